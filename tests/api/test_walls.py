@@ -19,9 +19,8 @@ from ledger.engine.http import reading
 from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.pool.scope import ANY, EVERYONE, Planning, Tenant
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.principal import ANY, EVERYONE, Principal, Tenant
-from projections import projections
 from tests.api.test_every_route import ENDLESS, READS, is_of_administrators, label, takes_as_of
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact

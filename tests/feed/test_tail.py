@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from ledger.app.features import projections
-from ledger.engine.postgres.pool.scope import EVERYONE, Planning
+from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads import positions
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import EVERYONE, Principal

@@ -13,7 +13,6 @@ from ledger.app.features import projections
 from ledger.engine.log.schema.walls import FUNCTIONS, INTERNAL, SHARED, WALLS, granted
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.schema.table import Table
-from projections import projections
 from tests.support.databases import copied
 from tests.support.reader import reading
 from tests.support.rebuilding import rebuild

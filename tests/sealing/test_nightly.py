@@ -43,8 +43,8 @@ def seventh(number: int) -> str:
 @contextmanager
 def service(ledger: Ledger, folder: Path, now: datetime) -> Iterator[NightlyVerification]:
     """The loop of a service that was started, without its thread."""
-    loop = NightlyVerification(
-        led(ledger.conninfo, "verification"), VAULT, folder, THREE, Clock(now), projections()
+    loop = nightly_verification(
+        led(ledger.conninfo, "verification"), VAULT, folder, THREE, Clock(now)
     )
     try:
         yield loop
@@ -255,8 +255,8 @@ def test_two_services_on_a_database_do_not_verify_at_the_same_time(
 
 
 def test_without_a_time_of_day_nothing_is_verified(full: Ledger, folder: Path) -> None:
-    loop = NightlyVerification(
-        led(full.conninfo, "verification"), VAULT, folder, None, Clock(night(0)), projections()
+    loop = nightly_verification(
+        led(full.conninfo, "verification"), VAULT, folder, None, Clock(night(0))
     )
     assert loop.run_once() == 0
     loop.disconnect()

@@ -9,11 +9,9 @@ from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.schema.migrate import migrate
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.views import rebuild as rebuilding
 from ledger.engine.views.rebuilding import rebuild as rebuilding
 from ledger.engine.views.rebuilding.compare import Difference
 from ledger.engine.views.rebuilding.shadow import CannotBuild
-from projections import projections
 from tests.support.databases import empty
 from tests.support.rebuilding import (
     Vandal,

@@ -22,7 +22,6 @@ from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.views.rebuilding.shadow import CannotBuild, is_outdated
 from ledger.engine.views.registration import register
-from projections import projections
 from projections.runs.view import RunView
 from tests.support.facts import LINE, activation, fact
 from tests.support.rebuilding import tracking, view

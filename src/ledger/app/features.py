@@ -59,7 +59,7 @@ FEATURES = (
         routes=("routes.executions", "routes.holds"),
         pages=("page.board", "page.views", "page.line", "page.many"),
     ),
-    Feature("runs", views=(RunView,), routes=("routes",), pages=("page",)),
+    Feature("runs", views=(RunView,), routes=("routes",), pages=("page.runs",)),
     Feature(
         "directory",
         views=(DirectoryView, SearchView),
@@ -106,7 +106,7 @@ FEATURES = (
             sign_in.drop_old, idle=timedelta(seconds=settings.session_idle_seconds)
         ),
     ),
-    Feature("proof", routes=("routes",), pages=("page",)),
+    Feature("proof", routes=("routes",), pages=("page.integrity",)),
 )
 """A route takes the requests of later ones that its path fits."""
 

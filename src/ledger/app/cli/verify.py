@@ -23,8 +23,7 @@ from ledger.features.proof.sealing.note import BadNote
 from ledger.features.proof.sealing.origins import former_origins
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.check import check
-from ledger.features.proof.verification.derived import TABLES, Compared, compare
-from projections import projections
+from ledger.features.proof.verification.derived import TABLES, Compared
 
 _PRINTED = 1000
 """The most differences of a table that are printed; all are counted."""

@@ -39,7 +39,6 @@ from ledger.features.traces.routes import Traces
 from ledger.features.traces.tables import Spans
 from ledger.features.usage.tables import Documents
 from ledger.features.webhooks.client.target import Targets
-from projections import projections
 
 if TYPE_CHECKING:
     from ledger.features.sign_in.access.json_web_tokens import TokenVerifier

@@ -132,6 +132,5 @@ class Sealing(Parts):
             watch.folder,
             settings.verified_at,
             clock,
-            projections(),
         )
         self.parts = (self.beat, self.sealer, verification) if leads(role) else (self.beat,)

@@ -5,13 +5,13 @@ from datetime import datetime, time
 from functools import partial
 from pathlib import Path
 
+from ledger.app.features import projections
 from ledger.engine.log.vault import Vault
 from ledger.engine.writer.periodic import LedSession
 from ledger.features.proof.verification import derived
 from ledger.features.proof.verification.nightly import NightlyVerification
 from ledger.features.usage.reads.issued_documents import IssuedDocuments
 from ledger.features.webhooks.delivery.identities import DeliveryIdentities
-from projections import projections
 
 compare = partial(derived.compare, documents=IssuedDocuments, deliveries=DeliveryIdentities)
 

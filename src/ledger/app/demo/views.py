@@ -16,8 +16,6 @@ from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.views.projector import Projector
-from ledger.features.usage.reads.usage import Corner
-from projections import projections
 
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.05

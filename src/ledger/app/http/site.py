@@ -4,25 +4,20 @@ from fastapi import APIRouter, Request, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from ledger.app.features import page_routers
+from ledger.app.features import FEATURES, page_routers
 from ledger.app.http import docs
 from ledger.app.http.app import LedgerApi
 from ledger.engine.page.frame import Frame
 from ledger.engine.page.pages import refusal_page, templates_of
 from ledger.engine.values.errors import LedgerError, NotFound
+from ledger.features.feed.page.actions import label_of
+from ledger.features.sign_in.page import refused, session
+from ledger.features.sign_in.persons import persons_of
+from ledger.features.watches.page.bell import bell_of
 
 FRAME = Frame(
     templates=templates_of(
-        "ledger.features.directory.page",
-        "ledger.features.feed.page",
-        "ledger.features.keys.page",
-        "ledger.features.lines.page",
-        "ledger.features.sign_in.page",
-        "ledger.features.usage.page",
-        "ledger.features.watches.page",
-        "ledger.features.webhooks.page",
-        "ledger.features.runs.page",
-        "ledger.features.proof.page",
+        *(f"ledger.features.{feature.name}.page" for feature in FEATURES if feature.pages)
     ),
     visitor_of=session.visitor_of,
     session_values=session.values_of,

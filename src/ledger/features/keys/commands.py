@@ -14,7 +14,6 @@ from typing import ClassVar
 
 import msgspec
 
-from ledger.engine.page.rendering import ShownKey, shown_as
 from ledger.engine.values.errors import Forbidden, Invalid
 from ledger.engine.values.recorded import Credential, Event
 from ledger.engine.values.rendering import shown_as
@@ -133,7 +132,7 @@ class RevokeApiKey(_KeyCommand):
         return key.revoke()
 
 
-def _check_expiry(expires_at: datetime | None, asking: ApiKey | None, now: datetime) -> None:
+def _check_expiry(expires_at: datetime | None, asking: Credential | None, now: datetime) -> None:
     """Raise Forbidden for a longer life than the asking key's, and Invalid for a past instant."""
     _require_no_longer_life(expires_at, asking)
     if expires_at is not None and expires_at <= now:

@@ -27,7 +27,6 @@ from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.session import pin
 from ledger.engine.postgres.tools import ToolFailed, running_tool
 from ledger.engine.views.rebuilding.shadow import connect, is_outdated
-from projections import projections
 
 _CHUNK = 1 << 18
 _MB = 1 << 20

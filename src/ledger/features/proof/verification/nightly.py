@@ -97,13 +97,14 @@ class NightlyVerification(Periodic):
         folder: Path,
         at: time | None,
         clock: Callable[[], datetime],
+        compare: Compare,
         views: Sequence[Projection],
     ) -> None:
         """``at`` is the time of day in UTC; None: never. ``folder`` has the last checkpoint."""
         super().__init__(session, "verification", _EVERY_SECONDS)
         self._conninfo = session.conninfo
         self._vault, self._folder, self._at, self._clock = vault, folder, at, clock
-        self._views = views
+        self._compare_tables, self._views = compare, views
         self._is_first = True
         """Whether this is the first round since the start."""
         self._began = 0.0

@@ -10,7 +10,7 @@ from ledger.engine.http.problems import REFUSALS, Unauthorized, as_refusal, stat
 from ledger.engine.http.reading import services_of
 from ledger.engine.page.addresses import HOME, own_page
 from ledger.engine.page.navigation import home_of
-from ledger.engine.page.pages import go, read_form, refusal_page, show, sign_in_page
+from ledger.engine.page.pages import go, read_form, refusal_page, show
 from ledger.engine.values.errors import RateLimited
 from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.page import session
