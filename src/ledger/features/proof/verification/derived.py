@@ -34,7 +34,7 @@ from ledger.engine.postgres.session import options_of
 from ledger.engine.values.recorded import Identity, Recorded
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Difference, Progress, Report
-from ledger.features.proof.verification.derived_once import Deliveries, WrittenOnce
+from ledger.features.proof.verification.derived_once import PossibleIdentities, WrittenOnce
 from ledger.features.proof.verification.derived_pages import Pages
 from ledger.features.proof.verification.derived_snapshots import Snapshots
 from ledger.features.proof.verification.differing import Instants
@@ -63,7 +63,7 @@ _ONCE = (IDENTITY, RUN_KEY, EXECUTION_RECORD)
 """The tables whose rows are written once, which are too many to be held in memory."""
 
 
-class Documents(Protocol):
+class DocumentComparison(Protocol):
     """The comparison of the documents of statements with the events that issued them."""
 
     rows: int
@@ -90,8 +90,8 @@ def compare(
     progress: Progress,
     breathe: Callable[[], None] = lambda: None,
     *,
-    documents: Callable[[Connection, Report], Documents],
-    deliveries: Callable[[], Deliveries],
+    documents: Callable[[Connection, Report], DocumentComparison],
+    deliveries: Callable[[], PossibleIdentities],
 ) -> Compared:
     """Compare each table with the fold of the log; ``report`` gets each difference.
 
@@ -128,8 +128,8 @@ class _Comparison:
         report: Report,
         progress: Progress,
         breathe: Callable[[], None],
-        documents: Callable[[Connection, Report], Documents],
-        deliveries: Deliveries,
+        documents: Callable[[Connection, Report], DocumentComparison],
+        deliveries: PossibleIdentities,
     ) -> None:
         self._connection, self._reported = connection, report
         self._progress, self._breathe = progress, breathe

@@ -140,7 +140,7 @@ SELECT c.last, c.number, odd.execution_id FROM counted AS c LEFT JOIN (
 Pinned = Callable[[], AbstractContextManager[int]]
 
 
-class Deliveries(Protocol):
+class PossibleIdentities(Protocol):
     """The identities of failed deliveries: there are several that such an event may have."""
 
     def note(self, recorded: Recorded) -> bool:
@@ -153,7 +153,9 @@ class Deliveries(Protocol):
 class WrittenOnce:
     """The comparison of identities, run keys and execution records."""
 
-    def __init__(self, connection: Connection, report: Report, deliveries: Deliveries) -> None:
+    def __init__(
+        self, connection: Connection, report: Report, deliveries: PossibleIdentities
+    ) -> None:
         self._connection, self._report, self._deliveries = connection, report, deliveries
         self._run_keys: dict[str, str | None] = {}
         """The organization of each run that begins in this slice."""

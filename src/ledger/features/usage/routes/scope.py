@@ -1,4 +1,4 @@
-"""What usage and comparisons share: the lines that are asked about, and pages of sums."""
+"""The lines that usage and comparisons are about, and pages of their sums."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
