@@ -1,4 +1,4 @@
-"""The parts that features bring to every page: visitors and sign-in, persons, the bell, actions."""
+"""The parts of every page that features bring: visitors, their sign-in, persons, bell, actions."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
