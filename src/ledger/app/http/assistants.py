@@ -30,9 +30,9 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger import __version__
-from ledger.engine.http.access import authenticate, token_of
+from ledger.engine.http.lean import authenticate
 from ledger.engine.http.machinery.bodies import media_type, read_capped, while_connected
-from ledger.engine.http.machinery.headers import header, joined
+from ledger.engine.http.machinery.headers import header, joined, token_of
 from ledger.engine.http.machinery.shares import Share
 from ledger.engine.http.problems import (
     REFUSALS,

@@ -1,6 +1,7 @@
 """Health, readiness, metrics and the OpenAPI document: without tenants' data or credentials."""
 
 import asyncio
+import hmac
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -14,14 +15,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from ledger.engine.http.access import require_token
 from ledger.engine.http.gauges import Collected, process_gauges
-from ledger.engine.http.machinery.headers import Packed
-from ledger.engine.http.problems import refusals
+from ledger.engine.http.machinery.headers import Packed, address_of, token_of
+from ledger.engine.http.problems import Unauthorized, refusals
 from ledger.engine.http.reading import services_of
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.principal import EVERYONE
 from ledger.engine.views.statements import LAG
+from ledger.features.sign_in.access.authentication import NOT_VALID
 from ledger.features.sign_in.access.sessions import Sessions
 
 router = APIRouter(tags=["operations"])
@@ -158,8 +159,15 @@ async def show_metrics(request: Request) -> Response:
     """
     services = services_of(request)
     if services.metrics_token is not None:
-        require_token(request, services.metrics_token)
+        _require_token(request, services.metrics_token)
     return (await services.metrics.read(partial(_metrics, services))).answer(request.scope)
+
+
+def _require_token(request: Request, token: str) -> None:
+    """Raises Unauthorized unless the request's bearer token is this one."""
+    if not hmac.compare_digest(token_of(request).encode(), token.encode()):
+        services_of(request).authenticator.failures.note(address_of(request))
+        raise Unauthorized(NOT_VALID)
 
 
 async def _metrics(services: ApiServices) -> Packed:

@@ -20,8 +20,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from ledger.engine.http.access import authenticate
-from ledger.engine.http.machinery.headers import header
+from ledger.engine.http.machinery.headers import address_of, header, token_of
 from ledger.engine.http.machinery.shares import Share
 from ledger.engine.http.problems import (
     READ_ERRORS,
@@ -33,6 +32,7 @@ from ledger.engine.http.problems import (
     refusals,
 )
 from ledger.engine.http.reading import OR, Asking, Present, services_of
+from ledger.engine.http.services import Authenticator
 from ledger.engine.http.writing import (
     Sent,
     TurnsDown,
@@ -184,7 +184,7 @@ class LeanRoute(APIRoute):
                 share.end()
 
     async def identify(self, request: Request) -> Principal:
-        """The principal of the request's bearer token. Raises Unauthorized."""
+        """The principal of the request. Raises Unauthorized."""
         return await authenticate(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
@@ -265,6 +265,12 @@ class Router(APIRouter):
     ) -> None:
         super().__init__(prefix=prefix, tags=[tag], route_class=route_class)
         self.words, self.unions, self.sent, self.shown = words, unions, sent, shown
+
+
+async def authenticate(request: Request) -> Principal:
+    """The principal of the request's bearer token. Raises Unauthorized."""
+    authenticator: Authenticator = request.app.state.services.authenticator
+    return await authenticator.authenticate(token_of(request), address_of(request))
 
 
 async def _never() -> Response:

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from ledger.engine.http.access import Authenticator
 from ledger.engine.http.gauges import DatabaseGauges, SharedText
 from ledger.engine.http.machinery.bodies import Pace
+from ledger.engine.http.machinery.failures import Failures
 from ledger.engine.http.machinery.loop_turns import LoopTurns
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.machinery.shares import Heavy, Shares
@@ -124,6 +124,19 @@ class Writing(NamedTuple):
     log: Log
     writer: Writer
     submissions: Submissions
+
+
+class Authenticator(Protocol):
+    """Finds the principal of a token (``features/sign_in``)."""
+
+    failures: Failures
+
+    async def authenticate(self, token: str, peer: str | None) -> Principal:
+        """The principal of the token that a client with the address ``peer`` sent.
+
+        Raises Unauthorized, or Unavailable if no check is possible.
+        """
+        ...
 
 
 class Access(NamedTuple):

@@ -18,8 +18,11 @@ import re
 from functools import lru_cache
 
 from starlette.middleware.gzip import GZipResponder
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ledger.engine.http.problems import Unauthorized
 
 _BY_NAME = "ledger.headers"
 
@@ -163,3 +166,20 @@ def _names_gzip(accepted: bytes) -> bool:
         weights[coding.strip()] = float(known[1]) if known else float(not has_weight)
     named = [weights[coding] for coding in (b"gzip", b"x-gzip") if coding in weights]
     return max(named or [weights.get(b"*", 0.0)]) > 0
+
+
+def token_of(request: Request) -> str:
+    """The bearer token that the request names. Raises Unauthorized."""
+    if count(request.scope, b"authorization") > 1:
+        # A proxy may have checked the other header.
+        raise Unauthorized("Exactly one Authorization header is needed.")
+    sent = (header(request.scope, b"authorization") or b"").decode("latin-1")
+    scheme, _, token = sent.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized("A bearer token is needed.")
+    return token.strip()
+
+
+def address_of(request: Request) -> str | None:
+    """The address from which the request came: behind a proxy, the proxy's."""
+    return request.client.host if request.client is not None else None

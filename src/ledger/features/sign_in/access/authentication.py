@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from ledger.engine.http.access import NOT_VALID
 from ledger.engine.http.machinery.failures import Failures
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.postgres.exchange import Rows
@@ -27,6 +26,8 @@ from ledger.features.keys.tokens import hash_token, is_well_formed
 if TYPE_CHECKING:
     # Only loaded if a provider is configured: the import takes as long as a quarter of a start.
     from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
+
+NOT_VALID = "The bearer token is not valid."
 
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from fastapi import Request, Response
 
-from ledger.engine.http.access import address_of
+from ledger.engine.http.machinery.headers import address_of
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.http.reading import services_of
 from ledger.engine.values.errors import Forbidden

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.engine.http.access import address_of
 from ledger.engine.http.lean import parse_query
 from ledger.engine.http.machinery.bodies import read_capped
+from ledger.engine.http.machinery.headers import address_of
 from ledger.engine.http.problems import REFUSALS, Unauthorized, as_refusal, status_of
 from ledger.engine.http.reading import services_of
 from ledger.engine.page.addresses import HOME, own_page
