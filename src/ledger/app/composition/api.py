@@ -20,7 +20,7 @@ from ledger.app.http.site import add_pages
 from ledger.app.settings import Settings
 from ledger.engine.http.gauges import DatabaseGauges
 from ledger.engine.http.machinery.parsing import Parsing
-from ledger.engine.http.services import Access, ApiServices, Submissions, Writing
+from ledger.engine.http.services import ApiServices, Submissions, Writing
 from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.pool.door import Door
 from ledger.engine.reads.positions import Versions, ViewPositions
@@ -108,7 +108,8 @@ def _app(
         positions,
         vault,
         clock,
-        Access(authenticator, sessions.lapsed),
+        authenticator,
+        sessions.lapsed,
         DatabaseGauges(door.fetch, settings.data_dir, gauges()),
         parts=(
             *(recording or ()),

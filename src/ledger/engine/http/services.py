@@ -139,14 +139,6 @@ class Authenticator(Protocol):
         ...
 
 
-class Access(NamedTuple):
-    """Tells who may pass."""
-
-    authenticator: Authenticator
-    lapsed: Callable[[Collection[Principal]], Awaitable[frozenset[Principal]]]
-    """Returns the principals that may no longer pass: for streams and exports, which last long."""
-
-
 class ApiServices:
     """The services of one API process, built by the composition root.
 
@@ -160,7 +152,8 @@ class ApiServices:
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],
-        access: Access,
+        authenticator: Authenticator,
+        lapsed: Callable[[Collection[Principal]], Awaitable[frozenset[Principal]]],
         gauges: DatabaseGauges,
         *,
         parts: Iterable[object],
@@ -171,7 +164,10 @@ class ApiServices:
         metrics_token: str | None = None,
         public_url: str | None = None,
     ) -> None:
-        """``parts`` are the services of features."""
+        """``parts`` are the services of features.
+
+        ``lapsed`` tells who may no longer pass: for streams and exports, which last long.
+        """
         self._writing = writing
         self.shows_payloads = writing is not None or unaudited_reads
         """Whether answers may hold a run's data: not on a read node, unless its operator allows."""
@@ -194,7 +190,7 @@ class ApiServices:
             positions.on_reached(writing.writer.note_shown)
             positions.on_erased(writing.writer.forget_key)
         positions.on_erased(answers.forget)
-        self.authenticator, self.lapsed = access
+        self.authenticator, self.lapsed = authenticator, lapsed
         self.gauges = gauges
         self.metrics = SharedText()
         self.metrics_token = metrics_token

@@ -210,7 +210,9 @@ def decided(
 ) -> int:
     """Have the writer decide by the present time; return how many commands changed something.
 
-    None does while a story is told.
+    The writer decides under the append lock, from the state that is current there. A lagging view
+    or a second process can therefore cost a needless check, but never a wrong or duplicate event
+    (contract, State, Facts). No command changes anything while a story is told.
     """
     if not commands:
         return 0

@@ -1,8 +1,6 @@
 """The sweeper: makes quiet lines idle, and lifts holds at their ends.
 
-Candidates come from the view. The decision is made under the append lock, from the state that is
-current there. A lagging view or a second process can therefore cost a needless check, but never a
-wrong or duplicate event (contract, State, Facts).
+The view names candidates; the writer decides anew (``engine/writer/periodic.py``).
 """
 
 from collections.abc import Callable

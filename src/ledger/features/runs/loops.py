@@ -1,8 +1,6 @@
 """The lease watch: fails the runs whose leases have ended.
 
-Candidates come from an index. The decision is made under the append lock, from the state that is
-current there. A lagging view or a second process can therefore cost a needless check, but never a
-wrong or duplicate event (contract, State, Facts).
+An index names candidates; the writer decides anew (``engine/writer/periodic.py``).
 """
 
 import psycopg
