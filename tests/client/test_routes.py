@@ -224,7 +224,7 @@ def test_sums_search_audit_and_events_are_read(
     ledger.events.export(service_line_id=line, format="csv").save(tmp_path / "events.csv")
     assert (tmp_path / "events.csv").read_text().startswith("id,type,")
     assert ledger.service.health() == {"status": "ok"}
-    assert "ledger_" in ledger.app.metrics()
+    assert "ledger_" in ledger.service.metrics()
 
 
 def test_a_program_checks_its_token_and_its_line_before_it_starts(

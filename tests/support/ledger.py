@@ -44,7 +44,7 @@ from tests.support.leases import listen
 from tests.support.reader import set_tenant
 from tests.support.service import Clock
 from tests.support.stored import stored_object
-from tests.support.views import HandProjector, led
+from tests.support.views import HandProjector, led, until
 
 REPORTER = Principal(
     "KEY-26-777777", "api_key", frozenset({"read", "write", "service_lines:manage"}), ORGANIZATION
@@ -100,7 +100,7 @@ class Ledger:
     def projector(self) -> HandProjector:
         projector = HandProjector(self.conninfo)
         self._begun.callback(projector.disconnect)
-        assert projector.lead()
+        until(projector.lead, "the lead")  # of a projector that was closed just now
         return projector
 
     @cached_property

@@ -177,7 +177,7 @@ async function callAccess(ledger: Ledger): Promise<void> {
   assert.ok((await ledger.service.credential()).permissions.includes("read"));
   assert.deepEqual(await ledger.service.health(), { status: "ok" });
   assert.ok(await ledger.service.readiness());
-  assert.match(await ledger.app.metrics(), /^ledger_/m);
+  assert.match(await ledger.service.metrics(), /^ledger_/m);
 }
 
 async function callProofs(ledger: Ledger): Promise<void> {

@@ -382,7 +382,7 @@ CREATE TRIGGER checkpoint_continues BEFORE INSERT ON ledger.checkpoint
 -- What the comparisons of stored data with the log found last: a row for each part that is compared
 -- on its own. A later comparison of the same part replaces the row.
 CREATE TABLE ledger.verification (
-    part text PRIMARY KEY,                        -- features/proof/tables.py names the parts
+    part text PRIMARY KEY,                        -- log/verifications.py names the parts
     started_at timestamptz NOT NULL,
     ended_at timestamptz NOT NULL,
     first bigint NOT NULL,                        -- positions of the events that it covers;
@@ -449,7 +449,7 @@ $$;
 -- Reads -------------------------------------------------------------------------------------------
 
 -- What the API's role reads of tables that it has no right on, each as narrow as its use. The role
--- logs in by itself, owns nothing, and sees rows by policies (engine/log/schema/walls.py has the list). The settings
+-- logs in by itself, owns nothing, and sees rows by policies (log/walls.py has the list). The settings
 -- ledger.organization_id and ledger.workspace_id name the session's tenant: an organization, and one
 -- of its workspaces or * for all of them; or * and * for every tenant.
 -- Each function has its owner's right, and shows nothing in a session whose settings name no tenant.
@@ -614,7 +614,7 @@ END $$;
 
 -- Rights ------------------------------------------------------------------------------------------
 
--- Each start takes from PUBLIC, and gives to the role of reads, what engine/log/schema/walls.py says. Until then
+-- Each start takes from PUBLIC, and gives to the role of reads, what log/walls.py says. Until then
 -- these hold.
 REVOKE ALL ON FUNCTION ledger.this_postgresql() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.await_append() FROM PUBLIC;
