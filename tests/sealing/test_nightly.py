@@ -10,7 +10,6 @@ import pytest
 
 from ledger.app.composition.database import prepare_database
 from ledger.app.composition.verification import nightly_verification
-from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.nodes import beat
 from ledger.engine.postgres import locks
@@ -107,7 +106,6 @@ def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
         folder,
         before,
         Clock(started),
-        projections(),
     )
     assert loop.run_once() == 0
     loop.disconnect()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Feature(NamedTuple):
-    """What a feature adds to the processes."""
+    """The parts that a feature adds to the processes."""
 
     name: str
     """The name of its folder."""

@@ -32,7 +32,7 @@ from ledger.engine.http.problems import (
     refusals,
 )
 from ledger.engine.http.reading import OR, Asking, Present, services_of
-from ledger.engine.http.services import Authenticator
+from ledger.engine.http.services import Credentials
 from ledger.engine.http.writing import (
     Sent,
     TurnsDown,
@@ -269,7 +269,7 @@ class Router(APIRouter):
 
 async def authenticate(request: Request) -> Principal:
     """The principal of the request's bearer token. Raises Unauthorized."""
-    authenticator: Authenticator = request.app.state.services.authenticator
+    authenticator: Credentials = request.app.state.services.authenticator
     return await authenticator.authenticate(token_of(request), address_of(request))
 
 

@@ -126,7 +126,7 @@ class Writing(NamedTuple):
     submissions: Submissions
 
 
-class Authenticator(Protocol):
+class Credentials(Protocol):
     """Finds the principal of a token (``features/sign_in``)."""
 
     failures: Failures
@@ -152,7 +152,7 @@ class ApiServices:
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],
-        authenticator: Authenticator,
+        authenticator: Credentials,
         lapsed: Callable[[Collection[Principal]], Awaitable[frozenset[Principal]]],
         gauges: DatabaseGauges,
         *,
