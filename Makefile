@@ -90,7 +90,7 @@ oidc: $(READY) ## Sign in by a strict OpenID provider, with logout by the back c
 	@mkdir -p build/oidc
 	@cp tests/support/oidc_provider.json build/oidc/package.json
 	@cd build/oidc && npm install --no-package-lock --no-audit --no-fund --silent
-	$(BIN)/python -m pytest -m soak tests/web/test_strict_provider.py
+	$(BIN)/python -m pytest -m soak tests/sign_in/test_strict_provider.py
 
 dist: $(READY) ## Make the packages of a release in dist/, of the last commit (Node 20)
 	@$(BIN)/python -m scripts.release

@@ -28,16 +28,21 @@ from xdist.scheduler import LoadFileScheduling
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.reads import positions
-from tests.support.data_dirs import QUICK, copy_of, made_once
+from ledger.engine.writer.writer import GROUP_FAILED
+from tests.support.audits import Tenant
+from tests.support.data_dirs import MASTER_KEY, QUICK, copy_of, made_once
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of
 from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsewhere, served
+from tests.support.ledger import Ledger, working
+from tests.support.openid import Company, OpenIdProvider, signing_in
 from tests.support.programs import program_in
 from tests.support.rebuilding import patient_rebuilder
+from tests.support.visitor import Visitor, visitor
+from tests.support.watches import Watcher
+from tests.support.webhook_api import Hooks, serving_webhooks
 
 _numbers = itertools.count(1)
-
-MASTER_KEY = "0f" * 32
 
 if (_memory := memory()) is not None and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
     # A new database of 40 MB costs 0.35 s of processor time in memory, and 1 s on a disk. pytest's
@@ -66,33 +71,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 LONGEST = (
-    "api/test_vanished_database.py",
-    "standby",
-    "test_pages.py",
-    "cli/test_backup.py",
-    "crash/test_serve.py",
-    "cli/test_projections.py",
-    "cli/test_loading.py",
-    "sealing/test_nightly.py",
-    "api/test_failing_appends.py",
-    "views/test_outdated.py",
-    "crash/test_privileges.py",
-    "views/test_rebuild.py",
-    "postgres/test_door_lost.py",
-    "postgres/test_embedded.py",
-    "test_demo.py",
-    "api/test_waiting_plans.py",
-    "crash/test_kills.py",
-    "crash/test_keyed_kills.py",
-    "crash/test_statements_killed.py",
-    "api/test_openapi.py",
-    "api/test_feed_plans.py",
-    "postgres/test_door.py",
-    "api/test_taken_back.py",
-    "feed/test_dispatching.py",
-    "cli/test_standard_streams.py",
-    "api/test_metrics.py",
-    "cli/test_demo_address.py",
+    "engine/http/test_vanished_database.py",
+    "whole/standby",
+    "whole/test_pages.py",
+    "app/cli/test_backup.py",
+    "whole/crash/test_serve.py",
+    "app/cli/test_projections.py",
+    "app/cli/test_loading.py",
+    "proof/test_nightly.py",
+    "engine/http/test_failing_appends.py",
+    "engine/views/test_outdated.py",
+    "whole/crash/test_privileges.py",
+    "engine/views/test_rebuild.py",
+    "engine/postgres/test_door_lost.py",
+    "engine/postgres/test_embedded.py",
+    "whole/test_demo.py",
+    "engine/http/test_waiting_plans.py",
+    "whole/crash/test_kills.py",
+    "whole/crash/test_keyed_kills.py",
+    "whole/crash/test_statements_killed.py",
+    "app/test_openapi.py",
+    "feed/test_feed_plans.py",
+    "engine/postgres/test_door.py",
+    "engine/http/test_taken_back.py",
+    "webhooks/test_dispatching.py",
+    "app/cli/test_standard_streams.py",
+    "app/test_metrics.py",
+    "app/cli/test_demo_address.py",
 )
 """The files, and the folder, that take longest, waiting included; the longest first."""
 
@@ -114,7 +119,7 @@ class StandbyTogether(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "tests/standby" if file.startswith("tests/standby/") else file
+        return "tests/whole/standby" if file.startswith("tests/whole/standby/") else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -264,3 +269,82 @@ def gate() -> Iterator[threading.Event]:
 def settings() -> Settings:
     """Settings that touch no file."""
     return Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600, watch_seconds=3600)
+
+
+@pytest.fixture(scope="module")
+def ledger(server: EmbeddedPostgres) -> Iterator[Ledger]:
+    """A ledger below HTTP that the module's tests share: move its clock forward only."""
+    name = f"ledger_of_module_{next(_numbers)}"
+    settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
+    with copied(server.url, name) as conninfo, working(conninfo, settings) as shared:
+        yield shared
+
+
+@pytest.fixture
+def own_ledger(conninfo: str, settings: Settings) -> Iterator[Ledger]:
+    """A ledger for one test, which may stop its views, move its clock and read its counters."""
+    with working(conninfo, settings) as own:
+        yield own
+
+
+@pytest.fixture(autouse=True)
+def no_group_fails(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """Fail a test of a ledger in which a group of commands failed and was carried out one by one.
+
+    The second attempt would hide most faults of a decision. A test in which a group fails on
+    purpose clears the captured log.
+    """
+    yield
+    if not {"ledger", "own_ledger"}.isdisjoint(request.fixturenames):
+        said = [record.getMessage() for record in caplog.get_records("call")]
+        assert GROUP_FAILED not in said
+
+
+@pytest.fixture
+def tenant(edge: Edge) -> Tenant:
+    return Tenant(edge)
+
+
+@pytest.fixture
+def watcher(edge: Edge) -> Watcher:
+    return Watcher(edge)
+
+
+@pytest.fixture(scope="module")
+def hooks(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[Hooks]:
+    """A running service that sends webhooks, with a database of its own."""
+    with serving_webhooks(server, "hooks_" + request.module.__name__.rsplit(".", 1)[-1]) as hooks:
+        yield hooks
+
+
+@pytest.fixture
+def guest(hooks: Hooks) -> Visitor:
+    """A visitor who manages the organization's webhooks and reads its events."""
+    return visitor(hooks.edge, "read", "webhooks:manage")
+
+
+@pytest.fixture(scope="module")
+def openid() -> Iterator[OpenIdProvider]:
+    """The module's provider."""
+    with OpenIdProvider() as openid:
+        yield openid
+
+
+@pytest.fixture(scope="module")
+def company_of_module(
+    server: EmbeddedPostgres, request: pytest.FixtureRequest, openid: OpenIdProvider
+) -> Iterator[Company]:
+    """A running service that trusts the module's provider."""
+    name = "company_" + request.module.__name__.rsplit(".", 1)[-1].removeprefix("test_")
+    with signing_in(server, name, openid) as company:
+        yield company
+
+
+@pytest.fixture
+def company(company_of_module: Company, openid: OpenIdProvider) -> Company:
+    """The module's service; the provider behaves well again."""
+    openid.reset()
+    openid.clock = company_of_module.clock
+    return company_of_module

@@ -1,7 +1,8 @@
 """The short form: two nodes on one embedded PostgreSQL, killed and frozen: ``make rehearse-short``.
 
 Takes half a minute, needs neither root nor packages, and listens on the loopback alone. The exit
-code is 1 if a goal was missed. ``make test`` kills the database (``tests/crash/test_kills.py``).
+code is 1 if a goal was missed. ``make test`` kills the database
+(``tests/whole/crash/test_kills.py``).
 """
 
 import shutil

@@ -8,8 +8,8 @@ from playwright.sync_api import Browser, expect
 
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from tests.conftest import MASTER_KEY
 from tests.support.browser import show_one_path, watched
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact

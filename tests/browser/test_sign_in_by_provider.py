@@ -1,8 +1,8 @@
 """Signing in by a provider of another site in a real browser: the short form, which CI runs.
 
 The provider is Canaille (``tests/support/iam.py``). ``make oidc`` has the long form, against
-``oidc-provider`` (``tests/web/test_strict_provider.py``); the hostile provider of
-``tests/web/test_hostile_provider.py`` needs no browser.
+``oidc-provider`` (``tests/sign_in/test_strict_provider.py``); the hostile provider of
+``tests/sign_in/test_hostile_provider.py`` needs no browser.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from tests.conftest import MASTER_KEY
 from tests.support.browser import Watch, assert_accessible, screenshot, watched
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.embedded import folder_in_tmp

@@ -13,7 +13,7 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from scripts.typescript_client.modules import FOLDER
 from tests.browser.test_cors import Sites
 from tests.client.conftest import RealClock
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import edge_of
 from tests.support.receiver import Answer, Receiver, Request

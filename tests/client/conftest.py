@@ -15,7 +15,7 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.client.background import Switch
 from tests.client.elk_program import Elk
 from tests.client.support import Refusals, Service, StandIn
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.service import Clock

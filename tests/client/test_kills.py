@@ -19,7 +19,7 @@ import pytest
 from execution_ledger import Ledger, SqliteCursor, reporter
 
 from tests.client.support import ENVIRONMENT, Refusals
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.facts import activation
 from tests.support.served import Served, is_refused
 from tests.support.views import until

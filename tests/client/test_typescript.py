@@ -13,7 +13,7 @@ from scripts.python_client.__main__ import document
 from scripts.typescript_client.modules import FOLDER, ROUTES, TYPES, is_of, schemas
 from scripts.typescript_client.routes import routes
 from tests.support.documents import ROOT
-from tests.test_words import PRONOUN, sentences
+from tests.whole.test_words import PRONOUN, sentences
 
 SOURCES = sorted((FOLDER / "src").glob("*.ts"))
 HAND_WRITTEN = [path for path in SOURCES if path not in (ROUTES, TYPES)]

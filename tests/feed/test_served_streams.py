@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger.app.processes import GRACE_SECONDS
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.facts import LINE, activation, fact
 from tests.support.served import Served, post, serving_at
 from tests.support.streaming import Address, Listener

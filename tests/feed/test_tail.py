@@ -19,11 +19,11 @@ from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.writer.writer import Writer
 from ledger.features.feed.tail import CHUNK, Selection
-from tests.feed.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig
 from tests.support.door import until_async
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.racing_writers import running_writer
 from tests.support.views import HandProjector, breakable, head, projecting, query, report
+from tests.webhooks.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig
 
 _CONNECTIONS = """
 SELECT pid FROM pg_stat_activity

@@ -12,6 +12,8 @@ from ledger.app.composition.database import prepare_database
 from ledger.app.settings import Settings
 from tests.support.embedded import folder_in_tmp, memory, served
 
+MASTER_KEY = "0f" * 32
+
 QUICK = {
     "fsync": "off", "full_page_writes": "off", "autovacuum": "off",
     "shared_buffers": "32MB",  # which each copy and each removal of a database searches

@@ -8,7 +8,7 @@ from ledger.engine.values.event_table import EventRow, Part
 from ledger.engine.values.recorded import Event
 from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.records import EVENT_TABLE
-from tests.golden.samples import BODIES, GROWN_BODIES, envelope
+from tests.whole.golden.samples import BODIES, GROWN_BODIES, envelope
 
 FULL: dict[type[Event], Event] = {type(body): body for body in (*BODIES, *GROWN_BODIES)}
 """The fullest sample of each class."""

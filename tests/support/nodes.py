@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.served import Served, free_port
 from tests.support.views import query, until
 

@@ -30,7 +30,7 @@ from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.features.sign_in.access.sessions import Sessions
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, entered
 from tests.support.embedded import folder_in_tmp

@@ -18,7 +18,7 @@ from jwt.algorithms import get_default_algorithms
 
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION

@@ -22,7 +22,7 @@ from ledger.features.proof.sealing.watch import WitnessWatch
 from ledger.features.proof.sealing.witness import LineageFile, Witness
 from ledger.features.proof.tables import Difference
 from ledger.features.proof.verification.check import Checked, check
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.ledger import Ledger
 from tests.support.service import Clock
 from tests.support.stored import CHECK, DROP_CHECK

@@ -9,7 +9,7 @@ import httpx
 from ledger.app.composition.loops import Dispatching
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE

@@ -20,7 +20,7 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.features.webhooks import commands as webhooks
 from ledger.features.webhooks.delivery import signing
-from tests.conftest import MASTER_KEY
+from tests.support.data_dirs import MASTER_KEY
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.racing_writers import parsed
 from tests.support.receiver import Request

@@ -1,6 +1,7 @@
 """The durations that must stand in an order, in seconds (contract, Health and Several nodes).
 
-``tests/postgres/test_timing.py`` asserts the order. A duration that stands alone is beside its use.
+``tests/engine/postgres/test_timing.py`` asserts the order. A duration that stands alone is
+beside its use.
 """
 
 # A reply of the database.

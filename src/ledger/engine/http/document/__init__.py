@@ -6,5 +6,5 @@ texts.py    about the service, its tags, its headers, its webhooks
 
 A route names the struct that it shows, the model that it takes, its permission and its statuses.
 Everything else follows from rules here, so that a new route conforms by itself, or ``compose`` and
-``tests/api/test_document.py`` say what is missing.
+``tests/app/test_document.py`` say what is missing.
 """

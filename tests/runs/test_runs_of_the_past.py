@@ -1,0 +1,176 @@
+"""At any position a run shows the fold of its events up to that position."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ledger.engine.log.codec import EnvelopeMapper
+from ledger.engine.values.rendering import json_text, shown_as, time_text
+from ledger.features.runs.model.run import RUN_EVENTS, Run
+from ledger.features.runs.model.token_usage import ShownTokenUsage
+from projections.runs.shown import RunColumns, shown_run
+from projections.runs.statements import run_read
+from tests.support.facts import fact
+from tests.support.ledger import Ledger, new_id
+from tests.support.views import query
+
+_EVENTS = """
+SELECT originator_id, originator_version, topic, state, notification_id FROM ledger.ledger_events
+WHERE originator_id = %s ORDER BY originator_version
+"""
+
+ASKED = {"triggered_by": {"type": "user", "actor_id": 'Say "hi" \\ \u00e9\u2028'}}
+BEGUN = {"triggered_by": {"type": "schedule"}}
+NAMED = {"external_id": 'build "7" \u00e9', "parent_run_id": "RUN-26-000003", "lease_seconds": 60}
+"""The name at the source of the story. The test begins the parent."""
+ENDED = {"duration_ms": 7, "tokens_used": 2**53 - 1}
+
+STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
+    "requested, started, completed": (
+        ("run.requested", ASKED),
+        ("run.started", BEGUN),
+        ("run.completed", ENDED),
+    ),
+    "started, completed by models, corrected twice": (
+        ("run.started", {}),
+        ("run.completed", {"token_usage": [{"model": "m", "input": 3, "reasoning": 0}]}),
+        ("run.usage_corrected", {"tokens_used": 7}),
+        ("run.usage_corrected", {"token_usage": [{"model": "n", "output": 9, "reasoning": 9}]}),
+    ),
+    "requested, cancelled with tokens, corrected": (
+        ("run.requested", ASKED),
+        ("run.cancelled", {"tokens_used": 4}),
+        ("run.usage_corrected", {"tokens_used": 0}),
+    ),
+    "started, failed": (("run.started", ASKED), ("run.failed", {})),
+    "requested, failed": (("run.requested", {}), ("run.failed", {"tokens_used": 3})),
+    "requested, cancelled": (("run.requested", ASKED), ("run.cancelled", {})),
+    "requested by its name, started by another lease, failed": (
+        ("run.requested", NAMED),
+        ("run.started", {"lease_seconds": 5}),
+        ("run.failed", {}),
+    ),
+    "requested, started by a name, completed": (
+        ("run.requested", {}),
+        ("run.started", NAMED),
+        ("run.completed", ENDED),
+    ),
+    "started by a name, cancelled": (("run.started", NAMED), ("run.cancelled", {})),
+    "requested, its parent came, started": (
+        ("run.requested", {"parent_external_id": "a parent"}),
+        ("parent", {}),
+        ("run.started", {}),
+    ),
+    "requested, its parent came, started by another": (
+        ("run.requested", {"parent_external_id": "a parent"}),
+        ("parent", {}),
+        ("run.started", {"parent_run_id": NAMED["parent_run_id"]}),
+    ),
+    "started, completed, its parent came": (
+        ("run.started", {"parent_external_id": "a parent"}),
+        ("run.completed", ENDED),
+        ("parent", {}),
+    ),
+    "started as a retry": (
+        ("run.requested", {}),
+        ("retry", {}),
+        ("run.started", {"external_id": "a task", "attempt": 2}),
+    ),
+    "started, closed, completed late": (
+        ("run.started", {}),
+        ("service_line.closed", {}),
+        ("run.completed", ENDED),
+    ),
+    "started, expired, completed late": (
+        ("run.started", {"lease_seconds": 60}),
+        ("lease", {}),
+        ("run.completed", ENDED),
+    ),
+    "requested, expired, failed late": (
+        ("run.requested", ASKED | {"lease_seconds": 5}),
+        ("lease", {}),
+        ("run.failed", ENDED),
+    ),
+    "requested, closed, failed late": (
+        ("run.requested", ASKED),
+        ("service_line.closed", {}),
+        ("run.failed", ENDED),
+    ),
+}
+
+
+BESIDE = {"parent": "a parent", "retry": "a task"}
+"""Steps at which another run begins at the source, with its name there."""
+
+
+def expected(run: Run) -> dict[str, Any]:
+    """A run as the API shows it, without its payloads."""
+    trigger = run.triggered_by
+    return {
+        "id": run.id,
+        "service_line_id": run.service_line_id,
+        "status": run.status,
+        "triggered_by": trigger and {"type": trigger.type, "actor_id": trigger.actor_id},
+        "duration_ms": run.duration_ms,
+        "tokens_used": run.tokens_used,
+        "token_usage": run.token_usage and [shown_as(ShownTokenUsage, t) for t in run.token_usage],
+        "usage_corrected_at": time_text(run.usage_corrected_at),
+        "requested_at": time_text(run.requested_at),
+        "started_at": time_text(run.started_at),
+        "completed_at": time_text(run.completed_at),
+        "erased_at": time_text(run.erased_at),
+        "external_id": run.external_id,
+        "parent_run_id": run.parent_run_id,
+        "lease_seconds": run.lease_seconds,
+        "attempt": run.attempt,
+        "retry_of": run.retry_of,
+    }
+
+
+def shown(row: dict[str, Any]) -> str:
+    return json_text(shown_run(RunColumns(*(row[name] for name in RunColumns._fields))))
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
+    own_ledger: Ledger, story: tuple[tuple[str, dict[str, Any]], ...]
+) -> None:
+    line, run, source = own_ledger.line(), new_id("RUN"), new_id("source")
+    if not own_ledger.events(parent := str(NAMED["parent_run_id"])):
+        own_ledger.accept(fact("run.started", parent, {"service_line_id": line}))
+        line = own_ledger.line()
+    at = own_ledger.clock.now - timedelta(minutes=9)
+    own_ledger.listen()
+    times = [at + timedelta(seconds=s) for s in (0, 90.5, 90, 95)]
+    for (kind, data), time in zip(story, times, strict=False):
+        is_first = kind in ("run.requested", "run.started") and time == at
+        more = {"service_line_id": line} if is_first else {}
+        subject = line if kind.startswith("service_line") else run
+        if kind == "lease":
+            own_ledger.listen(61)
+            assert own_ledger.lease_watch.run_once() == 1
+        elif kind in BESIDE:
+            begin = {"service_line_id": line, "external_id": BESIDE[kind]}
+            own_ledger.accept(fact("run.started", None, begin, source=source))
+            if kind == "retry":
+                failed = {"external_id": BESIDE[kind]}
+                own_ledger.accept(fact("run.failed", None, failed, source=source))
+        else:
+            own_ledger.accept(
+                fact(kind, subject, data | more, time=time.isoformat(), source=source)
+            )
+    own_ledger.catch_up()
+    rows = query(own_ledger.conninfo, _EVENTS, run)
+    events = [EnvelopeMapper().decode(*row) for row in rows]
+    assert {type(event.body) for event in events} <= set(RUN_EVENTS)
+    folded = Run(run)
+    for event in events:
+        folded.evolve(event)
+        asked = {"run_id": run, "as_of": event.recorded_at, "settled": True}
+        statement = run_read(frozenset(), past=True).sql.encode()
+        row = own_ledger.reader.execute(statement, asked).fetchall()[0]
+        assert shown(row) == json_text(expected(folded)), type(event.body)
+    now = run_read(frozenset()).sql.encode()
+    row = own_ledger.reader.execute(now, {"run_id": run}).fetchall()[0]
+    assert shown(row) == json_text(expected(folded))
