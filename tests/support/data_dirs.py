@@ -17,6 +17,7 @@ MASTER_KEY = "0f" * 32
 QUICK = {
     "fsync": "off", "full_page_writes": "off", "autovacuum": "off",
     "shared_buffers": "32MB",  # which each copy and each removal of a database searches
+    "io_method": "sync", "scram_iterations": "1",  # a login costs the test's process 3 ms else
 }  # fmt: skip
 """Settings of servers whose files need not outlive the machine."""
 

@@ -9,6 +9,7 @@ from ledger.features.watches.loops import looks, loop
 from ledger.features.watches.model.watch import BlockerOpen, InState
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, Ledger, new_id
+from tests.support.soak import repeated
 from tests.watches.test_rounds import BLOCK, told
 
 OTHER, ELSEWHERE = "ORG-26-000077", "WS-26-000077"
@@ -48,7 +49,7 @@ def alerts(ledger: Ledger) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("is_new", repeated([True, False]))
 def test_an_alert_opens_after_a_turn_of_another_organization_that_has_thousands_due(
     own_ledger: Ledger, is_new: bool
 ) -> None:

@@ -11,6 +11,7 @@ from tests.support.audits import BESIDE
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE, fact
 from tests.support.ledger import instant
+from tests.support.soak import repeated
 from tests.support.watches import BLOCKED, RUNNING, Watcher
 
 BLOCKER = {"kind": "blocker_open"}
@@ -76,7 +77,9 @@ CONDITIONS: list[tuple[dict[str, Any], int, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("condition", "seconds", "number"), CONDITIONS, ids=str)
+@pytest.mark.parametrize(
+    ("condition", "seconds", "number"), repeated(CONDITIONS[::2] + CONDITIONS[1::2], 8), ids=str
+)
 def test_a_preview_is_equal_to_the_alerts_that_the_watch_then_opens(
     busy: Watcher, condition: dict[str, Any], seconds: int, number: int
 ) -> None:

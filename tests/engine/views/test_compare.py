@@ -12,6 +12,7 @@ from ledger.engine.views.contract import Projection
 from ledger.engine.views.rebuilding.compare import count_differing
 from ledger.engine.views.schema import create_tables, table_of
 from tests.support.rebuilding import NAMES, Vandal, view
+from tests.support.soak import repeated
 
 LIVE, COPY = 1, 7
 
@@ -41,7 +42,7 @@ def differing(connection: Connection[TupleRow], projection: Projection) -> int:
         return count_differing(connection, projection, LIVE, COPY)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", repeated(NAMES, 3))
 def test_any_cell_that_differs_is_counted(
     worked: str, connection: Connection[TupleRow], name: str
 ) -> None:

@@ -33,6 +33,7 @@ from tests.support.rebuilding import (
 from tests.support.restored import FOLDER, OLD_LEDGERS, OldLedger, answering
 from tests.support.sealing import checked, keep_witness
 from tests.support.service import serving
+from tests.support.soak import repeated
 from tests.support.verifier import verifier
 from tests.support.views import head, led, query, until
 from tests.support.webhooks import events_of
@@ -79,7 +80,7 @@ class Continued(NamedTuple):
         return answer.body
 
 
-@pytest.fixture(scope="module", params=OLD_LEDGERS, ids=lambda old: old.version)
+@pytest.fixture(scope="module", params=repeated(OLD_LEDGERS[::-1]), ids=lambda old: old.version)
 def old(request: pytest.FixtureRequest) -> OldLedger:
     ledger: OldLedger = request.param
     return ledger
