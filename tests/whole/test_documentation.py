@@ -1,13 +1,15 @@
 """Documentation is part of the product: what exists is described, or a test fails."""
 
+import ast
 import re
 import tomllib
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from fastapi.routing import APIRoute
 
-from ledger.app.features import projections, routers
+from ledger.app.features import FEATURES, projections, routers
 from ledger.app.http import operations
 from ledger.app.settings import Settings
 from ledger.engine.values.values import (
@@ -109,6 +111,34 @@ def test_every_event_says_in_a_sentence_what_happened() -> None:
     for event in EVENTS:
         assert event.__doc__, event
         assert event.__doc__.strip().endswith("."), event
+
+
+def first_paragraph(module: Path) -> str:
+    """The first paragraph of a module's docstring, as a page says it."""
+    text = ast.get_docstring(ast.parse(module.read_text())) or ""
+    return " ".join(text.split("\n\n")[0].splitlines()).replace("``", "`")
+
+
+def test_the_map_of_packages_says_what_their_docstrings_say() -> None:
+    source, text = ROOT / "src/ledger", (ROOT / "docs/architecture.md").read_text()
+    packages = [*source.glob("engine/*/__init__.py"), *source.glob("features/*/__init__.py")]
+    packages += [source / "app/__init__.py", ROOT / "projections/__init__.py"]
+    places = {package.parent: package for package in packages}
+    places |= {each: each for each in (source / "records.py", source / "app/features.py")}
+    rows = [
+        f"| `{place.relative_to(ROOT)}` | {first_paragraph(module)} |"
+        for place, module in places.items()
+    ]
+    assert len(rows) > 20
+    assert [row for row in rows if row not in text] == [], "docs/architecture.md lacks these rows"
+
+
+def test_the_drawing_has_every_feature_and_every_part_of_the_engine() -> None:
+    drawing = (ROOT / "docs/architecture.md").read_text().split("```")[1]
+    parts = {folder.parent.name for folder in ROOT.glob("src/ledger/engine/*/__init__.py")}
+    names = parts | {feature.name for feature in FEATURES}
+    assert len(names) > 20
+    assert names - set(re.findall(r"\w+", drawing)) == set()
 
 
 def test_contracts_of_imports_name_every_view_and_every_feature() -> None:

@@ -1,1 +1,1 @@
-"""The event store: codec, append, decision tables, snapshots, vault, migrations."""
+"""The event log in the library's table: append, decisions, codec, snapshots, vault, leases."""

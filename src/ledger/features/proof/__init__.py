@@ -1,1 +1,1 @@
-"""The proof that nothing in the log was changed: the sealed log and its verification."""
+"""The proof that nothing in the log was changed: the sealed log, and the comparison with it."""

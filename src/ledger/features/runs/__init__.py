@@ -1,1 +1,1 @@
-"""Runs of lines: their data, leases, parents and reads."""
+"""Runs of lines: their data, leases, names, parents and reads."""

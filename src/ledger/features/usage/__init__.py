@@ -1,1 +1,1 @@
-"""Usage, comparisons, and statements of a month."""
+"""Usage across lines, comparisons of two instants, and statements of a month."""
