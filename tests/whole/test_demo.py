@@ -41,7 +41,7 @@ Fact = dict[str, Any]
 
 instant = datetime.fromisoformat
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 SAMPLES_NOW = datetime(2026, 4, 15, 9, 12, 45, tzinfo=UTC)
 
 MOMENTS = {

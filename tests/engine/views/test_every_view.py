@@ -13,7 +13,8 @@ from tests.support.documents import ROOT
 @pytest.mark.parametrize("view", projections(), ids=lambda view: view.name)
 def test_every_view_has_a_test_file_that_covers_all_its_tables(view: Projection) -> None:
     """Without the file the import fails: write ``test_<name>_view.py``, events in, rows out."""
-    tests = import_module(f"tests.projections.test_{view.name}_view")
+    feature = type(view).__module__.split(".")[1]
+    tests = import_module(f"tests.{feature}.test_{view.name}_view")
     tested = {value.name for value in vars(tests).values() if isinstance(value, Table)}
     assert {table.name for table in view.tables} - tested == set(), "tables without a test"
 
