@@ -19,17 +19,7 @@ from ledger.engine.views.folds import Folds, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import DirectoryNamed, id_of
 from ledger.features.lines.model import execution_events as lines
-from projections.directory.rows import (
-    DIRECTORY,
-    LINE,
-    NAME,
-    NAMING,
-    WHOLE,
-    DirectoryRow,
-    LineRow,
-    NameRow,
-    NamingRow,
-)
+from projections.directory import rows
 
 
 class Key(NamedTuple):
@@ -113,7 +103,7 @@ class DirectoryView(Remembering):
 
     name = "directory"
     version = 2
-    tables: tuple[Table, ...] = (DIRECTORY, NAME, NAMING, LINE)
+    tables: tuple[Table, ...] = (rows.DIRECTORY, rows.NAME, rows.NAMING, rows.LINE)
     events: frozenset[type[Event]] = frozenset(
         (
             lines.Activated,
@@ -133,26 +123,26 @@ class DirectoryView(Remembering):
         own = [event for event in events if type(event.body) is not DirectoryNamed]
         self._lines.begin(e.originator_id for e in own if type(e.body) is lines.Activated)
         ids = {event.originator_id: None for event in own}
-        generation.find(self._lines, ids, LINE)
+        generation.find(self._lines, ids, rows.LINE)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        names: dict[str, NameRow] = {}
-        namings: list[NamingRow] = []
+        names: dict[str, rows.NameRow] = {}
+        namings: list[rows.NamingRow] = []
         changes: list[tuple[Key, _Change, int]] = []
         for event in events:
             if isinstance(event.body, DirectoryNamed):
                 named = id_of(event.originator_id), event.organization_id or ""
-                names[event.originator_id] = NameRow(*named, event.body.name, event.position)
-                namings.append(NamingRow(*named, event.position, event.body.name))
+                names[event.originator_id] = rows.NameRow(*named, event.body.name, event.position)
+                namings.append(rows.NamingRow(*named, event.position, event.body.name))
                 continue
             line = self._lines[event.originator_id]
             for change in line.evolve(event):
                 changes += ((key, change, event.position) for key in _keys(line, change))
             self._lines.change(event.originator_id)
-        generation.write(NAME, names.values())
-        generation.write(NAMING, namings)
+        generation.write(rows.NAME, names.values())
+        generation.write(rows.NAMING, namings)
         keys = {key: None for key, _, _ in changes}
-        generation.find(self._entries, keys, DIRECTORY, _entry)
+        generation.find(self._entries, keys, rows.DIRECTORY, _entry)
         generation.load()
         for key, change, position in changes:
             entry = self._entries[key]
@@ -163,19 +153,22 @@ class DirectoryView(Remembering):
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         folds = self._lines.take_changed(most)
-        generation.write(LINE, [LineRow(f.line_id, _PACKING.pack(f), f.position) for f in folds])
+        generation.write(
+            rows.LINE, [rows.LineRow(f.line_id, _PACKING.pack(f), f.position) for f in folds]
+        )
         entries = self._entries.take_changed(most)
         generation.write(
-            DIRECTORY, [DirectoryRow(*e.key, e.name, e.lines, e.position) for e in entries]
+            rows.DIRECTORY,
+            [rows.DirectoryRow(*e.key, e.name, e.lines, e.position) for e in entries],
         )
 
 
 def _keys(line: LineFold, change: _Change) -> Iterator[Key]:
     """The entries of a change: in the line's workspace, and in its whole organization."""
-    for workspace_id in (WHOLE, line.workspace_id):
+    for workspace_id in (rows.WHOLE, line.workspace_id):
         yield Key(intern(change.type), line.organization_id, workspace_id, change.id)
 
 
-def _entry(row: DirectoryRow) -> tuple[Key, _Entry]:
+def _entry(row: rows.DirectoryRow) -> tuple[Key, _Entry]:
     key = Key._make(row[: len(Key._fields)])
     return key, _Entry(key, row.name, row.lines, row.position)

@@ -11,13 +11,7 @@ import msgspec
 from ledger.engine.log.codec import EnvelopeMapper, StoredBeginning
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text
-from ledger.features.feed.envelopes import (
-    Envelope,
-    States,
-    delivery_of,
-    envelope_of,
-    history_item_of,
-)
+from ledger.features.feed import envelopes
 
 COLUMNS = "position, type, state_before, state_after, stream, version, topic, state"
 """The columns of a found event, in the order in which this module's functions take them."""
@@ -39,8 +33,8 @@ def with_stored(rows: str, *more: str) -> str:
     return _WITH_STORED.format(rows=rows, columns=", ".join((*more, COLUMNS)))
 
 
-def feed_envelope(found: Sequence[Any]) -> Envelope:
-    return envelope_of(*_told(found))
+def feed_envelope(found: Sequence[Any]) -> envelopes.Envelope:
+    return envelopes.envelope_of(*_told(found))
 
 
 def feed_item(found: Sequence[Any]) -> str:
@@ -49,12 +43,12 @@ def feed_item(found: Sequence[Any]) -> str:
 
 def history_item(found: Sequence[Any]) -> str:
     """A found event as a history has it: its envelope, and the line's state before and after."""
-    return json_text(history_item_of(*_told(found)))
+    return json_text(envelopes.history_item_of(*_told(found)))
 
 
 def delivery_item(found: Sequence[Any], sequence: int) -> str:
     """A found event as a webhook delivers it: its envelope, and its number at the endpoint."""
-    return json_text(delivery_of(*_told(found), sequence))
+    return json_text(envelopes.delivery_of(*_told(found), sequence))
 
 
 def occurred_at(found: Sequence[Any]) -> int:
@@ -67,6 +61,6 @@ def recorded_event(found: Sequence[Any]) -> Recorded:
     return _decode(stream, version, topic, state, position)
 
 
-def _told(found: Sequence[Any]) -> tuple[Recorded, str, States]:
+def _told(found: Sequence[Any]) -> tuple[Recorded, str, envelopes.States]:
     _, type_, before, after, *_ = found
-    return recorded_event(found), type_, States(before, after)
+    return recorded_event(found), type_, envelopes.States(before, after)

@@ -8,13 +8,7 @@ belong to a run.
 
 from functools import cache
 
-from ledger.engine.views.statements import (
-    POSITION_THEN,
-    Read,
-    json_of_instant,
-    read_of,
-    where_tenant,
-)
+from ledger.engine.views import statements
 from projections.feed.items import with_stored
 from projections.feed.view import key_of
 
@@ -102,7 +96,7 @@ WITH RECURSIVE tick AS (
           AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
         ORDER BY {_EVENT_KEY}, e.position LIMIT 1
     ) AS following
-) SELECT 'tick', tick.position, {json_of_instant("tick.at")}, NULL, tick.state,
+) SELECT 'tick', tick.position, {statements.json_of_instant("tick.at")}, NULL, tick.state,
     NULL, NULL, NULL, NULL FROM tick
 """
 
@@ -134,43 +128,43 @@ GREATEST(%(after)s, COALESCE((SELECT ledger.position_by(%(recorded_after)s)), 0)
 @cache
 def history_read(
     tenant: frozenset[str], past: bool = False, recorded: frozenset[str] = frozenset()
-) -> Read:
+) -> statements.Read:
     """(position, line or null, columns of a found event) rows.
 
     ``recorded`` are the bounds that were given: ``recorded_after``, and ``recorded_until``, with
     which the statement's instant is that end, and the line may be known up to ``known_by``.
     """
     after = _RECORDED_AFTER if "recorded_after" in recorded else "%(after)s"
-    return read_of(
+    return statements.read_of(
         _HISTORY,
         "event",
         past=past,
         known=_KNOWN_BY if "recorded_until" in recorded else "p.position",
-        where=where_tenant(tenant, "l"),
+        where=statements.where_tenant(tenant, "l"),
         events=with_stored(_AFTER.format(after=after)),
     )
 
 
 @cache
-def place_read(tenant: frozenset[str], past: bool = False) -> Read:
+def place_read(tenant: frozenset[str], past: bool = False) -> statements.Read:
     """(position, line or null, kind, columns of a found event) rows.
 
     The kinds: ``end``, ``until``, ``next``, ``tick``. A tick has its position, its instant as JSON
     in the place of the type, and a state.
     """
-    return read_of(
+    return statements.read_of(
         _PLACE,
         "event",
-        at=POSITION_THEN if past else "p.position",
+        at=statements.POSITION_THEN if past else "p.position",
         known="p.position",
-        where=where_tenant(tenant, "l"),
+        where=statements.where_tenant(tenant, "l"),
         events=with_stored(_AROUND, "kind"),
         ticks=_TICKS,
     )
 
 
 @cache
-def run_events_read(tenant: frozenset[str], past: bool = False) -> Read:
+def run_events_read(tenant: frozenset[str], past: bool = False) -> statements.Read:
     """(position, run or null, columns of a found event) rows."""
-    visible, events = where_tenant(tenant, "l"), with_stored(_OF_RUN)
-    return read_of(_RUN_EVENTS, "event", "run", past=past, where=visible, events=events)
+    visible, events = statements.where_tenant(tenant, "l"), with_stored(_OF_RUN)
+    return statements.read_of(_RUN_EVENTS, "event", "run", past=past, where=visible, events=events)

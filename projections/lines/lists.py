@@ -21,17 +21,9 @@ from typing import Any
 
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of
+from projections.lines import statements
 from projections.lines.orders import Sort, ranked_read
 from projections.lines.rank import NO_SCORE
-from projections.lines.statements import (
-    CHANGING_FILTERS,
-    COUNTS,
-    ITEM_OF_PAST,
-    METRICS,
-    OF_BLOCKERS,
-    SHOWN_THEN,
-    where_line,
-)
 from projections.lines.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks, direction
 
 _MARKS: Mapping[str, str] = {
@@ -124,7 +116,7 @@ def list_read(
     names, counted = frozenset(filters), tuple(widths.items())
     if past and sort is not None:
         return _sorted_read(names, sort, whole, back)
-    if not past and (sort is not None or names & {"health", *OF_BLOCKERS}):
+    if not past and (sort is not None or names & {"health", *statements.OF_BLOCKERS}):
         return ranked_read(names, counted, tuple(filters.get("health", ())), sort, whole, back)
     return _read(names, counted, past, whole, back)
 
@@ -147,9 +139,9 @@ def exported_read(tenant: frozenset[str]) -> Read:
         "watch",
         planning=Planning.WALK,
         position=position_of_page("execution", "watch"),
-        item=ITEM_OF_PAST.format(extra="NULL::text"),
-        where=where_line(tenant),
-        version=SHOWN_THEN,
+        item=statements.ITEM_OF_PAST.format(extra="NULL::text"),
+        where=statements.where_line(tenant),
+        version=statements.SHOWN_THEN,
     )
 
 
@@ -191,7 +183,7 @@ def _read(
     walks, mark = Walks(filters, dict(widths), back=back), _mark(filters, dict(widths))
     if not past:
         lines = _present(walks) if mark is None else _marked(walks, mark)
-    elif filters & {"health", *CHANGING_FILTERS}:
+    elif filters & {"health", *statements.CHANGING_FILTERS}:
         lines = _intervals(walks)
     else:
         lines = _activated(walks)
@@ -203,13 +195,13 @@ def _read(
         planning=_planning(filters, past, mark),
         is_kept=True,
         extra="|| ',' || l.extra" if whole else "",
-        counts=COUNTS,
-        metrics=METRICS,
-        item=ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text"),
+        counts=statements.COUNTS,
+        metrics=statements.METRICS,
+        item=statements.ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text"),
         lines=lines,
         direction=direction(back),
         order=f"page.record_key {direction(back)}",
-        version=SHOWN_THEN,
+        version=statements.SHOWN_THEN,
     )
 
 
@@ -225,15 +217,15 @@ def _sorted_read(filters: frozenset[str], sort: Sort, whole: bool, back: bool) -
         past=True,
         planning=Planning.BY_VALUES,
         is_kept=True,
-        item=ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text") + ", l.key",
+        item=statements.ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text") + ", l.key",
         lines=_SORTED.format(
             then=_THEN,
             key=key,
-            where=where_line(filters - {"after", "after_key"}, past=True),
+            where=statements.where_line(filters - {"after", "after_key"}, past=True),
             place=place if "after" in filters else "true",
         ),
         order=f"page.key {key_direction}, page.record_key {direction(back)}",
-        version=SHOWN_THEN,
+        version=statements.SHOWN_THEN,
     )
 
 

@@ -8,16 +8,7 @@ or health score change.
 
 from typing import NamedTuple
 
-from ledger.engine.postgres.schema.table import (
-    BigInt,
-    Bool,
-    Index,
-    Instant,
-    Int,
-    Table,
-    Text,
-    Texts,
-)
+from ledger.engine.postgres.schema import table
 from ledger.engine.values.values import LATEST, sort_key
 from ledger.features.lines.model import health
 from projections.lines.line import LineFold
@@ -39,33 +30,33 @@ NEVER_DUE = LATEST
 class RankRow(NamedTuple):
     """The keys of a line."""
 
-    line_id: Text
-    newest: BigInt
+    line_id: table.Text
+    newest: table.BigInt
     """The record id as a negative number: in ascending order the newest record is the first. So
     all keys ascend, and a page begins behind the last one by one comparison of rows."""
-    organization_id: Text
-    workspace_id: Text
-    execution_model: Text
-    product_line: Text
-    state: Text
-    causes: Texts
-    state_since: Instant
-    health_score: Int
+    organization_id: table.Text
+    workspace_id: table.Text
+    execution_model: table.Text
+    product_line: table.Text
+    state: table.Text
+    causes: table.Texts
+    state_since: table.Instant
+    health_score: table.Int
     """``NO_SCORE`` if there is none."""
-    health_status: Text
+    health_status: table.Text
     """``NO_STATUS`` if there is none."""
-    assignees: Texts
+    assignees: table.Texts
     """The distinct assignees of the open blockers."""
-    unassigned: Bool
+    unassigned: table.Bool
     """Whether an open blocker has no assignee."""
-    due_at: Instant
+    due_at: table.Instant
     """The earliest of the open blockers; ``NEVER_DUE`` if there is none."""
-    stretch_since: Instant
+    stretch_since: table.Instant
     """When the present stretch began, or that of paused or blocked: no watch of a state is due
     earlier (``Execution.stretches``)."""
-    blocked_since: Instant | None
+    blocked_since: table.Instant | None
     """Since when at least one blocker is open without a break."""
-    position: BigInt
+    position: table.BigInt
 
 
 # Each order has an index per tenant, and one for administrators. A page takes a walk for each
@@ -73,7 +64,7 @@ class RankRow(NamedTuple):
 # index. The administrators' indexes have an expression for the state, so that no plan for a tenant
 # walks through the lines of all tenants because a state is rare among them. The indexes by due time
 # and by assignee have only the lines with an open blocker, so that other lines cost nothing there.
-RANK = Table(
+RANK = table.Table(
     "execution_rank",
     RankRow,
     key=("line_id",),
@@ -83,7 +74,7 @@ RANK = Table(
     options="fillfactor = 80",
     indexes=(
         *(
-            Index(f"{leading}, {keys}", where)
+            table.Index(f"{leading}, {keys}", where)
             for leading in ("organization_id, state", "workspace_id, state", "(state || '')")
             for keys, where in (
                 ("state_since, newest, health_status", None),
@@ -92,7 +83,7 @@ RANK = Table(
                 ("due_at, newest, health_status", "causes <> '{}'"),
             )
         ),
-        Index("assignees", "assignees <> '{}'", using="gin"),
+        table.Index("assignees", "assignees <> '{}'", using="gin"),
     ),
 )
 

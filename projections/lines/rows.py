@@ -2,19 +2,7 @@
 
 from typing import NamedTuple
 
-from ledger.engine.postgres.schema.table import (
-    BigInt,
-    Bool,
-    Date,
-    Index,
-    Instant,
-    Int,
-    LineKey,
-    Octets,
-    Table,
-    Text,
-    Texts,
-)
+from ledger.engine.postgres.schema import table
 
 FOREVER = 2**63 - 1
 """The position at which an interval that still lasts ends."""
@@ -23,45 +11,45 @@ FOREVER = 2**63 - 1
 class ExecutionRow(NamedTuple):
     """The present state of a line: columns for filters, and ready JSON of list row and detail."""
 
-    line_id: Text
-    line_key: LineKey
+    line_id: table.Text
+    line_key: table.LineKey
     """The line id as a number, by which the rows of the past name the line."""
-    record_key: BigInt
+    record_key: table.BigInt
     """The record id as a number, which is the order of lists."""
-    organization_id: Text
-    workspace_id: Text
-    execution_model: Text
-    product_line: Text
-    activated: BigInt
+    organization_id: table.Text
+    workspace_id: table.Text
+    execution_model: table.Text
+    product_line: table.Text
+    activated: table.BigInt
     """The position of the line's activation."""
-    project_tags: Texts
-    state: Text
-    causes: Texts
+    project_tags: table.Texts
+    state: table.Text
+    causes: table.Texts
     """The distinct causes of the open blockers."""
-    head: Text
+    head: table.Text
     """JSON members of list row and detail."""
-    extra: Text
+    extra: table.Text
     """JSON members of the detail alone."""
-    counts: Text
+    counts: table.Text
     """JSON members of list row and detail that runs and check-ins change."""
-    metrics: Text
+    metrics: table.Text
     """JSON members: the metrics that do not follow the clock."""
-    quiet: Text
+    quiet: table.Text
     """The metric that follows the clock, in a period without activity."""
-    period_1: Date | None
+    period_1: table.Date | None
     """The latest period with activity."""
-    now_1: Text | None
+    now_1: table.Text | None
     """The metric that follows the clock, in ``period_1``."""
-    period_2: Date | None
+    period_2: table.Date | None
     """The latest period with activity before ``period_1``."""
-    now_2: Text | None
+    now_2: table.Text | None
     """The metric that follows the clock, in ``period_2``."""
-    fold: Octets
+    fold: table.Octets
     """The encoded fold."""
-    position: BigInt
+    position: table.BigInt
 
 
-EXECUTION = Table(
+EXECUTION = table.Table(
     "execution",
     ExecutionRow,
     key=("line_id",),
@@ -75,18 +63,18 @@ EXECUTION = Table(
     indexes=(
         # Lists, by tenant, in the list's order. Lists of the past skip lines that were activated
         # later within the index.
-        Index("record_key, activated"),
-        Index("organization_id, record_key, activated"),
-        Index("workspace_id, record_key, activated"),
+        table.Index("record_key, activated"),
+        table.Index("organization_id, record_key, activated"),
+        table.Index("workspace_id, record_key, activated"),
         # Lists by columns of which a value may be rare: a walk for each value. The tenant comes
         # after these columns, so that values that are rare in all tenants are found too.
-        Index("state, organization_id, record_key"),
-        Index("workspace_id, state, record_key"),
-        Index("execution_model, product_line, organization_id, record_key, state"),
-        Index("workspace_id, execution_model, product_line, record_key, state"),
-        Index("organization_id, record_key", where="causes <> '{}'"),
+        table.Index("state, organization_id, record_key"),
+        table.Index("workspace_id, state, record_key"),
+        table.Index("execution_model, product_line, organization_id, record_key, state"),
+        table.Index("workspace_id, execution_model, product_line, record_key, state"),
+        table.Index("organization_id, record_key", where="causes <> '{}'"),
         # Lists by a project and by changing columns; counts by several projects.
-        Index("project_tags", using="gin"),
+        table.Index("project_tags", using="gin"),
     ),
 )
 
@@ -94,46 +82,50 @@ EXECUTION = Table(
 class TagRow(NamedTuple):
     """A project tag that a line has or had, for lists by project in the list's order."""
 
-    line_id: Text
-    project_tag: Text
-    present: Bool
+    line_id: table.Text
+    project_tag: table.Text
+    present: table.Bool
     """Whether the line has it now."""
-    record_key: BigInt
-    organization_id: Text
-    workspace_id: Text
-    position: BigInt
+    record_key: table.BigInt
+    organization_id: table.Text
+    workspace_id: table.Text
+    position: table.BigInt
 
 
-TAG = Table(
+TAG = table.Table(
     "execution_tag",
     TagRow,
     key=("line_id", "project_tag"),
     tenant=("organization_id", "workspace_id"),
     replaces=True,
-    indexes=(Index("project_tag, organization_id, record_key, workspace_id", where="present"),),
+    indexes=(
+        table.Index("project_tag, organization_id, record_key, workspace_id", where="present"),
+    ),
 )
 
 
 class ResourceRow(NamedTuple):
     """A resource that a line has or had, for lists by resource."""
 
-    line_id: Text
-    resource_id: Text
-    present: Bool
+    line_id: table.Text
+    resource_id: table.Text
+    present: table.Bool
     """Whether it is allocated to the line now."""
-    record_key: BigInt
-    organization_id: Text
-    workspace_id: Text
-    position: BigInt
+    record_key: table.BigInt
+    organization_id: table.Text
+    workspace_id: table.Text
+    position: table.BigInt
 
 
-RESOURCE = Table(
+RESOURCE = table.Table(
     "execution_resource",
     ResourceRow,
     key=("line_id", "resource_id"),
     tenant=("organization_id", "workspace_id"),
     replaces=True,
-    indexes=(Index("resource_id, organization_id, record_key, workspace_id", where="present"),),
+    indexes=(
+        table.Index("resource_id, organization_id, record_key, workspace_id", where="present"),
+    ),
 )
 
 
@@ -144,22 +136,22 @@ class QuietRow(NamedTuple):
     ``execution`` stay within the page (HOT) as long as no indexed column changes.
     """
 
-    line_id: Text
-    execution_model: Text
-    quiet_since: Instant | None
+    line_id: table.Text
+    execution_model: table.Text
+    quiet_since: table.Instant | None
     """The minute of the last activity or change; null: the line has open runs or is not running.
 
     The instant is rounded down, so that a busy line's row changes once a minute, not with every
     activity. The sweeper compares the exact instants of the lines that it finds.
     """
-    changed_at: Instant | None
+    changed_at: table.Instant | None
     """The exact instant of the last change."""
-    held_until: Instant | None
+    held_until: table.Instant | None
     """When the operator's hold is due to be lifted; null: it has no end, or is not on."""
-    position: BigInt
+    position: table.BigInt
 
 
-QUIET = Table(
+QUIET = table.Table(
     "execution_quiet",
     QuietRow,
     key=("line_id",),
@@ -167,8 +159,8 @@ QUIET = Table(
     replaces=True,
     options="fillfactor = 80",
     indexes=(
-        Index("execution_model, quiet_since", where="quiet_since IS NOT NULL"),
-        Index("held_until", where="held_until IS NOT NULL"),
+        table.Index("execution_model, quiet_since", where="quiet_since IS NOT NULL"),
+        table.Index("held_until", where="held_until IS NOT NULL"),
     ),
 )
 
@@ -176,31 +168,31 @@ QUIET = Table(
 class IntervalRow(NamedTuple):
     """The values by which a line was found and counted, from one position to another."""
 
-    line_key: LineKey
-    record_key: BigInt
-    opened: BigInt
+    line_key: table.LineKey
+    record_key: table.BigInt
+    opened: table.BigInt
     """Position of the event that began the interval."""
-    ended: BigInt
+    ended: table.BigInt
     """Position of the event that ended the interval; ``FOREVER`` while it lasts."""
-    position: BigInt
-    since: Instant
+    position: table.BigInt
+    since: table.Instant
     """Effective time of the latest change of state or causes."""
-    state_since: Instant
+    state_since: table.Instant
     """Effective time at which the state began."""
-    open_blockers: Int
-    health_score: Int | None
-    turned: Bool
+    open_blockers: table.Int
+    health_score: table.Int | None
+    turned: table.Bool
     """Whether state or causes changed here."""
-    state: Text
-    causes: Texts
-    project_tags: Texts
-    organization_id: Text
-    workspace_id: Text
-    execution_model: Text
-    product_line: Text
+    state: table.Text
+    causes: table.Texts
+    project_tags: table.Texts
+    organization_id: table.Text
+    workspace_id: table.Text
+    execution_model: table.Text
+    product_line: table.Text
 
 
-INTERVAL = Table(
+INTERVAL = table.Table(
     "execution_interval",
     IntervalRow,
     key=("line_key", "opened"),
@@ -210,12 +202,12 @@ INTERVAL = Table(
     indexes=(
         # Lists of the past by changing columns, in the list's order. PostgreSQL compares both ends
         # of an interval within the index.
-        Index("organization_id, state, record_key, opened, ended"),
-        Index("workspace_id, state, record_key, opened, ended"),
-        Index("organization_id, record_key, opened, ended", where="causes <> '{}'"),
-        Index("project_tags", using="gin"),
+        table.Index("organization_id, state, record_key, opened, ended"),
+        table.Index("workspace_id, state, record_key, opened, ended"),
+        table.Index("organization_id, record_key, opened, ended", where="causes <> '{}'"),
+        table.Index("project_tags", using="gin"),
         # Timelines: the turning points of a line by effective time.
-        Index("line_key, since, opened DESC", where="turned"),
+        table.Index("line_key, since, opened DESC", where="turned"),
     ),
 )
 
@@ -223,14 +215,14 @@ INTERVAL = Table(
 class VersionRow(NamedTuple):
     """A line's head and extra after an event of its own stream that changed them."""
 
-    line_key: LineKey
-    position: BigInt
-    health_score: Int | None
-    head: Text
-    extra: Text
+    line_key: table.LineKey
+    position: table.BigInt
+    health_score: table.Int | None
+    head: table.Text
+    extra: table.Text
 
 
-EXECUTION_VERSION = Table(
+EXECUTION_VERSION = table.Table(
     "execution_version",
     VersionRow,
     key=("line_key", "position"),
@@ -246,25 +238,25 @@ class StepRow(NamedTuple):
     PostgreSQL needs no padding.
     """
 
-    line_key: LineKey
-    position: BigInt
-    last_activity_at: Instant
-    hours_total: BigInt | None
+    line_key: table.LineKey
+    position: table.BigInt
+    last_activity_at: table.Instant
+    hours_total: table.BigInt | None
     """Hundredths of hours."""
-    last_run_duration_ms: BigInt | None
-    amount_1: BigInt | None
+    last_run_duration_ms: table.BigInt | None
+    amount_1: table.BigInt | None
     """The amount of ``period_1`` that the metric shows which follows the clock."""
-    amount_2: BigInt | None
-    open_runs: Int
-    started_runs: Int | None
-    completed_runs: Int | None
-    period_1: Date | None
+    amount_2: table.BigInt | None
+    open_runs: table.Int
+    started_runs: table.Int | None
+    completed_runs: table.Int | None
+    period_1: table.Date | None
     """The latest period with activity, unless it had ended when the event was recorded."""
-    period_2: Date | None
+    period_2: table.Date | None
     """The latest period with activity before ``period_1``, likewise."""
 
 
-STEP = Table(
+STEP = table.Table(
     "execution_step",
     StepRow,
     key=("line_key", "position"),

@@ -13,24 +13,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from ledger.engine.values import rendering, values
 from ledger.engine.values.recorded import Actor
-from ledger.engine.values.rendering import (
-    ShownInstant,
-    doc,
-    json_text,
-    members,
-    shown_as,
-    time_text,
-)
-from ledger.engine.values.values import (
-    LINE_ID,
-    RUN_ID,
-    Cause,
-    ExecutionModel,
-    HoldName,
-    ProductLine,
-    State,
-)
 from ledger.features.lines.model import health
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import Resource
@@ -42,11 +26,11 @@ class ShownBlocker(msgspec.Struct):
     """An open blocker."""
 
     id: str
-    cause: Cause
+    cause: values.Cause
     reason: str | None
-    since: ShownInstant
+    since: rendering.ShownInstant
     assignee: str | None
-    due_at: ShownInstant | None
+    due_at: rendering.ShownInstant | None
 
 
 class ReportedBlocker(ShownBlocker):
@@ -58,11 +42,11 @@ class ReportedBlocker(ShownBlocker):
 class ShownHold(msgspec.Struct):
     """A hold."""
 
-    hold: HoldName
+    hold: values.HoldName
     reason: str | None
-    since: ShownInstant
+    since: rendering.ShownInstant
     by: Actor
-    until: ShownInstant | None
+    until: rendering.ShownInstant | None
 
 
 class ShownSignal(msgspec.Struct):
@@ -85,17 +69,17 @@ class ShownHealth(msgspec.Struct):
 class LineHead(msgspec.Struct):
     """The part of list row and detail that a line's own stream changes."""
 
-    id: Annotated[str, Meta(pattern=RUN_ID)]
-    service_line_id: Annotated[str, Meta(pattern=LINE_ID)]
-    execution_model: ExecutionModel
-    state: State
+    id: Annotated[str, Meta(pattern=values.RUN_ID)]
+    service_line_id: Annotated[str, Meta(pattern=values.LINE_ID)]
+    execution_model: values.ExecutionModel
+    state: values.State
     workspace_id: str
     organization_id: str
-    product_line: ProductLine
+    product_line: values.ProductLine
     project_tags: Sequence[str]
-    state_since: ShownInstant
+    state_since: rendering.ShownInstant
     health_status: SignalStatus | None
-    started_at: ShownInstant
+    started_at: rendering.ShownInstant
     name: str | None
     health_score: int | None
     oldest_blocker: ShownBlocker | None
@@ -104,9 +88,9 @@ class LineHead(msgspec.Struct):
 class ShownLine(LineHead):
     """A line in a list."""
 
-    last_activity_at: ShownInstant
+    last_activity_at: rendering.ShownInstant
     open_runs: Annotated[int, Meta(ge=0)]
-    open_alerts: Annotated[int, Meta(ge=0), doc("Alerts that are not resolved.")]
+    open_alerts: Annotated[int, Meta(ge=0), rendering.doc("Alerts that are not resolved.")]
     metrics: dict[str, float | int | None]
 
 
@@ -117,7 +101,7 @@ class LineDetail(ShownLine):
     health: ShownHealth
     blockers: list[ReportedBlocker]
     holds: list[ShownHold]
-    closed_at: ShownInstant | None
+    closed_at: rendering.ShownInstant | None
 
 
 class Version(NamedTuple):
@@ -143,9 +127,9 @@ def version(execution: Execution) -> Version:
         execution.organization_id,
         execution.product_line,  # type: ignore[arg-type]
         execution.project_tags,
-        time_text(execution.state_since),
+        rendering.time_text(execution.state_since),
         status,
-        time_text(execution.started_at),
+        rendering.time_text(execution.started_at),
         execution.name,
         score,
         _oldest(execution),
@@ -156,11 +140,11 @@ def version(execution: Execution) -> Version:
     extra = {
         "resources": list(execution.resources.values()),
         "health": ShownHealth(score, status, signals),
-        "blockers": [shown_as(ReportedBlocker, b) for b in execution.blockers.values()],
-        "holds": [shown_as(ShownHold, hold) for hold in execution.holds.values()],
-        "closed_at": time_text(execution.closed_at),
+        "blockers": [rendering.shown_as(ReportedBlocker, b) for b in execution.blockers.values()],
+        "holds": [rendering.shown_as(ShownHold, hold) for hold in execution.holds.values()],
+        "closed_at": rendering.time_text(execution.closed_at),
     }
-    return Version(score, members(head), members(extra))
+    return Version(score, rendering.members(head), rendering.members(extra))
 
 
 def _oldest(execution: Execution) -> ShownBlocker | None:
@@ -169,7 +153,7 @@ def _oldest(execution: Execution) -> ShownBlocker | None:
     Effective times never fall along a stream, so this blocker is the first in the order of opening.
     """
     first = next(iter(execution.blockers.values()), None)
-    return None if first is None else shown_as(ShownBlocker, first)
+    return None if first is None else rendering.shown_as(ShownBlocker, first)
 
 
 def counts(last_activity_at: str, open_runs: int) -> str:
@@ -199,17 +183,18 @@ def lasting_metrics(model: str, score: int | None, totals: Totals) -> str:
         case "agent_runtime":
             return (
                 f'"invocations_total":{totals.started_runs},'
-                f'"last_run_duration_ms":{json_text(totals.last_run_duration_ms)}'
+                f'"last_run_duration_ms":{rendering.json_text(totals.last_run_duration_ms)}'
             )
         case "timeboxed_outcome":
             return (
                 f'"cycles_total":{totals.started_runs},"cycles_completed":{totals.completed_runs},'
-                f'"last_run_duration_ms":{json_text(totals.last_run_duration_ms)}'
+                f'"last_run_duration_ms":{rendering.json_text(totals.last_run_duration_ms)}'
             )
         case "capacity" | "ongoing_sla":
-            return f'"hours_total":{(totals.hours or 0) / 100},"health_score":{json_text(score)}'
+            hours = (totals.hours or 0) / 100
+            return f'"hours_total":{hours},"health_score":{rendering.json_text(score)}'
         case _:
-            return f'"health_score":{json_text(score)}'
+            return f'"health_score":{rendering.json_text(score)}'
 
 
 def item_of_past(row: Sequence[Any]) -> str:

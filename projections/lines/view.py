@@ -29,30 +29,13 @@ from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
 from ledger.features.runs.model.run import RUN_EVENTS
-from projections.lines import counts, line, shown
+from projections.lines import counts, line, rows, shown
 from projections.lines.counts import COUNT, Counts
 from projections.lines.hours import DAY, Hours
 from projections.lines.line import Interval, LineFold
 from projections.lines.rank import RANK, RankRow, rank_of
-from projections.lines.rows import (
-    EXECUTION,
-    EXECUTION_VERSION,
-    FOREVER,
-    INTERVAL,
-    QUIET,
-    RESOURCE,
-    STEP,
-    TAG,
-    ExecutionRow,
-    IntervalRow,
-    QuietRow,
-    ResourceRow,
-    StepRow,
-    TagRow,
-    VersionRow,
-)
 
-M = TypeVar("M", TagRow, ResourceRow)
+M = TypeVar("M", rows.TagRow, rows.ResourceRow)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LineFold).decode
@@ -81,15 +64,15 @@ class ExecutionView(Remembering):
     name = "execution"
     version = 11
     tables: tuple[Table, ...] = (
-        EXECUTION,
+        rows.EXECUTION,
         RANK,
-        TAG,
-        RESOURCE,
-        QUIET,
+        rows.TAG,
+        rows.RESOURCE,
+        rows.QUIET,
         COUNT,
-        INTERVAL,
-        EXECUTION_VERSION,
-        STEP,
+        rows.INTERVAL,
+        rows.EXECUTION_VERSION,
+        rows.STEP,
         DAY,
     )
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
@@ -108,7 +91,7 @@ class ExecutionView(Remembering):
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         self._lines.begin(e.line_id for e in events if type(e.body) is Activated)
-        generation.find(self._lines, {e.line_id: None for e in events}, EXECUTION)
+        generation.find(self._lines, {e.line_id: None for e in events}, rows.EXECUTION)
         self._hours.prepare(generation, _check_ins(events))
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -123,20 +106,20 @@ class ExecutionView(Remembering):
             if found.fold.interval is not interval:
                 self._ranked.add(event.line_id)
             if past.size > _MUCH:
-                generation.send(EXECUTION_VERSION, past.take_versions())
-        generation.write(TAG, past.tags.values())
-        generation.write(RESOURCE, past.resources.values())
-        generation.write(INTERVAL, past.intervals.values())
-        generation.write(EXECUTION_VERSION, past.versions)
-        generation.write(STEP, past.steps)
+                generation.send(rows.EXECUTION_VERSION, past.take_versions())
+        generation.write(rows.TAG, past.tags.values())
+        generation.write(rows.RESOURCE, past.resources.values())
+        generation.write(rows.INTERVAL, past.intervals.values())
+        generation.write(rows.EXECUTION_VERSION, past.versions)
+        generation.write(rows.STEP, past.steps)
         self._hours.fold(generation, _check_ins(events))
         self._counts.fold(generation, past.moves)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         changed = self._lines.take_changed(most)
-        generation.write(EXECUTION, map(_present, changed))
+        generation.write(rows.EXECUTION, map(_present, changed))
         generation.write(RANK, self._changed_ranks(changed))
-        generation.write(QUIET, self._changed_quiet(changed))
+        generation.write(rows.QUIET, self._changed_quiet(changed))
         generation.write(COUNT, self._counts.rows(most))
 
     def forget(self) -> None:
@@ -150,12 +133,12 @@ class ExecutionView(Remembering):
                 self._ranked.discard(found.fold.execution.id)
                 yield rank_of(found.fold)
 
-    def _changed_quiet(self, changed: Iterable[_Line]) -> Iterator[QuietRow]:
+    def _changed_quiet(self, changed: Iterable[_Line]) -> Iterator[rows.QuietRow]:
         for found in changed:
             quiet, execution = found.fold.quiet, found.fold.execution
             if execution.id in self._quiet and quiet is not None:
                 self._quiet.discard(execution.id)
-                yield QuietRow(
+                yield rows.QuietRow(
                     line_id=execution.id,
                     execution_model=execution.execution_model,
                     quiet_since=quiet.since,
@@ -174,15 +157,15 @@ class _Past:
 
     def __init__(self) -> None:
         self.moves: list[counts.Move] = []
-        self.tags: dict[tuple[str, str], TagRow] = {}
-        self.resources: dict[tuple[str, str], ResourceRow] = {}
-        self.intervals: dict[tuple[str, int], IntervalRow] = {}
-        self.versions: list[VersionRow] = []
+        self.tags: dict[tuple[str, str], rows.TagRow] = {}
+        self.resources: dict[tuple[str, str], rows.ResourceRow] = {}
+        self.intervals: dict[tuple[str, int], rows.IntervalRow] = {}
+        self.versions: list[rows.VersionRow] = []
         self.size = 0
         """The number of characters of the versions."""
-        self.steps: list[StepRow] = []
+        self.steps: list[rows.StepRow] = []
 
-    def take_versions(self) -> list[VersionRow]:
+    def take_versions(self) -> list[rows.VersionRow]:
         versions, self.versions, self.size = self.versions, [], 0
         return versions
 
@@ -196,30 +179,30 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
     fold.evolve(event)
     if event.originator_id == line_id and kind not in CHECK_INS:
         found.version = shown.version(fold.execution)
-        past.versions.append(VersionRow(key, event.position, *found.version))
+        past.versions.append(rows.VersionRow(key, event.position, *found.version))
         past.size += len(found.version.extra)
     if counted is not None and counted != fold.counted:
         past.steps.append(_step(fold, key, event))
     if fold.execution.resources is not resources:
         for resource, present in line.changed(resources, fold.execution.resources):
-            past.resources[line_id, resource] = _mark(ResourceRow, fold, resource, present)
+            past.resources[line_id, resource] = _mark(rows.ResourceRow, fold, resource, present)
     if fold.interval is not before and fold.interval is not None:
         past.moves.append(counts.move(fold.execution, before, fold.interval, event.position))
         if before is not None:
             past.intervals[line_id, before.opened] = _interval(fold, before, event.position)
         had = () if before is None else before.project_tags
         for tag, present in line.changed(had, fold.interval.project_tags):
-            past.tags[line_id, tag] = _mark(TagRow, fold, tag, present)
-        past.intervals[line_id, event.position] = _interval(fold, fold.interval, FOREVER)
+            past.tags[line_id, tag] = _mark(rows.TagRow, fold, tag, present)
+        past.intervals[line_id, event.position] = _interval(fold, fold.interval, rows.FOREVER)
 
 
-def _step(fold: LineFold, line_key: int, event: Recorded) -> StepRow:
+def _step(fold: LineFold, line_key: int, event: Recorded) -> rows.StepRow:
     assert fold.last_activity_at is not None, "a line is active from its activation on"
     # A read that finds this row asks about an instant that is not before the event's recording. So
     # the row needs no period that had ended by then.
     (period_1, amount_1), (period_2, amount_2) = fold.latest(fold.period_of(event.recorded_at))
     totals = fold.totals
-    return StepRow(
+    return rows.StepRow(
         line_key=line_key,
         position=event.position,
         last_activity_at=fold.last_activity_at,
@@ -235,16 +218,16 @@ def _step(fold: LineFold, line_key: int, event: Recorded) -> StepRow:
     )
 
 
-def _interval(fold: LineFold, interval: Interval, ended: int) -> IntervalRow:
+def _interval(fold: LineFold, interval: Interval, ended: int) -> rows.IntervalRow:
     execution = fold.execution
     assert interval.since is not None, "a line has an interval from its activation on"
     assert interval.state_since is not None, "a line has a state from its activation on"
-    return IntervalRow(
+    return rows.IntervalRow(
         line_key=sort_key(execution.id),
         record_key=sort_key(execution.execution_id),
         opened=interval.opened,
         ended=ended,
-        position=interval.opened if ended == FOREVER else ended,
+        position=interval.opened if ended == rows.FOREVER else ended,
         since=interval.since,
         state_since=interval.state_since,
         open_blockers=interval.open_blockers,
@@ -274,14 +257,14 @@ def _mark(kind: type[M], fold: LineFold, mark: str, present: bool) -> M:
     )
 
 
-def _present(found: _Line) -> ExecutionRow:
+def _present(found: _Line) -> rows.ExecutionRow:
     fold, execution = found.fold, found.fold.execution
     model, version = execution.execution_model, found.version or shown.version(execution)
     (period_1, now_1), (period_2, now_2) = (
         (period, None if amount is None else shown.current_metric(model, amount))
         for period, amount in fold.latest()
     )
-    return ExecutionRow(
+    return rows.ExecutionRow(
         line_id=execution.id,
         line_key=sort_key(execution.id),
         record_key=sort_key(execution.execution_id),

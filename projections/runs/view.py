@@ -13,19 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.schema.table import (
-    BigInt,
-    Bool,
-    Index,
-    Instant,
-    Int,
-    LineKey,
-    Octets,
-    Reading,
-    RunKey,
-    Table,
-    Text,
-)
+from ledger.engine.postgres.schema import table
 from ledger.engine.postgres.schema.walls import of_tenant
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text
@@ -45,71 +33,71 @@ class RunRow(NamedTuple):
     The wide columns come first, so that PostgreSQL needs no padding.
     """
 
-    run_key: RunKey
+    run_key: table.RunKey
     """The run id as a number, which breaks ties in the order of lists."""
-    line_key: LineKey
+    line_key: table.LineKey
     """The line id as a number."""
-    position: BigInt
-    opened: BigInt
+    position: table.BigInt
+    opened: table.BigInt
     """The position of the run's first event."""
-    requested_at: Instant
-    started: BigInt | None
+    requested_at: table.Instant
+    started: table.BigInt | None
     """The position of the start; the next positions likewise."""
-    started_at: Instant | None
-    stopped: BigInt | None
+    started_at: table.Instant | None
+    stopped: table.BigInt | None
     """Of the cancelling, or of the failure by the run's lease."""
-    stopped_at: Instant | None
-    stopped_ms: BigInt | None
+    stopped_at: table.Instant | None
+    stopped_ms: table.BigInt | None
     """The run's duration until it was stopped."""
-    ended: BigInt | None
+    ended: table.BigInt | None
     """Of the completion or of any other failure, which may follow after the run was stopped."""
-    ended_at: Instant | None
-    ended_ms: BigInt | None
-    tokens_used: BigInt | None
+    ended_at: table.Instant | None
+    ended_ms: table.BigInt | None
+    tokens_used: table.BigInt | None
     """As the latest correction says; the next two columns likewise."""
-    corrected: BigInt | None
+    corrected: table.BigInt | None
     """The position of the latest correction of the tokens."""
-    usage_corrected_at: Instant | None
-    erased: BigInt | None
-    erased_at: Instant | None
+    usage_corrected_at: table.Instant | None
+    erased: table.BigInt | None
+    erased_at: table.Instant | None
     """An erasure is shown for every instant: the payloads are gone from the past too."""
-    named: BigInt | None
+    named: table.BigInt | None
     """The position since which the run has its external id."""
-    parent_key: RunKey | None
+    parent_key: table.RunKey | None
     """The parent's id as a number, now."""
-    requested_parent: RunKey | None
+    requested_parent: table.RunKey | None
     """The parent before the start, if the run was requested before."""
-    parent_given: BigInt | None
+    parent_given: table.BigInt | None
     """The position since which the run has the parent that it had awaited: before, it had none."""
-    retry_key: RunKey | None
+    retry_key: table.RunKey | None
     """The attempt before, as a number."""
-    lease_seconds: Int | None
-    requested_lease: Int | None
-    attempt: Int
+    lease_seconds: table.Int | None
+    requested_lease: table.Int | None
+    attempt: table.Int
     """With the external id, the run's name at its source."""
-    run_id: Text
-    organization_id: Text
-    workspace_id: Text
-    status: Text
-    expired: Bool
+    run_id: table.Text
+    organization_id: table.Text
+    workspace_id: table.Text
+    status: table.Text
+    expired: table.Bool
     """Whether its lease stopped the run."""
-    requested_type: Text | None
+    requested_type: table.Text | None
     """The trigger of the request, if the run was requested before its start."""
-    requested_by: Text | None
-    trigger_type: Text | None
+    requested_by: table.Text | None
+    trigger_type: table.Text | None
     """The trigger now."""
-    triggered_by: Text | None
+    triggered_by: table.Text | None
     """The actor's id."""
-    external_id: Text | None
+    external_id: table.Text | None
     """The run's name at its source, which a request or a start gives once."""
-    token_usage: Text | None
+    token_usage: table.Text | None
     """The tokens by model, as the event stores them."""
 
 
 USED_BY_MODEL = "(token_usage IS NOT NULL OR corrected IS NOT NULL)"
 """The condition of the runs that show tokens by model, or once did."""
 
-RUN = Table(
+RUN = table.Table(
     "run",
     RunRow,
     key=("run_id",),
@@ -119,22 +107,24 @@ RUN = Table(
     replaces=True,
     indexes=(
         # The runs of a line, newest first. Reads of the past skip later runs within the index.
-        Index("line_key, requested_at DESC, run_key DESC, opened"),
+        table.Index("line_key, requested_at DESC, run_key DESC, opened"),
         # Runs that are open or have failed, among the many completed runs.
-        Index("line_key, requested_at DESC, run_key DESC", where="status <> 'completed'"),
+        table.Index("line_key, requested_at DESC, run_key DESC", where="status <> 'completed'"),
         # The runs of all lines (``all_runs_read``): of a ledger, an organization, a workspace.
-        Index("requested_at DESC, run_key DESC, opened"),
-        Index("organization_id, requested_at DESC, run_key DESC, opened"),
-        Index("workspace_id, requested_at DESC, run_key DESC, opened"),
+        table.Index("requested_at DESC, run_key DESC, opened"),
+        table.Index("organization_id, requested_at DESC, run_key DESC, opened"),
+        table.Index("workspace_id, requested_at DESC, run_key DESC, opened"),
         # Likewise those that are open or have failed.
-        Index("organization_id, requested_at DESC, run_key DESC", where="status <> 'completed'"),
+        table.Index(
+            "organization_id, requested_at DESC, run_key DESC", where="status <> 'completed'"
+        ),
         # Runs by external id, and by parent: by the parent that a start replaced, in the past.
-        Index("external_id, organization_id", where="external_id IS NOT NULL"),
-        Index("parent_key, requested_at DESC", where="parent_key IS NOT NULL"),
-        Index("requested_parent", where="requested_parent <> parent_key"),
+        table.Index("external_id, organization_id", where="external_id IS NOT NULL"),
+        table.Index("parent_key, requested_at DESC", where="parent_key IS NOT NULL"),
+        table.Index("requested_parent", where="requested_parent <> parent_key"),
         # The tokens by model of lines' ended runs, and the runs of a model.
-        Index("line_key, COALESCE(ended_at, stopped_at)", where=USED_BY_MODEL),
-        Index("line_key, started_at", where=USED_BY_MODEL),
+        table.Index("line_key, COALESCE(ended_at, stopped_at)", where=USED_BY_MODEL),
+        table.Index("line_key, started_at", where=USED_BY_MODEL),
     ),
 )
 
@@ -142,15 +132,15 @@ RUN = Table(
 class FormerUsageRow(NamedTuple):
     """The tokens that a run showed until a correction replaced them."""
 
-    run_id: Text
-    position: BigInt
+    run_id: table.Text
+    position: table.BigInt
     """The position of the correction."""
-    tokens_used: BigInt | None
-    token_usage: Text | None
-    usage_corrected_at: Instant | None
+    tokens_used: table.BigInt | None
+    token_usage: table.Text | None
+    usage_corrected_at: table.Instant | None
 
 
-FORMER_USAGE = Table(
+FORMER_USAGE = table.Table(
     "run_former_usage",
     FormerUsageRow,
     key=("run_id", "position"),
@@ -161,16 +151,16 @@ FORMER_USAGE = Table(
 class PayloadRow(NamedTuple):
     """The encrypted payloads of an event."""
 
-    run_key: RunKey
-    position: BigInt
-    input: Octets | None
-    output: Octets | None
-    error: Octets | None
+    run_key: table.RunKey
+    position: table.BigInt
+    input: table.Octets | None
+    output: table.Octets | None
+    error: table.Octets | None
 
 
 # The wrapped key of each run of a tenant, with the payloads of its events: a row for each event
 # with payloads, at least one row. A key has an organization only, so the run tells its workspace.
-CONTENT = Reading(
+CONTENT = table.Reading(
     "run_content",
     ("run_id", "wrapped", "destroyed_at", "position", "input", "output", "error"),
     f"""
@@ -187,7 +177,7 @@ CONTENT = Reading(
     """,
 )
 
-PAYLOAD = Table(
+PAYLOAD = table.Table(
     "run_payload",
     PayloadRow,
     key=("run_key", "position"),
@@ -254,7 +244,7 @@ class RunView(Remembering):
 
     name = "run"
     version = 9
-    tables: tuple[Table, ...] = (RUN, FORMER_USAGE, PAYLOAD, DAY)
+    tables: tuple[table.Table, ...] = (RUN, FORMER_USAGE, PAYLOAD, DAY)
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:

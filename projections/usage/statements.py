@@ -4,17 +4,10 @@ from collections.abc import Mapping
 from functools import cache
 
 from ledger.engine.postgres.pool.scope import Planning
-from ledger.engine.views.statements import (
-    Read,
-    json_of_instant,
-    read_of,
-    tenant_conditions,
-    where,
-    where_tenant,
-)
+from ledger.engine.views import statements
 
 _FILTERS: Mapping[str, str] = {
-    **tenant_conditions("s"),
+    **statements.tenant_conditions("s"),
     "organization_id": "s.organization_id = %(organization_id)s",
     "workspace_id": "s.workspace_id = %(workspace_id)s",
     "statement_id": "s.statement_id = %(statement_id)s",
@@ -37,7 +30,7 @@ _ITEM = f"""'{{{{' || s.item || ',"total":' || CASE
         AND position(convert_to('"total":' || d.total || ',"rows":', 'UTF8') IN d.document) > 0
         THEN d.total ELSE 'null' END
     || ',"replaced_by":' || COALESCE('"' || s.replaced_by || '"', 'null')
-    || ',"withdrawn_at":' || {json_of_instant("s.withdrawn_at")} || '}}}}'"""
+    || ',"withdrawn_at":' || {statements.json_of_instant("s.withdrawn_at")} || '}}}}'"""
 
 _LIST = f"""
 SELECT p.position, s.statement_key, {_ITEM}
@@ -64,22 +57,24 @@ LEFT JOIN ledger.statement_document AS d USING (document_sha256)
 
 
 @cache
-def list_read(filters: frozenset[str]) -> Read:
+def list_read(filters: frozenset[str]) -> statements.Read:
     """(position, statement's key, item JSON) rows, newest first; a row of nulls if none."""
     # A page of documents is hashed.
-    return read_of(_LIST, "statement", planning=Planning.LONG, where=where(filters, _FILTERS))
+    return statements.read_of(
+        _LIST, "statement", planning=Planning.LONG, where=statements.where(filters, _FILTERS)
+    )
 
 
 @cache
-def statement_read(tenant: frozenset[str], *, past: bool = False) -> Read:
+def statement_read(tenant: frozenset[str], *, past: bool = False) -> statements.Read:
     """A single row: position, that of the event, JSON without the total, hash, document.
 
     The position of the event is null if the statement is not seen. The hash is the event's.
     """
-    return read_of(
+    return statements.read_of(
         _ONE,
         "statement",
         past=past,
         planning=Planning.LONG,
-        where=where_tenant(tenant, "s"),
+        where=statements.where_tenant(tenant, "s"),
     )

@@ -6,14 +6,7 @@ from typing import Any, Literal, get_args
 
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.event_table import EVERY_TYPE
-from ledger.engine.views.statements import (
-    Read,
-    position_of_page,
-    read_of,
-    tenant_conditions,
-    where,
-    where_tenant,
-)
+from ledger.engine.views import statements
 from ledger.features.feed.published import TYPES
 from ledger.features.watches.model.watch import Severity
 from projections.watches.shown import AlertStatus
@@ -21,7 +14,7 @@ from projections.watches.shown import AlertStatus
 # Watches.
 
 _OF_WATCH: Mapping[str, str] = {
-    **tenant_conditions("w"),
+    **statements.tenant_conditions("w"),
     "organization_id": "w.organization_id = %(organization_id)s",
     "workspace_id": "w.workspace_id = %(workspace_id)s",
     "watch_id": "w.watch_id = %(watch_id)s",
@@ -104,23 +97,25 @@ FROM ({{position}}) AS p
 
 
 @cache
-def watches_read(filters: frozenset[str]) -> Read:
+def watches_read(filters: frozenset[str]) -> statements.Read:
     """(position, watch's key, item JSON) rows, newest first; a row of nulls if none."""
     tenant = filters & {"organization", "workspace"}
-    return read_of(
+    return statements.read_of(
         _WATCHES,
         "watch",
         "webhook",
-        where=where(filters, _OF_WATCH, "NOT w.deleted"),
-        alert_tenant=where_tenant(tenant, "a"),
-        endpoint_tenant=where_tenant(tenant, "e"),
+        where=statements.where(filters, _OF_WATCH, "NOT w.deleted"),
+        alert_tenant=statements.where_tenant(tenant, "a"),
+        endpoint_tenant=statements.where_tenant(tenant, "e"),
     )
 
 
 @cache
-def endpoints_read(tenant: frozenset[str]) -> Read:
+def endpoints_read(tenant: frozenset[str]) -> statements.Read:
     """A single (position, number) row: the endpoints that a new watch of a tenant would tell."""
-    return read_of(_TELLS, "webhook", endpoint_tenant=where_tenant(tenant, "e"))
+    return statements.read_of(
+        _TELLS, "webhook", endpoint_tenant=statements.where_tenant(tenant, "e")
+    )
 
 
 # Alerts.
@@ -203,7 +198,7 @@ def alerts_read(
     past: bool = False,
     *,
     goes_on: bool = False,
-) -> Read:
+) -> statements.Read:
     """(position, alert's key, due time, rank, ``AlertColumns``) rows in the order; nulls if none.
 
     ``statuses`` are the requested ones; empty: all. A page of an export that ``goes_on`` shows the
@@ -214,8 +209,8 @@ def alerts_read(
     is_walk = "organization" in filters and filters <= _IN_ORDER and "resolved" not in statuses
     parts = dict[str, Any]()
     if goes_on:
-        parts["position"] = position_of_page("watch", "execution")
-    return read_of(
+        parts["position"] = statements.position_of_page("watch", "execution")
+    return statements.read_of(
         _ALERTS,
         "watch",
         "execution",
@@ -240,7 +235,7 @@ def _conditions(
     is_of_then: bool,
 ) -> list[str]:
     named = filters & (_OF_ALERT.keys() | {"organization", "workspace"})
-    conditions = [where(named, {**tenant_conditions("a"), **_OF_ALERT})]
+    conditions = [statements.where(named, {**statements.tenant_conditions("a"), **_OF_ALERT})]
     if is_of_then:
         conditions.append("a.opened <= p.position")
     if "after" in filters:

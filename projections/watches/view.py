@@ -9,16 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.postgres.schema.table import (
-    BigInt,
-    Bool,
-    Index,
-    Instant,
-    Int,
-    Octets,
-    Table,
-    Text,
-)
+from ledger.engine.postgres.schema import table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, time_text
 from ledger.engine.values.values import sort_key
@@ -33,32 +24,32 @@ from ledger.features.watches.model.watch import WATCH_EVENTS, Watch
 class WatchRow(NamedTuple):
     """A watch."""
 
-    watch_id: Text
-    watch_key: BigInt
+    watch_id: table.Text
+    watch_key: table.BigInt
     """The watch id as a number, which is the order of lists."""
-    organization_id: Text
-    workspace_id: Text | None
+    organization_id: table.Text
+    workspace_id: table.Text | None
     """Null: the watch is of the whole organization."""
-    deleted: Bool
-    enabled: Bool
-    revision: BigInt
+    deleted: table.Bool
+    enabled: table.Bool
+    revision: table.BigInt
     """The position at which the present revision began."""
-    item: Text
+    item: table.Text
     """JSON members: the watch as its owner sees it."""
-    fold: Octets
-    position: BigInt
+    fold: table.Octets
+    position: table.BigInt
 
 
-WATCH = Table(
+WATCH = table.Table(
     "watch",
     WatchRow,
     key=("watch_id",),
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     indexes=(
-        Index("organization_id, watch_key"),
+        table.Index("organization_id, watch_key"),
         # The watches that changed since the last round of their loop.
-        Index("position"),
+        table.Index("position"),
     ),
 )
 
@@ -66,29 +57,29 @@ WATCH = Table(
 class AlertRow(NamedTuple):
     """An alert, with its present end. A read of the past leaves out what was recorded later."""
 
-    alert_id: Text
-    alert_key: BigInt
-    organization_id: Text
-    workspace_id: Text | None
-    watch_id: Text
-    line_id: Text | None
-    severity: Text
-    rank: Int
+    alert_id: table.Text
+    alert_key: table.BigInt
+    organization_id: table.Text
+    workspace_id: table.Text | None
+    watch_id: table.Text
+    line_id: table.Text | None
+    severity: table.Text
+    rank: table.Int
     """The severity as a number: the worst has the highest."""
-    due_at: Instant
-    opened: BigInt
+    due_at: table.Instant
+    opened: table.BigInt
     """The position of the opening."""
-    resolved: BigInt | None
+    resolved: table.BigInt | None
     """The position of the resolution."""
-    resolved_item: Text | None
+    resolved_item: table.Text | None
     """JSON: when and why."""
-    item: Text
+    item: table.Text
     """JSON members: the alert as it was opened."""
-    fold: Octets
-    position: BigInt
+    fold: table.Octets
+    position: table.BigInt
 
 
-ALERT = Table(
+ALERT = table.Table(
     "alert",
     AlertRow,
     key=("alert_id",),
@@ -96,16 +87,16 @@ ALERT = Table(
     replaces=True,
     indexes=(
         # Lists in their orders: of an organization, a workspace, a watch, and of all.
-        Index("organization_id, due_at DESC, alert_key"),
-        Index("organization_id, rank DESC, due_at DESC, alert_key"),
-        Index("workspace_id, due_at DESC, alert_key"),
-        Index("watch_id, due_at DESC, alert_key"),
-        Index("due_at DESC, alert_key"),
-        Index("line_id, due_at DESC, alert_key"),
+        table.Index("organization_id, due_at DESC, alert_key"),
+        table.Index("organization_id, rank DESC, due_at DESC, alert_key"),
+        table.Index("workspace_id, due_at DESC, alert_key"),
+        table.Index("watch_id, due_at DESC, alert_key"),
+        table.Index("due_at DESC, alert_key"),
+        table.Index("line_id, due_at DESC, alert_key"),
         # The few that are unresolved: lists, and the numbers of a watch and of a line.
-        Index("organization_id, due_at DESC, alert_key", where="resolved IS NULL"),
-        Index("watch_id", where="resolved IS NULL"),
-        Index("line_id", where="resolved IS NULL"),
+        table.Index("organization_id, due_at DESC, alert_key", where="resolved IS NULL"),
+        table.Index("watch_id", where="resolved IS NULL"),
+        table.Index("line_id", where="resolved IS NULL"),
     ),
 )
 
@@ -113,21 +104,21 @@ ALERT = Table(
 class AcknowledgementRow(NamedTuple):
     """An acknowledgement, which holds until the next one."""
 
-    alert_id: Text
-    position: BigInt
-    assignee: Text | None
-    until: Instant | None
-    item: Text
+    alert_id: table.Text
+    position: table.BigInt
+    assignee: table.Text | None
+    until: table.Instant | None
+    item: table.Text
     """JSON: when, by whom, with what note."""
 
 
-ACKNOWLEDGEMENT = Table(
+ACKNOWLEDGEMENT = table.Table(
     "alert_acknowledgement",
     AcknowledgementRow,
     key=("alert_id", "position"),
     owner=("alert", "alert_id"),
     # Lists by assignee: few acknowledgements are of one.
-    indexes=(Index("assignee", where="assignee IS NOT NULL"),),
+    indexes=(table.Index("assignee", where="assignee IS NOT NULL"),),
 )
 
 RANKS = {"info": 1, "warning": 2, "critical": 3}
@@ -152,7 +143,7 @@ class WatchView(Remembering):
 
     name = "watch"
     version = 2
-    tables: tuple[Table, ...] = (WATCH, ALERT, ACKNOWLEDGEMENT)
+    tables: tuple[table.Table, ...] = (WATCH, ALERT, ACKNOWLEDGEMENT)
     events: frozenset[type[Event]] = frozenset((*WATCH_EVENTS, *ALERT_EVENTS))
 
     def __init__(self) -> None:

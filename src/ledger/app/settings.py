@@ -18,13 +18,7 @@ from ledger.engine.telemetry.lines import LogFormat
 from ledger.engine.values.origins import ORIGIN, is_guarded, is_origin, is_this_machine
 from ledger.engine.values.values import escaped
 from ledger.features.sign_in.settings import SignInSettings, read_secret
-from ledger.features.webhooks.model.channel import (
-    MAIL_DOMAIN,
-    ChannelRules,
-    MailSecurity,
-    MailServer,
-    is_mail_address,
-)
+from ledger.features.webhooks.model import channel
 
 _PREFIX = "LEDGER_"
 
@@ -69,7 +63,7 @@ class Provider(NamedTuple):
     audience: str
 
 
-_MAIL_SCHEMES: Mapping[str, tuple[MailSecurity, int]] = {
+_MAIL_SCHEMES: Mapping[str, tuple[channel.MailSecurity, int]] = {
     "smtp": ("none", 25),
     "smtp+starttls": ("starttls", 587),
     "smtps": ("tls", 465),
@@ -242,24 +236,24 @@ class Settings(SignInSettings):
         return self.public_url is not None and self.public_url.startswith("https:")
 
     @property
-    def channel_rules(self) -> ChannelRules:
+    def channel_rules(self) -> channel.ChannelRules:
         """The addresses that endpoints may have which tell people."""
         server = self.mail_server
-        return ChannelRules(
+        return channel.ChannelRules(
             any_host=self.webhook_allow_private,
             mail_domains=None if server is None else server.domains,
             mail_from=None if server is None else server.sender,
         )
 
     @property
-    def mail_server(self) -> MailServer | None:
+    def mail_server(self) -> channel.MailServer | None:
         """The server for mails; None unless its address, the sender and the domains are set."""
         if self.smtp_url is None or self.mail_from is None or not self.mail_domains:
             return None
         url = urlsplit(self.smtp_url)
         security, port = _MAIL_SCHEMES[url.scheme]
         file = self.smtp_password_file
-        return MailServer(
+        return channel.MailServer(
             host=url.hostname or "",
             port=url.port or port,
             security=security,
@@ -431,14 +425,14 @@ class Settings(SignInSettings):
     @field_validator("mail_from")
     @classmethod
     def _check_sender(cls, text: str | None) -> str | None:
-        if text is not None and not is_mail_address(text):
+        if text is not None and not channel.is_mail_address(text):
             raise ValueError("must be a mail address, such as ledger@example.com")
         return text
 
     @field_validator("mail_domains")
     @classmethod
     def _check_mail_domains(cls, text: str) -> str:
-        if text and not all(MAIL_DOMAIN.fullmatch(one.strip()) for one in text.split(",")):
+        if text and not all(channel.MAIL_DOMAIN.fullmatch(one.strip()) for one in text.split(",")):
             raise ValueError("must be domains such as example.com, separated by commas, or *")
         return text
 

@@ -17,13 +17,7 @@ from pydantic_core import ErrorDetails
 
 from ledger.app import Role
 from ledger.app.cli.arguments import ShellCommand
-from ledger.app.composition.database import (
-    ConfigurationError,
-    inspect_database,
-    known_master_key,
-    migrate_database,
-    prepare_database,
-)
+from ledger.app.composition import database
 from ledger.app.settings import Settings, unknown_settings
 from ledger.engine.log.schema.migrate import SchemaError
 from ledger.engine.postgres.embedded import (
@@ -53,7 +47,7 @@ def dispatch(command: ShellCommand, arguments: Mapping[str, Any]) -> int:
         return code
     except ValidationError as error:
         return _fail(f"These settings are not valid: {', '.join(map(_named, error.errors()))}.")
-    except (CannotBuild, ConfigurationError, EmbeddedPostgresError, SchemaError) as error:
+    except (CannotBuild, database.ConfigurationError, EmbeddedPostgresError, SchemaError) as error:
         return _fail(str(error))
     except LedgerError as error:
         return _fail(full_detail(error))
@@ -113,9 +107,9 @@ def _run(settings: Settings, command: ShellCommand, arguments: Mapping[str, Any]
         return int(function(settings, **arguments))
     with _address(settings, command.name, begins=command.needs == "to begin") as url:
         if command.needs in ("to write", "to begin"):
-            url = prepare_database(settings, url)
+            url = database.prepare_database(settings, url)
         elif command.needs != "an address":
-            url = inspect_database(settings, url, verifies=command.needs == "to verify")
+            url = database.inspect_database(settings, url, verifies=command.needs == "to verify")
         return int(function(settings, url, **arguments))
 
 
@@ -130,11 +124,11 @@ def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Itera
         yield settings.database_url
         return
     if not begins and not has_database(settings.data_dir):
-        raise ConfigurationError(
+        raise database.ConfigurationError(
             f"LEDGER_DATA_DIR ({settings.data_dir.absolute()}) is no data directory of a ledger."
         )
     if begins:
-        known_master_key(settings)  # no database is made for a key that is refused
+        database.known_master_key(settings)  # no database is made for a key that is refused
     with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
         yield postgres.url
 
@@ -143,7 +137,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, role: Role) ->
     """Serve until a signal. No database is made for a master key that is refused."""
     from ledger.app import supervisor
 
-    known_master_key(settings)
+    database.known_master_key(settings)
     supervisor.serve(settings, host, port, workers, _announce, role=role)
     return 0
 
@@ -153,7 +147,7 @@ def migrate(settings: Settings) -> int:
     from ledger.app.composition.database import admit_reads
 
     with _address(settings, "migrate", begins=True) as url:
-        conninfo, applied = migrate_database(settings, url)
+        conninfo, applied = database.migrate_database(settings, url)
         admit_reads(settings, conninfo)
     print(*applied or ["No migration was due."], sep="\n")
     return 0
@@ -175,7 +169,7 @@ def import_facts(
     if dry_run:
         return load.try_import(file, form)
     with _address(settings, "import", begins=True) as url:
-        return load.import_facts(settings, prepare_database(settings, url), file, form)
+        return load.import_facts(settings, database.prepare_database(settings, url), file, form)
 
 
 def restore(settings: Settings, file: str) -> int:

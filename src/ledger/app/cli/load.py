@@ -28,13 +28,7 @@ from ledger.app.demo.telling import Act, tell
 from ledger.app.processes import calm_collector
 from ledger.app.settings import Settings
 from ledger.engine.reads.positions import ViewFollower
-from ledger.engine.values.errors import (
-    ClockSkew,
-    LedgerError,
-    NotCarriedOut,
-    RateLimited,
-    Unavailable,
-)
+from ledger.engine.values import errors
 from ledger.engine.values.places import full_detail
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import escaped, format_instant, parse_instant
@@ -117,7 +111,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, form: Format[Any]
         for lines, outcomes in filter(None, _record(writer, parser.parse(form, stream, advance))):
             if _is_lost(outcomes):
                 lost_at = lines[0][0]
-                if isinstance(outcomes[0], ClockSkew):
+                if isinstance(outcomes[0], errors.ClockSkew):
                     why = str(outcomes[0]).removesuffix(".")
                 break
             for (number, parsed), outcome in zip(lines, outcomes, strict=True):
@@ -127,7 +121,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, form: Format[Any]
     summary = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     print(summary, file=sys.stderr)
     if lost_at is not None:
-        raise Unavailable(
+        raise errors.Unavailable(
             f"{why}: facts from line {lost_at} on may be missing. Import the file again later."
         )
     return 1 if counts["refused"] else 0
@@ -136,7 +130,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, form: Format[Any]
 def _is_lost(outcomes: Outcomes) -> bool:
     """Whether the database recorded nothing of a chunk. (A single command can also fail alone.)"""
     return bool(outcomes) and all(
-        isinstance(outcome, Unavailable) and not isinstance(outcome, NotCarriedOut)
+        isinstance(outcome, errors.Unavailable) and not isinstance(outcome, errors.NotCarriedOut)
         for outcome in outcomes
     )
 
@@ -167,7 +161,7 @@ def submit_patiently(writer: Writer, commands: Sequence[Command]) -> Future[Outc
     while True:
         try:
             return writer.submit(commands)
-        except RateLimited:
+        except errors.RateLimited:
             pause.wait(RETRY_SECONDS)
 
 
@@ -188,7 +182,7 @@ def _kind(outcome: Outcome) -> str:
     return "refused"
 
 
-def _refusal(error: LedgerError, parsed: Fact | Rejected, form: Format[Any]) -> str:
+def _refusal(error: errors.LedgerError, parsed: Fact | Rejected, form: Format[Any]) -> str:
     named = "" if parsed.id is None else f" ({parsed.id!a})"
     return f"{error.code}{named} {full_detail(error, form.place)}"
 

@@ -30,19 +30,11 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger import __version__
+from ledger.engine.http import problems
 from ledger.engine.http.lean import authenticate
 from ledger.engine.http.machinery.bodies import media_type, read_capped, while_connected
 from ledger.engine.http.machinery.headers import header, joined, token_of
 from ledger.engine.http.machinery.shares import Share
-from ledger.engine.http.problems import (
-    REFUSALS,
-    MethodNotAllowed,
-    Misdirected,
-    Unauthorized,
-    UnsupportedMediaType,
-    as_refusal,
-    problem,
-)
 from ledger.engine.values.errors import Forbidden, NotFound
 
 PATH = "/mcp"
@@ -155,13 +147,13 @@ class Assistants:
                 await self._described(request)(scope, receive, send_unstored)
             else:
                 await self._exchange(request, send_unstored)
-        except REFUSALS as error:
-            refusal = as_refusal(error)
+        except problems.REFUSALS as error:
+            refusal = problems.as_refusal(error)
             headers: dict[str, str] = {}
-            if isinstance(refusal, MethodNotAllowed):
+            if isinstance(refusal, problems.MethodNotAllowed):
                 headers["Allow"] = "POST" if scope["path"] == PATH else "GET, HEAD"
-            answer = problem(request, refusal, headers)
-            if isinstance(refusal, Unauthorized):
+            answer = problems.problem(request, refusal, headers)
+            if isinstance(refusal, problems.Unauthorized):
                 answer.headers["WWW-Authenticate"] = self._challenge
             await answer(scope, receive, send_unstored)
 
@@ -171,7 +163,7 @@ class Assistants:
         A page of another site, whose name its owner points to this machine, names its own host.
         """
         if (header(request.scope, b"host") or b"").decode("latin-1").lower() not in self._hosts:
-            raise Misdirected("The Host is not that of the service's public address.")
+            raise problems.Misdirected("The Host is not that of the service's public address.")
         origin = joined(request.scope, b"origin")
         if origin is not None and origin.decode("latin-1").lower() not in self._origins:
             raise Forbidden("Pages of other origins may not use the tools.")
@@ -181,13 +173,13 @@ class Assistants:
         if self._metadata is None:
             raise NotFound("No resource has this path.")
         if request.method != "GET":
-            raise MethodNotAllowed("The path does not support this method.")
+            raise problems.MethodNotAllowed("The path does not support this method.")
         return Response(json.dumps(self._metadata), media_type="application/json")
 
     async def _exchange(self, request: Request, send: Send) -> None:
         """A message of a client, and its answer. Raises one of REFUSALS before the answer."""
         if request.method != "POST":
-            raise MethodNotAllowed("The path does not support this method.")
+            raise problems.MethodNotAllowed("The path does not support this method.")
         principal = await authenticate(request)
         state = request.scope["state"]
         state["credential"] = principal.id
@@ -196,7 +188,9 @@ class Assistants:
         state["share"] = share = Share(request.app.state.services.shares.calls, principal)
         try:
             if media_type(request) != "application/json":
-                raise UnsupportedMediaType("Send the header Content-Type: application/json.")
+                raise problems.UnsupportedMediaType(
+                    "Send the header Content-Type: application/json."
+                )
             body = await read_capped(request, MAX_BYTES)
             if (answer := _refusal_of(body)) is not None:
                 await answer(request.scope, request.receive, send)

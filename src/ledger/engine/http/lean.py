@@ -20,27 +20,11 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
+from ledger.engine.http import problems, writing
 from ledger.engine.http.machinery.headers import address_of, header, token_of
 from ledger.engine.http.machinery.shares import Share
-from ledger.engine.http.problems import (
-    READ_ERRORS,
-    REFUSALS,
-    WRITE_ERRORS,
-    Responses,
-    as_refusal,
-    problem,
-    refusals,
-)
 from ledger.engine.http.reading import OR, Asking, Present, services_of
 from ledger.engine.http.services import Credentials
-from ledger.engine.http.writing import (
-    Sent,
-    TurnsDown,
-    read_command,
-    records_refusals,
-    refusals_of,
-    turn_down,
-)
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.places import pointers
 from ledger.engine.values.principal import Principal
@@ -80,7 +64,7 @@ def read_route(
     router: APIRouter,
     path: str,
     answer: type[Any],
-    refused: Responses = READ_ERRORS,
+    refused: problems.Responses = problems.READ_ERRORS,
     *,
     summary: str,
     permission: str | None = "read",
@@ -112,12 +96,12 @@ def command_route(
 
     def mark(endpoint: F) -> F:
         described = needs(permission)
-        responses = refusals(401, 403, 404, *further, 422, 429, 503)
+        responses = problems.refusals(401, 403, 404, *further, 422, 429, 503)
         if answer is not None:
             annotations = inspect.get_annotations(endpoint, eval_str=True).values()
             (body,) = filter(None, map(_sent, annotations))
             described |= {"parameters": [_IDEMPOTENT], "body": body}
-            responses = {status: {"types": (answer,)}, **WRITE_ERRORS}
+            responses = {status: {"types": (answer,)}, **problems.WRITE_ERRORS}
         declare = router.api_route(
             path,
             methods=[method],
@@ -126,7 +110,7 @@ def command_route(
             responses=responses,
             openapi_extra=described,
         )
-        return declare(records_refusals(refusals_of(command))(endpoint))
+        return declare(writing.records_refusals(writing.refusals_of(command))(endpoint))
 
     return mark
 
@@ -143,7 +127,7 @@ class LeanRoute(APIRoute):
         self._permission: str | None = (self.openapi_extra or {})["x-permission"]
         self._is_read = "GET" in (self.methods or ())
         self._is_stream = path.endswith("/stream")
-        self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
+        self._turns_down: writing.TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         # Of two faults, the one in the query is told before the one in the header of ``Asking``.
         ordered = sorted(
@@ -172,11 +156,11 @@ class LeanRoute(APIRoute):
         try:
             try:
                 response = await self.answer(request)
-            except REFUSALS as error:
+            except problems.REFUSALS as error:
                 # The traceback's frames refer to the request and the error: a cycle that is freed
                 # late.
                 error.with_traceback(None)
-                response = self.refuse(request, as_refusal(error))
+                response = self.refuse(request, problems.as_refusal(error))
             await response(scope, receive, send)
         finally:
             share: Share | None = scope["state"].get("share")
@@ -188,7 +172,7 @@ class LeanRoute(APIRoute):
         return await authenticate(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
-        return problem(request, error)
+        return problems.problem(request, error)
 
     def body_of(self, annotation: Any) -> Any:
         """The model of the body, if a parameter of this annotation takes the body."""
@@ -197,8 +181,8 @@ class LeanRoute(APIRoute):
     async def read(self, request: Request, principal: Principal, model: Any) -> Any:
         """The body as the endpoint takes it. ``Any`` is a command that has none."""
         if model is Any:
-            return Sent[Any](None, None, None)
-        return await read_command(request, principal, model)
+            return writing.Sent[Any](None, None, None)
+        return await writing.read_command(request, principal, model)
 
     def min_position(self, request: Request) -> int | None:
         """The position that the answer must show; a command's answer shows the command itself."""
@@ -237,7 +221,7 @@ class LeanRoute(APIRoute):
         except Refused as refusal:
             if self._turns_down is None:
                 raise
-            await turn_down(request, principal, refusal, self._turns_down)
+            await writing.turn_down(request, principal, refusal, self._turns_down)
         self.weigh(request, arguments)
         for name, model in self._bodies:
             arguments[name] = await self.read(request, principal, model)
@@ -283,7 +267,7 @@ def is_model(annotation: Any) -> bool:
 
 
 def _sent(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Sent else None
+    return get_args(annotation)[0] if get_origin(annotation) is writing.Sent else None
 
 
 def _query_filler(model: type[BaseModel]) -> _Filler:

@@ -18,21 +18,10 @@ from ledger.engine.http.problems import BadRequest, UnsupportedMediaType
 from ledger.engine.http.reading import Asking, Query, services_of
 from ledger.engine.http.replies import Reply
 from ledger.engine.postgres.timing import ANSWER_SECONDS
-from ledger.engine.values import json_gate
+from ledger.engine.values import json_gate, values
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.engine.values.places import pointers
 from ledger.engine.values.principal import EVERYONE, Principal
-from ledger.engine.values.values import (
-    ALERT_ID,
-    ENDPOINT_ID,
-    KEY_ID,
-    LINE_ID,
-    RUN_ID,
-    SESSION_ID,
-    STATEMENT_ID,
-    WATCH_ID,
-    format_instant,
-)
 from ledger.engine.views.statements import RECORDED_AT
 from ledger.engine.writer.command import Command, OwnCommand, SubjectCommand, TurnDown
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt
@@ -44,14 +33,14 @@ TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]
 """Makes the commands that record a refusal from before the endpoint's call."""
 
 _SUBJECTS = {
-    "service_line": (LINE_ID, "No such service line."),
-    "run": (RUN_ID, "No such run."),
-    "webhook": (ENDPOINT_ID, "No such webhook endpoint."),
-    "api_key": (KEY_ID, "No such key."),
-    "session": (SESSION_ID, "No such session."),
-    "statement": (STATEMENT_ID, "No such statement."),
-    "watch": (WATCH_ID, "No such watch."),
-    "alert": (ALERT_ID, "No such alert."),
+    "service_line": (values.LINE_ID, "No such service line."),
+    "run": (values.RUN_ID, "No such run."),
+    "webhook": (values.ENDPOINT_ID, "No such webhook endpoint."),
+    "api_key": (values.KEY_ID, "No such key."),
+    "session": (values.SESSION_ID, "No such session."),
+    "statement": (values.STATEMENT_ID, "No such statement."),
+    "watch": (values.WATCH_ID, "No such watch."),
+    "alert": (values.ALERT_ID, "No such alert."),
 }
 """For each type of subject: the pattern of its ids, and the detail if the subject is not found."""
 
@@ -252,7 +241,7 @@ async def _recorded_at(request: Request, position: int) -> str:
     ((instant,),) = await services_of(request).door.fetch(
         EVERYONE, RECORDED_AT, {"position": position}
     )
-    return format_instant(instant)
+    return values.format_instant(instant)
 
 
 def deleted(receipt: Receipt) -> Response:

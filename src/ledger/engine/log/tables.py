@@ -8,17 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from ledger.engine.postgres.schema.table import (
-    BigInt,
-    Bool,
-    Instant,
-    Int,
-    Octets,
-    Table,
-    Text,
-    Texts,
-    Uuid,
-)
+from ledger.engine.postgres.schema import table
 from ledger.engine.values.values import EARLIEST
 
 
@@ -34,7 +24,7 @@ class Derived(Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class DecisionTable(Table):
+class DecisionTable(table.Table):
     """A table that decisions read under the append lock."""
 
     derived: Derived = Derived.NOT_DERIVABLE
@@ -44,24 +34,26 @@ class DecisionTable(Table):
 class LogRow(NamedTuple):
     """A stored event. The table is the library's, with one more column: ``recorded_at``."""
 
-    originator_id: Text
-    originator_version: BigInt
-    topic: Text
-    state: Octets
-    notification_id: BigInt
+    originator_id: table.Text
+    originator_version: table.BigInt
+    topic: table.Text
+    state: table.Octets
+    notification_id: table.BigInt
     """The position."""
-    recorded_at: Instant
+    recorded_at: table.Instant
 
 
-LOG = Table("ledger_events", LogRow, key=("originator_id", "originator_version"), is_internal=True)
+LOG = table.Table(
+    "ledger_events", LogRow, key=("originator_id", "originator_version"), is_internal=True
+)
 
 
 class IdentityRow(NamedTuple):
     """An identity that no later event may have."""
 
-    digest: Uuid
+    digest: table.Uuid
     """``Identity.digest``. The log does not have the identity of a failed delivery."""
-    position: BigInt
+    position: table.BigInt
     """The position of the event that has the identity."""
 
 
@@ -71,14 +63,14 @@ IDENTITY = DecisionTable("identity", IdentityRow, key=("digest",), derived=Deriv
 class OpenRunRow(NamedTuple):
     """A pending or running run. A closing takes its version from here."""
 
-    line_id: Text
-    run_id: Text
-    version: BigInt
-    started_at: Instant | None
-    external_id: Text | None
+    line_id: table.Text
+    run_id: table.Text
+    version: table.BigInt
+    started_at: table.Instant | None
+    external_id: table.Text | None
     """For the event of the closing, which loads no run; so are the next two."""
-    attempt: Int
-    retry_of: Text | None
+    attempt: table.Int
+    retry_of: table.Text | None
 
 
 OPEN_RUN = DecisionTable(
@@ -92,9 +84,9 @@ class LineActivityRow(NamedTuple):
     Runs change this row without changing the version of the line's stream.
     """
 
-    line_id: Text
-    last_activity_at: Instant
-    open_runs: Int
+    line_id: table.Text
+    last_activity_at: table.Instant
+    open_runs: table.Int
 
 
 LINE_ACTIVITY = DecisionTable(
@@ -105,9 +97,9 @@ LINE_ACTIVITY = DecisionTable(
 class ExecutionRecordRow(NamedTuple):
     """An execution record. Its RUN id is taken, but names no run."""
 
-    execution_id: Text
-    line_id: Text
-    organization_id: Text
+    execution_id: table.Text
+    line_id: table.Text
+    organization_id: table.Text
 
 
 EXECUTION_RECORD = DecisionTable(
@@ -122,9 +114,9 @@ EXECUTION_RECORD = DecisionTable(
 class IdCounterRow(NamedTuple):
     """The last id issued, per prefix and UTC year of recording. Supplied ids never move it."""
 
-    prefix: Text
-    year: Int
-    last: BigInt
+    prefix: table.Text
+    year: table.Int
+    last: table.BigInt
 
 
 ID_COUNTER = DecisionTable(
@@ -135,18 +127,18 @@ ID_COUNTER = DecisionTable(
 class ApiKeyRow(NamedTuple):
     """A credential."""
 
-    key_id: Text
-    secret_hash: Octets
-    name: Text | None
-    organization_id: Text | None
-    workspace_id: Text | None
-    permissions: Texts
-    created_at: Instant
-    revoked_at: Instant | None
-    expires_at: Instant | None
-    prefix: Text | None
-    created_by_type: Text | None
-    created_by_id: Text | None
+    key_id: table.Text
+    secret_hash: table.Octets
+    name: table.Text | None
+    organization_id: table.Text | None
+    workspace_id: table.Text | None
+    permissions: table.Texts
+    created_at: table.Instant
+    revoked_at: table.Instant | None
+    expires_at: table.Instant | None
+    prefix: table.Text | None
+    created_by_type: table.Text | None
+    created_by_id: table.Text | None
 
 
 API_KEY = DecisionTable(
@@ -164,11 +156,11 @@ API_KEY = DecisionTable(
 class FormerSecretRow(NamedTuple):
     """A secret of a key that a rotation has replaced."""
 
-    secret_hash: Octets
-    key_id: Text
-    organization_id: Text | None
-    workspace_id: Text | None
-    valid_until: Instant
+    secret_hash: table.Octets
+    key_id: table.Text
+    organization_id: table.Text | None
+    workspace_id: table.Text | None
+    valid_until: table.Instant
     """From this instant on, the secret is refused."""
 
 
@@ -185,11 +177,11 @@ FORMER_SECRET = DecisionTable(
 class RunKeyRow(NamedTuple):
     """A run's data key. Destroying the key erases the run's payloads."""
 
-    run_id: Text
-    organization_id: Text
-    wrapped: Octets | None
+    run_id: table.Text
+    organization_id: table.Text
+    wrapped: table.Octets | None
     """The key, wrapped by the master key; None after its destruction. The log never has the key."""
-    destroyed_at: Instant | None
+    destroyed_at: table.Instant | None
 
 
 RUN_KEY = DecisionTable(
@@ -200,8 +192,8 @@ RUN_KEY = DecisionTable(
 class EndpointRow(NamedTuple):
     """A webhook endpoint that is not deleted, to limit the endpoints of an organization."""
 
-    organization_id: Text
-    endpoint_id: Text
+    organization_id: table.Text
+    endpoint_id: table.Text
 
 
 ENDPOINT = DecisionTable(
@@ -216,8 +208,8 @@ ENDPOINT = DecisionTable(
 class OrganizationWatchRow(NamedTuple):
     """A watch that is not deleted, to limit the watches of an organization."""
 
-    organization_id: Text
-    watch_id: Text
+    organization_id: table.Text
+    watch_id: table.Text
 
 
 WATCH = DecisionTable(
@@ -232,13 +224,13 @@ WATCH = DecisionTable(
 class OutcomeRow(NamedTuple):
     """The outcome of a command that was sent with an Idempotency-Key, kept for 24 hours."""
 
-    credential: Text
-    path: Text
-    key: Text
-    fingerprint: Octets
-    outcome: Octets
+    credential: table.Text
+    path: table.Text
+    key: table.Text
+    fingerprint: table.Octets
+    outcome: table.Octets
     """Encrypted, since an outcome may show a secret."""
-    recorded_at: Instant
+    recorded_at: table.Instant
 
 
 OUTCOME = DecisionTable("idempotency", OutcomeRow, key=("credential", "path", "key"), replaces=True)
@@ -248,11 +240,11 @@ OUTCOME = DecisionTable("idempotency", OutcomeRow, key=("credential", "path", "k
 class OmittedRow(NamedTuple):
     """A credential's refusals that were only counted, until an event records their number."""
 
-    credential: Text
-    organization_id: Text | None
-    workspace_id: Text | None
-    since: Instant
-    count: BigInt  # type: ignore[assignment]  # the column, not the tuple's method
+    credential: table.Text
+    organization_id: table.Text | None
+    workspace_id: table.Text | None
+    since: table.Instant
+    count: table.BigInt  # type: ignore[assignment]  # the column, not the tuple's method
 
 
 OMITTED = DecisionTable(
@@ -263,8 +255,8 @@ OMITTED = DecisionTable(
 class ProbeRow(NamedTuple):
     """The row that ``Append.probe`` updates, with the instant of the last probe."""
 
-    is_only: Bool
-    written_at: Instant
+    is_only: table.Bool
+    written_at: table.Instant
 
 
 PROBE = DecisionTable("append_probe", ProbeRow, key=("is_only",))
@@ -273,15 +265,15 @@ PROBE = DecisionTable("append_probe", ProbeRow, key=("is_only",))
 class LeaseRow(NamedTuple):
     """The lease of an open run. The log does not have the heartbeats, which move the instants."""
 
-    run_id: Text
-    seconds: Int
-    heard_at: Instant
+    run_id: table.Text
+    seconds: table.Int
+    heard_at: table.Instant
     """When a fact or a heartbeat of the run last arrived."""
-    ends_at: Instant
+    ends_at: table.Instant
     """``seconds`` later, and later still by the time in which no heartbeat could be taken."""
-    due_at: Instant
+    due_at: table.Instant
     """When the lease is looked at next, at its end or before: heartbeats leave this index alone."""
-    organization_id: Text
+    organization_id: table.Text
     """``''``: a node of a version without this column began the lease."""
 
 
@@ -298,9 +290,9 @@ LEASE = DecisionTable(
 class ListeningRow(NamedTuple):
     """The row of beats: when the service was last able to take heartbeats, and the last beat."""
 
-    is_only: Bool
-    listened_at: Instant
-    beaten_at: Instant
+    is_only: table.Bool
+    listened_at: table.Instant
+    beaten_at: table.Instant
 
 
 LISTENING = DecisionTable("listening", ListeningRow, key=("is_only",))
@@ -312,34 +304,34 @@ class SessionRow(NamedTuple):
     Rows leave with the end of their session.
     """
 
-    session_id: Text
-    secret_hash: Octets
+    session_id: table.Text
+    secret_hash: table.Octets
     """SHA-256 of the cookie's 32 random bytes."""
-    by: Text
+    by: table.Text
     """``provider`` or ``token``."""
-    issuer: Text | None
-    sub: Text
+    issuer: table.Text | None
+    sub: table.Text
     """The provider's name of the person; of a token, the id of the key, or the token's ``sub``."""
-    sid: Text | None
+    sid: table.Text | None
     """The provider's name of its own session."""
-    organization_id: Text | None
-    workspace_id: Text | None
-    permissions: Texts
+    organization_id: table.Text | None
+    workspace_id: table.Text | None
+    permissions: table.Texts
     """In the tenant; empty: several are granted, and none is chosen yet."""
-    claims: Text
+    claims: table.Text
     """JSON: the values by which grants are judged (``features/sign_in/access/grants.py``)."""
-    kept: Octets
+    kept: table.Octets
     """Sealed: the token, or the refresh token and the ID token."""
-    signed_at: Instant
+    signed_at: table.Instant
     """When the person signed in, by the provider's clock: a logout ends what began before it."""
-    checked_at: Instant
+    checked_at: table.Instant
     """When the provider gave the claims."""
-    asked_at: Instant
+    asked_at: table.Instant
     """When a node last began to ask for them anew."""
-    begun_at: Instant
-    ends_at: Instant
-    browser: Text
-    network: Text
+    begun_at: table.Instant
+    ends_at: table.Instant
+    browser: table.Text
+    network: table.Text
 
     @property
     def tenant(self) -> tuple[str | None, str | None]:
@@ -380,30 +372,30 @@ DECISION_TABLES: tuple[DecisionTable, ...] = (
 class SnapshotRow(NamedTuple):
     """The folded aggregate of a long stream. A cache: rows may be deleted at any time."""
 
-    stream: Text
-    version: BigInt
-    fold: Int
+    stream: table.Text
+    version: table.BigInt
+    fold: table.Int
     """The version of the folds that made it (``snapshots.FOLD``); other versions ignore it."""
-    state: Octets
+    state: table.Octets
 
 
-SNAPSHOT = Table("snapshot", SnapshotRow, key=("stream",), is_internal=True, replaces=True)
+SNAPSHOT = table.Table("snapshot", SnapshotRow, key=("stream",), is_internal=True, replaces=True)
 
 
 class DocumentRow(NamedTuple):
     """The document of a statement, which is stored before its event, and never changed."""
 
-    document_sha256: Octets
-    organization_id: Text
-    workspace_id: Text | None
-    document: Octets
-    total: Text
+    document_sha256: table.Octets
+    organization_id: table.Text
+    workspace_id: table.Text | None
+    document: table.Octets
+    total: table.Text
     """The JSON of the document's ``total``, for lists of statements."""
-    stored_at: Instant
+    stored_at: table.Instant
     """The instant of the document's numbers, which is before that of its event."""
 
 
-STATEMENT_DOCUMENT = Table(
+STATEMENT_DOCUMENT = table.Table(
     "statement_document",
     DocumentRow,
     key=("document_sha256",),
@@ -414,45 +406,45 @@ STATEMENT_DOCUMENT = Table(
 class PersonRow(NamedTuple):
     """The names of a person, as the latest sign-in told them: never in the log."""
 
-    sub: Text
-    name: Text | None
-    email: Text | None
-    seen_at: Instant
-    organizations: Texts
+    sub: table.Text
+    name: table.Text | None
+    email: table.Text | None
+    seen_at: table.Instant
+    organizations: table.Texts
     """The organizations that the person has entered: their members are shown the names."""
 
 
-PERSON = Table("person", PersonRow, key=("sub",), replaces=True)
+PERSON = table.Table("person", PersonRow, key=("sub",), replaces=True)
 
 
 class SpanRow(NamedTuple):
     """A span, as far as other spans need it (contract, Traces): kept for an hour."""
 
-    organization_id: Text
-    trace_id: Octets
-    span_id: Octets
-    parent_id: Octets | None
+    organization_id: table.Text
+    trace_id: table.Octets
+    span_id: table.Octets
+    parent_id: table.Octets | None
     """None: the span is a root."""
-    workspace_id: Text
+    workspace_id: table.Text
     """The workspace of the credential that sent the span; empty: it sees all. No other credential
     changes the row."""
-    source: Text | None
+    source: table.Text | None
     """Of a run: with the two ids its name. None: the span is no run."""
-    model: Text | None
-    input: BigInt | None
+    model: table.Text | None
+    input: table.BigInt | None
     """None: the span used no tokens; then so are the next four."""
-    output: BigInt | None
-    cache_read: BigInt | None
-    cache_write: BigInt | None
-    reasoning: BigInt | None
-    response_id: Text | None
+    output: table.BigInt | None
+    cache_read: table.BigInt | None
+    cache_write: table.BigInt | None
+    reasoning: table.BigInt | None
+    response_id: table.Text | None
     """The model's answer that used the tokens: two spans may tell of one."""
-    number: BigInt = 0
+    number: table.BigInt = 0
     """Rises in an organization: the oldest spans leave first. The database gives it."""
-    arrived_at: Instant = EARLIEST
+    arrived_at: table.Instant = EARLIEST
 
 
-SPAN = Table(
+SPAN = table.Table(
     "span",
     SpanRow,
     key=("span_id", "trace_id", "organization_id", "workspace_id"),

@@ -19,20 +19,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, se
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
+from ledger.engine.http import problems
 from ledger.engine.http.lean import LeanRoute, is_model, parse_query
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.loop_turns import SLICE_SECONDS, LoopTurns
 from ledger.engine.http.machinery.shares import LARGE_PAGE
 from ledger.engine.http.models import EmptyBody
-from ledger.engine.http.problems import (
-    REFUSALS,
-    STATUS,
-    InternalError,
-    InvalidCursor,
-    Unauthorized,
-    retry_after,
-    status_of,
-)
 from ledger.engine.http.reading import Asking, Query, services_of
 from ledger.engine.http.writing import Sent
 from ledger.engine.page import showing
@@ -191,8 +183,8 @@ class PageRoute(LeanRoute):
         return await frame_of(request).visitor_of(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
-        if isinstance(error, Unauthorized) and request.method == "POST":
-            error = Unauthorized(f"Nothing was changed. {error.detail}")
+        if isinstance(error, problems.Unauthorized) and request.method == "POST":
+            error = problems.Unauthorized(f"Nothing was changed. {error.detail}")
         return refusal_page(request, error)
 
     def body_of(self, annotation: Any) -> Any:
@@ -227,11 +219,13 @@ class PageRoute(LeanRoute):
                     response.headers["Ledger-Behind"] = lag_of(request).said
                 await response.make()
             return response
-        except REFUSALS:
+        except problems.REFUSALS:
             raise
         except Exception:
             _logger.exception("request %s could not be answered", request.state.request_id)
-            return refusal_page(request, InternalError("The service could not show this page."))
+            return refusal_page(
+                request, problems.InternalError("The service could not show this page.")
+            )
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Redirect an address with empty parameters to one without them, which can be shared."""
@@ -384,8 +378,8 @@ def refusal_page(request: Request, error: LedgerError, **context: Any) -> Respon
     response = show(
         request,
         "refusal.html",
-        status_of(error),
-        title=STATUS[error.code][1],
+        problems.status_of(error),
+        title=problems.STATUS[error.code][1],
         error=error,
         places=error.errors if isinstance(error, Invalid) else (),
         meant=_meant(request, error),
@@ -393,7 +387,7 @@ def refusal_page(request: Request, error: LedgerError, **context: Any) -> Respon
         request_id=request.state.request_id,
         **context,
     )
-    response.headers.update(retry_after(error))
+    response.headers.update(problems.retry_after(error))
     return response
 
 
@@ -402,7 +396,7 @@ def _meant(request: Request, error: LedgerError) -> str | None:
     address = here(request)
     if request.method != "GET" or not request.url.query:
         return None
-    if isinstance(error, InvalidCursor):
+    if isinstance(error, problems.InvalidCursor):
         wrong = ["cursor", "before"]
     elif isinstance(error, Invalid):
         wrong = [pointer.partition("/")[2] for pointer, _ in error.errors]

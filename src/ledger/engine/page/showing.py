@@ -18,18 +18,9 @@ from urllib.parse import unquote
 from fastapi import Request
 from markupsafe import Markup
 
+from ledger.engine.values import principal
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import ChangedTooOften, Invalid, LedgerError
-from ledger.engine.values.principal import (
-    DISPATCHER,
-    HOUSEKEEPER,
-    LEASE_WATCH,
-    PARENT_BY_NAME,
-    PARENT_BY_TRACE,
-    PAUSE_UNTIL,
-    SWEEPER,
-    WATCHER,
-)
 from ledger.engine.values.values import TEXT, escaped, format_instant, parse_bound, parse_instant
 
 ZONE_COOKIE = "ledger_zone"
@@ -264,14 +255,14 @@ def actor(identifier: str, type_: str = "system") -> str:
 
 
 _SYSTEM = {
-    SWEEPER.id: "the ledger, after no activity",
-    LEASE_WATCH.id: "the ledger, at the end of a lease",
-    HOUSEKEEPER.id: "the ledger, as its housekeeper",
-    DISPATCHER.id: "the ledger, as sender of webhooks",
-    WATCHER.id: "the ledger, by a watch",
-    PAUSE_UNTIL.id: "the ledger, at the end of a pause",
-    PARENT_BY_NAME.id: "the ledger, by the name of the parent",
-    PARENT_BY_TRACE.id: "the ledger, by the run's trace",
+    principal.SWEEPER.id: "the ledger, after no activity",
+    principal.LEASE_WATCH.id: "the ledger, at the end of a lease",
+    principal.HOUSEKEEPER.id: "the ledger, as its housekeeper",
+    principal.DISPATCHER.id: "the ledger, as sender of webhooks",
+    principal.WATCHER.id: "the ledger, by a watch",
+    principal.PAUSE_UNTIL.id: "the ledger, at the end of a pause",
+    principal.PARENT_BY_NAME.id: "the ledger, by the name of the parent",
+    principal.PARENT_BY_TRACE.id: "the ledger, by the run's trace",
 }
 
 

@@ -7,15 +7,8 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.schema.table import Table
+from ledger.engine.views import schema
 from ledger.engine.views.contract import Projection
-from ledger.engine.views.schema import (
-    are_exposed,
-    create_indexes,
-    create_tables,
-    expose,
-    renew,
-    with_other_columns,
-)
 
 _TRACKING = "SELECT name, version, generation FROM ledger.projection"
 
@@ -51,13 +44,13 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
                 version, generation = known[projection.name]
                 tables = [(table, generation) for table in projection.tables]
                 is_own = version == projection.version
-                if is_own or not with_other_columns(connection, tables):
-                    renew(connection, projection.name, projection.tables, generation)
+                if is_own or not schema.with_other_columns(connection, tables):
+                    schema.renew(connection, projection.name, projection.tables, generation)
             elif is_empty:
                 connection.execute(_REGISTER, (projection.name, projection.version))
-                create_tables(connection, projection.tables, 1)
-                create_indexes(connection, projection.tables, 1)
-                expose(connection, projection.tables, 1)
+                schema.create_tables(connection, projection.tables, 1)
+                schema.create_indexes(connection, projection.tables, 1)
+                schema.expose(connection, projection.tables, 1)
             else:
                 connection.execute(_REGISTER_UNBUILT, (projection.name,))
             # A leading projector moves all trackings at once, in any order. A transaction that held
@@ -82,7 +75,7 @@ def is_registered(
     own = _own(projections, known)
     if by_this_version and len(own) < sum(len(view.tables) for view in projections):
         return False
-    return are_exposed(connection, own)
+    return schema.are_exposed(connection, own)
 
 
 def _own(

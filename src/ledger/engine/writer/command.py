@@ -10,13 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Protocol
 
 from ledger.engine.log.decisions import First
-from ledger.engine.values.errors import (
-    ChangedTooOften,
-    Forbidden,
-    IdempotencyKeyReused,
-    Invalid,
-    Refused,
-)
+from ledger.engine.values import errors
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity, Recorded
 from ledger.engine.values.refusals import Refusals, WriteRefused, stream_of
@@ -77,7 +71,7 @@ class SubjectCommand(OwnCommand):
     subject_id: str
     principal: Principal
     request_id: str | None = None
-    fault: Invalid | None = field(default=None, kw_only=True)
+    fault: errors.Invalid | None = field(default=None, kw_only=True)
     """The fault of the request, raised only after the caller is known to see the subject."""
     idempotency: IdempotencyKey | None = field(default=None, kw_only=True)
 
@@ -105,7 +99,7 @@ class NewCommand(OwnCommand):
     organization_id: str | None
     """None: the credential's own; likewise the workspace."""
     workspace_id: str | None
-    fault: Invalid | None = None
+    fault: errors.Invalid | None = None
     idempotency: IdempotencyKey | None = None
 
     def about(self) -> About:
@@ -118,14 +112,14 @@ class NewCommand(OwnCommand):
         """Raise Forbidden for another tenant."""
         organization_id = self.organization_id
         if organization_id and not self.principal.sees(organization_id, self.workspace_id):
-            raise Forbidden(OTHER_TENANT)
+            raise errors.Forbidden(OTHER_TENANT)
 
     def require_tenant(self) -> str:
         """The organization of a request without a fault. Raises Invalid."""
         if self.fault is not None:
             raise self.fault
         if self.organization_id is None:
-            raise Invalid.at("/organization_id", "is required")
+            raise errors.Invalid.at("/organization_id", "is required")
         return self.organization_id
 
 
@@ -135,7 +129,11 @@ class TurnDown(OwnCommand):
     needs_key = False
 
     def __init__(
-        self, refusal: Refused, about: About | None, principal: Principal, request_id: str | None
+        self,
+        refusal: errors.Refused,
+        about: About | None,
+        principal: Principal,
+        request_id: str | None,
     ) -> None:
         super().__init__(principal, request_id)
         self._refusal, self._about = refusal, about
@@ -163,17 +161,17 @@ def carry_out(command: Command, group: Group) -> Outcome:
             if earlier is not None:
                 return earlier
         outcome: Outcome = command.decide(group)
-    except ChangedTooOften as limited:
+    except errors.ChangedTooOften as limited:
         # Nothing is recorded, and nothing kept: the same request may succeed in a moment.
         return limited.with_traceback(None)
-    except Refused as refusal:
+    except errors.Refused as refusal:
         # The frames of a traceback refer to the refusal and to the command. Such a reference cycle
         # is collected late (``calm_collector``), and thousands of refused facts take much memory.
         refusal.with_traceback(None)
         # The outcome of a refusal that is only counted is not kept either, so that a flood of
         # refused requests, each under a new idempotency key, does not fill the disk.
         is_told = _record(command, refusal, group)
-        kept = is_told and not isinstance(refusal, IdempotencyKeyReused)
+        kept = is_told and not isinstance(refusal, errors.IdempotencyKeyReused)
         outcome = refusal
     if key is not None and kept:
         group.keep_outcome(key, outcome)
@@ -191,7 +189,7 @@ def _require_key(principal: Principal, group: Group) -> None:
         key.require_working(principal.secret, group.now)
 
 
-def _record(command: Command, refusal: Refused, group: Group) -> bool:
+def _record(command: Command, refusal: errors.Refused, group: Group) -> bool:
     """Record a refusal; False: it was only counted, beyond the credential's ``refusals.DAILY``."""
     about = command.about()
     if about is None or not refusal.audited:
@@ -212,7 +210,7 @@ def _record(command: Command, refusal: Refused, group: Group) -> bool:
         source=about.source,
         fact_id=about.fact_id,
         pointers=tuple(place for place, _ in refusal.errors)
-        if isinstance(refusal, Invalid)
+        if isinstance(refusal, errors.Invalid)
         else (),
     )
     recorded = group.record(

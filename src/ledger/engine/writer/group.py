@@ -16,19 +16,11 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from ledger.engine.log import tables
 from ledger.engine.log.append import Append, Numbers, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.leases import EndedLease
-from ledger.engine.log.tables import (
-    OUTCOME,
-    SNAPSHOT,
-    LogRow,
-    OmittedRow,
-    OpenRunRow,
-    OutcomeRow,
-    RunKeyRow,
-)
 from ledger.engine.log.vault import RunKey, Vault
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values import errors
@@ -108,18 +100,18 @@ class Group:
         """The streams of all recorded events."""
         self._recorded: list[Recorded] = []
         """The events that are not written yet."""
-        self._keys: list[RunKeyRow] = []
+        self._keys: list[tables.RunKeyRow] = []
         self._is_ahead = False
         """Whether some recorded events were written already and are no longer in ``_recorded``."""
         self._numbers: dict[tuple[str, int], Numbers] = {}
         """The numbers of ids that were looked up for the whole group, by prefix and year."""
         self._free: dict[tuple[str, int], Iterator[str]] = {}
-        self._outcomes: dict[tuple[str, ...], OutcomeRow] = {}
+        self._outcomes: dict[tuple[str, ...], tables.OutcomeRow] = {}
         """The outcomes that are kept under the group's idempotency keys, by the row's key."""
-        self._new_outcomes: dict[tuple[str, ...], OutcomeRow] = {}
+        self._new_outcomes: dict[tuple[str, ...], tables.OutcomeRow] = {}
         self._news: dict[int, Collection[str] | None] = {}
         """The lines and sources of stored events, by the position after which these are."""
-        self._omitted: dict[str, OmittedRow] = {}
+        self._omitted: dict[str, tables.OmittedRow] = {}
         """Refusals that were only counted, by credential."""
         self._ended_leases: dict[str, EndedLease | None] = {}
         """The stored leases that were read; None: the lease has not ended, or is no more."""
@@ -153,14 +145,14 @@ class Group:
         read = self.memory.load(
             streams,
             identities,
-            rows={OUTCOME: outcomes},
+            rows={tables.OUTCOME: outcomes},
             windows=[
                 Window(prefix, _year_of(now), max(count, _FIRST_WINDOW))
                 for prefix, count in issued.items()
             ],
         )
         self._numbers = {(found.prefix, found.year): found for found in read.numbers}
-        self._outcomes = {row[:3]: row for row in read.rows.get(OUTCOME, ())}
+        self._outcomes = {row[:3]: row for row in read.rows.get(tables.OUTCOME, ())}
         # After the streams are loaded, the tenants of administrators' facts are known too. The runs
         # of repeated facts are loaded because a repeated fact is compared under its run's key. An
         # external id finds its run in the same way, by the event that gave the run the name.
@@ -324,14 +316,14 @@ class Group:
     def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
         """A new data key for a run whose first event is about to be recorded."""
         key, wrapped = self.vault.create(organization_id, run_id)
-        self._keys.append(RunKeyRow(run_id, organization_id, wrapped, None))
+        self._keys.append(tables.RunKeyRow(run_id, organization_id, wrapped, None))
         self.memory.keep_key(run_id, key)
         self.touched.add(run_id)
         return key
 
     # Rows of other streams, with the changes of this append.
 
-    def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
+    def open_runs(self, line_id: str) -> dict[str, tables.OpenRunRow]:
         """The line's open runs by id."""
         ended, opened, moved = self.tables.ended, self.tables.opened, self.tables.moved
         runs = {
@@ -382,7 +374,7 @@ class Group:
     def omit(self, principal: Principal) -> None:
         """Count a refusal of the credential that gets no event of its own."""
         credential = principal.credential
-        row = self._omitted.get(credential) or OmittedRow(
+        row = self._omitted.get(credential) or tables.OmittedRow(
             credential, principal.organization_id, principal.workspace_id, self.now, 0
         )
         self._omitted[credential] = row._replace(count=row.count + 1)
@@ -410,7 +402,7 @@ class Group:
             kept = _Kept(code=outcome.code, detail=outcome.detail, errors=places)
         else:
             return
-        row = OutcomeRow(*_columns(key), key.fingerprint, b"", self.now)
+        row = tables.OutcomeRow(*_columns(key), key.fingerprint, b"", self.now)
         row = row._replace(outcome=self.vault.seal(_purpose(row), _encode(kept)))
         self._outcomes[row[:3]] = self._new_outcomes[row[:3]] = row
 
@@ -421,7 +413,10 @@ class Group:
         if self._recorded or self._is_ahead:
             self._write(is_last=True)
         self.append.write_beside(
-            {OUTCOME: [*self._new_outcomes.values()], SNAPSHOT: self.memory.snapshots()},
+            {
+                tables.OUTCOME: [*self._new_outcomes.values()],
+                tables.SNAPSHOT: self.memory.snapshots(),
+            },
             self.tables.heard,
             self._omitted.values(),
         )
@@ -430,7 +425,7 @@ class Group:
 
     def _write(self, *, is_last: bool) -> None:
         rows = [
-            LogRow(
+            tables.LogRow(
                 recorded.originator_id,
                 recorded.originator_version,
                 type(recorded.body).TOPIC,
@@ -486,7 +481,7 @@ def _columns(key: IdempotencyKey) -> tuple[str, str, str]:
     return key.credential, key.path, key.key
 
 
-def _purpose(row: OutcomeRow) -> str:
+def _purpose(row: tables.OutcomeRow) -> str:
     return f"outcome|{row.credential}|{row.path}|{row.key}"
 
 

@@ -17,35 +17,14 @@ import msgspec
 from pydantic import ValidationError
 
 from ledger.engine.http.models import MAX_LABEL, NOT_PLAIN
-from ledger.engine.values import json_gate
+from ledger.engine.values import json_gate, values
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
 from ledger.engine.values.places import TOLD, place_of, pointers
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.refusals import UNKNOWN_ACTION
-from ledger.engine.values.values import (
-    LABEL,
-    LINE_ID,
-    ORGANIZATION_ID,
-    PROJECT_ID,
-    RUN_ID,
-    WORKSPACE_ID,
-    ActorType,
-    format_instant,
-    id_named,
-    is_plain,
-    parse_instant,
-)
 from ledger.engine.writer.request import About
 from ledger.features.directory import model as directory
-from ledger.features.facts.fact_types import (
-    ALIASES,
-    ANY_JSON,
-    FACT_TYPES,
-    MAX_ATTEMPTS,
-    NAME_OF_RUN,
-    FactData,
-    FactType,
-)
+from ledger.features.facts import fact_types
 
 MAX_FACT_BYTES = 256 * 1024
 MAX_ITEMS = 1000
@@ -56,12 +35,16 @@ ATTRIBUTE = "^[a-z0-9]+$"
 """The form of attribute names by CloudEvents, whose limit of 20 characters is only a SHOULD."""
 _ATTRIBUTE = re.compile(ATTRIBUTE)
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
-SUBJECT_IDS = {"line": LINE_ID, "run": RUN_ID, "directory": f"{WORKSPACE_ID}|{PROJECT_ID}"}
+SUBJECT_IDS = {
+    "line": values.LINE_ID,
+    "run": values.RUN_ID,
+    "directory": f"{values.WORKSPACE_ID}|{values.PROJECT_ID}",
+}
 """The form of a subject's id, by the kind of subject."""
 _SUBJECT = {kind: re.compile(form) for kind, form in SUBJECT_IDS.items()}
 _SAID = {"line": "a LIN-YY-NNNNNN id", "run": "a RUN-YY-NNNNNN id"}
 _SAID["directory"] = "a WS-YY-NNNNNN or PROJ-YY-NNNNNN id"
-_ACTOR_TYPES = get_args(ActorType)
+_ACTOR_TYPES = get_args(values.ActorType)
 _TRACEPARENT = re.compile(
     "((?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?"
 )
@@ -75,7 +58,7 @@ class Fact(msgspec.Struct, frozen=True):
     """A reported fact, parsed and checked as far as possible without the ledger's state."""
 
     type: str
-    kind: FactType
+    kind: fact_types.FactType
     id: str
     source: str
     subject: str | None
@@ -86,7 +69,7 @@ class Fact(msgspec.Struct, frozen=True):
     """Canonical content, which tells a duplicate from a conflict (contract, Facts, "Identity")."""
     former_content: bytes
     """The content as ledgers before 0.1.0 recorded it: null was a value then."""
-    data: FactData | None
+    data: fact_types.FactData | None
     sent: dict[str, Any]
     """The data as sent, for the checks that come before the check of the data."""
     fault: Invalid | None
@@ -121,8 +104,8 @@ class Fact(msgspec.Struct, frozen=True):
             resource,
             _plain_actor(self.actor),
             self.time,
-            self.source if is_plain(self.source) else None,
-            self.id if is_plain(self.id) else None,
+            self.source if values.is_plain(self.source) else None,
+            self.id if values.is_plain(self.id) else None,
             _named_tenant(self.type, self.sent),
             line,
         )
@@ -256,12 +239,14 @@ def _about(event: dict[str, Any], data: Any) -> About:
         value = event.get(name)
         if not isinstance(value, str) or not 1 <= len(value) <= limit:
             return None
-        return value if is_plain(value) else None
+        return value if values.is_plain(value) else None
 
     sent_type, subject = text("type", 100) or UNKNOWN_ACTION, text("subject", 255) or ""
-    name = ALIASES.get(sent_type, sent_type)
+    name = fact_types.ALIASES.get(sent_type, sent_type)
     named = [_resource(k, subject) for k, known in _SUBJECT.items() if known.fullmatch(subject)]
-    line = _named_line(kind, data) if (kind := FACT_TYPES.get(name)) is not None else None
+    line = (
+        _named_line(kind, data) if (kind := fact_types.FACT_TYPES.get(name)) is not None else None
+    )
     if line is not None:
         named.append(_resource("line", line))
     return About(
@@ -279,8 +264,8 @@ def _about(event: dict[str, Any], data: Any) -> About:
 def _fact(event: dict[str, Any], data: Any) -> Fact:
     faults = [*_attribute_faults(event)]
     sent_type = event.get("type")
-    name = ALIASES.get(sent_type, sent_type) if isinstance(sent_type, str) else None
-    kind = FACT_TYPES.get(name) if name is not None else None
+    name = fact_types.ALIASES.get(sent_type, sent_type) if isinstance(sent_type, str) else None
+    kind = fact_types.FACT_TYPES.get(name) if name is not None else None
     if kind is None or name is None:
         faults.append(("/type", "must be one of the documented fact types"))
     subject = event.get("subject")
@@ -290,7 +275,7 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     if faults or kind is None or name is None:
         raise Invalid("The fact is not valid.", tuple(faults))
     sent = json_gate.by_value(data)
-    instant = format_instant(time) if time is not None else None
+    instant = values.format_instant(time) if time is not None else None
     who = [event.get("actortype"), event.get("actorid")]
     head, told = [sent_type, subject, instant], _content_of(kind.data, sent)
     content = json_gate.canonical([*head, told, *who])
@@ -301,9 +286,9 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     data_sent = sent if isinstance(sent, dict) else {}
     line_id = _named_line(kind, data_sent)
     run_id, begins_line = _SUBJECT["run"], name == "service_line.activated"
-    record_id = id_named(data_sent, "execution_id", run_id) if begins_line else None
+    record_id = values.id_named(data_sent, "execution_id", run_id) if begins_line else None
     begins_run = kind.subject_optional
-    parent_id = id_named(data_sent, "parent_run_id", run_id) if begins_run else None
+    parent_id = values.id_named(data_sent, "parent_run_id", run_id) if begins_run else None
     own = subject if kind.subject != "directory" else None
     named = (own, line_id, record_id, parent_id)
     return Fact(
@@ -322,7 +307,7 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         named_line=line_id,
         named_record=record_id,
         named_parent=parent_id,
-        external_id=_name(kind, data_sent, NAME_OF_RUN),
+        external_id=_name(kind, data_sent, fact_types.NAME_OF_RUN),
         attempt=_attempt(kind, data_sent),
         parent_external_id=_name(kind, data_sent, "parent_external_id"),
         traceparent=_traceparent(event.get("traceparent")),
@@ -330,12 +315,12 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     )
 
 
-def _content_of(kind: type[FactData], sent: Any) -> Any:
+def _content_of(kind: type[fact_types.FactData], sent: Any) -> Any:
     """The data without its null fields: null is absence, but where it takes a value away."""
     if type(sent) is not dict:
         return sent
     return {
-        name: value if name in ANY_JSON else json_gate.without_nulls(value)
+        name: value if name in fact_types.ANY_JSON else json_gate.without_nulls(value)
         for name, value in sent.items()
         if value is not None or name in kind.TAKEN_AWAY
     }
@@ -348,18 +333,22 @@ def _resource(kind: str, identifier: str) -> tuple[str, str]:
     return "service_line" if kind == "line" else kind, identifier
 
 
-def _named_line(kind: FactType, sent: Any) -> str | None:
-    return id_named(sent, "service_line_id", _SUBJECT["line"]) if kind.subject == "run" else None
+def _named_line(kind: fact_types.FactType, sent: Any) -> str | None:
+    return (
+        values.id_named(sent, "service_line_id", _SUBJECT["line"])
+        if kind.subject == "run"
+        else None
+    )
 
 
-def _name(kind: FactType, sent: dict[str, Any], field: str) -> str | None:
+def _name(kind: fact_types.FactType, sent: dict[str, Any], field: str) -> str | None:
     value = sent.get(field) if kind.subject == "run" else None
     return value if isinstance(value, str) and 1 <= len(value) <= MAX_LABEL else None
 
 
-def _attempt(kind: FactType, sent: dict[str, Any]) -> int | None:
+def _attempt(kind: fact_types.FactType, sent: dict[str, Any]) -> int | None:
     value = sent.get("attempt") if kind.subject == "run" else None
-    return value if type(value) is int and 1 <= value <= MAX_ATTEMPTS else None
+    return value if type(value) is int and 1 <= value <= fact_types.MAX_ATTEMPTS else None
 
 
 def _traceparent(value: Any) -> str | None:
@@ -372,10 +361,10 @@ def _traceparent(value: Any) -> str | None:
 
 def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:
     """The tenant of the line that an activation would begin, even if its other data are wrong."""
-    organization_id = id_named(sent, "organization_id", ORGANIZATION_ID)
+    organization_id = values.id_named(sent, "organization_id", values.ORGANIZATION_ID)
     if name != "service_line.activated" or organization_id is None:
         return None
-    return organization_id, id_named(sent, "workspace_id", WORKSPACE_ID)
+    return organization_id, values.id_named(sent, "workspace_id", values.WORKSPACE_ID)
 
 
 def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
@@ -383,7 +372,7 @@ def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
     if value is None:
         return None, ()
     try:
-        return parse_instant(value if isinstance(value, str) else ""), ()
+        return values.parse_instant(value if isinstance(value, str) else ""), ()
     except ValueError as error:
         return None, (("/time", str(error)),)
 
@@ -396,7 +385,9 @@ def _unplain(event: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """
     named = ("id", "source", "actorid")
     return tuple(
-        (f"/{name}", NOT_PLAIN[LABEL]) for name in named if not is_plain(event.get(name) or "")
+        (f"/{name}", NOT_PLAIN[values.LABEL])
+        for name in named
+        if not values.is_plain(event.get(name) or "")
     )
 
 
@@ -447,10 +438,10 @@ def _actor(event: dict[str, Any]) -> Actor | None:
 
 def _plain_actor(actor: Actor | None) -> Actor | None:
     """The actor as the audit log may name it."""
-    return None if actor is None or not is_plain(actor.id) else actor
+    return None if actor is None or not values.is_plain(actor.id) else actor
 
 
-def _subject_faults(subject: Any, kind: FactType, data: Any) -> list[tuple[str, str]]:
+def _subject_faults(subject: Any, kind: fact_types.FactType, data: Any) -> list[tuple[str, str]]:
     if subject is None and (kind.subject_optional or _has_external_id(kind, data)):
         return []
     if not isinstance(subject, str) or not _SUBJECT[kind.subject].fullmatch(subject):
@@ -458,12 +449,18 @@ def _subject_faults(subject: Any, kind: FactType, data: Any) -> list[tuple[str, 
     return []
 
 
-def _has_external_id(kind: FactType, data: Any) -> bool:
+def _has_external_id(kind: fact_types.FactType, data: Any) -> bool:
     """Whether the data name the run of a fact without a subject, be it wrongly."""
-    return kind.subject == "run" and isinstance(data, dict) and data.get(NAME_OF_RUN) is not None
+    return (
+        kind.subject == "run"
+        and isinstance(data, dict)
+        and data.get(fact_types.NAME_OF_RUN) is not None
+    )
 
 
-def _checked_data(kind: FactType, data: Any) -> tuple[FactData | None, Invalid | None]:
+def _checked_data(
+    kind: fact_types.FactType, data: Any
+) -> tuple[fact_types.FactData | None, Invalid | None]:
     try:
         return kind.data.model_validate({} if data is None else data), None
     except ValidationError as error:

@@ -17,19 +17,7 @@ from pydantic import (
 )
 
 from ledger.engine.http.models import Characters, Instant, Label
-from ledger.engine.values.values import (
-    LABEL,
-    LEASE_SECONDS,
-    LINE_ID,
-    ORGANIZATION_ID,
-    RUN_ID,
-    TEXT,
-    WORKSPACE_ID,
-    Cause,
-    ExecutionModel,
-    ProductLine,
-    TriggerType,
-)
+from ledger.engine.values import values
 from ledger.features.lines.model.health import SignalName, SignalStatus
 from ledger.features.runs.model.token_usage import TokenUsage, Used
 
@@ -40,11 +28,11 @@ def _hours(value: float) -> float:
     return value
 
 
-Name = Annotated[str, Field(max_length=200), Characters(LABEL)]
-Text = Annotated[str, Characters(TEXT)]
+Name = Annotated[str, Field(max_length=200), Characters(values.LABEL)]
+Text = Annotated[str, Characters(values.TEXT)]
 Tags = Annotated[list[Label], Field(max_length=100)]
 """Limited, because each change and each interval of a line stores all of the line's tags anew."""
-FactId = Annotated[str, Field(min_length=1, max_length=255), Characters(LABEL)]
+FactId = Annotated[str, Field(min_length=1, max_length=255), Characters(values.LABEL)]
 Hours = Annotated[
     float, Field(ge=0, le=1_000_000, description="At most two decimals."), AfterValidator(_hours)
 ]
@@ -75,8 +63,8 @@ ParentName = Annotated[
 ]
 NAME_OF_RUN = "external_id"
 """The field of a fact's data that names its run at the source, with ``attempt``."""
-RunId = Annotated[str, Field(pattern=RUN_ID)]
-Lease = Annotated[int, Field(ge=LEASE_SECONDS[0], le=LEASE_SECONDS[1])]
+RunId = Annotated[str, Field(pattern=values.RUN_ID)]
+Lease = Annotated[int, Field(ge=values.LEASE_SECONDS[0], le=values.LEASE_SECONDS[1])]
 
 
 class FactData(BaseModel):
@@ -106,10 +94,10 @@ class ResourceData(FactData):
 class ServiceLineActivated(FactData):
     """A service line became active: its execution record begins."""
 
-    organization_id: Annotated[str, Field(pattern=ORGANIZATION_ID)]
-    workspace_id: Annotated[str, Field(pattern=WORKSPACE_ID)]
-    product_line: ProductLine
-    execution_model: ExecutionModel
+    organization_id: Annotated[str, Field(pattern=values.ORGANIZATION_ID)]
+    workspace_id: Annotated[str, Field(pattern=values.WORKSPACE_ID)]
+    product_line: values.ProductLine
+    execution_model: values.ExecutionModel
     project_tags: Tags = []
     resources: list[ResourceData] = []
     started_at: Instant | None = None
@@ -161,7 +149,7 @@ class Blocked(FactData):
     """A blocker was opened: somebody must act before work on the line can continue."""
 
     blocker_id: Label
-    cause: Cause
+    cause: values.Cause
     reason: Text | None = None
     assignee: Label | None = None
     """The person or system that should act."""
@@ -193,7 +181,7 @@ class HealthSignalReported(FactData):
 class TriggeredBy(FactData):
     """The trigger of a run."""
 
-    type: TriggerType
+    type: values.TriggerType
     actor_id: Label | None = None
 
 
@@ -224,13 +212,13 @@ class RunBegun(RunNamed):
 class RunRequested(RunBegun):
     """A run was requested."""
 
-    service_line_id: Annotated[str, Field(pattern=LINE_ID)]
+    service_line_id: Annotated[str, Field(pattern=values.LINE_ID)]
 
 
 class RunStarted(RunBegun):
     """A run began; `service_line_id` is required unless the run was requested before."""
 
-    service_line_id: Annotated[str, Field(pattern=LINE_ID)] | None = None
+    service_line_id: Annotated[str, Field(pattern=values.LINE_ID)] | None = None
 
 
 class ModelTokens(FactData):
@@ -298,7 +286,7 @@ class RunCompleted(Using, RunNamed):
 class RunError(FactData):
     """The error that ended a run."""
 
-    code: Annotated[str, Characters(LABEL)] | None = None
+    code: Annotated[str, Characters(values.LABEL)] | None = None
     # Any text, as the run's output: the end of a run is not refused for the colours of its log.
     message: str | None = None
 
@@ -347,7 +335,7 @@ class DirectoryNamed(FactData):
     TAKEN_AWAY = frozenset({"name"})
 
     name: Label | None
-    organization_id: Annotated[str, Field(pattern=ORGANIZATION_ID)] | None = None
+    organization_id: Annotated[str, Field(pattern=values.ORGANIZATION_ID)] | None = None
 
 
 class FactType(NamedTuple):

@@ -6,19 +6,11 @@ from typing import Literal
 import msgspec
 from fastapi import Request, Response
 
+from ledger.engine.http import problems
 from ledger.engine.http.lean import Router, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.headers import header
 from ledger.engine.http.machinery.parsing import SMALL_BYTES, Steps, run
-from ledger.engine.http.problems import (
-    BadRequest,
-    FieldError,
-    UnsupportedMediaType,
-    count_refusal,
-    refusals,
-    status_of,
-    wrong_places,
-)
 from ledger.engine.http.reading import services_of
 from ledger.engine.http.replies import AnswerOf, Reply
 from ledger.engine.http.writing import records_refusals, submit
@@ -58,7 +50,7 @@ class ItemError(msgspec.Struct):
     status: int
     code: str
     detail: str
-    errors: list[FieldError]
+    errors: list[problems.FieldError]
 
 
 class FactItem(msgspec.Struct):
@@ -100,7 +92,7 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
             "types": (AnswerOf[FactItem],),
         },
         201: {"types": (AnswerOf[FactItem],), "description": "Recorded"},
-        **refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
+        **problems.refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
     },
 )
 @records_refusals(_refused)
@@ -119,7 +111,7 @@ async def report_facts(request: Request, principal: Principal) -> Response:
     openapi_extra=needs("write") | {"body": BATCH_BODY},
     responses={
         200: {"types": (AnswerOf[list[FactItem]],), "description": "The outcome of each fact"},
-        **refusals(400, 401, 403, 408, 413, 415, 422, 429, 503),
+        **problems.refusals(400, 401, 403, 408, 413, 415, 422, 429, 503),
     },
 )
 @records_refusals(_refused)
@@ -146,7 +138,7 @@ async def _report(
         async with turns.parsed(party, len(raw), steps) as parsed:
             return is_batch, parsed, await _decided(request, principal, parsed)
     except json_gate.BrokenJson as error:
-        raise BadRequest(str(error)) from error
+        raise problems.BadRequest(str(error)) from error
 
 
 async def _decided(request: Request, principal: Principal, parsed: Sequence[_Parsed]) -> _Outcomes:
@@ -191,8 +183,8 @@ def _parse_single(request: Request, raw: bytes) -> Steps[list[_Parsed]]:
     yield  # a single fact is one step
 
 
-def _wrong_media() -> UnsupportedMediaType:
-    return UnsupportedMediaType(
+def _wrong_media() -> problems.UnsupportedMediaType:
+    return problems.UnsupportedMediaType(
         "Send the header Content-Type: application/json, or one of CloudEvents:"
         " application/cloudevents+json or application/cloudevents-batch+json."
     )
@@ -234,7 +226,7 @@ def _item(index: int, sent: _Parsed, outcome: Outcome | LedgerError) -> FactItem
         told: Literal["duplicate", "recorded"] = "duplicate" if outcome.duplicate else "recorded"
         shown = (told, outcome.subject, outcome.event_ids, outcome.position)
         return FactItem(index, sent.id, sent.source, *shown, None)
-    count_refusal(outcome)
-    code, places = outcome.code, wrong_places(outcome)
-    error = ItemError(status_of(outcome), code, outcome.detail, places)
+    problems.count_refusal(outcome)
+    code, places = outcome.code, problems.wrong_places(outcome)
+    error = ItemError(problems.status_of(outcome), code, outcome.detail, places)
     return FactItem(index, sent.id, sent.source, "refused", sent.subject, (), None, error)

@@ -17,59 +17,18 @@ from msgspec import Raw
 from msgspec.structs import replace
 from pydantic import BaseModel, Field
 
-from ledger.engine.http.exports import (
-    PAGE,
-    Exported,
-    Format,
-    Row,
-    answers,
-    begin_export,
-    cut_of,
-    pages,
-)
+from ledger.engine.http import exports, problems, reading
 from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.machinery.middleware import is_head
 from ledger.engine.http.models import Reason
-from ledger.engine.http.problems import (
-    LINE_ERRORS,
-    LIST_ERRORS,
-    RUN_LIST_ERRORS,
-    InvalidCursor,
-    refusals,
-)
-from ledger.engine.http.reading import (
-    OR,
-    Asking,
-    PageQuery,
-    Query,
-    RangeParameters,
-    Words,
-    Zoned,
-    any_of,
-    decode_cursor,
-    encode_cursor,
-    paged,
-    path_id,
-    read_at,
-    split_words,
-)
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, SeenLine, answer, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
 from ledger.engine.reads.question import Answer, Question
+from ledger.engine.values import values
 from ledger.engine.values.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.rendering import json_text
-from ledger.engine.values.values import (
-    LINE_ID,
-    MODELS_WITH_RUNS,
-    RUN_ID,
-    RUN_STATUSES,
-    format_instant,
-    id_of_key,
-    parse_instant,
-    sort_key,
-)
 from ledger.features.lines.routes.executions import AnyLineId, require_line_id
 from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.features.runs.read_notes import ReadNotes
@@ -91,25 +50,27 @@ Seen = dict[int, SeenLine]
 
 _NOTHING: Payloads = (NULL, NULL, NULL)
 
-AnyRunId = Annotated[str, path_id("A RUN id.", "RUN-26-001812", RUN_ID)]
+AnyRunId = Annotated[str, reading.path_id("A RUN id.", "RUN-26-001812", values.RUN_ID)]
 
 
 class ErasureReason(Reason):
     """The reason why a run's payloads are erased. The reason is kept for ever: name no person."""
 
 
-class RunsFilters(RangeParameters):
+class RunsFilters(reading.RangeParameters):
     """The filters of runs; a comma means or. ``from`` and ``to`` filter by requested_at."""
 
-    status: Annotated[str | None, Field(pattern=any_of(RUN_STATUSES), description=OR)] = None
-    triggered_by: Annotated[Words, Field(description=f"Actor ids. {OR}")] = None
+    status: Annotated[
+        str | None, Field(pattern=reading.any_of(values.RUN_STATUSES), description=reading.OR)
+    ] = None
+    triggered_by: Annotated[reading.Words, Field(description=f"Actor ids. {reading.OR}")] = None
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
         start, end = self.bounds()
         chosen: dict[str, Any] = {
-            "status": split_words(self.status),
-            "triggered_by": split_words(self.triggered_by),
+            "status": reading.split_words(self.status),
+            "triggered_by": reading.split_words(self.triggered_by),
             "from": start,
             "to": end,
         }
@@ -119,13 +80,15 @@ class RunsFilters(RangeParameters):
 class NamesFilters(BaseModel):
     """The filters by what names a run besides its own id."""
 
-    external_id: Annotated[Words, Field(description=f"Names at the runs' sources. {OR}")] = None
-    parent_run_id: Words = None
+    external_id: Annotated[
+        reading.Words, Field(description=f"Names at the runs' sources. {reading.OR}")
+    ] = None
+    parent_run_id: reading.Words = None
 
 
 class _LinesFilters(RunsFilters):
-    workspace_id: Words = None
-    service_line_id: Words = None
+    workspace_id: reading.Words = None
+    service_line_id: reading.Words = None
 
 
 class AllRunsFilters(NamesFilters, _LinesFilters):
@@ -134,25 +97,27 @@ class AllRunsFilters(NamesFilters, _LinesFilters):
     def chosen(self) -> dict[str, Any]:
         """The filters that were given, ids as numbers. Raises Invalid as ``RunsFilters`` does."""
         chosen = super().chosen() | {
-            "workspace_id": split_words(self.workspace_id),
-            "lines": _keys(self.service_line_id, LINE_ID),
-            "external_id": split_words(self.external_id),
-            "parents": _keys(self.parent_run_id, RUN_ID),
+            "workspace_id": reading.split_words(self.workspace_id),
+            "lines": _keys(self.service_line_id, values.LINE_ID),
+            "external_id": reading.split_words(self.external_id),
+            "parents": _keys(self.parent_run_id, values.RUN_ID),
         }
         return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _keys(words: str | None, pattern: str) -> list[int] | None:
     """The ids among the words, as numbers."""
-    ids = split_words(words)
-    return None if ids is None else [sort_key(id_) for id_ in ids if re.fullmatch(pattern, id_)]
+    ids = reading.split_words(words)
+    return (
+        None if ids is None else [values.sort_key(id_) for id_ in ids if re.fullmatch(pattern, id_)]
+    )
 
 
-class RunsQuery(PageQuery, RunsFilters):
+class RunsQuery(reading.PageQuery, RunsFilters):
     """The parameters of the list of a line's runs."""
 
 
-class AllRunsQuery(PageQuery, AllRunsFilters):
+class AllRunsQuery(reading.PageQuery, AllRunsFilters):
     """The parameters of the list of all runs."""
 
 
@@ -160,10 +125,12 @@ class AllRunsQuery(PageQuery, AllRunsFilters):
     router,
     "/execution/{line_id}/runs",
     PageOf[ShownRun],
-    RUN_LIST_ERRORS,
+    problems.RUN_LIST_ERRORS,
     summary="List a line's runs",
 )
-async def list_execution_runs(asking: Asking, line_id: AnyLineId, query: RunsQuery) -> Response:
+async def list_execution_runs(
+    asking: reading.Asking, line_id: AnyLineId, query: RunsQuery
+) -> Response:
     """List the runs of an agent_runtime or timeboxed_outcome line, newest request first.
 
     `from` and `to` are compared with `requested_at`.
@@ -172,7 +139,7 @@ async def list_execution_runs(asking: Asking, line_id: AnyLineId, query: RunsQue
     return await noted(asking, unless_known(asking.request, reply))
 
 
-async def runs_with_errors(asking: Asking, line_id: str, query: RunsQuery) -> Reply:
+async def runs_with_errors(asking: reading.Asking, line_id: str, query: RunsQuery) -> Reply:
     """A page of a line's runs whose input and output are null. Only the web pages use this.
 
     Errors are null, too, where no payload may be shown.
@@ -180,11 +147,11 @@ async def runs_with_errors(asking: Asking, line_id: str, query: RunsQuery) -> Re
     return await noted(asking, await _line_runs(asking, line_id, query, _on_pages(asking)))
 
 
-def _on_pages(asking: Asking) -> Shows:
+def _on_pages(asking: reading.Asking) -> Shows:
     return "errors" if asking.services.shows_payloads else "none"
 
 
-async def _line_runs(asking: Asking, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
+async def _line_runs(asking: reading.Asking, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
     require_line_id(line_id)
     chosen = query.chosen()
     tenant, filters = asking.tenant, _implied(chosen)
@@ -207,12 +174,12 @@ def _implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _after(cursor: str, bound_to: Mapping[str, Any]) -> dict[str, Any]:
-    run_key, requested_at = _key(decode_cursor(cursor, bound_to))
+    run_key, requested_at = _key(reading.decode_cursor(cursor, bound_to))
     return {"after": run_key, "after_at": requested_at}
 
 
-@read_route(router, "/runs", PageOf[ShownRun], LIST_ERRORS, summary="List runs")
-async def list_all_runs(asking: Asking, query: AllRunsQuery) -> Response:
+@read_route(router, "/runs", PageOf[ShownRun], problems.LIST_ERRORS, summary="List runs")
+async def list_all_runs(asking: reading.Asking, query: AllRunsQuery) -> Response:
     """List the runs of all lines, newest request first.
 
     `from` and `to` are compared with `requested_at`.
@@ -221,12 +188,12 @@ async def list_all_runs(asking: Asking, query: AllRunsQuery) -> Response:
     return await noted(asking, unless_known(asking.request, reply))
 
 
-async def all_runs_with_errors(asking: Asking, query: AllRunsQuery) -> Reply:
+async def all_runs_with_errors(asking: reading.Asking, query: AllRunsQuery) -> Reply:
     """A page of all runs, with payloads as in ``runs_with_errors``. Only the web pages use this."""
     return await noted(asking, await _all_runs(asking, query, _on_pages(asking)))
 
 
-async def _all_runs(asking: Asking, query: AllRunsQuery, shows: Shows) -> Reply:
+async def _all_runs(asking: reading.Asking, query: AllRunsQuery, shows: Shows) -> Reply:
     chosen = query.chosen()
     filters, bound_to = _implied(chosen), {**chosen, "line": None}
     if query.cursor is not None:
@@ -235,7 +202,7 @@ async def _all_runs(asking: Asking, query: AllRunsQuery, shows: Shows) -> Reply:
     return rows.once(runs_reply, 1, query.limit, bound_to, asking.services.vault)
 
 
-async def all_runs_counted(asking: Asking, query: AllRunsQuery, most: int) -> int:
+async def all_runs_counted(asking: reading.Asking, query: AllRunsQuery, most: int) -> int:
     """The number of runs of all pages, up to ``most``. Only the web pages use this."""
     filters = _implied(query.chosen())
     rows = await asking.ask(_all_runs_asked(asking, query, filters, most, "none").counted())
@@ -243,7 +210,11 @@ async def all_runs_counted(asking: Asking, query: AllRunsQuery, most: int) -> in
 
 
 def _all_runs_asked(
-    asking: Asking, query: Query, filters: Mapping[str, Any], limit: int, shows: Shows
+    asking: reading.Asking,
+    query: reading.Query,
+    filters: Mapping[str, Any],
+    limit: int,
+    shows: Shows,
 ) -> Question:
     """The question for so many runs of all lines."""
     tenant, names = asking.tenant, frozenset(filters) - {"after_at"}
@@ -253,33 +224,35 @@ def _all_runs_asked(
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
     try:
-        if re.fullmatch(RUN_ID, str(key["id"])):
-            return sort_key(key["id"]), parse_instant(str(key["at"]))
+        if re.fullmatch(values.RUN_ID, str(key["id"])):
+            return values.sort_key(key["id"]), values.parse_instant(str(key["at"]))
     except (KeyError, ValueError):
         pass
-    raise InvalidCursor
+    raise problems.InvalidCursor
 
 
-class RunsExportQuery(Zoned, Query, AllRunsFilters):
+class RunsExportQuery(reading.Zoned, reading.Query, AllRunsFilters):
     """The parameters of an export of runs."""
 
-    format: Format = "jsonl"
+    format: exports.Format = "jsonl"
     after: Annotated[
         str | None,
         Field(
-            pattern=RUN_ID,
+            pattern=values.RUN_ID,
             description="A RUN id: the runs after it in the order of the list.",
             examples=["RUN-26-001812"],
         ),
     ] = None
 
 
-def _entry(row: Row) -> ShownRun:
+def _entry(row: exports.Row) -> ShownRun:
     """A run without its payloads."""
     return shown_run(RunColumns(*row[:-3]))
 
 
-_RUNS = Exported("runs", _entry, cut_of(ShownRun, without=("input", "output", "error")))
+_RUNS = exports.Exported(
+    "runs", _entry, exports.cut_of(ShownRun, without=("input", "output", "error"))
+)
 
 
 @router.get(
@@ -287,14 +260,14 @@ _RUNS = Exported("runs", _entry, cut_of(ShownRun, without=("input", "output", "e
     summary="Export runs",
     openapi_extra=needs("read"),
     response_class=Response,
-    responses=answers(
+    responses=exports.answers(
         "The runs of the list without `input`, `output` and `error`, one on each line. `after`"
         " continues an export: a CSV then has no header line."
     ),
 )
-async def export_runs(asking: Asking, query: RunsExportQuery) -> Response:
+async def export_runs(asking: reading.Asking, query: RunsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
-    turn, filters, tenant = begin_export(asking), _implied(query.chosen()), asking.tenant
+    turn, filters, tenant = exports.begin_export(asking), _implied(query.chosen()), asking.tenant
     if query.after is not None:
         # A kept answer may have lost its rows already.
         question = _run_asked(asking, query.after, query)
@@ -302,34 +275,38 @@ async def export_runs(asking: Asking, query: RunsExportQuery) -> Response:
         known, *_ = await asking.ask(question)
         if known[1] is None:
             raise Invalid.at("/after", "is not the id of a run")
-        filters |= {"after": sort_key(query.after), "after_at": known[2]}
-    first = await asking.ask(_all_runs_asked(asking, query, filters, PAGE, "none").walked())
+        filters |= {"after": values.sort_key(query.after), "after_at": known[2]}
+    first = await asking.ask(_all_runs_asked(asking, query, filters, exports.PAGE, "none").walked())
 
-    def following(row: Row) -> Question:
+    def following(row: exports.Row) -> Question:
         # Runs change while an export goes on: all of them are shown as of the first page.
-        after = filters | {"after": sort_key(row[1]), "after_at": row[2]}
+        after = filters | {"after": values.sort_key(row[1]), "after_at": row[2]}
         read = statements.later_runs_read(frozenset(tenant), frozenset(after) - {"after_at"})
-        return asking.question(read, {**tenant, **after, "limit": PAGE, "end": first.position})
+        return asking.question(
+            read, {**tenant, **after, "limit": exports.PAGE, "end": first.position}
+        )
 
-    found, goes_on = pages(asking, first, following, is_log=False), query.after is not None
+    found, goes_on = exports.pages(asking, first, following, is_log=False), query.after is not None
     return _RUNS.file(turn, query.format, found, first.position, goes_on=goes_on)
 
 
-@read_route(router, "/runs/{run_id}", AnswerOf[ShownRun], LINE_ERRORS, summary="Show a run")
-async def show_run(asking: Asking, run_id: AnyRunId, query: Query) -> Response:
+@read_route(
+    router, "/runs/{run_id}", AnswerOf[ShownRun], problems.LINE_ERRORS, summary="Show a run"
+)
+async def show_run(asking: reading.Asking, run_id: AnyRunId, query: reading.Query) -> Response:
     """Show a run with its input, output and error."""
-    if not re.fullmatch(RUN_ID, run_id):
+    if not re.fullmatch(values.RUN_ID, run_id):
         raise NotFound(_UNKNOWN)
     reply = await _run_reply(asking, run_id, query)
     return await noted(asking, unless_known(asking.request, reply))
 
 
-async def _run_reply(asking: Asking, run_id: str, query: Query) -> Reply:
+async def _run_reply(asking: reading.Asking, run_id: str, query: reading.Query) -> Reply:
     rows = await asking.ask(_run_asked(asking, run_id, query))
     return rows.once(run_reply, asking.services.vault)
 
 
-def _run_asked(asking: Asking, run_id: str, query: Query) -> Question:
+def _run_asked(asking: reading.Asking, run_id: str, query: reading.Query) -> Question:
     """The question for a run, if the credential sees the run."""
     tenant = asking.tenant
     read = statements.run_read(frozenset(tenant), query.is_past)
@@ -344,7 +321,9 @@ def _run_asked(asking: Asking, run_id: str, query: Query) -> Question:
     summary="Erase a run's payloads",
     answer=AnswerOf[ShownRun],
 )
-async def erase_run(asking: Asking, run_id: AnyRunId, sent: Sent[ErasureReason]) -> Response:
+async def erase_run(
+    asking: reading.Asking, run_id: AnyRunId, sent: Sent[ErasureReason]
+) -> Response:
     """Make an ended run's input, output and error unreadable everywhere and for ever.
 
     Their key is destroyed, so an erasure cannot be undone. An erased run stays as it is.
@@ -359,7 +338,7 @@ async def erase_run(asking: Asking, run_id: AnyRunId, sent: Sent[ErasureReason])
     summary="Keep a run's lease",
     status_code=204,
     openapi_extra=needs("write"),
-    responses=refusals(401, 403, 404, 409, 422, 429, 503),
+    responses=problems.refusals(401, 403, 404, 409, 422, 429, 503),
 )
 async def send_heartbeat(request: Request, principal: Principal, run_id: AnyRunId) -> Response:
     """Begin an open run's lease anew.
@@ -368,7 +347,7 @@ async def send_heartbeat(request: Request, principal: Principal, run_id: AnyRunI
     answer comes once the new lease is stored durably. So a heartbeat needs no Idempotency-Key: send
     it again if no answer came.
     """
-    if not re.fullmatch(RUN_ID, run_id):
+    if not re.fullmatch(values.RUN_ID, run_id):
         raise NotFound(_UNKNOWN)
     await execute(request, Heartbeat(run_id, principal, request.state.request_id))
     return Response(status_code=204)
@@ -378,9 +357,9 @@ def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault
     """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
     _, model, *_ = rows[0]
     if model is None:
-        raise read_at(rows, NotFound("No such service line."))
-    if model not in MODELS_WITH_RUNS:
-        raise read_at(rows, RunsNotSupported())
+        raise reading.read_at(rows, NotFound("No such service line."))
+    if model not in values.MODELS_WITH_RUNS:
+        raise reading.read_at(rows, RunsNotSupported())
     return runs_reply(rows, 2, limit, bound_to, vault)
 
 
@@ -394,12 +373,14 @@ def runs_reply(
     seen: Seen = {}
 
     def cursor_after(row: Any) -> str:
-        return encode_cursor({"id": row[first], "at": format_instant(row[first + 1])}, bound_to)
+        return reading.encode_cursor(
+            {"id": row[first], "at": values.format_instant(row[first + 1])}, bound_to
+        )
 
     def item(row: Any) -> str:
         return _item(row[first:], vault, seen)
 
-    reply = paged(_by_run(rows, first), limit, first, cursor_after, item, tagged=True)
+    reply = reading.paged(_by_run(rows, first), limit, first, cursor_after, item, tagged=True)
     reply.seen = frozenset(seen.values())
     return reply
 
@@ -408,7 +389,7 @@ def run_reply(rows: Answer, vault: Vault) -> Reply:
     """The reply of a run. Raises NotFound."""
     ((_, *run),) = _by_run(rows, 1)
     if run[0] is None:
-        raise read_at(rows, NotFound(_UNKNOWN))
+        raise reading.read_at(rows, NotFound(_UNKNOWN))
     seen: Seen = {}
     reply = answer('{"data":' + _item(run, vault, seen) + "}", rows.position, tagged=True)
     reply.seen = frozenset(seen.values())
@@ -437,7 +418,7 @@ def _item(run: Sequence[Any], vault: Vault, seen: Seen) -> str:
     shown = RunColumns(*columns)
     payloads = _opened(shown, sealed, vault)
     if payloads is not _NOTHING and shown.line_key not in seen:
-        line_id = id_of_key("LIN", shown.line_key)
+        line_id = values.id_of_key("LIN", shown.line_key)
         seen[shown.line_key] = SeenLine(line_id, shown.organization_id, shown.workspace_id)
     return json_text(shown_run(shown, payloads))
 
@@ -453,7 +434,7 @@ def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Pa
     return input_, output, error
 
 
-async def noted(asking: Asking, response: R) -> R:
+async def noted(asking: reading.Asking, response: R) -> R:
     """Return the response once it is noted, if it holds data of runs.
 
     A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more

@@ -15,14 +15,7 @@ from ledger.engine.values.values import EARLIEST
 from ledger.engine.writer.command import OwnCommand, SubjectCommand
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, Receipt
-from ledger.features.sign_in.model import (
-    EndedBy,
-    Place,
-    Session,
-    SessionBegun,
-    SessionEnded,
-    SignedInBy,
-)
+from ledger.features.sign_in import model
 from ledger.features.sign_in.tables import SessionRows
 
 MOST = 100
@@ -89,7 +82,7 @@ class EnterPlace(_SessionCommand):
     """Choose a tenant, among those that were granted."""
 
     def __init__(
-        self, session_id: str, principal: Principal, request_id: str | None, place: Place
+        self, session_id: str, principal: Principal, request_id: str | None, place: model.Place
     ) -> None:
         super().__init__(session_id, principal, request_id)
         self._place = place
@@ -111,7 +104,7 @@ class EndSession(SubjectCommand):
     action = "session.end"
     subject_type = "session"
 
-    by: EndedBy = field(default="administrator", kw_only=True)
+    by: model.EndedBy = field(default="administrator", kw_only=True)
     person: tuple[str, str | None] | None = field(default=None, kw_only=True)
     """The person (sub, issuer) who asks, whose session it must be; None: somebody who manages
     sessions."""
@@ -203,7 +196,7 @@ class KeepClaims(_SessionCommand):
         return self._done()
 
 
-def in_place(row: SessionRow, place: Place) -> SessionRow:
+def in_place(row: SessionRow, place: model.Place) -> SessionRow:
     """The row of a session that has entered a tenant."""
     organization_id, workspace_id, permissions = place
     return row._replace(
@@ -226,12 +219,14 @@ def _enter(group: Group, row: SessionRow, command: OwnCommand) -> int:
     Return the position.
     """
     found = group.memory.find(row.session_id)
-    session = found if isinstance(found, Session) else Session(row.session_id)
+    session = found if isinstance(found, model.Session) else model.Session(row.session_id)
     tenant, permissions = row.tenant, tuple(row.permissions)
     if session.version and (not permissions or session.entered.get(tenant) == permissions):
         return 0
-    by: SignedInBy = "token" if row.issuer is None else "provider"
-    body = SessionBegun(by=by, issuer=row.issuer, permissions=permissions, ends_at=row.ends_at)
+    by: model.SignedInBy = "token" if row.issuer is None else "provider"
+    body = model.SessionBegun(
+        by=by, issuer=row.issuer, permissions=permissions, ends_at=row.ends_at
+    )
     return group.record(session, body, group.now, command, tenant=(*tenant, None)).position
 
 
@@ -243,12 +238,14 @@ def _show_name(group: Group, row: SessionRow) -> None:
         group.rows(SessionRows).name_person(person._replace(organizations=organizations))
 
 
-def _end(group: Group, row: SessionRow, by: EndedBy, command: OwnCommand | SubjectCommand) -> int:
+def _end(
+    group: Group, row: SessionRow, by: model.EndedBy, command: OwnCommand | SubjectCommand
+) -> int:
     """Record the end of a session in each of its tenants; return the last position."""
     group.rows(SessionRows).end(row.session_id)
     session = group.memory.find(row.session_id)
-    assert isinstance(session, Session)
-    body, position = SessionEnded(by=by), 0
+    assert isinstance(session, model.Session)
+    body, position = model.SessionEnded(by=by), 0
     for tenant in session.entered or [(None, None)]:
         # No tenant learns of another's administrator.
         is_own = by != "administrator" or command.principal.sees(*tenant)

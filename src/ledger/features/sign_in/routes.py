@@ -4,16 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import Response
 
+from ledger.engine.http import reading
 from ledger.engine.http.lean import Router, command_route, read_route
 from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import (
-    Asking,
-    TenantQuery,
-    decode_cursor,
-    encode_cursor,
-    paged,
-    path_id,
-)
 from ledger.engine.http.replies import PageOf
 from ledger.engine.http.writing import Sent, deleted, execute_on
 from ledger.engine.values.rendering import json_text
@@ -31,11 +24,11 @@ router = Router("/v1/sessions", "sessions")
 
 _PERMISSION = "keys:manage"
 
-AnySessionId = Annotated[str, path_id("A SES id.", "SES-3f9c2a7d1b604e58", SESSION_ID)]
+AnySessionId = Annotated[str, reading.path_id("A SES id.", "SES-3f9c2a7d1b604e58", SESSION_ID)]
 
 
 @read_route(router, "", PageOf[ShownSession], summary="List sessions", permission=_PERMISSION)
-async def list_sessions(asking: Asking, query: TenantQuery) -> Response:
+async def list_sessions(asking: reading.Asking, query: reading.TenantQuery) -> Response:
     """List the sessions that last, of the credential's tenant, those that began last first.
 
     A person with grants in several tenants is shown in the one that they have chosen.
@@ -43,7 +36,7 @@ async def list_sessions(asking: Asking, query: TenantQuery) -> Response:
     chosen = query.chosen()
     filters = asking.tenant | chosen
     if query.cursor is not None:
-        key = decode_cursor(query.cursor, chosen)
+        key = reading.decode_cursor(query.cursor, chosen)
         try:
             filters |= {"before": parse_instant(key["at"]), "before_id": str(key["id"])}
         except (KeyError, TypeError, ValueError) as error:
@@ -57,9 +50,11 @@ async def list_sessions(asking: Asking, query: TenantQuery) -> Response:
     rows = await asking.beside(sessions_statement(frozenset(filters)), parameters)
 
     def cursor_after(row: Any) -> str:
-        return encode_cursor({"at": format_instant(row[BEGUN_AT]), "id": row[1]}, chosen)
+        return reading.encode_cursor({"at": format_instant(row[BEGUN_AT]), "id": row[1]}, chosen)
 
-    return paged(rows, query.limit, 1, cursor_after, lambda row: json_text(shown_session(row[1:])))
+    return reading.paged(
+        rows, query.limit, 1, cursor_after, lambda row: json_text(shown_session(row[1:]))
+    )
 
 
 @command_route(
@@ -71,6 +66,8 @@ async def list_sessions(asking: Asking, query: TenantQuery) -> Response:
     summary="End a session",
     status=204,
 )
-async def end_session(asking: Asking, session_id: AnySessionId, sent: Sent[Any]) -> Response:
+async def end_session(
+    asking: reading.Asking, session_id: AnySessionId, sent: Sent[Any]
+) -> Response:
     """End a session, whose permissions must be within the credential's own."""
     return deleted(await execute_on(asking, EndSession, session_id, sent))

@@ -21,16 +21,10 @@ from fastapi import Request, Response
 from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field
 
+from ledger.engine.http import problems
 from ledger.engine.http.lean import LeanRoute, Router, needs
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.parsing import Parsing, Steps
-from ledger.engine.http.problems import (
-    BadRequest,
-    UnsupportedMediaType,
-    count_refusal,
-    problem,
-    refusals,
-)
 from ledger.engine.http.reading import services_of
 from ledger.engine.http.replies import Reply
 from ledger.engine.http.services import last_position
@@ -125,8 +119,8 @@ class OtlpRoute(LeanRoute):
     """A route that answers protobuf in protobuf: a refusal is the protocol's Status then."""
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
-        refusal, media = problem(request, error), ""
-        with suppress(UnsupportedMediaType):
+        refusal, media = problems.problem(request, error), ""
+        with suppress(problems.UnsupportedMediaType):
             media = media_type(request)
         if media != otlp.PROTOBUF:
             return refusal
@@ -173,7 +167,7 @@ class _Told:
     openapi_extra=needs("write") | {"body": ExportedTraces},
     responses={
         200: {"types": (TracesTaken,), "description": "Taken, wholly or in part"},
-        **refusals(400, 401, 403, 408, 413, 415, 422, 429, 503),
+        **problems.refusals(400, 401, 403, 408, 413, 415, 422, 429, 503),
     },
 )
 async def report_traces(request: Request, principal: Principal) -> Response:
@@ -184,7 +178,9 @@ async def report_traces(request: Request, principal: Principal) -> Response:
     """
     media = media_type(request)
     if media not in otlp.ENCODINGS:
-        raise UnsupportedMediaType(f"Send the header Content-Type: {' or '.join(otlp.ENCODINGS)}.")
+        raise problems.UnsupportedMediaType(
+            f"Send the header Content-Type: {' or '.join(otlp.ENCODINGS)}."
+        )
     raw = await read_capped(request, MAX_BODY_BYTES)
     services, told = services_of(request), _Told()
     try:
@@ -193,7 +189,7 @@ async def report_traces(request: Request, principal: Principal) -> Response:
         async with parsing.parsed(party, len(raw), steps, request.receive) as spans:
             await _take(request, principal, spans, told)
     except otlp.NotTraces as error:
-        raise BadRequest(str(error)) from error
+        raise problems.BadRequest(str(error)) from error
     body = otlp.accepted(media, told.rejected, "; ".join(told.reasons))
     return Reply(body, told.position or services.positions.last_heard, media=media.encode())
 
@@ -368,7 +364,7 @@ class _Family:
             raise outcome
         told = self._told
         if not isinstance(outcome, Receipt):
-            count_refusal(outcome)
+            problems.count_refusal(outcome)
             told.reject(span, sentence_of(outcome))
             return
         self._recorded.add(span.key)

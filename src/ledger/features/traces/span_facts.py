@@ -7,13 +7,7 @@ import msgspec
 
 from ledger.engine.values.errors import Invalid, LedgerError, TooLarge
 from ledger.engine.values.values import format_instant, instant_of
-from ledger.features.facts.envelope import (
-    MAX_FACT_BYTES,
-    TOO_LARGE,
-    Fact,
-    Rejected,
-    from_structured,
-)
+from ledger.features.facts import envelope
 from ledger.features.facts.fact_types import MAX_COUNT, MAX_MODELS, NAME_OF_RUN
 from ledger.features.runs.model.token_usage import TokenUsage
 from ledger.features.traces.spans import Span, SpanPayload
@@ -24,8 +18,8 @@ _encode = msgspec.json.Encoder().encode
 class RunFacts(NamedTuple):
     """The facts of a run, with what was left out of them."""
 
-    start: Fact | Rejected
-    end: Fact | Rejected
+    start: envelope.Fact | envelope.Rejected
+    end: envelope.Fact | envelope.Rejected
     left_out: Sequence[str]
 
 
@@ -57,7 +51,7 @@ def _fact(
     data: dict[str, Any],
     payload: SpanPayload | None,
     left_out: list[str],
-) -> Fact | Rejected:
+) -> envelope.Fact | envelope.Rejected:
     """A fact with its payload, or without it, if no fact can hold it."""
     name = span.run_name
     event = {
@@ -70,14 +64,18 @@ def _fact(
         "data": {NAME_OF_RUN: name, **data},
     }
     if payload is None:
-        return from_structured(_encode(event))
+        return envelope.from_structured(_encode(event))
     field = "input" if role == "start" else "output"
     full = _encode(event | {"data": {NAME_OF_RUN: name, **data, field: payload.value}})
-    found = from_structured(full) if len(full) <= MAX_FACT_BYTES else Rejected(TooLarge(TOO_LARGE))
-    if isinstance(found, Fact):
+    found = (
+        envelope.from_structured(full)
+        if len(full) <= envelope.MAX_FACT_BYTES
+        else envelope.Rejected(TooLarge(envelope.TOO_LARGE))
+    )
+    if isinstance(found, envelope.Fact):
         return found
     left_out.append(f"its {field} was left out: {sentence_of(found.error)}")
-    return from_structured(_encode(event))
+    return envelope.from_structured(_encode(event))
 
 
 def _named(own: TokenUsage, below: Sequence[TokenUsage]) -> TokenUsage:

@@ -24,18 +24,7 @@ from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt, re
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
 from ledger.features.watches.model.watch import Severity
-from ledger.features.webhooks.model.channel import (
-    CHANNEL_TYPES,
-    CHANNELS,
-    DELIVERY_FAILED,
-    STRICT,
-    Channel,
-    ChannelRules,
-    Format,
-    WrongAddress,
-    address_of,
-    new_address_of,
-)
+from ledger.features.webhooks.model import channel
 from ledger.features.webhooks.model.endpoint import (
     MAX_ENDPOINTS,
     DisabledReason,
@@ -57,7 +46,7 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     event_types: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     description: str | msgspec.UnsetType | None = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
-    format: Format | msgspec.UnsetType = msgspec.UNSET
+    format: channel.Format | msgspec.UnsetType = msgspec.UNSET
     """Only at the creation."""
     watch_ids: tuple[str, ...] | msgspec.UnsetType | None = msgspec.UNSET
     min_severity: Severity | msgspec.UnsetType = msgspec.UNSET
@@ -92,7 +81,7 @@ class CreateEndpoint(NewCommand):
     secret: str
     """Signs, except where the address has a secret of its own."""
     settings: EndpointSettings
-    rules: ChannelRules = STRICT
+    rules: channel.ChannelRules = channel.STRICT
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
@@ -108,7 +97,7 @@ class CreateEndpoint(NewCommand):
         if is_channel(format_):
             signs = False
             with _naming_the_field():
-                url, secret = new_address_of(format_, url, key, self.rules)
+                url, secret = channel.new_address_of(format_, url, key, self.rules)
         else:
             require_plain(url, key)
         endpoint = Endpoint(group.issue("WHK"))
@@ -146,7 +135,7 @@ class UpdateEndpoint(_EndpointCommand):
     action = "webhook.update"
 
     settings: EndpointSettings = field(kw_only=True)
-    rules: ChannelRules = field(kw_only=True, default=STRICT)
+    rules: channel.ChannelRules = field(kw_only=True, default=channel.STRICT)
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
         given = self.settings.given
@@ -165,7 +154,7 @@ class UpdateEndpoint(_EndpointCommand):
         assert is_channel(endpoint.format)
         with _naming_the_field():
             given = None if url == endpoint.url else url
-            shown, secret = address_of(endpoint.format, given, key, self.rules)
+            shown, secret = channel.address_of(endpoint.format, given, key, self.rules)
         found: dict[str, Any] = {} if shown is None else {"url": shown}
         if secret is not None:
             found["secret"] = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
@@ -288,15 +277,19 @@ def _answer(endpoint: Endpoint, **secret: str | None) -> bytes:
     return _encode({"data": document | secret})
 
 
-def is_channel(format_: Format) -> TypeGuard[Channel]:
-    return format_ in CHANNELS
+def is_channel(format_: channel.Format) -> TypeGuard[channel.Channel]:
+    return format_ in channel.CHANNELS
 
 
-def require_types(format_: Format, given: Mapping[str, Any]) -> None:
+def require_types(format_: channel.Format, given: Mapping[str, Any]) -> None:
     """Raise Invalid for a type of events that a channel is not told of."""
-    if is_channel(format_) and not {*given.get("event_types", ())} <= {*CHANNEL_TYPES, EVERY_TYPE}:
+    if is_channel(format_) and not {*given.get("event_types", ())} <= {
+        *channel.CHANNEL_TYPES,
+        EVERY_TYPE,
+    }:
         raise Invalid.at(
-            "/event_types", f"must name types of alerts, or {DELIVERY_FAILED}, for this format"
+            "/event_types",
+            f"must name types of alerts, or {channel.DELIVERY_FAILED}, for this format",
         )
 
 
@@ -314,5 +307,5 @@ def require_plain(url: str | None, routing_key: str | None) -> None:
 def _naming_the_field() -> Iterator[None]:
     try:
         yield
-    except WrongAddress as error:
+    except channel.WrongAddress as error:
         raise Invalid.at(f"/{error.field}", error.sentence) from error

@@ -13,13 +13,7 @@ from ledger.app.cli import verify as log
 from ledger.app.cli import views
 from ledger.app.cli.input import opened
 from ledger.app.cli.printing import ShowProgress, progress_bars
-from ledger.app.composition.database import (
-    ConfigurationError,
-    admit_reads,
-    inspect_database,
-    known_master_key,
-    migrate_database,
-)
+from ledger.app.composition import database
 from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.schema.migrate import BEFORE_0_1_0
@@ -73,14 +67,14 @@ def compare_master_key(settings: Settings, file: str) -> None:
 
     Raises ConfigurationError if the key is not known or is another, or the file is no backup.
     """
-    key, fingerprint = known_master_key(settings), _fingerprint_in(file)
+    key, fingerprint = database.known_master_key(settings), _fingerprint_in(file)
     if key is None:
-        raise ConfigurationError(
+        raise database.ConfigurationError(
             f"The master key of the backup is not known here: put it into {settings.key_file}, or"
             " set LEDGER_MASTER_KEY or LEDGER_MASTER_KEY_FILE."
         )
     if Vault(key).fingerprint != fingerprint:
-        raise ConfigurationError("The master key is not the key of this backup.")
+        raise database.ConfigurationError("The master key is not the key of this backup.")
 
 
 def _fingerprint_in(file: str) -> str:
@@ -90,11 +84,11 @@ def _fingerprint_in(file: str) -> str:
             assert run.stdout is not None
             rows = [line.split("\t") for line in run.stdout.read().decode().splitlines()]
     except ToolFailed as error:
-        raise ConfigurationError(f"{file} cannot be read as a backup: {error}.") from error
+        raise database.ConfigurationError(f"{file} cannot be read as a backup: {error}.") from error
     for row in rows:
         if row[0] == "master_key":
             return row[1]
-    raise ConfigurationError(f"{file} is not a backup of a ledger.")
+    raise database.ConfigurationError(f"{file} is not a backup of a ledger.")
 
 
 def restore(settings: Settings, conninfo: str, file: str) -> int:
@@ -114,11 +108,11 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
         try:
             _load(conninfo, stream, _FOREIGN if is_older else b"", progress)
         except ToolFailed as error:
-            raise ConfigurationError(f"Nothing was restored: {error}.") from error
+            raise database.ConfigurationError(f"Nothing was restored: {error}.") from error
         connection.execute("ANALYZE")
         position, recorded_at = connection.execute(_END).fetchone() or (None, None)
-    conninfo, _ = migrate_database(settings, conninfo)
-    admit_reads(settings, conninfo)
+    conninfo, _ = database.migrate_database(settings, conninfo)
+    database.admit_reads(settings, conninfo)
     with connect(conninfo) as connection:
         connection.execute(_END_SESSIONS)
         outdated = [view.name for view in projections() if is_outdated(connection, view)]
@@ -131,7 +125,7 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
     )
     print(f"Restored {file}, with {told}. Comparing it with its log:", file=sys.stderr)
     # Also where a start would refuse the schema: the differences are to be named.
-    seen = inspect_database(settings, conninfo, verifies=True)
+    seen = database.inspect_database(settings, conninfo, verifies=True)
     codes = [log.verify(settings, seen), views.verify(settings, seen, [])]
     print(_next_steps(any(codes)), file=sys.stderr)
     return max(codes)
@@ -154,7 +148,7 @@ def _next_steps(differs: bool) -> str:
 def _refuse_full(connection: psycopg.Connection[TupleRow]) -> None:
     row = connection.execute(_HELD).fetchone()
     if row is not None:
-        raise ConfigurationError(
+        raise database.ConfigurationError(
             f"The database is not empty, it has {row[0]}: a backup is restored into an empty one."
         )
 

@@ -17,16 +17,7 @@ from typing import Any, BinaryIO, TextIO
 
 import msgspec
 
-from ledger.app.cli.files.map_file import (
-    ATTRIBUTES,
-    SERIAL,
-    Dialect,
-    SheetMap,
-    directives,
-    fields_of,
-    is_glued,
-    nearest,
-)
+from ledger.app.cli.files import map_file
 from ledger.app.cli.line_parser import CHUNK_BYTES, MAX_LINE, Chunk, fact_of
 from ledger.app.composition.database import ConfigurationError
 from ledger.engine.values import json_gate
@@ -122,7 +113,7 @@ class _Ids:
 class Sheet:
     """A CSV file, and the map by which it is read."""
 
-    def __init__(self, by: SheetMap) -> None:
+    def __init__(self, by: map_file.SheetMap) -> None:
         self._by = by
         known = by.fields()
         own = [("/id", by.id)]
@@ -216,7 +207,7 @@ class Sheet:
                 raise ConfigurationError(f"The head, line 1, has {column!r} {count} times.")
             if not count:
                 raise ConfigurationError(
-                    f"The head, line 1, has no column {column}{nearest(column, shown)}"
+                    f"The head, line 1, has no column {column}{map_file.nearest(column, shown)}"
                 )
         return head
 
@@ -242,9 +233,9 @@ class Sheet:
                 Invalid("The row has cells that cannot be read.", tuple(faults)), item[0]
             )
         # A constant is of no use to rows of other types, such as the tenant to check-ins.
-        fields = fields_of(event.get("type", ""))
+        fields = map_file.fields_of(event.get("type", ""))
         for field, value in by.constants.items():
-            if field in ATTRIBUTES or field in fields:
+            if field in map_file.ATTRIBUTES or field in fields:
                 _put(event, _pointer(field), value)
         return fact_of(msgspec.json.encode(event))
 
@@ -257,7 +248,7 @@ def _codec(encoding: str) -> str:
 
 def _pointer(field: str) -> str:
     """The JSON pointer to a field or attribute by its dotted name."""
-    return f"/{field}" if field in ATTRIBUTES else f"/data/{field.replace('.', '/')}"
+    return f"/{field}" if field in map_file.ATTRIBUTES else f"/data/{field.replace('.', '/')}"
 
 
 def _put(event: dict[str, Any], pointer: str, value: Any) -> None:
@@ -267,7 +258,7 @@ def _put(event: dict[str, Any], pointer: str, value: Any) -> None:
     event[name] = value
 
 
-def _value(kind: str, text: str, read: Dialect) -> Any:
+def _value(kind: str, text: str, read: map_file.Dialect) -> Any:
     """The value of a cell that is not empty. Raises ValueError, with a sentence."""
     if "\0" in text or "\ufffd" in text:
         raise ValueError(f"has bytes that are not {read.encoding}")
@@ -295,11 +286,11 @@ def _number(text: str, decimal: str) -> float:
     return float(text.replace(decimal, ".")) if decimal in text else int(text)
 
 
-def _instant(text: str, read: Dialect) -> str:
+def _instant(text: str, read: map_file.Dialect) -> str:
     """The cell's instant in RFC 3339."""
     if read.date is None:
         return text
-    if read.date == SERIAL:
+    if read.date == map_file.SERIAL:
         days = _number(text, read.decimal)
         if not _FIRST_SERIAL <= days < _LAST_SERIAL:
             raise ValueError("must be a number of days in Excel, of 1900-03-01 to 2099-12-31")
@@ -315,7 +306,7 @@ def _instant(text: str, read: Dialect) -> str:
     if local.tzinfo is not None:
         return format_instant(local)
     calendar = calendar_of(read.time_zone or "")
-    if read.date != SERIAL and not {"H", "I"} & set(directives(read.date)):
+    if read.date != map_file.SERIAL and not {"H", "I"} & set(map_file.directives(read.date)):
         return format_instant(calendar.begin(local.date()))
     zone = calendar.zone
     # Of an hour that clocks repeat, fold=0 is the first.
@@ -328,8 +319,8 @@ def _instant(text: str, read: Dialect) -> str:
 def _is_said(local: datetime, text: str, form: str) -> bool:
     """Whether a cell says what was read: the day of the week too, and each digit of glued ones."""
     written = local.strftime(form)
-    if is_glued(form):
+    if map_file.is_glued(form):
         return written == text
-    if {"a", "A"} & set(directives(form)):
+    if {"a", "A"} & set(map_file.directives(form)):
         return re.sub(r"\b0+(?=\d)", "", written.lower()) == re.sub(r"\b0+(?=\d)", "", text.lower())
     return True

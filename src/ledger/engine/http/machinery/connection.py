@@ -25,18 +25,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from ledger.engine.http.machinery import heads
 from ledger.engine.http.machinery.bodies import Pace
-from ledger.engine.http.machinery.heads import (
-    FRAMING,
-    HEAD_END,
-    HEAD_TOO_LARGE,
-    INVALID,
-    MOST_HEAD_BYTES,
-    MOST_HEADERS,
-    VERSIONS,
-    RefusedHead,
-    WithoutFirstHead,
-)
 from ledger.engine.http.machinery.loop_turns import LoopTurns
 
 _turns: "WeakKeyDictionary[ServerState, LoopTurns]" = WeakKeyDictionary()
@@ -153,7 +143,7 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._received += len(data)
-        if not self._is_behind() and data.count(HEAD_END) < 2:
+        if not self._is_behind() and data.count(heads.HEAD_END) < 2:
             self._feed(data)  # most data belongs to one request: no count is needed
             return
         self._held = self._held + data if self._held else data
@@ -201,19 +191,19 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin a request, or refuse its head."""
-        is_large = self._fed > MOST_HEAD_BYTES and self._is_head_large()
-        if is_large or len(self.headers) > MOST_HEADERS:
-            raise RefusedHead(HEAD_TOO_LARGE)
-        if self.parser.get_http_version() not in VERSIONS:
-            raise RefusedHead(INVALID)
+        is_large = self._fed > heads.MOST_HEAD_BYTES and self._is_head_large()
+        if is_large or len(self.headers) > heads.MOST_HEADERS:
+            raise heads.RefusedHead(heads.HEAD_TOO_LARGE)
+        if self.parser.get_http_version() not in heads.VERSIONS:
+            raise heads.RefusedHead(heads.INVALID)
         super().on_headers_complete()
         if self.parser.should_upgrade():
-            self._is_body_skipped = any(name in FRAMING for name, _ in self.headers)
+            self._is_body_skipped = any(name in heads.FRAMING for name, _ in self.headers)
 
     def _is_head_large(self) -> bool:
         """Whether the head is too large. (``_feed`` checks a head that arrives in parts.)"""
         size = sum(len(name) + len(value) for name, value in self.headers)
-        return size + len(self.url) > MOST_HEAD_BYTES
+        return size + len(self.url) > heads.MOST_HEAD_BYTES
 
     def on_message_complete(self) -> None:
         """Note that the body is complete, also if the request is answered already."""
@@ -245,11 +235,11 @@ class Connection(HttpToolsProtocol):
         """
         end = start
         for _ in range(MOST_WAITING - 1 - self._waiting()):
-            found = data.find(HEAD_END, end)
+            found = data.find(heads.HEAD_END, end)
             if found < 0:
                 return len(data)
             self._has_several |= end > start
-            end = found + len(HEAD_END)
+            end = found + len(heads.HEAD_END)
         return end
 
     def _waiting(self) -> int:
@@ -264,7 +254,7 @@ class Connection(HttpToolsProtocol):
             rest = self._parse(data)
         except HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause.refusal if isinstance(cause, RefusedHead) else INVALID)
+            self._refuse(cause.refusal if isinstance(cause, heads.RefusedHead) else heads.INVALID)
             return
         if rest is not None:
             self._progress += 1
@@ -278,8 +268,8 @@ class Connection(HttpToolsProtocol):
             self._head, self._head_bytes = self.scope, -self._bytes_before_head(data)
             self._progress += 1
         self._head_bytes += len(data)
-        if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(HEAD_TOO_LARGE)
+        if self._head_bytes > heads.MOST_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(heads.HEAD_TOO_LARGE)
 
     def _parse(self, data: bytes) -> bytes | None:
         """Parse the data; return the data after a head that asks for another protocol.
@@ -292,15 +282,17 @@ class Connection(HttpToolsProtocol):
         except HttpParserUpgrade as upgrade:
             if self._is_body_skipped:
                 self._is_body_skipped = False
-                self.parser = HttpRequestParser(WithoutFirstHead(self))
-                framing = (b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in FRAMING)
+                self.parser = HttpRequestParser(heads.WithoutFirstHead(self))
+                framing = (
+                    b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in heads.FRAMING
+                )
                 self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
             return data[upgrade.args[0] :]
         return None
 
     def _bytes_before_head(self, data: bytes) -> int:
         """The bytes of the data that belong to requests before the head that begins in it."""
-        before, end, _ = data.rpartition(HEAD_END)
+        before, end, _ = data.rpartition(heads.HEAD_END)
         body = b"" if self.cycle is None else self.cycle.body
         return len(before) + len(end) + len(body)
 

@@ -14,16 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, encode_cursor
 from ledger.engine.http.replies import PageOf
+from ledger.engine.page import showing
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, gathered, go, read_answer
-from ledger.engine.page.showing import (
-    COLUMNS,
-    COLUMNS_COOKIE,
-    THEME_COOKIE,
-    ZONE_COOKIE,
-    Zone,
-    zone_of,
-)
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import (
@@ -152,7 +145,7 @@ async def _line_of_record(asking: Asking, record_id: str) -> str | None:
 @router.get("/as-of", openapi_extra=needs(None))
 async def look_back(asking: Asking, query: InstantQuery) -> Response:
     """Redirect to the same page as of another instant."""
-    instant = zone_of(asking.request).meant("at", query.at, query.exact)
+    instant = showing.zone_of(asking.request).meant("at", query.at, query.exact)
     return go(with_parameter(own_page(query.next), "as_of", instant))
 
 
@@ -160,11 +153,13 @@ async def look_back(asking: Asking, query: InstantQuery) -> Response:
 async def choose_zone(form: ZoneForm) -> Response:
     """Show instants in another time zone, in this browser."""
     try:
-        name = Zone(form.zone).name
+        name = showing.Zone(form.zone).name
     except ValueError as error:
         raise Invalid.at("/zone", "must be a time zone, such as Europe/Berlin") from error
     response = go(own_page(form.next))
-    response.set_cookie(ZONE_COOKIE, quote(name), max_age=_YEAR, path="/ui", samesite="strict")
+    response.set_cookie(
+        showing.ZONE_COOKIE, quote(name), max_age=_YEAR, path="/ui", samesite="strict"
+    )
     return response
 
 
@@ -173,7 +168,9 @@ async def choose_theme(form: ThemeForm) -> Response:
     """Show pages in these colours, in this browser."""
     response = go(own_page(form.next))
     # Not below /ui alone: the front page and the API's page have colours too.
-    response.set_cookie(THEME_COOKIE, form.theme, max_age=_YEAR, path="/", samesite="strict")
+    response.set_cookie(
+        showing.THEME_COOKIE, form.theme, max_age=_YEAR, path="/", samesite="strict"
+    )
     return response
 
 
@@ -181,6 +178,8 @@ async def choose_theme(form: ThemeForm) -> Response:
 async def choose_columns(form: ColumnsForm) -> Response:
     """Show these columns on the board, in this browser."""
     response = go(own_page(form.next))
-    chosen = ".".join(name for name in COLUMNS if name in form.columns.split(","))
-    response.set_cookie(COLUMNS_COOKIE, chosen, max_age=_YEAR, path="/ui", samesite="strict")
+    chosen = ".".join(name for name in showing.COLUMNS if name in form.columns.split(","))
+    response.set_cookie(
+        showing.COLUMNS_COOKIE, chosen, max_age=_YEAR, path="/ui", samesite="strict"
+    )
     return response

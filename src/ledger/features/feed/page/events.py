@@ -11,14 +11,7 @@ from pydantic import Field
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
-from ledger.engine.page.log import (
-    COUNTED,
-    PAGE_ROWS,
-    WrittenInstant,
-    WrittenRange,
-    chips,
-    stream_address,
-)
+from ledger.engine.page import log
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import summary
 from ledger.features.feed.envelopes import Envelope
@@ -30,14 +23,14 @@ from ledger.features.proof import routes as proofs
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
 
 
-class EventsQuery(feeds.FollowQuery, WrittenRange):
+class EventsQuery(feeds.FollowQuery, log.WrittenRange):
     """The feed's parameters."""
 
-    limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
-    occurred_from_local: WrittenInstant = None
-    occurred_to_local: WrittenInstant = None
-    occurred_from_exact: WrittenInstant = None
-    occurred_to_exact: WrittenInstant = None
+    limit: Annotated[int, Field(ge=1, le=100)] = log.PAGE_ROWS
+    occurred_from_local: log.WrittenInstant = None
+    occurred_to_local: log.WrittenInstant = None
+    occurred_from_exact: log.WrittenInstant = None
+    occurred_to_exact: log.WrittenInstant = None
 
     written = ("from", "to", "occurred_from", "occurred_to")
 
@@ -65,14 +58,14 @@ async def show_events(asking: Asking, query: EventsQuery) -> Response:
         events=found.data,
         total=None
         if query.is_by_occurrence
-        else await feeds.events_counted(asking, query, COUNTED),
+        else await feeds.events_counted(asking, query, log.COUNTED),
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         chosen=chosen,
         given=given,
-        given_limit=None if query.limit == PAGE_ROWS else query.limit,
-        chips=chips(asking.request, given),
-        stream=stream_address(asking.principal, chosen, tuple(feeds.EventFilters.model_fields)),
+        given_limit=None if query.limit == log.PAGE_ROWS else query.limit,
+        chips=log.chips(asking.request, given),
+        stream=log.stream_address(asking.principal, chosen, tuple(feeds.EventFilters.model_fields)),
         types=tuple(TYPES),
         summary=summary,
         **await _names(asking, found.data, [query.service_line_id]),

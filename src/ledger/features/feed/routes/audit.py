@@ -6,30 +6,8 @@ from typing import Annotated, Any
 from fastapi import Response
 from pydantic import AfterValidator, BaseModel, Field
 
-from ledger.engine.http.exports import (
-    PAGE,
-    PORTION,
-    Exported,
-    Format,
-    Row,
-    answers,
-    begin_export,
-    cut_of,
-    log_pages,
-)
+from ledger.engine.http import exports, reading
 from ledger.engine.http.lean import Router, needs, read_route
-from ledger.engine.http.reading import (
-    OR,
-    Asking,
-    Cursor,
-    Identifier,
-    Page,
-    RangeParameters,
-    Zoned,
-    any_of,
-    split_words,
-    tenant_filters,
-)
 from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import Invalid
@@ -51,12 +29,12 @@ router = Router("/v1/audit-logs", "audit", words={"AuditAction": WORDS})
 
 # Tables keep the columns that they have had: of a session, the lines of JSON say more.
 _OF_SESSIONS = ("resource_by", "resource_provider", "resource_permissions")
-_AUDIT_CUT = cut_of(AuditEntry, without=_OF_SESSIONS).ordered(
+_AUDIT_CUT = exports.cut_of(AuditEntry, without=_OF_SESSIONS).ordered(
     "id action actor_type actor_id reported_by resource_type resource_id outcome code occurred_at"
     " recorded_at request_id position resource_count resource_reason fact_source fact_id reason"
     " reported_by_name errors"
 )
-_AUDIT_LOG = Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
+_AUDIT_LOG = exports.Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
 
 
 def _known_words(words: str) -> str:
@@ -70,7 +48,7 @@ def _known_words(words: str) -> str:
 Words = Annotated[
     str,
     # The pattern is in the document only: as an error text it would be too long to help.
-    Field(min_length=1, max_length=2000, json_schema_extra={"pattern": any_of(WORDS)}),
+    Field(min_length=1, max_length=2000, json_schema_extra={"pattern": reading.any_of(WORDS)}),
     AfterValidator(_known_words),
 ]
 
@@ -87,7 +65,7 @@ class AuditFilters(BaseModel):
             " belongs to no organization; anyone else must name it.",
         ),
     ] = None
-    workspace_id: Identifier = None
+    workspace_id: reading.Identifier = None
     service_line_id: Annotated[
         str | None,
         Field(
@@ -97,13 +75,13 @@ class AuditFilters(BaseModel):
             examples=["LIN-26-084729"],
         ),
     ] = None
-    actor_id: Identifier = None
+    actor_id: reading.Identifier = None
     actor_type: Annotated[ActorType | None, Field(description="The type of the actor.")] = None
     action: Annotated[
         Words | None,
         Field(
             description="An action, or an event type. An event type means all actions that lead to"
-            f" it (`execution.paused`: `execution.pause`, `service_line.paused`). {OR}",
+            f" it (`execution.paused`: `execution.pause`, `service_line.paused`). {reading.OR}",
             examples=["execution.paused"],
         ),
     ] = None
@@ -122,7 +100,9 @@ class AuditFilters(BaseModel):
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given, without ``after``."""
-        actions = sorted({a for word in split_words(self.action) or () for a in actions_of(word)})
+        actions = sorted(
+            {a for word in reading.split_words(self.action) or () for a in actions_of(word)}
+        )
         chosen: dict[str, Any] = {
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
@@ -143,15 +123,15 @@ class AuditFilters(BaseModel):
         return {name: value for name, value in chosen.items() if value}
 
 
-class AuditQuery(AuditFilters, RangeParameters, Page):
+class AuditQuery(AuditFilters, reading.RangeParameters, reading.Page):
     """The audit log's parameters."""
 
 
-class ExportQuery(Zoned, AuditFilters, RangeParameters):
+class ExportQuery(reading.Zoned, AuditFilters, reading.RangeParameters):
     """The parameters of an export of the audit log."""
 
-    format: Format = "jsonl"
-    cursor: Cursor = None
+    format: exports.Format = "jsonl"
+    cursor: reading.Cursor = None
 
 
 @router.get(
@@ -159,35 +139,35 @@ class ExportQuery(Zoned, AuditFilters, RangeParameters):
     summary="Export the audit log",
     openapi_extra=needs("audit:read"),
     response_class=Response,
-    responses=answers(
+    responses=exports.answers(
         "The entries of the list, one on each line, in JSON as an `AuditEntry`."
         " `after` and `cursor` continue an export: a CSV then has no header line."
     ),
 )
-async def export_audit_log(asking: Asking, query: ExportQuery) -> Response:
+async def export_audit_log(asking: reading.Asking, query: ExportQuery) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = begin_export(asking)
+    turn = exports.begin_export(asking)
     walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after))
-    question = entries_asked(asking.principal, walk, query.cursor, PAGE).walked()
+    question = entries_asked(asking.principal, walk, query.cursor, exports.PAGE).walked()
     goes_on = query.after is not None or query.cursor is not None
     first = await asking.ask(question)
-    pages = _named(asking, log_pages(asking, question, first))
+    pages = _named(asking, exports.log_pages(asking, question, first))
     return _AUDIT_LOG.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
 async def _named(
-    asking: Asking, pages: AsyncIterator[Sequence[Row]]
-) -> AsyncIterator[Sequence[Row]]:
+    asking: reading.Asking, pages: AsyncIterator[Sequence[exports.Row]]
+) -> AsyncIterator[Sequence[exports.Row]]:
     """The rows of the audit log's pages as named events behind a position, in portions."""
     names = key_names(asking)
     async for found in pages:
-        for begin in range(0, len(found), PORTION):
-            rows = [row[1:] for row in found[begin : begin + PORTION]]
+        for begin in range(0, len(found), exports.PORTION):
+            rows = [row[1:] for row in found[begin : begin + exports.PORTION]]
             yield [(event.position, event, name) for event, name in await named_events(rows, names)]
 
 
 @read_route(router, "", PageOf[AuditEntry], summary="Read the audit log", permission="audit:read")
-async def list_audit_entries(asking: Asking, query: AuditQuery) -> Response:
+async def list_audit_entries(asking: reading.Asking, query: AuditQuery) -> Response:
     """List an entry for each fact, command and management act, even if refused, in log order.
 
     An entry `run.read` tells that a credential read data of a line's runs, once a UTC day. `from`
@@ -196,7 +176,9 @@ async def list_audit_entries(asking: Asking, query: AuditQuery) -> Response:
     return await entries_page(asking, query)
 
 
-async def entries_page(asking: Asking, query: AuditQuery, is_backwards: bool = False) -> Reply:
+async def entries_page(
+    asking: reading.Asking, query: AuditQuery, is_backwards: bool = False
+) -> Reply:
     """A page of the audit log; backwards, for people, the newest entry comes first."""
     filters = audit_filters(query, query, asking.principal)
     walk = Walk(filters, position_in(query.after), is_backwards)
@@ -207,14 +189,14 @@ async def entries_page(asking: Asking, query: AuditQuery, is_backwards: bool = F
     return walk.page(rows, query, lambda row: texts[row[0]])
 
 
-async def entries_counted(asking: Asking, query: AuditQuery, most: int) -> int:
+async def entries_counted(asking: reading.Asking, query: AuditQuery, most: int) -> int:
     """The number of entries of all pages, up to ``most``. Only the web pages use this."""
     walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after), True)
     ((_, count),) = await asking.ask(entries_asked(asking.principal, walk, None, most).counted())
     return int(count)
 
 
-def key_names(asking: Asking) -> KeyNames:
+def key_names(asking: reading.Asking) -> KeyNames:
     """The names of the keys that the credential sees."""
     return KeyNames(asking.services.door, asking.principal.tenant, asking.tenant)
 
@@ -233,7 +215,7 @@ def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: i
 
 
 def audit_filters(
-    chosen: AuditFilters, stretch: RangeParameters, principal: Principal
+    chosen: AuditFilters, stretch: reading.RangeParameters, principal: Principal
 ) -> dict[str, Any]:
     """All filters of a statement, including those of the credential's tenant.
 
@@ -241,4 +223,4 @@ def audit_filters(
     """
     if chosen.organization_id is None and not principal.is_admin:
         raise Invalid.at("/organization_id", "is required")
-    return tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
+    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(stretch)

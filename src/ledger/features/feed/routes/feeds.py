@@ -9,36 +9,9 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import Response
 from pydantic import BaseModel, Field
 
-from ledger.engine.http.exports import (
-    PAGE,
-    Exported,
-    Format,
-    answers,
-    begin_export,
-    cut_of,
-    log_pages,
-)
+from ledger.engine.http import exports, reading
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
-from ledger.engine.http.reading import (
-    OR,
-    Asking,
-    Bound,
-    Identifier,
-    Page,
-    Present,
-    RangeParameters,
-    Zoned,
-    any_of,
-    bounds_of,
-    decode_cursor,
-    encode_cursor,
-    paged,
-    path_id,
-    read_at,
-    split_words,
-    tenant_filters,
-)
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, page
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import NotFound
@@ -52,7 +25,7 @@ from projections.feed import feeds, items
 
 router = Router("/v1/events", "feeds")
 
-_FEED = Exported("events", items.feed_envelope, cut_of(Envelope))
+_FEED = exports.Exported("events", items.feed_envelope, exports.cut_of(Envelope))
 
 BEYOND = 2**63 - 1
 """A position beyond every event."""
@@ -73,10 +46,12 @@ AfterEvent = Annotated[
 class EventFilters(BaseModel):
     """The filters of events."""
 
-    organization_id: Identifier = None
-    workspace_id: Identifier = None
-    service_line_id: Identifier = None
-    type: Annotated[str | None, Field(pattern=any_of(tuple(TYPES)), description=OR)] = None
+    organization_id: reading.Identifier = None
+    workspace_id: reading.Identifier = None
+    service_line_id: reading.Identifier = None
+    type: Annotated[
+        str | None, Field(pattern=reading.any_of(tuple(TYPES)), description=reading.OR)
+    ] = None
     after: AfterEvent = None
 
     def chosen(self) -> dict[str, Any]:
@@ -85,7 +60,7 @@ class EventFilters(BaseModel):
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
             "service_line_id": self.service_line_id,
-            "type": split_words(self.type),
+            "type": reading.split_words(self.type),
         }
         return {name: value for name, value in chosen.items() if value is not None}
 
@@ -112,30 +87,30 @@ class Occurred(NamedTuple):
             yield self.filter(rows)
 
 
-class OccurredParameters(Present):
+class OccurredParameters(reading.Present):
     """A stretch of the time at which events occurred."""
 
     occurred_from: Annotated[
-        Bound | None, Field(description="The earliest `occurred_at`, included.")
+        reading.Bound | None, Field(description="The earliest `occurred_at`, included.")
     ] = None
     occurred_to: Annotated[
-        Bound | None, Field(description="The latest `occurred_at`, excluded.")
+        reading.Bound | None, Field(description="The latest `occurred_at`, excluded.")
     ] = None
 
     def occurred(self) -> tuple[datetime | None, datetime | None]:
         """Return start and end. Raises Invalid if the start lies after the end."""
-        return bounds_of(
+        return reading.bounds_of(
             self.calendar, self.occurred_from, self.occurred_to, "occurred_from", "occurred_to"
         )
 
 
-class EventsExportQuery(Zoned, EventFilters, RangeParameters, OccurredParameters):
+class EventsExportQuery(reading.Zoned, EventFilters, reading.RangeParameters, OccurredParameters):
     """The parameters of an export of the feed."""
 
-    format: Format = "jsonl"
+    format: exports.Format = "jsonl"
 
 
-class FeedQuery(EventFilters, RangeParameters, Page):
+class FeedQuery(EventFilters, reading.RangeParameters, reading.Page):
     """The parameters of a page of events."""
 
 
@@ -153,25 +128,25 @@ def position_in(identifier: str | None) -> int:
     summary="Export events",
     openapi_extra=needs("read"),
     response_class=Response,
-    responses=answers(
+    responses=exports.answers(
         "The events of the feed, one on each line, in JSON as an `Event`. A CSV has the payload as"
         " JSON in its last column. `after` continues an export: a CSV then has no header line."
     ),
 )
-async def export_events(asking: Asking, query: EventsExportQuery) -> Response:
+async def export_events(asking: reading.Asking, query: EventsExportQuery) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = begin_export(asking)
+    turn = exports.begin_export(asking)
     walk = _walk_of(query, asking.principal)
-    question = events_asked(asking.principal, walk, None, PAGE).walked()
+    question = events_asked(asking.principal, walk, None, exports.PAGE).walked()
     first = await asking.ask(question)
-    pages, goes_on = log_pages(asking, question, first), query.after is not None
+    pages, goes_on = exports.log_pages(asking, question, first), query.after is not None
     if walk.occurred is not None:
         pages = walk.occurred.filter_pages(pages)
     return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
 @read_route(router, "", PageOf[Envelope], summary="Follow events")
-async def list_events(asking: Asking, query: FollowQuery) -> Response:
+async def list_events(asking: reading.Asking, query: FollowQuery) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
     `cursor` continues after a page; an empty page without more repeats the cursor that was sent.
@@ -180,7 +155,9 @@ async def list_events(asking: Asking, query: FollowQuery) -> Response:
     return await followed_page(asking, query)
 
 
-async def followed_page(asking: Asking, query: FollowQuery, is_backwards: bool = False) -> Reply:
+async def followed_page(
+    asking: reading.Asking, query: FollowQuery, is_backwards: bool = False
+) -> Reply:
     """A page of the feed, also by ``occurred_at``; backwards as ``events_page``."""
     walk = _walk_of(query, asking.principal, is_backwards)
     if walk.occurred is None:
@@ -203,7 +180,7 @@ def _walk_of(
 
 
 async def _page_by_look(
-    asking: Asking, query: FollowQuery, walk: "Walk", occurred: Occurred
+    asking: reading.Asking, query: FollowQuery, walk: "Walk", occurred: Occurred
 ) -> Reply:
     """A page of the events that occurred in a stretch: it looks at events until it is full.
 
@@ -222,7 +199,7 @@ async def _page_by_look(
             cursor = walk.cursor_after(looked_at[-1])
         if is_full or not has_more or clock() >= until:
             break
-        size = min(4 * size, PAGE)
+        size = min(4 * size, exports.PAGE)
     shown = found[: query.limit]
     if is_full:
         cursor = walk.cursor_after(shown[-1])
@@ -232,7 +209,9 @@ async def _page_by_look(
     return page(told, cursor, is_full or has_more, rows.position)
 
 
-async def events_page(asking: Asking, query: FeedQuery, is_backwards: bool = False) -> Reply:
+async def events_page(
+    asking: reading.Asking, query: FeedQuery, is_backwards: bool = False
+) -> Reply:
     """A page of the feed; backwards, for people, the newest event comes first."""
     filters = feed_filters(query, query, asking.principal)
     walk = Walk(filters, position_in(query.after), is_backwards)
@@ -240,7 +219,7 @@ async def events_page(asking: Asking, query: FeedQuery, is_backwards: bool = Fal
     return walk.page(rows, query, items.feed_item)
 
 
-async def events_counted(asking: Asking, query: FeedQuery, most: int) -> int:
+async def events_counted(asking: reading.Asking, query: FeedQuery, most: int) -> int:
     """The number of events of all pages, up to ``most``. Only the web pages use this."""
     walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after), True)
     ((_, count),) = await asking.ask(events_asked(asking.principal, walk, None, most).counted())
@@ -254,13 +233,13 @@ def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: 
 
 
 def feed_filters(
-    chosen: EventFilters, stretch: RangeParameters, principal: Principal
+    chosen: EventFilters, stretch: reading.RangeParameters, principal: Principal
 ) -> dict[str, Any]:
     """All filters of a statement, including those of the credential's tenant."""
-    return tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
+    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
 
 
-def time_filters(query: RangeParameters) -> dict[str, Any]:
+def time_filters(query: reading.RangeParameters) -> dict[str, Any]:
     """The bounds of time that were given."""
     start, end = query.bounds()
     return {name: at for name, at in (("from", start), ("to", end)) if at is not None}
@@ -286,24 +265,28 @@ class Walk(NamedTuple):
 
     def cursor_after(self, row: Sequence[Any]) -> str:
         """The cursor behind a row."""
-        return encode_cursor({"position": row[1]}, self.bound_to)
+        return reading.encode_cursor({"position": row[1]}, self.bound_to)
 
     def parameters(self, cursor: str | None, limit: int) -> dict[str, Any]:
         """The parameters of a statement, for ``limit`` rows. Raises InvalidCursor."""
         begin = {"after": self.after}
-        at = None if cursor is None else event_position(decode_cursor(cursor, self.bound_to))
+        at = (
+            None if cursor is None else event_position(reading.decode_cursor(cursor, self.bound_to))
+        )
         if self.is_backwards:
             begin["before"] = BEYOND if at is None else at
         elif at is not None:
             begin["after"] = max(self.after, at)
         return {**self.filters, **begin, "limit": limit}
 
-    def page(self, rows: Answer, query: Page, item: Callable[[Sequence[Any]], str]) -> Reply:
+    def page(
+        self, rows: Answer, query: reading.Page, item: Callable[[Sequence[Any]], str]
+    ) -> Reply:
         """The reply of a page, with an ``item`` for each row's event.
 
         An empty page repeats the cursor of its request.
         """
-        return paged(
+        return reading.paged(
             rows, query.limit, 1, self.cursor_after, lambda row: item(row[1:]), cursor=query.cursor
         )
 
@@ -318,9 +301,9 @@ def event_position(key: dict[str, Any]) -> int:
 
 @read_route(router, "/{event_id}", AnswerOf[Envelope], FEED_ERRORS, summary="Show an event")
 async def show_event(
-    asking: Asking,
-    event_id: Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
-    query: Present,
+    asking: reading.Asking,
+    event_id: Annotated[str, reading.path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
+    query: reading.Present,
 ) -> Response:
     """Show an event of the feed."""
     if not re.fullmatch(EVENT_ID, event_id):
@@ -332,5 +315,5 @@ async def show_event(
     envelope = None if found[0] is None else items.feed_envelope(found)
     # The statement looks for the position; an id with another year is the id of no event.
     if envelope is None or envelope.id != event_id:
-        raise read_at(rows, NotFound("No such event."))
+        raise reading.read_at(rows, NotFound("No such event."))
     return answer(json_text({"data": envelope}), rows.position)

@@ -9,21 +9,9 @@ import msgspec
 from fastapi import Response
 from pydantic import Field
 
+from ledger.engine.http import reading
 from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import STORY_ERRORS
-from ledger.engine.http.reading import (
-    Asking,
-    Bound,
-    PageQuery,
-    Query,
-    RangeParameters,
-    Zoned,
-    bounds_of,
-    decode_cursor,
-    encode_cursor,
-    paged,
-    read_at,
-)
 from ledger.engine.http.replies import AnswerOf, PageOf, answer, keyed
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid, NotFound
@@ -64,22 +52,23 @@ _decode_runs = msgspec.json.Decoder(tuple[int, int, int, int, int]).decode
 _decode_models = msgspec.json.Decoder(list[tuple[str, int, int, int, int, int]]).decode
 
 
-class RangeQuery(Query, RangeParameters):
+class RangeQuery(reading.Query, reading.RangeParameters):
     """The parameters of a line's story within a range of time."""
 
 
-class UsageQuery(Zoned, RangeQuery):
+class UsageQuery(reading.Zoned, RangeQuery):
     """The parameters of a line's usage."""
 
 
-class HistoryQuery(PageQuery):
+class HistoryQuery(reading.PageQuery):
     """The parameters of a line's history."""
 
     recorded_after: Annotated[
-        Bound | None, Field(description="Only events that were recorded after this instant.")
+        reading.Bound | None,
+        Field(description="Only events that were recorded after this instant."),
     ] = None
     recorded_until: Annotated[
-        Bound | None, Field(description="Only events that were recorded by this instant.")
+        reading.Bound | None, Field(description="Only events that were recorded by this instant.")
     ] = None
 
     @property
@@ -91,7 +80,7 @@ class HistoryQuery(PageQuery):
     def instants(self) -> dict[str, datetime]:
         """The instants that were given. Raises Invalid."""
         names = ("recorded_after", "recorded_until")
-        bounds = bounds_of(self.calendar, self.recorded_after, self.recorded_until, *names)
+        bounds = reading.bounds_of(self.calendar, self.recorded_after, self.recorded_until, *names)
         named = {"as_of": super().instant, **dict(zip(names, bounds, strict=True))}
         return {name: at for name, at in named.items() if at is not None}
 
@@ -168,7 +157,7 @@ class ShownUsage(msgspec.Struct):
 @read_route(
     router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
-async def show_history(asking: Asking, line_id: AnyLineId, query: HistoryQuery) -> Response:
+async def show_history(asking: reading.Asking, line_id: AnyLineId, query: HistoryQuery) -> Response:
     """List the events of a line and of its runs in log order.
 
     Each event is shown with the line's state before and after it.
@@ -180,7 +169,7 @@ async def show_history(asking: Asking, line_id: AnyLineId, query: HistoryQuery) 
     known_by = recorded.pop("as_of", LATEST)
     of_line, after = {"line": line_id, **recorded}, 0
     if query.cursor is not None:
-        after = event_position(decode_cursor(query.cursor, of_line))
+        after = event_position(reading.decode_cursor(query.cursor, of_line))
     tenant = asking.tenant
     read = history_read(frozenset(tenant), query.is_past, frozenset(recorded))
     parameters = {
@@ -193,11 +182,11 @@ async def show_history(asking: Asking, line_id: AnyLineId, query: HistoryQuery) 
     }
     rows = await asking.rows(read, parameters, query)
     require_line(rows)
-    return paged(
+    return reading.paged(
         rows,
         query.limit,
         2,
-        lambda row: encode_cursor({"position": row[2]}, of_line),
+        lambda row: reading.encode_cursor({"position": row[2]}, of_line),
         lambda row: history_item(row[2:]),
     )
 
@@ -209,7 +198,7 @@ async def show_history(asking: Asking, line_id: AnyLineId, query: HistoryQuery) 
     STORY_ERRORS,
     summary="Show a line's timeline",
 )
-async def show_timeline(asking: Asking, line_id: AnyLineId, query: RangeQuery) -> Response:
+async def show_timeline(asking: reading.Asking, line_id: AnyLineId, query: RangeQuery) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
     require_line_id(line_id)
     start, end = query.bounds()
@@ -253,7 +242,7 @@ def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
 @read_route(
     router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
-async def show_usage(asking: Asking, line_id: AnyLineId, query: UsageQuery) -> Response:
+async def show_usage(asking: reading.Asking, line_id: AnyLineId, query: UsageQuery) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by day.
 
     Without `from` and `to` the answer covers the last 30 days.
@@ -319,4 +308,4 @@ def _add(amounts: Amounts, kind: str, text: str) -> None:
 
 def require_line(rows: Answer) -> None:
     if rows[0][1] is None:
-        raise read_at(rows, NotFound("No such service line."))
+        raise reading.read_at(rows, NotFound("No such service line."))

@@ -22,14 +22,7 @@ from ledger.engine.values.principal import Principal
 from ledger.features.feed.names import names_of_managed
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.keys.model import KeyWithSecret, ShownKey
-from ledger.features.keys.page.key_forms import (
-    GRACES,
-    LIVES,
-    PERMISSIONS,
-    ChangeKeyForm,
-    NewKeyForm,
-    RotateForm,
-)
+from ledger.features.keys.page import key_forms
 from ledger.features.keys.routes import keys as api
 
 PATH = "/ui/keys"
@@ -61,7 +54,7 @@ async def show_keys(
     found = await read_answer(api.list_api_keys(asking, query), PageOf[ShownKey])
     may = {
         permission: words
-        for permission, words in PERMISSIONS.items()
+        for permission, words in key_forms.PERMISSIONS.items()
         if asking.principal.may(permission)
     }
     return await _KEYS.show(
@@ -83,9 +76,9 @@ async def _choices(asking: Asking) -> dict[str, Any]:
     """The choices of the forms: the visitor's own key, if it expires, bounds the lives of keys."""
     own_end = await _own_end(asking)
     return {
-        "words": PERMISSIONS,
-        "lives": {name: life[0] for name, life in LIVES.items()},
-        "graces": GRACES,
+        "words": key_forms.PERMISSIONS,
+        "lives": {name: life[0] for name, life in key_forms.LIVES.items()},
+        "graces": key_forms.GRACES,
         "own_end": own_end,
     }
 
@@ -98,7 +91,7 @@ async def _own_end(asking: Asking) -> datetime | None:
     return shown.expires_at
 
 
-async def _sent(asking: Asking, form: NewKeyForm | ChangeKeyForm) -> Sent[Any]:
+async def _sent(asking: Asking, form: key_forms.NewKeyForm | key_forms.ChangeKeyForm) -> Sent[Any]:
     key, zone = idempotency_of(asking, form), zone_of(asking.request)
     return form.sent_at(key, zone, asking.services.clock(), await _own_end(asking))
 
@@ -109,7 +102,7 @@ async def _key(asking: Asking, key_id: str) -> ShownKey:
 
 
 @command_route(router, "", CreateApiKey, _PERMISSION)
-async def add_key(asking: Asking, form: NewKeyForm) -> Response:
+async def add_key(asking: Asking, form: key_forms.NewKeyForm) -> Response:
     """Create a key; the answer contains its secret."""
     sent = await _sent(asking, form)
     return await _KEYS.send(
@@ -170,14 +163,14 @@ async def show_key(
 
 
 @command_route(router, "/{key_id}/change", UpdateApiKey, _PERMISSION)
-async def change_key(asking: Asking, form: ChangeKeyForm) -> Response:
+async def change_key(asking: Asking, form: key_forms.ChangeKeyForm) -> Response:
     """Change the key's name and expiry."""
     sent = await _sent(asking, form)
     return await _KEYS.send(asking, form, api.update_api_key, "change", sent)
 
 
 @command_route(router, "/{key_id}/rotate", RotateApiKey, _PERMISSION)
-async def rotate_key(asking: Asking, key_id: str, form: RotateForm) -> Response:
+async def rotate_key(asking: Asking, key_id: str, form: key_forms.RotateForm) -> Response:
     """Replace the key's secret; the answer contains the new one."""
     then = partial(
         _secret, asking.request, grace=form.grace_seconds, is_own=asking.principal.id == key_id

@@ -13,43 +13,16 @@ import msgspec
 from fastapi import Response
 from pydantic import AfterValidator, Field
 
+from ledger.engine.http import reading, writing
 from ledger.engine.http.lean import Router, command_route, read_route
 from ledger.engine.http.models import Changes, CommandBody, Label, distinct, set_of
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
-from ledger.engine.http.reading import (
-    Asking,
-    Bound,
-    Present,
-    TenantQuery,
-    decode_cursor,
-    encode_cursor,
-    paged,
-    path_id,
-    read_at,
-)
 from ledger.engine.http.replies import AnswerOf, PageOf, answer
-from ledger.engine.http.writing import (
-    Sent,
-    deleted,
-    execute,
-    execute_on,
-    refusals_of,
-    turn_down,
-    with_secret,
-)
 from ledger.engine.reads.question import Answer
+from ledger.engine.values import values
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.rendering import json_text, time_text
-from ledger.engine.values.values import (
-    KEY_ID,
-    ORGANIZATION_ID,
-    WORKSPACE_ID,
-    format_instant,
-    id_named,
-    parse_bound,
-    parse_instant,
-)
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
@@ -68,7 +41,7 @@ router = Router("/v1/keys", "keys", words={"Permission": get_args(Permission)})
 
 _PERMISSION = "keys:manage"
 
-AnyKeyId = Annotated[str, path_id("A KEY id.", "KEY-26-000419", KEY_ID)]
+AnyKeyId = Annotated[str, reading.path_id("A KEY id.", "KEY-26-000419", values.KEY_ID)]
 
 
 _ADMIN: Permission = "admin"
@@ -86,7 +59,7 @@ Permissions = Annotated[
         lambda permissions: distinct(permissions, _ADMIN, "a permission", "permissions")
     ),
 ]
-_Later = Annotated[Bound, Field(examples=["2091-01-01T00:00:00Z"])]
+_Later = Annotated[reading.Bound, Field(examples=["2091-01-01T00:00:00Z"])]
 """An instant in the future. Its example lies so late that it does not expire."""
 
 ExpiresAt = Annotated[
@@ -104,7 +77,7 @@ class NewKey(CommandBody):
     organization_id: Annotated[
         str | None,
         Field(
-            pattern=ORGANIZATION_ID,
+            pattern=values.ORGANIZATION_ID,
             description="By default the credential's organization. An administrator names it, but"
             " not for a key with the permission `admin`, which belongs to no organization.",
         ),
@@ -112,7 +85,7 @@ class NewKey(CommandBody):
     workspace_id: Annotated[
         str | None,
         Field(
-            pattern=WORKSPACE_ID,
+            pattern=values.WORKSPACE_ID,
             description="The key sees this workspace only. By default the credential's workspace.",
         ),
     ] = None
@@ -154,7 +127,7 @@ class Rotation(CommandBody):
     answer=AnswerOf[KeyWithSecret],
     status=201,
 )
-async def create_api_key(asking: Asking, sent: Sent[NewKey]) -> Response:
+async def create_api_key(asking: reading.Asking, sent: writing.Sent[NewKey]) -> Response:
     """Create a key within the credential's own permissions, tenant and expiry.
 
     The key's secret is shown in this answer only.
@@ -173,29 +146,29 @@ async def create_api_key(asking: Asking, sent: Sent[NewKey]) -> Response:
         fault=sent.fault or _fault(organization_id, body),
         idempotency=sent.key,
     )
-    return with_secret(
-        asking.request, await _answer(asking, await execute(asking.request, command), 201)
+    return writing.with_secret(
+        asking.request, await _answer(asking, await writing.execute(asking.request, command), 201)
     )
 
 
 @read_route(router, "", PageOf[ShownKey], summary="List API keys", permission=_PERMISSION)
-async def list_api_keys(asking: Asking, query: TenantQuery) -> Response:
+async def list_api_keys(asking: reading.Asking, query: reading.TenantQuery) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
     chosen = query.chosen()
     filters = asking.tenant | chosen
     if query.cursor is not None:
-        filters["before"] = _instant_in(decode_cursor(query.cursor, chosen))
+        filters["before"] = _instant_in(reading.decode_cursor(query.cursor, chosen))
     rows = await read_keys(asking, filters, query.limit + 1)
 
     def cursor_after(row: Any) -> str:
-        return encode_cursor({"at": format_instant(row[CREATED_AT])}, chosen)
+        return reading.encode_cursor({"at": values.format_instant(row[CREATED_AT])}, chosen)
 
-    return paged(rows, query.limit, 1, cursor_after, key_text)
+    return reading.paged(rows, query.limit, 1, cursor_after, key_text)
 
 
 def _instant_in(key: dict[str, Any]) -> Any:
     try:
-        return parse_instant(key["at"])
+        return values.parse_instant(key["at"])
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidCursor from error
 
@@ -208,19 +181,21 @@ def _instant_in(key: dict[str, Any]) -> Any:
     summary="Show an API key",
     permission=_PERMISSION,
 )
-async def show_api_key(asking: Asking, key_id: AnyKeyId, query: Present) -> Response:
+async def show_api_key(
+    asking: reading.Asking, key_id: AnyKeyId, query: reading.Present
+) -> Response:
     """Show a key. No answer shows its secret again."""
     unknown = NotFound("No such key.")
-    if not re.fullmatch(KEY_ID, key_id):
+    if not re.fullmatch(values.KEY_ID, key_id):
         raise unknown
     filters = asking.tenant | {"key_id": key_id}
     rows = await read_keys(asking, filters, 1)
     if rows[0][1] is None:
-        raise read_at(rows, unknown)
+        raise reading.read_at(rows, unknown)
     return answer(f'{{"data":{key_text(rows[0])}}}', rows.position)
 
 
-async def read_keys(asking: Asking, filters: Mapping[str, Any], limit: int) -> Answer:
+async def read_keys(asking: reading.Asking, filters: Mapping[str, Any], limit: int) -> Answer:
     """The keys that the filters let through, at a position that is as high as asked at least.
 
     Raises Behind if the log does not reach that position in time.
@@ -237,17 +212,21 @@ async def read_keys(asking: Asking, filters: Mapping[str, Any], limit: int) -> A
     summary="Change an API key",
     answer=AnswerOf[ShownKey],
 )
-async def update_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[KeyChanges]) -> Response:
+async def update_api_key(
+    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[KeyChanges]
+) -> Response:
     """Change the name or the expiry, as far as the body names them."""
     if not asking.principal.is_admin and not asking.principal.sees(
         *named_tenant(asking.principal, sent.said)
     ):
         refusal = Forbidden(OTHER_TENANT)
-        await turn_down(asking.request, asking.principal, refusal, refusals_of(UpdateApiKey))
+        await writing.turn_down(
+            asking.request, asking.principal, refusal, writing.refusals_of(UpdateApiKey)
+        )
     chosen = sent.body.given if sent.body is not None else {}
     if "expires_at" in chosen:
         chosen["expires_at"] = _instant(chosen["expires_at"])
-    receipt = await execute_on(asking, UpdateApiKey, key_id, sent, **chosen)
+    receipt = await writing.execute_on(asking, UpdateApiKey, key_id, sent, **chosen)
     return await _answer(asking, receipt, 200)
 
 
@@ -259,16 +238,18 @@ async def update_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[KeyChanges
     summary="Replace an API key's secret",
     answer=AnswerOf[KeyWithSecret],
 )
-async def rotate_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[Rotation]) -> Response:
+async def rotate_api_key(
+    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[Rotation]
+) -> Response:
     """Give the key a new secret under the same id. The new secret is shown in this answer only.
 
     The replaced secret still works for 24 hours, or for `grace_seconds`.
     """
     grace = sent.body.grace if sent.body is not None else GRACE
-    receipt = await execute_on(
+    receipt = await writing.execute_on(
         asking, RotateApiKey, key_id, sent, token=create_token(), grace=grace
     )
-    return with_secret(asking.request, await _answer(asking, receipt, 200))
+    return writing.with_secret(asking.request, await _answer(asking, receipt, 200))
 
 
 @command_route(
@@ -281,10 +262,12 @@ async def rotate_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[Rotation])
     status=204,
     further=(409,),
 )
-async def revoke_api_key(asking: Asking, key_id: AnyKeyId, sent: Sent[Any]) -> Response:
+async def revoke_api_key(
+    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[Any]
+) -> Response:
     """Revoke a key for good, with all its secrets. Lists still show the key."""
-    receipt = await execute_on(asking, RevokeApiKey, key_id, sent)
-    return deleted(receipt)
+    receipt = await writing.execute_on(asking, RevokeApiKey, key_id, sent)
+    return writing.deleted(receipt)
 
 
 def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | None]:
@@ -293,8 +276,8 @@ def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | Non
     Another tenant is 403 before any field is 422, so the tenant is read from the parsed body. A
     workspace that is null is the whole organization.
     """
-    organization_id = id_named(said, "organization_id", ORGANIZATION_ID)
-    workspace_id = id_named(said, "workspace_id", WORKSPACE_ID)
+    organization_id = values.id_named(said, "organization_id", values.ORGANIZATION_ID)
+    workspace_id = values.id_named(said, "workspace_id", values.WORKSPACE_ID)
     if principal.is_admin:
         return organization_id, workspace_id
     is_null = isinstance(said, dict) and said.get("workspace_id", "") is None
@@ -327,10 +310,10 @@ def _fault(organization_id: str | None, body: NewKey | None) -> Invalid | None:
 
 
 def _instant(text: str | None) -> Any:
-    return None if text is None else parse_bound(text)
+    return None if text is None else values.parse_bound(text)
 
 
-async def _answer(asking: Asking, receipt: Receipt, status: int) -> Response:
+async def _answer(asking: reading.Asking, receipt: Receipt, status: int) -> Response:
     """The answer of a command, with the key's last use."""
     document = msgspec.json.decode(receipt.answer or b"")
     asked = {"key_id": receipt.subject}

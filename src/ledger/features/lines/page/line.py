@@ -15,18 +15,9 @@ from ledger.engine.http.problems import UNBUILT, status_of
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked, execute_on
+from ledger.engine.page import pages
 from ledger.engine.page.addresses import HOME, here, sender, with_parameter
 from ledger.engine.page.lag import MOST, lag_of
-from ledger.engine.page.pages import (
-    Form,
-    PageRoute,
-    as_known,
-    go,
-    idempotency_of,
-    read_answer,
-    reason_of,
-    show,
-)
 from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.errors import Behind, Invalid, InvalidState, LedgerError, Unavailable
 from ledger.engine.values.principal import Principal
@@ -40,15 +31,9 @@ from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.lines.model import execution_events as events
 from ledger.features.lines.model.health import PENALTY
 from ledger.features.lines.names import name_of_line
+from ledger.features.lines.page import history
 from ledger.features.lines.page.board import query_of
 from ledger.features.lines.page.board_pages import CURSOR, Beside, neighbours
-from ledger.features.lines.page.history import (
-    instant_at,
-    milliseconds_of,
-    place_in,
-    place_of,
-    scale_of,
-)
 from ledger.features.lines.page.standing import contrast, says
 from ledger.features.lines.page.timeline import band_of, life_of
 from ledger.features.lines.routes import executions
@@ -60,9 +45,9 @@ from projections.lines.shown import LineDetail
 from projections.runs.shown import ShownRun
 from projections.watches.shown import ShownAlert
 
-router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=PageRoute)
+router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=pages.PageRoute)
 
-_LAST = milliseconds_of(LATEST)
+_LAST = history.milliseconds_of(LATEST)
 _MONTH = r"^(?:19[0-9]{2}|20[0-8][0-9]|209[0-8])-(?:0[1-9]|1[0-2])$"
 _From = Annotated[str | None, Field(alias="from", max_length=8000)]
 _Place = Annotated[str | None, Field(pattern=CURSOR)]
@@ -92,7 +77,7 @@ class LineQuery(Query):
     """The line's place on that board before the line was paused or resumed."""
 
 
-class ManageForm(Form):
+class ManageForm(pages.Form):
     """The reason of a pause or a resume, which the API's model validates; what the page keeps."""
 
     reason: str | None = None
@@ -146,13 +131,13 @@ async def show_line(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Res
     """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
         return await _page(asking, line_id, query)
-    place = await place_in(asking, line_id, Query())
+    place = await history.place_in(asking, line_id, Query())
     # Before the first event nothing was known of the line.
-    instant = max(instant_at(query.at), place.first.recorded_at)
+    instant = max(history.instant_at(query.at), place.first.recorded_at)
     is_now = query.end is not None and query.at >= query.end
     is_now = is_now or instant > asking.services.clock()
     address = with_parameter(with_parameter(here(asking.request), "at", None), "end", None)
-    return go(with_parameter(address, "as_of", None if is_now else format_instant(instant)))
+    return pages.go(with_parameter(address, "as_of", None if is_now else format_instant(instant)))
 
 
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
@@ -178,7 +163,9 @@ async def resume_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> R
 @router.get("/{line_id}/change", openapi_extra=needs("read"))
 async def leave_form(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
     """Redirect the address of a refused form, opened as a page, to the line."""
-    return go(with_parameter(asking.request.url.path.rpartition("/")[0], "as_of", query.as_of))
+    return pages.go(
+        with_parameter(asking.request.url.path.rpartition("/")[0], "as_of", query.as_of)
+    )
 
 
 @router.get("/{line_id}/history", openapi_extra=needs("read"))
@@ -186,9 +173,11 @@ async def show_line_history(
     asking: Asking, line_id: AnyLineId, query: stories.HistoryQuery
 ) -> Response:
     """The events of a line and its runs in log order, also those between two instants."""
-    found = await read_answer(stories.show_history(asking, line_id, query), PageOf[HistoryItem])
+    found = await pages.read_answer(
+        stories.show_history(asking, line_id, query), PageOf[HistoryItem]
+    )
     bounds = {"recorded_after": query.recorded_after, "recorded_until": query.recorded_until}
-    return show(
+    return pages.show(
         asking.request,
         "history.html",
         line_id=line_id,
@@ -208,14 +197,14 @@ async def show_line_history(
 async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -> Response:
     """Carry out the command, then show the line; a refusal is shown at the form with its values."""
     command, model = (Resume, OptionalReason) if action == "resume" else (Pause, Pausing)
-    form.reason = reason = reason_of(form.reason)
+    form.reason = reason = pages.reason_of(form.reason)
     said: dict[str, Any] = {} if reason is None else {"reason": reason}
     try:
         if action != "resume":
             said["replace"] = action == "change"
             if form.until is not None:
                 said["until"] = zone_of(asking.request).meant("until", form.until, form.exact)
-        sent = checked(said, model, idempotency_of(asking, form))
+        sent = checked(said, model, pages.idempotency_of(asking, form))
         given = {"reason": reason} if sent.body is None else sent.body.model_dump()
         await execute_on(asking, command, line_id, sent, **given)
     except (Invalid, InvalidState, Unavailable) as error:
@@ -224,7 +213,7 @@ async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -
     address = f"/ui/lines/{line_id}"
     for name, value in form.kept.items():
         address = with_parameter(address, name, value)
-    return go(address)
+    return pages.go(address)
 
 
 async def _page(
@@ -235,9 +224,9 @@ async def _page(
 ) -> Response:
     async def read(of: Query) -> LineDetail:
         answer = executions.show_execution(asking, line_id, of)
-        return (await read_answer(answer, AnswerOf[LineDetail])).data
+        return (await pages.read_answer(answer, AnswerOf[LineDetail])).data
 
-    line = await as_known(read, query.as_of, "This line was not known yet at that time.")
+    line = await pages.as_known(read, query.as_of, "This line was not known yet at that time.")
     now, zone = asking.services.clock(), zone_of(asking.request)
     seen_at = query.instant or now
     # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
@@ -249,7 +238,7 @@ async def _page(
     life, usage, place, runs_chart, names, openers = await asyncio.gather(
         life_of(asking, line, query, seen_at),
         _usage(asking, line_id, query, month),
-        place_in(asking, line_id, query),
+        history.place_in(asking, line_id, query),
         _runs(asking, line, query, seen_at),
         names_for(asking, [line]),
         _openers(asking, line, query),
@@ -266,8 +255,8 @@ async def _page(
     actors |= keepers_of(ringing)
     reporters = {event.reported_by for event in shown}
     reporters |= {blocker.reported_by for blocker in line.blockers}
-    scale = scale_of(present, place, now)
-    return show(
+    scale = history.scale_of(present, place, now)
+    return pages.show(
         asking.request,
         "line.html",
         200 if entered is None else status_of(entered.error),
@@ -292,7 +281,7 @@ async def _page(
         usage=usage,
         month=month,
         last_month=last_month,
-        place=place_of(place, scale, query.instant, zone),
+        place=history.place_of(place, scale, query.instant, zone),
         summary=summary,
         chart=runs_chart,
         entered=entered,
@@ -355,7 +344,7 @@ async def _openers(asking: Asking, line: LineDetail, query: Query) -> Mapping[st
     if query.instant is not None:
         asked.to = format_instant(query.instant + timedelta(microseconds=1))
     answer = feeds.events_page(asking, asked, is_backwards=True)
-    found = (await read_answer(answer, PageOf[Envelope])).data
+    found = (await pages.read_answer(answer, PageOf[Envelope])).data
     return {event.payload["blocker_id"]: event for event in reversed(found)}
 
 
@@ -365,7 +354,7 @@ async def _usage(asking: Asking, line_id: str, query: LineQuery, month: Month) -
     asked = UsageQuery(as_of=query.as_of, **bounds)
     answer = stories.show_usage(asking, line_id, asked)
     try:
-        return (await read_answer(answer, AnswerOf[ShownUsage])).data
+        return (await pages.read_answer(answer, AnswerOf[ShownUsage])).data
     except Invalid:
         return None
 
@@ -393,7 +382,7 @@ async def _runs(
         return None
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
     answer = runs.runs_with_errors(asking, line.service_line_id, asked)
-    return chart_of((await read_answer(answer, PageOf[ShownRun])).data, seen_at)
+    return chart_of((await pages.read_answer(answer, PageOf[ShownRun])).data, seen_at)
 
 
 async def _unshown_hold(asking: Asking, line_id: str) -> UnshownHold | None:

@@ -10,16 +10,8 @@ from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.problems import status_of
 from ledger.engine.http.reading import OR, Asking
 from ledger.engine.http.writing import Sent, checked
+from ledger.engine.page import pages
 from ledger.engine.page.addresses import HOME, own_page
-from ledger.engine.page.pages import (
-    Form,
-    PageRoute,
-    go,
-    idempotency_of,
-    read_answer,
-    reason_of,
-    show,
-)
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, LedgerError, Refused, Unavailable
 from ledger.engine.values.values import STATES
@@ -29,7 +21,7 @@ from ledger.features.lines.routes import holds
 from ledger.features.lines.routes.executions import Filters
 from ledger.features.lines.routes.holds import LineOutcomes, LinesToPause, LinesToResume
 
-router = APIRouter(prefix="/ui/many", include_in_schema=False, route_class=PageRoute)
+router = APIRouter(prefix="/ui/many", include_in_schema=False, route_class=pages.PageRoute)
 
 _PERMISSION = "service_lines:manage"
 _MOST_CHARACTERS = 64 * 1024
@@ -43,7 +35,7 @@ _COMMANDS: Mapping[Verb, tuple[type[Any], _Command]] = {
 }
 
 
-class ManyForm(Form):
+class ManyForm(pages.Form):
     """The chosen lines, and what to do with them."""
 
     line: Annotated[str, Field(max_length=_MOST_CHARACTERS, description=f"Ids. {OR}")] = ""
@@ -74,7 +66,7 @@ async def resume_lines(asking: Asking, form: ManyForm) -> Response:
 @router.get("/resume", openapi_extra=needs("read"))
 async def leave_form(asking: Asking) -> Response:
     """Redirect the address of a form, opened as a page, to the board."""
-    return go(HOME)
+    return pages.go(HOME)
 
 
 async def _page(asking: Asking, form: ManyForm, verb: Verb) -> Response:
@@ -92,7 +84,7 @@ async def _page(asking: Asking, form: ManyForm, verb: Verb) -> Response:
             outcomes = await _outcomes(asking, form, verb, is_dry=True)
     except Invalid as refusal:  # too many lines, or a filter that is none
         error = error or refusal
-    return show(
+    return pages.show(
         asking.request,
         "many.html",
         200 if error is None else status_of(error),
@@ -113,15 +105,15 @@ async def _outcomes(asking: Asking, form: ManyForm, verb: Verb, *, is_dry: bool)
     said: dict[str, Any] = {"filter": _filter(form, board), "dry_run": is_dry}
     if board.organization_id is not None:
         said["organization_id"] = board.organization_id
-    reason = "dry run" if is_dry and verb == "pause" else reason_of(form.reason)
+    reason = "dry run" if is_dry and verb == "pause" else pages.reason_of(form.reason)
     if reason is not None:
         said["reason"] = reason
     if not is_dry:
         said["expect"] = form.expect
         if verb == "pause" and form.until is not None:
             said["until"] = zone_of(asking.request).meant("until", form.until)
-    sent = checked(said, model, None if is_dry else idempotency_of(asking, form))
-    return await read_answer(command(asking, sent), LineOutcomes)
+    sent = checked(said, model, None if is_dry else pages.idempotency_of(asking, form))
+    return await pages.read_answer(command(asking, sent), LineOutcomes)
 
 
 def _filter(form: ManyForm, board: BoardQuery) -> Mapping[str, Any]:

@@ -11,37 +11,10 @@ import msgspec
 from fastapi import Response
 from pydantic import Field
 
-from ledger.engine.http.exports import (
-    PAGE,
-    Cut,
-    Exported,
-    Format,
-    Row,
-    answers,
-    begin_export,
-    cut_of,
-    pages,
-)
+from ledger.engine.http import exports, reading
 from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import LINE_ERRORS, InvalidCursor
-from ledger.engine.http.reading import (
-    OR,
-    Asking,
-    Identifier,
-    PageQuery,
-    Query,
-    Words,
-    Zoned,
-    any_of,
-    decode_cursor,
-    encode_cursor,
-    paged,
-    path_id,
-    periods,
-    read_at,
-    split_words,
-)
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute_on
 from ledger.engine.reads.question import Answer, Question
@@ -90,32 +63,42 @@ Chosen = Mapping[str, list[str]]
 """The filters that were given, each as its words."""
 
 
-class Filters(Query):
+class Filters(reading.Query):
     """The filters of lines; a comma means or."""
 
-    workspace_id: Words = None
-    state: Annotated[str | None, Field(pattern=any_of(STATES), description=OR)] = None
+    workspace_id: reading.Words = None
+    state: Annotated[str | None, Field(pattern=reading.any_of(STATES), description=reading.OR)] = (
+        None
+    )
     execution_model: Annotated[
-        str | None, Field(pattern=any_of(EXECUTION_MODELS), description=OR)
+        str | None, Field(pattern=reading.any_of(EXECUTION_MODELS), description=reading.OR)
     ] = None
-    product_line: Annotated[str | None, Field(pattern=any_of(PRODUCT_LINES), description=OR)] = None
-    project_tag: Words = None
+    product_line: Annotated[
+        str | None, Field(pattern=reading.any_of(PRODUCT_LINES), description=reading.OR)
+    ] = None
+    project_tag: reading.Words = None
     blocked_cause: Annotated[
-        str | None, Field(pattern=any_of(CAUSES), description=f"The cause of an open blocker. {OR}")
+        str | None,
+        Field(
+            pattern=reading.any_of(CAUSES),
+            description=f"The cause of an open blocker. {reading.OR}",
+        ),
     ] = None
 
     health: Annotated[
         str | None,
         Field(
-            pattern=any_of(HEALTH),
-            description=f"The health status; `none` finds lines without signals. {OR}",
+            pattern=reading.any_of(HEALTH),
+            description=f"The health status; `none` finds lines without signals. {reading.OR}",
         ),
     ] = None
     resource_id: Annotated[
-        Words, Field(description=f"A resource that is allocated now. Not with `as_of`. {OR}")
+        reading.Words,
+        Field(description=f"A resource that is allocated now. Not with `as_of`. {reading.OR}"),
     ] = None
     assignee: Annotated[
-        Words, Field(description=f"The assignee of an open blocker. Not with `as_of`. {OR}")
+        reading.Words,
+        Field(description=f"The assignee of an open blocker. Not with `as_of`. {reading.OR}"),
     ] = None
     unassigned: Annotated[
         Literal["true"] | None,
@@ -130,7 +113,7 @@ class Filters(Query):
         Field(description="An alert that is not resolved. Not with `as_of`."),
     ] = None
     organization_id: Annotated[
-        Identifier,
+        reading.Identifier,
         Field(description="A single id. Another organization's finds nothing. Not with `as_of`."),
     ] = None
 
@@ -140,7 +123,7 @@ class Filters(Query):
             for name in OF_NOW:
                 if getattr(self, name) is not None:
                     raise Invalid.at(f"/{name}", _OF_NOW)
-        given = ((name, split_words(getattr(self, name))) for name in _FILTERS)
+        given = ((name, reading.split_words(getattr(self, name))) for name in _FILTERS)
         chosen = {name: words for name, words in given if words is not None}
         if self.organization_id is not None:  # a single id, whatever characters it has
             chosen["organization_id"] = [self.organization_id]
@@ -151,7 +134,7 @@ class Filters(Query):
         return {name: getattr(self, name) for name in Filters.model_fields}
 
 
-_FILTERS = tuple(Filters.model_fields.keys() - Query.model_fields.keys())
+_FILTERS = tuple(Filters.model_fields.keys() - reading.Query.model_fields.keys())
 
 
 class _Ordered(Filters):
@@ -173,7 +156,7 @@ class _Ordered(Filters):
         return super().chosen()
 
 
-class LinesQuery(_Ordered, PageQuery):
+class LinesQuery(_Ordered, reading.PageQuery):
     """The list's parameters."""
 
 
@@ -183,10 +166,10 @@ class LongLinesQuery(LinesQuery):
     limit: int
 
 
-class LinesExportQuery(Zoned, _Ordered):
+class LinesExportQuery(reading.Zoned, _Ordered):
     """The parameters of an export of lines."""
 
-    format: Format = "jsonl"
+    format: exports.Format = "jsonl"
 
 
 class LineCounts(msgspec.Struct):
@@ -201,7 +184,7 @@ class LineCounts(msgspec.Struct):
 
 
 # The route matches any text: a malformed id is 404, like a LIN id that no line has.
-AnyLineId = Annotated[str, path_id("A LIN id.", "LIN-26-084729", LINE_ID)]
+AnyLineId = Annotated[str, reading.path_id("A LIN id.", "LIN-26-084729", LINE_ID)]
 
 
 _UNKNOWN = "No such service line."
@@ -214,7 +197,7 @@ def require_line_id(line_id: str) -> None:
 
 
 @read_route(router, "", PageOf[ShownLine], summary="List lines")
-async def list_executions(asking: Asking, query: LinesQuery) -> Response:
+async def list_executions(asking: reading.Asking, query: LinesQuery) -> Response:
     """List the lines of the credential's tenant, closed lines too.
 
     The newest record id comes first, unless the request names another order.
@@ -223,7 +206,7 @@ async def list_executions(asking: Asking, query: LinesQuery) -> Response:
 
 
 async def lines_page(
-    asking: Asking, query: LinesQuery, *, whole: bool = False, back: bool = False
+    asking: reading.Asking, query: LinesQuery, *, whole: bool = False, back: bool = False
 ) -> Reply:
     """A page of lines; with the keys of the detail if ``whole``, for web pages.
 
@@ -235,12 +218,17 @@ async def lines_page(
         filters |= _after(query, chosen)
     read = lists.list_read(filters, query.is_past, whole, query.sort, back)
     # Cursors follow from the chosen words: with these, no other choice has this question's answer.
-    parameters = {**chosen, **filters, **periods(asking.instant(query)), "limit": query.limit + 1}
+    parameters = {
+        **chosen,
+        **filters,
+        **reading.periods(asking.instant(query)),
+        "limit": query.limit + 1,
+    }
     rows = await asking.rows(read, parameters, query)
     return rows.once(_lines_reply, query, chosen)
 
 
-def filters_of(asking: Asking, query: Filters, chosen: Chosen) -> dict[str, Any]:
+def filters_of(asking: reading.Asking, query: Filters, chosen: Chosen) -> dict[str, Any]:
     """The filters of a statement: by the credential's tenant, and the chosen ones."""
     filters: dict[str, Any] = {**asking.tenant, **chosen}
     if named := filters.pop("organization_id", None):
@@ -256,11 +244,11 @@ def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
         key: dict[str, Any] = {"id": id_of_key("RUN", row[1])}
         if query.sort is not None:
             key["key"] = _told(row[-1])
-        return encode_cursor(key, _bound_to(query, chosen))
+        return reading.encode_cursor(key, _bound_to(query, chosen))
 
     end = None if query.sort is None else -1
     item = (lambda row: item_of_past(row[2:end])) if query.is_past else None
-    return paged(rows, query.limit, 1, cursor_after, item)
+    return reading.paged(rows, query.limit, 1, cursor_after, item)
 
 
 def cursor_at(query: LinesQuery, line: LineDetail) -> str:
@@ -273,7 +261,7 @@ def cursor_at(query: LinesQuery, line: LineDetail) -> str:
     elif query.sort == "due_at":
         due = (blocker.due_at for blocker in line.blockers if blocker.due_at is not None)
         key["key"] = _told(min(due, default=NEVER_DUE))
-    return encode_cursor(key, _bound_to(query, query.chosen()))
+    return reading.encode_cursor(key, _bound_to(query, query.chosen()))
 
 
 def _told(key: datetime | int) -> str | int | None:
@@ -291,7 +279,7 @@ def _bound_to(query: LinesQuery, chosen: Chosen) -> Mapping[str, Any]:
 def _after(query: LinesQuery, chosen: Chosen) -> dict[str, Any]:
     """The place behind the last row of a page, as parameters. Raises InvalidCursor."""
     assert query.cursor is not None
-    found = decode_cursor(query.cursor, _bound_to(query, chosen))
+    found = reading.decode_cursor(query.cursor, _bound_to(query, chosen))
     after: dict[str, Any] = {"after": _record_key(found)}
     key = found.get("key")
     if query.sort == "health_score":
@@ -318,7 +306,7 @@ def _record_key(key: dict[str, Any]) -> int:
 
 
 @read_route(router, "/summary", AnswerOf[LineCounts], summary="Count lines")
-async def summarize_executions(asking: Asking, query: Filters) -> Response:
+async def summarize_executions(asking: reading.Asking, query: Filters) -> Response:
     """Count lines by state, model, product line and open cause, zero-filled.
 
     The filters are those of the list.
@@ -345,13 +333,15 @@ def _summary_reply(rows: Answer) -> Reply:
     return answer(json_text(AnswerOf(counts)), rows.position)
 
 
-def _entry(row: Row) -> msgspec.Raw:
+def _entry(row: exports.Row) -> msgspec.Raw:
     return msgspec.Raw(item_of_past(row[1:]).encode())
 
 
-_CUT, _decode = cut_of(ShownLine), msgspec.json.Decoder(ShownLine).decode
+_CUT, _decode = exports.cut_of(ShownLine), msgspec.json.Decoder(ShownLine).decode
 
-_LINES = Exported("lines", _entry, Cut(_CUT.columns, lambda entry: _CUT.cells(_decode(entry))))
+_LINES = exports.Exported(
+    "lines", _entry, exports.Cut(_CUT.columns, lambda entry: _CUT.cells(_decode(entry)))
+)
 
 
 @router.get(
@@ -359,43 +349,45 @@ _LINES = Exported("lines", _entry, Cut(_CUT.columns, lambda entry: _CUT.cells(_d
     summary="Export lines",
     openapi_extra=needs("read"),
     response_class=Response,
-    responses=answers("The lines of the list, one on each line."),
+    responses=exports.answers("The lines of the list, one on each line."),
 )
-async def export_executions(asking: Asking, query: LinesExportQuery) -> Response:
+async def export_executions(asking: reading.Asking, query: LinesExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`, in the order of that moment."""
-    turn, tenant, chosen = begin_export(asking), asking.tenant, query.chosen()
-    filters, instant = filters_of(asking, query, chosen), periods(asking.instant(query))
+    turn, tenant, chosen = exports.begin_export(asking), asking.tenant, query.chosen()
+    filters, instant = filters_of(asking, query, chosen), reading.periods(asking.instant(query))
     read = lists.ids_read(filters, query.is_past, query.sort)
     listed = await asking.rows(read, {**filters, **instant, "limit": None}, query)
     # Lines move within their order while an export goes on: so all ids are known from the start.
-    ids, begins = array("q", listed[0][1] or ()), count(0, PAGE)
+    ids, begins = array("q", listed[0][1] or ()), count(0, exports.PAGE)
     exported, end = lists.exported_read(frozenset(tenant)), listed.position
 
-    def following(_: Row) -> Question:
-        portion = ids[(begin := next(begins)) : begin + PAGE].tolist()
+    def following(_: exports.Row) -> Question:
+        portion = ids[(begin := next(begins)) : begin + exports.PAGE].tolist()
         return asking.question(exported, {**tenant, **instant, "ids": portion, "end": end})
 
     # An instant's position may lie before the one that the request names.
     first = Answer(await asking.services.door.fetch(*following(()).asked))
     if first.position < end:
         raise Behind("The view has fallen behind the end of the export.")
-    found = pages(asking, first, following, is_log=False)
+    found = exports.pages(asking, first, following, is_log=False)
     return _LINES.file(turn, query.format, found, end, goes_on=False)
 
 
 @read_route(router, "/{line_id}", AnswerOf[LineDetail], LINE_ERRORS, summary="Show a line")
-async def show_execution(asking: Asking, line_id: AnyLineId, query: Query) -> Response:
+async def show_execution(
+    asking: reading.Asking, line_id: AnyLineId, query: reading.Query
+) -> Response:
     """Show a line with its resources, health, blockers and holds."""
     require_line_id(line_id)
     rows = await line_rows(asking, line_id, query)
     return unless_known(asking.request, rows.once(line_reply, query.is_past))
 
 
-def line_rows(asking: Asking, line_id: str, query: Query) -> Awaitable[Answer]:
+def line_rows(asking: reading.Asking, line_id: str, query: reading.Query) -> Awaitable[Answer]:
     """The rows of a line's detail, if the credential sees the line."""
     filters = asking.tenant
     read = statements.detail_read(frozenset(filters), query.is_past)
-    parameters = {**filters, **periods(asking.instant(query)), "line_id": line_id}
+    parameters = {**filters, **reading.periods(asking.instant(query)), "line_id": line_id}
     return asking.rows(read, parameters, query)
 
 
@@ -403,7 +395,7 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     """The reply of a line's detail. Raises NotFound."""
     _, *columns = rows[0]
     if columns[0] is None:
-        raise read_at(rows, NotFound(_UNKNOWN))
+        raise reading.read_at(rows, NotFound(_UNKNOWN))
     item = item_of_past(columns) if is_past else columns[0]
     return answer('{"data":' + item + "}", rows.position, tagged=True)
 
@@ -416,7 +408,9 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     summary="Pause a line",
     answer=AnswerOf[LineDetail],
 )
-async def pause_execution(asking: Asking, line_id: AnyLineId, sent: Sent[Pausing]) -> Response:
+async def pause_execution(
+    asking: reading.Asking, line_id: AnyLineId, sent: Sent[Pausing]
+) -> Response:
     """Put the operator's hold on a line: the line stays active, but work stops.
 
     With `until` the ledger lifts the hold then. With `replace` a hold that is on is changed.
@@ -433,14 +427,14 @@ async def pause_execution(asking: Asking, line_id: AnyLineId, sent: Sent[Pausing
     answer=AnswerOf[LineDetail],
 )
 async def resume_execution(
-    asking: Asking, line_id: AnyLineId, sent: Sent[OptionalReason]
+    asking: reading.Asking, line_id: AnyLineId, sent: Sent[OptionalReason]
 ) -> Response:
     """Lift the operator's hold. A hold by the service line stays."""
     return await _manage(asking, line_id, Resume, sent)
 
 
 async def _manage(
-    asking: Asking,
+    asking: reading.Asking,
     line_id: str,
     command: type[Pause],
     sent: Sent[Any],
@@ -449,7 +443,7 @@ async def _manage(
     given = {"reason": None} if sent.body is None else sent.body.model_dump()
     receipt = await execute_on(asking, command, line_id, sent, **given)
 
-    async def show(query: Query) -> Reply:
+    async def show(query: reading.Query) -> Reply:
         rows = await line_rows(asking, line_id, query)
         return rows.once(line_reply, query.is_past)
 

@@ -16,18 +16,10 @@ from fastapi import Response
 from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
+from ledger.engine.http import reading
 from ledger.engine.http.lean import Router, command_route
 from ledger.engine.http.many import carry_out, own_key
 from ledger.engine.http.models import CommandBody, PausedUntil, Written
-from ledger.engine.http.reading import (
-    LONGEST_WORD,
-    MOST_WORDS,
-    OR,
-    Asking,
-    Query,
-    periods,
-    words_of,
-)
 from ledger.engine.http.replies import Reply
 from ledger.engine.http.writing import Sent, execute
 from ledger.engine.postgres.pool.scope import Planning
@@ -36,14 +28,7 @@ from ledger.engine.values.errors import Invalid, InvalidState, Refused, Unavaila
 from ledger.engine.values.json_gate import MAX_INTEGER, by_value
 from ledger.engine.values.values import ORGANIZATION_ID, STATES, State, id_named
 from ledger.engine.writer.request import Receipt
-from ledger.features.lines.commands.holds import (
-    ChosenLines,
-    PauseMany,
-    PauseOne,
-    ResumeMany,
-    ResumeOne,
-    Told,
-)
+from ledger.features.lines.commands import holds
 from ledger.features.lines.routes.executions import Filters, filters_of
 from projections.lines import lists, statements
 
@@ -60,22 +45,22 @@ _encode = msgspec.json.Encoder().encode
 def _field(of_list: FieldInfo) -> Any:
     """The field of a body that asks as this filter of the list does."""
     described = of_list.description or ""
-    said = described.replace("Not with `as_of`.", "").replace(OR, "").strip() or None
-    if OR not in described:
+    said = described.replace("Not with `as_of`.", "").replace(reading.OR, "").strip() or None
+    if reading.OR not in described:
         return bool, Field(default=False, description=said)
     patterns = (getattr(rule, "pattern", None) for rule in of_list.metadata)
-    words = words_of(next(filter(None, patterns), ""))
-    word: Any = Annotated[str, Field(min_length=1, max_length=LONGEST_WORD)]
+    words = reading.words_of(next(filter(None, patterns), ""))
+    word: Any = Annotated[str, Field(min_length=1, max_length=reading.LONGEST_WORD)]
     if words is not None:
         word = Literal[tuple(words)]
-    return list[word], Field(default_factory=list, max_length=MOST_WORDS, description=said)
+    return list[word], Field(default_factory=list, max_length=reading.MOST_WORDS, description=said)
 
 
-_OF_LIST = Filters.model_fields.keys() - Query.model_fields.keys() - {"organization_id"}
+_OF_LIST = Filters.model_fields.keys() - reading.Query.model_fields.keys() - {"organization_id"}
 _Fields: Any = create_model(
     "_Fields",
     __base__=CommandBody,
-    service_line_id=_field(FieldInfo(description=f"Ids of lines. {OR}")),
+    service_line_id=_field(FieldInfo(description=f"Ids of lines. {reading.OR}")),
     **{name: _field(Filters.model_fields[name]) for name in sorted(_OF_LIST)},
 )
 
@@ -182,30 +167,39 @@ _row_of = msgspec.json.Decoder(_Row).decode
 
 
 @command_route(
-    router, "/pause", PauseMany, _PERMISSION, summary="Pause many lines", answer=LineOutcomes
+    router, "/pause", holds.PauseMany, _PERMISSION, summary="Pause many lines", answer=LineOutcomes
 )
-async def pause_executions(asking: Asking, sent: Sent[LinesToPause]) -> Response:
+async def pause_executions(asking: reading.Asking, sent: Sent[LinesToPause]) -> Response:
     """Put the operator's hold on each line that the filter matches, but for closed lines.
 
     A line that has the hold stays as it is. Each line has an outcome of its own: one refused line
     never stops the others.
     """
-    return await _manage(asking, sent, PauseMany, PauseOne, "paused")
+    return await _manage(asking, sent, holds.PauseMany, holds.PauseOne, "paused")
 
 
 @command_route(
-    router, "/resume", ResumeMany, _PERMISSION, summary="Resume many lines", answer=LineOutcomes
+    router,
+    "/resume",
+    holds.ResumeMany,
+    _PERMISSION,
+    summary="Resume many lines",
+    answer=LineOutcomes,
 )
-async def resume_executions(asking: Asking, sent: Sent[LinesToResume]) -> Response:
+async def resume_executions(asking: reading.Asking, sent: Sent[LinesToResume]) -> Response:
     """Lift the operator's hold of each line that the filter matches, but for closed lines.
 
     A line without the hold stays as it is. Each line has an outcome of its own.
     """
-    return await _manage(asking, sent, ResumeMany, ResumeOne, "resumed")
+    return await _manage(asking, sent, holds.ResumeMany, holds.ResumeOne, "resumed")
 
 
 async def _manage(
-    asking: Asking, sent: Sent[Any], many: type[PauseMany], one: type[PauseOne], done: Word
+    asking: reading.Asking,
+    sent: Sent[Any],
+    many: type[holds.PauseMany],
+    one: type[holds.PauseOne],
+    done: Word,
 ) -> Response:
     """Pause or resume the lines. Raises the recorded refusal of the request as a whole.
 
@@ -236,8 +230,8 @@ async def _manage(
 
 
 async def _choose(
-    asking: Asking, sent: Sent[Any], many: type[PauseMany], is_dry: bool
-) -> ChosenLines:
+    asking: reading.Asking, sent: Sent[Any], many: type[holds.PauseMany], is_dry: bool
+) -> holds.ChosenLines:
     """The lines that match, or those of an earlier request under the same key."""
     principal, body, fault = asking.principal, sent.body, sent.fault
     organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
@@ -264,11 +258,11 @@ async def _choose(
         idempotency=sent.key,
     )
     receipt = await execute(asking.request, command)
-    return msgspec.json.decode(receipt.answer or b"", type=ChosenLines)
+    return msgspec.json.decode(receipt.answer or b"", type=holds.ChosenLines)
 
 
 async def _matching(
-    asking: Asking, organization_id: str | None, chosen: Mapping[str, list[str]]
+    asking: reading.Asking, organization_id: str | None, chosen: Mapping[str, list[str]]
 ) -> tuple[list[_Row], int]:
     """The lines that match and are not closed, and the position. Raises Invalid for too many."""
     named = {} if organization_id is None else {"organization_id": [organization_id]}
@@ -285,18 +279,21 @@ async def _matching(
     return found, position
 
 
-async def _rows(asking: Asking, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
+async def _rows(asking: reading.Asking, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
     """The lines of the list by these filters, one more than are allowed, and their position."""
     read = lists.list_read(filters)
     if read.planning is Planning.SHORT:
         read = read._replace(planning=Planning.LONG)
-    now = periods(asking.services.clock())
+    now = reading.periods(asking.services.clock())
     rows = await asking.rows(read, {**filters, **now, "limit": MOST_LINES + 1})
     return [_row_of(row[2]) for row in rows if row[2] is not None], rows.position
 
 
 async def _answer(
-    asking: Asking, choice: ChosenLines, outcomes: Sequence[Receipt | Refused], done: Word
+    asking: reading.Asking,
+    choice: holds.ChosenLines,
+    outcomes: Sequence[Receipt | Refused],
+    done: Word,
 ) -> Response:
     by_line = dict(zip(choice.lines, outcomes, strict=True))
     rows: list[_Row] = []
@@ -312,7 +309,7 @@ async def _answer(
 def _told(line: str, found: Receipt | Refused, row: _Row | None, done: Word) -> LineOutcome:
     """The outcome of a line; that of a refused one with what the views show of it."""
     if isinstance(found, Receipt):
-        told = msgspec.json.decode(found.answer or b"", type=Told)
+        told = msgspec.json.decode(found.answer or b"", type=holds.Told)
         word: Word = "unchanged" if found.duplicate else done
         return LineOutcome(line, told.name, word, None, told.state)
     state = row.state if row else None

@@ -17,18 +17,9 @@ from typing import NamedTuple, Protocol
 import psycopg
 from psycopg.rows import tuple_row
 
+from ledger.engine.log import tables
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
-from ledger.engine.log.tables import (
-    DECISION_TABLES,
-    EXECUTION_RECORD,
-    IDENTITY,
-    RUN_KEY,
-    SNAPSHOT,
-    STATEMENT_DOCUMENT,
-    Derived,
-    IdentityRow,
-)
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.postgres.session import options_of
 from ledger.engine.values.recorded import Identity, Recorded
@@ -53,13 +44,17 @@ FROM ledger.ledger_events WHERE notification_id > %s ORDER BY notification_id LI
 _HEAD = "SELECT coalesce(max(notification_id), 0) FROM ledger.ledger_events"
 
 TABLES: tuple[Table, ...] = (
-    *(table for table in DECISION_TABLES if table.derived is not Derived.NOT_DERIVABLE),
-    SNAPSHOT,
-    STATEMENT_DOCUMENT,
+    *(
+        table
+        for table in tables.DECISION_TABLES
+        if table.derived is not tables.Derived.NOT_DERIVABLE
+    ),
+    tables.SNAPSHOT,
+    tables.STATEMENT_DOCUMENT,
 )
 """The tables that are compared."""
 
-_ONCE = (IDENTITY, RUN_KEY, EXECUTION_RECORD)
+_ONCE = (tables.IDENTITY, tables.RUN_KEY, tables.EXECUTION_RECORD)
 """The tables whose rows are written once, which are too many to be held in memory."""
 
 
@@ -116,7 +111,7 @@ class _Fold(DecisionTables):
     """The fold of the log, without the receipts of facts, which only an append needs."""
 
     def identify(self, new: Identity, recorded: Recorded) -> None:
-        self.new_identities.append(IdentityRow(new.digest, recorded.position))
+        self.new_identities.append(tables.IdentityRow(new.digest, recorded.position))
 
 
 class _Comparison:
@@ -146,7 +141,7 @@ class _Comparison:
         self._fold_until(self._head())
         pages = Pages(self._connection, self._fold, self._report, self._pinned)
         for table in TABLES:
-            if table not in (*_ONCE, SNAPSHOT, STATEMENT_DOCUMENT):
+            if table not in (*_ONCE, tables.SNAPSHOT, tables.STATEMENT_DOCUMENT):
                 pages.compare(table)
         self._snapshots.finish()
         self._once.finish(self._fold.erased, self._pinned)

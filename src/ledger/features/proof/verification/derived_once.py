@@ -12,15 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from ledger.engine.log import tables
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.decisions import DecisionTables
-from ledger.engine.log.tables import (
-    EXECUTION_RECORD,
-    IDENTITY,
-    RUN_KEY,
-    ExecutionRecordRow,
-    LineActivityRow,
-)
 from ledger.engine.values.recorded import Recorded
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import Report
@@ -198,9 +192,9 @@ class WrittenOnce:
         for digest, told, stored in self._all(_IDENTITIES, digests, positions):
             if stored is None:
                 self._known -= 1
-                self._report(missing(IDENTITY, (digest,)))
+                self._report(missing(tables.IDENTITY, (digest,)))
             else:
-                self._report(differs(IDENTITY, (digest,), "position", stored, told))
+                self._report(differs(tables.IDENTITY, (digest,), "position", stored, told))
 
     def _compare_failure(self, failure: Recorded) -> None:
         """Compare the identity of a failed delivery: the event does not tell the round."""
@@ -209,28 +203,32 @@ class WrittenOnce:
         if any(position == failure.position for _, position in found):
             self._known += 1
         else:
-            self._report(missing(IDENTITY, (UUID(bytes=possible[-1]),)))
+            self._report(missing(tables.IDENTITY, (UUID(bytes=possible[-1]),)))
 
     def _compare_run_keys(self) -> None:
         runs, owners = list(self._run_keys), list(self._run_keys.values())
         for run_id, told, exists, stored in self._all(_RUN_KEYS, runs, owners):
             if exists:
-                self._report(differs(RUN_KEY, (run_id,), "organization_id", stored, told))
+                self._report(differs(tables.RUN_KEY, (run_id,), "organization_id", stored, told))
             else:
-                self._report(missing(RUN_KEY, (run_id,)))
+                self._report(missing(tables.RUN_KEY, (run_id,)))
 
-    def _compare_records(self, records: Sequence[ExecutionRecordRow]) -> None:
+    def _compare_records(self, records: Sequence[tables.ExecutionRecordRow]) -> None:
         found = self._all(_RECORDS, *map(list, zip(*records, strict=True)))
         for record, line, owner, exists, stored_line, stored_owner in found:
             if not exists:
-                self._report(missing(EXECUTION_RECORD, (record,)))
+                self._report(missing(tables.EXECUTION_RECORD, (record,)))
                 continue
             self._bad_records.add(record)
             if stored_line != line:
-                self._report(differs(EXECUTION_RECORD, (record,), "line_id", stored_line, line))
+                self._report(
+                    differs(tables.EXECUTION_RECORD, (record,), "line_id", stored_line, line)
+                )
             if stored_owner != owner:
                 column = "organization_id"
-                self._report(differs(EXECUTION_RECORD, (record,), column, stored_owner, owner))
+                self._report(
+                    differs(tables.EXECUTION_RECORD, (record,), column, stored_owner, owner)
+                )
 
     # From the rows to the events.
 
@@ -266,7 +264,7 @@ class WrittenOnce:
                 with suppress(Exception):
                     has = self._has(decode(stream, version, topic, state, at), digest.bytes)
                 if not has:
-                    self._report(extra(IDENTITY, (digest,)))
+                    self._report(extra(tables.IDENTITY, (digest,)))
 
     def _has(self, recorded: Recorded, digest: bytes) -> bool:
         if possible := self._deliveries.possible(recorded):
@@ -280,30 +278,30 @@ class WrittenOnce:
         for page in self._pages(_ODD_RUN_KEYS, pinned):
             for run_id, destroyed_at, is_gone, has_stream in page:
                 if not has_stream:
-                    self._report(extra(RUN_KEY, (run_id,)))
+                    self._report(extra(tables.RUN_KEY, (run_id,)))
                 elif run_id not in erased:
                     if destroyed_at is not None:
                         at = destroyed_at
-                        self._report(differs(RUN_KEY, (run_id,), "destroyed_at", at, None))
+                        self._report(differs(tables.RUN_KEY, (run_id,), "destroyed_at", at, None))
                     if is_gone:
                         told = "that the run was not erased"
-                        self._report(differs(RUN_KEY, (run_id,), "wrapped", None, told))
+                        self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", None, told))
         runs = list(erased)
         for at in range(0, len(runs), _PAGE):
             some = runs[at : at + _PAGE]
             found = self._all(_ERASED, some, [erased[run] for run in some])
             for run_id, told, stored, has_key in found:
                 if stored != told:
-                    self._report(differs(RUN_KEY, (run_id,), "destroyed_at", stored, told))
+                    self._report(differs(tables.RUN_KEY, (run_id,), "destroyed_at", stored, told))
                 if has_key:
-                    self._report(differs(RUN_KEY, (run_id,), "wrapped", "a key", None))
+                    self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", "a key", None))
 
     def _finish_records(self, pinned: Pinned) -> None:
         for page in self._pages(_ODD_RECORDS, pinned):
             for (record,) in page:
                 # A record whose line was altered is named by its column already.
                 if record not in self._bad_records:
-                    self._report(extra(EXECUTION_RECORD, (record,)))
+                    self._report(extra(tables.EXECUTION_RECORD, (record,)))
 
     def _pages(self, statement: str, pinned: Pinned) -> Iterator[list[Sequence[Any]]]:
         """The odd rows of each page."""
@@ -320,8 +318,8 @@ class WrittenOnce:
         return self._connection.execute(statement.encode(), values, binary=True).fetchall()
 
 
-class _AnyLine(dict[str, LineActivityRow]):
+class _AnyLine(dict[str, tables.LineActivityRow]):
     """The activity of every line, to fold an event alone."""
 
-    def __missing__(self, line_id: str) -> LineActivityRow:
-        return LineActivityRow(line_id, datetime.min.replace(tzinfo=UTC), 0)
+    def __missing__(self, line_id: str) -> tables.LineActivityRow:
+        return tables.LineActivityRow(line_id, datetime.min.replace(tzinfo=UTC), 0)

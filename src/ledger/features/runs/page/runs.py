@@ -9,17 +9,9 @@ from pydantic import Field
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Identifier, Query, read_at, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
+from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips
-from ledger.engine.page.pages import (
-    PageRoute,
-    as_file,
-    as_known,
-    go,
-    of_organization,
-    read_answer,
-    show,
-)
 from ledger.engine.page.showing import summary
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.values import RUN_STATUSES
@@ -33,7 +25,7 @@ from projections.feed.items import history_item
 from projections.feed.statements import run_events_read
 from projections.runs.shown import ShownRun
 
-router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
+router = APIRouter(prefix="/ui", include_in_schema=False, route_class=pages.PageRoute)
 
 _BARS = 100
 _NAMES = tuple(runs.NamesFilters.model_fields)
@@ -67,7 +59,7 @@ class RunsExportPageQuery(runs.RunsExportQuery):
 async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuery) -> Response:
     """A line's runs, newest request first. Raises RunsNotSupported."""
     if (address := query.canonical(asking.request)) is not None:
-        return go(address)
+        return pages.go(address)
 
     async def read(of: Query) -> PageOf[ShownRun]:
         asked = query.model_copy(update={"as_of": of.as_of})
@@ -78,9 +70,9 @@ async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuer
             given = asked.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
             of_line = runs.AllRunsQuery(**given, service_line_id=line_id)
             answer = runs.all_runs_with_errors(asking, of_line)
-        return await read_answer(answer, PageOf[ShownRun])
+        return await pages.read_answer(answer, PageOf[ShownRun])
 
-    page = await as_known(read, query.as_of, "This line was not known yet at that time.")
+    page = await pages.as_known(read, query.as_of, "This line was not known yet at that time.")
     line_name = await name_of_line(asking, line_id, query.as_of)
     return _runs_page(
         asking.request,
@@ -98,10 +90,10 @@ async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuer
 async def show_all_runs(asking: Asking, query: AllRunsPageQuery) -> Response:
     """The runs of all lines, newest request first."""
     if (address := query.canonical(asking.request)) is not None:
-        return go(address)
-    asking = of_organization(asking, query.organization_id)
+        return pages.go(address)
+    asking = pages.of_organization(asking, query.organization_id)
     answer = runs.all_runs_with_errors(asking, query)
-    page = await read_answer(answer, PageOf[ShownRun])
+    page = await pages.read_answer(answer, PageOf[ShownRun])
     known = await known_of_lines(asking, (r.service_line_id for r in page.data), query)
     return _runs_page(
         asking.request,
@@ -127,7 +119,7 @@ def _runs_page(
     chosen = _chosen(query)
     given = {name: value for name, value in chosen.items() if value is not None}
     usual = PAGE_ROWS if line_id is None else _BARS
-    return show(
+    return pages.show(
         request,
         "runs.html",
         line_id=line_id,
@@ -163,7 +155,9 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
 @router.get("/runs/export", openapi_extra=needs("read"))
 async def export_runs(asking: Asking, query: RunsExportPageQuery) -> Response:
     """The API's export, authenticated by the session."""
-    return await as_file(runs.export_runs(of_organization(asking, query.organization_id), query))
+    return await pages.as_file(
+        runs.export_runs(pages.of_organization(asking, query.organization_id), query)
+    )
 
 
 @router.get("/runs/{run_id}", openapi_extra=needs("read"))
@@ -172,18 +166,18 @@ async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
 
     async def read(of: Query) -> ShownRun:
         answer = runs.show_run(asking, run_id, of)
-        return (await read_answer(answer, AnswerOf[ShownRun])).data
+        return (await pages.read_answer(answer, AnswerOf[ShownRun])).data
 
-    run = await as_known(read, query.as_of, "This run was not known yet at that time.")
+    run = await pages.as_known(read, query.as_of, "This run was not known yet at that time.")
     events = await _events(asking, run_id, query)
     asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
     answer = runs.all_runs_with_errors(asking, asked)
-    children = await read_answer(answer, PageOf[ShownRun])
+    children = await pages.read_answer(answer, PageOf[ShownRun])
     others = (child.service_line_id for child in children.data)
     seen_at = query.instant or asking.services.clock()
     timed = timed_of(run, seen_at)
     waited = (run.started_at or run.completed_at or seen_at) - run.requested_at
-    return show(
+    return pages.show(
         asking.request,
         "run.html",
         run=run,

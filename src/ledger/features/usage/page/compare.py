@@ -20,14 +20,8 @@ from ledger.engine.page.visits import last_visit
 from ledger.engine.values.calendar import Calendar, calendar_of
 from ledger.engine.values.values import format_instant
 from ledger.features.usage.model.comparison import STATES
+from ledger.features.usage.page import scopes
 from ledger.features.usage.page.periods import Period, month_of, period_of
-from ledger.features.usage.page.scopes import (
-    all_compared,
-    changed,
-    exported,
-    organization_first,
-    scope_of,
-)
 from ledger.features.usage.routes import compare, statements
 from ledger.features.usage.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
 from ledger.features.usage.routes.scope import MAX_DATES
@@ -68,7 +62,7 @@ class ChangesQuery(CompareQuery, WrittenRange):
 @router.get("", openapi_extra=needs("read"))
 async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
     """Lines with an event between both instants, and totals of what changed."""
-    if elsewhere := organization_first(asking, query):
+    if elsewhere := scopes.organization_first(asking, query):
         return elsewhere
     address, zone = here(asking.request), zone_of(asking.request)
     presets = await _presets(asking, zone, address)
@@ -78,7 +72,7 @@ async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
         return go(presets[0][1])
     if "time_zone" not in asking.request.query_params:
         return go(with_parameter(address, "time_zone", zone.name))
-    compared = await all_compared(asking, query)
+    compared = await scopes.all_compared(asking, query)
     found, has_more = compared.data, compared.meta.has_more
     assert found.total is not None, "the first page has it"
     rows = found.rows
@@ -103,8 +97,8 @@ async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
         count=len(rows),
         has_more=has_more,
         sort=sort,
-        export=partial(exported, "/ui/compare/export", query, "then", "now", "from_", "to"),
-        **await scope_of(asking, query, None),
+        export=partial(scopes.exported, "/ui/compare/export", query, "then", "now", "from_", "to"),
+        **await scopes.scope_of(asking, query, None),
     )
 
 
@@ -164,7 +158,7 @@ def _numbers(calendar: Calendar, then: datetime, now: datetime) -> Period:
 def _since(address: str, then: datetime, period: Period, zone: str) -> str:
     """The page from another instant on, until now."""
     bounds = {"from": period.first, "to": period.beyond, "time_zone": zone}
-    return changed(address, then=format_instant(then), now=None, **bounds)
+    return scopes.changed(address, then=format_instant(then), now=None, **bounds)
 
 
 def _worst(row: ComparedLine) -> Any:

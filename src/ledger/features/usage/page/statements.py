@@ -14,18 +14,10 @@ from ledger.engine.http.models import Reason
 from ledger.engine.http.reading import Asking, Present, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
+from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import chips
 from ledger.engine.page.managed import Managed, RefusedForm
-from ledger.engine.page.pages import (
-    PageRoute,
-    as_file,
-    go,
-    idempotency_of,
-    of_organization,
-    read_answer,
-    reason_of,
-)
 from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimited
@@ -40,22 +32,14 @@ from ledger.features.lines.routes.executions import LongLinesQuery
 from ledger.features.proof.routes import seal_of
 from ledger.features.sign_in.persons import persons_of
 from ledger.features.usage.commands import IssueStatement, WithdrawStatement
-from ledger.features.usage.page.statement_forms import (
-    IssueForm,
-    NewQuery,
-    StatementChoice,
-    WithdrawForm,
-    bounds_of_days,
-    differences,
-    period_name,
-)
+from ledger.features.usage.page import statement_forms
 from ledger.features.usage.routes import statements as api
 from ledger.features.usage.routes import usage
 from ledger.features.usage.routes.usage import LinesUsagePageQuery, UsagePage, UsageRow, UsageSums
 from projections.lines.shown import ShownLine
 
 PATH = "/ui/statements"
-router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=pages.PageRoute)
 
 _PERMISSION = "statements:issue"
 
@@ -93,7 +77,7 @@ class Preview(NamedTuple):
 @router.get("", openapi_extra=needs("read"))
 async def show_statements(asking: Asking, query: api.StatementsQuery) -> Response:
     """The statements that the credential sees, newest first."""
-    found = await read_answer(api.list_statements(asking, query), PageOf[api.ShownStatement])
+    found = await pages.read_answer(api.list_statements(asking, query), PageOf[api.ShownStatement])
     given = query.chosen()
     return await _STATEMENTS.show(
         asking,
@@ -106,16 +90,18 @@ async def show_statements(asking: Asking, query: api.StatementsQuery) -> Respons
         given=given,
         chips=chips(asking.request, given),
         may_issue=asking.principal.may(_PERMISSION),
-        period_name=period_name,
+        period_name=statement_forms.period_name,
     )
 
 
 @router.get("/new", openapi_extra=needs(_PERMISSION))
-async def show_new(asking: Asking, query: NewQuery, refused: RefusedForm | None = None) -> Response:
+async def show_new(
+    asking: Asking, query: statement_forms.NewQuery, refused: RefusedForm | None = None
+) -> Response:
     """The form for a new statement, with what would be signed; it needs ``read`` too."""
     asking.principal.require("read")
-    choice: StatementChoice = query
-    if refused is not None and isinstance(refused.form, StatementChoice):
+    choice: statement_forms.StatementChoice = query
+    if refused is not None and isinstance(refused.form, statement_forms.StatementChoice):
         choice = refused.form
     replaced = None
     if choice.replaces is not None:
@@ -124,7 +110,9 @@ async def show_new(asking: Asking, query: NewQuery, refused: RefusedForm | None 
     chosen = choice.filled(asking.services.clock(), zone_of(asking.request), replaced)
     of = chosen["organization_id"] or asking.principal.organization_id
     workspaces, _ = (
-        await entries_of(of_organization(asking, of), "workspace") if of is not None else ([], None)
+        await entries_of(pages.of_organization(asking, of), "workspace")
+        if of is not None
+        else ([], None)
     )
     preview, fault = None, None
     try:
@@ -148,7 +136,7 @@ async def show_new(asking: Asking, query: NewQuery, refused: RefusedForm | None 
 async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
     """The totals of a scope and period as known now. Raises Invalid."""
     calendar = calendar_of(chosen["time_zone"] or "")
-    first, beyond = bounds_of_days(chosen["first_day"], chosen["last_day"])
+    first, beyond = statement_forms.bounds_of_days(chosen["first_day"], chosen["last_day"])
     start, end = calendar.instant(first), calendar.instant(beyond)
     if start >= end:
         raise Invalid.at("/last_day", "must not be before the first day")
@@ -158,27 +146,29 @@ async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
     asked = LinesUsagePageQuery(
         **{**scope, "from": first, "to": beyond}, time_zone=calendar.name, limit=1
     )
-    found = await read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
+    found = await pages.read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
     assert found.data.total is not None, "the first page has it"
     worst = LongLinesQuery(**scope, health="amber,red", sort="health_score", limit=_MOST_NOT_GREEN)
-    lines = (await read_answer(executions.lines_page(asking, worst), PageOf[ShownLine])).data
+    lines = (await pages.read_answer(executions.lines_page(asking, worst), PageOf[ShownLine])).data
     not_green = list[tuple[UsageRow, ShownLine]]()
     if lines:
         asked.service_line_id = ",".join(line.service_line_id for line in lines)
         asked.limit = _MOST_NOT_GREEN
-        page = await read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
+        page = await pages.read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
         rows = {row.service_line_id: row for row in page.data.rows}
         not_green = [(rows[id_], line) for line in lines if (id_ := line.service_line_id) in rows]
-    return Preview(period_name(start, end, calendar.name), found.data.total, not_green)
+    return Preview(
+        statement_forms.period_name(start, end, calendar.name), found.data.total, not_green
+    )
 
 
 @command_route(router, "", IssueStatement, _PERMISSION)
-async def issue_statement(asking: Asking, form: IssueForm) -> Response:
+async def issue_statement(asking: Asking, form: statement_forms.IssueForm) -> Response:
     """Issue a statement, and lead to its page."""
 
     def then(made: Response) -> Response:
         issued = msgspec.json.decode(made.body, type=AnswerOf[api.Issued]).data
-        return go(with_parameter(f"{PATH}/{issued.id}", "done", "issue"))
+        return pages.go(with_parameter(f"{PATH}/{issued.id}", "done", "issue"))
 
     return await _STATEMENTS.send(asking, form, api.issue_statement, then)
 
@@ -220,14 +210,14 @@ async def show_statement(
         changes=changes,
         unknown=unknown,
         told=told,
-        differences=differences,
+        differences=statement_forms.differences,
         summary=summary,
         withdrawal=withdrawal,
         event_id=format_id("EVT", shown.issued_at.year, found.issued),
         sealed=await seal_of(asking, found.issued),
         bundle_file=_bundle_file(statement_id),
         may_issue=asking.principal.may(_PERMISSION),
-        period_name=period_name,
+        period_name=statement_forms.period_name,
     )
 
 
@@ -237,7 +227,7 @@ async def _changes(
     """The changes since the statement, or the reason why they cannot be told at present."""
     answer = api.show_statement_changes(asking, statement_id, Query())
     try:
-        return (await read_answer(answer, AnswerOf[api.ShownChanges])).data, None
+        return (await pages.read_answer(answer, AnswerOf[api.ShownChanges])).data, None
     except (Behind, Invalid, RateLimited) as error:
         return None, error
 
@@ -250,7 +240,9 @@ async def _told(asking: Asking, changes: api.ShownChanges) -> Mapping[str, Seque
         ids = row.events[: min(_TOLD_OF_LINE, left)]
         left -= len(ids)
         answers = (feeds.show_event(asking, each, Present()) for each in ids)
-        found = await asyncio.gather(*(read_answer(each, AnswerOf[Envelope]) for each in answers))
+        found = await asyncio.gather(
+            *(pages.read_answer(each, AnswerOf[Envelope]) for each in answers)
+        )
         told[row.service_line_id] = [each.data for each in found]
     return told
 
@@ -262,7 +254,7 @@ async def _withdrawal(asking: Asking, shown: api.ShownStatement) -> Envelope | N
         return None
     bounds: Any = {"from": format_instant(at), "to": format_instant(at + timedelta(microseconds=1))}
     asked = feeds.FeedQuery(type="statement.withdrawn", **bounds)
-    found = await read_answer(feeds.events_page(asking, asked), PageOf[Envelope])
+    found = await pages.read_answer(feeds.events_page(asking, asked), PageOf[Envelope])
     return next((event for event in found.data if event.subject.id == shown.id), None)
 
 
@@ -271,13 +263,13 @@ async def export_statement(
     asking: Asking, statement_id: str, query: api.StatementExportQuery
 ) -> Response:
     """The API's export, authenticated by the session."""
-    return await as_file(api.export_statement(asking, statement_id, query))
+    return await pages.as_file(api.export_statement(asking, statement_id, query))
 
 
 @router.get("/{statement_id}/bundle", openapi_extra=needs("read"))
 async def download_bundle(asking: Asking, statement_id: str, query: Present) -> Response:
     """The API's bundle, as a file."""
-    return await as_file(
+    return await pages.as_file(
         api.show_statement_bundle(asking, statement_id, query), _bundle_file(statement_id)
     )
 
@@ -287,11 +279,11 @@ def _bundle_file(statement_id: str) -> str:
 
 
 @command_route(router, "/{statement_id}/withdraw", WithdrawStatement, _PERMISSION)
-async def withdraw_statement(asking: Asking, form: WithdrawForm) -> Response:
+async def withdraw_statement(asking: Asking, form: statement_forms.WithdrawForm) -> Response:
     """Withdraw the statement for good."""
-    reason = reason_of(form.reason)
+    reason = pages.reason_of(form.reason)
     said = {} if reason is None else {"reason": reason}
-    sent = checked(said, Reason, idempotency_of(asking, form))
+    sent = checked(said, Reason, pages.idempotency_of(asking, form))
     return await _STATEMENTS.send(asking, form, api.withdraw_statement, "withdraw", sent)
 
 
@@ -299,7 +291,7 @@ _STATEMENTS = Managed(
     PATH,
     "statement_id",
     DONE,
-    partial(show_new, query=NewQuery()),
+    partial(show_new, query=statement_forms.NewQuery()),
     partial(show_statement, query=StatementQuery()),
     names_of_managed,
 )

@@ -19,25 +19,8 @@ from ledger.engine.values.values import STATES
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import Filters, LongLinesQuery
 from ledger.features.usage.model.comparison import OF_PERIOD
-from ledger.features.usage.page.month_rows import (
-    HEADS,
-    MonthRow,
-    Rows,
-    amounts_of,
-    bars_of,
-    place_of,
-)
+from ledger.features.usage.page import month_rows, scopes
 from ledger.features.usage.page.periods import Period, common_periods, period_of
-from ledger.features.usage.page.scopes import (
-    PAGE,
-    all_compared,
-    changed,
-    exported,
-    of_all_pages,
-    one,
-    organization_first,
-    scope_of,
-)
 from ledger.features.usage.routes import usage
 from ledger.features.usage.routes.compare import CompareQuery
 from ledger.features.usage.routes.scope import LineFilters
@@ -66,7 +49,7 @@ GROUPINGS: Mapping[str, str] = {
 }
 """The groupings that the page offers; its address takes any grouping of the API."""
 
-_SORT = "^-?(?:name|change|health|" + "|".join(HEADS) + ")$"
+_SORT = "^-?(?:name|change|health|" + "|".join(month_rows.HEADS) + ")$"
 
 
 class MonthQuery(LinesUsageQuery):
@@ -81,7 +64,7 @@ class MonthQuery(LinesUsageQuery):
 @router.get("", openapi_extra=needs("read"))
 async def show_month(asking: Asking, query: MonthQuery) -> Response:
     """The usage of a period as one table; with ``as_of`` as known then beside now."""
-    if elsewhere := organization_first(asking, query):
+    if elsewhere := scopes.organization_first(asking, query):
         return elsewhere
     address, clock = here(asking.request), asking.services.clock()
     if not {"from", "to", "time_zone"} <= {*asking.request.query_params}:
@@ -93,11 +76,14 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
     then = (await _read(asking, query, query.as_of)).data if query.is_past else None
     period = period_of(query.calendar, now.from_, now.to)
     lines = await _lines(asking, query) if "service_line" in query.grouping.words else {}
-    table = Rows(query, changed(address), period, lines)
+    table = month_rows.Rows(query, scopes.changed(address), period, lines)
     rows = [*table.paired(None if then is None else then.rows, now.rows)]
     sort = query.sort or _order(query)
-    rows.sort(key=partial(place_of, sort), reverse=sort.startswith("-") == sort.endswith("name"))
-    total = amounts_of(now.total if then is None else then.total, now.total)
+    rows.sort(
+        key=partial(month_rows.place_of, sort),
+        reverse=sort.startswith("-") == sort.endswith("name"),
+    )
+    total = month_rows.amounts_of(now.total if then is None else then.total, now.total)
     of_lines = {row.line_id for row in rows} - {None}
     by_day = rows if query.group_by == "day" else await _by_day(asking, query, table)
     charted = "hours" if total["hours"].now or total["runs"].now is None else "runs"
@@ -112,7 +98,9 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
         count=len(rows),
         has_more=has_more,
         total=total,
-        heads={name: said for name, said in HEADS.items() if total[name].now is not None},
+        heads={
+            name: said for name, said in month_rows.HEADS.items() if total[name].now is not None
+        },
         today=query.calendar.date_of(clock),
         shown=_columns(query, rows),
         sort=sort,
@@ -125,11 +113,15 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
         ),
         **(await _differing(asking, query) if query.is_past else {}),
         charted=charted,
-        days=bars_of(by_day, charted, [day for day, *_ in query.calendar.days(now.from_, now.to)]),
+        days=month_rows.bars_of(
+            by_day, charted, [day for day, *_ in query.calendar.days(now.from_, now.to)]
+        ),
         closing=now.to if then is None and now.to <= clock else None,
         statement=_statement(asking, query, period, now.to <= clock),
-        export=partial(exported, "/ui/usage/export", query, "from_", "to", "as_of", "group_by"),
-        **await scope_of(asking, query, None),
+        export=partial(
+            scopes.exported, "/ui/usage/export", query, "from_", "to", "as_of", "group_by"
+        ),
+        **await scopes.scope_of(asking, query, None),
     )
 
 
@@ -156,7 +148,7 @@ def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool)
     is_scope = narrower <= {"time_zone", "organization_id", "workspace_id"}
     if not (may_issue and is_over and is_scope) or "," in (query.workspace_id or ""):
         return None
-    return changed(
+    return scopes.changed(
         "/ui/statements/new",
         organization_id=query.organization_id,
         workspace_id=query.workspace_id,
@@ -168,20 +160,20 @@ def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool)
 
 def _usual(asking: Asking, query: MonthQuery) -> str:
     """The grouping of a scope: its parts."""
-    if one(query.service_line_id):
+    if scopes.one(query.service_line_id):
         return "day"
     is_all = (query.workspace_id, query.project_tag, query.service_line_id) == (None, None, None)
     return "workspace" if is_all and asking.principal.workspace_id is None else "service_line"
 
 
-def _columns(query: MonthQuery, rows: Sequence[MonthRow]) -> Sequence[str]:
+def _columns(query: MonthQuery, rows: Sequence[month_rows.MonthRow]) -> Sequence[str]:
     """The amounts that are columns: of two instants those alone that a statement is about."""
-    is_of_one = "service_line" in query.grouping.words or one(query.service_line_id)
+    is_of_one = "service_line" in query.grouping.words or scopes.one(query.service_line_id)
     left_out = {"lines"} if is_of_one else set[str]()
     left_out |= {"lines", "check_ins", "failed"} if query.is_past else set()
     return [
         name
-        for name in HEADS
+        for name in month_rows.HEADS
         if name not in left_out and rows and rows[0].amounts[name].now is not None
     ]
 
@@ -199,18 +191,18 @@ async def _read(asking: Asking, query: LinesUsageQuery, as_of: str | None = None
     given = query.model_dump(
         include={*LinesUsageQuery.model_fields}, by_alias=True, exclude_none=True
     )
-    given |= {"as_of": as_of, "group_by": query.group_by, "limit": PAGE}
+    given |= {"as_of": as_of, "group_by": query.group_by, "limit": scopes.PAGE}
 
     def page(cursor: str | None) -> Awaitable[Response]:
         asked = usage.LinesUsagePageQuery(**given, cursor=cursor)
         return usage.show_usage_of_lines(asking, asked)
 
-    return await of_all_pages(page, UsagePage)
+    return await scopes.of_all_pages(page, UsagePage)
 
 
 async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
     """The lines in scope as they are at present, by id: of very many, those of the worst health."""
-    if line_id := one(query.service_line_id):
+    if line_id := scopes.one(query.service_line_id):
         answer = executions.show_execution(asking, line_id, Query())
         with suppress(NotFound):
             return {line_id: (await read_answer(answer, AnswerOf[LineDetail])).data}
@@ -221,7 +213,9 @@ async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
     }
     chosen: dict[str, Any] = dict.fromkeys(Filters.model_fields)
     chosen |= {name: getattr(query, name) for name in names}
-    asked = LongLinesQuery.model_construct(**chosen, sort="health_score", cursor=None, limit=PAGE)
+    asked = LongLinesQuery.model_construct(
+        **chosen, sort="health_score", cursor=None, limit=scopes.PAGE
+    )
     found = await read_answer(executions.lines_page(asking, asked), PageOf[ShownLine])
     return {line.service_line_id: line for line in found.data}
 
@@ -231,7 +225,9 @@ async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
     names = {*CompareQuery.model_fields} & {*LinesUsageQuery.model_fields}
     given = query.model_dump(include=names, by_alias=True, exclude_none=True)
     try:
-        found = (await all_compared(asking, CompareQuery(**given | {"then": query.as_of}))).data
+        found = (
+            await scopes.all_compared(asking, CompareQuery(**given | {"then": query.as_of}))
+        ).data
     except Invalid:
         return {"differing": None}
     differing = {
@@ -242,7 +238,9 @@ async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
     return {"differing": differing, "until": found.now}
 
 
-async def _by_day(asking: Asking, query: MonthQuery, table: Rows) -> Sequence[MonthRow]:
+async def _by_day(
+    asking: Asking, query: MonthQuery, table: month_rows.Rows
+) -> Sequence[month_rows.MonthRow]:
     """The rows of the period by day, for its chart."""
     by_day = query.model_copy(update={"group_by": "day"})
     now = (await _read(asking, by_day)).data

@@ -9,18 +9,11 @@ import msgspec
 from fastapi import Response
 from pydantic import Field
 
+from ledger.engine.http import reading
 from ledger.engine.http.corners import corner_at, corner_of, pin
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import (
-    Asking,
-    Bound,
-    RangeParameters,
-    bounds_of,
-    decode_cursor,
-    encode_cursor,
-)
 from ledger.engine.http.replies import Meta, answer
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
@@ -52,23 +45,23 @@ MAX_LINES = 20_000
 _OF_NOW = tuple(name for name in NUMBERS if name not in OF_PERIOD)
 
 
-class CompareQuery(LineFilters, RangeParameters):
+class CompareQuery(LineFilters, reading.RangeParameters):
     """The parameters of a comparison. Its lines are those of the later instant."""
 
     then: Annotated[
-        Bound,
+        reading.Bound,
         Field(
             description="The earlier instant. For example `then=2026-04-01&now=2026-05-01`.",
             examples=[],
         ),
     ]
     now: Annotated[
-        Bound | None, Field(description="The later instant; by default now.", examples=[])
+        reading.Bound | None, Field(description="The later instant; by default now.", examples=[])
     ] = None
 
-    async def instants(self, asking: Asking) -> tuple[datetime, datetime | None]:
+    async def instants(self, asking: reading.Asking) -> tuple[datetime, datetime | None]:
         """Both instants. Raises Invalid."""
-        then, now = bounds_of(self.calendar, self.then, self.now, "then", "now")
+        then, now = reading.bounds_of(self.calendar, self.then, self.now, "then", "now")
         assert then is not None, "it is required"
         await asking.require_past("then", then)
         if now is not None:
@@ -205,7 +198,7 @@ class AskedComparison(NamedTuple):
         }
 
     async def shown(
-        self, asking: Asking, lines: Sequence[LineInScope], changed: Sequence[BothSides]
+        self, asking: reading.Asking, lines: Sequence[LineInScope], changed: Sequence[BothSides]
     ) -> list[dict[str, Any]]:
         """Lines as the API shows them."""
         names = await self.names.names([line.id for line in lines])
@@ -242,7 +235,7 @@ class AskedComparison(NamedTuple):
 
 
 async def compared(
-    asking: Asking, query: CompareQuery, pinned: Mapping[str, Any] | None = None
+    asking: reading.Asking, query: CompareQuery, pinned: Mapping[str, Any] | None = None
 ) -> AskedComparison:
     """The comparison between its corners."""
     then, now = await query.instants(asking)
@@ -264,7 +257,7 @@ _VIEWS = ("execution", "run", "event")
 
 
 async def lines_of(
-    asking: Asking, asked: AskedComparison, most: int | None = None
+    asking: reading.Asking, asked: AskedComparison, most: int | None = None
 ) -> list[LineInScope]:
     """The lines with events between the corners, by id. Raises Invalid for more than ``most``."""
     principal, scope = asking.principal, asked.scope
@@ -294,7 +287,7 @@ async def lines_of(
         " table has columns for `then`, `now` and `change`."
     ),
 )
-async def export_comparison(asking: Asking, query: CompareExportQuery) -> Response:
+async def export_comparison(asking: reading.Asking, query: CompareExportQuery) -> Response:
     """Export all lines of a comparison as one file."""
     turn, heavy = begin_export(asking), asking.services.heavy
     async with heavy.turn(asking.principal.party):
@@ -306,7 +299,7 @@ async def export_comparison(asking: Asking, query: CompareExportQuery) -> Respon
 
 
 async def _exported(
-    asking: Asking, asked: AskedComparison
+    asking: reading.Asking, asked: AskedComparison
 ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
     lines, totals = await lines_of(asking, asked), ChangeTotals()
     for at in range(0, len(lines), EXPORT_LINES):
@@ -319,14 +312,14 @@ async def _exported(
 
 
 @read_route(router, "", ComparePage, summary="Compare two instants")
-async def show_comparison(asking: Asking, query: ComparePageQuery) -> Response:
+async def show_comparison(asking: reading.Asking, query: ComparePageQuery) -> Response:
     """Show what changed between two instants in what the ledger knew.
 
     The lines are those with an event of their history recorded after `then`, up to `now`. The sums
     of the period `from` to `to` are shown as known then and now.
     """
     bound_to = query.bound_to
-    pinned = None if query.cursor is None else decode_cursor(query.cursor, bound_to)
+    pinned = None if query.cursor is None else reading.decode_cursor(query.cursor, bound_to)
     async with asking.services.heavy.turn(asking.principal.party):
         asked = await compared(asking, query, pinned)
         lines, total = await lines_of(asking, asked, MAX_LINES), None
@@ -346,7 +339,7 @@ async def show_comparison(asking: Asking, query: ComparePageQuery) -> Response:
         )
     cursor = query.cursor
     if page:
-        cursor = encode_cursor({"key": page[-1].key, **pin(asked.now)}, bound_to)
+        cursor = reading.encode_cursor({"key": page[-1].key, **pin(asked.now)}, bound_to)
     period = asked.period
     data = {
         "then": format_instant(asked.then.clock),

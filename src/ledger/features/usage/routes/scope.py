@@ -6,16 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from ledger.engine.http.reading import (
-    OR,
-    Asking,
-    Identifier,
-    Words,
-    Zoned,
-    any_of,
-    digits,
-    split_words,
-)
+from ledger.engine.http import reading
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Invalid
@@ -33,32 +24,38 @@ class LongPage(BaseModel):
 
     cursor: Annotated[str | None, Field(description="The `meta.cursor` of the page before.")] = None
     limit: Annotated[
-        int, Field(ge=1, le=1000, description="The most rows in a page."), BeforeValidator(digits)
+        int,
+        Field(ge=1, le=1000, description="The most rows in a page."),
+        BeforeValidator(reading.digits),
     ] = 25
 
 
-class LineFilters(Zoned):
+class LineFilters(reading.Zoned):
     """The filters of usage and comparisons: of lines as they stood at the answer's instant."""
 
-    organization_id: Identifier = None
-    workspace_id: Words = None
-    service_line_id: Words = None
+    organization_id: reading.Identifier = None
+    workspace_id: reading.Words = None
+    service_line_id: reading.Words = None
     execution_model: Annotated[
-        str | None, Field(pattern=any_of(EXECUTION_MODELS), description=OR)
+        str | None, Field(pattern=reading.any_of(EXECUTION_MODELS), description=reading.OR)
     ] = None
-    product_line: Annotated[str | None, Field(pattern=any_of(PRODUCT_LINES), description=OR)] = None
-    project_tag: Words = None
+    product_line: Annotated[
+        str | None, Field(pattern=reading.any_of(PRODUCT_LINES), description=reading.OR)
+    ] = None
+    project_tag: reading.Words = None
     resource_id: Annotated[
-        Words, Field(description=f"Check-ins of these resources count alone. {OR}")
+        reading.Words, Field(description=f"Check-ins of these resources count alone. {reading.OR}")
     ] = None
 
     @property
     def bound_to(self) -> Mapping[str, Any]:
         """The parameters that a cursor is bound to; the words of a filter have no order."""
         sent = self.model_dump(exclude={"cursor", "limit"})
-        return sent | {name: split_words(sent[name]) for name in (*_OF_LINES, "resource_id")}
+        return sent | {
+            name: reading.split_words(sent[name]) for name in (*_OF_LINES, "resource_id")
+        }
 
-    def scope(self, asking: Asking) -> UsageScope:
+    def scope(self, asking: reading.Asking) -> UsageScope:
         """The lines that are asked about. Raises Invalid."""
         filters: dict[str, Any] = asking.tenant
         if self.organization_id is not None:
@@ -66,9 +63,9 @@ class LineFilters(Zoned):
         elif asking.principal.is_admin:
             raise Invalid.at("/organization_id", "is required of an administrator")
         for name in _OF_LINES:
-            if (words := split_words(getattr(self, name))) is not None:
+            if (words := reading.split_words(getattr(self, name))) is not None:
                 filters[name] = words
-        return UsageScope(asking.principal.tenant, filters, split_words(self.resource_id))
+        return UsageScope(asking.principal.tenant, filters, reading.split_words(self.resource_id))
 
 
 def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
@@ -83,7 +80,10 @@ def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
 
 
 async def names_of(
-    asking: Asking, organization: str | None, ids: Collection[str], corner: Corner | None = None
+    asking: reading.Asking,
+    organization: str | None,
+    ids: Collection[str],
+    corner: Corner | None = None,
 ) -> Mapping[str, str]:
     """The names of workspaces and projects of an organization: as known at a corner, or now."""
     if not ids:

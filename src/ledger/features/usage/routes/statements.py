@@ -16,38 +16,20 @@ import msgspec
 from fastapi import Response
 from pydantic import Field
 
+from ledger.engine.http import reading
 from ledger.engine.http.corners import corner_at, corner_of, present_corner
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
 from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.models import Characters, CommandBody, Reason
 from ledger.engine.http.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
-from ledger.engine.http.reading import (
-    Asking,
-    Bound,
-    Present,
-    Query,
-    RangeParameters,
-    TenantQuery,
-    TimeZone,
-    paged_by_id,
-    path_id,
-    read_at,
-)
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.reads.corner import Corner
 from ledger.engine.reads.question import Answer
+from ledger.engine.values import values
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import DocumentAltered, Invalid, NotFound
 from ledger.engine.values.rendering import ShownInstant, doc, json_text
-from ledger.engine.values.values import (
-    LABEL,
-    ORGANIZATION_ID,
-    STATEMENT_ID,
-    TEXT,
-    WORKSPACE_ID,
-    id_named,
-)
 from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.features.usage.commands import IssueStatement, StatementNumbers, WithdrawStatement
@@ -66,7 +48,7 @@ router = Router("/v1/statements", "statements")
 _PERMISSION = "statements:issue"
 _UNKNOWN = "No such statement."
 
-AnyStatementId = Annotated[str, path_id("An STM id.", "STM-26-000003", STATEMENT_ID)]
+AnyStatementId = Annotated[str, reading.path_id("An STM id.", "STM-26-000003", values.STATEMENT_ID)]
 
 
 class NewStatement(CommandBody):
@@ -75,33 +57,36 @@ class NewStatement(CommandBody):
     organization_id: Annotated[
         str | None,
         Field(
-            pattern=ORGANIZATION_ID,
+            pattern=values.ORGANIZATION_ID,
             description="By default the credential's organization; an administrator names it.",
         ),
     ] = None
     workspace_id: Annotated[
         str | None,
         Field(
-            pattern=WORKSPACE_ID,
+            pattern=values.WORKSPACE_ID,
             description="By default the credential's workspace. Null: the whole organization.",
         ),
     ] = None
     from_: Annotated[
-        Bound, Field(alias="from", description="The start, included.", examples=["2026-04-01"])
+        reading.Bound,
+        Field(alias="from", description="The start, included.", examples=["2026-04-01"]),
     ]
     to: Annotated[
-        Bound,
+        reading.Bound,
         Field(description="The end, excluded; not in the future.", examples=["2026-04-15"]),
     ]
-    time_zone: TimeZone = "UTC"
-    note: Annotated[str, Field(max_length=500), Characters(TEXT)] | None = None
-    reference: Annotated[str, Field(max_length=200), Characters(LABEL)] | None = None
+    time_zone: reading.TimeZone = "UTC"
+    note: Annotated[str, Field(max_length=500), Characters(values.TEXT)] | None = None
+    reference: Annotated[str, Field(max_length=200), Characters(values.LABEL)] | None = None
     by_resource: Annotated[
         bool, Field(description="Whether the document has rows by line and resource too.")
     ] = False
     replaces: Annotated[
         str | None,
-        Field(pattern=STATEMENT_ID, description="A statement of the same scope, of any period."),
+        Field(
+            pattern=values.STATEMENT_ID, description="A statement of the same scope, of any period."
+        ),
     ] = None
 
     def period(self, now: datetime) -> tuple[datetime, datetime]:
@@ -116,11 +101,11 @@ class NewStatement(CommandBody):
         return start, end
 
 
-class StatementsQuery(TenantQuery, RangeParameters):
+class StatementsQuery(reading.TenantQuery, reading.RangeParameters):
     """The parameters of the list: of statements whose periods overlap ``from`` to ``to``."""
 
 
-class StatementExportQuery(Present):
+class StatementExportQuery(reading.Present):
     """The parameters of a statement's export."""
 
     format: Annotated[Literal["csv"], Field(description="A table.")] = "csv"
@@ -129,7 +114,7 @@ class StatementExportQuery(Present):
 class Issued(msgspec.Struct):
     """A statement that was issued."""
 
-    id: Annotated[str, msgspec.Meta(pattern=STATEMENT_ID)]
+    id: Annotated[str, msgspec.Meta(pattern=values.STATEMENT_ID)]
     document_sha256: str
     position: int
     as_of: ShownInstant
@@ -225,7 +210,7 @@ class Bundle(msgspec.Struct):
     answer=AnswerOf[Issued],
     status=201,
 )
-async def issue_statement(asking: Asking, sent: Sent[NewStatement]) -> Response:
+async def issue_statement(asking: reading.Asking, sent: Sent[NewStatement]) -> Response:
     """Issue the usage of a scope and period, as it is known now, as a document that stays.
 
     The document's hash is in the sealed log.
@@ -248,7 +233,7 @@ async def issue_statement(asking: Asking, sent: Sent[NewStatement]) -> Response:
         asking.request.state.request_id,
         organization_id=organization_id,
         workspace_id=workspace_id,
-        replaces=id_named(sent.said, "replaces", STATEMENT_ID),
+        replaces=values.id_named(sent.said, "replaces", values.STATEMENT_ID),
         numbers=numbers,
         fault=fault,
         idempotency=sent.key,
@@ -258,7 +243,7 @@ async def issue_statement(asking: Asking, sent: Sent[NewStatement]) -> Response:
 
 
 async def _stored(
-    asking: Asking, body: NewStatement, organization_id: str, workspace_id: str | None
+    asking: reading.Asking, body: NewStatement, organization_id: str, workspace_id: str | None
 ) -> StatementNumbers:
     """Compute and store the document of a statement. Raises Invalid, Behind and RateLimited."""
     services = asking.services
@@ -291,13 +276,13 @@ async def _stored(
     answer=AnswerOf[ShownStatement],
 )
 async def withdraw_statement(
-    asking: Asking, statement_id: AnyStatementId, sent: Sent[Reason]
+    asking: reading.Asking, statement_id: AnyStatementId, sent: Sent[Reason]
 ) -> Response:
     """Withdraw a statement for good. Its document stays readable."""
     reason = sent.body.reason if sent.body is not None else ""
     receipt = await execute_on(asking, WithdrawStatement, statement_id, sent, reason=reason)
 
-    async def show(_: Query) -> Reply:
+    async def show(_: reading.Query) -> Reply:
         # Nothing changes a withdrawn statement: this is how the command left it.
         rows = await listed(asking, statement_id)
         if rows[0][2] is None or rows.position < receipt.position:
@@ -310,20 +295,20 @@ async def withdraw_statement(
 # Reading.
 
 
-async def listed(asking: Asking, statement_id: str) -> Answer:
+async def listed(asking: reading.Asking, statement_id: str) -> Answer:
     """(position, key, item JSON) of a statement as the list shows it; nulls if it is not seen."""
     filters = asking.tenant | {"statement_id": statement_id}
     return await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
 
 
 @read_route(router, "", PageOf[ShownStatement], summary="List statements")
-async def list_statements(asking: Asking, query: StatementsQuery) -> Response:
+async def list_statements(asking: reading.Asking, query: StatementsQuery) -> Response:
     """List the statements of the credential's tenant, newest first, with their totals."""
     start, end = query.bounds()
     chosen: dict[str, Any] = query.chosen()
     chosen |= {"from": start} if start is not None else {}
     chosen |= {"to": end} if end is not None else {}
-    return await paged_by_id(asking, query, chosen, "STM", STATEMENT_ID, list_read)
+    return await reading.paged_by_id(asking, query, chosen, "STM", values.STATEMENT_ID, list_read)
 
 
 class FoundStatement(NamedTuple):
@@ -342,17 +327,19 @@ class FoundStatement(NamedTuple):
 _decode_about = msgspec.json.Decoder(StatementAsIssued).decode
 
 
-async def find(asking: Asking, statement_id: str, query: Present | None = None) -> FoundStatement:
+async def find(
+    asking: reading.Asking, statement_id: str, query: reading.Present | None = None
+) -> FoundStatement:
     """The statement with its document. Raises NotFound, and DocumentAltered for other bytes."""
-    query = query or Present()
-    if not re.fullmatch(STATEMENT_ID, statement_id):
+    query = query or reading.Present()
+    if not re.fullmatch(values.STATEMENT_ID, statement_id):
         raise NotFound(_UNKNOWN)
     tenant = asking.tenant
     read = statement_read(frozenset(tenant), past=query.is_past)
     rows = await asking.rows(read, {**tenant, "statement_id": statement_id}, query)
     ((_, issued, about, sealed, octets),) = rows
     if issued is None:
-        raise read_at(rows, NotFound(_UNKNOWN))
+        raise reading.read_at(rows, NotFound(_UNKNOWN))
     if octets is None or (await asyncio.to_thread(sha256, octets)).hexdigest() != sealed:
         raise DocumentAltered
     return FoundStatement(rows, issued, _decode_about(about), bytes(octets), f'"{sealed}"'.encode())
@@ -361,7 +348,9 @@ async def find(asking: Asking, statement_id: str, query: Present | None = None) 
 @read_route(
     router, "/{statement_id}", StatementDocument, LINE_ERRORS, summary="Show a statement's document"
 )
-async def show_statement(asking: Asking, statement_id: AnyStatementId, query: Present) -> Response:
+async def show_statement(
+    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Present
+) -> Response:
     """Show the very bytes of the document: their SHA-256 is the statement's `document_sha256`."""
     found = await find(asking, statement_id)
     asking.request.state.is_exact = True
@@ -379,7 +368,7 @@ _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *
     responses=answers("The rows of the document by line, and last its total.", "csv") | FEED_ERRORS,
 )
 async def export_statement(
-    asking: Asking, statement_id: AnyStatementId, query: StatementExportQuery
+    asking: reading.Asking, statement_id: AnyStatementId, query: StatementExportQuery
 ) -> Response:
     """Export the document's rows and its total as a table."""
     turn = begin_export(asking)
@@ -402,7 +391,7 @@ async def export_statement(
     summary="Show what changed since a statement",
 )
 async def show_statement_changes(
-    asking: Asking, statement_id: AnyStatementId, query: Query
+    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Query
 ) -> Response:
     """Compare the numbers of a statement's period, as it has them, with those known now.
 
@@ -438,7 +427,7 @@ def _changed(changed: ChangedLine, names: Mapping[str, str]) -> dict[str, Any]:
     router, "/{statement_id}/bundle", Bundle, FEED_ERRORS, summary="Prove a statement offline"
 )
 async def show_statement_bundle(
-    asking: Asking, statement_id: AnyStatementId, query: Present
+    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Present
 ) -> Response:
     """Show the document with all that proves it, for `verifier.py statement`."""
     found = await find(asking, statement_id)

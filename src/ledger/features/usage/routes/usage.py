@@ -10,18 +10,11 @@ from fastapi import Response
 from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
+from ledger.engine.http import reading
 from ledger.engine.http.corners import corner_of, pin
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.problems import InvalidCursor, Unauthorized
-from ledger.engine.http.reading import (
-    Asking,
-    Query,
-    RangeParameters,
-    any_of,
-    decode_cursor,
-    encode_cursor,
-)
 from ledger.engine.http.replies import Meta, answer, keyed
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
@@ -63,13 +56,13 @@ def _words(text: str) -> str:
     return text
 
 
-class LinesUsageQuery(LineFilters, Query, RangeParameters):
+class LinesUsageQuery(LineFilters, reading.Query, reading.RangeParameters):
     """The parameters of usage across lines."""
 
     group_by: Annotated[
         str,
         Field(
-            pattern=any_of(tuple(KEYS)),
+            pattern=reading.any_of(tuple(KEYS)),
             description="One or two words; `month` or `day` comes last.",
         ),
         AfterValidator(_words),
@@ -185,7 +178,7 @@ class Counted(NamedTuple):
                 raise Invalid.at("/from", sentence)
         return found
 
-    async def named(self, asking: Asking, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    async def named(self, asking: reading.Asking, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """The rows with their keys and names, as the API shows them."""
         names = await Names.of(asking, self, rows)
         shows, keys = self.shows, self.query.grouping.keys
@@ -215,7 +208,7 @@ class Names(NamedTuple):
     by_key: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    async def of(cls, asking: Asking, counted: Counted, rows: Sequence[Row]) -> "Names":
+    async def of(cls, asking: reading.Asking, counted: Counted, rows: Sequence[Row]) -> "Names":
         found: dict[str, Mapping[str, str]] = {}
         for place, key in enumerate(counted.query.grouping.keys):
             if key in NAME_KEYS:
@@ -225,7 +218,7 @@ class Names(NamedTuple):
 
     @staticmethod
     async def _of_ids(
-        asking: Asking, counted: Counted, key: str, ids: Sequence[str]
+        asking: reading.Asking, counted: Counted, key: str, ids: Sequence[str]
     ) -> Mapping[str, str]:
         if key == "service_line_id":
             return await counted.summing.names(ids)
@@ -240,7 +233,7 @@ class Names(NamedTuple):
 
 
 async def counted(
-    asking: Asking, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
+    asking: reading.Asking, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
 ) -> Counted:
     """The question at its corner: pinned by a cursor, or as known now or at its instant."""
     scope = query.scope(asking)
@@ -264,7 +257,7 @@ async def counted(
         " table has a column for each status, state and cause."
     ),
 )
-async def export_usage_of_lines(asking: Asking, query: LinesUsageExportQuery) -> Response:
+async def export_usage_of_lines(asking: reading.Asking, query: LinesUsageExportQuery) -> Response:
     """Export all rows of usage as one file of one position and one clock."""
     turn, heavy = begin_export(asking), asking.services.heavy
     async with heavy.turn(asking.principal.party):
@@ -277,7 +270,9 @@ async def export_usage_of_lines(asking: Asking, query: LinesUsageExportQuery) ->
     return file.file(turn, query.format, found, asked.corner.position, goes_on=False)
 
 
-async def _exported(asking: Asking, asked: Counted) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+async def _exported(
+    asking: reading.Asking, asked: Counted
+) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
     """The rows in parts, and last the total. Raises Invalid before the first part."""
     total = Sums()
     if asked.query.grouping.words[0] == "service_line":
@@ -303,7 +298,7 @@ async def _exported(asking: Asking, asked: Counted) -> AsyncIterator[Sequence[Ma
 
 
 async def whole(
-    asking: Asking,
+    asking: reading.Asking,
     first: Sequence[Mapping[str, Any]],
     pages: AsyncIterator[Sequence[Mapping[str, Any]]],
 ) -> AsyncIterator[Sequence[tuple[None, Mapping[str, Any]]]]:
@@ -322,13 +317,13 @@ async def whole(
 
 
 @read_route(router, "", UsagePage, summary="Show the usage of lines")
-async def show_usage_of_lines(asking: Asking, query: LinesUsagePageQuery) -> Response:
+async def show_usage_of_lines(asking: reading.Asking, query: LinesUsagePageQuery) -> Response:
     """Show check-ins, hours, runs, tokens and time in states of many lines, grouped and in total.
 
     Without `from` and `to` the answer covers the month of its clock.
     """
     bound_to = query.bound_to
-    pinned = None if query.cursor is None else decode_cursor(query.cursor, bound_to)
+    pinned = None if query.cursor is None else reading.decode_cursor(query.cursor, bound_to)
     async with asking.services.heavy.turn(asking.principal.party):
         asked = await counted(asking, query, pinned)
         lines = await asked.lines()
@@ -341,7 +336,7 @@ async def show_usage_of_lines(asking: Asking, query: LinesUsagePageQuery) -> Res
     cursor = query.cursor
     if shown:
         place = {"keys": rows[len(shown) - 1][0], **pin(asked.corner)}
-        cursor = encode_cursor(place, bound_to)
+        cursor = reading.encode_cursor(place, bound_to)
     data = {
         "from": format_instant(asked.start),
         "to": format_instant(asked.end),

@@ -16,19 +16,8 @@ from ledger.features.lines.model import execution_events as lines
 from ledger.features.lines.model import health
 from ledger.features.lines.model.execution import Execution
 from ledger.features.watches.loops.sums import under_again
+from ledger.features.watches.model import watch
 from ledger.features.watches.model.alert import AlertOpened
-from ledger.features.watches.model.watch import (
-    BlockerOpen,
-    HealthBelow,
-    InState,
-    LineChoice,
-    NoActivity,
-    PastDue,
-    RunOpen,
-    RunsFailing,
-    SourceSilent,
-    UsageOver,
-)
 
 # The changes of a line after a position, each with its event.
 _CHANGES = """
@@ -124,26 +113,26 @@ class Histories:
         before = _NEVER if closed is None else closed.position
         after = int(body.began_by) if body.began_by.isdigit() else opened
         match body.condition:
-            case NoActivity():
+            case watch.NoActivity():
                 return follow(self._moved(line_id, body.since, opened, before), keep)
-            case RunOpen():
+            case watch.RunOpen():
                 return follow(self._run(body.subject.id, after), keep)
-            case RunsFailing(count):
+            case watch.RunsFailing(count):
                 return follow(self._failing(line_id, after, before, count), keep)
-            case InState(states):
+            case watch.InState(states):
                 return follow(_of_states(self._changes(line_id, after), states), keep)
-            case HealthBelow(status):
+            case watch.HealthBelow(status):
                 return follow(_of_health(self._changes(line_id, after), status, body.since), keep)
-            case UsageOver():
+            case watch.UsageOver():
                 return under_again(self._connection, line_id, body, before)
-            case SourceSilent():
+            case watch.SourceSilent():
                 return None  # of no line: ``sources.py``
-            case BlockerOpen() | PastDue() as condition:
-                causes = condition.causes if isinstance(condition, BlockerOpen) else None
+            case watch.BlockerOpen() | watch.PastDue() as condition:
+                causes = condition.causes if isinstance(condition, watch.BlockerOpen) else None
                 changes = self._changes(line_id, after)
                 return follow(_of_blocker(changes, body.subject.id, causes), keep)
 
-    def left_at(self, line_id: str, opened: int, lines: LineChoice) -> datetime | None:
+    def left_at(self, line_id: str, opened: int, lines: watch.LineChoice) -> datetime | None:
         """When it was recorded that a line left the lines of a watch, after a position."""
         values = {
             "line_key": sort_key(line_id),

@@ -1,48 +1,39 @@
 """The watches that an organization without any is offered, and that the demo has."""
 
-from ledger.features.watches.model.watch import (
-    HealthBelow,
-    InState,
-    LineChoice,
-    NoActivity,
-    PastDue,
-    RunOpen,
-    RunsFailing,
-    WatchSettings,
-)
+from ledger.features.watches.model import watch
 
 _HOUR, _DAY = 3_600, 86_400
 
-STARTERS: tuple[WatchSettings, ...] = (
-    WatchSettings(
+STARTERS: tuple[watch.WatchSettings, ...] = (
+    watch.WatchSettings(
         name="Blocked for two hours",
-        condition=InState(("blocked",)),
+        condition=watch.InState(("blocked",)),
         for_seconds=2 * _HOUR,
         severity="critical",
         keep_seconds=300,
     ),
-    WatchSettings(name="Past due", condition=PastDue(), for_seconds=0),
-    WatchSettings(
+    watch.WatchSettings(name="Past due", condition=watch.PastDue(), for_seconds=0),
+    watch.WatchSettings(
         name="No activity for five days",
-        condition=NoActivity(),
+        condition=watch.NoActivity(),
         for_seconds=5 * _DAY,
         severity="info",
     ),
-    WatchSettings(
+    watch.WatchSettings(
         name="A run hangs",
-        condition=RunOpen(("pending", "running")),
+        condition=watch.RunOpen(("pending", "running")),
         for_seconds=_HOUR,
-        lines=LineChoice(execution_model=("agent_runtime",)),
+        lines=watch.LineChoice(execution_model=("agent_runtime",)),
     ),
-    WatchSettings(
+    watch.WatchSettings(
         name="Three runs failed in a row",
-        condition=RunsFailing(3),
+        condition=watch.RunsFailing(3),
         for_seconds=0,
         severity="critical",
     ),
-    WatchSettings(
+    watch.WatchSettings(
         name="Red health for an hour",
-        condition=HealthBelow("red"),
+        condition=watch.HealthBelow("red"),
         for_seconds=_HOUR,
         severity="critical",
     ),

@@ -13,19 +13,9 @@ from ledger.engine.http.problems import InvalidCursor, status_of
 from ledger.engine.http.reading import OR, Asking, PageQuery, Query, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
+from ledger.engine.page import pages
 from ledger.engine.page.addresses import here, own_page, with_parameter
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, chips, stream_address
-from ledger.engine.page.pages import (
-    Form,
-    PageRoute,
-    Typed,
-    as_file,
-    go,
-    idempotency_of,
-    read_answer,
-    reason_of,
-    show,
-)
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
 from ledger.features.directory.names import names_for
@@ -38,7 +28,7 @@ from ledger.features.watches.routes import alerts as api
 from projections.watches.shown import AlertStatus, ShownAlert
 
 PATH = "/ui/alerts"
-router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=pages.PageRoute)
 
 _PERMISSION = "service_lines:manage"
 
@@ -96,13 +86,13 @@ class ChosenAlerts(BaseModel):
     next: str = Field(default=PATH, max_length=8000)
 
 
-class AcknowledgeForm(Form):
+class AcknowledgeForm(pages.Form):
     """The person who takes care of the chosen alerts."""
 
     alert: _Ids = ""
     next: str = Field(default=PATH, max_length=8000)
-    note: Typed = None
-    assignee: Typed = None
+    note: pages.Typed = None
+    assignee: pages.Typed = None
     until: str | None = Field(default=None, max_length=40)
     """A date and a time in the page's zone."""
 
@@ -115,7 +105,7 @@ async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
     given = query.given
     lines = (query.service_line_id or "").split(",")
     watch_names = await names_of_watches(asking)
-    return show(
+    return pages.show(
         asking.request,
         "alerts.html",
         query=query,
@@ -172,7 +162,7 @@ async def _walk(
         if not left:
             continue
         asked = query.of(status, limit=left, cursor=after or None)
-        page = await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])
+        page = await pages.read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])
         found, after = found + page.data, ""
         if page.meta.has_more:
             return found, f"{status}~{page.meta.cursor}"
@@ -210,7 +200,7 @@ def _exported(query: AlertsPageQuery, format: str) -> str:
 @router.get("/export", openapi_extra=needs("read"))
 async def export_alerts(asking: Asking, query: api.AlertsExportQuery) -> Response:
     """The API's export, authenticated by the session."""
-    return await as_file(api.export_alerts(asking, query))
+    return await pages.as_file(api.export_alerts(asking, query))
 
 
 # Acknowledging.
@@ -222,7 +212,7 @@ async def ask_acknowledgement(asking: Asking, query: ChosenAlerts) -> Response:
     asking.principal.require("read")
     ids = _ids(query.alert)
     if not ids:
-        return go(own_page(query.next))
+        return pages.go(own_page(query.next))
     told = [await _alert(asking, each, Query()) for each in ids[:_TOLD]]
     form = AcknowledgeForm.model_construct(
         alert=",".join(ids), next=own_page(query.next), note=None, until=None
@@ -241,17 +231,17 @@ async def acknowledge_alerts(asking: Asking, form: AcknowledgeForm) -> Response:
     try:
         said: dict[str, Any] = {
             "ids": _ids(form.alert),
-            "note": reason_of(form.note),
+            "note": pages.reason_of(form.note),
             "assignee": form.assignee,
         }
         if form.until is not None:
             said["until"] = zone_of(asking.request).meant("until", form.until)
-        sent = checked(said, api.AlertsToAcknowledge, idempotency_of(asking, form))
+        sent = checked(said, api.AlertsToAcknowledge, pages.idempotency_of(asking, form))
         answer = api.acknowledge_alerts(asking, sent)
-        outcomes = (await read_answer(answer, AnswerOf[list[api.AlertOutcome]])).data
+        outcomes = (await pages.read_answer(answer, AnswerOf[list[api.AlertOutcome]])).data
     except (Invalid, Unavailable) as error:
         return _form(asking, form, (), error)
-    return show(
+    return pages.show(
         asking.request,
         "acknowledge.html",
         form=form,
@@ -268,7 +258,7 @@ def _form(
     told: Sequence[ShownAlert],
     error: LedgerError | None = None,
 ) -> Response:
-    return show(
+    return pages.show(
         asking.request,
         "acknowledge.html",
         200 if error is None else status_of(error),
@@ -292,7 +282,7 @@ def _ids(words: str) -> list[str]:
 async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
     """An alert: its sentence, times and evidence, who takes care of it, and its end."""
     alert = await _alert(asking, alert_id, query)
-    return show(
+    return pages.show(
         asking.request,
         "alert.html",
         alert=alert,
@@ -305,4 +295,6 @@ async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
 
 
 async def _alert(asking: Asking, alert_id: str, query: Query) -> ShownAlert:
-    return (await read_answer(api.show_alert(asking, alert_id, query), AnswerOf[ShownAlert])).data
+    return (
+        await pages.read_answer(api.show_alert(asking, alert_id, query), AnswerOf[ShownAlert])
+    ).data

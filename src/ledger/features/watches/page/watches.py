@@ -27,20 +27,7 @@ from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, U
 from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.starter_watches import STARTERS
 from ledger.features.watches.model.watch_hours import WEEKDAYS
-from ledger.features.watches.page.watch_forms import (
-    LINES_BY_MODEL,
-    PRODUCT_LINES_SAID,
-    Draft,
-    NewWatchQuery,
-    StartersForm,
-    SwitchWatchForm,
-    WatchForm,
-    draft_of,
-    kind_of,
-    number_in,
-    offered,
-    sentence_of,
-)
+from ledger.features.watches.page import watch_forms
 from ledger.features.watches.routes import watches as api
 from ledger.features.watches.routes.settings import WatchToTry
 
@@ -99,7 +86,7 @@ async def show_watches(
         older=found.meta.cursor if found.meta.has_more else None,
         given=given,
         chips=chips(asking.request, given),
-        sentence_of=sentence_of,
+        sentence_of=watch_forms.sentence_of,
         starters=STARTERS if may_manage and organization is not None else (),
         organization=organization,
         may_manage=may_manage,
@@ -108,25 +95,25 @@ async def show_watches(
 
 @router.get("/new", openapi_extra=needs(_PERMISSION))
 async def show_new(
-    asking: Asking, query: NewWatchQuery, refused: RefusedForm | None = None
+    asking: Asking, query: watch_forms.NewWatchQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The form for a new watch; it needs ``read`` too, for its preview."""
-    if refused is not None and isinstance(refused.form, StartersForm):
+    if refused is not None and isinstance(refused.form, watch_forms.StartersForm):
         return await show_watches(asking, WatchesQuery(), refused)
-    draft: Draft = query
-    if refused is not None and isinstance(refused.form, WatchForm):
+    draft: watch_forms.Draft = query
+    if refused is not None and isinstance(refused.form, watch_forms.WatchForm):
         draft = refused.form
     return await _form(asking, draft, refused)
 
 
 @router.post("/preview", openapi_extra=needs(_PERMISSION))
-async def preview_watch(asking: Asking, form: WatchForm) -> Response:
+async def preview_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
     """The form for a new watch with its values, and what the watch would have open now."""
     return await _form(asking, form, None, tried="now")
 
 
 @router.post("/preview/past", openapi_extra=needs(_PERMISSION))
-async def preview_past(asking: Asking, form: WatchForm) -> Response:
+async def preview_past(asking: Asking, form: watch_forms.WatchForm) -> Response:
     """The same form, and how often the watch would have told in the last 30 days.
 
     To read the past of many lines takes seconds, so the form asks once it shows what is open now.
@@ -144,7 +131,7 @@ async def leave_form(asking: Asking) -> Response:
 
 async def _form(
     asking: Asking,
-    draft: Draft,
+    draft: watch_forms.Draft,
     refused: RefusedForm | None,
     *,
     watch: ShownWatch | None = None,
@@ -168,25 +155,26 @@ async def _form(
         None,
         refused,
         draft=filled,
-        kind=kind_of(filled.kind),
-        kinds=offered(),
+        kind=watch_forms.kind_of(filled.kind),
+        kinds=watch_forms.offered(),
         watch=watch,
         weekdays=WEEKDAYS,
         severities={name: name for name in SEVERITIES},
-        lines_by_model=LINES_BY_MODEL,
-        product_lines=PRODUCT_LINES_SAID,
+        lines_by_model=watch_forms.LINES_BY_MODEL,
+        product_lines=watch_forms.PRODUCT_LINES_SAID,
         workspaces=workspaces,
         tried=tried,
         found=found,
         fault=fault,
         examples=_EXAMPLES,
-        keeps=kind_of(filled.kind).keeps and bool(number_in(filled.keep or "")),
+        keeps=watch_forms.kind_of(filled.kind).keeps
+        and bool(watch_forms.number_in(filled.keep or "")),
         names=names["names"] | names["line_names"],
     )
 
 
 async def _tried(
-    asking: Asking, draft: Draft, when: Literal["now", "past"]
+    asking: Asking, draft: watch_forms.Draft, when: Literal["now", "past"]
 ) -> tuple[api.WatchPreview | None, LedgerError | None]:
     """The alerts of a watch, or the reason why they cannot be told."""
     said, now = draft.watching(), asking.services.clock()
@@ -200,7 +188,7 @@ async def _tried(
 
 
 @command_route(router, "", CreateWatch, _PERMISSION)
-async def create_watch(asking: Asking, form: WatchForm) -> Response:
+async def create_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
     """Set up a watch, and lead to its page."""
     sent = checked(form.settings(), api.NewWatch, idempotency_of(asking, form))
 
@@ -212,12 +200,12 @@ async def create_watch(asking: Asking, form: WatchForm) -> Response:
 
 
 @command_route(router, "/starters", CreateWatch, _PERMISSION)
-async def create_starters(asking: Asking, form: StartersForm) -> Response:
+async def create_starters(asking: Asking, form: watch_forms.StartersForm) -> Response:
     """Set up the starter watches, each by a command of its own."""
     return await _WATCHES.carry_out(asking, form, _starters(asking, form), "starters")
 
 
-async def _starters(asking: Asking, form: StartersForm) -> Response:
+async def _starters(asking: Asking, form: watch_forms.StartersForm) -> Response:
     key = idempotency_of(asking, form)
     made: Response | None = None
     for number, settings in enumerate(STARTERS):
@@ -236,7 +224,7 @@ async def show_watch(
 ) -> Response:
     """A watch: its sentence and settings, its open alerts, and who is told of them."""
     watch = await _watch(asking, watch_id)
-    if refused is not None and isinstance(refused.form, WatchForm):
+    if refused is not None and isinstance(refused.form, watch_forms.WatchForm):
         return await _form(asking, refused.form, refused, watch=watch)
     return await _WATCHES.show(
         asking,
@@ -245,7 +233,7 @@ async def show_watch(
         query,
         refused,
         watch=watch,
-        sentence=sentence_of(watch),
+        sentence=watch_forms.sentence_of(watch),
         may_manage=asking.principal.may(_PERMISSION),
     )
 
@@ -256,17 +244,17 @@ async def _watch(asking: Asking, watch_id: str) -> ShownWatch:
 
 
 @router.get("/{watch_id}/change", openapi_extra=needs(_PERMISSION))
-async def ask_change(asking: Asking, watch_id: str, query: NewWatchQuery) -> Response:
+async def ask_change(asking: Asking, watch_id: str, query: watch_forms.NewWatchQuery) -> Response:
     """The form that changes the watch, with its settings, or with another kind."""
     watch = await _watch(asking, watch_id)
-    draft = draft_of(watch)
+    draft = watch_forms.draft_of(watch)
     if query.kind is not None and query.kind != draft.kind:
         draft = draft.model_copy(update={"kind": query.kind, "blanks": {}, "time": None})
     return await _form(asking, draft, None, watch=watch)
 
 
 @command_route(router, "/{watch_id}/change", UpdateWatch, _PERMISSION)
-async def change_watch(asking: Asking, form: WatchForm) -> Response:
+async def change_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
     """Replace the settings of the watch."""
     # The tenant of a watch stays; the form has it for its preview.
     fields = api.WatchChanges.model_fields.keys()
@@ -276,7 +264,7 @@ async def change_watch(asking: Asking, form: WatchForm) -> Response:
 
 
 @command_route(router, "/{watch_id}/switch", UpdateWatch, _PERMISSION)
-async def switch_watch(asking: Asking, form: SwitchWatchForm) -> Response:
+async def switch_watch(asking: Asking, form: watch_forms.SwitchWatchForm) -> Response:
     """Enable or disable the watch."""
     is_on = form.enabled == "true"
     sent = checked({"enabled": is_on}, api.WatchChanges, idempotency_of(asking, form))
@@ -295,7 +283,7 @@ _WATCHES = Managed(
     PATH,
     "watch_id",
     DONE,
-    partial(show_new, query=NewWatchQuery()),
+    partial(show_new, query=watch_forms.NewWatchQuery()),
     partial(show_watch, query=WatchQuery()),
     names_of_managed,
 )

@@ -12,18 +12,8 @@ import msgspec
 
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of
+from ledger.features.watches.model import watch
 from ledger.features.watches.model.stretch import LineNow, OpenRun
-from ledger.features.watches.model.watch import (
-    BlockerOpen,
-    Condition,
-    HealthBelow,
-    InState,
-    NoActivity,
-    PastDue,
-    RunOpen,
-    RunsFailing,
-    UsageOver,
-)
 from projections.lines.line import LineFold
 from projections.lines.statements import where_line
 
@@ -43,18 +33,18 @@ _HAS_RANK = """EXISTS (
     SELECT FROM ledger.execution_rank AS r WHERE r.line_id = l.line_id AND {condition})"""
 
 # ``latest`` is the last instant since which a condition may hold that is due now.
-_MAY_HOLD: Mapping[type[Condition], str] = {
-    InState: "l.state = ANY(%(states)s)",
-    BlockerOpen: "l.causes <> '{}'",
-    PastDue: "l.causes <> '{}' AND " + _HAS_RANK.format(condition="r.due_at <= %(latest)s"),
-    NoActivity: "l.state NOT IN ('closed', 'paused')",
-    RunOpen: _HAS_RUN.format(statuses="'pending', 'running'"),
-    RunsFailing: _HAS_RUN.format(statuses="'failed'"),
-    UsageOver: """(EXISTS (
+_MAY_HOLD: Mapping[type[watch.Condition], str] = {
+    watch.InState: "l.state = ANY(%(states)s)",
+    watch.BlockerOpen: "l.causes <> '{}'",
+    watch.PastDue: "l.causes <> '{}' AND " + _HAS_RANK.format(condition="r.due_at <= %(latest)s"),
+    watch.NoActivity: "l.state NOT IN ('closed', 'paused')",
+    watch.RunOpen: _HAS_RUN.format(statuses="'pending', 'running'"),
+    watch.RunsFailing: _HAS_RUN.format(statuses="'failed'"),
+    watch.UsageOver: """(EXISTS (
         SELECT FROM ledger.execution_day AS d WHERE d.line_key = l.line_key AND d.day >= %(first)s)
     OR EXISTS (
         SELECT FROM ledger.run_day AS d WHERE d.line_key = l.line_key AND d.day >= %(first)s))""",
-    HealthBelow: _HAS_RANK.format(condition="r.health_status IN ('amber', 'red')"),
+    watch.HealthBelow: _HAS_RANK.format(condition="r.health_status IN ('amber', 'red')"),
 }
 
 decode_line = msgspec.msgpack.Decoder(LineFold).decode
@@ -67,12 +57,12 @@ def line_now(fold: LineFold, runs: Sequence[OpenRun] = ()) -> LineNow:
 
 
 @cache
-def watched_read(condition: type[Condition], filters: frozenset[str]) -> Read:
+def watched_read(condition: type[watch.Condition], filters: frozenset[str]) -> Read:
     """(position, record key, fold) rows, newest record id first; a row of nulls if no line is left.
 
     The filters are those of ``where_line``.
     """
-    of_runs = condition in (RunOpen, RunsFailing, UsageOver)
+    of_runs = condition in (watch.RunOpen, watch.RunsFailing, watch.UsageOver)
     views = ("execution", "run") if of_runs else ("execution",)
     return read_of(
         _LINES,

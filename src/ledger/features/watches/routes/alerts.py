@@ -11,38 +11,11 @@ import msgspec
 from fastapi import Response
 from pydantic import Field
 
-from ledger.engine.http.exports import (
-    PAGE,
-    Exported,
-    Format,
-    Row,
-    answers,
-    begin_export,
-    cut_of,
-    pages,
-)
+from ledger.engine.http import exports, reading
 from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.many import carry_out, own_key
 from ledger.engine.http.models import Characters, CommandBody, Instant, Label
 from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
-from ledger.engine.http.reading import (
-    OR,
-    Asking,
-    Identifier,
-    PageQuery,
-    Present,
-    Query,
-    RangeParameters,
-    Words,
-    Zoned,
-    any_of,
-    decode_cursor,
-    encode_cursor,
-    paged,
-    path_id,
-    read_at,
-    split_words,
-)
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer
 from ledger.engine.http.services import last_position
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
@@ -75,32 +48,34 @@ _MOST = 1000
 
 _encode = msgspec.json.Encoder().encode
 
-AnyAlertId = Annotated[str, path_id("An ALR id.", "ALR-26-000117", ALERT_ID)]
+AnyAlertId = Annotated[str, reading.path_id("An ALR id.", "ALR-26-000117", ALERT_ID)]
 
 
-class AlertFilters(RangeParameters):
+class AlertFilters(reading.RangeParameters):
     """The filters of alerts; ``from`` and ``to`` filter by ``due``."""
 
     status: Annotated[
         str | None,
         Field(
-            pattern=any_of(get_args(AlertStatus)),
-            description=f"After its `until` an acknowledged alert is `open` again. {OR}",
+            pattern=reading.any_of(get_args(AlertStatus)),
+            description=f"After its `until` an acknowledged alert is `open` again. {reading.OR}",
         ),
     ] = None
-    severity: Annotated[str | None, Field(pattern=any_of(get_args(Severity)), description=OR)] = (
-        None
-    )
-    watch_id: Words = None
-    service_line_id: Words = None
-    workspace_id: Words = None
-    organization_id: Identifier = None
-    assignee: Annotated[Words, Field(description=f"Of the latest acknowledgement. {OR}")] = None
+    severity: Annotated[
+        str | None, Field(pattern=reading.any_of(get_args(Severity)), description=reading.OR)
+    ] = None
+    watch_id: reading.Words = None
+    service_line_id: reading.Words = None
+    workspace_id: reading.Words = None
+    organization_id: reading.Identifier = None
+    assignee: Annotated[
+        reading.Words, Field(description=f"Of the latest acknowledgement. {reading.OR}")
+    ] = None
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
         start, end = self.bounds()
-        words = {name: split_words(getattr(self, name)) for name in _WORDS}
+        words = {name: reading.split_words(getattr(self, name)) for name in _WORDS}
         chosen = {**words, "organization_id": self.organization_id, "from": start, "to": end}
         return {name: value for name, value in chosen.items() if value is not None}
 
@@ -116,14 +91,14 @@ class _Ordered(AlertFilters):
     ] = None
 
 
-class AlertsQuery(PageQuery, _Ordered):
+class AlertsQuery(reading.PageQuery, _Ordered):
     """The parameters of the list."""
 
 
-class AlertsExportQuery(Zoned, Query, _Ordered):
+class AlertsExportQuery(reading.Zoned, reading.Query, _Ordered):
     """The parameters of an export of alerts."""
 
-    format: Format = "jsonl"
+    format: exports.Format = "jsonl"
 
 
 class Acknowledging(CommandBody):
@@ -168,13 +143,13 @@ class AlertOutcome(msgspec.Struct):
 class _List(NamedTuple):
     """A list of alerts that is asked for, at the clock of the answer."""
 
-    asking: Asking
+    asking: reading.Asking
     query: AlertsQuery | AlertsExportQuery
     chosen: Mapping[str, Any]
     clock: datetime
 
     @classmethod
-    def of(cls, asking: Asking, query: AlertsQuery | AlertsExportQuery) -> "_List":
+    def of(cls, asking: reading.Asking, query: AlertsQuery | AlertsExportQuery) -> "_List":
         return cls(asking, query, query.chosen(), asking.instant(query))
 
     @property
@@ -188,10 +163,10 @@ class _List(NamedTuple):
 
     def following(self, after: Mapping[str, Any], end: int) -> Question:
         """The question for the next page of an export, as of its first page's position."""
-        return self._question(PAGE, {**after, "end": end}, Present(), goes_on=True)
+        return self._question(exports.PAGE, {**after, "end": end}, reading.Present(), goes_on=True)
 
     def _question(
-        self, limit: int, more: Mapping[str, Any], query: Present, *, goes_on: bool = False
+        self, limit: int, more: Mapping[str, Any], query: reading.Present, *, goes_on: bool = False
     ) -> Question:
         filters = {**self.asking.tenant, **self.chosen, **more}
         statuses = frozenset(filters.pop("status", ()))
@@ -202,22 +177,22 @@ class _List(NamedTuple):
 
 
 @read_route(router, "", PageOf[ShownAlert], summary="List alerts")
-async def list_alerts(asking: Asking, query: AlertsQuery) -> Response:
+async def list_alerts(asking: reading.Asking, query: AlertsQuery) -> Response:
     """List the alerts of the credential's tenant: the latest `due` first, then by id."""
     asked = _List.of(asking, query)
     bound_to = asked.bound_to
-    after = {} if query.cursor is None else _after(decode_cursor(query.cursor, bound_to))
+    after = {} if query.cursor is None else _after(reading.decode_cursor(query.cursor, bound_to))
     rows = await asking.ask(asked.first(query.limit + 1, after))
-    return paged(
+    return reading.paged(
         rows,
         query.limit,
         1,
-        lambda row: encode_cursor(_place(row), bound_to),
+        lambda row: reading.encode_cursor(_place(row), bound_to),
         lambda row: json_text(_entry(row[1:])),
     )
 
 
-async def alerts_counted(asking: Asking, query: AlertsQuery, most: int) -> int:
+async def alerts_counted(asking: reading.Asking, query: AlertsQuery, most: int) -> int:
     """The number of alerts of all pages, up to ``most``. Only the web pages use this."""
     ((_, count),) = await asking.ask(_List.of(asking, query).first(most, {}).counted())
     return int(count)
@@ -241,12 +216,12 @@ def _after(place: Mapping[str, Any]) -> dict[str, Any]:
     return {"after": sort_key(identifier), "after_due": due, "after_rank": rank}
 
 
-def _entry(row: Row) -> ShownAlert:
+def _entry(row: exports.Row) -> ShownAlert:
     """The alert of a row behind its position."""
     return shown_alert(AlertColumns(*row[3:]))
 
 
-_ALERTS = Exported("alerts", _entry, cut_of(ShownAlert))
+_ALERTS = exports.Exported("alerts", _entry, exports.cut_of(ShownAlert))
 
 
 @router.get(
@@ -254,36 +229,38 @@ _ALERTS = Exported("alerts", _entry, cut_of(ShownAlert))
     summary="Export alerts",
     openapi_extra=needs("read"),
     response_class=Response,
-    responses=answers("The alerts of the list, one on each line."),
+    responses=exports.answers("The alerts of the list, one on each line."),
 )
-async def export_alerts(asking: Asking, query: AlertsExportQuery) -> Response:
+async def export_alerts(asking: reading.Asking, query: AlertsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`."""
-    turn, asked = begin_export(asking), _List.of(asking, query)
-    first = await asking.ask(asked.first(PAGE, {}).walked())
+    turn, asked = exports.begin_export(asking), _List.of(asking, query)
+    first = await asking.ask(asked.first(exports.PAGE, {}).walked())
 
-    def following(row: Row) -> Question:
+    def following(row: exports.Row) -> Question:
         # Alerts change while an export goes on: all of them are shown as of the first page.
         return asked.following(_after(_place(row)), first.position).walked()
 
-    found = pages(asking, first, following, is_log=False)
+    found = exports.pages(asking, first, following, is_log=False)
     return _ALERTS.file(turn, query.format, found, first.position, goes_on=False)
 
 
 @read_route(router, "/{alert_id}", AnswerOf[ShownAlert], FEED_ERRORS, summary="Show an alert")
-async def show_alert(asking: Asking, alert_id: AnyAlertId, query: Query) -> Response:
+async def show_alert(
+    asking: reading.Asking, alert_id: AnyAlertId, query: reading.Query
+) -> Response:
     """Show an alert with its latest acknowledgement and its end."""
     if not re.fullmatch(ALERT_ID, alert_id):
         raise NotFound(_UNKNOWN)
     return await _alert_reply(asking, alert_id, query)
 
 
-async def _alert_reply(asking: Asking, alert_id: str, query: Query) -> Reply:
+async def _alert_reply(asking: reading.Asking, alert_id: str, query: reading.Query) -> Reply:
     filters = {**asking.tenant, "alert_id": alert_id}
     read = alerts_read(frozenset(filters), past=query.is_past)
     values = {**filters, "clock": asking.instant(query), "limit": 1}
     rows = await asking.rows(read, values, query)
     if rows[0][1] is None:
-        raise read_at(rows, NotFound(_UNKNOWN))
+        raise reading.read_at(rows, NotFound(_UNKNOWN))
     return answer(json_text(AnswerOf(_entry(rows[0][1:]))), rows.position)
 
 
@@ -299,7 +276,7 @@ async def _alert_reply(asking: Asking, alert_id: str, query: Query) -> Reply:
     answer=AnswerOf[ShownAlert],
 )
 async def acknowledge_alert(
-    asking: Asking, alert_id: AnyAlertId, sent: Sent[Acknowledging]
+    asking: reading.Asking, alert_id: AnyAlertId, sent: Sent[Acknowledging]
 ) -> Response:
     """Take care of an alert that is not resolved. A later acknowledgement replaces an earlier one.
 
@@ -322,7 +299,7 @@ def _said(body: Acknowledging | None) -> dict[str, Any]:
     summary="Acknowledge many alerts",
     answer=AnswerOf[list[AlertOutcome]],
 )
-async def acknowledge_alerts(asking: Asking, sent: Sent[AlertsToAcknowledge]) -> Response:
+async def acknowledge_alerts(asking: reading.Asking, sent: Sent[AlertsToAcknowledge]) -> Response:
     """Take care of up to 1,000 alerts. Each has an outcome of its own."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -331,7 +308,7 @@ async def acknowledge_alerts(asking: Asking, sent: Sent[AlertsToAcknowledge]) ->
         raise Unavailable("Not all alerts are done. Send the same request again.") from error
 
 
-async def _acknowledge(asking: Asking, sent: Sent[AlertsToAcknowledge]) -> Reply:
+async def _acknowledge(asking: reading.Asking, sent: Sent[AlertsToAcknowledge]) -> Reply:
     principal, request_id = asking.principal, asking.request.state.request_id
     said = _said(sent.body)
     command = AcknowledgeMany(

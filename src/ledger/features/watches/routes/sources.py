@@ -6,17 +6,9 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import Response
 
+from ledger.engine.http import reading
 from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import (
-    Asking,
-    Identifier,
-    Page,
-    Present,
-    decode_cursor,
-    encode_cursor,
-    paged,
-)
 from ledger.engine.http.replies import PageOf
 from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.values import format_instant, parse_instant
@@ -25,10 +17,10 @@ from projections.watches.source.statements import list_read
 router = Router("/v1", "watches")
 
 
-class SourcesQuery(Present, Page):
+class SourcesQuery(reading.Present, reading.Page):
     """The list's parameters."""
 
-    organization_id: Identifier = None
+    organization_id: reading.Identifier = None
 
 
 class LastFact(msgspec.Struct):
@@ -50,7 +42,7 @@ class ShownSource(msgspec.Struct):
 
 
 @read_route(router, "/sources", PageOf[ShownSource], summary="List sources")
-async def list_sources(asking: Asking, query: SourcesQuery) -> Response:
+async def list_sources(asking: reading.Asking, query: SourcesQuery) -> Response:
     """List who reports to the credential's tenant: the sources that were heard last come first.
 
     The order moves while sources report. An organization has the 5,000 that were heard last.
@@ -59,15 +51,15 @@ async def list_sources(asking: Asking, query: SourcesQuery) -> Response:
     filters: dict[str, Any] = asking.tenant | chosen
     names = set(filters)
     if query.cursor is not None:
-        filters |= _after(decode_cursor(query.cursor, chosen))
+        filters |= _after(reading.decode_cursor(query.cursor, chosen))
         names.add("after")
     rows = await asking.rows(list_read(frozenset(names)), {**filters, "limit": query.limit + 1})
 
     def cursor(row: Any) -> str:
         key = {"at": format_instant(row[6]), "organization": row[2], "source": row[1]}
-        return encode_cursor(key, chosen)
+        return reading.encode_cursor(key, chosen)
 
-    return paged(rows, query.limit, 1, cursor, _item)
+    return reading.paged(rows, query.limit, 1, cursor, _item)
 
 
 def _item(row: Any) -> str:

@@ -35,13 +35,7 @@ from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.lines.model.health import HealthLevel
-from ledger.features.watches.commands.watches import (
-    CreateWatch,
-    DeleteWatch,
-    UpdateWatch,
-    WatchCounters,
-    require_consistent,
-)
+from ledger.features.watches.commands import watches
 from ledger.features.watches.model.alert import AlertSubject
 from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.stretch import sentence, silence
@@ -54,14 +48,8 @@ from ledger.features.watches.model.watch import (
     WatchSettings,
 )
 from ledger.features.watches.model.watch_hours import Weekday
+from ledger.features.watches.reads import preview
 from ledger.features.watches.reads.episodes import episodes_of
-from ledger.features.watches.reads.preview import (
-    MOST_COUNTED,
-    MOST_ROWS,
-    DueLine,
-    open_now,
-    silent_now,
-)
 from ledger.features.watches.routes.settings import (
     ConditionField,
     ForSeconds,
@@ -126,7 +114,7 @@ class WatchChanges(Changes):
 @command_route(
     router,
     "",
-    CreateWatch,
+    watches.CreateWatch,
     _PERMISSION,
     summary="Set up a watch",
     answer=AnswerOf[ShownWatch],
@@ -136,7 +124,7 @@ async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
     """Set up a watch, which looks at all that holds now, and at all that follows."""
     body, settings, endpoints = sent.body, None, 0
     organization_id, workspace_id = named_tenant(asking.principal, sent.said)
-    command = CreateWatch(
+    command = watches.CreateWatch(
         asking.principal,
         asking.request.state.request_id,
         organization_id=organization_id,
@@ -185,7 +173,7 @@ async def show_watch(asking: Asking, watch_id: AnyWatchId, query: Present) -> Re
 @command_route(
     router,
     "/{watch_id}",
-    UpdateWatch,
+    watches.UpdateWatch,
     _PERMISSION,
     method="PATCH",
     summary="Change a watch",
@@ -198,18 +186,20 @@ async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchCha
     the alerts of the former revision are resolved.
     """
     given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
-    beside = WatchCounters()
+    beside = watches.WatchCounters()
     if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(asking, watch_id))[0][2]):
         shown = msgspec.json.decode(item)
-        beside = WatchCounters(*(shown[name] for name in WatchCounters._fields))
-    receipt = await execute_on(asking, UpdateWatch, watch_id, sent, given=given, beside=beside)
+        beside = watches.WatchCounters(*(shown[name] for name in watches.WatchCounters._fields))
+    receipt = await execute_on(
+        asking, watches.UpdateWatch, watch_id, sent, given=given, beside=beside
+    )
     return _answer(receipt, 200)
 
 
 @command_route(
     router,
     "/{watch_id}",
-    DeleteWatch,
+    watches.DeleteWatch,
     _PERMISSION,
     method="DELETE",
     summary="Remove a watch",
@@ -217,7 +207,7 @@ async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchCha
 )
 async def delete_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
     """Remove a watch. Its alerts are resolved, and stay readable."""
-    return deleted(await execute_on(asking, DeleteWatch, watch_id, sent))
+    return deleted(await execute_on(asking, watches.DeleteWatch, watch_id, sent))
 
 
 class PreviewedAlert(msgspec.Struct):
@@ -280,7 +270,7 @@ async def _preview(
         return await _silent(asking, watch, filters, corner)
     if period is not None:
         return await _past(asking, watch, filters, period, corner, turn)
-    found, number = await open_now(asking.rows, turn, watch, filters, corner)
+    found, number = await preview.open_now(asking.rows, turn, watch, filters, corner)
     rows = list[PreviewedAlert]()
     for begin in range(0, len(found), PORTION):
         await turn()
@@ -324,9 +314,9 @@ async def _past(
             each.text,
             time_text(each.until),
         )
-        for each in found[:MOST_ROWS]
+        for each in found[: preview.MOST_ROWS]
     ]
-    meta = PreviewMeta(min(len(found), MOST_COUNTED), len(found) > len(rows))
+    meta = PreviewMeta(min(len(found), preview.MOST_COUNTED), len(found) > len(rows))
     return answer(json_text(WatchPreview(rows, meta)), corner.position)
 
 
@@ -342,7 +332,7 @@ async def _silent(
             time_text(due.at),
             silence(watch.given, due.stretch.subject.id),
         )
-        for due in await silent_now(asking.rows, watch, filters, corner)
+        for due in await preview.silent_now(asking.rows, watch, filters, corner)
     ]
     return answer(json_text(WatchPreview(rows, PreviewMeta(len(rows), False))), corner.position)
 
@@ -360,7 +350,7 @@ def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[s
         raise Invalid.at("/organization_id", "is required")
     names = WatchToTry.model_fields.keys() & {*WatchSettings.__struct_fields__}
     watch.settings = WatchSettings(name="", **values_of(sent.body, names))
-    require_consistent(watch.settings)
+    watches.require_consistent(watch.settings)
     lines = msgspec.to_builtins(watch.settings.lines)
     filters: dict[str, Any] = {name: [*words] for name, words in lines.items()}
     filters["organization"] = watch.organization_id
@@ -369,7 +359,7 @@ def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[s
     return watch, filters
 
 
-def _previewed(found: DueLine) -> PreviewedAlert:
+def _previewed(found: preview.DueLine) -> PreviewedAlert:
     line, stretch = found.known.execution, found.due.stretch
     return PreviewedAlert(
         line.id,

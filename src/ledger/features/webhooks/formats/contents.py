@@ -6,15 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ledger.engine.values.rendering import json_text
-from ledger.features.webhooks.formats import pagerduty, slack
-from ledger.features.webhooks.formats.plain import (
-    CLOUDEVENT,
-    JSON,
-    Content,
-    Manner,
-    cloudevent_of,
-    told,
-)
+from ledger.features.webhooks.formats import pagerduty, plain, slack
 from ledger.features.webhooks.formats.wording import saying_of
 from ledger.features.webhooks.model.channel import HIDDEN, Format
 
@@ -26,15 +18,15 @@ _FINAL: Mapping[Format, range | tuple[int, ...]] = {
 """Answers after which another attempt would be in vain."""
 
 
-def content_of(manner: Manner, bodies: Sequence[str], secret: str = HIDDEN) -> Content:
+def content_of(manner: plain.Manner, bodies: Sequence[str], secret: str = HIDDEN) -> plain.Content:
     """The content of a request about events. ``bodies`` are their envelopes with their numbers.
 
     Only Slack is told of several events at once.
     """
     if manner.format == "standard" and manner.details:
-        return Content(JSON, bodies[0])
+        return plain.Content(plain.JSON, bodies[0])
     type_, make = _MAKERS[manner.format]
-    return Content(type_, json_text(make(manner, bodies, secret)))
+    return plain.Content(type_, json_text(make(manner, bodies, secret)))
 
 
 def is_final(format_: Format, status: int | None) -> bool:
@@ -51,25 +43,27 @@ def without_secrets(text: str | None, format_: Format, secret: str) -> str | Non
     return text
 
 
-def _standard(manner: Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
-    return told(manner, bodies[0])
+def _standard(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return plain.told(manner, bodies[0])
 
 
-def _cloudevents(manner: Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
-    return cloudevent_of(told(manner, bodies[0]))
+def _cloudevents(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return plain.cloudevent_of(plain.told(manner, bodies[0]))
 
 
-def _slack(manner: Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+def _slack(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
     return slack.message_of([saying_of(manner, body) for body in bodies])
 
 
-def _pagerduty(manner: Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
-    return pagerduty.event_of(saying_of(manner, bodies[0]), told(manner, bodies[0]), secret)
+def _pagerduty(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return pagerduty.event_of(saying_of(manner, bodies[0]), plain.told(manner, bodies[0]), secret)
 
 
-_MAKERS: Mapping[Format, tuple[str, Callable[[Manner, Sequence[str], str], dict[str, Any]]]] = {
-    "standard": (JSON, _standard),
-    "cloudevents": (CLOUDEVENT, _cloudevents),
-    "slack": (JSON, _slack),
-    "pagerduty": (JSON, _pagerduty),
+_MAKERS: Mapping[
+    Format, tuple[str, Callable[[plain.Manner, Sequence[str], str], dict[str, Any]]]
+] = {
+    "standard": (plain.JSON, _standard),
+    "cloudevents": (plain.CLOUDEVENT, _cloudevents),
+    "slack": (plain.JSON, _slack),
+    "pagerduty": (plain.JSON, _pagerduty),
 }

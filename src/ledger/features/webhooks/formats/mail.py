@@ -16,15 +16,8 @@ from email.policy import SMTP, Policy
 from email.utils import format_datetime
 from typing import Any
 
+from ledger.features.webhooks.formats import wording
 from ledger.features.webhooks.formats.plain import ALERT, Manner
-from ledger.features.webhooks.formats.wording import (
-    SENTENCES,
-    Saying,
-    cut,
-    headline_of,
-    rest_of,
-    saying_of,
-)
 from ledger.features.webhooks.model.channel import HIDDEN
 
 _logger = logging.getLogger(__name__)
@@ -50,7 +43,9 @@ class _Subject(str):
         return f"{self.name}: {encoded}{policy.linesep}"
 
 
-def mail_of(sayings: list[Saying], sender: str, recipient: str, at: datetime) -> EmailMessage:
+def mail_of(
+    sayings: list[wording.Saying], sender: str, recipient: str, at: datetime
+) -> EmailMessage:
     """The mail to one recipient about one or more events."""
     mail = EmailMessage(policy=SMTP)
     for name, value in _headers(sayings, sender, recipient, at).items():
@@ -65,7 +60,7 @@ def bytes_of(
 ) -> bytes:
     """The mail to one recipient, as it is sent: with ids alone if it cannot be made with words."""
     try:
-        sayings = [saying_of(manner, body) for body in bodies]
+        sayings = [wording.saying_of(manner, body) for body in bodies]
         return mail_of(sayings, sender, recipient, at).as_bytes()
     except Exception:
         # A programming error. A tenant whose words bring it out must not silence an alert by them.
@@ -75,12 +70,16 @@ def bytes_of(
         return bytes_of(manner._replace(details=False), bodies, sender, recipient, at)
 
 
-def shown(sayings: list[Saying], sender: str | None, at: datetime) -> tuple[dict[str, str], str]:
+def shown(
+    sayings: list[wording.Saying], sender: str | None, at: datetime
+) -> tuple[dict[str, str], str]:
     """The headers of a mail, without its recipient, and its plain text."""
     return _headers(sayings, sender or HIDDEN, HIDDEN, at), text_of(sayings)
 
 
-def _headers(sayings: list[Saying], sender: str, recipient: str, at: datetime) -> dict[str, str]:
+def _headers(
+    sayings: list[wording.Saying], sender: str, recipient: str, at: datetime
+) -> dict[str, str]:
     return {
         "Subject": subject_of(sayings),
         "From": sender,
@@ -91,16 +90,16 @@ def _headers(sayings: list[Saying], sender: str, recipient: str, at: datetime) -
     }
 
 
-def subject_of(sayings: list[Saying]) -> str:
-    return cut(_FORBIDDEN.sub(" ", headline_of(sayings)), _SUBJECT)
+def subject_of(sayings: list[wording.Saying]) -> str:
+    return wording.cut(_FORBIDDEN.sub(" ", wording.headline_of(sayings)), _SUBJECT)
 
 
-def thread_of(sayings: list[Saying], domain: str) -> dict[str, str]:
+def thread_of(sayings: list[wording.Saying], domain: str) -> dict[str, str]:
     """The headers by which a mailbox makes threads of the mails."""
     opened = [_id(one.subject_id, domain) for one in sayings if one.type == f"{ALERT}opened"]
     later = [
         _id(one.subject_id, domain)
-        for one in sayings[:SENTENCES]
+        for one in sayings[: wording.SENTENCES]
         if one.type.startswith(ALERT) and one.type != f"{ALERT}opened"
     ]
     if len(sayings) == 1 and opened:
@@ -113,33 +112,33 @@ def thread_of(sayings: list[Saying], domain: str) -> dict[str, str]:
     return found
 
 
-def text_of(sayings: list[Saying]) -> str:
+def text_of(sayings: list[wording.Saying]) -> str:
     """The plain text."""
     parts = [
         "\n".join(filter(None, (_words(one, sayings), one.more, one.link)))
-        for one in sayings[:SENTENCES]
+        for one in sayings[: wording.SENTENCES]
     ]
     if len(sayings) > 1:
-        parts = [headline_of(sayings), *parts, rest_of(sayings)]
+        parts = [wording.headline_of(sayings), *parts, wording.rest_of(sayings)]
     return _NOT_TEXT.sub(" ", "\n\n".join(filter(None, parts)) + "\n")
 
 
-def _html_of(sayings: list[Saying]) -> str:
-    parts = [_paragraph(one, _words(one, sayings)) for one in sayings[:SENTENCES]]
+def _html_of(sayings: list[wording.Saying]) -> str:
+    parts = [_paragraph(one, _words(one, sayings)) for one in sayings[: wording.SENTENCES]]
     if len(sayings) > 1:
-        rest = rest_of(sayings)
-        parts = [f"<p><b>{html.escape(headline_of(sayings))}</b></p>", *parts]
+        rest = wording.rest_of(sayings)
+        parts = [f"<p><b>{html.escape(wording.headline_of(sayings))}</b></p>", *parts]
         parts += [f"<p>{rest}</p>"] if rest else []
     body = _NOT_TEXT.sub(" ", "\n".join(parts))
     return f'<!doctype html>\n<html lang="en"><body>\n{body}\n</body></html>\n'
 
 
-def _words(one: Saying, sayings: list[Saying]) -> str:
+def _words(one: wording.Saying, sayings: list[wording.Saying]) -> str:
     """The words about one event: its headline stands over those about several."""
-    return headline_of(sayings) if len(sayings) == 1 else one.sentence
+    return wording.headline_of(sayings) if len(sayings) == 1 else one.sentence
 
 
-def _paragraph(one: Saying, said: str) -> str:
+def _paragraph(one: wording.Saying, said: str) -> str:
     words = html.escape(said)
     if one.more:
         words += f"<br>{html.escape(one.more)}"

@@ -6,15 +6,7 @@ Words of a tenant stand in ``plain_text`` objects, where no mark has a meaning, 
 
 from typing import Any
 
-from ledger.features.webhooks.formats.wording import (
-    SENTENCES,
-    Saying,
-    cut,
-    headline_of,
-    rest_of,
-    title_of,
-    worst,
-)
+from ledger.features.webhooks.formats import wording
 
 # Slack's limits (docs.slack.dev, Block Kit): characters of a header, of a text object. A message's
 # ``text`` is cut beyond 40,000 characters: 20 sentences and a headline are below that.
@@ -25,22 +17,27 @@ _ESCAPED = 1900
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
-def message_of(sayings: list[Saying]) -> dict[str, Any]:
+def message_of(sayings: list[wording.Saying]) -> dict[str, Any]:
     """The message about one or more events."""
     first = sayings[0]
-    sentences = [*(saying.sentence for saying in sayings[:SENTENCES]), rest_of(sayings)]
+    sentences = [
+        *(saying.sentence for saying in sayings[: wording.SENTENCES]),
+        wording.rest_of(sayings),
+    ]
     if len(sayings) == 1:
         said, ids, lines = [first.sentence, first.more], f" · {first.subject_id}", list[str]()
     else:
         said, ids, lines = sentences, "", sentences
-    context = {"type": "context", "elements": [_plain(worst(sayings) + ids)]}
+    context = {"type": "context", "elements": [_plain(wording.worst(sayings) + ids)]}
     return {
-        "text": "\n".join(_escaped(line) for line in (headline_of(sayings), *lines) if line),
+        "text": "\n".join(
+            _escaped(line) for line in (wording.headline_of(sayings), *lines) if line
+        ),
         "mrkdwn": False,
         "unfurl_links": False,
         "unfurl_media": False,
         "blocks": [
-            {"type": "header", "text": _plain(title_of(sayings), _HEADER)},
+            {"type": "header", "text": _plain(wording.title_of(sayings), _HEADER)},
             *(_section(each) for each in said if each),
             context,
             *([_link(first.link)] if first.link else []),
@@ -49,7 +46,7 @@ def message_of(sayings: list[Saying]) -> dict[str, Any]:
 
 
 def _plain(text: str, most: int = _TEXT) -> dict[str, Any]:
-    return {"type": "plain_text", "text": cut(text, most), "emoji": False}
+    return {"type": "plain_text", "text": wording.cut(text, most), "emoji": False}
 
 
 def _section(text: str) -> dict[str, Any]:
@@ -65,6 +62,6 @@ def _escaped(text: str) -> str:
     """The text with Slack's three marks escaped, cut before it is too long."""
     found = "".join(_ESCAPES.get(each, each) for each in text)
     while len(found) > _ESCAPED:
-        text = cut(text, len(text) * 3 // 4)
+        text = wording.cut(text, len(text) * 3 // 4)
         found = "".join(_ESCAPES.get(each, each) for each in text)
     return found

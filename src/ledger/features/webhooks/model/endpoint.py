@@ -14,14 +14,7 @@ from ledger.engine.values.event_table import EVERY_TYPE, PASSES, SAME, EventRow,
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.features.watches.model.alert import AlertEvent
 from ledger.features.watches.model.watch import Severity
-from ledger.features.webhooks.model.channel import (
-    CHANNEL_TYPES,
-    CHANNELS,
-    DELIVERY_FAILED,
-    GATHERING,
-    HIDDEN,
-    Format,
-)
+from ledger.features.webhooks.model import channel
 
 DisabledReason = Literal["operator", "gone", "failing"]
 """``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:
@@ -54,7 +47,7 @@ class WebhookCreated(Event, frozen=True, kw_only=True):
     enabled: bool = True
     secret: bytes
     """Sealed: what signs, or of a channel the secret of its address."""
-    format: Format = "standard"
+    format: channel.Format = "standard"
     watch_ids: tuple[str, ...] | None = None
     min_severity: Severity = "info"
     details: bool = True
@@ -140,7 +133,7 @@ ENDPOINT_TABLE: tuple[EventRow, ...] = (
     EventRow(WebhookRecoveryRequested, None, None, None, "webhook.recover", PASSES),
     EventRow(WebhookResendRequested, None, None, None, "webhook.resend", PASSES),
     EventRow(WebhookTestRequested, None, None, None, "webhook.test", PASSES),
-    EventRow(WebhookDeliveryFailed, DELIVERY_FAILED, SAME, None, None, PASSES),
+    EventRow(WebhookDeliveryFailed, channel.DELIVERY_FAILED, SAME, None, None, PASSES),
     EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.DISOWNED),
 )
 
@@ -164,7 +157,7 @@ class Endpoint(Folded):
     event_types: tuple[str, ...] = ()
     description: str | None = None
     enabled: bool = False
-    format: Format = "standard"
+    format: channel.Format = "standard"
     watch_ids: tuple[str, ...] | None = None
     """The watches of whose alerts the endpoint is told; None: all."""
     min_severity: Severity = "info"
@@ -181,17 +174,17 @@ class Endpoint(Folded):
     @property
     def is_channel(self) -> bool:
         """Whether the endpoint tells people, and has a secret in its address."""
-        return self.format in CHANNELS
+        return self.format in channel.CHANNELS
 
     @property
     def gathers(self) -> bool:
         """Whether several events go as one message."""
-        return self.format in GATHERING
+        return self.format in channel.GATHERING
 
     @property
     def routing_key(self) -> str | None:
         """PagerDuty's key, as it is shown."""
-        return HIDDEN if self.format == "pagerduty" else None
+        return channel.HIDDEN if self.format == "pagerduty" else None
 
     def wants(
         self,
@@ -213,7 +206,7 @@ class Endpoint(Folded):
         )
 
     def _wants_all(self, type_: str) -> bool:
-        is_known = not self.is_channel or type_ in CHANNEL_TYPES
+        is_known = not self.is_channel or type_ in channel.CHANNEL_TYPES
         return EVERY_TYPE in self.event_types and is_known
 
     def _is_told_of(self, alert: AlertEvent) -> bool:

@@ -17,17 +17,9 @@ from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.reading import Asking, Identifier, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
+from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.managed import Managed, RefusedForm
-from ledger.engine.page.pages import (
-    Form,
-    PageRoute,
-    Typed,
-    gathered,
-    go,
-    idempotency_of,
-    read_answer,
-)
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import EVENT_ID
@@ -37,34 +29,31 @@ from ledger.features.watches.alerts import names_of_watches
 from ledger.features.watches.model.watch import Severity
 from ledger.features.webhooks.commands import CreateEndpoint, TestEndpoint, UpdateEndpoint
 from ledger.features.webhooks.delivery.signing import ShownDelivery
-from ledger.features.webhooks.model.channel import (
-    CHANNEL_TYPES,
-    CHANNELS,
-    DELIVERY_FAILED,
-    PAGERDUTY,
-    Channel,
-    ChannelRules,
-)
+from ledger.features.webhooks.model import channel
 from ledger.features.webhooks.model.shown import ShownEndpoint
 from ledger.features.webhooks.page.webhook_forms import SettingsForm
 from ledger.features.webhooks.routes import webhooks as api
 from ledger.features.webhooks.routes.bodies import NewWebhook, WebhookChanges
 
 PATH = "/ui/webhooks"
-router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=pages.PageRoute)
 
 _PERMISSION = "webhooks:manage"
 
 _WATCH = "watch:"
 """Prefix of the name of a watch's box."""
 
-ALERTS = sorted(CHANNEL_TYPES - {DELIVERY_FAILED})
+ALERTS = sorted(channel.CHANNEL_TYPES - {channel.DELIVERY_FAILED})
 """The types that a new channel is told of, unless a person chooses others."""
 
-REGIONS = dict(zip(PAGERDUTY, ("United States", "Europe"), strict=True))
+REGIONS = dict(zip(channel.PAGERDUTY, ("United States", "Europe"), strict=True))
 """The URLs of PagerDuty, and their names on the page."""
 
-FIELDS: Mapping[Channel, str] = {"slack": "url", "pagerduty": "region", "email": "addresses"}
+FIELDS: Mapping[channel.Channel, str] = {
+    "slack": "url",
+    "pagerduty": "region",
+    "email": "addresses",
+}
 """The form's field for the URL of each kind of channel."""
 
 
@@ -74,18 +63,18 @@ class ChannelForm(SettingsForm):
     @model_validator(mode="before")
     @classmethod
     def _gather_watches(cls, values: Any) -> Any:
-        return gathered(values, _WATCH, "watch_ids")
+        return pages.gathered(values, _WATCH, "watch_ids")
 
-    format: Channel = "slack"
-    addresses: Typed = None
-    region: Typed = None
-    routing_key: Typed = None
+    format: channel.Channel = "slack"
+    addresses: pages.Typed = None
+    region: pages.Typed = None
+    routing_key: pages.Typed = None
     min_severity: Severity = "info"
     watches: Literal["all", "chosen"] = "all"
-    watch_ids: Typed = None
+    watch_ids: pages.Typed = None
     details: Literal["on"] | None = None
-    organization_id: Typed = None
-    workspace_id: Typed = None
+    organization_id: pages.Typed = None
+    workspace_id: pages.Typed = None
 
     @property
     def is_more(self) -> bool:
@@ -147,7 +136,7 @@ async def ask_channel(
 @command_route(router, "/channel", CreateEndpoint, _PERMISSION)
 async def add_channel(asking: Asking, form: ChannelForm) -> Response:
     """Set up a channel, and send it a test."""
-    key = idempotency_of(asking, form)
+    key = pages.idempotency_of(asking, form)
     said = form.said("format", "organization_id", "workspace_id")
     command = api.create_webhook(asking, checked(said, NewWebhook, key))
     return await _try(asking, form, command, key)
@@ -159,8 +148,8 @@ async def ask_channel_change(
 ) -> Response:
     """The form that changes a channel, with its settings but for its address."""
     endpoint = await _endpoint(asking, endpoint_id)
-    if endpoint.format not in CHANNELS:
-        return go(f"{PATH}/{endpoint_id}")
+    if endpoint.format not in channel.CHANNELS:
+        return pages.go(f"{PATH}/{endpoint_id}")
     draft = ChannelForm.model_construct(
         format=endpoint.format,
         region=endpoint.url,
@@ -178,7 +167,7 @@ async def ask_channel_change(
 @command_route(router, "/{endpoint_id}/channel", UpdateEndpoint, _PERMISSION)
 async def change_channel(asking: Asking, endpoint_id: str, form: ChannelForm) -> Response:
     """Replace the settings of a channel, and send it a test."""
-    key = idempotency_of(asking, form)
+    key = pages.idempotency_of(asking, form)
     sent = checked(form.said(), WebhookChanges, key)
     return await _try(asking, form, api.update_webhook(asking, endpoint_id, sent), key)
 
@@ -187,7 +176,7 @@ async def change_channel(asking: Asking, endpoint_id: str, form: ChannelForm) ->
 async def show_test(asking: Asking, endpoint_id: str, query: TestedQuery) -> Response:
     """The result of a test, which the page asks for again until there is one."""
     endpoint = await _endpoint(asking, endpoint_id)
-    found = await read_answer(
+    found = await pages.read_answer(
         api.list_deliveries(asking, endpoint_id, api.DeliveriesQuery(limit=100)),
         PageOf[ShownDelivery],
     )
@@ -198,7 +187,7 @@ async def show_test(asking: Asking, endpoint_id: str, query: TestedQuery) -> Res
 
 
 @command_route(router, "/{endpoint_id}/tested", TestEndpoint, _PERMISSION)
-async def try_again(asking: Asking, form: Form) -> Response:
+async def try_again(asking: Asking, form: pages.Form) -> Response:
     """Send a test again."""
     return await _CHANNELS.send(asking, form, api.send_webhook_test, partial(_follow, asking))
 
@@ -206,7 +195,7 @@ async def try_again(asking: Asking, form: Form) -> Response:
 def _follow(asking: Asking, made: Response) -> Response:
     """Lead from the answer to a test to the page that has its result."""
     (event_id,) = asking.request.state.receipt.event_ids
-    return go(with_parameter(f"{PATH}/{_shown(made).id}/tested", "test", event_id))
+    return pages.go(with_parameter(f"{PATH}/{_shown(made).id}/tested", "test", event_id))
 
 
 async def _try(
@@ -223,7 +212,7 @@ async def _try(
             error.errors = tuple((named.get(at, at), said) for at, said in error.errors)
             raise
         own = msgspec.structs.replace(key, key=f"{key.key}-test")
-        return await api.send_webhook_test(asking, endpoint.id, Form.sent(form, own))
+        return await api.send_webhook_test(asking, endpoint.id, pages.Form.sent(form, own))
 
     return await _CHANNELS.carry_out(asking, form, commands(), partial(_follow, asking))
 
@@ -234,7 +223,7 @@ def _shown(made: Response) -> ShownEndpoint:
 
 async def _endpoint(asking: Asking, endpoint_id: str) -> ShownEndpoint:
     answer = api.show_webhook(asking, endpoint_id, Present())
-    return (await read_answer(answer, AnswerOf[ShownEndpoint])).data
+    return (await pages.read_answer(answer, AnswerOf[ShownEndpoint])).data
 
 
 async def _form(
@@ -256,10 +245,10 @@ async def _form(
         refused,
         draft=draft,
         endpoint=endpoint,
-        types=sorted(CHANNEL_TYPES),
+        types=sorted(channel.CHANNEL_TYPES),
         regions=({draft.region: draft.region} if draft.region else {}) | REGIONS,
         watch_names={each: each for each in draft.watched} | dict(names),
-        domains=asking.services.of(ChannelRules).mail_domains,
+        domains=asking.services.of(channel.ChannelRules).mail_domains,
         has_links=asking.services.public_url is not None,
     )
 

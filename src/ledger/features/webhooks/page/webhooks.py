@@ -21,25 +21,10 @@ from ledger.engine.values.values import parse_bound
 from ledger.features.feed.names import names_of_managed
 from ledger.features.feed.published import TYPES
 from ledger.features.watches.alerts import names_of_watches
-from ledger.features.webhooks.commands import (
-    CreateEndpoint,
-    DeleteEndpoint,
-    RecoverEndpoint,
-    ResendDelivery,
-    RotateSecret,
-    TestEndpoint,
-    UpdateEndpoint,
-)
+from ledger.features.webhooks import commands
 from ledger.features.webhooks.delivery.signing import ShownDelivery
 from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
-from ledger.features.webhooks.page.webhook_forms import (
-    ChangeForm,
-    NewForm,
-    RecoverForm,
-    SwitchForm,
-    since_when,
-    typed,
-)
+from ledger.features.webhooks.page import webhook_forms
 from ledger.features.webhooks.routes import webhooks as api
 from projections.webhooks import statements
 
@@ -121,7 +106,7 @@ async def show_webhooks(
         older=found.meta.cursor if found.meta.has_more else None,
         given=query.chosen(),
         chips=chips(asking.request, query.chosen()),
-        typed=typed(refused and refused.form),
+        typed=webhook_forms.typed(refused and refused.form),
         types=tuple(TYPES),
         watch_names=await _watches_of(asking, found.data),
     )
@@ -132,8 +117,8 @@ async def _watches_of(asking: Asking, shown: Sequence[ShownEndpoint]) -> Mapping
     return await names_of_watches(asking) if any(one.watch_ids for one in shown) else {}
 
 
-@command_route(router, "", CreateEndpoint, _PERMISSION)
-async def add_webhook(asking: Asking, form: NewForm) -> Response:
+@command_route(router, "", commands.CreateEndpoint, _PERMISSION)
+async def add_webhook(asking: Asking, form: webhook_forms.NewForm) -> Response:
     """Create an endpoint; the answer contains its secret."""
     then = partial(_secret, asking.request, is_new=True)
     return await _ENDPOINTS.send(asking, form, api.create_webhook, then)
@@ -173,7 +158,7 @@ async def show_webhook(
     )
     zone = zone_of(asking.request)
     since = parse_bound(query.since) if query.since is not None else None
-    since = since or since_when(endpoint, asking.services.clock())
+    since = since or webhook_forms.since_when(endpoint, asking.services.clock())
     whose = {"organization_id": endpoint.organization_id, "workspace_id": endpoint.workspace_id}
     form = refused and refused.form
     return await _ENDPOINTS.show(
@@ -187,8 +172,8 @@ async def show_webhook(
         older=found.meta.cursor if found.meta.has_more else None,
         statuses=statements.STATUSES,
         stream=stream_address(asking.principal, whose, tuple(whose)),
-        typed=typed(form, endpoint),
-        since=form.since if isinstance(form, RecoverForm) else zone.field(since),
+        typed=webhook_forms.typed(form, endpoint),
+        since=form.since if isinstance(form, webhook_forms.RecoverForm) else zone.field(since),
         counted_since=since,
         recovers=await _would_recover(asking, endpoint_id, since),
         most=MOST,
@@ -207,46 +192,48 @@ async def _would_recover(asking: Asking, endpoint_id: str, since: datetime) -> i
     return count
 
 
-@command_route(router, "/{endpoint_id}/change", UpdateEndpoint, _PERMISSION)
-async def change_webhook(asking: Asking, form: ChangeForm) -> Response:
+@command_route(router, "/{endpoint_id}/change", commands.UpdateEndpoint, _PERMISSION)
+async def change_webhook(asking: Asking, form: webhook_forms.ChangeForm) -> Response:
     """Replace the endpoint's settings."""
     return await _ENDPOINTS.send(asking, form, api.update_webhook, "change")
 
 
-@command_route(router, "/{endpoint_id}/switch", UpdateEndpoint, _PERMISSION)
-async def switch_webhook(asking: Asking, form: SwitchForm) -> Response:
+@command_route(router, "/{endpoint_id}/switch", commands.UpdateEndpoint, _PERMISSION)
+async def switch_webhook(asking: Asking, form: webhook_forms.SwitchForm) -> Response:
     """Enable or disable the endpoint."""
     done: Done = "enable" if form.enabled == "true" else "disable"
     return await _ENDPOINTS.send(asking, form, api.update_webhook, done)
 
 
-@command_route(router, "/{endpoint_id}/recover", RecoverEndpoint, _PERMISSION)
-async def recover_webhook(asking: Asking, form: RecoverForm) -> Response:
+@command_route(router, "/{endpoint_id}/recover", commands.RecoverEndpoint, _PERMISSION)
+async def recover_webhook(asking: Asking, form: webhook_forms.RecoverForm) -> Response:
     """Send undelivered events again."""
     sent = form.sent_in(zone_of(asking.request), idempotency_of(asking, form))
     return await _ENDPOINTS.send(asking, form, api.recover_webhook, "recover", sent)
 
 
-@command_route(router, "/{endpoint_id}/deliveries/{event_id}/resend", ResendDelivery, _PERMISSION)
+@command_route(
+    router, "/{endpoint_id}/deliveries/{event_id}/resend", commands.ResendDelivery, _PERMISSION
+)
 async def send_delivery_again(asking: Asking, form: Form) -> Response:
     """Send one event again."""
     return await _ENDPOINTS.send(asking, form, api.send_delivery_again, "resend")
 
 
-@command_route(router, "/{endpoint_id}/test", TestEndpoint, _PERMISSION)
+@command_route(router, "/{endpoint_id}/test", commands.TestEndpoint, _PERMISSION)
 async def send_test(asking: Asking, form: Form) -> Response:
     """Send a test; the deliveries show its result."""
     return await _ENDPOINTS.send(asking, form, api.send_webhook_test, "test")
 
 
-@command_route(router, "/{endpoint_id}/remove", DeleteEndpoint, _PERMISSION)
+@command_route(router, "/{endpoint_id}/remove", commands.DeleteEndpoint, _PERMISSION)
 async def remove_webhook(asking: Asking, form: Form) -> Response:
     """Delete the endpoint for good."""
     then = go(with_parameter(PATH, "done", "remove"))
     return await _ENDPOINTS.send(asking, form, api.delete_webhook, lambda _: then)
 
 
-@command_route(router, "/{endpoint_id}/rotate-secret", RotateSecret, _PERMISSION)
+@command_route(router, "/{endpoint_id}/rotate-secret", commands.RotateSecret, _PERMISSION)
 async def rotate_secret(asking: Asking, form: Form) -> Response:
     """Replace the endpoint's secret; the answer contains the new one."""
     then = partial(_secret, asking.request, is_new=False)
