@@ -1,6 +1,7 @@
-"""The way of a fact and of a read through the code (`docs/architecture.md`): few modules.
+"""The way of a fact and of a read through the code (`docs/architecture.md`): few
+modules and frames.
 
-Values, errors and settings are left out.
+Values, errors and settings are no modules of a way. Frames are all calls of our functions.
 """
 
 import threading
@@ -38,35 +39,42 @@ AFTER_THE_COMMIT = OF_THE_LISTENER | {
 """Modules from the commit to the answer, which waits for the views, and modules that timers run."""
 MODULES_OF_A_FACT = 35
 MODULES_OF_A_READ = 16
+FRAMES_OF_A_FACT = 635
+FRAMES_OF_A_READ = 196
 """The ceilings of both ways, which may only fall."""
+ROUNDS = 9
+"""A request is sent so often, since timers and other requests' ends add frames to some."""
 
 
 class Trace:
     """Records the modules that execute, by thread."""
 
     def __init__(self) -> None:
-        self.executed: set[tuple[str, str]] = set()
+        self.executed: list[tuple[str, str]] = []
         self.is_on = False
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if self.is_on and event == "call":
             thread = threading.current_thread().name
-            self.executed.add((thread, frame.f_globals.get("__name__", "")))
+            self.executed.append((thread, frame.f_globals.get("__name__", "")))
 
-    def modules_of(
+    def frames_of(
         self, send: Callable[[], httpx.Response], status: int, *threads: str
-    ) -> set[str]:
-        """Return the modules that execute for a request.
+    ) -> list[str]:
+        """Return the module of each frame that executes for a request, of the shortest of some.
 
         The request is sent once before, so that connections, statements and caches exist already.
         """
         send()
-        self.executed, self.is_on = set(), True
-        answer = send()
-        self.is_on = False
-        assert answer.status_code == status, answer.text
-        executed = {module for thread, module in self.executed if thread in threads}
-        return {m for m in executed if m.startswith(("ledger.", "projections."))} - LEFT_OUT
+        every = []
+        for _ in range(ROUNDS):
+            self.executed, self.is_on = [], True
+            answer = send()
+            self.is_on = False
+            assert answer.status_code == status, answer.text
+            executed = [module for thread, module in self.executed if thread in threads]
+            every.append([m for m in executed if m.startswith(("ledger.", "projections."))])
+        return min(every, key=len)
 
 
 @pytest.fixture
@@ -83,17 +91,21 @@ def traced(trace: Trace, settings: Settings, conninfo: str) -> Iterator[Edge]:
         yield edge
 
 
-def test_a_fact_executes_no_more_modules_than_before(trace: Trace, traced: Edge) -> None:
+def test_a_fact_executes_no_more_modules_and_frames_than_before(trace: Trace, traced: Edge) -> None:
     line = traced.fresh()
 
     def start() -> httpx.Response:
         return traced.send(fact("run.started", None, {"service_line_id": line}))
 
-    way = trace.modules_of(start, 201, "edge", "ledger-writer") - AFTER_THE_COMMIT
+    frames = trace.frames_of(start, 201, "edge", "ledger-writer")
+    way = set(frames) - LEFT_OUT - AFTER_THE_COMMIT
     assert len(way) <= MODULES_OF_A_FACT, sorted(way)
+    assert len(frames) <= FRAMES_OF_A_FACT
 
 
-def test_a_read_executes_no_more_modules_than_before(trace: Trace, traced: Edge) -> None:
+def test_a_read_executes_no_more_modules_and_frames_than_before(trace: Trace, traced: Edge) -> None:
     path = f"/v1/execution/{traced.fresh()}"
-    way = trace.modules_of(lambda: traced.get(path), 200, "edge") - OF_THE_LISTENER
+    frames = trace.frames_of(lambda: traced.get(path), 200, "edge")
+    way = set(frames) - LEFT_OUT - OF_THE_LISTENER
     assert len(way) <= MODULES_OF_A_READ, sorted(way)
+    assert len(frames) <= FRAMES_OF_A_READ
