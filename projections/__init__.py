@@ -1,4 +1,4 @@
-"""Our views, each in a folder of its feature: ``view.py`` (rows, tables, fold), ``statements.py``.
+"""Our views, each in a folder of its feature: rows, tables, fold in ``view``, and ``statements``.
 
 ``ledger/app/features.py`` names them.
 """

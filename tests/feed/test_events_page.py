@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from ledger.features.feed.page import events
+from ledger.engine.page import log
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import Seen, Visitor, visitor
@@ -101,7 +101,7 @@ def test_all_pages_say_how_many_events_they_have_of_many_that_there_are_more(
     assert guest.get(f"/ui/events?service_line_id={line_id}&type=execution.started").words(
         ".total"
     ) == ["1 event"]
-    monkeypatch.setattr(events, "COUNTED", 10)
+    monkeypatch.setattr(log, "COUNTED", 10)
     assert guest.get(f"/ui/events?service_line_id={line_id}").words(".total") == ["10 events"]
 
 

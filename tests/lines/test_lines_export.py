@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from ledger.engine.http import exports
-from ledger.features.lines.routes import executions as routes
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import activation, fact
 from tests.support.feeds import BEHIND, cell_of
@@ -60,8 +59,7 @@ def token(edge: Edge) -> str:
 @pytest.fixture
 def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of 7 lines, rendered 3 at once."""
-    for module in (exports, routes):
-        monkeypatch.setattr(module, "PAGE", 7)
+    monkeypatch.setattr(exports, "PAGE", 7)
     monkeypatch.setattr(exports, "PORTION", 3)
 
 

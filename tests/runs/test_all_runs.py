@@ -11,7 +11,6 @@ import pytest
 
 from ledger.engine.http import exports
 from ledger.engine.values.values import RUN_STATUSES, sort_key
-from ledger.features.runs import routes
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
 from tests.support.service import BATCH
@@ -206,8 +205,7 @@ def test_the_past_shows_runs_and_finds_them_by_what_was_known_then(edge: Edge) -
 @pytest.fixture
 def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of 7 runs, rendered 3 at once."""
-    for module in (exports, routes):
-        monkeypatch.setattr(module, "PAGE", 7)
+    monkeypatch.setattr(exports, "PAGE", 7)
     monkeypatch.setattr(exports, "PORTION", 3)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ledger.engine.http import exports
-from ledger.features.watches.routes import alerts as routes
 from tests.support.audits import BESIDE
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE, fact
@@ -245,8 +244,7 @@ def test_an_export_has_the_alerts_of_the_list_in_its_order(
     watcher.blocked(*(f"Line {number}" for number in range(5)))
     watcher.look()
     watcher.acknowledge(watcher.alerts()[3]["id"], note="@me")
-    for module in (exports, routes):
-        monkeypatch.setattr(module, "PAGE", 3)
+    monkeypatch.setattr(exports, "PAGE", 3)
     for params in ({}, {"sort": "severity"}, {"status": "open", "severity": "critical"}):
         path = "/v1/alerts/export"
         answer = watcher.edge.get(path, watcher.token, params=params)
