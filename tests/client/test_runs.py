@@ -440,7 +440,7 @@ def test_heartbeats_end_with_the_run(status: int) -> None:
     with (
         StandIn(beats).serving() as stand_in,
         Ledger(stand_in.address, "elk_test") as ledger,
-        ledger.run(LINE, lease=0.03),  # type: ignore[arg-type]
+        ledger.run(LINE, lease=0.3),  # type: ignore[arg-type]
     ):
         until(lambda: beats.count > 0, "a heartbeat")
         until(lambda: ledger._hosting.leases._due == {}, "the end of the heartbeats")
