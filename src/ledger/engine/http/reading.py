@@ -318,6 +318,11 @@ def any_of(words: tuple[str, ...]) -> str:
     return rf"^(?:{word})(?:,(?:{word}))*$"
 
 
+def some_of(words: tuple[str, ...], about: str = "") -> Any:
+    """The field of a filter that takes some of these words, and says what it is about."""
+    return Field(pattern=any_of(words), description=f"{about} {OR}".lstrip())
+
+
 def words_of(pattern: str) -> list[str] | None:
     """The words of a pattern that ``any_of`` has made; None for another pattern."""
     match = _ANY_OF.fullmatch(pattern)

@@ -60,9 +60,7 @@ class ErasureReason(Reason):
 class RunsFilters(reading.RangeParameters):
     """The filters of runs; a comma means or. ``from`` and ``to`` filter by requested_at."""
 
-    status: Annotated[
-        str | None, Field(pattern=reading.any_of(values.RUN_STATUSES), description=reading.OR)
-    ] = None
+    status: Annotated[str | None, reading.some_of(values.RUN_STATUSES)] = None
     triggered_by: Annotated[reading.Words, Field(description=f"Actor ids. {reading.OR}")] = None
 
     def chosen(self) -> dict[str, Any]:

@@ -36,9 +36,7 @@ LOOK_SECONDS = 2.0
 AfterEvent = Annotated[
     str | None,
     Field(
-        pattern=EVENT_ID,
-        description="An EVT id: the events after it.",
-        examples=["EVT-26-000123"],
+        pattern=EVENT_ID, description="An EVT id: the events after it.", examples=["EVT-26-000123"]
     ),
 ]
 
@@ -49,9 +47,7 @@ class EventFilters(BaseModel):
     organization_id: reading.Identifier = None
     workspace_id: reading.Identifier = None
     service_line_id: reading.Identifier = None
-    type: Annotated[
-        str | None, Field(pattern=reading.any_of(tuple(TYPES)), description=reading.OR)
-    ] = None
+    type: Annotated[str | None, reading.some_of(tuple(TYPES))] = None
     after: AfterEvent = None
 
     def chosen(self) -> dict[str, Any]:

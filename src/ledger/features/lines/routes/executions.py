@@ -67,30 +67,17 @@ class Filters(reading.Query):
     """The filters of lines; a comma means or."""
 
     workspace_id: reading.Words = None
-    state: Annotated[str | None, Field(pattern=reading.any_of(STATES), description=reading.OR)] = (
-        None
-    )
-    execution_model: Annotated[
-        str | None, Field(pattern=reading.any_of(EXECUTION_MODELS), description=reading.OR)
-    ] = None
-    product_line: Annotated[
-        str | None, Field(pattern=reading.any_of(PRODUCT_LINES), description=reading.OR)
-    ] = None
+    state: Annotated[str | None, reading.some_of(STATES)] = None
+    execution_model: Annotated[str | None, reading.some_of(EXECUTION_MODELS)] = None
+    product_line: Annotated[str | None, reading.some_of(PRODUCT_LINES)] = None
     project_tag: reading.Words = None
     blocked_cause: Annotated[
-        str | None,
-        Field(
-            pattern=reading.any_of(CAUSES),
-            description=f"The cause of an open blocker. {reading.OR}",
-        ),
+        str | None, reading.some_of(CAUSES, "The cause of an open blocker.")
     ] = None
 
     health: Annotated[
         str | None,
-        Field(
-            pattern=reading.any_of(HEALTH),
-            description=f"The health status; `none` finds lines without signals. {reading.OR}",
-        ),
+        reading.some_of(HEALTH, "The health status; `none` finds lines without signals."),
     ] = None
     resource_id: Annotated[
         reading.Words,
@@ -434,10 +421,7 @@ async def resume_execution(
 
 
 async def _manage(
-    asking: reading.Asking,
-    line_id: str,
-    command: type[Pause],
-    sent: Sent[Any],
+    asking: reading.Asking, line_id: str, command: type[Pause], sent: Sent[Any]
 ) -> Response:
     """Carry out the command; answer with the new detail, at the command's own position."""
     given = {"reason": None} if sent.body is None else sent.body.model_dump()

@@ -36,12 +36,8 @@ class LineFilters(reading.Zoned):
     organization_id: reading.Identifier = None
     workspace_id: reading.Words = None
     service_line_id: reading.Words = None
-    execution_model: Annotated[
-        str | None, Field(pattern=reading.any_of(EXECUTION_MODELS), description=reading.OR)
-    ] = None
-    product_line: Annotated[
-        str | None, Field(pattern=reading.any_of(PRODUCT_LINES), description=reading.OR)
-    ] = None
+    execution_model: Annotated[str | None, reading.some_of(EXECUTION_MODELS)] = None
+    product_line: Annotated[str | None, reading.some_of(PRODUCT_LINES)] = None
     project_tag: reading.Words = None
     resource_id: Annotated[
         reading.Words, Field(description=f"Check-ins of these resources count alone. {reading.OR}")

@@ -56,14 +56,11 @@ class AlertFilters(reading.RangeParameters):
 
     status: Annotated[
         str | None,
-        Field(
-            pattern=reading.any_of(get_args(AlertStatus)),
-            description=f"After its `until` an acknowledged alert is `open` again. {reading.OR}",
+        reading.some_of(
+            get_args(AlertStatus), "After its `until` an acknowledged alert is `open` again."
         ),
     ] = None
-    severity: Annotated[
-        str | None, Field(pattern=reading.any_of(get_args(Severity)), description=reading.OR)
-    ] = None
+    severity: Annotated[str | None, reading.some_of(get_args(Severity))] = None
     watch_id: reading.Words = None
     service_line_id: reading.Words = None
     workspace_id: reading.Words = None

@@ -8,7 +8,6 @@ import re
 from typing import Annotated, Any, get_args
 
 from fastapi import Request, Response
-from pydantic import Field
 
 from ledger.engine.http import reading, writing
 from ledger.engine.http.lean import Router, command_route, read_route
@@ -53,9 +52,7 @@ AnyEndpointId = Annotated[str, reading.path_id("A WHK id.", "WHK-26-000007", END
 class DeliveriesQuery(reading.Present, reading.Page):
     """The parameters of the list of deliveries."""
 
-    status: Annotated[
-        str | None, Field(pattern=reading.any_of(statements.STATUSES), description=reading.OR)
-    ] = None
+    status: Annotated[str | None, reading.some_of(statements.STATUSES)] = None
 
 
 @command_route(
@@ -295,12 +292,7 @@ async def send_delivery_again(
     """
     is_known = await _has_delivery(asking, endpoint_id, event_id)
     receipt = await writing.execute_on(
-        asking,
-        commands.ResendDelivery,
-        endpoint_id,
-        sent,
-        event_id=event_id,
-        is_known=is_known,
+        asking, commands.ResendDelivery, endpoint_id, sent, event_id=event_id, is_known=is_known
     )
     return _answer(receipt, 202)
 
