@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ledger.engine.values import values
 from ledger.engine.values.event_table import EventRow
 from ledger.engine.values.recorded import Event, Folded
 from ledger.engine.values.refusals import REFUSAL_TABLE, Refusals
@@ -27,27 +28,33 @@ class StreamRow(NamedTuple):
     aggregate: type[Folded]
     """The class that the events of such a stream fold into."""
     events: tuple[EventRow, ...]
-    noun: str | None
-    """The aggregate's name in refusals; None: no command names one by its id."""
+    noun: str = ""
+    """The aggregate's name in refusals; empty: no command names one by its id."""
+    subject_type: str = ""
+    """The type of such a subject of a command, as the audit log names it."""
+    ids: str = ""
+    """The pattern of such a subject's id."""
 
 
 STREAMS: tuple[StreamRow, ...] = (
-    StreamRow("LIN", Execution, EXECUTION_TABLE, "service line"),
-    StreamRow("RUN", Run, RUN_TABLE, "run"),
-    StreamRow("DIR", DirectoryEntry, DIRECTORY_TABLE, None),
-    StreamRow("KEY", ApiKey, API_KEY_TABLE, "key"),
-    StreamRow("WHK", Endpoint, ENDPOINT_TABLE, "webhook endpoint"),
-    StreamRow("REF", Refusals, REFUSAL_TABLE, None),
-    StreamRow("REA", RunDataReads, READ_TABLE, None),
-    StreamRow("STM", UsageStatement, STATEMENT_TABLE, "statement"),
-    StreamRow("WCH", Watch, WATCH_TABLE, "watch"),
-    StreamRow("ALR", Alert, ALERT_TABLE, "alert"),
-    StreamRow("SES", Session, SESSION_TABLE, "session"),
+    StreamRow("LIN", Execution, EXECUTION_TABLE, "service line", "service_line", values.LINE_ID),
+    StreamRow("RUN", Run, RUN_TABLE, "run", "run", values.RUN_ID),
+    StreamRow("DIR", DirectoryEntry, DIRECTORY_TABLE),
+    StreamRow("KEY", ApiKey, API_KEY_TABLE, "key", "api_key", values.KEY_ID),
+    StreamRow("WHK", Endpoint, ENDPOINT_TABLE, "webhook endpoint", "webhook", values.ENDPOINT_ID),
+    StreamRow("REF", Refusals, REFUSAL_TABLE),
+    StreamRow("REA", RunDataReads, READ_TABLE),
+    StreamRow(
+        "STM", UsageStatement, STATEMENT_TABLE, "statement", "statement", values.STATEMENT_ID
+    ),
+    StreamRow("WCH", Watch, WATCH_TABLE, "watch", "watch", values.WATCH_ID),
+    StreamRow("ALR", Alert, ALERT_TABLE, "alert", "alert", values.ALERT_ID),
+    StreamRow("SES", Session, SESSION_TABLE, "session", "session", values.SESSION_ID),
 )
 
 AGGREGATES: Mapping[str, type[Folded]] = {row.prefix: row.aggregate for row in STREAMS}
 
-NOUNS: Mapping[type[Folded], str | None] = {row.aggregate: row.noun for row in STREAMS}
+NOUNS: Mapping[type[Folded], str] = {row.aggregate: row.noun for row in STREAMS}
 
 EVENT_TABLE: tuple[EventRow, ...] = tuple(event for row in STREAMS for event in row.events)
 

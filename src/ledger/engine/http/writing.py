@@ -25,6 +25,7 @@ from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.views.statements import RECORDED_AT
 from ledger.engine.writer.command import Command, OwnCommand, SubjectCommand, TurnDown
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt
+from ledger.records import STREAMS
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,14 +34,7 @@ TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]
 """Makes the commands that record a refusal from before the endpoint's call."""
 
 _SUBJECTS = {
-    "service_line": (values.LINE_ID, "No such service line."),
-    "run": (values.RUN_ID, "No such run."),
-    "webhook": (values.ENDPOINT_ID, "No such webhook endpoint."),
-    "api_key": (values.KEY_ID, "No such key."),
-    "session": (values.SESSION_ID, "No such session."),
-    "statement": (values.STATEMENT_ID, "No such statement."),
-    "watch": (values.WATCH_ID, "No such watch."),
-    "alert": (values.ALERT_ID, "No such alert."),
+    row.subject_type: (row.ids, f"No such {row.noun}.") for row in STREAMS if row.subject_type
 }
 """For each type of subject: the pattern of its ids, and the detail if the subject is not found."""
 
