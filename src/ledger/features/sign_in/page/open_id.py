@@ -31,7 +31,6 @@ from ledger.engine.values.errors import Forbidden, LedgerError, NotFound, ReadOn
 from ledger.engine.values.principal import person
 from ledger.engine.writer.command import TurnDown
 from ledger.engine.writer.request import About
-from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.commands import EndSessionsOfProvider
 from ledger.features.sign_in.model import REFUSED_ACTION
 from ledger.features.sign_in.page import session
@@ -125,7 +124,7 @@ async def _signed_in(
 ) -> Response:
     from ledger.features.sign_in.access.open_id import SignInRefused
 
-    sessions = services_of(request).of(Sessions)
+    sessions = session.sessions_of(request)
     signed_in = await provider.finish(flow, answer, sessions.refresher.wanted())
     try:
         claims = sessions.rules.grants.kept(signed_in.claims)
@@ -205,7 +204,7 @@ def _led_on(request: Request, address: str) -> Response:
 
 
 def _provider(request: Request) -> "OpenIdProvider":
-    provider = services_of(request).of(Sessions).rules.provider
+    provider = session.sessions_of(request).rules.provider
     if provider is None:
         raise NotFound("There is no page at this address.")
     return provider

@@ -9,7 +9,7 @@ from ledger.engine.page.addresses import HOME, own_page
 from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import go, read_form, refusal_page, show
 from ledger.engine.values.errors import NotFound
-from ledger.features.sign_in.access.sessions import Sessions, principal_in
+from ledger.features.sign_in.access.sessions import principal_in
 from ledger.features.sign_in.page import session
 
 router = APIRouter(include_in_schema=False)
@@ -58,7 +58,7 @@ async def choose(request: Request) -> Response:
         place = places.get(form.place)
         if place is None:
             raise NotFound("You have no rights there.")
-        await services_of(request).of(Sessions).enter(visitor, place, request.state.request_id)
+        await session.sessions_of(request).enter(visitor, place, request.state.request_id)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     home = home_of(principal_in(visitor.row, place))

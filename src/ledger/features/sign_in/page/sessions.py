@@ -8,7 +8,6 @@ from ledger.engine.http.reading import Asking, Present
 from ledger.engine.page.pages import PageRoute, go, show
 from ledger.engine.values.principal import EVERYONE
 from ledger.features.sign_in.access.session_rows import OWN, shown_session
-from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.page import session
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -31,7 +30,7 @@ async def show_sessions(asking: Asking, query: Present) -> Response:
         "sub": own.sub,
         "issuer": own.issuer,
         "now": services.clock(),
-        "idle": services.of(Sessions).rules.idle,
+        "idle": session.sessions_of(asking.request).rules.idle,
     }
     rows = await services.door.fetch(EVERYONE, OWN, asked)
     shown = [shown_session(row) for row in rows]
@@ -49,7 +48,7 @@ async def end_session(asking: Asking, session_id: str, form: EndSessionForm) -> 
     """End one of the person's own sessions."""
     request = asking.request
     visitor = request.state.session.visitor
-    await asking.services.of(Sessions).end_own(visitor, session_id, request.state.request_id)
+    await session.sessions_of(request).end_own(visitor, session_id, request.state.request_id)
     if session_id != visitor.row.session_id:
         return go("/ui/sessions")
     response = go("/")

@@ -12,7 +12,6 @@ from ledger.engine.page.addresses import HOME, own_page
 from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import go, read_form, refusal_page, show
 from ledger.engine.values.errors import RateLimited
-from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.page import session
 from ledger.features.sign_in.page.refused import sign_in_page
 
@@ -73,18 +72,18 @@ async def begin(request: Request) -> Response:
 async def sign_in(request: Request) -> Response:
     """Begin a session for the token in the form; a token is never part of an address."""
     target = token = ""
-    services = services_of(request)
+    services, sessions = services_of(request), session.sessions_of(request)
     try:
         session.require_own_origin(request)
         form = parse_query(await read_capped(request, _LARGEST), SignIn)
         assert isinstance(form, SignIn)
         target = own_page(form.next) if form.next else ""
-        if not services.of(Sessions).rules.takes_tokens:
+        if not sessions.rules.takes_tokens:
             return refusal_page(request, Unauthorized(_OFF), next=target)
         token = form.token.strip()
         principal = await services.authenticator.authenticate(token, address_of(request))
         made = session.made_for(request)
-        await services.of(Sessions).begin_by_token(principal, token, made)
+        await sessions.begin_by_token(principal, token, made)
     except Unauthorized:
         reason = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
         return refusal_page(request, Unauthorized(reason), next=target)
@@ -100,17 +99,17 @@ async def sign_in(request: Request) -> Response:
 @router.post("/ui/sign-out")
 async def sign_out(request: Request) -> Response:
     """End the session, then that of the identity provider if it offers this."""
-    services = services_of(request)
+    sessions = session.sessions_of(request)
     try:
         found = request.state.session = await session.session_to_end(request)
         session.require_own_origin(request)
         await read_form(request, SignOut)
-        id_token = await services.of(Sessions).end_own(
+        id_token = await sessions.end_own(
             found.visitor, found.visitor.row.session_id, request.state.request_id
         )
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
-    provider, address = services.of(Sessions).rules.provider, None
+    provider, address = sessions.rules.provider, None
     if provider is not None and found.visitor.row.by == "provider":
         address = await provider.end_address(id_token)
     request.state.session = None
