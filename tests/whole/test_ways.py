@@ -1,5 +1,4 @@
-"""The way of a fact and of a read through the code (`docs/architecture.md`): few
-modules and frames.
+"""The ways of a fact and of a read through the code (`docs/architecture.md`) stay short.
 
 Values, errors and settings are no modules of a way. Frames are all calls of our functions.
 """

@@ -115,8 +115,8 @@ class Group:
         """Refusals that were only counted, by credential."""
         self._ended_leases: dict[str, EndedLease | None] = {}
         """The stored leases that were read; None: the lease has not ended, or is no more."""
-
         self._side_rows: dict[Callable[[Append], Any], Any] = {}
+        """The rows of features beside the log, by their class."""
 
     def prepare(self, requests: Sequence[Request], now: datetime) -> None:
         """Load the data of the whole group, so that its commands seldom need reads of their own."""

@@ -217,10 +217,7 @@ async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -
 
 
 async def _page(
-    asking: Asking,
-    line_id: str,
-    query: LineQuery,
-    entered: Entered | None = None,
+    asking: Asking, line_id: str, query: LineQuery, entered: Entered | None = None
 ) -> Response:
     async def read(of: Query) -> LineDetail:
         answer = executions.show_execution(asking, line_id, of)

@@ -185,6 +185,7 @@ class RunErased(RunEvent, frozen=True, kw_only=True):
 _NAMED = ("external_id", "attempt", "retry_of")
 _BEGUN = ("triggered_by", *_NAMED, "parent_run_id", "parent_external_id", "lease_seconds")
 _ENDED = ("tokens_used", "token_usage", "duration_ms", "late", *_NAMED)
+_CORRECTED = "run.usage_corrected"
 _FAILED = (*_ENDED, "lease_expired", "last_heard_at")
 
 LEASE_EXPIRED = {
@@ -201,15 +202,7 @@ RUN_TABLE: tuple[EventRow, ...] = (
     EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, Note.RUN_ENDED),
     EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, Note.RUN_ENDED),
     EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, Note.RUN_CANCELLED),
-    EventRow(
-        RunUsageCorrected,
-        "run.usage_corrected",
-        SAME,
-        "run.usage_corrected",
-        None,
-        Note.PASSES,
-        since=2,
-    ),
+    EventRow(RunUsageCorrected, _CORRECTED, SAME, _CORRECTED, None, Note.PASSES, since=2),
     EventRow(RunErased, "run.erased", SAME, None, "run.erase", Note.RUN_ERASED),
 )
 
@@ -364,11 +357,7 @@ class Run(Folded, array_like=True):
         )
 
     def cancel(
-        self,
-        at: datetime,
-        reason: str | None,
-        used: Used = _UNKNOWN,
-        by_closing: bool = False,
+        self, at: datetime, reason: str | None, used: Used = _UNKNOWN, by_closing: bool = False
     ) -> RunCancelled:
         if self.status in ENDED:
             raise InvalidState("The run has already ended.")

@@ -89,22 +89,11 @@ _AWAY = ("server_error", "temporarily_unavailable")
 _NO_CODE = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]+")
 """Characters that the code of an error may not have (RFC 6749, 5.2), and blanks."""
 
-_SAID = frozenset(
-    {
-        "access_denied",
-        "account_selection_required",
-        "consent_required",
-        "interaction_required",
-        "invalid_client",
-        "invalid_grant",
-        "invalid_request",
-        "invalid_scope",
-        "login_required",
-        "server_error",
-        "temporarily_unavailable",
-        "unauthorized_client",
-    }
-)
+_SAID = frozenset({
+    "access_denied", "account_selection_required", "consent_required", "interaction_required",
+    "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "login_required",
+    "server_error", "temporarily_unavailable", "unauthorized_client",
+})  # fmt: skip
 """The errors that are told in the provider's own word; the address may hold any text."""
 
 

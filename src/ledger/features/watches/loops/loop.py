@@ -36,12 +36,7 @@ from ledger.engine.writer.periodic import LedSession, Periodic, assert_decided, 
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS, Outcomes
 from ledger.engine.writer.writer import Writer
-from ledger.features.watches.commands.alerts import (
-    OpenAlert,
-    OpenSourceAlert,
-    RemindOfAlert,
-    ResolveAlert,
-)
+from ledger.features.watches.commands import alerts
 from ledger.features.watches.loops.ends import Histories
 from ledger.features.watches.loops.judged import (
     End,
@@ -296,7 +291,7 @@ class Rounds:
             open_alerts[due.watch.id] = unresolved + 1
             body = body_of(due, line.known, recorded)
             line.commands.append(
-                OpenAlert(due.watch, line.known, standing.position, due.stretch, body)
+                alerts.OpenAlert(due.watch, line.known, standing.position, due.stretch, body)
             )
 
     def _judge_line(
@@ -322,12 +317,9 @@ class Rounds:
                 line.look_again(None if end is None else end.at)
                 self._remind(alert, of, line, now)
                 continue
-            keeps = end.reason == "recovered" and of.given.keep_seconds
-            line.commands.append(
-                ResolveAlert(
-                    alert, end.reason, end.at, known, standing.position, end.at if keeps else None
-                )
-            )
+            before = end.at if end.reason == "recovered" and of.given.keep_seconds else None
+            over = alerts.ResolveAlert(alert, end.reason, end.at, known, standing.position, before)
+            line.commands.append(over)
         for condition in known.over:
             line.look_again(first_instant(condition.period_of(now)[1]))
         for due in due_for(own, known):
@@ -364,7 +356,7 @@ class Rounds:
         every = watch.given.remind_seconds
         at = alert.next_reminder(every, now)
         if at is not None and at <= now:
-            line.commands.append(RemindOfAlert(alert.id, every))
+            line.commands.append(alerts.RemindOfAlert(alert.id, every))
             at = now + timedelta(seconds=every)
         line.look_again(at)
 
@@ -464,7 +456,7 @@ class Rounds:
                     by_command[command].look_again(now + _AGAIN)
             elif not outcome.duplicate:
                 done += 1
-                if isinstance(command, OpenAlert | OpenSourceAlert):
+                if isinstance(command, alerts.OpenAlert | alerts.OpenSourceAlert):
                     _OPENED.inc()
                     self._opened[outcome.position] = command.body.watch_id
         return done
