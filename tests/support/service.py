@@ -5,7 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -14,15 +14,20 @@ from ledger.app.composition.loops import Loops
 from ledger.app.settings import Settings
 from ledger.engine.http.gauges import SharedText
 from ledger.engine.values.principal import COMMAND_LINE, EVERYONE
+from ledger.engine.writer.periodic import Periodic
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.commands import CreateApiKey
 from ledger.features.keys.model import Permission
 from ledger.features.keys.tokens import create_token
+from ledger.features.lines.loops import Sweeper
 from ledger.features.runs.read_notes import ReadNotes
+from ledger.features.watches.loops.loop import WatchLoop
 from tests.support.facts import ORGANIZATION, encode
 
 # The HTTP client tries to import this package at each request, in vain; that took half its time.
 sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
+
+L = TypeVar("L", bound=Periodic)
 
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 STRUCTURED = {"content-type": "application/cloudevents+json"}
@@ -99,11 +104,16 @@ class Service:
         data: dict[str, Any] = (await self.get(f"/v1/execution/{line_id}"))["data"]
         return data
 
+    def loop(self, kind: type[L]) -> L:
+        """The loop of a feature."""
+        (loop,) = (each for each in self.loops.housekeeper.beside if isinstance(each, kind))
+        return loop
+
     async def look(self) -> None:
         """Let the loop of watches do rounds until there is nothing more to do."""
         has_more = True
         while has_more:
-            done, has_more = await asyncio.to_thread(self.loops.watches._round)
+            done, has_more = await asyncio.to_thread(self.loop(WatchLoop)._round)
             has_more = has_more or done > 0
             await self.shown()
 
@@ -118,7 +128,7 @@ class Service:
 
     async def sweep(self) -> int:
         """Run the idle sweeper once; return the number of lines that became idle."""
-        return await asyncio.to_thread(self.loops.sweeper.run_once)
+        return await asyncio.to_thread(self.loop(Sweeper).run_once)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from ledger.features.watches.loops import looks
+from ledger.features.watches.loops.loop import WatchLoop
 from tests.support.audits import BESIDE
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem
@@ -352,7 +353,7 @@ def test_a_watch_looks_until_the_alerts_of_what_holds_are_open(
     service, opened = watcher.edge.service, list[int]()
     while watcher.watch(watch)["looking"]:
         opened.append(len(watcher.alerts(watch_id=watch)))
-        service.loops.watches.run_once()
+        service.loop(WatchLoop).run_once()
         watcher.edge.run(service.shown())
     assert opened == [0, 0, 2, 4]
     assert len(watcher.alerts(watch_id=watch)) == len(lines)

@@ -1,13 +1,14 @@
 """The features of the ledger: a row for each, with all that it adds to the processes.
 
-The modules of routes, pages and gauges are named, by their places in the feature's folder: only a
-process that serves loads them. ``ledger keys list`` would wait for the web framework otherwise.
+Only a process that serves loads routes, pages and gauges, which are named by their places in the
+feature's folder, and only one that leads loads loops. ``ledger keys list`` would wait for the web
+framework otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,37 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from ledger.engine.http.gauges import Gauges
+    from ledger.engine.writer.periodic import LedSession, Periodic
+    from ledger.engine.writer.writer import Writer
+
+
+class LoopMeans(NamedTuple):
+    """What the loop of a feature is made of."""
+
+    settings: Settings
+    session: LedSession
+    writer: Writer
+    clock: Callable[[], datetime]
+
+
+def _sweeper(means: LoopMeans) -> Periodic:
+    from ledger.features.lines.loops import Sweeper
+
+    settings, session, writer, clock = means
+    return Sweeper(session, writer, clock, settings.idle_after, settings.idle_sweep_seconds)
+
+
+def _lease_watch(means: LoopMeans) -> Periodic:
+    from ledger.features.runs.loops import LeaseWatch
+
+    return LeaseWatch(means.session, means.writer)
+
+
+def _watch_loop(means: LoopMeans) -> Periodic:
+    from ledger.features.watches.loops.loop import WatchLoop
+
+    settings, session, writer, clock = means
+    return WatchLoop(session, writer, clock, settings.watch_seconds)
 
 
 class Feature(NamedTuple):
@@ -48,6 +80,8 @@ class Feature(NamedTuple):
     gauges: str | None = None
     chore: Callable[[Settings], Chore] | None = None
     """Makes the feature's part of the housekeeper's rounds."""
+    loop: Callable[[LoopMeans], Periodic] | None = None
+    """Makes the feature's loop, whose rounds follow the views while its process leads."""
 
 
 FEATURES = (
@@ -58,8 +92,9 @@ FEATURES = (
         views=(ExecutionView,),
         routes=("routes.executions", "routes.holds"),
         pages=("page.board", "page.views", "page.line", "page.many"),
+        loop=_sweeper,
     ),
-    Feature("runs", views=(RunView,), routes=("routes",), pages=("page.runs",)),
+    Feature("runs", views=(RunView,), routes=("routes",), pages=("page.runs",), loop=_lease_watch),
     Feature(
         "directory",
         views=(DirectoryView, SearchView),
@@ -80,6 +115,7 @@ FEATURES = (
         further={"keys": "routes.sources"},
         pages=("page.alerts", "page.watches", "page.sources"),
         gauges="gauges",
+        loop=_watch_loop,
     ),
     Feature(
         "feed",
@@ -119,6 +155,11 @@ def projections() -> tuple[Projection, ...]:
 def chores(settings: Settings) -> tuple[Chore, ...]:
     """The features' parts of the housekeeper's rounds."""
     return tuple(feature.chore(settings) for feature in FEATURES if feature.chore is not None)
+
+
+def loops(means: LoopMeans) -> tuple[Periodic, ...]:
+    """The features' loops, which share a session."""
+    return tuple(feature.loop(means) for feature in FEATURES if feature.loop is not None)
 
 
 def routers() -> Iterator[APIRouter]:

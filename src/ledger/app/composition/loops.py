@@ -13,7 +13,7 @@ from ledger.app.composition.database import open_vault
 from ledger.app.composition.metrics import WriterMetrics
 from ledger.app.composition.verification import nightly_verification
 from ledger.app.composition.writing import Clock, create_writer, utc_now
-from ledger.app.features import chores, projections
+from ledger.app.features import LoopMeans, chores, loops, projections
 from ledger.app.processes import connections_allowed
 from ledger.app.settings import Settings
 from ledger.engine.background import Parts
@@ -26,12 +26,9 @@ from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.writer.housekeeper import Housekeeper
 from ledger.engine.writer.periodic import LedSession
-from ledger.features.lines.loops import Sweeper
 from ledger.features.proof.sealing.beat import NodeBeat
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
-from ledger.features.runs.loops import LeaseWatch
-from ledger.features.watches.loops.loop import WatchLoop
 from ledger.features.webhooks.commands import open_secret
 from ledger.features.webhooks.delivery.dispatcher import Dispatcher
 from ledger.features.webhooks.delivery.lead import Means
@@ -63,20 +60,12 @@ class Loops(_Writing):
         self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
         session = LedSession(conninfo, "loops", candidate, takes=False)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
-        self.sweeper = Sweeper(
-            session, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
-        )
-        self.lease_watch = LeaseWatch(session, self._writer)
         # By a wrong clock, outcomes would be dropped before their day is over.
         self.housekeeper = Housekeeper(
-            session,
-            self._writer,
-            self._beat.corrected(clock),
-            chores(settings),
+            session, self._writer, self._beat.corrected(clock), chores(settings)
         )
-        self.watches = WatchLoop(session, self._writer, clock, settings.watch_seconds)
-        self.lease_watch.beside = (self.sweeper, self.watches, self.housekeeper)
-        self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.lease_watch)
+        self.housekeeper.beside = loops(LoopMeans(settings, session, self._writer, clock))
+        self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.housekeeper)
 
 
 class Dispatching(_Writing):
