@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -93,6 +94,17 @@ def test_a_projector_that_loses_its_connection_amid_a_batch_catches_up_by_itself
         )
     assert view.killed
     assert stored(conninfo) == folded(conninfo)
+
+
+def test_a_projector_that_waits_for_events_stops_at_once(
+    conninfo: str, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.engine.views.projector._IDLE_SECONDS", 60.0)
+    report(writer, activation())
+    with following(conninfo):
+        until(lambda: view_positions(conninfo)["run"] == (head(conninfo), False), "the view")
+        began = time.monotonic()
+    assert time.monotonic() - began < 30
 
 
 def test_a_projector_that_loses_its_connection_while_it_starts_over_goes_on(

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
 from math import inf
+from socket import socket
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
@@ -57,13 +58,17 @@ class Pipeline:
 
     As long as the pipeline is in use, psycopg must execute no DROP and no ROLLBACK on the
     connection: psycopg would then deallocate all prepared statements, the exchange's included.
+    What comes at the ``waker`` ends ``wait``.
     """
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(self, connection: Connection[Any], waker: socket | None = None) -> None:
         self.connection = connection
         self._exchange: Exchange[None] = Exchange(connection)
-        self._socket = select.poll()
+        self._socket, self._heard = select.poll(), select.poll()
         self._socket.register(self._exchange.socket, select.POLLIN)
+        self._heard.register(self._exchange.socket, select.POLLIN)
+        if waker is not None:
+            self._heard.register(waker, select.POLLIN)
 
     def send(self, *statements: Statement) -> None:
         """Send statements without waiting for their results.
@@ -106,7 +111,7 @@ class Pipeline:
         """
         # A notification that libpq has read already does not make the socket readable.
         heard = len(self._exchange.notifications())
-        if not heard and self._socket.poll(seconds * 1000):
+        if not heard and self._heard.poll(seconds * 1000):
             self._exchange.consume()
             heard = len(self._exchange.notifications())
         return heard

@@ -8,6 +8,7 @@ and in ``ledger.projection``: the other views and the writers go on.
 """
 
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,6 +175,21 @@ class Projector(BackgroundLoop):
         """Whether the next read of the log looks for rebuilt views, too."""
         self._candidate = candidate
         self._pipeline: Pipeline | None = None
+        self._wakers: tuple[socket.socket, ...] = ()
+        """Two ends: the thread waits at the first, too. A process that ends keeps the lead no
+        longer than it needs it."""
+
+    def start(self) -> None:
+        self._wakers = socket.socketpair()
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        for end in self._wakers:
+            end.close()
+
+    def _interrupt(self) -> None:
+        self._wakers[1].send(b"\0")
 
     def lead(self) -> bool:
         """Try to become the leading projector; then load the tracking of every view."""
@@ -401,7 +417,7 @@ class Projector(BackgroundLoop):
             # Views can be derived again, so their commits need not wait for the disk.
             connection.execute("SET synchronous_commit = off")
             connection.execute("SET idle_in_transaction_session_timeout = '60s'")
-            self._pipeline = Pipeline(connection)
+            self._pipeline = Pipeline(connection, *self._wakers[:1])
         return self._pipeline
 
     def disconnect(self) -> None:
