@@ -3,10 +3,13 @@
 import json
 import shlex
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 
 from ledger.engine.values.values import format_instant
+from ledger.features.keys.model import Permission
+from ledger.features.keys.page.key_forms import PERMISSIONS
 from ledger.features.keys.tokens import is_well_formed
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE
@@ -52,6 +55,10 @@ def act(guest: Visitor, key_id: str, form: str, **fields: str) -> Seen:
 
 
 # Creating a key.
+
+
+def test_the_form_offers_each_permission_in_words() -> None:
+    assert list(PERMISSIONS) == [*get_args(Permission)]
 
 
 def test_a_new_key_shows_its_secret_once_with_a_command_that_works(

@@ -58,7 +58,7 @@ class Pipeline:
 
     As long as the pipeline is in use, psycopg must execute no DROP and no ROLLBACK on the
     connection: psycopg would then deallocate all prepared statements, the exchange's included.
-    What comes at the ``waker`` ends ``wait``.
+    A byte at the ``waker`` ends ``wait``.
     """
 
     def __init__(self, connection: Connection[Any], waker: socket | None = None) -> None:

@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -189,7 +190,8 @@ class Projector(BackgroundLoop):
             end.close()
 
     def _interrupt(self) -> None:
-        self._wakers[1].send(b"\0")
+        with suppress(OSError):  # stopped before
+            self._wakers[1].send(b"\0")
 
     def lead(self) -> bool:
         """Try to become the leading projector; then load the tracking of every view."""
