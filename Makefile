@@ -10,9 +10,9 @@ EXTRAS ?= dev
 BIN := .venv/bin
 READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
-# Six test processes at a time, since tests spend some of their time waiting; each process has a
+# Five test processes at a time, since tests spend some of their time waiting; each process has a
 # PostgreSQL of its own, and a file's tests stay together. Browsers need more CPU time.
-BESIDE := -n 6 --dist loadfile --no-loadscope-reorder
+BESIDE := -n 5 --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
 .PHONY: help setup run test static check nightly browser-setup browser browser-short bench bench-short bench-big bench-pair generate clients clients-short oidc dist dist-check crash soak rehearse rehearse-short rehearse-written clean
