@@ -153,12 +153,14 @@ def test_a_killed_postmaster_is_restarted_once_its_last_backend_has_ended(
         compute = threading.Thread(target=_ignore_loss, args=(busy,))
         compute.start()
         until(lambda: _runs(backend), "the computation")
+        os.kill(backend, signal.SIGSTOP)  # on a busy machine the computation would end before
         first = server.pid
         os.kill(first, signal.SIGKILL)
         until(lambda: server.poll() is not None, "the death of the postmaster")
         assert server.poll() == -signal.SIGKILL
         assert backend in postgres_processes(data_dir)
 
+        os.kill(backend, signal.SIGCONT)
         server.start()
         assert backend not in postgres_processes(data_dir)
         assert server.pid != first
