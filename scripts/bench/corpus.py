@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from corpus_request import Answer, Request, Send
 
 READERS = ("organization", "admin", "workspace", "other")
-REFUSED = ("nobody", "unknown", "revoked", "writer")
+REFUSED = ("nobody", "unknown", "writer")
 
 LEFT_OUT = {
     "/readyz": "depends on the state of this process",
