@@ -73,7 +73,7 @@ bench-big: $(READY) ## The same on 10 M events and 1 M lines; makes them first, 
 	$(BIN)/python scripts/bench --big
 
 bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, and the speed
-	@test -n "$(OLD)" || { echo "Name a commit: make bench-pair OLD=e6d622b"; exit 2; }
+	@test -n "$(OLD)" || { echo "Name a commit: make bench-pair OLD=COMMIT"; exit 2; }
 	$(BIN)/python scripts/bench/pair.py --old "$(OLD)"
 
 generate: $(READY) ## Write the generated files of both clients anew, after a change of the API (Node 20)

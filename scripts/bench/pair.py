@@ -1,18 +1,17 @@
 """This version beside an earlier one: does it give the same answers, and as fast?
 
-    python scripts/bench/pair.py --old e6d622b                    answers, then every row
-    python scripts/bench/pair.py --old e6d622b lists facts        answers, then some rows
-    python scripts/bench/pair.py --old e6d622b --corpus-only      answers: half a minute
+    python scripts/bench/pair.py --old COMMIT                    answers, then every row
+    python scripts/bench/pair.py --old COMMIT lists facts        answers, then some rows
+    python scripts/bench/pair.py --old COMMIT --corpus-only      answers: a minute
 
-Answers: the old version has written a ledger with every kind of content (`tale.py`) through its
-public interface. Both versions serve a copy of that ledger and get the same requests (`corpus.py`);
-the answers are compared byte for byte. Rates: both versions serve a copy of a data set that the old
+Answers: the old version has written a ledger with the story of `ledger demo` (`told_ledgers.py`).
+Both versions serve a copy of that ledger and get the same requests (`corpus.py`); the answers are
+compared byte for byte. Rates: both versions serve a copy of a data set that the old
 version has made; the new version migrates its copy first. The versions are measured in turn, every
 other round in the reverse order. The ratio is the median of the rounds' ratios, so it holds while
 the machine's speed drifts.
 
-Exit code 1: an answer differs without being wanted to (`corpus_request.WANTED`), or a ratio is
-below --at-least.
+Exit code 1: an answer differs, or a ratio is below --at-least.
 """
 
 import argparse
@@ -35,6 +34,7 @@ from measure import Bench, interleave
 from pair_rows import WORKS, Work, measured
 from product import copy_ledger, serving
 from story import Story
+from told_ledgers import adopt
 from versions import HERE, OLD, Version, version_of
 
 
@@ -58,6 +58,8 @@ def served_data(
     """A version on a copy of the data set, ready to be measured. Prints the time of an upgrade."""
     data_dir = folder / version.name[:7]
     copy_ledger(data, data_dir)
+    if version is HERE:
+        adopt(data_dir)
     key = (data / "bench.key").read_text().strip()
     log = folder / f"{version.name[:7]}.log"
     began = time.perf_counter()

@@ -49,6 +49,7 @@ class Product:
         *,
         ledger: Sequence[str] = (LEDGER,),
         settings: Mapping[str, str] | None = None,
+        role: str = "all",
     ) -> None:
         self.data_dir, self.key, self.ledger = data_dir, key, ledger
         self.port = limits.free_port()
@@ -59,6 +60,7 @@ class Product:
             "LEDGER_IDLE_AFTER_DEFAULT": NEVER_IDLE,
         } | dict(settings or {})
         self._command = [*ledger, "serve", "--port", str(self.port), "--workers", str(workers)]
+        self._command += ["--role", role]
         self._log = log
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -175,9 +177,10 @@ def serving(
     *,
     ledger: Sequence[str] = (LEDGER,),
     settings: Mapping[str, str] | None = None,
+    role: str = "all",
 ) -> Iterator[Product]:
     """The product on a data directory, while the block lasts."""
-    product = Product(data_dir, key, workers, log, ledger=ledger, settings=settings)
+    product = Product(data_dir, key, workers, log, ledger=ledger, settings=settings, role=role)
     try:
         product.start()
         yield product

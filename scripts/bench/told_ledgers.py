@@ -1,58 +1,119 @@
-"""Ledgers with the tale, each written once by one version, and kept beside its work tree."""
+"""Ledgers with the story of `ledger demo`, each written by one version, and copies of them.
 
+Beside the story a ledger has keys for its readers, an endpoint whose deliveries fail, an erased run
+and refused commands.
+"""
+
+import contextlib
 import hashlib
 import json
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import short_limits
-import tale
-import tale_webhooks
-from product import serving
+import psycopg
+from lag import await_sealed, await_views
+from product import Client, Product, UnmeasuredError, copy_ledger, serving
 from versions import HERE, OLD, Version
 
+from ledger.engine.log.schema.migrate import MIGRATIONS
+from ledger.engine.postgres.embedded import running
 from ledger.engine.postgres.embedded.place import find_place
+
+_EVERY = (
+    "read write service_lines:manage webhooks:manage watches:manage statements:issue audit:read"
+)
+_SETTINGS = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true", "LEDGER_WEBHOOK_RETRY_SECONDS": "0.1,0.1"}
+_ENDPOINT = b'{"url":"http://127.0.0.1:9/","event_types":["*"]}'
+_REASON = b'{"reason":"Quote \\" tab \\t \xc3\xbc \xf0\x9f\x9a\x80"}'
 
 
 @dataclass(frozen=True)
-class Tale:
+class Told:
     """A ledger to which nothing is written any more, and the keys for its readers."""
 
     data_dir: Path
     keys: dict[str, str]
 
 
-def tale_of(version: Version) -> Tale:
-    """The tale as a version wrote it; told now if that version has not written this tale yet.
-
-    To this work tree, whose code changes, it is told each time.
-    """
-    data_dir = OLD / f"tale-{version.name}"
-    marker = data_dir / "tale.json"
-    found = json.loads(marker.read_text()) if marker.exists() else {}
-    if version is HERE or found.get("tale") != _digest():
+def story_of(version: Version) -> Told:
+    """The story as a version wrote it; told now if that version has not written it yet."""
+    data_dir = OLD / f"story-{version.name}"
+    marker = data_dir / "keys.json"
+    if not marker.exists():
         for folder in (find_place(data_dir).base, data_dir):
             shutil.rmtree(folder, ignore_errors=True)
+        data_dir.mkdir(parents=True)
         began = time.perf_counter()
-        found = {"tale": _digest(), "keys": _told(data_dir, version)}
-        marker.write_text(json.dumps(found))
+        log = data_dir / "ledger.log"
+        with serving(data_dir, "", 1, log, ledger=version.ledger, settings=_SETTINGS) as product:
+            keys = _tell(product)
+        marker.write_text(json.dumps(keys))
         taken = time.perf_counter() - began
-        print(f"The tale was told to {version.name[:7]} in {taken:.0f} s.", file=sys.stderr)
-    return Tale(data_dir, found["keys"])
+        print(f"The story was told to {version.name[:7]} in {taken:.0f} s.", file=sys.stderr)
+    return Told(data_dir, json.loads(marker.read_text()))
 
 
-def _told(data_dir: Path, version: Version) -> dict[str, str]:
-    data_dir.mkdir(parents=True)
-    command = (str(version.python), "-P", short_limits.__file__)
-    log = data_dir / "ledger.log"
-    with serving(data_dir, "", 1, log, ledger=command, settings=tale.SETTINGS) as product:
-        return tale.tell(product, version)
+def _tell(product: Product) -> dict[str, str]:
+    product.command("demo", seconds=600)
+    admin = product.key = product.command("keys", "create", "--admin").strip()
+    lines = json.loads(Client(product).get("/v1/execution?limit=100")[1])["data"]
+    ours, theirs = sorted({line["organization_id"] for line in lines})
+    workspace = next(line["workspace_id"] for line in lines if line["organization_id"] == ours)
+
+    def key(organization: str, permissions: str, *more: str) -> str:
+        tenant = ("--organization", organization, *more)
+        made = product.command("keys", "create", *tenant, "--permission", *permissions.split())
+        return made.strip()
+
+    keys = {
+        "admin": admin,
+        "organization": key(ours, f"{_EVERY} runs:erase"),
+        "workspace": key(ours, _EVERY, "--workspace", workspace),
+        "other": key(theirs, _EVERY),
+        "writer": key(ours, "write"),
+    }
+    product.key = keys["organization"]
+    client = Client(product)
+    client.send("/v1/webhooks", _ENDPOINT)
+    runs = json.loads(client.get("/v1/runs?status=failed")[1])["data"]
+    client.send(f"/v1/runs/{runs[0]['id']}/erase", _REASON)
+    for path in (f"/v1/runs/{runs[0]['id']}/erase", "/v1/execution/LIN-26-999999/resume"):
+        with contextlib.suppress(UnmeasuredError):
+            client.send(path, _REASON)
+    product.key = admin
+    await_views(product)
+    await_sealed(product)
+    return keys
 
 
-def _digest() -> str:
-    """The digest of the modules that tell the tale."""
-    files = (tale.__file__, tale_webhooks.__file__)
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+@contextlib.contextmanager
+def served_copy(told: Told, version: Version, folder: Path) -> Iterator[Product]:
+    """A version on a copy of the ledger. No loop runs there, so nothing is recorded."""
+    data_dir = folder / version.name[:7]
+    copy_ledger(told.data_dir, data_dir)
+    if version is HERE:
+        adopt(data_dir)
+        stopped = Product(data_dir, "", 1, data_dir.with_suffix(".log"))
+        stopped.command("migrate")
+        stopped.command("projections", "rebuild", seconds=600)
+    key, log = told.keys["admin"], data_dir.with_suffix(".log")
+    with serving(data_dir, key, 1, log, ledger=version.ledger, role="api") as product:
+        yield product
+
+
+def adopt(data_dir: Path) -> None:
+    """Let this version open a ledger whose schema several files made, as before 0.1.0.
+
+    The schema of the last of these ledgers is that of the first migration. A start compares it.
+    """
+    first, *_ = sorted(MIGRATIONS.iterdir(), key=lambda file: file.name)
+    row = first.name, hashlib.sha256(first.read_bytes()).hexdigest()
+    with running(data_dir, purpose="bench") as server, psycopg.connect(server.url) as connection:
+        applied = connection.execute("SELECT name, checksum FROM ledger.migration").fetchall()
+        if row not in applied:
+            connection.execute("DELETE FROM ledger.migration")
+            connection.execute("INSERT INTO ledger.migration (name, checksum) VALUES (%s, %s)", row)

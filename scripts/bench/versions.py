@@ -26,12 +26,6 @@ class Version:
         """The version's `ledger` command."""
         return (str(self.python.with_name("ledger")),)
 
-    @property
-    def topics(self) -> set[str]:
-        """The stored names of all its events, by the names of its golden samples."""
-        samples = (self.folder / "tests" / "golden").rglob("*_*.json")
-        return {"/".join(sample.stem.rsplit("_", 1)) for sample in samples}
-
 
 HERE = Version("new", ROOT, Path(sys.executable))
 

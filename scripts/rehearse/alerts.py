@@ -61,15 +61,6 @@ class Prometheus:
         seconds = max(1, math.ceil(time.monotonic() - instant))
         return self._names(f'max_over_time(ALERTS{{alertstate="firing"}}[{seconds}s])')
 
-    def await_quiet(self, names: tuple[str, ...] = (), seconds: float = 120.0) -> None:
-        """Wait until none of these alerts (none at all unless given) fires any more."""
-
-        def is_quiet() -> bool:
-            firing = self._names('ALERTS{alertstate="firing"}')
-            return not (firing & set(names) if names else firing)
-
-        until(is_quiet, "the alerts to end", seconds)
-
     def await_fired(self, name: str, seconds: float = 90.0) -> None:
         """Wait until an alert fires. Raises TimeoutError."""
         until(lambda: name in self._names('ALERTS{alertstate="firing"}'), name, seconds)

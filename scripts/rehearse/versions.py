@@ -5,20 +5,21 @@ from pathlib import Path
 
 from scripts.rehearse.deployed import ROOT
 
-_MIGRATIONS = ":(glob)src/ledger/**/migrations/*.sql"
-"""The migrations, wherever the version keeps them: a migration that moves is not a new one."""
+_MIGRATIONS = "src/ledger/engine/log/schema/migrations"
 
 
 def version_before(commit: str | None, folder: Path) -> Path:
     """A work tree of a commit, below the folder.
 
-    Unless given, the commit is the newest one without the newest migration. A commit that only
-    edits a migration before its release is no version: its ledgers cannot be upgraded. Raises
-    CalledProcessError.
+    Unless given, the commit is the newest one without the newest migration. The ledgers of a commit
+    before the present form of the first one cannot be upgraded. Raises CalledProcessError.
     """
     if commit is None:
-        added = _git("log", "-1", "-M", "--diff-filter=A", "--format=%H", "--", _MIGRATIONS)
-        commit = f"{added}^"
+        first, *later = sorted((ROOT / _MIGRATIONS).iterdir())
+        filters = ["--diff-filter=A"] if later else []
+        newest = later[-1] if later else first
+        commit = _git("log", "-1", *filters, "--format=%H", "--", str(newest))
+        commit += "^" if later else ""
     tree = folder / "before"
     tree.mkdir()
     archive = subprocess.run(

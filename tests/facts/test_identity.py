@@ -3,12 +3,11 @@
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
-from tests.support.facts import activation, encode, fact
+from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Item, Ledger, new_id
 
 CONFLICT = (409, "fact_conflict")
@@ -139,20 +138,6 @@ def test_a_null_that_takes_a_name_away_or_is_a_value_is_other_content(
     first, second = both(ledger, case)
     ledger.accept(first)
     assert ledger.refusal(second) == CONFLICT
-
-
-@pytest.mark.parametrize("type", ["execution.checked_in", "run.completed"])
-def test_a_fact_that_an_earlier_version_recorded_with_its_nulls_is_a_duplicate(
-    ledger: Ledger, type: str
-) -> None:
-    line = ledger.line()
-    event = fact(type, ledger.run(line) if type.startswith("run.") else line)
-    event["data"] = {"hours": None} if type == "execution.checked_in" else {"output": None}
-    parsed = envelope.from_structured(encode(event))
-    assert isinstance(parsed, envelope.Fact)
-    as_before = msgspec.structs.replace(parsed, content=parsed.former_content)
-    first = ledger.execute(command_of(as_before, REPORTER))
-    assert ledger.report(event) == [again(first)]
 
 
 def test_an_activation_sent_again_is_a_duplicate(ledger: Ledger) -> None:

@@ -189,7 +189,7 @@ def test_only_the_session_of_the_row_that_holds_the_lock_is_ended(
 def test_all_loops_are_led_or_none_while_an_older_node_leads_one_of_them(
     conninfo: str, opened: ExitStack
 ) -> None:
-    """The version before takes each loop's lock by a session of its own, and knows no other."""
+    """Another version may take each loop's lock by a session of its own, and know no other."""
     old, second = session(opened, conninfo), session(opened, conninfo)
     old.execute("SELECT pg_advisory_lock(%s)", (LOCK + 1,))
     ours = candidate(other=LOCK + 1, last=LOCK + 2)
@@ -209,7 +209,7 @@ def test_all_loops_are_led_or_none_while_an_older_node_leads_one_of_them(
 def test_all_sessions_by_which_a_frozen_process_leads_are_ended_at_once(
     conninfo: str, opened: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The version before leads each loop by a session of its own."""
+    """Another version may lead each loop by a session of its own."""
     beat = LeadBeat(conninfo)
     sessions = [session(opened, beat.conninfo) for _ in range(3)]
     for number, each in enumerate(sessions):

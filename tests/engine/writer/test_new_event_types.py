@@ -13,15 +13,18 @@ from tests.support.facts import fact
 from tests.support.ledger import Ledger
 
 FIRST = """
-api_key.created api_key.revoked api_key.rotated api_key.updated directory.named execution.activated
-execution.active execution.blocked execution.check_in_voided execution.checked_in execution.closed
-execution.idle execution.paused execution.resumed execution.unblocked execution.updated
-health.signal_reported resource.allocated resource.released run.cancelled run.completed run.erased
-run.failed run.requested run.started run_data.read webhook.created webhook.deleted
-webhook.delivery_failed webhook.disabled webhook.recovery_requested webhook.resend_requested
-webhook.secret_rotated webhook.test_requested webhook.updated write.refusals_omitted write.refused
+alert.acknowledged alert.opened alert.reminded alert.resolved api_key.created api_key.revoked
+api_key.rotated api_key.updated directory.named execution.activated execution.active
+execution.blocked execution.check_in_voided execution.checked_in execution.closed
+execution.hold_changed execution.idle execution.paused execution.resumed execution.unblocked
+execution.updated health.signal_reported resource.allocated resource.released run.cancelled
+run.completed run.erased run.failed run.parent_given run.requested run.started run.usage_corrected
+run_data.read session.begun session.ended statement.issued statement.withdrawn watch.created
+watch.deleted watch.updated webhook.created webhook.deleted webhook.delivery_failed webhook.disabled
+webhook.recovery_requested webhook.resend_requested webhook.secret_rotated webhook.test_requested
+webhook.updated write.refusals_omitted write.refused
 """
-"""The events of the first language: a list that never grows."""
+"""The events of 0.1.0, which are those of the first language: a list that never grows."""
 
 
 def test_an_event_that_is_not_of_the_first_language_says_since_when_it_is() -> None:

@@ -3,7 +3,7 @@
 The ``.json`` files are stored ``state`` bytes, and each class encodes them. No file is EVER edited
 or written again. A change of an event class after which a file no longer decodes, or is encoded
 differently, breaks every existing ledger. Make a new class with the next version instead, add its
-sample to ``samples.py``, and an upcaster for the old class (``engine/log/codec.py``).
+sample to ``samples.py``, and a decoder of the old topic (``engine/log/codec.py``).
 """
 
 import json
@@ -17,7 +17,7 @@ from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.engine.log.codec import UPCASTERS, EnvelopeMapper
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.features.lines.model.execution_events import Woken
 from ledger.records import EVENTS
@@ -53,12 +53,6 @@ def array_of(body: Any) -> bytes:
     return json.dumps([2, *nothing, MICROS, MICROS, *who, *nothing, NONCE, body]).encode()
 
 
-@pytest.mark.parametrize("kind", [*KEPT, *UPCASTERS], ids=lambda kind: kind.TOPIC)
-def test_an_older_class_is_decoded_as_a_newer_one(kind: type[Event]) -> None:
-    event = decoded(kind, file_of(kind.TOPIC).read_bytes())
-    assert type(event.body) is (UPCASTERS[kind][0] if kind in UPCASTERS else kind)
-
-
 def test_every_class_has_a_sample_and_its_golden_files() -> None:
     assert set(EVENTS) - FULL.keys() == set(), (
         "Add a sample of the event, with every field set, to BODIES in golden/samples.py."
@@ -70,7 +64,7 @@ def test_every_class_has_a_sample_and_its_golden_files() -> None:
 
 @pytest.mark.parametrize("folder", [FIRST, GROWN, MINIMAL], ids=lambda folder: folder.name)
 def test_every_golden_file_belongs_to_a_class(folder: Path) -> None:
-    known = {file_of(kind.TOPIC).name for kind in (*EVENTS, *UPCASTERS)}
+    known = {file_of(kind.TOPIC).name for kind in EVENTS}
     found = {path.name for path in folder.glob("*.json")}
     assert found - known == set(), "an event without a row in the table of its aggregate"
 

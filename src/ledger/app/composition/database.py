@@ -14,7 +14,13 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.app.features import projections
 from ledger.app.settings import Settings
 from ledger.engine.log.schema import walls
-from ledger.engine.log.schema.migrate import SchemaError, is_older, migrate, refuse_outdated
+from ledger.engine.log.schema.migrate import (
+    SchemaError,
+    applied_in,
+    migrate,
+    refuse_older,
+    refuse_outdated,
+)
 from ledger.engine.log.schema.reader import (
     BadReader,
     Reader,
@@ -181,7 +187,7 @@ def _refuse_foreign(settings: Settings, connection: psycopg.Connection[TupleRow]
 
     Nothing is made or changed: a new key in place of one that is lost would open no run.
     """
-    is_older(connection)
+    refuse_older(applied_in(connection))
     is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
     if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
         _compare_key(connection, Vault(_known_key(settings)))

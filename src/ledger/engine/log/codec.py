@@ -8,15 +8,12 @@ that of the event's leaf in the sealed log (``features/proof/sealing/leaf.py``).
 
 An event's schema changes in one of two ways. A new field of the body gets a default, and old bytes
 decode as they are. Any other change needs a new class with the next version in its topic, which
-takes the old one's place in the table of events. The old class gets a row in ``UPCASTERS``, with
-the function that turns it into the new class: so folds and views see one schema. So far no event
-has needed an upcaster. The envelope may grow by elements at its end, which older
-nodes ignore; any other change of it needs a new format.
+takes the old one's place in the table of events, and here a decoder of the old topic that makes the
+new class: so folds and views see one schema. No event has needed that so far. The envelope may grow
+by elements at its end, which older nodes ignore; any other change of it needs a new format.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from types import MappingProxyType
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
@@ -60,30 +57,19 @@ class TracedArray(StoredArray[B], Generic[B], frozen=True, array_like=True, gc=F
     traceparent: str | None = None
 
 
-Upcasters = Mapping[type[Event], tuple[type[Event], Callable[[Any], Event]]]
-"""By an old class of events: the class in its place, and the function from one to the other."""
-
-UPCASTERS: Upcasters = MappingProxyType({})
-
-
 class EnvelopeMapper(Mapper[str]):
     """The library's mapper interface for ``Recorded`` envelopes."""
 
-    def __init__(self, upcasters: Upcasters = UPCASTERS) -> None:
+    def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
-        self._upcasters = upcasters
         self._decode: dict[str, Callable[[bytes], TracedArray[Any]]] = {
             cls.TOPIC: msgspec.json.Decoder(TracedArray[cls]).decode  # type: ignore[valid-type]
-            for cls in (*EVENTS, *upcasters)
+            for cls in EVENTS
         }
-        for old, (_, upcast) in upcasters.items():
-            self._decode[old.TOPIC] = partial(_decode_old, self._decode[old.TOPIC], upcast)
 
     def topics_of(self, events: Iterable[type[Event]]) -> dict[str, type[Event]]:
         """The topics under which events of the classes are stored, each with its class."""
-        topics = {cls.TOPIC: cls for cls in events}
-        older = {old.TOPIC: new for old, (new, _) in self._upcasters.items()}
-        return topics | {topic: new for topic, new in older.items() if new.TOPIC in topics}
+        return {cls.TOPIC: cls for cls in events}
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
         """Encode a ``Recorded``. Its position is not in the bytes, but in a column of its own."""
@@ -158,10 +144,3 @@ class EnvelopeMapper(Mapper[str]):
             body=s.body,
             traceparent=s.traceparent,
         )
-
-
-def _decode_old(
-    decode: Callable[[bytes], TracedArray[Any]], upcast: Callable[[Any], Event], state: bytes
-) -> TracedArray[Any]:
-    stored = decode(state)
-    return msgspec.structs.replace(stored, body=upcast(stored.body))

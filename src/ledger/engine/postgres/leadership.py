@@ -8,9 +8,9 @@ finds its session ended, and can do no harm.
     rival ── a lock is taken ──▶ look again in a second ── no beat for 8 s ──▶ end the session
       └──── all are free ────▶ leader ── session lost ──▶ rival
 
-Each loop has a lock of its own, which means the same to every version: a node of the version before
-takes the locks one by one, each by another session. A session that gets some of its locks only
-gives them back at once, so a newer node leads once the older nodes have left each of its loops.
+Each loop has a lock of its own, which means the same to every version, also to one that groups the
+loops otherwise. A session that gets some of its locks only gives them back at once, so a newer node
+leads once the older nodes have left each of its loops.
 
 PostgreSQL gives the locks of a dead process back at once, but those of a frozen one never. So each
 process beats: a thread of its own writes each second, for all loops that the process leads, the

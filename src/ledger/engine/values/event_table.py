@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from ledger.engine.values.recorded import Event
 
-LANGUAGE = 3
+LANGUAGE = 1
 """The number of the language of events that this version understands: the highest ``since``."""
 
 

@@ -239,7 +239,7 @@ class Group:
         Raises Unavailable for an event that a living node does not understand.
         """
         if type(body) in SINCE:
-            self.require_understood(SINCE[type(body)])
+            self._require_understood(SINCE[type(body)])
         if len(self._recorded) >= _AHEAD:
             self._write(is_last=False)
             self._is_ahead = True
@@ -293,13 +293,9 @@ class Group:
         """The language that all living nodes understand: asked once a group, in its transaction."""
         return self.append.language()
 
-    def understands(self, language: int) -> bool:
-        """Whether all living nodes understand this language."""
-        return self._spoken is None or self._spoken >= language
-
-    def require_understood(self, language: int) -> None:
+    def _require_understood(self, language: int) -> None:
         """Raise Unavailable if a living node does not understand events of this language."""
-        if not self.understands(language):
+        if self._spoken is not None and self._spoken < language:
             raise Unavailable(
                 "A node of an older version runs, which does not know this event yet."
             )

@@ -67,8 +67,6 @@ class Fact(msgspec.Struct, frozen=True):
     actor: Actor | None
     content: bytes
     """Canonical content, which tells a duplicate from a conflict (contract, Facts, "Identity")."""
-    former_content: bytes
-    """The content as ledgers before 0.1.0 recorded it: null was a value then."""
     data: fact_types.FactData | None
     sent: dict[str, Any]
     """The data as sent, for the checks that come before the check of the data."""
@@ -277,8 +275,8 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     sent = json_gate.by_value(data)
     instant = values.format_instant(time) if time is not None else None
     who = [event.get("actortype"), event.get("actorid")]
-    head, told = [sent_type, subject, instant], _content_of(kind.data, sent)
-    content = json_gate.canonical([*head, told, *who])
+    told = _content_of(kind.data, sent)
+    content = json_gate.canonical([sent_type, subject, instant, told, *who])
     model, fault = _checked_data(kind, sent)
     late_faults += _unplain(event)
     if late_faults:
@@ -300,7 +298,6 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         time=time,
         actor=_actor(event),
         content=content,
-        former_content=content if told == sent else json_gate.canonical([*head, sent, *who]),
         data=model,
         sent=data_sent,
         fault=fault,

@@ -18,9 +18,6 @@ from ledger.features.runs.parents import runs_above
 _RULE = OwnCommand(PAUSE_UNTIL)
 """The ledger's own request by which holds are lifted at their ends."""
 
-NULLS_ALIKE = 2
-"""The language since which a null field is the same content as an absent one."""
-
 _AT_ONCE = 100
 """So many runs are loaded at once to get their parent: their events may be large."""
 
@@ -67,7 +64,7 @@ class Recording:
 
         ``caused_by`` is the EVT id of the event that the fact takes back.
         """
-        digest = digest or content_digest(self.content)
+        digest = digest or content_digest(self.fact.content)
         self._cause_lifting(self.group.next_position)
         self.group.record(
             aggregate,
@@ -80,13 +77,6 @@ class Recording:
             tenant=tenant,
             traceparent=self.fact.traceparent,
         )
-
-    @property
-    def content(self) -> bytes:
-        """The fact's content: with its nulls while an older node runs, which tells it so apart."""
-        fact = self.fact
-        is_alike = fact.content == fact.former_content or self.group.understands(NULLS_ALIKE)
-        return fact.content if is_alike else fact.former_content
 
     def lift_due(self, execution: Execution) -> None:
         """Lift a hold whose end has come by now and by the fact's time, before its event."""

@@ -165,8 +165,7 @@ class ReportFact:
                 # recorded, so it is a duplicate.
                 return True
             digest_of = key.digest
-        fact = self.fact
-        return any(digest == digest_of(each) for each in (fact.content, fact.former_content))
+        return digest == digest_of(self.fact.content)
 
     def _require_own_actor(self) -> None:
         """Raise Invalid if the fact names the system, or an API key other than the credential."""

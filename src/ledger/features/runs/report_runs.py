@@ -35,9 +35,6 @@ MAX_AWAITING = 1_000
 
 _OWN_PARENT = "A run is not its own parent."
 
-_LANGUAGE = 2
-"""The language since which a name has attempts, and runs await parents."""
-
 
 def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
     """The identities of the runs that the fact names, and of a run that awaits the fact's.
@@ -264,7 +261,6 @@ def _name(recording: Recording) -> RunName:
     name = RunName(external_id=fact.external_id, attempt=attempt, retry_of=None)
     if attempt == 1:
         return name
-    group.require_understood(_LANGUAGE)
     naming = _naming(fact, recording.organization_id)
     before = run_of(naming(attempt - 1), group) if naming is not None else None
     if before is None:
@@ -309,7 +305,6 @@ def _parent(recording: Recording, run: Run) -> _Parent:
     if found is not None:
         parent["parent_run_id"] = _fitting(found, run, group) if sees(principal, found) else None
     elif run.parent_run_id is None:
-        group.require_understood(_LANGUAGE)
         rank = group.memory.length(naming(1).awaiting) + 1
         within = None if principal.is_admin else principal.workspace_id
         if rank <= MAX_AWAITING:
@@ -380,7 +375,7 @@ def _own(
     tenant: tuple[str | None, str | None, str | None] | None = None,
 ) -> None:
     """Record a run's own event; nobody can guess the content from its keyed digest."""
-    content = recording.content
+    content = recording.fact.content
     # An erased run has no key, so the digest of its late ending is random: no trace of the content
     # is kept.
     digest = key.digest(content) if key is not None else os.urandom(32)

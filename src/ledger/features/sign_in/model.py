@@ -54,10 +54,10 @@ class SessionEnded(Event, frozen=True, kw_only=True):
     by: EndedBy
 
 
-# Columns: event, published type, published payload, fact, command, note, language.
+# Columns: event, published type, published payload, fact, command, note.
 SESSION_TABLE: tuple[EventRow, ...] = (
-    EventRow(SessionBegun, None, None, None, "session.begin", PASSES, since=3),
-    EventRow(SessionEnded, None, None, None, "session.end", PASSES, since=3),
+    EventRow(SessionBegun, None, None, None, "session.begin", PASSES),
+    EventRow(SessionEnded, None, None, None, "session.end", PASSES),
 )
 
 REFUSED_ACTION = "session.refuse"

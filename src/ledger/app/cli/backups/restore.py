@@ -16,7 +16,7 @@ from ledger.app.cli.printing import ShowProgress, progress_bars
 from ledger.app.composition import database
 from ledger.app.features import projections
 from ledger.app.settings import Settings
-from ledger.engine.log.schema.migrate import BEFORE_0_1_0
+from ledger.engine.log.schema.migrate import refuse_older
 from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.session import pin
 from ledger.engine.postgres.tools import ToolFailed, running_tool
@@ -43,18 +43,10 @@ SELECT format('%s %s', what, name) FROM (
 """
 
 # Without the grants of the dump, everybody might execute every function.
-_LAST = f"""
-DO $$
-DECLARE
-    refused text := (SELECT reason FROM ({BEFORE_0_1_0}) AS older);
-BEGIN
-    IF refused IS NOT NULL THEN
-        RAISE EXCEPTION USING MESSAGE = refused;
-    END IF;
-END $$;
+_LAST = b"""
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
 COMMIT;
-""".encode()
+"""
 
 # Sessions that ended since the backup would go on.
 _END_SESSIONS = "DELETE FROM ledger.session"
@@ -65,30 +57,33 @@ _END = "SELECT max(notification_id), max(recorded_at) FROM ledger.ledger_events"
 def compare_master_key(settings: Settings, file: str) -> None:
     """Compare the master key with that of the backup, before anything is made.
 
-    Raises ConfigurationError if the key is not known or is another, or the file is no backup.
+    Raises ConfigurationError if the key is not known or is another, or the file is no backup, and
+    SchemaError if it is one of a version before 0.1.0.
     """
-    key, fingerprint = database.known_master_key(settings), _fingerprint_in(file)
+    key, kept = database.known_master_key(settings), _kept_in(file)
+    if "master_key" not in kept:
+        raise database.ConfigurationError(f"{file} is not a backup of a ledger.")
+    refuse_older({name: checksum for name, checksum in kept.items() if name.endswith(".sql")})
     if key is None:
         raise database.ConfigurationError(
             f"The master key of the backup is not known here: put it into {settings.key_file}, or"
             " set LEDGER_MASTER_KEY or LEDGER_MASTER_KEY_FILE."
         )
-    if Vault(key).fingerprint != fingerprint:
+    if Vault(key).fingerprint != kept["master_key"]:
         raise database.ConfigurationError("The master key is not the key of this backup.")
 
 
-def _fingerprint_in(file: str) -> str:
-    options = ("--data-only", "--schema=ledger", "--table=setting", "--file=-")
+def _kept_in(file: str) -> dict[str, str]:
+    """The settings in a backup with their values, and the migrations with their checksums."""
+    tables = ("--table=setting", "--table=migration")
+    options = ("--data-only", "--schema=ledger", *tables, "--file=-")
     try:
         with opened(file) as (stream, _), running_tool("pg_restore", *options, stdin=stream) as run:
             assert run.stdout is not None
             rows = [line.split("\t") for line in run.stdout.read().decode().splitlines()]
     except ToolFailed as error:
         raise database.ConfigurationError(f"{file} cannot be read as a backup: {error}.") from error
-    for row in rows:
-        if row[0] == "master_key":
-            return row[1]
-    raise database.ConfigurationError(f"{file} is not a backup of a ledger.")
+    return {row[0]: row[1] for row in rows if len(row) > 1}
 
 
 def restore(settings: Settings, conninfo: str, file: str) -> int:

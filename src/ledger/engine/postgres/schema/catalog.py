@@ -45,8 +45,8 @@ FROM relation AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
 LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE c.relkind NOT IN ('i', 'I', 'S', 'v') AND a.attnum > 0 AND NOT a.attisdropped
 UNION ALL
--- NOT NULL is a constraint since PostgreSQL 18. In a ledger from before 0.1.0 a constraint of the
--- log may bind new rows only: the nightly verification compares the rows before them.
+-- NOT NULL is a constraint since PostgreSQL 18. A constraint may bind new rows only: the nightly
+-- verification compares the rows before them.
 SELECT 'constraint', c.relname || '.' || n.conname,
     regexp_replace(pg_get_constraintdef(n.oid), ' NOT VALID$', ''), NULL
 FROM relation AS c JOIN pg_constraint AS n ON n.conrelid = c.oid WHERE n.contype <> 'n'

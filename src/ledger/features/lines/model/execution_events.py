@@ -190,7 +190,7 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
     ),
     EventRow(Updated, "execution.updated", SAME, "service_line.updated", None, PASSES),
     EventRow(Paused, "execution.paused", SAME, "service_line.paused", "execution.pause", PASSES),
-    EventRow(HoldChanged, "execution.hold_changed", SAME, None, "execution.pause", PASSES, since=2),
+    EventRow(HoldChanged, "execution.hold_changed", SAME, None, "execution.pause", PASSES),
     EventRow(
         Resumed, "execution.resumed", SAME, "service_line.resumed", "execution.resume", PASSES
     ),

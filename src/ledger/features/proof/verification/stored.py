@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
-from ledger.engine.log.codec import UPCASTERS
 from ledger.engine.values.values import format_instant, instant_of
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
@@ -195,7 +194,7 @@ def _altered_columns(
     or its stream.
     """
     stream, version, topic, state, position = leaf.event
-    topics = {event.TOPIC for event in (*EVENT_CLASSES, *UPCASTERS)}
+    topics = (event.TOPIC for event in EVENT_CLASSES)
     if any(_is(sealed, (stream, version, other, state, position)) for other in topics):
         return ("topic",)
     ((due,),) = connection.execute(_VERSION, (stream, position))

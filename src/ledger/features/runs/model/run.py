@@ -198,11 +198,11 @@ LEASE_EXPIRED = {
 RUN_TABLE: tuple[EventRow, ...] = (
     EventRow(RunRequested, "run.requested", _BEGUN, "run.requested", None, Note.RUN_REQUESTED),
     EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, Note.RUN_STARTED),
-    EventRow(RunParentGiven, "run.parent_given", SAME, None, None, Note.RUN_MOVED, since=2),
+    EventRow(RunParentGiven, "run.parent_given", SAME, None, None, Note.RUN_MOVED),
     EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, Note.RUN_ENDED),
     EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, Note.RUN_ENDED),
     EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, Note.RUN_CANCELLED),
-    EventRow(RunUsageCorrected, _CORRECTED, SAME, _CORRECTED, None, Note.PASSES, since=2),
+    EventRow(RunUsageCorrected, _CORRECTED, SAME, _CORRECTED, None, Note.PASSES),
     EventRow(RunErased, "run.erased", SAME, None, "run.erase", Note.RUN_ERASED),
 )
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import SAME, EventRow, Note
+from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
 from ledger.engine.values.recorded import Actor, Event, Folded, Identity, Recorded, outside
 from ledger.engine.values.rendering import ShownInstant, doc
 from ledger.engine.values.values import STATEMENT_ID, InstantText
@@ -52,24 +52,8 @@ class StatementWithdrawn(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 STATEMENT_TABLE: tuple[EventRow, ...] = (
-    EventRow(
-        StatementIssued,
-        "statement.issued",
-        SAME,
-        None,
-        "statement.issue",
-        Note.ISSUED,
-        since=2,
-    ),
-    EventRow(
-        StatementWithdrawn,
-        "statement.withdrawn",
-        SAME,
-        None,
-        "statement.withdraw",
-        Note.PASSES,
-        since=2,
-    ),
+    EventRow(StatementIssued, "statement.issued", SAME, None, "statement.issue", Note.ISSUED),
+    EventRow(StatementWithdrawn, "statement.withdrawn", SAME, None, "statement.withdraw", PASSES),
 )
 
 STATEMENT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in STATEMENT_TABLE)

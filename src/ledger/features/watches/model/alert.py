@@ -92,12 +92,10 @@ _OPENED = (*_ABOUT, "condition", "for_seconds", "since", "due", "evidence", "tex
 
 # Columns: event, published type, published payload, fact, command, note.
 ALERT_TABLE: tuple[EventRow, ...] = (
-    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, Note.ISSUED, since=2),
-    EventRow(AlertReminded, "alert.reminded", SAME, None, None, PASSES, since=2),
-    EventRow(
-        AlertAcknowledged, "alert.acknowledged", SAME, None, "alert.acknowledge", PASSES, since=2
-    ),
-    EventRow(AlertResolved, "alert.resolved", SAME, None, None, PASSES, since=2),
+    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, Note.ISSUED),
+    EventRow(AlertReminded, "alert.reminded", SAME, None, None, PASSES),
+    EventRow(AlertAcknowledged, "alert.acknowledged", SAME, None, "alert.acknowledge", PASSES),
+    EventRow(AlertResolved, "alert.resolved", SAME, None, None, PASSES),
 )
 
 ALERT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ALERT_TABLE)

@@ -178,9 +178,9 @@ class WatchDeleted(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 WATCH_TABLE: tuple[EventRow, ...] = (
-    EventRow(WatchCreated, None, None, None, "watch.create", Note.OWNED, since=2),
-    EventRow(WatchUpdated, None, None, None, "watch.update", PASSES, since=2),
-    EventRow(WatchDeleted, None, None, None, "watch.delete", Note.DISOWNED, since=2),
+    EventRow(WatchCreated, None, None, None, "watch.create", Note.OWNED),
+    EventRow(WatchUpdated, None, None, None, "watch.update", PASSES),
+    EventRow(WatchDeleted, None, None, None, "watch.delete", Note.DISOWNED),
 )
 
 WATCH_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in WATCH_TABLE)

@@ -11,8 +11,7 @@ SET LOCAL lock_timeout = '5s';
 -- The column recorded_at is tied to the stored event: the role that owns the database could
 -- otherwise move events in time, and no proof would show it. A stored event is an array, whose sixth
 -- element is the instant in microseconds: the elements before it are a number, ids and an instant,
--- which have no commas. (The words about an object are of the time before 0.1.0. No ledger has such
--- an event. The words stay, so that a ledger that was taken over has the same constraint.)
+-- which have no commas.
 ALTER TABLE ledger.ledger_events
     ALTER COLUMN topic SET NOT NULL,
     ALTER COLUMN state SET NOT NULL,
@@ -48,10 +47,16 @@ CREATE TABLE ledger.append_lock ();
 
 -- Wait for the append in flight, if any: it may have been given an instant that has passed. Appends
 -- hold the table's EXCLUSIVE lock, which this mode conflicts with; readers do not wait for each other.
+-- A session holds the lock for that moment alone: the block with EXCEPTION is a subtransaction, whose
+-- end by an error releases its locks. A transaction that stayed open would otherwise stop all appends,
+-- and the role of reads could hold one.
 CREATE FUNCTION ledger.await_append() RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     LOCK TABLE ledger.append_lock IN ROW SHARE MODE;
+    RAISE EXCEPTION 'the append in flight has ended' USING ERRCODE = 'LA001';
+EXCEPTION
+    WHEN SQLSTATE 'LA001' THEN NULL;
 END $$;
 
 -- What a node writes each second while nobody else writes, to find out whether appends succeed.
@@ -96,7 +101,7 @@ CREATE TABLE ledger.id_counter (
 
 -- The identities that events have: a fact sent again finds its event here, and a void its check-in.
 CREATE TABLE ledger.identity (
-    digest uuid NOT NULL,         -- the first 16 bytes of SHA-256 (domain/identity.py)
+    digest uuid NOT NULL,         -- the first 16 bytes of SHA-256 (engine/values/recorded.py)
     position bigint NOT NULL,     -- of the event that has the identity
     CONSTRAINT identity_pkey PRIMARY KEY (digest)
 );
@@ -108,13 +113,15 @@ CREATE TABLE ledger.execution_record (
     organization_id text NOT NULL
 );
 
--- Runs that are pending or running. A closing takes their versions and external ids from here.
+-- Runs that are pending or running. A closing takes from here what its event says of them.
 CREATE TABLE ledger.open_run (
     line_id text NOT NULL,
     run_id text NOT NULL,
     version bigint NOT NULL,
     started_at timestamptz,
     external_id text,
+    attempt integer NOT NULL DEFAULT 1,
+    retry_of text,                -- the run before it
     CONSTRAINT open_run_pkey PRIMARY KEY (line_id, run_id)
 );
 
@@ -135,9 +142,13 @@ CREATE TABLE ledger.lease (
     heard_at timestamptz NOT NULL,
     ends_at timestamptz NOT NULL,
     due_at timestamptz NOT NULL,
+    organization_id text NOT NULL DEFAULT '',
     CONSTRAINT lease_looked_at_by_its_end CHECK (due_at <= ends_at)
 ) WITH (fillfactor = 70);
 CREATE INDEX lease_due_at_idx ON ledger.lease (due_at);
+
+-- Organizations take turns when many leases end at one moment.
+CREATE INDEX lease_organization_id_due_at_idx ON ledger.lease (organization_id, due_at);
 
 -- When a node of the service was last able to take heartbeats: time without such a node does not
 -- count in any lease. And the beat of the log: an instant that a writer notes each second, under the
@@ -205,6 +216,13 @@ CREATE TABLE ledger.endpoint (
     CONSTRAINT endpoint_pkey PRIMARY KEY (organization_id, endpoint_id)
 );
 
+-- The watches that are not deleted: an organization may have so many and no more.
+CREATE TABLE ledger.organization_watch (
+    organization_id text NOT NULL,
+    watch_id text NOT NULL,
+    PRIMARY KEY (organization_id, watch_id)
+);
+
 -- The outcome of a command that was sent under an Idempotency-Key. Kept for 24 hours.
 CREATE TABLE ledger.idempotency (
     credential text NOT NULL,
@@ -230,6 +248,95 @@ CREATE TABLE ledger.refusals_omitted (
     CONSTRAINT refusals_omitted_count_from_one CHECK (count >= 1)
 ) WITH (fillfactor = 50);
 
+-- Beside the log ----------------------------------------------------------------------------------
+
+-- What no event tells, or only by its hash.
+
+-- The documents of statements. Each is stored before its event, which has its hash; one without an
+-- event is removed within a day.
+CREATE TABLE ledger.statement_document (
+    document_sha256 bytea PRIMARY KEY
+        CONSTRAINT statement_document_hash_of_32_bytes CHECK (octet_length(document_sha256) = 32),
+    organization_id text NOT NULL,
+    workspace_id text,                -- null: of the whole organization
+    document bytea NOT NULL,
+    total text NOT NULL,              -- JSON: the document's total, for lists
+    stored_at timestamptz NOT NULL
+);
+
+CREATE INDEX statement_document_stored_at_idx ON ledger.statement_document (stored_at);
+
+CREATE TRIGGER statement_document_never_changes
+    BEFORE UPDATE ON ledger.statement_document
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.forbid_change();
+
+-- Spans that others need: by them a run finds its parent, and the tokens of the spans below it.
+CREATE TABLE ledger.span (
+    organization_id text NOT NULL,
+    trace_id bytea NOT NULL
+        CONSTRAINT span_trace_id_of_16_bytes CHECK (octet_length(trace_id) = 16),
+    span_id bytea NOT NULL
+        CONSTRAINT span_span_id_of_8_bytes CHECK (octet_length(span_id) = 8),
+    parent_id bytea,                -- null: the span is a root
+    workspace_id text NOT NULL,     -- of the credential that sent the span; '': all workspaces
+    source text,                    -- of a run: with the ids its name; null: the span is no run
+    model text,
+    input bigint,                   -- null: the span used no tokens
+    output bigint,
+    cache_read bigint,
+    cache_write bigint,
+    reasoning bigint,
+    response_id text,               -- of the model's answer, which two spans may tell
+    number bigint NOT NULL,         -- rises in an organization: the oldest leave first
+    arrived_at timestamptz NOT NULL,
+    PRIMARY KEY (span_id, trace_id, organization_id, workspace_id)
+);
+
+-- No two indexes serve the same look-up: statements are planned while the table is empty, and then
+-- all indexes that can serve one seem to be alike.
+CREATE INDEX span_parent_id_idx ON ledger.span (parent_id, trace_id, organization_id);
+CREATE INDEX span_number_idx ON ledger.span (hashtext(organization_id), number);
+CREATE INDEX span_arrived_at_idx ON ledger.span USING brin (arrived_at);
+
+-- Sessions of people at the pages, and the names of those who come by the identity provider. The log
+-- has who signed in, where, and how the session ended.
+CREATE TABLE ledger.session (
+    session_id text PRIMARY KEY,
+    secret_hash bytea NOT NULL CONSTRAINT session_secret_hash_unique UNIQUE
+        CONSTRAINT session_secret_hash_of_32_bytes CHECK (octet_length(secret_hash) = 32),
+    by text NOT NULL CONSTRAINT session_by_known CHECK (by IN ('provider', 'token')),
+    issuer text,                    -- null: the person signed in with a token
+    sub text NOT NULL,              -- the provider's name of the person, or the id of the key
+    sid text,                       -- the provider's name of its own session
+    organization_id text,           -- the tenant that is chosen; null with permissions: all
+    workspace_id text,
+    permissions text[] NOT NULL,    -- there; empty: no tenant is chosen yet
+    claims text NOT NULL,           -- JSON: the values by which grants are judged
+    kept bytea NOT NULL,            -- sealed: the token, or what the provider gave
+    signed_at timestamptz NOT NULL, -- by the provider's clock
+    checked_at timestamptz NOT NULL, -- when the provider gave the claims
+    asked_at timestamptz NOT NULL,  -- when a node last began to ask for them anew
+    begun_at timestamptz NOT NULL,
+    ends_at timestamptz NOT NULL,
+    browser text NOT NULL,
+    network text NOT NULL,
+    CONSTRAINT session_issuer_of_provider CHECK ((by = 'provider') = (issuer IS NOT NULL))
+);
+
+CREATE INDEX session_of_person ON ledger.session (sub, begun_at);
+CREATE INDEX session_of_provider ON ledger.session (sid) WHERE sid IS NOT NULL;
+CREATE INDEX session_of_organization ON ledger.session (organization_id, begun_at);
+CREATE INDEX session_by_beginning ON ledger.session (begun_at);
+CREATE INDEX session_by_end ON ledger.session (ends_at);
+
+CREATE TABLE ledger.person (
+    sub text PRIMARY KEY,
+    name text,
+    email text,
+    seen_at timestamptz NOT NULL,   -- the latest sign-in
+    organizations text[] NOT NULL   -- that the person has entered: theirs are shown the names
+);
+
 -- Views -------------------------------------------------------------------------------------------
 
 -- Where each projection stands. Its tables are its own (projections/); a rebuild fills the next
@@ -248,7 +355,7 @@ CREATE TABLE ledger.projection (
 -- Webhooks ----------------------------------------------------------------------------------------
 
 -- What became of webhooks, outside: no log tells it, so these tables are no view. Which events an
--- endpoint gets, and their numbers, is the view's business (projections/webhook).
+-- endpoint gets, and their numbers, is the view's business (projections/webhooks).
 
 -- A delivery that was begun. The dispatcher alone writes here, on the connection that holds its
 -- lock; what it has in hand is in its memory, and in due time here again should it die.
@@ -264,7 +371,8 @@ CREATE TABLE ledger.delivery (
     url text,                                -- of the latest attempt; null before it
     again boolean NOT NULL DEFAULT false,    -- a success before its round does not end it
     CONSTRAINT delivery_pkey PRIMARY KEY (endpoint_id, position),
-    CONSTRAINT delivery_status_known CHECK (status IN ('pending', 'delivered', 'failed')),
+    CONSTRAINT delivery_status_known          -- skipped: an alert was resolved before an attempt
+        CHECK (status IN ('pending', 'delivered', 'failed', 'skipped')),
     CONSTRAINT delivery_pending_is_due CHECK ((status = 'pending') = (due_at IS NOT NULL)),
     CONSTRAINT delivery_numbers_from_zero CHECK (sequence >= 0 AND round >= 0 AND tried >= 0)
 ) WITH (fillfactor = 70);
@@ -282,6 +390,37 @@ CREATE TABLE ledger.dispatch (
     CONSTRAINT dispatch_positions_from_zero CHECK (planned >= 0 AND heeded >= 0)
 ) WITH (fillfactor = 50);
 
+-- Watches -----------------------------------------------------------------------------------------
+
+-- What the loop of watches knows of lines.
+
+-- When a watch next looks at a line: the earliest instant at which something becomes due there, for
+-- all watches together. A line for which nothing is or becomes due has no row. The rows follow from
+-- the log: without them the loop looks at all lines anew.
+CREATE TABLE ledger.watch_due (
+    line_id text PRIMARY KEY,
+    organization_id text NOT NULL,
+    due_at timestamptz NOT NULL
+) WITH (fillfactor = 80);
+
+CREATE INDEX watch_due_due_at_idx ON ledger.watch_due (due_at);
+
+-- How far the loop has looked: at the changes of the log, and through the lines of an organization
+-- for the revisions of its watches.
+CREATE TABLE ledger.watch_look (
+    organization_id text PRIMARY KEY,  -- '': of all, for changes
+    position bigint NOT NULL,          -- looked at, the revisions up to it included
+    begun bigint NOT NULL,             -- the position of the look that is under way, else the same
+    after_key bigint NOT NULL          -- the record id up to which that look has come
+);
+
+-- How many alerts of a watch wait for room; a watch without waiting ones has no row.
+CREATE TABLE ledger.watch_overflow (
+    watch_id text PRIMARY KEY,
+    organization_id text NOT NULL,
+    waiting int NOT NULL
+);
+
 -- The sealed log ----------------------------------------------------------------------------------
 
 -- A Merkle tree over the events in the order of the log, and the checkpoints that were signed of it
@@ -296,8 +435,11 @@ CREATE TABLE ledger.tile (
     first_position bigint,               -- of the event that its first leaf is of
     CONSTRAINT tile_pkey PRIMARY KEY (level, number),
     CONSTRAINT tile_first_position_unique UNIQUE (first_position),
-    CONSTRAINT tile_of_whole_hashes
-        CHECK (octet_length(hashes) BETWEEN 32 AND 8192 AND octet_length(hashes) % 32 = 0),
+    -- Without BETWEEN: PostgreSQL keeps that as an AND within the AND, and a dump loses the nesting, so
+    -- the constraint of a restored ledger would read otherwise than the code's.
+    CONSTRAINT tile_of_whole_hashes CHECK (
+        octet_length(hashes) >= 32 AND octet_length(hashes) <= 8192 AND octet_length(hashes) % 32 = 0
+    ),
     CONSTRAINT tile_position_of_leaves CHECK ((level = 0) = (first_position IS NOT NULL))
 );
 
@@ -379,10 +521,25 @@ $$;
 CREATE TRIGGER checkpoint_continues BEFORE INSERT ON ledger.checkpoint
     FOR EACH ROW EXECUTE FUNCTION ledger.check_checkpoint();
 
+-- A signing key comes with its first checkpoint (contract, Proof). Where a key is and no checkpoint,
+-- the checkpoints were removed. A row that only says so is no key.
+CREATE FUNCTION ledger.check_signer() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF NOT NEW.contradicts AND NOT EXISTS (SELECT FROM ledger.checkpoint) THEN
+        RAISE EXCEPTION 'a signing key comes with its first checkpoint';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE CONSTRAINT TRIGGER signer_has_signed AFTER INSERT OR UPDATE OF vkey ON ledger.signer
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION ledger.check_signer();
+
 -- What the comparisons of stored data with the log found last: a row for each part that is compared
 -- on its own. A later comparison of the same part replaces the row.
 CREATE TABLE ledger.verification (
-    part text PRIMARY KEY,                        -- log/verifications.py names the parts
+    part text PRIMARY KEY,                        -- features/proof/tables.py names the parts
     started_at timestamptz NOT NULL,
     ended_at timestamptz NOT NULL,
     first bigint NOT NULL,                        -- positions of the events that it covers;
@@ -409,7 +566,8 @@ CREATE TABLE ledger.node (
     witness text,                                 -- the newest checkpoint that the node has seen
     -- The PostgreSQL on which the node has waited for the others' reports. A database that lost its
     -- last transactions has the name of an earlier one here.
-    lineage text
+    lineage text,
+    opens_marks boolean NOT NULL DEFAULT false    -- whether it opens a key that has a mark
 );
 
 -- The loops, and the session that leads each: that holds the loop's advisory lock. A session whose
@@ -449,9 +607,9 @@ $$;
 -- Reads -------------------------------------------------------------------------------------------
 
 -- What the API's role reads of tables that it has no right on, each as narrow as its use. The role
--- logs in by itself, owns nothing, and sees rows by policies (log/walls.py has the list). The settings
--- ledger.organization_id and ledger.workspace_id name the session's tenant: an organization, and one
--- of its workspaces or * for all of them; or * and * for every tenant.
+-- logs in by itself, owns nothing, and sees rows by policies (engine/log/schema/walls.py has the list). The
+-- settings ledger.organization_id and ledger.workspace_id name the session's tenant: an organization,
+-- and one of its workspaces or * for all of them; or * and * for every tenant.
 -- Each function has its owner's right, and shows nothing in a session whose settings name no tenant.
 -- Their plans are made once a session and must walk an index, even if they are made while a table is
 -- empty.
@@ -582,6 +740,25 @@ BEGIN
       AND current_setting('ledger.workspace_id', true) = '*';
 END $$;
 
+-- The session of a secret, by its hash, unless its time is over at an instant. The use of a session
+-- is noted as that of a key is. As with keys, this is asked for every tenant.
+CREATE FUNCTION ledger.sessions_of(hashes bytea[], at timestamptz, idle interval)
+RETURNS TABLE (session_id text, secret_hash bytea, by text, issuer text, sub text, sid text,
+               organization_id text, workspace_id text, permissions text[], claims text,
+               kept bytea, signed_at timestamptz, checked_at timestamptz, asked_at timestamptz,
+               begun_at timestamptz, ends_at timestamptz, browser text, network text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT s.*
+    FROM ledger.session AS s LEFT JOIN ledger.key_use AS u ON u.key_id = s.session_id
+    WHERE s.secret_hash = ANY (hashes) AND s.ends_at > at
+      AND coalesce(u.used_at, s.begun_at) + idle > at
+      AND current_setting('ledger.organization_id', true) = '*'
+      AND current_setting('ledger.workspace_id', true) = '*';
+END $$;
+
 -- Whether the session's tenant has a line, which the line's first event tells. A statement asks this
 -- before it walks along a line's events: it would search all events of a neighbour's line for the
 -- first that is not hidden.
@@ -614,13 +791,14 @@ END $$;
 
 -- Rights ------------------------------------------------------------------------------------------
 
--- Each start takes from PUBLIC, and gives to the role of reads, what log/walls.py says. Until then
--- these hold.
+-- Each start takes from PUBLIC, and gives to the role of reads, what engine/log/schema/walls.py says.
+-- Until then these hold.
 REVOKE ALL ON FUNCTION ledger.this_postgresql() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.await_append() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.stored_events(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.beaten_at() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.known_until() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.sessions_of(bytea[], timestamptz, interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.await_append(), ledger.stored_events(bigint[]) TO ledger_api;
 GRANT SELECT (notification_id, recorded_at) ON ledger.ledger_events TO ledger_api;
 GRANT SELECT (vkey, stopped_at, error) ON ledger.signer TO ledger_api;
