@@ -6,7 +6,7 @@ import pytest
 
 from ledger.app.composition.database import prepare_database
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.features.watches.model.watch import InState
+from ledger.features.watches.kinds import InState
 from tests.support.ledger import working
 from tests.support.rebuilding import NAMES, rebuild, view
 from tests.support.restored import OLD_LEDGERS, OldLedger
