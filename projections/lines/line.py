@@ -70,7 +70,7 @@ class Expired(msgspec.Struct, frozen=True, array_like=True):
 _MOST_EXPIRED = 100
 
 _MOST_FAILURES = 20
-"""The most failures that a watch counts (``RunsFailing``)."""
+"""The most failures that a watch counts."""
 
 
 class Totals(NamedTuple):

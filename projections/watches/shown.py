@@ -8,7 +8,8 @@ from msgspec import Meta
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.rendering import ShownInstant, doc
 from ledger.engine.values.values import ALERT_ID
-from ledger.features.watches.model.alert import AlertSubject, ResolvedReason
+from ledger.features.watches.kinds.base import AlertSubject
+from ledger.features.watches.model.alert import ResolvedReason
 from ledger.features.watches.model.watch import Severity
 
 AlertStatus = Literal["open", "acknowledged", "resolved"]

@@ -36,18 +36,18 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.facts.envelope import from_structured
 from ledger.features.facts.report import command_of
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch
-from ledger.features.watches.loops.loop import WatchLoop
-from ledger.features.watches.model.watch import (
+from ledger.features.watches.kinds import (
     BlockerOpen,
-    Condition,
     HealthBelow,
     InState,
     NoActivity,
     PastDue,
     RunOpen,
     RunsFailing,
-    WatchSettings,
 )
+from ledger.features.watches.kinds.base import Condition
+from ledger.features.watches.loops.loop import WatchLoop
+from ledger.features.watches.model.watch import WatchSettings
 
 YEAR = 365 * 86_400
 CONDITIONS: Sequence[Condition] = (

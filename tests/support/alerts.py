@@ -7,8 +7,9 @@ from typing import Any
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.watches.commands.alerts import Acknowledge
 from ledger.features.watches.commands.watches import CreateWatch
+from ledger.features.watches.kinds import InState
 from ledger.features.watches.loops.loop import WatchLoop
-from ledger.features.watches.model.watch import InState, WatchSettings
+from ledger.features.watches.model.watch import WatchSettings
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import new_id
 from tests.support.views import head, led, query, until, view_positions

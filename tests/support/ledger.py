@@ -34,8 +34,9 @@ from ledger.features.lines.loops import Sweeper
 from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.features.runs.loops import LeaseWatch
 from ledger.features.watches.commands.watches import CreateWatch
+from ledger.features.watches.kinds.base import Condition
 from ledger.features.watches.loops.loop import WatchLoop
-from ledger.features.watches.model.watch import Condition, WatchSettings
+from ledger.features.watches.model.watch import WatchSettings
 from projections.lines import statements
 from projections.runs.shown import RunColumns, shown_run
 from projections.runs.statements import run_read

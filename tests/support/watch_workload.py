@@ -12,8 +12,10 @@ from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.watches.commands.alerts import Acknowledge, ResolveAlert
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
-from ledger.features.watches.model.alert import Alert, AlertOpened, AlertSubject
-from ledger.features.watches.model.watch import InState, WatchSettings
+from ledger.features.watches.kinds import InState
+from ledger.features.watches.kinds.base import AlertSubject
+from ledger.features.watches.model.alert import Alert, AlertOpened
+from ledger.features.watches.model.watch import WatchSettings
 from tests.support.facts import LINE, ORGANIZATION, WORKSPACE
 
 SETTINGS = WatchSettings(name="Blocked", condition=InState(("blocked",)), for_seconds=60)

@@ -9,12 +9,10 @@ import pytest
 
 from ledger.features.watches.commands.alerts import Acknowledge
 from ledger.features.watches.commands.watches import DeleteWatch, UpdateWatch
-from ledger.features.watches.model.watch import (
+from ledger.features.watches.kinds import (
     BlockerOpen,
-    Condition,
     HealthBelow,
     InState,
-    LineChoice,
     NoActivity,
     PastDue,
     RunOpen,
@@ -22,6 +20,8 @@ from ledger.features.watches.model.watch import (
     SourceSilent,
     UsageOver,
 )
+from ledger.features.watches.kinds.base import Condition
+from ledger.features.watches.model.watch import LineChoice
 from ledger.features.watches.model.watch_hours import WatchHours
 from tests.support.facts import fact
 from tests.support.ledger import ADMIN, Ledger, new_id
@@ -69,9 +69,7 @@ CONDITIONS: list[Condition] = [
     UsageOver("tokens_used", "week", 100.0),
     UsageOver("tokens_used", "month", 90.0),
 ]
-LONG = (NoActivity, SourceSilent)
-"""The conditions of which a watch waits for five minutes at least."""
-KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)
+"""Conditions of each kind."""
 HOURS = [
     WatchHours(time_zone="Asia/Kathmandu", days=("wed", "thu"), from_="17:50", to="18:10"),
     WatchHours(time_zone="UTC", days=("mon", "wed", "sat"), from_="12:05", to="12:40"),
@@ -241,8 +239,8 @@ class Histories:
     def _create(self, conditions: Sequence[Condition]) -> None:
         pick = self.dice.choice
         condition = pick(conditions)
-        seconds = pick([300, 900]) if isinstance(condition, LONG) else pick([0, 1, 60, 400])
-        keep = pick([0, 0, 30, 300]) if isinstance(condition, KEEPING) else 0
+        seconds = pick([300, 900]) if condition.least_seconds else pick([0, 1, 60, 400])
+        keep = pick([0, 0, 30, 300]) if condition.keeps else 0
         watch = self.ledger.watch(
             condition,
             seconds,

@@ -8,7 +8,7 @@ from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.features.watches.commands.watches import UpdateWatch
-from ledger.features.watches.model.watch import InState
+from ledger.features.watches.kinds import InState
 from tests.support.ledger import Ledger
 
 BLOCKED = InState(("blocked",))

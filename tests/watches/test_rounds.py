@@ -6,16 +6,16 @@ import pytest
 
 from ledger.features.watches.commands.alerts import Acknowledge
 from ledger.features.watches.commands.watches import DeleteWatch, UpdateWatch
-from ledger.features.watches.model.watch import (
+from ledger.features.watches.kinds import (
     BlockerOpen,
     HealthBelow,
     InState,
-    LineChoice,
     NoActivity,
     PastDue,
     RunOpen,
     RunsFailing,
 )
+from ledger.features.watches.model.watch import LineChoice
 from ledger.features.watches.model.watch_hours import WatchHours
 from tests.support.facts import fact
 from tests.support.ledger import ADMIN, Ledger

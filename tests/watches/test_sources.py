@@ -5,7 +5,7 @@ from typing import Any
 
 from ledger.engine.values.values import format_instant
 from ledger.features.watches.commands.watches import DeleteWatch
-from ledger.features.watches.model.watch import SourceSilent
+from ledger.features.watches.kinds import SourceSilent
 from tests.support.facts import fact
 from tests.support.ledger import ADMIN, Ledger
 from tests.watches.test_rounds import ends, opened, say

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ledger.features.watches.model.watch import UsageOver
+from ledger.features.watches.kinds import UsageOver
 from tests.support.facts import fact
 from tests.support.ledger import Ledger
 from tests.watches.test_rounds import ends, opened, say

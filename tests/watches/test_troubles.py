@@ -2,8 +2,8 @@
 
 import pytest
 
+from ledger.features.watches.kinds import BlockerOpen, InState, RunOpen, RunsFailing
 from ledger.features.watches.loops import loop
-from ledger.features.watches.model.watch import BlockerOpen, InState, RunOpen, RunsFailing
 from tests.support.ledger import Ledger
 from tests.support.rebuilding import rebuild, view
 from tests.support.views import until

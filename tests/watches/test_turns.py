@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from ledger.features.watches.commands.watches import UpdateWatch
+from ledger.features.watches.kinds import BlockerOpen, InState
 from ledger.features.watches.loops import looks, loop
-from ledger.features.watches.model.watch import BlockerOpen, InState
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, Ledger, new_id
 from tests.support.soak import repeated

@@ -7,19 +7,15 @@ import msgspec
 
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import sort_key
+from ledger.features.watches.kinds import BlockerOpen
+from ledger.features.watches.kinds.base import AlertSubject
 from ledger.features.watches.model.alert import (
     AlertAcknowledged,
     AlertOpened,
     AlertReminded,
     AlertResolved,
-    AlertSubject,
 )
-from ledger.features.watches.model.watch import (
-    BlockerOpen,
-    WatchCreated,
-    WatchDeleted,
-    WatchUpdated,
-)
+from ledger.features.watches.model.watch import WatchCreated, WatchDeleted, WatchUpdated
 from projections.watches.view import (
     ACKNOWLEDGEMENT,
     ALERT,

@@ -3,8 +3,10 @@
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from ledger.features.watches.kinds.base import Condition
 from ledger.features.watches.loops import looks
 from ledger.features.watches.loops.loop import WatchLoop
 from tests.support.audits import BESIDE
@@ -13,6 +15,7 @@ from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE
 from tests.support.ledger import instant
 from tests.support.watches import BLOCKED, RUNNING, Watcher, send_watch
+from tests.watches.test_model import CONDITIONS
 
 KEYS = [
     "id", "name", "organization_id", "workspace_id", "condition", "for_seconds", "severity",
@@ -46,24 +49,12 @@ def test_a_new_watch_is_shown_with_its_settings_and_defaults(watcher: Watcher) -
     }
 
 
-KINDS: list[dict[str, Any]] = [
-    *({"kind": "in_state", "states": [state]} for state in ("running", "idle", "paused")),
-    {"kind": "in_state", "states": ["paused", "blocked"]},
-    BLOCKER,
-    {"kind": "blocker_open", "causes": ["approval_gap", "capacity_issue"]},
-    {"kind": "past_due"},
-    {"kind": "no_activity"},
-    {"kind": "run_open", "statuses": ["pending", "running"]},
-    FAILING,
-    {"kind": "health", "status": "amber"},
-]
-
-
-@pytest.mark.parametrize("condition", KINDS, ids=str)
+@pytest.mark.parametrize("condition", CONDITIONS, ids=str)
 def test_a_condition_of_each_kind_is_shown_as_it_was_sent(
-    watcher: Watcher, condition: dict[str, Any]
+    watcher: Watcher, condition: Condition
 ) -> None:
-    assert watcher.create(condition=condition, for_seconds=300)["condition"] == condition
+    sent = msgspec.json.decode(msgspec.json.encode(condition))
+    assert watcher.create(condition=sent, for_seconds=300)["condition"] == sent
 
 
 def test_arrays_are_sets_whose_empty_ones_are_like_none(watcher: Watcher) -> None:

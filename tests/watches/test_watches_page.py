@@ -1,17 +1,17 @@
 """The pages of watches: the list, the sentence with blanks, changes, and the starters."""
 
 import json
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
 
+from ledger.features.watches.kinds import KINDS
 from ledger.features.watches.model.shown import ShownWatch
-from ledger.features.watches.model.starter_watches import STARTERS
-from ledger.features.watches.model.watch import Condition
-from ledger.features.watches.page.watch_forms import KINDS, draft_of, offered, sentence_of
-from ledger.features.watches.reads import episodes
-from ledger.features.watches.routes.settings import AnyCondition, WatchToTry, values_of
+from ledger.features.watches.model.watch import STARTERS
+from ledger.features.watches.page.watch_forms import draft_of, sentence_of
+from ledger.features.watches.reads import preview
+from ledger.features.watches.routes.settings import WatchToTry, values_of
 from tests.support.edge import Edge
 from tests.support.visitor import Seen, Visitor, visitor
 from tests.support.watched import BLOCKED, RIGHTS, Watched, watched
@@ -54,19 +54,14 @@ def test_a_watch_is_made_from_the_sentence_as_it_stands(tenant: Watched) -> None
 
 
 def test_each_kind_that_the_api_takes_is_one_sentence_of_the_form(tenant: Watched) -> None:
-    taken = get_args(AnyCondition.model_fields["kind"].annotation)
-    assert [kind.kind for kind in offered()] == [each.kind for each in KINDS if each.kind in taken]
-    assert {kind.kind for kind in offered()} == {*taken}, (
-        "add an entry to features/watches/page/watch_forms.py"
-    )
-    assert {kind.condition for kind in KINDS} == {*get_args(Condition)}
-    for kind in offered():
-        fields = {f"blank:{b.name}": "/agents" for b in kind.blanks if not b.default and b.hint}
-        watch = made(tenant, kind.kind, **fields)
-        assert watch["condition"]["kind"] == kind.kind
+    for kind in KINDS:
+        name, blanks = kind.kind(), kind.blanks()
+        fields = {f"blank:{each}": "/agents" for each in blanks if blanks[each].hint}
+        watch = made(tenant, name, **fields)
+        assert watch["condition"]["kind"] == name
         assert watch["for_seconds"] == kind.seconds
         page = tenant.guest.get(f"{PATH}/{watch['id']}/change")
-        assert page.one("select[name=kind] option[selected]")["value"] == kind.kind
+        assert page.one("select[name=kind] option[selected]")["value"] == name
         before = tenant.watches()[0]
         sent = tenant.guest.submit(page, f"{PATH}/{watch['id']}/change")
         assert sent.status == 303
@@ -144,10 +139,8 @@ def test_the_sentence_of_a_watch_is_plain_english(settings: dict[str, Any], sent
     }  # fmt: skip
     watch = msgspec.convert(whole | settings, ShownWatch)
     assert sentence_of(watch) == sentence
-    if watch.condition.__struct_config__.tag in {kind.kind for kind in offered()}:
-        typed = draft_of(watch).watching()
-        sent = WatchToTry.model_validate(typed)
-        assert values_of(sent, ["condition"]) == {"condition": watch.condition}
+    sent = WatchToTry.model_validate(draft_of(watch).watching())
+    assert values_of(sent, ["condition"]) == {"condition": watch.condition}
 
 
 @pytest.mark.parametrize(
@@ -274,7 +267,7 @@ def test_the_past_of_too_many_lines_is_not_told(
 ) -> None:
     for number in range(3):
         tenant.line(f"Team {number}")
-    monkeypatch.setattr(episodes, "MOST_LINES", 2)
+    monkeypatch.setattr(preview, "MOST_LINES", 2)
     fields = tenant.guest.get(NEW).form(PATH)
     answer = tenant.guest.post(PAST, fields)
     assert answer.status == 200

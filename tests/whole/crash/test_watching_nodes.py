@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from ledger.app.settings import Settings
-from ledger.features.watches.model.watch import InState
+from ledger.features.watches.kinds import InState
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.facts import activation, encode, fact
 from tests.support.ledger import Ledger, new_id, working

@@ -23,15 +23,15 @@ from ledger.features.runs.model import run as r
 from ledger.features.runs.model.reads import RunDataRead
 from ledger.features.sign_in.model import SessionBegun, SessionEnded
 from ledger.features.usage.model.statement import StatementIssued, StatementWithdrawn
+from ledger.features.watches.kinds import BlockerOpen
+from ledger.features.watches.kinds.base import AlertSubject
 from ledger.features.watches.model.alert import (
     AlertAcknowledged,
     AlertOpened,
     AlertReminded,
     AlertResolved,
-    AlertSubject,
 )
 from ledger.features.watches.model.watch import (
-    BlockerOpen,
     LineChoice,
     WatchCreated,
     WatchDeleted,

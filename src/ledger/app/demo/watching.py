@@ -13,7 +13,7 @@ from ledger.engine.values.principal import Principal
 from ledger.features.watches.commands.alerts import Acknowledge
 from ledger.features.watches.commands.watches import CreateWatch
 from ledger.features.watches.loops.loop import Rounds
-from ledger.features.watches.model.starter_watches import STARTERS
+from ledger.features.watches.model.watch import STARTERS
 
 _FIRST = timedelta(days=14)
 """Before the end of the story the watches are set up."""

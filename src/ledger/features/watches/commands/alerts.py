@@ -20,9 +20,15 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import Run
-from ledger.features.watches.model.alert import Alert, AlertOpened, ResolvedReason, identity_of
-from ledger.features.watches.model.stretch import LineNow, OpenRun, Stretch, stretches
-from ledger.features.watches.model.watch import Condition, RunOpen, RunsFailing, UsageOver, Watch
+from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun, Stretch
+from ledger.features.watches.model.alert import (
+    Alert,
+    AlertOpened,
+    ResolvedReason,
+    identity_of,
+    stretches,
+)
+from ledger.features.watches.model.watch import Watch
 
 _UNCHANGED = Receipt("", (), 0, duplicate=True)
 
@@ -101,9 +107,9 @@ class _OfLine(OwnCommand):
             return None
         activity = group.memory.activity(line_id)
         now = LineNow(execution, activity.last_activity_at, activity.open_runs)
-        if isinstance(condition, RunOpen):
+        if condition.about == "open_runs":
             now = now._replace(runs=self._runs(group, subject))
-        if isinstance(condition, RunsFailing | UsageOver):
+        if condition.about in ("failures", "sums"):
             if group.is_news(line_id, self._position):
                 self.is_undecided = True
                 return None

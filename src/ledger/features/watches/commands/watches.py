@@ -17,18 +17,12 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.features.watches.model.shown import ShownWatch
 from ledger.features.watches.model.watch import (
-    KEEPING,
     LineChoice,
-    NoActivity,
-    SourceSilent,
     Watch,
     WatchCreated,
     WatchDeleted,
     WatchSettings,
 )
-
-LEAST_QUIET_SECONDS = 300
-"""The least ``for_seconds`` of a watch for lines without activity, or for silent sources."""
 
 
 class WatchCounters(NamedTuple):
@@ -42,12 +36,12 @@ class WatchCounters(NamedTuple):
 
 def require_consistent(settings: WatchSettings) -> None:
     """Raise Invalid where settings do not go together."""
-    if settings.keep_seconds and not isinstance(settings.condition, KEEPING):
+    condition, least = settings.condition, settings.condition.least_seconds
+    if settings.keep_seconds and not condition.keeps:
         raise Invalid.at("/keep_seconds", "must be 0 for this kind of condition")
-    is_quiet = isinstance(settings.condition, NoActivity | SourceSilent)
-    if is_quiet and settings.for_seconds < LEAST_QUIET_SECONDS:
-        raise Invalid.at("/for_seconds", f"must be at least {LEAST_QUIET_SECONDS} for this kind")
-    if isinstance(settings.condition, SourceSilent) and settings.lines != LineChoice():
+    if settings.for_seconds < least:
+        raise Invalid.at("/for_seconds", f"must be at least {least} for this kind")
+    if condition.about == "source" and settings.lines != LineChoice():
         raise Invalid.at("/lines", "must be empty: sources are of no line")
 
 

@@ -11,10 +11,9 @@ from ledger.features.watches.commands.alerts import (
     RemindOfAlert,
     ResolveAlert,
 )
+from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow
 from ledger.features.watches.loops.looks import LineToSee
-from ledger.features.watches.model.alert import AlertOpened, AlertSubject, ResolvedReason
-from ledger.features.watches.model.stretch import Due, LineNow, sentence, stretches
-from ledger.features.watches.model.watch import Condition
+from ledger.features.watches.model.alert import AlertOpened, Due, ResolvedReason, stretches
 
 Queue = dict[str, LineToSee]
 """The lines of an organization that a round has not come to yet, by id, in their order."""
@@ -77,4 +76,4 @@ def body_of(due: Due, known: LineNow, recorded: Mapping[int, datetime]) -> Alert
     evidence: tuple[str, ...] = ()
     if stretch.position is not None and stretch.position in recorded:
         evidence = (format_id("EVT", recorded[stretch.position].year, stretch.position),)
-    return due.opening(sentence(due.watch.given, stretch, known), evidence)
+    return due.opening(known, evidence)

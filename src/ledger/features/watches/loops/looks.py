@@ -9,23 +9,9 @@ import msgspec
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.engine.values.values import LATEST, day_of
+from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun
 from ledger.features.watches.model.alert import Alert
-from ledger.features.watches.model.stretch import LineNow, OpenRun
-from ledger.features.watches.model.watch import (
-    BlockerOpen,
-    Condition,
-    HealthBelow,
-    InState,
-    NoActivity,
-    PastDue,
-    RunOpen,
-    RunsFailing,
-    UsageOver,
-    Watch,
-    WatchSettings,
-    kinds_of,
-)
+from ledger.features.watches.model.watch import Watch, WatchSettings
 from ledger.features.watches.reads.watched import decode_line, line_now
 from projections.feed.view import EventView
 from projections.lines.view import ExecutionView
@@ -139,40 +125,6 @@ WITH page AS (
 )
 SELECT max(record_key), count(*) FROM page
 """
-
-# By kind of condition. ``least`` is the shortest ``for_seconds`` of the watches of the kind.
-_PARTS: dict[type[Condition], str] = {
-    InState: """
-        SELECT p.line_id, p.stretch_since + s.least AS due_at FROM page AS p
-        JOIN unnest(%(states)s::text[], %(state_seconds)s::interval[]) AS s (state, least)
-            USING (state)""",
-    BlockerOpen: """
-        SELECT line_id, blocked_since + {least} FROM page WHERE blocked_since IS NOT NULL""",
-    PastDue: """
-        SELECT line_id, blocker_due_at + {least} FROM page
-        WHERE blocked_since IS NOT NULL AND blocker_due_at < %(never)s""",
-    NoActivity: """
-        SELECT p.line_id, a.last_activity_at + {least} FROM page AS p
-        JOIN ledger.line_activity AS a USING (line_id)
-        WHERE a.open_runs = 0 AND p.state NOT IN ('closed', 'paused')""",
-    RunOpen: """
-        SELECT p.line_id, COALESCE(r.started_at, r.requested_at) + {least} FROM page AS p
-        JOIN ledger.open_run AS o USING (line_id) JOIN ledger.run AS r USING (run_id)""",
-    # At least so many runs of the line have failed.
-    RunsFailing: """
-        SELECT p.line_id, %(now)s FROM page AS p WHERE p.state <> 'closed' AND EXISTS (
-            SELECT FROM ledger.run AS r WHERE r.line_key = p.line_key AND r.status <> 'completed'
-                AND r.status = 'failed' OFFSET %(failures)s)""",
-    HealthBelow: """
-        SELECT line_id, %(now)s FROM page
-        WHERE health_status IN ('amber', 'red') AND state <> 'closed'""",
-}
-_PARTS[UsageOver] = """
-        SELECT p.line_id, %(now)s FROM page AS p
-        WHERE EXISTS (SELECT FROM ledger.execution_day AS d
-                      WHERE d.line_key = p.line_key AND d.day >= %(first)s)
-           OR EXISTS (SELECT FROM ledger.run_day AS d
-                      WHERE d.line_key = p.line_key AND d.day >= %(first)s)"""
 
 _PUT = """
 INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
@@ -309,7 +261,11 @@ class Looks:
         upto = min(at.position, at.mark + _MOST_EVENTS)
         if upto <= at.mark or not organizations:
             return [], upto
-        summing = [name for name, some in organizations.items() if UsageOver in kinds_of(some)]
+        summing = [
+            name
+            for name, some in organizations.items()
+            if any(watch.given.condition.about == "sums" for watch in some)
+        ]
         values = {"organizations": [*organizations], "summing": summing}
         rows = self._rows(_CHANGED, after=at.mark, upto=upto, **values)
         first = now - timedelta(microseconds=len(rows))
@@ -468,28 +424,14 @@ class Looks:
 
 def _look(asked: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str, Any]]:
     """The statement that goes through the lines for some watches, or none, with its values."""
-    least = dict[type[Condition], int]()
-    states = dict[str, int]()
+    kinds = dict[type[Condition], list[tuple[Any, int]]]()
     for settings in asked:
-        kind, seconds = type(settings.condition), settings.for_seconds
-        least[kind] = min(seconds, least.get(kind, seconds))
-        if isinstance(settings.condition, InState):
-            for state in settings.condition.states:
-                states[state] = min(seconds, states.get(state, seconds))
-    counts = [w.condition.count for w in asked if isinstance(w.condition, RunsFailing)]
-    parts = [
-        _PARTS[kind].format(least=f"interval '{seconds} s'")
-        for kind, seconds in least.items()
-        if kind in _PARTS  # sources are of no line
-    ]
-    if not parts:
-        return "", {}
-    values = {
-        "states": [*states],
-        "state_seconds": [timedelta(seconds=seconds) for seconds in states.values()],
-        "failures": min(counts, default=1) - 1,
-        "never": LATEST,
-        "first": day_of(now) - timedelta(days=31),
-    }
-    found = (f"SELECT * FROM ({part}) AS t (line_id, due_at)" for part in parts)
-    return _LOOK.format(parts=" UNION ALL ".join(found)), values
+        some = kinds.setdefault(type(settings.condition), [])
+        some.append((settings.condition, settings.for_seconds))
+    found, values = list[str](), dict[str, Any]()
+    for kind, some in kinds.items():
+        if kind.about != "source":
+            part = kind.earliest.format(least=f"interval '{min(least for _, least in some)} s'")
+            found.append(f"SELECT * FROM ({part}) AS t (line_id, due_at)")
+            values |= kind.parameters(some, now)
+    return _LOOK.format(parts=" UNION ALL ".join(found)) if found else "", values

@@ -37,6 +37,7 @@ from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS, Outcomes
 from ledger.engine.writer.writer import Writer
 from ledger.features.watches.commands import alerts
+from ledger.features.watches.kinds.base import AlertSubject
 from ledger.features.watches.loops.ends import Histories
 from ledger.features.watches.loops.judged import (
     End,
@@ -49,16 +50,9 @@ from ledger.features.watches.loops.judged import (
 )
 from ledger.features.watches.loops.looks import FoundLine, LineToSee, Looks, RoundStart
 from ledger.features.watches.loops.sources import Sources
-from ledger.features.watches.loops.sums import lines_above
-from ledger.features.watches.model.alert import Alert, AlertSubject, left_by
-from ledger.features.watches.model.stretch import Due, due_for
-from ledger.features.watches.model.watch import (
-    MAX_UNRESOLVED,
-    RunOpen,
-    Watch,
-    first_instant,
-    kinds_of,
-)
+from ledger.features.watches.loops.sums import ends_of_periods, lines_above
+from ledger.features.watches.model.alert import Alert, Due, due_for, left_by
+from ledger.features.watches.model.watch import MAX_UNRESOLVED, Watch
 
 _AGAIN = timedelta(seconds=1)
 """When a line is looked at again for which a command could not be decided yet: in the next round,
@@ -258,10 +252,10 @@ class Rounds:
         now: datetime,
     ) -> Iterator[tuple[str, FoundLine | None]]:
         """Each of these lines as the round's snapshot has it, or None if it does not exist."""
-        with_runs = RunOpen in kinds_of([w for some in watches.values() for w in some])
+        about = {watch.given.condition.about for some in watches.values() for watch in some}
         for start in range(0, len(ids), TURN_FACTS):
             some = ids[start : start + TURN_FACTS]
-            lines = {found.id: found for found in looks.lines(some, with_runs)}
+            lines = {found.id: found for found in looks.lines(some, "open_runs" in about)}
             executions = [found.known.execution for found in lines.values()]
             above = lines_above(looks.connection, executions, watches, now)
             for line_id in some:
@@ -320,8 +314,8 @@ class Rounds:
             before = end.at if end.reason == "recovered" and of.given.keep_seconds else None
             over = alerts.ResolveAlert(alert, end.reason, end.at, known, standing.position, before)
             line.commands.append(over)
-        for condition in known.over:
-            line.look_again(first_instant(condition.period_of(now)[1]))
+        for at in ends_of_periods(known.over, now):
+            line.look_again(at)
         for due in due_for(own, known):
             if due.at > now:
                 line.look_again(due.at)

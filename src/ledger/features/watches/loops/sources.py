@@ -14,10 +14,11 @@ from psycopg.rows import TupleRow
 
 from ledger.engine.values.values import EARLIEST
 from ledger.features.watches.commands.alerts import OpenSourceAlert, RemindOfAlert, ResolveAlert
+from ledger.features.watches.kinds.base import NO_LINE
+from ledger.features.watches.kinds.source_silent import SourceSilent, silent_since
 from ledger.features.watches.loops.looks import RoundStart
-from ledger.features.watches.model.alert import Alert, left_by
-from ledger.features.watches.model.stretch import Due, due_of, silence, silent_since
-from ledger.features.watches.model.watch import MAX_UNRESOLVED, SourceSilent, Watch
+from ledger.features.watches.model.alert import Alert, Due, due_of, left_by
+from ledger.features.watches.model.watch import MAX_UNRESOLVED, Watch
 from projections.watches.view import decode_alert
 
 _Command = OpenSourceAlert | ResolveAlert | RemindOfAlert
@@ -159,8 +160,7 @@ class Sources:
         for source in sorted(dues.keys() - alerted, key=lambda each: (dues[each], each))[:room]:
             if dues[source] <= now:
                 due = Due(watch, silent[source], dues[source])
-                body = due.opening(silence(watch.given, source))
-                commands.append(OpenSourceAlert(watch, standing.position, body))
+                commands.append(OpenSourceAlert(watch, standing.position, due.opening(NO_LINE)))
         self._next_at[_key(watch)] = min(
             (dues[source] for source in dues.keys() - alerted), default=now
         )

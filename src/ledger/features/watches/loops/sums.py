@@ -1,6 +1,6 @@
 """Lines that have used too much: sums of the present period, and when they passed a limit."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -9,9 +9,10 @@ from psycopg.rows import TupleRow
 
 from ledger.engine.values.values import sort_key
 from ledger.features.lines.model.execution import Execution
+from ledger.features.watches.kinds.base import Condition, Stretch
+from ledger.features.watches.kinds.usage_over import UsageOver, first_instant, over_since
 from ledger.features.watches.model.alert import AlertOpened
-from ledger.features.watches.model.stretch import Stretch, over_since
-from ledger.features.watches.model.watch import UsageOver, Watch, first_instant
+from ledger.features.watches.model.watch import Watch
 from ledger.features.watches.reads.limits import above, crossings, passed, values_of
 
 Connection = psycopg.Connection[TupleRow]
@@ -26,13 +27,13 @@ def lines_above(
     lines: Iterable[Execution],
     watches: Mapping[str, Sequence[Watch]],
     now: datetime,
-) -> dict[str, dict[UsageOver, Stretch]]:
+) -> dict[str, dict[Condition, Stretch]]:
     """Of each line the conditions of its organization's watches that it is above, if any."""
     asked = {
         name: {w.given.condition for w in some if isinstance(w.given.condition, UsageOver)}
         for name, some in watches.items()
     }
-    lines, found = list(lines), dict[str, dict[UsageOver, Stretch]]()
+    lines, found = list(lines), dict[str, dict[Condition, Stretch]]()
     for condition in {condition for some in asked.values() for condition in some}:
         ids = [line.id for line in lines if condition in asked.get(line.organization_id, ())]
         period = condition.period_of(now)
@@ -42,6 +43,13 @@ def lines_above(
             stretch = over_since(line, period[0], position, recorded[position])
             found.setdefault(line, {})[condition] = stretch
     return found
+
+
+def ends_of_periods(over: Iterable[Condition], now: datetime) -> Iterator[datetime]:
+    """When the present periods of these conditions end."""
+    for condition in over:
+        if isinstance(condition, UsageOver):
+            yield first_instant(condition.period_of(now)[1])
 
 
 def under_again(

@@ -1,10 +1,12 @@
 """Alert: opened by a watch, once for each stretch for which the watch was due.
 
-The file has, in this order: events, state, decisions, fold.
+The file has, in this order: events, state, decisions, fold, due alerts. The same functions decide
+under the append lock, find what is due by the views, and make the preview.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -12,20 +14,14 @@ from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
 from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
 from ledger.engine.values.values import EARLIEST
-from ledger.features.watches.model.watch import Condition, Severity, Watch
-
-SubjectType = Literal["service_line", "blocker", "run", "source"]
+from ledger.features.watches.kinds import AnyKind, wording
+from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow, Stretch
+from ledger.features.watches.model.watch import Severity, Watch, WatchSettings
+from ledger.features.watches.model.watch_hours import due_at
 
 ResolvedReason = Literal["recovered", "changed", "disabled", "deleted", "line_closed"]
 """``recovered``: the condition ended; ``changed``: the watch has another revision, or the line left
 its ``lines``; ``disabled``, ``deleted``: the watch was."""
-
-
-class AlertSubject(msgspec.Struct, frozen=True):
-    """The line, blocker, run or source that an alert is about."""
-
-    type: SubjectType
-    id: str
 
 
 class _OfAlert(Event, frozen=True, kw_only=True):
@@ -45,7 +41,7 @@ class AlertOpened(_OfAlert, frozen=True, kw_only=True):
     """A condition has held for as long as its watch says. The event's time is when it was due."""
 
     TOPIC = "alert.opened/1"
-    condition: Condition
+    condition: AnyKind
     for_seconds: int
     since: datetime
     due: datetime
@@ -216,3 +212,63 @@ def left_by(watch: Watch) -> tuple[ResolvedReason, datetime]:
         return "deleted" if watch.deleted else "disabled", watch.disabled_at
     assert watch.revised_at is not None, "a watch has a revision from its creation on"
     return "changed", watch.revised_at
+
+
+# Due alerts.
+
+
+class Due(NamedTuple):
+    """A stretch for which a watch is due, or will be."""
+
+    watch: Watch
+    stretch: Stretch
+    at: datetime
+
+    def opening(self, known: LineNow, evidence: tuple[str, ...] = ()) -> AlertOpened:
+        """The opening of the alert, without the id, which is issued under the append lock."""
+        settings = self.watch.given
+        return AlertOpened(
+            alert_id="",
+            watch_id=self.watch.id,
+            watch_name=settings.name,
+            severity=settings.severity,
+            subject=self.stretch.subject,
+            text=sentence(settings, self.stretch, known),
+            condition=settings.condition,
+            for_seconds=settings.for_seconds,
+            since=self.stretch.since,
+            due=self.at,
+            evidence=evidence,
+            revision=self.watch.revision,
+            began_by=self.stretch.began_by,
+        )
+
+
+def due_for(watches: Sequence[Watch], known: LineNow) -> Iterator[Due]:
+    """The stretches of a line for all watches that are enabled and about it."""
+    present = dict[Condition, Sequence[Stretch]]()  # many watches have few conditions
+    for watch in watches:
+        settings = watch.given
+        if not settings.enabled or watch.deleted:
+            continue
+        found = present.get(settings.condition)
+        if found is None:
+            found = present[settings.condition] = stretches(settings.condition, known)
+        if found and watch.covers(known.execution):
+            for stretch in found:
+                yield Due(watch, stretch, due_of(settings, stretch.since))
+
+
+def due_of(settings: WatchSettings, since: datetime) -> datetime:
+    """When a condition that has held since an instant is due."""
+    return due_at(since, settings.for_seconds, settings.hours)
+
+
+def stretches(condition: Condition, known: LineNow) -> Sequence[Stretch]:
+    """The present stretches of a condition. On a closed line nothing holds."""
+    return () if known.execution.state == "closed" else condition.stretches(known)
+
+
+def sentence(settings: WatchSettings, stretch: Stretch, known: LineNow) -> str:
+    """The text of an alert: what holds, and who should act by when if a blocker says so."""
+    return wording.plain(f"{settings.condition.text(settings.for_seconds, stretch, known)}.")

@@ -7,7 +7,8 @@ from msgspec import Meta
 
 from ledger.engine.values.rendering import ShownInstant, doc, shown_as
 from ledger.engine.values.values import WATCH_ID, ExecutionModel, ProductLine
-from ledger.features.watches.model.watch import Condition, Severity, Watch
+from ledger.features.watches.kinds import AnyKind
+from ledger.features.watches.model.watch import Severity, Watch
 from ledger.features.watches.model.watch_hours import WatchHours
 
 
@@ -27,7 +28,7 @@ class WatchAsSetUp(msgspec.Struct, kw_only=True):
     name: str
     organization_id: str
     workspace_id: Annotated[str | None, doc("Null: the watch is of the whole organization.")]
-    condition: Condition
+    condition: AnyKind
     for_seconds: int
     severity: Severity
     hours: WatchHours | None

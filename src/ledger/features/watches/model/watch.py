@@ -1,21 +1,20 @@
 """Watch: a condition with a clock, over the lines of an organization or workspace.
 
-A watch opens alerts (``alert.py``); ``stretch.py`` says since when its condition holds. The file
-has, in this order: conditions, events, state, decisions, fold.
+A watch opens alerts (``alert.py``); its condition is of one of the ``kinds``. The file has, in
+this order: settings, events, state, decisions, fold.
 """
 
 import math
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Annotated, Any, ClassVar, Literal
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from ledger.engine.values.errors import ChangedTooOften, InvalidState
 from ledger.engine.values.event_table import PASSES, EventRow, Note
 from ledger.engine.values.recorded import Event, Folded, Recorded
-from ledger.engine.values.values import OMITTED, Cause, day_of, week_of
 from ledger.features.lines.model.execution import Execution
+from ledger.features.watches.kinds import KINDS, AnyKind
 from ledger.features.watches.model.watch_hours import WatchHours
 
 Severity = Literal["info", "warning", "critical"]
@@ -30,95 +29,6 @@ and open as many, and an event is kept for good."""
 
 MAX_UNRESOLVED = 1_000
 """The most unresolved alerts of a watch; what else is due waits for room."""
-
-
-class _Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=True):
-    pass
-
-
-class InState(_Condition, frozen=True, tag="in_state"):
-    """A line is in one of these states, without a break."""
-
-    states: tuple[Literal["running", "idle", "paused", "blocked"], ...]
-    """A single state, or paused and blocked."""
-
-
-class BlockerOpen(_Condition, frozen=True, tag="blocker_open"):
-    """A blocker is open."""
-
-    causes: Annotated[tuple[Cause, ...] | None, msgspec.Meta(extra_json_schema={OMITTED: True})] = (
-        None
-    )
-    """None: of any cause."""
-
-
-class PastDue(_Condition, frozen=True, tag="past_due"):
-    """A blocker is open, and its due time has passed."""
-
-
-class NoActivity(_Condition, frozen=True, tag="no_activity"):
-    """A line that is neither closed nor paused has no open run and no activity."""
-
-
-class RunOpen(_Condition, frozen=True, tag="run_open"):
-    """A run is pending or running."""
-
-    statuses: tuple[Literal["pending", "running"], ...]
-
-
-class RunsFailing(_Condition, frozen=True, tag="runs_failing"):
-    """The latest runs of a line have failed, so many of them."""
-
-    count: int
-
-
-class HealthBelow(_Condition, frozen=True, tag="health"):
-    """The health of a line has this status, or a worse one."""
-
-    status: Literal["amber", "red"]
-
-
-class SourceSilent(_Condition, frozen=True, tag="source_silent"):
-    """No fact of a source was recorded."""
-
-    sources: tuple[str, ...]
-    """CloudEvents sources, each of which is watched by itself."""
-
-
-class UsageOver(_Condition, frozen=True, tag="usage_over"):
-    """A line has used more than this in the present day, ISO week or month, of UTC."""
-
-    measure: Literal["tokens_used", "hours", "runs"]
-    period: Literal["day", "week", "month"]
-    limit: float
-
-    def period_of(self, at: datetime) -> tuple[date, date]:
-        """The first day of the period of an instant, and of the next one."""
-        day = day_of(at)
-        match self.period:
-            case "day":
-                return day, day + timedelta(days=1)
-            case "week":
-                return week_of(at), week_of(at) + timedelta(days=7)
-            case "month":
-                first = day.replace(day=1)
-                return first, (first + timedelta(days=31)).replace(day=1)
-
-
-Condition = (
-    InState
-    | BlockerOpen
-    | PastDue
-    | NoActivity
-    | RunOpen
-    | RunsFailing
-    | HealthBelow
-    | SourceSilent
-    | UsageOver
-)
-
-KEEPING = (InState, BlockerOpen, HealthBelow, RunsFailing)
-"""The conditions whose alerts may be kept open for a while after their ends."""
 
 
 class LineChoice(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -144,7 +54,7 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a watch."""
 
     name: str
-    condition: Condition
+    condition: AnyKind
     for_seconds: int
     severity: Severity = "warning"
     hours: WatchHours | None = None
@@ -154,6 +64,17 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The time between two reminders; 0: there are none."""
     lines: LineChoice = LineChoice()
     enabled: bool = True
+
+
+STARTERS: tuple[WatchSettings, ...] = tuple(
+    msgspec.convert(
+        {**kind.starter._asdict(), "condition": kind.suggested(), "for_seconds": kind.seconds},
+        WatchSettings,
+    )
+    for kind in KINDS
+    if kind.starter is not None
+)
+"""The watches that an organization without any is offered, and that the demo has."""
 
 
 class WatchCreated(Event, frozen=True, kw_only=True):
@@ -288,13 +209,3 @@ class Watch(Folded):
         WatchUpdated: _updated,
         WatchDeleted: _deleted,
     }
-
-
-def first_instant(day: date) -> datetime:
-    """The beginning of a UTC day."""
-    return datetime.combine(day, time.min, UTC)
-
-
-def kinds_of(watches: Sequence[Watch]) -> frozenset[type[Condition]]:
-    """The kinds of the conditions of some watches."""
-    return frozenset(type(watch.given.condition) for watch in watches)

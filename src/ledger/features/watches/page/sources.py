@@ -10,8 +10,7 @@ from ledger.engine.page.log import PAGE_ROWS, chips
 from ledger.engine.page.pages import PageRoute, read_answer, show
 from ledger.features.lines.names import names_of_lines
 from ledger.features.sign_in.persons import persons_of
-from ledger.features.watches.model.watch import SourceSilent
-from ledger.features.watches.page.watch_forms import filled_in, offered
+from ledger.features.watches.page.watch_forms import filled_in
 from ledger.features.watches.routes import sources as api
 
 router = APIRouter(prefix="/ui/sources", include_in_schema=False, route_class=PageRoute)
@@ -30,8 +29,6 @@ async def show_sources(asking: Asking, query: SourcesPageQuery) -> Response:
     persons_of(asking.request).note((), (each.reported_by for each in found.data))
     lines = {each.last_fact.subject for each in found.data}
     given = {"organization_id": query.organization_id} if query.organization_id else {}
-    kind = next((each for each in offered() if each.condition is SourceSilent), None)
-    may_watch = kind is not None and asking.principal.may("watches:manage")
     return show(
         asking.request,
         "sources.html",
@@ -44,11 +41,10 @@ async def show_sources(asking: Asking, query: SourcesPageQuery) -> Response:
         key_names={
             each.reported_by: each.reported_by_name for each in found.data if each.reported_by_name
         },
-        watch_address=_watch_address if may_watch else None,
+        watch_address=_watch_address if asking.principal.may("watches:manage") else None,
     )
 
 
 def _watch_address(source: str, organization_id: str | None) -> str:
     """The address of the form that watches a source."""
-    address = filled_in(SourceSilent, sources=source)
-    return with_parameter(address, "organization_id", organization_id)
+    return with_parameter(filled_in("source", source), "organization_id", organization_id)

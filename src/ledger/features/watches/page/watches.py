@@ -24,8 +24,9 @@ from ledger.features.directory.routes.directory import ShownName
 from ledger.features.feed.names import names_beside, names_of_managed
 from ledger.features.watches.alerts import SEVERITIES
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
+from ledger.features.watches.kinds import KINDS
 from ledger.features.watches.model.shown import ShownWatch
-from ledger.features.watches.model.starter_watches import STARTERS
+from ledger.features.watches.model.watch import STARTERS
 from ledger.features.watches.model.watch_hours import WEEKDAYS
 from ledger.features.watches.page import watch_forms
 from ledger.features.watches.routes import watches as api
@@ -140,6 +141,7 @@ async def _form(
     """The form of a watch; ``watch`` is the one that it changes."""
     asking.principal.require("read")
     filled = draft.filled(zone_of(asking.request).name)
+    kind = watch_forms.kind_of(filled.kind)
     found, fault = await _tried(asking, filled, tried) if tried else (None, None)
     chosen = filled.lines
     names = await names_beside(
@@ -155,8 +157,10 @@ async def _form(
         None,
         refused,
         draft=filled,
-        kind=watch_forms.kind_of(filled.kind),
-        kinds=watch_forms.offered(),
+        kind=kind,
+        kinds=KINDS,
+        sentence=watch_forms.parts_of(kind),
+        blanks=kind.blanks(),
         watch=watch,
         weekdays=WEEKDAYS,
         severities={name: name for name in SEVERITIES},
@@ -167,8 +171,7 @@ async def _form(
         found=found,
         fault=fault,
         examples=_EXAMPLES,
-        keeps=watch_forms.kind_of(filled.kind).keeps
-        and bool(watch_forms.number_in(filled.keep or "")),
+        keeps=kind.keeps and bool(watch_forms.number_in(filled.keep or "")),
         names=names["names"] | names["line_names"],
     )
 

@@ -4,7 +4,7 @@ The sums come from the running totals of days. Only lines above the limit cost m
 for each day and resource: their changes are read, to find the event by which they passed it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -13,9 +13,12 @@ from operator import itemgetter
 from typing import Any
 
 from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.reads.corner import Corner
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.statements import Read, read_of
-from ledger.features.watches.model.watch import UsageOver
+from ledger.features.watches.kinds.base import Condition, LineNow
+from ledger.features.watches.kinds.usage_over import UsageOver, over_since
+from ledger.features.watches.reads.watched import Ask
 
 # The sum of each line over some days: of each day and resource the latest totals.
 _HOURS = """
@@ -103,7 +106,7 @@ SELECT p.position, found.* FROM ({position}) AS p LEFT JOIN LATERAL ({above}) AS
 
 
 # When events were recorded.
-INSTANTS = read_of(
+_INSTANTS = read_of(
     """
 SELECT p.position, asked.at, ledger.recorded_at(asked.at)
 FROM ({position}) AS p LEFT JOIN unnest(%(positions)s::bigint[]) AS asked (at) ON true
@@ -153,3 +156,23 @@ def passed(condition: UsageOver, rows: Iterable[tuple[int, int, str, Decimal]]) 
 
 def _limit(condition: UsageOver) -> Decimal:
     return Decimal(str(condition.limit)) * _SCALE[condition.measure]
+
+
+async def lines_above(
+    ask: Ask, condition: Condition, lines: Sequence[LineNow], corner: Corner
+) -> list[LineNow]:
+    """The lines that are above the limit, each with its stretch."""
+    assert isinstance(condition, UsageOver)
+    known, period = {each.execution.id: each for each in lines}, condition.period_of(corner.clock)
+    if not known:
+        return []
+    rows = await ask(above_read(condition.measure), values_of(condition, known, period))
+    crossed = passed(condition, [tuple(row[1:]) for row in rows if row[1] is not None])
+    instants = await ask(_INSTANTS, {"positions": [*crossed.values()]})
+    recorded = {position: at for _, position, at in instants}
+    return [
+        known[line]._replace(
+            over={condition: over_since(line, period[0], position, recorded[position])}
+        )
+        for line, position in crossed.items()
+    ]

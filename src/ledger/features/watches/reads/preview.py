@@ -1,38 +1,44 @@
-"""A preview: what a watch would have open now, by the lines of its tenant.
+"""A preview: what a watch would have open now, or would have opened between two instants.
 
 Lines are read in pages, and judged by the functions that decide alerts. Lines go on changing
 meanwhile: each is judged as it is when its page is read, at the preview's position or later.
+
+The time of the past is effective time, as it is known now. So the answer differs from the alerts
+that were opened where facts came late. Of a closed line all that came before its closing counts.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from heapq import heappush, heappushpop
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+from msgspec import UNSET
+
+from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.reads.corner import Corner
 from ledger.engine.reads.question import Answer
-from ledger.engine.values.errors import Behind
+from ledger.engine.values.errors import Behind, Invalid
+from ledger.engine.values.recorded import Actor
+from ledger.engine.values.rendering import time_text
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
-from ledger.features.watches.model.stretch import (
-    Due,
-    LineNow,
-    OpenRun,
-    due_for,
-    due_of,
-    over_since,
-    silent_since,
+from ledger.features.lines.model import execution_events as events
+from ledger.features.lines.model.execution import Blocker, Execution, Hold
+from ledger.features.watches.kinds import base
+from ledger.features.watches.kinds.base import LineChange, LineNow
+from ledger.features.watches.kinds.source_silent import SourceSilent, silent_since
+from ledger.features.watches.model.alert import Due, due_for, due_of
+from ledger.features.watches.model.watch import Watch
+from ledger.features.watches.reads.limits import lines_above
+from ledger.features.watches.reads.watched import (
+    Ask,
+    decode_line,
+    line_now,
+    past_read,
+    watched_read,
 )
-from ledger.features.watches.model.watch import (
-    Condition,
-    InState,
-    RunOpen,
-    SourceSilent,
-    UsageOver,
-    Watch,
-)
-from ledger.features.watches.reads.limits import INSTANTS, above_read, passed, values_of
-from ledger.features.watches.reads.watched import decode_line, line_now, watched_read
 from projections.lines.line import LineFold
 from projections.runs.statements import OPEN_RUNS
 from projections.watches.source.statements import heard_read
@@ -46,7 +52,13 @@ _PAGE = 1_000
 _PORTION = 250
 """Lines that are judged in one turn of the loop: a millisecond or two."""
 
-Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
+MOST_LINES = 20_000
+"""The lines of a preview of the past."""
+
+_PAGE_OF_PAST = 500
+"""Lines of a statement that reads their changes."""
+
+_decode = EnvelopeMapper().decode
 
 
 async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], corner: Corner) -> Answer:
@@ -58,18 +70,17 @@ async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], corner: Co
 
 
 class DueLine(NamedTuple):
-    """A stretch that is due, and its line."""
+    """A stretch that is due, and its line as far as its sentence tells of it."""
 
     due: Due
     known: LineNow
+    until: Any = UNSET
+    """Of a period: when the condition ended; None: it holds still."""
 
     @property
     def order(self) -> tuple[float, int, str]:
-        return -self.due.at.timestamp(), sort_key(self.known.execution.id), self.subject_id
-
-    @property
-    def subject_id(self) -> str:
-        return self.due.stretch.subject.id
+        line, subject = self.known.execution.id, self.due.stretch.subject
+        return -self.due.at.timestamp(), sort_key(line) if line else 0, subject.id
 
 
 async def open_now(
@@ -106,24 +117,19 @@ async def _lines(
 ) -> AsyncIterator[Sequence[LineNow]]:
     """Pages of the lines for which the condition may hold, newest record id first."""
     condition = watch.given.condition
-    values: dict[str, Any] = {
-        **filters,
-        "states": [*condition.states] if isinstance(condition, InState) else [],
-        "first": _first_day(condition, corner),
-        "latest": corner.clock - timedelta(seconds=watch.given.for_seconds),
-        "limit": _PAGE,
-    }
+    asked = condition.parameters([(condition, watch.given.for_seconds)], corner.clock)
+    values: dict[str, Any] = {**filters, **asked, "limit": _PAGE}
     names = frozenset(filters)
     while True:
         rows = await rows_since(ask, watched_read(type(condition), names), values, corner)
         found = [row for row in rows if row[1] is not None]
         folds = [decode_line(fold) for _, _, fold in found]
-        runs = dict[int, list[OpenRun]]()
-        if isinstance(condition, RunOpen):
+        runs = dict[int, list[base.OpenRun]]()
+        if condition.about == "open_runs":
             runs = await _open_runs(ask, folds)
         known = [line_now(fold, runs.get(sort_key(fold.execution.id), ())) for fold in folds]
-        if isinstance(condition, UsageOver):
-            known = await _above(ask, condition, known, corner)
+        if condition.about == "sums":
+            known = await lines_above(ask, condition, known, corner)
         yield known
         if len(found) < _PAGE:
             return
@@ -131,42 +137,19 @@ async def _lines(
         names = frozenset({*filters, "after"})
 
 
-async def _open_runs(ask: Ask, folds: Sequence[LineFold]) -> dict[int, list[OpenRun]]:
+async def _open_runs(ask: Ask, folds: Sequence[LineFold]) -> dict[int, list[base.OpenRun]]:
     """The open runs of lines, by the line's key."""
-    found = dict[int, list[OpenRun]]()
+    found = dict[int, list[base.OpenRun]]()
     lines = [sort_key(fold.execution.id) for fold in folds]
     for _, line, *run in await ask(OPEN_RUNS, {"lines": lines}):
         if line is not None:
-            found.setdefault(line, []).append(OpenRun(*run))
+            found.setdefault(line, []).append(base.OpenRun(*run))
     return found
-
-
-def _first_day(condition: Condition, corner: Corner) -> date | None:
-    return condition.period_of(corner.clock)[0] if isinstance(condition, UsageOver) else None
-
-
-async def _above(
-    ask: Ask, condition: UsageOver, lines: Sequence[LineNow], corner: Corner
-) -> list[LineNow]:
-    """The lines that are above the limit, each with its stretch."""
-    known, period = {each.execution.id: each for each in lines}, condition.period_of(corner.clock)
-    if not known:
-        return []
-    rows = await ask(above_read(condition.measure), values_of(condition, known, period))
-    crossed = passed(condition, [tuple(row[1:]) for row in rows if row[1] is not None])
-    instants = await ask(INSTANTS, {"positions": [*crossed.values()]})
-    recorded = {position: at for _, position, at in instants}
-    return [
-        known[line]._replace(
-            over={condition: over_since(line, period[0], position, recorded[position])}
-        )
-        for line, position in crossed.items()
-    ]
 
 
 async def silent_now(
     ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: Corner
-) -> Sequence[Due]:
+) -> Sequence[DueLine]:
     """The silences of the sources of a watch that are due, the latest due first."""
     condition = watch.given.condition
     assert isinstance(condition, SourceSilent)
@@ -175,6 +158,112 @@ async def silent_now(
     dues = []
     for source in condition.sources:
         stretch = silent_since(source, heard.get(source), corner.clock)
-        dues.append(Due(watch, stretch, due_of(watch.given, stretch.since)))
-    found = [due for due in dues if due.at <= corner.clock]
-    return sorted(found, key=lambda due: (-due.at.timestamp(), due.stretch.subject.id))
+        due = Due(watch, stretch, due_of(watch.given, stretch.since))
+        dues.append(DueLine(due, base.NO_LINE))
+    found = [each for each in dues if each.due.at <= corner.clock]
+    return sorted(found, key=lambda each: each.order)
+
+
+# The past.
+
+
+async def opened_in(
+    ask: Ask,
+    turn: Callable[[], Awaitable[None]],
+    watch: Watch,
+    filters: Mapping[str, Any],
+    period: tuple[datetime, datetime],
+    corner: Corner,
+) -> tuple[Sequence[DueLine], int]:
+    """The alerts that would have been due in a period, the latest first, and their number.
+
+    At most ``MOST_ROWS`` of them. Raises Invalid for too many lines.
+    """
+    latest, number = list[tuple[datetime, str, int, DueLine]](), 0
+    async for lines in _pages(ask, watch, filters, period, corner):
+        await turn()
+        for line in lines:
+            for found in _opened(watch, *line, period, corner.clock):
+                number += 1
+                keep = heappushpop if len(latest) == MOST_ROWS else heappush
+                keep(latest, (found.due.at, found.known.execution.id, -number, found))
+    return [found for *_, found in sorted(latest, reverse=True)], number
+
+
+async def _pages(
+    ask: Ask,
+    watch: Watch,
+    filters: Mapping[str, Any],
+    period: tuple[datetime, datetime],
+    corner: Corner,
+) -> AsyncIterator[list[tuple[str, str | None, list[LineChange]]]]:
+    condition = watch.given.condition
+    asked = condition.parameters([(condition, watch.given.for_seconds)], corner.clock)
+    values = {**filters, **asked, "from": period[0], "to": period[1], "limit": _PAGE_OF_PAST}
+    names, seen = frozenset(filters), 0
+    while True:
+        rows = await rows_since(ask, past_read(type(condition), names), values, corner)
+        lines = [
+            (line_id, name, [_change(row) for row in group if row[4] is not None])
+            for (_, line_id, name), group in groupby(rows, itemgetter(1, 2, 3))
+            if line_id is not None
+        ]
+        seen += len(lines)
+        if seen > MOST_LINES:
+            raise Invalid.at("/lines", f"are more than {MOST_LINES:,}")
+        yield lines
+        if len(lines) < _PAGE_OF_PAST:
+            return
+        values["after"] = rows[-1][1]
+        names = frozenset({*filters, "after"})
+
+
+def _change(row: Sequence[Any]) -> LineChange:
+    *_, opened, since, state, stream, version, topic, stored = row
+    event = None if topic is None else _decode(stream, version, topic, stored, opened)
+    return LineChange(opened, since, state, event=event)
+
+
+def _opened(
+    watch: Watch,
+    line_id: str,
+    name: str | None,
+    changes: Sequence[LineChange],
+    period: tuple[datetime, datetime],
+    now: datetime,
+) -> Iterator[DueLine]:
+    for subject, first, until in _stretches(watch.given.condition, line_id, changes):
+        at, ends = due_of(watch.given, first.since), now if until is None else until
+        if period[0] <= at < period[1] and (at < ends or (until is None and at == ends)):
+            stretch = base.begun(subject.type, subject.id, first.since, first.opened)
+            yield DueLine(Due(watch, stretch, at), _line_of(line_id, name, first), time_text(until))
+
+
+def _stretches(
+    condition: base.Condition, line_id: str, changes: Sequence[LineChange]
+) -> Iterator[tuple[base.AlertSubject, LineChange, datetime | None]]:
+    """(subject, change that began it, end) of the stretches; None: the condition holds still."""
+    own, held = base.AlertSubject("service_line", line_id), dict[base.AlertSubject, LineChange]()
+    for at, holds, subject, change in condition.transitions(changes, None):
+        if holds and change is not None:
+            held[subject or own] = change
+        else:
+            for each in [*held] if subject is None else [subject]:
+                if each in held:
+                    yield each, held.pop(each), at
+    for each, change in held.items():
+        yield each, change, None
+
+
+def _line_of(line_id: str, name: str | None, first: LineChange) -> LineNow:
+    """The line as the event that began a stretch left it, as far as a sentence tells of it."""
+    assert first.state is not None, "a change of a line has its state"
+    since, line = first.since, Execution(line_id, state=first.state, name=name)
+    match None if first.event is None else first.event.body:
+        case events.Blocked(blocker_id=blocker, cause=cause, reason=reason) as body:
+            line.blockers = {
+                blocker: Blocker(blocker, cause, reason, since, body.assignee, body.due_at, "")
+            }
+        case events.Paused(hold=hold, reason=reason):
+            line.holds = {hold: Hold(hold, reason, since, Actor("system", ""))}
+    return LineNow(line, since, 0)

@@ -1,19 +1,19 @@
-"""The statement that finds the present lines for which a watch's condition may hold.
+"""The statements of a preview: the lines for which a condition may hold, and their past.
 
-Whether it holds, and since when, is decided by a line's fold
-(``features/watches/model/stretch.py``): the statement only leaves out lines for which it cannot
-hold.
+Whether it holds, and since when, is decided by a line's fold, or by its changes: the statements
+only leave out lines for which it cannot hold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import msgspec
 
 from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.reads.question import Answer
 from ledger.engine.views.statements import Read, read_of
-from ledger.features.watches.model import watch
-from ledger.features.watches.model.stretch import LineNow, OpenRun
+from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun
 from projections.lines.line import LineFold
 from projections.lines.statements import where_line
 
@@ -27,25 +27,36 @@ LEFT JOIN LATERAL (
 ORDER BY line.record_key DESC
 """
 
-_HAS_RUN = """EXISTS (
-    SELECT FROM ledger.run AS r WHERE r.line_key = l.line_key AND r.status IN ({statuses}))"""
-_HAS_RANK = """EXISTS (
-    SELECT FROM ledger.execution_rank AS r WHERE r.line_id = l.line_id AND {condition})"""
+# The changes of a page of lines from the last one by ``from`` before which nothing held. A line
+# without any has one row, of nulls. Blockers come with the events that open and clear them.
+_CHANGES = """
+WITH found AS MATERIALIZED (
+    SELECT p.position AS reached, l.record_key, l.line_id, l.name, i.opened, i.since, i.state
+    FROM ({position}) AS p
+    LEFT JOIN LATERAL (
+        SELECT l.record_key, l.line_id, l.line_key,
+               ('{{' || l.head || '}}')::json ->> 'name' AS name
+        FROM ledger.execution AS l
+        WHERE {where} ORDER BY l.record_key DESC LIMIT %(limit)s
+    ) AS l ON true
+    LEFT JOIN LATERAL (
+        SELECT i.opened, i.since, i.state FROM ledger.execution_interval AS i
+        WHERE i.line_key = l.line_key AND i.opened <= p.position AND i.since < %(to)s AND {counts}
+          AND i.opened >= COALESCE((
+              SELECT b.opened FROM ledger.execution_interval AS b
+              WHERE b.line_key = l.line_key AND b.opened <= p.position AND b.since <= %(from)s
+                AND {is_over}
+              ORDER BY b.opened DESC LIMIT 1), 0)
+    ) AS i ON true
+)
+SELECT found.*, s.stream, s.version, s.topic, s.state
+FROM found
+LEFT JOIN ledger.stored_events(ARRAY(SELECT opened FROM found WHERE {is_told})) AS s
+    ON s.position = found.opened
+ORDER BY found.record_key DESC, found.opened
+"""
 
-# ``latest`` is the last instant since which a condition may hold that is due now.
-_MAY_HOLD: Mapping[type[watch.Condition], str] = {
-    watch.InState: "l.state = ANY(%(states)s)",
-    watch.BlockerOpen: "l.causes <> '{}'",
-    watch.PastDue: "l.causes <> '{}' AND " + _HAS_RANK.format(condition="r.due_at <= %(latest)s"),
-    watch.NoActivity: "l.state NOT IN ('closed', 'paused')",
-    watch.RunOpen: _HAS_RUN.format(statuses="'pending', 'running'"),
-    watch.RunsFailing: _HAS_RUN.format(statuses="'failed'"),
-    watch.UsageOver: """(EXISTS (
-        SELECT FROM ledger.execution_day AS d WHERE d.line_key = l.line_key AND d.day >= %(first)s)
-    OR EXISTS (
-        SELECT FROM ledger.run_day AS d WHERE d.line_key = l.line_key AND d.day >= %(first)s))""",
-    watch.HealthBelow: _HAS_RANK.format(condition="r.health_status IN ('amber', 'red')"),
-}
+Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
 
 decode_line = msgspec.msgpack.Decoder(LineFold).decode
 
@@ -57,17 +68,32 @@ def line_now(fold: LineFold, runs: Sequence[OpenRun] = ()) -> LineNow:
 
 
 @cache
-def watched_read(condition: type[watch.Condition], filters: frozenset[str]) -> Read:
+def watched_read(kind: type[Condition], filters: frozenset[str]) -> Read:
     """(position, record key, fold) rows, newest record id first; a row of nulls if no line is left.
 
     The filters are those of ``where_line``.
     """
-    of_runs = condition in (watch.RunOpen, watch.RunsFailing, watch.UsageOver)
-    views = ("execution", "run") if of_runs else ("execution",)
+    views = ("execution",) if kind.about == "line" else ("execution", "run")
     return read_of(
         _LINES,
         *views,
         planning=Planning.BY_VALUES,
         where=where_line(filters),
-        may_hold=_MAY_HOLD[condition],
+        may_hold=kind.may_hold,
+    )
+
+
+@cache
+def past_read(kind: type[Condition], filters: frozenset[str]) -> Read:
+    """(position, record key, line, its name, position of a change, its time, state, event) rows.
+
+    All is told by effective time, as it is known now: a late fact counts when it happened.
+    """
+    assert kind.past is not None, "the kind has a past"
+    return read_of(
+        _CHANGES,
+        "execution",
+        planning=Planning.LONG,
+        where=where_line(filters),
+        **kind.past._asdict(),
     )

@@ -1,11 +1,15 @@
 """The settings of watches as they are sent (contract, Watches).
 
-The models check what is sent, and describe it in OpenAPI. ``values_of`` gives the values as the
-domain has them. An array is a set: its words are put in one order, so equal sets are equal values.
+The models check what is sent, and describe it in OpenAPI; those of conditions are made of the kinds
+of watches. ``values_of`` gives the values as the domain has them. An array is a set: its words are
+put in one order, so equal sets are equal values.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
+from types import GenericAlias
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from pydantic import (
@@ -13,198 +17,94 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    GetPydanticSchema,
     ValidationInfo,
+    create_model,
     field_validator,
 )
 
-from ledger.engine.http.models import Characters, CommandBody, Label
+from ledger.engine.http.models import Characters, CommandBody, Label, camel
 from ledger.engine.http.reading import Bound, TimeZone
-from ledger.engine.values.json_gate import MAX_INTEGER, by_value
-from ledger.engine.values.values import (
-    CAUSES,
-    LABEL,
-    ORGANIZATION_ID,
-    WORKSPACE_ID,
-    Cause,
-    ExecutionModel,
-    ProductLine,
-)
-from ledger.features.watches.model.watch import Condition, LineChoice
+from ledger.engine.values.json_gate import by_value
+from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID, ExecutionModel, ProductLine
+from ledger.features.watches.kinds import KINDS, AnyKind
+from ledger.features.watches.kinds.base import Checks, Condition, as_set, each_once
+from ledger.features.watches.model.watch import LineChoice
 from ledger.features.watches.model.watch_hours import WEEKDAYS, WatchHours, Weekday
 
-W = TypeVar("W", bound=str)
+WITH_PAST = [kind for kind in KINDS if kind.past is not None]
+_LEAST_SECONDS = "".join(
+    f" At least {kind.least_seconds} for `{kind.kind()}`."
+    for kind in KINDS
+    if kind.least_seconds and kind.about != "source"
+)
+# Those of lines first, then those of their runs.
+_KEEPING = sorted((kind for kind in KINDS if kind.keeps), key=lambda kind: kind.about != "line")
 
 _YEAR, _MONTH, _DAY, _MINUTES = 31_536_000, 2_592_000, 86_400, 300
 """In seconds; the last is the least time between two reminders."""
 
-_MOST_WORDS = 100
-"""The most words of an array of lines."""
 
-_WATCHED_STATES = ("running", "idle", "paused", "blocked")
-_OPEN_STATUSES = ("pending", "running")
-
-
-def _each_once(order: Sequence[str]) -> Callable[[list[W]], list[W]]:
-    """Puts words in their order, of which none may be there twice."""
-
-    def check(words: list[W]) -> list[W]:
-        if len(set(words)) < len(words):
-            raise ValueError("has a word twice")
-        return sorted(words, key=order.index)
-
-    return check
-
-
-def _stuck_or_one(states: list[W]) -> list[W]:
-    if len(states) > 1 and states != ["paused", "blocked"]:
-        raise ValueError("must be one state, or paused and blocked")
-    return states
-
-
-def _set(words: list[W]) -> list[W]:
-    return sorted(set(words))
+def listed(kinds: Sequence[type[Condition]], quote: str = "") -> str:
+    """The names of kinds as a sentence has them: ``one, two and three``."""
+    *names, last = (f"{quote}{kind.kind()}{quote}" for kind in kinds)
+    return " and ".join([", ".join(names), last] if names else [last])
 
 
 # Conditions.
 
 
-class InStateCondition(CommandBody):
-    """A line is in a state, or is paused or blocked, without a break."""
-
-    kind: Literal["in_state"]
-    states: Annotated[
-        list[Literal["running", "idle", "paused", "blocked"]],
-        Field(
-            min_length=1,
-            max_length=2,
-            description="One state, or `paused` and `blocked`.",
-            json_schema_extra={
-                "uniqueItems": True,
-                "if": {"minItems": 2},
-                "then": {
-                    "allOf": [{"contains": {"const": each}} for each in ("paused", "blocked")]
-                },
-            },
-        ),
-        AfterValidator(_each_once(_WATCHED_STATES)),
-        AfterValidator(_stuck_or_one),
-    ]
+def _sent(type_: Any) -> Any:
+    """The type of a condition's field as it is sent, with its checks: an array is a list."""
+    if get_origin(type_) is Annotated:
+        of, *notes = get_args(type_)
+        said = next((each for each in notes if isinstance(each, Checks)), Checks())
+        checks: list[Any] = [AfterValidator(check) for check in said.checks]
+        checks += [BeforeValidator(by_value)] if of is int else []
+        checks += [Characters(said.characters)] if said.characters else []
+        return Annotated[_sent(of), Field(**said.field), *checks]
+    arrays = (each for each in (type_, *get_args(type_)) if get_origin(each) is tuple)
+    array = next(arrays, None)
+    return type_ if array is None else GenericAlias(list, _sent(get_args(array)[0]))
 
 
-class BlockerOpenCondition(CommandBody):
-    """A blocker is open."""
-
-    kind: Literal["blocker_open"]
-    causes: Annotated[
-        list[Cause],
-        Field(
-            default_factory=list,
-            max_length=len(CAUSES),
-            description="Blockers of these causes. An empty array is like none: of any cause.",
-        ),
-        AfterValidator(_set),
-    ]
+def _model(kind: type[Condition]) -> type[CommandBody]:
+    """The model of a kind, made of its fields. An array without words is like none."""
+    fields: dict[str, Any] = {"kind": (Literal[kind.kind()], ...)}
+    for field in msgspec.structs.fields(kind):
+        default = Field(default_factory=list) if field.default is None else field.default
+        fields[field.name] = (_sent(field.type), ... if field.required else default)
+    doc = kind.as_sent or kind.__doc__
+    name = camel(kind.kind(), "condition")
+    return create_model(name, __base__=CommandBody, __module__=__name__, __doc__=doc, **fields)
 
 
-class PastDueCondition(CommandBody):
-    """A blocker is open, and its `due_at` has passed."""
-
-    kind: Literal["past_due"]
-
-
-class NoActivityCondition(CommandBody):
-    """A line that is neither closed nor paused has no open run and no activity."""
-
-    kind: Literal["no_activity"]
-
-
-class RunOpenCondition(CommandBody):
-    """A run is pending or running."""
-
-    kind: Literal["run_open"]
-    statuses: Annotated[
-        list[Literal["pending", "running"]],
-        Field(min_length=1, max_length=2, json_schema_extra={"uniqueItems": True}),
-        AfterValidator(_each_once(_OPEN_STATUSES)),
-    ]
-
-
-class RunsFailingCondition(CommandBody):
-    """The latest runs of a line have failed, so many of them."""
-
-    kind: Literal["runs_failing"]
-    count: Annotated[int, Field(ge=1, le=20), BeforeValidator(by_value)]
-
-
-class HealthCondition(CommandBody):
-    """The health of a line has this status, or a worse one."""
-
-    kind: Literal["health"]
-    status: Literal["amber", "red"]
-
-
-class SourceSilentCondition(CommandBody):
-    """No fact of a source was recorded."""
-
-    kind: Literal["source_silent"]
-    sources: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=255), Characters(LABEL)]],
-        Field(
-            min_length=1,
-            max_length=_MOST_WORDS,
-            description="Each is watched by itself.",
-            examples=[["/timesheets"]],
-        ),
-        AfterValidator(_set),
-    ]
-
-
-class UsageOverCondition(CommandBody):
-    """A line has used more than a limit in the present day, ISO week or month, of UTC."""
-
-    kind: Literal["usage_over"]
-    measure: Literal["tokens_used", "hours", "runs"]
-    period: Literal["day", "week", "month"]
-    limit: Annotated[float, Field(gt=0, le=MAX_INTEGER, allow_inf_nan=False)]
-
-
-_Sent = (
-    InStateCondition
-    | BlockerOpenCondition
-    | PastDueCondition
-    | NoActivityCondition
-    | RunOpenCondition
-    | RunsFailingCondition
-    | HealthCondition
-    | SourceSilentCondition
-    | UsageOverCondition
-)
-
-_MODELS: Mapping[str, type[CommandBody]] = {
-    get_args(model.model_fields["kind"].annotation)[0]: model for model in get_args(_Sent)
-}
+MODELS: Mapping[str, type[CommandBody]] = {kind.kind(): _model(kind) for kind in KINDS}
 
 
 class AnyCondition(BaseModel):
     """The kind of a condition, whatever its other fields are."""
 
-    kind: Literal[tuple(_MODELS)]  # type: ignore[valid-type]  # the kinds that have a model
+    kind: Literal[tuple(MODELS)]  # type: ignore[valid-type]  # the kinds that have a model
 
 
 def _of_its_kind(said: Any) -> Any:
     """The condition as its kind has it. (pydantic would put the kind into the places of faults.)"""
-    return _MODELS[AnyCondition.model_validate(said).kind].model_validate(said)
+    return MODELS[AnyCondition.model_validate(said).kind].model_validate(said)
 
+
+_ANY_MODEL: Any = reduce(or_, MODELS.values())
 
 ConditionField = Annotated[
-    _Sent,
-    Field(discriminator="kind", examples=[{"kind": "in_state", "states": ["blocked"]}]),
+    CommandBody,
+    GetPydanticSchema(lambda _, handler: handler(_ANY_MODEL)),
+    Field(discriminator="kind", examples=[KINDS[0].suggested()]),
     BeforeValidator(_of_its_kind),
 ]
 
 # Lines, hours, durations.
 
-_Array: Any = Field(default_factory=list, max_length=_MOST_WORDS)
+_Array: Any = Field(default_factory=list, max_length=100)
 
 
 class WatchedLines(CommandBody):
@@ -214,10 +114,10 @@ class WatchedLines(CommandBody):
     that the tenant does not have matches nothing.
     """
 
-    execution_model: Annotated[list[ExecutionModel], _Array, AfterValidator(_set)]
-    product_line: Annotated[list[ProductLine], _Array, AfterValidator(_set)]
-    project_tag: Annotated[list[Label], _Array, AfterValidator(_set)]
-    service_line_id: Annotated[list[Label], _Array, AfterValidator(_set)]
+    execution_model: Annotated[list[ExecutionModel], _Array, AfterValidator(as_set)]
+    product_line: Annotated[list[ProductLine], _Array, AfterValidator(as_set)]
+    project_tag: Annotated[list[Label], _Array, AfterValidator(as_set)]
+    service_line_id: Annotated[list[Label], _Array, AfterValidator(as_set)]
 
 
 _CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
@@ -232,7 +132,7 @@ class HoursOfWatch(CommandBody):
     days: Annotated[
         list[Weekday],
         Field(min_length=1, max_length=7, json_schema_extra={"uniqueItems": True}),
-        AfterValidator(_each_once(WEEKDAYS)),
+        AfterValidator(each_once(WEEKDAYS)),
     ]
     from_: Annotated[str, Field(alias="from", pattern=f"^{_CLOCK}$", examples=["09:00"])]
     to: Annotated[
@@ -263,7 +163,7 @@ ForSeconds = Annotated[
     Field(
         ge=0,
         le=_YEAR,
-        description="For how long the condition must hold. At least 300 for `no_activity`.",
+        description=f"For how long the condition must hold.{_LEAST_SECONDS}",
         examples=[7200],
     ),
     BeforeValidator(by_value),
@@ -274,7 +174,7 @@ KeepSeconds = Annotated[
         ge=0,
         le=_DAY,
         description="For how long an alert stays open after its condition has ended. Of"
-        " `in_state`, `blocker_open`, `health` and `runs_failing` alone.",
+        f" {listed(_KEEPING, '`')} alone.",
     ),
     BeforeValidator(by_value),
 ]
@@ -321,7 +221,7 @@ class WatchToTry(Watching):
         Field(
             alias="from",
             description="With `to`: tell what would have been opened in the period, by effective"
-            " time as now known. For `in_state` and `blocker_open`.",
+            f" time as now known. For {listed(WITH_PAST, '`')}.",
         ),
     ] = None
     to: Annotated[
@@ -331,7 +231,7 @@ class WatchToTry(Watching):
 
 
 _TYPES: Mapping[str, Any] = {
-    "condition": Condition,
+    "condition": AnyKind,
     "hours": WatchHours | None,
     "lines": LineChoice,
 }

@@ -6,7 +6,7 @@ from the views before the command is handed in.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, get_args
@@ -19,13 +19,12 @@ from pydantic import Field
 from ledger.engine.http.corners import present_corner
 from ledger.engine.http.exports import PORTION
 from ledger.engine.http.lean import Router, command_route, needs, read_route
-from ledger.engine.http.models import Changes, Label
+from ledger.engine.http.models import Changes, CommandBody, Label
 from ledger.engine.http.problems import FEED_ERRORS, WRITE_ERRORS
 from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
 from ledger.engine.http.replies import AnswerOf, PageOf, answer
 from ledger.engine.http.writing import Sent, deleted, execute, execute_on
 from ledger.engine.postgres.timing import ANSWER_SECONDS
-from ledger.engine.reads.corner import Corner
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid, NotFound
 from ledger.engine.values.principal import Principal
@@ -34,32 +33,26 @@ from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.routes.keys import named_tenant
-from ledger.features.lines.model.health import HealthLevel
 from ledger.features.watches.commands import watches
-from ledger.features.watches.model.alert import AlertSubject
+from ledger.features.watches.kinds import KINDS
+from ledger.features.watches.kinds.base import AlertSubject
+from ledger.features.watches.model.alert import sentence
 from ledger.features.watches.model.shown import ShownWatch
-from ledger.features.watches.model.stretch import sentence, silence
-from ledger.features.watches.model.watch import (
-    BlockerOpen,
-    InState,
-    Severity,
-    SourceSilent,
-    Watch,
-    WatchSettings,
-)
+from ledger.features.watches.model.watch import Severity, Watch, WatchSettings
 from ledger.features.watches.model.watch_hours import Weekday
 from ledger.features.watches.reads import preview
-from ledger.features.watches.reads.episodes import episodes_of
 from ledger.features.watches.routes.settings import (
+    MODELS,
+    WITH_PAST,
     ConditionField,
     ForSeconds,
     HoursField,
     KeepSeconds,
-    PastDueCondition,
     RemindSeconds,
     WatchedLines,
     Watching,
     WatchToTry,
+    listed,
     values_of,
 )
 from projections.watches.statements import endpoints_read, watches_read
@@ -70,10 +63,12 @@ router = Router(
     words={
         "Severity": get_args(Severity),
         "Weekday": get_args(Weekday),
-        "WatchedHealth": get_args(HealthLevel),
-        "WatchedState": ("running", "idle", "paused", "blocked"),
+        **{name: words for kind in KINDS for name, words in kind.words},
     },
-    unions={"InState": "Condition", "InStateCondition": "ConditionToWatch"},
+    unions={
+        KINDS[0].__name__: "Condition",
+        MODELS[KINDS[0].kind()].__name__: "ConditionToWatch",
+    },
 )
 
 _PERMISSION = "watches:manage"
@@ -101,7 +96,7 @@ class WatchChanges(Changes):
     """The changes of a watch; a field that is left out stays as it is."""
 
     name: _Name = ""
-    condition: ConditionField = PastDueCondition(kind="past_due")
+    condition: Annotated[ConditionField, Field(default_factory=CommandBody)]
     for_seconds: ForSeconds = 0
     severity: Severity = "warning"
     hours: HoursField = None
@@ -266,17 +261,19 @@ async def _preview(
 ) -> Response:
     corner = await present_corner(asking, ("execution", "run", "source"))
     turn = partial(asking.services.slices.next, asking.principal.party)
-    if isinstance(watch.given.condition, SourceSilent):
-        return await _silent(asking, watch, filters, corner)
     if period is not None:
-        return await _past(asking, watch, filters, period, corner, turn)
-    found, number = await preview.open_now(asking.rows, turn, watch, filters, corner)
+        found, number = await preview.opened_in(asking.rows, turn, watch, filters, period, corner)
+    elif watch.given.condition.about == "source":
+        found = await preview.silent_now(asking.rows, watch, filters, corner)
+        number = len(found)
+    else:
+        found, number = await preview.open_now(asking.rows, turn, watch, filters, corner)
     rows = list[PreviewedAlert]()
     for begin in range(0, len(found), PORTION):
         await turn()
         rows += map(_previewed, found[begin : begin + PORTION])
-    shown = WatchPreview(rows, PreviewMeta(number, number > len(rows)))
-    return answer(json_text(shown), corner.position)
+    meta = PreviewMeta(min(number, preview.MOST_COUNTED), number > len(rows))
+    return answer(json_text(WatchPreview(rows, meta)), corner.position)
 
 
 def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] | None:
@@ -285,56 +282,14 @@ def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] 
         return None
     if body.from_ is None or body.to is None:
         raise Invalid.at("/to" if body.to is None else "/from", "is required with the other one")
-    if not isinstance(watch.given.condition, InState | BlockerOpen):
-        raise Invalid.at("/from", "is for in_state and blocker_open alone")
+    if watch.given.condition.past is None:
+        raise Invalid.at("/from", f"is for {listed(WITH_PAST)} alone")
     start, end = parse_bound(body.from_), parse_bound(body.to)
     if start >= end:
         raise Invalid.at("/to", "must be later than from")
     if end - start > _LONGEST_PERIOD:
         raise Invalid.at("/to", f"must be at most {_LONGEST_PERIOD.days} days later than from")
     return start, end
-
-
-async def _past(
-    asking: Asking,
-    watch: Watch,
-    filters: Mapping[str, Any],
-    period: tuple[datetime, datetime],
-    corner: Corner,
-    turn: Callable[[], Awaitable[None]],
-) -> Response:
-    found = await episodes_of(asking.rows, turn, watch, filters, period, corner)
-    rows = [
-        PreviewedAlert(
-            each.line.id,
-            each.line.name,
-            each.stretch.subject,
-            time_text(each.stretch.since),
-            time_text(each.due),
-            each.text,
-            time_text(each.until),
-        )
-        for each in found[: preview.MOST_ROWS]
-    ]
-    meta = PreviewMeta(min(len(found), preview.MOST_COUNTED), len(found) > len(rows))
-    return answer(json_text(WatchPreview(rows, meta)), corner.position)
-
-
-async def _silent(
-    asking: Asking, watch: Watch, filters: Mapping[str, Any], corner: Corner
-) -> Response:
-    rows = [
-        PreviewedAlert(
-            None,
-            None,
-            due.stretch.subject,
-            time_text(due.stretch.since),
-            time_text(due.at),
-            silence(watch.given, due.stretch.subject.id),
-        )
-        for due in await preview.silent_now(asking.rows, watch, filters, corner)
-    ]
-    return answer(json_text(WatchPreview(rows, PreviewMeta(len(rows), False))), corner.position)
 
 
 def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[str, Any]]:
@@ -362,12 +317,13 @@ def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[s
 def _previewed(found: preview.DueLine) -> PreviewedAlert:
     line, stretch = found.known.execution, found.due.stretch
     return PreviewedAlert(
-        line.id,
+        line.id or None,
         line.name,
         stretch.subject,
         time_text(stretch.since),
         time_text(found.due.at),
         sentence(found.due.watch.given, stretch, found.known),
+        found.until,
     )
 
 
