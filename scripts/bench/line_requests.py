@@ -15,7 +15,7 @@ from limits import Query
 from population import TAGS, WORKSPACES, Population
 from story import ORGANIZATION, line_id
 
-from ledger.engine.http.reading import encode_cursor
+from ledger.engine.http.lists import encode_cursor
 from ledger.engine.values.values import (
     CAUSES,
     EXECUTION_MODELS,

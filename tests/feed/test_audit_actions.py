@@ -189,8 +189,8 @@ UNAUDITED = {
 """The commands whose refusals the audit log does not keep: the ledger's own, and heartbeats."""
 
 BASES = {
-    "NewCommand", "SubjectCommand", "TurnDown", "_EndpointCommand", "_KeyCommand", "_OfLine",
-    "_SessionCommand",
+    "ManagedCommand", "NewCommand", "SubjectCommand", "TurnDown", "_EndpointCommand", "_KeyCommand",
+    "_OfLine", "_SessionCommand",
 }  # fmt: skip
 """Base classes, and the command that carries the action of another one."""
 

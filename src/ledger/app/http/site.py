@@ -10,6 +10,7 @@ from ledger.app.http.app import LedgerApi
 from ledger.engine.page.frame import Frame
 from ledger.engine.page.pages import refusal_page, templates_of
 from ledger.engine.values.errors import LedgerError, NotFound
+from ledger.features.feed.names import names_of_managed
 from ledger.features.feed.page.actions import label_of
 from ledger.features.sign_in.page import refused, session
 from ledger.features.sign_in.persons import persons_of
@@ -26,6 +27,7 @@ FRAME = Frame(
     persons_of=persons_of,
     bell_of=bell_of,
     label_of=label_of,
+    names_of_managed=names_of_managed,
 )
 """The parts of every page that features bring."""
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
+from ledger.engine.http.lists import number
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import Asking
 from ledger.engine.reads.corner import Corner
@@ -15,6 +16,9 @@ from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.values import instant_of, micros_of
 from ledger.engine.views.statements import Read, read_of
+
+PINNED = number("position", 1, "position"), number("clock", 2, "clock")
+"""The corner in the order of a list, behind the column of a row's key: ``pin`` gives its values."""
 
 
 @cache
@@ -42,11 +46,11 @@ async def corner_of(
     instant: datetime | None,
     pinned: Mapping[str, Any] | None = None,
 ) -> Corner:
-    """The corner in a cursor; without one that of an instant, or of now if it is None.
+    """The corner of a cursor's place; without one that of an instant, or of now if it is None.
 
     Raises as ``corner_at`` and ``pinned_corner`` do.
     """
-    if pinned is not None:
+    if pinned:
         return await pinned_corner(asking, views, pinned)
     if instant is not None:
         return await corner_at(asking, views, instant)
@@ -67,21 +71,18 @@ async def present_corner(asking: Asking, views: tuple[str, ...]) -> Corner:
     return Corner(rows.position, now if recorded_at is None else max(now, recorded_at))
 
 
-def pin(corner: Corner) -> Mapping[str, int]:
-    """A corner as a part of a cursor."""
-    return {"position": corner.position, "clock": micros_of(corner.clock)}
+def pin(corner: Corner) -> tuple[int, int]:
+    """A corner as the columns of ``PINNED``."""
+    return corner.position, micros_of(corner.clock)
 
 
 async def pinned_corner(
     asking: Asking, views: tuple[str, ...], pinned: Mapping[str, Any]
 ) -> Corner:
     """The corner in a cursor. Raises InvalidCursor, or Behind if the views are not there yet."""
-    foreign = InvalidCursor()
-    position, micros = pinned.get("position"), pinned.get("clock")
-    if type(position) is not int or type(micros) is not int or not 0 <= position < 2**63:
-        raise foreign
+    foreign, position = InvalidCursor(), pinned["position"]
     try:
-        clock = instant_of(micros)
+        clock = instant_of(pinned["clock"])
     except OverflowError as error:
         raise foreign from error
     rows = await asking.rows(_pinned_read(views), {"pinned": position})

@@ -24,6 +24,7 @@ from ledger.engine.http import problems, writing
 from ledger.engine.http.machinery.headers import address_of, header, token_of
 from ledger.engine.http.machinery.shares import Share
 from ledger.engine.http.reading import OR, Asking, Present, services_of
+from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.services import Credentials
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.places import pointers
@@ -37,6 +38,10 @@ _Filler = Callable[[Request, Principal], Any]
 LARGEST_POSITION = 2**63 - 1
 
 _NONE: Mapping[str, Any] = {}
+
+_answer_of: Any = AnswerOf
+_page_of: Any = PageOf
+"""Of structs that are arguments, whose types mypy does not know."""
 
 _IDEMPOTENT: dict[str, Any] = {
     "name": "Idempotency-Key",
@@ -249,6 +254,50 @@ class Router(APIRouter):
     ) -> None:
         super().__init__(prefix=prefix, tags=[tag], route_class=route_class)
         self.words, self.unions, self.sent, self.shown = words, unions, sent, shown
+
+
+class ManagedRouter(Router):
+    """The routes of things that people manage: their list, one by its id, and their commands.
+
+    ``identifier`` is the id's name in paths, ``manages`` the permission of the commands, ``reads``
+    that of the reads. Each method routes the decorated function, and shows the struct ``shown``.
+    """
+
+    def __init__(
+        self, prefix: str, tag: str, identifier: str, manages: str, reads: str, **more: Any
+    ) -> None:
+        super().__init__(prefix, tag, **more)
+        self._thing, self._manages, self._reads = f"/{{{identifier}}}", manages, reads
+
+    def lists(self, shown: Any, summary: str) -> Callable[[F], F]:
+        return read_route(self, "", _page_of[shown], summary=summary, permission=self._reads)
+
+    def shows(self, shown: Any, summary: str) -> Callable[[F], F]:
+        answer, refused = _answer_of[shown], problems.FEED_ERRORS
+        reads = self._reads
+        return read_route(self, self._thing, answer, refused, summary=summary, permission=reads)
+
+    def creates(self, command: type[OwnCommand], shown: Any, summary: str) -> Callable[[F], F]:
+        return self._command("", command, summary, answer=_answer_of[shown], status=201)
+
+    def changes(self, command: type[OwnCommand], shown: Any, summary: str) -> Callable[[F], F]:
+        answer = _answer_of[shown]
+        return self._command(self._thing, command, summary, method="PATCH", answer=answer)
+
+    def acts(
+        self, act: str, command: type[OwnCommand], shown: Any, summary: str, status: int = 200
+    ) -> Callable[[F], F]:
+        path, answer = f"{self._thing}/{act}", _answer_of[shown]
+        return self._command(path, command, summary, answer=answer, status=status)
+
+    def removes(self, command: type[OwnCommand], summary: str, *further: int) -> Callable[[F], F]:
+        more = {"method": "DELETE", "status": 204, "further": further}
+        return self._command(self._thing, command, summary, **more)
+
+    def _command(
+        self, path: str, command: type[OwnCommand], summary: str, **more: Any
+    ) -> Callable[[F], F]:
+        return command_route(self, path, command, self._manages, summary=summary, **more)
 
 
 async def authenticate(request: Request) -> Principal:

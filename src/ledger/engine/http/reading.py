@@ -1,31 +1,27 @@
-"""Shared code of the reading routes: parameters, the instant of a question, cursors, pages."""
+"""Shared code of the reading routes: parameters, the instant of a question, who asks."""
 
-import base64
-import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import datetime
-from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-import msgspec
 from fastapi import Path, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.replies import Reply, page
+from ledger.engine.http.replies import Reply, answer
 from ledger.engine.http.services import ApiServices
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of
-from ledger.engine.values.errors import Behind, Invalid, Refused
+from ledger.engine.values.errors import Behind, Invalid, NotFound, Refused
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.values import day_of, id_of_key, parse_bound, sort_key, week_of
+from ledger.engine.values.values import day_of, parse_bound, week_of
 from ledger.engine.views.statements import INSTANT, Read
+from ledger.records import STREAMS
 
 R = TypeVar("R", bound=Refused)
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+SUBJECTS = {row.subject_type: row for row in STREAMS if row.subject_type}
+"""The rows of the streams that a path names, by the type of the subject."""
 
 
 def _bound(text: str) -> str:
@@ -329,79 +325,26 @@ def words_of(pattern: str) -> list[str] | None:
     return match and [re.sub(r"\\(.)", r"\1", word) for word in match["words"].split("|")]
 
 
-def encode_cursor(key: Mapping[str, Any], filters: Mapping[str, Any]) -> str:
-    """Return a row's key as an opaque cursor, bound to the filters that it was made for."""
-    document = {**key, "f": _fingerprint(filters)}
-    return base64.urlsafe_b64encode(_encode(document)).rstrip(b"=").decode()
-
-
-def decode_cursor(cursor: str, filters: Mapping[str, Any]) -> dict[str, Any]:
-    """The key inside a cursor. Raises InvalidCursor for a foreign cursor or other filters."""
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        document = _decode(text)
-        if document.pop("f") == _fingerprint(filters):
-            return document
-    except (ValueError, KeyError, RecursionError):
-        pass
-    raise InvalidCursor
-
-
-def _fingerprint(filters: Mapping[str, Any]) -> str:
-    return _digest(repr(sorted(filters.items())))
-
-
-@lru_cache(4096)
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def read_at(rows: Answer, refusal: R) -> R:
     """Return the refusal with the position of the rows from which it follows."""
     refusal.position = rows.position
     return refusal
 
 
-def paged(
-    rows: Answer,
-    limit: int,
-    key: int,
-    cursor_after: Callable[[Any], str],
-    item: Callable[[Any], str] | None = None,
-    *,
-    cursor: str | None = None,
-    tagged: bool = False,
-) -> Reply:
-    """Return a page's reply; the statement was asked for one row more than ``limit``.
-
-    ``key`` is the column that is null if nothing was found. ``item`` makes a row's JSON; without
-    ``item`` the JSON is in the column after ``key``. An empty page repeats ``cursor``; any other
-    page has the cursor of its last row.
-    """
-    found = [row for row in rows if row[key] is not None]
-    shown = found[:limit]
-    items = [row[key + 1] for row in shown] if item is None else [item(row) for row in shown]
-    if shown:
-        cursor = cursor_after(shown[-1])
-    return page(items, cursor, len(found) > len(shown), rows.position, tagged=tagged)
+def unknown(subject_type: str, rows: Answer | None = None) -> NotFound:
+    """The refusal of a subject that the caller does not see, with the position of the rows."""
+    refusal = NotFound(f"No such {SUBJECTS[subject_type].noun}.")
+    return refusal if rows is None else read_at(rows, refusal)
 
 
-async def paged_by_id(
-    asking: Asking,
-    query: Page,
-    chosen: Mapping[str, Any],
-    prefix: str,
-    pattern: str,
-    read: Callable[[frozenset[str]], Read],
-) -> Reply:
-    """Return a page of the tenant's things that match what was chosen, the newest id first."""
-    filters: dict[str, Any] = {**asking.tenant, **chosen}
-    if query.cursor is not None:
-        last = str(decode_cursor(query.cursor, chosen).get("id"))
-        if not re.fullmatch(pattern, last):
-            raise InvalidCursor
-        filters["after"] = sort_key(last)
-    rows = await asking.rows(read(frozenset(filters)), {**filters, "limit": query.limit + 1})
-    return paged(
-        rows, query.limit, 1, lambda row: encode_cursor({"id": id_of_key(prefix, row[1])}, chosen)
-    )
+def require_id(subject_type: str, subject_id: str) -> None:
+    """Raise NotFound for an id of another form, as for an id that no subject has."""
+    if not re.fullmatch(SUBJECTS[subject_type].ids, subject_id):
+        raise unknown(subject_type)
+
+
+def shown(subject_type: str, rows: Answer, item: str | None) -> Reply:
+    """The answer that shows a subject of these rows. Raises NotFound if its JSON is None."""
+    if item is None:
+        raise unknown(subject_type, rows)
+    return answer(f'{{"data":{item}}}', rows.position)

@@ -2,41 +2,59 @@
 
 The writer records every refusal of a write for the audit log (contract, Feeds). A refusal by a
 decision is made in the writer already; ``turn_down`` brings it a refusal from before any decision.
+
+A request about many things is a command for each, in turns (``carry_out``). A command of the whole
+request checks it, and keeps an instant under its idempotency key. The commands of the things have
+keys of their own, so a request that is sent again goes on: the commands that were carried out
+before are replayed.
 """
 
 import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
+import msgspec
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.problems import BadRequest, UnsupportedMediaType
-from ledger.engine.http.reading import Asking, Query, services_of
-from ledger.engine.http.replies import Reply
+from ledger.engine.http.reading import SUBJECTS, Asking, Query, require_id, services_of
+from ledger.engine.http.replies import Reply, answer
+from ledger.engine.http.services import last_position
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values import json_gate, values
-from ledger.engine.values.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
+from ledger.engine.values.errors import (
+    Behind,
+    Forbidden,
+    Invalid,
+    LedgerError,
+    NotFound,
+    Refused,
+    Unavailable,
+)
 from ledger.engine.values.places import pointers
 from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.views.statements import RECORDED_AT
-from ledger.engine.writer.command import Command, OwnCommand, SubjectCommand, TurnDown
+from ledger.engine.writer.command import (
+    OTHER_TENANT,
+    Command,
+    NewCommand,
+    OwnCommand,
+    SubjectCommand,
+    TurnDown,
+)
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt
-from ledger.records import STREAMS
+from ledger.engine.writer.turns import TURN_FACTS
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 
 TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
 """Makes the commands that record a refusal from before the endpoint's call."""
-
-_SUBJECTS = {
-    row.subject_type: (row.ids, f"No such {row.noun}.") for row in STREAMS if row.subject_type
-}
-"""For each type of subject: the pattern of its ids, and the detail if the subject is not found."""
 
 _LARGEST_COMMAND = 64 * 1024
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -126,7 +144,7 @@ def refusals_of(command: type[OwnCommand]) -> TurnsDown:
     The record is about the subject that the path names first, if its id is well-formed.
     """
     subject_type = command.subject_type
-    pattern = _SUBJECTS[subject_type][0] if subject_type is not None else None
+    pattern = SUBJECTS[subject_type].ids if subject_type is not None else None
 
     async def turns_down(
         request: Request, principal: Principal, refusal: Refused
@@ -180,9 +198,9 @@ async def execute_on(
     **details: Any,
 ) -> Receipt:
     """Return the receipt of a command on the path's subject. Raises the recorded refusal."""
-    pattern, unknown = _SUBJECTS[command.subject_type]
-    if not re.fullmatch(pattern, subject_id):
-        refusal = NotFound(unknown)
+    try:
+        require_id(command.subject_type, subject_id)
+    except NotFound as refusal:
         await turn_down(asking.request, asking.principal, refusal, refusals_of(command))
     return await execute(
         asking.request,
@@ -195,6 +213,79 @@ async def execute_on(
             **details,
         ),
     )
+
+
+async def execute_new(
+    asking: Asking, command: type[NewCommand], sent: Sent[Any], **details: Any
+) -> Receipt:
+    """Return the receipt of a command that makes something. Raises the recorded refusal."""
+    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+    return await execute(
+        asking.request,
+        command(
+            principal=asking.principal,
+            request_id=asking.request.state.request_id,
+            organization_id=organization_id,
+            workspace_id=workspace_id,
+            fault=sent.fault,
+            idempotency=sent.key,
+            **details,
+        ),
+    )
+
+
+def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | None]:
+    """The tenant of something new: the named one, or the credential's; administrators name it.
+
+    Another tenant is 403 before any field is 422, so the tenant is read from the parsed body. A
+    workspace that is null is the whole organization.
+    """
+    organization_id = values.id_named(said, "organization_id", values.ORGANIZATION_ID)
+    workspace_id = values.id_named(said, "workspace_id", values.WORKSPACE_ID)
+    if principal.is_admin:
+        return organization_id, workspace_id
+    is_null = isinstance(said, dict) and said.get("workspace_id", "") is None
+    return (
+        organization_id or principal.organization_id,
+        None if is_null else workspace_id or principal.workspace_id,
+    )
+
+
+async def require_named_tenant(
+    asking: Asking, command: type[SubjectCommand], sent: Sent[Any]
+) -> None:
+    """Record and raise Forbidden for a change that names another tenant, valid or not."""
+    if not asking.principal.sees(*named_tenant(asking.principal, sent.said)):
+        refusal = Forbidden(OTHER_TENANT)
+        await turn_down(asking.request, asking.principal, refusal, refusals_of(command))
+
+
+def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> IdempotencyKey | None:
+    """The key of a thing's own command. The instant tells apart two uses of an expired key."""
+    if key is None:
+        return None
+    return msgspec.structs.replace(key, path=f"{key.path}/{thing}/{values.format_instant(at)}")
+
+
+async def carry_out(asking: Asking, commands: Sequence[Command]) -> list[Receipt | Refused]:
+    """The outcomes of the commands, as soon as the views show them.
+
+    Each append takes one turn's commands at most, so no other organization waits for all of them.
+    Raises Unavailable if a command was not carried out.
+    """
+    decided = list[Receipt | Refused]()
+    for start in range(0, len(commands), TURN_FACTS):
+        some = commands[start : start + TURN_FACTS]
+        for outcome in await asking.services.submissions.submit(some, for_views=False):
+            if isinstance(outcome, Unavailable):
+                raise outcome
+            decided.append(outcome)
+    await asking.services.positions.wait(last_position(decided))
+    state = asking.request.state
+    receipts = [each for each in decided if isinstance(each, Receipt)]
+    state.receipt = max(receipts, key=lambda each: each.position, default=None)
+    state.replayed = state.replayed and all(outcome.replayed for outcome in decided)
+    return decided
 
 
 async def as_left(
@@ -236,6 +327,11 @@ async def _recorded_at(request: Request, position: int) -> str:
         EVERYONE, RECORDED_AT, {"position": position}
     )
     return values.format_instant(instant)
+
+
+def answered(receipt: Receipt, status: int = 200) -> Response:
+    """The answer of a command that its receipt has."""
+    return answer((receipt.answer or b"").decode(), receipt.position, status)
 
 
 def deleted(receipt: Receipt) -> Response:

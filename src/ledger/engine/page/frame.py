@@ -1,11 +1,12 @@
 """The parts of every page that features bring: visitors, their sign-in, persons, bell, actions."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fastapi import Request, Response
 from jinja2 import Environment
 
+from ledger.engine.http.reading import Asking
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor
@@ -39,6 +40,8 @@ class Frame(NamedTuple):
     bell_of: Callable[[Request], ReadLast]
     label_of: Callable[[str], str]
     """The label of a recorded action."""
+    names_of_managed: Callable[[Asking, Sequence[Any]], Awaitable[Mapping[str, Any]]]
+    """The names that a page with these managed things shows, as values of its template."""
 
 
 def frame_of(request: Request) -> Frame:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from fastapi import Request
 from pydantic import BaseModel, Field
 
+from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
@@ -70,6 +71,12 @@ def chips(request: Request, chosen: Mapping[str, Any]) -> list[FilterInForce]:
         for name, value in chosen.items()
         if value is not None
     ]
+
+
+def listed(request: Request, page: PageOf[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters of a list and the cursor of its next page, as values of its template."""
+    older = page.meta.cursor if page.meta.has_more else None
+    return {"older": older, "given": given, "chips": chips(request, given)}
 
 
 def stream_address(principal: Principal, chosen: Mapping[str, Any], names: tuple[str, ...]) -> str:

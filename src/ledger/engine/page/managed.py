@@ -16,6 +16,7 @@ from ledger.engine.http.problems import status_of
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.writing import Sent
 from ledger.engine.page.addresses import here, with_parameter
+from ledger.engine.page.frame import frame_of
 from ledger.engine.page.pages import Form, go, idempotency_of, show
 from ledger.engine.values.errors import ChangedTooOften, NotFound, Refused
 
@@ -39,8 +40,6 @@ class Managed(NamedTuple):
     list_page: Callable[..., Awaitable[Response]]
     page: Callable[..., Awaitable[Response]]
     """The pages that show a refused form: of the list, and of a thing."""
-    names_of: Callable[[Asking, Sequence[Any]], Awaitable[Mapping[str, Any]]]
-    """The names that a page with these things shows, as values of its template."""
 
     async def show(
         self,
@@ -57,7 +56,7 @@ class Managed(NamedTuple):
             asking.request,
             template,
             200 if error is None else status_of(error),
-            **await self.names_of(asking, things),
+            **await frame_of(asking.request).names_of_managed(asking, things),
             query=query,
             done=self.done.get(getattr(query, "done", None)),
             refused=error,

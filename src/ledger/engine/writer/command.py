@@ -7,16 +7,19 @@ nothing else.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ledger.engine.log.decisions import First
 from ledger.engine.values import errors
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Identity, Recorded
+from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.refusals import Refusals, WriteRefused, stream_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt, Request, TenantOf
+from ledger.records import STREAMS
+
+_KINDS = {row.subject_type: row.aggregate for row in STREAMS if row.subject_type}
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
 
@@ -58,6 +61,9 @@ class OwnCommand:
         """Return None: no caller asked for the command, so the audit log keeps no refusal."""
         return None
 
+    def decide(self, group: Group) -> Receipt:
+        raise NotImplementedError
+
 
 @dataclass(eq=False, repr=False)
 class SubjectCommand(OwnCommand):
@@ -81,12 +87,38 @@ class SubjectCommand(OwnCommand):
     def about(self) -> About | None:
         return About(self.action, (self.subject_type, self.subject_id)) if self.action else None
 
-    def decide(self, group: Group) -> Receipt:
-        raise NotImplementedError
-
     def unchanged(self) -> Receipt:
         """The receipt of a command that had nothing to do."""
         return Receipt(self.subject_id, (), 0, duplicate=True)
+
+
+class ManagedCommand(SubjectCommand):
+    """A command that records the event ``_event`` of its subject, and answers with ``_shown``.
+
+    The refusals come in the order of the contract: 404, 403, 422, and what ``_event`` raises.
+    """
+
+    def decide(self, group: Group) -> Receipt:
+        """Raises NotFound, Forbidden, Invalid or InvalidState."""
+        subject = group.memory.get(_KINDS[self.subject_type], self.subject_id, self.principal)
+        self._require_right(subject)
+        if self.fault is not None:
+            raise self.fault
+        body = self._event(subject, group)
+        if body is None:
+            return self.unchanged()
+        return receipt(group.record(subject, body, group.now, self), self._shown(subject))
+
+    def _require_right(self, subject: Any) -> None:
+        """Raise Forbidden if the caller may not do this to the subject."""
+
+    def _event(self, subject: Any, group: Group) -> Event | None:
+        """The event to record; None: there is nothing to do. Raises Invalid or InvalidState."""
+        raise NotImplementedError
+
+    def _shown(self, subject: Any) -> bytes | None:
+        """The answer, if the subject as the command left it tells all of it."""
+        return None
 
 
 @dataclass(eq=False, repr=False)

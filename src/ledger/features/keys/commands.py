@@ -17,7 +17,7 @@ import msgspec
 from ledger.engine.values.errors import Forbidden, Invalid
 from ledger.engine.values.recorded import Credential, Event
 from ledger.engine.values.rendering import shown_as
-from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
+from ledger.engine.writer.command import ManagedCommand, NewCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.model import ApiKey, ApiKeyCreated, Permission, ShownKey
@@ -64,26 +64,16 @@ class CreateApiKey(NewCommand):
         return receipt(recorded, _answer(key, self.token))
 
 
-class _KeyCommand(SubjectCommand):
-    """A command about one key: it records ``_event`` and answers with ``_shown``."""
+class _KeyCommand(ManagedCommand):
+    """A command about one key."""
 
     subject_type: ClassVar[str] = "api_key"
 
-    def decide(self, group: Group) -> Receipt:
-        """Raises Forbidden, NotFound, Invalid or InvalidState."""
-        asking = group.memory.asking_key(self.principal)
-        key = group.memory.get(ApiKey, self.subject_id, self.principal)
+    def _require_right(self, key: ApiKey) -> None:
         if not self.principal.covers(key.permissions, key.organization_id, key.workspace_id):
             raise Forbidden(_WIDER)
-        if self.fault is not None:
-            raise self.fault
-        recorded = group.record(key, self._event(key, asking, group), group.now, self)
-        return receipt(recorded, self._shown(key))
 
-    def _event(self, key: ApiKey, asking: Credential | None, group: Group) -> Event:
-        raise NotImplementedError
-
-    def _shown(self, key: ApiKey) -> bytes | None:
+    def _shown(self, key: ApiKey) -> bytes:
         return _answer(key)
 
 
@@ -96,12 +86,12 @@ class UpdateApiKey(_KeyCommand):
     name: str | msgspec.UnsetType | None = field(default=msgspec.UNSET, kw_only=True)
     expires_at: datetime | msgspec.UnsetType | None = field(default=msgspec.UNSET, kw_only=True)
 
-    def _event(self, key: ApiKey, asking: Credential | None, group: Group) -> Event:
+    def _event(self, key: ApiKey, group: Group) -> Event:
         name, expires_at = self.name, self.expires_at
         if expires_at is msgspec.UNSET:
             expires_at = key.expires_at
         else:
-            _check_expiry(expires_at, asking, group.now)
+            _check_expiry(expires_at, group.memory.asking_key(self.principal), group.now)
         name = key.name if name is msgspec.UNSET else name
         return key.update(name=name, expires_at=expires_at)
 
@@ -115,8 +105,8 @@ class RotateApiKey(_KeyCommand):
     token: str = field(kw_only=True)
     grace: timedelta = field(kw_only=True)
 
-    def _event(self, key: ApiKey, asking: Credential | None, group: Group) -> Event:
-        _require_no_longer_life(key.expires_at, asking)
+    def _event(self, key: ApiKey, group: Group) -> Event:
+        _require_no_longer_life(key.expires_at, group.memory.asking_key(self.principal))
         return key.rotate(hash_token(self.token), prefix_of(self.token), self.grace, group.now)
 
     def _shown(self, key: ApiKey) -> bytes:
@@ -128,7 +118,7 @@ class RevokeApiKey(_KeyCommand):
 
     action = "key.revoke"
 
-    def _event(self, key: ApiKey, asking: Credential | None, group: Group) -> Event:
+    def _event(self, key: ApiKey, group: Group) -> Event:
         return key.revoke()
 
 

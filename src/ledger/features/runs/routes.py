@@ -8,7 +8,6 @@ given (contract, Feeds).
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from ledger.engine.http import exports, problems, reading
 from ledger.engine.http.lean import Router, command_route, needs, read_route
+from ledger.engine.http.lists import Order, identifier, instant
 from ledger.engine.http.machinery.middleware import is_head
 from ledger.engine.http.models import Reason
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, SeenLine, answer, unless_known
@@ -26,10 +26,10 @@ from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values import values
-from ledger.engine.values.errors import Invalid, NotFound, ReadOnly, RunsNotSupported, Unavailable
+from ledger.engine.values.errors import Invalid, ReadOnly, RunsNotSupported, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.rendering import json_text
-from ledger.features.lines.routes.executions import AnyLineId, require_line_id
+from ledger.features.lines.routes.executions import AnyLineId
 from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.features.runs.read_notes import ReadNotes
 from projections.runs import statements
@@ -40,7 +40,11 @@ router = Router("/v1", "runs", words={"OpenRunStatus": ("pending", "running")})
 
 R = TypeVar("R", bound=Response)
 
-_UNKNOWN = "No such run."
+_ORDERS = {
+    first: Order(identifier("RUN", values.RUN_ID, first), instant("at", first + 1, "after_at"))
+    for first in (1, 2)
+}
+"""The order of runs, by the column of the run's id: in rows of a line it is the second one."""
 
 _BREATH_SECONDS = 0.05
 _WAIT_SECONDS = 2.0
@@ -150,12 +154,11 @@ def _on_pages(asking: reading.Asking) -> Shows:
 
 
 async def _line_runs(asking: reading.Asking, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
-    require_line_id(line_id)
+    reading.require_id("service_line", line_id)
     chosen = query.chosen()
     tenant, filters = asking.tenant, _implied(chosen)
     bound_to = {**chosen, "line": line_id}
-    if query.cursor is not None:
-        filters |= _after(query.cursor, bound_to)
+    filters |= _ORDERS[2].after(query.cursor, bound_to)
     names = frozenset(filters) - {"after_at"}
     read = statements.runs_read(frozenset(tenant), names, query.is_past, shows)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
@@ -169,11 +172,6 @@ def _implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
     if "completed" not in chosen.get("status", ("completed",)):
         filters["not_completed"] = True
     return filters
-
-
-def _after(cursor: str, bound_to: Mapping[str, Any]) -> dict[str, Any]:
-    run_key, requested_at = _key(reading.decode_cursor(cursor, bound_to))
-    return {"after": run_key, "after_at": requested_at}
 
 
 @read_route(router, "/runs", PageOf[ShownRun], problems.LIST_ERRORS, summary="List runs")
@@ -194,8 +192,7 @@ async def all_runs_with_errors(asking: reading.Asking, query: AllRunsQuery) -> R
 async def _all_runs(asking: reading.Asking, query: AllRunsQuery, shows: Shows) -> Reply:
     chosen = query.chosen()
     filters, bound_to = _implied(chosen), {**chosen, "line": None}
-    if query.cursor is not None:
-        filters |= _after(query.cursor, bound_to)
+    filters |= _ORDERS[1].after(query.cursor, bound_to)
     rows = await asking.ask(_all_runs_asked(asking, query, filters, query.limit + 1, shows))
     return rows.once(runs_reply, 1, query.limit, bound_to, asking.services.vault)
 
@@ -218,15 +215,6 @@ def _all_runs_asked(
     tenant, names = asking.tenant, frozenset(filters) - {"after_at"}
     read = statements.all_runs_read(frozenset(tenant), names, query.is_past, shows)
     return asking.question(read, {**tenant, **filters, "limit": limit}, query)
-
-
-def _key(key: dict[str, Any]) -> tuple[int, datetime]:
-    try:
-        if re.fullmatch(values.RUN_ID, str(key["id"])):
-            return values.sort_key(key["id"]), values.parse_instant(str(key["at"]))
-    except (KeyError, ValueError):
-        pass
-    raise problems.InvalidCursor
 
 
 class RunsExportQuery(reading.Zoned, reading.Query, AllRunsFilters):
@@ -293,8 +281,7 @@ async def export_runs(asking: reading.Asking, query: RunsExportQuery) -> Respons
 )
 async def show_run(asking: reading.Asking, run_id: AnyRunId, query: reading.Query) -> Response:
     """Show a run with its input, output and error."""
-    if not re.fullmatch(values.RUN_ID, run_id):
-        raise NotFound(_UNKNOWN)
+    reading.require_id("run", run_id)
     reply = await _run_reply(asking, run_id, query)
     return await noted(asking, unless_known(asking.request, reply))
 
@@ -345,8 +332,7 @@ async def send_heartbeat(request: Request, principal: Principal, run_id: AnyRunI
     answer comes once the new lease is stored durably. So a heartbeat needs no Idempotency-Key: send
     it again if no answer came.
     """
-    if not re.fullmatch(values.RUN_ID, run_id):
-        raise NotFound(_UNKNOWN)
+    reading.require_id("run", run_id)
     await execute(request, Heartbeat(run_id, principal, request.state.request_id))
     return Response(status_code=204)
 
@@ -355,7 +341,7 @@ def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault
     """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
     _, model, *_ = rows[0]
     if model is None:
-        raise reading.read_at(rows, NotFound("No such service line."))
+        raise reading.unknown("service_line", rows)
     if model not in values.MODELS_WITH_RUNS:
         raise reading.read_at(rows, RunsNotSupported())
     return runs_reply(rows, 2, limit, bound_to, vault)
@@ -370,15 +356,10 @@ def runs_reply(
     """
     seen: Seen = {}
 
-    def cursor_after(row: Any) -> str:
-        return reading.encode_cursor(
-            {"id": row[first], "at": values.format_instant(row[first + 1])}, bound_to
-        )
-
     def item(row: Any) -> str:
         return _item(row[first:], vault, seen)
 
-    reply = reading.paged(_by_run(rows, first), limit, first, cursor_after, item, tagged=True)
+    reply = _ORDERS[first].page(_by_run(rows, first), limit, bound_to, item, key=first, tagged=True)
     reply.seen = frozenset(seen.values())
     return reply
 
@@ -387,7 +368,7 @@ def run_reply(rows: Answer, vault: Vault) -> Reply:
     """The reply of a run. Raises NotFound."""
     ((_, *run),) = _by_run(rows, 1)
     if run[0] is None:
-        raise reading.read_at(rows, NotFound(_UNKNOWN))
+        raise reading.unknown("run", rows)
     seen: Seen = {}
     reply = answer('{"data":' + _item(run, vault, seen) + "}", rows.position, tagged=True)
     reply.seen = frozenset(seen.values())

@@ -16,10 +16,14 @@ import msgspec
 
 from ledger.engine.values.errors import Invalid, InvalidState, Unavailable
 from ledger.engine.values.recorded import Identity
-from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
+from ledger.engine.writer.command import ManagedCommand, NewCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
-from ledger.features.usage.model.statement import StatementIssued, UsageStatement
+from ledger.features.usage.model.statement import (
+    StatementIssued,
+    StatementWithdrawn,
+    UsageStatement,
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -99,7 +103,7 @@ class IssueStatement(NewCommand):
 
 
 @dataclass(eq=False, repr=False)
-class WithdrawStatement(SubjectCommand):
+class WithdrawStatement(ManagedCommand):
     """Withdraw a statement, whose document stays readable."""
 
     action = "statement.withdraw"
@@ -107,9 +111,5 @@ class WithdrawStatement(SubjectCommand):
 
     reason: str = field(kw_only=True)
 
-    def decide(self, group: Group) -> Receipt:
-        """Raises NotFound, Invalid or InvalidState."""
-        statement = group.memory.get(UsageStatement, self.subject_id, self.principal)
-        if self.fault is not None:
-            raise self.fault
-        return receipt(group.record(statement, statement.withdraw(self.reason), group.now, self))
+    def _event(self, statement: UsageStatement, group: Group) -> StatementWithdrawn:
+        return statement.withdraw(self.reason)

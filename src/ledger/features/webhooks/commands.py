@@ -20,7 +20,7 @@ from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.principal import DISPATCHER
 from ledger.engine.values.recorded import Event, Identity
 from ledger.engine.values.rendering import shown_as
-from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt, receipt_of
+from ledger.engine.writer.command import ManagedCommand, NewCommand, receipt, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
 from ledger.features.watches.model.watch import Severity
@@ -108,23 +108,12 @@ class CreateEndpoint(NewCommand):
         return receipt(recorded, _answer(endpoint, secret=secret if signs else None))
 
 
-class _EndpointCommand(SubjectCommand):
-    """A command about one endpoint: it records ``_event`` and answers with ``_shown``."""
+class _EndpointCommand(ManagedCommand):
+    """A command about one endpoint."""
 
     subject_type = "webhook"
 
-    def decide(self, group: Group) -> Receipt:
-        """Raises NotFound, Invalid or InvalidState."""
-        endpoint = group.memory.get(Endpoint, self.subject_id, self.principal)
-        if self.fault is not None:
-            raise self.fault
-        recorded = group.record(endpoint, self._event(endpoint, group), group.now, self)
-        return receipt(recorded, self._shown(endpoint))
-
-    def _event(self, endpoint: Endpoint, group: Group) -> Event:
-        raise NotImplementedError
-
-    def _shown(self, endpoint: Endpoint) -> bytes | None:
+    def _shown(self, endpoint: Endpoint) -> bytes:
         return _answer(endpoint)
 
 

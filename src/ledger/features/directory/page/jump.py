@@ -12,7 +12,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, encode_cursor
+from ledger.engine.http.lists import encode_cursor
+from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page import showing
 from ledger.engine.page.addresses import HOME, own_page, with_parameter

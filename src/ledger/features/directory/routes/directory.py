@@ -8,8 +8,8 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http.lean import Router, read_route
-from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import Asking, Page, Present, decode_cursor, encode_cursor, paged
+from ledger.engine.http.lists import Order, SortColumn, text
+from ledger.engine.http.reading import Asking, Page, Present
 from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
@@ -17,6 +17,11 @@ from projections.directory.statements import page_read
 from projections.lines.statements import organizations_read
 
 router = Router("/v1", "directory", words={"DirectoryType": ("workspace", "project", "resource")})
+
+
+_BY_ID = text("id", 1, "after")
+_ORDER = Order(_BY_ID, text("organization", 2, "after_organization"))
+_OF_ORGANIZATIONS = Order(_BY_ID, SortColumn("organization", 1, "", lambda _: "", str))
 
 
 class DirectoryQuery(Present, Page):
@@ -40,9 +45,8 @@ class ShownName(msgspec.Struct):
 )
 async def list_directory(asking: Asking, query: DirectoryQuery) -> Response:
     """List what the lines of the credential's tenant bear now, closed lines too, by id."""
-    chosen, filters = {"type": query.type}, asking.tenant
-    if query.cursor is not None:
-        filters |= _after(decode_cursor(query.cursor, chosen))
+    chosen = {"type": query.type}
+    filters = asking.tenant | _ORDER.after(query.cursor, chosen)
     read = page_read(frozenset(filters) - {"after_organization"})
     parameters = {**filters, **chosen, "limit": query.limit + 1}
     rows = await asking.rows(read, parameters)
@@ -50,20 +54,9 @@ async def list_directory(asking: Asking, query: DirectoryQuery) -> Response:
 
 
 def _reply(rows: Answer, limit: int, chosen: Mapping[str, Any]) -> Reply:
-    def cursor_after(row: Any) -> str:
-        return encode_cursor({"id": row[1], "organization": row[2]}, chosen)
-
-    def item(row: Any) -> str:
-        return json_text(ShownName(row[1], row[3], row[4]))
-
-    return paged(rows, limit, 1, cursor_after, item)
-
-
-def _after(key: Mapping[str, Any]) -> dict[str, str]:
-    after = {"after": key.get("id"), "after_organization": key.get("organization")}
-    if not all(isinstance(part, str) and "\0" not in part for part in after.values()):
-        raise InvalidCursor
-    return {name: str(part) for name, part in after.items()}
+    return _ORDER.page(
+        rows, limit, chosen, lambda row: json_text(ShownName(row[1], row[3], row[4]))
+    )
 
 
 class OrganizationsQuery(Present, Page):
@@ -88,13 +81,12 @@ class ShownOrganization(msgspec.Struct):
 )
 async def list_organizations(asking: Asking, query: OrganizationsQuery) -> Response:
     """List the organizations that have lines or API keys, by id. Only administrators may."""
-    after = "" if query.cursor is None else _after(decode_cursor(query.cursor, {}))["after"]
-    parameters = {"after": after, "now": asking.instant(query), "limit": query.limit + 1}
+    after = {"after": ""} | _OF_ORGANIZATIONS.after(query.cursor, {})
+    parameters = {**after, "now": asking.instant(query), "limit": query.limit + 1}
     rows = await asking.rows(organizations_read(), parameters)
-    return paged(
+    return _OF_ORGANIZATIONS.page(
         rows,
         query.limit,
-        1,
-        lambda row: encode_cursor({"id": row[1], "organization": ""}, {}),
+        {},
         lambda row: json_text(ShownOrganization(row[1], row[2], row[3], time_text(row[4]))),
     )

@@ -59,12 +59,10 @@ async def show_events(asking: Asking, query: EventsQuery) -> Response:
         total=None
         if query.is_by_occurrence
         else await feeds.events_counted(asking, query, log.COUNTED),
-        older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         chosen=chosen,
-        given=given,
         given_limit=None if query.limit == log.PAGE_ROWS else query.limit,
-        chips=log.chips(asking.request, given),
+        **log.listed(asking.request, found, given),
         stream=log.stream_address(asking.principal, chosen, tuple(feeds.EventFilters.model_fields)),
         types=tuple(TYPES),
         summary=summary,

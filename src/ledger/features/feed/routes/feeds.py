@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from ledger.engine.http import exports, reading
 from ledger.engine.http.lean import Router, needs, read_route
-from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
+from ledger.engine.http.lists import Order, number
+from ledger.engine.http.problems import FEED_ERRORS
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, page
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import NotFound
@@ -26,6 +27,8 @@ from projections.feed import feeds, items
 router = Router("/v1/events", "feeds")
 
 _FEED = exports.Exported("events", items.feed_envelope, exports.cut_of(Envelope))
+
+_ORDER = Order(number("position", 1, "before"))
 
 BEYOND = 2**63 - 1
 """A position beyond every event."""
@@ -261,18 +264,16 @@ class Walk(NamedTuple):
 
     def cursor_after(self, row: Sequence[Any]) -> str:
         """The cursor behind a row."""
-        return reading.encode_cursor({"position": row[1]}, self.bound_to)
+        return _ORDER.cursor(row, self.bound_to)
 
     def parameters(self, cursor: str | None, limit: int) -> dict[str, Any]:
         """The parameters of a statement, for ``limit`` rows. Raises InvalidCursor."""
+        at = _ORDER.after(cursor, self.bound_to)
         begin = {"after": self.after}
-        at = (
-            None if cursor is None else event_position(reading.decode_cursor(cursor, self.bound_to))
-        )
         if self.is_backwards:
-            begin["before"] = BEYOND if at is None else at
-        elif at is not None:
-            begin["after"] = max(self.after, at)
+            begin |= {"before": BEYOND} | at
+        elif at:
+            begin["after"] = max(self.after, at["before"])
         return {**self.filters, **begin, "limit": limit}
 
     def page(
@@ -282,17 +283,9 @@ class Walk(NamedTuple):
 
         An empty page repeats the cursor of its request.
         """
-        return reading.paged(
-            rows, query.limit, 1, self.cursor_after, lambda row: item(row[1:]), cursor=query.cursor
+        return _ORDER.page(
+            rows, query.limit, self.bound_to, lambda row: item(row[1:]), cursor=query.cursor
         )
-
-
-def event_position(key: dict[str, Any]) -> int:
-    """The position inside a cursor. Raises InvalidCursor."""
-    position = key.get("position")
-    if type(position) is not int or not 0 <= position < 2**63:
-        raise InvalidCursor
-    return position
 
 
 @read_route(router, "/{event_id}", AnswerOf[Envelope], FEED_ERRORS, summary="Show an event")

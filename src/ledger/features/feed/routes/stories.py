@@ -11,10 +11,11 @@ from pydantic import Field
 
 from ledger.engine.http import reading
 from ledger.engine.http.lean import Router, read_route
+from ledger.engine.http.lists import Order, number
 from ledger.engine.http.problems import STORY_ERRORS
 from ledger.engine.http.replies import AnswerOf, PageOf, answer, keyed
 from ledger.engine.reads.question import Answer
-from ledger.engine.values.errors import Invalid, NotFound
+from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.timeline import (
     Amounts,
@@ -26,14 +27,15 @@ from ledger.engine.values.timeline import (
 )
 from ledger.engine.values.values import EARLIEST, LATEST, Cause, RunStatus, State, format_instant
 from ledger.features.feed.envelopes import HistoryItem
-from ledger.features.feed.routes.feeds import event_position
-from ledger.features.lines.routes.executions import AnyLineId, require_line_id
+from ledger.features.lines.routes.executions import AnyLineId
 from projections.feed.items import history_item
 from projections.feed.statements import history_read
 from projections.lines.statements import timeline_read
 from projections.runs.usage import usage_read
 
 router = Router("/v1/execution", "execution")
+
+_ORDER = Order(number("position", 2, "after"))
 
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400
@@ -162,14 +164,13 @@ async def show_history(asking: reading.Asking, line_id: AnyLineId, query: Histor
 
     Each event is shown with the line's state before and after it.
     """
-    require_line_id(line_id)
+    reading.require_id("service_line", line_id)
     recorded = query.instants()
     for name, at in recorded.items():
         await asking.require_past(name, at)
     known_by = recorded.pop("as_of", LATEST)
-    of_line, after = {"line": line_id, **recorded}, 0
-    if query.cursor is not None:
-        after = event_position(reading.decode_cursor(query.cursor, of_line))
+    of_line = {"line": line_id, **recorded}
+    after = {"after": 0} | _ORDER.after(query.cursor, of_line)
     tenant = asking.tenant
     read = history_read(frozenset(tenant), query.is_past, frozenset(recorded))
     parameters = {
@@ -177,18 +178,12 @@ async def show_history(asking: reading.Asking, line_id: AnyLineId, query: Histor
         **recorded,
         "known_by": known_by,
         "line_id": line_id,
-        "after": after,
+        **after,
         "limit": query.limit + 1,
     }
     rows = await asking.rows(read, parameters, query)
     require_line(rows)
-    return reading.paged(
-        rows,
-        query.limit,
-        2,
-        lambda row: reading.encode_cursor({"position": row[2]}, of_line),
-        lambda row: history_item(row[2:]),
-    )
+    return _ORDER.page(rows, query.limit, of_line, lambda row: history_item(row[2:]), key=2)
 
 
 @read_route(
@@ -200,7 +195,7 @@ async def show_history(asking: reading.Asking, line_id: AnyLineId, query: Histor
 )
 async def show_timeline(asking: reading.Asking, line_id: AnyLineId, query: RangeQuery) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
-    require_line_id(line_id)
+    reading.require_id("service_line", line_id)
     start, end = query.bounds()
     tenant = asking.tenant
     # More turns than intervals are read: turns without length do not count as intervals.
@@ -247,7 +242,7 @@ async def show_usage(asking: reading.Asking, line_id: AnyLineId, query: UsageQue
 
     Without `from` and `to` the answer covers the last 30 days.
     """
-    require_line_id(line_id)
+    reading.require_id("service_line", line_id)
     start, end = _wanted(query, asking.instant(query))
     if (end - start).days > MAX_DAYS or len(days := query.calendar.days(start, end)) > MAX_DAYS:
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
@@ -308,4 +303,4 @@ def _add(amounts: Amounts, kind: str, text: str) -> None:
 
 def require_line(rows: Answer) -> None:
     if rows[0][1] is None:
-        raise reading.read_at(rows, NotFound("No such service line."))
+        raise reading.unknown("service_line", rows)

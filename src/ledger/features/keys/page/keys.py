@@ -14,12 +14,11 @@ from ledger.engine.http.reading import Asking, Present, TenantQuery, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import Sent
 from ledger.engine.page.first_steps import FirstSteps, address_of_visit
-from ledger.engine.page.log import chips
+from ledger.engine.page.log import listed
 from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.pages import Form, PageRoute, idempotency_of, read_answer, show
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
-from ledger.features.feed.names import names_of_managed
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.keys.model import KeyWithSecret, ShownKey
 from ledger.features.keys.page import key_forms
@@ -46,9 +45,7 @@ class KeyQuery(Present):
 
 @router.get("", openapi_extra=needs(_PERMISSION))
 async def show_keys(
-    asking: Asking,
-    query: TenantQuery,
-    refused: RefusedForm | None = None,
+    asking: Asking, query: TenantQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The keys that the credential sees, newest first, and the form for a new one."""
     found = await read_answer(api.list_api_keys(asking, query), PageOf[ShownKey])
@@ -64,9 +61,7 @@ async def show_keys(
         query,
         refused,
         keys=found.data,
-        older=found.meta.cursor if found.meta.has_more else None,
-        given=query.chosen(),
-        chips=chips(asking.request, query.chosen()),
+        **listed(asking.request, found, query.chosen()),
         may=may,
         **await _choices(asking),
     )
@@ -142,10 +137,7 @@ def _curl(request: Request, key: KeyWithSecret) -> str:
 
 @router.get("/{key_id}", openapi_extra=needs(_PERMISSION))
 async def show_key(
-    asking: Asking,
-    key_id: str,
-    query: KeyQuery,
-    refused: RefusedForm | None = None,
+    asking: Asking, key_id: str, query: KeyQuery, refused: RefusedForm | None = None
 ) -> Response:
     """A key with its forms."""
     key = await _key(asking, key_id)
@@ -190,6 +182,5 @@ _KEYS = Managed(
     DONE,
     partial(show_keys, query=TenantQuery()),
     partial(show_key, query=KeyQuery()),
-    names_of_managed,
 )
 _KEYS.route_back(router, _PERMISSION)

@@ -4,7 +4,6 @@ Lists read the table of keys. The answer of a command comes with its receipt, so
 is shown the same secret again. The last use of the key, which no receipt has, is added to it.
 """
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, get_args
@@ -14,16 +13,15 @@ from fastapi import Response
 from pydantic import AfterValidator, Field
 
 from ledger.engine.http import reading, writing
-from ledger.engine.http.lean import Router, command_route, read_route
+from ledger.engine.http.lean import ManagedRouter
+from ledger.engine.http.lists import Order, instant
 from ledger.engine.http.models import Changes, CommandBody, Label, distinct, set_of
-from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
-from ledger.engine.http.replies import AnswerOf, PageOf, answer
+from ledger.engine.http.replies import answer
 from ledger.engine.reads.question import Answer
 from ledger.engine.values import values
-from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.rendering import json_text, time_text
-from ledger.engine.writer.command import OTHER_TENANT
 from ledger.engine.writer.request import Receipt
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.keys.key_rows import CREATED_AT, USED_AT, key_text, keys_statement
@@ -37,9 +35,11 @@ from ledger.features.keys.model import (
 )
 from ledger.features.keys.tokens import create_token
 
-router = Router("/v1/keys", "keys", words={"Permission": get_args(Permission)})
+_MANAGES = "keys:manage"
 
-_PERMISSION = "keys:manage"
+router = ManagedRouter(
+    "/v1/keys", "keys", "key_id", _MANAGES, _MANAGES, words={"Permission": get_args(Permission)}
+)
 
 AnyKeyId = Annotated[str, reading.path_id("A KEY id.", "KEY-26-000419", values.KEY_ID)]
 
@@ -118,81 +118,45 @@ class Rotation(CommandBody):
         return timedelta(seconds=self.grace_seconds)
 
 
-@command_route(
-    router,
-    "",
-    CreateApiKey,
-    _PERMISSION,
-    summary="Create an API key",
-    answer=AnswerOf[KeyWithSecret],
-    status=201,
-)
+@router.creates(CreateApiKey, KeyWithSecret, "Create an API key")
 async def create_api_key(asking: reading.Asking, sent: writing.Sent[NewKey]) -> Response:
     """Create a key within the credential's own permissions, tenant and expiry.
 
     The key's secret is shown in this answer only.
     """
-    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
     body = sent.body
-    command = CreateApiKey(
-        asking.principal,
-        create_token(),
+    receipt = await writing.execute_new(
+        asking,
+        CreateApiKey,
+        sent._replace(fault=sent.fault or _fault(asking.principal, sent)),
+        token=create_token(),
         name=body.name if body is not None else None,
-        organization_id=organization_id,
-        workspace_id=workspace_id,
         permissions=_named_permissions(sent.said),
         expires_at=_instant(body.expires_at) if body is not None else None,
-        request_id=asking.request.state.request_id,
-        fault=sent.fault or _fault(organization_id, body),
-        idempotency=sent.key,
     )
-    return writing.with_secret(
-        asking.request, await _answer(asking, await writing.execute(asking.request, command), 201)
-    )
+    return writing.with_secret(asking.request, await _answer(asking, receipt, 201))
 
 
-@read_route(router, "", PageOf[ShownKey], summary="List API keys", permission=_PERMISSION)
+_ORDER = Order(instant("at", CREATED_AT, "before"))
+
+
+@router.lists(ShownKey, "List API keys")
 async def list_api_keys(asking: reading.Asking, query: reading.TenantQuery) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
     chosen = query.chosen()
-    filters = asking.tenant | chosen
-    if query.cursor is not None:
-        filters["before"] = _instant_in(reading.decode_cursor(query.cursor, chosen))
+    filters = asking.tenant | chosen | _ORDER.after(query.cursor, chosen)
     rows = await read_keys(asking, filters, query.limit + 1)
-
-    def cursor_after(row: Any) -> str:
-        return reading.encode_cursor({"at": values.format_instant(row[CREATED_AT])}, chosen)
-
-    return reading.paged(rows, query.limit, 1, cursor_after, key_text)
+    return _ORDER.page(rows, query.limit, chosen, key_text)
 
 
-def _instant_in(key: dict[str, Any]) -> Any:
-    try:
-        return values.parse_instant(key["at"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidCursor from error
-
-
-@read_route(
-    router,
-    "/{key_id}",
-    AnswerOf[ShownKey],
-    FEED_ERRORS,
-    summary="Show an API key",
-    permission=_PERMISSION,
-)
+@router.shows(ShownKey, "Show an API key")
 async def show_api_key(
     asking: reading.Asking, key_id: AnyKeyId, query: reading.Present
 ) -> Response:
     """Show a key. No answer shows its secret again."""
-    unknown = NotFound("No such key.")
-    if not re.fullmatch(values.KEY_ID, key_id):
-        raise unknown
-    filters = asking.tenant | {"key_id": key_id}
-    rows = await read_keys(asking, filters, 1)
-    if rows[0][1] is None:
-        raise reading.read_at(rows, unknown)
-    return answer(f'{{"data":{key_text(rows[0])}}}', rows.position)
+    reading.require_id("api_key", key_id)
+    rows = await read_keys(asking, asking.tenant | {"key_id": key_id}, 1)
+    return reading.shown("api_key", rows, rows[0][1] and key_text(rows[0]))
 
 
 async def read_keys(asking: reading.Asking, filters: Mapping[str, Any], limit: int) -> Answer:
@@ -203,26 +167,12 @@ async def read_keys(asking: reading.Asking, filters: Mapping[str, Any], limit: i
     return await asking.beside(keys_statement(frozenset(filters)), {**filters, "limit": limit})
 
 
-@command_route(
-    router,
-    "/{key_id}",
-    UpdateApiKey,
-    _PERMISSION,
-    method="PATCH",
-    summary="Change an API key",
-    answer=AnswerOf[ShownKey],
-)
+@router.changes(UpdateApiKey, ShownKey, "Change an API key")
 async def update_api_key(
     asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[KeyChanges]
 ) -> Response:
     """Change the name or the expiry, as far as the body names them."""
-    if not asking.principal.is_admin and not asking.principal.sees(
-        *named_tenant(asking.principal, sent.said)
-    ):
-        refusal = Forbidden(OTHER_TENANT)
-        await writing.turn_down(
-            asking.request, asking.principal, refusal, writing.refusals_of(UpdateApiKey)
-        )
+    await writing.require_named_tenant(asking, UpdateApiKey, sent)
     chosen = sent.body.given if sent.body is not None else {}
     if "expires_at" in chosen:
         chosen["expires_at"] = _instant(chosen["expires_at"])
@@ -230,14 +180,7 @@ async def update_api_key(
     return await _answer(asking, receipt, 200)
 
 
-@command_route(
-    router,
-    "/{key_id}/rotate",
-    RotateApiKey,
-    _PERMISSION,
-    summary="Replace an API key's secret",
-    answer=AnswerOf[KeyWithSecret],
-)
+@router.acts("rotate", RotateApiKey, KeyWithSecret, "Replace an API key's secret")
 async def rotate_api_key(
     asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[Rotation]
 ) -> Response:
@@ -252,39 +195,13 @@ async def rotate_api_key(
     return writing.with_secret(asking.request, await _answer(asking, receipt, 200))
 
 
-@command_route(
-    router,
-    "/{key_id}",
-    RevokeApiKey,
-    _PERMISSION,
-    method="DELETE",
-    summary="Revoke an API key",
-    status=204,
-    further=(409,),
-)
+@router.removes(RevokeApiKey, "Revoke an API key", 409)
 async def revoke_api_key(
     asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[Any]
 ) -> Response:
     """Revoke a key for good, with all its secrets. Lists still show the key."""
     receipt = await writing.execute_on(asking, RevokeApiKey, key_id, sent)
     return writing.deleted(receipt)
-
-
-def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | None]:
-    """The tenant of something new: the named one, or the credential's; administrators name it.
-
-    Another tenant is 403 before any field is 422, so the tenant is read from the parsed body. A
-    workspace that is null is the whole organization.
-    """
-    organization_id = values.id_named(said, "organization_id", values.ORGANIZATION_ID)
-    workspace_id = values.id_named(said, "workspace_id", values.WORKSPACE_ID)
-    if principal.is_admin:
-        return organization_id, workspace_id
-    is_null = isinstance(said, dict) and said.get("workspace_id", "") is None
-    return (
-        organization_id or principal.organization_id,
-        None if is_null else workspace_id or principal.workspace_id,
-    )
 
 
 def _named_permissions(said: Any) -> tuple[Any, ...]:
@@ -297,11 +214,13 @@ def _named_permissions(said: Any) -> tuple[Any, ...]:
     )
 
 
-def _fault(organization_id: str | None, body: NewKey | None) -> Invalid | None:
+def _fault(principal: Principal, sent: writing.Sent[NewKey]) -> Invalid | None:
     """The fault in the tenant of a new key: only an administrator's key has no organization."""
+    body = sent.body
     if body is None:
         return None
     if "admin" not in body.permissions:
+        organization_id, _ = writing.named_tenant(principal, sent.said)
         return Invalid.at("/organization_id", "is required") if organization_id is None else None
     if body.organization_id is not None or body.workspace_id is not None:
         place = "/workspace_id" if body.organization_id is None else "/organization_id"

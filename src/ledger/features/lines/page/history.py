@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import Asking, Query, require_id
 from ledger.engine.page import charts
 from ledger.engine.page.charts import Label
 from ledger.engine.page.showing import Zone
@@ -13,7 +13,6 @@ from ledger.engine.values.rendering import ShownInstant
 from ledger.engine.values.values import STATES, State, format_instant
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.routes.stories import require_line
-from ledger.features.lines.routes.executions import require_line_id
 from projections.feed.items import history_item
 from projections.feed.statements import place_read
 from projections.lines.shown import LineDetail
@@ -52,7 +51,7 @@ async def place_in(asking: Asking, line_id: str, query: Query) -> ShownPlace:
     The statement reads the present: one about the past would not know the events that follow.
     Programs walk the history itself.
     """
-    require_line_id(line_id)
+    require_id("service_line", line_id)
     tenant = asking.tenant
     read = place_read(frozenset(tenant), query.is_past)
     parameters = {

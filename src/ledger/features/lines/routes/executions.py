@@ -1,9 +1,7 @@
 """Lines: list, counts, detail, pause and resume (contract, Reading)."""
 
-import re
 from array import array
 from collections.abc import Awaitable, Mapping
-from datetime import datetime
 from itertools import count
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,12 +11,13 @@ from pydantic import Field
 
 from ledger.engine.http import exports, reading
 from ledger.engine.http.lean import Router, command_route, needs, read_route
+from ledger.engine.http.lists import Order, SortColumn, identifier, instant, number
 from ledger.engine.http.models import OptionalReason, Pausing
-from ledger.engine.http.problems import LINE_ERRORS, InvalidCursor
+from ledger.engine.http.problems import LINE_ERRORS
 from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
 from ledger.engine.http.writing import Sent, as_left, execute_on
 from ledger.engine.reads.question import Answer, Question
-from ledger.engine.values.errors import Behind, Invalid, NotFound
+from ledger.engine.values.errors import Behind, Invalid
 from ledger.engine.values.rendering import doc, json_text
 from ledger.engine.values.values import (
     CAUSES,
@@ -32,7 +31,6 @@ from ledger.engine.values.values import (
     ProductLine,
     State,
     format_instant,
-    id_of_key,
     parse_instant,
     sort_key,
 )
@@ -174,13 +172,22 @@ class LineCounts(msgspec.Struct):
 AnyLineId = Annotated[str, reading.path_id("A LIN id.", "LIN-26-084729", LINE_ID)]
 
 
-_UNKNOWN = "No such service line."
-
-
-def require_line_id(line_id: str) -> None:
-    """Raise NotFound unless the text is a LIN id: no other text names a line."""
-    if not re.fullmatch(LINE_ID, line_id):
-        raise NotFound(_UNKNOWN)
+_RECORD = identifier("RUN", RUN_ID)
+_ORDERS: Mapping[Sort | None, Order] = {
+    None: Order(_RECORD),
+    "state_since": Order(_RECORD, instant("key", -1, "after_key")),
+    "health_score": Order(_RECORD, number("key", -1, "after_key", NO_SCORE)),
+    "due_at": Order(
+        _RECORD,
+        SortColumn(
+            "key",
+            -1,
+            "after_key",
+            lambda due: None if due == NEVER_DUE else format_instant(due),
+            lambda told: NEVER_DUE if told is None else parse_instant(str(told)),
+        ),
+    ),
+}
 
 
 @read_route(router, "", PageOf[ShownLine], summary="List lines")
@@ -201,8 +208,7 @@ async def lines_page(
     """
     chosen = query.chosen()
     filters = filters_of(asking, query, chosen)
-    if query.cursor is not None:
-        filters |= _after(query, chosen)
+    filters |= _ORDERS[query.sort].after(query.cursor, _bound_to(query, chosen))
     read = lists.list_read(filters, query.is_past, whole, query.sort, back)
     # Cursors follow from the chosen words: with these, no other choice has this question's answer.
     parameters = {
@@ -227,69 +233,26 @@ def filters_of(asking: reading.Asking, query: Filters, chosen: Chosen) -> dict[s
 
 
 def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
-    def cursor_after(row: Any) -> str:
-        key: dict[str, Any] = {"id": id_of_key("RUN", row[1])}
-        if query.sort is not None:
-            key["key"] = _told(row[-1])
-        return reading.encode_cursor(key, _bound_to(query, chosen))
-
     end = None if query.sort is None else -1
     item = (lambda row: item_of_past(row[2:end])) if query.is_past else None
-    return reading.paged(rows, query.limit, 1, cursor_after, item)
+    return _ORDERS[query.sort].page(rows, query.limit, _bound_to(query, chosen), item)
 
 
 def cursor_at(query: LinesQuery, line: LineDetail) -> str:
     """The cursor of a line in a list. Only the web pages use this."""
-    key: dict[str, Any] = {"id": line.id}
-    if query.sort == "state_since":
-        key["key"] = _told(line.state_since)
-    elif query.sort == "health_score":
-        key["key"] = NO_SCORE if line.health_score is None else line.health_score
-    elif query.sort == "due_at":
-        due = (blocker.due_at for blocker in line.blockers if blocker.due_at is not None)
-        key["key"] = _told(min(due, default=NEVER_DUE))
-    return reading.encode_cursor(key, _bound_to(query, query.chosen()))
-
-
-def _told(key: datetime | int) -> str | int | None:
-    """A line's key of an order, as its cursor has it."""
-    if isinstance(key, int):
-        return key
-    return None if key == NEVER_DUE else format_instant(key)
+    due = (blocker.due_at for blocker in line.blockers if blocker.due_at is not None)
+    keys = {
+        "state_since": line.state_since,
+        "health_score": NO_SCORE if line.health_score is None else line.health_score,
+        "due_at": min(due, default=NEVER_DUE),
+    }
+    row = (None, sort_key(line.id), query.sort and keys[query.sort])
+    return _ORDERS[query.sort].cursor(row, _bound_to(query, query.chosen()))
 
 
 def _bound_to(query: LinesQuery, chosen: Chosen) -> Mapping[str, Any]:
     """Everything that a cursor of this list belongs to."""
     return chosen if query.sort is None else {**chosen, "sort": query.sort}
-
-
-def _after(query: LinesQuery, chosen: Chosen) -> dict[str, Any]:
-    """The place behind the last row of a page, as parameters. Raises InvalidCursor."""
-    assert query.cursor is not None
-    found = reading.decode_cursor(query.cursor, _bound_to(query, chosen))
-    after: dict[str, Any] = {"after": _record_key(found)}
-    key = found.get("key")
-    if query.sort == "health_score":
-        if type(key) is not int or not 0 <= key <= NO_SCORE:
-            raise InvalidCursor
-        after["after_key"] = key
-    elif query.sort is not None:
-        is_never_due = query.sort == "due_at" and key is None
-        after["after_key"] = NEVER_DUE if is_never_due else _instant(key)
-    return after
-
-
-def _instant(text: Any) -> datetime:
-    try:
-        return parse_instant(str(text))
-    except ValueError as error:
-        raise InvalidCursor from error
-
-
-def _record_key(key: dict[str, Any]) -> int:
-    if not re.fullmatch(RUN_ID, str(key.get("id"))):
-        raise InvalidCursor
-    return sort_key(key["id"])
 
 
 @read_route(router, "/summary", AnswerOf[LineCounts], summary="Count lines")
@@ -365,7 +328,7 @@ async def show_execution(
     asking: reading.Asking, line_id: AnyLineId, query: reading.Query
 ) -> Response:
     """Show a line with its resources, health, blockers and holds."""
-    require_line_id(line_id)
+    reading.require_id("service_line", line_id)
     rows = await line_rows(asking, line_id, query)
     return unless_known(asking.request, rows.once(line_reply, query.is_past))
 
@@ -382,7 +345,7 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     """The reply of a line's detail. Raises NotFound."""
     _, *columns = rows[0]
     if columns[0] is None:
-        raise reading.read_at(rows, NotFound(_UNKNOWN))
+        raise reading.unknown("service_line", rows)
     item = item_of_past(columns) if is_past else columns[0]
     return answer('{"data":' + item + "}", rows.position, tagged=True)
 

@@ -18,10 +18,9 @@ from pydantic.fields import FieldInfo
 
 from ledger.engine.http import reading
 from ledger.engine.http.lean import Router, command_route
-from ledger.engine.http.many import carry_out, own_key
 from ledger.engine.http.models import CommandBody, PausedUntil, Written
 from ledger.engine.http.replies import Reply
-from ledger.engine.http.writing import Sent, execute
+from ledger.engine.http.writing import Sent, carry_out, execute, own_key
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values.errors import Invalid, InvalidState, Refused, Unavailable

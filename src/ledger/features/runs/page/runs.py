@@ -7,13 +7,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Identifier, Query, read_at, services_of
+from ledger.engine.http.reading import Asking, Identifier, Query, services_of, unknown
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter
-from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips
+from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, listed
 from ledger.engine.page.showing import summary
-from ledger.engine.values.errors import NotFound
 from ledger.engine.values.values import RUN_STATUSES
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.names import names_of_actors
@@ -126,12 +125,10 @@ def _runs_page(
         path="/ui/runs" if line_id is None else f"/ui/lines/{line_id}/runs",
         query=query,
         chosen=chosen,
-        given=given,
-        chips=chips(request, given),
+        **listed(request, page, given),
         given_limit="" if query.limit == usual else query.limit,
         usual_limit=usual,
         chart=chart_of(page.data, query.instant or services_of(request).clock()),
-        older=page.meta.cursor if page.meta.has_more else None,
         stream=_stream(line_id or chosen.get("service_line_id"), chosen.get("workspace_id")),
         statuses=RUN_STATUSES,
         **named,
@@ -202,6 +199,6 @@ async def _events(asking: Asking, run_id: str, query: Query) -> list[HistoryItem
     parameters = {**tenant, "run_id": run_id, "limit": _EVENTS}
     rows = await asking.rows(read, parameters, query)
     if rows[0][1] is None:
-        raise read_at(rows, NotFound("No such run."))
+        raise unknown("run", rows)
     found = ",".join(history_item(row[2:]) for row in rows if row[2] is not None)
     return msgspec.json.decode(f"[{found}]", type=list[HistoryItem])

@@ -16,7 +16,7 @@ from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter
-from ledger.engine.page.log import chips
+from ledger.engine.page.log import listed
 from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.showing import summary, zone_of
 from ledger.engine.values.calendar import calendar_of
@@ -24,7 +24,6 @@ from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimite
 from ledger.engine.values.values import format_id, format_instant
 from ledger.features.directory.entries import entries_of, names_of_resources
 from ledger.features.feed.envelopes import Envelope
-from ledger.features.feed.names import names_of_managed
 from ledger.features.feed.routes import feeds
 from ledger.features.lines.names import names_of_lines
 from ledger.features.lines.routes import executions
@@ -78,7 +77,6 @@ class Preview(NamedTuple):
 async def show_statements(asking: Asking, query: api.StatementsQuery) -> Response:
     """The statements that the credential sees, newest first."""
     found = await pages.read_answer(api.list_statements(asking, query), PageOf[api.ShownStatement])
-    given = query.chosen()
     return await _STATEMENTS.show(
         asking,
         "statements.html",
@@ -86,9 +84,7 @@ async def show_statements(asking: Asking, query: api.StatementsQuery) -> Respons
         query,
         None,
         statements=found.data,
-        older=found.meta.cursor if found.meta.has_more else None,
-        given=given,
-        chips=chips(asking.request, given),
+        **listed(asking.request, found, query.chosen()),
         may_issue=asking.principal.may(_PERMISSION),
         period_name=statement_forms.period_name,
     )
@@ -175,10 +171,7 @@ async def issue_statement(asking: Asking, form: statement_forms.IssueForm) -> Re
 
 @router.get("/{statement_id}", openapi_extra=needs("read"))
 async def show_statement(
-    asking: Asking,
-    statement_id: str,
-    query: StatementQuery,
-    refused: RefusedForm | None = None,
+    asking: Asking, statement_id: str, query: StatementQuery, refused: RefusedForm | None = None
 ) -> Response:
     """A statement: its numbers, what changed since, and how its document is proved."""
     found = await api.find(asking, statement_id)
@@ -293,6 +286,5 @@ _STATEMENTS = Managed(
     DONE,
     partial(show_new, query=statement_forms.NewQuery()),
     partial(show_statement, query=StatementQuery()),
-    names_of_managed,
 )
 _STATEMENTS.route_back(router, "read")

@@ -10,10 +10,10 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.corners import corner_at, corner_of, pin
+from ledger.engine.http.corners import PINNED, corner_at, corner_of, pin
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
 from ledger.engine.http.lean import Router, needs, read_route
-from ledger.engine.http.problems import InvalidCursor
+from ledger.engine.http.lists import Order, number
 from ledger.engine.http.replies import Meta, answer
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
@@ -254,6 +254,7 @@ async def compared(
 
 
 _VIEWS = ("execution", "run", "event")
+_ORDER = Order(number("key", 0, "key"), *PINNED)
 
 
 async def lines_of(
@@ -319,27 +320,26 @@ async def show_comparison(asking: reading.Asking, query: ComparePageQuery) -> Re
     of the period `from` to `to` are shown as known then and now.
     """
     bound_to = query.bound_to
-    pinned = None if query.cursor is None else reading.decode_cursor(query.cursor, bound_to)
+    pinned = _ORDER.after(query.cursor, bound_to)
     async with asking.services.heavy.turn(asking.principal.party):
         asked = await compared(asking, query, pinned)
         lines, total = await lines_of(asking, asked, MAX_LINES), None
         changed = list[BothSides]()
-        if pinned is None:
+        if not pinned:
             totals = ChangeTotals()
             changed = await asked.comparison.changed(lines)
             for line in changed:
                 totals.add(line, asked.numbers(line))
             total = totals.shown(asked.unknown)
         else:
-            after = _key_in(pinned)
-            lines = [line for line in lines if line.key > after]
+            lines = [line for line in lines if line.key > pinned["key"]]
         page = lines[: query.limit]
         rows = await asked.shown(
             asking, page, changed[: query.limit] or await asked.comparison.changed(page)
         )
     cursor = query.cursor
     if page:
-        cursor = reading.encode_cursor({"key": page[-1].key, **pin(asked.now)}, bound_to)
+        cursor = _ORDER.cursor((page[-1].key, *pin(asked.now)), bound_to)
     period = asked.period
     data = {
         "then": format_instant(asked.then.clock),
@@ -351,13 +351,6 @@ async def show_comparison(asking: reading.Asking, query: ComparePageQuery) -> Re
     }
     meta = {"cursor": cursor, "has_more": len(lines) > len(page)}
     return answer(json_text({"data": data, "meta": meta}), asked.now.position)
-
-
-def _key_in(pinned: Mapping[str, Any]) -> int:
-    key = pinned.get("key")
-    if type(key) is not int:
-        raise InvalidCursor
-    return key
 
 
 _IDS = ("service_line_id", "service_line_name", "workspace_id", "workspace_name")

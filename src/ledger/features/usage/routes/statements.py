@@ -6,7 +6,6 @@ document as it was stored, byte by byte.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -19,18 +18,25 @@ from pydantic import Field
 from ledger.engine.http import reading
 from ledger.engine.http.corners import corner_at, corner_of, present_corner
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
-from ledger.engine.http.lean import Router, command_route, needs, read_route
+from ledger.engine.http.lean import ManagedRouter, needs, read_route
+from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Characters, CommandBody, Reason
 from ledger.engine.http.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
-from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, unless_known
-from ledger.engine.http.writing import Sent, as_left, execute, execute_on
+from ledger.engine.http.replies import AnswerOf, Reply, answer, unless_known
+from ledger.engine.http.writing import (
+    Sent,
+    answered,
+    as_left,
+    execute_new,
+    execute_on,
+    named_tenant,
+)
 from ledger.engine.reads.corner import Corner
 from ledger.engine.reads.question import Answer
 from ledger.engine.values import values
 from ledger.engine.values.calendar import calendar_of
-from ledger.engine.values.errors import DocumentAltered, Invalid, NotFound
+from ledger.engine.values.errors import DocumentAltered, Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text
-from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.features.usage.commands import IssueStatement, StatementNumbers, WithdrawStatement
 from ledger.features.usage.model.statement import StatementAsIssued
@@ -43,10 +49,9 @@ from ledger.features.usage.routes.usage import VIEWS, UsageSums
 from ledger.features.usage.tables import Documents
 from projections.usage.statements import list_read, statement_read
 
-router = Router("/v1/statements", "statements")
+router = ManagedRouter("/v1/statements", "statements", "statement_id", "statements:issue", "read")
 
-_PERMISSION = "statements:issue"
-_UNKNOWN = "No such statement."
+_ORDER = newest_first("statement")
 
 AnyStatementId = Annotated[str, reading.path_id("An STM id.", "STM-26-000003", values.STATEMENT_ID)]
 
@@ -201,45 +206,28 @@ class Bundle(msgspec.Struct):
 # Issuing.
 
 
-@command_route(
-    router,
-    "",
-    IssueStatement,
-    _PERMISSION,
-    summary="Issue a statement",
-    answer=AnswerOf[Issued],
-    status=201,
-)
+@router.creates(IssueStatement, Issued, "Issue a statement")
 async def issue_statement(asking: reading.Asking, sent: Sent[NewStatement]) -> Response:
     """Issue the usage of a scope and period, as it is known now, as a document that stays.
 
     The document's hash is in the sealed log.
     """
-    principal, body, fault, numbers = asking.principal, sent.body, sent.fault, None
-    organization_id, workspace_id = named_tenant(principal, sent.said)
+    numbers = None
+    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
     if (
-        body is not None
-        and fault is None
+        sent.body is not None
+        and sent.fault is None
         and organization_id is not None
-        and principal.sees(organization_id, workspace_id)
+        and asking.principal.sees(organization_id, workspace_id)
     ):
         try:
-            numbers = await _stored(asking, body, organization_id, workspace_id)
+            numbers = await _stored(asking, sent.body, organization_id, workspace_id)
         except Invalid as error:
             # An earlier request under the same Idempotency-Key may have succeeded.
-            fault = error
-    command = IssueStatement(
-        principal,
-        asking.request.state.request_id,
-        organization_id=organization_id,
-        workspace_id=workspace_id,
-        replaces=values.id_named(sent.said, "replaces", values.STATEMENT_ID),
-        numbers=numbers,
-        fault=fault,
-        idempotency=sent.key,
-    )
-    receipt = await execute(asking.request, command)
-    return answer((receipt.answer or b"").decode(), receipt.position, 201)
+            sent = sent._replace(fault=error)
+    replaces = values.id_named(sent.said, "replaces", values.STATEMENT_ID)
+    receipt = await execute_new(asking, IssueStatement, sent, replaces=replaces, numbers=numbers)
+    return answered(receipt, 201)
 
 
 async def _stored(
@@ -267,14 +255,7 @@ async def _stored(
     return StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total))
 
 
-@command_route(
-    router,
-    "/{statement_id}/withdraw",
-    WithdrawStatement,
-    _PERMISSION,
-    summary="Withdraw a statement",
-    answer=AnswerOf[ShownStatement],
-)
+@router.acts("withdraw", WithdrawStatement, ShownStatement, "Withdraw a statement")
 async def withdraw_statement(
     asking: reading.Asking, statement_id: AnyStatementId, sent: Sent[Reason]
 ) -> Response:
@@ -285,9 +266,8 @@ async def withdraw_statement(
     async def show(_: reading.Query) -> Reply:
         # Nothing changes a withdrawn statement: this is how the command left it.
         rows = await listed(asking, statement_id)
-        if rows[0][2] is None or rows.position < receipt.position:
-            raise NotFound(_UNKNOWN)
-        return answer(f'{{"data":{rows[0][2]}}}', rows.position)
+        item = rows[0][2] if rows.position >= receipt.position else None
+        return reading.shown("statement", rows, item)
 
     return await as_left(asking.request, receipt, show)
 
@@ -301,14 +281,14 @@ async def listed(asking: reading.Asking, statement_id: str) -> Answer:
     return await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
 
 
-@read_route(router, "", PageOf[ShownStatement], summary="List statements")
+@router.lists(ShownStatement, "List statements")
 async def list_statements(asking: reading.Asking, query: StatementsQuery) -> Response:
     """List the statements of the credential's tenant, newest first, with their totals."""
     start, end = query.bounds()
     chosen: dict[str, Any] = query.chosen()
     chosen |= {"from": start} if start is not None else {}
     chosen |= {"to": end} if end is not None else {}
-    return await reading.paged_by_id(asking, query, chosen, "STM", values.STATEMENT_ID, list_read)
+    return await _ORDER.listed(asking, query, chosen, list_read)
 
 
 class FoundStatement(NamedTuple):
@@ -332,14 +312,13 @@ async def find(
 ) -> FoundStatement:
     """The statement with its document. Raises NotFound, and DocumentAltered for other bytes."""
     query = query or reading.Present()
-    if not re.fullmatch(values.STATEMENT_ID, statement_id):
-        raise NotFound(_UNKNOWN)
+    reading.require_id("statement", statement_id)
     tenant = asking.tenant
     read = statement_read(frozenset(tenant), past=query.is_past)
     rows = await asking.rows(read, {**tenant, "statement_id": statement_id}, query)
     ((_, issued, about, sealed, octets),) = rows
     if issued is None:
-        raise reading.read_at(rows, NotFound(_UNKNOWN))
+        raise reading.unknown("statement", rows)
     if octets is None or (await asyncio.to_thread(sha256, octets)).hexdigest() != sealed:
         raise DocumentAltered
     return FoundStatement(rows, issued, _decode_about(about), bytes(octets), f'"{sealed}"'.encode())

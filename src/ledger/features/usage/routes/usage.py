@@ -11,10 +11,11 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.corners import corner_of, pin
+from ledger.engine.http.corners import PINNED, corner_of, pin
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
 from ledger.engine.http.lean import Router, needs, read_route
-from ledger.engine.http.problems import InvalidCursor, Unauthorized
+from ledger.engine.http.lists import Order, SortColumn
+from ledger.engine.http.problems import Unauthorized
 from ledger.engine.http.replies import Meta, answer, keyed
 from ledger.engine.reads.corner import Corner
 from ledger.engine.values.errors import Invalid
@@ -322,21 +323,19 @@ async def show_usage_of_lines(asking: reading.Asking, query: LinesUsagePageQuery
 
     Without `from` and `to` the answer covers the month of its clock.
     """
-    bound_to = query.bound_to
-    pinned = None if query.cursor is None else reading.decode_cursor(query.cursor, bound_to)
+    bound_to, order = query.bound_to, _order(query.grouping)
+    pinned = order.after(query.cursor, bound_to)
     async with asking.services.heavy.turn(asking.principal.party):
         asked = await counted(asking, query, pinned)
         lines = await asked.lines()
         total = None
-        if pinned is None:
+        if not pinned:
             total = asked.shows_total.shown(await asked.usage.total(lines))
-        after = None if pinned is None else _keys_in(pinned, query.grouping)
-        rows = await asked.usage.page(lines, after, query.limit + 1)
+        rows = await asked.usage.page(lines, pinned.get("keys"), query.limit + 1)
         shown = await asked.named(asking, rows[: query.limit])
     cursor = query.cursor
     if shown:
-        place = {"keys": rows[len(shown) - 1][0], **pin(asked.corner)}
-        cursor = reading.encode_cursor(place, bound_to)
+        cursor = order.cursor((rows[len(shown) - 1][0], *pin(asked.corner)), bound_to)
     data = {
         "from": format_instant(asked.start),
         "to": format_instant(asked.end),
@@ -349,12 +348,12 @@ async def show_usage_of_lines(asking: reading.Asking, query: LinesUsagePageQuery
     return answer(json_text({"data": data, "meta": meta}), asked.corner.position)
 
 
-def _keys_in(pinned: Mapping[str, Any], grouping: Grouping) -> Sequence[str | None]:
-    try:
-        keys = msgspec.convert(pinned.get("keys"), list[str | None])
-        if len(keys) == len(grouping.words):
-            grouping.order(keys)
-            return keys
-    except ValueError:
-        pass
-    raise InvalidCursor
+def _order(grouping: Grouping) -> Order:
+    def parsed(told: Any) -> Sequence[str | None]:
+        keys = msgspec.convert(told, list[str | None])
+        if len(keys) != len(grouping.words):
+            raise ValueError
+        grouping.order(keys)
+        return keys
+
+    return Order(SortColumn("keys", 0, "keys", list, parsed), *PINNED)

@@ -15,7 +15,7 @@ from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import WATCHER, Principal
 from ledger.engine.values.recorded import Identity
 from ledger.engine.values.values import EARLIEST, ENDED
-from ledger.engine.writer.command import OwnCommand, SubjectCommand, receipt
+from ledger.engine.writer.command import ManagedCommand, OwnCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.features.lines.model.execution import Execution
@@ -23,6 +23,7 @@ from ledger.features.runs.model.run import Run
 from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun, Stretch
 from ledger.features.watches.model.alert import (
     Alert,
+    AlertAcknowledged,
     AlertOpened,
     ResolvedReason,
     identity_of,
@@ -36,7 +37,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(eq=False, repr=False)
-class Acknowledge(SubjectCommand):
+class Acknowledge(ManagedCommand):
     """Take care of an alert; a later acknowledgement replaces an earlier one."""
 
     action = "alert.acknowledge"
@@ -46,14 +47,9 @@ class Acknowledge(SubjectCommand):
     assignee: str | None = field(kw_only=True)
     until: datetime | None = field(kw_only=True)
 
-    def decide(self, group: Group) -> Receipt:
-        """Raises NotFound, Invalid, or InvalidState for a resolved alert."""
-        alert = group.memory.get(Alert, self.subject_id, self.principal)
-        if self.fault is not None:
-            raise self.fault
+    def _event(self, alert: Alert, group: Group) -> AlertAcknowledged:
         _require_future(self.until, group)
-        body = alert.acknowledge(self.note, self.assignee, self.until)
-        return receipt(group.record(alert, body, group.now, self))
+        return alert.acknowledge(self.note, self.assignee, self.until)
 
 
 @dataclass(eq=False, repr=False)
@@ -93,9 +89,6 @@ class _OfLine(OwnCommand):
         self.line_id, self._known, self._position = line_id, known, position
         self.is_undecided = False
         """Whether a later round must decide: the views do not have all events of the line yet."""
-
-    def decide(self, group: Group) -> Receipt:
-        raise NotImplementedError
 
     def _present(
         self, group: Group, condition: Condition, subject: str

@@ -12,7 +12,7 @@ import msgspec
 from ledger.engine.log.tables import WATCH
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import json_text, shown_as
-from ledger.engine.writer.command import NewCommand, SubjectCommand, receipt
+from ledger.engine.writer.command import ManagedCommand, NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.features.watches.model.shown import ShownWatch
@@ -100,18 +100,14 @@ class UpdateWatch(SubjectCommand):
         return receipt(recorded, _answer(watch, beside))
 
 
-class DeleteWatch(SubjectCommand):
+class DeleteWatch(ManagedCommand):
     """Remove a watch; its alerts are resolved."""
 
     action = "watch.delete"
     subject_type = "watch"
 
-    def decide(self, group: Group) -> Receipt:
-        """Raises NotFound or Invalid."""
-        watch = group.memory.get(Watch, self.subject_id, self.principal)
-        if self.fault is not None:
-            raise self.fault
-        return receipt(group.record(watch, WatchDeleted(), group.now, self))
+    def _event(self, watch: Watch, group: Group) -> WatchDeleted:
+        return WatchDeleted()
 
 
 def _answer(watch: Watch, beside: WatchCounters) -> bytes:

@@ -6,7 +6,7 @@ from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import with_parameter
-from ledger.engine.page.log import PAGE_ROWS, chips
+from ledger.engine.page.log import PAGE_ROWS, listed
 from ledger.engine.page.pages import PageRoute, read_answer, show
 from ledger.features.lines.names import names_of_lines
 from ledger.features.sign_in.persons import persons_of
@@ -34,9 +34,7 @@ async def show_sources(asking: Asking, query: SourcesPageQuery) -> Response:
         "sources.html",
         query=query,
         sources=found.data,
-        older=found.meta.cursor if found.meta.has_more else None,
-        given=given,
-        chips=chips(asking.request, given),
+        **listed(asking.request, found, given),
         line_names=await names_of_lines(asking, lines, Query()),
         key_names={
             each.reported_by: each.reported_by_name for each in found.data if each.reported_by_name

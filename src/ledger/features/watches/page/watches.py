@@ -13,7 +13,7 @@ from ledger.engine.http.reading import Asking, Present, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page.addresses import with_parameter
-from ledger.engine.page.log import chips
+from ledger.engine.page.log import listed
 from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer
 from ledger.engine.page.showing import zone_of
@@ -21,7 +21,7 @@ from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimite
 from ledger.engine.values.values import format_instant
 from ledger.features.directory.entries import entries_of
 from ledger.features.directory.routes.directory import ShownName
-from ledger.features.feed.names import names_beside, names_of_managed
+from ledger.features.feed.names import names_beside
 from ledger.features.watches.alerts import SEVERITIES
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.features.watches.kinds import KINDS
@@ -74,7 +74,6 @@ async def show_watches(
 ) -> Response:
     """The watches that the credential sees, newest first; the starters if there is none."""
     found = await read_answer(api.list_watches(asking, query), PageOf[ShownWatch])
-    given = query.chosen()
     organization = query.organization_id or asking.principal.organization_id
     may_manage = asking.principal.may(_PERMISSION)
     return await _WATCHES.show(
@@ -84,9 +83,7 @@ async def show_watches(
         query,
         refused,
         watches=found.data,
-        older=found.meta.cursor if found.meta.has_more else None,
-        given=given,
-        chips=chips(asking.request, given),
+        **listed(asking.request, found, query.chosen()),
         sentence_of=watch_forms.sentence_of,
         starters=STARTERS if may_manage and organization is not None else (),
         organization=organization,
@@ -288,6 +285,5 @@ _WATCHES = Managed(
     DONE,
     partial(show_new, query=watch_forms.NewWatchQuery()),
     partial(show_watch, query=WatchQuery()),
-    names_of_managed,
 )
 _WATCHES.route_back(router, "read")

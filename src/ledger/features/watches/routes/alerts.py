@@ -1,8 +1,7 @@
 """Alerts: the list, its export, one alert, and acknowledgements (contract, Watches)."""
 
 import asyncio
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, get_args
@@ -12,25 +11,17 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import exports, reading
-from ledger.engine.http.lean import Router, command_route, needs, read_route
-from ledger.engine.http.many import carry_out, own_key
+from ledger.engine.http.lean import ManagedRouter, command_route, needs
+from ledger.engine.http.lists import Order, identifier, instant, number
 from ledger.engine.http.models import Characters, CommandBody, Instant, Label
-from ledger.engine.http.problems import FEED_ERRORS, InvalidCursor
-from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer
+from ledger.engine.http.replies import AnswerOf, Reply
 from ledger.engine.http.services import last_position
-from ledger.engine.http.writing import Sent, as_left, execute, execute_on
+from ledger.engine.http.writing import Sent, as_left, carry_out, execute, execute_on, own_key
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Question
-from ledger.engine.values.errors import NotFound, Refused, Unavailable
+from ledger.engine.values.errors import Refused, Unavailable
 from ledger.engine.values.rendering import json_text
-from ledger.engine.values.values import (
-    ALERT_ID,
-    TEXT,
-    format_instant,
-    id_of_key,
-    parse_instant,
-    sort_key,
-)
+from ledger.engine.values.values import ALERT_ID, TEXT
 from ledger.engine.writer.request import Receipt
 from ledger.features.watches.commands.alerts import Acknowledge, AcknowledgeMany
 from ledger.features.watches.model.watch import Severity
@@ -38,10 +29,22 @@ from projections.watches.shown import AlertColumns, AlertStatus, ShownAlert, sho
 from projections.watches.statements import AlertSort, alerts_read
 from projections.watches.view import RANKS
 
-router = Router("/v1/alerts", "watches", words={"AlertStatus": get_args(AlertStatus)})
+_MANAGES = "service_lines:manage"
 
-_PERMISSION = "service_lines:manage"
-_UNKNOWN = "No such alert."
+router = ManagedRouter(
+    "/v1/alerts",
+    "watches",
+    "alert_id",
+    _MANAGES,
+    "read",
+    words={"AlertStatus": get_args(AlertStatus)},
+)
+
+_ORDER = Order(
+    identifier("ALR", ALERT_ID),
+    instant("due", 2, "after_due"),
+    number("rank", 3, "after_rank", max(RANKS.values())),
+)
 
 _MOST = 1000
 """The most alerts of a request."""
@@ -173,44 +176,19 @@ class _List(NamedTuple):
         return self.asking.question(read, values, query)
 
 
-@read_route(router, "", PageOf[ShownAlert], summary="List alerts")
+@router.lists(ShownAlert, "List alerts")
 async def list_alerts(asking: reading.Asking, query: AlertsQuery) -> Response:
     """List the alerts of the credential's tenant: the latest `due` first, then by id."""
     asked = _List.of(asking, query)
-    bound_to = asked.bound_to
-    after = {} if query.cursor is None else _after(reading.decode_cursor(query.cursor, bound_to))
+    after = _ORDER.after(query.cursor, asked.bound_to)
     rows = await asking.ask(asked.first(query.limit + 1, after))
-    return reading.paged(
-        rows,
-        query.limit,
-        1,
-        lambda row: reading.encode_cursor(_place(row), bound_to),
-        lambda row: json_text(_entry(row[1:])),
-    )
+    return _ORDER.page(rows, query.limit, asked.bound_to, lambda row: json_text(_entry(row[1:])))
 
 
 async def alerts_counted(asking: reading.Asking, query: AlertsQuery, most: int) -> int:
     """The number of alerts of all pages, up to ``most``. Only the web pages use this."""
     ((_, count),) = await asking.ask(_List.of(asking, query).first(most, {}).counted())
     return int(count)
-
-
-def _place(row: Sequence[Any]) -> Mapping[str, Any]:
-    """The place of an alert in the list, as its cursor has it."""
-    _, key, due, rank, *_ = row
-    return {"id": id_of_key("ALR", key), "due": format_instant(due), "rank": rank}
-
-
-def _after(place: Mapping[str, Any]) -> dict[str, Any]:
-    """The place as parameters. Raises InvalidCursor."""
-    identifier, rank = str(place.get("id")), place.get("rank")
-    try:
-        due = parse_instant(str(place.get("due")))
-    except ValueError:
-        due = None
-    if due is None or not re.fullmatch(ALERT_ID, identifier) or rank not in RANKS.values():
-        raise InvalidCursor
-    return {"after": sort_key(identifier), "after_due": due, "after_rank": rank}
 
 
 def _entry(row: exports.Row) -> ShownAlert:
@@ -235,19 +213,19 @@ async def export_alerts(asking: reading.Asking, query: AlertsExportQuery) -> Res
 
     def following(row: exports.Row) -> Question:
         # Alerts change while an export goes on: all of them are shown as of the first page.
-        return asked.following(_after(_place(row)), first.position).walked()
+        after = _ORDER.after(_ORDER.cursor(row, {}), {})
+        return asked.following(after, first.position).walked()
 
     found = exports.pages(asking, first, following, is_log=False)
     return _ALERTS.file(turn, query.format, found, first.position, goes_on=False)
 
 
-@read_route(router, "/{alert_id}", AnswerOf[ShownAlert], FEED_ERRORS, summary="Show an alert")
+@router.shows(ShownAlert, "Show an alert")
 async def show_alert(
     asking: reading.Asking, alert_id: AnyAlertId, query: reading.Query
 ) -> Response:
     """Show an alert with its latest acknowledgement and its end."""
-    if not re.fullmatch(ALERT_ID, alert_id):
-        raise NotFound(_UNKNOWN)
+    reading.require_id("alert", alert_id)
     return await _alert_reply(asking, alert_id, query)
 
 
@@ -256,22 +234,13 @@ async def _alert_reply(asking: reading.Asking, alert_id: str, query: reading.Que
     read = alerts_read(frozenset(filters), past=query.is_past)
     values = {**filters, "clock": asking.instant(query), "limit": 1}
     rows = await asking.rows(read, values, query)
-    if rows[0][1] is None:
-        raise reading.read_at(rows, NotFound(_UNKNOWN))
-    return answer(json_text(AnswerOf(_entry(rows[0][1:]))), rows.position)
+    return reading.shown("alert", rows, rows[0][1] and json_text(_entry(rows[0][1:])))
 
 
 # Acknowledging.
 
 
-@command_route(
-    router,
-    "/{alert_id}/acknowledge",
-    Acknowledge,
-    _PERMISSION,
-    summary="Acknowledge an alert",
-    answer=AnswerOf[ShownAlert],
-)
+@router.acts("acknowledge", Acknowledge, ShownAlert, "Acknowledge an alert")
 async def acknowledge_alert(
     asking: reading.Asking, alert_id: AnyAlertId, sent: Sent[Acknowledging]
 ) -> Response:
@@ -292,7 +261,7 @@ def _said(body: Acknowledging | None) -> dict[str, Any]:
     router,
     "/acknowledge",
     AcknowledgeMany,
-    _PERMISSION,
+    _MANAGES,
     summary="Acknowledge many alerts",
     answer=AnswerOf[list[AlertOutcome]],
 )

@@ -18,21 +18,27 @@ from pydantic import Field
 
 from ledger.engine.http.corners import present_corner
 from ledger.engine.http.exports import PORTION
-from ledger.engine.http.lean import Router, command_route, needs, read_route
+from ledger.engine.http.lean import ManagedRouter, needs
+from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Changes, CommandBody, Label
-from ledger.engine.http.problems import FEED_ERRORS, WRITE_ERRORS
-from ledger.engine.http.reading import Asking, Present, TenantQuery, paged_by_id, path_id, read_at
-from ledger.engine.http.replies import AnswerOf, PageOf, answer
-from ledger.engine.http.writing import Sent, deleted, execute, execute_on
+from ledger.engine.http.problems import WRITE_ERRORS
+from ledger.engine.http.reading import Asking, Present, TenantQuery, path_id, require_id, shown
+from ledger.engine.http.replies import answer
+from ledger.engine.http.writing import (
+    Sent,
+    answered,
+    deleted,
+    execute_new,
+    execute_on,
+    named_tenant,
+)
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Answer
-from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.values.errors import Forbidden, Invalid
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
 from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
-from ledger.engine.writer.request import Receipt
-from ledger.features.keys.routes.keys import named_tenant
 from ledger.features.watches.commands import watches
 from ledger.features.watches.kinds import KINDS
 from ledger.features.watches.kinds.base import AlertSubject
@@ -57,9 +63,12 @@ from ledger.features.watches.routes.settings import (
 )
 from projections.watches.statements import endpoints_read, watches_read
 
-router = Router(
+router = ManagedRouter(
     "/v1/watches",
     "watches",
+    "watch_id",
+    "watches:manage",
+    "read",
     words={
         "Severity": get_args(Severity),
         "Weekday": get_args(Weekday),
@@ -71,12 +80,10 @@ router = Router(
     },
 )
 
-_PERMISSION = "watches:manage"
-
 _LONGEST_PERIOD = timedelta(days=92)
 """The longest period of a preview."""
 
-_UNKNOWN = "No such watch."
+_ORDER = newest_first("watch")
 
 AnyWatchId = Annotated[str, path_id("A WCH id.", "WCH-26-000004", WATCH_ID)]
 
@@ -106,46 +113,30 @@ class WatchChanges(Changes):
     enabled: bool = True
 
 
-@command_route(
-    router,
-    "",
-    watches.CreateWatch,
-    _PERMISSION,
-    summary="Set up a watch",
-    answer=AnswerOf[ShownWatch],
-    status=201,
-)
+@router.creates(watches.CreateWatch, ShownWatch, "Set up a watch")
 async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
     """Set up a watch, which looks at all that holds now, and at all that follows."""
-    body, settings, endpoints = sent.body, None, 0
-    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
-    command = watches.CreateWatch(
-        asking.principal,
-        asking.request.state.request_id,
-        organization_id=organization_id,
-        workspace_id=workspace_id,
-        settings=settings,
-        endpoints=endpoints,
-        fault=sent.fault,
-        idempotency=sent.key,
-    )
-    if body is not None:
-        command.settings = WatchSettings(**values_of(body, WatchSettings.__struct_fields__))
+    settings, endpoints = None, 0
+    if sent.body is not None:
+        settings = WatchSettings(**values_of(sent.body, WatchSettings.__struct_fields__))
+        organization_id, workspace_id = named_tenant(asking.principal, sent.said)
         watch = {
             "organization_id": organization_id,
             "workspace_id": workspace_id,
-            "severity": command.settings.severity,
+            "severity": settings.severity,
         }
-        ((_, command.endpoints),) = await asking.rows(
+        ((_, endpoints),) = await asking.rows(
             endpoints_read(frozenset(asking.tenant)), asking.tenant | watch
         )
-    return _answer(await execute(asking.request, command), 201)
+    command = watches.CreateWatch
+    receipt = await execute_new(asking, command, sent, settings=settings, endpoints=endpoints)
+    return answered(receipt, 201)
 
 
-@read_route(router, "", PageOf[ShownWatch], summary="List watches")
+@router.lists(ShownWatch, "List watches")
 async def list_watches(asking: Asking, query: TenantQuery) -> Response:
     """List the watches of the credential's tenant, newest first."""
-    return await paged_by_id(asking, query, query.chosen(), "WCH", WATCH_ID, watches_read)
+    return await _ORDER.listed(asking, query, query.chosen(), watches_read)
 
 
 async def _found(asking: Asking, watch_id: str) -> Answer:
@@ -154,26 +145,15 @@ async def _found(asking: Asking, watch_id: str) -> Answer:
     return await asking.rows(watches_read(frozenset(filters)), {**filters, "limit": 1})
 
 
-@read_route(router, "/{watch_id}", AnswerOf[ShownWatch], FEED_ERRORS, summary="Show a watch")
+@router.shows(ShownWatch, "Show a watch")
 async def show_watch(asking: Asking, watch_id: AnyWatchId, query: Present) -> Response:
     """Show a watch with its settings and the number of its open alerts."""
-    if not re.fullmatch(WATCH_ID, watch_id):
-        raise NotFound(_UNKNOWN)
+    require_id("watch", watch_id)
     rows = await _found(asking, watch_id)
-    if rows[0][2] is None:
-        raise read_at(rows, NotFound(_UNKNOWN))
-    return answer(f'{{"data":{rows[0][2]}}}', rows.position)
+    return shown("watch", rows, rows[0][2])
 
 
-@command_route(
-    router,
-    "/{watch_id}",
-    watches.UpdateWatch,
-    _PERMISSION,
-    method="PATCH",
-    summary="Change a watch",
-    answer=AnswerOf[ShownWatch],
-)
+@router.changes(watches.UpdateWatch, ShownWatch, "Change a watch")
 async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchChanges]) -> Response:
     """Change the fields that the body names.
 
@@ -183,23 +163,14 @@ async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchCha
     given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
     beside = watches.WatchCounters()
     if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(asking, watch_id))[0][2]):
-        shown = msgspec.json.decode(item)
-        beside = watches.WatchCounters(*(shown[name] for name in watches.WatchCounters._fields))
-    receipt = await execute_on(
-        asking, watches.UpdateWatch, watch_id, sent, given=given, beside=beside
+        known = msgspec.json.decode(item)
+        beside = watches.WatchCounters(*(known[name] for name in watches.WatchCounters._fields))
+    return answered(
+        await execute_on(asking, watches.UpdateWatch, watch_id, sent, given=given, beside=beside)
     )
-    return _answer(receipt, 200)
 
 
-@command_route(
-    router,
-    "/{watch_id}",
-    watches.DeleteWatch,
-    _PERMISSION,
-    method="DELETE",
-    summary="Remove a watch",
-    status=204,
-)
+@router.removes(watches.DeleteWatch, "Remove a watch")
 async def delete_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
     """Remove a watch. Its alerts are resolved, and stay readable."""
     return deleted(await execute_on(asking, watches.DeleteWatch, watch_id, sent))
@@ -325,7 +296,3 @@ def _previewed(found: preview.DueLine) -> PreviewedAlert:
         sentence(found.due.watch.given, stretch, found.known),
         found.until,
     )
-
-
-def _answer(receipt: Receipt, status: int) -> Response:
-    return answer((receipt.answer or b"").decode(), receipt.position, status)

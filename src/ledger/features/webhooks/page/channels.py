@@ -24,7 +24,6 @@ from ledger.engine.values.errors import Invalid
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import EVENT_ID
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.features.feed.names import names_of_managed
 from ledger.features.watches.alerts import names_of_watches
 from ledger.features.watches.model.watch import Severity
 from ledger.features.webhooks.commands import CreateEndpoint, TestEndpoint, UpdateEndpoint
@@ -254,10 +253,5 @@ async def _form(
 
 
 _CHANNELS = Managed(
-    PATH,
-    "endpoint_id",
-    {},
-    partial(ask_channel, query=NewChannelQuery()),
-    ask_channel_change,
-    names_of_managed,
+    PATH, "endpoint_id", {}, partial(ask_channel, query=NewChannelQuery()), ask_channel_change
 )

@@ -13,12 +13,11 @@ from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.reading import Asking, Bound, Present, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
-from ledger.engine.page.log import chips, stream_address
+from ledger.engine.page.log import listed, stream_address
 from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.pages import Form, PageRoute, go, idempotency_of, read_answer, show
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.values import parse_bound
-from ledger.features.feed.names import names_of_managed
 from ledger.features.feed.published import TYPES
 from ledger.features.watches.alerts import names_of_watches
 from ledger.features.webhooks import commands
@@ -90,9 +89,7 @@ class DeliveriesPageQuery(api.DeliveriesQuery):
 
 @router.get("", openapi_extra=needs(_PERMISSION))
 async def show_webhooks(
-    asking: Asking,
-    query: EndpointsQuery,
-    refused: RefusedForm | None = None,
+    asking: Asking, query: EndpointsQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The credential's endpoints, newest first, and the form for a new one."""
     found = await read_answer(api.list_webhooks(asking, query), PageOf[ShownEndpoint])
@@ -103,9 +100,7 @@ async def show_webhooks(
         query,
         refused,
         endpoints=found.data,
-        older=found.meta.cursor if found.meta.has_more else None,
-        given=query.chosen(),
-        chips=chips(asking.request, query.chosen()),
+        **listed(asking.request, found, query.chosen()),
         typed=webhook_forms.typed(refused and refused.form),
         types=tuple(TYPES),
         watch_names=await _watches_of(asking, found.data),
@@ -138,10 +133,7 @@ def _secret(request: Request, made: Response, is_new: bool) -> Response:
 
 @router.get("/{endpoint_id}", openapi_extra=needs(_PERMISSION))
 async def show_webhook(
-    asking: Asking,
-    endpoint_id: str,
-    query: DeliveriesPageQuery,
-    refused: RefusedForm | None = None,
+    asking: Asking, endpoint_id: str, query: DeliveriesPageQuery, refused: RefusedForm | None = None
 ) -> Response:
     """An endpoint with its forms, and its deliveries, newest first."""
     if query.since_local is not None:
@@ -246,6 +238,5 @@ _ENDPOINTS = Managed(
     DONE,
     partial(show_webhooks, query=EndpointsQuery()),
     partial(show_webhook, query=DeliveriesPageQuery()),
-    names_of_managed,
 )
 _ENDPOINTS.route_back(router, _PERMISSION)

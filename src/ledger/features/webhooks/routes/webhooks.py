@@ -7,21 +7,19 @@ again. The state of deliveries is read from the view.
 import re
 from typing import Annotated, Any, get_args
 
-from fastapi import Request, Response
+from fastapi import Response
 
 from ledger.engine.http import reading, writing
-from ledger.engine.http.lean import Router, command_route, read_route
+from ledger.engine.http.lean import ManagedRouter, read_route
+from ledger.engine.http.lists import Order, newest_first, number
 from ledger.engine.http.models import EmptyBody
-from ledger.engine.http.problems import FEED_ERRORS, STORY_ERRORS
-from ledger.engine.http.replies import AnswerOf, PageOf, answer
-from ledger.engine.values.errors import Forbidden, Invalid, NotFound
+from ledger.engine.http.problems import STORY_ERRORS
+from ledger.engine.http.replies import PageOf
+from ledger.engine.values.errors import Invalid
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.values import ENDPOINT_ID, EVENT_ID, parse_bound
-from ledger.engine.writer.command import OTHER_TENANT
-from ledger.engine.writer.request import Receipt
 from ledger.features.feed.published import TYPES
-from ledger.features.feed.routes.feeds import BEYOND, event_position, position_in
-from ledger.features.keys.routes.keys import named_tenant
+from ledger.features.feed.routes.feeds import BEYOND, position_in
 from ledger.features.webhooks import commands
 from ledger.features.webhooks.client.target import ForbiddenTarget, Targets
 from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
@@ -31,9 +29,14 @@ from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoi
 from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
 from projections.webhooks import statements
 
-router = Router(
+_MANAGES = "webhooks:manage"
+
+router = ManagedRouter(
     "/v1/webhooks",
     "webhooks",
+    "endpoint_id",
+    _MANAGES,
+    _MANAGES,
     words={
         "DisabledReason": get_args(DisabledReason),
         "EventTypeOrEvery": (*TYPES, EVERY_TYPE),
@@ -42,8 +45,7 @@ router = Router(
     },
 )
 
-_PERMISSION = "webhooks:manage"
-_UNKNOWN = "No such webhook endpoint."
+_ORDER, _BY_POSITION = newest_first("webhook"), Order(number("position", 2, "before"))
 
 AnyEventId = Annotated[str, reading.path_id("An EVT id.", "EVT-26-000123", EVENT_ID)]
 AnyEndpointId = Annotated[str, reading.path_id("A WHK id.", "WHK-26-000007", ENDPOINT_ID)]
@@ -55,85 +57,43 @@ class DeliveriesQuery(reading.Present, reading.Page):
     status: Annotated[str | None, reading.some_of(statements.STATUSES)] = None
 
 
-@command_route(
-    router,
-    "",
-    commands.CreateEndpoint,
-    _PERMISSION,
-    summary="Set up a webhook",
-    answer=AnswerOf[EndpointWithSecret],
-    status=201,
-)
+@router.creates(commands.CreateEndpoint, EndpointWithSecret, "Set up a webhook")
 async def create_webhook(asking: reading.Asking, sent: writing.Sent[NewWebhook]) -> Response:
     """Set up an endpoint for the events that are recorded from now on.
 
     The endpoint's secret is shown in this answer only.
     """
-    fault, body = await _fault(asking.request, sent), sent.body
-    chosen = commands.EndpointSettings()
-    if body is not None:
-        named = {"organization_id", "workspace_id"}
-        chosen = _settings(body.model_dump(exclude=named))
-    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
-    command = commands.CreateEndpoint(
-        asking.principal,
-        asking.request.state.request_id,
+    named = {"organization_id", "workspace_id"}
+    receipt = await writing.execute_new(
+        asking,
+        commands.CreateEndpoint,
+        await _checked(asking, sent),
         secret=create_secret(),
-        settings=chosen,
-        organization_id=organization_id,
-        workspace_id=workspace_id,
-        fault=fault,
-        idempotency=sent.key,
+        settings=_settings({} if sent.body is None else sent.body.model_dump(exclude=named)),
         rules=asking.services.of(ChannelRules),
     )
-    return writing.with_secret(
-        asking.request, _answer(await writing.execute(asking.request, command), 201)
-    )
+    return writing.with_secret(asking.request, writing.answered(receipt, 201))
 
 
-@read_route(router, "", PageOf[ShownEndpoint], summary="List webhooks", permission=_PERMISSION)
+@router.lists(ShownEndpoint, "List webhooks")
 async def list_webhooks(asking: reading.Asking, query: reading.TenantQuery) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
-    return await reading.paged_by_id(
-        asking, query, query.chosen(), "WHK", ENDPOINT_ID, statements.list_read
-    )
+    return await _ORDER.listed(asking, query, query.chosen(), statements.list_read)
 
 
-@read_route(
-    router,
-    "/{endpoint_id}",
-    AnswerOf[ShownEndpoint],
-    FEED_ERRORS,
-    summary="Show a webhook",
-    permission=_PERMISSION,
-)
+@router.shows(ShownEndpoint, "Show a webhook")
 async def show_webhook(
     asking: reading.Asking, endpoint_id: AnyEndpointId, query: reading.Present
 ) -> Response:
     """Show an endpoint and the state of its deliveries."""
-    _require_id(endpoint_id)
+    reading.require_id("webhook", endpoint_id)
     tenant = asking.tenant
     parameters = {**tenant, "endpoint_id": endpoint_id}
     rows = await asking.rows(statements.endpoint_read(frozenset(tenant)), parameters)
-    if rows[0][1] is None:
-        raise reading.read_at(rows, NotFound(_UNKNOWN))
-    return answer('{"data":' + rows[0][1] + "}", rows.position)
+    return reading.shown("webhook", rows, rows[0][1])
 
 
-def _require_id(endpoint_id: str) -> None:
-    if not re.fullmatch(ENDPOINT_ID, endpoint_id):
-        raise NotFound(_UNKNOWN)
-
-
-@command_route(
-    router,
-    "/{endpoint_id}",
-    commands.UpdateEndpoint,
-    _PERMISSION,
-    method="PATCH",
-    summary="Change a webhook",
-    answer=AnswerOf[ShownEndpoint],
-)
+@router.changes(commands.UpdateEndpoint, ShownEndpoint, "Change a webhook")
 async def update_webhook(
     asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[WebhookChanges]
 ) -> Response:
@@ -141,30 +101,16 @@ async def update_webhook(
 
     An endpoint that is enabled again gets the events that are recorded from now on.
     """
-    if not asking.principal.sees(*named_tenant(asking.principal, sent.said)):
-        refusal = Forbidden(OTHER_TENANT)
-        await writing.turn_down(
-            asking.request, asking.principal, refusal, writing.refusals_of(commands.UpdateEndpoint)
-        )
-    chosen = sent.body.given if sent.body is not None else {}
-    sent = sent._replace(fault=await _fault(asking.request, sent))
-    settings = _settings(chosen)
-    rules = asking.services.of(ChannelRules)
+    await writing.require_named_tenant(asking, commands.UpdateEndpoint, sent)
+    settings = _settings(sent.body.given if sent.body is not None else {})
+    sent, rules = await _checked(asking, sent), asking.services.of(ChannelRules)
     receipt = await writing.execute_on(
         asking, commands.UpdateEndpoint, endpoint_id, sent, settings=settings, rules=rules
     )
-    return _answer(receipt, 200)
+    return writing.answered(receipt)
 
 
-@command_route(
-    router,
-    "/{endpoint_id}",
-    commands.DeleteEndpoint,
-    _PERMISSION,
-    method="DELETE",
-    summary="Remove a webhook",
-    status=204,
-)
+@router.removes(commands.DeleteEndpoint, "Remove a webhook")
 async def delete_webhook(
     asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[Any]
 ) -> Response:
@@ -173,13 +119,8 @@ async def delete_webhook(
     return writing.deleted(receipt)
 
 
-@command_route(
-    router,
-    "/{endpoint_id}/rotate-secret",
-    commands.RotateSecret,
-    _PERMISSION,
-    summary="Replace a webhook's secret",
-    answer=AnswerOf[EndpointWithSecret],
+@router.acts(
+    "rotate-secret", commands.RotateSecret, EndpointWithSecret, "Replace a webhook's secret"
 )
 async def rotate_webhook_secret(
     asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
@@ -191,17 +132,11 @@ async def rotate_webhook_secret(
     receipt = await writing.execute_on(
         asking, commands.RotateSecret, endpoint_id, sent, secret=create_secret()
     )
-    return writing.with_secret(asking.request, _answer(receipt, 200))
+    return writing.with_secret(asking.request, writing.answered(receipt))
 
 
-@command_route(
-    router,
-    "/{endpoint_id}/recover",
-    commands.RecoverEndpoint,
-    _PERMISSION,
-    summary="Send undelivered events again",
-    answer=AnswerOf[ShownEndpoint],
-    status=202,
+@router.acts(
+    "recover", commands.RecoverEndpoint, ShownEndpoint, "Send undelivered events again", 202
 )
 async def recover_webhook(
     asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[Recovery]
@@ -214,18 +149,10 @@ async def recover_webhook(
     receipt = await writing.execute_on(
         asking, commands.RecoverEndpoint, endpoint_id, sent, since=since
     )
-    return _answer(receipt, 202)
+    return writing.answered(receipt, 202)
 
 
-@command_route(
-    router,
-    "/{endpoint_id}/test",
-    commands.TestEndpoint,
-    _PERMISSION,
-    summary="Send a test",
-    answer=AnswerOf[ShownEndpoint],
-    status=202,
-)
+@router.acts("test", commands.TestEndpoint, ShownEndpoint, "Send a test", 202)
 async def send_webhook_test(
     asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
 ) -> Response:
@@ -234,7 +161,8 @@ async def send_webhook_test(
     The test has the number 0, and its result does not count for the endpoint. The deliveries list
     the result.
     """
-    return _answer(await writing.execute_on(asking, commands.TestEndpoint, endpoint_id, sent), 202)
+    receipt = await writing.execute_on(asking, commands.TestEndpoint, endpoint_id, sent)
+    return writing.answered(receipt, 202)
 
 
 @read_route(
@@ -243,42 +171,36 @@ async def send_webhook_test(
     PageOf[ShownDelivery],
     STORY_ERRORS,
     summary="List deliveries",
-    permission=_PERMISSION,
+    permission=_MANAGES,
 )
 async def list_deliveries(
     asking: reading.Asking, endpoint_id: AnyEndpointId, query: DeliveriesQuery
 ) -> Response:
     """List every event that the endpoint gets, and every test, newest first."""
-    _require_id(endpoint_id)
+    reading.require_id("webhook", endpoint_id)
     services = asking.services
     rules = services.of(ChannelRules)
     tenant, statuses = asking.tenant, reading.split_words(query.status) or []
     bound_to = {"endpoint_id": endpoint_id, "status": statuses}
-    before = BEYOND
-    if query.cursor is not None:
-        before = event_position(reading.decode_cursor(query.cursor, bound_to))
+    before = {"before": BEYOND} | _BY_POSITION.after(query.cursor, bound_to)
     read = statements.deliveries_read(frozenset(tenant), frozenset(statuses))
-    parameters = {**tenant, **bound_to, "before": before, "limit": query.limit + 1}
+    parameters = {**tenant, **bound_to, **before, "limit": query.limit + 1}
     rows = await asking.rows(read, parameters)
     if rows[0][1] is None:
-        raise reading.read_at(rows, NotFound(_UNKNOWN))
-    return reading.paged(
-        rows,
-        query.limit,
-        2,
-        lambda row: reading.encode_cursor({"position": row[2]}, bound_to),
-        lambda row: delivery_text(row[2:], services.public_url, rules.mail_from),
-    )
+        raise reading.unknown("webhook", rows)
+
+    def item(row: Any) -> str:
+        return delivery_text(row[2:], services.public_url, rules.mail_from)
+
+    return _BY_POSITION.page(rows, query.limit, bound_to, item, key=2)
 
 
-@command_route(
-    router,
-    "/{endpoint_id}/deliveries/{event_id}/resend",
+@router.acts(
+    "deliveries/{event_id}/resend",
     commands.ResendDelivery,
-    _PERMISSION,
-    summary="Send one event again",
-    answer=AnswerOf[ShownEndpoint],
-    status=202,
+    ShownEndpoint,
+    "Send one event again",
+    202,
 )
 async def send_delivery_again(
     asking: reading.Asking,
@@ -294,7 +216,7 @@ async def send_delivery_again(
     receipt = await writing.execute_on(
         asking, commands.ResendDelivery, endpoint_id, sent, event_id=event_id, is_known=is_known
     )
-    return _answer(receipt, 202)
+    return writing.answered(receipt, 202)
 
 
 async def _has_delivery(asking: reading.Asking, endpoint_id: str, event_id: str) -> bool:
@@ -317,16 +239,12 @@ def _settings(given: dict[str, Any]) -> commands.EndpointSettings:
     return commands.EndpointSettings(**given | lists)
 
 
-async def _fault(request: Request, sent: writing.Sent[Any]) -> Invalid | None:
-    """The fault in a request; a URL with a forbidden target is a fault too."""
+async def _checked(asking: reading.Asking, sent: writing.Sent[Any]) -> writing.Sent[Any]:
+    """The request; a URL with a forbidden target is a fault too."""
     url = getattr(sent.body, "url", None)
     if sent.fault is None and url and not url.startswith("mailto:"):
         try:
-            await reading.services_of(request).of(Targets).check(url)
+            await asking.services.of(Targets).check(url)
         except ForbiddenTarget as error:
-            return Invalid.at("/url", str(error))
-    return sent.fault
-
-
-def _answer(receipt: Receipt, status: int) -> Response:
-    return answer((receipt.answer or b"").decode(), receipt.position, status)
+            return sent._replace(fault=Invalid.at("/url", str(error)))
+    return sent
