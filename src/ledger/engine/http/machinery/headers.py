@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.engine.http.problems import Unauthorized
 
-_BY_NAME = "ledger.headers"
+HEADERS = "ledger.headers"
+"""In a scope: the first header of each name. ``EveryAnswer`` makes it, once a request."""
 
 
 def is_of_the_api(scope: Scope) -> bool:
@@ -35,17 +36,15 @@ def is_of_the_api(scope: Scope) -> bool:
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of a lower-case name; None: the request has no such header."""
-    return _by_name(scope).get(name)
+    value: bytes | None = scope[HEADERS].get(name)
+    return value
 
 
 def count(scope: Scope, name: bytes) -> int:
     """The number of headers of a lower-case name."""
-    by_name = _by_name(scope)
-    if name not in by_name:
-        return 0
-    headers = scope["headers"]
+    headers, by_name = scope["headers"], scope[HEADERS]
     if len(by_name) == len(headers):
-        return 1
+        return int(name in by_name)
     return sum(other == name for other, _ in headers)
 
 
@@ -54,13 +53,6 @@ def joined(scope: Scope, name: bytes) -> bytes | None:
     if count(scope, name) < 2:
         return header(scope, name)
     return b",".join(value for other, value in scope["headers"] if other == name)
-
-
-def _by_name(scope: Scope) -> dict[bytes, bytes]:
-    by_name: dict[bytes, bytes] | None = scope.get(_BY_NAME)
-    if by_name is None:
-        by_name = scope[_BY_NAME] = dict(reversed(scope["headers"]))
-    return by_name
 
 
 _LARGEST_PLAIN = 1024
