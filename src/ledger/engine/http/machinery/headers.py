@@ -15,6 +15,7 @@ ours with it.
 
 import gzip
 import re
+from collections.abc import Awaitable
 from functools import lru_cache
 
 from starlette.middleware.gzip import GZipResponder
@@ -75,10 +76,7 @@ class Compression:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _accepts_gzip(scope):
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         packing: GZipResponder | None = None
 
         async def send_weakened(message: Message) -> None:
@@ -88,17 +86,20 @@ class Compression:
                     headers[:] = [(n, weak(v) if n == b"etag" else v) for n, v in headers]
             await send(message)
 
-        async def send_packed(message: Message) -> None:
+        def send_packed(message: Message) -> Awaitable[None]:
             nonlocal packing
-            if message["type"] == "http.response.start" and not (
-                is_exact(scope) or _is_small(message)
+            if (
+                message["type"] == "http.response.start"
+                and not _is_small(message)
+                and not is_exact(scope)
+                and _accepts_gzip(scope)
             ):
                 level = _LEVEL if is_of_the_api(scope) else _LEVEL_OF_PAGES
                 packing = GZipResponder(self._app, _LARGEST_PLAIN + 1, level)
                 packing.send = send_weakened
-            await (send if packing is None else packing.send_with_compression)(message)
+            return (send if packing is None else packing.send_with_compression)(message)
 
-        await self._app(scope, receive, send_packed)
+        return self._app(scope, receive, send_packed)
 
 
 class Packed:
