@@ -51,4 +51,4 @@ def test_parties_take_turns_and_the_items_of_each_keep_their_order(
         assert list(turns) == order
         assert len(turns) == len(order)
         assert turns.count == sum(map(len, waiting.values()))
-        assert [list(turns.of(party)) for party in turns] == [list(waiting[p]) for p in order]
+        assert [list(turns[party]) for party in turns] == [list(waiting[p]) for p in order]

@@ -165,7 +165,7 @@ def test_the_least_recently_used_answer_is_dropped_first_and_none_for_an_oversiz
         assert await reads("b", 2000) == 1
         assert [await reads("z", 2**13) for _ in range(2)] == [1, 1]
         assert [await reads(word, 2000) for word in "apb"] == [0, 0, 0]
-        asker.answers.heard("execution", 10**9)
+        asker.answers.heard(["execution"], 10**9)
         assert asker.answers.bytes_kept == 0
 
     edge.run(play())

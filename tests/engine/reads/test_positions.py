@@ -54,6 +54,6 @@ def test_versions_are_judged_once_the_database_has_told_which_views_can_be_read(
         with pytest.raises(psycopg.OperationalError):
             await versions.load({"run": 2})
         await versions.load({"run": 2})
-        assert versions.refuse(frozenset({"run"}))
+        assert versions.refused == {"run"}
 
     asyncio.run(play())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ class LedgerApi(FastAPI):
         )
         root_path = services.root_path
         self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
-        self._lean: list[LeanRoute] = []
+        self._lean: defaultdict[str, list[LeanRoute]] = defaultdict(list)
+        """By method."""
         self.routers: list[Router] = []
         """The routers of the API, which the OpenAPI document describes."""
         self.assistants: Assistants | None = None
@@ -80,7 +82,10 @@ class LedgerApi(FastAPI):
     def add_routes(self, router: APIRouter) -> None:
         """Add a router's routes directly: an included router would be matched again, and twice."""
         self.router.routes.extend(router.routes)
-        self._lean += [route for route in router.routes if isinstance(route, LeanRoute)]
+        for route in router.routes:
+            if isinstance(route, LeanRoute):
+                for method in route.methods or ():
+                    self._lean[method].append(route)
         if isinstance(router, Router):
             self.routers.append(router)
 
@@ -93,31 +98,26 @@ class LedgerApi(FastAPI):
         else:
             await self._every_answer(scope, receive, send)
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if self._cors is not None and (answer := self._cors.preflight(scope)) is not None:
-            await answer(scope, receive, send)
-            return
+            return answer(scope, receive, send)
         services: ApiServices = self.state.services
         if services.only_reads:
             refusal = _refusal_of(scope, why_late=services.positions.why_late)
             if refusal is not None:
                 scope["app"] = self
-                await self.refuse(Request(scope), refusal)(scope, receive, send)
-                return
+                return self.refuse(Request(scope), refusal)(scope, receive, send)
         if _has_encoded_slash(scope) or (self._only_probes and scope["path"] not in PROBES):
             scope["app"] = self
-            await self.answer_nothing(Request(scope))(scope, receive, send)
-            return
+            return self.answer_nothing(Request(scope))(scope, receive, send)
         if self.assistants is not None and self.assistants.takes(scope["path"]):
             scope["app"] = self
-            await self.assistants(scope, receive, send)
-            return
-        for route in self._lean:
-            if route.takes(scope):
-                scope["app"] = self
-                await route.serve(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+            return self.assistants(scope, receive, send)
+        for route in self._lean.get(scope["method"], ()):
+            if found := route.path_regex.match(scope["path"]):
+                scope["app"], scope["path_params"] = self, found.groupdict()
+                return route.serve(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
 
 def _has_encoded_slash(scope: Scope) -> bool:

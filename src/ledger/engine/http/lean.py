@@ -147,14 +147,6 @@ class LeanRoute(APIRoute):
         ]
         self._has_query = any(is_model(p.annotation) for n, p in ordered if bodies[n] is None)
 
-    def takes(self, scope: Scope) -> bool:
-        """Whether this route matches the request; if so, note the names in its path."""
-        match = self.path_regex.match(scope["path"])
-        if match is None or scope["method"] not in (self.methods or ()):
-            return False
-        scope["path_params"] = match.groupdict()
-        return True
-
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate, fill the arguments, call the endpoint, and send the response or refusal."""
         request = Request(scope, receive, send)
@@ -191,7 +183,13 @@ class LeanRoute(APIRoute):
 
     def min_position(self, request: Request) -> int | None:
         """The position that the answer must show; a command's answer shows the command itself."""
-        return _min_position(request) if self._is_read else None
+        text = header(request.scope, b"ledger-min-position") if self._is_read else None
+        if text is None:
+            return None
+        if not (text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_POSITION):
+            place = "/Ledger-Min-Position"
+            raise Invalid.at(place, "must be a position: a whole number, 0 or more")
+        return int(text)
 
     def _filler(self, name: str, annotation: Any) -> _Filler:
         if annotation is Request:
@@ -369,12 +367,3 @@ def _joined(pairs: Sequence[tuple[str, str]], several: frozenset[str]) -> dict[s
             raise Invalid.at("", "a parameter is given twice")
         values[name] = f"{values[name]},{value}" if name in values else value
     return values
-
-
-def _min_position(request: Request) -> int | None:
-    text = header(request.scope, b"ledger-min-position")
-    if text is None:
-        return None
-    if not (text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_POSITION):
-        raise Invalid.at("/Ledger-Min-Position", "must be a position: a whole number, 0 or more")
-    return int(text)

@@ -169,6 +169,8 @@ class ApiServices:
         ``lapsed`` tells who may no longer pass: for streams and exports, which last long.
         """
         self._writing = writing
+        self.only_reads = writing is None
+        """Whether this is a process of a read node, without a writer (contract, Several nodes)."""
         self.shows_payloads = writing is not None or unaudited_reads
         """Whether answers may hold a run's data: not on a read node, unless its operator allows."""
         self.door = door
@@ -214,11 +216,6 @@ class ApiServices:
             raise ReadOnly
         part: T = self._parts[kind]
         return part
-
-    @property
-    def only_reads(self) -> bool:
-        """Whether this is a process of a read node, without a writer (contract, Several nodes)."""
-        return self._writing is None
 
     @property
     def writer(self) -> Writer:

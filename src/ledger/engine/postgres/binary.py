@@ -26,6 +26,7 @@ _EPOCH_DAY = _EPOCH.toordinal()
 _MICROSECOND = timedelta(microseconds=1)
 
 _length = struct.Struct(">i").pack
+_boolean = struct.Struct(">i?").pack
 _int = struct.Struct(">ii").pack
 _bigint = struct.Struct(">iq").pack
 _double = struct.Struct(">id").pack
@@ -38,72 +39,42 @@ _LENGTHS = [_length(length) for length in range(4096)]
 _json = msgspec.json.Encoder().encode
 """Encodes instants and dates as quoted ISO 8601, in a tenth of isoformat's time."""
 
-_Parts = tuple[list[bytes], ...]
-"""Lists of bytes. Their items, zipped, are a column's values, each with its length before it."""
-
-_Encode = Callable[[Sequence[Any]], _Parts]
-
 
 class BinaryArray(bytes):
     """An array in the binary format of the wire protocol."""
 
 
-def _sized(values: list[Any]) -> _Parts:
-    """Bytes, or None, with their lengths. Most columns have no None and no long value."""
-    try:
-        return list(map(_LENGTHS.__getitem__, map(len, values))), values
-    except (TypeError, IndexError):
-        lengths = [_NULL if value is None else _length(len(value)) for value in values]
-        return lengths, [value or b"" for value in values]
+def _micros(items: Iterable[datetime | None]) -> list[int | None]:
+    return [None if at is None else (at - _EPOCH) // _MICROSECOND for at in items]
 
 
-def _text(items: Sequence[str | None]) -> _Parts:
-    try:
-        return _sized(list(map(str.encode, items)))  # type: ignore[arg-type]
-    except TypeError:
-        return _sized([None if item is None else item.encode() for item in items])
-
-
-def _bytes(items: Sequence[bytes | None]) -> _Parts:
-    return _sized(list(items))
-
-
-def _booleans(items: Sequence[bool]) -> _Parts:
-    return ([b"\0\0\0\1\1" if item else b"\0\0\0\1\0" for item in items],)
-
-
-def _numbers(pack: Callable[[int, Any], bytes], size: int) -> _Encode:
-    return lambda items: ([_NULL if item is None else pack(size, item) for item in items],)
-
-
-def _instants(items: Sequence[datetime | None]) -> _Parts:
-    return ([_NULL if at is None else _bigint(8, (at - _EPOCH) // _MICROSECOND) for at in items],)
-
-
-def _dates(items: Sequence[date | None]) -> _Parts:
-    return ([_NULL if day is None else _int(4, day.toordinal() - _EPOCH_DAY) for day in items],)
-
-
-def _text_arrays(items: Sequence[Iterable[str]]) -> _Parts:
-    return _sized([array("text", item) for item in items])
+def _days(items: Iterable[date | None]) -> list[int | None]:
+    return [None if day is None else day.toordinal() - _EPOCH_DAY for day in items]
 
 
 class _Type(NamedTuple):
+    """A type of columns: its values have one size, or are texts or bytes."""
+
     oid: int
-    encode: _Encode
+    size: int
+    """The bytes of a value; 0: they differ."""
+    pack: Callable[..., bytes]
+    """Encodes a value: one of a fixed size behind its size, as ``pack(size, value)``."""
+    numbers: Callable[[Iterable[Any]], list[int | None]] | None = None
+    """Makes numbers of the values, to be packed."""
 
 
 _TYPES: dict[str, _Type] = {
-    "bool": _Type(16, _booleans),
-    "bytea": _Type(17, _bytes),
-    "bigint": _Type(20, _numbers(_bigint, 8)),
-    "int": _Type(23, _numbers(_int, 4)),
-    "text": _Type(25, _text),
-    "float8": _Type(701, _numbers(_double, 8)),
-    "date": _Type(1082, _dates),
-    "timestamptz": _Type(1184, _instants),
-    "uuid": _Type(2950, _bytes),
-    "text[]": _Type(1009, _text_arrays),
+    "bool": _Type(16, 1, _boolean),
+    "bytea": _Type(17, 0, bytes.__bytes__),
+    "bigint": _Type(20, 8, _bigint),
+    "int": _Type(23, 4, _int),
+    "text": _Type(25, 0, str.encode),
+    "float8": _Type(701, 8, _double),
+    "date": _Type(1082, 4, _int, _days),
+    "timestamptz": _Type(1184, 8, _bigint, _micros),
+    "uuid": _Type(2950, 0, bytes.__bytes__),
+    "text[]": _Type(1009, 0, str.encode),
 }
 """The types of the ledger's columns, with PostgreSQL's type OIDs."""
 
@@ -115,11 +86,22 @@ def array(type_: str, items: Iterable[Any]) -> BinaryArray:
     """Return an array of a type's values; ``text[]`` ones as text, since arrays do not nest."""
     if type_ == "text[]":
         type_, items = "text", map(array_text, items)
-    values = items if isinstance(items, list) else list(items)
+    oid, size, pack, numbers = _TYPES[type_]
+    values: list[Any] = list(items) if numbers is None else numbers(items)
     if not values:
         return _EMPTY[type_]
-    oid, encode = _TYPES[type_]
-    body = b"".join(chain.from_iterable(zip(*encode(values), strict=True)))
+    if size:
+        body = b"".join([_NULL if value is None else pack(size, value) for value in values])
+    else:
+        try:
+            encoded = list(map(pack, values))
+            lengths = list(map(_LENGTHS.__getitem__, map(len, encoded)))
+        except (TypeError, IndexError):  # few columns have a null or a long value
+            encoded = [b"" if value is None else pack(value) for value in values]
+            lengths = [
+                _length(-1 if v is None else len(e)) for v, e in zip(values, encoded, strict=True)
+            ]
+        body = b"".join(chain.from_iterable(zip(lengths, encoded, strict=True)))
     return BinaryArray(_array_head(1, 1, oid, len(values), 1) + body)
 
 

@@ -17,7 +17,7 @@ mode from a group's first statement until the reply to its sync. Between groups 
 
 import re
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import inf
 from typing import Any, Generic, TypeVar
@@ -109,8 +109,13 @@ class Exchange(Generic[Owner]):
         """
         if not self._due:
             self._begin()
-        if self._prepared.send(key, values, formats):
+        name = self._prepared.names.get(key)
+        if name is None:
+            name = self._prepared.prepare(key)
             self._due.append((owner, key, False))
+        else:
+            self._prepared.names.move_to_end(key)
+        self._pg.send_query_prepared(name, values, formats, pq.Format.BINARY)
         self._due.append((owner, key, is_asked))
 
     def sync(self, now: float) -> None:
@@ -144,12 +149,12 @@ class Exchange(Generic[Owner]):
         """Read arrived bytes. Raises psycopg.OperationalError if the connection is lost."""
         self._pg.consume_input()
 
-    def take(self) -> Iterator[tuple[Owner | None, StatementResult]]:
-        """Yield the outcomes that have arrived, in order. A skipped statement has no outcome.
+    def take(self, outcomes: list[tuple[Owner | None, StatementResult]]) -> None:
+        """Append the outcomes that have arrived, in order. A skipped statement has no outcome.
 
         The closing of a prepared statement has no owner; only its error is an outcome. Raises
-        psycopg.OperationalError if the connection is lost, or if results can no longer be matched
-        with statements.
+        psycopg.OperationalError, behind the outcomes so far, if the connection is lost, or if
+        results can no longer be matched with statements.
         """
         pg, due, is_between = self._pg, self._due, False
         while self.is_waiting and not pg.is_busy():
@@ -164,25 +169,25 @@ class Exchange(Generic[Owner]):
             status = result.status
             if status == _SYNC:
                 pg.exit_pipeline_mode()
-                self._owe_nothing()
+                self.is_waiting, self._sent_at = False, inf
                 return
             # A result beyond the expected ones means that the server is closing the connection;
             # all replies before it are complete.
             owner, key, is_asked = due.popleft() if due else _NOBODYS
             if status == _ROWS:
                 if is_asked:
-                    yield owner, self._rows(result)
+                    outcomes.append((owner, self._rows(result)))
             elif status in (_FAILED, _PASSED_OVER):
                 if key is not None:
                     self._prepared.forget(key)
                 if status == _FAILED:
-                    yield owner, self._error(result)
+                    outcomes.append((owner, self._error(result)))
             elif status not in _NO_ROWS:
                 # COPY: libpq would now return COPY results without end.
-                yield owner, psycopg.ProgrammingError("the statement copies")
+                outcomes.append((owner, psycopg.ProgrammingError("the statement copies")))
                 raise psycopg.OperationalError("the statement takes the connection for itself")
             elif is_asked:
-                yield owner, None
+                outcomes.append((owner, None))
 
     def notifications(self) -> list[str]:
         """Return the payloads that arrived since the last call, also while psycopg was reading.
@@ -200,15 +205,15 @@ class Exchange(Generic[Owner]):
     def close(self) -> None:
         """Close the connection, even if replies are missing."""
         self._pg.finish()
-        self._owe_nothing()
+        self.is_waiting, self._sent_at = False, inf
 
     def _begin(self) -> None:
         self._pg.enter_pipeline_mode()
         # Close prepared statements first: behind a failed statement PostgreSQL would skip them.
-        self._due.extend([_NOBODYS] * self._prepared.close_outdated())
-
-    def _owe_nothing(self) -> None:
-        self.is_waiting, self._sent_at = False, inf
+        outdated = self._prepared.outdated
+        self._due.extend([_NOBODYS] * len(outdated))
+        while outdated:
+            self._pg.send_close_prepared(outdated.pop())
 
     def _rows(self, result: pq.abc.PGresult) -> Rows | Exception:
         try:
@@ -234,41 +239,24 @@ class _Prepared:
 
     def __init__(self, pg: pq.abc.PGconn) -> None:
         self._pg = pg
-        self._names: OrderedDict[StatementKey, bytes] = OrderedDict()
-        self._outdated: list[bytes] = []
+        self.names: OrderedDict[StatementKey, bytes] = OrderedDict()
+        self.outdated: list[bytes] = []
+        """Statements that are closed with the next group."""
         self._made = 0
 
-    def close_outdated(self) -> int:
-        """Close outdated prepared statements. Return how many results will come of that.
-
-        Call it first in a group: behind a failed statement PostgreSQL would skip the closing.
-        """
-        closed = len(self._outdated)
-        while self._outdated:
-            self._pg.send_close_prepared(self._outdated.pop())
-        return closed
-
-    def send(
-        self, key: StatementKey, values: Sequence[Buffer | None], formats: Sequence[pq.Format]
-    ) -> bool:
-        """Send a statement. Return whether a result of PREPARE will come before its own result."""
-        name = self._names.get(key)
-        is_new = name is None
-        if name is None:
-            if len(self._names) >= _MOST_PREPARED:
-                self._outdated.append(self._names.popitem(last=False)[1])
-            self._made += 1
-            name = self._names[key] = b"ledger%d" % self._made
-            self._pg.send_prepare(name, *key)
-        else:
-            self._names.move_to_end(key)
-        self._pg.send_query_prepared(name, values, formats, pq.Format.BINARY)
-        return is_new
+    def prepare(self, key: StatementKey) -> bytes:
+        """Prepare a statement, and return its name. A result of PREPARE will come."""
+        if len(self.names) >= _MOST_PREPARED:
+            self.outdated.append(self.names.popitem(last=False)[1])
+        self._made += 1
+        name = self.names[key] = b"ledger%d" % self._made
+        self._pg.send_prepare(name, *key)
+        return name
 
     def forget(self, key: StatementKey) -> None:
         """Prepare a statement again at its next use: after any error, whatever the reason."""
-        if name := self._names.pop(key, None):
-            self._outdated.append(name)
+        if name := self.names.pop(key, None):
+            self.outdated.append(name)
 
 
 @lru_cache(4096)

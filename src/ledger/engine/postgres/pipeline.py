@@ -28,7 +28,13 @@ from psycopg import Connection, Cursor, pq
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.engine.postgres.binary import BinaryArray, array, unnested
-from ledger.engine.postgres.exchange import Exchange, Rows, SilentServer, numbered
+from ledger.engine.postgres.exchange import (
+    Exchange,
+    Rows,
+    SilentServer,
+    StatementResult,
+    numbered,
+)
 from ledger.engine.postgres.schema.table import Table
 
 Value = BinaryArray | int | str | None
@@ -50,6 +56,8 @@ def named(statement: str, values: Mapping[str, Value]) -> Statement:
     return Statement(text, [values[name] for name in names])
 
 
+_TEXT, _BINARY = pq.Format.TEXT, pq.Format.BINARY
+_OPEN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 _BEGIN, _COMMIT, _ROLLBACK = Statement(b"BEGIN"), Statement(b"COMMIT"), Statement(b"ROLLBACK")
 
 
@@ -149,8 +157,14 @@ class Pipeline:
         self.connection.close()
 
     def _add(self, statements: Sequence[Statement]) -> None:
+        """Add statements to the group, their arrays in binary format and other values as text."""
         for text, values in statements:
-            self._exchange.send(None, (text, ()), *_encoded(values))
+            formats = [_BINARY if isinstance(value, BinaryArray) else _TEXT for value in values]
+            encoded = [
+                value if value is None or isinstance(value, BinaryArray) else str(value).encode()
+                for value in values
+            ]
+            self._exchange.send(None, (text, ()), encoded, formats)
 
     def _flush(self) -> None:
         """Write the whole group, and read arriving bytes meanwhile.
@@ -172,22 +186,22 @@ class Pipeline:
 
     def _receive(self) -> tuple[list[Rows], Exception | None]:
         """Return the rows of each statement before the first error, and that error or None."""
-        exchange, found, error = self._exchange, list[Rows](), None
+        exchange, outcomes = self._exchange, list[tuple[None, StatementResult]]()
         while True:
             try:
-                for _, outcome in exchange.take():
-                    if isinstance(outcome, Exception):
-                        error = error or outcome
-                    else:
-                        found.append(outcome or [])
+                exchange.take(outcomes)
             except psycopg.OperationalError:
-                if error is not None:
-                    raise error from None
+                for _, outcome in outcomes:
+                    if isinstance(outcome, Exception):
+                        raise outcome from None
                 raise
             if not exchange.is_waiting:
-                return found, error
+                break
             self._await_socket()
             exchange.consume()
+        errors = [outcome for _, outcome in outcomes if isinstance(outcome, Exception)]
+        found = [outcome or [] for _, outcome in outcomes if not isinstance(outcome, Exception)]
+        return found, errors[0] if errors else None
 
 
 class Transaction:
@@ -217,7 +231,7 @@ class Transaction:
 
         Their error is raised by the next call that waits.
         """
-        self._pipeline.send(*(statement for statement, _ in self._due))
+        self._pipeline.send(*[statement for statement, _ in self._due])
         self._sent += [take for _, take in self._due]
         self._due = []
 
@@ -241,30 +255,13 @@ class Transaction:
 
     def _exchange(self, *statements: Statement) -> list[Rows]:
         due, self._due = self._due, []
-        takes = [*self._sent, *(take for _, take in due)]
+        takes = self._sent + [take for _, take in due]
         self._sent = []
-        found = self._pipeline.run(*(statement for statement, _ in due), *statements)
+        found = self._pipeline.run(*[statement for statement, _ in due], *statements)
         for take, rows in zip(takes, found, strict=False):
             if take is not None:
                 take(rows)
         return found
-
-
-_OPEN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
-
-
-def _encoded(values: Sequence[Value]) -> tuple[list[bytes | None], list[pq.Format]]:
-    """Return the values and their formats as they are sent: arrays in binary, others as text."""
-    encoded: list[bytes | None] = []
-    formats: list[pq.Format] = []
-    for value in values:
-        if isinstance(value, BinaryArray):
-            encoded.append(value)
-            formats.append(pq.Format.BINARY)
-        else:
-            encoded.append(None if value is None else str(value).encode())
-            formats.append(pq.Format.TEXT)
-    return encoded, formats
 
 
 # Rows of described tables: the statements that write them, and that find them by their keys, are

@@ -25,7 +25,7 @@ a question that depends on anything else (deliveries, credentials, the clock) mu
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import datetime
 from sys import getsizeof
 from typing import Any, Generic, TypeVar
@@ -200,7 +200,7 @@ class Answers:
         again, a look finds the known standing, but the answer lacks these events: so it is not
         kept.
         """
-        stand = (self._standing.get(view, (0, 0))[1] for view in question.read.views)
+        stand = [self._standing.get(view, (0, 0))[1] for view in question.read.views]
         if question.as_of is None and answer.position < min(stand, default=0):
             return
         if question.as_of is not None and not answer.is_known:
@@ -215,12 +215,15 @@ class Answers:
         self._kept[key] = answer, size
         self.bytes_kept += size
 
-    def heard(self, view: str, position: int) -> None:
-        """Note that a view has reached a position, as the projector has announced."""
-        generation, known = self._standing.get(view, (0, 0))
-        if position > known:
-            end = max(position, self._standing.get(_LOG, (0, 0))[1])
-            self._move({**self._standing, view: (generation, position), _LOG: (0, end)})
+    def heard(self, views: Sequence[str], position: int) -> None:
+        """Note that views have reached a position, as the projector has announced."""
+        moved = {}
+        for name in (*views, _LOG):
+            generation, known = self._standing.get(name, (0, 0))
+            if position > known:
+                moved[name] = generation, position
+        if moved.keys() - {_LOG}:
+            self._move({**self._standing, **moved})
 
     def forget(self, _run_id: str | None = None) -> None:
         """Drop all answers, because a run was erased: its data must leave the memory soon."""
@@ -245,7 +248,7 @@ class Answers:
 def _size_of_key(key: _Key) -> int:
     """Bytes of an answer beside its text: clients choose the size of the parameters."""
     words = key[2:]
-    items = sum(sum(map(getsizeof, word)) for word in words if isinstance(word, tuple))
+    items = sum([sum(map(getsizeof, word)) for word in words if isinstance(word, tuple)])
     return _OVERHEAD + sum(map(getsizeof, words)) + items
 
 
@@ -327,7 +330,7 @@ class Reads:
 
     def require_readable(self, views: frozenset[str]) -> None:
         """Raise Behind if a view was made by another version of the code, and cannot be read."""
-        if self._positions.versions.refuse(views):
+        if not self._positions.versions.refused.isdisjoint(views):
             raise Behind("Another version of the service has the view: ask another node, or later.")
 
     async def _read_in_turn(self, question: Question) -> Answer:

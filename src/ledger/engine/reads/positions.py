@@ -68,16 +68,13 @@ class Versions:
         self._had: set[str] = set()
         """Views that had this code's version at some time of this process."""
         self._unfit: frozenset[str] = frozenset()
-        self._refused: frozenset[str] = frozenset()
+        self.refused: frozenset[str] = frozenset()
+        """The views that may not be read."""
 
     @property
     def are_outdated(self) -> bool:
         """Whether a newer node has rebuilt a view that this process had been able to read."""
         return not self._had.isdisjoint(self._others(self._stored))
-
-    def refuse(self, views: frozenset[str]) -> bool:
-        """Whether one of these views may not be read."""
-        return bool(self._refused) and not self._refused.isdisjoint(views)
 
     async def load(self, stored: Mapping[str, int]) -> None:
         """Take the stored version of each view. Raises the database's error; nothing is taken."""
@@ -96,7 +93,7 @@ class Versions:
         self._judge()
 
     def _judge(self) -> None:
-        self._refused = frozenset(self._others(self._stored) & (self._had | self._unfit))
+        self.refused = frozenset(self._others(self._stored) & (self._had | self._unfit))
 
     def _others(self, stored: Mapping[str, int]) -> set[str]:
         """The views that another version has made. (Version 0: no version has, yet.)"""
@@ -117,7 +114,7 @@ class ViewPositions:
         """``name`` is that of the connection, as the database shows it."""
         self._conninfo, self._name = conninfo, name
         self.versions = versions or Versions({}, frozenset)
-        self._listeners: list[Callable[[str, int], None]] = []
+        self._listeners: list[Callable[[Sequence[str], int], None]] = []
         self._followers: list[Callable[[int], None]] = []
         self._forgetters: list[Callable[[str | None], None]] = []
         self._renewers: list[Callable[[], None]] = []
@@ -161,10 +158,10 @@ class ViewPositions:
         """The position that a read of these views (None: of all live views) must show now."""
         known = self._positions if self._owed is None else self._owed
         names = known.keys() - self._stopped if views is None else views
-        return min((known.get(name, 0) for name in names), default=0)
+        return min([known.get(name, 0) for name in names], default=0)
 
-    def on_moved(self, listener: Callable[[str, int], None]) -> None:
-        """Call the listener with each announced view and position, before waiters are resolved."""
+    def on_moved(self, listener: Callable[[Sequence[str], int], None]) -> None:
+        """Call the listener with the views that reach a position, before waiters are resolved."""
         self._listeners.append(listener)
 
     def on_reached(self, follower: Callable[[int], None]) -> None:
@@ -306,7 +303,7 @@ class ViewPositions:
         for view in views:
             if self._positions.get(view.name) != view.position:
                 self._positions[view.name] = view.position
-                self._announce(view.name, view.position)
+                self._announce([view.name], view.position)
         if owed is not None:
             self._expect({view.name: view.position if view.is_stopped else owed for view in views})
         self._settle()
@@ -347,18 +344,18 @@ class ViewPositions:
         if what.startswith("v"):
             self.versions.hear(names, int(what[1:]))
             return
-        for name in names.split(","):
-            if what == "stopped":
-                self._stopped.add(name)
-            else:
-                self._stopped.discard(name)
-                self._positions[name] = int(what)
-                self._announce(name, int(what))
+        views = names.split(",")
+        if what == "stopped":
+            self._stopped.update(views)
+        else:
+            self._stopped.difference_update(views)
+            self._positions.update(dict.fromkeys(views, int(what)))
+            self._announce(views, int(what))
         self._settle()
 
-    def _announce(self, name: str, position: int) -> None:
+    def _announce(self, views: Sequence[str], position: int) -> None:
         for listener in self._listeners:
-            listener(name, position)
+            listener(views, position)
 
     def _announce_erased(self, run_id: str | None) -> None:
         for forget in self._forgetters:

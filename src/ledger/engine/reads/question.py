@@ -26,7 +26,7 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
     is_settled: bool = False
     """Whether no further event can be recorded by that instant: the parameter ``settled``."""
 
-    @property
+    @cached_property
     def values(self) -> Mapping[str, Any]:
         """The statement's parameters, with ``as_of`` and ``settled`` if it is about the past."""
         if self.as_of is None:

@@ -3,6 +3,7 @@
 import os
 import pwd
 from collections.abc import Collection
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -38,7 +39,7 @@ class Grant(msgspec.Struct, frozen=True):
     """The fingerprint of the signing key: when the provider drops the key, the token is refused."""
 
 
-class Principal(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True, dict=True):
     """A credential that was checked. ``admin`` has all permissions, for every tenant."""
 
     id: str
@@ -53,18 +54,18 @@ class Principal(msgspec.Struct, frozen=True):
     session: bytes | None = None
     """The hash of the secret of the session at the pages, with which the credential ends."""
 
-    @property
+    @cached_property
     def is_admin(self) -> bool:
         return "admin" in self.permissions
 
-    @property
+    @cached_property
     def tenant(self) -> Tenant:
         """The tenant whose stored events the credential reads."""
         if self.is_admin:
             return EVERYONE
         return Tenant(self.organization_id or "", self.workspace_id or ANY)
 
-    @property
+    @cached_property
     def party(self) -> str:
         """The name under which the credential takes turns: its organization.
 
@@ -73,12 +74,12 @@ class Principal(msgspec.Struct, frozen=True):
         """
         return "*" if self.is_admin else self.organization_id or ""
 
-    @property
+    @cached_property
     def actor(self) -> Actor:
         """The credential as an actor, for writes that name no other actor."""
         return Actor(self.type, self.id.removeprefix(USER) if self.type == "user" else self.id)
 
-    @property
+    @cached_property
     def credential(self) -> str:
         """The name under which idempotency keys and refusals of the credential are kept.
 

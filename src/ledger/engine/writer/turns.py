@@ -171,13 +171,13 @@ class Turns:
         """The commands of the next append; ``is_last``: the views are not waited for."""
         slices: list[Slice] = []
         room = GROUP
-        for party in self._parties:
+        for party, tickets in self._parties.items():
             if not (is_last or self._may_go(party)):
                 continue
             self._neighbours.note(party)
             is_alone = self._is_alone(party)
             left = room if is_alone else min(room, TURN_FACTS)
-            for ticket in self._parties.of(party):
+            for ticket in tickets:
                 count = min(ticket.left, left)
                 if is_alone and slices and count < ticket.left:
                     break

@@ -15,6 +15,7 @@ ours with it.
 
 import gzip
 import re
+from collections.abc import Awaitable
 from functools import lru_cache
 
 from starlette.middleware.gzip import GZipResponder
@@ -24,7 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.engine.http.problems import Unauthorized
 
-_BY_NAME = "ledger.headers"
+HEADERS = "ledger.headers"
+"""In a scope: the first header of each name. ``EveryAnswer`` makes it, once a request."""
 
 
 def is_of_the_api(scope: Scope) -> bool:
@@ -35,17 +37,15 @@ def is_of_the_api(scope: Scope) -> bool:
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of a lower-case name; None: the request has no such header."""
-    return _by_name(scope).get(name)
+    value: bytes | None = scope[HEADERS].get(name)
+    return value
 
 
 def count(scope: Scope, name: bytes) -> int:
     """The number of headers of a lower-case name."""
-    by_name = _by_name(scope)
-    if name not in by_name:
-        return 0
-    headers = scope["headers"]
+    headers, by_name = scope["headers"], scope[HEADERS]
     if len(by_name) == len(headers):
-        return 1
+        return int(name in by_name)
     return sum(other == name for other, _ in headers)
 
 
@@ -54,13 +54,6 @@ def joined(scope: Scope, name: bytes) -> bytes | None:
     if count(scope, name) < 2:
         return header(scope, name)
     return b",".join(value for other, value in scope["headers"] if other == name)
-
-
-def _by_name(scope: Scope) -> dict[bytes, bytes]:
-    by_name: dict[bytes, bytes] | None = scope.get(_BY_NAME)
-    if by_name is None:
-        by_name = scope[_BY_NAME] = dict(reversed(scope["headers"]))
-    return by_name
 
 
 _LARGEST_PLAIN = 1024
@@ -83,10 +76,7 @@ class Compression:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _accepts_gzip(scope):
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         packing: GZipResponder | None = None
 
         async def send_weakened(message: Message) -> None:
@@ -96,17 +86,20 @@ class Compression:
                     headers[:] = [(n, weak(v) if n == b"etag" else v) for n, v in headers]
             await send(message)
 
-        async def send_packed(message: Message) -> None:
+        def send_packed(message: Message) -> Awaitable[None]:
             nonlocal packing
-            if message["type"] == "http.response.start" and not (
-                is_exact(scope) or _is_small(message)
+            if (
+                message["type"] == "http.response.start"
+                and not _is_small(message)
+                and not is_exact(scope)
+                and _accepts_gzip(scope)
             ):
                 level = _LEVEL if is_of_the_api(scope) else _LEVEL_OF_PAGES
                 packing = GZipResponder(self._app, _LARGEST_PLAIN + 1, level)
                 packing.send = send_weakened
-            await (send if packing is None else packing.send_with_compression)(message)
+            return (send if packing is None else packing.send_with_compression)(message)
 
-        await self._app(scope, receive, send_packed)
+        return self._app(scope, receive, send_packed)
 
 
 class Packed:

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.engine.http.machinery.cors import Cors
-from ledger.engine.http.machinery.headers import count, header, is_exact, is_of_the_api
+from ledger.engine.http.machinery.headers import HEADERS, count, header, is_exact, is_of_the_api
 from ledger.engine.http.problems import BadRequest, InternalError, problem
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.telemetry.lines import REQUEST_ID
@@ -139,6 +139,7 @@ class EveryAnswer:
         self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[HEADERS] = dict(reversed(scope["headers"]))
         asked = header(scope, b"x-request-id")
         if asked is not None and _REQUEST_ID.fullmatch(asked):
             request_id = asked.decode()

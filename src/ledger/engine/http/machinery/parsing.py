@@ -140,8 +140,8 @@ class Parsing(BackgroundLoop):
 
     def _next(self) -> _Job | None:
         """The job whose turn it is; None: there is none, or too much is parsed already."""
-        for party in self._unparsed:
-            job, held = next(iter(self._unparsed.of(party))), self._held.get(party, set())
+        for party, queue in self._unparsed.items():
+            job, held = next(iter(queue)), self._held.get(party, set())
             size = job.size + sum(each.size for each in held)
             has_room = len(held) < _MOST_PARSED and size <= _MOST_PARSED_BYTES
             if has_room or not held or job in held:

@@ -125,7 +125,7 @@ class Door:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-        waiting = [*self._short, *self._long]
+        waiting = self._short.reads + self._long.reads
         for lane in self._lanes:
             waiting += lane.close()
         for kept in (self._lanes, self._idle, self._groups):
@@ -150,10 +150,10 @@ class Door:
             return await self._walk(tenant, statement, parameters)
         if not self._is_open:
             raise psycopg.OperationalError("reads have ended, or not begun")
-        if len(self._short) + len(self._long) >= _MOST_WAITING:
+        if self._short.count + self._long.count >= _MOST_WAITING:
             raise psycopg.OperationalError("too many reads are waiting")
         asked = Asked(self._loop, tenant, statement, parameters, planning)
-        self._queue_of(asked).add(asked)
+        self._queue_of(asked).add(asked.organization, asked)
         self._send_soon()
         return await asked.future
 
@@ -213,7 +213,7 @@ class Door:
         """Send waiting reads on idle lanes."""
         self._sending = None
         now = self._loop.time()
-        while self._idle and (group := self._next_group()):
+        while self._idle and (self._short or self._long) and (group := self._next_group()):
             lane = self._idle.pop()
             self._groups[lane] = group
             for asked in group:
@@ -229,15 +229,12 @@ class Door:
 
     def _next_group(self) -> Sequence[Asked]:
         """Take the next group out of the queues: the reads whose turn it is."""
-        short, long = self._short.first(), self._long.first()
-        is_longs_turn = long is not None and (short is None or long.since < short.since)
-        if is_longs_turn and self._long.under_way < max(1, len(self._lanes) // 2):
-            return self._long.begin(1)
-        if short is None:
-            return ()
-        # A read is sent again alone, whatever ended its group. So no read is passed over for ever,
-        # and a read that makes the server end connections fails no other reads again.
-        group = self._short.begin(1 if short.tries else _TOGETHER)
+        long = self._long.first() if self._long else None
+        if long is not None and self._long.under_way < max(1, len(self._lanes) // 2):
+            short = self._short.first()
+            if short is None or long.since < short.since:
+                return self._long.begin(1)
+        group = self._short.begin(_TOGETHER)
         group.sort(key=attrgetter("tenant"))
         return group
 
@@ -261,10 +258,10 @@ class Door:
                 asked.fail(psycopg.OperationalError("a connection was lost each time"))
                 continue
             asked.since = self._loop.time()
-            self._queue_of(asked).add_again(asked)
+            self._queue_of(asked).add_first(asked.organization, asked)
 
     def _look(self) -> None:
-        for asked in (*self._short, *self._long):
+        for asked in self._short.reads + self._long.reads:
             # A read that is sent again has no longer to wait than it had at first.
             if self._loop.time() >= asked.deadline:
                 asked.fail(SilentServer())
@@ -279,7 +276,7 @@ class Door:
         now = self._loop.time()
         for waiting in (self._short, self._long):
             self._fail_late(waiting, now)
-            if any(now - asked.since >= _SHORT_OF_LANES_SECONDS for asked in waiting):
+            if any(now - asked.since >= _SHORT_OF_LANES_SECONDS for asked in waiting.reads):
                 self._connect_soon()
         self._send()
 
@@ -288,7 +285,7 @@ class Door:
 
         A long read that waits for others of its own organization is more patient.
         """
-        for asked in waiting:
+        for asked in waiting.reads:
             is_in_turn = asked.is_long and waiting.is_share_taken(asked)
             if now >= (asked.deadline if is_in_turn else asked.since + _PATIENCE_SECONDS):
                 _WAIT_SECONDS.observe(now - asked.since)

@@ -15,6 +15,7 @@ transaction, as in any pipeline:
 import asyncio
 import select
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -23,7 +24,14 @@ from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import DeadlockDetected, SerializationFailure
 
-from ledger.engine.postgres.exchange import Exchange, Rows, SilentServer, StatementKey, numbered
+from ledger.engine.postgres.exchange import (
+    Exchange,
+    Rows,
+    SilentServer,
+    StatementKey,
+    StatementResult,
+    numbered,
+)
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.values.principal import Tenant
@@ -104,11 +112,11 @@ _Adapted = tuple[StatementKey, Sequence[Buffer | None], Sequence[pq.Format]]
 """A statement's key, and its parameters with their formats, ready to be sent."""
 
 # The settings of the statements after this one: their tenant and their planning.
-_SCOPE = """
-SELECT set_config('ledger.organization_id', %(organization)s, true),
-       set_config('ledger.workspace_id', %(workspace)s, true),
-       set_config('plan_cache_mode', %(plans)s, true),
-       set_config('enable_seqscan', %(walks)s, true)
+_SCOPE = b"""
+SELECT set_config('ledger.organization_id', $1, true),
+       set_config('ledger.workspace_id', $2, true),
+       set_config('plan_cache_mode', $3, true),
+       set_config('enable_seqscan', $4, true)
 """
 
 
@@ -144,11 +152,6 @@ class Asked:
         """The loop time since which the read has waited for a lane."""
         self.deadline = self.since + ANSWER_SECONDS
         self.tries = 0
-
-    def tell(self, rows: Rows) -> None:
-        """Give the rows to the caller, unless the caller has stopped waiting."""
-        if not self.future.done():
-            self.future.set_result(rows)
 
     def fail(self, error: Exception) -> None:
         """Raise the error in the caller, unless the caller has stopped waiting."""
@@ -220,7 +223,7 @@ class Lane:
             scope = None
             try:
                 if asked.tenant != tenant:
-                    scope = self._adapted(_SCOPE, _scope_of(asked))
+                    scope = _scope_of(*asked.tenant, *asked.planning.settings)
                 read = self._adapted(asked.statement, asked.parameters)
             except Exception as error:
                 # For example a value that has no PostgreSQL type. Nothing of this read was sent, so
@@ -244,17 +247,21 @@ class Lane:
 
     def _take(self) -> bool:
         """Give the outcomes to the callers. Return whether the group has ended."""
-        for asked, outcome in self._exchange.take():
-            if asked is None or isinstance(outcome, DeadlockDetected | SerializationFailure):
+        outcomes: list[tuple[Asked | None, StatementResult]] = []
+        try:
+            self._exchange.take(outcomes)
+        finally:
+            for asked, outcome in outcomes:
+                if asked is None or asked.future.done():
+                    continue  # the caller has stopped waiting
+                if isinstance(outcome, list):
+                    asked.future.set_result(outcome)
+                elif not isinstance(outcome, DeadlockDetected | SerializationFailure):
+                    asked.fail(outcome or psycopg.ProgrammingError("the statement gives no rows"))
                 # The reads of a group hold their table locks until the group ends. The swap of a
                 # rebuild locks tables too, so the two may deadlock. A standby cancels a read that
                 # its replay has waited for. The read is not at fault: it counts as passed over,
                 # and may be sent again.
-                continue
-            if isinstance(outcome, list):
-                asked.tell(outcome)
-            else:
-                asked.fail(outcome or psycopg.ProgrammingError("the statement gives no rows"))
         if self._exchange.is_waiting or not self._group:
             return False
         self._done(self, self._end_group(), None)
@@ -269,7 +276,7 @@ class Lane:
         self._done(self, self.close(), error)
 
 
-def _scope_of(asked: Asked) -> Mapping[str, str]:
-    organization, workspace = asked.tenant
-    plans, walks = asked.planning.settings
-    return {"organization": organization, "workspace": workspace, "plans": plans, "walks": walks}
+@lru_cache(1024)
+def _scope_of(*settings: str) -> _Adapted:
+    # In binary, PostgreSQL refuses a zero character, behind which it would not read a text.
+    return (_SCOPE, ()), [value.encode() for value in settings], [pq.Format.BINARY] * len(settings)

@@ -1,7 +1,7 @@
 """The scope of a statement that reads: the tenant whose rows it sees, and its planning."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from enum import Enum, auto
+from enum import Enum
 from typing import Any
 
 from ledger.engine.values.principal import ANY, Tenant
@@ -13,19 +13,18 @@ FOR_EVERYONE = f"-c ledger.organization_id={ANY} -c ledger.workspace_id={ANY}"
 class Planning(Enum):
     """How a statement is planned, and whether its pipeline group may hold other statements."""
 
-    SHORT = auto()
+    SHORT = "short", "force_generic_plan", "off"
     """A generic plan, made once a connection. Sent together with other statements."""
-    LONG = auto()
+    LONG = "long", "force_generic_plan", "off"
     """A generic plan too, but sent alone: other statements of the group would wait for it."""
-    BY_VALUES = auto()
+    BY_VALUES = "by values", "force_custom_plan", "on"
     """A custom plan at each execution: many rows may match the parameters, or few. Sent alone."""
-    WALK = auto()
+    WALK = "walk", "force_custom_plan", "on"
     """A page of an export or a stream: as ``BY_VALUES``, but only a few pages run at once, each
     to its end."""
 
-    @property
-    def settings(self) -> tuple[str, str]:
-        """Return (plan_cache_mode, enable_seqscan).
+    def __init__(self, name: str, plans: str, walks: str) -> None:
+        """``plans`` is plan_cache_mode, ``walks`` enable_seqscan.
 
         Most statements get a generic plan, made once a connection: they scan an index in order, and
         planning takes one to three times as long as execution. A generic plan stays, so it must use
@@ -35,9 +34,7 @@ class Planning(Enum):
         With ``plan_cache_mode = auto`` it could settle on a generic plan, because of the values of
         the first few executions.
         """
-        if self is Planning.SHORT or self is Planning.LONG:
-            return "force_generic_plan", "off"
-        return "force_custom_plan", "on"
+        self.settings = plans, walks
 
 
 Fetch = Callable[[Tenant, str, Mapping[str, Any], Planning], Awaitable[list[Any]]]

@@ -6,8 +6,8 @@ answers of one organization cannot fill PostgreSQL, the lanes, or a turn of the 
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterator, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
 
 from ledger.engine.postgres.pool.lane import Asked
 
@@ -15,8 +15,8 @@ P = TypeVar("P", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
 
 
-class RoundRobin(Generic[P, T]):
-    """Items that wait, by party. Iteration yields the parties in the order of their turns.
+class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
+    """Items that wait, by party. The parties are in the order of their turns.
 
     The items of a party keep their order, and a party without items is forgotten. All that
     organizations share is given out so: reads, appends (``engine/writer/turns.py``), the parsing of
@@ -25,26 +25,14 @@ class RoundRobin(Generic[P, T]):
     (``features/webhooks/delivery/roster.py``).
     """
 
-    def __init__(self) -> None:
-        self._queues: OrderedDict[P, OrderedDict[T, None]] = OrderedDict()
-        self.count = 0
-        """The number of items."""
-
-    def __len__(self) -> int:
-        """The number of parties."""
-        return len(self._queues)
-
-    def __iter__(self) -> Iterator[P]:
-        return iter(self._queues)
-
-    def of(self, party: P) -> Collection[T]:
-        return self._queues[party].keys()
+    count = 0
+    """The number of items."""
 
     def add(self, party: P, item: T) -> None:
         """Let an item wait behind those of its party, unless it waits already."""
-        queue = self._queues.get(party)
+        queue = self.get(party)
         if queue is None:
-            queue = self._queues[party] = OrderedDict()
+            queue = self[party] = OrderedDict()
         if item not in queue:
             queue[item] = None
             self.count += 1
@@ -52,32 +40,32 @@ class RoundRobin(Generic[P, T]):
     def add_first(self, party: P, item: T) -> None:
         """Let an item wait before all others."""
         self.add(party, item)
-        self._queues[party].move_to_end(item, last=False)
-        self._queues.move_to_end(party, last=False)
+        self[party].move_to_end(item, last=False)
+        self.move_to_end(party, last=False)
 
     def remove(self, party: P, item: T) -> None:
         """Let an item wait no more, if it does."""
-        queue = self._queues.get(party, ())
+        queue = self.get(party, ())
         if item in queue:
-            del self._queues[party][item]
+            del self[party][item]
             self.count -= 1
             if not queue:
-                del self._queues[party]
+                del self[party]
 
     def serve(self, party: P) -> None:
         """End the turn of a party: it is the last now."""
-        if party in self._queues:
-            self._queues.move_to_end(party)
+        if party in self:
+            self.move_to_end(party)
 
     def take(self, party: P) -> T:
         """End the turn of a party by taking its first item."""
-        queue = self._queues[party]
+        queue = self[party]
         first, _ = queue.popitem(last=False)
         self.count -= 1
         if queue:
-            self._queues.move_to_end(party)
+            self.move_to_end(party)
         else:
-            del self._queues[party]
+            del self[party]
         return first
 
 
@@ -89,41 +77,33 @@ def share(room: int, taken: int) -> int:
     return max((room - taken) // 2, int(taken == 0 < room))
 
 
-class Waiting:
-    """The waiting reads of one kind, short or long, by organization."""
+class Waiting(RoundRobin[str, Asked]):
+    """The waiting reads of one kind, short or long, by organization.
+
+    The reads whose callers have left are among them.
+    """
 
     def __init__(self, share: int) -> None:
         """``share``: how many reads of an organization may be under way at once."""
+        super().__init__()
         self._share = share
-        self._waiting: RoundRobin[str, Asked] = RoundRobin()
         self._under_way: dict[str, int] = {}
 
-    def __len__(self) -> int:
-        """The number of waiting reads, those included whose callers have left."""
-        return self._waiting.count
-
-    def __iter__(self) -> Iterator[Asked]:
-        for name in self._waiting:
-            yield from self._waiting.of(name)
+    @property
+    def reads(self) -> list[Asked]:
+        return [asked for queue in self.values() for asked in queue]
 
     @property
     def under_way(self) -> int:
         """The number of reads that are under way, of all organizations."""
         return sum(self._under_way.values())
 
-    def add(self, asked: Asked) -> None:
-        self._waiting.add(asked.organization, asked)
-
-    def add_again(self, asked: Asked) -> None:
-        """Take in a read that was under way in vain: it is the first of all."""
-        self._waiting.add_first(asked.organization, asked)
-
     def first(self) -> Asked | None:
         """The read whose turn it is; None if no organization with a waiting read may send one."""
-        for name in self._waiting:
+        for name, queue in self.items():
             if self._under_way.get(name, 0) >= self._share:
                 continue
-            asked = next(iter(self._waiting.of(name)))
+            asked = next(iter(queue))
             if not asked.future.done():
                 return asked
             self.drop_ended()
@@ -133,15 +113,17 @@ class Waiting:
     def begin(self, most: int) -> list[Asked]:
         """Take out the reads whose turn it is, one of each organization in turn.
 
-        A read that was under way before is the first of them, or none of them.
+        A read that was under way before is taken alone, whatever ended its group. So no read is
+        passed over for ever, and a read that makes the server end connections fails no other reads
+        again.
         """
         begun: list[Asked] = []
-        while len(begun) < most and (asked := self.first()) is not None:
-            if begun and asked.tries:
+        while self and len(begun) < most and (asked := self.first()) is not None:
+            if begun and (asked.tries or begun[0].tries):
                 break
             name = asked.organization
             self._under_way[name] = self._under_way.get(name, 0) + 1
-            begun.append(self._waiting.take(name))
+            begun.append(self.take(name))
         return begun
 
     def end(self, group: Sequence[Asked]) -> None:
@@ -156,6 +138,6 @@ class Waiting:
 
     def drop_ended(self) -> None:
         """Drop the waiting reads that have failed, or whose callers have left."""
-        for asked in [*self]:
+        for asked in self.reads:
             if asked.future.done():
-                self._waiting.remove(asked.organization, asked)
+                self.remove(asked.organization, asked)

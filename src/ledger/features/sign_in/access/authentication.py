@@ -76,13 +76,6 @@ class Authenticator:
 
         Raises Unauthorized, or Unavailable if no check is possible.
         """
-        try:
-            return await self._principal_of(token)
-        except Unauthorized:
-            self.failures.note(peer)
-            raise
-
-    async def _principal_of(self, token: str) -> Principal:
         now = time.monotonic()
         known = self._known.get(token)
         if (
@@ -91,6 +84,13 @@ class Authenticator:
             and (known.ends_at is None or known.ends_at > self._clock())
         ):
             return known.principal
+        try:
+            return await self._principal_of(token, now)
+        except Unauthorized:
+            self.failures.note(peer)
+            raise
+
+    async def _principal_of(self, token: str, now: float) -> Principal:
         self._known.pop(token, None)
         if not is_well_formed(token):
             return await self._verified(token)
