@@ -7,7 +7,7 @@ from functools import cache
 
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of
-from projections.lines.statements import where_line
+from projections.lines.filters import where_line
 
 # The changes of a page of lines from the last one by ``from`` before which nothing held. A line
 # without any has one row, of nulls. Blockers come with the events that open and clear them.

@@ -14,8 +14,8 @@ from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of
 from ledger.features.watches.model import watch
 from ledger.features.watches.model.stretch import LineNow, OpenRun
+from projections.lines.filters import where_line
 from projections.lines.line import LineFold
-from projections.lines.statements import where_line
 
 _LINES = """
 SELECT p.position, line.record_key, line.fold
