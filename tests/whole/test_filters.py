@@ -9,7 +9,12 @@ import pytest
 
 import ledger
 import projections
+from ledger.engine.reads.filters import Filter
 from projections.lines.filters import LINES
+from projections.lines.scope import SCOPE
+from projections.runs.statements import BY_NAME, OF_LINE, OF_LINES
+from projections.watches.statements import ALERTS
+from tests.support.documents import CONTRACT
 
 FILES = 3
 """The files that may name a flag, beside templates and clients."""
@@ -35,3 +40,18 @@ def test_few_files_name_a_flag_of_the_list_of_lines(name: str) -> None:
     mentioned = [path for path in files if has_name(path.read_text())]
     named = [path for path in mentioned if any(map(has_name, names_in(path)))]
     assert 0 < len(named) <= FILES, named
+
+
+@pytest.mark.parametrize(
+    ("filters", "page"),
+    [
+        (LINES, "reading"),
+        ((*OF_LINE, *OF_LINES, *BY_NAME), "reading"),
+        (SCOPE, "usage"),
+        (ALERTS, "watches"),
+    ],
+    ids=["lines", "runs", "usage", "alerts"],
+)
+def test_each_filter_is_on_its_page_of_the_contract(filters: list[Filter], page: str) -> None:
+    text = (CONTRACT / f"{page}.md").read_text()
+    assert [each.name for each in filters if f"`{each.name}`" not in text] == []
