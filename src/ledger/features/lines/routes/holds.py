@@ -54,11 +54,11 @@ def _field(each: Filter) -> Any:
     return list[word], Field(default_factory=list, max_length=reading.MOST_WORDS, description=said)
 
 
-_OF_LIST = sorted(each for each in LINES if each.takes != "id")
 _Fields: Any = create_model(
     "_Fields",
     __base__=CommandBody,
-    **{each.name: _field(each) for each in (BY_ID._replace(about="Ids of lines."), *_OF_LIST)},
+    service_line_id=_field(BY_ID._replace(about="Ids of lines.")),
+    **{each.name: _field(each) for each in sorted(LINES) if each.takes != "id"},
 )
 
 

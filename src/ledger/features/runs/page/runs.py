@@ -14,7 +14,7 @@ from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips
 from ledger.engine.page.showing import summary
-from ledger.engine.reads.filters import in_order
+from ledger.engine.reads.filters import ORGANIZATION, in_order
 from ledger.engine.values.errors import NotFound
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.names import names_of_actors
@@ -119,9 +119,8 @@ def _runs_page(
     **named: Any,
 ) -> Response:
     filters = in_order(query.filters, "status", "triggered_by", *_NAMES, "service_line_id")
+    filters += [ORGANIZATION] if isinstance(query, AllRunsPageQuery) else []
     chosen = {each.name: getattr(query, each.name) for each in filters}
-    if isinstance(query, AllRunsPageQuery):
-        chosen["organization_id"] = query.organization_id
     chosen |= {"from": query.from_, "to": query.to}
     given = {name: value for name, value in chosen.items() if value is not None}
     usual = PAGE_ROWS if line_id is None else _BARS
