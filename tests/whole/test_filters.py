@@ -11,8 +11,8 @@ import ledger
 import projections
 from ledger.engine.reads.filters import Filter
 from projections.lines.filters import LINES
-from projections.lines.scope import SCOPE
 from projections.runs.statements import BY_NAME, OF_LINE, OF_LINES
+from projections.usage.scope import SCOPE
 from projections.watches.statements import ALERTS
 from tests.support.documents import CONTRACT
 

@@ -25,8 +25,8 @@ from ledger.features.usage.routes import usage
 from ledger.features.usage.routes.compare import CompareQuery
 from ledger.features.usage.routes.scope import LineFilters
 from ledger.features.usage.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
-from projections.lines.scope import SCOPE
 from projections.lines.shown import LineDetail, ShownLine
+from projections.usage.scope import SCOPE
 
 router = APIRouter(prefix="/ui/usage", include_in_schema=False, route_class=PageRoute)
 

@@ -13,7 +13,7 @@ from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Invalid
 from ledger.features.usage.reads.usage import UsageScope
 from projections.directory.statements import NAMES_THEN, names_read
-from projections.lines.scope import SCOPE
+from projections.usage.scope import SCOPE
 
 MAX_DATES = 400
 

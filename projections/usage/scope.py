@@ -9,12 +9,11 @@ from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.filters import ORGANIZATION, WORKSPACE, Filter, conditions
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES
 from ledger.engine.views.statements import Read, position_of_page, read_of, where
-from projections.lines.filters import BY_ID
 
 SCOPE = (
     ORGANIZATION,
     WORKSPACE,
-    BY_ID,
+    Filter("service_line_id", "Line", "words", "l.line_id = ANY(%(service_line_id)s)"),
     Filter("execution_model", "Model", EXECUTION_MODELS),
     Filter("product_line", "Product line", PRODUCT_LINES),
     Filter("project_tag", "Project", "words", "known.project_tags && %(project_tag)s"),
