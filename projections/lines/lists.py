@@ -22,9 +22,10 @@ from typing import Any
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of
 from projections.lines import statements
+from projections.lines.filters import COMPARED, ON_RANKS, TENANTS, where_line
 from projections.lines.orders import Sort, ranked_read
 from projections.lines.rank import NO_SCORE
-from projections.lines.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks, direction
+from projections.lines.walks import ALL, MOST_WALKS, PAIR, WIDE, Walks, direction
 
 _MARKS: Mapping[str, str] = {
     "project_tag": "ledger.execution_tag",
@@ -35,6 +36,9 @@ _MARKS: Mapping[str, str] = {
 Such a table has the columns of ``_OF_MARKS`` itself."""
 
 _OF_MARKS = TENANTS | {"after"}
+
+_LASTING = _OF_MARKS | {*PAIR, "service_line_id"}
+"""Filters by what never changes in a line."""
 
 _LIST = """
 SELECT p.position, page.record_key, page.item
@@ -116,7 +120,7 @@ def list_read(
     names, counted = frozenset(filters), tuple(widths.items())
     if past and sort is not None:
         return _sorted_read(names, sort, whole, back)
-    if not past and (sort is not None or names & {"health", *statements.OF_BLOCKERS}):
+    if not past and (sort is not None or names & ON_RANKS):
         return ranked_read(names, counted, tuple(filters.get("health", ())), sort, whole, back)
     return _read(names, counted, past, whole, back)
 
@@ -140,7 +144,7 @@ def exported_read(tenant: frozenset[str]) -> Read:
         planning=Planning.WALK,
         position=position_of_page("execution", "watch"),
         item=statements.ITEM_OF_PAST.format(extra="NULL::text"),
-        where=statements.where_line(tenant),
+        where=where_line(tenant),
         version=statements.SHOWN_THEN,
     )
 
@@ -151,7 +155,7 @@ def _planning(filters: frozenset[str], past: bool, mark: str | None) -> Planning
     If few lines have the values, it is best to find these lines first; if most lines have them, it
     is best to walk the list.
     """
-    if filters & {"service_line_id", "has_alerts"}:
+    if not filters <= COMPARED | _MARKS.keys():
         is_by_values = True
     elif filters.isdisjoint(TENANTS):
         is_by_values = not filters <= {"after"}
@@ -183,10 +187,10 @@ def _read(
     walks, mark = Walks(filters, dict(widths), back=back), _mark(filters, dict(widths))
     if not past:
         lines = _present(walks) if mark is None else _marked(walks, mark)
-    elif filters & {"health", *statements.CHANGING_FILTERS}:
-        lines = _intervals(walks)
-    else:
+    elif filters <= _LASTING:
         lines = _activated(walks)
+    else:
+        lines = _intervals(walks)
     return read_of(
         _PAST_LIST if past else _LIST,
         "execution",
@@ -221,7 +225,7 @@ def _sorted_read(filters: frozenset[str], sort: Sort, whole: bool, back: bool) -
         lines=_SORTED.format(
             then=_THEN,
             key=key,
-            where=statements.where_line(filters - {"after", "after_key"}, past=True),
+            where=where_line(filters - {"after", "after_key"}, past=True),
             place=place if "after" in filters else "true",
         ),
         order=f"page.key {key_direction}, page.record_key {direction(back)}",
@@ -234,11 +238,6 @@ l.line_id, l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics
 l.period_1, l.now_1, l.period_2, l.now_2
 """
 
-_OF_FEW = frozenset(
-    {"project_tag", "resource_id", "blocked_cause", "service_line_id", "has_alerts"}
-)
-"""The filters that few lines match, or that have indexes of their own."""
-
 # A condition that is true of every line: with it, the index that begins with both columns serves a
 # request for one of them.
 _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(ALL[name])}}}')" for name in PAIR)
@@ -247,7 +246,7 @@ _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(ALL[name])}}}')" for 
 def _present(walks: Walks) -> str:
     is_pair_alone = walks.filters.isdisjoint(TENANTS) and not walks.filters.isdisjoint(PAIR)
     known = _OF_SOME_PAIR if is_pair_alone else "true"
-    is_of_few = walks.filters & _OF_FEW
+    is_of_few = not walks.filters <= COMPARED - {"blocked_cause"}
     groups = () if is_of_few else (PAIR, ("state",), ("workspace_id",))
     return walks.along("ledger.execution", _SHOWN, groups, known)
 

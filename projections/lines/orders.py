@@ -19,9 +19,10 @@ from typing import Literal, NamedTuple
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of, where
 from ledger.features.lines.model import health
+from projections.lines.filters import BY_CLOCK, COMPARED, OF_BLOCKERS, RANK_CONDITIONS, TENANTS
 from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
-from projections.lines.statements import COUNTS, METRICS, OF_BLOCKERS, RANK_FILTERS
-from projections.lines.walks import ALL, TENANTS, Walks
+from projections.lines.statements import COUNTS, METRICS
+from projections.lines.walks import ALL, Walks
 
 Sort = Literal["state_since", "health_score", "due_at"]
 """The orders of present lists, beside that by record id."""
@@ -85,7 +86,7 @@ _OF_TENANT = _Index({}, {})
 _OF_WORKSPACE = _Index({}, {"organization": "l.organization_id || '' = %(organization)s"})
 """A generic plan would else walk the index of the organization."""
 
-_OF_STUCK = frozenset({"blocked_cause", *OF_BLOCKERS})
+_OF_STUCK = frozenset({"blocked_cause", *(each.name for each in OF_BLOCKERS)})
 """The filters that only lines with an open blocker match."""
 
 _WALKED = TENANTS | {"state", "health", "after", "after_key"}
@@ -131,7 +132,7 @@ def ranked_read(
         "execution",
         "watch",
         planning=asked.planning,
-        is_kept="overdue" not in filters,  # the clock decides
+        is_kept=filters.isdisjoint(BY_CLOCK),
         extra="|| ',' || l.extra" if whole else "",
         counts=COUNTS,
         metrics=METRICS,
@@ -189,7 +190,7 @@ class _Asked(NamedTuple):
         place = _PLACE[order].format(op="<" if self.direction == "DESC" else ">")
         rest = where(
             filters - {*led, *walked, "after", "after_key"},
-            {**RANK_FILTERS, **index.conditions},
+            {**RANK_CONDITIONS, **index.conditions},
             *([place] if "after" in filters else ()),
         )
         columns = [f"l.{order}", "l.newest"] if key is None else ["l.newest"]
@@ -208,8 +209,7 @@ class _Asked(NamedTuple):
 
 def _planning(filters: frozenset[str], sort: Sort | None) -> Planning:
     """The planning of a page: by its values if few lines or most lines may have these values."""
-    of_few = {"project_tag", "resource_id", "service_line_id", "has_alerts", *OF_BLOCKERS}
-    if filters & of_few or (sort == "state_since" and "health" in filters):
+    if not filters <= COMPARED or (sort == "state_since" and "health" in filters):
         return Planning.BY_VALUES
     return Planning.SHORT if filters <= _WALKED else Planning.LONG
 

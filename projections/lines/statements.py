@@ -3,27 +3,12 @@
 ``lists.py`` has the statements of lists.
 """
 
-from collections.abc import Mapping
 from functools import cache
 
 from ledger.engine.postgres.pool.scope import Planning
-from ledger.engine.views.statements import Read, json_of_instant, read_of, tenant_conditions, where
-from ledger.features.lines.model.health import LEAST
-from projections.lines.rank import NO_STATUS
-
-# Projects of the line now: a semijoin, too.
-_HAS_PROJECT = """EXISTS (
-    SELECT FROM ledger.execution_tag AS t
-    WHERE t.line_id = l.line_id AND t.project_tag = ANY(%(project_tag)s) AND t.present)"""
-
-# Resources that are allocated to the line now. A semijoin: PostgreSQL may begin at either side.
-_HAS_RESOURCE = """EXISTS (
-    SELECT FROM ledger.execution_resource AS o
-    WHERE o.line_id = l.line_id AND o.resource_id = ANY(%(resource_id)s) AND o.present)"""
-
-# Alerts of the line that are not resolved.
-_HAS_ALERTS = """EXISTS (
-    SELECT FROM ledger.alert AS a WHERE a.line_id = l.line_id AND a.resolved IS NULL)"""
+from ledger.engine.reads.filters import WORKSPACE, conditions
+from ledger.engine.views.statements import Read, json_of_instant, read_of, where
+from projections.lines.filters import BY_CLOCK, COMPARED, RANK_CONDITIONS, where_line
 
 _UNRESOLVED_THEN = "a.opened <= p.position AND (a.resolved IS NULL OR a.resolved > p.position)"
 
@@ -36,60 +21,8 @@ _OPEN_ALERTS_THEN = f"""(
     SELECT count(*) FROM ledger.alert AS a
     WHERE a.line_id = {_ID_OF_KEY} AND {_UNRESOLVED_THEN})"""
 
-_LASTING_FILTERS: Mapping[str, str] = {
-    **tenant_conditions("l"),
-    "workspace_id": "l.workspace_id = ANY(%(workspace_id)s)",
-    "execution_model": "l.execution_model = ANY(%(execution_model)s)",
-    "product_line": "l.product_line = ANY(%(product_line)s)",
-    "service_line_id": "l.line_id = ANY(%(service_line_id)s)",
-    "after": "l.record_key < %(after)s",
-}
-CHANGING_FILTERS: Mapping[str, str] = {
-    "state": "l.state = ANY(%(state)s)",
-    "project_tag": _HAS_PROJECT,
-    "blocked_cause": "l.causes && %(blocked_cause)s AND l.causes <> '{}'",
-}
-# Of an interval, which has its projects itself. (Lines have them too, but below a policy PostgreSQL
-# uses no index of arrays.)
-_STATUS_THEN = f"""CASE
-    {" ".join(f"WHEN l.health_score >= {least} THEN '{name}'" for name, least in LEAST.items())}
-    ELSE '{NO_STATUS}' END"""
-_INTERVAL_FILTERS: Mapping[str, str] = {
-    **_LASTING_FILTERS,
-    **CHANGING_FILTERS,
-    "project_tag": "l.project_tags && %(project_tag)s",
-    "health": f"{_STATUS_THEN} = ANY(%(health)s)",
-}
-# Filters by open blockers, of a line's ranks. ``overdue`` is the instant of the answer's clock.
-OF_BLOCKERS: Mapping[str, str] = {
-    "assignee": "l.assignees && %(assignee)s AND l.assignees <> '{}' AND l.causes <> '{}'",
-    "unassigned": "l.unassigned AND l.causes <> '{}'",
-    "overdue": "l.due_at < %(overdue)s AND l.causes <> '{}'",
-}
-# Filters of a present line.
-_PRESENT_FILTERS: Mapping[str, str] = {
-    "health": """EXISTS (
-        SELECT FROM ledger.execution_rank AS r
-        WHERE r.line_id = l.line_id AND r.health_status = ANY(%(health)s))""",
-    "resource_id": _HAS_RESOURCE,
-    "has_alerts": _HAS_ALERTS,
-}
-
 # The filters of a tag's row by tenant.
-_TENANT: Mapping[str, str] = {
-    **tenant_conditions("t"),
-    "workspace_id": "t.workspace_id = ANY(%(workspace_id)s)",
-}
-
-# The filters of a row of ``execution_rank``, without that of the page's place.
-RANK_FILTERS: Mapping[str, str] = {
-    **{name: text for name, text in _LASTING_FILTERS.items() if name != "after"},
-    **CHANGING_FILTERS,
-    "health": "l.health_status = ANY(%(health)s)",
-    "resource_id": _HAS_RESOURCE,
-    "has_alerts": _HAS_ALERTS,
-    **OF_BLOCKERS,
-}
+_TENANT = conditions([WORKSPACE], "t")
 
 # The current period: the UTC day or the ISO week, as the model counts.
 _PERIOD = "CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END"
@@ -182,8 +115,7 @@ CROSS JOIN LATERAL (
 WHERE asked.place > 1
 """
 
-# Lines with one of the requested resources, or with open blockers of some kind, are counted one by
-# one: there are few.
+# Lines by other filters, such as open blockers of some kind, are counted one by one: there are few.
 _COUNTED_ONE_BY_ONE = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
 FROM ledger.execution_rank AS l WHERE {where}
@@ -205,10 +137,7 @@ CROSS JOIN LATERAL (
 ) AS l
 WHERE {where}
 """
-_ALERTS_OF_TENANT: Mapping[str, str] = {
-    **tenant_conditions("a"),
-    "workspace_id": "a.workspace_id = ANY(%(workspace_id)s)",
-}
+_ALERTS_OF_TENANT = conditions([WORKSPACE], "a")
 
 
 # Lines of the past are counted one by one, each by the interval that held at the position.
@@ -339,20 +268,6 @@ _HEAD_THEN = """(
 )"""
 
 
-def where_line(filters: frozenset[str], back: bool = False, past: bool = False) -> str:
-    """The condition on a line ``l``; of the past on one of its intervals, which lacks the filters
-    of now.
-
-    Walked ``back``, the place ``after`` a line is the place before it.
-    """
-    conditions = {**_LASTING_FILTERS, **CHANGING_FILTERS, **_PRESENT_FILTERS}
-    if past:
-        conditions = dict(_INTERVAL_FILTERS)
-    if back:
-        conditions["after"] = "l.record_key > %(after)s"
-    return where(filters, conditions)
-
-
 @cache
 def detail_read(filters: frozenset[str], past: bool = False) -> Read:
     """A single (position, detail JSON or null) row.
@@ -385,27 +300,26 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
     planning = Planning.BY_VALUES
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters, past=True))
-    elif filters & {"resource_id", "has_alerts", *OF_BLOCKERS}:
-        lines = _COUNTED_ONE_BY_ONE.format(where=where(filters, RANK_FILTERS))
+    elif not filters <= COMPARED | {"project_tag"}:
+        lines = _COUNTED_ONE_BY_ONE.format(where=where(filters, RANK_CONDITIONS))
     elif "project_tag" in filters:
         others = filters - {"project_tag"}
         lines = _COUNTED_BY_TAGS.format(
-            counted=where(others, RANK_FILTERS),
+            counted=where(others, RANK_CONDITIONS),
             where=where_line(others),
             marked=where(others & _TENANT.keys(), _TENANT),
         )
     else:
         per = "workspace" if filters & {"workspace", "workspace_id"} else "organization"
-        lines = _COUNTED.format(per=per, where=where(filters, RANK_FILTERS))
+        lines = _COUNTED.format(per=per, where=where(filters, RANK_CONDITIONS))
         planning = Planning.SHORT
-    is_kept = "overdue" not in filters
     return read_of(
         _SUMMARY,
         "execution",
         "watch",
         past=past,
         planning=planning,
-        is_kept=is_kept,
+        is_kept=filters.isdisjoint(BY_CLOCK),
         alerts=_alerts(filters, past),
         lines=lines,
     )
@@ -417,7 +331,7 @@ def _alerts(filters: frozenset[str], past: bool) -> str:
     if filters <= _ALERTS_OF_TENANT.keys():
         return _OF_TENANT.format(unresolved=unresolved, where=where(filters, _ALERTS_OF_TENANT))
     if not past:
-        return _OF_RANKED.format(where=where(filters, RANK_FILTERS))
+        return _OF_RANKED.format(where=where(filters, RANK_CONDITIONS))
     always = ("a.line_id IS NOT NULL", unresolved)
     own = where(filters & _ALERTS_OF_TENANT.keys(), _ALERTS_OF_TENANT, *always)
     return _OF_INTERVALS.format(
@@ -459,5 +373,5 @@ def organizations_read() -> Read:
 @cache
 def assignees_read(tenant: frozenset[str]) -> Read:
     """(position, assignee, lines) rows; nulls if no open blocker has an assignee."""
-    conditions = where(tenant, RANK_FILTERS)
+    conditions = where(tenant, RANK_CONDITIONS)
     return read_of(_ASSIGNEES, "execution", planning=Planning.LONG, is_kept=True, where=conditions)

@@ -6,15 +6,13 @@ from math import prod
 from types import MappingProxyType
 
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES
-from projections.lines.statements import where_line
+from projections.lines.filters import TENANTS, where_line
 
 MOST_WALKS = 40
 """The most walks of a page: a walk takes some microseconds, even if it finds nothing."""
 
 PAIR = ("execution_model", "product_line")
 """Columns that are walked together: if only one has a filter, each value of the other is walked."""
-
-TENANTS = frozenset({"organization", "workspace", "workspace_id"})
 
 ALL: Mapping[str, Collection[str]] = {
     "execution_model": EXECUTION_MODELS,

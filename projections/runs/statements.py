@@ -10,6 +10,8 @@ from functools import cache
 from typing import Any, Literal
 
 from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.reads.filters import WORKSPACE, Filter, conditions
+from ledger.engine.values.values import RUN_STATUSES
 from ledger.engine.views.statements import Read, position_of_page, read_of, where, where_tenant
 from projections.runs.shown import RunColumns
 
@@ -77,25 +79,38 @@ _TAKEN_BACK = (
 """The position of a failure by the lease whose place a late ending has taken: of the failure's
 error nothing is shown any more. Now, and at the position."""
 
-_FILTERS: Mapping[str, str] = {
-    "status": "{status} = ANY(%(status)s)",
-    "not_completed": "{status} <> 'completed'",
-    "triggered_by": "{triggered_by} = ANY(%(triggered_by)s)",
-    "from": "r.requested_at >= %(from)s",
-    "to": "r.requested_at < %(to)s",
-    "lines": "r.line_key = ANY(%(lines)s)",
-    "workspace_id": "r.workspace_id = ANY(%(workspace_id)s)",
-    "external_id": "r.external_id = ANY(%(external_id)s) AND r.external_id IS NOT NULL",
-    "parents": "r.parent_key = ANY(%(parents)s) AND r.parent_key IS NOT NULL",
-    "after": "(r.requested_at, r.run_key) < (%(after_at)s, %(after)s)",
-}
+_NAMED = "r.external_id = ANY(%(external_id)s) AND r.external_id IS NOT NULL"
+_HAS_PARENT = "r.parent_key = ANY(%(parents)s) AND r.parent_key IS NOT NULL"
+_HAD_PARENT = f"""({_HAS_PARENT} OR r.requested_parent = ANY(%(parents)s)
+        AND r.requested_parent <> r.parent_key) AND {_THEN["parent_key"]} = ANY(%(parents)s)"""
 
-_THEN_FILTERS: Mapping[str, str] = {
-    **_FILTERS,
-    "external_id": f"{_FILTERS['external_id']} AND r.named <= p.position",
-    "parents": f"""({_FILTERS["parents"]} OR r.requested_parent = ANY(%(parents)s)
-        AND r.requested_parent <> r.parent_key) AND {{parent_key}} = ANY(%(parents)s)""",
-}
+OF_LINE = (
+    Filter("status", "Status", RUN_STATUSES, then=f"{_THEN['status']} = ANY(%(status)s)"),
+    Filter("triggered_by", "Triggered by", "words",
+           then=f"{_THEN['triggered_by']} = ANY(%(triggered_by)s)", about="Actor ids."),
+)  # fmt: skip
+OF_LINES = (
+    WORKSPACE,
+    Filter("service_line_id", "Line", "words", "r.line_key = ANY(%(lines)s)", parameter="lines"),
+)
+BY_NAME = (
+    Filter("external_id", "External ID", "words", _NAMED, f"{_NAMED} AND r.named <= p.position",
+           "Names at the runs' sources."),
+    Filter("parent_run_id", "Child of run", "words", _HAS_PARENT, _HAD_PARENT,
+           parameter="parents"),
+)  # fmt: skip
+"""The filters of a line's runs; the further ones of all runs: by lines, and by names."""
+
+_CONDITIONS = tuple(
+    {
+        **conditions((*OF_LINE, *OF_LINES, *BY_NAME), "r", told is _THEN),
+        "not_completed": f"{told['status']} <> 'completed'",
+        "from": "r.requested_at >= %(from)s",
+        "to": "r.requested_at < %(to)s",
+        "after": "(r.requested_at, r.run_key) < (%(after_at)s, %(after)s)",
+    }
+    for told in (_NOW, _THEN)
+)
 
 
 def _columns(told: Mapping[str, str], taken_back: str) -> str:
@@ -200,9 +215,7 @@ def runs_read(
     The run columns: those of ``RunColumns``; then input, output and error of an event. A run has a
     row for each of its events with payloads, in their order, and one at least.
     """
-    changing = _THEN if past else _NOW
-    conditions = {name: text.format(**changing) for name, text in _FILTERS.items()}
-    of_line, of_runs = where_tenant(tenant, "l"), where(filters, conditions)
+    of_line, of_runs = where_tenant(tenant, "l"), where(filters, _CONDITIONS[past])
     if past:
         of_line += " AND l.activated <= p.position"
         of_runs += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
@@ -258,9 +271,7 @@ def later_runs_read(tenant: frozenset[str], filters: frozenset[str]) -> Read:
 def _all_runs(
     tenant: frozenset[str], filters: frozenset[str], past: bool, shows: Shows, *always: str
 ) -> Mapping[str, Any]:
-    changing, named = (_THEN, _THEN_FILTERS) if past else (_NOW, _FILTERS)
-    conditions = {name: text.format(**changing) for name, text in named.items()}
-    found = where(filters, conditions, where_tenant(tenant, "r"), *always)
+    found = where(filters, _CONDITIONS[past], where_tenant(tenant, "r"), *always)
     return {"runs": _OF_ALL.format(columns=_COLUMNS[past], where=found), **_content(past, shows)}
 
 

@@ -8,14 +8,11 @@ from ledger.engine.views import statements
 
 _FILTERS: Mapping[str, str] = {
     **statements.tenant_conditions("s"),
-    "organization_id": "s.organization_id = %(organization_id)s",
-    "workspace_id": "s.workspace_id = %(workspace_id)s",
     "statement_id": "s.statement_id = %(statement_id)s",
     "from": "s.end_at > %(from)s",
     "to": "s.begin_at < %(to)s",
     "after": "s.statement_key < %(after)s",
 }
-"""Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
 # The stored event, which alone is sealed: the view has the document's hash as well.
 _EVENT = """LEFT JOIN LATERAL ledger.stored_events(ARRAY[s.issued]) AS e

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any, Literal, get_args
 
 from ledger.engine.postgres.pool.scope import Planning
+from ledger.engine.reads.filters import ORGANIZATION, WORKSPACE, Filter, conditions
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.views import statements
 from ledger.features.feed.published import TYPES
@@ -15,12 +16,9 @@ from projections.watches.shown import AlertStatus
 
 _OF_WATCH: Mapping[str, str] = {
     **statements.tenant_conditions("w"),
-    "organization_id": "w.organization_id = %(organization_id)s",
-    "workspace_id": "w.workspace_id = %(workspace_id)s",
     "watch_id": "w.watch_id = %(watch_id)s",
     "after": "w.watch_key < %(after)s",
 }
-"""Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
 _TELLING = ", ".join(
     f"'{type_}'" for type_ in (EVERY_TYPE, *TYPES) if type_.startswith((EVERY_TYPE, "alert."))
@@ -141,16 +139,27 @@ LEFT JOIN LATERAL (
 ORDER BY {page_order}
 """
 
-_OF_ALERT: Mapping[str, str] = {
-    "organization_id": "a.organization_id = %(organization_id)s",
-    "workspace_id": "a.workspace_id = ANY(%(workspace_id)s)",
-    "alert_id": "a.alert_id = %(alert_id)s",
-    "watch_id": "a.watch_id = ANY(%(watch_id)s)",
-    "service_line_id": "a.line_id = ANY(%(service_line_id)s)",
-    "severity": "a.severity = ANY(%(severity)s)",
-    "assignee": """k.assignee = ANY(%(assignee)s) AND EXISTS (
+_HAS_ASSIGNEE = """k.assignee = ANY(%(assignee)s) AND EXISTS (
         SELECT FROM ledger.alert_acknowledgement AS o
-        WHERE o.alert_id = a.alert_id AND o.assignee = ANY(%(assignee)s))""",
+        WHERE o.alert_id = a.alert_id AND o.assignee = ANY(%(assignee)s))"""
+
+# The condition of statuses is one of them all (``_of_statuses``).
+ALERTS = (
+    Filter("status", "Status", get_args(AlertStatus),
+           about="After its `until` an acknowledged alert is `open` again."),
+    Filter("severity", "Severity", get_args(Severity)),
+    Filter("watch_id", "Watch", "words"),
+    Filter("service_line_id", "Line", "words", "a.line_id = ANY(%(service_line_id)s)"),
+    WORKSPACE,
+    ORGANIZATION,
+    Filter("assignee", "Taken care of by", "words", _HAS_ASSIGNEE,
+           about="Of the latest acknowledgement."),
+)  # fmt: skip
+"""The filters of alerts, in the order of their parameters."""
+
+_OF_ALERT: Mapping[str, str] = {
+    **conditions(ALERTS, "a"),
+    "alert_id": "a.alert_id = %(alert_id)s",
     "from": "a.due_at >= %(from)s",
     "to": "a.due_at < %(to)s",
 }
@@ -205,7 +214,6 @@ def alerts_read(
     position ``end``. The filters are the names of the parameters.
     """
     is_of_then = past or goes_on
-    conditions = _conditions(filters, statuses, sort, is_of_then)
     is_walk = "organization" in filters and filters <= _IN_ORDER and "resolved" not in statuses
     parts = dict[str, Any]()
     if goes_on:
@@ -221,7 +229,7 @@ def alerts_read(
             WHEN {_IS_ACKNOWLEDGED} THEN 'acknowledged' ELSE 'open' END""",
         resolved_item=f"CASE WHEN {_RESOLVED[is_of_then]} THEN a.resolved_item END",
         acknowledged_by_then="k.position <= p.position" if is_of_then else "true",
-        where=" AND ".join(conditions) or "true",
+        where=" AND ".join(_conditions(filters, statuses, sort, is_of_then)),
         order=_ORDERS[sort].format(row="a"),
         page_order=_ORDERS[sort].format(row="page"),
         **parts,
@@ -234,15 +242,14 @@ def _conditions(
     sort: AlertSort | None,
     is_of_then: bool,
 ) -> list[str]:
-    named = filters & (_OF_ALERT.keys() | {"organization", "workspace"})
-    conditions = [statements.where(named, {**statements.tenant_conditions("a"), **_OF_ALERT})]
+    found = [statements.where(filters & _OF_ALERT.keys(), _OF_ALERT)]
     if is_of_then:
-        conditions.append("a.opened <= p.position")
+        found.append("a.opened <= p.position")
     if "after" in filters:
-        conditions.append(_AFTER[sort])
+        found.append(_AFTER[sort])
     if statuses:
-        conditions.append(_of_statuses(statuses, is_of_then))
-    return conditions
+        found.append(_of_statuses(statuses, is_of_then))
+    return found
 
 
 def _of_statuses(statuses: Collection[AlertStatus], is_of_then: bool) -> str:

@@ -12,11 +12,8 @@ from ledger.engine.views.statements import Read, read_of, tenant_conditions, whe
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("w"),
-    "organization_id": "w.organization_id = %(organization_id)s",
-    "workspace_id": "w.workspace_id = %(workspace_id)s",
     "after": "w.endpoint_key < %(after)s",
 }
-"""Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
 # An instant as JSON, with up to six decimals and without trailing zeros.
 _TIME = (

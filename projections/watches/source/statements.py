@@ -8,7 +8,6 @@ from ledger.engine.views.statements import Read, read_of, tenant_conditions, whe
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("s"),
-    "organization_id": "s.organization_id = %(organization_id)s",
     "sources": "s.source = ANY(%(sources)s)",
     "after": """(s.last_seen, s.organization_id, s.source)
         < (%(after)s, %(after_organization)s, %(after_source)s)""",

@@ -1,15 +1,16 @@
 """Shared code of the reading routes: parameters, the instant of a question, who asks."""
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from fastapi import Path, Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from ledger.engine.http.replies import Reply, answer
 from ledger.engine.http.services import ApiServices
+from ledger.engine.reads.filters import ORGANIZATION, WORKSPACE, Filter
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of
 from ledger.engine.values.errors import Behind, Invalid, NotFound, Refused
@@ -19,6 +20,7 @@ from ledger.engine.views.statements import INSTANT, Read
 from ledger.records import STREAMS
 
 R = TypeVar("R", bound=Refused)
+F = TypeVar("F", bound="Filtered")
 
 SUBJECTS = {row.subject_type: row for row in STREAMS if row.subject_type}
 """The rows of the streams that a path names, by the type of the subject."""
@@ -172,18 +174,6 @@ class PageQuery(Query, Page):
     """The parameters of a list that can also be read as of an instant."""
 
 
-class TenantQuery(Present, Page):
-    """The parameters of a list that may be narrowed to an organization or a workspace."""
-
-    organization_id: Identifier = None
-    workspace_id: Identifier = None
-
-    def chosen(self) -> dict[str, Any]:
-        """The filters that were given."""
-        chosen = {"organization_id": self.organization_id, "workspace_id": self.workspace_id}
-        return {name: value for name, value in chosen.items() if value is not None}
-
-
 class RangeParameters(Present):
     """A range of time: ``from`` is inclusive, ``to`` exclusive."""
 
@@ -210,6 +200,71 @@ def bounds_of(
     if begin is not None and beyond is not None and begin > beyond:
         raise Invalid.at(f"/{end_name}", f"lies before {start_name}")
     return begin, beyond
+
+
+OF_NOW = "asks about now only; leave out as_of"
+
+
+class Filtered(Present):
+    """The parameters of a route whose filters are rows; ``filtered_by`` gives a query its rows."""
+
+    filters: ClassVar[tuple[Filter, ...]] = ()
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> str | None: ...
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given, each with its words or its id.
+
+        Raises Invalid for a filter of now only if the question names an instant.
+        """
+        chosen = dict[str, Any]()
+        for each in self.filters:
+            value = getattr(self, each.name)
+            if value is not None:
+                if each.then is None and self.is_past:
+                    raise Invalid.at(f"/{each.name}", OF_NOW)
+                chosen[each.key] = value if each.takes == "id" else split_words(value)
+        return chosen
+
+
+class FilteredRange(Filtered, RangeParameters):
+    """Filters as rows, and a range of time."""
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
+        bounds = zip(("from", "to"), self.bounds(), strict=True)
+        return super().chosen() | {name: at for name, at in bounds if at is not None}
+
+
+def filtered_by(*filters: Filter) -> Callable[[type[F]], type[F]]:
+    """Make a decorator that gives a query the parameters of these filters, behind its own."""
+
+    def with_filters(query: type[F]) -> type[F]:
+        fields: Any = {each.name: (_parameter(each), None) for each in filters}
+        made = create_model(query.__name__, __base__=query, __module__=query.__module__, **fields)
+        made.filters = (*query.filters, *filters)
+        return made
+
+    return with_filters
+
+
+def _parameter(each: Filter) -> Any:
+    """The type of a filter's parameter, with its description."""
+    about = f"{each.about} Not with `as_of`." if each.then is None else each.about
+    if each.takes == "flag":
+        return Annotated[Literal["true"] | None, Field(description=about)]
+    if each.takes == "id":
+        return Annotated[Identifier, Field(description=about)]
+    if each.takes == "words":
+        return Annotated[Words, Field(description=f"{about} {OR}".lstrip())]
+    return Annotated[str | None, some_of(each.takes, about)]
+
+
+@filtered_by(ORGANIZATION, WORKSPACE._replace(takes="id", about="A single id."))
+class TenantQuery(Filtered, Page):
+    """The parameters of a list that may be narrowed to an organization or a workspace."""
 
 
 def path_id(description: str, example: str, pattern: str) -> Any:

@@ -1,1 +1,1 @@
-"""A read as a question, its answer, the memory of answers, the positions of views."""
+"""A read as a question, its answer, the memory of answers, positions of views, filters as rows."""

@@ -110,11 +110,16 @@ def where_tenant(tenant: frozenset[str], row: str) -> str:
     return where(tenant, tenant_conditions(row))
 
 
-def tenant_conditions(row: str) -> Mapping[str, str]:
-    """The conditions of ``where_tenant`` by filter, for statements with further filters."""
+def tenant_conditions(row: str) -> dict[str, str]:
+    """The conditions by filter, for statements with further filters.
+
+    ``organization`` and ``workspace`` are those of the credential, the others those of the request.
+    """
     return {
         "organization": f"{row}.organization_id = %(organization)s",
         "workspace": f"{row}.workspace_id = %(workspace)s",
+        "organization_id": f"{row}.organization_id = %(organization_id)s",
+        "workspace_id": f"{row}.workspace_id = %(workspace_id)s",
     }
 
 

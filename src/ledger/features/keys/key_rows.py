@@ -17,12 +17,9 @@ from ledger.features.keys.model import ApiKey, ShownKey
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("k"),
-    "organization_id": "k.organization_id = %(organization_id)s",
-    "workspace_id": "k.workspace_id = %(workspace_id)s",
     "key_id": "k.key_id = %(key_id)s",
     "before": "k.created_at < %(before)s",
 }
-"""Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
 _KEYS = """
 SELECT log.position, page.*

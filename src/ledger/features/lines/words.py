@@ -3,35 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from ledger.engine.http.reading import Present
+from ledger.engine.http.reading import Filtered
 from ledger.engine.page.showing import words
+from ledger.engine.reads.filters import Filter, in_order
 
-_SAID = {
-    "organization_id": "Organization",
-    "state": "State",
-    "blocked_cause": "Cause",
-    "health": "Health",
-    "product_line": "Product line",
-    "execution_model": "Model",
-    "workspace_id": "Workspace",
-    "project_tag": "Project",
-    "service_line_id": "Line",
-    "resource_id": "Resource",
-    "assignee": "Assignee",
-    "unassigned": "Only",
-    "overdue": "Only",
-    "has_alerts": "Only",
-}
-"""The filters in the order of their chips, and the page's words for them."""
-
-_FLAGS = {"unassigned": "nobody assigned", "overdue": "overdue", "has_alerts": "with open alerts"}
-"""The filters that are on or off."""
-
-_AS_SENT = (
-    "organization_id", "workspace_id", "project_tag", "service_line_id", "resource_id", "assignee"
-)  # fmt: skip
-
-_NO_SIGNALS = "no signals"
+_FIRST = ("organization_id", "state", "blocked_cause", "health", "product_line", "execution_model")
+"""The filters whose chips come first."""
 
 
 class Chip(NamedTuple):
@@ -50,33 +27,31 @@ class Chip(NamedTuple):
     """Whether the filter has an effect: resources, for example, are known of now only."""
 
 
-def chips_of(
-    query: Present, names: Mapping[str, str], not_of_past: Collection[str] = ()
-) -> list[Chip]:
+def chips_of(query: Filtered, names: Mapping[str, str]) -> list[Chip]:
     """The chips of all filters that are on, whichever a page has."""
     return [
         Chip(
-            name,
-            said,
-            names.get(word) or value_of(name, word),
+            each.name,
+            "Only" if each.takes == "flag" else each.label,
+            names.get(word) or _value_of(each, word),
             word if names.get(word) else None,
             ",".join(other for other in given if other != word) or None,
-            name not in not_of_past,
+            not (each.then is None and query.is_past),
         )
-        for name, said in _SAID.items()
-        for given in [dict.fromkeys((getattr(query, name, None) or "").split(","))]
+        for each in in_order(query.filters, *_FIRST)
+        for given in [dict.fromkeys((getattr(query, each.name) or "").split(","))]
         for word in given
         if word
     ]
 
 
-def value_of(name: str, word: str) -> str:
+def _value_of(each: Filter, word: str) -> str:
     """A word of a filter as people write it; the ids of what has no name stay as they are."""
-    if name == "health":
-        return _NO_SIGNALS if word == "none" else word
-    if name in _FLAGS:
-        return _FLAGS[name]
-    return word if name in _AS_SENT else words(word)
+    if each.takes == "flag":
+        return each.label
+    if each.takes in ("words", "id"):
+        return word
+    return "no signals" if word == "none" else words(word)
 
 
 class Said(NamedTuple):
@@ -89,16 +64,17 @@ class Said(NamedTuple):
 
 def title_of(chips: Collection[Chip]) -> list[Said]:
     """The lines that a board shows, in words: ``Blocked and paused lines, project Payments``."""
-    shown: dict[str, list[str]] = {}
+    shown: dict[str, list[Chip]] = {}
     for chip in chips:
         if chip.applies:
-            shown.setdefault(chip.name, []).append(chip.value)
-    states = " and ".join(shown.pop("state", []))
+            shown.setdefault(chip.name, []).append(chip)
+    states = " and ".join(chip.value for chip in shown.pop("state", []))
     begin = (
         f"{states[:1].upper()}{states[1:]} lines" if states else "Lines" if shown else "All lines"
     )
     title = [Said(begin)]
-    for name, values in shown.items():
-        for number, value in enumerate(values):
-            title += [Said(" or " if number else f", {_SAID[name].lower()} "), Said(value, True)]
+    for of_filter in shown.values():
+        for number, chip in enumerate(of_filter):
+            before = " or " if number else f", {chip.said.lower()} "
+            title += [Said(before), Said(chip.value, True)]
     return title

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Request, Response
 from msgspec import Raw
 from msgspec.structs import replace
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ledger.engine.http import exports, problems, reading
 from ledger.engine.http.lean import Router, command_route, needs, read_route
@@ -61,58 +61,23 @@ class ErasureReason(Reason):
     """The reason why a run's payloads are erased. The reason is kept for ever: name no person."""
 
 
-class RunsFilters(reading.RangeParameters):
+@reading.filtered_by(*statements.OF_LINE)
+class RunsFilters(reading.FilteredRange):
     """The filters of runs; a comma means or. ``from`` and ``to`` filter by requested_at."""
 
-    status: Annotated[str | None, reading.some_of(values.RUN_STATUSES)] = None
-    triggered_by: Annotated[reading.Words, Field(description=f"Actor ids. {reading.OR}")] = None
 
-    def chosen(self) -> dict[str, Any]:
-        """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
-        start, end = self.bounds()
-        chosen: dict[str, Any] = {
-            "status": reading.split_words(self.status),
-            "triggered_by": reading.split_words(self.triggered_by),
-            "from": start,
-            "to": end,
-        }
-        return {name: value for name, value in chosen.items() if value is not None}
-
-
-class NamesFilters(BaseModel):
-    """The filters by what names a run besides its own id."""
-
-    external_id: Annotated[
-        reading.Words, Field(description=f"Names at the runs' sources. {reading.OR}")
-    ] = None
-    parent_run_id: reading.Words = None
-
-
-class _LinesFilters(RunsFilters):
-    workspace_id: reading.Words = None
-    service_line_id: reading.Words = None
-
-
-class AllRunsFilters(NamesFilters, _LinesFilters):
+@reading.filtered_by(*statements.OF_LINES, *statements.BY_NAME)
+class AllRunsFilters(RunsFilters):
     """The filters of the runs of all lines."""
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given, ids as numbers. Raises Invalid as ``RunsFilters`` does."""
-        chosen = super().chosen() | {
-            "workspace_id": reading.split_words(self.workspace_id),
-            "lines": _keys(self.service_line_id, values.LINE_ID),
-            "external_id": reading.split_words(self.external_id),
-            "parents": _keys(self.parent_run_id, values.RUN_ID),
-        }
-        return {name: value for name, value in chosen.items() if value is not None}
-
-
-def _keys(words: str | None, pattern: str) -> list[int] | None:
-    """The ids among the words, as numbers."""
-    ids = reading.split_words(words)
-    return (
-        None if ids is None else [values.sort_key(id_) for id_ in ids if re.fullmatch(pattern, id_)]
-    )
+        chosen = super().chosen()
+        for name, pattern in (("lines", values.LINE_ID), ("parents", values.RUN_ID)):
+            if name in chosen:
+                ids = (id_ for id_ in chosen[name] if re.fullmatch(pattern, id_))
+                chosen[name] = [values.sort_key(id_) for id_ in ids]
+        return chosen
 
 
 class RunsQuery(reading.PageQuery, RunsFilters):

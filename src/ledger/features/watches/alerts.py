@@ -30,7 +30,8 @@ async def alerts_of_line(
     asking: Asking, line_id: str, query: Query, **more: Any
 ) -> list[ShownAlert]:
     """The alerts of a line, the latest due first unless ``more`` says otherwise."""
-    asked = api.AlertsQuery(service_line_id=line_id, as_of=query.as_of, limit=MOST_OF_LINE, **more)
+    named = {"service_line_id": line_id, "as_of": query.as_of, "limit": MOST_OF_LINE}
+    asked = api.AlertsQuery.model_validate(named | more)
     return (await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])).data
 
 
@@ -38,7 +39,7 @@ async def names_of_watches(asking: Asking, organization_id: str | None = None) -
     """The names of the latest watches that the credential sees, at most 100, by id."""
     if not asking.principal.may("read"):
         return {}
-    query = TenantQuery(organization_id=organization_id, limit=100)
+    query = TenantQuery.model_validate({"organization_id": organization_id, "limit": 100})
     try:
         found = await read_answer(watches.list_watches(asking, query), PageOf[ShownWatch])
     except (Behind, *UNBUILT):

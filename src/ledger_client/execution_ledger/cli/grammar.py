@@ -148,6 +148,13 @@ WORDS = {
 """The words that shells complete, by the option. Other words are sent, too."""
 
 
+def options_of(arguments: type, named: str) -> str:
+    """The named options; a star stands for those of all other arguments that ``FIELDS`` has."""
+    fields = {FIELDS[name][0] for name in named.split() if name != "*"}
+    others = {field: name for name, (field, *_) in FIELDS.items() if field not in fields}
+    return named.replace("*", " ".join(others[f] for f in arguments.__annotations__ if f in others))
+
+
 def option(name: str) -> click.Option:
     """The option for an argument of the API."""
     field, told, kind = FIELDS[name]

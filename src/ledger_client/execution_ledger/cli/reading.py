@@ -15,7 +15,7 @@ from execution_ledger._operation import File, Operation
 from execution_ledger._requests import request_of
 from execution_ledger._sync.transport import Export
 from execution_ledger.cli.asking import parameters
-from execution_ledger.cli.grammar import command, when
+from execution_ledger.cli.grammar import command, options_of, when
 from execution_ledger.cli.session import connected
 from execution_ledger.cli.showing import Columns, Show, ago, clean, columns, value_at
 from execution_ledger.types import LineDetail
@@ -94,7 +94,7 @@ LISTS = (
         "List lines with their states, and since when.",
         routes.LIST_EXECUTIONS,
         LINES,
-        f"state cause assignee unassigned overdue health sort {OF_LINES} {WHERE}",
+        options_of(routes.ListExecutions, f"state cause assignee * health sort {OF_LINES} {WHERE}"),
         ["elk lines --state blocked --sort state_since", "elk lines --as-of 2026-11-01 --csv"],
     ),
     List(

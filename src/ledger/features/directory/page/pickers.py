@@ -3,6 +3,8 @@
 The board's panels load the list when they are opened, and again while a person types.
 """
 
+from functools import partial
+
 import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,8 +66,8 @@ async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
         entries=page,
         is_cut=has_more and not sought,
         following=following if following < len(found) else None,
-        addresses={entry.id: with_parameter(board, FILTER[query.type], entry.id) for entry in page},
-        nobody=with_parameter(board, "unassigned", "true") if query.type == "assignee" else None,
+        address=partial(with_parameter, board),
+        filter=FILTER[query.type],
     )
 
 

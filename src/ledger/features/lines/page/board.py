@@ -14,7 +14,8 @@ from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
 from ledger.engine.page.showing import COLUMNS, columns_of
-from ledger.engine.values.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
+from ledger.engine.reads.filters import in_order
+from ledger.engine.values.values import CAUSES, MODELS_WITH_RUNS
 from ledger.features.directory.entries import kinds_for, names_of_resources
 from ledger.features.directory.names import names_for
 from ledger.features.feed.names import names_of_actors
@@ -23,9 +24,9 @@ from ledger.features.lines.kept_views import kept_of
 from ledger.features.lines.page.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.features.lines.page.views import tabs_of
 from ledger.features.lines.routes import executions
-from ledger.features.lines.routes.executions import OF_NOW, Filters, LineCounts
+from ledger.features.lines.routes.executions import Filters, LineCounts
 from ledger.features.lines.words import chips_of, title_of
-from projections.lines.rank import HEALTH, NEVER_DUE
+from projections.lines.rank import NEVER_DUE
 from projections.lines.shown import LineDetail, ReportedBlocker
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -95,7 +96,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         **await names_of_resources(asking, (query.resource_id or "").split(",")),
     }
     workspace = _only(query.workspace_id)
-    chips = chips_of(query, names, not_of_past=OF_NOW if query.is_past else ())
+    chips = chips_of(query, names)
     address = partial(_address, asking.request)
     return show(
         asking.request,
@@ -109,6 +110,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         title=title_of(chips),
         address=address,
         cleared=address(**dict.fromkeys(_NAMES)),
+        in_order=in_order,
         order=order,
         orders=orders,
         counts=counts,
@@ -126,10 +128,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
         ],
         stream=with_parameter("/ui/stream", "workspace_id", workspace),
         causes=CAUSES,
-        models=EXECUTION_MODELS,
         models_with_runs=MODELS_WITH_RUNS,
-        product_lines=PRODUCT_LINES,
-        statuses=HEALTH,
         exported=partial(_exported, query, order),
         pickers=kinds_for(asking, is_past=query.is_past),
         tabs=tabs,
@@ -138,7 +137,7 @@ async def show_board(asking: Asking, query: BoardQuery) -> Response:
     )
 
 
-_NAMES = tuple(name for name in Filters.model_fields if name != "as_of")
+_NAMES = tuple(each.name for each in Filters.filters)
 
 
 def _address(request: Request, **changes: Any) -> str:
@@ -153,16 +152,14 @@ def _address(request: Request, **changes: Any) -> str:
 
 def _exported(query: BoardQuery, order: Order, format: str) -> str:
     """The address of a file with all lines that the filters let through."""
-    of_past = dict.fromkeys(OF_NOW) if query.is_past else {}
     sort = None if order == "record" else order
-    given = query.values() | of_past
     address = "/ui/export"
-    for name, value in {**given, "sort": sort, "format": format}.items():
+    for name, value in {**_filters(query).values(), "sort": sort, "format": format}.items():
         address = with_parameter(address, name, value)
     return address
 
 
-def _in_turn(query: BoardQuery, line: LineDetail) -> list[ReportedBlocker]:
+def _in_turn(query: BoardQuery, line: LineDetail, nobody: str | None) -> list[ReportedBlocker]:
     """The blockers of a line, first the one that its row shows.
 
     The first one is one that is asked for, if a filter asks for causes or assignees, and is due
@@ -174,7 +171,7 @@ def _in_turn(query: BoardQuery, line: LineDetail) -> list[ReportedBlocker]:
 
     def place(blocker: ReportedBlocker) -> tuple[bool, bool, datetime]:
         if query.assignee is None:
-            is_of_others = bool(query.unassigned and blocker.assignee)
+            is_of_others = bool(nobody and blocker.assignee)
         else:
             is_of_others = blocker.assignee not in assignees
         return blocker.cause not in causes, is_of_others, blocker.due_at or NEVER_DUE
@@ -189,9 +186,8 @@ def _only(words: str | None) -> str | None:
 
 def _filters(query: BoardQuery) -> Filters:
     """The filters that apply: a board of the past has no filters of now, and says so."""
-    return Filters.model_construct(
-        **query.values() | (dict.fromkeys(OF_NOW) if query.is_past else {})
-    )
+    of_now = {each.name: None for each in Filters.filters if each.then is None}
+    return Filters.model_construct(**query.values() | (of_now if query.is_past else {}))
 
 
 async def _summary(asking: Asking, filters: Filters) -> LineCounts:

@@ -121,6 +121,8 @@ def _filter(form: ManyForm, board: BoardQuery) -> Mapping[str, Any]:
     if form.matching is None:
         return {"service_line_id": [line for line in form.line.split(",") if line]}
     chosen = Filters.model_construct(**board.values()).chosen()
-    flags = {name: True for name in ("overdue", "unassigned", "has_alerts") if name in chosen}
-    found = {name: words for name, words in chosen.items() if name != "organization_id"} | flags
+    flags = {each.name for each in Filters.filters if each.takes == "flag"}
+    found = {
+        name: name in flags or words for name, words in chosen.items() if name != "organization_id"
+    }
     return found or {"state": [state for state in STATES if state != "closed"]}

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Awaitable, Mapping
 from itertools import count
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import msgspec
 from fastapi import Response
@@ -37,8 +37,9 @@ from ledger.engine.values.values import (
 from ledger.features.lines.commands.lines import Pause, Resume
 from ledger.features.lines.model.health import SignalName, SignalStatus
 from projections.lines import lists, statements
+from projections.lines.filters import BY_CLOCK, LINES
 from projections.lines.orders import Sort
-from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE
+from projections.lines.rank import NEVER_DUE, NO_SCORE
 from projections.lines.shown import LineDetail, ShownLine, item_of_past
 
 router = Router(
@@ -52,64 +53,14 @@ router = Router(
     },
 )
 
-OF_NOW = ("resource_id", "assignee", "unassigned", "overdue", "has_alerts", "organization_id")
-"""The filters of now only."""
 
-_OF_NOW = "asks about now only; leave out as_of"
-
-Chosen = Mapping[str, list[str]]
-"""The filters that were given, each as its words."""
-
-
-class Filters(reading.Query):
+@reading.filtered_by(*LINES)
+class Filters(reading.Filtered, reading.Query):
     """The filters of lines; a comma means or."""
 
-    workspace_id: reading.Words = None
-    state: Annotated[str | None, reading.some_of(STATES)] = None
-    execution_model: Annotated[str | None, reading.some_of(EXECUTION_MODELS)] = None
-    product_line: Annotated[str | None, reading.some_of(PRODUCT_LINES)] = None
-    project_tag: reading.Words = None
-    blocked_cause: Annotated[
-        str | None, reading.some_of(CAUSES, "The cause of an open blocker.")
-    ] = None
-
-    health: Annotated[
-        str | None,
-        reading.some_of(HEALTH, "The health status; `none` finds lines without signals."),
-    ] = None
-    resource_id: Annotated[
-        reading.Words,
-        Field(description=f"A resource that is allocated now. Not with `as_of`. {reading.OR}"),
-    ] = None
-    assignee: Annotated[
-        reading.Words,
-        Field(description=f"The assignee of an open blocker. Not with `as_of`. {reading.OR}"),
-    ] = None
-    unassigned: Annotated[
-        Literal["true"] | None,
-        Field(description="An open blocker without an assignee. Not with `as_of`."),
-    ] = None
-    overdue: Annotated[
-        Literal["true"] | None,
-        Field(description="An open blocker whose `due_at` is in the past. Not with `as_of`."),
-    ] = None
-    has_alerts: Annotated[
-        Literal["true"] | None,
-        Field(description="An alert that is not resolved. Not with `as_of`."),
-    ] = None
-    organization_id: Annotated[
-        reading.Identifier,
-        Field(description="A single id. Another organization's finds nothing. Not with `as_of`."),
-    ] = None
-
-    def chosen(self) -> Chosen:
+    def chosen(self) -> dict[str, Any]:
         """The filters that were given, each as its words. Raises Invalid for those of now only."""
-        if self.is_past:
-            for name in OF_NOW:
-                if getattr(self, name) is not None:
-                    raise Invalid.at(f"/{name}", _OF_NOW)
-        given = ((name, reading.split_words(getattr(self, name))) for name in _FILTERS)
-        chosen = {name: words for name, words in given if words is not None}
+        chosen = super().chosen()
         if self.organization_id is not None:  # a single id, whatever characters it has
             chosen["organization_id"] = [self.organization_id]
         return chosen
@@ -117,9 +68,6 @@ class Filters(reading.Query):
     def values(self) -> dict[str, Any]:
         """The filters and the instant, without the other parameters of a query that has more."""
         return {name: getattr(self, name) for name in Filters.model_fields}
-
-
-_FILTERS = tuple(Filters.model_fields.keys() - reading.Query.model_fields.keys())
 
 
 class _Ordered(Filters):
@@ -134,10 +82,10 @@ class _Ordered(Filters):
         ),
     ] = None
 
-    def chosen(self) -> Chosen:
+    def chosen(self) -> dict[str, Any]:
         """The filters as those of ``Filters``. Raises Invalid for an order of now only, too."""
         if self.is_past and self.sort == "due_at":
-            raise Invalid.at("/sort", _OF_NOW)
+            raise Invalid.at("/sort", reading.OF_NOW)
         return super().chosen()
 
 
@@ -221,18 +169,18 @@ async def lines_page(
     return rows.once(_lines_reply, query, chosen)
 
 
-def filters_of(asking: reading.Asking, query: Filters, chosen: Chosen) -> dict[str, Any]:
+def filters_of(asking: reading.Asking, query: Filters, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The filters of a statement: by the credential's tenant, and the chosen ones."""
     filters: dict[str, Any] = {**asking.tenant, **chosen}
     if named := filters.pop("organization_id", None):
         is_seen = asking.tenant.get("organization", named[0]) == named[0]
         filters["organization"] = named[0] if is_seen else ""  # none
-    if "overdue" in filters:
-        filters["overdue"] = asking.instant(query)
+    for name in BY_CLOCK & filters.keys():
+        filters[name] = asking.instant(query)
     return filters
 
 
-def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
+def _lines_reply(rows: Answer, query: LinesQuery, chosen: Mapping[str, Any]) -> Reply:
     end = None if query.sort is None else -1
     item = (lambda row: item_of_past(row[2:end])) if query.is_past else None
     return _ORDERS[query.sort].page(rows, query.limit, _bound_to(query, chosen), item)
@@ -250,7 +198,7 @@ def cursor_at(query: LinesQuery, line: LineDetail) -> str:
     return _ORDERS[query.sort].cursor(row, _bound_to(query, query.chosen()))
 
 
-def _bound_to(query: LinesQuery, chosen: Chosen) -> Mapping[str, Any]:
+def _bound_to(query: LinesQuery, chosen: Mapping[str, Any]) -> Mapping[str, Any]:
     """Everything that a cursor of this list belongs to."""
     return chosen if query.sort is None else {**chosen, "sort": query.sort}
 

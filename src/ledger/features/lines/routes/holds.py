@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from fastapi import Response
 from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
-from pydantic.fields import FieldInfo
 
 from ledger.engine.http import reading
 from ledger.engine.http.lean import Router, command_route
@@ -23,6 +22,7 @@ from ledger.engine.http.replies import Reply
 from ledger.engine.http.writing import Sent, carry_out, execute, own_key
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.timing import ANSWER_SECONDS
+from ledger.engine.reads.filters import Filter
 from ledger.engine.values.errors import Invalid, InvalidState, Refused, Unavailable
 from ledger.engine.values.json_gate import MAX_INTEGER, by_value
 from ledger.engine.values.values import ORGANIZATION_ID, STATES, State, id_named
@@ -30,6 +30,7 @@ from ledger.engine.writer.request import Receipt
 from ledger.features.lines.commands import holds
 from ledger.features.lines.routes.executions import Filters, filters_of
 from projections.lines import lists, statements
+from projections.lines.filters import BY_ID, LINES
 
 router = Router("/v1/execution", "execution")
 
@@ -41,26 +42,22 @@ MOST_LINES = 1000
 _encode = msgspec.json.Encoder().encode
 
 
-def _field(of_list: FieldInfo) -> Any:
+def _field(each: Filter) -> Any:
     """The field of a body that asks as this filter of the list does."""
-    described = of_list.description or ""
-    said = described.replace("Not with `as_of`.", "").replace(reading.OR, "").strip() or None
-    if reading.OR not in described:
+    said = each.about or None
+    if each.takes == "flag":
         return bool, Field(default=False, description=said)
-    patterns = (getattr(rule, "pattern", None) for rule in of_list.metadata)
-    words = reading.words_of(next(filter(None, patterns), ""))
     word: Any = Annotated[str, Field(min_length=1, max_length=reading.LONGEST_WORD)]
-    if words is not None:
-        word = Literal[tuple(words)]
+    if each.takes != "words":
+        word = Literal[each.takes]
     return list[word], Field(default_factory=list, max_length=reading.MOST_WORDS, description=said)
 
 
-_OF_LIST = Filters.model_fields.keys() - reading.Query.model_fields.keys() - {"organization_id"}
 _Fields: Any = create_model(
     "_Fields",
     __base__=CommandBody,
-    service_line_id=_field(FieldInfo(description=f"Ids of lines. {reading.OR}")),
-    **{name: _field(Filters.model_fields[name]) for name in sorted(_OF_LIST)},
+    service_line_id=_field(BY_ID._replace(about="Ids of lines.")),
+    **{each.name: _field(each) for each in sorted(LINES) if each.takes != "id"},
 )
 
 

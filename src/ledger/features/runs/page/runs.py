@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from ledger.engine.http import reading
 from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Identifier, Query, services_of, unknown
 from ledger.engine.http.replies import AnswerOf, PageOf
@@ -13,7 +14,7 @@ from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, listed
 from ledger.engine.page.showing import summary
-from ledger.engine.values.values import RUN_STATUSES
+from ledger.engine.reads.filters import ORGANIZATION, in_order
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.names import names_of_actors
 from ledger.features.lines.names import known_of_lines, name_of_line, names_of_lines
@@ -23,19 +24,20 @@ from ledger.features.runs.chart import chart_of, timed_of
 from projections.feed.items import history_item
 from projections.feed.statements import run_events_read
 from projections.runs.shown import ShownRun
+from projections.runs.statements import BY_NAME
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=pages.PageRoute)
 
 _BARS = 100
-_NAMES = tuple(runs.NamesFilters.model_fields)
-_FILTERS = ("status", "triggered_by", *_NAMES, "service_line_id", "workspace_id", "organization_id")
+_NAMES = tuple(each.name for each in BY_NAME)
 _CHILDREN = 25
 """The most child runs on a run's page; a link leads to all of them."""
 _EVENTS = 10
 """The most events on a run's page."""
 
 
-class LineRunsQuery(runs.NamesFilters, runs.RunsQuery, WrittenRange):
+@reading.filtered_by(*BY_NAME)
+class LineRunsQuery(runs.RunsQuery, WrittenRange):
     """The API's filters; by default a page has as many runs as the chart has bars."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = _BARS
@@ -67,7 +69,7 @@ async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuer
         else:
             # The API's list of one line's runs has neither filter; its list of all runs has both.
             given = asked.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
-            of_line = runs.AllRunsQuery(**given, service_line_id=line_id)
+            of_line = runs.AllRunsQuery(**given | {"service_line_id": line_id})
             answer = runs.all_runs_with_errors(asking, of_line)
         return await pages.read_answer(answer, PageOf[ShownRun])
 
@@ -115,7 +117,10 @@ def _runs_page(
     line_id: str | None,
     **named: Any,
 ) -> Response:
-    chosen = _chosen(query)
+    filters = in_order(query.filters, "status", "triggered_by", *_NAMES, "service_line_id")
+    filters += [ORGANIZATION] if isinstance(query, AllRunsPageQuery) else []
+    chosen = {each.name: getattr(query, each.name) for each in filters}
+    chosen |= {"from": query.from_, "to": query.to}
     given = {name: value for name, value in chosen.items() if value is not None}
     usual = PAGE_ROWS if line_id is None else _BARS
     return pages.show(
@@ -130,15 +135,9 @@ def _runs_page(
         usual_limit=usual,
         chart=chart_of(page.data, query.instant or services_of(request).clock()),
         stream=_stream(line_id or chosen.get("service_line_id"), chosen.get("workspace_id")),
-        statuses=RUN_STATUSES,
+        filters=filters,
         **named,
     )
-
-
-def _chosen(query: LineRunsQuery | AllRunsPageQuery) -> dict[str, str | None]:
-    """The filters under their names in addresses."""
-    chosen = {name: getattr(query, name) for name in _FILTERS if hasattr(query, name)}
-    return chosen | {"from": query.from_, "to": query.to}
 
 
 def _stream(line_id: str | None, workspace_id: str | None) -> str:
@@ -167,7 +166,9 @@ async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
 
     run = await pages.as_known(read, query.as_of, "This run was not known yet at that time.")
     events = await _events(asking, run_id, query)
-    asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
+    asked = runs.AllRunsQuery.model_validate(
+        {"as_of": query.as_of, "parent_run_id": run.id, "limit": _CHILDREN}
+    )
     answer = runs.all_runs_with_errors(asking, asked)
     children = await pages.read_answer(answer, PageOf[ShownRun])
     others = (child.service_line_id for child in children.data)

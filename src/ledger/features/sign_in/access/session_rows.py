@@ -16,11 +16,8 @@ from ledger.features.sign_in.model import SignedInBy
 
 _FILTERS: Mapping[str, str] = {
     **tenant_conditions("s"),
-    "organization_id": "s.organization_id = %(organization_id)s",
-    "workspace_id": "s.workspace_id = %(workspace_id)s",
     "before": "(s.begun_at, s.session_id) < (%(before)s, %(before_id)s)",
 }
-"""Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
 _COLUMNS = """
     s.session_id, s.by, s.sub, s.organization_id, s.workspace_id, s.permissions, s.begun_at,

@@ -10,7 +10,8 @@ from fastapi import Response
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import go, read_answer
-from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, format_instant
+from ledger.engine.reads.filters import in_order
+from ledger.engine.values.values import format_instant
 from ledger.features.directory.entries import Kind, names_of_resources
 from ledger.features.directory.names import names_for
 from ledger.features.lines.names import names_of_lines
@@ -113,6 +114,6 @@ async def scope_of(asking: Asking, query: LineFilters, as_of: str | None) -> dic
         "address": address,
         "cleared": address(group_by=None, **filters),
         "pickers": (*kinds, "organization") if asking.principal.is_admin else kinds,
-        "choices": {"product_line": PRODUCT_LINES, "execution_model": EXECUTION_MODELS},
+        "filters": in_order(query.filters, "product_line"),
         "history_between": history_between,
     }

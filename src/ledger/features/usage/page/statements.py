@@ -144,12 +144,14 @@ async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
     )
     found = await pages.read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
     assert found.data.total is not None, "the first page has it"
-    worst = LongLinesQuery(**scope, health="amber,red", sort="health_score", limit=_MOST_NOT_GREEN)
+    worst = LongLinesQuery.model_validate(
+        {**scope, "health": "amber,red", "sort": "health_score", "limit": _MOST_NOT_GREEN}
+    )
     lines = (await pages.read_answer(executions.lines_page(asking, worst), PageOf[ShownLine])).data
     not_green = list[tuple[UsageRow, ShownLine]]()
     if lines:
-        asked.service_line_id = ",".join(line.service_line_id for line in lines)
-        asked.limit = _MOST_NOT_GREEN
+        named = ",".join(line.service_line_id for line in lines)
+        asked = asked.model_copy(update={"service_line_id": named, "limit": _MOST_NOT_GREEN})
         page = await pages.read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
         rows = {row.service_line_id: row for row in page.data.rows}
         not_green = [(rows[id_], line) for line in lines if (id_ := line.service_line_id) in rows]

@@ -17,7 +17,7 @@ from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.values import STATES
 from ledger.features.lines.routes import executions
-from ledger.features.lines.routes.executions import Filters, LongLinesQuery
+from ledger.features.lines.routes.executions import LongLinesQuery
 from ledger.features.usage.model.comparison import OF_PERIOD
 from ledger.features.usage.page import month_rows, scopes
 from ledger.features.usage.page.periods import Period, common_periods, period_of
@@ -26,6 +26,7 @@ from ledger.features.usage.routes.compare import CompareQuery
 from ledger.features.usage.routes.scope import LineFilters
 from ledger.features.usage.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
 from projections.lines.shown import LineDetail, ShownLine
+from projections.usage.scope import SCOPE
 
 router = APIRouter(prefix="/ui/usage", include_in_schema=False, route_class=PageRoute)
 
@@ -207,12 +208,7 @@ async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
         with suppress(NotFound):
             return {line_id: (await read_answer(answer, AnswerOf[LineDetail])).data}
         return {}
-    names = Filters.model_fields.keys() & LinesUsageQuery.model_fields.keys() - {
-        "resource_id",
-        "as_of",
-    }
-    chosen: dict[str, Any] = dict.fromkeys(Filters.model_fields)
-    chosen |= {name: getattr(query, name) for name in names}
+    chosen = {each.name: getattr(query, each.name) for each in SCOPE}
     asked = LongLinesQuery.model_construct(
         **chosen, sort="health_score", cursor=None, limit=scopes.PAGE
     )

@@ -16,7 +16,7 @@ from ledger.features.usage.model.comparison import MOST_EVENTS, BothSides, Event
 from ledger.features.usage.model.usage import LineInScope, Sums
 from ledger.features.usage.reads.usage import Summing
 from projections.feed.between import YEARS, between_read
-from projections.lines.scope import KNOWN
+from projections.usage.scope import KNOWN
 
 _PORTION = 200_000
 """Events that a statement counts, so that it holds no snapshot for long."""

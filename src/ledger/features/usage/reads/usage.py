@@ -21,8 +21,8 @@ from ledger.engine.values.timeline import Stretches
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
 from ledger.features.usage.model.usage import Grouping, LineInScope, Sums
-from projections.lines.scope import NAMES, SECONDS, scope_read
 from projections.runs.usage import models_read, sums_read
+from projections.usage.scope import NAMES, SECONDS, scope_read
 
 SLICE = 1000
 """Lines of a slice: some 10 ms for PostgreSQL for each day with much work."""

@@ -8,15 +8,14 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from ledger.engine.http import reading
 from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.filters import Filter
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES
 from ledger.features.usage.reads.usage import UsageScope
 from projections.directory.statements import NAMES_THEN, names_read
+from projections.usage.scope import SCOPE
 
 MAX_DATES = 400
-
-_OF_LINES = ("workspace_id", "service_line_id", "execution_model", "product_line", "project_tag")
 
 
 class LongPage(BaseModel):
@@ -30,38 +29,27 @@ class LongPage(BaseModel):
     ] = 25
 
 
-class LineFilters(reading.Zoned):
-    """The filters of usage and comparisons: of lines as they stood at the answer's instant."""
+_RESOURCE = Filter(
+    "resource_id", "Resource", "words", about="Check-ins of these resources count alone."
+)
 
-    organization_id: reading.Identifier = None
-    workspace_id: reading.Words = None
-    service_line_id: reading.Words = None
-    execution_model: Annotated[str | None, reading.some_of(EXECUTION_MODELS)] = None
-    product_line: Annotated[str | None, reading.some_of(PRODUCT_LINES)] = None
-    project_tag: reading.Words = None
-    resource_id: Annotated[
-        reading.Words, Field(description=f"Check-ins of these resources count alone. {reading.OR}")
-    ] = None
+
+@reading.filtered_by(*SCOPE, _RESOURCE)
+class LineFilters(reading.Filtered, reading.Zoned):
+    """The filters of usage and comparisons: of lines as they stood at the answer's instant."""
 
     @property
     def bound_to(self) -> Mapping[str, Any]:
         """The parameters that a cursor is bound to; the words of a filter have no order."""
-        sent = self.model_dump(exclude={"cursor", "limit"})
-        return sent | {
-            name: reading.split_words(sent[name]) for name in (*_OF_LINES, "resource_id")
-        }
+        return self.model_dump(exclude={"cursor", "limit"}) | self.chosen()
 
     def scope(self, asking: reading.Asking) -> UsageScope:
         """The lines that are asked about. Raises Invalid."""
-        filters: dict[str, Any] = asking.tenant
-        if self.organization_id is not None:
-            filters["organization_id"] = self.organization_id
-        elif asking.principal.is_admin:
+        if self.organization_id is None and asking.principal.is_admin:
             raise Invalid.at("/organization_id", "is required of an administrator")
-        for name in _OF_LINES:
-            if (words := reading.split_words(getattr(self, name))) is not None:
-                filters[name] = words
-        return UsageScope(asking.principal.tenant, filters, reading.split_words(self.resource_id))
+        chosen = self.chosen()
+        resources = chosen.pop(_RESOURCE.name, None)
+        return UsageScope(asking.principal.tenant, asking.tenant | chosen, resources)
 
 
 def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:

@@ -17,12 +17,13 @@ from ledger.engine.page import pages
 from ledger.engine.page.addresses import here, own_page, with_parameter
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, chips, stream_address
 from ledger.engine.page.showing import zone_of
+from ledger.engine.reads.filters import in_order
 from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
 from ledger.features.directory.names import names_for
 from ledger.features.feed.names import names_of_actors
 from ledger.features.lines.kept_views import kept_of
 from ledger.features.lines.names import names_of_lines
-from ledger.features.watches.alerts import SEVERITIES, keepers_of, names_of_watches
+from ledger.features.watches.alerts import keepers_of, names_of_watches
 from ledger.features.watches.commands.alerts import AcknowledgeMany
 from ledger.features.watches.routes import alerts as api
 from projections.watches.shown import AlertStatus, ShownAlert
@@ -124,7 +125,7 @@ async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
         watch_names=watch_names,
         line_names=await names_of_lines(asking, filter(None, lines), query),
         key_names=await names_of_actors(asking, keepers_of(found)),
-        severities=SEVERITIES,
+        in_order=in_order,
         statuses=ORDER,
         stream="" if query.is_past else stream_of(asking),
         may_acknowledge=asking.principal.may(_PERMISSION) and not query.is_past,

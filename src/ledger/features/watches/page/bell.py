@@ -47,7 +47,7 @@ class Bell:
         principal: Principal | None = getattr(request.state, "principal", None)
         if principal is None or not principal.may("read"):
             return
-        asked = api.AlertsQuery(status="open")
+        asked = api.AlertsQuery.model_validate({"status": "open"})
         try:
             self.count = await api.alerts_counted(Asking(request, principal), asked, MOST + 1)
         except REFUSALS:

@@ -14,8 +14,8 @@ from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.question import Answer
 from ledger.engine.views.statements import Read, read_of
 from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun
+from projections.lines.filters import where_line
 from projections.lines.line import LineFold
-from projections.lines.statements import where_line
 
 _LINES = """
 SELECT p.position, line.record_key, line.fold

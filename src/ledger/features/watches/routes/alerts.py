@@ -24,9 +24,8 @@ from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import ALERT_ID, TEXT
 from ledger.engine.writer.request import Receipt
 from ledger.features.watches.commands.alerts import Acknowledge, AcknowledgeMany
-from ledger.features.watches.model.watch import Severity
 from projections.watches.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert
-from projections.watches.statements import AlertSort, alerts_read
+from projections.watches.statements import ALERTS, AlertSort, alerts_read
 from projections.watches.view import RANKS
 
 _MANAGES = "service_lines:manage"
@@ -54,34 +53,9 @@ _encode = msgspec.json.Encoder().encode
 AnyAlertId = Annotated[str, reading.path_id("An ALR id.", "ALR-26-000117", ALERT_ID)]
 
 
-class AlertFilters(reading.RangeParameters):
+@reading.filtered_by(*ALERTS)
+class AlertFilters(reading.FilteredRange):
     """The filters of alerts; ``from`` and ``to`` filter by ``due``."""
-
-    status: Annotated[
-        str | None,
-        reading.some_of(
-            get_args(AlertStatus), "After its `until` an acknowledged alert is `open` again."
-        ),
-    ] = None
-    severity: Annotated[str | None, reading.some_of(get_args(Severity))] = None
-    watch_id: reading.Words = None
-    service_line_id: reading.Words = None
-    workspace_id: reading.Words = None
-    organization_id: reading.Identifier = None
-    assignee: Annotated[
-        reading.Words, Field(description=f"Of the latest acknowledgement. {reading.OR}")
-    ] = None
-
-    def chosen(self) -> dict[str, Any]:
-        """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
-        start, end = self.bounds()
-        words = {name: reading.split_words(getattr(self, name)) for name in _WORDS}
-        chosen = {**words, "organization_id": self.organization_id, "from": start, "to": end}
-        return {name: value for name, value in chosen.items() if value is not None}
-
-
-_WORDS = ("status", "severity", "watch_id", "service_line_id", "workspace_id", "assignee")
-"""The filters of several words."""
 
 
 class _Ordered(AlertFilters):

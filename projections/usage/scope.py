@@ -3,21 +3,24 @@
 Each reads what was known at a position, the parameter ``end``.
 """
 
-from collections.abc import Mapping
 from functools import cache
 
 from ledger.engine.postgres.pool.scope import Planning
-from ledger.engine.views.statements import Read, position_of_page, read_of, tenant_conditions, where
+from ledger.engine.reads.filters import ORGANIZATION, WORKSPACE, Filter, conditions
+from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES
+from ledger.engine.views.statements import Read, position_of_page, read_of, where
 
-_FILTERS: Mapping[str, str] = {
-    **tenant_conditions("l"),
-    "organization_id": "l.organization_id = %(organization_id)s",
-    "workspace_id": "l.workspace_id = ANY(%(workspace_id)s)",
-    "service_line_id": "l.line_id = ANY(%(service_line_id)s)",
-    "execution_model": "l.execution_model = ANY(%(execution_model)s)",
-    "product_line": "l.product_line = ANY(%(product_line)s)",
-}
-_PROJECT = "known.project_tags && %(project_tag)s"
+SCOPE = (
+    ORGANIZATION,
+    WORKSPACE,
+    Filter("service_line_id", "Line", "words", "l.line_id = ANY(%(service_line_id)s)"),
+    Filter("execution_model", "Model", EXECUTION_MODELS),
+    Filter("product_line", "Product line", PRODUCT_LINES),
+    Filter("project_tag", "Project", "words", "known.project_tags && %(project_tag)s"),
+)
+"""The filters of usage and comparisons by lines, in the order of their parameters."""
+
+_CONDITIONS = conditions(SCOPE, "l")
 
 # Lines of the position, by their key. Each line's row is its latest interval by the position: one
 # index look-up. A line closed before ``begun`` is left out, unless it was active later: the time of
@@ -136,8 +139,8 @@ def scope_read(filters: frozenset[str]) -> Read:
         "run",
         planning=Planning.LONG if is_whole else Planning.BY_VALUES,
         position=_AT_END,
-        where=where(filters - {"project_tag"}, _FILTERS),
-        project=_PROJECT if "project_tag" in filters else "true",
+        where=where(filters - {"project_tag"}, _CONDITIONS),
+        project=where(filters & {"project_tag"}, _CONDITIONS),
     )
 
 
