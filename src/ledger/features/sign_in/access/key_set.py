@@ -21,13 +21,13 @@ import time
 from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 
-import httpcore
-import httpx
+import httpx2
 import jwt
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ledger import __version__
+from ledger.engine.tls import trusting_context
 from ledger.engine.values.errors import Unavailable
 
 _logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class KeySet:
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url, self._clock = url, clock
         # Made once: loading the trusted certificates would block the loop at each fetch.
-        self._ssl_context = httpcore.default_ssl_context()
+        self._ssl_context = trusting_context()
         self._keys: Keys = {}
         self._fingerprints: frozenset[bytes] = frozenset()
         self._fetched_at = self._asked_at = -math.inf
@@ -173,7 +173,7 @@ class KeySet:
 
     def _note_failure(self, error: Exception) -> None:
         """Log the failure, but a foreseen error only once in an outage, which may last."""
-        foreseen = isinstance(error, UnusableAnswer | httpx.HTTPError | OSError | TimeoutError)
+        foreseen = isinstance(error, UnusableAnswer | httpx2.HTTPError | OSError | TimeoutError)
         if not self._has_failed or not foreseen:
             why = str(error) or type(error).__name__
             _logger.warning("cannot fetch the key set: %s", why, exc_info=not foreseen)
@@ -183,7 +183,7 @@ class KeySet:
 async def download(
     url: str, ssl_context: ssl.SSLContext, accepted: str, token: str | None = None
 ) -> bytes:
-    """The body of a provider's answer. Raises the errors of httpx, or UnusableAnswer."""
+    """The body of a provider's answer. Raises the errors of httpx2, or UnusableAnswer."""
     headers = {
         "Accept": accepted,
         # A compressed answer could be a hundred times as large once decompressed.
@@ -193,7 +193,7 @@ async def download(
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     # A redirect is not followed: the operator configured the address to trust.
-    client = httpx.AsyncClient(
+    client = httpx2.AsyncClient(
         verify=ssl_context, trust_env=False, follow_redirects=False, timeout=DEADLINE_SECONDS
     )
     async with client, client.stream("GET", url, headers=headers) as answer:

@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-import httpcore
 import httpx2
 import msgspec
 from authlib.integrations.starlette_client import OAuth, OAuthError
@@ -28,6 +27,7 @@ from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
 from ledger.engine.http.problems import BadRequest
+from ledger.engine.tls import trusting_context
 from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.origins import is_guarded
 from ledger.features.sign_in.access.json_web_tokens import (
@@ -153,7 +153,7 @@ class OpenIdProvider:
 
     def __init__(self, config: OpenId, clock: Callable[[], datetime]) -> None:
         self.config, self._clock = config, clock
-        self._ssl_context = httpcore.default_ssl_context()
+        self._ssl_context = trusting_context()
         self._app: Any = OAuth().register(
             "provider",
             client_id=config.client_id,

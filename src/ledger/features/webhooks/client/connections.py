@@ -10,8 +10,7 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-import httpcore
-
+from ledger.engine.tls import trusting_context
 from ledger.features.webhooks.client.answer import NoAnswer, ReceiverAnswer
 from ledger.features.webhooks.client.target import CannotConnect, Connector, Target
 
@@ -149,7 +148,7 @@ class Connections:
     ) -> None:
         """``phase_seconds`` bounds each of the phases of connecting: TCP with the lookup, TLS."""
         self._connector, self._phase_seconds = connector, phase_seconds
-        self._ssl_context = ssl_context or httpcore.default_ssl_context()
+        self._ssl_context = ssl_context or trusting_context()
         self._ssl_context.set_alpn_protocols(["http/1.1"])
         self._idle: dict[ReceiverConnection, asyncio.TimerHandle] = {}
         """The idle connections, the longest idle first, and what ends them."""

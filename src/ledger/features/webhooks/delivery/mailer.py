@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import aiosmtplib
-import httpcore
 
+from ledger.engine.tls import trusting_context
 from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Attempt
 from ledger.features.webhooks.model.channel import MailServer, may_write_to
 
@@ -36,7 +36,7 @@ class Mailer:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._server, self._clock, self._deadline = server, clock, deadline
-        self._ssl_context = ssl_context or httpcore.default_ssl_context()
+        self._ssl_context = ssl_context or trusting_context()
         self._turns = asyncio.Semaphore(_MOST_CONNECTIONS)
 
     @property
