@@ -142,10 +142,15 @@ class Edge:
     @contextmanager
     def frozen_views(self) -> Iterator[None]:
         """The projector waits for a lock, so that the views stand still; then they follow again."""
+        self._catch_up()
         with psycopg.connect(self.conninfo) as connection:
             connection.execute("SELECT FROM ledger.projection FOR UPDATE")
             yield
             connection.rollback()
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Wait until the views have all that the log has by now."""
         ((end,),) = self.select("SELECT max(notification_id) FROM ledger.ledger_events")
         positions = self.service.app.state.services.positions
         assert any(self.run(positions.wait(end)) for _ in range(30))

@@ -29,7 +29,7 @@ PREPARED = Statement(
 class Hasty(RoundConnection):
     """A connection that soon gives up a silent server."""
 
-    patience = 0.5
+    patience = 2.0
 
 
 @pytest.fixture

@@ -192,6 +192,7 @@ def visitor(cluster: Cluster, reads: httpx.Client) -> Iterator[httpx.Client]:
     with httpx.Client() as visitor:
         answer = visitor.post(f"{cluster.node.address}/ui/sign-in", data={"token": cluster.token})
         assert answer.status_code == 303, answer.text
+        cluster.standby.catch_up()
         yield visitor
 
 
