@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import jwt
 import pytest
+from joserfc import jwt
 
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres

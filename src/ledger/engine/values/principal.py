@@ -35,8 +35,8 @@ class Grant(msgspec.Struct, frozen=True):
 
     expires_at: float
     """Seconds since 1970: from this instant on, the token is refused."""
-    signed_by: bytes
-    """The fingerprint of the signing key: when the provider drops the key, the token is refused."""
+    signed_by: str
+    """The thumbprint of the signing key: when the provider drops the key, the token is refused."""
 
 
 class Principal(msgspec.Struct, frozen=True, dict=True):

@@ -1,24 +1,29 @@
 """Tokens that an identity provider signed: from a JWT to a principal (contract, Access).
 
-PyJWT decides, with a key of the configured set, whether a token is genuine and in time. This module
-checks the rest: the size, the header's ``typ`` and ``kid``, the types of the claims, and the
-lifetime, which is limited because a token cannot be revoked.
+joserfc decides, with a key of the configured set, whether a token is genuine and in time. This
+module checks the rest: the size, the header, the types of the claims, and the lifetime, which is
+limited because a token cannot be revoked.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, NamedTuple, get_args
 
-import jwt
 import msgspec
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import Key, RSAKey
+from joserfc.jws import JWSRegistry, extract_compact
+from joserfc.jwt import JWTClaimsRegistry
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ledger.engine.values.principal import Grant, Principal, person
 from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID
 from ledger.features.keys.model import Permission
-from ledger.features.sign_in.access.key_set import ALGORITHMS, KeySet, SigningKey
+from ledger.features.sign_in.access.key_set import ALGORITHMS, KeySet
 
 LONGEST = 8 * 1024
 """Characters of a token."""
@@ -33,7 +38,7 @@ which can be revoked."""
 _REMEMBER_SECONDS = 60.0
 _REMEMBERED = 10_000
 
-# PyJWT would accept padding too, and so more than one spelling of the same token.
+# Else a signature that is none would be seen only after its key was fetched.
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
@@ -53,10 +58,7 @@ class Claims(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     sub: str = Field(pattern=_SUBJECT)
-    # PyJWT would accept numbers in text too.
     exp: float
-    nbf: float | None = None
-    iat: float | None = None
     organization_id: str | None = Field(default=None, pattern=ORGANIZATION_ID)
     workspace_id: str | None = Field(default=None, pattern=WORKSPACE_ID)
     permissions: list[str]
@@ -67,6 +69,21 @@ class CheckedToken(NamedTuple):
 
     header: dict[str, Any]
     claims: dict[str, Any]
+    signed_by: Key
+
+
+class _Rules(JWSRegistry):
+    """Lets ``_key_name`` judge headers, and takes EdDSA, a name of which the library warns."""
+
+    max_header_length = max_signature_length = 64 * 1024
+
+    def check_header(self, header: dict[str, Any]) -> None: ...
+
+    def get_alg(self, name: str) -> Any:
+        return self.algorithms[name]
+
+
+_RULES = _Rules()
 
 
 async def verified(token: str, keys: KeySet, types: Collection[str]) -> CheckedToken | None:
@@ -74,23 +91,24 @@ async def verified(token: str, keys: KeySet, types: Collection[str]) -> CheckedT
 
     The caller bounds its size. Raises Unavailable if the keys cannot be fetched.
     """
-    name = _key_name(token, types)
+    name = None
+    with contextlib.suppress(Exception):  # the library may raise any error for what is no token
+        if _FORM.fullmatch(token):
+            name = _key_name(extract_compact(token.encode(), registry=_RULES).headers(), types)
     key = await keys.find(*name) if name is not None else None
-    if key is None:
+    if key is None or (isinstance(key, RSAKey) and key.public_key.key_size < 2048):
         return None
-    options: Any = {"enforce_minimum_key_length": True}
-    options |= {f"verify_{claim}": False for claim in ("aud", "iss", "exp", "nbf", "iat")}
-    try:
-        found = jwt.decode_complete(token, key.jwk, algorithms=ALGORITHMS, options=options)
-    except jwt.PyJWTError:
-        return None
-    return CheckedToken(found["header"], found["payload"])
+    with contextlib.suppress(Exception):
+        found = jwt.decode(token, key, registry=_RULES)
+        if all(isinstance(found.claims.get(claim, ""), str) for claim in ("sub", "jti")):
+            return CheckedToken(found.header, found.claims, key)
+    return None
 
 
 class _Known(msgspec.Struct, frozen=True):
     until: float
     principal: Principal
-    signed_by: bytes
+    signed_by: str
 
 
 class TokenVerifier:
@@ -103,8 +121,12 @@ class TokenVerifier:
     def __init__(
         self, keys: KeySet, issuer: str, audience: str, clock: Callable[[], datetime]
     ) -> None:
-        self.keys = keys
-        self._issuer, self._audience, self._clock = issuer, audience, clock
+        self.keys, self._clock = keys, clock
+        self._rules = JWTClaimsRegistry(
+            leeway=int(LEEWAY_SECONDS),
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": audience},
+        )
         self._known: dict[bytes, _Known] = {}
 
     async def verify(self, token: str) -> Principal | None:
@@ -120,19 +142,22 @@ class TokenVerifier:
         if known is not None and known.until > now and self.keys.holds(known.signed_by):
             return known.principal
         self._known.pop(digest, None)
-        name = _key_name(token, _TYPES)
-        key = await self.keys.find(*name) if name is not None else None
-        claims = self._claims(token, key) if key is not None else None
-        if key is None or claims is None:
+        found = await verified(token, self.keys, _TYPES)
+        if found is None:
+            return None
+        try:
+            self._rules.validate(found.claims)
+            claims = Claims.model_validate(found.claims)
+        except (JoseError, ValidationError):
             return None
         if not now - LEEWAY_SECONDS < claims.exp <= now + LONGEST_LIFE_SECONDS + LEEWAY_SECONDS:
             return None
-        principal = _principal(claims, key)
+        principal = _principal(claims, found.signed_by)
         if principal is not None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             until = min(now + _REMEMBER_SECONDS, claims.exp)
-            self._known[digest] = _Known(until, principal, key.fingerprint)
+            self._known[digest] = _Known(until, principal, found.signed_by.thumbprint())
         return principal
 
     def has_lapsed(self, grant: Grant) -> bool:
@@ -140,47 +165,26 @@ class TokenVerifier:
         is_over = self._clock().timestamp() >= grant.expires_at
         return is_over or not self.keys.holds(grant.signed_by)
 
-    def _claims(self, token: str, key: SigningKey) -> Claims | None:
-        # PyJWT requires ``iss`` and ``aud``, as both are given here; ``Claims`` requires the rest.
-        try:
-            decoded = jwt.decode(
-                token,
-                key.jwk,
-                algorithms=ALGORITHMS,
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=LEEWAY_SECONDS,
-                options={"enforce_minimum_key_length": True},
-            )
-            return Claims.model_validate(decoded)
-        except (jwt.PyJWTError, ValidationError):
-            return None
 
-
-def _key_name(token: str, types: Collection[str]) -> tuple[str, str] | None:
-    """The key id and the algorithm that a token names; None: the token's form is refused."""
-    if not _FORM.fullmatch(token):
-        return None
-    try:
-        header = jwt.get_unverified_header(token)
-    except jwt.PyJWTError:
-        return None
+def _key_name(header: dict[str, Any], types: Collection[str]) -> tuple[str, str] | None:
+    """The key id and the algorithm that a header names; None: the header is refused."""
     key_id, algorithm, kind = header.get("kid"), header.get("alg"), header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in types:
         return None
-    if not isinstance(key_id, str) or algorithm not in ALGORITHMS:
+    # No extension is understood (RFC 7515, 4.1.11).
+    if not isinstance(key_id, str) or algorithm not in ALGORITHMS or "crit" in header:
         return None
     return key_id, algorithm
 
 
-def _principal(claims: Claims, key: SigningKey) -> Principal | None:
+def _principal(claims: Claims, key: Key) -> Principal | None:
     """The principal of a token's claims; None: the token names no tenant.
 
     Unknown permissions belong to other services. As with API keys, ``admin`` permits everything in
     every tenant, whatever tenant the token names.
     """
     permissions = _PERMISSIONS & frozenset(claims.permissions)
-    grant = Grant(claims.exp + LEEWAY_SECONDS, key.fingerprint)
+    grant = Grant(claims.exp + LEEWAY_SECONDS, key.thumbprint())
     if "admin" in permissions:
         return person(claims.sub, permissions, grant=grant)
     if claims.organization_id is None:

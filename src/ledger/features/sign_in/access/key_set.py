@@ -13,7 +13,6 @@ after that no token can be checked.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import math
 import ssl
@@ -22,9 +21,9 @@ from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 
 import httpx2
-import jwt
 import msgspec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from joserfc.jwk import JWKRegistry, Key
+from joserfc.jws import JWSRegistry
 
 from ledger import __version__
 from ledger.engine.tls import trusting_context
@@ -62,16 +61,8 @@ class UnusableAnswer(Exception):
     """The provider's answer is no key set, or none at all; the message repeats nothing of it."""
 
 
-class SigningKey(msgspec.Struct, frozen=True):
-    """A public key, for a single algorithm."""
-
-    jwk: jwt.PyJWK
-    fingerprint: bytes
-    """SHA-256 of the key itself: it identifies the key whatever its key id is."""
-
-
-Keys = Mapping[tuple[str, str], SigningKey]
-"""Signing keys by key id and algorithm."""
+Keys = Mapping[tuple[str, str], Key]
+"""Public keys by key id and algorithm; a key's thumbprint identifies it whatever its key id is."""
 
 
 class KeySet:
@@ -82,7 +73,7 @@ class KeySet:
         # Made once: loading the trusted certificates would block the loop at each fetch.
         self._ssl_context = trusting_context()
         self._keys: Keys = {}
-        self._fingerprints: frozenset[bytes] = frozenset()
+        self._thumbprints: frozenset[str] = frozenset()
         self._fetched_at = self._asked_at = -math.inf
         self._has_failed = False
         """Whether the latest fetch failed."""
@@ -102,16 +93,16 @@ class KeySet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def holds(self, fingerprint: bytes) -> bool:
+    def holds(self, thumbprint: str) -> bool:
         """Whether the provider still publishes a key, as far as this process knows."""
-        return fingerprint in self._fingerprints and self._is_known_now()
+        return thumbprint in self._thumbprints and self._is_known_now()
 
     async def renew(self) -> None:
         """Fetch the keys if they are older than ``REFRESH_SECONDS``: for who seldom needs them."""
         if self._clock() - self._fetched_at >= REFRESH_SECONDS:
             await self.refresh()
 
-    async def find(self, key_id: str, algorithm: str) -> SigningKey | None:
+    async def find(self, key_id: str, algorithm: str) -> Key | None:
         """The key of this id and algorithm; None: the provider has no such key.
 
         Raises Unavailable if the key is unknown and the keys cannot be fetched.
@@ -136,7 +127,7 @@ class KeySet:
             self._asked_at = self._clock()
             await self.refresh()
 
-    def _get(self, name: tuple[str, str]) -> SigningKey | None:
+    def _get(self, name: tuple[str, str]) -> Key | None:
         return self._keys.get(name) if self._is_known_now() else None
 
     def _is_known_now(self) -> bool:
@@ -167,7 +158,7 @@ class KeySet:
                 _logger.info("the key set can be fetched again")
             self._has_failed = False
             self._keys, self._fetched_at = keys, self._clock()
-            self._fingerprints = frozenset(key.fingerprint for key in keys.values())
+            self._thumbprints = frozenset(key.thumbprint() for key in keys.values())
         finally:
             self._fetching = None
 
@@ -227,14 +218,11 @@ def parse_keys(document: bytes) -> Keys:
         key_set = msgspec.json.decode(document, type=_Document)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UnusableAnswer("the answer is no JWK Set") from error
-    keys: dict[tuple[str, str], SigningKey] = {}
+    keys: dict[tuple[str, str], Key] = {}
     for entry in key_set.keys[:_MOST_KEYS]:
         with contextlib.suppress(Exception):  # an entry on which the library fails is no key
             if _is_for_checking(entry):
-                jwk = jwt.PyJWK(entry)
-                if jwk.algorithm_name in ALGORITHMS:
-                    key = SigningKey(jwk, _fingerprint(jwk))
-                    keys.setdefault((entry["kid"], jwk.algorithm_name), key)
+                keys.setdefault(*_named_key(entry))
     if not keys:
         raise UnusableAnswer("the JWK Set has no key that can check tokens")
     return keys
@@ -250,9 +238,17 @@ def _is_for_checking(entry: Any) -> bool:
         and (entry.get("key_ops") is None or "verify" in entry["key_ops"])
         # A key that is published with its private part is no secret any more.
         and not {"d", "k"} & entry.keys()
+        and entry.get("crv") not in ("X25519", "X448")
     )
 
 
-def _fingerprint(jwk: jwt.PyJWK) -> bytes:
-    encoded: bytes = jwk.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(encoded).digest()
+def _named_key(entry: Mapping[str, Any]) -> tuple[tuple[str, str], Key]:
+    """The key of an entry by id and algorithm. Raises any error if there is none."""
+    kind: Any = JWKRegistry.key_types[entry["kty"]]
+    # Only what makes the key, else the library judges the rest. Some providers pad the numbers.
+    members = {name: entry[name].rstrip("=") for name in kind.value_registry if name in entry}
+    public = kind.binding.import_public_key(members)
+    key: Key = kind(public, public)
+    usable = JWSRegistry.filter_algorithms(key, list(ALGORITHMS))
+    algorithm = next(one.name for one in usable if one.name == (entry.get("alg") or one.name))
+    return (entry["kid"], algorithm), key
