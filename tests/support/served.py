@@ -70,6 +70,8 @@ class Served:
 
     def begin(self) -> None:
         """Start the service's first process, and wait for nothing."""
+        # An earlier start on the same port has written that it serves.
+        self._said_before = len(self.log.read_bytes()) if self.log.exists() else 0
         self.process: subprocess.Popen[bytes] | Forked
         options = ("--host", self.host, "--port", str(self.port), "--role", self.role)
         arguments = ("serve", *options, "--workers", str(self.workers))
@@ -95,9 +97,8 @@ class Served:
 
         def ready() -> bool:
             assert self.process.poll() is None, self.said
-            return (
-                b"Serving on" in self.log.read_bytes() and len(self.api_workers()) >= self.workers
-            )
+            said = self.log.read_bytes()[self._said_before :]
+            return b"Serving on" in said and len(self.api_workers()) >= self.workers
 
         until(ready, f"the service; it said: {self.said}", 40.0)
 

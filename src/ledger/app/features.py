@@ -1,8 +1,7 @@
 """The features of the ledger: a row for each, with all that it adds to the processes.
 
-Only a process that serves loads routes, pages and gauges, which are named by their places in the
-feature's folder, and only one that leads loads loops. ``ledger keys list`` would wait for the web
-framework otherwise.
+Only ``ledger serve`` loads routes, pages and gauges, which are named by their places in the
+feature's folder, and loops. ``ledger keys list`` would wait for the web framework otherwise.
 """
 
 from __future__ import annotations
@@ -46,24 +45,30 @@ class LoopMeans(NamedTuple):
     clock: Callable[[], datetime]
 
 
-def _sweeper(means: LoopMeans) -> Periodic:
+def _sweeper() -> Callable[[LoopMeans], Periodic]:
     from ledger.features.lines.loops import Sweeper
 
-    settings, session, writer, clock = means
-    return Sweeper(session, writer, clock, settings.idle_after, settings.idle_sweep_seconds)
+    def make(means: LoopMeans) -> Sweeper:
+        settings, session, writer, clock = means
+        return Sweeper(session, writer, clock, settings.idle_after, settings.idle_sweep_seconds)
+
+    return make
 
 
-def _lease_watch(means: LoopMeans) -> Periodic:
+def _lease_watch() -> Callable[[LoopMeans], Periodic]:
     from ledger.features.runs.loops import LeaseWatch
 
-    return LeaseWatch(means.session, means.writer)
+    return lambda means: LeaseWatch(means.session, means.writer)
 
 
-def _watch_loop(means: LoopMeans) -> Periodic:
+def _watch_loop() -> Callable[[LoopMeans], Periodic]:
     from ledger.features.watches.loops.loop import WatchLoop
 
-    settings, session, writer, clock = means
-    return WatchLoop(session, writer, clock, settings.watch_seconds)
+    def make(means: LoopMeans) -> WatchLoop:
+        settings, session, writer, clock = means
+        return WatchLoop(session, writer, clock, settings.watch_seconds)
+
+    return make
 
 
 class Feature(NamedTuple):
@@ -80,8 +85,9 @@ class Feature(NamedTuple):
     gauges: str | None = None
     chore: Callable[[Settings], Chore] | None = None
     """Makes the feature's part of the housekeeper's rounds."""
-    loop: Callable[[LoopMeans], Periodic] | None = None
-    """Makes the feature's loop, whose rounds follow the views while its process leads."""
+    loop: Callable[[], Callable[[LoopMeans], Periodic]] | None = None
+    """Loads what makes the feature's loop, whose rounds follow the views while its process leads.
+    """
 
 
 FEATURES = (
@@ -157,9 +163,9 @@ def chores(settings: Settings) -> tuple[Chore, ...]:
     return tuple(feature.chore(settings) for feature in FEATURES if feature.chore is not None)
 
 
-def loops(means: LoopMeans) -> tuple[Periodic, ...]:
-    """The features' loops, which share a session."""
-    return tuple(feature.loop(means) for feature in FEATURES if feature.loop is not None)
+def loops() -> tuple[Callable[[LoopMeans], Periodic], ...]:
+    """What makes the features' loops, which share a session."""
+    return tuple(feature.loop() for feature in FEATURES if feature.loop is not None)
 
 
 def routers() -> Iterator[APIRouter]:

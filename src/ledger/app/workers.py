@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from ledger.app import Role, serves
 from ledger.app.composition.api import create_api, create_reading_api
 from ledger.app.composition.loops import Dispatching, Loops, Sealing
+from ledger.app.features import gauges, loops, page_routers, routers
 from ledger.app.http import site
 from ledger.app.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.app.settings import Settings
@@ -32,6 +33,8 @@ __all__ = ["create_board"]
 
 def make_ready() -> None:
     """Do the work once, before the fork, that each child would do otherwise."""
+    for load in (routers, page_routers, gauges, loops):
+        list(load())
     site.make_ready()
 
 

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -40,6 +41,22 @@ from tests.support.served import (
 from tests.support.views import until, view_positions
 
 READERS = 6
+
+# Tells every module of ours that a child of the supervisor loads.
+TELLING = """
+import multiprocessing, os, sys
+
+class Telling:
+    def find_spec(name, *_):
+        process = multiprocessing.current_process().name
+        if process.startswith("ledger-") and name.startswith(("ledger.", "projections.")):
+            os.write(2, f"{process} loads {name}\\n".encode())
+
+sys.meta_path.insert(0, Telling)
+
+from ledger.app.cli.arguments import main
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -203,6 +220,18 @@ def test_the_supervisor_has_one_thread_and_its_children_hold_none_of_its_files(
                 os.kill(pid, signal.SIGKILL)
             until(lambda killed=first: not {*killed} & {*served.processes()}, "their end")
         until(lambda: len(children(served)) == 5 and is_ready(served), "answers")
+
+
+def test_the_supervisor_loads_all_code_so_that_a_child_starts_at_once(
+    conninfo: str, tmp_path: Path
+) -> None:
+    environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+    service = Served(tmp_path / "data", free_port(), workers=1, **environment)
+    service.command = (sys.executable, "-c", TELLING)
+    with service, service.client(service.token()) as client:
+        assert post(client, activation()).status_code == 201
+        assert client.get(f"/v1/execution/{LINE}").status_code == 200
+    assert [line for line in service.said.splitlines() if " loads " in line] == []
 
 
 def test_a_killed_supervisors_processes_end_and_a_new_service_can_start_at_once(

@@ -64,7 +64,8 @@ class Loops(_Writing):
         self.housekeeper = Housekeeper(
             session, self._writer, self._beat.corrected(clock), chores(settings)
         )
-        self.housekeeper.beside = loops(LoopMeans(settings, session, self._writer, clock))
+        means = LoopMeans(settings, session, self._writer, clock)
+        self.housekeeper.beside = tuple(make(means) for make in loops())
         self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.housekeeper)
 
 
