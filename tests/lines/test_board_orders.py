@@ -86,32 +86,6 @@ def test_the_order_is_chosen_and_stays_with_filters_and_pages(edge: Edge) -> Non
     assert guest.get(f"{at.path}&sort=name").status == 422
 
 
-def test_a_past_board_has_the_order_and_the_health_of_then(edge: Edge) -> None:
-    at = Workspace(edge, "WS-26-000121")
-    first, second = at.line(), at.line()
-    red = {"signal": "sla_compliance", "status": "red"}
-    edge.accept(fact("health.signal_reported", second, red))
-    edge.clock.advance(minutes=5)
-    instant = edge.clock.now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    edge.clock.advance(minutes=5)
-    green = fact("health.signal_reported", second, red | {"status": "green"})
-    edge.accept(green, fact("service_line.paused", first), fact("service_line.resumed", first))
-    guest = visitor(edge)
-    assert lines(guest.get(at.path)) == [second, first]
-    then = guest.get(f"{at.path}&sort=health_score&as_of={instant}&limit=1")
-    assert lines(then) == [second]
-    assert then.words(".orders [aria-current]") == ["health"]
-    for sort, expected in (
-        ("state_since", [first, second]), ("health_score", [second, first]),
-        ("record", [second, first]),
-    ):  # fmt: skip
-        pages = walk(guest, f"{at.path}&sort={sort}&as_of={instant}&limit=1")
-        assert [line for page in pages for line in lines(page)] == expected
-    assert lines(guest.get(f"{at.path}&health=amber&as_of={instant}")) == [second]
-    assert lines(guest.get(f"{at.path}&health=amber")) == []
-    assert then.one(".past a")["href"] == f"{at.path}&sort=health_score&limit=1"
-
-
 def test_a_past_board_says_which_filters_do_not_apply(edge: Edge) -> None:
     at = Workspace(edge, "WS-26-000122")
     line_id = at.line()
@@ -166,6 +140,7 @@ def test_the_board_of_an_instant_shows_that_instant_and_says_so(edge: Edge) -> N
     then = guest.get(f"{at.path}&as_of={instant}")
     assert groups(then) == [("running", [line_id])]
     assert "You are looking at the past" in then.words(".past")[0]
+    assert then.words(".orders a") == ["time in state", "health", "newest record"]
     assert then.one(".past a")["href"] == at.path
     assert not then.all("[data-stream]")
     # Every link from here keeps that instant.
