@@ -3,8 +3,6 @@
 from contextlib import closing
 from typing import Any
 
-import pytest
-
 from ledger.engine.log.event_log import Log
 from tests.support.edge import Edge
 from tests.support.facts import fact
@@ -42,6 +40,7 @@ def test_a_run_shows_its_waiting_time_duration_and_trigger(edge: Edge) -> None:
     assert outside == "[\n  1\n]"
     assert page.words(".happened .kind") == ["run.requested", "run.started", "run.completed"]
     assert page.one(f'.facts a[href="/ui/lines/{line_id}"]')
+    assert "data-stream" not in page.one("#view").attrs
 
 
 def test_a_run_that_its_lease_failed_says_so_in_words(edge: Edge) -> None:
@@ -57,8 +56,13 @@ def test_a_run_that_its_lease_failed_says_so_in_words(edge: Edge) -> None:
         "Lease ended lease_expired Nothing arrived from the run for as long as its lease."
     ]
     assert "because its lease ended" in page.words(".happened")[-1]
-    other = run_of(edge, edge.fresh(), "started", "failed", error={"code": "x"})
-    assert visitor(edge).get(f"/ui/runs/{other}").words(".card.failed h2") == ["Error"]
+    error = {"code": "E7", "message": "<No> disk"}
+    other = run_of(edge, edge.fresh(), "started", "failed", error=error)
+    page = visitor(edge).get(f"/ui/runs/{other}")
+    assert page.words(".failed") == ["Error E7 <No> disk"]
+    assert "No input reported." in page.text
+    unknown = visitor(edge).get("/ui/runs/nonsense")
+    assert (unknown.status, "No such run." in unknown.text) == (404, True)
 
 
 def test_a_run_shows_its_external_id_and_links_its_parent(edge: Edge) -> None:
@@ -72,27 +76,7 @@ def test_a_run_shows_its_external_id_and_links_its_parent(edge: Edge) -> None:
     assert "External ID" not in visitor(edge).get(f"/ui/runs/{parent}").words(".facts")[0]
 
 
-def test_a_failed_run_shows_its_error(edge: Edge) -> None:
-    run = run_of(
-        edge, edge.fresh(), "started", "failed", error={"code": "E7", "message": "<No> disk"}
-    )
-    page = visitor(edge).get(f"/ui/runs/{run}")
-    assert page.words(".failed") == ["Error E7 <No> disk"]
-    assert "No input reported." in page.text
-
-
-def test_only_an_open_run_is_followed(edge: Edge) -> None:
-    line_id = edge.fresh()
-    guest = visitor(edge)
-    still = run_of(edge, line_id, "requested", "started")
-    ended = run_of(edge, line_id, "started", "completed")
-    view = guest.get(f"/ui/runs/{still}").one("#view")
-    assert view["data-stream"] == f"/ui/stream?service_line_id={line_id}"
-    assert "so far" in view.get_text()
-    assert "data-stream" not in guest.get(f"/ui/runs/{ended}").one("#view").attrs
-
-
-def test_a_run_is_shown_as_it_was(edge: Edge) -> None:
+def test_an_open_run_is_followed_and_shown_as_it_was(edge: Edge) -> None:
     line_id = edge.fresh()
     edge.clock.advance(seconds=10)
     before = edge.clock.now
@@ -102,6 +86,9 @@ def test_a_run_is_shown_as_it_was(edge: Edge) -> None:
     edge.clock.advance(seconds=10)
     edge.accept(fact("run.started", run, {"service_line_id": line_id}))
     guest = visitor(edge)
+    view = guest.get(f"/ui/runs/{run}").one("#view")
+    assert view["data-stream"] == f"/ui/stream?service_line_id={line_id}"
+    assert "so far" in view.get_text()
 
     def at(instant: Any) -> Seen:
         return guest.get(f"/ui/runs/{run}?as_of={instant:%Y-%m-%dT%H:%M:%S.%fZ}")
@@ -113,21 +100,6 @@ def test_a_run_is_shown_as_it_was(edge: Edge) -> None:
     early = at(before)
     assert early.status == 404
     assert "was not known yet at that time" in early.text
-
-
-@pytest.mark.parametrize("run", ["RUN-26-999999", "nonsense"])
-def test_an_unknown_run_is_refused_in_words(edge: Edge, run: str) -> None:
-    page = visitor(edge).get(f"/ui/runs/{run}")
-    assert page.status == 404
-    assert "No such run." in page.text
-
-
-def test_another_tenants_runs_are_not_found(edge: Edge) -> None:
-    line_id = edge.fresh()
-    run = run_of(edge, line_id, "started")
-    other = visitor(edge, organization_id=OTHER)
-    assert other.get(f"/ui/runs/{run}").status == 404
-    assert other.get(runs_path(line_id)).status == 404
 
 
 def test_a_run_shows_its_children_of_all_lines_as_they_were(edge: Edge) -> None:
