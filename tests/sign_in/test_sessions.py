@@ -30,7 +30,6 @@ from tests.support.openid import (
 )
 from tests.support.receiver import Answer, Request
 from tests.support.served import run_ledger
-from tests.support.visitor import Visitor
 
 IDLE, WHOLE = 43_200, 604_800
 OTHER = "ORG-26-000002"
@@ -77,21 +76,6 @@ def copy_of(guest: Person, edge: Edge) -> Person:
 
 
 # The ends of a session.
-
-
-def test_a_session_ends_without_use_and_use_prolongs_it(
-    company: Company, openid: OpenIdProvider
-) -> None:
-    guest = person(company, openid)
-    for _ in range(3):
-        company.clock.advance(seconds=IDLE - 60)
-        assert guest.is_signed_in()
-        company.write_uses()
-    company.clock.advance(seconds=IDLE + 60)
-    answer = guest.get("/ui")
-    assert answer.status == 401
-    assert answer.words('[role="alert"]')
-    assert not guest.is_signed_in()
 
 
 def test_a_session_ends_at_last_whatever_its_use(company: Company, openid: OpenIdProvider) -> None:
@@ -165,15 +149,6 @@ def test_signing_in_by_token_makes_a_session_too(company: Company) -> None:
     thief = copy_of(guest, company)
     guest.submit(guest.get("/ui"), "/ui/sign-out")
     assert not thief.is_signed_in()
-
-
-def test_a_session_by_token_ends_with_its_key(company: Company) -> None:
-    token = company.token("read")
-    guest = Person(company)
-    guest.sign_in(token)
-    assert guest.is_signed_in()
-    company.revoke(token)
-    assert not guest.is_signed_in()
 
 
 def test_signing_in_by_token_ends_the_browsers_former_session(
@@ -620,12 +595,6 @@ def test_the_end_of_the_providers_session_names_no_token_that_lives(
         assert value not in openid._refresh
         assert value not in openid._access
     assert openid.requests[-1].path.startswith("/end-session")
-
-
-def test_a_visitor_without_provider_signs_out_as_ever(edge: Edge) -> None:
-    guest = Visitor(edge, edge.token("read"))
-    answer = guest.submit(guest.get("/ui"), "/ui/sign-out")
-    assert (answer.status, answer.location) == (303, "/")
 
 
 def test_a_list_waits_for_the_position_that_it_is_asked_for(company: Company) -> None:

@@ -140,17 +140,6 @@ def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
     assert "Your session has ended." in asked.text
 
 
-def test_a_session_in_use_ends_after_a_week(edge: Edge) -> None:
-    guest = visitor(edge)
-    uses = edge.service.app.state.services.of(KeyUses)
-    for _ in range(16):
-        edge.clock.advance(seconds=SESSION_SECONDS / 16 - 1)
-        assert guest.get("/ui").status == 200
-        uses.run_once()
-    edge.clock.advance(seconds=17)
-    assert guest.get("/ui").status == 401
-
-
 def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     token = edge.token("read")
     guest = Visitor(edge, token)

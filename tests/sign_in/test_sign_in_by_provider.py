@@ -15,7 +15,6 @@ from tests.support.edge import Edge, edge_of
 from tests.support.openid import (
     CALLBACK,
     CLIENT,
-    FINANCE,
     ODD_SECRET,
     PUBLIC,
     Company,
@@ -163,15 +162,9 @@ def test_a_page_without_session_keeps_its_address_for_the_way_back(company: Comp
 @pytest.mark.parametrize(
     "elsewhere",
     [
-        "https://evil.example/ui",
         "//evil.example/ui",
-        "/\\evil.example",
         "\\\\evil.example",
-        "/ui/../../evil",
-        "javascript:alert(1)",
         "/ui\r\nset-cookie: a=b",
-        "/v1/runs",
-        "\t//evil.example",
         '/ui"><script>',
     ],
 )
@@ -336,11 +329,6 @@ def test_a_form_needs_the_key_of_its_session_and_the_services_own_origin(company
     assert guest.is_signed_in()
 
 
-def test_the_api_does_not_look_at_the_session(company: Company) -> None:
-    guest = Person(company).signed_in()
-    assert guest.get("/v1/execution").status == 401
-
-
 def test_on_loopback_the_cookies_have_plain_names(small: tuple[Company, OpenIdProvider]) -> None:
     company, provider = small
     provider.refreshes = False
@@ -395,12 +383,6 @@ def test_without_an_end_of_session_signing_out_leads_to_the_front_page(
     guest = Person(company, LOOPBACK).signed_in()
     answer = guest.submit(guest.get("/ui"), "/ui/sign-out")
     assert (answer.status, answer.location) == (303, "/")
-
-
-def test_a_key_still_signs_in_beside_the_provider(company: Company) -> None:
-    guest = Person(company)
-    assert guest.sign_in(company.token(*FINANCE["permissions"])).status == 303
-    assert guest.is_signed_in()
 
 
 def test_the_secret_of_the_client_may_have_any_character(server: EmbeddedPostgres) -> None:
