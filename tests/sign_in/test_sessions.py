@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
@@ -25,7 +24,6 @@ from tests.support.openid import (
     alice,
     as_json,
     led_to,
-    parameters,
     signing_in,
 )
 from tests.support.receiver import Answer, Request
@@ -452,15 +450,6 @@ def test_pages_show_the_name_of_the_latest_sign_in_and_the_log_the_subject_alone
         assert told not in company.get("/v1/events?limit=100").text
 
 
-def test_a_name_is_shown_to_nobody_who_does_not_see_the_actors_entries(
-    company: Company, openid: OpenIdProvider
-) -> None:
-    person(company, openid, "ledger-managers", sub="unseen", name="Unseen Person")
-    stranger = person(company, openid, "ledger-elsewhere", sub="stranger", name="Stranger")
-    for path in ("/ui", "/ui/events", "/ui/runs", "/ui/sessions"):
-        assert "Unseen Person" not in stranger.get(path).text
-
-
 def test_the_command_line_lists_persons_and_forgets_one(
     company: Company, openid: OpenIdProvider
 ) -> None:
@@ -583,18 +572,6 @@ def test_a_refused_callback_leaves_no_session_and_no_entry(
 
 
 # The address at which the provider ends its own session.
-
-
-def test_the_end_of_the_providers_session_names_no_token_that_lives(
-    company: Company, openid: OpenIdProvider
-) -> None:
-    guest = person(company, openid)
-    address = led_to(guest.submit(guest.get("/ui"), "/ui/sign-out"))
-    assert httpx.get(address).status_code == 200
-    for value in parameters(address).values():
-        assert value not in openid._refresh
-        assert value not in openid._access
-    assert openid.requests[-1].path.startswith("/end-session")
 
 
 def test_a_list_waits_for_the_position_that_it_is_asked_for(company: Company) -> None:
