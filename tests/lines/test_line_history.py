@@ -233,6 +233,7 @@ def test_a_line_that_was_not_known_yet_says_so(edge: Edge) -> None:
 
 def test_an_invalid_parameter_is_refused_in_words(edge: Edge) -> None:
     guest, path = visitor(edge), path_of(edge.fresh())
-    for query in ("at=x", "at=-1", f"at={2**63}", "at=4102444800000", "at=1&end=x"):
+    for query in ("at=x", "at=-1", f"at={2**63}", "at=4102444800000", "at=1&end=x",
+                  "as_of=2098-01-01"):  # fmt: skip
         page = guest.get(f"{path}?{query}")
         assert (page.status, page.words("h1")) == (422, ["Invalid request"]), query

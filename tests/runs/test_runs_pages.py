@@ -108,7 +108,7 @@ def test_filters_stay_in_the_form_and_are_chips(edge: Edge) -> None:
         ("/ui/runs", f"service_line_id={line_id}&status=failed", f"?service_line_id={line_id}"),
         ("/ui/runs", "workspace_id=WS-26-000777", "?workspace_id=WS-26-000777"),
         ("/ui/runs", f"status=failed&service_line_id={line_id},LIN-1", ""),
-        (runs_path(line_id), "status=failed", f"?service_line_id={line_id}"),
+        (runs_path(line_id), "status=failed,completed", f"?service_line_id={line_id}"),
     ):
         page = guest.get(f"{path}?{query}")
         assert listed(page) == [run], query
