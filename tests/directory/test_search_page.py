@@ -91,12 +91,6 @@ def test_a_credential_that_may_not_read_is_refused_and_has_no_palette(edge: Edge
     assert "Search by name or ID" not in page.words("#shortcuts")[0]
 
 
-def test_nobody_finds_another_organizations_names(edge: Edge, line: str) -> None:
-    stranger = visitor(edge, organization_id="ORG-26-000777")
-    for path in ("/ui/search", "/ui/search/results"):
-        assert line not in stranger.get(path, params={"q": "payments"}).text
-
-
 def test_the_search_finds_the_people_by_whom_lines_are_waited_for(edge: Edge) -> None:
     tenant = {"organization_id": "ORG-26-000931"}
     token = edge.token("read", "write", **tenant)

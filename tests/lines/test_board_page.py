@@ -178,6 +178,7 @@ def test_pages_that_a_token_may_not_open_are_not_offered(edge: Edge) -> None:
     assert visitor(edge).get("/ui").words(".top nav a") == [
         "Board", "Alerts", "What changed", "Month", "Statements", "Runs", "Events", "Integrity",
     ]  # fmt: skip
+    assert visitor(edge, "write").get("/ui/integrity").words(".top nav a") == ["Integrity"]
     everything = visitor(edge, "read", "audit:read", "webhooks:manage").get("/ui")
     assert everything.words(".top nav a") == [
         "Board", "Alerts", "What changed", "Month", "Statements", "Runs", "Events", "Audit",

@@ -151,11 +151,3 @@ def test_stopped_sealing_is_told_to_everybody_and_its_reason_to_administrators(
     assert "LIN-26-7" not in page.text
     admin = Visitor(alone, alone.token("admin", organization_id=None))
     assert admin.get("/ui/integrity").words('[role="alert"] code') == ["LIN-26-7 is gone"]
-
-
-def test_the_page_is_for_every_visitor_and_nobody_else(alone: Edge) -> None:
-    assert Visitor(alone).get("/ui/integrity").status == 401
-    guest = visitor(alone, "write")
-    assert guest.get("/ui/integrity").words(".top nav a") == ["Integrity"]
-    assert guest.get("/ui").status == 403, "the first page still gives the reason"
-    assert guest.get("/ui/integrity?x=1").status == 422

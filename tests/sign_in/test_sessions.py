@@ -206,18 +206,6 @@ def test_a_session_that_was_deleted_has_ended_on_every_node(
     assert_problem(company.request("DELETE", f"/v1/sessions/{shown['id']}"), 404, "not_found")
 
 
-def test_sessions_are_shown_to_who_may_manage_keys_alone(
-    company: Company, openid: OpenIdProvider
-) -> None:
-    person(company, openid, sub="hidden")
-    shown = session_of(company, "hidden")
-    for token in (company.token("read"), company.token("read", "audit:read")):
-        assert_problem(company.get("/v1/sessions", token), 403, "forbidden")
-        path = f"/v1/sessions/{shown['id']}"
-        assert_problem(company.request("DELETE", path, token), 403, "forbidden")
-    assert company.request("GET", "/v1/sessions", "elk_nonsense").status_code == 401
-
-
 def test_sessions_of_other_tenants_and_wider_permissions_are_kept_from_a_manager(
     company: Company, openid: OpenIdProvider
 ) -> None:
@@ -242,10 +230,9 @@ def test_sessions_of_other_tenants_and_wider_permissions_are_kept_from_a_manager
     assert inside.is_signed_in()
 
 
-@pytest.mark.parametrize("id", ["SES-0000000000000000", "SES-x", "x", "SES-" + "0" * 300, "%00"])
-def test_an_unknown_session_is_not_found(company: Company, id: str) -> None:
-    answer = company.request("DELETE", f"/v1/sessions/{id}")
-    assert answer.status_code == 404
+def test_an_unknown_session_is_not_found(company: Company) -> None:
+    for id in ("SES-0000000000000000", "SES-x", "x", "SES-" + "0" * 300, "%00"):
+        assert company.request("DELETE", f"/v1/sessions/{id}").status_code == 404, id
 
 
 def test_a_person_sees_and_ends_their_own_sessions_alone(

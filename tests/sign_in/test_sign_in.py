@@ -170,10 +170,10 @@ def test_a_form_of_an_expired_session_changes_nothing_and_says_so(edge: Edge) ->
     assert edge.data(f"/v1/execution/{line_id}")["state"] == "running"
 
 
-@pytest.mark.parametrize("cookie", ["", "x", "A" * 200, "=" * 20, "%00"])
-def test_a_forged_cookie_is_no_session(edge: Edge, cookie: str) -> None:
-    answer = Visitor(edge).get("/ui", headers={"cookie": f"{COOKIE}={cookie}"})
-    assert answer.status == 401
+def test_a_forged_cookie_is_no_session(edge: Edge) -> None:
+    for cookie in ("", "x", "A" * 200, "=" * 20, "%00"):
+        answer = Visitor(edge).get("/ui", headers={"cookie": f"{COOKIE}={cookie}"})
+        assert answer.status == 401, cookie
 
 
 def test_a_link_from_another_site_finds_the_session(edge: Edge) -> None:
