@@ -202,7 +202,7 @@ def test_a_key_that_was_revoked_meanwhile_refuses_its_forms(keys: Keys, guest: V
         assert "The key is already revoked." in refused.text
 
 
-# What the list says.
+# The words of the list.
 
 
 def test_a_key_that_may_more_than_the_visitor_has_no_forms(keys: Keys, guest: Visitor) -> None:

@@ -150,7 +150,7 @@ def test_the_alerts_of_a_deleted_watch_stay_readable(watcher: Watcher) -> None:
     assert watcher.alerts(watch_id=watch)[0]["id"] == alert["id"]
 
 
-# What is shown beside settings.
+# Beside the settings.
 
 
 def test_a_watch_looks_until_its_revision_has_looked_at_all_lines(watcher: Watcher) -> None:

@@ -19,7 +19,7 @@ class Form(NamedTuple):
     action: str
     """The action of the audit log."""
     fields: Mapping[str, str] = MappingProxyType({})
-    """What is typed into it."""
+    """The fields that a test fills in."""
     page: str = ""
     """The address of its page, behind that of the thing."""
     is_shown: bool = False
@@ -33,12 +33,12 @@ class Pages(NamedTuple):
     new: str
     """The address of the form for a new thing, behind that of the list."""
     fields: dict[str, str]
-    """What is typed for a new thing."""
+    """The fields of a new thing."""
     shown: dict[str, Any]
     """How the thing is shown then."""
     wrong: dict[str, str]
     said: tuple[str, ...]
-    """What a wrong form is told."""
+    """Words of the refusal of the wrong form."""
     forms: tuple[Form, ...]
 
     @property
@@ -50,7 +50,7 @@ FORMS = (
     "main form[method=post], dialog form[method=post], dialog.acting, [hx-target='#watch'],"
     " [hx-target='#issue']"
 )
-"""What a page has for those who may change something."""
+"""Parts of pages for those who may change something."""
 _APRIL = {"first_day": "2026-04-01", "last_day": "2026-04-14"}
 PAGES = (
     Pages(
@@ -122,7 +122,7 @@ class Desk(Site):
         return page
 
     def form_keys(self, guest: Visitor) -> dict[str, str]:
-        """What each form of the visitor's session has."""
+        """The hidden fields of each form of the visitor's session."""
         return {"form_key": guest.get("/ui").form("/ui/zone")["form_key"], "request_key": "k"}
 
     def addresses(self, thing_id: str) -> list[tuple[str, str]]:

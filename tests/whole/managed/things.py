@@ -46,7 +46,7 @@ class Thing(NamedTuple):
     creates: str
     """The action of the audit log."""
     body: dict[str, Any]
-    """What a new thing needs."""
+    """The fields that a new thing needs."""
     more: dict[str, Any]
     """Further fields of a new thing."""
     defaults: dict[str, Any]
@@ -54,7 +54,7 @@ class Thing(NamedTuple):
     row: str
     """The keys of a row of the list, in their order."""
     acts: tuple[Act, ...]
-    """What can be done with a thing, its end last."""
+    """The commands about a thing, the one that ends it last."""
     ended: tuple[int, str]
     """How each act is refused after the end."""
     wrong: dict[str, list[Any]]
@@ -297,7 +297,7 @@ def administrator(edge: Edge) -> str:
 
 
 def lasting(shown: dict[str, Any]) -> dict[str, Any]:
-    """What answers about an endpoint and the list tell alike, and all that is shown of others."""
+    """The fields that the list and other answers tell alike; an endpoint has one more."""
     return {name: value for name, value in shown.items() if name != "status"}
 
 
