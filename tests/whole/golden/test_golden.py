@@ -66,7 +66,7 @@ def test_every_class_has_a_sample_and_its_golden_files() -> None:
 
 @pytest.mark.parametrize("folder", [FIRST, GROWN, MINIMAL], ids=lambda folder: folder.name)
 def test_every_golden_file_belongs_to_a_class(folder: Path) -> None:
-    known = {file_of(kind.TOPIC).name for kind in EVENTS}
+    known = {file_of(topic).name for topic in MAPPER.topics_of(EVENTS)}
     known |= {path.name for path in map(grown_file, GROWN_BODIES) if folder == GROWN}
     found = {path.name for path in folder.glob("*.json")}
     assert found - known == set(), "an event without a row in the table of its aggregate"
