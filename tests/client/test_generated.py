@@ -9,6 +9,7 @@ from execution_ledger import AsyncLedger, Ledger, _operations
 from execution_ledger._operation import Operation
 
 from scripts.python_client.__main__ import document
+from scripts.python_client.groups import GROUPS
 from scripts.python_client.modules import PACKAGE, made
 from tests.client.support import Service
 
@@ -45,6 +46,13 @@ def test_every_route_of_the_document_has_a_method(described: dict[str, Any]) -> 
     assert documented == known
     # Facts are sent by verbs, by `send` and by the reporter.
     assert known - called == {"REPORT_FACTS", "REPORT_FACT_BATCH"}
+
+
+def test_every_group_belongs_to_the_client() -> None:
+    sources = "".join(
+        (PACKAGE / "_async" / name).read_text() for name in ("client.py", "groups.py")
+    )
+    assert [group.name for group in GROUPS if f"Async{group.name}" not in sources] == []
 
 
 def test_every_type_of_fact_has_a_verb(described: dict[str, Any]) -> None:

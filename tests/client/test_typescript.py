@@ -47,6 +47,13 @@ def test_every_route_of_the_document_has_a_method(described: dict[str, Any]) -> 
     assert all(f'"{each.split()[1]}"' in text for each in others)
 
 
+def test_every_group_belongs_to_the_client() -> None:
+    sources = "".join((FOLDER / "src" / name).read_text() for name in ("ledger.ts", "groups.ts"))
+    groups = re.findall(r"export class (\w+) extends Routes", ROUTES.read_text())
+    assert len(groups) > 12
+    assert [name for name in groups if not re.search(rf"\b{name}\b", sources)] == []
+
+
 def test_every_type_of_fact_has_a_verb(described: dict[str, Any]) -> None:
     mapping = described["components"]["schemas"]["Fact"]["discriminator"]["mapping"]
     reported = set(re.findall(r'transport\.fact\("([a-z_.]+)"', ROUTES.read_text()))

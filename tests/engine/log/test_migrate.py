@@ -33,7 +33,8 @@ LATER = "9999_later.sql"
 MORE = "ALTER TABLE ledger.lease ADD COLUMN more integer NOT NULL DEFAULT 7"
 
 BEFORE = {
-    "by other files": "UPDATE ledger.migration SET name = '0001_log.sql'",
+    "by other files": "UPDATE ledger.migration SET name = '0001_log.sql'"
+    " WHERE name = '0001_ledger.sql'",
     "by twelve files": "UPDATE ledger.migration SET checksum = repeat('0a', 32);"
     " INSERT INTO ledger.migration VALUES ('0002_lease_organizations.sql', '')",
 }

@@ -72,6 +72,16 @@ def test_every_golden_file_belongs_to_a_class(folder: Path) -> None:
     assert found - known == set(), "an event without a row in the table of its aggregate"
 
 
+@pytest.mark.parametrize(("topic", "kind"), MAPPER.topics_of(EVENTS).items())
+def test_golden_bytes_of_an_old_topic_too_decode_to_its_class(
+    topic: str, kind: type[Event]
+) -> None:
+    for path in (file_of(topic, folder) for folder in (FIRST, GROWN, MINIMAL)):
+        if path.is_file():
+            event = MAPPER.decode("LIN-26-084729", 7, topic, path.read_bytes(), 42)
+            assert type(event.body) is kind
+
+
 @CLASSES
 def test_golden_bytes_decode_to_the_sample(kind: type[Event]) -> None:
     assert_decodes_to_sample(kind, file_of(kind.TOPIC).read_bytes())
