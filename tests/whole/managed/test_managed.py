@@ -5,6 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.app.features import routers
+from ledger.engine.http.lean import ManagedRouter
 from ledger.engine.values.values import parse_instant
 from tests.facts.test_bad_bodies import CANARY
 from tests.support.edge import PLAIN, Edge, assert_problem
@@ -38,6 +40,12 @@ def of(*things: Thing) -> pytest.MarkDecorator:
 
 
 CHANGED = [thing for thing in THINGS if thing.update]
+
+
+def test_every_managed_router_has_a_row() -> None:
+    found = {each.prefix for each in routers() if isinstance(each, ManagedRouter)}
+    # Nobody sets up an alert or a session: tests/watches and tests/sign_in have their tests.
+    assert found - {f"/v1/{thing.path}" for thing in THINGS} == {"/v1/alerts", "/v1/sessions"}
 
 
 # Setting up.

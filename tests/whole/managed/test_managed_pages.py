@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.watches import BLOCKED
 from tests.whole.managed import things
 from tests.whole.managed.things import Site, Thing
 
@@ -86,7 +87,7 @@ PAGES = (
         things.WATCHES,
         "/new",
         {"name": "Calm", "severity": "info"},
-        {"name": "Calm", "severity": "info", "condition": things.BLOCKED},
+        {"name": "Calm", "severity": "info", "condition": BLOCKED},
         {"name": "x" * 201, "project_tag": "PROJ-9"},
         ("must have at most 200 characters",),
         (
@@ -205,7 +206,7 @@ def test_each_form_of_a_thing_is_carried_out_once_though_it_is_sent_twice(desk: 
         made = desk.make()["id"]
         page = f"{desk.path}/{made}"
         address, before = f"{page}/{form.name}", desk.head()
-        fields = desk.guest.get(page + form.page).form(address) | form.fields
+        fields = desk.guest.get(page + form.page).form(address) | {**form.fields}
         for _ in range(2):
             answer = desk.guest.post(address, fields)
             assert answer.status == (200 if form.is_shown else 303), answer.text
@@ -265,7 +266,7 @@ def test_a_thing_of_another_tenant_does_not_exist(desk: Desk) -> None:
         before = desk.head()
         for form in desk.pages.forms:
             address = f"{desk.path}/{thing_id}/{form.name}"
-            assert desk.guest.post(address, keys | form.fields).status == 404
+            assert desk.guest.post(address, keys | {**form.fields}).status == 404
         refused = [(form.action, "not_found") for form in desk.pages.forms]
         found = desk.entries(before) or neighbour.entries(before)
         assert [entry[:2] for entry in found] == refused
