@@ -80,15 +80,8 @@ INSTANT = 1776254400123456
 """2026-04-15T12:00:00.123456Z in microseconds."""
 
 
-@pytest.mark.parametrize(
-    "state",
-    [ARRAY % INSTANT, b'{"recorded_at":"2026-04-15T14:00:00.123456+02:00","body":{}}'],
-    ids=["an array", "an object, as before 0.1.0"],
-)
-def test_an_event_is_recorded_at_its_own_instant_to_the_microsecond(
-    connection: Connection, state: bytes
-) -> None:
-    event = EVENT | {"state": state, "recorded_at": "2026-04-15T12:00:00.123456Z"}
+def test_an_event_is_recorded_at_its_own_instant_to_the_microsecond(connection: Connection) -> None:
+    event = EVENT | {"state": ARRAY % INSTANT, "recorded_at": "2026-04-15T12:00:00.123456Z"}
     insert(connection, "ledger_events", event)
     for other in ("2026-04-15T12:00:00.123457Z", "2026-04-15T12:00:00Z", "infinity"):
         moved = event | {"originator_version": 2, "notification_id": 2, "recorded_at": other}
@@ -99,7 +92,7 @@ def test_an_event_is_recorded_at_its_own_instant_to_the_microsecond(
 
 @pytest.mark.parametrize(
     "state",
-    [b"", b"{}", b"[2]", b"[]", b"\xff", b'{"recorded_at":null}', b"null", ARRAY % (INSTANT + 1)],
+    [b"", b"{}", b"[2]", b"[]", b"\xff", b"null", ARRAY % (INSTANT + 1)],
     ids=ascii,
 )
 def test_bytes_without_the_instant_are_no_event(connection: Connection, state: bytes) -> None:
