@@ -31,6 +31,9 @@ _ENDPOINT = b'{"url":"http://127.0.0.1:9/","event_types":["*"]}'
 # What the first migration no longer makes as e6d622b did.
 _SINCE = """
 ALTER TABLE ledger.node DROP COLUMN IF EXISTS opens_marks;
+ALTER TABLE ledger.lease ALTER organization_id DROP DEFAULT;
+ALTER TABLE ledger.api_key ALTER prefix SET NOT NULL, ALTER created_by_type SET NOT NULL,
+    ALTER created_by_id SET NOT NULL;
 ALTER TABLE ledger.ledger_events DROP CONSTRAINT ledger_events_recorded_at_as_stored,
     ADD CONSTRAINT ledger_events_recorded_at_as_stored CHECK (
         extract(epoch FROM recorded_at) * 1000000

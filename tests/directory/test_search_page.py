@@ -97,10 +97,6 @@ def test_a_search_stays_at_the_instant(edge: Edge, line: str) -> None:
     assert answer.one("[role=option]")["href"] == f"/ui/lines/{line}?as_of=2026-04-01"
 
 
-def test_an_address_of_an_earlier_version_leads_to_the_same_page(edge: Edge) -> None:
-    assert visitor(edge).get("/ui/search?id=lin-26-000001").location == "/ui/lines/LIN-26-000001"
-
-
 def test_a_credential_that_may_not_read_is_refused_and_has_no_palette(edge: Edge) -> None:
     auditor = visitor(edge, "audit:read")
     assert auditor.get("/ui/search?q=payments").status == 403

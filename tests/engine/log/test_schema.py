@@ -27,7 +27,8 @@ ANOTHER = EVENT | {
 }  # fmt: skip
 KEY = {
     "key_id": "KEY-26-000001", "secret_hash": b"h", "permissions": ["read"],
-    "created_at": "2026-04-15T12:00:00Z",
+    "created_at": "2026-04-15T12:00:00Z", "prefix": "elk_", "created_by_type": "system",
+    "created_by_id": "cli:root",
 }  # fmt: skip
 
 
@@ -190,8 +191,9 @@ def test_the_table_that_notes_who_listens_has_one_row(connection: Connection) ->
 def test_a_lease_is_looked_at_by_its_end(connection: Connection) -> None:
     at = "2026-04-15T12:00:05Z"
     row = {"run_id": "RUN-26-000001", "seconds": 5, "heard_at": "2026-04-15T12:00:00Z"}
+    row |= {"organization_id": "ORG-26-000001", "ends_at": at}
     with pytest.raises(errors.CheckViolation) as refused:
-        insert(connection, "lease", row | {"ends_at": at, "due_at": "2026-04-15T12:00:06Z"})
+        insert(connection, "lease", row | {"due_at": "2026-04-15T12:00:06Z"})
     assert refused.value.diag.constraint_name == "lease_looked_at_by_its_end"
 
 

@@ -137,7 +137,7 @@ CREATE TABLE ledger.lease (
     heard_at timestamptz NOT NULL,
     ends_at timestamptz NOT NULL,
     due_at timestamptz NOT NULL,
-    organization_id text NOT NULL DEFAULT '',
+    organization_id text NOT NULL,
     CONSTRAINT lease_looked_at_by_its_end CHECK (due_at <= ends_at)
 ) WITH (fillfactor = 70);
 CREATE INDEX lease_due_at_idx ON ledger.lease (due_at);
@@ -177,9 +177,9 @@ CREATE TABLE ledger.api_key (
     created_at timestamptz NOT NULL,
     revoked_at timestamptz,
     expires_at timestamptz,       -- from this instant on the key is refused
-    prefix text,                  -- the first characters of the present token
-    created_by_type text,
-    created_by_id text
+    prefix text NOT NULL,         -- the first characters of the present token
+    created_by_type text NOT NULL,
+    created_by_id text NOT NULL
 );
 
 -- Lists of keys, newest first: of an organization, and of all.
