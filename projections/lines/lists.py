@@ -21,10 +21,10 @@ from typing import Any
 
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of
-from projections.lines import statements
 from projections.lines.filters import COMPARED, ON_RANKS, TENANTS, where_line
 from projections.lines.orders import Sort, ranked_read
 from projections.lines.rank import NO_SCORE
+from projections.lines.statements import item_parts
 from projections.lines.walks import ALL, MOST_WALKS, PAIR, WIDE, Walks, direction
 
 _MARKS: Mapping[str, str] = {
@@ -41,24 +41,13 @@ _LASTING = _OF_MARKS | {*PAIR, "service_line_id"}
 """Filters by what never changes in a line."""
 
 _LIST = """
-SELECT p.position, page.record_key, page.item
-FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT l.record_key, '{{' || l.head || ',' || {counts} {extra} || {metrics} || '}}' AS item
-    FROM ({lines}) AS l ORDER BY l.record_key {direction} LIMIT %(limit)s
-) AS page ON true
-ORDER BY page.record_key {direction}
-"""
-
-_PAST_LIST = """
 SELECT p.position, page.*
 FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT l.record_key, {item}
-    FROM (SELECT * FROM ({lines}) AS page ORDER BY {order} LIMIT %(limit)s) AS l {version}
-) AS page ON true
+LEFT JOIN LATERAL (SELECT l.record_key, {item} FROM {page}) AS page ON true
 ORDER BY {order}
 """
+# The lines of a page. Of the past, these lines alone are looked up as they were.
+_PAGE = "({lines}) AS l ORDER BY {order} LIMIT %(limit)s"
 
 # The past has no index by these keys: a page reads each line that matches, as a summary does.
 _SORTED = """
@@ -106,7 +95,7 @@ def list_read(
     sort: Sort | None = None,
     back: bool = False,
 ) -> Read:
-    """(position, record_key, item JSON) rows, of the past (position, record_key, ITEM_OF_PAST).
+    """(position, record_key, item) rows, with the item of ``statements.item_parts``.
 
     A list in an order ``sort``, and any of ``orders.py``, has the key of its order as last column.
     If no line matches, a row whose columns after the position are null.
@@ -118,11 +107,9 @@ def list_read(
     """
     widths = {name: min(len(filters[name]), MOST_WALKS + 1) for name in WIDE if name in filters}
     names, counted = frozenset(filters), tuple(widths.items())
-    if past and sort is not None:
-        return _sorted_read(names, sort, whole, back)
     if not past and (sort is not None or names & ON_RANKS):
         return ranked_read(names, counted, tuple(filters.get("health", ())), sort, whole, back)
-    return _read(names, counted, past, whole, back)
+    return _read(names, counted, past, whole, sort, back)
 
 
 def ids_read(filters: Mapping[str, Any], past: bool, sort: Sort | None) -> Read:
@@ -136,16 +123,15 @@ def ids_read(filters: Mapping[str, Any], past: bool, sort: Sort | None) -> Read:
 
 
 def exported_read(tenant: frozenset[str]) -> Read:
-    """(position, place, ITEM_OF_PAST) rows of the lines of these record ids, at ``end``."""
+    """(position, place, item of the past) rows of the lines of these record ids, at ``end``."""
     return read_of(
         _EXPORTED,
         "execution",
         "watch",
         planning=Planning.WALK,
         position=position_of_page("execution", "watch"),
-        item=statements.ITEM_OF_PAST.format(extra="NULL::text"),
         where=where_line(tenant),
-        version=statements.SHOWN_THEN,
+        **item_parts(past=True, whole=False),
     )
 
 
@@ -182,54 +168,32 @@ def _read(
     widths: tuple[tuple[str, int], ...],
     past: bool,
     whole: bool,
+    sort: Sort | None,
     back: bool,
 ) -> Read:
     walks, mark = Walks(filters, dict(widths), back=back), _mark(filters, dict(widths))
-    if not past:
+    parts, order = item_parts(past, whole), f"record_key {direction(back)}"
+    item, planning = parts["item"], _planning(filters, past, mark)
+    if sort is not None:
+        lines, planning = _sorted(filters, sort, back), Planning.BY_VALUES
+        item, order = f"{item}, l.key", f"key {'DESC' if back else 'ASC'}, {order}"
+    elif not past:
         lines = _present(walks) if mark is None else _marked(walks, mark)
     elif filters <= _LASTING:
         lines = _activated(walks)
     else:
         lines = _intervals(walks)
+    page = _PAGE.format(lines=lines, order=order)
     return read_of(
-        _PAST_LIST if past else _LIST,
+        _LIST,
         "execution",
         "watch",
         past=past,
-        planning=_planning(filters, past, mark),
+        planning=planning,
         is_kept=True,
-        extra="|| ',' || l.extra" if whole else "",
-        counts=statements.COUNTS,
-        metrics=statements.METRICS,
-        item=statements.ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text"),
-        lines=lines,
-        direction=direction(back),
-        order=f"page.record_key {direction(back)}",
-        version=statements.SHOWN_THEN,
-    )
-
-
-@lru_cache(1000)
-def _sorted_read(filters: frozenset[str], sort: Sort, whole: bool, back: bool) -> Read:
-    key = _KEY_THEN[sort]
-    place = f"({key}, -l.record_key) {'<' if back else '>'} (%(after_key)s, -(%(after)s::bigint))"
-    key_direction = "DESC" if back else "ASC"
-    return read_of(
-        _PAST_LIST,
-        "execution",
-        "watch",
-        past=True,
-        planning=Planning.BY_VALUES,
-        is_kept=True,
-        item=statements.ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text") + ", l.key",
-        lines=_SORTED.format(
-            then=_THEN,
-            key=key,
-            where=where_line(filters - {"after", "after_key"}, past=True),
-            place=place if "after" in filters else "true",
-        ),
-        order=f"page.key {key_direction}, page.record_key {direction(back)}",
-        version=statements.SHOWN_THEN,
+        item=item,
+        page=f"(SELECT * FROM {page}) AS l {parts['version']}" if past else page,
+        order=order,
     )
 
 
@@ -275,4 +239,16 @@ def _intervals(walks: Walks) -> str:
     groups = (("state",), ("workspace_id",)) if is_by_state else ()
     return walks.along(
         "ledger.execution_interval", _THEN, groups, known, past=True, unasked=("state",)
+    )
+
+
+def _sorted(filters: frozenset[str], sort: Sort, back: bool) -> str:
+    """Past lines in an order of their own, each of them with its key."""
+    key = _KEY_THEN[sort]
+    place = f"({key}, -l.record_key) {'<' if back else '>'} (%(after_key)s, -(%(after)s::bigint))"
+    return _SORTED.format(
+        then=_THEN,
+        key=key,
+        where=where_line(filters - {"after", "after_key"}, past=True),
+        place=place if "after" in filters else "true",
     )

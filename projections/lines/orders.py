@@ -21,7 +21,7 @@ from ledger.engine.views.statements import Read, read_of, where
 from ledger.features.lines.model import health
 from projections.lines.filters import BY_CLOCK, COMPARED, OF_BLOCKERS, RANK_CONDITIONS, TENANTS
 from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
-from projections.lines.statements import COUNTS, METRICS
+from projections.lines.statements import item_parts
 from projections.lines.walks import ALL, Walks
 
 Sort = Literal["state_since", "health_score", "due_at"]
@@ -31,8 +31,7 @@ _PAGE = """
 SELECT p.position, page.record_key, page.item, page.key
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.record_key, r.key, r.newest,
-           '{{' || l.head || ',' || {counts} {extra} || {metrics} || '}}' AS item
+    SELECT l.record_key, r.key, r.newest, {item}
     FROM ({found}) AS r
     JOIN ledger.execution AS l ON l.line_id = r.line_id
 ) AS page ON true
@@ -133,11 +132,9 @@ def ranked_read(
         "watch",
         planning=asked.planning,
         is_kept=filters.isdisjoint(BY_CLOCK),
-        extra="|| ',' || l.extra" if whole else "",
-        counts=COUNTS,
-        metrics=METRICS,
         direction=asked.direction,
         found=found,
+        **item_parts(past=False, whole=whole),
     )
 
 

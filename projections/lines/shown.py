@@ -198,7 +198,7 @@ def lasting_metrics(model: str, score: int | None, totals: Totals) -> str:
 
 
 def item_of_past(row: Sequence[Any]) -> str:
-    """The list row or detail of the columns ``ITEM_OF_PAST`` (``statements.py``)."""
+    """The list row or detail of the columns of the past (``statements.item_parts``)."""
     head, extra, model, score, last_activity_at, open_runs, open_alerts, amount, *totals = row
     more = f',"open_alerts":{open_alerts}' + ("" if extra is None else f",{extra}")
     metrics = current_metric(model, amount or 0) + lasting_metrics(model, score, Totals(*totals))

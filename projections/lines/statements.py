@@ -3,7 +3,9 @@
 ``lists.py`` has the statements of lists.
 """
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.filters import WORKSPACE, conditions
@@ -27,21 +29,17 @@ _TENANT = conditions([WORKSPACE], "t")
 # The current period: the UTC day or the ISO week, as the model counts.
 _PERIOD = "CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END"
 
-# The counts of a present line.
-COUNTS = """
-l.counts || ',"open_alerts":' || (
+# The JSON of a present list row, or of a detail: with ``extra``.
+_ITEM_NOW = f"""
+'{{{{' || l.head || ',' || l.counts || ',"open_alerts":' || (
     SELECT count(*) FROM ledger.alert AS a WHERE a.line_id = l.line_id AND a.resolved IS NULL)
-"""
-
-# The metrics of a present line.
-METRICS = f"""
-',"metrics":{{' ||
+{{extra}} || ',"metrics":{{{{' ||
 CASE {_PERIOD} WHEN l.period_1 THEN l.now_1 WHEN l.period_2 THEN l.now_2 ELSE l.quiet END
-|| l.metrics || '}}'
+|| l.metrics || '}}}}}}}}' AS item
 """
 
 # The columns of which ``shown.item_of_past`` makes a list row, or a detail: with ``extra``.
-ITEM_OF_PAST = f"""
+_ITEM_THEN = f"""
 v.head, {{extra}}, l.execution_model, v.health_score,
 {json_of_instant("s.last_activity_at")}, s.open_runs, {_OPEN_ALERTS_THEN},
 CASE {_PERIOD} WHEN s.period_1 THEN s.amount_1 WHEN s.period_2 THEN s.amount_2 END,
@@ -49,7 +47,7 @@ s.hours_total, s.started_runs, s.completed_runs, s.last_run_duration_ms
 """
 
 # The line as it was at the position: the latest version and step at or before the position.
-SHOWN_THEN = """
+_VERSION_THEN = """
 CROSS JOIN LATERAL (
     SELECT health_score, head, extra FROM ledger.execution_version AS v
     WHERE v.line_key = l.line_key AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
@@ -61,21 +59,12 @@ CROSS JOIN LATERAL (
 """
 
 _DETAIL = """
-SELECT p.position, line.item
-FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT '{{' || l.head || ',' || {counts} || ',' || l.extra || {metrics} || '}}' AS item
-    FROM ledger.execution AS l WHERE l.line_id = %(line_id)s AND {where}
-) AS line ON true
-"""
-
-_PAST_DETAIL = """
 SELECT p.position, line.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT {item}
     FROM ledger.execution AS l {version}
-    WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
+    WHERE l.line_id = %(line_id)s AND {where}
 ) AS line ON true
 """
 
@@ -268,23 +257,31 @@ _HEAD_THEN = """(
 )"""
 
 
+def item_parts(past: bool, whole: bool) -> Mapping[str, Any]:
+    """The parts of a statement about lines ``l`` that show them: as details if ``whole``.
+
+    The ``item`` is ready JSON; of the past, the columns of which ``shown.item_of_past`` makes it.
+    The ``version`` joins the line as it was.
+    """
+    if past:
+        extra = "v.extra" if whole else "NULL::text"
+        return {"item": _ITEM_THEN.format(extra=extra), "version": _VERSION_THEN}
+    extra = "|| ',' || l.extra" if whole else ""
+    return {"item": _ITEM_NOW.format(extra=extra), "version": ""}
+
+
 @cache
 def detail_read(filters: frozenset[str], past: bool = False) -> Read:
-    """A single (position, detail JSON or null) row.
-
-    Of the past the row has the columns ``ITEM_OF_PAST`` in place of the JSON.
-    """
+    """A single row: the position, and the ``item`` of ``item_parts`` or nulls."""
+    known = " AND l.activated <= p.position" if past else ""
     return read_of(
-        _PAST_DETAIL if past else _DETAIL,
+        _DETAIL,
         "execution",
         "watch",
         past=past,
         is_kept=True,
-        counts=COUNTS,
-        metrics=METRICS,
-        item=ITEM_OF_PAST.format(extra="v.extra"),
-        where=where_line(filters),
-        version=SHOWN_THEN,
+        where=where_line(filters) + known,
+        **item_parts(past, whole=True),
     )
 
 

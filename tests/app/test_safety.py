@@ -103,7 +103,8 @@ def test_every_page_has_strict_headers(edge: Edge) -> None:
 
 def test_no_page_loads_anything_from_another_host(edge: Edge) -> None:
     guest = visitor(edge, *ALL)
-    for path in ("/ui", "/ui/events", "/ui/audit", "/ui/webhooks", "/ui/statements/new"):
+    pages = ("/ui", "/ui/events", "/ui/audit", "/ui/webhooks", "/ui/statements/new")
+    for path in (*pages, f"/ui/lines/{edge.fresh()}"):
         page = guest.get(path)
         for tag in page.all("script[src], link[href], img[src], form[action], a[href], use[href]"):
             target = str(tag.get("src") or tag.get("href") or tag.get("action"))

@@ -65,7 +65,7 @@ def test_answers_of_the_sealed_log_are_proved_offline(
 def test_a_position_that_is_not_sealed_yet_is_unavailable(
     service: Service, options: dict[str, Any]
 ) -> None:
-    with Ledger(**options, timeout=0.1) as ledger:
+    with Ledger(**options, timeout=1) as ledger:
         item = ledger.lines.check_in(service.edge.fresh(), note="Not sealed")
         assert item.position is not None
         with pytest.raises(Unavailable) as raised:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ledger.engine.page.addresses import own_page
 from tests.support.boards import details
 from tests.support.edge import Edge
 from tests.support.facts import fact
@@ -36,15 +37,6 @@ def test_a_records_id_leads_to_its_line(edge: Edge) -> None:
     assert stranger.get(f"/ui/search?q={record_id}").location == f"/ui/runs/{record_id}"
 
 
-def test_an_instant_is_read_in_the_zone_of_the_page(edge: Edge) -> None:
-    guest = visitor(edge)
-    page = guest.get("/ui?state=blocked")
-    asked = guest.submit(page, "/ui/zone", zone="Europe/Berlin", next="/ui?state=blocked")
-    assert asked.location == "/ui?state=blocked"
-    answer = guest.get("/ui/as-of?at=2026-04-01T02:00:00&next=/ui?state=blocked")
-    assert answer.location == "/ui?state=blocked&as_of=2026-04-01T00%3A00%3A00Z"
-
-
 def test_an_unchanged_instant_keeps_its_fractions_of_a_second(edge: Edge) -> None:
     guest = visitor(edge)
     exact = "2026-04-01T00:00:00.5Z"
@@ -60,14 +52,8 @@ def test_an_unchanged_instant_keeps_its_fractions_of_a_second(edge: Edge) -> Non
     edge.clock.now = edge.clock.now.replace(microsecond=250_000)
     form = guest.get("/ui").form("/ui/as-of")
     assert led_to().endswith(".25Z")
-
-
-def test_nobody_is_offered_to_look_into_the_future(edge: Edge) -> None:
-    guest = visitor(edge)
-    guest.http.cookies.set("ledger_zone", "Asia/Kolkata")
-    field = guest.get("/ui?as_of=2026-04-01").one('input[name="at"]')
-    now = edge.clock.now + timedelta(hours=5, minutes=30)
-    assert field["max"] == f"{now:%Y-%m-%dT%H:%M:%S}"
+    for at in ("yesterday", "2026-13-01", "0001-01-01T00:00:00+14:00"):
+        assert guest.get("/ui/as-of", params={"at": at, "next": "/ui"}).status == 422
 
 
 def test_every_instant_is_shown_in_the_zone_and_the_zone_is_named(edge: Edge) -> None:
@@ -76,16 +62,22 @@ def test_every_instant_is_shown_in_the_zone_and_the_zone_is_named(edge: Edge) ->
     page = guest.get("/ui")
     assert "Since 2026-04-15 11:00:00" in details(page, line_id)
     assert page.one("[data-zone]").get_text() == "UTC"
-    guest.submit(page, "/ui/zone", zone="Asia/Kolkata")
+    moved = guest.submit(page, "/ui/zone", zone="Asia/Kolkata", next="/ui?state=blocked")
+    assert moved.location == "/ui?state=blocked"
     page = guest.get("/ui")
     assert "Since 2026-04-15 16:30:00" in details(page, line_id)
     assert page.one("[data-zone]").get_text() == "Asia/Kolkata"
     since = page.one(f"#{line_id} .since time")
     assert since["title"] == "2026-04-15 16:30:00 Asia/Kolkata"
     assert since["datetime"] == "2026-04-15 11:00:00Z"
+    # Nobody is offered to look into the future, and an instant is read in the page's zone.
+    now = edge.clock.now + timedelta(hours=5, minutes=30)
+    assert page.one('input[name="at"]')["max"] == f"{now:%Y-%m-%dT%H:%M:%S}"
+    answer = guest.get("/ui/as-of?at=2026-04-01T02:00:00&next=/ui?state=blocked")
+    assert answer.location == "/ui?state=blocked&as_of=2026-03-31T20%3A30%3A00Z"
 
 
-@pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../../etc/passwd", "/etc/passwd", "ü"])
+@pytest.mark.parametrize("zone", ["", "Mars/Olympus", "/etc/passwd", "ü"])
 def test_an_unknown_zone_is_refused(edge: Edge, zone: str) -> None:
     guest = visitor(edge)
     answer = guest.submit(guest.get("/ui"), "/ui/zone", zone=zone)
@@ -100,53 +92,19 @@ def cookies(guest: object) -> str:
     return "; ".join(f"{name}={value}" for name, value in jar.items())
 
 
-@pytest.mark.parametrize("at", ["yesterday", "2026-13-01", "0001-01-01T00:00:00+14:00"])
-def test_an_invalid_instant_is_refused(edge: Edge, at: str) -> None:
-    assert visitor(edge).get("/ui/as-of", params={"at": at, "next": "/ui"}).status == 422
-
-
 ELSEWHERE = (
-    "https://example.com",
-    "//example.com",
-    "/v1/execution",
-    "/uix",
-    "",
-    "ui",
-    "/ui/../v1/execution",
-    "/ui/..",
-    "/ui/../../evil",
-    "/ui/./.././evil",
-    "/ui/../uix",
-    "/ui/..//example.com",
-    "/ui//../../../example.com",
-    "/ui/x//../../../../ui/../example.com",
-    "/ui/%2e%2e/evil",
-    "/ui/.%2E/%2e./evil",
-    "/ui/%2e%2e//example.com",
-    "/ui/..?next=/ui/",
-    "/ui/..#/ui/",
-    "\\\\example.com",
-    "/ui\\..\\evil",
-    "/ui/..\\evil",
-    "/ui/.\t./evil",
-    "/ui/.\n./evil",
-    "/ui/.\r./evil",
-    "\t//example.com",
-    "/\t/example.com",
-    " /ui",
-    "/ui/\x01",
-)
+    "https://example.com", "//example.com", "/v1/execution", "/uix", "", "ui",
+    "/ui/../v1/execution", "/ui/..", "/ui/../../evil", "/ui/./.././evil", "/ui/../uix",
+    "/ui/..//example.com", "/ui//../../../example.com", "/ui/x//../../../../ui/../example.com",
+    "/ui/%2e%2e/evil", "/ui/.%2E/%2e./evil", "/ui/%2e%2e//example.com", "/ui/..?next=/ui/",
+    "/ui/..#/ui/", "\\\\example.com", "/ui\\..\\evil", "/ui/..\\evil", "/ui/.\t./evil",
+    "/ui/.\n./evil", "/ui/.\r./evil", "\t//example.com", "/\t/example.com", " /ui", "/ui/\x01",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)
-def test_no_redirect_leads_to_another_site(edge: Edge, target: str) -> None:
-    guest = visitor(edge)
-    answer = guest.get("/ui/as-of", params={"at": "2026-04-01", "next": target or "x"})
-    assert (answer.status, answer.location) == (303, "/ui?as_of=2026-04-01T00%3A00%3A00Z")
-    answer = guest.submit(guest.get("/ui"), "/ui/zone", next=target)
-    assert (answer.status, answer.location) == (303, "/ui")
-    answer = Visitor(edge).sign_in(edge.token("read"), next=target)
-    assert (answer.status, answer.location) == (303, "/ui")
+def test_an_address_of_another_site_is_no_own_page(target: str) -> None:
+    assert own_page(target) == "/ui"
 
 
 @pytest.mark.parametrize(
@@ -161,11 +119,19 @@ def test_no_redirect_leads_to_another_site(edge: Edge, target: str) -> None:
         ("/ui/%252e%252e/x", "/ui/%252e%252e/x"),
     ],
 )
-def test_an_address_below_the_pages_is_resolved_and_kept(
-    edge: Edge, target: str, place: str
-) -> None:
+def test_an_address_below_the_pages_is_resolved_and_kept(target: str, place: str) -> None:
+    assert own_page(target) == place
+
+
+def test_no_redirect_leads_to_another_site(edge: Edge) -> None:
     guest = visitor(edge)
-    assert guest.submit(guest.get("/ui"), "/ui/zone", next=target).location == place
+    for target in ("//example.com", "/ui/..\\evil", "/ui/%2e%2e/evil"):
+        answer = guest.get("/ui/as-of", params={"at": "2026-04-01", "next": target})
+        assert (answer.status, answer.location) == (303, "/ui?as_of=2026-04-01T00%3A00%3A00Z")
+        answer = guest.submit(guest.get("/ui"), "/ui/zone", next=target)
+        assert (answer.status, answer.location) == (303, "/ui")
+        answer = Visitor(edge).sign_in(edge.token("read"), next=target)
+        assert (answer.status, answer.location) == (303, "/ui")
 
 
 def test_the_usage_shown_is_of_the_month_where_the_reader_lives(edge: Edge) -> None:

@@ -25,10 +25,15 @@ def picks(guest: Visitor, board: str, kind: str) -> dict[str, str]:
     }
 
 
-def test_a_project_is_chosen_by_its_name_with_its_number_of_lines(edge: Edge) -> None:
-    line_id = edge.fresh(project_tags=["PROJ-26-009001"])
+def test_projects_resources_and_workspaces_are_chosen_by_name_with_their_number_of_lines(
+    edge: Edge,
+) -> None:
+    resources = [{"id": "SCR-91", "type": "person", "name": "Ada"}]
+    tags, workspace = ["PROJ-26-009001"], "WS-26-009001"
+    line_id = edge.fresh(project_tags=tags, workspace_id=workspace, resources=resources)
     edge.fresh(project_tags=["PROJ-26-009002"])
     name(edge, "PROJ-26-009001", "Payments")
+    name(edge, "WS-26-009001", "Halden Bank")
     guest = visitor(edge)
     found = picks(guest, "/ui?state=running&sort=health_score&limit=10", "Project")
     address = found["Payments PROJ-26-009001 1 line"]
@@ -38,14 +43,6 @@ def test_a_project_is_chosen_by_its_name_with_its_number_of_lines(edge: Edge) ->
     assert lines(page) == [line_id]
     assert page.words("h1") == ["Running lines, project Payments"]
     assert "Project Payments PROJ-26-009001" in page.words(".chosen .chip")[1]
-
-
-def test_resources_and_workspaces_are_chosen_by_name_too(edge: Edge) -> None:
-    line_id = edge.fresh(
-        workspace_id="WS-26-009001", resources=[{"id": "SCR-91", "type": "person", "name": "Ada"}]
-    )
-    name(edge, "WS-26-009001", "Halden Bank")
-    guest = visitor(edge)
     for kind, words in (
         ("Resource", "Ada SCR-91 1 line"),
         ("Workspace", "Halden Bank WS-26-009001 1 line"),
@@ -142,13 +139,10 @@ def test_a_name_that_was_typed_as_an_id_leads_to_what_has_the_name(edge: Edge) -
     (link,) = page.all(".empty a[href^='/ui/directory']")
     (found,) = guest.get(str(link["href"])).all(".entries a")
     assert found["href"] == "/ui?project_tag=PROJ-26-009009"
-
-
-def test_the_list_leads_to_pages_of_this_service_only(edge: Edge) -> None:
-    edge.fresh(project_tags=["PROJ-26-009010"])
-    page = visitor(edge).get("/ui/directory?type=project&next=https://elsewhere.test/ui")
+    # The list leads to pages of this service only.
+    page = guest.get("/ui/directory?type=project&next=https://elsewhere.test/ui")
     assert {str(link["href"]).partition("?")[0] for link in page.all(".entries a")} == {"/ui"}
-    assert visitor(edge).get("/ui/directory?type=person").status == 422
+    assert guest.get("/ui/directory?type=person").status == 422
 
 
 def test_nobody_sees_another_organizations_names(edge: Edge) -> None:

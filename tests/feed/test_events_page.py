@@ -60,23 +60,10 @@ def test_the_newest_event_comes_first_with_actor_and_details(edge: Edge) -> None
     assert f"/ui/lines/{line_id}" in [a["href"] for a in event.select("a")]
     assert f"/ui/events/{event['id']}" in [a["href"] for a in event.select("a")]
     assert "(UTC)" in page.words(".log thead th")[1]
-
-
-def test_a_late_event_shows_its_delay(edge: Edge) -> None:
-    line_id = edge.fresh("capacity")
     at = edge.clock() - timedelta(minutes=5)
     edge.accept(fact("execution.checked_in", line_id, {"hours": 1}, time=at.isoformat()))
     page = visitor(edge).get(f"/ui/events?service_line_id={line_id}")
     assert "recorded 5 min later" in page.words(".log .when")[0]
-
-
-def test_an_event_of_a_run_leads_to_the_run_and_its_line(edge: Edge) -> None:
-    line_id = edge.fresh()
-    data = {"service_line_id": line_id}
-    (item,) = edge.accept(fact("run.started", None, data))
-    page = visitor(edge).get(f"/ui/events?service_line_id={line_id}&type=run.started")
-    links = [a["href"] for a in page.one(".log .about").select("a")]
-    assert links == [f"/ui/runs/{item['subject']}", f"/ui/lines/{line_id}"]
 
 
 def test_pages_walk_to_the_very_first_event_and_miss_none(edge: Edge) -> None:
@@ -89,6 +76,11 @@ def test_pages_walk_to_the_very_first_event_and_miss_none(edge: Edge) -> None:
     newest = pages[1].one(".pager a:not([rel])")
     assert newest.get_text() == "Newest"
     assert newest["href"] == f"/ui/events?service_line_id={line_id}"
+    # Only the first page follows the feed.
+    view = pages[0].one("#view")
+    assert view["data-stream"] == f"/ui/stream?service_line_id={line_id}"
+    assert view["hx-get"] == f"/ui/events?service_line_id={line_id}"
+    assert not {"data-stream", "hx-get"} & set(pages[1].one("#view").attrs)
 
 
 def test_all_pages_say_how_many_events_they_have_of_many_that_there_are_more(
@@ -105,24 +97,10 @@ def test_all_pages_say_how_many_events_they_have_of_many_that_there_are_more(
     assert guest.get(f"/ui/events?service_line_id={line_id}").words(".total") == ["10 events"]
 
 
-def test_only_the_first_page_follows_the_feed(edge: Edge) -> None:
-    line_id = edge.fresh("capacity")
-    edge.accept(*check_ins(line_id, 60))
-    first, second = walk(visitor(edge), f"/ui/events?service_line_id={line_id}")
-    view = first.one("#view")
-    assert view["data-stream"] == f"/ui/stream?service_line_id={line_id}"
-    assert view["hx-get"] == f"/ui/events?service_line_id={line_id}"
-    assert not {"data-stream", "hx-get"} & set(second.one("#view").attrs)
-
-
 @pytest.mark.parametrize(
     "chosen",
     [
-        {"type": "execution.blocked"},
-        {"type": "execution.blocked,execution.unblocked"},
-        {"workspace_id": "WS-26-000801"},
-        {"from": "2026-04-15T12:00:00Z", "type": "execution.blocked"},
-        {"to": "2026-04-15", "type": "execution.blocked"},
+        {"from": "2026-04-15T12:00:00Z", "type": "execution.blocked,execution.unblocked"},
         {"workspace_id": "WS-26-000801", "type": "execution.blocked", "to": "2099-01-01"},
     ],
 )
@@ -140,6 +118,8 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, chosen: dict[st
     form = page.form("/ui/events")
     assert all(form[name] == chosen[name] for name in chosen if name in form)
     assert len(page.all(".chosen li")) == len(chosen)
+    for link in page.all(".chosen a"):
+        assert len(guest.get(str(link["href"])).all(".chosen li")) == len(chosen) - 1
     stream, *files = (
         {n: v[0] for n, v in parse_qs(urlsplit(str(address)).query).items()}
         for address in (
@@ -149,15 +129,6 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, chosen: dict[st
     )
     assert stream == {n: v for n, v in chosen.items() if n not in ("from", "to")}
     assert files == [chosen | {"format": "csv"}, chosen | {"format": "jsonl"}]
-
-
-def test_an_active_filter_is_removed_by_a_link(edge: Edge) -> None:
-    page = visitor(edge).get("/ui/events?type=execution.blocked&workspace_id=WS-26-000801")
-    links = [str(a["href"]) for a in page.all(".chosen a")]
-    assert sorted(links) == [
-        "/ui/events?type=execution.blocked",
-        "/ui/events?workspace_id=WS-26-000801",
-    ]
 
 
 def test_times_are_typed_in_the_zone_of_the_page_and_addressed_by_instants(edge: Edge) -> None:
@@ -197,16 +168,12 @@ def test_an_unchanged_bound_keeps_its_fractions_of_a_second(edge: Edge) -> None:
     assert led_to(to_local="2026-12-01T13:01") == bounds | {"to": "2026-12-01T12:01:00Z"}
     assert led_to(to_local="") == {"from": bounds["from"]}
     assert led_to(from_exact="nonsense")["from"] == "2026-10-25T00:30:00Z"
-
-
-def test_a_bound_that_is_a_day_stays_a_day(edge: Edge) -> None:
-    guest = visitor(edge)
+    # A bound that is a day stays a day.
     form = guest.get("/ui/events?from=2026-04-01").form("/ui/events")
-    answer = guest.get(guest.get("/ui/events", params=form).location)
-    assert answer.location == "/ui/events?from=2026-04-01"
+    assert led_to() == {"from": "2026-04-01"}
 
 
-@pytest.mark.parametrize("typed", ["tomorrow", "2026-04-31T00:00", "0001-01-01T00:00:00+14:00"])
+@pytest.mark.parametrize("typed", ["tomorrow", "0001-01-01T00:00:00+14:00"])
 def test_an_invalid_time_is_refused_in_words(edge: Edge, typed: str) -> None:
     page = visitor(edge).get("/ui/events", params={"from_local": typed})
     assert page.status == 422
@@ -223,13 +190,11 @@ def test_an_empty_result_is_said_and_does_not_look_like_an_error(edge: Edge) -> 
     assert other.words(".empty h2") == ["No events yet"]
 
 
-def test_a_credential_sees_its_own_and_an_administrator_chooses(edge: Edge) -> None:
+def test_an_administrator_chooses_the_organization(edge: Edge) -> None:
     admin = edge.token("admin", organization_id=None)
     theirs, ours = edge.fresh(token=admin, **OTHERS), edge.fresh()
-    guest, everyone = visitor(edge), Visitor(edge, admin)
-    assert ids(guest.get(f"/ui/events?service_line_id={theirs}")) == []
-    assert ids(guest.get(f"/ui/events?organization_id={OTHERS['organization_id']}")) == []
-    assert "organization_id" not in guest.get("/ui/events").form("/ui/events")
+    everyone = Visitor(edge, admin)
+    assert "organization_id" not in visitor(edge).get("/ui/events").form("/ui/events")
     page = everyone.get(f"/ui/events?organization_id={OTHERS['organization_id']}")
     assert page.words(".log .about .id") == [theirs]
     assert page.form("/ui/events")["organization_id"] == OTHERS["organization_id"]
@@ -268,6 +233,9 @@ def test_the_cause_of_an_event_is_a_link(edge: Edge) -> None:
     ]
     assert "because the line was closed" in page.text
     assert facts_of(page) == {"Caused by": cancelled["causation_id"], "Fact": "—"}
+    page = visitor(edge).get(f"/ui/events?service_line_id={line_id}&type=run.started")
+    links = [a["href"] for a in page.one(".log .about").select("a")]
+    assert links == [f"/ui/runs/{cancelled['subject']['id']}", f"/ui/lines/{line_id}"]
 
 
 def facts_of(page: Seen) -> dict[str, str]:
@@ -287,46 +255,6 @@ def test_a_void_leads_to_its_check_in_and_names_its_fact_as_it_was_sent(edge: Ed
         "Voids": first["event_ids"][0],
         "Fact": f"{void['id']} from /<i>a</i>",
     }
-
-
-def test_another_tenants_event_and_an_unknown_event_are_not_found(edge: Edge) -> None:
-    edge.fresh()
-    (event, *_) = fed(edge, "")
-    stranger = visitor(edge, organization_id=OTHERS["organization_id"])
-    for path in (event["id"], "EVT-26-999999", "EVT-26-1", "nonsense"):
-        page = stranger.get(f"/ui/events/{path}")
-        assert page.status == 404
-        assert "No such event." in page.text
-
-
-def test_the_file_has_the_events_of_the_feed_line_by_line(edge: Edge) -> None:
-    line_id = edge.fresh("capacity")
-    edge.accept(*check_ins(line_id, 990))
-    edge.accept(*check_ins(line_id, 990))
-    # Longer than a page of the export's walk, so the credential is checked again on the way.
-    answer = visitor(edge).get(f"/ui/events/export?format=jsonl&service_line_id={line_id}").answer
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/x-ndjson"
-    assert answer.headers["content-disposition"] == 'attachment; filename="events.jsonl"'
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    found = [json.loads(line) for line in answer.text.splitlines()]
-    assert len(found) == 1981
-    assert found == fed(edge, f"&service_line_id={line_id}")
-
-
-def test_the_file_takes_the_filters_of_the_page_only(edge: Edge) -> None:
-    guest = visitor(edge)
-    for query in ("format=xml", "cursor=x", "limit=5", "nonsense=1", "type=nonsense"):
-        assert guest.get(f"/ui/events/export?{query}").status == 422
-
-
-def test_events_need_the_right_to_read(edge: Edge) -> None:
-    guest = visitor(edge, "write", "audit:read")
-    for path in ("", "/export", "/EVT-26-000001"):
-        page = guest.get("/ui/events" + path)
-        assert page.status == 403
-        assert "The credential lacks the permission read." in page.text
-    assert Visitor(edge).get("/ui/events").status == 401
 
 
 def test_events_are_found_by_the_time_at_which_they_occurred(edge: Edge) -> None:

@@ -1,7 +1,5 @@
 """API keys over HTTP: a key's secret is replaced (contract, Access)."""
 
-from typing import Any
-
 import pytest
 
 from tests.support.edge import Edge, assert_problem
@@ -71,14 +69,6 @@ def test_a_key_may_rotate_itself(keys: Keys) -> None:
     answer = keys.call("POST", f"/{made.id}/rotate", made.token, json={})
     token = answer.json()["data"]["key"]
     assert keys.data(f"/{made.id}", token)["prefix"] == token[:10]
-
-
-@pytest.mark.parametrize("grace", [-1, 604_801, 1.5, "60", None])
-def test_a_wrong_grace_is_named(keys: Keys, grace: Any) -> None:
-    made = keys.create()
-    answer = keys.call("POST", f"/{made.id}/rotate", json={"grace_seconds": grace})
-    problem = assert_problem(answer, 422, "invalid_request")
-    assert [error["pointer"] for error in problem["errors"]] == ["/grace_seconds"]
 
 
 def test_an_expired_key_is_not_rotated(keys: Keys) -> None:

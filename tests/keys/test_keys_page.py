@@ -12,12 +12,10 @@ from ledger.features.keys.model import Permission
 from ledger.features.keys.page.key_forms import PERMISSIONS
 from ledger.features.keys.tokens import is_well_formed
 from tests.support.edge import Edge
-from tests.support.facts import ORGANIZATION, WORKSPACE
-from tests.support.keys_api import NOBODYS, OTHER_ORGANIZATION, Keys
+from tests.support.keys_api import Keys
 from tests.support.visitor import Seen, Visitor, visitor
 
 PATH = "/ui/keys"
-ACTS = {"change": "key.update", "rotate": "key.rotate", "revoke": "key.revoke"}
 READS = {"permission:read": "on"}
 
 
@@ -61,14 +59,9 @@ def test_the_form_offers_each_permission_in_words() -> None:
     assert list(PERMISSIONS) == [*get_args(Permission)]
 
 
-def test_a_new_key_shows_its_secret_once_with_a_command_that_works(
-    keys: Keys, guest: Visitor
-) -> None:
-    fields = typed(guest.get(PATH)) | READS | {"name": "Billing", "workspace_id": WORKSPACE}
-    fields |= {"permission:write": "on", "expires": "30"}
+def test_a_new_key_is_shown_with_a_command_that_works(keys: Keys, guest: Visitor) -> None:
+    fields = typed(guest.get(PATH)) | READS | {"permission:write": "on"}
     page = guest.post(PATH, fields, headers={"origin": "http://ledger.test"})
-    assert page.status == 200
-    assert page.answer.headers["cache-control"] == "no-store"
     secret, command = page.words("pre")
     assert is_well_formed(secret)
     path = "http://ledger.test/v1/execution?limit=5"
@@ -77,16 +70,8 @@ def test_a_new_key_shows_its_secret_once_with_a_command_that_works(
     copied = [str(button["data-copy"]) for button in page.all(".copy")]
     assert copied == [secret, command]
     key_id = made_by(page)
-    again = guest.post(PATH, fields, headers={"origin": "http://ledger.test"})
-    assert (again.words("pre")[0], made_by(again)) == (secret, key_id), "sent twice: one key"
-    shown = keys.data(f"/{key_id}")
-    assert (shown["name"], shown["permissions"]) == ("Billing", ["read", "write"])
-    assert (shown["organization_id"], shown["workspace_id"]) == (ORGANIZATION, WORKSPACE)
-    assert shown["expires_at"] == keys.in_(days=30)
     for path in (PATH, f"{PATH}/{key_id}"):
-        seen = guest.get(path)
-        assert secret not in seen.answer.text
-        assert f"{secret[:10]}…" in seen.text
+        assert f"{secret[:10]}…" in guest.get(path).text
 
 
 def test_a_command_for_a_key_that_may_not_read_lines_works_too(keys: Keys, guest: Visitor) -> None:
@@ -124,25 +109,6 @@ def test_an_expiry_is_typed_in_the_zone_of_the_page(keys: Keys, guest: Visitor) 
     assert typed(page)["expires_at"] == "nonsense"
 
 
-def test_a_refusal_is_shown_at_the_form_which_keeps_the_typed_values(
-    keys: Keys, guest: Visitor
-) -> None:
-    before = keys.head()
-    fields = {"name": "Mine", "expires": "365", "workspace_id": "WS-26-1"}
-    page = guest.post(PATH, typed(guest.get(PATH)) | fields)
-    assert page.status == 422
-    (refusal,) = page.words(f'form[action="{PATH}"] .refused')
-    assert "Nothing was changed." in refusal
-    assert "Permissions: choose at least one." in refusal
-    assert "Workspace: has the wrong format." in refusal
-    kept = typed(page)
-    assert (kept["name"], kept["expires"], kept["workspace_id"]) == ("Mine", "365", "WS-26-1")
-    assert page.all("details.tool")[0].has_attr("open")
-    assert keys.entries(before) == [("key.create", "invalid_request", None)]
-    page = create(guest, page, workspace_id="")
-    assert is_well_formed(page.words("pre")[0]), "the form that is shown can be sent"
-
-
 def test_the_form_offers_only_the_permissions_that_the_visitor_has(
     keys: Keys, guest: Visitor
 ) -> None:
@@ -169,13 +135,8 @@ def test_a_visitor_whose_key_expires_makes_keys_that_end_with_it(keys: Keys) -> 
     assert "The key would outlive the credential" in page.words(".refused")[0]
 
 
-def test_an_administrator_names_the_organization_or_gives_everything(keys: Keys) -> None:
+def test_an_administrator_gives_everything(keys: Keys) -> None:
     admin = Visitor(keys.edge, keys.admin)
-    page = create(admin, name="n")
-    assert page.status == 422
-    assert "Organization: is required." in page.words(".refused")[0]
-    key_id = made_by(create(admin, page, organization_id=OTHER_ORGANIZATION))
-    assert keys.data(f"/{key_id}", keys.admin)["organization_id"] == OTHER_ORGANIZATION
     key_id = made_by(create(admin, name="chief", which="all"))
     assert keys.data(f"/{key_id}", keys.admin)["permissions"] == ["admin"]
     assert "Everything, in all organizations" in admin.get(f"{PATH}/{key_id}").text
@@ -235,44 +196,13 @@ def test_a_key_that_was_revoked_meanwhile_refuses_its_forms(keys: Keys, guest: V
     made = keys.create(name="raced")
     page = guest.get(f"{PATH}/{made.id}")
     keys.call("DELETE", f"/{made.id}")
-    for name in ACTS:
+    for name in ("change", "rotate", "revoke"):
         refused = guest.submit(page, f"{PATH}/{made.id}/{name}")
         assert refused.status == 409
         assert "The key is already revoked." in refused.text
 
 
-# Permissions, tenants, and what the list says.
-
-
-def test_a_form_of_no_session_changes_nothing(keys: Keys, guest: Visitor) -> None:
-    made = keys.create()
-    before = keys.head()
-    for path in (PATH, *(f"{PATH}/{made.id}/{name}" for name in ACTS)):
-        for key in ({}, {"form_key": ""}, {"form_key": "x" * 32}):
-            assert guest.post(path, {"name": "n", "request_key": "k"} | key).status == 403
-    assert keys.head() == before
-
-
-def test_the_right_to_manage_keys_is_needed_everywhere(keys: Keys) -> None:
-    reader = visitor(keys.edge, "read", "write")
-    made = keys.create()
-    assert PATH not in [str(a["href"]) for a in reader.get("/ui").all(".top nav a")]
-    for path in (PATH, f"{PATH}/{made.id}"):
-        page = reader.get(path)
-        assert page.status == 403
-        assert "The credential lacks the permission keys:manage." in page.text
-    for path in (PATH, *(f"{PATH}/{made.id}/{name}" for name in ACTS)):
-        assert reader.post(path, {}).status == 403
-
-
-def test_another_tenants_key_does_not_exist(keys: Keys, guest: Visitor) -> None:
-    theirs = keys.create(keys.other).id
-    fields = typed(guest.get(PATH))
-    fields = {name: fields[name] for name in ("form_key", "request_key")}
-    for key_id in (theirs, NOBODYS, "KEY-26-1"):
-        assert guest.get(f"{PATH}/{key_id}").status == 404
-        for name in ACTS:
-            assert guest.post(f"{PATH}/{key_id}/{name}", fields).status == 404
+# The words of the list.
 
 
 def test_a_key_that_may_more_than_the_visitor_has_no_forms(keys: Keys, guest: Visitor) -> None:
@@ -297,12 +227,6 @@ def test_the_list_says_of_each_key_whether_it_works(keys: Keys, guest: Visitor) 
     assert said[over.id].startswith("expired since 2026-")
     assert said[gone.id].startswith("revoked since 2026-")
     assert page.words(f"#{active.id} .tag") == ["Read lines, runs and events"]
-
-
-def test_the_address_of_a_form_leads_to_its_key(keys: Keys, guest: Visitor) -> None:
-    made = keys.create()
-    for name in ACTS:
-        assert guest.get(f"{PATH}/{made.id}/{name}").location == f"{PATH}/{made.id}"
 
 
 def test_a_keys_id_leads_to_its_page_or_to_its_writes(keys: Keys, guest: Visitor) -> None:

@@ -106,12 +106,6 @@ def test_an_administrator_acts_on_one_organization_at_a_time(edge: Edge, lines: 
     assert page.one("h1").get_text() == "Pause 1 line"
 
 
-def test_a_reader_without_the_permission_is_refused(edge: Edge, lines: list[str]) -> None:
-    guest = visitor(edge)
-    assert ask(guest, "pause", line=lines[0]).status == 403
-    assert states(edge, lines[:1]) == ["running"]
-
-
 def test_the_board_says_that_it_does_not_show_the_paused_lines_yet(
     edge: Edge, lines: list[str]
 ) -> None:

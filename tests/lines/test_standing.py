@@ -26,49 +26,34 @@ def page_of(edge: Edge, line_id: str) -> Seen:
     return visitor(edge).get(f"/ui/lines/{line_id}")
 
 
-def test_a_blocked_line_with_green_signals_says_both(edge: Edge) -> None:
+@pytest.mark.parametrize(
+    ("signals", "causes", "said"),
+    [
+        (["green"], ["policy_violation"],
+         "Blocked by a policy violation. All health signals are green."),
+        (["green", "amber"], ["policy_violation", "approval_gap"],
+         "Blocked by an approval gap and a policy violation."
+         " Health is green: of 2 signals, 1 amber."),
+        (["green"], None, "Paused by a service line hold. All health signals are green."),
+        (["red", "red", "amber"], [],
+         "The line is running. Health is red: of 3 signals, 2 red and 1 amber."),
+        # Nothing where state and health agree.
+        ([], ["approval_gap"], None),
+        (["green"], [], None),
+        (["red", "red"], ["approval_gap"], None),
+    ],
+)  # fmt: skip
+def test_a_line_says_where_its_state_and_its_health_disagree(
+    edge: Edge, signals: list[str], causes: list[str] | None, said: str | None
+) -> None:
+    """Without causes, the line is paused."""
     line_id = edge.fresh()
-    edge.accept(
-        *signalled(line_id, sla_compliance="green"), blocked(line_id, "B", "policy_violation")
-    )
-    said = "Blocked by a policy violation. All health signals are green."
-    assert page_of(edge, line_id).words(".contrast") == [said]
-    edge.accept(
-        *signalled(line_id, incident_frequency="amber"), blocked(line_id, "C", "approval_gap")
-    )
-    said = (
-        "Blocked by an approval gap and a policy violation. Health is green: of 2 signals, 1 amber."
-    )
-    assert page_of(edge, line_id).words(".contrast") == [said]
-
-
-def test_a_paused_line_with_green_signals_says_both(edge: Edge) -> None:
-    line_id = edge.fresh()
-    pause = fact("service_line.paused", line_id, {"reason": "Office move"})
-    edge.accept(*signalled(line_id, sla_compliance="green"), pause)
-    said = "Paused by a service line hold. All health signals are green."
-    assert page_of(edge, line_id).words(".contrast") == [said]
-
-
-def test_a_line_at_work_with_bad_signals_says_both(edge: Edge) -> None:
-    line_id = edge.fresh()
-    signals = {"sla_compliance": "red", "agent_error_rate": "red", "outcome_progress": "amber"}
-    edge.accept(*signalled(line_id, **signals))
-    said = "The line is running. Health is red: of 3 signals, 2 red and 1 amber."
-    assert page_of(edge, line_id).words(".contrast") == [said]
-
-
-def test_nothing_is_said_where_state_and_health_agree(edge: Edge) -> None:
-    silent, well, ill = edge.fresh(), edge.fresh(), edge.fresh()
-    both = {"sla_compliance": "red", "agent_error_rate": "red"}
-    edge.accept(
-        blocked(silent, "B", "approval_gap"),
-        *signalled(well, sla_compliance="green"),
-        *signalled(ill, **both),
-        blocked(ill, "B", "approval_gap"),
-    )
-    for line_id in (silent, well, ill):
-        assert page_of(edge, line_id).words(".contrast") == []
+    names = ("sla_compliance", "agent_error_rate", "outcome_progress")
+    edge.accept(*signalled(line_id, **dict(zip(names, signals, strict=False))))
+    edge.accept(*(blocked(line_id, f"B-{cause}", cause) for cause in causes or ()))
+    if causes is None:
+        edge.accept(fact("service_line.paused", line_id, {"reason": "Office move"}))
+    assert page_of(edge, line_id).words(".contrast") == ([] if said is None else [said])
 
 
 @pytest.mark.parametrize(
@@ -105,13 +90,16 @@ def test_a_signal_shows_its_value_once(edge: Edge) -> None:
 
 @pytest.mark.parametrize(
     ("model", "has_runs"),
-    [("capacity", False), ("observability", False), ("agent_runtime", True)],
-)
+    [("capacity", False), ("observability", False), ("ongoing_sla", False),
+     ("infra_managed", False), ("agent_runtime", True)],
+)  # fmt: skip
 def test_only_lines_with_runs_show_open_runs_and_no_metric_repeats_the_score(
     edge: Edge, model: str, has_runs: bool
 ) -> None:
     line_id = edge.fresh(model)
     edge.accept(*signalled(line_id, sla_compliance="green"))
-    (metrics,) = page_of(edge, line_id).words("section[aria-labelledby=h-metrics]")
+    page = page_of(edge, line_id)
+    (metrics,) = page.words("section[aria-labelledby=h-metrics]")
+    assert has_runs or page.all("#h-runs") == []
     assert ("Open runs" in metrics) is has_runs
     assert "Health score" not in metrics

@@ -120,25 +120,20 @@ def test_nothing_is_said_not_to_differ_before_every_part_was_compared(alone: Edg
     assert "Verified 2026-04-15 03:00:07 UTC." in page.words("main")[0]
 
 
-@pytest.mark.parametrize("permission", ["read", "audit:read", "write", "webhooks:manage"])
-def test_differences_are_counted_for_everybody_and_named_to_administrators(
-    alone: Edge, permission: str
-) -> None:
+def test_differences_are_counted_for_everybody_and_named_to_administrators(alone: Edge) -> None:
     found(alone, NEW)
     found(alone, TABLES, 2, ROW, ROW | {"column": None})
-    for guest in (
-        visitor(alone, permission),
-        Visitor(alone, alone.token("admin", organization_id=None)),
-    ):
+    admin = Visitor(alone, alone.token("admin", organization_id=None))
+    for guest in (visitor(alone, "audit:read"), visitor(alone, "write"), admin):
         page = guest.get("/ui/integrity")
         assert page.status == 200
         assert page.words(".verified .r-failed") == ["2 differences"]
         assert "data was changed past the ledger, or is damaged" in page.words("main")[0]
+        assert ("KEY-26-000009" in page.text) is (guest is admin)
     assert page.words(".verified li") == [
         "api_key key_id=KEY-26-000009 revoked_at",
         "api_key key_id=KEY-26-000009",
     ]
-    assert "KEY-26-000009" not in visitor(alone, permission).get("/ui/integrity").text
 
 
 def test_stopped_sealing_is_told_to_everybody_and_its_reason_to_administrators(
@@ -156,11 +151,3 @@ def test_stopped_sealing_is_told_to_everybody_and_its_reason_to_administrators(
     assert "LIN-26-7" not in page.text
     admin = Visitor(alone, alone.token("admin", organization_id=None))
     assert admin.get("/ui/integrity").words('[role="alert"] code') == ["LIN-26-7 is gone"]
-
-
-def test_the_page_is_for_every_visitor_and_nobody_else(alone: Edge) -> None:
-    assert Visitor(alone).get("/ui/integrity").status == 401
-    guest = visitor(alone, "write")
-    assert guest.get("/ui/integrity").words(".top nav a") == ["Integrity"]
-    assert guest.get("/ui").status == 403, "the first page still gives the reason"
-    assert guest.get("/ui/integrity?x=1").status == 422

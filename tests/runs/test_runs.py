@@ -8,12 +8,6 @@ from ledger.engine.values.values import EXECUTION_MODELS, MODELS_WITH_RUNS, RUN_
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import activation, fact
 
-RUN = {
-    "id", "service_line_id", "status", "triggered_by", "input", "output", "duration_ms",
-    "tokens_used", "token_usage", "usage_corrected_at", "started_at", "completed_at", "error",
-    "requested_at", "erased_at", "external_id", "parent_run_id", "lease_seconds", "attempt",
-    "retry_of",
-}  # fmt: skip
 CONTINUOUS = sorted(set(EXECUTION_MODELS) - MODELS_WITH_RUNS)
 
 
@@ -35,12 +29,11 @@ def story(edge: Edge) -> tuple[str, list[dict[str, Any]]]:
     return line, edge.data(f"/v1/execution/{line}/runs?limit=100")
 
 
-def test_runs_in_a_list_have_exactly_their_keys_and_equal_the_single_run(
+def test_runs_in_a_list_equal_the_single_run(
     edge: Edge, story: tuple[str, list[dict[str, Any]]]
 ) -> None:
     assert {run["status"] for run in story[1]} == set(RUN_STATUSES)
     for run in story[1]:
-        assert set(run) == RUN
         assert edge.data(f"/v1/runs/{run['id']}") == run
         assert run["erased_at"] is None
         assert run["error"] is None

@@ -1,15 +1,47 @@
-"""The pages of a line's runs, and of the runs of all lines."""
+"""The pages of a line's runs, of the runs of all lines, and of a run."""
 
-from urllib.parse import urlsplit
+from contextlib import closing
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from ledger.engine.log.event_log import Log
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.run_pages import listed, run_of, runs_path, walk
-from tests.support.visitor import Visitor, visitor
+from tests.support.leases import listen
+from tests.support.ledger import new_id
+from tests.support.views import until
+from tests.support.visitor import Seen, Visitor, visitor
 
-OTHER = "ORG-26-000002"
+
+def run_of(edge: Edge, line_id: str, *kinds: str, **data: Any) -> str:
+    """A run with these facts, ten seconds apart; the last fact has ``data``."""
+    run = new_id("RUN")
+    for kind in kinds:
+        begun = {"service_line_id": line_id} if kind in ("requested", "started") else {}
+        more = data if kind == kinds[-1] else {}
+        edge.accept(fact(f"run.{kind}", run, begun | more, time=edge.clock.now.isoformat()))
+        edge.clock.advance(seconds=10)
+    return run
+
+
+def runs_path(line_id: str) -> str:
+    return f"/ui/lines/{line_id}/runs"
+
+
+def listed(page: Seen) -> list[str]:
+    return [str(row["id"]) for row in page.all(".run-rows tbody tr")]
+
+
+def walk(guest: Visitor, path: str) -> list[str]:
+    page, found = guest.get(path), list[str]()
+    while True:
+        found += listed(page)
+        following = page.all('a[rel="next"]')
+        if not following:
+            return found
+        page = guest.get(str(following[0]["href"]))
 
 
 def test_the_label_of_the_bars_says_how_many_runs_the_table_shows(edge: Edge) -> None:
@@ -64,39 +96,47 @@ def test_all_runs_are_reached_page_by_page(edge: Edge) -> None:
     line_id = edge.fresh()
     runs = [run_of(edge, line_id, "requested") for _ in range(7)]
     guest = visitor(edge)
-    assert walk(guest, f"{runs_path(line_id)}?limit=3") == runs[::-1]
-    assert walk(guest, runs_path(line_id)) == runs[::-1]
+    for path in (f"{runs_path(line_id)}?limit=3", f"/ui/runs?service_line_id={line_id}&limit=3"):
+        assert walk(guest, path) == runs[::-1]
 
 
-def test_filters_narrow_the_list_and_stay_in_the_form(edge: Edge) -> None:
-    line_id = edge.fresh()
-    done = run_of(edge, line_id, "started", "completed")
-    failed = run_of(edge, line_id, "started", "failed")
-    asked = {"triggered_by": {"type": "user", "actor_id": "USR-1"}}
-    mine = run_of(edge, line_id, "requested", **asked)
-    guest, path = visitor(edge), runs_path(line_id)
-    page = guest.get(f"{path}?status=failed")
-    assert listed(page) == [failed]
-    assert page.form(path)["status"] == "failed"
-    assert listed(guest.get(f"{path}?status=failed,completed")) == [failed, done]
-    assert listed(guest.get(f"{path}?triggered_by=USR-1")) == [mine]
-    assert listed(guest.get(f"{path}?to=2020-01-01")) == []
-    page = guest.get(f"{path}?from=2020-01-01&to=2020-01-02")
-    assert "No runs match these filters" in page.text
-    bounds = [said.partition(" 2020")[0] for said in page.words(".chosen .chip")]
-    assert bounds == ["Requested from", "Requested before"]
-    assert guest.get(f"{path}?status=lost").status == 422
-    assert guest.get(f"{path}?cursor=lost").status == 400
+def test_filters_stay_in_the_form_and_are_chips(edge: Edge) -> None:
+    line_id = edge.fresh(workspace_id="WS-26-000777")
+    run = run_of(edge, line_id, "started", "failed", error={"code": "E9"})
+    guest = visitor(edge)
+    for path, query, stream in (
+        ("/ui/runs", f"service_line_id={line_id}&status=failed", f"?service_line_id={line_id}"),
+        ("/ui/runs", "workspace_id=WS-26-000777", "?workspace_id=WS-26-000777"),
+        ("/ui/runs", f"status=failed&service_line_id={line_id},LIN-1", ""),
+        (runs_path(line_id), "status=failed,completed", f"?service_line_id={line_id}"),
+    ):
+        page = guest.get(f"{path}?{query}")
+        assert listed(page) == [run], query
+        assert page.form(path) | dict(parse_qsl(query)) == page.form(path)
+        assert len(page.all(".chosen a")) == query.count("=")
+        # The stream takes one value of a filter.
+        assert page.one("#view")["data-stream"] == f"/ui/stream{stream}"
+    for path in ("/ui/runs", runs_path(line_id)):
+        page = guest.get(f"{path}?from=2020-01-01&to=2020-01-02")
+        assert "No runs match these filters" in page.text
+        bounds = [said.partition(" 2020")[0] for said in page.words(".chosen .chip")]
+        assert bounds == ["Requested from", "Requested before"]
+        assert guest.get(f"{path}?status=lost").status == 422
+        assert guest.get(f"{path}?cursor=lost").status == 400
+    guest.http.cookies.set("ledger_zone", "Asia/Kathmandu", path="/ui")
+    moved = guest.get("/ui/runs?status=failed&from_local=2026-04-02T05:45")
+    assert moved.location == "/ui/runs?status=failed&from=2026-04-02T00%3A00%3A00Z"
 
 
 def test_lists_show_error_tokens_external_id_and_parent(edge: Edge) -> None:
-    line_id = edge.fresh()
+    line_id = edge.fresh(name="Payments <pod>")
     parent = run_of(edge, line_id, "started")
-    error = {"code": "E7", "message": "<No> disk"}
+    error = {"code": "E7", "message": "<No> disk" + " left" * 200}
     begun = {"external_id": "build 7", "parent_run_id": parent}
     run = run_of(edge, line_id, "started", **begun)
     edge.accept(fact("run.failed", run, {"error": error, "duration_ms": 90_000}))
-    done = run_of(edge, line_id, "started", "completed", tokens_used=1234)
+    secret = "planted-in-a-payload"
+    done = run_of(edge, line_id, "started", "completed", tokens_used=1234, output=secret)
     guest = visitor(edge)
     for path in (runs_path(line_id), f"/ui/lines/{line_id}", "/ui/runs"):
         page = guest.get(path)
@@ -106,30 +146,32 @@ def test_lists_show_error_tokens_external_id_and_parent(edge: Edge) -> None:
         assert f"external ID build 7 child of {parent}" in row
         assert page.one(f'.run-rows #{run} a[href="/ui/runs/{parent}"]')
         assert "1,234" in page.words(f".run-rows #{done}")[0]
+        (shortened,) = page.words(f".run-rows #{run} .error bdi")
+        assert shortened.endswith("...")
+        assert 190 < len(shortened) <= 200
+        assert secret not in page.answer.text
+    assert "of Payments <pod>" in page.words(f"#{run} th")[0]
+    assert error["message"] in guest.get(f"/ui/runs/{run}").words(".failed")[0]
 
 
-def test_a_long_error_is_shortened_in_lists_and_whole_on_the_runs_page(edge: Edge) -> None:
-    line_id, message = edge.fresh(), "x" * 900
-    run = run_of(edge, line_id, "started", "failed", error={"code": "E", "message": message})
-    guest = visitor(edge)
-    shown = guest.get(runs_path(line_id)).words(".run-rows .error bdi")[0]
-    assert shown.endswith("...")
-    assert len(shown) == 200
-    assert message in guest.get(f"/ui/runs/{run}").words(".failed")[0]
-
-
-def test_a_list_of_the_past_shows_no_error_that_came_later(edge: Edge) -> None:
-    line_id = edge.fresh()
+def test_a_list_of_the_past_shows_the_lines_name_of_then_and_no_later_error(edge: Edge) -> None:
+    line_id = edge.fresh(name="Core pod")
     run = run_of(edge, line_id, "started")
     then = edge.clock.now
     edge.clock.advance(seconds=10)
-    edge.accept(fact("run.failed", run, {"error": {"code": "E7"}}))
+    edge.accept(
+        fact("run.failed", run, {"error": {"code": "E7"}}),
+        fact("service_line.updated", line_id, {"name": "Shop pod"}),
+    )
     guest = visitor(edge)
     for path in (runs_path(line_id), "/ui/runs"):
         past = guest.get(f"{path}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}")
         assert past.words(f"#{run} .state") == ["running"]
         assert past.all(f"#{run} .error") == []
-        assert "E7" in guest.get(path).words(f"#{run} .error")[0]
+        now = guest.get(path)
+        assert "E7" in now.words(f"#{run} .error")[0]
+    assert "of Core pod" in past.words(f"#{run} th")[0]
+    assert "of Shop pod" in now.words(f"#{run} th")[0]
 
 
 def test_a_lines_runs_are_found_by_external_id_and_by_parent(edge: Edge) -> None:
@@ -147,90 +189,14 @@ def test_a_lines_runs_are_found_by_external_id_and_by_parent(edge: Edge) -> None
     assert guest.get("/ui/lines/LIN-26-999999/runs?external_id=b").status == 404
 
 
-def test_the_runs_of_all_lines_have_every_filter_of_the_api(edge: Edge) -> None:
-    one, two = edge.fresh(workspace_id="WS-26-000777"), edge.fresh(name="Payments <pod>")
-    asked = {"triggered_by": {"type": "user", "actor_id": "USR-77"}}
-    first = run_of(edge, one, "requested", **asked)
-    edge.clock.advance(days=1)
-    second = run_of(edge, two, "started", "failed", error={"code": "E9"})
+def test_a_line_that_has_no_runs_and_one_without_any_yet_say_so(edge: Edge) -> None:
     guest = visitor(edge)
-    page = guest.get("/ui/runs")
-    assert listed(page)[:2] == [second, first]
-    assert "of Payments <pod>" in page.words(f"#{second} th")[0]
-    assert f"of {one}" in page.words(f"#{first} th")[0]
-    for query, found in (
-        ("workspace_id=WS-26-000777", [first]),
-        (f"service_line_id={two}", [second]),
-        ("triggered_by=USR-77", [first]),
-        (f"status=failed&service_line_id={one},{two}", [second]),
-        (f"service_line_id={one},{two}&to={edge.clock.now:%Y-%m-%d}", [first]),
+    for model, status, said in (
+        ("capacity", 422, "does not have discrete runs"),
+        ("agent_runtime", 200, "No runs yet"),
     ):
-        page = guest.get(f"/ui/runs?{query}")
-        assert listed(page) == found, query
-        name, _, value = query.partition("&")[0].partition("=")
-        assert page.form("/ui/runs")[name] == value
-        assert len(page.all(".chosen a")) == query.count("=")
-    assert guest.get("/ui/runs?status=lost").status == 422
-    assert guest.get("/ui/runs?cursor=lost").status == 400
-    assert listed(visitor(edge, organization_id=OTHER).get("/ui/runs")) == []
-
-
-def test_the_runs_of_all_lines_show_the_lines_names_of_then(edge: Edge) -> None:
-    line_id = edge.fresh(name="Core pod")
-    run = run_of(edge, line_id, "started")
-    then = edge.clock.now
-    edge.clock.advance(seconds=10)
-    edge.accept(fact("service_line.updated", line_id, {"name": "Shop pod"}))
-    guest = visitor(edge)
-    path = f"/ui/runs?service_line_id={line_id}"
-    assert "of Shop pod" in guest.get(path).words(f"#{run} th")[0]
-    past = guest.get(f"{path}&as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}")
-    assert "of Core pod" in past.words(f"#{run} th")[0]
-
-
-def test_a_typed_period_becomes_an_address_in_utc(edge: Edge) -> None:
-    guest = visitor(edge)
-    guest.http.cookies.set("ledger_zone", "Asia/Kathmandu", path="/ui")
-    moved = guest.get("/ui/runs?status=failed&from_local=2026-04-02T05:45")
-    assert moved.status == 303
-    assert moved.location == "/ui/runs?status=failed&from=2026-04-02T00%3A00%3A00Z"
-
-
-def test_the_runs_of_all_lines_are_followed_by_one_value_of_a_filter(edge: Edge) -> None:
-    guest = visitor(edge)
-    for query, stream in (
-        ("", "/ui/stream"),
-        ("?service_line_id=LIN-26-000001", "/ui/stream?service_line_id=LIN-26-000001"),
-        ("?workspace_id=WS-1,WS-2", "/ui/stream"),
-    ):
-        assert guest.get(f"/ui/runs{query}").one("#view")["data-stream"] == stream
-
-
-def test_all_runs_of_all_lines_are_reached_page_by_page(edge: Edge) -> None:
-    lines = [edge.fresh(workspace_id="WS-26-000778") for _ in range(2)]
-    runs = [run_of(edge, lines[number % 2], "requested") for number in range(7)]
-    assert walk(visitor(edge), "/ui/runs?workspace_id=WS-26-000778&limit=3") == runs[::-1]
-
-
-@pytest.mark.parametrize("model", ["capacity", "observability"])
-def test_a_line_that_has_no_runs_says_so(edge: Edge, model: str) -> None:
-    page = visitor(edge).get(runs_path(edge.fresh(model)))
-    assert page.status == 422
-    assert "does not have discrete runs" in page.text
-
-
-def test_a_line_without_any_run_yet_is_no_error(edge: Edge) -> None:
-    page = visitor(edge).get(runs_path(edge.fresh()))
-    assert page.status == 200
-    assert "No runs yet" in page.text
-
-
-def test_lists_read_no_payloads(edge: Edge) -> None:
-    line_id = edge.fresh()
-    run_of(edge, line_id, "started", "completed", output="planted-in-a-payload")
-    guest = visitor(edge)
-    for path in (runs_path(line_id), f"/ui/lines/{line_id}"):
-        assert "planted-in-a-payload" not in guest.get(path).answer.text
+        page = guest.get(runs_path(edge.fresh(model)))
+        assert (page.status, said in page.text) == (status, True)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -280,3 +246,153 @@ def test_an_administrator_sees_whose_runs_they_are_and_those_of_one_organization
     stranger = visitor(edge, organization_id="ORG-26-000791")
     assert stranger.get(f"/ui/runs?organization_id={other}").all("tbody tr") == []
     assert stranger.get(f"/ui/runs/export?organization_id={other}").answer.text == ""
+
+
+def test_a_run_shows_its_waiting_time_duration_and_trigger(edge: Edge) -> None:
+    line_id = edge.fresh()
+    asked = {"triggered_by": {"type": "user", "actor_id": "USR-26-000007"}, "input": {"a": ["ü"]}}
+    begun, outcome = {"service_line_id": line_id}, {"output": [1], "tokens_used": 1234}
+    run = new_id("RUN")
+    edge.accept(
+        fact("run.requested", run, begun | asked, time="2026-04-01T10:00:00Z"),
+        fact("run.started", run, begun, time="2026-04-01T10:00:30Z"),
+        fact("run.completed", run, outcome, time="2026-04-01T10:02:00Z"),
+    )
+    page = visitor(edge).get(f"/ui/runs/{run}")
+    (facts,) = page.words(".facts")
+    for words in (
+        "Waiting time 30 s",
+        "Duration 1 min 30 s",
+        "USR-26-000007 user",
+        "Tokens 1,234",
+    ):
+        assert words in facts
+    assert page.words(".standing .state") == ["completed"]
+    inside, outside = (pre.get_text() for pre in page.all("pre"))
+    assert inside == '{\n  "a": [\n    "ü"\n  ]\n}'
+    assert outside == "[\n  1\n]"
+    assert page.words(".happened .kind") == ["run.requested", "run.started", "run.completed"]
+    assert page.one(f'.facts a[href="/ui/lines/{line_id}"]')
+    assert "data-stream" not in page.one("#view").attrs
+
+
+def test_a_run_that_its_lease_failed_says_so_in_words(edge: Edge) -> None:
+    run = run_of(edge, edge.fresh(), "started", lease_seconds=90)
+    (facts,) = visitor(edge).get(f"/ui/runs/{run}").words(".facts")
+    assert "Lease 1 min 30 s without a sign of life, and it fails" in facts
+    with closing(Log(edge.conninfo)) as log:
+        listen(log, edge.clock)
+        listen(log, edge.clock, 91)
+    until(lambda: edge.data(f"/v1/runs/{run}")["status"] == "failed", "the expiry")
+    page = visitor(edge).get(f"/ui/runs/{run}")
+    assert page.words(".card.failed") == [
+        "Lease ended lease_expired Nothing arrived from the run for as long as its lease."
+    ]
+    assert "because its lease ended" in page.words(".happened")[-1]
+    error = {"code": "E7", "message": "<No> disk"}
+    other = run_of(edge, edge.fresh(), "started", "failed", error=error)
+    page = visitor(edge).get(f"/ui/runs/{other}")
+    assert page.words(".failed") == ["Error E7 <No> disk"]
+    assert "No input reported." in page.text
+    unknown = visitor(edge).get("/ui/runs/nonsense")
+    assert (unknown.status, "No such run." in unknown.text) == (404, True)
+
+
+def test_a_run_shows_its_external_id_and_links_its_parent(edge: Edge) -> None:
+    line_id, name = edge.fresh(), "build <7> \u05d0"
+    parent = run_of(edge, line_id, "started")
+    run = run_of(edge, line_id, "started", external_id=name, parent_run_id=parent)
+    page = visitor(edge).get(f"/ui/runs/{run}")
+    (facts,) = page.words(".facts")
+    assert f"External ID {name} Attempt 1 Parent run {parent}" in facts
+    assert page.one(f'.facts a[href="/ui/runs/{parent}"]')
+    assert "External ID" not in visitor(edge).get(f"/ui/runs/{parent}").words(".facts")[0]
+
+
+def test_an_open_run_is_followed_and_shown_as_it_was(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.clock.advance(seconds=10)
+    before = edge.clock.now
+    edge.clock.advance(seconds=10)
+    run = run_of(edge, line_id, "requested")
+    then = edge.clock.now
+    edge.clock.advance(seconds=10)
+    edge.accept(fact("run.started", run, {"service_line_id": line_id}))
+    guest = visitor(edge)
+    view = guest.get(f"/ui/runs/{run}").one("#view")
+    assert view["data-stream"] == f"/ui/stream?service_line_id={line_id}"
+    assert "so far" in view.get_text()
+
+    def at(instant: Any) -> Seen:
+        return guest.get(f"/ui/runs/{run}?as_of={instant:%Y-%m-%dT%H:%M:%S.%fZ}")
+
+    page = at(then)
+    assert page.words(".standing .state") == ["pending"]
+    assert page.words(".happened .kind") == ["run.requested"]
+    assert "data-stream" not in page.one("#view").attrs
+    early = at(before)
+    assert early.status == 404
+    assert "was not known yet at that time" in early.text
+
+
+def test_a_run_shows_its_children_of_all_lines_as_they_were(edge: Edge) -> None:
+    line_id, other = edge.fresh(), edge.fresh(name="Reviewer")
+    parent = run_of(edge, line_id, "started")
+    child = run_of(edge, other, "started", parent_run_id=parent)
+    then = edge.clock.now
+    edge.clock.advance(seconds=10)
+    later = run_of(edge, line_id, "started", parent_run_id=parent)
+    edge.accept(fact("run.failed", later, {"error": {"code": "E7"}}))
+    guest = visitor(edge)
+    page = guest.get(f"/ui/runs/{parent}")
+    assert page.words("#h-children") == ["Child runs"]
+    assert listed(page) == [later, child]
+    assert "of Reviewer" in page.words(f"#{child} th")[0]
+    assert "E7" in page.words(f"#{later} .error")[0]
+    past = guest.get(f"/ui/runs/{parent}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}")
+    assert listed(past) == [child]
+    assert guest.get(f"/ui/runs/{child}").all("#h-children") == []
+
+
+def test_many_children_are_reached_by_a_link(edge: Edge) -> None:
+    line_id = edge.fresh()
+    parent = run_of(edge, line_id, "started")
+    begun = {"service_line_id": line_id, "parent_run_id": parent}
+    edge.accept(*(fact("run.started", new_id("RUN"), begun) for _ in range(26)))
+    guest = visitor(edge)
+    page = guest.get(f"/ui/runs/{parent}")
+    assert len(listed(page)) == 25
+    all_of_them = page.one("#h-children ~ .more a")["href"]
+    assert all_of_them == f"/ui/runs?parent_run_id={parent}"
+    assert len(listed(guest.get(str(all_of_them)))) == 26
+
+
+def test_an_erased_run_says_so_and_shows_nothing_of_it(edge: Edge) -> None:
+    line_id, secret = edge.fresh(), "hidden-word"
+    run = run_of(edge, line_id, "started", "failed", output=secret, error={"code": secret})
+    then = edge.clock.now
+    edge.clock.advance(days=1)
+    guest = visitor(edge, "read", "audit:read", "runs:erase")
+    assert secret in guest.get(f"/ui/runs/{run}").text
+    answer = edge.post(f"/v1/runs/{run}/erase", json={"reason": "Asked <for>"})
+    assert answer.status_code == 200
+    for path in (f"/ui/runs/{run}", f"/ui/runs/{run}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}"):
+        page = guest.get(path)
+        (said,) = page.words(".erased")
+        assert said.startswith("Input, output and error were erased on ")
+        assert page.words("section[aria-labelledby=h-input] .quiet") == ["Erased."]
+        assert page.words("section[aria-labelledby=h-output] .quiet") == ["Erased."]
+        assert page.all("pre") == page.all(".failed") == []
+        assert secret not in page.text
+        # The page of an erased run offers no form.
+        assert page.all("main form") == []
+    page = guest.get(f"/ui/runs/{run}")
+    assert page.words(".happened .kind")[-1] == "run.erased"
+    assert page.words(".happened .said")[-1] == "Asked <for>"
+    (row,) = guest.get(runs_path(line_id)).all(".run-rows tbody tr")
+    assert "erased" in row.get_text()
+    audit = guest.get("/ui/audit")
+    about = audit.words("tr .about")[0]
+    assert about.startswith(run)
+    assert about.endswith("Asked <for>")
+    assert "run.erased" in guest.get("/ui/events").words(".log .name")

@@ -42,43 +42,27 @@ def followed(page: Seen) -> set[str]:
     return {str(a["href"]) for a in page.all('main a[href^="/ui/audit?actor_id="]')}
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_an_auditor_follows_actors_to_their_writes(
-    edge: Edge, known: dict[str, str], path: str
+def test_actors_lead_auditors_to_their_writes_and_administrators_into_their_organizations_log(
+    edge: Edge, known: dict[str, str]
 ) -> None:
-    auditor = visitor(edge, "read", "audit:read")
-    address = f"/ui/audit?actor_id={USER}"
-    assert followed(auditor.get(path.format_map(known))) == {
-        address,
-        f"/ui/audit?actor_id={known['key']}",
-    }
-    found = auditor.get(address)
+    auditor, reader = visitor(edge, "read", "audit:read"), visitor(edge)
+    admin = Visitor(edge, edge.token("admin", organization_id=None))
+    addresses = {f"/ui/audit?actor_id={each}" for each in (USER, known["key"])}
+    for name, path in PATHS.items():
+        address = path.format_map(known)
+        assert followed(auditor.get(address)) == addresses, name
+        led = followed(admin.get(address))
+        assert f"/ui/audit?actor_id={USER}&organization_id={ORGANIZATION}" in led, name
+        assert all(each.endswith(f"&organization_id={ORGANIZATION}") for each in led), name
+        if name != "audit":
+            page = reader.get(address)
+            assert USER in page.text, name
+            assert page.all('a[href^="/ui/audit"]') == [], name
+    hold = auditor.get(f"/ui/lines/{known['line']}").one(".why a")
+    assert hold["href"] == f"/ui/audit?actor_id={USER}"
+    found = auditor.get(str(hold["href"]))
     assert known["line"] in found.words(".audit .about .id")
     assert all(words.startswith(USER) for words in found.words(".audit .by"))
-
-
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_an_administrator_follows_actors_into_their_organizations_log(
-    edge: Edge, known: dict[str, str], path: str
-) -> None:
-    admin = Visitor(edge, edge.token("admin", organization_id=None))
-    led = followed(admin.get(path.format_map(known)))
-    assert f"/ui/audit?actor_id={USER}&organization_id={ORGANIZATION}" in led
-    assert all(address.endswith(f"&organization_id={ORGANIZATION}") for address in led)
-
-
-@pytest.mark.parametrize("name", ["line", "run", "events", "event"])
-def test_without_the_right_to_audit_actors_are_no_links(
-    edge: Edge, known: dict[str, str], name: str
-) -> None:
-    page = visitor(edge).get(PATHS[name].format_map(known))
-    assert USER in page.text
-    assert page.all('a[href^="/ui/audit"]') == []
-
-
-def test_a_hold_links_its_actor(edge: Edge, known: dict[str, str]) -> None:
-    page = visitor(edge, "read", "audit:read").get(f"/ui/lines/{known['line']}")
-    assert page.one(".why a")["href"] == f"/ui/audit?actor_id={USER}"
 
 
 def test_a_search_for_an_actor_leads_to_the_audit_log(edge: Edge, known: dict[str, str]) -> None:

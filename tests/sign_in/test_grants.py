@@ -175,15 +175,6 @@ def test_a_person_without_grant_sees_whom_to_ask_and_the_claims_as_they_came(
         assert f'"{secret}"' not in page.answer.text
 
 
-def test_a_person_without_grant_loses_no_other_session_and_gains_none(
-    company: Company, openid: OpenIdProvider
-) -> None:
-    in_groups(openid, "nobodys")
-    guest = Person(company)
-    refused(guest)
-    assert guest.get("/ui").status == 401
-
-
 def test_grants_of_one_place_unite(company: Company, openid: OpenIdProvider) -> None:
     in_groups(openid, "ledger-finance", "ledger-hooks")
     guest = Person(company).signed_in()

@@ -282,23 +282,19 @@ def test_a_provider_that_does_not_tell_its_issuer_in_answers_is_taken(
 
 
 NAMES = [
-    "Zoë Müller-Łukasiewicz 李",
-    "<script>alert(1)</script>",
-    '" onmouseover="alert(1)',
-    "\u202eecilA",
-    "NUL \x00 and \x1b[31m",
-    "a\r\nset-cookie: x=y",
-    "\U0001f600" * 60,
-    "n" * 1000,
-    "",
-]
+    "Zoë Müller-Łukasiewicz 李", "<script>alert(1)</script>", '" onmouseover="alert(1)',
+    "\u202eecilA", "NUL \x00 and \x1b[31m", "a\r\nset-cookie: x=y", "\U0001f600" * 60, "n" * 1000,
+    "", "\ud800", 7, None, ["Alice"], {"given": "Alice"}, True,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_strange_name_or_address_breaks_no_page(
-    company: Company, openid: OpenIdProvider, name: str
+    company: Company, openid: OpenIdProvider, name: Any
 ) -> None:
-    openid.person = alice(name=name, email=name)
+    groups = ["\udfff", "ledger-finance"]
+    verified = True if isinstance(name, str) else name
+    openid.person = alice(name=name, email=name, email_verified=verified, groups=groups)
     guest = Person(company).signed_in()
     page = guest.get("/ui")
     assert page.status == 200
@@ -306,20 +302,6 @@ def test_a_strange_name_or_address_breaks_no_page(
     assert not page.all("[onmouseover]")
     for control in ("\x00", "\x1b", "\u202e"):
         assert control not in page.answer.text
-
-
-@pytest.mark.parametrize("name", [7, None, ["Alice"], {"given": "Alice"}, True])
-def test_a_name_that_is_no_text_is_no_name(
-    company: Company, openid: OpenIdProvider, name: Any
-) -> None:
-    openid.person = alice(name=name, email=name, email_verified=name)
-    assert Person(company).signed_in().get("/ui").status == 200
-
-
-def test_lone_surrogates_in_claims_are_no_fault(company: Company, openid: OpenIdProvider) -> None:
-    openid.person = alice(name="\ud800", groups=["\udfff", "ledger-finance"])
-    answer = Person(company).arrive()
-    assert answer.status == 200
 
 
 def test_a_person_of_a_hundred_groups_signs_in(company: Company, openid: OpenIdProvider) -> None:

@@ -71,13 +71,8 @@ def test_pages_show_the_name_of_an_actor_and_the_id_beside_it(edge: Edge, known:
         assert titled is not None
         assert titled["title"] == MAIL, path
         assert not page.all("bdi b"), "the provider's text is no markup"
-
-
-def test_the_board_shows_the_name_of_who_paused_a_line(edge: Edge, known: str) -> None:
-    paused(edge, known)
-    page = visitor(edge).get("/ui")
-    assert NAME in page.words(".whom")
-    assert MAIL in {each.get("title") for each in page.all(".whom")}
+    (paused_by,) = guest.get("/ui").all(f"#{line} .whom")
+    assert (paused_by.get_text(), paused_by["title"]) == (NAME, MAIL)
 
 
 def test_a_person_without_name_is_called_by_the_address(edge: Edge) -> None:

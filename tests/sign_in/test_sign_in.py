@@ -140,17 +140,6 @@ def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
     assert "Your session has ended." in asked.text
 
 
-def test_a_session_in_use_ends_after_a_week(edge: Edge) -> None:
-    guest = visitor(edge)
-    uses = edge.service.app.state.services.of(KeyUses)
-    for _ in range(16):
-        edge.clock.advance(seconds=SESSION_SECONDS / 16 - 1)
-        assert guest.get("/ui").status == 200
-        uses.run_once()
-    edge.clock.advance(seconds=17)
-    assert guest.get("/ui").status == 401
-
-
 def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     token = edge.token("read")
     guest = Visitor(edge, token)
@@ -181,10 +170,10 @@ def test_a_form_of_an_expired_session_changes_nothing_and_says_so(edge: Edge) ->
     assert edge.data(f"/v1/execution/{line_id}")["state"] == "running"
 
 
-@pytest.mark.parametrize("cookie", ["", "x", "A" * 200, "=" * 20, "%00"])
-def test_a_forged_cookie_is_no_session(edge: Edge, cookie: str) -> None:
-    answer = Visitor(edge).get("/ui", headers={"cookie": f"{COOKIE}={cookie}"})
-    assert answer.status == 401
+def test_a_forged_cookie_is_no_session(edge: Edge) -> None:
+    for cookie in ("", "x", "A" * 200, "=" * 20, "%00"):
+        answer = Visitor(edge).get("/ui", headers={"cookie": f"{COOKIE}={cookie}"})
+        assert answer.status == 401, cookie
 
 
 def test_a_link_from_another_site_finds_the_session(edge: Edge) -> None:

@@ -110,7 +110,10 @@ class Watch:
         return any(re.search(pattern, seen) for pattern in patterns for seen in complaints)
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if "htmx:sendAbort" in message.text:
+            # The visitor has left a page that was asking: no error. htmx says so twice.
+            assert "htmx:afterRequest" in self._complaints.pop()
+        elif message.type == "error":
             self._complaints.append(f"console: {message.text} ({message.location['url']})")
 
     def _on_error(self, error: WebError) -> None:

@@ -11,11 +11,6 @@ from tests.support.facts import ORGANIZATION, WORKSPACE
 
 OTHER_ORGANIZATION, OTHER_WORKSPACE = "ORG-26-000002", "WS-26-000002"
 NOBODYS = "KEY-26-999999"
-SHOWN = {
-    "id", "name", "organization_id", "workspace_id", "permissions", "created_at", "created_by",
-    "expires_at", "last_used_at", "revoked_at", "prefix",
-}  # fmt: skip
-"""The JSON keys of a shown key."""
 
 
 class Made(NamedTuple):

@@ -93,31 +93,3 @@ def serving_webhooks(server: EmbeddedPostgres, name: str, **more: Any) -> Iterat
             yield Hooks(edge)
         finally:
             dispatching.stop()
-
-
-def every_route(endpoint_id: str) -> list[tuple[str, str, Any]]:
-    """Every route about one endpoint, with a valid body."""
-    return [
-        ("GET", f"/{endpoint_id}", None),
-        ("GET", f"/{endpoint_id}/deliveries", None),
-        ("PATCH", f"/{endpoint_id}", {"description": None}),
-        ("POST", f"/{endpoint_id}/rotate-secret", {}),
-        ("POST", f"/{endpoint_id}/recover", {"since": "2026-04-15T00:00:00Z"}),
-        ("POST", f"/{endpoint_id}/test", {}),
-        ("POST", f"/{endpoint_id}/deliveries/EVT-26-000001/resend", {}),
-        ("DELETE", f"/{endpoint_id}", None),
-    ]
-
-
-ACTIONS = {
-    "PATCH": "webhook.update",
-    "DELETE": "webhook.delete",
-    "rotate-secret": "webhook.rotate_secret",
-    "recover": "webhook.recover",
-    "test": "webhook.test",
-    "resend": "webhook.resend",
-}
-
-
-def action_of(method: str, path: str) -> str | None:
-    return ACTIONS.get(method) or ACTIONS.get(path.rsplit("/", 1)[1])

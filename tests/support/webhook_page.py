@@ -4,25 +4,9 @@ from typing import Any
 
 from tests.support.views import until
 from tests.support.visitor import Seen, Visitor
-from tests.support.webhook_api import URL, Hooks
+from tests.support.webhook_api import Hooks
 
 PATH = "/ui/webhooks"
-ACTS = {
-    "change": {"url": URL, "which": "all"},
-    "switch": {"enabled": "false"},
-    "recover": {"since": "2026-04-15T00:00:00"},
-    "test": {},
-    "rotate-secret": {},
-    "remove": {},
-}
-ACTIONS = {
-    "change": "webhook.update",
-    "switch": "webhook.update",
-    "recover": "webhook.recover",
-    "test": "webhook.test",
-    "rotate-secret": "webhook.rotate_secret",
-    "remove": "webhook.delete",
-}
 
 
 def page_of(endpoint_id: str) -> str:

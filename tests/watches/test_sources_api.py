@@ -88,29 +88,6 @@ def test_a_credential_sees_the_sources_of_its_tenant_alone(tenant: Tenant, edge:
     assert [each["source"] for each in tenant.sources()].count("/ours") == 1
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
-        ({"condition": SILENT, "for_seconds": 299}, "/for_seconds"),
-        ({"condition": SILENT, "for_seconds": 300, "keep_seconds": 60}, "/keep_seconds"),
-        (
-            {"condition": SILENT, "for_seconds": 300, "lines": {"project_tag": ["a"]}},
-            "/lines",
-        ),
-        ({"condition": SILENT | {"sources": []}, "for_seconds": 300}, "/condition/sources"),
-        ({"condition": OVER | {"limit": 0}, "for_seconds": 0}, "/condition/limit"),
-        ({"condition": OVER | {"period": "year"}, "for_seconds": 0}, "/condition/period"),
-        ({"condition": OVER, "for_seconds": 0, "keep_seconds": 60}, "/keep_seconds"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(
-    tenant: Tenant, body: dict[str, Any], pointer: str
-) -> None:
-    answer = tenant.edge.post("/v1/watches", tenant.token, json={"name": "w"} | body)
-    problem = assert_problem(answer, 422, "invalid_request")
-    assert [each["pointer"] for each in problem["errors"]] == [pointer]
-
-
 def test_a_preview_of_sources_tells_those_that_are_silent_now(tenant: Tenant, edge: Edge) -> None:
     tenant.check_in("/timesheets")
     assert tenant.preview(SILENT) == {"data": [], "meta": {"count": 0, "truncated": False}}
@@ -135,10 +112,3 @@ def test_a_preview_of_sums_tells_the_lines_above_the_limit(tenant: Tenant, edge:
     assert row["text"].endswith(" has used more than 40 hours this week.")
     assert row["since"][:16] == f"{edge.clock.now:%Y-%m-%dT%H:%M}"
     assert tenant.preview(OVER, for_seconds=60)["data"] == []
-
-
-def test_a_watch_shows_its_condition_as_it_was_sent(tenant: Tenant) -> None:
-    body = {"name": "w", "condition": OVER, "for_seconds": 0}
-    answer = tenant.edge.post("/v1/watches", tenant.token, json=body)
-    assert answer.status_code == 201, answer.text
-    assert answer.json()["data"]["condition"] == OVER

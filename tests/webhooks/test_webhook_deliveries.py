@@ -10,7 +10,7 @@ from tests.support.edge import assert_problem
 from tests.support.facts import activation, fact
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import until
-from tests.support.webhook_api import Hooks, every_route
+from tests.support.webhook_api import Hooks
 from tests.support.webhooks import body_of
 
 
@@ -126,22 +126,6 @@ def test_deliveries_that_have_not_ended_are_shown_as_pending(hooks: Hooks) -> No
         found = hooks.data(f"/{endpoint_id}/deliveries")
         assert {delivery["next_attempt_at"] for delivery in found} == {None}
         hooks.call("DELETE", f"/{endpoint_id}")
-
-
-def test_commands_about_endpoints_are_in_the_audit_log_and_not_in_the_feed(hooks: Hooks) -> None:
-    before = hooks.head()
-    endpoint_id = hooks.create()["id"]
-    for method, path, body in every_route(endpoint_id):
-        if not path.endswith("/resend"):
-            assert hooks.call(method, path, json=body).status_code < 300
-    entries = hooks.audited(before)
-    assert [entry["action"] for entry in entries] == [
-        "webhook.create", "webhook.update", "webhook.rotate_secret", "webhook.recover",
-        "webhook.test", "webhook.delete",
-    ]  # fmt: skip
-    assert {entry["resource"]["id"] for entry in entries} == {endpoint_id}
-    feed = hooks.edge.data(f"/v1/events?limit=100&after=EVT-26-{before:06d}")
-    assert [event for event in feed if event["subject"]["id"] == endpoint_id] == []
 
 
 def test_deliveries_are_signed_with_the_secret_that_was_answered(hooks: Hooks) -> None:

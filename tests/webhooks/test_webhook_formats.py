@@ -25,19 +25,6 @@ def delivery(hooks: Hooks, endpoint: str) -> dict[str, Any]:
     return found[0]
 
 
-def test_an_endpoint_has_the_standard_format_and_all_alerts_unless_it_says_otherwise(
-    hooks: Hooks,
-) -> None:
-    data = hooks.create()
-    found = {name: data[name] for name in ("format", "watch_ids", "min_severity", "details")}
-    assert found == {
-        "format": "standard",
-        "watch_ids": None,
-        "min_severity": "info",
-        "details": True,
-    }
-
-
 def test_the_choice_of_alerts_is_shown_and_changed(hooks: Hooks) -> None:
     chosen = {"watch_ids": WATCHES[:50], "min_severity": "critical", "details": False}
     data = hooks.create(format="cloudevents", **chosen)
@@ -50,36 +37,6 @@ def test_the_choice_of_alerts_is_shown_and_changed(hooks: Hooks) -> None:
     found = changed.json()["data"]
     assert (found["watch_ids"], found["min_severity"], found["details"]) == (None, "critical", True)
     assert found["format"] == "cloudevents"
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("format", "teams"),
-        ("format", None),
-        ("watch_ids", []),
-        ("watch_ids", WATCHES),
-        ("watch_ids", WATCHES[:1] * 2),
-        ("watch_ids", ["LIN-26-000001"]),
-        ("watch_ids", "WCH-26-000001"),
-        ("min_severity", "red"),
-        ("min_severity", None),
-        ("details", None),
-        ("details", "no"),
-        ("event_types", ["alert.*"]),
-    ],
-    ids=str,
-)
-def test_a_wrong_choice_is_named(hooks: Hooks, field: str, value: Any) -> None:
-    body = {"url": URL, "event_types": ["*"]} | {field: value}
-    problem = assert_problem(hooks.call("POST", json=body), 422, "invalid_request")
-    assert [error["pointer"].split("/")[1] for error in problem["errors"]] == [field]
-
-
-def test_the_format_is_set_once(hooks: Hooks) -> None:
-    endpoint = hooks.create()["id"]
-    answer = hooks.call("PATCH", f"/{endpoint}", json={"format": "standard"})
-    assert_problem(answer, 422, "invalid_request")
 
 
 def test_deliveries_show_the_request_in_the_endpoints_format(hooks: Hooks) -> None:

@@ -1,88 +1,32 @@
 """The pages of webhook endpoints: every form, and its effect on deliveries."""
 
+import json
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from tests.support.edge import Edge
-from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.facts import fact
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import until
 from tests.support.visitor import Visitor, visitor
-from tests.support.webhook_api import (
-    OTHER_ORGANIZATION,
-    URL,
-    Hooks,
-)
-from tests.support.webhook_page import (
-    ACTIONS,
-    ACTS,
-    PATH,
-    act,
-    made_by,
-    page_of,
-    set_up,
-    settled,
-    typed,
-)
+from tests.support.webhook_api import URL, Hooks
+from tests.support.webhook_page import PATH, act, made_by, page_of, set_up, settled, typed
 from tests.support.webhooks import body_of
 
 # Creating an endpoint.
 
 
-def test_a_new_endpoint_shows_its_secret_in_the_answer_to_the_form(
-    hooks: Hooks, guest: Visitor
-) -> None:
+def test_the_secret_that_a_new_endpoint_shows_signs(hooks: Hooks, guest: Visitor) -> None:
     with Receiver() as receiver:
-        fields = typed(guest.get(PATH)) | {
-            "url": receiver.url,
-            "which": "chosen",
-            "type:execution.checked_in": "on",
-            "type:run.failed": "on",
-            "description": "Billing",
-            "workspace_id": WORKSPACE,
-        }
-        page = guest.post(PATH, fields)
-        assert page.status == 200
-        secret = page.one("pre").get_text()
+        page = set_up(guest, url=receiver.url, which="chosen", **{"type:run.failed": "on"})
+        secret, endpoint_id = page.one("pre").get_text(), made_by(page)
         assert secret.startswith("whsec_")
-        assert page.answer.headers["cache-control"] == "no-store"
-        endpoint_id = made_by(page)
-        # The same form sent twice creates one endpoint, and shows its secret again.
-        again = guest.post(PATH, fields)
-        assert again.one("pre").get_text() == secret
-        assert made_by(again) == endpoint_id
-        shown = hooks.data(f"/{endpoint_id}")
-        assert shown["event_types"] == ["execution.checked_in", "run.failed"]
-        assert (shown["url"], shown["description"]) == (receiver.url, "Billing")
-        assert (shown["organization_id"], shown["workspace_id"]) == (ORGANIZATION, WORKSPACE)
-        assert [one["id"] for one in hooks.data("?limit=1")] == [endpoint_id]
         guest.submit(guest.get(page_of(endpoint_id)), f"{page_of(endpoint_id)}/test")
         (request,) = receiver.await_count(1)
         with pytest.raises(Exception, match="too old"):
             body_of(request, secret)
-    assert secret not in guest.get(page_of(endpoint_id)).answer.text
-
-
-def test_a_refusal_is_shown_at_the_form_which_keeps_the_typed_values(
-    hooks: Hooks, guest: Visitor
-) -> None:
-    before = hooks.head()
-    sent = {"url": URL, "which": "chosen", "description": "Mine", "type:nonsense": "on",
-             "type:run.failed": "on", "workspace_id": "WS-26-1"}  # fmt: skip
-    page = set_up(guest, **sent)
-    assert page.status == 422
-    (refusal,) = page.words(f'form[action="{PATH}"] .refused')
-    assert "Nothing was changed." in refusal
-    assert "Events: " in refusal
-    assert "Workspace: " in refusal
-    kept = typed(page)
-    assert (kept["url"], kept["description"], kept["which"]) == (URL, "Mine", "chosen")
-    assert (kept["type:run.failed"], kept["workspace_id"]) == ("on", "WS-26-1")
-    assert page.all("details.tool")[0].has_attr("open")
-    assert hooks.refused(before) == [("webhook.create", "invalid_request", None)]
-    page = set_up(guest, page, which="all", workspace_id="")
-    assert page.one("pre").get_text().startswith("whsec_"), "the form that is shown can be sent"
 
 
 def test_an_endpoint_at_a_forbidden_target_is_refused(edge: Edge) -> None:
@@ -98,28 +42,6 @@ def test_an_endpoint_at_a_forbidden_target_is_refused(edge: Edge) -> None:
         assert said in page.words(".refused")[0]
         assert typed(page)["url"] == url
     assert "No webhooks yet" in guest.get(PATH).text
-
-
-def test_an_administrator_names_the_organization(hooks: Hooks, guest: Visitor) -> None:
-    admin = Visitor(hooks.edge, hooks.admin)
-    page = set_up(admin, url=URL)
-    assert page.status == 422
-    assert "Organization: is required." in page.words(".refused")[0]
-    page = set_up(admin, page, organization_id=OTHER_ORGANIZATION)
-    endpoint_id = made_by(page)
-    assert hooks.data(f"/{endpoint_id}", hooks.admin)["organization_id"] == OTHER_ORGANIZATION
-    assert "organization_id" not in typed(guest.get(PATH))
-    page = set_up(guest, url=URL, organization_id=OTHER_ORGANIZATION)
-    assert page.status == 403
-
-
-def test_a_credential_of_a_workspace_sets_up_endpoints_of_that(hooks: Hooks) -> None:
-    narrow = Visitor(hooks.edge, hooks.narrow)
-    page = narrow.get(PATH)
-    assert "workspace_id" not in typed(page)
-    page = set_up(narrow, page, url=URL)
-    endpoint_id = made_by(page)
-    assert hooks.data(f"/{endpoint_id}")["workspace_id"] == WORKSPACE
 
 
 def test_only_channels_that_work_are_offered(guest: Visitor) -> None:
@@ -260,22 +182,76 @@ def test_a_recovery_sends_failed_deliveries_again(hooks: Hooks, guest: Visitor) 
         until(lambda: guest.get(path).all(".deliveries tbody tr"), "the delivery")
 
 
-def test_a_deleted_endpoint_is_not_found(hooks: Hooks, guest: Visitor) -> None:
-    endpoint_id = hooks.create()["id"]
-    answer = act(guest, endpoint_id, "remove")
-    assert (answer.status, answer.location) == (303, f"{PATH}?done=remove")
-    assert guest.get(page_of(endpoint_id)).status == 404
-    assert guest.get(PATH).all(f"#{endpoint_id}") == []
+# Deliveries.
 
 
-def test_each_form_is_one_entry_of_the_audit_log(hooks: Hooks, guest: Visitor) -> None:
-    for name, fields in ACTS.items():
-        endpoint_id = hooks.create()["id"]
-        before = hooks.head()
-        sent = guest.get(page_of(endpoint_id)).form(f"{page_of(endpoint_id)}/{name}") | fields
-        for _ in range(2):
-            assert guest.post(f"{page_of(endpoint_id)}/{name}", sent).status in (200, 303)
-        assert [
-            (entry["action"], entry["outcome"], entry["resource"]["id"])
-            for entry in hooks.audited(before)
-        ] == [(ACTIONS[name], "succeeded", endpoint_id)], "sent twice, carried out once"
+def test_without_the_right_to_read_there_are_no_links_to_events_and_no_stream(hooks: Hooks) -> None:
+    line_id = hooks.edge.fresh("capacity")
+    endpoint_id = hooks.create(event_types=["execution.checked_in"])["id"]
+    hooks.edge.accept(fact("execution.checked_in", line_id, {"hours": 1}))
+    page = Visitor(hooks.edge, hooks.token).get(page_of(endpoint_id))
+    assert page.all('.deliveries a[href^="/ui/events"]') == []
+    assert "data-stream" not in page.one("#view").attrs
+    assert page.one("#view")["hx-trigger"] == "news, every 3s"
+
+
+def test_deliveries_show_every_attempt_and_the_time_of_the_next_attempt(
+    hooks: Hooks, guest: Visitor
+) -> None:
+    line_id = hooks.edge.fresh("capacity")
+
+    def answer(request: Any) -> Answer:
+        number = json.loads(request.body)["sequence"]
+        return Answer(500, b"<b>no</b>") if number % 2 else Answer(200)
+
+    with Receiver(answer) as receiver:
+        endpoint_id = hooks.create(url=receiver.url, event_types=["execution.checked_in"])["id"]
+        hooks.edge.accept(*(fact("execution.checked_in", line_id, {"hours": 1}) for _ in range(30)))
+        settled(hooks, endpoint_id, 30)
+    page = guest.get(page_of(endpoint_id))
+    assert len(page.all(".deliveries tbody tr")) == 25
+    first, second = page.all(".deliveries tbody tr")[:2]
+    assert page.words(".deliveries .attempts summary")[:2] == [
+        "1 attempt, last response 200", "3 attempts, last response 500",
+    ]  # fmt: skip
+    assert [pre.get_text() for pre in second.select("li pre")] == ["<b>no</b>"] * 3
+    link = first.select_one("th a")
+    assert link is not None
+    assert guest.get(str(link["href"])).status == 200
+    assert (first["id"], link["href"]) == (link.get_text(), f"/ui/events/{first['id']}")
+    older = guest.get(str(page.one('a[rel="next"]')["href"]))
+    assert len(older.all(".deliveries tbody tr")) == 5
+    assert "hx-get" not in older.one("#view").attrs
+    for status, count in (("failed", 15), ("delivered", 15), ("pending", 0)):
+        page = guest.get(f"{page_of(endpoint_id)}?status={status}")
+        assert page.words(".bar [aria-current]") == [status]
+        assert len(page.all(".deliveries tbody tr")) == count
+    assert page.words(".empty h3") == ["No pending deliveries"]
+
+
+def test_a_pending_delivery_says_why_it_waits(hooks: Hooks, guest: Visitor) -> None:
+    line_id = hooks.edge.fresh("capacity")
+    with Receiver(lambda _: Answer(action="hang")) as receiver:
+        endpoint_id = hooks.create(url=receiver.url, event_types=["execution.checked_in"])["id"]
+        hooks.edge.accept(*(fact("execution.checked_in", line_id, {"hours": 1}) for _ in range(20)))
+        receiver.await_count(16)
+        waits = guest.get(page_of(endpoint_id)).words(".deliveries .next")
+        assert waits[:4] == ["queued"] * 4
+        assert all(words.startswith("2026-04-") for words in waits[4:])
+        act(guest, endpoint_id, "switch")
+        page = guest.get(page_of(endpoint_id))
+        assert set(page.words(".deliveries .next")) == {"waiting: endpoint disabled"}
+        hooks.call("DELETE", f"/{endpoint_id}")
+
+
+def test_an_endpoint_without_deliveries_says_so(hooks: Hooks, guest: Visitor) -> None:
+    page = guest.get(page_of(hooks.create(workspace_id="WS-26-000909")["id"]))
+    assert page.status == 200
+    assert page.words(".empty h3") == ["No deliveries yet"]
+
+
+def test_fields_are_outside_of_the_refreshed_part(hooks: Hooks, guest: Visitor) -> None:
+    for path in (PATH, page_of(hooks.create()["id"])):
+        page = guest.get(path)
+        assert page.one("#view")["hx-get"] == path
+        assert page.all("#view input:not([type=hidden]), #view textarea, #view select") == []

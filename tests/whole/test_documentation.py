@@ -6,12 +6,14 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from fastapi.routing import APIRoute
 
 from ledger.app.features import FEATURES, projections, routers
 from ledger.app.http import operations
 from ledger.app.settings import Settings
+from ledger.engine.http.problems import STATUS
 from ledger.engine.values.values import (
     ActorType,
     Cause,
@@ -23,6 +25,7 @@ from ledger.engine.values.values import (
     TriggerType,
 )
 from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
+from ledger.features.feed.published import TYPES
 from ledger.features.keys.model import Permission
 from ledger.features.lines.model.health import SignalName, SignalStatus
 from ledger.records import EVENTS
@@ -83,6 +86,19 @@ def test_each_fact_type_has_a_row_with_its_fields() -> None:
         assert missing == set(), name
     for alias in ALIASES:
         assert f"`{alias}`" in contract("facts")
+
+
+def test_each_published_type_has_a_row_with_its_fields() -> None:
+    _, _, table = contract("feeds").partition("| type | occurs when | payload |\n")
+    cells = {row.split("`")[1]: row for row in table.partition("\n\n")[0].splitlines()[1:]}
+    for name, payload in TYPES.items():
+        fields = {field.encode_name for field in msgspec.structs.fields(payload)}
+        missing = fields - {"state_before", "state_after"} - set(re.findall(r"\w+", cells[name]))
+        assert missing == set(), name
+
+
+def test_each_refusal_has_a_row() -> None:
+    assert [code for code in STATUS if f"| `{code}` |" not in contract("access")] == []
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.methods} {route.path}")

@@ -12,6 +12,7 @@ import pytest
 from ledger import features
 from ledger.app.features import page_routers, projections, routers
 from ledger.engine.http.lean import LeanRoute
+from ledger.engine.page.pages import PageRoute
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.values import format_id
@@ -28,6 +29,7 @@ PERMISSIONS = (
 )  # fmt: skip
 ROUTES = [r for each in routers() for r in each.routes if isinstance(r, LeanRoute)]
 READS = [r for r in ROUTES if r.methods == {"GET"}]
+PAGES = [r for each in page_routers() for r in each.routes if isinstance(r, PageRoute)]
 WRITES = [r for r in ROUTES if r.methods != {"GET"}]
 RECORDS_NOTHING = ("/v1/runs/{run_id}/heartbeat", "/v1/watches/preview", "/v1/otlp/v1/traces")
 """Routes that are no GET, and whose refusals no audit entry tells of."""
@@ -84,7 +86,7 @@ class Target(NamedTuple):
     tokens: dict[tuple[object, ...], str]
 
     def path(self, route: LeanRoute) -> str:
-        return route.path.format(**self.names)
+        return route.path.replace("{act:path}", "act").format(**self.names)
 
     def query(self, route: LeanRoute) -> dict[str, str]:
         required = REQUIRED.get(route.path, {}).items()
@@ -223,19 +225,20 @@ def test_a_route_needs_the_permission_that_the_contract_names(route: LeanRoute) 
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=label)
-def test_only_its_permission_opens_a_route(target: Target, route: LeanRoute) -> None:
-    needed = (route.openapi_extra or {})["x-permission"]
+def test_its_permission_alone_opens_a_route_before_an_unknown_parameter_is_refused(
+    target: Target, route: LeanRoute
+) -> None:
+    needed, method = (route.openapi_extra or {})["x-permission"], next(iter(route.methods))
+    admin = target.token("admin", organization_id=None, workspace_id=None)
+    opening = [admin] if needed == "admin" else [admin, target.token(needed or "read")]
+    for token in opening:
+        answer = target.edge.request(method, f"{target.path(route)}?nonsense=1", token)
+        assert_problem(answer, 422, "invalid_request")
     if needed is not None:
         token = target.token(*(other for other in PERMISSIONS if other != needed))
-        answer = target.edge.request(next(iter(route.methods)), target.path(route), token)
-        assert_problem(answer, 403, "forbidden")
-
-
-@pytest.mark.parametrize("route", ROUTES, ids=label)
-def test_an_unknown_parameter_is_refused(target: Target, route: LeanRoute) -> None:
-    path = f"{target.path(route)}?nonsense=1"
-    answer = target.edge.request(next(iter(route.methods)), path, target.holder(route))
-    assert_problem(answer, 422, "invalid_request")
+        for query in ("", "?nonsense=1"):
+            answer = target.edge.request(method, target.path(route) + query, token)
+            assert_problem(answer, 403, "forbidden")
 
 
 @pytest.mark.parametrize("route", WRITES, ids=label)
@@ -351,3 +354,38 @@ def test_a_read_of_views_waits_for_the_requested_position(
     target.edge.get(target.path(route), target.holder(route), headers=headers, params=query)
     expected = {1} if reads_views(route) else set()
     assert {least for _, least in questions} == expected, "the route takes asking: Asking"
+
+
+@pytest.mark.parametrize("lacked", [*PERMISSIONS, None])
+def test_only_its_permission_and_a_session_open_a_page(target: Target, lacked: str | None) -> None:
+    token = target.token(*(other for other in PERMISSIONS if other != lacked))
+    guest, nobody = Visitor(target.edge, token), Visitor(target.edge)
+    form = guest.get("/ui/sessions").form("/ui/sign-out")
+    for route in PAGES:
+        if (route.openapi_extra or {})["x-permission"] == lacked:
+            (method,) = route.methods or ()
+            path, sent = target.path(route), form if method == "POST" else None
+            assert nobody.request(method, path, data=sent).status == 401, label(route)
+            if lacked is not None:
+                page = guest.request(method, path, data=sent)
+                assert page.status == 403, label(route)
+                assert f"The credential lacks the permission {lacked}." in page.text, label(route)
+
+
+@pytest.mark.parametrize(
+    "tenant",
+    [(OTHER_ORGANIZATION, None), (OTHER_ORGANIZATION, WORKSPACE), (ORGANIZATION, OTHER_WORKSPACE)],
+    ids=str,
+)
+def test_no_page_shows_anything_of_another_tenant_or_takes_an_unknown_parameter(
+    target: Target, tenant: tuple[str, str | None]
+) -> None:
+    organization, workspace = tenant
+    token = target.token(*PERMISSIONS, organization_id=organization, workspace_id=workspace)
+    guest = Visitor(target.edge, token)
+    for route in PAGES:
+        if route.methods == {"GET"} and route.path != "/ui/stream":
+            page = guest.get(target.path(route))
+            assert not any(target.names[name] in page.text for name in OWNED), label(route)
+            assert "{" not in route.path or page.status != 200, label(route)
+            assert guest.get(f"{target.path(route)}?nonsense=1").status == 422, label(route)

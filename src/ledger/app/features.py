@@ -86,7 +86,7 @@ class Feature(NamedTuple):
     chore: Callable[[Settings], Chore] | None = None
     """Makes the feature's part of the housekeeper's rounds."""
     loop: Callable[[], Callable[[LoopMeans], Periodic]] | None = None
-    """Loads what makes the feature's loop, whose rounds follow the views while its process leads.
+    """Loads the maker of the feature's loop, whose rounds follow the views while its process leads.
     """
 
 
@@ -164,7 +164,7 @@ def chores(settings: Settings) -> tuple[Chore, ...]:
 
 
 def loops() -> tuple[Callable[[LoopMeans], Periodic], ...]:
-    """What makes the features' loops, which share a session."""
+    """The makers of the features' loops, which share a session."""
     return tuple(feature.loop() for feature in FEATURES if feature.loop is not None)
 
 

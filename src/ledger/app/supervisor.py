@@ -79,10 +79,7 @@ def serve(
     with one clear line, if the service cannot start, or a child cannot be started again.
     """
     only_reads = role == "read"
-    if only_reads and settings.database_url is None:
-        raise ConfigurationError("A read node needs a database of others: set LEDGER_DATABASE_URL.")
-    if serves(role):
-        _refuse_broken_grants(settings)
+    _refuse_settings(settings, role)
     stopping = _set_by_signals()
     repetitions = configure_logging(settings.log_format)
     announce = Announcing(announce, settings.log_format)
@@ -136,9 +133,11 @@ def serve(
             _end(children)
 
 
-def _refuse_broken_grants(settings: Settings) -> None:
-    """Raise ConfigurationError if the file of grants is broken, before anything is begun."""
-    if settings.oidc_grants is None:
+def _refuse_settings(settings: Settings, role: Role) -> None:
+    """Raise ConfigurationError for what no service can start with, before anything is begun."""
+    if role == "read" and settings.database_url is None:
+        raise ConfigurationError("A read node needs a database of others: set LEDGER_DATABASE_URL.")
+    if settings.oidc_grants is None or not serves(role):
         return
     # Only loaded where a provider is configured.
     from ledger.features.sign_in.access.grants import Grants

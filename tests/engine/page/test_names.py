@@ -22,22 +22,27 @@ def named_line(edge: Edge, **more: Any) -> str:
     return edge.fresh(**tenant | {"name": "Payments <pod>"} | more)
 
 
-def test_the_board_shows_names_and_ids(edge: Edge) -> None:
-    line = named_line(edge)
-    page = visitor(edge).get("/ui")
-    number = line.split("-")[-1]
-    assert row(page, line).startswith(f"Payments <pod> {number} Halden <Bank> ")
-    more = details(page, line)
+def test_the_board_the_forms_and_the_runs_of_a_line_say_its_name(edge: Edge) -> None:
+    line, unnamed = named_line(edge), named_line(edge, name=None)
+    (run,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
+    guest = visitor(edge, "read", "service_lines:manage")
+    board, page = guest.get(f"/ui?workspace_id={WORKSPACE}"), guest.get(f"/ui/lines/{line}")
+    assert row(guest.get("/ui"), line).startswith(
+        f"Payments <pod> {line.split('-')[-1]} Halden <Bank> "
+    )
+    more = details(board, line)
     assert f"Line {line} · agent gateway · agent runtime" in more
     assert f"Workspace Halden <Bank> {WORKSPACE}" in more
     assert f"Projects Checkout {PROJECT} unnamed" in more
-
-
-def test_a_line_without_a_name_is_called_by_its_id(edge: Edge) -> None:
-    line = named_line(edge, name=None)
-    page = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}")
-    assert row(page, line).startswith(f"{line} 0 runs today")
-    assert visitor(edge).get(f"/ui/lines/{line}").words("h1") == [line]
+    assert page.words("dialog.manage h2") == [
+        "Pause Payments <pod>", "Resume Payments <pod>", "Change the pause of Payments <pod>",
+    ]  # fmt: skip
+    assert page.words(".way") == ["Board / Payments <pod>"]
+    assert guest.get(f"/ui/lines/{line}/runs").words("h1") == [f"Runs of Payments <pod> {line}"]
+    assert f"Payments <pod> {line}" in guest.get(f"/ui/runs/{run['subject']}").words(".facts")[0]
+    # A line without a name is called by its id.
+    assert row(board, unnamed).startswith(f"{unnamed} 0 runs today")
+    assert guest.get(f"/ui/lines/{unnamed}").words("h1") == [unnamed]
 
 
 def test_the_page_of_a_line_shows_its_name_of_then_and_the_other_names_of_now(edge: Edge) -> None:
@@ -52,20 +57,20 @@ def test_the_page_of_a_line_shows_its_name_of_then_and_the_other_names_of_now(ed
     now, past = (visitor(edge).get(f"/ui/lines/{line}{q}") for q in ("", f"?as_of={then}"))
     assert now.words("h1") == [f"Core pod {line}"]
     assert past.words("h1") == [f"Payments <pod> {line}"]
-    for page in (now, past):
+    admin = visitor(edge, "admin", organization_id=None).get(f"/ui/lines/{line}")
+    for page in (now, past, admin):
         assert f"Halden AG {WORKSPACE}" in page.words(".marks")[0]
         assert f"Checkout {PROJECT}" in page.words(".marks")[0]
 
 
-def test_an_administrator_sees_the_names_of_an_organization(edge: Edge) -> None:
-    line = named_line(edge)
-    page = visitor(edge, "admin", organization_id=None).get(f"/ui/lines/{line}")
-    assert f"Checkout {PROJECT}" in page.words(".marks")[0]
-
-
 def test_a_blocker_says_who_should_act_by_when(edge: Edge) -> None:
     line = named_line(edge)
-    blocker = {"blocker_id": "B-1", "cause": "approval_gap", "assignee": "USR-26-000044"}
+    blocker = {"blocker_id": "B-1", "cause": "approval_gap"}
+    edge.accept(fact("execution.blocked", line, blocker))
+    page = visitor(edge).get(f"/ui/lines/{line}")
+    assert page.words(".assigned") == ["To act: nobody is assigned"]
+    edge.accept(fact("execution.unblocked", line, {"blocker_id": "B-1"}))
+    blocker["assignee"] = "USR-26-000044"
     due = {"due_at": "2026-05-30T18:00:00Z"}
     edge.accept(fact("execution.blocked", line, blocker | due))
     said = "assigned to USR-26-000044 , due 2026-05-30 18:00:00"
@@ -78,13 +83,6 @@ def test_a_blocker_says_who_should_act_by_when(edge: Edge) -> None:
     late = said.replace("due", "overdue since")
     assert late in details(visitor(edge).get(board), line)
     assert f"{on_page} overdue for " in visitor(edge).get(page).words(".assigned")[0]
-
-
-def test_a_blocker_without_an_assignee_says_that_nobody_is_assigned(edge: Edge) -> None:
-    line = named_line(edge)
-    edge.accept(fact("execution.blocked", line, {"blocker_id": "B", "cause": "approval_gap"}))
-    page = visitor(edge).get(f"/ui/lines/{line}")
-    assert page.words(".assigned") == ["To act: nobody is assigned"]
 
 
 def test_a_blocker_says_which_person_reported_it_and_by_which_key(edge: Edge) -> None:
@@ -114,15 +112,6 @@ def test_a_workspace_is_told_the_id_alone_of_a_key_of_the_organization(edge: Edg
     assert "by KEY-26-" in said
     (said,) = visitor(edge).get(f"/ui/lines/{line}").words(".why li")
     assert "by test KEY-26-" in said
-
-
-def test_the_forms_and_the_breadcrumb_of_a_line_say_its_name(edge: Edge) -> None:
-    line = named_line(edge)
-    page = visitor(edge, "read", "service_lines:manage").get(f"/ui/lines/{line}")
-    assert page.words("dialog.manage h2") == [
-        "Pause Payments <pod>", "Resume Payments <pod>", "Change the pause of Payments <pod>",
-    ]  # fmt: skip
-    assert page.words(".way") == ["Board / Payments <pod>"]
 
 
 def test_usage_names_the_resources_that_are_allocated(edge: Edge) -> None:
@@ -164,14 +153,6 @@ def test_the_audit_log_calls_a_key_by_its_name(edge: Edge) -> None:
         assert "by test KEY-26-" in visitor(edge, "keys:manage").get(path).words("main")[0]
     page = visitor(edge, "audit:read").get("/ui/audit?action=key.create")
     assert any(said.startswith("nightly jobs KEY-26-") for said in page.words(".about"))
-
-
-def test_pages_of_runs_show_the_lines_name(edge: Edge) -> None:
-    line = named_line(edge)
-    (run,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
-    guest = visitor(edge)
-    assert guest.get(f"/ui/lines/{line}/runs").words("h1") == [f"Runs of Payments <pod> {line}"]
-    assert f"Payments <pod> {line}" in guest.get(f"/ui/runs/{run['subject']}").words(".facts")[0]
 
 
 def test_the_event_of_a_name_leads_to_the_lines_that_bear_the_id(edge: Edge) -> None:

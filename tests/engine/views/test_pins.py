@@ -114,7 +114,7 @@ def samples(*kinds: type[Event]) -> list[Event]:
 
 def grown(body: Event) -> Event:
     """The sample of the body's class that sets the fields gained since, if the class has any."""
-    return next((other for other in GROWN_BODIES if type(other) is type(body)), body)
+    return next((other for other in GROWN_BODIES[::-1] if type(other) is type(body)), body)
 
 
 def told() -> Iterator[Told]:

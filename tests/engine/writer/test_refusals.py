@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ledger.features.facts.fact_types import FACT_TYPES
+from tests.support.fact_samples import DATA
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, NARROW, STRANGER, Ledger, new_id
 
@@ -15,15 +16,6 @@ INVALID = (422, "invalid_request")
 BLOCK = {"blocker_id": "b", "cause": "capacity_issue"}
 CONTINUOUS = ["capacity", "ongoing_sla", "infra_managed", "observability"]
 
-DATA: dict[str, Any] = {
-    "service_line.updated": {"project_tags": []},
-    "execution.check_in_voided": {"fact_id": "f"},
-    "execution.blocked": BLOCK,
-    "execution.unblocked": {"blocker_id": "b"},
-    "resource.allocated": {"id": "r", "type": "t"},
-    "resource.released": {"id": "r"},
-    "health.signal_reported": {"signal": "sla_compliance", "status": "red"},
-}
 ON_LINES = [n for n, t in FACT_TYPES.items() if t.subject == "line" and n[-9:] != "activated"]
 ENDINGS = ["run.completed", "run.failed", "run.cancelled"]
 

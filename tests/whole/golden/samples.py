@@ -1,6 +1,6 @@
 """A full sample of every event class: the values to which the golden files decode.
 
-The folder ``grown`` has a second file for each class that has gained fields since: its sample sets
+The folder ``grown`` has another file for each time that a class has gained fields: its sample sets
 them too. The folder ``minimal`` has each class with those fields alone that it required when it was
 new. ``python -m tests.whole.golden.samples`` writes the files that do not exist yet; a file that
 exists is never written again.
@@ -341,7 +341,7 @@ GROWN_BODIES: tuple[Event, ...] = (
         prefix="elk_7Qx2aB",
     ),
 )
-"""A sample with all of its fields for each class that has gained fields."""
+"""A sample with all of its fields for each time that a class has gained fields, in that order."""
 
 
 def envelope(body: Event) -> Recorded:
@@ -376,14 +376,20 @@ def file_of(topic: str, folder: Path = FIRST) -> Path:
     return folder / f"{topic.replace('/', '_')}.json"
 
 
+def grown_file(body: Event) -> Path:
+    """The golden file of a grown sample; the second one of a class has its number in the name."""
+    rank = [type(each) for each in GROWN_BODIES[: GROWN_BODIES.index(body)]].count(type(body))
+    return file_of(f"{body.TOPIC}/{rank + 1}" if rank else body.TOPIC, GROWN)
+
+
 def main() -> None:
     mapper = EnvelopeMapper()
-    least = tuple(map(minimal, BODIES))
-    for folder, bodies in ((FIRST, BODIES), (GROWN, GROWN_BODIES), (MINIMAL, least)):
-        for body in bodies:
-            path = file_of(body.TOPIC, folder)
-            if not path.exists():
-                path.write_bytes(mapper.encode(envelope(body)))
+    files = {file_of(body.TOPIC): body for body in BODIES}
+    files |= {file_of(body.TOPIC, MINIMAL): minimal(body) for body in BODIES}
+    files |= {grown_file(body): body for body in GROWN_BODIES}
+    for path, body in files.items():
+        if not path.exists():
+            path.write_bytes(mapper.encode(envelope(body)))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_the_log_stays_sound_when_many_starts_race_events_that_forbid_them(
     assert len(list(groupby(log.reporters))) > turns
     # Every type of event that forbids or follows a start took part in it.
     for topic in ("paused", "resumed", "blocked", "unblocked", "idle", "active", "closed"):
-        assert log.topics[f"execution.{topic}/1"] > 2, topic
+        assert log.topics[f"execution.{topic}/1"] > 0, topic
     assert counts["service_line.closed done"] == log.topics["execution.closed/1"]
 
 

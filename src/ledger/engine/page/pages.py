@@ -7,20 +7,20 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from functools import partial, reduce
+from functools import partial, reduce, wraps
 from time import monotonic
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs, quote, urlencode
 
 import msgspec
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http import problems
-from ledger.engine.http.lean import LeanRoute, is_model, parse_query
+from ledger.engine.http.lean import LeanRoute, is_model, needs, parse_query
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.loop_turns import SLICE_SECONDS, LoopTurns
 from ledger.engine.http.machinery.shares import LARGE_PAGE
@@ -293,6 +293,21 @@ async def as_file(answer: Awaitable[Response], name: str | None = None) -> Respo
     if name is not None:
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
+
+
+def export_route(
+    router: APIRouter,
+    path: str,
+    export: Callable[..., Awaitable[Response]],
+    permission: str = "read",
+) -> None:
+    """Route an export of the API, authenticated by the session: it takes the same parameters."""
+
+    @wraps(export)
+    async def send(**arguments: Any) -> Response:
+        return await as_file(export(**arguments))
+
+    router.get(path, openapi_extra=needs(permission))(send)
 
 
 def show(

@@ -9,7 +9,7 @@ from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
-from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show
 from ledger.engine.values.values import ActorType
 from ledger.features.feed.audited import Outcome, actions_of
 from ledger.features.feed.envelopes import AuditEntry
@@ -19,8 +19,6 @@ from ledger.features.feed.published import TYPES, UNCHANGED_HEALTH
 from ledger.features.feed.routes import audit
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
-
-_RIGHT = needs("audit:read")
 
 _PUBLISHED = frozenset[str]().union(*map(actions_of, TYPES)) - {UNCHANGED_HEALTH}
 """The actions whose events are in the feed. A report of health is there only if it changes it."""
@@ -32,7 +30,7 @@ class AuditPageQuery(audit.AuditQuery, WrittenRange):
     limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
 
 
-@router.get("", openapi_extra=_RIGHT)
+@router.get("", openapi_extra=needs("audit:read"))
 async def show_audit_log(asking: Asking, query: AuditPageQuery) -> Response:
     """A page of entries, newest first; the first page refreshes as the log grows."""
     address = query.canonical(asking.request)
@@ -96,7 +94,4 @@ def _chosen(query: AuditPageQuery) -> dict[str, Any]:
     return chosen | {"from": query.from_, "to": query.to}
 
 
-@router.get("/export", openapi_extra=_RIGHT)
-async def export_audit_log(asking: Asking, query: audit.ExportQuery) -> Response:
-    """The API's export, authenticated by the session."""
-    return await as_file(audit.export_audit_log(asking, query))
+export_route(router, "/export", audit.export_audit_log, "audit:read")

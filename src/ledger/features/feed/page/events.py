@@ -12,7 +12,7 @@ from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page import log
-from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.pages import PageRoute, as_file, export_route, go, read_answer, show
 from ledger.engine.page.showing import summary
 from ledger.features.feed.envelopes import Envelope
 from ledger.features.feed.names import names_beside
@@ -87,10 +87,7 @@ def _chosen(query: EventsQuery) -> dict[str, Any]:
     return chosen | {"from": query.from_, "to": query.to, **times}
 
 
-@router.get("/export", openapi_extra=needs("read"))
-async def export_events(asking: Asking, query: feeds.EventsExportQuery) -> Response:
-    """The events that match the filters, from all pages, as a file in log order."""
-    return await as_file(feeds.export_events(asking, query))
+export_route(router, "/export", feeds.export_events)
 
 
 @router.get("/{event_id}", openapi_extra=needs("read"))

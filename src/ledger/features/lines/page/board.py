@@ -12,7 +12,7 @@ from ledger.engine.http.lean import needs, parse_query
 from ledger.engine.http.reading import Asking
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import here, with_parameter
-from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show
 from ledger.engine.page.showing import COLUMNS, columns_of
 from ledger.engine.reads.filters import in_order
 from ledger.engine.values.values import CAUSES, MODELS_WITH_RUNS
@@ -195,10 +195,7 @@ async def _summary(asking: Asking, filters: Filters) -> LineCounts:
     return (await read_answer(answer, AnswerOf[LineCounts])).data
 
 
-@router.get("/export", openapi_extra=needs("read"))
-async def export_lines(asking: Asking, query: executions.LinesExportQuery) -> Response:
-    """The API's export, authenticated by the session."""
-    return await as_file(executions.export_executions(asking, query))
+export_route(router, "/export", executions.export_executions)
 
 
 @router.get("/stream", openapi_extra=needs("read"))

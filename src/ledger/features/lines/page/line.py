@@ -240,11 +240,10 @@ async def _page(
         names_for(asking, [line]),
         _openers(asking, line, query),
     )
-    unshown = None
-    if entered is not None and entered.error.code == InvalidState.code:
-        unshown = await _unshown_hold(asking, line_id)
-    beside, alerts = await asyncio.gather(
-        _beside(asking, line, query, board), _alerts(asking, line_id, query)
+    unshown, beside, alerts = await asyncio.gather(
+        _unshown_hold(asking, line_id, entered),
+        _beside(asking, line, query, board),
+        _alerts(asking, line_id, query),
     )
     shown = (*place.until, *openers.values())
     ringing = [alert for alert in alerts if alert.status != "resolved"]
@@ -382,8 +381,12 @@ async def _runs(
     return chart_of((await pages.read_answer(answer, PageOf[ShownRun])).data, seen_at)
 
 
-async def _unshown_hold(asking: Asking, line_id: str) -> UnshownHold | None:
-    """The latest pause or resume of a line that the page does not show yet, if there is one."""
+async def _unshown_hold(
+    asking: Asking, line_id: str, entered: Entered | None
+) -> UnshownHold | None:
+    """The pause or resume that refused what was entered, if the page does not show it yet."""
+    if entered is None or entered.error.code != InvalidState.code:
+        return None
     topics = [events.Paused.TOPIC, events.Resumed.TOPIC]
     values = {"shown": lag_of(asking.request).shown or 0, "line_id": line_id, "topics": topics}
     for position, recorded_at, topic in await asking.fetch(_HOLD, values):

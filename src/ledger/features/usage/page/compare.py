@@ -14,7 +14,7 @@ from ledger.engine.http.reading import Asking, Bound
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.log import WrittenInstant, WrittenRange
-from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show
 from ledger.engine.page.showing import Zone, zone_of
 from ledger.engine.page.visits import last_visit
 from ledger.engine.values.calendar import Calendar, calendar_of
@@ -23,7 +23,7 @@ from ledger.features.usage.model.comparison import STATES
 from ledger.features.usage.page import scopes
 from ledger.features.usage.page.periods import Period, month_of, period_of
 from ledger.features.usage.routes import compare, statements
-from ledger.features.usage.routes.compare import ComparedLine, CompareExportQuery, CompareQuery
+from ledger.features.usage.routes.compare import ComparedLine, CompareQuery
 from ledger.features.usage.routes.scope import MAX_DATES
 from ledger.features.usage.routes.statements import ShownStatement
 from projections.directory.search.words import fold
@@ -186,7 +186,4 @@ _PLACES: Mapping[str, Callable[[ComparedLine], Any]] = {
 """The place of a row in each order; texts and the worst ascend, amounts descend."""
 
 
-@router.get("/export", openapi_extra=needs("read"))
-async def export_changes(asking: Asking, query: CompareExportQuery) -> Response:
-    """The API's export, authenticated by the session."""
-    return await as_file(compare.export_comparison(asking, query))
+export_route(router, "/export", compare.export_comparison)

@@ -253,12 +253,7 @@ async def _withdrawal(asking: Asking, shown: api.ShownStatement) -> Envelope | N
     return next((event for event in found.data if event.subject.id == shown.id), None)
 
 
-@router.get("/{statement_id}/export", openapi_extra=needs("read"))
-async def export_statement(
-    asking: Asking, statement_id: str, query: api.StatementExportQuery
-) -> Response:
-    """The API's export, authenticated by the session."""
-    return await pages.as_file(api.export_statement(asking, statement_id, query))
+pages.export_route(router, "/{statement_id}/export", api.export_statement)
 
 
 @router.get("/{statement_id}/bundle", openapi_extra=needs("read"))

@@ -12,7 +12,7 @@ from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Asking, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
-from ledger.engine.page.pages import PageRoute, as_file, go, read_answer, show
+from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.errors import Invalid, NotFound
 from ledger.engine.values.values import STATES
@@ -24,7 +24,7 @@ from ledger.features.usage.page.periods import Period, common_periods, period_of
 from ledger.features.usage.routes import usage
 from ledger.features.usage.routes.compare import CompareQuery
 from ledger.features.usage.routes.scope import LineFilters
-from ledger.features.usage.routes.usage import LinesUsageExportQuery, LinesUsageQuery, UsagePage
+from ledger.features.usage.routes.usage import LinesUsageQuery, UsagePage
 from projections.lines.shown import LineDetail, ShownLine
 from projections.usage.scope import SCOPE
 
@@ -244,7 +244,4 @@ async def _by_day(
     return table._replace(query=by_day).paired(then, now.rows)
 
 
-@router.get("/export", openapi_extra=needs("read"))
-async def export_month(asking: Asking, query: LinesUsageExportQuery) -> Response:
-    """The API's export, authenticated by the session."""
-    return await as_file(usage.export_usage_of_lines(asking, query))
+export_route(router, "/export", usage.export_usage_of_lines)

@@ -198,10 +198,7 @@ def _exported(query: AlertsPageQuery, format: str) -> str:
     return _address(f"{PATH}/export", **query.given | more)
 
 
-@router.get("/export", openapi_extra=needs("read"))
-async def export_alerts(asking: Asking, query: api.AlertsExportQuery) -> Response:
-    """The API's export, authenticated by the session."""
-    return await pages.as_file(api.export_alerts(asking, query))
+pages.export_route(router, "/export", api.export_alerts)
 
 
 # Acknowledging.
