@@ -28,6 +28,18 @@ _EVERY = (
 )
 _SETTINGS = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true", "LEDGER_WEBHOOK_RETRY_SECONDS": "0.1,0.1"}
 _ENDPOINT = b'{"url":"http://127.0.0.1:9/","event_types":["*"]}'
+# What the first migration no longer makes as e6d622b did.
+_SINCE = """
+ALTER TABLE ledger.node DROP COLUMN IF EXISTS opens_marks;
+ALTER TABLE ledger.lease ALTER organization_id DROP DEFAULT;
+ALTER TABLE ledger.api_key ALTER prefix SET NOT NULL, ALTER created_by_type SET NOT NULL,
+    ALTER created_by_id SET NOT NULL;
+ALTER TABLE ledger.ledger_events DROP CONSTRAINT ledger_events_recorded_at_as_stored,
+    ADD CONSTRAINT ledger_events_recorded_at_as_stored CHECK (
+        extract(epoch FROM recorded_at) * 1000000
+            = split_part(encode(substring(state FROM 1 FOR 200), 'escape'), ',', 6)::numeric
+    )
+"""
 _REASON = b'{"reason":"Quote \\" tab \\t \xc3\xbc \xf0\x9f\x9a\x80"}'
 
 
@@ -106,9 +118,9 @@ def served_copy(told: Told, version: Version, folder: Path) -> Iterator[Product]
 
 
 def adopt(data_dir: Path) -> None:
-    """Let this version open a ledger whose schema several files made, as before 0.1.0.
+    """Let this version open a ledger of a commit before 0.1.0, whose schema other files made.
 
-    The schema of the last of these ledgers is that of the first migration. A start compares it.
+    A start compares the schema with that of the first migration.
     """
     first, *_ = sorted(MIGRATIONS.iterdir(), key=lambda file: file.name)
     row = first.name, hashlib.sha256(first.read_bytes()).hexdigest()
@@ -117,3 +129,4 @@ def adopt(data_dir: Path) -> None:
         if row not in applied:
             connection.execute("DELETE FROM ledger.migration")
             connection.execute("INSERT INTO ledger.migration (name, checksum) VALUES (%s, %s)", row)
+            connection.execute(_SINCE)

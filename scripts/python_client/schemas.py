@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 Schema = dict[str, Any]
 
-SINCE: dict[str, str] = {"attempt": "1"}
+SINCE: dict[str, str] = {}
 """Fields that services of earlier versions do not send, each with the value that it then has."""
 
 PREFIX = "#/components/schemas/"

@@ -153,7 +153,7 @@ def test_forms_are_sent_and_lead_back_below_the_prefix(below: Edge, sent: str) -
     assert "Europe/Berlin" in guest.get(path).text
     seen = guest.get(f"{ROOT}/ui/as-of?at=2026-04-15T12:00&next=/ui/lines/{line}")
     assert seen.location.startswith(f"{path}?as_of=2026-04-15T")
-    found = guest.get(f"{ROOT}/ui/search?id={line}")
+    found = guest.get(f"{ROOT}/ui/search?q={line}")
     assert found.location == path
     left = guest.submit(guest.get(path), f"{ROOT}/ui/sign-out")
     assert (left.status, left.location) == (303, f"{ROOT}/")

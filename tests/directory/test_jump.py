@@ -23,9 +23,7 @@ def test_an_id_leads_to_its_page(edge: Edge) -> None:
         ("proj-26-004281", "/ui?project_tag=PROJ-26-004281"),
         (" PROJ-Alpha two ", "/ui?project_tag=PROJ-Alpha+two"),
     ):
-        # The name of the field in addresses of earlier versions leads to the same page.
-        for name in ("q", "id"):
-            assert guest.get("/ui/search", params={name: typed}).location == path
+        assert guest.get("/ui/search", params={"q": typed}).location == path
 
 
 def test_a_records_id_leads_to_its_line(edge: Edge) -> None:
@@ -33,10 +31,10 @@ def test_a_records_id_leads_to_its_line(edge: Edge) -> None:
     edge.accept(fact("run.started", run_id, {"service_line_id": line_id}))
     record_id = edge.data(f"/v1/execution/{line_id}")["id"]
     guest = visitor(edge)
-    assert guest.get(f"/ui/search?id={record_id}").location == f"/ui/lines/{line_id}"
-    assert guest.get(f"/ui/search?id={run_id}").location == f"/ui/runs/{run_id}"
+    assert guest.get(f"/ui/search?q={record_id}").location == f"/ui/lines/{line_id}"
+    assert guest.get(f"/ui/search?q={run_id}").location == f"/ui/runs/{run_id}"
     stranger = visitor(edge, organization_id="ORG-26-000777")
-    assert stranger.get(f"/ui/search?id={record_id}").location == f"/ui/runs/{record_id}"
+    assert stranger.get(f"/ui/search?q={record_id}").location == f"/ui/runs/{record_id}"
 
 
 def test_an_unchanged_instant_keeps_its_fractions_of_a_second(edge: Edge) -> None:

@@ -255,22 +255,3 @@ def test_a_workspace_credential_does_not_see_the_outcome_of_another_workspace(
     event = checked_in(ledger.line())
     ledger.accept(event)
     assert ledger.refusal(event, by=NARROW) == (404, "not_found")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"id": "\x1b[2J"},
-        {"source": "/a\tb"},
-        {"actortype": "user", "actorid": "\u202eUSR"},
-        {"data": {"note": "\x9b"}},
-        {"data": {"resource_id": "a\nb"}},
-    ],
-)
-def test_a_fact_that_an_earlier_version_took_with_control_characters_is_a_duplicate(
-    ledger: Ledger, change: dict[str, Any]
-) -> None:
-    event = checked_in(ledger.line("capacity")) | change
-    first = ledger.accept_as_before(event)
-    assert ledger.report(event) == [again(first)]
-    assert ledger.refusal(event | {"time": "2026-04-15T11:00:00Z"}) == (422, "invalid_request")

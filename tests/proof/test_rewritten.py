@@ -26,7 +26,6 @@ from tests.support.sealing import (
     sealer_of,
     stop_reason,
     vandalize,
-    watch_of,
 )
 
 EMPTIED = "the log has a key, and no checkpoint that was signed by it"
@@ -217,31 +216,3 @@ def test_a_sealer_that_died_with_the_first_checkpoint_leaves_a_whole_one_or_none
     assert seal(ledger.conninfo, folder) == 4
     assert stop_reason(ledger.conninfo) is None
     assert checked(ledger.conninfo, folder)[1] == []
-
-
-def test_a_key_of_the_version_before_is_signed_with_and_gets_its_mark_once_no_such_node_beats(
-    full: Ledger, folder: Path
-) -> None:
-    """The version before opens a key that has no mark."""
-    with psycopg.connect(full.conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        key = shelf.signer_of(connection, VAULT)
-        shelf.mark(connection, shelf.sealed_secret(VAULT, key, None))
-
-    def mark() -> int | None:
-        with psycopg.connect(full.conninfo, row_factory=tuple_row) as connection:
-            state = shelf.state(connection, "")
-            found = shelf.opened(VAULT, state.vkey, state.secret or b"")[1]
-            return None if found is None else found.number
-
-    full.rows(
-        "INSERT INTO ledger.node (node_id, version, role, started_at, beaten_at)"
-        " VALUES ('before', '0.1.0', 'all', now(), now()) RETURNING 1"
-    )
-    full.line()
-    sealer = sealer_of(full.conninfo, folder, watch=watch_of(folder))
-    assert sealer.run_once() == 1
-    assert mark() is None
-    full.rows("UPDATE ledger.node SET beaten_at = now() - interval '16 s' RETURNING 1")
-    assert sealer.run_once() == 0
-    assert mark() == 4
-    sealer.disconnect()

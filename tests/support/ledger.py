@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
@@ -148,17 +147,6 @@ class Ledger:
         items = [self.report(event, by=by)[0] for event in events]
         assert [item for item in items if item.outcome != "recorded"] == []
         return items
-
-    def accept_as_before(self, event: dict[str, Any], by: Principal = REPORTER) -> Item:
-        """Report a fact as a version did that took any characters in its texts."""
-        parsed = envelope.from_structured(encode(event))
-        assert isinstance(parsed, envelope.Fact)
-        assert parsed.fault is not None
-        data = parsed.kind.data.model_construct(**parsed.sent)
-        taken = msgspec.structs.replace(parsed, fault=None, data=data)
-        item = self.execute(command_of(taken, by))
-        assert item.outcome == "recorded"
-        return item
 
     def refusal(
         self, event: dict[str, Any], by: Principal = REPORTER

@@ -26,11 +26,7 @@ from ledger.engine.postgres.embedded.account import (
     give,
     one_line,
     service_account,
-    settle,
 )
-
-_OWN_FILES = {"node", "sealed", "serving", "master.key"}
-"""The files of a data directory without the embedded PostgreSQL."""
 
 _MOST_BYTES = 1000
 """Of a reason, which the trying process tells through a pipe."""
@@ -52,28 +48,12 @@ def user_of_root(postgres: EmbeddedPostgres | None) -> Account | None:
     return None
 
 
-def user_before(postgres: EmbeddedPostgres | None) -> Account | None:
-    """The user as whom an earlier version ran the processes: that of PostgreSQL."""
-    if postgres is not None:
-        return postgres.place.account
-    with suppress(EmbeddedPostgresError):
-        return default_account()
-    return None
-
-
-def make_data_dir(data_dir: Path, account: Account | None, before: Account | None) -> None:
-    """Create the data directory, if it is missing and can be made, as the user's.
-
-    One that an earlier version made for another user becomes this one's.
-    """
+def make_data_dir(data_dir: Path, account: Account | None) -> None:
+    """Create the data directory, if it is missing and can be made, as the user's."""
     with suppress(OSError):
-        if account is None:
-            return
-        if not data_dir.exists():
+        if account is not None and not data_dir.exists():
             data_dir.mkdir(mode=0o700, parents=True)
             give(data_dir, account)
-        elif before is not None and {"node"} <= set(os.listdir(data_dir)) <= _OWN_FILES:
-            settle(data_dir, account, account.gid, 0o700, before)
 
 
 def unprivileged(
@@ -81,13 +61,10 @@ def unprivileged(
     folders: Sequence[Path],
     conninfos: Sequence[str],
     announce: Announce,
-    *,
-    before: Account | None = None,
 ) -> Account | None:
     """The user as whom the processes are to run; None: as they are. Says if they stay root.
 
     ``folders`` are those in which the processes write, ``conninfos`` those by which they connect.
-    ``before`` is the user of an earlier version, whose files become this user's.
     """
     if os.geteuid() != 0:
         return None
@@ -95,7 +72,7 @@ def unprivileged(
         reason: str | None = "there is no user postgres or nobody"
     else:
         try:
-            _hand_over(account, folders, before)
+            _hand_over(account, folders)
         except OSError as error:
             reason = f"the data directory cannot be given to user {account.name}: {error.strerror}"
         else:
@@ -119,38 +96,32 @@ def become(account: Account) -> None:
     os.environ |= {"HOME": home, "USER": account.name, "LOGNAME": account.name}
 
 
-def _hand_over(account: Account, folders: Iterable[Path], before: Account | None) -> None:
+def _hand_over(account: Account, folders: Iterable[Path]) -> None:
     """Make the user the owner of folders in which the processes write, with their files.
 
-    Missing folders are created. A folder that is neither root's nor that of the user of an earlier
-    version is left as it is. Everything is opened before its owner is asked for: a user who can put
-    a link into a folder leads root nowhere. Killed half-way, the next start does the rest. Raises
-    OSError.
+    Missing folders are created. A folder that is not root's is left as it is. Everything is opened
+    before its owner is asked for: a user who can put a link into a folder leads root nowhere.
+    Killed half-way, the next start does the rest. Raises OSError.
     """
     for folder in folders:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            owner = os.fstat(fd).st_uid
-            if owner == 0:
-                _give_files(fd, account, 0)
+            if os.fstat(fd).st_uid == 0:
+                _give_files(fd, account)
                 os.fchown(fd, account.uid, account.gid)
-            elif before is not None and owner in (before.uid, account.uid):
-                # First the folder: its earlier owner can then put nothing more into it.
-                os.fchown(fd, account.uid, account.gid)
-                _give_files(fd, account, before.uid)
         finally:
             os.close(fd)
 
 
-def _give_files(folder: int, account: Account, owner: int) -> None:
+def _give_files(folder: int, account: Account) -> None:
     for name in os.listdir(folder):
         with suppress(OSError):  # a link, which is not followed
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             fd = os.open(name, flags, dir_fd=folder)
             try:
-                if os.fstat(fd).st_uid == owner:
+                if os.fstat(fd).st_uid == 0:
                     os.fchown(fd, account.uid, account.gid)
             finally:
                 os.close(fd)

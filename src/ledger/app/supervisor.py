@@ -46,7 +46,7 @@ from ledger.app.composition.database import (
     with_master_key,
 )
 from ledger.app.metrics import expect_restarts, metrics_folder
-from ledger.app.privileges import make_data_dir, unprivileged, user_before, user_of_root
+from ledger.app.privileges import make_data_dir, unprivileged, user_of_root
 from ledger.app.processes import GRACE_SECONDS, Lifeline
 from ledger.app.settings import Settings
 from ledger.engine.log.nodes import node_id_in
@@ -91,9 +91,9 @@ def serve(
             postgres = EmbeddedPostgres(settings.data_dir, purpose="serve", announce=announce)
             stack.callback(postgres.stop)
             postgres.own()
-        account, before = user_of_root(postgres), user_before(postgres)
+        account = user_of_root(postgres)
         if postgres is None:
-            make_data_dir(settings.data_dir, account, before)
+            make_data_dir(settings.data_dir, account)
         node_id_in(settings.data_dir)
         metrics = stack.enter_context(metrics_folder(settings.data_dir.absolute(), port))
         with ThreadPoolExecutor(1) as beside:
@@ -106,7 +106,7 @@ def serve(
             conninfo, reading = begin(settings, conninfo, announce)
         code = loading.result()
         written = metrics, settings.witness_folder
-        account = unprivileged(account, written, (conninfo, reading), announce, before=before)
+        account = unprivileged(account, written, (conninfo, reading), announce)
         if account is not None:
             settings = with_master_key(settings)
             _tell_of_the_user(account, postgres, announce)

@@ -9,7 +9,7 @@ python verifier.py consistency KEY OLD_CHECKPOINT NEW_CHECKPOINT PROOF
     Does the log of the new checkpoint begin with the whole log of the old one?
 python verifier.py proof FILE [KEY]
     The first question, for a file that has leaf, proof, checkpoint and key in one. Prints the leaf
-    and, if the file has the stored event, its content, which is then proved too.
+    and the content of the event, which is proved too.
     The file's key must be KEY, the key that you keep; without KEY, compare the printed key with it.
 python verifier.py statement FILE KEY
     Is the document of this bundle the very statement that the log says was issued? Prints the
@@ -56,8 +56,8 @@ class Proved(NamedTuple):
     """An event that is in the log of the key."""
 
     leaf: dict[str, Any]
-    content: dict[str, Any] | None
-    """The content of the stored event; None if the file does not have it."""
+    content: dict[str, Any]
+    """The content of the stored event."""
     key: str
 
 
@@ -157,13 +157,13 @@ def proves_consistency(key: str, old: str, new: str, proof: str) -> bool:
 
 
 def open_proof(file: str, kept_key: str | None = None) -> Proved:
-    """Check a file that has all in one. Files of earlier versions do not have the stored event.
+    """Check a file that has all in one.
 
     Raises ValueError if the file proves nothing, or if its key is not the kept one.
     """
     told = _object(file, "file")
     leaf, key = _sealed(told, told, kept_key)
-    return Proved(leaf, _content(told, leaf) if "stored" in told else None, key)
+    return Proved(leaf, _content(told, leaf), key)
 
 
 def open_statement(file: str, kept_key: str) -> tuple[Proved, dict[str, Any]]:
@@ -310,8 +310,7 @@ def _plain(value: Any) -> str:
 def _say_proof(file: str, kept_key: str | None = None) -> None:
     leaf, content, key = open_proof(file, kept_key)
     print(json.dumps(leaf))
-    unproved = "not proved: the file does not have the stored event"
-    print("content:", unproved if content is None else json.dumps(content))
+    print("content:", json.dumps(content))
     print("key:", _plain(key))
 
 

@@ -1077,13 +1077,13 @@ class KeyWithSecret(_Answer, frozen=True, kw_only=True):
     """Null: the key sees the whole organization."""
     permissions: list[Permission]
     created_at: datetime
-    created_by: Actor | None = None
+    created_by: Actor
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
     """Within a minute. Null: never used."""
     revoked_at: datetime | None = None
-    prefix: str | None = None
-    """The first characters of the secret. Null for keys of earlier versions."""
+    prefix: str
+    """The first characters of the secret."""
     key: str
     """The secret, to be sent as a bearer token."""
 
@@ -1370,7 +1370,7 @@ class RunCancelledEvent(_Event, frozen=True, kw_only=True):
 class RunCancelledPayload(_Answer, frozen=True, kw_only=True):
     """A run was cancelled, by its reporter or because its line closed."""
 
-    attempt: int = 1
+    attempt: int
     retry_of: str | None = None
     reason: str | None = None
     by_closing: bool
@@ -1399,7 +1399,7 @@ class RunCompletedPayload(_Answer, frozen=True, kw_only=True):
     duration_ms: int | None = None
     late: bool
     external_id: str | None = None
-    attempt: int = 1
+    attempt: int
     retry_of: str | None = None
 
 
@@ -1413,7 +1413,7 @@ class RunErasedEvent(_Event, frozen=True, kw_only=True):
 class RunErasedPayload(_Answer, frozen=True, kw_only=True):
     """A run's input, output and error became unreadable for good."""
 
-    attempt: int = 1
+    attempt: int
     retry_of: str | None = None
     reason: str
     external_id: str | None = None
@@ -1445,7 +1445,7 @@ class RunFailedPayload(_Answer, frozen=True, kw_only=True):
     duration_ms: int | None = None
     late: bool
     external_id: str | None = None
-    attempt: int = 1
+    attempt: int
     retry_of: str | None = None
     lease_expired: bool
     last_heard_at: datetime | None = None
@@ -1461,7 +1461,7 @@ class RunParentGivenEvent(_Event, frozen=True, kw_only=True):
 class RunParentGivenPayload(_Answer, frozen=True, kw_only=True):
     """A run got its parent, which was reported after the run had named it."""
 
-    attempt: int = 1
+    attempt: int
     retry_of: str | None = None
     parent_run_id: str
     external_id: str | None = None
@@ -1479,7 +1479,7 @@ class RunRequestedPayload(_Answer, frozen=True, kw_only=True):
 
     triggered_by: Trigger | None = None
     external_id: str | None = None
-    attempt: int = 1
+    attempt: int
     retry_of: str | None = None
     parent_run_id: str | None = None
     parent_external_id: str | None = None
@@ -1498,7 +1498,7 @@ class RunStartedPayload(_Answer, frozen=True, kw_only=True):
 
     triggered_by: Trigger | None = None
     external_id: str | None = None
-    attempt: int = 1
+    attempt: int
     retry_of: str | None = None
     parent_run_id: str | None = None
     parent_external_id: str | None = None
@@ -1515,7 +1515,7 @@ class RunUsageCorrectedEvent(_Event, frozen=True, kw_only=True):
 class RunUsageCorrectedPayload(_Answer, frozen=True, kw_only=True):
     """The tokens of an ended run were corrected: these replace the former ones."""
 
-    attempt: int = 1
+    attempt: int
     retry_of: str | None = None
     tokens_used: int
     token_usage: list[TokenUsage] | None = None
@@ -1646,9 +1646,7 @@ class Delivery(_Answer, frozen=True, kw_only=True):
     """The latest attempts, 50 at most, oldest first."""
     next_attempt_at: datetime | None = None
     request: Request | None = None
-    """The request of the latest attempt. Null before the first attempt, and if an earlier
-    version made the latest attempt.
-    """
+    """The request of the latest attempt. Null before the first attempt."""
 
 
 class Endpoint(_Answer, frozen=True, kw_only=True):
@@ -1725,13 +1723,13 @@ class Key(_Answer, frozen=True, kw_only=True):
     """Null: the key sees the whole organization."""
     permissions: list[Permission]
     created_at: datetime
-    created_by: Actor | None = None
+    created_by: Actor
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
     """Within a minute. Null: never used."""
     revoked_at: datetime | None = None
-    prefix: str | None = None
-    """The first characters of the secret. Null for keys of earlier versions."""
+    prefix: str
+    """The first characters of the secret."""
 
 
 class Line(_Answer, frozen=True, kw_only=True):
@@ -1820,7 +1818,7 @@ class Run(_Answer, frozen=True, kw_only=True):
     """The run's name at the source that reported it."""
     parent_run_id: str | None = None
     lease_seconds: int | None = None
-    attempt: int = 1
+    attempt: int
     """With `external_id`, the run's name at its source."""
     retry_of: str | None = None
     """The run that was the attempt before."""

@@ -32,8 +32,8 @@ class ProvedEvent(NamedTuple):
 
     leaf: dict[str, Any]
     """The sealed leaf: position, stream, type, times, actor."""
-    content: dict[str, Any] | None
-    """The event's own fields; None if the file does not have them."""
+    content: dict[str, Any]
+    """The event's own fields."""
     key: str
     """The key that has signed the checkpoint."""
 

@@ -111,11 +111,9 @@ def test_a_list_is_given_as_json(ledger: Ledger, command: tuple[str, ...]) -> No
         assert (said["size"], said["nodes"], said["former_origins"]) == (0, [], [])
 
 
-def test_the_control_characters_of_an_earlier_version_are_escaped(
-    ledger: Ledger, conninfo: str, program: Path
-) -> None:
+def test_control_characters_are_escaped(ledger: Ledger, conninfo: str, program: Path) -> None:
     make(ledger, "k")
-    # An earlier version took such a name.
+    # As the owner of the database can write it.
     name = "\x1b]0;owned\x07\x1b[2J\u202e\x9b\r\nKEY-26-000099\tadmin"
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("UPDATE ledger.api_key SET name = %s", (name,))

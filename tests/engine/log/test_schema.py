@@ -27,7 +27,8 @@ ANOTHER = EVENT | {
 }  # fmt: skip
 KEY = {
     "key_id": "KEY-26-000001", "secret_hash": b"h", "permissions": ["read"],
-    "created_at": "2026-04-15T12:00:00Z",
+    "created_at": "2026-04-15T12:00:00Z", "prefix": "elk_", "created_by_type": "system",
+    "created_by_id": "cli:root",
 }  # fmt: skip
 
 
@@ -80,15 +81,8 @@ INSTANT = 1776254400123456
 """2026-04-15T12:00:00.123456Z in microseconds."""
 
 
-@pytest.mark.parametrize(
-    "state",
-    [ARRAY % INSTANT, b'{"recorded_at":"2026-04-15T14:00:00.123456+02:00","body":{}}'],
-    ids=["an array", "an object, as before 0.1.0"],
-)
-def test_an_event_is_recorded_at_its_own_instant_to_the_microsecond(
-    connection: Connection, state: bytes
-) -> None:
-    event = EVENT | {"state": state, "recorded_at": "2026-04-15T12:00:00.123456Z"}
+def test_an_event_is_recorded_at_its_own_instant_to_the_microsecond(connection: Connection) -> None:
+    event = EVENT | {"state": ARRAY % INSTANT, "recorded_at": "2026-04-15T12:00:00.123456Z"}
     insert(connection, "ledger_events", event)
     for other in ("2026-04-15T12:00:00.123457Z", "2026-04-15T12:00:00Z", "infinity"):
         moved = event | {"originator_version": 2, "notification_id": 2, "recorded_at": other}
@@ -99,7 +93,7 @@ def test_an_event_is_recorded_at_its_own_instant_to_the_microsecond(
 
 @pytest.mark.parametrize(
     "state",
-    [b"", b"{}", b"[2]", b"[]", b"\xff", b'{"recorded_at":null}', b"null", ARRAY % (INSTANT + 1)],
+    [b"", b"{}", b"[2]", b"[]", b"\xff", b"null", ARRAY % (INSTANT + 1)],
     ids=ascii,
 )
 def test_bytes_without_the_instant_are_no_event(connection: Connection, state: bytes) -> None:
@@ -197,8 +191,9 @@ def test_the_table_that_notes_who_listens_has_one_row(connection: Connection) ->
 def test_a_lease_is_looked_at_by_its_end(connection: Connection) -> None:
     at = "2026-04-15T12:00:05Z"
     row = {"run_id": "RUN-26-000001", "seconds": 5, "heard_at": "2026-04-15T12:00:00Z"}
+    row |= {"organization_id": "ORG-26-000001", "ends_at": at}
     with pytest.raises(errors.CheckViolation) as refused:
-        insert(connection, "lease", row | {"ends_at": at, "due_at": "2026-04-15T12:00:06Z"})
+        insert(connection, "lease", row | {"due_at": "2026-04-15T12:00:06Z"})
     assert refused.value.diag.constraint_name == "lease_looked_at_by_its_end"
 
 

@@ -90,38 +90,6 @@ def test_started_as_root_no_process_is_roots_or_postgresqls_also_after_a_restart
         assert STAY not in service.said
 
 
-def owners(data_dir: Path) -> dict[str, int]:
-    """The owners of what a data directory has, and of what is in ``sealed/``."""
-    found = [data_dir, *data_dir.iterdir(), *(data_dir / "sealed").iterdir()]
-    return {path.name: path.stat().st_uid for path in found}
-
-
-def test_a_data_directory_of_an_earlier_version_is_taken_over_from_postgresqls_user(
-    data_dir: Path,
-) -> None:
-    """An earlier version gave everything but the master key to the user of PostgreSQL."""
-    with Served(data_dir, free_port(), workers=1) as service:
-        token = service.token()
-        until(lambda: list((data_dir / "sealed").glob("*.checkpoint")), "the kept checkpoint")
-    apart = owners(data_dir)
-    database = (data_dir / "postgres").stat()
-    shutil.rmtree(data_dir / "socket")
-    for path in (data_dir, data_dir / "sealed", *(data_dir / "sealed").iterdir()):
-        os.chown(path, database.st_uid, database.st_gid)
-    data_dir.chmod(0o700)
-    stray = data_dir / "sealed" / "stray"
-    stray.symlink_to(data_dir / "master.key")
-    with Served(data_dir, free_port(), workers=1) as service:
-        assert users(service) == {SERVICE.uid}
-        with service.client(token) as client:
-            assert post(client, activation()).status_code == 201
-        stray.unlink()
-        found = owners(data_dir)
-        assert {name: found.get(name) for name in apart} == apart
-        assert (found["data"], found["master.key"]) == (0, 0)
-    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o711
-
-
 FORGE = """
 ALTER TABLE ledger.ledger_events DISABLE TRIGGER USER;
 UPDATE ledger.ledger_events SET state = convert_to(replace(convert_from(state, 'UTF8'),
@@ -178,7 +146,7 @@ def test_a_superuser_who_rewrites_history_reaches_neither_witness_nor_processes(
 
 
 def test_a_ledger_of_root_is_taken_over_by_the_user(open_folder: Path, conninfo: str) -> None:
-    """Earlier versions served as root: the folder of the last checkpoint is root's."""
+    """Where the processes have stayed root, the folder of the last checkpoint is root's."""
     data_dir, account = open_folder / "data", SERVICE
     data_dir.mkdir(mode=0o755)
     sealed = data_dir / "sealed"
@@ -260,17 +228,16 @@ def test_folders_that_are_not_roots_keep_their_owner_and_their_files(open_folder
     os.chown(folder, other.uid, other.gid)
     file = folder / "file"
     file.touch()
-    privileges._hand_over(SERVICE, [folder], default_account())
+    privileges._hand_over(SERVICE, [folder])
     assert (folder.stat().st_uid, file.stat().st_uid) == (other.uid, 0)
 
 
 def test_without_another_user_the_processes_run_as_postgresqls_and_one_line_says_so(
     data_dir: Path,
 ) -> None:
-    """As in an image that has only this user: here its other files are in the way."""
+    """As in an image that has only this user: here the data directory is that user's."""
     account = default_account()
     data_dir.chmod(0o700)
-    (data_dir / "notes").touch()
     os.chown(data_dir, account.uid, account.gid)
     with Served(data_dir, free_port(), workers=1) as service:
         assert users(service) == {account.uid}
@@ -280,14 +247,13 @@ def test_without_another_user_the_processes_run_as_postgresqls_and_one_line_says
     (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
     assert line == (
         f"As root: the service's processes run as user {account.name}, like PostgreSQL, whose"
-        f" superuser reaches them ({data_dir} has other files of that user)."
+        f" superuser reaches them ({data_dir} is that user's)."
     )
 
 
-def test_a_take_over_that_was_killed_half_way_is_completed_by_the_next_start(
+def test_a_take_over_that_was_killed_half_way_is_completed_and_follows_no_link(
     open_folder: Path,
 ) -> None:
-    before = default_account()
     sealed, secret = open_folder / "sealed", open_folder / "secret"
     sealed.mkdir()
     secret.touch()
@@ -295,24 +261,7 @@ def test_a_take_over_that_was_killed_half_way_is_completed_by_the_next_start(
     files = [sealed / "one", sealed / "two"]
     for file in files:
         file.touch()
-        os.chown(file, before.uid, before.gid)
-    os.chown(sealed, SERVICE.uid, SERVICE.gid)
-    privileges._hand_over(SERVICE, [sealed], before)
-    assert {file.stat().st_uid for file in files} == {SERVICE.uid}
+    os.chown(files[0], SERVICE.uid, SERVICE.gid)
+    privileges._hand_over(SERVICE, [sealed])
+    assert {path.stat().st_uid for path in (sealed, *files)} == {SERVICE.uid}
     assert secret.stat().st_uid == 0
-
-
-def test_a_data_directory_of_an_earlier_version_without_other_files_becomes_the_users(
-    open_folder: Path,
-) -> None:
-    """Other files would show that the directory is the home of a user of this machine."""
-    before = default_account()
-    data_dir, home = open_folder / "data", open_folder / "home"
-    for folder in (data_dir, home):
-        folder.mkdir()
-        (folder / "node").touch()
-        os.chown(folder, before.uid, before.gid)
-    (home / "14").mkdir()
-    for folder in (data_dir, home):
-        privileges.make_data_dir(folder, SERVICE, before)
-    assert (data_dir.stat().st_uid, home.stat().st_uid) == (SERVICE.uid, before.uid)

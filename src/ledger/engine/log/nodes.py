@@ -24,19 +24,19 @@ _ID = re.compile(r"[0-9a-f]{16}")
 
 _BEAT = """
 INSERT INTO ledger.node AS n
-    (node_id, version, role, language, started_at, beaten_at, witness, lineage, opens_marks)
+    (node_id, version, role, language, started_at, beaten_at, witness, lineage)
 VALUES (%(node_id)s, %(version)s, %(role)s, %(language)s, clock_timestamp(), clock_timestamp(),
-    %(witness)s, %(lineage)s, true)
+    %(witness)s, %(lineage)s)
 ON CONFLICT (node_id) DO UPDATE SET version = excluded.version, role = excluded.role,
     language = excluded.language, beaten_at = excluded.beaten_at, witness = excluded.witness,
-    lineage = COALESCE(excluded.lineage, n.lineage), opens_marks = true
+    lineage = COALESCE(excluded.lineage, n.lineage)
 RETURNING beaten_at
 """
 
 # The nodes, with the seconds since the last beat of each.
 _NODES = """
 SELECT node_id, version, role, started_at, beaten_at, witness,
-    extract(epoch FROM clock_timestamp() - beaten_at)::float8, lineage, opens_marks
+    extract(epoch FROM clock_timestamp() - beaten_at)::float8, lineage
 FROM ledger.node ORDER BY node_id
 """
 
@@ -62,9 +62,6 @@ class Node(NamedTuple):
     lineage: str | None = None
     """The PostgreSQL on which it has waited for the others' reports
     (``features/proof/sealing/standing.py``)."""
-    opens_marks: bool = True
-    """Whether it opens a key that has a mark (``features/proof/sealing/shelf.py``), unlike the
-    version before."""
 
     @property
     def lives(self) -> bool:

@@ -136,9 +136,9 @@ class ApiKeyRow(NamedTuple):
     created_at: table.Instant
     revoked_at: table.Instant | None
     expires_at: table.Instant | None
-    prefix: table.Text | None
-    created_by_type: table.Text | None
-    created_by_id: table.Text | None
+    prefix: table.Text
+    created_by_type: table.Text
+    created_by_id: table.Text
 
 
 API_KEY = DecisionTable(
@@ -274,7 +274,6 @@ class LeaseRow(NamedTuple):
     due_at: table.Instant
     """When the lease is looked at next, at its end or before: heartbeats leave this index alone."""
     organization_id: table.Text
-    """``''``: a node of a version without this column began the lease."""
 
 
 LEASE = DecisionTable(

@@ -249,8 +249,7 @@ def actor(identifier: str, type_: str = "system") -> str:
         return identifier
     place, _, user = identifier.partition(":")
     if place == "cli":
-        # The command line of earlier versions named no user.
-        return f"{user} at the command line" if user else "command line"
+        return f"{user} at the command line"
     return _SYSTEM.get(identifier, identifier)
 
 
@@ -447,7 +446,7 @@ def indented(text: str) -> str:
 
 
 def harmless(value: Any) -> Any:
-    """A value of a template, with escapes for the control characters that earlier versions took."""
+    """A value of a template, with escapes for control characters."""
     return escaped(value, TEXT) if type(value) is str else value
 
 

@@ -121,7 +121,7 @@ def is_plain(text: str, pattern: str = LABEL) -> bool:
 def escaped(text: str, pattern: str = LABEL) -> str:
     r"""The text with an escape (``\x1b``) for each character that the pattern does not have.
 
-    Events of earlier versions have control characters, which hide or forge what people see.
+    Control characters hide or forge what people see.
     """
     if text.isprintable():
         return text

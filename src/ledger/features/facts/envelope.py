@@ -377,8 +377,7 @@ def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
 def _unplain(event: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """The attributes with characters that no name may have.
 
-    Such an attribute is refused after the 404 check, as wrong data are: a fact that an earlier
-    version recorded under such an id is a duplicate.
+    Such an attribute is refused after the 404 check, as wrong data are.
     """
     named = ("id", "source", "actorid")
     return tuple(

@@ -62,7 +62,7 @@ def key_text(row: Sequence[Any]) -> str:
         permissions=permissions,
         prefix=prefix,
         created_at=created_at,
-        created_by=None if by_type is None else Actor(by_type, by_id),
+        created_by=Actor(by_type, by_id),
         expires_at=expires_at,
         revoked_at=revoked_at,
     )

@@ -47,9 +47,8 @@ class ApiKeyCreated(Event, frozen=True, kw_only=True):
     """SHA-256 of the whole token: since a token has 256 random bits, no slow hash is needed."""
     permissions: tuple[Permission, ...]
     expires_at: datetime | None = None
-    prefix: str | None = None
-    """The first characters of the token, by which people tell keys apart. Keys of earlier versions
-    have None."""
+    prefix: str = ""
+    """The first characters of the token, by which people tell keys apart."""
 
 
 class ApiKeyUpdated(Event, frozen=True, kw_only=True):
@@ -91,7 +90,7 @@ class ApiKey(Credential):
     organization_id: str | None = None
     workspace_id: str | None = None
     permissions: tuple[Permission, ...] = ()
-    prefix: str | None = None
+    prefix: str = ""
     created_at: datetime | None = None
     created_by: Actor | None = None
     expires_at: datetime | None = None
@@ -188,13 +187,11 @@ class ShownKey(msgspec.Struct):
     workspace_id: Annotated[str | None, doc("Null: the key sees the whole organization.")]
     permissions: Sequence[Permission]
     created_at: ShownInstant
-    created_by: Actor | None
+    created_by: Actor
     expires_at: ShownInstant | None
     last_used_at: Annotated[ShownInstant | None, doc("Within a minute. Null: never used.")]
     revoked_at: ShownInstant | None
-    prefix: Annotated[
-        str | None, doc("The first characters of the secret. Null for keys of earlier versions.")
-    ]
+    prefix: Annotated[str, doc("The first characters of the secret.")]
 
 
 class KeyWithSecret(ShownKey):

@@ -126,15 +126,15 @@ def give(target: Path | int, account: Account | None) -> None:
         os.lchown(target, account.uid, account.gid)
 
 
-def settle(folder: Path, account: Account, gid: int, mode: int, before: Account) -> None:
-    """Make the account the owner of a folder that is the other account's; else leave it.
+def settle(folder: Path, account: Account, gid: int, mode: int) -> None:
+    """Give a folder of the account's this group and mode; leave another user's.
 
     The folder is opened first, so that a user who may replace it by a link leads root nowhere.
     Killed half-way, the same call does the rest.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if os.fstat(fd).st_uid == before.uid:
+        if os.fstat(fd).st_uid == account.uid:
             os.fchmod(fd, mode)
             os.fchown(fd, account.uid, gid)
     finally:

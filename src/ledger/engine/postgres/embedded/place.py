@@ -23,7 +23,6 @@ the programs.
 
 import hashlib
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -53,11 +52,6 @@ PORT = 5432
 # The longest path of a socket is 107 bytes on Linux and 103 on macOS; the smaller serves both.
 _SOCKET_PATH_BYTES = 103
 _LOG_BYTES = 10 * 1024 * 1024
-# Every name that the ledger gives to a file in a data directory.
-_OURS = re.compile(
-    r"postgres(\.new|\.log(\.1)?)?|(owner|users|server)\.lock|socket|sealed|node(\.[0-9a-f]+)?"
-    r"|serving(\.[0-9]+)?|master\.key(\.[0-9]+)?|metrics-[0-9]+"
-)
 # PostgreSQL's builtin locale provider compares bytes. libc's C.UTF-8 has the same order, but copies
 # both texts for each comparison: a sixteenth of PostgreSQL's time for an append and its views.
 _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
@@ -125,7 +119,6 @@ class ServerPlace:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         if self.service is not None and self.account is not None:
             _make_private(self.data_dir, ROOT, 0o711)
-            settle(self.data_dir, ROOT, 0, 0o711, self.account)  # of an earlier version
         else:
             _make_private(self.data_dir, self.account if self.base == self.data_dir else None)
         if self.base != self.data_dir:
@@ -138,8 +131,7 @@ class ServerPlace:
             _make_private(self.service_socket_dir, self.account)
             _refuse_foreign(self.service_socket_dir, self.account)
             if self.service is not None and self.account is not None:
-                gid, folder = self.service.gid, self.service_socket_dir
-                settle(folder, self.account, gid, 0o710, self.account)
+                settle(self.service_socket_dir, self.account, self.service.gid, 0o710)
 
     def initialise(self, lock: int) -> None:
         """Create the database's files in another folder, then rename it: a kill leaves no half."""
@@ -208,11 +200,10 @@ def _apart(place: ServerPlace) -> ServerPlace:
     service = service_account()
     if service is None or service.uid == account.uid:
         return replace(place, why_shared="there is no other user")
-    owned = [folder for folder in data_dir.parents if _owner(folder) == account.uid]
+    folders = (data_dir, *data_dir.parents)
+    owned = [folder for folder in folders if _owner(folder) == account.uid]
     if owned:
         return replace(place, why_shared=f"{owned[0]} is that user's")
-    if _owner(data_dir) == account.uid and not all(map(_OURS.fullmatch, os.listdir(data_dir))):
-        return replace(place, why_shared=f"{data_dir} has other files of that user")
     return replace(place, service=service)
 
 

@@ -37,14 +37,12 @@ class Typed(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     q: str = Field(default="", max_length=MOST_CHARACTERS)
-    id: str = Field(default="", max_length=MOST_CHARACTERS)
-    """The name of the field in addresses of earlier versions."""
     as_of: AsOf = None
 
     @property
     def text(self) -> str:
         """The text without blanks around it."""
-        return (self.q or self.id).strip()
+        return self.q.strip()
 
 
 class Offering(Typed):

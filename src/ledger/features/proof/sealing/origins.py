@@ -151,8 +151,7 @@ def adopt(
             raise BadNote("The log has no event: create a key first, which is one.")
         note = signer.sign(Checkpoint(growth.tree.size, growth.tree.root()), line)
         sealed = Sealed(growth.tree.size, growth.last[4], note)
-        may_mark = all(node.opens_marks for node in nodes.nodes(connection) if node.lives)
-        first = Mark(1, sealed.position, note) if may_mark else None
+        first = Mark(1, sealed.position, note)
         connection.execute(
             _BEGIN,
             {

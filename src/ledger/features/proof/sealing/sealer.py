@@ -20,7 +20,6 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from ledger.engine.log.append import StoredRow
 from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.pipeline import Pipeline, Statement
 from ledger.engine.postgres.session import DURABLE
@@ -133,8 +132,6 @@ class Sealer(Periodic):
         if not growth.has_events and growth.tree_is_sealed:
             if sight.state.error is not None:
                 self._note_mended(connection, growth)
-            if mark is None and growth.last is not None and sight.all_open_marks:
-                self._mark(connection, sight, signer, growth.last)
             if sight.state.shown_size >= sealed.size and sight.state.error is None:
                 self._every = _IDLE_SECONDS
             return 0, False
@@ -155,10 +152,8 @@ class Sealer(Periodic):
             return
         state, checkpoint = sight.state, Checkpoint(growth.tree.size, growth.tree.root())
         note = signer.sign(checkpoint)
-        if mark is not None or sight.all_open_marks:
-            # The mark before is authentic; the number in the database may have been altered.
-            number = state.number if mark is None else mark.number
-            mark = Mark(number + 1, growth.last[4], note)
+        # The mark before is authentic; the number in the database may have been altered.
+        mark = Mark(1 if mark is None else mark.number + 1, growth.last[4], note)
         with connection.transaction():
             if not state.has_signed and not shelf.begin(connection, self._vault, signer, mark):
                 raise _Overtaken
@@ -190,16 +185,6 @@ class Sealer(Periodic):
         self._watch.take(sight.verifier, note)
         if verdict.is_alone and self._watch.keeps:
             shelf.show(connection, sight.state.vkey, sight.verifier.open(note).size)
-
-    def _mark(
-        self, connection: shelf.Connection, sight: Sight, signer: Signer, last: StoredRow
-    ) -> None:
-        """Keep the newest checkpoint with the key: the version before did not."""
-        state = sight.state
-        mark = Mark(state.number, state.sealed.position, state.sealed.note or "")
-        with connection.transaction():
-            if shelf.is_as_seen(connection, state.vkey, state.sealed, last):
-                shelf.mark(connection, shelf.sealed_secret(self._vault, signer, mark))
 
     def _tell_waiting(self, connection: shelf.Connection, sight: Sight, case: Case) -> None:
         """Tell why nothing is signed: in the log, and in the database if time alone won't help."""

@@ -29,13 +29,12 @@ _LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC
 # database and of the log's table, which a restored dump changes. Fails on a standby.
 _STATE = """
 SELECT s.vkey, s.secret, s.origin, s.contradicts, s.error, s.waits_for, s.shown_size, s.after,
-    COALESCE(c.number, 0),
     concat(ledger.this_postgresql(), ' ', d.oid, '/', 'ledger.ledger_events'::regclass::oid),
     COALESCE(c.size, s.base_size), COALESCE(c.position, s.base_position), c.note
 FROM pg_database AS d
 LEFT JOIN ledger.signer AS s ON true
 LEFT JOIN LATERAL (
-    SELECT size, position, note, number FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
+    SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
 ) AS c ON true
 WHERE d.datname = current_database()
 """
@@ -154,8 +153,6 @@ class State(NamedTuple):
     shown_size: int
     after: str | None
     """The line that the origin's first note has, with the last checkpoint of the one before."""
-    number: int
-    """The number that counts the newest checkpoint among those of its origin; 0: there is none."""
     lineage: str
     sealed: Sealed
     """The newest checkpoint, or what the origin began with."""
@@ -195,7 +192,7 @@ def signer_of(connection: Connection, vault: Vault) -> Signer:
 
 
 def opened(vault: Vault, vkey: str, secret: bytes) -> tuple[Signer, Mark | None]:
-    """A name and its key, and the mark: None if a node of the version before may yet sign.
+    """A name and its key, and the mark: None if the key never signs (``begin``).
 
     Raises BadNote if they were damaged or do not belong together, and CannotOpen if the key was not
     encrypted under this master key.
@@ -225,7 +222,7 @@ def state(connection: Connection, newborn: str) -> State:
     ((vkey, *row),) = connection.execute(_STATE).fetchall()
     if vkey is None:
         nothing = Sealed(0, 0, None)
-        return State(newborn, None, 1, False, None, None, 0, None, 0, row[-4], nothing, row[-1])
+        return State(newborn, None, 1, False, None, None, 0, None, row[-4], nothing, row[-1])
     return State._make((vkey, *row[:-3], Sealed(*row[-3:]), None))
 
 

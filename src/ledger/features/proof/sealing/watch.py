@@ -41,22 +41,18 @@ class Sight(NamedTuple):
     state: State
     verifier: Verifier
     known: Known
-    all_open_marks: bool = True
-    """Whether every living node opens a key that has a mark."""
 
     def with_mark(self, mark: Mark | None) -> "Sight":
         """The same, for a node that may sign: it opens the key, and the mark with it.
 
         Raises BadNote if the mark is not one of the key.
         """
+        if mark is None:
+            return self
         newest, state = self.known.newest, self.state
-        if mark is None:  # the first note of an adopted log says so by itself
-            is_first = newest is not None and bool(parse(state.sealed.note or "").extensions)
-            witnessed = None
-        else:
-            checkpoint = self.verifier.open(mark.note)
-            witnessed = Witnessed(state.origin, *checkpoint, "the mark beside the key")
-            is_first = newest is not None and mark.number == 1 and newest.size == checkpoint.size
+        checkpoint = self.verifier.open(mark.note)
+        witnessed = Witnessed(state.origin, *checkpoint, "the mark beside the key")
+        is_first = newest is not None and mark.number == 1 and newest.size == checkpoint.size
         is_unseen = is_first and state.shown_size == 0
         return self._replace(known=self.known._replace(mark=witnessed, is_unseen=is_unseen))
 
@@ -134,8 +130,7 @@ class WitnessWatch:
             except OSError as error:
                 raise CannotSign(f"{self.folder} cannot be read: {error.strerror}") from error
             known = known._replace(has_signed=False, stray=stray)
-        all_open = all(node.opens_marks for node in found if node.lives)
-        return Sight(state, verifier, known, all_open)
+        return Sight(state, verifier, known)
 
     def _stray(self, state: State, found: Sequence[nodes.Node]) -> Witnessed | None:
         """The largest checkpoint that this node, another one, or the database has of any log.

@@ -83,8 +83,7 @@ def _differing_lease(begun: Columns, stored: Columns) -> list[str]:
         "heard_at": is_ordered and heard_at >= begun["heard_at"],
         "ends_at": is_ordered and ends_at <= max(heard_at, stored["listened_at"]) + lasts,
         "due_at": due_at is not None and begun["due_at"] <= due_at <= (ends_at or due_at),
-        # Nodes of a version without the column leave it empty.
-        "organization_id": stored["organization_id"] in ("", begun["organization_id"]),
+        "organization_id": stored["organization_id"] == begun["organization_id"],
     }
     return [column for column, is_sound in sound.items() if not is_sound]
 

@@ -63,10 +63,7 @@ class ShownDelivery(msgspec.Struct):
     next_attempt_at: ShownInstant | None
     request: Annotated[
         ShownRequest | None,
-        doc(
-            "The request of the latest attempt. Null before the first attempt, and if"
-            " an earlier version made the latest attempt."
-        ),
+        doc("The request of the latest attempt. Null before the first attempt."),
     ]
 
 

@@ -18,13 +18,8 @@ ALTER TABLE ledger.ledger_events
     ADD COLUMN recorded_at timestamptz NOT NULL,
     ADD CONSTRAINT ledger_events_version_from_one CHECK (originator_version >= 1),
     ADD CONSTRAINT ledger_events_recorded_at_as_stored CHECK (
-        coalesce(CASE
-            WHEN octet_length(state) = 0 THEN false
-            WHEN get_byte(state, 0) = ascii('[') THEN
-                extract(epoch FROM recorded_at) * 1000000
-                    = split_part(encode(substring(state FROM 1 FOR 200), 'escape'), ',', 6)::numeric
-            ELSE recorded_at = (convert_from(state, 'UTF8')::json ->> 'recorded_at')::timestamptz
-        END, false)
+        extract(epoch FROM recorded_at) * 1000000
+            = split_part(encode(substring(state FROM 1 FOR 200), 'escape'), ',', 6)::numeric
     );
 
 CREATE FUNCTION ledger.forbid_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -142,7 +137,7 @@ CREATE TABLE ledger.lease (
     heard_at timestamptz NOT NULL,
     ends_at timestamptz NOT NULL,
     due_at timestamptz NOT NULL,
-    organization_id text NOT NULL DEFAULT '',
+    organization_id text NOT NULL,
     CONSTRAINT lease_looked_at_by_its_end CHECK (due_at <= ends_at)
 ) WITH (fillfactor = 70);
 CREATE INDEX lease_due_at_idx ON ledger.lease (due_at);
@@ -182,9 +177,9 @@ CREATE TABLE ledger.api_key (
     created_at timestamptz NOT NULL,
     revoked_at timestamptz,
     expires_at timestamptz,       -- from this instant on the key is refused
-    prefix text,                  -- the first characters of the present token
-    created_by_type text,
-    created_by_id text
+    prefix text NOT NULL,         -- the first characters of the present token
+    created_by_type text NOT NULL,
+    created_by_id text NOT NULL
 );
 
 -- Lists of keys, newest first: of an organization, and of all.
@@ -566,8 +561,7 @@ CREATE TABLE ledger.node (
     witness text,                                 -- the newest checkpoint that the node has seen
     -- The PostgreSQL on which the node has waited for the others' reports. A database that lost its
     -- last transactions has the name of an earlier one here.
-    lineage text,
-    opens_marks boolean NOT NULL DEFAULT false    -- whether it opens a key that has a mark
+    lineage text
 );
 
 -- The loops, and the session that leads each: that holds the loop's advisory lock. A session whose
