@@ -92,8 +92,7 @@ def test_the_user_of_the_command_line_is_named(edge: Edge, known: dict[str, str]
     assert found.all(".audit .by a")[0]["title"] == COMMAND_LINE.id
 
 
-def test_the_ledger_itself_and_the_command_line_of_earlier_versions_are_named() -> None:
-    assert actor("cli") == "command line"
+def test_the_ledger_itself_is_named() -> None:
     assert actor(SWEEPER.id) == "the ledger, after no activity"
     assert actor(SWEEPER.id, "user") == SWEEPER.id
 
