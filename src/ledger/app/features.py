@@ -48,11 +48,13 @@ class LoopMeans(NamedTuple):
 def _sweeper() -> Callable[[LoopMeans], Periodic]:
     from ledger.features.lines.loops import Sweeper
 
-    def make(means: LoopMeans) -> Sweeper:
-        settings, session, writer, clock = means
-        return Sweeper(session, writer, clock, settings.idle_after, settings.idle_sweep_seconds)
-
-    return make
+    return lambda means: Sweeper(
+        means.session,
+        means.writer,
+        means.clock,
+        means.settings.idle_after,
+        means.settings.idle_sweep_seconds,
+    )
 
 
 def _lease_watch() -> Callable[[LoopMeans], Periodic]:
@@ -64,11 +66,9 @@ def _lease_watch() -> Callable[[LoopMeans], Periodic]:
 def _watch_loop() -> Callable[[LoopMeans], Periodic]:
     from ledger.features.watches.loops.loop import WatchLoop
 
-    def make(means: LoopMeans) -> WatchLoop:
-        settings, session, writer, clock = means
-        return WatchLoop(session, writer, clock, settings.watch_seconds)
-
-    return make
+    return lambda means: WatchLoop(
+        means.session, means.writer, means.clock, means.settings.watch_seconds
+    )
 
 
 class Feature(NamedTuple):

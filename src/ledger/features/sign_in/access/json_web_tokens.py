@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import Key, RSAKey
+from joserfc.jwk import RSAKey
 from joserfc.jws import JWSRegistry, extract_compact
 from joserfc.jwt import JWTClaimsRegistry
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,7 +69,8 @@ class CheckedToken(NamedTuple):
 
     header: dict[str, Any]
     claims: dict[str, Any]
-    signed_by: Key
+    signed_by: str
+    """The thumbprint of the key (RFC 7638)."""
 
 
 class _Rules(JWSRegistry):
@@ -101,7 +102,7 @@ async def verified(token: str, keys: KeySet, types: Collection[str]) -> CheckedT
     with contextlib.suppress(Exception):
         found = jwt.decode(token, key, registry=_RULES)
         if all(isinstance(found.claims.get(claim, ""), str) for claim in ("sub", "jti")):
-            return CheckedToken(found.header, found.claims, key)
+            return CheckedToken(found.header, found.claims, key.thumbprint())
     return None
 
 
@@ -157,7 +158,7 @@ class TokenVerifier:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             until = min(now + _REMEMBER_SECONDS, claims.exp)
-            self._known[digest] = _Known(until, principal, found.signed_by.thumbprint())
+            self._known[digest] = _Known(until, principal, found.signed_by)
         return principal
 
     def has_lapsed(self, grant: Grant) -> bool:
@@ -177,14 +178,14 @@ def _key_name(header: dict[str, Any], types: Collection[str]) -> tuple[str, str]
     return key_id, algorithm
 
 
-def _principal(claims: Claims, key: Key) -> Principal | None:
+def _principal(claims: Claims, signed_by: str) -> Principal | None:
     """The principal of a token's claims; None: the token names no tenant.
 
     Unknown permissions belong to other services. As with API keys, ``admin`` permits everything in
     every tenant, whatever tenant the token names.
     """
     permissions = _PERMISSIONS & frozenset(claims.permissions)
-    grant = Grant(claims.exp + LEEWAY_SECONDS, key.thumbprint())
+    grant = Grant(claims.exp + LEEWAY_SECONDS, signed_by)
     if "admin" in permissions:
         return person(claims.sub, permissions, grant=grant)
     if claims.organization_id is None:
