@@ -1,4 +1,4 @@
-"""One request of the answer corpus, its answer, and what is compared of it."""
+"""One request of the answer corpus, its answer, and the parts that are compared."""
 
 import contextlib
 import http.client

@@ -28,7 +28,7 @@ _EVERY = (
 )
 _SETTINGS = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true", "LEDGER_WEBHOOK_RETRY_SECONDS": "0.1,0.1"}
 _ENDPOINT = b'{"url":"http://127.0.0.1:9/","event_types":["*"]}'
-# What the first migration no longer makes as e6d622b did.
+# The first migration makes these parts otherwise than e6d622b did.
 _SINCE = """
 ALTER TABLE ledger.node DROP COLUMN IF EXISTS opens_marks;
 ALTER TABLE ledger.lease ALTER organization_id DROP DEFAULT;

@@ -38,7 +38,7 @@ _LEAST_SECONDS = "".join(
     for kind in KINDS
     if kind.least_seconds and kind.about != "source"
 )
-# Those of lines first, then those of their runs.
+# The kinds of lines first, then those of their runs.
 _KEEPING = sorted((kind for kind in KINDS if kind.keeps), key=lambda kind: kind.about != "line")
 
 _YEAR, _MONTH, _DAY, _MINUTES = 31_536_000, 2_592_000, 86_400, 300
