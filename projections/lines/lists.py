@@ -25,7 +25,7 @@ from projections.lines.filters import COMPARED, ON_RANKS, TENANTS, where_line
 from projections.lines.orders import Sort, ranked_read
 from projections.lines.rank import NO_SCORE
 from projections.lines.statements import item_parts
-from projections.lines.walks import ALL, MOST_WALKS, PAIR, WIDE, Walks, direction
+from projections.lines.walks import ALL, MOST_WALKS, PAIR, WIDE, IndexScans, direction
 
 _MARKS: Mapping[str, str] = {
     "project_tag": "ledger.execution_tag",
@@ -171,7 +171,7 @@ def _read(
     sort: Sort | None,
     back: bool,
 ) -> Read:
-    walks, mark = Walks(filters, dict(widths), back=back), _mark(filters, dict(widths))
+    walks, mark = IndexScans(filters, dict(widths), back=back), _mark(filters, dict(widths))
     parts, order = item_parts(past, whole), f"record_key {direction(back)}"
     item, planning = parts["item"], _planning(filters, past, mark)
     if sort is not None:
@@ -207,7 +207,7 @@ l.period_1, l.now_1, l.period_2, l.now_2
 _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(ALL[name])}}}')" for name in PAIR)
 
 
-def _present(walks: Walks) -> str:
+def _present(walks: IndexScans) -> str:
     is_pair_alone = walks.filters.isdisjoint(TENANTS) and not walks.filters.isdisjoint(PAIR)
     known = _OF_SOME_PAIR if is_pair_alone else "true"
     is_of_few = not walks.filters <= COMPARED - {"blocked_cause"}
@@ -215,7 +215,7 @@ def _present(walks: Walks) -> str:
     return walks.along("ledger.execution", _SHOWN, groups, known)
 
 
-def _marked(walks: Walks, name: str) -> str:
+def _marked(walks: IndexScans, name: str) -> str:
     """Present lines with one of the requested marks, if no other filter is given."""
     groups = ((name,), ("workspace_id",))
     found = walks.along(_MARKS[name], "l.line_id, l.record_key", groups, "l.present")
@@ -225,13 +225,13 @@ def _marked(walks: Walks, name: str) -> str:
 _THEN = "l.line_key, l.record_key, l.execution_model"
 
 
-def _activated(walks: Walks) -> str:
+def _activated(walks: IndexScans) -> str:
     """Past lines without filters on changing columns: the lines activated by the position."""
     known = "l.activated <= p.position"
     return walks.along("ledger.execution", _THEN, (PAIR, ("workspace_id",)), known)
 
 
-def _intervals(walks: Walks) -> str:
+def _intervals(walks: IndexScans) -> str:
     """Past lines with filters on changing columns: by the intervals that held at the position."""
     known = "l.opened <= p.position AND l.ended > p.position"
     # Health has no index: it is compared along the walks of all states.

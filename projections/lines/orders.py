@@ -22,7 +22,7 @@ from ledger.features.lines.model import health
 from projections.lines.filters import BY_CLOCK, COMPARED, OF_BLOCKERS, RANK_CONDITIONS, TENANTS
 from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
 from projections.lines.statements import item_parts
-from projections.lines.walks import ALL, Walks
+from projections.lines.walks import ALL, IndexScans
 
 Sort = Literal["state_since", "health_score", "due_at"]
 """The orders of present lists, beside that by record id."""
@@ -180,7 +180,7 @@ class _Asked(NamedTuple):
         filters = self.filters
         if every is None:
             every = ALL if filters.isdisjoint(_OF_STUCK) else _STUCK
-        walks = Walks(filters, dict(self.widths), every)
+        walks = IndexScans(filters, dict(self.widths), every)
         groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
         led = walks.leading(groups, len(choices))
         index = _index({*filters - {"workspace_id"}, *led}, self.planning)

@@ -35,7 +35,7 @@ def direction(back: bool) -> str:
 _PLAIN: Mapping[str, str] = MappingProxyType({})
 
 
-class Walks:
+class IndexScans:
     """The filters of a request, and the walks that find its lines."""
 
     def __init__(

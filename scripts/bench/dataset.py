@@ -45,7 +45,7 @@ from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.locks import SEALING
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.schema import index_statements, table_statements
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
 
@@ -184,7 +184,7 @@ class DataSet:
             node_id = node_id_in(self._settings.data_dir)
             # There is no other node.
             watch = WitnessWatch(node_id, self._settings.witness_folder, patience=0.0)
-            session = LedSession(conninfo, "sealer", Candidate({"sealer": SEALING["sealer"]}))
+            session = LeaderSession(conninfo, "sealer", Candidate({"sealer": SEALING["sealer"]}))
             sealer = Sealer(session, open_vault(self._settings), utc_now, watch)
             began = time.perf_counter()
             sealed = 0

@@ -30,7 +30,7 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.views.projector import Projector
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.envelope import from_structured
@@ -84,7 +84,7 @@ class Watching:
         candidate = Candidate({"projector": locks.FOLLOWING["projector"]})
         self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
         assert self.projector.lead()
-        session = LedSession(conninfo, "watches", Candidate({"w": locks.FOLLOWING["watches"]}))
+        session = LeaderSession(conninfo, "watches", Candidate({"w": locks.FOLLOWING["watches"]}))
         self.loop = WatchLoop(session, self.writer, utc_now, 3600)
         self.numbers = itertools.count(1)
         self.catch_up()

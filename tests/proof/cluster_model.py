@@ -15,11 +15,11 @@ from ledger.features.proof.sealing.standing import (
     UNHEARD,
     UNVOUCHED,
     Case,
-    Fit,
+    LogConsistency,
     Known,
     Row,
     Verdict,
-    Vigil,
+    PeerMonitor,
     Witnessed,
     judge,
 )
@@ -80,7 +80,7 @@ class Node:
     lineage: str | None = None
     is_full: bool = False
     """Whether it can write no file."""
-    vigil: Vigil | None = None
+    vigil: PeerMonitor | None = None
     unkept: Witnessed | None = None
     """A witness newer than the file, which the process only remembers."""
     is_frozen: bool = False
@@ -188,7 +188,7 @@ class Cluster:
 
     def start(self, node: Node) -> None:
         if node.vigil is None:
-            node.vigil, node.is_frozen = Vigil(node.name, self.now), False
+            node.vigil, node.is_frozen = PeerMonitor(node.name, self.now), False
             node.has_beaten = False
 
     def stop(self, node: Node) -> None:
@@ -365,10 +365,10 @@ class Cluster:
         if not leads:
             log = events_of(database.newest) if database.newest is not None else ()
 
-        def compare(witness: Witnessed) -> Fit:
+        def compare(witness: Witnessed) -> LogConsistency:
             if witness.size > len(log):
-                return Fit.SHORTER if leads else Fit.UNKNOWN
-            return Fit.SAME if repr(log[: witness.size]).encode() == witness.root else Fit.OTHER
+                return LogConsistency.SHORTER if leads else LogConsistency.UNKNOWN
+            return LogConsistency.SAME if repr(log[: witness.size]).encode() == witness.root else LogConsistency.OTHER
 
         verdict = judge(known, compare)
         knows = known.own is not None and known.own.origin == known.origin

@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.note import Checkpoint, Signer, parse
 from ledger.features.proof.sealing.origins import NothingIsWrong
-from ledger.features.proof.sealing.watch import Sight, WitnessWatch
+from ledger.features.proof.sealing.watch import Inspection, WitnessWatch
 from tests.proof.conftest import report
 from tests.proof.test_sealer import checkpoint_outside, go_back_to_501, rewrite_past
 from tests.support.data_dirs import MASTER_KEY
@@ -257,7 +257,7 @@ class Thawing(WitnessWatch):
     def happen(self) -> None:
         raise NotImplementedError
 
-    def look(self, connection: shelf.Connection, leads: bool) -> Sight:
+    def look(self, connection: shelf.Connection, leads: bool) -> Inspection:
         sight = super().look(connection, leads)
         self.happen()
         return sight

@@ -20,7 +20,7 @@ from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.generation import Generation
 from ledger.engine.views.projector import Projector
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
@@ -132,7 +132,7 @@ class HandProjector(Projector):
         self.connection.execute("SELECT pg_advisory_unlock_all()")
 
 
-class AwaitedSession(LedSession):
+class AwaitedSession(LeaderSession):
     """A session whose end is awaited: whoever comes next leads at the first try.
 
     PostgreSQL gives the lead back when it notices the end, on a busy machine some rounds later.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.engine.values.timeline import Amounts, Stretches
+from ledger.engine.values.timeline import Amounts, StateSpans
 from ledger.engine.values.values import RUN_STATUSES
 
 DAY = timedelta(days=1)
@@ -41,7 +41,7 @@ def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
             whole[midnight.date()] = within[0]
         elif min(bounds[-1], midnight + DAY) > max(bounds[0], midnight):
             parts.append(midnight.date())
-    told = Stretches(bounds).parameters
+    told = StateSpans(bounds).parameters
     assert dict(zip(told["days"], told["numbers"], strict=True)) == whole
     assert told["parts"] == parts
     assert (told["from"], told["to"], told["bounds"]) == (bounds[0], bounds[-1], bounds)
@@ -50,7 +50,7 @@ def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
 @pytest.mark.parametrize("second", [0, 1, 86_399])
 def test_an_empty_stretch_has_no_whole_day(second: int) -> None:
     at = datetime(2026, 4, 15, tzinfo=UTC) + timedelta(seconds=second)
-    assert Stretches([at, at]).parameters["days"] == []
+    assert StateSpans([at, at]).parameters["days"] == []
 
 
 PART = st.tuples(

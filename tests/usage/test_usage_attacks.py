@@ -10,7 +10,7 @@ import pytest
 
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.values.principal import ANY, Tenant
 from ledger.engine.values.values import micros_of, sort_key
 from ledger.features.usage.model.usage import Grouping, LineInScope
@@ -321,7 +321,7 @@ def test_the_statements_of_slices_read_nothing_of_a_line_of_another_tenant(
     line = LineInScope(key, lines[0], WORKSPACE, "agent_runtime", "agent_gateway", ["tag"])
     services, now = edge.service.app.state.services, edge.clock.now
     ((position,),) = edge.select("SELECT min(position) FROM ledger.projection")
-    corner = Corner(position, now)
+    corner = AsOf(position, now)
     start, end = datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC)
     stretches = [("2026-04", start, end)]
     for tenant, has in (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jsonschema_rs import validator_for
 
 from ledger.features.webhooks.formats.contents import content_of
-from ledger.features.webhooks.formats.plain import Manner
+from ledger.features.webhooks.formats.plain import FormatOptions
 from tests.support.alerts import Alarms, alarms
 from tests.support.channels import PAGERDUTY, SLACK
 from tests.support.receiver import Answer, Receiver
@@ -58,13 +58,13 @@ def envelope(type_: str = "alert.opened", **payload: Any) -> str:
 
 
 def slack_of(*bodies: str, details: bool = True, url: str | None = PUBLIC) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(content_of(Manner("slack", details, url), bodies).text)
+    found: dict[str, Any] = json.loads(content_of(FormatOptions("slack", details, url), bodies).text)
     slack.validate(found)
     return found
 
 
 def pagerduty_of(body: str, details: bool = True, url: str | None = PUBLIC) -> dict[str, Any]:
-    content = content_of(Manner("pagerduty", details, url), [body], KEY)
+    content = content_of(FormatOptions("pagerduty", details, url), [body], KEY)
     found: dict[str, Any] = json.loads(content.text)
     pagerduty.validate(found)
     return found
@@ -189,7 +189,7 @@ def test_without_details_no_word_of_the_tenant_is_sent_to_people(type_: str, for
     body = envelope(
         type_, **{k: v for k, v in said.items() if k not in {"note", "assignee"} - kept}
     )
-    content = content_of(Manner(format_, False, PUBLIC), [body, body], KEY).text
+    content = content_of(FormatOptions(format_, False, PUBLIC), [body, body], KEY).text
     assert "TENANT" not in content
     assert "ALR-26-000001" in content
 

@@ -163,7 +163,7 @@ def test_a_resend_that_a_dispatcher_heeded_before_it_died_is_sent_by_the_next(
 
         async def heed_and_die() -> None:
             async with await connect(ledger.conninfo) as connection:
-                (heeded,) = await Deliveries(connection).heed([endpoint], ledger.clock())
+                (heeded,) = await Deliveries(connection).apply_requests([endpoint], ledger.clock())
                 assert (heeded.position, heeded.is_done) == (position, True)
 
         asyncio.run(heed_and_die())

@@ -4,8 +4,8 @@ import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ledger.features.webhooks.delivery.deliveries import Ask, Changed, Given, Heeded, News
-from ledger.features.webhooks.delivery.roster import IN_FLIGHT, PROBING, Roster, Watched
+from ledger.features.webhooks.delivery.deliveries import Ask, Changed, ClaimedBatch, AppliedRequest, News
+from ledger.features.webhooks.delivery.roster import IN_FLIGHT, PROBING, EndpointRegistry, Watched
 from ledger.features.webhooks.delivery.verdict import Claimed
 from ledger.features.webhooks.model.endpoint import WebhookCreated, WebhookDeleted, WebhookUpdated
 from projections.webhooks.view import Standing
@@ -27,14 +27,14 @@ def changed(
     return Changed(standing, **(values | more))
 
 
-def roster_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> Roster:
+def roster_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> EndpointRegistry:
     """A roster that knows these endpoints, and looks first for their old deliveries."""
-    roster = Roster(most)
+    roster = EndpointRegistry(most)
     roster.update(News(1, reached, list(endpoints)), NOW)
     return roster
 
 
-def watched(roster: Roster, endpoint_id: str) -> Watched:
+def watched(roster: EndpointRegistry, endpoint_id: str) -> Watched:
     found = roster.get(endpoint_id)
     assert found is not None
     return found
@@ -44,16 +44,16 @@ def claimed(endpoint_id: str, position: int) -> Claimed:
     return Claimed(endpoint_id, position, position, 0, 0, None, "26-000001", "run.failed", "{}")
 
 
-def nothing(roster: Roster, asks: list[Ask], reached: int = 100, sends: bool = True) -> bool:
+def nothing(roster: EndpointRegistry, asks: list[Ask], reached: int = 100, sends: bool = True) -> bool:
     """Give no delivery to any of the endpoints; return whether the roster knew their state."""
-    given = {ask.endpoint_id: Given(reached, sends, None, []) for ask in asks}
+    given = {ask.endpoint_id: ClaimedBatch(reached, sends, None, []) for ask in asks}
     return roster.give(asks, given, NOW)
 
 
-def some(roster: Roster, asks: list[Ask], count: int) -> None:
+def some(roster: EndpointRegistry, asks: list[Ask], count: int) -> None:
     """Give each endpoint ``count`` new deliveries, the last that there are."""
     given = {
-        ask.endpoint_id: Given(
+        ask.endpoint_id: ClaimedBatch(
             100, True, None, [claimed(ask.endpoint_id, n + 1) for n in range(min(count, ask.free))]
         )
         for ask in asks
@@ -114,7 +114,7 @@ def test_deliveries_in_hand_reduce_the_room_for_more() -> None:
     assert (ask.endpoint_id, ask.free) == ("B", 4)
 
 
-def fill(roster: Roster) -> list[Ask]:
+def fill(roster: EndpointRegistry) -> list[Ask]:
     """Take turns until there is no room, and fill each endpoint's; the asks of all turns."""
     asks: list[Ask] = []
     while roster.is_ready:
@@ -202,7 +202,7 @@ def test_every_endpoint_has_a_turn_before_any_has_a_second_one() -> None:
 def test_a_recovered_delivery_is_due_as_soon_as_its_attempt_is_over() -> None:
     roster = roster_of(changed("A", latest=1))
     some(roster, roster.turn(NOW), 1)
-    roster.heed([Heeded("A", 50, True)], NOW)
+    roster.apply_outcomes([AppliedRequest("A", 50, True)], NOW)
     assert watched(roster, "A").heeded == 50
     assert nothing(roster, roster.turn(NOW))
     roster.release(claimed("A", 1), NOW + timedelta(hours=2), NOW)
@@ -216,7 +216,7 @@ def test_a_long_wait_keeps_one_timer_however_many_deliveries_are_due_before() ->
     for second in range(100):
         now = NOW + timedelta(seconds=second)
         (ask,) = roster.turn(now)
-        assert roster.give([ask], {"A": Given(100, True, far, [claimed("A", second)])}, now)
+        assert roster.give([ask], {"A": ClaimedBatch(100, True, far, [claimed("A", second)])}, now)
         roster.release(claimed("A", second), now + timedelta(seconds=1), now)
         sizes.append(len(pickle.dumps(roster)))
     assert sizes[-1] < sizes[9] + 100, "the bytes that the roster keeps"

@@ -18,7 +18,7 @@ from ledger.app.settings import Settings
 from ledger.engine.http import reading
 from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.door import ReadPool
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.principal import ANY, EVERYONE, Principal, Tenant
 from tests.support.edge import Edge
@@ -157,7 +157,7 @@ def strangers(street: Street, is_narrow: bool) -> list[Neighbour]:
     return [street.foreign, street.adjacent] if is_narrow else [street.foreign]
 
 
-class UnboundDoor(Door):
+class UnboundDoor(ReadPool):
     """A door whose statements no policy binds: each reads as the service's own statements do."""
 
     async def fetch(

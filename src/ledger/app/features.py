@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from ledger.engine.http.gauges import Gauges
-    from ledger.engine.writer.periodic import LedSession, Periodic
+    from ledger.engine.writer.periodic import LeaderSession, Periodic
     from ledger.engine.writer.writer import Writer
 
 
@@ -40,7 +40,7 @@ class LoopMeans(NamedTuple):
     """What the loop of a feature is made of."""
 
     settings: Settings
-    session: LedSession
+    session: LeaderSession
     writer: Writer
     clock: Callable[[], datetime]
 

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.app.features import projections
 from ledger.engine.log.decisions import DecisionTables
-from ledger.engine.values.event_table import EventRow, Note, Part
+from ledger.engine.values.event_table import EventRow, DecisionEffect, Part
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.refusals import REFUSAL_TABLE, Refusals
 from ledger.features.facts.fact_types import FACT_TYPES
@@ -114,7 +114,7 @@ def test_the_decision_tables_handle_every_event(row: EventRow) -> None:
 
 
 def test_every_change_to_the_decision_tables_is_made_by_an_event() -> None:
-    assert set(Note) - {row.noted for row in EVENT_TABLE} == set(), "no event makes this change"
+    assert set(DecisionEffect) - {row.noted for row in EVENT_TABLE} == set(), "no event makes this change"
 
 
 @SAMPLED_ROWS

@@ -2,7 +2,7 @@
 
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
-from ledger.engine.writer.turns import GROUP, TURN_FACTS, Neighbours, Ticket, Turns
+from ledger.engine.writer.turns import GROUP, TURN_FACTS, Neighbours, Ticket, FairQueue
 from tests.support.racing_writers import principal
 
 ALONE = principal("alone")
@@ -14,7 +14,7 @@ def ticket(by: Principal, commands: int) -> Ticket:
 
 
 def planned(*tickets: Ticket) -> list[int]:
-    turns = Turns(Neighbours())
+    turns = FairQueue(Neighbours())
     for each in tickets:
         turns.add(each)
     return [each.size for each in turns.plan()]

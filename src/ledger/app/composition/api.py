@@ -22,7 +22,7 @@ from ledger.engine.http.gauges import DatabaseGauges
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.services import ApiServices, Submissions, Writing
 from ledger.engine.log.event_log import Log
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.door import ReadPool
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.engine.views.rebuilding.shadow import live_generations
@@ -95,7 +95,7 @@ def _app(
     *,
     only_probes: bool = False,
 ) -> LedgerApi:
-    door, vault = Door(reading), open_vault(settings)
+    door, vault = ReadPool(reading), open_vault(settings)
     uses = None if recording is None else recording.key_uses
     verifier, rules = _create_verifier(settings, clock), create_rules(settings, clock)
     authenticator = Authenticator(door, clock, uses, verifier)

@@ -25,13 +25,13 @@ from ledger.engine.postgres.leadership import Candidate, LeadBeat
 from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.writer.housekeeper import Housekeeper
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.features.proof.sealing.beat import NodeBeat
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
 from ledger.features.webhooks.commands import open_secret
 from ledger.features.webhooks.delivery.dispatcher import Dispatcher
-from ledger.features.webhooks.delivery.lead import Means
+from ledger.features.webhooks.delivery.lead import DispatcherDeps
 from ledger.features.webhooks.delivery.mailer import Mailer
 from ledger.features.webhooks.delivery.roster import GATHER_SECONDS, MOST_IN_FLIGHT
 from ledger.features.webhooks.delivery.schedule import Schedule
@@ -58,7 +58,7 @@ class Loops(_Writing):
         super().__init__(settings, conninfo, clock)
         conninfo, candidate = self._beat.conninfo, Candidate(locks.FOLLOWING)
         self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
-        session = LedSession(conninfo, "loops", candidate, takes=False)
+        session = LeaderSession(conninfo, "loops", candidate, takes=False)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
         # By a wrong clock, outcomes would be dropped before their day is over.
         self.housekeeper = Housekeeper(
@@ -87,7 +87,7 @@ class Dispatching(_Writing):
         super().__init__(settings, conninfo, clock)
         # Receivers refuse a request that is signed under a wrong time.
         clock = self._beat.corrected(clock)
-        means = Means(
+        means = DispatcherDeps(
             self._writer.submit,
             partial(open_secret, open_vault(settings)),
             Schedule(settings.webhook_delays),
@@ -114,10 +114,10 @@ class Sealing(Parts):
         watch = WitnessWatch(node_id_in(settings.data_dir), settings.witness_folder)
         self.beat = NodeBeat(conninfo, watch, role, clock)
         conninfo, candidate = self.beat.conninfo, Candidate(locks.SEALING)
-        session, vault = LedSession(conninfo, "sealer", candidate), open_vault(settings)
+        session, vault = LeaderSession(conninfo, "sealer", candidate), open_vault(settings)
         self.sealer = Sealer(session, vault, clock, watch)
         verification = nightly_verification(
-            LedSession(conninfo, "verification", candidate, takes=False),
+            LeaderSession(conninfo, "verification", candidate, takes=False),
             vault,
             watch.folder,
             settings.verified_at,

@@ -12,8 +12,8 @@ import msgspec
 from ledger.app.demo.cast import Closing
 from ledger.app.demo.telling import Stage
 from ledger.app.demo.views import later, views_at_end
-from ledger.engine.postgres.pool.door import Door
-from ledger.engine.reads.corner import Corner
+from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.values.principal import Principal
 from ledger.features.usage.commands import IssueStatement, StatementNumbers
 from ledger.features.usage.reads.statement import Document, compose, scope_of
@@ -53,8 +53,8 @@ class Closer:
             numbers=StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total)),
         )
 
-    async def _document(self, clerk: Principal, corner: Corner) -> Document:
-        closing, door = self._closing, Door(self._reading)
+    async def _document(self, clerk: Principal, corner: AsOf) -> Document:
+        closing, door = self._closing, ReadPool(self._reading)
         await door.open()
         try:
             return await compose(

@@ -13,7 +13,7 @@ from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.views.projector import Projector
 
@@ -28,7 +28,7 @@ FROM ledger.ledger_events
 
 
 @contextmanager
-def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], Corner]]:
+def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], AsOf]]:
     """A connection, and the end of the log, once the views show it. Raises Unavailable.
 
     Where no service runs, a projector of this process moves the views, until the block ends.
@@ -43,17 +43,17 @@ def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], 
         projector.stop()
 
 
-def await_end(connection: psycopg.Connection[TupleRow]) -> Corner:
+def await_end(connection: psycopg.Connection[TupleRow]) -> AsOf:
     """The end of the log, once the views show it. Raises Unavailable."""
     pause, until = threading.Event(), time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < until:
         end, recorded_at, shown = connection.execute(_REACHED).fetchone() or (0, None, 0)
         if recorded_at is not None and shown >= end:
-            return Corner(end, recorded_at.astimezone(UTC))
+            return AsOf(end, recorded_at.astimezone(UTC))
         pause.wait(_LOOK_SECONDS)
     raise Unavailable("The views do not follow the log: the story is told in part.")
 
 
-def later(corner: Corner, at: datetime) -> Corner:
+def later(corner: AsOf, at: datetime) -> AsOf:
     """The corner at an instant, or at its own if that is later."""
     return corner._replace(clock=max(corner.clock, at))

@@ -20,7 +20,7 @@ from ledger.engine.http.document.compose import compose
 from ledger.engine.http.lean import LeanRoute, Router
 from ledger.engine.http.machinery.cors import Cors
 from ledger.engine.http.machinery.headers import Compression, Packed
-from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answer_head
+from ledger.engine.http.machinery.middleware import ResponseMiddleware, RootPath, answer_head
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
 
@@ -54,7 +54,7 @@ class LedgerApi(FastAPI):
         self.state.services = services
         origins = services.cors_origins
         self._cors = Cors(origins) if origins else None
-        app = EveryAnswer(
+        app = ResponseMiddleware(
             Compression(self._dispatch),
             services.positions,
             self._cors,

@@ -10,8 +10,8 @@ from typing import Any
 
 from ledger.engine.http.lists import number
 from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import Asking
-from ledger.engine.reads.corner import Corner
+from ledger.engine.http.reading import ReadRequest
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.values import instant_of, micros_of
@@ -41,11 +41,11 @@ SELECT p.position, ledger.log_end(), ledger.recorded_at(%(pinned)s) FROM ({posit
 
 
 async def corner_of(
-    asking: Asking,
+    asking: ReadRequest,
     views: tuple[str, ...],
     instant: datetime | None,
     pinned: Mapping[str, Any] | None = None,
-) -> Corner:
+) -> AsOf:
     """The corner of a cursor's place; without one that of an instant, or of now if it is None.
 
     Raises as ``corner_at`` and ``pinned_corner`` do.
@@ -57,28 +57,28 @@ async def corner_of(
     return await present_corner(asking, views)
 
 
-async def corner_at(asking: Asking, views: tuple[str, ...], instant: datetime) -> Corner:
+async def corner_at(asking: ReadRequest, views: tuple[str, ...], instant: datetime) -> AsOf:
     """The corner of an instant. Raises as ``Reads.ask`` does."""
     rows = await asking.ask(Question(asking.principal.tenant, _past_read(views), {}, instant))
-    return Corner(rows.position, instant)
+    return AsOf(rows.position, instant)
 
 
-async def present_corner(asking: Asking, views: tuple[str, ...]) -> Corner:
+async def present_corner(asking: ReadRequest, views: tuple[str, ...]) -> AsOf:
     """The corner of now. Under load an event may be some microseconds ahead of the clock."""
     rows = await asking.rows(_present_read(views), {})
     ((_, recorded_at),) = rows
     now = asking.services.clock()
-    return Corner(rows.position, now if recorded_at is None else max(now, recorded_at))
+    return AsOf(rows.position, now if recorded_at is None else max(now, recorded_at))
 
 
-def pin(corner: Corner) -> tuple[int, int]:
+def pin(corner: AsOf) -> tuple[int, int]:
     """A corner as the columns of ``PINNED``."""
     return corner.position, micros_of(corner.clock)
 
 
 async def pinned_corner(
-    asking: Asking, views: tuple[str, ...], pinned: Mapping[str, Any]
-) -> Corner:
+    asking: ReadRequest, views: tuple[str, ...], pinned: Mapping[str, Any]
+) -> AsOf:
     """The corner in a cursor. Raises InvalidCursor, or Behind if the views are not there yet."""
     foreign, position = InvalidCursor(), pinned["position"]
     try:
@@ -93,4 +93,4 @@ async def pinned_corner(
         raise foreign
     if reached < position:
         raise Behind("The views have not reached the position of the cursor.")
-    return Corner(position, clock)
+    return AsOf(position, clock)

@@ -28,7 +28,7 @@ from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http.problems import READ_ERRORS, Unauthorized
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, LedgerError
 from ledger.engine.values.rendering import json_text
@@ -215,7 +215,7 @@ def harmless_json(text: str) -> str:
     return _FORMULA.sub(lambda found: found[0].replace(";", r"\u003b"), text)
 
 
-def begin_export(asking: Asking) -> Turn:
+def begin_export(asking: ReadRequest) -> Turn:
     """Count the request as an export; how it waits for its slices. Raises RateLimited."""
     services = asking.services
     asking.request.state.share.count(services.shares.exports)
@@ -223,7 +223,7 @@ def begin_export(asking: Asking) -> Turn:
 
 
 async def pages(
-    asking: Asking, rows: Answer, following: Callable[[Row], Question], *, is_log: bool = True
+    asking: ReadRequest, rows: Answer, following: Callable[[Row], Question], *, is_log: bool = True
 ) -> AsyncIterator[Sequence[Row]]:
     """The found rows of an export, from its first page on, up to the position of that page.
 
@@ -246,7 +246,7 @@ async def pages(
         rows = Answer(await asking.services.door.fetch(*following(found[-1]).asked))
 
 
-def log_pages(asking: Asking, question: Question, rows: Answer) -> AsyncIterator[Sequence[Row]]:
+def log_pages(asking: ReadRequest, question: Question, rows: Answer) -> AsyncIterator[Sequence[Row]]:
     """The pages of a walk along a log, whose statement begins ``after`` a position."""
     return pages(
         asking,

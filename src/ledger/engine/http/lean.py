@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.engine.http import problems, writing
 from ledger.engine.http.machinery.headers import address_of, header, token_of
 from ledger.engine.http.machinery.shares import Share
-from ledger.engine.http.reading import OR, Asking, Present, services_of
+from ledger.engine.http.reading import OR, ReadRequest, Present, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.services import Credentials
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
@@ -138,7 +138,7 @@ class LeanRoute(APIRoute):
         ordered = sorted(
             # Callers within give what has a default.
             (named for named in parameters.items() if named[1].default is inspect.Parameter.empty),
-            key=lambda named: named[1].annotation is Asking,
+            key=lambda named: named[1].annotation is ReadRequest,
         )
         bodies = {name: self.body_of(p.annotation) for name, p in ordered}
         self._bodies = [(name, body) for name, body in bodies.items() if body is not None]
@@ -196,8 +196,8 @@ class LeanRoute(APIRoute):
             return lambda request, _: request
         if annotation is Principal:
             return lambda _, principal: principal
-        if annotation is Asking:
-            return lambda request, principal: Asking(request, principal, self.min_position(request))
+        if annotation is ReadRequest:
+            return lambda request, principal: ReadRequest(request, principal, self.min_position(request))
         if is_model(annotation):
             return _query_filler(annotation)
         return lambda request, _: request.path_params[name]

@@ -278,7 +278,7 @@ def services_of(request: Request) -> ApiServices:
     return services
 
 
-class Asking(NamedTuple):
+class ReadRequest(NamedTuple):
     """A request that asks: its principal, and the position that the answers must show."""
 
     request: Request

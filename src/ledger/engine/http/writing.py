@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.problems import BadRequest, UnsupportedMediaType
-from ledger.engine.http.reading import SUBJECTS, Asking, Query, require_id, services_of
+from ledger.engine.http.reading import SUBJECTS, ReadRequest, Query, require_id, services_of
 from ledger.engine.http.replies import Reply, answer
 from ledger.engine.http.services import last_position
 from ledger.engine.postgres.timing import ANSWER_SECONDS
@@ -191,7 +191,7 @@ async def execute(request: Request, command: Command) -> Receipt:
 
 
 async def execute_on(
-    asking: Asking,
+    asking: ReadRequest,
     command: type[SubjectCommand],
     subject_id: str,
     sent: Sent[Any],
@@ -216,7 +216,7 @@ async def execute_on(
 
 
 async def execute_new(
-    asking: Asking, command: type[NewCommand], sent: Sent[Any], **details: Any
+    asking: ReadRequest, command: type[NewCommand], sent: Sent[Any], **details: Any
 ) -> Receipt:
     """Return the receipt of a command that makes something. Raises the recorded refusal."""
     organization_id, workspace_id = named_tenant(asking.principal, sent.said)
@@ -252,7 +252,7 @@ def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | Non
 
 
 async def require_named_tenant(
-    asking: Asking, command: type[SubjectCommand], sent: Sent[Any]
+    asking: ReadRequest, command: type[SubjectCommand], sent: Sent[Any]
 ) -> None:
     """Record and raise Forbidden for a change that names another tenant, valid or not."""
     if not asking.principal.sees(*named_tenant(asking.principal, sent.said)):
@@ -267,7 +267,7 @@ def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> Idempotency
     return msgspec.structs.replace(key, path=f"{key.path}/{thing}/{values.format_instant(at)}")
 
 
-async def carry_out(asking: Asking, commands: Sequence[Command]) -> list[Receipt | Refused]:
+async def carry_out(asking: ReadRequest, commands: Sequence[Command]) -> list[Receipt | Refused]:
     """The outcomes of the commands, as soon as the views show them.
 
     Each append takes one turn's commands at most, so no other organization waits for all of them.

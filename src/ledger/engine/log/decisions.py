@@ -31,7 +31,7 @@ from ledger.engine.log.tables import (
     OrganizationWatchRow,
 )
 from ledger.engine.postgres.schema.table import Table
-from ledger.engine.values.event_table import Note
+from ledger.engine.values.event_table import DecisionEffect
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import sort_key
 from ledger.records import AGGREGATES, EVENT_TABLE
@@ -39,7 +39,7 @@ from ledger.records import AGGREGATES, EVENT_TABLE
 OwnedRow = EndpointRow | OrganizationWatchRow
 
 
-class First(NamedTuple):
+class IdentityOwner(NamedTuple):
     """The event that has an identity, and the EVT ids of its receipt."""
 
     event: Recorded
@@ -48,7 +48,7 @@ class First(NamedTuple):
     for it, if there is one."""
 
     @classmethod
-    def of(cls, event: Recorded, before: Recorded | None = None) -> "First":
+    def of(cls, event: Recorded, before: Recorded | None = None) -> "IdentityOwner":
         """``before`` is the event at the position before, if there is one."""
         own = event.event_id
         is_led = before is not None and before.body.LEADS
@@ -64,7 +64,7 @@ class DecisionTables:
     """
 
     def __init__(self) -> None:
-        self.firsts: dict[Identity, First] = {}
+        self.firsts: dict[Identity, IdentityOwner] = {}
         """The identities that were found in the log, and those of this append."""
         self.new_identities: list[IdentityRow] = []
         """The identities of those events that are not written yet."""
@@ -137,7 +137,7 @@ class DecisionTables:
 
     def identify(self, new: Identity, recorded: Recorded) -> None:
         """Give an identity to an event that is about to be written."""
-        self.firsts[new] = First.of(recorded, self.last)
+        self.firsts[new] = IdentityOwner.of(recorded, self.last)
         self.new_identities.append(IdentityRow(new.digest, recorded.position))
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:
@@ -276,24 +276,24 @@ def _owned(recorded: Recorded) -> OwnedRow:
     return kind(recorded.organization_id or "", recorded.originator_id)
 
 
-_BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
-    Note.PASSES: lambda tables, body, recorded: None,
-    Note.IDENTIFIED: DecisionTables._identified,
-    Note.ISSUED: DecisionTables._first,
-    Note.OWNED: DecisionTables._own,
-    Note.DISOWNED: DecisionTables._disown,
-    Note.LINE_BEGAN: DecisionTables._activated,
-    Note.CHECKED_IN: lambda tables, body, recorded: tables._active(recorded),
-    Note.RUN_REQUESTED: lambda tables, body, recorded: tables._begun(body, recorded, None),
-    Note.RUN_STARTED: lambda tables, body, recorded: tables._begun(
+_BY_NOTE: Mapping[DecisionEffect, Callable[[DecisionTables, Any, Recorded], None]] = {
+    DecisionEffect.PASSES: lambda tables, body, recorded: None,
+    DecisionEffect.IDENTIFIED: DecisionTables._identified,
+    DecisionEffect.ISSUED: DecisionTables._first,
+    DecisionEffect.OWNED: DecisionTables._own,
+    DecisionEffect.DISOWNED: DecisionTables._disown,
+    DecisionEffect.LINE_BEGAN: DecisionTables._activated,
+    DecisionEffect.CHECKED_IN: lambda tables, body, recorded: tables._active(recorded),
+    DecisionEffect.RUN_REQUESTED: lambda tables, body, recorded: tables._begun(body, recorded, None),
+    DecisionEffect.RUN_STARTED: lambda tables, body, recorded: tables._begun(
         body, recorded, recorded.occurred_at
     ),
-    Note.RUN_ENDED: DecisionTables._ended,
-    Note.RUN_CANCELLED: DecisionTables._cancelled,
-    Note.RUN_MOVED: DecisionTables._moved,
-    Note.RUN_ERASED: DecisionTables._erased,
-    Note.KEY_CREATED: DecisionTables._key_created,
-    Note.KEY_CHANGED: DecisionTables._key_changed,
+    DecisionEffect.RUN_ENDED: DecisionTables._ended,
+    DecisionEffect.RUN_CANCELLED: DecisionTables._cancelled,
+    DecisionEffect.RUN_MOVED: DecisionTables._moved,
+    DecisionEffect.RUN_ERASED: DecisionTables._erased,
+    DecisionEffect.KEY_CREATED: DecisionTables._key_created,
+    DecisionEffect.KEY_CHANGED: DecisionTables._key_changed,
 }
 
 _NOTE = {row.event: _BY_NOTE[row.noted] for row in EVENT_TABLE}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from fastapi import Request, Response
 from jinja2 import Environment
 
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor
@@ -40,7 +40,7 @@ class Frame(NamedTuple):
     bell_of: Callable[[Request], ReadLast]
     label_of: Callable[[str], str]
     """The label of a recorded action."""
-    names_of_managed: Callable[[Asking, Sequence[Any]], Awaitable[Mapping[str, Any]]]
+    names_of_managed: Callable[[ReadRequest, Sequence[Any]], Awaitable[Mapping[str, Any]]]
     """The names that a page with these managed things shows, as values of its template."""
 
 

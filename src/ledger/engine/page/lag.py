@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from fastapi import Request, Response
 
-from ledger.engine.http.reading import Asking, services_of
+from ledger.engine.http.reading import ReadRequest, services_of
 from ledger.engine.page.frame import frame_of
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.principal import EVERYONE
@@ -36,7 +36,7 @@ SELECT ledger.events_between(%(shown)s + 1, NULL, %(most)s + 1),
 """
 
 
-class PageAsking(Asking):
+class PageAsking(ReadRequest):
     """The questions of a page: its lag notes the lowest position that the answers of now show."""
 
     async def ask(self, question: Question) -> Answer:

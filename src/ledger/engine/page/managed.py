@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from ledger.engine.http.lean import needs
 from ledger.engine.http.problems import status_of
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.writing import Sent
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.frame import frame_of
@@ -43,7 +43,7 @@ class Managed(NamedTuple):
 
     async def show(
         self,
-        asking: Asking,
+        asking: ReadRequest,
         template: str,
         things: Sequence[Any],
         query: Any,
@@ -68,7 +68,7 @@ class Managed(NamedTuple):
 
     async def send(
         self,
-        asking: Asking,
+        asking: ReadRequest,
         form: Form,
         command: Callable[..., Awaitable[Response]],
         then: str | Callable[[Response], Response],
@@ -81,7 +81,7 @@ class Managed(NamedTuple):
 
     async def carry_out(
         self,
-        asking: Asking,
+        asking: ReadRequest,
         form: Form,
         command: Awaitable[Response],
         then: str | Callable[[Response], Response],

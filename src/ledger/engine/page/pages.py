@@ -25,7 +25,7 @@ from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.machinery.loop_turns import SLICE_SECONDS, LoopTurns
 from ledger.engine.http.machinery.shares import LARGE_PAGE
 from ledger.engine.http.models import EmptyBody
-from ledger.engine.http.reading import Asking, Query, services_of
+from ledger.engine.http.reading import ReadRequest, Query, services_of
 from ledger.engine.http.writing import Sent
 from ledger.engine.page import showing
 from ledger.engine.page.addresses import here, own_page, with_parameter
@@ -195,7 +195,7 @@ class PageRoute(LeanRoute):
         return await read_form(request, model)
 
     def _filler(self, name: str, annotation: Any) -> Any:
-        if annotation is Asking:
+        if annotation is ReadRequest:
             # Without a least position: a page is of what its node shows.
             return lambda request, principal: PageAsking(request, principal)
         return super()._filler(name, annotation)
@@ -235,7 +235,7 @@ class PageRoute(LeanRoute):
         await super().serve(scope, receive, send)
 
 
-def of_organization(asking: Asking, organization_id: str | None) -> Asking:
+def of_organization(asking: ReadRequest, organization_id: str | None) -> ReadRequest:
     """Ask for what belongs to one organization; None: for all that the reader sees.
 
     An administrator then reads as the organization's own readers do. Anybody else who names another
@@ -442,7 +442,7 @@ async def read_form(request: Request, model: type[M]) -> M:
     return filled
 
 
-def idempotency_of(asking: Asking, form: Form) -> IdempotencyKey:
+def idempotency_of(asking: ReadRequest, form: Form) -> IdempotencyKey:
     """The idempotency key of a form. The fingerprint tells apart two forms with other values."""
     said = form.model_dump_json(exclude={"form_key", "request_key"})
     fingerprint = hashlib.sha256(said.encode()).digest()

@@ -43,7 +43,7 @@ from ledger.engine.views.statements import AWAIT_APPEND, INSTANT
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
+class SingleFlight(Generic[T]):
     """Concurrent equal questions are asked in turns: under each key one question at a time.
 
     A request that arrives while its question is under way cannot use the answer: the statement may
@@ -103,7 +103,7 @@ class Turns(Generic[T]):
             self._pass_on(key, question)
 
 
-class Patience:
+class ReadTimeout:
     """Ends what takes longer than ``ANSWER_SECONDS``, within ``OVERDUE_SECONDS`` after that.
 
     One timer serves all reads: ``asyncio.timeout`` makes one for each, which is 8 % of a detail
@@ -171,7 +171,7 @@ class Answers:
         self._budget = budget
         self._kept: OrderedDict[_Key, tuple[Answer, int]] = OrderedDict()
         self._standing: _Standing = {}
-        self._looks: Turns[None] = Turns(self._look)
+        self._looks: SingleFlight[None] = SingleFlight(self._look)
         self.bytes_kept = 0
         """The estimated bytes of the kept answers."""
         self.moves = 0
@@ -280,8 +280,8 @@ class Reads:
     ) -> None:
         self._fetch, self._positions, self._clock = fetch, positions, clock
         self.answers = answers
-        self._turns: Turns[Answer] = Turns(self._read_in_turn)
-        self._patience = Patience()
+        self._turns: SingleFlight[Answer] = SingleFlight(self._read_in_turn)
+        self._patience = ReadTimeout()
 
     async def ask(self, question: Question, min_position: int | None = None) -> Answer:
         """Return the rows of a question, which show ``min_position`` at least.

@@ -10,7 +10,7 @@ from ledger.engine.values.principal import Tenant
 from ledger.engine.views.statements import Read
 
 
-class Corner(NamedTuple):
+class AsOf(NamedTuple):
     """The knowledge at a position, judged by a clock."""
 
     position: int
@@ -18,7 +18,7 @@ class Corner(NamedTuple):
 
 
 async def rows_at(
-    fetch: Fetch, tenant: Tenant, read: Read, values: Mapping[str, Any], corner: Corner
+    fetch: Fetch, tenant: Tenant, read: Read, values: Mapping[str, Any], corner: AsOf
 ) -> list[Any]:
     """The rows of a statement at the position of a corner, without a row of nulls. Raises Behind.
 

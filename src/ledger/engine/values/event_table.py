@@ -19,7 +19,7 @@ LANGUAGE = 1
 """The number of the language of events that this version understands: the highest ``since``."""
 
 
-class Note(Enum):
+class DecisionEffect(Enum):
     """The change that an event makes to the decision tables (``engine/log/decisions.py``)."""
 
     PASSES = auto()
@@ -44,7 +44,7 @@ class Note(Enum):
     KEY_CHANGED = auto()
 
 
-PASSES: Final = Note.PASSES
+PASSES: Final = DecisionEffect.PASSES
 
 
 class _Same(Enum):
@@ -86,7 +86,7 @@ class EventRow(NamedTuple):
     """The type of the fact that the event records, which is the audit log's action then."""
     command: str | None
     """The audit log's action if no fact was reported; None: the event is not a write then."""
-    noted: Note
+    noted: DecisionEffect
     since: int = 1
     """The language that first had the event. A newer one is recorded only while no node beats that
     does not understand it (contract, Several nodes)."""

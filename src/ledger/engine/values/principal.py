@@ -66,7 +66,7 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
         return Tenant(self.organization_id or "", self.workspace_id or ANY)
 
     @cached_property
-    def party(self) -> str:
+    def tenant_key(self) -> str:
         """The name under which the credential takes turns: its organization.
 
         An administrator may act for any organization, so all administrators together take turns as

@@ -140,7 +140,7 @@ class Amounts:
         }
 
 
-class Stretches(NamedTuple):
+class StateSpans(NamedTuple):
     """Stretches of time that follow each other, by number from 1 on: days or months, say."""
 
     bounds: Sequence[datetime]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from ledger.engine.log.decisions import First
+from ledger.engine.log.decisions import IdentityOwner
 from ledger.engine.values import errors
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Event, Identity, Recorded
@@ -272,7 +272,7 @@ def _tenant(about: About, principal: Principal, group: Group) -> tuple[str | Non
     return principal.organization_id, principal.workspace_id
 
 
-def receipt_of(first: First, *, duplicate: bool) -> Receipt:
+def receipt_of(first: IdentityOwner, *, duplicate: bool) -> Receipt:
     event = first.event
     return Receipt(event.originator_id, first.event_ids, event.position, duplicate)
 

@@ -12,7 +12,7 @@ from ledger.engine.values.principal import HOUSEKEEPER
 from ledger.engine.values.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.writer.command import SubjectCommand
 from ledger.engine.writer.group import KEPT_FOR, Group
-from ledger.engine.writer.periodic import LedSession, Periodic, assert_decided
+from ledger.engine.writer.periodic import LeaderSession, Periodic, assert_decided
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 
@@ -88,7 +88,7 @@ class Housekeeper(Periodic):
 
     def __init__(
         self,
-        session: LedSession,
+        session: LeaderSession,
         writer: Writer,
         clock: Callable[[], datetime],
         chores: Iterable[Chore],

@@ -14,7 +14,7 @@ import msgspec
 
 from ledger.engine.log.append import Append, Loaded, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.log.decisions import DecisionTables, First
+from ledger.engine.log.decisions import DecisionTables, IdentityOwner
 from ledger.engine.log.snapshots import EVERY, row_of
 from ledger.engine.log.tables import (
     EXECUTION_RECORD,
@@ -208,7 +208,7 @@ class Memory:
         self._asked.update(identities)
         for identity, found in read.firsts.items():
             *before, event = [self._mapper.decode(*row) for row in found]
-            tables.firsts[identity] = First.of(event, *before)
+            tables.firsts[identity] = IdentityOwner.of(event, *before)
         for activity in read.rows.get(LINE_ACTIVITY, ()):
             tables.activity.setdefault(activity.line_id, activity)
         for record in read.rows.get(EXECUTION_RECORD, ()):
@@ -273,7 +273,7 @@ class Memory:
             self.load((line_id,))
         return self._tables.activity[line_id]
 
-    def first(self, identity: Identity) -> First | None:
+    def first(self, identity: Identity) -> IdentityOwner | None:
         """The event that has an identity, recorded in this group or before it."""
         if identity not in self._asked:
             self.load((), (identity,))

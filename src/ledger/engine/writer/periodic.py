@@ -43,7 +43,7 @@ def assert_decided(outcomes: Iterable[Outcome]) -> None:
             raise outcome
 
 
-class LedSession:
+class LeaderSession:
     """A session that works while its process leads: it connects when there is work.
 
     The session that ``takes`` the lead keeps it until it is closed; others follow it.
@@ -113,7 +113,7 @@ class Periodic(BackgroundLoop):
     The writer must be started before the loop.
     """
 
-    def __init__(self, session: LedSession, name: str, every_seconds: float) -> None:
+    def __init__(self, session: LeaderSession, name: str, every_seconds: float) -> None:
         super().__init__(name)
         self.session = session
         self._name, self._every = name, every_seconds

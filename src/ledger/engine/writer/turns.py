@@ -125,7 +125,7 @@ class Slice(NamedTuple):
         return commands if self.size == len(commands) else commands[done : done + self.size]
 
 
-class Turns:
+class FairQueue:
     """The commands that wait for one writer. Its caller holds a lock, except for ``Turn``."""
 
     def __init__(self, neighbours: Neighbours | None) -> None:

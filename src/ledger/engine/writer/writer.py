@@ -39,7 +39,7 @@ from ledger.engine.writer.command import Command, carry_out
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import Outcome
-from ledger.engine.writer.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
+from ledger.engine.writer.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, FairQueue
 
 _WAITING = 20_000
 """The most commands of one organization that may wait: beyond them, new ones are turned away."""
@@ -118,7 +118,7 @@ class Writer(BackgroundLoop):
         """By how many seconds the machine's clock is ahead of the database's, as last compared."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._memory = Memory(log.codec, vault)
-        self._turns = Turns(neighbours)
+        self._turns = FairQueue(neighbours)
         self._changed = threading.Condition()
         self._together = 0
         """Commands that the last append answered, if they were handed in by several, and those

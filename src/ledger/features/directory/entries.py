@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.pages import read_answer
 from ledger.features.directory.routes import directory
@@ -34,13 +34,13 @@ _READ = 20
 """The most pages of the API that are read; of more entries, the search finds those by name."""
 
 
-def kinds_for(asking: Asking, *, is_past: bool) -> Sequence[Kind]:
+def kinds_for(asking: ReadRequest, *, is_past: bool) -> Sequence[Kind]:
     """The kinds that the board offers: only administrators see several organizations."""
     kinds: Sequence[Kind] = OF_PAST if is_past else (*get_args(Named), "assignee")
     return (*kinds, "organization") if asking.principal.is_admin and not is_past else kinds
 
 
-async def names_of_resources(asking: Asking, ids: Sequence[str]) -> Mapping[str, str]:
+async def names_of_resources(asking: ReadRequest, ids: Sequence[str]) -> Mapping[str, str]:
     """The names of these resources, by id, of those that are among the first of the directory."""
     if not any(ids):
         return {}
@@ -48,7 +48,7 @@ async def names_of_resources(asking: Asking, ids: Sequence[str]) -> Mapping[str,
     return {entry.id: entry.name for entry in found if entry.id in ids and entry.name}
 
 
-async def entries_of(asking: Asking, kind: Kind) -> tuple[list[ShownName], bool]:
+async def entries_of(asking: ReadRequest, kind: Kind) -> tuple[list[ShownName], bool]:
     """The entries of a kind, and whether there are more of them than are read."""
     found: list[ShownName] = []
     if kind == "assignee":
@@ -69,7 +69,7 @@ async def entries_of(asking: Asking, kind: Kind) -> tuple[list[ShownName], bool]
 
 
 async def _page(
-    asking: Asking, kind: Named | Literal["organization"], cursor: str | None
+    asking: ReadRequest, kind: Named | Literal["organization"], cursor: str | None
 ) -> PageOf[ShownName]:
     if kind != "organization":
         query = DirectoryQuery(type=kind, limit=100, cursor=cursor)

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from ledger.engine.http.problems import UNBUILT
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.values.errors import Behind
 from projections.directory import statements as directory
 from projections.lines.shown import LineDetail
 
 
 async def names_for(
-    asking: Asking, lines: Iterable[LineDetail], more: Iterable[str] = ()
+    asking: ReadRequest, lines: Iterable[LineDetail], more: Iterable[str] = ()
 ) -> Mapping[str, str]:
     """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
 
@@ -45,7 +45,7 @@ class Scoped(Protocol):
     def organization_id(self) -> str | None: ...
 
 
-async def names_of_scopes(asking: Asking, shown: Iterable[Scoped]) -> Mapping[tuple[str, str], str]:
+async def names_of_scopes(asking: ReadRequest, shown: Iterable[Scoped]) -> Mapping[tuple[str, str], str]:
     """The names of the workspaces of these keys or endpoints, by organization and workspace.
 
     Empty if the credential may not read names, or while the view of the directory is missing.

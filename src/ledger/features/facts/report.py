@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from ledger.engine.log.decisions import First
+from ledger.engine.log.decisions import IdentityOwner
 from ledger.engine.log.vault import content_digest
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invalid, InvalidState
@@ -151,7 +151,7 @@ class ReportFact:
             return fact.data.organization_id
         return None
 
-    def _is_repeated(self, earlier: First, group: Group) -> bool:
+    def _is_repeated(self, earlier: IdentityOwner, group: Group) -> bool:
         """Whether the fact has the content of the earlier one, whose outcome it may still see."""
         digest = earlier.event.fact.digest if earlier.event.fact is not None else b""
         about = group.memory.find(earlier.event.originator_id)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ledger.engine.http.problems import UNBUILT
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import ReadRequest, Query
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import KEY_ID
@@ -34,7 +34,7 @@ class Named(Protocol):
 
 
 async def names_of_actors(
-    asking: Asking, actors: Iterable[Actor], credentials: Iterable[str] = ()
+    asking: ReadRequest, actors: Iterable[Actor], credentials: Iterable[str] = ()
 ) -> Mapping[str, str]:
     """The names of those of these actors and credentials that are keys of the reader's tenant.
 
@@ -49,7 +49,7 @@ async def names_of_actors(
 
 
 async def names_beside(
-    asking: Asking,
+    asking: ReadRequest,
     reported: Sequence[Reported],
     about: Iterable[Named | None],
     line_ids: Iterable[str | None],
@@ -76,7 +76,7 @@ async def names_beside(
     return found | {"names": await names_for(asking, (), filter(None, ids))}
 
 
-async def names_of_managed(asking: Asking, things: Sequence[Any]) -> dict[str, Any]:
+async def names_of_managed(asking: ReadRequest, things: Sequence[Any]) -> dict[str, Any]:
     """The names that a page of managed things shows, as values of its template.
 
     Those of their workspaces, and of the actors that created or issued them.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.door import ReadPool
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.rendering import json_text, shown_as, time_text
@@ -77,7 +77,7 @@ class KeyNames:
     whole organization.
     """
 
-    def __init__(self, door: Door, tenant: Tenant, filters: Mapping[str, Any]) -> None:
+    def __init__(self, door: ReadPool, tenant: Tenant, filters: Mapping[str, Any]) -> None:
         """``filters`` limit the statement to the reader's ``tenant`` once more."""
         self._door, self._tenant, self._filters = door, tenant, filters
         self._statement = _NAMES + where_tenant(frozenset(filters), "k")

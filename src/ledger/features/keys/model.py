@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.errors import CredentialEnded, Forbidden, InvalidState
-from ledger.engine.values.event_table import EventRow, Note
+from ledger.engine.values.event_table import EventRow, DecisionEffect
 from ledger.engine.values.recorded import Actor, Credential, Event, Recorded
 from ledger.engine.values.rendering import ShownInstant, doc
 from ledger.engine.values.values import KEY_ID
@@ -76,10 +76,10 @@ class ApiKeyRevoked(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 API_KEY_TABLE: tuple[EventRow, ...] = (
-    EventRow(ApiKeyCreated, None, None, None, "key.create", Note.KEY_CREATED),
-    EventRow(ApiKeyUpdated, None, None, None, "key.update", Note.KEY_CHANGED),
-    EventRow(ApiKeyRotated, None, None, None, "key.rotate", Note.KEY_CHANGED),
-    EventRow(ApiKeyRevoked, None, None, None, "key.revoke", Note.KEY_CHANGED),
+    EventRow(ApiKeyCreated, None, None, None, "key.create", DecisionEffect.KEY_CREATED),
+    EventRow(ApiKeyUpdated, None, None, None, "key.update", DecisionEffect.KEY_CHANGED),
+    EventRow(ApiKeyRotated, None, None, None, "key.rotate", DecisionEffect.KEY_CHANGED),
+    EventRow(ApiKeyRevoked, None, None, None, "key.revoke", DecisionEffect.KEY_CHANGED),
 )
 
 

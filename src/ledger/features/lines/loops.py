@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.engine.writer.command import Command
-from ledger.engine.writer.periodic import LedSession, Periodic, decided
+from ledger.engine.writer.periodic import LeaderSession, Periodic, decided
 from ledger.engine.writer.writer import Writer
 from ledger.features.lines.commands.lines import GoIdle, LiftHold
 from projections.lines.statements import DUE_HOLDS, IDLE_CANDIDATES
@@ -30,7 +30,7 @@ class Sweeper(Periodic):
 
     def __init__(
         self,
-        session: LedSession,
+        session: LeaderSession,
         writer: Writer,
         clock: Callable[[], datetime],
         idle_after: Callable[[str], timedelta],

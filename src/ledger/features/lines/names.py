@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import ReadRequest, Query
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.pages import read_answer
 from ledger.features.lines.routes import executions
@@ -12,7 +12,7 @@ from projections.lines.statements import names_read
 
 
 async def names_of_lines(
-    asking: Asking, line_ids: Iterable[str], query: Query
+    asking: ReadRequest, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, str]:
     """The names of these lines by id, as known at the query's instant."""
     known = await known_of_lines(asking, line_ids, query)
@@ -27,7 +27,7 @@ class KnownOfLine(NamedTuple):
 
 
 async def known_of_lines(
-    asking: Asking, line_ids: Iterable[str], query: Query
+    asking: ReadRequest, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, KnownOfLine]:
     """The names and organizations of these lines by id, as known at the query's instant."""
     if not (ids := sorted(set(line_ids))):
@@ -41,7 +41,7 @@ async def known_of_lines(
     return known
 
 
-async def name_of_line(asking: Asking, line_id: str, as_of: str | None) -> str | None:
+async def name_of_line(asking: ReadRequest, line_id: str, as_of: str | None) -> str | None:
     """The name of a line that the credential sees, as it was known at the instant."""
     answer = executions.show_execution(asking, line_id, Query(as_of=as_of))
     return (await read_answer(answer, AnswerOf[LineDetail])).data.name

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from ledger.engine.http.lean import LARGEST_POSITION, Router, needs, read_route
 from ledger.engine.http.problems import FEED_ERRORS, refusals
-from ledger.engine.http.reading import Asking, digits, read_at
+from ledger.engine.http.reading import ReadRequest, digits, read_at
 from ledger.engine.http.replies import Reply
 from ledger.engine.postgres.timing import WAIT_SECONDS
 from ledger.engine.reads.question import Answer
@@ -164,7 +164,7 @@ class ConsistencyQuery(BaseModel):
     response_class=Response,
     responses=_of("text/plain", "A signed note") | _ANY,
 )
-async def show_checkpoint(asking: Asking) -> Response:
+async def show_checkpoint(asking: ReadRequest) -> Response:
     """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint).
 
     With `Ledger-Min-Position` the answer waits until the log is sealed up to that position.
@@ -182,7 +182,7 @@ async def show_checkpoint(asking: Asking) -> Response:
     response_class=Response,
     responses=_of("text/plain", "A verifier key") | _ANY,
 )
-async def show_key(asking: Asking) -> Response:
+async def show_key(asking: ReadRequest) -> Response:
     """Show the log's name and public key, by which checkpoints are checked (C2SP signed-note).
 
     Each origin of the log has a line of its own, the present one first. Keep a copy of the keys: an
@@ -202,7 +202,7 @@ async def show_key(asking: Asking) -> Response:
     response_class=Response,
     responses=_of("application/octet-stream", "The leaf's bytes") | FEED_ERRORS,
 )
-async def show_entry(asking: Asking, position: AnyPosition) -> Response:
+async def show_entry(asking: ReadRequest, position: AnyPosition) -> Response:
     """Show the exact bytes that were hashed for an event that the credential sees."""
     if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > LARGEST_POSITION:
         raise NotFound("No such position.")
@@ -213,7 +213,7 @@ async def show_entry(asking: Asking, position: AnyPosition) -> Response:
 @read_route(
     router, "/proof", Proof, FEED_ERRORS, summary="Prove an event in one document", permission=None
 )
-async def show_proof(asking: Asking, query: ProofQuery) -> Response:
+async def show_proof(asking: ReadRequest, query: ProofQuery) -> Response:
     """Show an event as it is stored, its leaf, the proof, the latest checkpoint and the key.
 
     All of it is checked offline.
@@ -233,7 +233,7 @@ async def show_proof(asking: Asking, query: ProofQuery) -> Response:
     summary="Prove that an event is in the log",
     permission=None,
 )
-async def prove_inclusion(asking: Asking, query: InclusionQuery) -> Response:
+async def prove_inclusion(asking: ReadRequest, query: InclusionQuery) -> Response:
     """Prove that the leaf of an event, which the credential sees, is in the tree of a size."""
     entry = await sealed_entry(asking, query.position)
     size = entry.size if query.size is None else query.size
@@ -254,7 +254,7 @@ async def prove_inclusion(asking: Asking, query: InclusionQuery) -> Response:
     summary="Prove that the log only grew",
     permission=None,
 )
-async def prove_consistency(asking: Asking, query: ConsistencyQuery) -> Response:
+async def prove_consistency(asking: ReadRequest, query: ConsistencyQuery) -> Response:
     """Prove that the tree of one size is the beginning of the tree of another size."""
     if query.from_ > query.to:
         raise Invalid.at("/to", "must not be smaller than from")
@@ -264,7 +264,7 @@ async def prove_consistency(asking: Asking, query: ConsistencyQuery) -> Response
     return Reply(msgspec.json.encode(Consistency(query.from_, query.to, hashes)), sealed_until)
 
 
-async def _read(asking: Asking, statement: str, parameters: Mapping[str, Any]) -> Any:
+async def _read(asking: ReadRequest, statement: str, parameters: Mapping[str, Any]) -> Any:
     """The statement's row, which begins with the position up to which the log is sealed.
 
     Raises Behind if the log is not sealed up to the asked position in time.
@@ -295,7 +295,7 @@ class SealedEntry(NamedTuple):
     """The event as it is stored, whose hash is in the leaf."""
 
 
-async def sealed_entry(asking: Asking, position: int) -> SealedEntry:
+async def sealed_entry(asking: ReadRequest, position: int) -> SealedEntry:
     """The event at a position in the sealed log, with the latest checkpoint.
 
     Raises Forbidden if the credential may neither read nor audit, NotFound if it does not see the
@@ -315,7 +315,7 @@ async def sealed_entry(asking: Asking, position: int) -> SealedEntry:
     return SealedEntry(sealed_until, size, note, vkey, index, leaf, stored)
 
 
-async def seal_of(asking: Asking, position: int) -> SealedEntry | None:
+async def seal_of(asking: ReadRequest, position: int) -> SealedEntry | None:
     """The event in the sealed log; None: it is not sealed yet."""
     try:
         return await sealed_entry(asking, position)
@@ -323,7 +323,7 @@ async def seal_of(asking: Asking, position: int) -> SealedEntry | None:
         return None
 
 
-async def inclusion_of(asking: Asking, entry: SealedEntry, size: int) -> Inclusion:
+async def inclusion_of(asking: ReadRequest, entry: SealedEntry, size: int) -> Inclusion:
     """The proof that the entry is in the tree of a size."""
     hashes = await _roots(asking, inclusion(entry.leaf_index, size))
     return Inclusion(entry.leaf_index, base64_of(hash_leaf(entry.leaf)), size, hashes)
@@ -334,7 +334,7 @@ def _tells_of(principal: Principal, topic: str) -> bool:
     return principal.may("audit:read") or topic.partition("/")[0] in _IN_HISTORIES
 
 
-async def _roots(asking: Asking, stretches: Iterable[Stretch]) -> list[str]:
+async def _roots(asking: ReadRequest, stretches: Iterable[Stretch]) -> list[str]:
     """The roots over these stretches of leaves, in base64."""
     stretches = list(stretches)
     wanted = tiles_of(stretches)
@@ -344,7 +344,7 @@ async def _roots(asking: Asking, stretches: Iterable[Stretch]) -> list[str]:
     return [base64_of(root_of(stretch, tiles)) for stretch in stretches]
 
 
-async def _require_sealed(asking: Asking, pointer: str, size: int, sealed: tuple[int, int]) -> None:
+async def _require_sealed(asking: ReadRequest, pointer: str, size: int, sealed: tuple[int, int]) -> None:
     """Raise Behind for a size beyond the sealed one, Invalid if the log was never so long.
 
     ``sealed`` is the sealed size, and the position of its last event.

@@ -8,7 +8,7 @@ from prometheus_client import Counter
 from psycopg.rows import TupleRow
 
 from ledger.engine.log.leases import LOOK_AT_DUE
-from ledger.engine.writer.periodic import LedSession, Periodic, decided
+from ledger.engine.writer.periodic import LeaderSession, Periodic, decided
 from ledger.engine.writer.writer import Writer
 from ledger.features.runs.commands import ExpireLease
 
@@ -23,7 +23,7 @@ _LEASES_AT_ONCE = 1000
 class LeaseWatch(Periodic):
     """Fails the runs whose leases have ended. ``run_once`` returns how many."""
 
-    def __init__(self, session: LedSession, writer: Writer) -> None:
+    def __init__(self, session: LeaderSession, writer: Writer) -> None:
         super().__init__(session, "leases", _WATCH_SECONDS)
         self._writer = writer
 

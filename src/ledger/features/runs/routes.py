@@ -96,7 +96,7 @@ class AllRunsQuery(reading.PageQuery, AllRunsFilters):
     summary="List a line's runs",
 )
 async def list_execution_runs(
-    asking: reading.Asking, line_id: AnyLineId, query: RunsQuery
+    asking: reading.ReadRequest, line_id: AnyLineId, query: RunsQuery
 ) -> Response:
     """List the runs of an agent_runtime or timeboxed_outcome line, newest request first.
 
@@ -106,7 +106,7 @@ async def list_execution_runs(
     return await noted(asking, unless_known(asking.request, reply))
 
 
-async def runs_with_errors(asking: reading.Asking, line_id: str, query: RunsQuery) -> Reply:
+async def runs_with_errors(asking: reading.ReadRequest, line_id: str, query: RunsQuery) -> Reply:
     """A page of a line's runs whose input and output are null. Only the web pages use this.
 
     Errors are null, too, where no payload may be shown.
@@ -114,11 +114,11 @@ async def runs_with_errors(asking: reading.Asking, line_id: str, query: RunsQuer
     return await noted(asking, await _line_runs(asking, line_id, query, _on_pages(asking)))
 
 
-def _on_pages(asking: reading.Asking) -> Shows:
+def _on_pages(asking: reading.ReadRequest) -> Shows:
     return "errors" if asking.services.shows_payloads else "none"
 
 
-async def _line_runs(asking: reading.Asking, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
+async def _line_runs(asking: reading.ReadRequest, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
     reading.require_id("service_line", line_id)
     chosen = query.chosen()
     tenant, filters = asking.tenant, _implied(chosen)
@@ -140,7 +140,7 @@ def _implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @read_route(router, "/runs", PageOf[ShownRun], problems.LIST_ERRORS, summary="List runs")
-async def list_all_runs(asking: reading.Asking, query: AllRunsQuery) -> Response:
+async def list_all_runs(asking: reading.ReadRequest, query: AllRunsQuery) -> Response:
     """List the runs of all lines, newest request first.
 
     `from` and `to` are compared with `requested_at`.
@@ -149,12 +149,12 @@ async def list_all_runs(asking: reading.Asking, query: AllRunsQuery) -> Response
     return await noted(asking, unless_known(asking.request, reply))
 
 
-async def all_runs_with_errors(asking: reading.Asking, query: AllRunsQuery) -> Reply:
+async def all_runs_with_errors(asking: reading.ReadRequest, query: AllRunsQuery) -> Reply:
     """A page of all runs, with payloads as in ``runs_with_errors``. Only the web pages use this."""
     return await noted(asking, await _all_runs(asking, query, _on_pages(asking)))
 
 
-async def _all_runs(asking: reading.Asking, query: AllRunsQuery, shows: Shows) -> Reply:
+async def _all_runs(asking: reading.ReadRequest, query: AllRunsQuery, shows: Shows) -> Reply:
     chosen = query.chosen()
     filters, bound_to = _implied(chosen), {**chosen, "line": None}
     filters |= _ORDERS[1].after(query.cursor, bound_to)
@@ -162,7 +162,7 @@ async def _all_runs(asking: reading.Asking, query: AllRunsQuery, shows: Shows) -
     return rows.once(runs_reply, 1, query.limit, bound_to, asking.services.vault)
 
 
-async def all_runs_counted(asking: reading.Asking, query: AllRunsQuery, most: int) -> int:
+async def all_runs_counted(asking: reading.ReadRequest, query: AllRunsQuery, most: int) -> int:
     """The number of runs of all pages, up to ``most``. Only the web pages use this."""
     filters = _implied(query.chosen())
     rows = await asking.ask(_all_runs_asked(asking, query, filters, most, "none").counted())
@@ -170,7 +170,7 @@ async def all_runs_counted(asking: reading.Asking, query: AllRunsQuery, most: in
 
 
 def _all_runs_asked(
-    asking: reading.Asking,
+    asking: reading.ReadRequest,
     query: reading.Query,
     filters: Mapping[str, Any],
     limit: int,
@@ -216,7 +216,7 @@ _RUNS = exports.Exported(
         " continues an export: a CSV then has no header line."
     ),
 )
-async def export_runs(asking: reading.Asking, query: RunsExportQuery) -> Response:
+async def export_runs(asking: reading.ReadRequest, query: RunsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
     turn, filters, tenant = exports.begin_export(asking), _implied(query.chosen()), asking.tenant
     if query.after is not None:
@@ -244,19 +244,19 @@ async def export_runs(asking: reading.Asking, query: RunsExportQuery) -> Respons
 @read_route(
     router, "/runs/{run_id}", AnswerOf[ShownRun], problems.LINE_ERRORS, summary="Show a run"
 )
-async def show_run(asking: reading.Asking, run_id: AnyRunId, query: reading.Query) -> Response:
+async def show_run(asking: reading.ReadRequest, run_id: AnyRunId, query: reading.Query) -> Response:
     """Show a run with its input, output and error."""
     reading.require_id("run", run_id)
     reply = await _run_reply(asking, run_id, query)
     return await noted(asking, unless_known(asking.request, reply))
 
 
-async def _run_reply(asking: reading.Asking, run_id: str, query: reading.Query) -> Reply:
+async def _run_reply(asking: reading.ReadRequest, run_id: str, query: reading.Query) -> Reply:
     rows = await asking.ask(_run_asked(asking, run_id, query))
     return rows.once(run_reply, asking.services.vault)
 
 
-def _run_asked(asking: reading.Asking, run_id: str, query: reading.Query) -> Question:
+def _run_asked(asking: reading.ReadRequest, run_id: str, query: reading.Query) -> Question:
     """The question for a run, if the credential sees the run."""
     tenant = asking.tenant
     read = statements.run_read(frozenset(tenant), query.is_past)
@@ -272,7 +272,7 @@ def _run_asked(asking: reading.Asking, run_id: str, query: reading.Query) -> Que
     answer=AnswerOf[ShownRun],
 )
 async def erase_run(
-    asking: reading.Asking, run_id: AnyRunId, sent: Sent[ErasureReason]
+    asking: reading.ReadRequest, run_id: AnyRunId, sent: Sent[ErasureReason]
 ) -> Response:
     """Make an ended run's input, output and error unreadable everywhere and for ever.
 
@@ -378,7 +378,7 @@ def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Pa
     return input_, output, error
 
 
-async def noted(asking: reading.Asking, response: R) -> R:
+async def noted(asking: reading.ReadRequest, response: R) -> R:
     """Return the response once it is noted, if it holds data of runs.
 
     A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more

@@ -29,7 +29,7 @@ AnySessionId = Annotated[str, reading.path_id("A SES id.", "SES-3f9c2a7d1b604e58
 
 
 @router.lists(ShownSession, "List sessions")
-async def list_sessions(asking: reading.Asking, query: reading.TenantQuery) -> Response:
+async def list_sessions(asking: reading.ReadRequest, query: reading.TenantQuery) -> Response:
     """List the sessions that last, of the credential's tenant, those that began last first.
 
     A person with grants in several tenants is shown in the one that they have chosen.
@@ -48,7 +48,7 @@ async def list_sessions(asking: reading.Asking, query: reading.TenantQuery) -> R
 
 @router.removes(EndSession, "End a session")
 async def end_session(
-    asking: reading.Asking, session_id: AnySessionId, sent: Sent[Any]
+    asking: reading.ReadRequest, session_id: AnySessionId, sent: Sent[Any]
 ) -> Response:
     """End a session, whose permissions must be within the credential's own."""
     return deleted(await execute_on(asking, EndSession, session_id, sent))

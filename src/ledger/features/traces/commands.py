@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from ledger.engine.log.decisions import First
+from ledger.engine.log.decisions import IdentityOwner
 from ledger.engine.values.errors import FactConflict, Refused
 from ledger.engine.values.principal import PARENT_BY_TRACE, Principal
 from ledger.engine.values.recorded import Identity
@@ -39,7 +39,7 @@ class _SpanFact(ReportFact):
 
     __slots__ = ()
 
-    def _is_repeated(self, earlier: First, group: Group) -> bool:
+    def _is_repeated(self, earlier: IdentityOwner, group: Group) -> bool:
         return sees(self.principal, group.memory.find(earlier.event.originator_id))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledger.engine.http.problems import UNBUILT
-from ledger.engine.http.reading import Asking, Query, TenantQuery
+from ledger.engine.http.reading import ReadRequest, Query, TenantQuery
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.pages import read_answer
 from ledger.engine.values.errors import Behind
@@ -27,7 +27,7 @@ def keepers_of(found: Sequence[ShownAlert]) -> set[Actor]:
 
 
 async def alerts_of_line(
-    asking: Asking, line_id: str, query: Query, **more: Any
+    asking: ReadRequest, line_id: str, query: Query, **more: Any
 ) -> list[ShownAlert]:
     """The alerts of a line, the latest due first unless ``more`` says otherwise."""
     named = {"service_line_id": line_id, "as_of": query.as_of, "limit": MOST_OF_LINE}
@@ -35,7 +35,7 @@ async def alerts_of_line(
     return (await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])).data
 
 
-async def names_of_watches(asking: Asking, organization_id: str | None = None) -> Mapping[str, str]:
+async def names_of_watches(asking: ReadRequest, organization_id: str | None = None) -> Mapping[str, str]:
     """The names of the latest watches that the credential sees, at most 100, by id."""
     if not asking.principal.may("read"):
         return {}

@@ -14,7 +14,7 @@ from ledger.engine.http.document.schemas import Schema, Schemas, as_input
 from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute, Router
 from ledger.engine.http.models import SCHEMAS, camel, reference
 from ledger.engine.http.problems import MEDIA_TYPE, PHRASES, Problem, Responses
-from ledger.engine.http.reading import LONGEST_WORD, OR, Asking, words_of
+from ledger.engine.http.reading import LONGEST_WORD, OR, ReadRequest, words_of
 
 _MIN_POSITION: Schema = {
     "name": "Ledger-Min-Position",
@@ -122,7 +122,7 @@ def _parameters(route: APIRoute, made: Schemas) -> list[Schema]:
     path, query, headers = list[Schema](), list[Schema](), list[Schema]()
     for name, parameter in inspect.signature(route.endpoint, eval_str=True).parameters.items():
         annotation = parameter.annotation
-        if annotation is Asking:
+        if annotation is ReadRequest:
             headers += [_MIN_POSITION] if "GET" in (route.methods or ()) else []
         elif found := [each for each in get_args(annotation) if isinstance(each, params.Path)]:
             schema = TypeAdapter(annotation).json_schema(schema_generator=_Parameters)

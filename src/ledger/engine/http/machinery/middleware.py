@@ -127,7 +127,7 @@ def is_head(scope: Scope) -> bool:
     return _IS_HEAD in scope
 
 
-class EveryAnswer:
+class ResponseMiddleware:
     """ASGI middleware. The request id comes from ``X-Request-Id`` when that is a plain token."""
 
     def __init__(

@@ -26,9 +26,9 @@ import psycopg
 from prometheus_client import Histogram
 
 from ledger.engine.postgres.exchange import Rows, SilentServer
-from ledger.engine.postgres.pool.lane import Asked, Lane
+from ledger.engine.postgres.pool.lane import Asked, PipelinedConnection
 from ledger.engine.postgres.pool.scope import Planning
-from ledger.engine.postgres.pool.waiting import Waiting
+from ledger.engine.postgres.pool.waiting import WaitingReads
 from ledger.engine.postgres.schema.walls import POWERS
 from ledger.engine.postgres.session import ReadConnection, options_of
 from ledger.engine.postgres.timing import CANCEL_SECONDS, OVERDUE_SECONDS
@@ -73,18 +73,18 @@ _WAIT_SECONDS = Histogram(
 )
 
 
-class Door:
+class ReadPool:
     """Reads for one process, on up to ``size`` connections. ``open`` before use."""
 
     def __init__(self, conninfo: str, size: int = 16) -> None:
         self._conninfo, self._size = conninfo, size
         self._is_open = False
-        self._lanes: set[Lane] = set()
-        self._idle: list[Lane] = []
+        self._lanes: set[PipelinedConnection] = set()
+        self._idle: list[PipelinedConnection] = []
         """A stack: the lane used last is taken first, since it has the most prepared statements."""
-        self._groups: dict[Lane, Sequence[Asked]] = {}
+        self._groups: dict[PipelinedConnection, Sequence[Asked]] = {}
         """The reads that are under way, by their lane."""
-        self._short, self._long = Waiting(_SHORT_SHARE), Waiting(_LONG_SHARE)
+        self._short, self._long = WaitingReads(_SHORT_SHARE), WaitingReads(_LONG_SHARE)
         self._sending: asyncio.Handle | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
@@ -202,7 +202,7 @@ class Door:
         for lane in tuple(self._lanes):
             lane.give_up()
 
-    def _queue_of(self, asked: Asked) -> Waiting:
+    def _queue_of(self, asked: Asked) -> WaitingReads:
         return self._long if asked.is_long else self._short
 
     def _send_soon(self) -> None:
@@ -238,7 +238,7 @@ class Door:
         group.sort(key=attrgetter("tenant"))
         return group
 
-    def _release(self, lane: Lane, unanswered: list[Asked], error: psycopg.Error | None) -> None:
+    def _release(self, lane: PipelinedConnection, unanswered: list[Asked], error: psycopg.Error | None) -> None:
         """Take back a lane: it is idle again, or its connection is lost."""
         if group := self._groups.pop(lane, None):
             self._queue_of(group[0]).end(group)
@@ -280,7 +280,7 @@ class Door:
                 self._connect_soon()
         self._send()
 
-    def _fail_late(self, waiting: Waiting, now: float) -> None:
+    def _fail_late(self, waiting: WaitingReads, now: float) -> None:
         """Fail the reads that have waited for too long.
 
         A long read that waits for others of its own organization is more patient.
@@ -322,7 +322,7 @@ class Door:
         if left != self._left:
             await connection.close()  # it may lead to the server that was left meanwhile
             return
-        lane = Lane(connection, self._release)
+        lane = PipelinedConnection(connection, self._release)
         self._lanes.add(lane)
         self._idle.append(lane)
         self._failure = None

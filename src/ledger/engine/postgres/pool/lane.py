@@ -159,7 +159,7 @@ class Asked:
             self.future.set_exception(error)
 
 
-class Lane:
+class PipelinedConnection:
     """Carries one group of reads at a time: from ``send`` until ``done(lane, passed_over, None)``.
 
     The lane calls ``done(lane, unanswered, error)`` when its connection is lost: at any time, also
@@ -169,7 +169,7 @@ class Lane:
     def __init__(
         self,
         connection: psycopg.AsyncConnection[Any],
-        done: Callable[["Lane", list[Asked], psycopg.Error | None], None],
+        done: Callable[["PipelinedConnection", list[Asked], psycopg.Error | None], None],
     ) -> None:
         self._connection, self._done = connection, done
         self._exchange: Exchange[Asked] = Exchange(connection)

@@ -77,7 +77,7 @@ def share(room: int, taken: int) -> int:
     return max((room - taken) // 2, int(taken == 0 < room))
 
 
-class Waiting(RoundRobin[str, Asked]):
+class WaitingReads(RoundRobin[str, Asked]):
     """The waiting reads of one kind, short or long, by organization.
 
     The reads whose callers have left are among them.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ledger.engine.http.lean import needs
 from ledger.engine.http.lists import encode_cursor
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page import showing
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
@@ -100,7 +100,7 @@ class ColumnsForm(BaseModel):
         return gathered(values, "column:", "columns")
 
 
-async def place_of(asking: Asking, text: str) -> str | None:
+async def place_of(asking: ReadRequest, text: str) -> str | None:
     """The address of the page of an id; None if the text is no id that a page shows.
 
     The id of an execution record leads to the page of its line, a workspace or a project to the
@@ -132,7 +132,7 @@ def writes_of_actor(principal: Principal, text: str) -> str | None:
     return with_parameter("/ui/audit", "actor_id", identifier) if is_shown else None
 
 
-async def _line_of_record(asking: Asking, record_id: str) -> str | None:
+async def _line_of_record(asking: ReadRequest, record_id: str) -> str | None:
     """The line whose execution record has this id; None if the principal sees no such line."""
     if not asking.principal.may("read"):
         return None
@@ -144,7 +144,7 @@ async def _line_of_record(asking: Asking, record_id: str) -> str | None:
 
 
 @router.get("/as-of", openapi_extra=needs(None))
-async def look_back(asking: Asking, query: InstantQuery) -> Response:
+async def look_back(asking: ReadRequest, query: InstantQuery) -> Response:
     """Redirect to the same page as of another instant."""
     instant = showing.zone_of(asking.request).meant("at", query.at, query.exact)
     return go(with_parameter(own_page(query.next), "as_of", instant))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs
 from ledger.engine.http.problems import UNBUILT
-from ledger.engine.http.reading import Asking, AsOf, Identifier
+from ledger.engine.http.reading import ReadRequest, AsOf, Identifier
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.navigation import BESIDE_ALERTS, places_of
@@ -83,7 +83,7 @@ _MOST = 5
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_search(asking: Asking, query: Typed) -> Response:
+async def show_search(asking: ReadRequest, query: Typed) -> Response:
     """Redirect to the page of an id, or show the results. Raises Forbidden without ``read``.
 
     An actor's id looks like any other: it leads to the actor's writes if nothing else has it.
@@ -100,7 +100,7 @@ async def show_search(asking: Asking, query: Typed) -> Response:
 
 
 @router.get("/results", openapi_extra=needs("read"))
-async def show_results(asking: Asking, query: Offering) -> Response:
+async def show_results(asking: ReadRequest, query: Offering) -> Response:
     """The results as the palette, or a field for ids, shows them, without the frame of a page."""
     asking = of_organization(asking, query.organization_id)
     search = _sources if query.type == "source" else _results
@@ -118,14 +118,14 @@ async def show_results(asking: Asking, query: Offering) -> Response:
     )
 
 
-async def _sources(asking: Asking, text: str) -> list[Hit]:
+async def _sources(asking: ReadRequest, text: str) -> list[Hit]:
     """Sources whose names have the text, of the hundred that were heard last."""
     heard = await read_answer(list_sources(asking, SourcesQuery(limit=100)), PageOf[ShownSource])
     found = [each.source for each in heard.data if fold(text) in fold(each.source)]
     return [Hit(OnPages("source", each, None), None, {}, None) for each in found[:FOUND]]
 
 
-async def _results(asking: Asking, text: str) -> list[Hit] | None:
+async def _results(asking: ReadRequest, text: str) -> list[Hit] | None:
     """The results of the API; None: the text has no usable word."""
     if not text:
         return None
@@ -158,7 +158,7 @@ async def _results(asking: Asking, text: str) -> list[Hit] | None:
     return [*pages, *hits[: FOUND - len(more) - len(pages)], *more]
 
 
-async def _on_board(asking: Asking, text: str) -> list[Hit]:
+async def _on_board(asking: ReadRequest, text: str) -> list[Hit]:
     """The filters of the board whose names fit: those with the most lines first."""
     wanted = sought(text)
     if wanted is None or not wanted.words:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, show
 from ledger.engine.values.errors import Invalid
@@ -45,7 +45,7 @@ class DirectoryPageQuery(BaseModel):
 
 
 @router.get("/directory", openapi_extra=needs("read"))
-async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
+async def show_directory(asking: ReadRequest, query: DirectoryPageQuery) -> Response:
     """All entries of a kind by name, or those with a text in name or id."""
     found, has_more = await entries_of(asking, query.type)
     if sought := fold(query.name.strip()):
@@ -71,7 +71,7 @@ async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
     )
 
 
-async def _searched(asking: Asking, query: DirectoryPageQuery, known: set[str]) -> list[ShownName]:
+async def _searched(asking: ReadRequest, query: DirectoryPageQuery, known: set[str]) -> list[ShownName]:
     """Entries that the search of names finds, beside the known ones."""
     try:
         reply = await search_names(asking, SearchQuery(q=query.name))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.lists import Order, SortColumn, text
-from ledger.engine.http.reading import Asking, Page, Present
+from ledger.engine.http.reading import ReadRequest, Page, Present
 from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
@@ -43,7 +43,7 @@ class ShownName(msgspec.Struct):
 @read_route(
     router, "/directory", PageOf[ShownName], summary="List workspaces, projects or resources"
 )
-async def list_directory(asking: Asking, query: DirectoryQuery) -> Response:
+async def list_directory(asking: ReadRequest, query: DirectoryQuery) -> Response:
     """List what the lines of the credential's tenant bear now, closed lines too, by id."""
     chosen = {"type": query.type}
     filters = asking.tenant | _ORDER.after(query.cursor, chosen)
@@ -79,7 +79,7 @@ class ShownOrganization(msgspec.Struct):
     summary="List organizations",
     permission="admin",
 )
-async def list_organizations(asking: Asking, query: OrganizationsQuery) -> Response:
+async def list_organizations(asking: ReadRequest, query: OrganizationsQuery) -> Response:
     """List the organizations that have lines or API keys, by id. Only administrators may."""
     after = {"after": ""} | _OF_ORGANIZATIONS.after(query.cursor, {})
     parameters = {**after, "now": asking.instant(query), "limit": query.limit + 1}

@@ -7,7 +7,7 @@ import msgspec
 from pydantic import Field
 
 from ledger.engine.http.lean import Router, read_route
-from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.reading import ReadRequest, Present
 from ledger.engine.http.replies import Reply
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid
@@ -63,7 +63,7 @@ class SearchReply(Reply):
 
 
 @read_route(router, "", SearchResults, summary="Search by name or id")
-async def search_names(asking: Asking, query: SearchQuery) -> SearchReply:
+async def search_names(asking: ReadRequest, query: SearchQuery) -> SearchReply:
     """Search lines, runs, workspaces, projects, resources and open blockers, as they are now."""
     wanted = sought(query.q)
     if wanted is None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.log import COUNTED, PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show
@@ -31,7 +31,7 @@ class AuditPageQuery(audit.AuditQuery, WrittenRange):
 
 
 @router.get("", openapi_extra=needs("audit:read"))
-async def show_audit_log(asking: Asking, query: AuditPageQuery) -> Response:
+async def show_audit_log(asking: ReadRequest, query: AuditPageQuery) -> Response:
     """A page of entries, newest first; the first page refreshes as the log grows."""
     address = query.canonical(asking.request)
     if address is not None:

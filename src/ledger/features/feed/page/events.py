@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.reading import ReadRequest, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page import log
 from ledger.engine.page.pages import PageRoute, as_file, export_route, go, read_answer, show
@@ -41,7 +41,7 @@ class EventsQuery(feeds.FollowQuery, log.WrittenRange):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_events(asking: Asking, query: EventsQuery) -> Response:
+async def show_events(asking: ReadRequest, query: EventsQuery) -> Response:
     """A page of events, newest first; the first page refreshes as the feed grows."""
     address = query.canonical(asking.request)
     if address is not None:
@@ -71,7 +71,7 @@ async def show_events(asking: Asking, query: EventsQuery) -> Response:
 
 
 async def _names(
-    asking: Asking,
+    asking: ReadRequest,
     events: Sequence[Envelope],
     more_lines: Sequence[str | None] = (),
     more: Sequence[str | None] = (),
@@ -91,7 +91,7 @@ export_route(router, "/export", feeds.export_events)
 
 
 @router.get("/{event_id}", openapi_extra=needs("read"))
-async def show_event(asking: Asking, event_id: str, query: Present) -> Response:
+async def show_event(asking: ReadRequest, event_id: str, query: Present) -> Response:
     """An event with its whole envelope, and its place in the sealed log."""
     answer = await feeds.show_event(asking, event_id, query)
     body = bytes(answer.body)
@@ -115,7 +115,7 @@ def proof_file(event_id: str) -> str:
 
 
 @router.get("/{event_id}/proof", openapi_extra=needs("read"))
-async def download_proof(asking: Asking, event_id: str, query: Present) -> Response:
+async def download_proof(asking: ReadRequest, event_id: str, query: Present) -> Response:
     """The API's proof of an event, as a file."""
     answer = await feeds.show_event(asking, event_id, query)
     event = msgspec.json.decode(answer.body, type=AnswerOf[Envelope]).data

@@ -144,7 +144,7 @@ class ExportQuery(reading.Zoned, AuditFilters, reading.RangeParameters):
         " `after` and `cursor` continue an export: a CSV then has no header line."
     ),
 )
-async def export_audit_log(asking: reading.Asking, query: ExportQuery) -> Response:
+async def export_audit_log(asking: reading.ReadRequest, query: ExportQuery) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = exports.begin_export(asking)
     walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after))
@@ -156,7 +156,7 @@ async def export_audit_log(asking: reading.Asking, query: ExportQuery) -> Respon
 
 
 async def _named(
-    asking: reading.Asking, pages: AsyncIterator[Sequence[exports.Row]]
+    asking: reading.ReadRequest, pages: AsyncIterator[Sequence[exports.Row]]
 ) -> AsyncIterator[Sequence[exports.Row]]:
     """The rows of the audit log's pages as named events behind a position, in portions."""
     names = key_names(asking)
@@ -167,7 +167,7 @@ async def _named(
 
 
 @read_route(router, "", PageOf[AuditEntry], summary="Read the audit log", permission="audit:read")
-async def list_audit_entries(asking: reading.Asking, query: AuditQuery) -> Response:
+async def list_audit_entries(asking: reading.ReadRequest, query: AuditQuery) -> Response:
     """List an entry for each fact, command and management act, even if refused, in log order.
 
     An entry `run.read` tells that a credential read data of a line's runs, once a UTC day. `from`
@@ -177,7 +177,7 @@ async def list_audit_entries(asking: reading.Asking, query: AuditQuery) -> Respo
 
 
 async def entries_page(
-    asking: reading.Asking, query: AuditQuery, is_backwards: bool = False
+    asking: reading.ReadRequest, query: AuditQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the audit log; backwards, for people, the newest entry comes first."""
     filters = audit_filters(query, query, asking.principal)
@@ -189,14 +189,14 @@ async def entries_page(
     return walk.page(rows, query, lambda row: texts[row[0]])
 
 
-async def entries_counted(asking: reading.Asking, query: AuditQuery, most: int) -> int:
+async def entries_counted(asking: reading.ReadRequest, query: AuditQuery, most: int) -> int:
     """The number of entries of all pages, up to ``most``. Only the web pages use this."""
     walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after), True)
     ((_, count),) = await asking.ask(entries_asked(asking.principal, walk, None, most).counted())
     return int(count)
 
 
-def key_names(asking: reading.Asking) -> KeyNames:
+def key_names(asking: reading.ReadRequest) -> KeyNames:
     """The names of the keys that the credential sees."""
     return KeyNames(asking.services.door, asking.principal.tenant, asking.tenant)
 

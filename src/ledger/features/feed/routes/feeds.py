@@ -132,7 +132,7 @@ def position_in(identifier: str | None) -> int:
         " JSON in its last column. `after` continues an export: a CSV then has no header line."
     ),
 )
-async def export_events(asking: reading.Asking, query: EventsExportQuery) -> Response:
+async def export_events(asking: reading.ReadRequest, query: EventsExportQuery) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
     turn = exports.begin_export(asking)
     walk = _walk_of(query, asking.principal)
@@ -145,7 +145,7 @@ async def export_events(asking: reading.Asking, query: EventsExportQuery) -> Res
 
 
 @read_route(router, "", PageOf[Envelope], summary="Follow events")
-async def list_events(asking: reading.Asking, query: FollowQuery) -> Response:
+async def list_events(asking: reading.ReadRequest, query: FollowQuery) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
     `cursor` continues after a page; an empty page without more repeats the cursor that was sent.
@@ -155,7 +155,7 @@ async def list_events(asking: reading.Asking, query: FollowQuery) -> Response:
 
 
 async def followed_page(
-    asking: reading.Asking, query: FollowQuery, is_backwards: bool = False
+    asking: reading.ReadRequest, query: FollowQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the feed, also by ``occurred_at``; backwards as ``events_page``."""
     walk = _walk_of(query, asking.principal, is_backwards)
@@ -179,7 +179,7 @@ def _walk_of(
 
 
 async def _page_by_look(
-    asking: reading.Asking, query: FollowQuery, walk: "Walk", occurred: Occurred
+    asking: reading.ReadRequest, query: FollowQuery, walk: "Walk", occurred: Occurred
 ) -> Reply:
     """A page of the events that occurred in a stretch: it looks at events until it is full.
 
@@ -209,7 +209,7 @@ async def _page_by_look(
 
 
 async def events_page(
-    asking: reading.Asking, query: FeedQuery, is_backwards: bool = False
+    asking: reading.ReadRequest, query: FeedQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the feed; backwards, for people, the newest event comes first."""
     filters = feed_filters(query, query, asking.principal)
@@ -218,7 +218,7 @@ async def events_page(
     return walk.page(rows, query, items.feed_item)
 
 
-async def events_counted(asking: reading.Asking, query: FeedQuery, most: int) -> int:
+async def events_counted(asking: reading.ReadRequest, query: FeedQuery, most: int) -> int:
     """The number of events of all pages, up to ``most``. Only the web pages use this."""
     walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after), True)
     ((_, count),) = await asking.ask(events_asked(asking.principal, walk, None, most).counted())
@@ -290,7 +290,7 @@ class Walk(NamedTuple):
 
 @read_route(router, "/{event_id}", AnswerOf[Envelope], FEED_ERRORS, summary="Show an event")
 async def show_event(
-    asking: reading.Asking,
+    asking: reading.ReadRequest,
     event_id: Annotated[str, reading.path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
     query: reading.Present,
 ) -> Response:

@@ -20,7 +20,7 @@ from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_te
 from ledger.engine.values.timeline import (
     Amounts,
     StateInterval,
-    Stretches,
+    StateSpans,
     TurningPoint,
     intervals,
     totals,
@@ -159,7 +159,7 @@ class ShownUsage(msgspec.Struct):
 @read_route(
     router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
-async def show_history(asking: reading.Asking, line_id: AnyLineId, query: HistoryQuery) -> Response:
+async def show_history(asking: reading.ReadRequest, line_id: AnyLineId, query: HistoryQuery) -> Response:
     """List the events of a line and of its runs in log order.
 
     Each event is shown with the line's state before and after it.
@@ -193,7 +193,7 @@ async def show_history(asking: reading.Asking, line_id: AnyLineId, query: Histor
     STORY_ERRORS,
     summary="Show a line's timeline",
 )
-async def show_timeline(asking: reading.Asking, line_id: AnyLineId, query: RangeQuery) -> Response:
+async def show_timeline(asking: reading.ReadRequest, line_id: AnyLineId, query: RangeQuery) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
     reading.require_id("service_line", line_id)
     start, end = query.bounds()
@@ -237,7 +237,7 @@ def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
 @read_route(
     router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
-async def show_usage(asking: reading.Asking, line_id: AnyLineId, query: UsageQuery) -> Response:
+async def show_usage(asking: reading.ReadRequest, line_id: AnyLineId, query: UsageQuery) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by day.
 
     Without `from` and `to` the answer covers the last 30 days.
@@ -248,7 +248,7 @@ async def show_usage(asking: reading.Asking, line_id: AnyLineId, query: UsageQue
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
     tenant = asking.tenant
     read = usage_read(frozenset(tenant), query.is_past)
-    stretches = Stretches([*(begin for _, begin, _ in days), end] if days else [start, end])
+    stretches = StateSpans([*(begin for _, begin, _ in days), end] if days else [start, end])
     parameters = {**tenant, "line_id": line_id, **stretches.parameters, "limit": MAX_PAIRS}
     heavy = asking.services.heavy
     is_long = query.is_past and len(days) > _DAYS_AT_ONCE

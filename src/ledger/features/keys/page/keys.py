@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import Asking, Present, TenantQuery, services_of
+from ledger.engine.http.reading import ReadRequest, Present, TenantQuery, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import Sent
 from ledger.engine.page.first_steps import FirstSteps, address_of_visit
@@ -45,7 +45,7 @@ class KeyQuery(Present):
 
 @router.get("", openapi_extra=needs(_PERMISSION))
 async def show_keys(
-    asking: Asking, query: TenantQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, query: TenantQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The keys that the credential sees, newest first, and the form for a new one."""
     found = await read_answer(api.list_api_keys(asking, query), PageOf[ShownKey])
@@ -67,7 +67,7 @@ async def show_keys(
     )
 
 
-async def _choices(asking: Asking) -> dict[str, Any]:
+async def _choices(asking: ReadRequest) -> dict[str, Any]:
     """The choices of the forms: the visitor's own key, if it expires, bounds the lives of keys."""
     own_end = await _own_end(asking)
     return {
@@ -78,7 +78,7 @@ async def _choices(asking: Asking) -> dict[str, Any]:
     }
 
 
-async def _own_end(asking: Asking) -> datetime | None:
+async def _own_end(asking: ReadRequest) -> datetime | None:
     """The instant at which the visitor's key expires; None: never, or the visitor has no key."""
     if asking.principal.type != "api_key":
         return None
@@ -86,18 +86,18 @@ async def _own_end(asking: Asking) -> datetime | None:
     return shown.expires_at
 
 
-async def _sent(asking: Asking, form: key_forms.NewKeyForm | key_forms.ChangeKeyForm) -> Sent[Any]:
+async def _sent(asking: ReadRequest, form: key_forms.NewKeyForm | key_forms.ChangeKeyForm) -> Sent[Any]:
     key, zone = idempotency_of(asking, form), zone_of(asking.request)
     return form.sent_at(key, zone, asking.services.clock(), await _own_end(asking))
 
 
-async def _key(asking: Asking, key_id: str) -> ShownKey:
+async def _key(asking: ReadRequest, key_id: str) -> ShownKey:
     shown = api.show_api_key(asking, key_id, Present())
     return (await read_answer(shown, AnswerOf[ShownKey])).data
 
 
 @command_route(router, "", CreateApiKey, _PERMISSION)
-async def add_key(asking: Asking, form: key_forms.NewKeyForm) -> Response:
+async def add_key(asking: ReadRequest, form: key_forms.NewKeyForm) -> Response:
     """Create a key; the answer contains its secret."""
     sent = await _sent(asking, form)
     return await _KEYS.send(
@@ -137,7 +137,7 @@ def _curl(request: Request, key: KeyWithSecret) -> str:
 
 @router.get("/{key_id}", openapi_extra=needs(_PERMISSION))
 async def show_key(
-    asking: Asking, key_id: str, query: KeyQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, key_id: str, query: KeyQuery, refused: RefusedForm | None = None
 ) -> Response:
     """A key with its forms."""
     key = await _key(asking, key_id)
@@ -155,14 +155,14 @@ async def show_key(
 
 
 @command_route(router, "/{key_id}/change", UpdateApiKey, _PERMISSION)
-async def change_key(asking: Asking, form: key_forms.ChangeKeyForm) -> Response:
+async def change_key(asking: ReadRequest, form: key_forms.ChangeKeyForm) -> Response:
     """Change the key's name and expiry."""
     sent = await _sent(asking, form)
     return await _KEYS.send(asking, form, api.update_api_key, "change", sent)
 
 
 @command_route(router, "/{key_id}/rotate", RotateApiKey, _PERMISSION)
-async def rotate_key(asking: Asking, key_id: str, form: key_forms.RotateForm) -> Response:
+async def rotate_key(asking: ReadRequest, key_id: str, form: key_forms.RotateForm) -> Response:
     """Replace the key's secret; the answer contains the new one."""
     then = partial(
         _secret, asking.request, grace=form.grace_seconds, is_own=asking.principal.id == key_id
@@ -171,7 +171,7 @@ async def rotate_key(asking: Asking, key_id: str, form: key_forms.RotateForm) ->
 
 
 @command_route(router, "/{key_id}/revoke", RevokeApiKey, _PERMISSION)
-async def revoke_key(asking: Asking, form: Form) -> Response:
+async def revoke_key(asking: ReadRequest, form: Form) -> Response:
     """Revoke the key for good."""
     return await _KEYS.send(asking, form, api.revoke_api_key, "revoke")
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.reading import ReadRequest, Present
 from ledger.engine.page.addresses import START
 from ledger.engine.page.pages import PageRoute, show
 from ledger.features.keys.page.key_forms import PERMISSIONS
@@ -12,7 +12,7 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get(START, openapi_extra=needs(None))
-async def show_start(asking: Asking, query: Present) -> Response:
+async def show_start(asking: ReadRequest, query: Present) -> Response:
     """The permissions of a credential that may open no other page, and its first fact."""
     may = asking.principal.permissions
     return show(

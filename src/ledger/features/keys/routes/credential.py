@@ -11,7 +11,7 @@ from pydantic import Field
 from ledger import __version__
 from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import FEED_ERRORS
-from ledger.engine.http.reading import Asking, Present, Query
+from ledger.engine.http.reading import ReadRequest, Present, Query
 from ledger.engine.http.replies import AnswerOf, answer
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
@@ -74,7 +74,7 @@ _line_in = msgspec.json.Decoder(AnswerOf[ServiceLine]).decode
     summary="Show the credential",
     permission=None,
 )
-async def show_credential(asking: Asking, query: CredentialQuery) -> Response:
+async def show_credential(asking: ReadRequest, query: CredentialQuery) -> Response:
     """Show who asks: the tenant and the permissions of the token, and when it ends.
 
     Any valid token may ask, whatever its permissions. A program that will report about a line
@@ -101,7 +101,7 @@ async def show_credential(asking: Asking, query: CredentialQuery) -> Response:
     return answer(f'{{"data":{json_text(shown)}}}', position)
 
 
-async def _line(asking: Asking, line_id: str | None) -> tuple[ServiceLine | None, int | None]:
+async def _line(asking: ReadRequest, line_id: str | None) -> tuple[ServiceLine | None, int | None]:
     """The line, and the position of its row. Raises Forbidden, Invalid, NotFound."""
     if line_id is None:
         return None, None

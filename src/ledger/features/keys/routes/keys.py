@@ -119,7 +119,7 @@ class Rotation(CommandBody):
 
 
 @router.creates(CreateApiKey, KeyWithSecret, "Create an API key")
-async def create_api_key(asking: reading.Asking, sent: writing.Sent[NewKey]) -> Response:
+async def create_api_key(asking: reading.ReadRequest, sent: writing.Sent[NewKey]) -> Response:
     """Create a key within the credential's own permissions, tenant and expiry.
 
     The key's secret is shown in this answer only.
@@ -141,7 +141,7 @@ _ORDER = Order(instant("at", CREATED_AT, "before"))
 
 
 @router.lists(ShownKey, "List API keys")
-async def list_api_keys(asking: reading.Asking, query: reading.TenantQuery) -> Response:
+async def list_api_keys(asking: reading.ReadRequest, query: reading.TenantQuery) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
     chosen = query.chosen()
     filters = asking.tenant | chosen | _ORDER.after(query.cursor, chosen)
@@ -151,7 +151,7 @@ async def list_api_keys(asking: reading.Asking, query: reading.TenantQuery) -> R
 
 @router.shows(ShownKey, "Show an API key")
 async def show_api_key(
-    asking: reading.Asking, key_id: AnyKeyId, query: reading.Present
+    asking: reading.ReadRequest, key_id: AnyKeyId, query: reading.Present
 ) -> Response:
     """Show a key. No answer shows its secret again."""
     reading.require_id("api_key", key_id)
@@ -159,7 +159,7 @@ async def show_api_key(
     return reading.shown("api_key", rows, rows[0][1] and key_text(rows[0]))
 
 
-async def read_keys(asking: reading.Asking, filters: Mapping[str, Any], limit: int) -> Answer:
+async def read_keys(asking: reading.ReadRequest, filters: Mapping[str, Any], limit: int) -> Answer:
     """The keys that the filters let through, at a position that is as high as asked at least.
 
     Raises Behind if the log does not reach that position in time.
@@ -169,7 +169,7 @@ async def read_keys(asking: reading.Asking, filters: Mapping[str, Any], limit: i
 
 @router.changes(UpdateApiKey, ShownKey, "Change an API key")
 async def update_api_key(
-    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[KeyChanges]
+    asking: reading.ReadRequest, key_id: AnyKeyId, sent: writing.Sent[KeyChanges]
 ) -> Response:
     """Change the name or the expiry, as far as the body names them."""
     await writing.require_named_tenant(asking, UpdateApiKey, sent)
@@ -182,7 +182,7 @@ async def update_api_key(
 
 @router.acts("rotate", RotateApiKey, KeyWithSecret, "Replace an API key's secret")
 async def rotate_api_key(
-    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[Rotation]
+    asking: reading.ReadRequest, key_id: AnyKeyId, sent: writing.Sent[Rotation]
 ) -> Response:
     """Give the key a new secret under the same id. The new secret is shown in this answer only.
 
@@ -197,7 +197,7 @@ async def rotate_api_key(
 
 @router.removes(RevokeApiKey, "Revoke an API key", 409)
 async def revoke_api_key(
-    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[Any]
+    asking: reading.ReadRequest, key_id: AnyKeyId, sent: writing.Sent[Any]
 ) -> Response:
     """Revoke a key for good, with all its secrets. Lists still show the key."""
     receipt = await writing.execute_on(asking, RevokeApiKey, key_id, sent)
@@ -232,7 +232,7 @@ def _instant(text: str | None) -> Any:
     return None if text is None else values.parse_bound(text)
 
 
-async def _answer(asking: reading.Asking, receipt: Receipt, status: int) -> Response:
+async def _answer(asking: reading.ReadRequest, receipt: Receipt, status: int) -> Response:
     """The answer of a command, with the key's last use."""
     document = msgspec.json.decode(receipt.answer or b"")
     asked = {"key_id": receipt.subject}

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs, parse_query
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show
@@ -67,7 +67,7 @@ def query_of(address: str) -> BoardQuery:
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_board(asking: Asking, query: BoardQuery) -> Response:
+async def show_board(asking: ReadRequest, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
     tabs = () if query.is_past else await tabs_of(asking, here(asking.request))
     filters = _filters(query)
@@ -190,7 +190,7 @@ def _filters(query: BoardQuery) -> Filters:
     return Filters.model_construct(**query.values() | (of_now if query.is_past else {}))
 
 
-async def _summary(asking: Asking, filters: Filters) -> LineCounts:
+async def _summary(asking: ReadRequest, filters: Filters) -> LineCounts:
     answer = executions.summarize_executions(asking, filters)
     return (await read_answer(answer, AnswerOf[LineCounts])).data
 
@@ -199,6 +199,6 @@ export_route(router, "/export", executions.export_executions)
 
 
 @router.get("/stream", openapi_extra=needs("read"))
-async def follow(asking: Asking, query: streams.StreamQuery) -> Response:
+async def follow(asking: ReadRequest, query: streams.StreamQuery) -> Response:
     """The API's event stream, for the page's script."""
     return await streams.stream_events(asking.request, asking.principal, query)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import Asking, split_words
+from ledger.engine.http.reading import ReadRequest, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.pages import read_answer
 from ledger.engine.values.values import State
@@ -68,7 +68,7 @@ class FoundPage(NamedTuple):
 
 
 async def read_page(
-    asking: Asking, filters: Filters, asked: BoardPage, matching: LineCounts
+    asking: ReadRequest, filters: Filters, asked: BoardPage, matching: LineCounts
 ) -> FoundPage | None:
     """A page of the board; ``matching`` counts the lines that the filters let through.
 
@@ -112,7 +112,7 @@ class Beside(NamedTuple):
 
 
 async def neighbours(
-    asking: Asking, filters: Filters, order: str, line: LineDetail, place: str | None
+    asking: ReadRequest, filters: Filters, order: str, line: LineDetail, place: str | None
 ) -> Beside | None:
     """The lines beside a line in the list of these filters, or beside its earlier ``place``.
 
@@ -137,7 +137,7 @@ class _Walk:
     """A walk through the lines of the board's states."""
 
     def __init__(
-        self, asking: Asking, filters: Filters, asked: BoardPage, states: list[State]
+        self, asking: ReadRequest, filters: Filters, asked: BoardPage, states: list[State]
     ) -> None:
         self._asking = asking
         self._asked, self.states = asked, states

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.http.reading import Asking, Query, require_id
+from ledger.engine.http.reading import ReadRequest, Query, require_id
 from ledger.engine.page import charts
 from ledger.engine.page.charts import Label
 from ledger.engine.page.showing import Zone
@@ -45,7 +45,7 @@ class ShownPlace(msgspec.Struct):
     """A selection of the events, far enough apart in time for a slider."""
 
 
-async def place_in(asking: Asking, line_id: str, query: Query) -> ShownPlace:
+async def place_in(asking: ReadRequest, line_id: str, query: Query) -> ShownPlace:
     """A place in a line's history, now or at an instant, with the events around it.
 
     The statement reads the present: one about the past would not know the events that follow.

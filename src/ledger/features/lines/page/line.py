@@ -12,7 +12,7 @@ from pydantic import Field
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import UNBUILT, status_of
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import ReadRequest, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked, execute_on
 from ledger.engine.page import pages
@@ -127,7 +127,7 @@ class Month(NamedTuple):
 
 
 @router.get("/{line_id}", openapi_extra=needs("read"))
-async def show_line(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
+async def show_line(asking: ReadRequest, line_id: AnyLineId, query: LineQuery) -> Response:
     """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
         return await _page(asking, line_id, query)
@@ -141,19 +141,19 @@ async def show_line(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Res
 
 
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
-async def pause_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
+async def pause_line(asking: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Pause the line: put the operator's hold on."""
     return await _manage(asking, line_id, form, "pause")
 
 
 @command_route(router, "/{line_id}/change", Pause, "service_lines:manage")
-async def change_pause(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
+async def change_pause(asking: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Give the operator's hold another reason and another end."""
     return await _manage(asking, line_id, form, "change")
 
 
 @command_route(router, "/{line_id}/resume", Resume, "service_lines:manage")
-async def resume_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
+async def resume_line(asking: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Resume the line: lift the operator's hold."""
     return await _manage(asking, line_id, form, "resume")
 
@@ -161,7 +161,7 @@ async def resume_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> R
 @router.get("/{line_id}/pause", openapi_extra=needs("read"))
 @router.get("/{line_id}/resume", openapi_extra=needs("read"))
 @router.get("/{line_id}/change", openapi_extra=needs("read"))
-async def leave_form(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
+async def leave_form(asking: ReadRequest, line_id: AnyLineId, query: LineQuery) -> Response:
     """Redirect the address of a refused form, opened as a page, to the line."""
     return pages.go(
         with_parameter(asking.request.url.path.rpartition("/")[0], "as_of", query.as_of)
@@ -170,7 +170,7 @@ async def leave_form(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Re
 
 @router.get("/{line_id}/history", openapi_extra=needs("read"))
 async def show_line_history(
-    asking: Asking, line_id: AnyLineId, query: stories.HistoryQuery
+    asking: ReadRequest, line_id: AnyLineId, query: stories.HistoryQuery
 ) -> Response:
     """The events of a line and its runs in log order, also those between two instants."""
     found = await pages.read_answer(
@@ -194,7 +194,7 @@ async def show_line_history(
     )
 
 
-async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -> Response:
+async def _manage(asking: ReadRequest, line_id: str, form: ManageForm, action: str) -> Response:
     """Carry out the command, then show the line; a refusal is shown at the form with its values."""
     command, model = (Resume, OptionalReason) if action == "resume" else (Pause, Pausing)
     form.reason = reason = pages.reason_of(form.reason)
@@ -217,7 +217,7 @@ async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -
 
 
 async def _page(
-    asking: Asking, line_id: str, query: LineQuery, entered: Entered | None = None
+    asking: ReadRequest, line_id: str, query: LineQuery, entered: Entered | None = None
 ) -> Response:
     async def read(of: Query) -> LineDetail:
         answer = executions.show_execution(asking, line_id, of)
@@ -288,7 +288,7 @@ async def _page(
     )
 
 
-def _board(asking: Asking, query: LineQuery) -> str | None:
+def _board(asking: ReadRequest, query: LineQuery) -> str | None:
     """The address of the board from which the reader came, with filters, order and page."""
     came_from = query.from_ or sender(asking.request) or ""
     address = came_from.partition("#")[0]
@@ -296,7 +296,7 @@ def _board(asking: Asking, query: LineQuery) -> str | None:
 
 
 async def _beside(
-    asking: Asking, line: LineDetail, query: LineQuery, board: str | None
+    asking: ReadRequest, line: LineDetail, query: LineQuery, board: str | None
 ) -> Beside | None:
     """The lines beside this one on the board; not on a page of the past, nor in a refresh."""
     is_refresh = asking.request.headers.get("hx-target") == "view"
@@ -327,7 +327,7 @@ def _month_of(day: date) -> Month:
     return Month(day.year, day.month)
 
 
-async def _openers(asking: Asking, line: LineDetail, query: Query) -> Mapping[str, Envelope]:
+async def _openers(asking: ReadRequest, line: LineDetail, query: Query) -> Mapping[str, Envelope]:
     """The events that opened the line's blockers, by blocker; without those of long ago.
 
     The line knows the credential that reported a blocker. The event knows the person, too.
@@ -344,7 +344,7 @@ async def _openers(asking: Asking, line: LineDetail, query: Query) -> Mapping[st
     return {event.payload["blocker_id"]: event for event in reversed(found)}
 
 
-async def _usage(asking: Asking, line_id: str, query: LineQuery, month: Month) -> ShownUsage | None:
+async def _usage(asking: ReadRequest, line_id: str, query: LineQuery, month: Month) -> ShownUsage | None:
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
     asked = UsageQuery(as_of=query.as_of, **bounds)
@@ -355,7 +355,7 @@ async def _usage(asking: Asking, line_id: str, query: LineQuery, month: Month) -
         return None
 
 
-async def _alerts(asking: Asking, line_id: str, query: Query) -> Sequence[ShownAlert]:
+async def _alerts(asking: ReadRequest, line_id: str, query: Query) -> Sequence[ShownAlert]:
     """The alerts of the line: all that are not resolved, the worst first, then the latest others.
 
     Without the view of alerts, which a new version has to build first, the page shows none.
@@ -371,7 +371,7 @@ async def _alerts(asking: Asking, line_id: str, query: Query) -> Sequence[ShownA
 
 
 async def _runs(
-    asking: Asking, line: LineDetail, query: LineQuery, seen_at: datetime
+    asking: ReadRequest, line: LineDetail, query: LineQuery, seen_at: datetime
 ) -> RunsChart | None:
     """The latest runs; None for a line whose execution model has no runs."""
     if line.execution_model not in MODELS_WITH_RUNS:
@@ -382,7 +382,7 @@ async def _runs(
 
 
 async def _unshown_hold(
-    asking: Asking, line_id: str, entered: Entered | None
+    asking: ReadRequest, line_id: str, entered: Entered | None
 ) -> UnshownHold | None:
     """The pause or resume that refused what was entered, if the page does not show it yet."""
     if entered is None or entered.error.code != InvalidState.code:

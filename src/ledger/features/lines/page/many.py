@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.problems import status_of
-from ledger.engine.http.reading import OR, Asking
+from ledger.engine.http.reading import OR, ReadRequest
 from ledger.engine.http.writing import Sent, checked
 from ledger.engine.page import pages
 from ledger.engine.page.addresses import HOME, own_page
@@ -27,7 +27,7 @@ _PERMISSION = "service_lines:manage"
 _MOST_CHARACTERS = 64 * 1024
 
 Verb = Literal["pause", "resume"]
-_Command = Callable[[Asking, Sent[Any]], Awaitable[Response]]
+_Command = Callable[[ReadRequest, Sent[Any]], Awaitable[Response]]
 
 _COMMANDS: Mapping[Verb, tuple[type[Any], _Command]] = {
     "pause": (LinesToPause, holds.pause_executions),
@@ -51,25 +51,25 @@ class ManyForm(pages.Form):
 
 
 @command_route(router, "/pause", PauseMany, _PERMISSION)
-async def pause_lines(asking: Asking, form: ManyForm) -> Response:
+async def pause_lines(asking: ReadRequest, form: ManyForm) -> Response:
     """Tell what a pause of the lines would do, or pause them."""
     return await _page(asking, form, "pause")
 
 
 @command_route(router, "/resume", ResumeMany, _PERMISSION)
-async def resume_lines(asking: Asking, form: ManyForm) -> Response:
+async def resume_lines(asking: ReadRequest, form: ManyForm) -> Response:
     """Tell what resuming the lines would do, or resume them."""
     return await _page(asking, form, "resume")
 
 
 @router.get("/pause", openapi_extra=needs("read"))
 @router.get("/resume", openapi_extra=needs("read"))
-async def leave_form(asking: Asking) -> Response:
+async def leave_form(asking: ReadRequest) -> Response:
     """Redirect the address of a form, opened as a page, to the board."""
     return pages.go(HOME)
 
 
-async def _page(asking: Asking, form: ManyForm, verb: Verb) -> Response:
+async def _page(asking: ReadRequest, form: ManyForm, verb: Verb) -> Response:
     outcomes: LineOutcomes | None = None
     error: LedgerError | None = None
     is_done = False
@@ -98,7 +98,7 @@ async def _page(asking: Asking, form: ManyForm, verb: Verb) -> Response:
     )
 
 
-async def _outcomes(asking: Asking, form: ManyForm, verb: Verb, *, is_dry: bool) -> LineOutcomes:
+async def _outcomes(asking: ReadRequest, form: ManyForm, verb: Verb, *, is_dry: bool) -> LineOutcomes:
     """The outcomes of the lines. Raises the refusal of the request as a whole."""
     model, command = _COMMANDS[verb]
     board = query_of(own_page(form.board))

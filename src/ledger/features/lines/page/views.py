@@ -15,7 +15,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs, parse_query
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, go, read_answer
@@ -68,7 +68,7 @@ class ViewForm(BaseModel):
     me: str | None = Field(default=None, max_length=200)
 
 
-async def tabs_of(asking: Asking, board: str) -> Sequence[Tab]:
+async def tabs_of(asking: ReadRequest, board: str) -> Sequence[Tab]:
     """The views with their counts; ``board`` is the address of the shown one.
 
     Each view asks a list, and counts in the share of lists. Raises RateLimited.
@@ -87,7 +87,7 @@ async def tabs_of(asking: Asking, board: str) -> Sequence[Tab]:
 
 
 @router.post("/views", openapi_extra=needs("read"))
-async def keep_view(asking: Asking, form: ViewForm) -> Response:
+async def keep_view(asking: ReadRequest, form: ViewForm) -> Response:
     """Keep or forget a view, or the person's name, in this browser. Raises Invalid."""
     board, kept = own_page(form.board), kept_of(asking.request)
     if form.me is not None:
@@ -124,7 +124,7 @@ def _of_view(address: str) -> frozenset[tuple[str, str]]:
     return frozenset(pair for pair in pairs if pair[0] not in _PLACES)
 
 
-async def _counted(asking: Asking, address: str) -> int | None:
+async def _counted(asking: ReadRequest, address: str) -> int | None:
     """The number of lines of a view; None if its address is no board of now."""
     pairs = [pair for pair in _of_view(address) if pair[0] != "sort"]
     path = HOME

@@ -139,7 +139,7 @@ _ORDERS: Mapping[Sort | None, Order] = {
 
 
 @read_route(router, "", PageOf[ShownLine], summary="List lines")
-async def list_executions(asking: reading.Asking, query: LinesQuery) -> Response:
+async def list_executions(asking: reading.ReadRequest, query: LinesQuery) -> Response:
     """List the lines of the credential's tenant, closed lines too.
 
     The newest record id comes first, unless the request names another order.
@@ -148,7 +148,7 @@ async def list_executions(asking: reading.Asking, query: LinesQuery) -> Response
 
 
 async def lines_page(
-    asking: reading.Asking, query: LinesQuery, *, whole: bool = False, back: bool = False
+    asking: reading.ReadRequest, query: LinesQuery, *, whole: bool = False, back: bool = False
 ) -> Reply:
     """A page of lines; with the keys of the detail if ``whole``, for web pages.
 
@@ -169,7 +169,7 @@ async def lines_page(
     return rows.once(_lines_reply, query, chosen)
 
 
-def filters_of(asking: reading.Asking, query: Filters, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def filters_of(asking: reading.ReadRequest, query: Filters, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The filters of a statement: by the credential's tenant, and the chosen ones."""
     filters: dict[str, Any] = {**asking.tenant, **chosen}
     if named := filters.pop("organization_id", None):
@@ -204,7 +204,7 @@ def _bound_to(query: LinesQuery, chosen: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 @read_route(router, "/summary", AnswerOf[LineCounts], summary="Count lines")
-async def summarize_executions(asking: reading.Asking, query: Filters) -> Response:
+async def summarize_executions(asking: reading.ReadRequest, query: Filters) -> Response:
     """Count lines by state, model, product line and open cause, zero-filled.
 
     The filters are those of the list.
@@ -249,7 +249,7 @@ _LINES = exports.Exported(
     response_class=Response,
     responses=exports.answers("The lines of the list, one on each line."),
 )
-async def export_executions(asking: reading.Asking, query: LinesExportQuery) -> Response:
+async def export_executions(asking: reading.ReadRequest, query: LinesExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`, in the order of that moment."""
     turn, tenant, chosen = exports.begin_export(asking), asking.tenant, query.chosen()
     filters, instant = filters_of(asking, query, chosen), reading.periods(asking.instant(query))
@@ -273,7 +273,7 @@ async def export_executions(asking: reading.Asking, query: LinesExportQuery) -> 
 
 @read_route(router, "/{line_id}", AnswerOf[LineDetail], LINE_ERRORS, summary="Show a line")
 async def show_execution(
-    asking: reading.Asking, line_id: AnyLineId, query: reading.Query
+    asking: reading.ReadRequest, line_id: AnyLineId, query: reading.Query
 ) -> Response:
     """Show a line with its resources, health, blockers and holds."""
     reading.require_id("service_line", line_id)
@@ -281,7 +281,7 @@ async def show_execution(
     return unless_known(asking.request, rows.once(line_reply, query.is_past))
 
 
-def line_rows(asking: reading.Asking, line_id: str, query: reading.Query) -> Awaitable[Answer]:
+def line_rows(asking: reading.ReadRequest, line_id: str, query: reading.Query) -> Awaitable[Answer]:
     """The rows of a line's detail, if the credential sees the line."""
     filters = asking.tenant
     read = statements.detail_read(frozenset(filters), query.is_past)
@@ -307,7 +307,7 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     answer=AnswerOf[LineDetail],
 )
 async def pause_execution(
-    asking: reading.Asking, line_id: AnyLineId, sent: Sent[Pausing]
+    asking: reading.ReadRequest, line_id: AnyLineId, sent: Sent[Pausing]
 ) -> Response:
     """Put the operator's hold on a line: the line stays active, but work stops.
 
@@ -325,14 +325,14 @@ async def pause_execution(
     answer=AnswerOf[LineDetail],
 )
 async def resume_execution(
-    asking: reading.Asking, line_id: AnyLineId, sent: Sent[OptionalReason]
+    asking: reading.ReadRequest, line_id: AnyLineId, sent: Sent[OptionalReason]
 ) -> Response:
     """Lift the operator's hold. A hold by the service line stays."""
     return await _manage(asking, line_id, Resume, sent)
 
 
 async def _manage(
-    asking: reading.Asking, line_id: str, command: type[Pause], sent: Sent[Any]
+    asking: reading.ReadRequest, line_id: str, command: type[Pause], sent: Sent[Any]
 ) -> Response:
     """Carry out the command; answer with the new detail, at the command's own position."""
     given = {"reason": None} if sent.body is None else sent.body.model_dump()

@@ -165,7 +165,7 @@ _row_of = msgspec.json.Decoder(_Row).decode
 @command_route(
     router, "/pause", holds.PauseMany, _PERMISSION, summary="Pause many lines", answer=LineOutcomes
 )
-async def pause_executions(asking: reading.Asking, sent: Sent[LinesToPause]) -> Response:
+async def pause_executions(asking: reading.ReadRequest, sent: Sent[LinesToPause]) -> Response:
     """Put the operator's hold on each line that the filter matches, but for closed lines.
 
     A line that has the hold stays as it is. Each line has an outcome of its own: one refused line
@@ -182,7 +182,7 @@ async def pause_executions(asking: reading.Asking, sent: Sent[LinesToPause]) -> 
     summary="Resume many lines",
     answer=LineOutcomes,
 )
-async def resume_executions(asking: reading.Asking, sent: Sent[LinesToResume]) -> Response:
+async def resume_executions(asking: reading.ReadRequest, sent: Sent[LinesToResume]) -> Response:
     """Lift the operator's hold of each line that the filter matches, but for closed lines.
 
     A line without the hold stays as it is. Each line has an outcome of its own.
@@ -191,7 +191,7 @@ async def resume_executions(asking: reading.Asking, sent: Sent[LinesToResume]) -
 
 
 async def _manage(
-    asking: reading.Asking,
+    asking: reading.ReadRequest,
     sent: Sent[Any],
     many: type[holds.PauseMany],
     one: type[holds.PauseOne],
@@ -226,7 +226,7 @@ async def _manage(
 
 
 async def _choose(
-    asking: reading.Asking, sent: Sent[Any], many: type[holds.PauseMany], is_dry: bool
+    asking: reading.ReadRequest, sent: Sent[Any], many: type[holds.PauseMany], is_dry: bool
 ) -> holds.ChosenLines:
     """The lines that match, or those of an earlier request under the same key."""
     principal, body, fault = asking.principal, sent.body, sent.fault
@@ -258,7 +258,7 @@ async def _choose(
 
 
 async def _matching(
-    asking: reading.Asking, organization_id: str | None, chosen: Mapping[str, list[str]]
+    asking: reading.ReadRequest, organization_id: str | None, chosen: Mapping[str, list[str]]
 ) -> tuple[list[_Row], int]:
     """The lines that match and are not closed, and the position. Raises Invalid for too many."""
     named = {} if organization_id is None else {"organization_id": [organization_id]}
@@ -275,7 +275,7 @@ async def _matching(
     return found, position
 
 
-async def _rows(asking: reading.Asking, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
+async def _rows(asking: reading.ReadRequest, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
     """The lines of the list by these filters, one more than are allowed, and their position."""
     read = lists.list_read(filters)
     if read.planning is Planning.SHORT:
@@ -286,7 +286,7 @@ async def _rows(asking: reading.Asking, filters: Mapping[str, Any]) -> tuple[lis
 
 
 async def _answer(
-    asking: reading.Asking,
+    asking: reading.ReadRequest,
     choice: holds.ChosenLines,
     outcomes: Sequence[Receipt | Refused],
     done: Word,

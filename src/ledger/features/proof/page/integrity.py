@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.reading import ReadRequest, Present
 from ledger.engine.page.pages import PageRoute, show
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.values.principal import EVERYONE
@@ -108,7 +108,7 @@ class VerifiedPart(NamedTuple):
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_integrity(asking: Asking, query: Present) -> Response:
+async def show_integrity(asking: ReadRequest, query: Present) -> Response:
     """The facts about the sealed log, for any visitor.
 
     Keys of rows that differ, and the reason why sealing has stopped, are shown to administrators:

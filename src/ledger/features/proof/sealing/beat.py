@@ -13,8 +13,8 @@ from ledger.engine.postgres.leadership import LeadBeat
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.growth import compare_with_tree
 from ledger.features.proof.sealing.note import BadNote
-from ledger.features.proof.sealing.standing import Fit, Verdict, Witnessed, judge
-from ledger.features.proof.sealing.watch import CannotSign, Sight, WitnessWatch
+from ledger.features.proof.sealing.standing import LogConsistency, Verdict, Witnessed, judge
+from ledger.features.proof.sealing.watch import CannotSign, Inspection, WitnessWatch
 
 _logger = logging.getLogger(__name__)
 
@@ -50,17 +50,17 @@ class NodeBeat(LeadBeat):
         self._watch.note_beaten(*beaten)
         return fault
 
-    def _follow(self, connection: shelf.Connection, sight: Sight) -> tuple[Verdict, str | None]:
+    def _follow(self, connection: shelf.Connection, sight: Inspection) -> tuple[Verdict, str | None]:
         """Take the database's newest checkpoint, if that may be; the verdict, and a fault."""
         fault = _DOUBLED if sight.known.heard.is_doubled else None
 
-        def compare(witness: Witnessed) -> Fit:
+        def compare(witness: Witnessed) -> LogConsistency:
             nonlocal fault
             try:
                 return compare_with_tree(connection, sight.newest, witness)
             except CannotSign as error:
                 fault = _told(error)
-                return Fit.UNKNOWN
+                return LogConsistency.UNKNOWN
 
         verdict = judge(sight.known, compare)
         if verdict.contradicted is not None and sight.state.has_signed:

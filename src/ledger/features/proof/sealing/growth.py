@@ -9,7 +9,7 @@ from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.leaf import leaf_of
 from ledger.features.proof.sealing.note import Checkpoint
 from ledger.features.proof.sealing.shelf import Sealed
-from ledger.features.proof.sealing.standing import Fit, Witnessed
+from ledger.features.proof.sealing.standing import LogConsistency, Witnessed
 from ledger.features.proof.sealing.tiles import HASH, WIDTH, GrowingTree, edge_of, root_of, tiles_of
 from ledger.features.proof.sealing.tree import Stretch, consistency, grown_from, hash_leaf
 from ledger.features.proof.sealing.watch import CannotSign
@@ -26,16 +26,16 @@ class Contradiction(Exception):
 
 def compare_with_tree(
     connection: shelf.Connection, newest: Checkpoint | None, witness: Witnessed
-) -> Fit:
+) -> LogConsistency:
     """Compare an earlier checkpoint with the tree of the newest one, by the stored tiles.
 
     The newest checkpoint commits to the tiles that are used: a tile that was altered is no
     contradiction. Raises CannotSign if tiles are missing or altered.
     """
     if newest is None or witness.size > newest.size:
-        return Fit.UNKNOWN
+        return LogConsistency.UNKNOWN
     if witness.size == newest.size:
-        return Fit.SAME if witness.root == newest.root else Fit.OTHER
+        return LogConsistency.SAME if witness.root == newest.root else LogConsistency.OTHER
     stretches: list[Stretch] = consistency(witness.size, newest.size)
     if witness.size & (witness.size - 1) == 0:
         stretches = [(0, witness.size), *stretches]
@@ -47,7 +47,7 @@ def compare_with_tree(
     old, new = grown_from(witness.size, newest.size, hashes)
     if new != newest.root:
         raise CannotSign("the stored tiles are not those of the last checkpoint")
-    return Fit.SAME if old == witness.root else Fit.OTHER
+    return LogConsistency.SAME if old == witness.root else LogConsistency.OTHER
 
 
 class Growth:
@@ -69,7 +69,7 @@ class Growth:
         self._sealed, self._agreed = sealed, agreed
         self._newest = newest
         self._tree: GrowingTree | None = None
-        self._fits: dict[tuple[int, bytes], Fit] = {}
+        self._fits: dict[tuple[int, bytes], LogConsistency] = {}
         self.first_positions: dict[int, int] = {}
         """The position of the first event of each tile of leaves that has begun."""
         # The last sealed event is read again, since it must still be there.
@@ -106,28 +106,28 @@ class Growth:
         """Raise CannotSign or Contradiction if what is stored doesn't fit together."""
         self._tree = self._tree or self._load()
 
-    def compare(self, witness: Witnessed) -> Fit:
+    def compare(self, witness: Witnessed) -> LogConsistency:
         """Compare the log with a checkpoint; grow the tree if the checkpoint is ahead of it."""
         key = witness.size, witness.root
         if key not in self._fits:
             self._fits[key] = self._compare(witness)
-        if self._fits[key] is Fit.SAME:
+        if self._fits[key] is LogConsistency.SAME:
             self._agreed.add(key)
         return self._fits[key]
 
-    def _compare(self, witness: Witnessed) -> Fit:
+    def _compare(self, witness: Witnessed) -> LogConsistency:
         if witness.size <= self._sealed.size:
             # The newest checkpoint is signed, and a signed one continues all that agreed before.
             # A witness ahead of it is compared in each round: the log may have been put back.
             if (witness.size, witness.root) in self._agreed:
-                return Fit.SAME
+                return LogConsistency.SAME
             tree = self._newest or Checkpoint(self.tree.size, self.tree.root())
             return compare_with_tree(self._connection, tree, witness)
         while self.tree.size < witness.size:
             if not self._ahead and not self._read():
-                return Fit.SHORTER
+                return LogConsistency.SHORTER
             self._add(self._ahead[: witness.size - self.tree.size])
-        return Fit.SAME if self.tree.root() == witness.root else Fit.OTHER
+        return LogConsistency.SAME if self.tree.root() == witness.root else LogConsistency.OTHER
 
     def grow(self) -> None:
         """Add the events that were read and are not in the tree yet."""

@@ -23,14 +23,14 @@ from datetime import datetime
 from ledger.engine.log.vault import CannotOpen, Vault
 from ledger.engine.postgres.pipeline import Pipeline, Statement
 from ledger.engine.postgres.session import DURABLE
-from ledger.engine.writer.periodic import LedSession, Periodic
+from ledger.engine.writer.periodic import LeaderSession, Periodic
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.growth import Contradiction, Growth
 from ledger.features.proof.sealing.leaf import UnreadableEvent
 from ledger.features.proof.sealing.note import BadNote, Checkpoint, Signer
 from ledger.features.proof.sealing.shelf import Mark, Sealed
-from ledger.features.proof.sealing.standing import SEALS, Case, Fit, Verdict, Witnessed, judge
-from ledger.features.proof.sealing.watch import CannotSign, Sight, WitnessWatch
+from ledger.features.proof.sealing.standing import SEALS, Case, LogConsistency, Verdict, Witnessed, judge
+from ledger.features.proof.sealing.watch import CannotSign, Inspection, WitnessWatch
 
 _EVERY_SECONDS = 0.4
 """The sealer is then at most a second behind, including its own work and a busy machine."""
@@ -55,7 +55,7 @@ class Sealer(Periodic):
     """Seals new events; ``run_once`` returns how many."""
 
     def __init__(
-        self, session: LedSession, vault: Vault, clock: Callable[[], datetime], watch: WitnessWatch
+        self, session: LeaderSession, vault: Vault, clock: Callable[[], datetime], watch: WitnessWatch
     ) -> None:
         super().__init__(session, "sealer", _EVERY_SECONDS)
         self._vault, self._clock, self._watch = vault, clock, watch
@@ -96,7 +96,7 @@ class Sealer(Periodic):
             pass
         return 0, False
 
-    def _look(self, connection: shelf.Connection) -> tuple[Signer, Mark | None, Sight]:
+    def _look(self, connection: shelf.Connection) -> tuple[Signer, Mark | None, Inspection]:
         try:
             sight = self._watch.look(connection, leads=True)
         except CannotSign:
@@ -113,7 +113,7 @@ class Sealer(Periodic):
         pipeline: Pipeline,
         signer: Signer,
         mark: Mark | None,
-        sight: Sight,
+        sight: Inspection,
     ) -> tuple[int, bool]:
         sealed = sight.state.sealed
         if len(self._agreed) > _REMEMBERED:
@@ -142,7 +142,7 @@ class Sealer(Periodic):
     def _sign(
         self,
         connection: shelf.Connection,
-        sight: Sight,
+        sight: Inspection,
         verdict: Verdict,
         growth: Growth,
         signer: Signer,
@@ -176,7 +176,7 @@ class Sealer(Periodic):
         self._agreed.add(checkpoint)
 
     def _keep_first(
-        self, connection: shelf.Connection, sight: Sight, verdict: Verdict, note: str
+        self, connection: shelf.Connection, sight: Inspection, verdict: Verdict, note: str
     ) -> None:
         """Make the first checkpoint of a key the witness, once it is in the database.
 
@@ -186,7 +186,7 @@ class Sealer(Periodic):
         if verdict.is_alone and self._watch.keeps:
             shelf.show(connection, sight.state.vkey, sight.verifier.open(note).size)
 
-    def _tell_waiting(self, connection: shelf.Connection, sight: Sight, case: Case) -> None:
+    def _tell_waiting(self, connection: shelf.Connection, sight: Inspection, case: Case) -> None:
         """Tell why nothing is signed: in the log, and in the database if time alone won't help."""
         told = case.waits_for if case.is_degraded else None
         if told != sight.state.waits_for:
@@ -214,7 +214,7 @@ class Sealer(Periodic):
         shelf.signer_of(connection, self._vault)
         shelf.go_on(connection)
 
-    def _contradict(self, connection: shelf.Connection, sight: Sight, why: str) -> None:
+    def _contradict(self, connection: shelf.Connection, sight: Inspection, why: str) -> None:
         """Stop for good. A log whose key is gone gets another one, only to be adopted under it."""
         at, state = self._clock(), sight.state
         if state.has_signed:
@@ -234,15 +234,15 @@ class Sealer(Periodic):
         return self._pipeline
 
 
-def _told(witness: Witnessed, fit: Fit, growth: Growth) -> str:
-    if fit is Fit.SHORTER:
+def _told(witness: Witnessed, fit: LogConsistency, growth: Growth) -> str:
+    if fit is LogConsistency.SHORTER:
         return (
             f"{witness.size} events were sealed ({witness.where}), and {growth.tree.size} are left"
         )
-    if fit is Fit.KEYLESS:
+    if fit is LogConsistency.KEYLESS:
         return f"{fit.value}, and {witness.size} events were sealed ({witness.where})"
-    if fit is Fit.EMPTIED:
+    if fit is LogConsistency.EMPTIED:
         return f"{fit.value}{f': {witness.size} events were sealed' if witness.size else ''}"
-    if fit is Fit.LATER:
+    if fit is LogConsistency.LATER:
         return f"origin {witness.origin} was begun ({witness.where}), and the log has lost that"
     return f"the first {witness.size} events are not those sealed ({witness.where})"

@@ -33,7 +33,7 @@ NO_WITNESS = "no living node has seen a checkpoint of this log"
 NEW_POSTGRESQL = "this PostgreSQL is new: the nodes first report what they have seen"
 
 
-class Fit(Enum):
+class LogConsistency(Enum):
     """How the log stands to a checkpoint that was signed before."""
 
     SAME = "the log begins with the events that were sealed"
@@ -88,7 +88,7 @@ class Heard(NamedTuple):
     """Whether another process beats as this node, since its data directory is shared or copied."""
 
 
-class Vigil:
+class PeerMonitor:
     """Remembers since when a node has heard the others. ``now`` is any steady clock, in seconds."""
 
     def __init__(self, node_id: str, now: float, patience: float = LIVING_SECONDS) -> None:
@@ -221,7 +221,7 @@ class Verdict(NamedTuple):
     """The decision about a node."""
 
     case: Case
-    contradicted: tuple[Witnessed, Fit] | None = None
+    contradicted: tuple[Witnessed, LogConsistency] | None = None
     """The witness that the log contradicts: signing stops for good, on all nodes."""
     takes: bool = False
     """Whether the newest checkpoint of the database becomes the node's witness."""
@@ -233,7 +233,7 @@ class Verdict(NamedTuple):
     """Checkpoints of at most this size may be shown."""
 
 
-Compare = Callable[[Witnessed], Fit]
+Compare = Callable[[Witnessed], LogConsistency]
 """Compares the log with a checkpoint of the present origin."""
 
 
@@ -262,32 +262,32 @@ def judge(known: Known, compare: Compare) -> Verdict:
     return verdict._replace(case=SEALS, is_alone=is_alone, shows=shows)
 
 
-def _contradicted(known: Known, compare: Compare) -> tuple[Witnessed, Fit] | None:
+def _contradicted(known: Known, compare: Compare) -> tuple[Witnessed, LogConsistency] | None:
     """The witness that the log contradicts: of those that this node knows, the smallest."""
     living = [other.witness for other in known.heard.others if other.lives]
     witnesses = [known.own, known.mark, *(living if known.leads else ())]
     found = [witness for witness in witnesses if witness is not None]
     for witness in found:
         if witness.origin > known.origin:
-            return witness, Fit.LATER
+            return witness, LogConsistency.LATER
     ours = sorted((w for w in found if w.origin == known.origin), key=lambda w: w.size)
     fits = [(witness, compare(witness)) for witness in ours]
-    return next((fit for fit in fits if fit[1] in (Fit.SHORTER, Fit.OTHER)), None)
+    return next((fit for fit in fits if fit[1] in (LogConsistency.SHORTER, LogConsistency.OTHER)), None)
 
 
 def _takes(known: Known, own: Witnessed | None, newest: Witnessed, compare: Compare) -> bool:
     if own is not None:
-        return newest.size > own.size and compare(own) is Fit.SAME
+        return newest.size > own.size and compare(own) is LogConsistency.SAME
     # A node that was killed when it had signed the first checkpoint of an origin has not kept it.
     return (known.is_unseen and known.heard.has_waited) or _is_vouched(known)
 
 
-def _removed(known: Known) -> tuple[Witnessed, Fit] | None:
+def _removed(known: Known) -> tuple[Witnessed, LogConsistency] | None:
     """The checkpoint that was signed, if the database has lost the key or all checkpoints."""
     if not known.has_signed:
-        return None if known.stray is None else (known.stray, Fit.KEYLESS)
+        return None if known.stray is None else (known.stray, LogConsistency.KEYLESS)
     if known.newest is None:
-        return known.mark or Witnessed(known.origin, 0, b"", "the key"), Fit.EMPTIED
+        return known.mark or Witnessed(known.origin, 0, b"", "the key"), LogConsistency.EMPTIED
     return None
 
 
@@ -316,7 +316,7 @@ def _shown(
         if other.witness is not None
         and other.witness.origin == known.origin
         and (other.lives or (other.witness.size <= newest.size))
-        and compare(other.witness) is Fit.SAME
+        and compare(other.witness) is LogConsistency.SAME
     ]
     if known.keeps:
         held.append(own.size)

@@ -25,7 +25,7 @@ from ledger.features.proof.sealing.note import (
     parse,
 )
 from ledger.features.proof.sealing.shelf import Mark, Sealed, State
-from ledger.features.proof.sealing.standing import Known, Row, Vigil, Witnessed
+from ledger.features.proof.sealing.standing import Known, Row, PeerMonitor, Witnessed
 from ledger.features.proof.sealing.witness import LineageFile, Witness, kept_notes, latest_origin
 
 _logger = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class CannotSign(Exception):
     """Nothing can be signed until what the message names is mended."""
 
 
-class Sight(NamedTuple):
+class Inspection(NamedTuple):
     """The result of one look."""
 
     state: State
     verifier: Verifier
     known: Known
 
-    def with_mark(self, mark: Mark | None) -> "Sight":
+    def with_mark(self, mark: Mark | None) -> "Inspection":
         """The same, for a node that may sign: it opens the key, and the mark with it.
 
         Raises BadNote if the mark is not one of the key.
@@ -75,7 +75,7 @@ class WitnessWatch:
         """``folder`` keeps the witness; ``patience`` is how long reports are waited for."""
         self.node_id, self.folder = node_id, folder
         self._now = now
-        self._vigil = Vigil(node_id, now(), patience)
+        self._vigil = PeerMonitor(node_id, now(), patience)
         self._lineage = LineageFile(folder)
         self._lock = threading.Lock()
         self.newborn = Signer.create()
@@ -83,7 +83,7 @@ class WitnessWatch:
         self._unkept: tuple[Witnessed, str] | None = None
         """A witness newer than the file, which could not be written."""
 
-    def look(self, connection: shelf.Connection, leads: bool) -> Sight:
+    def look(self, connection: shelf.Connection, leads: bool) -> Inspection:
         """See how things stand. The log is to be read afterwards: it has then all that was seen.
 
         Raises CannotSign if the witness or the newest checkpoint cannot be read, and BadNote if the
@@ -130,7 +130,7 @@ class WitnessWatch:
             except OSError as error:
                 raise CannotSign(f"{self.folder} cannot be read: {error.strerror}") from error
             known = known._replace(has_signed=False, stray=stray)
-        return Sight(state, verifier, known)
+        return Inspection(state, verifier, known)
 
     def _stray(self, state: State, found: Sequence[nodes.Node]) -> Witnessed | None:
         """The largest checkpoint that this node, another one, or the database has of any log.
@@ -151,7 +151,7 @@ class WitnessWatch:
                     )
         return max(strays, key=lambda stray: stray[:2], default=None)
 
-    def follow(self, sight: Sight) -> None:
+    def follow(self, sight: Inspection) -> None:
         """Make the newest checkpoint of the database the witness."""
         if sight.state.sealed.note is not None:
             self.take(sight.verifier, sight.state.sealed.note)
@@ -193,7 +193,7 @@ class WitnessWatch:
     def beat(
         self,
         connection: shelf.Connection,
-        sight: Sight | None,
+        sight: Inspection | None,
         is_settled: bool,
         version: str,
         role: str,

@@ -21,7 +21,7 @@ from ledger.engine.log.nodes import runs_other_version
 from ledger.engine.log.vault import Vault
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.definitions import compare as compare_definitions
-from ledger.engine.writer.periodic import LedSession, Periodic
+from ledger.engine.writer.periodic import LeaderSession, Periodic
 from ledger.features.proof.sealing.note import BadNote
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import (
@@ -92,7 +92,7 @@ class NightlyVerification(Periodic):
 
     def __init__(
         self,
-        session: LedSession,
+        session: LeaderSession,
         vault: Vault,
         folder: Path,
         at: time | None,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ledger.engine.http import reading
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Identifier, Query, services_of, unknown
+from ledger.engine.http.reading import ReadRequest, Identifier, Query, services_of, unknown
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter
@@ -57,7 +57,7 @@ class RunsExportPageQuery(runs.RunsExportQuery):
 
 
 @router.get("/lines/{line_id}/runs", openapi_extra=needs("read"))
-async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuery) -> Response:
+async def show_line_runs(asking: ReadRequest, line_id: AnyLineId, query: LineRunsQuery) -> Response:
     """A line's runs, newest request first. Raises RunsNotSupported."""
     if (address := query.canonical(asking.request)) is not None:
         return pages.go(address)
@@ -88,7 +88,7 @@ async def show_line_runs(asking: Asking, line_id: AnyLineId, query: LineRunsQuer
 
 
 @router.get("/runs", openapi_extra=needs("read"))
-async def show_all_runs(asking: Asking, query: AllRunsPageQuery) -> Response:
+async def show_all_runs(asking: ReadRequest, query: AllRunsPageQuery) -> Response:
     """The runs of all lines, newest request first."""
     if (address := query.canonical(asking.request)) is not None:
         return pages.go(address)
@@ -149,7 +149,7 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
 
 
 @router.get("/runs/export", openapi_extra=needs("read"))
-async def export_runs(asking: Asking, query: RunsExportPageQuery) -> Response:
+async def export_runs(asking: ReadRequest, query: RunsExportPageQuery) -> Response:
     """The API's export, authenticated by the session."""
     return await pages.as_file(
         runs.export_runs(pages.of_organization(asking, query.organization_id), query)
@@ -157,7 +157,7 @@ async def export_runs(asking: Asking, query: RunsExportPageQuery) -> Response:
 
 
 @router.get("/runs/{run_id}", openapi_extra=needs("read"))
-async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
+async def show_run(asking: ReadRequest, run_id: str, query: Query) -> Response:
     """A run with its input, its output and its events."""
 
     async def read(of: Query) -> ShownRun:
@@ -193,7 +193,7 @@ async def show_run(asking: Asking, run_id: str, query: Query) -> Response:
     )
 
 
-async def _events(asking: Asking, run_id: str, query: Query) -> list[HistoryItem]:
+async def _events(asking: ReadRequest, run_id: str, query: Query) -> list[HistoryItem]:
     """A run's own events, as its line's history has them."""
     tenant = asking.tenant
     read = run_events_read(frozenset(tenant), query.is_past)

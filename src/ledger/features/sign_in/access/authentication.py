@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ledger.engine.http.machinery.failures import Failures
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.door import ReadPool
 from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.features.keys.key_uses import KeyUse, KeyUses
 from ledger.features.keys.tokens import hash_token, is_well_formed
@@ -59,7 +59,7 @@ class Authenticator:
 
     def __init__(
         self,
-        door: Door,
+        door: ReadPool,
         clock: Callable[[], datetime],
         uses: KeyUses | None,
         verifier: TokenVerifier | None = None,

@@ -10,7 +10,7 @@ import msgspec
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SESSION, SessionRow
 from ledger.engine.log.vault import CannotOpen, Vault
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.door import ReadPool
 from ledger.engine.values.errors import LedgerError, ReadOnly
 from ledger.engine.values.principal import EVERYONE, SIGN_IN
 from ledger.engine.writer.command import Command
@@ -58,7 +58,7 @@ class SessionStore:
 
     def __init__(
         self,
-        door: Door,
+        door: ReadPool,
         clock: Callable[[], datetime],
         vault: Vault,
         idle: timedelta,

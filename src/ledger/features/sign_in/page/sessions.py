@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.reading import ReadRequest, Present
 from ledger.engine.page.pages import PageRoute, go, show
 from ledger.engine.values.principal import EVERYONE
 from ledger.features.sign_in.access.session_rows import OWN, shown_session
@@ -22,7 +22,7 @@ class EndSessionForm(BaseModel):
 
 
 @router.get("/ui/sessions", openapi_extra=needs(None))
-async def show_sessions(asking: Asking, query: Present) -> Response:
+async def show_sessions(asking: ReadRequest, query: Present) -> Response:
     """The sessions of the person who asks, in all browsers."""
     services, own = asking.services, asking.request.state.session.visitor.row
     # A person sees their own, whatever tenant they have chosen in each.
@@ -38,13 +38,13 @@ async def show_sessions(asking: Asking, query: Present) -> Response:
 
 
 @router.get("/ui/sessions/{session_id}/end", openapi_extra=needs(None))
-async def lead_back(asking: Asking, session_id: str) -> Response:
+async def lead_back(asking: ReadRequest, session_id: str) -> Response:
     """Redirect the address of a form, opened as a page."""
     return go("/ui/sessions")
 
 
 @router.post("/ui/sessions/{session_id}/end", openapi_extra=needs(None))
-async def end_session(asking: Asking, session_id: str, form: EndSessionForm) -> Response:
+async def end_session(asking: ReadRequest, session_id: str, form: EndSessionForm) -> Response:
     """End one of the person's own sessions."""
     request = asking.request
     visitor = request.state.session.visitor

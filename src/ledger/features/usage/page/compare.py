@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Bound
+from ledger.engine.http.reading import ReadRequest, Bound
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.log import WrittenInstant, WrittenRange
@@ -60,7 +60,7 @@ class ChangesQuery(CompareQuery, WrittenRange):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
+async def show_changes(asking: ReadRequest, query: ChangesQuery) -> Response:
     """Lines with an event between both instants, and totals of what changed."""
     if elsewhere := scopes.organization_first(asking, query):
         return elsewhere
@@ -102,7 +102,7 @@ async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
     )
 
 
-async def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[str, str]]:
+async def _presets(asking: ReadRequest, zone: Zone, address: str) -> Sequence[tuple[str, str]]:
     """The page from instants that people often choose: (words, address)."""
     now, calendar = asking.services.clock(), zone.calendar
     today = calendar.date_of(now)
@@ -129,7 +129,7 @@ async def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[s
     ]
 
 
-async def _since_statement(asking: Asking, address: str, zone: Zone) -> Sequence[tuple[str, str]]:
+async def _since_statement(asking: ReadRequest, address: str, zone: Zone) -> Sequence[tuple[str, str]]:
     """The page from the newest statement in force on, with the numbers of its period."""
     # One by one, since each is hashed whole: mostly the first is in force.
     query = statements.StatementsQuery(limit=1)

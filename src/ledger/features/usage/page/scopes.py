@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from fastapi import Response
 
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import ReadRequest, Query
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import go, read_answer
 from ledger.engine.reads.filters import in_order
@@ -30,7 +30,7 @@ PAGES = 10
 """The most pages of the API that are read, so that rows can be sorted; a file has all rows."""
 
 
-def organization_first(asking: Asking, query: LineFilters) -> Response | None:
+def organization_first(asking: ReadRequest, query: LineFilters) -> Response | None:
     """The way of an administrator who has chosen no organization; None: nothing is to choose."""
     if not asking.principal.is_admin or query.organization_id is not None:
         return None
@@ -82,7 +82,7 @@ async def of_all_pages(
     return found
 
 
-async def all_compared(asking: Asking, query: CompareQuery) -> ComparePage:
+async def all_compared(asking: ReadRequest, query: CompareQuery) -> ComparePage:
     """The comparison with the rows of several pages."""
     names = {*CompareQuery.model_fields}
     given = query.model_dump(include=names, by_alias=True, exclude_none=True)
@@ -94,7 +94,7 @@ async def all_compared(asking: Asking, query: CompareQuery) -> ComparePage:
     return await of_all_pages(page, ComparePage)
 
 
-async def scope_of(asking: Asking, query: LineFilters, as_of: str | None) -> dict[str, Any]:
+async def scope_of(asking: ReadRequest, query: LineFilters, as_of: str | None) -> dict[str, Any]:
     """The lines that the page is about, as values of its template."""
     named = (query.workspace_id, query.project_tag)
     ids = [each for words in named if words for each in words.split(",")]

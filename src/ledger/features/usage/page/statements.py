@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import Reason
-from ledger.engine.http.reading import Asking, Present, Query
+from ledger.engine.http.reading import ReadRequest, Present, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
@@ -74,7 +74,7 @@ class Preview(NamedTuple):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_statements(asking: Asking, query: api.StatementsQuery) -> Response:
+async def show_statements(asking: ReadRequest, query: api.StatementsQuery) -> Response:
     """The statements that the credential sees, newest first."""
     found = await pages.read_answer(api.list_statements(asking, query), PageOf[api.ShownStatement])
     return await _STATEMENTS.show(
@@ -92,7 +92,7 @@ async def show_statements(asking: Asking, query: api.StatementsQuery) -> Respons
 
 @router.get("/new", openapi_extra=needs(_PERMISSION))
 async def show_new(
-    asking: Asking, query: statement_forms.NewQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, query: statement_forms.NewQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The form for a new statement, with what would be signed; it needs ``read`` too."""
     asking.principal.require("read")
@@ -129,7 +129,7 @@ async def show_new(
     )
 
 
-async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
+async def _preview(asking: ReadRequest, chosen: Mapping[str, str | None]) -> Preview:
     """The totals of a scope and period as known now. Raises Invalid."""
     calendar = calendar_of(chosen["time_zone"] or "")
     first, beyond = statement_forms.bounds_of_days(chosen["first_day"], chosen["last_day"])
@@ -161,7 +161,7 @@ async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
 
 
 @command_route(router, "", IssueStatement, _PERMISSION)
-async def issue_statement(asking: Asking, form: statement_forms.IssueForm) -> Response:
+async def issue_statement(asking: ReadRequest, form: statement_forms.IssueForm) -> Response:
     """Issue a statement, and lead to its page."""
 
     def then(made: Response) -> Response:
@@ -173,7 +173,7 @@ async def issue_statement(asking: Asking, form: statement_forms.IssueForm) -> Re
 
 @router.get("/{statement_id}", openapi_extra=needs("read"))
 async def show_statement(
-    asking: Asking, statement_id: str, query: StatementQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, statement_id: str, query: StatementQuery, refused: RefusedForm | None = None
 ) -> Response:
     """A statement: its numbers, what changed since, and how its document is proved."""
     found = await api.find(asking, statement_id)
@@ -217,7 +217,7 @@ async def show_statement(
 
 
 async def _changes(
-    asking: Asking, statement_id: str
+    asking: ReadRequest, statement_id: str
 ) -> tuple[api.ShownChanges | None, LedgerError | None]:
     """The changes since the statement, or the reason why they cannot be told at present."""
     answer = api.show_statement_changes(asking, statement_id, Query())
@@ -227,7 +227,7 @@ async def _changes(
         return None, error
 
 
-async def _told(asking: Asking, changes: api.ShownChanges) -> Mapping[str, Sequence[Envelope]]:
+async def _told(asking: ReadRequest, changes: api.ShownChanges) -> Mapping[str, Sequence[Envelope]]:
     """The first events of each changed line."""
     told = dict[str, list[Envelope]]()
     left = _TOLD
@@ -242,7 +242,7 @@ async def _told(asking: Asking, changes: api.ShownChanges) -> Mapping[str, Seque
     return told
 
 
-async def _withdrawal(asking: Asking, shown: api.ShownStatement) -> Envelope | None:
+async def _withdrawal(asking: ReadRequest, shown: api.ShownStatement) -> Envelope | None:
     """The event that withdrew the statement."""
     at = shown.withdrawn_at
     if at is None:
@@ -257,7 +257,7 @@ pages.export_route(router, "/{statement_id}/export", api.export_statement)
 
 
 @router.get("/{statement_id}/bundle", openapi_extra=needs("read"))
-async def download_bundle(asking: Asking, statement_id: str, query: Present) -> Response:
+async def download_bundle(asking: ReadRequest, statement_id: str, query: Present) -> Response:
     """The API's bundle, as a file."""
     return await pages.as_file(
         api.show_statement_bundle(asking, statement_id, query), _bundle_file(statement_id)
@@ -269,7 +269,7 @@ def _bundle_file(statement_id: str) -> str:
 
 
 @command_route(router, "/{statement_id}/withdraw", WithdrawStatement, _PERMISSION)
-async def withdraw_statement(asking: Asking, form: statement_forms.WithdrawForm) -> Response:
+async def withdraw_statement(asking: ReadRequest, form: statement_forms.WithdrawForm) -> Response:
     """Withdraw the statement for good."""
     reason = pages.reason_of(form.reason)
     said = {} if reason is None else {"reason": reason}

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import ReadRequest, Query
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show
@@ -63,7 +63,7 @@ class MonthQuery(LinesUsageQuery):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_month(asking: Asking, query: MonthQuery) -> Response:
+async def show_month(asking: ReadRequest, query: MonthQuery) -> Response:
     """The usage of a period as one table; with ``as_of`` as known then beside now."""
     if elsewhere := scopes.organization_first(asking, query):
         return elsewhere
@@ -126,7 +126,7 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
     )
 
 
-def _whole(asking: Asking, query: MonthQuery, address: str) -> str:
+def _whole(asking: ReadRequest, query: MonthQuery, address: str) -> str:
     """The address with its period and its time zone, so that it says the same to everybody."""
     if "time_zone" not in asking.request.query_params:
         zone = zone_of(asking.request).name
@@ -142,7 +142,7 @@ def _whole(asking: Asking, query: MonthQuery, address: str) -> str:
     return address
 
 
-def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool) -> str | None:
+def _statement(asking: ReadRequest, query: MonthQuery, period: Period, is_over: bool) -> str | None:
     """The form for a statement of the period and scope, for who may issue one."""
     narrower = {name for name in LineFilters.model_fields if getattr(query, name) is not None}
     may_issue = asking.principal.may("statements:issue")
@@ -159,7 +159,7 @@ def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool)
     )
 
 
-def _usual(asking: Asking, query: MonthQuery) -> str:
+def _usual(asking: ReadRequest, query: MonthQuery) -> str:
     """The grouping of a scope: its parts."""
     if scopes.one(query.service_line_id):
         return "day"
@@ -187,7 +187,7 @@ def _order(query: MonthQuery) -> str:
     return "tokens_used" if query.grouping.within_line == "model" else "hours"
 
 
-async def _read(asking: Asking, query: LinesUsageQuery, as_of: str | None = None) -> UsagePage:
+async def _read(asking: ReadRequest, query: LinesUsageQuery, as_of: str | None = None) -> UsagePage:
     """The answer with the rows of several pages."""
     given = query.model_dump(
         include={*LinesUsageQuery.model_fields}, by_alias=True, exclude_none=True
@@ -201,7 +201,7 @@ async def _read(asking: Asking, query: LinesUsageQuery, as_of: str | None = None
     return await scopes.of_all_pages(page, UsagePage)
 
 
-async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
+async def _lines(asking: ReadRequest, query: MonthQuery) -> Mapping[str, ShownLine]:
     """The lines in scope as they are at present, by id: of very many, those of the worst health."""
     if line_id := scopes.one(query.service_line_id):
         answer = executions.show_execution(asking, line_id, Query())
@@ -216,7 +216,7 @@ async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
     return {line.service_line_id: line for line in found.data}
 
 
-async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
+async def _differing(asking: ReadRequest, query: MonthQuery) -> Mapping[str, Any]:
     """The lines whose numbers of the period differ, by id; None: they are too many or too old."""
     names = {*CompareQuery.model_fields} & {*LinesUsageQuery.model_fields}
     given = query.model_dump(include=names, by_alias=True, exclude_none=True)
@@ -235,7 +235,7 @@ async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
 
 
 async def _by_day(
-    asking: Asking, query: MonthQuery, table: month_rows.Rows
+    asking: ReadRequest, query: MonthQuery, table: month_rows.Rows
 ) -> Sequence[month_rows.MonthRow]:
     """The rows of the period by day, for its chart."""
     by_day = query.model_copy(update={"group_by": "day"})

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import Corner, rows_at
+from ledger.engine.reads.corner import AsOf, rows_at
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import day_of, format_id
 from ledger.features.usage.model.usage import LineInScope, Sums
@@ -35,7 +35,7 @@ class UsageChanges(NamedTuple):
 
 
 async def changes_of(
-    fetch: Fetch, scope: UsageScope, period: tuple[datetime, datetime], then: Corner, now: Corner
+    fetch: Fetch, scope: UsageScope, period: tuple[datetime, datetime], then: AsOf, now: AsOf
 ) -> UsageChanges:
     """Compare a period's numbers. Raises Invalid for too many lines, and Behind."""
     before, after = (Summing(fetch, scope, corner, *period) for corner in (then, now))
@@ -82,8 +82,8 @@ async def _causes(
     fetch: Fetch,
     scope: UsageScope,
     period: tuple[datetime, datetime],
-    then: Corner,
-    now: Corner,
+    then: AsOf,
+    now: AsOf,
     lines: Sequence[int],
 ) -> Mapping[int, tuple[Sequence[str], int]]:
     """The events that changed a number of the period, and how many there are, by line."""

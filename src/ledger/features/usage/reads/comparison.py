@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import Corner, rows_at
+from ledger.engine.reads.corner import AsOf, rows_at
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
@@ -29,8 +29,8 @@ class Comparing:
         self,
         fetch: Fetch,
         tenant: Tenant,
-        then: Corner,
-        now: Corner,
+        then: AsOf,
+        now: AsOf,
         sums: tuple[Summing, Summing] | None,
     ) -> None:
         """``sums``: the sums of a period as known then and now; None: there is no period."""
@@ -76,7 +76,7 @@ class Comparing:
         """The years in which the events at these positions were recorded."""
         return {row[1]: row[2] for row in await self._rows(YEARS, {"positions": positions})}
 
-    async def _known(self, lines: Sequence[LineInScope], corner: Corner) -> Mapping[int, KnownLine]:
+    async def _known(self, lines: Sequence[LineInScope], corner: AsOf) -> Mapping[int, KnownLine]:
         keys = [line.key for line in lines]
         rows = await self._rows(KNOWN, {"lines": keys, "at": corner.position})
         return {row[1]: KnownLine(*row[2:]) for row in rows}

@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import Corner, rows_at
+from ledger.engine.reads.corner import AsOf, rows_at
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.principal import Tenant
-from ledger.engine.values.timeline import Stretches
+from ledger.engine.values.timeline import StateSpans
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
 from ledger.features.usage.model.usage import Grouping, LineInScope, Sums
@@ -53,7 +53,7 @@ class Summing:
     """The sums of a scope's lines in a period, as known at a corner."""
 
     def __init__(
-        self, fetch: Fetch, scope: UsageScope, corner: Corner, start: datetime, end: datetime
+        self, fetch: Fetch, scope: UsageScope, corner: AsOf, start: datetime, end: datetime
     ) -> None:
         self._fetch, self._scope, self._corner = fetch, scope, corner
         self._start, self._end = start, end
@@ -91,7 +91,7 @@ class Summing:
 
     async def _of_slice(self, lines: Sequence[LineInScope]) -> Mapping[int, Sums]:
         keys = [line.key for line in lines]
-        whole = Stretches([self._start, self._end])
+        whole = StateSpans([self._start, self._end])
         amounts = await self._amounts(keys, keys, whole, by_resource=False)
         found = {key: sums for (key, *_), sums in amounts.items()}
         if self._scope.resources is None:
@@ -140,7 +140,7 @@ class Summing:
                 asked.append(line.key)
                 groups.append(numbers.setdefault(group, len(numbers)))
         names = list(numbers)
-        bounds = Stretches([*(start for _, start, _ in stretches), stretches[-1][2]])
+        bounds = StateSpans([*(start for _, start, _ in stretches), stretches[-1][2]])
         within = grouping.within_line
         if within == "model":
             summed = await self._by_model(asked, groups, bounds)
@@ -163,7 +163,7 @@ class Summing:
         self,
         lines: Sequence[int],
         groups: Sequence[int],
-        stretches: Stretches,
+        stretches: StateSpans,
         *,
         by_resource: bool,
     ) -> dict[tuple[int, int, str | None], Sums]:
@@ -206,7 +206,7 @@ class Summing:
         return found
 
     async def _by_model(
-        self, lines: Sequence[int], groups: Sequence[int], stretches: Stretches
+        self, lines: Sequence[int], groups: Sequence[int], stretches: StateSpans
     ) -> dict[tuple[int, int, str | None], Sums]:
         """The tokens and runs by group, stretch and model."""
         values = {**stretches.parameters, "lines": lines, "members": lines, "groups": groups}

@@ -15,7 +15,7 @@ from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, be
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.lists import Order, number
 from ledger.engine.http.replies import Meta, answer
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
@@ -59,7 +59,7 @@ class CompareQuery(LineFilters, reading.RangeParameters):
         reading.Bound | None, Field(description="The later instant; by default now.", examples=[])
     ] = None
 
-    async def instants(self, asking: reading.Asking) -> tuple[datetime, datetime | None]:
+    async def instants(self, asking: reading.ReadRequest) -> tuple[datetime, datetime | None]:
         """Both instants. Raises Invalid."""
         then, now = reading.bounds_of(self.calendar, self.then, self.now, "then", "now")
         assert then is not None, "it is required"
@@ -183,8 +183,8 @@ class AskedComparison(NamedTuple):
 
     query: CompareQuery
     scope: UsageScope
-    then: Corner
-    now: Corner
+    then: AsOf
+    now: AsOf
     period: tuple[datetime, datetime] | None
     unknown: frozenset[str]
     """The numbers that are null."""
@@ -198,7 +198,7 @@ class AskedComparison(NamedTuple):
         }
 
     async def shown(
-        self, asking: reading.Asking, lines: Sequence[LineInScope], changed: Sequence[BothSides]
+        self, asking: reading.ReadRequest, lines: Sequence[LineInScope], changed: Sequence[BothSides]
     ) -> list[dict[str, Any]]:
         """Lines as the API shows them."""
         names = await self.names.names([line.id for line in lines])
@@ -235,7 +235,7 @@ class AskedComparison(NamedTuple):
 
 
 async def compared(
-    asking: reading.Asking, query: CompareQuery, pinned: Mapping[str, Any] | None = None
+    asking: reading.ReadRequest, query: CompareQuery, pinned: Mapping[str, Any] | None = None
 ) -> AskedComparison:
     """The comparison between its corners."""
     then, now = await query.instants(asking)
@@ -258,7 +258,7 @@ _ORDER = Order(number("key", 0, "key"), *PINNED)
 
 
 async def lines_of(
-    asking: reading.Asking, asked: AskedComparison, most: int | None = None
+    asking: reading.ReadRequest, asked: AskedComparison, most: int | None = None
 ) -> list[LineInScope]:
     """The lines with events between the corners, by id. Raises Invalid for more than ``most``."""
     principal, scope = asking.principal, asked.scope
@@ -288,7 +288,7 @@ async def lines_of(
         " table has columns for `then`, `now` and `change`."
     ),
 )
-async def export_comparison(asking: reading.Asking, query: CompareExportQuery) -> Response:
+async def export_comparison(asking: reading.ReadRequest, query: CompareExportQuery) -> Response:
     """Export all lines of a comparison as one file."""
     turn, heavy = begin_export(asking), asking.services.heavy
     async with heavy.turn(asking.principal.party):
@@ -300,7 +300,7 @@ async def export_comparison(asking: reading.Asking, query: CompareExportQuery) -
 
 
 async def _exported(
-    asking: reading.Asking, asked: AskedComparison
+    asking: reading.ReadRequest, asked: AskedComparison
 ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
     lines, totals = await lines_of(asking, asked), ChangeTotals()
     for at in range(0, len(lines), EXPORT_LINES):
@@ -313,7 +313,7 @@ async def _exported(
 
 
 @read_route(router, "", ComparePage, summary="Compare two instants")
-async def show_comparison(asking: reading.Asking, query: ComparePageQuery) -> Response:
+async def show_comparison(asking: reading.ReadRequest, query: ComparePageQuery) -> Response:
     """Show what changed between two instants in what the ledger knew.
 
     The lines are those with an event of their history recorded after `then`, up to `now`. The sums

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ledger.engine.http import reading
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.reads.filters import Filter
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Invalid
@@ -43,7 +43,7 @@ class LineFilters(reading.Filtered, reading.Zoned):
         """The parameters that a cursor is bound to; the words of a filter have no order."""
         return self.model_dump(exclude={"cursor", "limit"}) | self.chosen()
 
-    def scope(self, asking: reading.Asking) -> UsageScope:
+    def scope(self, asking: reading.ReadRequest) -> UsageScope:
         """The lines that are asked about. Raises Invalid."""
         if self.organization_id is None and asking.principal.is_admin:
             raise Invalid.at("/organization_id", "is required of an administrator")
@@ -64,10 +64,10 @@ def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
 
 
 async def names_of(
-    asking: reading.Asking,
+    asking: reading.ReadRequest,
     organization: str | None,
     ids: Collection[str],
-    corner: Corner | None = None,
+    corner: AsOf | None = None,
 ) -> Mapping[str, str]:
     """The names of workspaces and projects of an organization: as known at a corner, or now."""
     if not ids:

@@ -31,7 +31,7 @@ from ledger.engine.http.writing import (
     execute_on,
     named_tenant,
 )
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.reads.question import Answer
 from ledger.engine.values import values
 from ledger.engine.values.calendar import calendar_of
@@ -207,7 +207,7 @@ class Bundle(msgspec.Struct):
 
 
 @router.creates(IssueStatement, Issued, "Issue a statement")
-async def issue_statement(asking: reading.Asking, sent: Sent[NewStatement]) -> Response:
+async def issue_statement(asking: reading.ReadRequest, sent: Sent[NewStatement]) -> Response:
     """Issue the usage of a scope and period, as it is known now, as a document that stays.
 
     The document's hash is in the sealed log.
@@ -231,7 +231,7 @@ async def issue_statement(asking: reading.Asking, sent: Sent[NewStatement]) -> R
 
 
 async def _stored(
-    asking: reading.Asking, body: NewStatement, organization_id: str, workspace_id: str | None
+    asking: reading.ReadRequest, body: NewStatement, organization_id: str, workspace_id: str | None
 ) -> StatementNumbers:
     """Compute and store the document of a statement. Raises Invalid, Behind and RateLimited."""
     services = asking.services
@@ -257,7 +257,7 @@ async def _stored(
 
 @router.acts("withdraw", WithdrawStatement, ShownStatement, "Withdraw a statement")
 async def withdraw_statement(
-    asking: reading.Asking, statement_id: AnyStatementId, sent: Sent[Reason]
+    asking: reading.ReadRequest, statement_id: AnyStatementId, sent: Sent[Reason]
 ) -> Response:
     """Withdraw a statement for good. Its document stays readable."""
     reason = sent.body.reason if sent.body is not None else ""
@@ -275,14 +275,14 @@ async def withdraw_statement(
 # Reading.
 
 
-async def listed(asking: reading.Asking, statement_id: str) -> Answer:
+async def listed(asking: reading.ReadRequest, statement_id: str) -> Answer:
     """(position, key, item JSON) of a statement as the list shows it; nulls if it is not seen."""
     filters = asking.tenant | {"statement_id": statement_id}
     return await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
 
 
 @router.lists(ShownStatement, "List statements")
-async def list_statements(asking: reading.Asking, query: StatementsQuery) -> Response:
+async def list_statements(asking: reading.ReadRequest, query: StatementsQuery) -> Response:
     """List the statements of the credential's tenant, newest first, with their totals."""
     start, end = query.bounds()
     chosen: dict[str, Any] = query.chosen()
@@ -308,7 +308,7 @@ _decode_about = msgspec.json.Decoder(StatementAsIssued).decode
 
 
 async def find(
-    asking: reading.Asking, statement_id: str, query: reading.Present | None = None
+    asking: reading.ReadRequest, statement_id: str, query: reading.Present | None = None
 ) -> FoundStatement:
     """The statement with its document. Raises NotFound, and DocumentAltered for other bytes."""
     query = query or reading.Present()
@@ -328,7 +328,7 @@ async def find(
     router, "/{statement_id}", StatementDocument, LINE_ERRORS, summary="Show a statement's document"
 )
 async def show_statement(
-    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Present
+    asking: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Present
 ) -> Response:
     """Show the very bytes of the document: their SHA-256 is the statement's `document_sha256`."""
     found = await find(asking, statement_id)
@@ -347,7 +347,7 @@ _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *
     responses=answers("The rows of the document by line, and last its total.", "csv") | FEED_ERRORS,
 )
 async def export_statement(
-    asking: reading.Asking, statement_id: AnyStatementId, query: StatementExportQuery
+    asking: reading.ReadRequest, statement_id: AnyStatementId, query: StatementExportQuery
 ) -> Response:
     """Export the document's rows and its total as a table."""
     turn = begin_export(asking)
@@ -370,7 +370,7 @@ async def export_statement(
     summary="Show what changed since a statement",
 )
 async def show_statement_changes(
-    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Query
+    asking: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Query
 ) -> Response:
     """Compare the numbers of a statement's period, as it has them, with those known now.
 
@@ -381,7 +381,7 @@ async def show_statement_changes(
         about = (await find(asking, statement_id, query)).about
         now = await corner_of(asking, VIEWS, query.instant)
         scope = scope_of(asking.principal.tenant, about.organization_id, about.workspace_id)
-        then, period = Corner(about.position, about.as_of), (about.from_, about.to)
+        then, period = AsOf(about.position, about.as_of), (about.from_, about.to)
         found = await changes_of(services.door.fetch, scope, period, then, now)
     data = {
         "changed": bool(found.lines),
@@ -406,7 +406,7 @@ def _changed(changed: ChangedLine, names: Mapping[str, str]) -> dict[str, Any]:
     router, "/{statement_id}/bundle", Bundle, FEED_ERRORS, summary="Prove a statement offline"
 )
 async def show_statement_bundle(
-    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Present
+    asking: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Present
 ) -> Response:
     """Show the document with all that proves it, for `verifier.py statement`."""
     found = await find(asking, statement_id)

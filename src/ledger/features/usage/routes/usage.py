@@ -17,7 +17,7 @@ from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.lists import Order, SortColumn
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.http.replies import Meta, answer, keyed
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
@@ -154,7 +154,7 @@ class Counted(NamedTuple):
 
     query: LinesUsageQuery
     scope: UsageScope
-    corner: Corner
+    corner: AsOf
     start: datetime
     end: datetime
     summing: Summing
@@ -179,7 +179,7 @@ class Counted(NamedTuple):
                 raise Invalid.at("/from", sentence)
         return found
 
-    async def named(self, asking: reading.Asking, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    async def named(self, asking: reading.ReadRequest, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """The rows with their keys and names, as the API shows them."""
         names = await Names.of(asking, self, rows)
         shows, keys = self.shows, self.query.grouping.keys
@@ -209,7 +209,7 @@ class Names(NamedTuple):
     by_key: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    async def of(cls, asking: reading.Asking, counted: Counted, rows: Sequence[Row]) -> "Names":
+    async def of(cls, asking: reading.ReadRequest, counted: Counted, rows: Sequence[Row]) -> "Names":
         found: dict[str, Mapping[str, str]] = {}
         for place, key in enumerate(counted.query.grouping.keys):
             if key in NAME_KEYS:
@@ -219,7 +219,7 @@ class Names(NamedTuple):
 
     @staticmethod
     async def _of_ids(
-        asking: reading.Asking, counted: Counted, key: str, ids: Sequence[str]
+        asking: reading.ReadRequest, counted: Counted, key: str, ids: Sequence[str]
     ) -> Mapping[str, str]:
         if key == "service_line_id":
             return await counted.summing.names(ids)
@@ -234,7 +234,7 @@ class Names(NamedTuple):
 
 
 async def counted(
-    asking: reading.Asking, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
+    asking: reading.ReadRequest, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
 ) -> Counted:
     """The question at its corner: pinned by a cursor, or as known now or at its instant."""
     scope = query.scope(asking)
@@ -258,7 +258,7 @@ async def counted(
         " table has a column for each status, state and cause."
     ),
 )
-async def export_usage_of_lines(asking: reading.Asking, query: LinesUsageExportQuery) -> Response:
+async def export_usage_of_lines(asking: reading.ReadRequest, query: LinesUsageExportQuery) -> Response:
     """Export all rows of usage as one file of one position and one clock."""
     turn, heavy = begin_export(asking), asking.services.heavy
     async with heavy.turn(asking.principal.party):
@@ -272,7 +272,7 @@ async def export_usage_of_lines(asking: reading.Asking, query: LinesUsageExportQ
 
 
 async def _exported(
-    asking: reading.Asking, asked: Counted
+    asking: reading.ReadRequest, asked: Counted
 ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
     """The rows in parts, and last the total. Raises Invalid before the first part."""
     total = Sums()
@@ -299,7 +299,7 @@ async def _exported(
 
 
 async def whole(
-    asking: reading.Asking,
+    asking: reading.ReadRequest,
     first: Sequence[Mapping[str, Any]],
     pages: AsyncIterator[Sequence[Mapping[str, Any]]],
 ) -> AsyncIterator[Sequence[tuple[None, Mapping[str, Any]]]]:
@@ -318,7 +318,7 @@ async def whole(
 
 
 @read_route(router, "", UsagePage, summary="Show the usage of lines")
-async def show_usage_of_lines(asking: reading.Asking, query: LinesUsagePageQuery) -> Response:
+async def show_usage_of_lines(asking: reading.ReadRequest, query: LinesUsagePageQuery) -> Response:
     """Show check-ins, hours, runs, tokens and time in states of many lines, grouped and in total.
 
     Without `from` and `to` the answer covers the month of its clock.

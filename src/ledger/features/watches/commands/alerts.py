@@ -20,7 +20,7 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import Run
-from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun, Stretch
+from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun, Episode
 from ledger.features.watches.model.alert import (
     Alert,
     AlertAcknowledged,
@@ -92,7 +92,7 @@ class _OfLine(OwnCommand):
 
     def _present(
         self, group: Group, condition: Condition, subject: str
-    ) -> Sequence[Stretch] | None:
+    ) -> Sequence[Episode] | None:
         """The stretches of a subject now; None: the views do not know all that the log does."""
         line_id = self.line_id or ""
         execution = group.memory.find(line_id)
@@ -130,7 +130,7 @@ class OpenAlert(_OfLine):
     issues = "ALR"
 
     def __init__(
-        self, watch: Watch, known: LineNow, position: int, stretch: Stretch, body: AlertOpened
+        self, watch: Watch, known: LineNow, position: int, stretch: Episode, body: AlertOpened
     ) -> None:
         super().__init__(known.execution.id, known, position)
         self._organization_id = watch.organization_id or ""

@@ -63,7 +63,7 @@ class LineNow(NamedTuple):
     """The open runs, where a condition is about them."""
     failures: Sequence[Began] = ()
     """The first failures since the last completed run, in order of recording."""
-    over: Mapping["Condition", "Stretch"] = MappingProxyType({})
+    over: Mapping["Condition", "Episode"] = MappingProxyType({})
     """The conditions by which the line has used too much in the present period."""
 
     @property
@@ -95,7 +95,7 @@ Asked = Sequence[tuple[Any, int]]
 # Values that a kind gives.
 
 
-class Stretch(NamedTuple):
+class Episode(NamedTuple):
     """A condition that holds for a subject."""
 
     subject: AlertSubject
@@ -106,7 +106,7 @@ class Stretch(NamedTuple):
     """The position of the event that began it; None: no single event did."""
 
 
-Stretches = Sequence[Stretch]
+Episodes = Sequence[Episode]
 
 
 class Transition(NamedTuple):
@@ -234,11 +234,11 @@ class Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=Tru
         """The parameters of ``may_hold``, ``earliest`` and ``past``, named as no other kind's."""
         return {}
 
-    def stretches(self, known: LineNow) -> Stretches:
+    def stretches(self, known: LineNow) -> Episodes:
         """The present stretches of a line that is not closed."""
         return ()
 
-    def text(self, for_seconds: int, stretch: Stretch, known: LineNow) -> str:
+    def text(self, for_seconds: int, stretch: Episode, known: LineNow) -> str:
         """The sentence of an alert, without its full stop, and without a run's data."""
         raise NotImplementedError
 
@@ -278,12 +278,12 @@ def as_set(words: list[W]) -> list[W]:
     return sorted(set(words))
 
 
-def begun(type_: SubjectType, id_: str, since: datetime, position: int) -> Stretch:
+def begun(type_: SubjectType, id_: str, since: datetime, position: int) -> Episode:
     """The stretch that an event began."""
-    return Stretch(AlertSubject(type_, id_), since, str(position), position)
+    return Episode(AlertSubject(type_, id_), since, str(position), position)
 
 
-def of_line(known: LineNow, began: Began | None) -> Stretches:
+def of_line(known: LineNow, began: Began | None) -> Episodes:
     """The stretch of a line itself, if it has begun."""
     own = known.execution.id
     return [] if began is None else [begun("service_line", own, began.since, began.position)]

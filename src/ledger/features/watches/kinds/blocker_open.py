@@ -45,14 +45,14 @@ class BlockerOpen(base.Condition, frozen=True, tag="blocker_open"):
         "true",
     )
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def stretches(self, known: base.LineNow) -> base.Episodes:
         return [
             base.begun("blocker", blocker.id, blocker.since, blocker.position)
             for blocker in known.execution.blockers.values()
             if self.causes is None or blocker.cause in self.causes
         ]
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
         by = wording.of_blocker(known.execution, stretch.subject.id, " by ")
         return f"{known.name} {wording.been('blocked', for_seconds)}{by}"
 

@@ -28,13 +28,13 @@ class HealthBelow(base.Condition, frozen=True, tag="health"):
         SELECT line_id, %(now)s FROM page
         WHERE health_status IN ('amber', 'red') AND state <> 'closed'"""
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def stretches(self, known: base.LineNow) -> base.Episodes:
         line = known.execution
         return base.of_line(
             known, line.crossed.get(self.status) if line.is_below(self.status) else None
         )
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
         is_red = known.execution.is_below("red")
         worse = self.status if is_red == (self.status == "red") else "red"
         return f"The health of {known.name} {wording.been(worse, for_seconds)}"

@@ -68,11 +68,11 @@ class InState(base.Condition, frozen=True, tag="in_state"):
         seconds_of = [timedelta(seconds=seconds) for seconds in least.values()]
         return {"states": [*least], "state_seconds": seconds_of}
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def stretches(self, known: base.LineNow) -> base.Episodes:
         key = STUCK if len(self.states) > 1 else self.states[0]
         return base.of_line(known, known.execution.stretches.get(key))
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
         line = known.execution
         said = f"{known.name} {wording.been(line.state, for_seconds)}"
         if line.state == "blocked" and line.blockers:

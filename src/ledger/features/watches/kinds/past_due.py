@@ -26,14 +26,14 @@ class PastDue(base.Condition, frozen=True, tag="past_due"):
         least = min(seconds for _, seconds in asked)
         return {"never": LATEST, "latest": now - timedelta(seconds=least)}
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def stretches(self, known: base.LineNow) -> base.Episodes:
         return [
             base.begun("blocker", each.id, max(each.due_at, each.since), each.position)
             for each in known.execution.blockers.values()
             if each.due_at is not None
         ]
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
         late = f" for {wording.length_text(for_seconds)}" if for_seconds else ""
         by = wording.of_blocker(known.execution, stretch.subject.id, ", ")
         return f"A blocker of {known.name} is past due{late}{by}"

@@ -30,16 +30,16 @@ class SourceSilent(base.Condition, frozen=True, tag="source_silent"):
     seconds = base.DAY
     least_seconds = 300
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
         source = wording.cut(stretch.subject.id)
         return f"Source {source} has been silent for {wording.length_text(for_seconds)}"
 
 
-def silent_since(source: str, last_seen: datetime | None, since: datetime) -> base.Stretch:
+def silent_since(source: str, last_seen: datetime | None, since: datetime) -> base.Episode:
     """The silence of a source since the full minute after it was heard.
 
     ``since``: when the watch's revision was recorded, for a source that was never heard.
     """
     if last_seen is not None:
         since = last_seen + timedelta(minutes=1)
-    return base.Stretch(base.AlertSubject("source", source), since, format_instant(since), None)
+    return base.Episode(base.AlertSubject("source", source), since, format_instant(since), None)

@@ -49,10 +49,10 @@ class UsageOver(base.Condition, frozen=True, tag="usage_over"):
         first = min(condition.period_of(now)[0] for condition, _ in asked)
         return {"first": first, "earliest": day_of(now) - timedelta(days=31)}
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def stretches(self, known: base.LineNow) -> base.Episodes:
         return [known.over[self]] if self in known.over else ()
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
         amount = f"{self.limit:,.12g} {_UNITS[self.measure]} {_PRESENT[self.period]}"
         ago = f", for {wording.length_text(for_seconds)} now" if for_seconds else ""
         return f"{known.name} has used more than {amount}{ago}"
@@ -75,8 +75,8 @@ def first_instant(day: date) -> datetime:
     return datetime.combine(day, time.min, UTC)
 
 
-def over_since(line_id: str, period: date, position: int, recorded_at: datetime) -> base.Stretch:
+def over_since(line_id: str, period: date, position: int, recorded_at: datetime) -> base.Episode:
     """The stretch of a line above a limit, since an event of the period that begins on a day."""
     subject = base.AlertSubject("service_line", line_id)
     since = max(first_instant(period), recorded_at)
-    return base.Stretch(subject, since, f"{period}@{position}", position)
+    return base.Episode(subject, since, f"{period}@{position}", position)

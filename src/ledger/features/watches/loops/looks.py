@@ -176,7 +176,7 @@ ON CONFLICT (watch_id) DO UPDATE SET waiting = excluded.waiting WHERE o.waiting 
 """
 
 
-class RoundStart(NamedTuple):
+class RoundSnapshot(NamedTuple):
     """Where a round begins."""
 
     position: int
@@ -208,7 +208,7 @@ class FoundLine(NamedTuple):
         return self.known.execution.id
 
 
-class Look(msgspec.Struct):
+class BackfillScan(msgspec.Struct):
     """A look through the lines of an organization, for the revisions of its watches."""
 
     organization_id: str
@@ -225,7 +225,7 @@ class Look(msgspec.Struct):
         return self.after_key == _ALL
 
 
-class Looks:
+class WatchStore:
     """Reads and writes where the loop stands, on the loop's connection."""
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
@@ -236,7 +236,7 @@ class Looks:
     def _rows(self, statement: str, **values: Any) -> list[TupleRow]:
         return self.connection.execute(statement.encode(), values).fetchall()
 
-    def standing(self) -> RoundStart | None:
+    def standing(self) -> RoundSnapshot | None:
         """None: a view is missing, or is being rebuilt for this version of the code."""
         views = {view.name: view.version for view in VIEWS}
         rows = self._rows(_STAND, views=[*views], versions=[*views.values()])
@@ -244,7 +244,7 @@ class Looks:
             return None
         ((position, self.generations, mark),) = rows
         # Without a mark each watch looks at all lines, so no earlier change matters.
-        return RoundStart(position, position if mark is None else mark, mark is None)
+        return RoundSnapshot(position, position if mark is None else mark, mark is None)
 
     def watches(self, after: int) -> list[tuple[Watch, int]]:
         """The watches that changed after a position, deleted ones too, each with its position."""
@@ -252,7 +252,7 @@ class Looks:
         return [(decode_watch(fold), position) for _, fold, position in rows]
 
     def changed(
-        self, at: RoundStart, organizations: Mapping[str, Sequence[Watch]], now: datetime
+        self, at: RoundSnapshot, organizations: Mapping[str, Sequence[Watch]], now: datetime
     ) -> tuple[list[LineToSee], int]:
         """The lines with events behind the mark that may matter, and the position reached.
 
@@ -331,13 +331,13 @@ class Looks:
             {"organization": watch.organization_id, "position": watch.revision - 1},
         )
 
-    def looks(self, organizations: Collection[str]) -> dict[str, Look]:
+    def looks(self, organizations: Collection[str]) -> dict[str, BackfillScan]:
         """The looks of organizations, also those that have not begun."""
-        looks = {name: Look(name) for name in organizations}
+        looks = {name: BackfillScan(name) for name in organizations}
         rows = self._rows(_LOOKS, organizations=[*organizations])
-        return looks | {row[0]: Look(*row) for row in rows}
+        return looks | {row[0]: BackfillScan(*row) for row in rows}
 
-    def go_on(self, look: Look, watches: Sequence[Watch], upto: int, now: datetime) -> None:
+    def go_on(self, look: BackfillScan, watches: Sequence[Watch], upto: int, now: datetime) -> None:
         """Put a page of lines to be judged by the rounds that follow."""
         if look.begun <= look.position:
             look.begun, look.after_key = upto, 0
@@ -356,12 +356,12 @@ class Looks:
         look.after_key = last if count == _PAGE else _ALL
         self._keep(look)
 
-    def complete(self, look: Look) -> None:
+    def complete(self, look: BackfillScan) -> None:
         """Note that all lines which a look put are judged."""
         look.position, look.after_key = look.begun, 0
         self._keep(look)
 
-    def _keep(self, look: Look) -> None:
+    def _keep(self, look: BackfillScan) -> None:
         self.connection.execute(
             _LOOKED.encode(),
             {
@@ -376,7 +376,7 @@ class Looks:
 
     def write(
         self,
-        at: RoundStart,
+        at: RoundSnapshot,
         upto: int,
         due: Iterable[tuple[str, str, datetime | None]],
         put_off: Sequence[LineToSee],

@@ -32,7 +32,7 @@ from psycopg.rows import TupleRow
 
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.writer.command import Command
-from ledger.engine.writer.periodic import LedSession, Periodic, assert_decided, present
+from ledger.engine.writer.periodic import LeaderSession, Periodic, assert_decided, present
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS, Outcomes
 from ledger.engine.writer.writer import Writer
@@ -48,7 +48,7 @@ from ledger.features.watches.loops.judged import (
     order_of,
     queues_of,
 )
-from ledger.features.watches.loops.looks import FoundLine, LineToSee, Looks, RoundStart
+from ledger.features.watches.loops.looks import FoundLine, LineToSee, WatchStore, RoundSnapshot
 from ledger.features.watches.loops.sources import Sources
 from ledger.features.watches.loops.sums import ends_of_periods, lines_above
 from ledger.features.watches.model.alert import Alert, Due, due_for, left_by
@@ -90,7 +90,7 @@ class WatchLoop(Periodic):
 
     def __init__(
         self,
-        session: LedSession,
+        session: LeaderSession,
         writer: Writer,
         clock: Callable[[], datetime],
         every_seconds: float,
@@ -146,7 +146,7 @@ class Rounds:
 
     def look(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Do one round by the clock; return how much was recorded, and whether there is more."""
-        looks, now = Looks(connection), self._clock()
+        looks, now = WatchStore(connection), self._clock()
         if self._told is None:
             self._told, again = looks.waiting(), now + _KNOWS_AGAIN
             self._beyond = {w: again for w, n in self._told.items() if n >= MOST_WAITING}
@@ -185,7 +185,7 @@ class Rounds:
                 found.setdefault(watch.organization_id or "", []).append(watch)
         return found
 
-    def _learn(self, looks: Looks, standing: RoundStart) -> list[str]:
+    def _learn(self, looks: WatchStore, standing: RoundSnapshot) -> list[str]:
         """Take in the watches that changed; return those whose alerts are to be looked at.
 
         A change is looked at until the mark has passed it: a round may fail in its middle.
@@ -201,7 +201,7 @@ class Rounds:
         return [*self._news]
 
     def _unresolved(
-        self, looks: Looks, watches: Collection[str], standing: RoundStart
+        self, looks: WatchStore, watches: Collection[str], standing: RoundSnapshot
     ) -> Mapping[str, int]:
         """How many alerts of each of these watches are open, those of the last rounds included."""
         self._opened = {at: w for at, w in self._opened.items() if at > standing.position}
@@ -211,10 +211,10 @@ class Rounds:
 
     def _judge(
         self,
-        looks: Looks,
+        looks: WatchStore,
         histories: Histories,
         queues: Mapping[str, Queue],
-        standing: RoundStart,
+        standing: RoundSnapshot,
         now: datetime,
     ) -> tuple[list[Judged], list[str]]:
         """Take lines from the queues and judge them: commands, and when a line is looked at next.
@@ -246,7 +246,7 @@ class Rounds:
 
     def _read(
         self,
-        looks: Looks,
+        looks: WatchStore,
         ids: Sequence[str],
         watches: Mapping[str, Sequence[Watch]],
         now: datetime,
@@ -266,7 +266,7 @@ class Rounds:
                 yield line_id, found
 
     def _open(
-        self, looks: Looks, judged: Sequence[Judged], standing: RoundStart, now: datetime
+        self, looks: WatchStore, judged: Sequence[Judged], standing: RoundSnapshot, now: datetime
     ) -> None:
         """Add the commands that open alerts, as far as their watches have room."""
         dues = sorted(
@@ -293,7 +293,7 @@ class Rounds:
         found: FoundLine,
         watches: Mapping[str, Sequence[Watch]],
         histories: Histories,
-        standing: RoundStart,
+        standing: RoundSnapshot,
         now: datetime,
     ) -> Judged:
         known, line = found.known, Judged(found.known)
@@ -365,7 +365,7 @@ class Rounds:
         waiting.setdefault(line_id, []).append(due.at)
         return now + _WAITS
 
-    def _seek(self, looks: Looks, now: datetime) -> None:
+    def _seek(self, looks: WatchStore, now: datetime) -> None:
         """Look through all lines again for watches that have room for lines that were left out."""
         for watch_id, at in [*self._beyond.items()]:
             watch = self._watches.get(watch_id)
@@ -376,7 +376,7 @@ class Rounds:
                 self._looked.pop(watch.organization_id or "", None)
                 del self._beyond[watch_id]
 
-    def _with_room(self, looks: Looks, standing: RoundStart) -> list[LineToSee]:
+    def _with_room(self, looks: WatchStore, standing: RoundSnapshot) -> list[LineToSee]:
         """The lines that wait, the longest due first, of each watch as many as have room."""
         waiting = {watch: lines for watch, lines in self._waiting.items() if lines}
         if not waiting:
@@ -389,7 +389,7 @@ class Rounds:
             for line in nsmallest(room, lines, key=lambda each: min(lines[each]))
         ]
 
-    def _tell_waiting(self, looks: Looks) -> None:
+    def _tell_waiting(self, looks: WatchStore) -> None:
         told = {
             watch: min(sum(map(len, lines.values())), MOST_WAITING)
             for watch, lines in self._waiting.items()
@@ -458,7 +458,7 @@ class Rounds:
     # Looks through all lines, for new revisions.
 
     def _go_on(
-        self, looks: Looks, standing: RoundStart, now: datetime, behind: Collection[str]
+        self, looks: WatchStore, standing: RoundSnapshot, now: datetime, behind: Collection[str]
     ) -> bool:
         """Go on with the looks that new revisions need; return whether there is more to do.
 

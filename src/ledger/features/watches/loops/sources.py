@@ -16,7 +16,7 @@ from ledger.engine.values.values import EARLIEST
 from ledger.features.watches.commands.alerts import OpenSourceAlert, RemindOfAlert, ResolveAlert
 from ledger.features.watches.kinds.base import NO_LINE
 from ledger.features.watches.kinds.source_silent import SourceSilent, silent_since
-from ledger.features.watches.loops.looks import RoundStart
+from ledger.features.watches.loops.looks import RoundSnapshot
 from ledger.features.watches.model.alert import Alert, Due, due_of, left_by
 from ledger.features.watches.model.watch import MAX_UNRESOLVED, Watch
 from projections.watches.view import decode_alert
@@ -80,7 +80,7 @@ class Sources:
         connection: psycopg.Connection[TupleRow],
         watches: Mapping[str, Watch],
         generation: int,
-        standing: RoundStart,
+        standing: RoundSnapshot,
         now: datetime,
     ) -> list[tuple[str, _Command]]:
         """The commands about all watches of sources, disabled and deleted ones too.
@@ -124,7 +124,7 @@ class Sources:
         watch: Watch,
         heard: Mapping[str, Heard],
         alerts: Sequence[Alert],
-        standing: RoundStart,
+        standing: RoundSnapshot,
         now: datetime,
     ) -> list[_Command]:
         commands: list[_Command] = []

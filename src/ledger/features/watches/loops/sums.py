@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from ledger.engine.values.values import sort_key
 from ledger.features.lines.model.execution import Execution
-from ledger.features.watches.kinds.base import Condition, Stretch
+from ledger.features.watches.kinds.base import Condition, Episode
 from ledger.features.watches.kinds.usage_over import UsageOver, first_instant, over_since
 from ledger.features.watches.model.alert import AlertOpened
 from ledger.features.watches.model.watch import Watch
@@ -27,13 +27,13 @@ def lines_above(
     lines: Iterable[Execution],
     watches: Mapping[str, Sequence[Watch]],
     now: datetime,
-) -> dict[str, dict[Condition, Stretch]]:
+) -> dict[str, dict[Condition, Episode]]:
     """Of each line the conditions of its organization's watches that it is above, if any."""
     asked = {
         name: {w.given.condition for w in some if isinstance(w.given.condition, UsageOver)}
         for name, some in watches.items()
     }
-    lines, found = list(lines), dict[str, dict[Condition, Stretch]]()
+    lines, found = list(lines), dict[str, dict[Condition, Episode]]()
     for condition in {condition for some in asked.values() for condition in some}:
         ids = [line.id for line in lines if condition in asked.get(line.organization_id, ())]
         period = condition.period_of(now)

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
+from ledger.engine.values.event_table import PASSES, SAME, EventRow, DecisionEffect
 from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
 from ledger.engine.values.values import EARLIEST
 from ledger.features.watches.kinds import AnyKind, wording
-from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow, Stretch
+from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow, Episode
 from ledger.features.watches.model.watch import Severity, Watch, WatchSettings
 from ledger.features.watches.model.watch_hours import due_at
 
@@ -88,7 +88,7 @@ _OPENED = (*_ABOUT, "condition", "for_seconds", "since", "due", "evidence", "tex
 
 # Columns: event, published type, published payload, fact, command, note.
 ALERT_TABLE: tuple[EventRow, ...] = (
-    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, Note.ISSUED),
+    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, DecisionEffect.ISSUED),
     EventRow(AlertReminded, "alert.reminded", SAME, None, None, PASSES),
     EventRow(AlertAcknowledged, "alert.acknowledged", SAME, None, "alert.acknowledge", PASSES),
     EventRow(AlertResolved, "alert.resolved", SAME, None, None, PASSES),
@@ -221,7 +221,7 @@ class Due(NamedTuple):
     """A stretch for which a watch is due, or will be."""
 
     watch: Watch
-    stretch: Stretch
+    stretch: Episode
     at: datetime
 
     def opening(self, known: LineNow, evidence: tuple[str, ...] = ()) -> AlertOpened:
@@ -246,7 +246,7 @@ class Due(NamedTuple):
 
 def due_for(watches: Sequence[Watch], known: LineNow) -> Iterator[Due]:
     """The stretches of a line for all watches that are enabled and about it."""
-    present = dict[Condition, Sequence[Stretch]]()  # many watches have few conditions
+    present = dict[Condition, Sequence[Episode]]()  # many watches have few conditions
     for watch in watches:
         settings = watch.given
         if not settings.enabled or watch.deleted:
@@ -264,11 +264,11 @@ def due_of(settings: WatchSettings, since: datetime) -> datetime:
     return due_at(since, settings.for_seconds, settings.hours)
 
 
-def stretches(condition: Condition, known: LineNow) -> Sequence[Stretch]:
+def stretches(condition: Condition, known: LineNow) -> Sequence[Episode]:
     """The present stretches of a condition. On a closed line nothing holds."""
     return () if known.execution.state == "closed" else condition.stretches(known)
 
 
-def sentence(settings: WatchSettings, stretch: Stretch, known: LineNow) -> str:
+def sentence(settings: WatchSettings, stretch: Episode, known: LineNow) -> str:
     """The text of an alert: what holds, and who should act by when if a blocker says so."""
     return wording.plain(f"{settings.condition.text(settings.for_seconds, stretch, known)}.")

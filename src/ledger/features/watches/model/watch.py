@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from ledger.engine.values.errors import ChangedTooOften, InvalidState
-from ledger.engine.values.event_table import PASSES, EventRow, Note
+from ledger.engine.values.event_table import PASSES, EventRow, DecisionEffect
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.features.lines.model.execution import Execution
 from ledger.features.watches.kinds import KINDS, AnyKind
@@ -99,9 +99,9 @@ class WatchDeleted(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 WATCH_TABLE: tuple[EventRow, ...] = (
-    EventRow(WatchCreated, None, None, None, "watch.create", Note.OWNED),
+    EventRow(WatchCreated, None, None, None, "watch.create", DecisionEffect.OWNED),
     EventRow(WatchUpdated, None, None, None, "watch.update", PASSES),
-    EventRow(WatchDeleted, None, None, None, "watch.delete", Note.DISOWNED),
+    EventRow(WatchDeleted, None, None, None, "watch.delete", DecisionEffect.DISOWNED),
 )
 
 WATCH_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in WATCH_TABLE)

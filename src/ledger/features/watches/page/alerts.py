@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.problems import InvalidCursor, status_of
-from ledger.engine.http.reading import OR, Asking, PageQuery, Query, split_words
+from ledger.engine.http.reading import OR, ReadRequest, PageQuery, Query, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
@@ -99,7 +99,7 @@ class AcknowledgeForm(pages.Form):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
+async def show_alerts(asking: ReadRequest, query: AlertsPageQuery) -> Response:
     """The alerts of the reader's tenant: open ones first, the worst first, page by page."""
     counts = dict(zip(ORDER, await _counts(asking, query), strict=True))
     found, following = await _walk(asking, query, counts)
@@ -132,20 +132,20 @@ async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
     )
 
 
-def stream_of(asking: Asking) -> str:
+def stream_of(asking: ReadRequest) -> str:
     """The address of the stream of the events about alerts."""
     types = "alert.opened,alert.reminded,alert.acknowledged,alert.resolved"
     return stream_address(asking.principal, {"type": types}, ("type",))
 
 
-async def _counts(asking: Asking, query: AlertsPageQuery) -> Sequence[int]:
+async def _counts(asking: ReadRequest, query: AlertsPageQuery) -> Sequence[int]:
     """The numbers of alerts by status that the other filters let through, up to ``COUNTED``."""
     asked = (api.alerts_counted(asking, query.of(status), COUNTED) for status in ORDER)
     return await asyncio.gather(*asked)
 
 
 async def _walk(
-    asking: Asking, query: AlertsPageQuery, counts: Mapping[AlertStatus, int]
+    asking: ReadRequest, query: AlertsPageQuery, counts: Mapping[AlertStatus, int]
 ) -> tuple[list[ShownAlert], str | None]:
     """The alerts of a page, and the cursor of the next page if there is one."""
     wanted = split_words(query.status) or ORDER
@@ -205,7 +205,7 @@ pages.export_route(router, "/export", api.export_alerts)
 
 
 @router.get("/acknowledge", openapi_extra=needs(_PERMISSION))
-async def ask_acknowledgement(asking: Asking, query: ChosenAlerts) -> Response:
+async def ask_acknowledgement(asking: ReadRequest, query: ChosenAlerts) -> Response:
     """The form that acknowledges the chosen alerts; it needs ``read`` too."""
     asking.principal.require("read")
     ids = _ids(query.alert)
@@ -224,7 +224,7 @@ async def ask_acknowledgement(asking: Asking, query: ChosenAlerts) -> Response:
 
 
 @command_route(router, "/acknowledge", AcknowledgeMany, _PERMISSION)
-async def acknowledge_alerts(asking: Asking, form: AcknowledgeForm) -> Response:
+async def acknowledge_alerts(asking: ReadRequest, form: AcknowledgeForm) -> Response:
     """Acknowledge the alerts; a refusal is shown at the form, with its values."""
     try:
         said: dict[str, Any] = {
@@ -251,7 +251,7 @@ async def acknowledge_alerts(asking: Asking, form: AcknowledgeForm) -> Response:
 
 
 def _form(
-    asking: Asking,
+    asking: ReadRequest,
     form: AcknowledgeForm,
     told: Sequence[ShownAlert],
     error: LedgerError | None = None,
@@ -277,7 +277,7 @@ def _ids(words: str) -> list[str]:
 
 
 @router.get("/{alert_id}", openapi_extra=needs("read"))
-async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
+async def show_alert(asking: ReadRequest, alert_id: str, query: Query) -> Response:
     """An alert: its sentence, times and evidence, who takes care of it, and its end."""
     alert = await _alert(asking, alert_id, query)
     return pages.show(
@@ -292,7 +292,7 @@ async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
     )
 
 
-async def _alert(asking: Asking, alert_id: str, query: Query) -> ShownAlert:
+async def _alert(asking: ReadRequest, alert_id: str, query: Query) -> ShownAlert:
     return (
         await pages.read_answer(api.show_alert(asking, alert_id, query), AnswerOf[ShownAlert])
     ).data

@@ -3,7 +3,7 @@
 from fastapi import Request
 
 from ledger.engine.http.problems import REFUSALS
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.values.principal import Principal
 from ledger.features.watches.routes import alerts as api
 
@@ -49,7 +49,7 @@ class Bell:
             return
         asked = api.AlertsQuery.model_validate({"status": "open"})
         try:
-            self.count = await api.alerts_counted(Asking(request, principal), asked, MOST + 1)
+            self.count = await api.alerts_counted(ReadRequest(request, principal), asked, MOST + 1)
         except REFUSALS:
             self.count = None
 

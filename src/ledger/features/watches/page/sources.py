@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import ReadRequest, Query
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import PAGE_ROWS, listed
@@ -23,7 +23,7 @@ class SourcesPageQuery(api.SourcesQuery):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_sources(asking: Asking, query: SourcesPageQuery) -> Response:
+async def show_sources(asking: ReadRequest, query: SourcesPageQuery) -> Response:
     """The sources that the reader sees, the one that was heard last first."""
     found = await read_answer(api.list_sources(asking, query), PageOf[api.ShownSource])
     persons_of(asking.request).note((), (each.reported_by for each in found.data))

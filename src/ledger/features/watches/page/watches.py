@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import Asking, Present, TenantQuery
+from ledger.engine.http.reading import ReadRequest, Present, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page.addresses import with_parameter
@@ -70,7 +70,7 @@ class WatchQuery(Present):
 
 @router.get("", openapi_extra=needs("read"))
 async def show_watches(
-    asking: Asking, query: WatchesQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, query: WatchesQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The watches that the credential sees, newest first; the starters if there is none."""
     found = await read_answer(api.list_watches(asking, query), PageOf[ShownWatch])
@@ -93,7 +93,7 @@ async def show_watches(
 
 @router.get("/new", openapi_extra=needs(_PERMISSION))
 async def show_new(
-    asking: Asking, query: watch_forms.NewWatchQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, query: watch_forms.NewWatchQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The form for a new watch; it needs ``read`` too, for its preview."""
     if refused is not None and isinstance(refused.form, watch_forms.StartersForm):
@@ -105,13 +105,13 @@ async def show_new(
 
 
 @router.post("/preview", openapi_extra=needs(_PERMISSION))
-async def preview_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
+async def preview_watch(asking: ReadRequest, form: watch_forms.WatchForm) -> Response:
     """The form for a new watch with its values, and what the watch would have open now."""
     return await _form(asking, form, None, tried="now")
 
 
 @router.post("/preview/past", openapi_extra=needs(_PERMISSION))
-async def preview_past(asking: Asking, form: watch_forms.WatchForm) -> Response:
+async def preview_past(asking: ReadRequest, form: watch_forms.WatchForm) -> Response:
     """The same form, and how often the watch would have told in the last 30 days.
 
     To read the past of many lines takes seconds, so the form asks once it shows what is open now.
@@ -122,13 +122,13 @@ async def preview_past(asking: Asking, form: watch_forms.WatchForm) -> Response:
 @router.get("/preview", openapi_extra=needs(_PERMISSION))
 @router.get("/preview/past", openapi_extra=needs(_PERMISSION))
 @router.get("/starters", openapi_extra=needs(_PERMISSION))
-async def leave_form(asking: Asking) -> Response:
+async def leave_form(asking: ReadRequest) -> Response:
     """Redirect the address of a form, opened as a page, to the list."""
     return go(PATH)
 
 
 async def _form(
-    asking: Asking,
+    asking: ReadRequest,
     draft: watch_forms.Draft,
     refused: RefusedForm | None,
     *,
@@ -174,7 +174,7 @@ async def _form(
 
 
 async def _tried(
-    asking: Asking, draft: watch_forms.Draft, when: Literal["now", "past"]
+    asking: ReadRequest, draft: watch_forms.Draft, when: Literal["now", "past"]
 ) -> tuple[api.WatchPreview | None, LedgerError | None]:
     """The alerts of a watch, or the reason why they cannot be told."""
     said, now = draft.watching(), asking.services.clock()
@@ -188,7 +188,7 @@ async def _tried(
 
 
 @command_route(router, "", CreateWatch, _PERMISSION)
-async def create_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
+async def create_watch(asking: ReadRequest, form: watch_forms.WatchForm) -> Response:
     """Set up a watch, and lead to its page."""
     sent = checked(form.settings(), api.NewWatch, idempotency_of(asking, form))
 
@@ -200,12 +200,12 @@ async def create_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
 
 
 @command_route(router, "/starters", CreateWatch, _PERMISSION)
-async def create_starters(asking: Asking, form: watch_forms.StartersForm) -> Response:
+async def create_starters(asking: ReadRequest, form: watch_forms.StartersForm) -> Response:
     """Set up the starter watches, each by a command of its own."""
     return await _WATCHES.carry_out(asking, form, _starters(asking, form), "starters")
 
 
-async def _starters(asking: Asking, form: watch_forms.StartersForm) -> Response:
+async def _starters(asking: ReadRequest, form: watch_forms.StartersForm) -> Response:
     key = idempotency_of(asking, form)
     made: Response | None = None
     for number, settings in enumerate(STARTERS):
@@ -220,7 +220,7 @@ async def _starters(asking: Asking, form: watch_forms.StartersForm) -> Response:
 
 @router.get("/{watch_id}", openapi_extra=needs("read"))
 async def show_watch(
-    asking: Asking, watch_id: str, query: WatchQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, watch_id: str, query: WatchQuery, refused: RefusedForm | None = None
 ) -> Response:
     """A watch: its sentence and settings, its open alerts, and who is told of them."""
     watch = await _watch(asking, watch_id)
@@ -238,13 +238,13 @@ async def show_watch(
     )
 
 
-async def _watch(asking: Asking, watch_id: str) -> ShownWatch:
+async def _watch(asking: ReadRequest, watch_id: str) -> ShownWatch:
     answer = api.show_watch(asking, watch_id, Present())
     return (await read_answer(answer, AnswerOf[ShownWatch])).data
 
 
 @router.get("/{watch_id}/change", openapi_extra=needs(_PERMISSION))
-async def ask_change(asking: Asking, watch_id: str, query: watch_forms.NewWatchQuery) -> Response:
+async def ask_change(asking: ReadRequest, watch_id: str, query: watch_forms.NewWatchQuery) -> Response:
     """The form that changes the watch, with its settings, or with another kind."""
     watch = await _watch(asking, watch_id)
     draft = watch_forms.draft_of(watch)
@@ -254,7 +254,7 @@ async def ask_change(asking: Asking, watch_id: str, query: watch_forms.NewWatchQ
 
 
 @command_route(router, "/{watch_id}/change", UpdateWatch, _PERMISSION)
-async def change_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
+async def change_watch(asking: ReadRequest, form: watch_forms.WatchForm) -> Response:
     """Replace the settings of the watch."""
     # The tenant of a watch stays; the form has it for its preview.
     fields = api.WatchChanges.model_fields.keys()
@@ -264,7 +264,7 @@ async def change_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
 
 
 @command_route(router, "/{watch_id}/switch", UpdateWatch, _PERMISSION)
-async def switch_watch(asking: Asking, form: watch_forms.SwitchWatchForm) -> Response:
+async def switch_watch(asking: ReadRequest, form: watch_forms.SwitchWatchForm) -> Response:
     """Enable or disable the watch."""
     is_on = form.enabled == "true"
     sent = checked({"enabled": is_on}, api.WatchChanges, idempotency_of(asking, form))
@@ -273,7 +273,7 @@ async def switch_watch(asking: Asking, form: watch_forms.SwitchWatchForm) -> Res
 
 
 @command_route(router, "/{watch_id}/remove", DeleteWatch, _PERMISSION)
-async def remove_watch(asking: Asking, form: Form) -> Response:
+async def remove_watch(asking: ReadRequest, form: Form) -> Response:
     """Delete the watch for good."""
     then = go(with_parameter(PATH, "done", "remove"))
     return await _WATCHES.send(asking, form, api.delete_watch, lambda _: then)

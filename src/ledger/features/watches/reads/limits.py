@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from ledger.engine.postgres.pool.scope import Planning
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.statements import Read, read_of
 from ledger.features.watches.kinds.base import Condition, LineNow
@@ -159,7 +159,7 @@ def _limit(condition: UsageOver) -> Decimal:
 
 
 async def lines_above(
-    ask: Ask, condition: Condition, lines: Sequence[LineNow], corner: Corner
+    ask: Ask, condition: Condition, lines: Sequence[LineNow], corner: AsOf
 ) -> list[LineNow]:
     """The lines that are above the limit, each with its stretch."""
     assert isinstance(condition, UsageOver)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.corner import AsOf
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Invalid
 from ledger.engine.values.recorded import Actor
@@ -61,7 +61,7 @@ _PAGE_OF_PAST = 500
 _decode = EnvelopeMapper().decode
 
 
-async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], corner: Corner) -> Answer:
+async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], corner: AsOf) -> Answer:
     """The rows of a statement at the position of a corner or later. Raises Behind."""
     rows = await ask(read, values)
     if rows.position < corner.position:
@@ -88,7 +88,7 @@ async def open_now(
     turn: Callable[[], Awaitable[None]],
     watch: Watch,
     filters: Mapping[str, Any],
-    corner: Corner,
+    corner: AsOf,
 ) -> tuple[Sequence[DueLine], int]:
     """The stretches that are due, the latest due first, and their number up to ``MOST_COUNTED``.
 
@@ -113,7 +113,7 @@ async def open_now(
 
 
 async def _lines(
-    ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: Corner
+    ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: AsOf
 ) -> AsyncIterator[Sequence[LineNow]]:
     """Pages of the lines for which the condition may hold, newest record id first."""
     condition = watch.given.condition
@@ -148,7 +148,7 @@ async def _open_runs(ask: Ask, folds: Sequence[LineFold]) -> dict[int, list[base
 
 
 async def silent_now(
-    ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: Corner
+    ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: AsOf
 ) -> Sequence[DueLine]:
     """The silences of the sources of a watch that are due, the latest due first."""
     condition = watch.given.condition
@@ -173,7 +173,7 @@ async def opened_in(
     watch: Watch,
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime],
-    corner: Corner,
+    corner: AsOf,
 ) -> tuple[Sequence[DueLine], int]:
     """The alerts that would have been due in a period, the latest first, and their number.
 
@@ -195,7 +195,7 @@ async def _pages(
     watch: Watch,
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime],
-    corner: Corner,
+    corner: AsOf,
 ) -> AsyncIterator[list[tuple[str, str | None, list[LineChange]]]]:
     condition = watch.given.condition
     asked = condition.parameters([(condition, watch.given.for_seconds)], corner.clock)

@@ -117,13 +117,13 @@ class AlertOutcome(msgspec.Struct):
 class _List(NamedTuple):
     """A list of alerts that is asked for, at the clock of the answer."""
 
-    asking: reading.Asking
+    asking: reading.ReadRequest
     query: AlertsQuery | AlertsExportQuery
     chosen: Mapping[str, Any]
     clock: datetime
 
     @classmethod
-    def of(cls, asking: reading.Asking, query: AlertsQuery | AlertsExportQuery) -> "_List":
+    def of(cls, asking: reading.ReadRequest, query: AlertsQuery | AlertsExportQuery) -> "_List":
         return cls(asking, query, query.chosen(), asking.instant(query))
 
     @property
@@ -151,7 +151,7 @@ class _List(NamedTuple):
 
 
 @router.lists(ShownAlert, "List alerts")
-async def list_alerts(asking: reading.Asking, query: AlertsQuery) -> Response:
+async def list_alerts(asking: reading.ReadRequest, query: AlertsQuery) -> Response:
     """List the alerts of the credential's tenant: the latest `due` first, then by id."""
     asked = _List.of(asking, query)
     after = _ORDER.after(query.cursor, asked.bound_to)
@@ -159,7 +159,7 @@ async def list_alerts(asking: reading.Asking, query: AlertsQuery) -> Response:
     return _ORDER.page(rows, query.limit, asked.bound_to, lambda row: json_text(_entry(row[1:])))
 
 
-async def alerts_counted(asking: reading.Asking, query: AlertsQuery, most: int) -> int:
+async def alerts_counted(asking: reading.ReadRequest, query: AlertsQuery, most: int) -> int:
     """The number of alerts of all pages, up to ``most``. Only the web pages use this."""
     ((_, count),) = await asking.ask(_List.of(asking, query).first(most, {}).counted())
     return int(count)
@@ -180,7 +180,7 @@ _ALERTS = exports.Exported("alerts", _entry, exports.cut_of(ShownAlert))
     response_class=Response,
     responses=exports.answers("The alerts of the list, one on each line."),
 )
-async def export_alerts(asking: reading.Asking, query: AlertsExportQuery) -> Response:
+async def export_alerts(asking: reading.ReadRequest, query: AlertsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`."""
     turn, asked = exports.begin_export(asking), _List.of(asking, query)
     first = await asking.ask(asked.first(exports.PAGE, {}).walked())
@@ -196,14 +196,14 @@ async def export_alerts(asking: reading.Asking, query: AlertsExportQuery) -> Res
 
 @router.shows(ShownAlert, "Show an alert")
 async def show_alert(
-    asking: reading.Asking, alert_id: AnyAlertId, query: reading.Query
+    asking: reading.ReadRequest, alert_id: AnyAlertId, query: reading.Query
 ) -> Response:
     """Show an alert with its latest acknowledgement and its end."""
     reading.require_id("alert", alert_id)
     return await _alert_reply(asking, alert_id, query)
 
 
-async def _alert_reply(asking: reading.Asking, alert_id: str, query: reading.Query) -> Reply:
+async def _alert_reply(asking: reading.ReadRequest, alert_id: str, query: reading.Query) -> Reply:
     filters = {**asking.tenant, "alert_id": alert_id}
     read = alerts_read(frozenset(filters), past=query.is_past)
     values = {**filters, "clock": asking.instant(query), "limit": 1}
@@ -216,7 +216,7 @@ async def _alert_reply(asking: reading.Asking, alert_id: str, query: reading.Que
 
 @router.acts("acknowledge", Acknowledge, ShownAlert, "Acknowledge an alert")
 async def acknowledge_alert(
-    asking: reading.Asking, alert_id: AnyAlertId, sent: Sent[Acknowledging]
+    asking: reading.ReadRequest, alert_id: AnyAlertId, sent: Sent[Acknowledging]
 ) -> Response:
     """Take care of an alert that is not resolved. A later acknowledgement replaces an earlier one.
 
@@ -239,7 +239,7 @@ def _said(body: Acknowledging | None) -> dict[str, Any]:
     summary="Acknowledge many alerts",
     answer=AnswerOf[list[AlertOutcome]],
 )
-async def acknowledge_alerts(asking: reading.Asking, sent: Sent[AlertsToAcknowledge]) -> Response:
+async def acknowledge_alerts(asking: reading.ReadRequest, sent: Sent[AlertsToAcknowledge]) -> Response:
     """Take care of up to 1,000 alerts. Each has an outcome of its own."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -248,7 +248,7 @@ async def acknowledge_alerts(asking: reading.Asking, sent: Sent[AlertsToAcknowle
         raise Unavailable("Not all alerts are done. Send the same request again.") from error
 
 
-async def _acknowledge(asking: reading.Asking, sent: Sent[AlertsToAcknowledge]) -> Reply:
+async def _acknowledge(asking: reading.ReadRequest, sent: Sent[AlertsToAcknowledge]) -> Reply:
     principal, request_id = asking.principal, asking.request.state.request_id
     said = _said(sent.body)
     command = AcknowledgeMany(

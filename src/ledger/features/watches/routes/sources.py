@@ -46,7 +46,7 @@ class ShownSource(msgspec.Struct):
 
 
 @read_route(router, "/sources", PageOf[ShownSource], summary="List sources")
-async def list_sources(asking: reading.Asking, query: SourcesQuery) -> Response:
+async def list_sources(asking: reading.ReadRequest, query: SourcesQuery) -> Response:
     """List who reports to the credential's tenant: the sources that were heard last come first.
 
     The order moves while sources report. An organization has the 5,000 that were heard last.

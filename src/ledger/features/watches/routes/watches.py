@@ -22,7 +22,7 @@ from ledger.engine.http.lean import ManagedRouter, needs
 from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Changes, CommandBody, Label
 from ledger.engine.http.problems import WRITE_ERRORS
-from ledger.engine.http.reading import Asking, Present, TenantQuery, path_id, require_id, shown
+from ledger.engine.http.reading import ReadRequest, Present, TenantQuery, path_id, require_id, shown
 from ledger.engine.http.replies import answer
 from ledger.engine.http.writing import (
     Sent,
@@ -114,7 +114,7 @@ class WatchChanges(Changes):
 
 
 @router.creates(watches.CreateWatch, ShownWatch, "Set up a watch")
-async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
+async def create_watch(asking: ReadRequest, sent: Sent[NewWatch]) -> Response:
     """Set up a watch, which looks at all that holds now, and at all that follows."""
     settings, endpoints = None, 0
     if sent.body is not None:
@@ -134,19 +134,19 @@ async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
 
 
 @router.lists(ShownWatch, "List watches")
-async def list_watches(asking: Asking, query: TenantQuery) -> Response:
+async def list_watches(asking: ReadRequest, query: TenantQuery) -> Response:
     """List the watches of the credential's tenant, newest first."""
     return await _ORDER.listed(asking, query, query.chosen(), watches_read)
 
 
-async def _found(asking: Asking, watch_id: str) -> Answer:
+async def _found(asking: ReadRequest, watch_id: str) -> Answer:
     """(position, key, item JSON) of a watch; nulls if the credential sees no such watch."""
     filters = asking.tenant | {"watch_id": watch_id}
     return await asking.rows(watches_read(frozenset(filters)), {**filters, "limit": 1})
 
 
 @router.shows(ShownWatch, "Show a watch")
-async def show_watch(asking: Asking, watch_id: AnyWatchId, query: Present) -> Response:
+async def show_watch(asking: ReadRequest, watch_id: AnyWatchId, query: Present) -> Response:
     """Show a watch with its settings and the number of its open alerts."""
     require_id("watch", watch_id)
     rows = await _found(asking, watch_id)
@@ -154,7 +154,7 @@ async def show_watch(asking: Asking, watch_id: AnyWatchId, query: Present) -> Re
 
 
 @router.changes(watches.UpdateWatch, ShownWatch, "Change a watch")
-async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchChanges]) -> Response:
+async def update_watch(asking: ReadRequest, watch_id: AnyWatchId, sent: Sent[WatchChanges]) -> Response:
     """Change the fields that the body names.
 
     Another condition, duration, other hours or lines begin a new revision, and so does enabling:
@@ -171,7 +171,7 @@ async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchCha
 
 
 @router.removes(watches.DeleteWatch, "Remove a watch")
-async def delete_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
+async def delete_watch(asking: ReadRequest, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
     """Remove a watch. Its alerts are resolved, and stay readable."""
     return deleted(await execute_on(asking, watches.DeleteWatch, watch_id, sent))
 
@@ -211,7 +211,7 @@ class WatchPreview(msgspec.Struct):
     openapi_extra=needs("read") | {"body": WatchToTry},
     responses={200: {"types": (WatchPreview,)}, **WRITE_ERRORS},
 )
-async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
+async def preview_watch(asking: ReadRequest, sent: Sent[WatchToTry]) -> Response:
     """Show what a watch would have open now, or would have opened. Nothing is recorded."""
     watch, filters = _to_try(asking.principal, sent)
     period = _period(sent.body, watch)
@@ -225,7 +225,7 @@ async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
 
 
 async def _preview(
-    asking: Asking,
+    asking: ReadRequest,
     watch: Watch,
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime] | None,

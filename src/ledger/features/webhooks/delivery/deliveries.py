@@ -258,7 +258,7 @@ class Ask(NamedTuple):
     """Whether all that is given goes as one message."""
 
 
-class Given(NamedTuple):
+class ClaimedBatch(NamedTuple):
     """The deliveries claimed for an endpoint."""
 
     reached: int
@@ -281,7 +281,7 @@ class Given(NamedTuple):
         return found
 
 
-class Heeded(NamedTuple):
+class AppliedRequest(NamedTuple):
     """A test or recovery that made deliveries due: all of them if ``is_done``, else a part."""
 
     endpoint_id: str
@@ -312,7 +312,7 @@ class Deliveries:
         asked: Sequence[Ask],
         looked: int,
         now: datetime,
-    ) -> dict[str, Given]:
+    ) -> dict[str, ClaimedBatch]:
         """Record results, then claim the next deliveries: one transaction, one round trip.
 
         The endpoints are known as they were at the position ``looked``.
@@ -332,16 +332,16 @@ class Deliveries:
                 cursors.append(await self._connection.execute(_TAKE, values, prepare=True))
         rows = [row for cursor in cursors for row in await cursor.fetchall()]
         gathering = {ask.endpoint_id for ask in asked if ask.gathers}
-        given: dict[str, Given] = {}
+        given: dict[str, ClaimedBatch] = {}
         for endpoint_id, reached, sends, next_due, format_, skipped, *claimed in rows:
-            one = given.setdefault(endpoint_id, Given(reached, sends, next_due, [], skipped))
+            one = given.setdefault(endpoint_id, ClaimedBatch(reached, sends, next_due, [], skipped))
             if claimed[0] is not None:
                 follows = endpoint_id in gathering and bool(one.claimed)
                 found = _claimed(endpoint_id, format_, claimed)
                 one.claimed.append(found._replace(follows=follows))
         return given
 
-    async def heed(self, endpoints: Iterable[str], now: datetime) -> list[Heeded]:
+    async def apply_requests(self, endpoints: Iterable[str], now: datetime) -> list[AppliedRequest]:
         """Heed the next test or recovery of each endpoint.
 
         A recovery is heeded in parts: it may ask for a million deliveries.
@@ -354,7 +354,7 @@ class Deliveries:
             values |= {"since": since, "resent": resent}
             statement = _TEST if kind == "test" else _RECOVER if resent is None else _RESEND
             done = await self._connection.execute(statement, values)
-            heeded.append(Heeded(endpoint_id, position, done.rowcount == 1))
+            heeded.append(AppliedRequest(endpoint_id, position, done.rowcount == 1))
         return heeded
 
     async def drop_deleted(self) -> bool:

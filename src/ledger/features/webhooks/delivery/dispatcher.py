@@ -20,7 +20,7 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import ClockSkew
 from ledger.features.webhooks.delivery.deliveries import Deliveries, connect
-from ledger.features.webhooks.delivery.lead import Lead, Means
+from ledger.features.webhooks.delivery.lead import Lead, DispatcherDeps
 from ledger.features.webhooks.delivery.sender import Sender
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Dispatcher(BackgroundLoop):
     recorded. The writer starts before the dispatcher.
     """
 
-    def __init__(self, conninfo: str, sender: Callable[[], Sender], means: Means) -> None:
+    def __init__(self, conninfo: str, sender: Callable[[], Sender], means: DispatcherDeps) -> None:
         super().__init__("dispatcher")
         self._conninfo, self._make_sender, self._means = conninfo, sender, means
         self._candidate = Candidate({"dispatcher": locks.DISPATCHER})

@@ -28,13 +28,13 @@ from ledger.features.webhooks.commands import DisableEndpoint, GiveUpDelivery
 from ledger.features.webhooks.delivery import verdict
 from ledger.features.webhooks.delivery.deliveries import Deliveries, News
 from ledger.features.webhooks.delivery.mailer import Mailer
-from ledger.features.webhooks.delivery.roster import Opener, Roster, Watched, secrets_of
+from ledger.features.webhooks.delivery.roster import DecryptSecret, EndpointRegistry, Watched, secrets_of
 from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import Attempt, Sender
 from ledger.features.webhooks.delivery.verdict import FAILING_FOR, AttemptVerdict, Claimed, Result
 from ledger.features.webhooks.formats.contents import content_of, is_final, without_secrets
 from ledger.features.webhooks.formats.mail import bytes_of
-from ledger.features.webhooks.formats.plain import Manner
+from ledger.features.webhooks.formats.plain import FormatOptions
 from ledger.features.webhooks.model.endpoint import DisabledReason, Endpoint
 
 _logger = logging.getLogger(__name__)
@@ -62,11 +62,11 @@ Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
 """Hands commands to the writer. Raises Unavailable."""
 
 
-class Means(NamedTuple):
+class DispatcherDeps(NamedTuple):
     """The parts with which a dispatcher works in each lead."""
 
     submit: Submit
-    open_secret: Opener
+    open_secret: DecryptSecret
     schedule: Schedule
     clock: Callable[[], datetime]
     most_in_flight: int
@@ -123,7 +123,7 @@ class Lead:
 
     def __init__(
         self,
-        means: Means,
+        means: DispatcherDeps,
         deliveries: Deliveries,
         sender: Sender,
         stopping: threading.Event,
@@ -131,7 +131,7 @@ class Lead:
     ) -> None:
         self._means, self._deliveries, self._sender = means, deliveries, sender
         self._stopping, self._wake, self._loop = stopping, wake, asyncio.get_running_loop()
-        self._roster = Roster(means.most_in_flight)
+        self._roster = EndpointRegistry(means.most_in_flight)
         self._mailer = means.mailer()
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: list[tuple[Claimed, Attempt, float]] = []
@@ -174,8 +174,8 @@ class Lead:
     async def _heed(self) -> None:
         requesting = [watched.id for watched in self._roster.requesting()]
         if requesting:
-            heeded = await self._deliveries.heed(requesting, self._now())
-            self._roster.heed(heeded, self._now())
+            heeded = await self._deliveries.apply_requests(requesting, self._now())
+            self._roster.apply_outcomes(heeded, self._now())
             self._is_news |= any(not one.is_done for one in heeded)
 
     async def _clear(self, news: News) -> None:
@@ -337,7 +337,7 @@ class Lead:
         self, endpoint: Endpoint, message: Sequence[Claimed], secrets: Sequence[str]
     ) -> Attempt:
         event_id, bodies = message[0].event_id, [claimed.body for claimed in message]
-        manner = Manner(endpoint.format, endpoint.details, self._means.public_url)
+        manner = FormatOptions(endpoint.format, endpoint.details, self._means.public_url)
         send = partial(self._sender.send, organization_id=endpoint.organization_id)
         if not endpoint.is_channel:
             type_, text = content_of(manner, bodies)

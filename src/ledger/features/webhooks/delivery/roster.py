@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 from ledger.engine.postgres.pool.waiting import RoundRobin, share
-from ledger.features.webhooks.delivery.deliveries import Ask, Changed, Given, Heeded, News
+from ledger.features.webhooks.delivery.deliveries import Ask, Changed, ClaimedBatch, AppliedRequest, News
 from ledger.features.webhooks.delivery.verdict import Claimed
 from projections.webhooks.view import Standing
 
@@ -124,7 +124,7 @@ class Watched:
         self.halted, self.due = position, now
 
 
-class Roster:
+class EndpointRegistry:
     """Every endpoint that is not deleted."""
 
     def __init__(self, most_in_flight: int) -> None:
@@ -177,7 +177,7 @@ class Roster:
         """The endpoints with a test or a recovery that is not heeded yet."""
         return [w for w in self._watched.values() if w.standing.requested > w.heeded]
 
-    def heed(self, heeded: Iterable[Heeded], now: datetime) -> None:
+    def apply_outcomes(self, heeded: Iterable[AppliedRequest], now: datetime) -> None:
         for one in heeded:
             watched = self._watched[one.endpoint_id]
             watched.recovered = one.position
@@ -250,7 +250,7 @@ class Roster:
     def next_due(self) -> datetime | None:
         return self._timers[0][0] if self._timers else None
 
-    def give(self, asks: Iterable[Ask], given: dict[str, Given], now: datetime) -> bool:
+    def give(self, asks: Iterable[Ask], given: dict[str, ClaimedBatch], now: datetime) -> bool:
         """Note the deliveries claimed for each endpoint, and whether more may be due.
 
         Return False if an endpoint differs from the roster's state: then the view must be read.
@@ -292,11 +292,11 @@ class Roster:
         self.consider(watched, now)
 
 
-Opener = Callable[[str, bytes], str]
+DecryptSecret = Callable[[str, bytes], str]
 """Opens an endpoint's sealed secret."""
 
 
-def secrets_of(watched: Watched, now: datetime, open_: Opener) -> list[str]:
+def secrets_of(watched: Watched, now: datetime, open_: DecryptSecret) -> list[str]:
     """The secrets that sign now. Raises the opener's errors."""
     sealed = watched.standing.endpoint.signing(now)
     watched.secrets = {one: watched.secrets.get(one) or open_(watched.id, one) for one in sealed}

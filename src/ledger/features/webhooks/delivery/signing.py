@@ -18,7 +18,7 @@ from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import EVENT_ID
 from ledger.features.webhooks.formats import mail
 from ledger.features.webhooks.formats.contents import content_of
-from ledger.features.webhooks.formats.plain import Manner
+from ledger.features.webhooks.formats.plain import FormatOptions
 from ledger.features.webhooks.formats.wording import saying_of
 from ledger.features.webhooks.model.channel import CHANNELS
 from projections.feed.items import delivery_item
@@ -107,7 +107,7 @@ def delivery_text(row: Sequence[Any], public_url: str | None, sender: str | None
     request = None
     if url is not None:
         body = body_of(test, (position, *found), sequence)
-        manner, at = Manner(format_, details, public_url), _decode_attempt(last).at
+        manner, at = FormatOptions(format_, details, public_url), _decode_attempt(last).at
         if format_ == "email":
             request = ShownRequest(url, *mail.shown([saying_of(manner, body)], sender, at))
         else:

@@ -18,7 +18,7 @@ _FINAL: Mapping[Format, range | tuple[int, ...]] = {
 """Answers after which another attempt would be in vain."""
 
 
-def content_of(manner: plain.Manner, bodies: Sequence[str], secret: str = HIDDEN) -> plain.Content:
+def content_of(manner: plain.FormatOptions, bodies: Sequence[str], secret: str = HIDDEN) -> plain.Content:
     """The content of a request about events. ``bodies`` are their envelopes with their numbers.
 
     Only Slack is told of several events at once.
@@ -43,24 +43,24 @@ def without_secrets(text: str | None, format_: Format, secret: str) -> str | Non
     return text
 
 
-def _standard(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+def _standard(manner: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
     return plain.told(manner, bodies[0])
 
 
-def _cloudevents(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+def _cloudevents(manner: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
     return plain.cloudevent_of(plain.told(manner, bodies[0]))
 
 
-def _slack(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+def _slack(manner: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
     return slack.message_of([saying_of(manner, body) for body in bodies])
 
 
-def _pagerduty(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+def _pagerduty(manner: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
     return pagerduty.event_of(saying_of(manner, bodies[0]), plain.told(manner, bodies[0]), secret)
 
 
 _MAKERS: Mapping[
-    Format, tuple[str, Callable[[plain.Manner, Sequence[str], str], dict[str, Any]]]
+    Format, tuple[str, Callable[[plain.FormatOptions, Sequence[str], str], dict[str, Any]]]
 ] = {
     "standard": (plain.JSON, _standard),
     "cloudevents": (plain.CLOUDEVENT, _cloudevents),

@@ -17,7 +17,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from ledger.features.webhooks.formats import wording
-from ledger.features.webhooks.formats.plain import ALERT, Manner
+from ledger.features.webhooks.formats.plain import ALERT, FormatOptions
 from ledger.features.webhooks.model.channel import HIDDEN
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def mail_of(
 
 
 def bytes_of(
-    manner: Manner, bodies: Sequence[str], sender: str, recipient: str, at: datetime
+    manner: FormatOptions, bodies: Sequence[str], sender: str, recipient: str, at: datetime
 ) -> bytes:
     """The mail to one recipient, as it is sent: with ids alone if it cannot be made with words."""
     try:

@@ -24,7 +24,7 @@ Of the condition it is sent the kind."""
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Manner(NamedTuple):
+class FormatOptions(NamedTuple):
     """How an endpoint is told of an event."""
 
     format: Format
@@ -46,7 +46,7 @@ class Content(NamedTuple):
     text: str
 
 
-def told(manner: Manner, body: str) -> dict[str, Any]:
+def told(manner: FormatOptions, body: str) -> dict[str, Any]:
     """The envelope, with or without the details of an alert."""
     envelope = _decode(body)
     if manner.details or not envelope["type"].startswith(ALERT):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ledger.features.watches.model.alert import ResolvedReason
 from ledger.features.watches.model.watch import Severity
-from ledger.features.webhooks.formats.plain import ALERT, Manner, told
+from ledger.features.webhooks.formats.plain import ALERT, FormatOptions, told
 from ledger.features.webhooks.model.channel import DELIVERY_FAILED
 
 _ENDS: Mapping[ResolvedReason, str] = {
@@ -57,7 +57,7 @@ class Saying(NamedTuple):
     link: str | None
 
 
-def saying_of(manner: Manner, body: str) -> Saying:
+def saying_of(manner: FormatOptions, body: str) -> Saying:
     """The words about an event. ``body`` is its envelope, as JSON."""
     envelope = told(manner, body)
     type_, subject, payload = envelope["type"], envelope["subject"], envelope["payload"]

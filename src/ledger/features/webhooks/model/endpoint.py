@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import EVERY_TYPE, PASSES, SAME, EventRow, Note
+from ledger.engine.values.event_table import EVERY_TYPE, PASSES, SAME, EventRow, DecisionEffect
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.features.watches.model.alert import AlertEvent
 from ledger.features.watches.model.watch import Severity
@@ -126,7 +126,7 @@ class WebhookDeleted(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 ENDPOINT_TABLE: tuple[EventRow, ...] = (
-    EventRow(WebhookCreated, None, None, None, "webhook.create", Note.OWNED),
+    EventRow(WebhookCreated, None, None, None, "webhook.create", DecisionEffect.OWNED),
     EventRow(WebhookUpdated, None, None, None, "webhook.update", PASSES),
     EventRow(WebhookSecretRotated, None, None, None, "webhook.rotate_secret", PASSES),
     EventRow(WebhookDisabled, None, None, None, "webhook.disable", PASSES),
@@ -134,7 +134,7 @@ ENDPOINT_TABLE: tuple[EventRow, ...] = (
     EventRow(WebhookResendRequested, None, None, None, "webhook.resend", PASSES),
     EventRow(WebhookTestRequested, None, None, None, "webhook.test", PASSES),
     EventRow(WebhookDeliveryFailed, channel.DELIVERY_FAILED, SAME, None, None, PASSES),
-    EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.DISOWNED),
+    EventRow(WebhookDeleted, None, None, None, "webhook.delete", DecisionEffect.DISOWNED),
 )
 
 ENDPOINT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ENDPOINT_TABLE)

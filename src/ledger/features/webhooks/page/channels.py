@@ -14,7 +14,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field, model_validator
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import Asking, Identifier, Present
+from ledger.engine.http.reading import ReadRequest, Identifier, Present
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
@@ -118,7 +118,7 @@ class TestedQuery(Present):
 
 @router.get("/channel", openapi_extra=needs(_PERMISSION))
 async def ask_channel(
-    asking: Asking, query: NewChannelQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, query: NewChannelQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The form for a new channel."""
     draft = ChannelForm.model_construct(
@@ -133,7 +133,7 @@ async def ask_channel(
 
 
 @command_route(router, "/channel", CreateEndpoint, _PERMISSION)
-async def add_channel(asking: Asking, form: ChannelForm) -> Response:
+async def add_channel(asking: ReadRequest, form: ChannelForm) -> Response:
     """Set up a channel, and send it a test."""
     key = pages.idempotency_of(asking, form)
     said = form.said("format", "organization_id", "workspace_id")
@@ -143,7 +143,7 @@ async def add_channel(asking: Asking, form: ChannelForm) -> Response:
 
 @router.get("/{endpoint_id}/channel", openapi_extra=needs(_PERMISSION))
 async def ask_channel_change(
-    asking: Asking, endpoint_id: str, refused: RefusedForm | None = None
+    asking: ReadRequest, endpoint_id: str, refused: RefusedForm | None = None
 ) -> Response:
     """The form that changes a channel, with its settings but for its address."""
     endpoint = await _endpoint(asking, endpoint_id)
@@ -164,7 +164,7 @@ async def ask_channel_change(
 
 
 @command_route(router, "/{endpoint_id}/channel", UpdateEndpoint, _PERMISSION)
-async def change_channel(asking: Asking, endpoint_id: str, form: ChannelForm) -> Response:
+async def change_channel(asking: ReadRequest, endpoint_id: str, form: ChannelForm) -> Response:
     """Replace the settings of a channel, and send it a test."""
     key = pages.idempotency_of(asking, form)
     sent = checked(form.said(), WebhookChanges, key)
@@ -172,7 +172,7 @@ async def change_channel(asking: Asking, endpoint_id: str, form: ChannelForm) ->
 
 
 @router.get("/{endpoint_id}/tested", openapi_extra=needs(_PERMISSION))
-async def show_test(asking: Asking, endpoint_id: str, query: TestedQuery) -> Response:
+async def show_test(asking: ReadRequest, endpoint_id: str, query: TestedQuery) -> Response:
     """The result of a test, which the page asks for again until there is one."""
     endpoint = await _endpoint(asking, endpoint_id)
     found = await pages.read_answer(
@@ -186,19 +186,19 @@ async def show_test(asking: Asking, endpoint_id: str, query: TestedQuery) -> Res
 
 
 @command_route(router, "/{endpoint_id}/tested", TestEndpoint, _PERMISSION)
-async def try_again(asking: Asking, form: pages.Form) -> Response:
+async def try_again(asking: ReadRequest, form: pages.Form) -> Response:
     """Send a test again."""
     return await _CHANNELS.send(asking, form, api.send_webhook_test, partial(_follow, asking))
 
 
-def _follow(asking: Asking, made: Response) -> Response:
+def _follow(asking: ReadRequest, made: Response) -> Response:
     """Lead from the answer to a test to the page that has its result."""
     (event_id,) = asking.request.state.receipt.event_ids
     return pages.go(with_parameter(f"{PATH}/{_shown(made).id}/tested", "test", event_id))
 
 
 async def _try(
-    asking: Asking, form: ChannelForm, command: Awaitable[Response], key: IdempotencyKey
+    asking: ReadRequest, form: ChannelForm, command: Awaitable[Response], key: IdempotencyKey
 ) -> Response:
     """Carry out a form's command and then a test, each once, and show the test's result."""
 
@@ -220,13 +220,13 @@ def _shown(made: Response) -> ShownEndpoint:
     return msgspec.json.decode(made.body, type=AnswerOf[ShownEndpoint]).data
 
 
-async def _endpoint(asking: Asking, endpoint_id: str) -> ShownEndpoint:
+async def _endpoint(asking: ReadRequest, endpoint_id: str) -> ShownEndpoint:
     answer = api.show_webhook(asking, endpoint_id, Present())
     return (await pages.read_answer(answer, AnswerOf[ShownEndpoint])).data
 
 
 async def _form(
-    asking: Asking,
+    asking: ReadRequest,
     draft: ChannelForm,
     refused: RefusedForm | None,
     endpoint: ShownEndpoint | None = None,

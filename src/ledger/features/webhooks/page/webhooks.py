@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import Asking, Bound, Present, TenantQuery
+from ledger.engine.http.reading import ReadRequest, Bound, Present, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.log import listed, stream_address
@@ -89,7 +89,7 @@ class DeliveriesPageQuery(api.DeliveriesQuery):
 
 @router.get("", openapi_extra=needs(_PERMISSION))
 async def show_webhooks(
-    asking: Asking, query: EndpointsQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, query: EndpointsQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The credential's endpoints, newest first, and the form for a new one."""
     found = await read_answer(api.list_webhooks(asking, query), PageOf[ShownEndpoint])
@@ -107,13 +107,13 @@ async def show_webhooks(
     )
 
 
-async def _watches_of(asking: Asking, shown: Sequence[ShownEndpoint]) -> Mapping[str, str]:
+async def _watches_of(asking: ReadRequest, shown: Sequence[ShownEndpoint]) -> Mapping[str, str]:
     """The names of the watches to which these endpoints are narrowed, by id."""
     return await names_of_watches(asking) if any(one.watch_ids for one in shown) else {}
 
 
 @command_route(router, "", commands.CreateEndpoint, _PERMISSION)
-async def add_webhook(asking: Asking, form: webhook_forms.NewForm) -> Response:
+async def add_webhook(asking: ReadRequest, form: webhook_forms.NewForm) -> Response:
     """Create an endpoint; the answer contains its secret."""
     then = partial(_secret, asking.request, is_new=True)
     return await _ENDPOINTS.send(asking, form, api.create_webhook, then)
@@ -133,7 +133,7 @@ def _secret(request: Request, made: Response, is_new: bool) -> Response:
 
 @router.get("/{endpoint_id}", openapi_extra=needs(_PERMISSION))
 async def show_webhook(
-    asking: Asking, endpoint_id: str, query: DeliveriesPageQuery, refused: RefusedForm | None = None
+    asking: ReadRequest, endpoint_id: str, query: DeliveriesPageQuery, refused: RefusedForm | None = None
 ) -> Response:
     """An endpoint with its forms, and its deliveries, newest first."""
     if query.since_local is not None:
@@ -175,7 +175,7 @@ async def show_webhook(
     )
 
 
-async def _would_recover(asking: Asking, endpoint_id: str, since: datetime) -> int:
+async def _would_recover(asking: ReadRequest, endpoint_id: str, since: datetime) -> int:
     """How many deliveries a recovery since an instant sends again now; at most ``MOST`` + 1."""
     tenant = asking.tenant
     parameters = {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1}
@@ -185,20 +185,20 @@ async def _would_recover(asking: Asking, endpoint_id: str, since: datetime) -> i
 
 
 @command_route(router, "/{endpoint_id}/change", commands.UpdateEndpoint, _PERMISSION)
-async def change_webhook(asking: Asking, form: webhook_forms.ChangeForm) -> Response:
+async def change_webhook(asking: ReadRequest, form: webhook_forms.ChangeForm) -> Response:
     """Replace the endpoint's settings."""
     return await _ENDPOINTS.send(asking, form, api.update_webhook, "change")
 
 
 @command_route(router, "/{endpoint_id}/switch", commands.UpdateEndpoint, _PERMISSION)
-async def switch_webhook(asking: Asking, form: webhook_forms.SwitchForm) -> Response:
+async def switch_webhook(asking: ReadRequest, form: webhook_forms.SwitchForm) -> Response:
     """Enable or disable the endpoint."""
     done: Done = "enable" if form.enabled == "true" else "disable"
     return await _ENDPOINTS.send(asking, form, api.update_webhook, done)
 
 
 @command_route(router, "/{endpoint_id}/recover", commands.RecoverEndpoint, _PERMISSION)
-async def recover_webhook(asking: Asking, form: webhook_forms.RecoverForm) -> Response:
+async def recover_webhook(asking: ReadRequest, form: webhook_forms.RecoverForm) -> Response:
     """Send undelivered events again."""
     sent = form.sent_in(zone_of(asking.request), idempotency_of(asking, form))
     return await _ENDPOINTS.send(asking, form, api.recover_webhook, "recover", sent)
@@ -207,26 +207,26 @@ async def recover_webhook(asking: Asking, form: webhook_forms.RecoverForm) -> Re
 @command_route(
     router, "/{endpoint_id}/deliveries/{event_id}/resend", commands.ResendDelivery, _PERMISSION
 )
-async def send_delivery_again(asking: Asking, form: Form) -> Response:
+async def send_delivery_again(asking: ReadRequest, form: Form) -> Response:
     """Send one event again."""
     return await _ENDPOINTS.send(asking, form, api.send_delivery_again, "resend")
 
 
 @command_route(router, "/{endpoint_id}/test", commands.TestEndpoint, _PERMISSION)
-async def send_test(asking: Asking, form: Form) -> Response:
+async def send_test(asking: ReadRequest, form: Form) -> Response:
     """Send a test; the deliveries show its result."""
     return await _ENDPOINTS.send(asking, form, api.send_webhook_test, "test")
 
 
 @command_route(router, "/{endpoint_id}/remove", commands.DeleteEndpoint, _PERMISSION)
-async def remove_webhook(asking: Asking, form: Form) -> Response:
+async def remove_webhook(asking: ReadRequest, form: Form) -> Response:
     """Delete the endpoint for good."""
     then = go(with_parameter(PATH, "done", "remove"))
     return await _ENDPOINTS.send(asking, form, api.delete_webhook, lambda _: then)
 
 
 @command_route(router, "/{endpoint_id}/rotate-secret", commands.RotateSecret, _PERMISSION)
-async def rotate_secret(asking: Asking, form: Form) -> Response:
+async def rotate_secret(asking: ReadRequest, form: Form) -> Response:
     """Replace the endpoint's secret; the answer contains the new one."""
     then = partial(_secret, asking.request, is_new=False)
     return await _ENDPOINTS.send(asking, form, api.rotate_webhook_secret, then)

@@ -58,7 +58,7 @@ class DeliveriesQuery(reading.Present, reading.Page):
 
 
 @router.creates(commands.CreateEndpoint, EndpointWithSecret, "Set up a webhook")
-async def create_webhook(asking: reading.Asking, sent: writing.Sent[NewWebhook]) -> Response:
+async def create_webhook(asking: reading.ReadRequest, sent: writing.Sent[NewWebhook]) -> Response:
     """Set up an endpoint for the events that are recorded from now on.
 
     The endpoint's secret is shown in this answer only.
@@ -76,14 +76,14 @@ async def create_webhook(asking: reading.Asking, sent: writing.Sent[NewWebhook])
 
 
 @router.lists(ShownEndpoint, "List webhooks")
-async def list_webhooks(asking: reading.Asking, query: reading.TenantQuery) -> Response:
+async def list_webhooks(asking: reading.ReadRequest, query: reading.TenantQuery) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
     return await _ORDER.listed(asking, query, query.chosen(), statements.list_read)
 
 
 @router.shows(ShownEndpoint, "Show a webhook")
 async def show_webhook(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, query: reading.Present
+    asking: reading.ReadRequest, endpoint_id: AnyEndpointId, query: reading.Present
 ) -> Response:
     """Show an endpoint and the state of its deliveries."""
     reading.require_id("webhook", endpoint_id)
@@ -95,7 +95,7 @@ async def show_webhook(
 
 @router.changes(commands.UpdateEndpoint, ShownEndpoint, "Change a webhook")
 async def update_webhook(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[WebhookChanges]
+    asking: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[WebhookChanges]
 ) -> Response:
     """Change the fields that the body names.
 
@@ -112,7 +112,7 @@ async def update_webhook(
 
 @router.removes(commands.DeleteEndpoint, "Remove a webhook")
 async def delete_webhook(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[Any]
+    asking: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[Any]
 ) -> Response:
     """Remove an endpoint. Nothing is delivered to it any more, not even pending deliveries."""
     receipt = await writing.execute_on(asking, commands.DeleteEndpoint, endpoint_id, sent)
@@ -123,7 +123,7 @@ async def delete_webhook(
     "rotate-secret", commands.RotateSecret, EndpointWithSecret, "Replace a webhook's secret"
 )
 async def rotate_webhook_secret(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
+    asking: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
 ) -> Response:
     """Replace the secret. The new secret is shown in this answer only.
 
@@ -139,7 +139,7 @@ async def rotate_webhook_secret(
     "recover", commands.RecoverEndpoint, ShownEndpoint, "Send undelivered events again", 202
 )
 async def recover_webhook(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[Recovery]
+    asking: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[Recovery]
 ) -> Response:
     """Retry at once the deliveries since an instant that failed or wait for another attempt.
 
@@ -154,7 +154,7 @@ async def recover_webhook(
 
 @router.acts("test", commands.TestEndpoint, ShownEndpoint, "Send a test", 202)
 async def send_webhook_test(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
+    asking: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
 ) -> Response:
     """Send a `webhook.test` event once, also to a disabled endpoint.
 
@@ -174,7 +174,7 @@ async def send_webhook_test(
     permission=_MANAGES,
 )
 async def list_deliveries(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, query: DeliveriesQuery
+    asking: reading.ReadRequest, endpoint_id: AnyEndpointId, query: DeliveriesQuery
 ) -> Response:
     """List every event that the endpoint gets, and every test, newest first."""
     reading.require_id("webhook", endpoint_id)
@@ -203,7 +203,7 @@ async def list_deliveries(
     202,
 )
 async def send_delivery_again(
-    asking: reading.Asking,
+    asking: reading.ReadRequest,
     endpoint_id: AnyEndpointId,
     event_id: AnyEventId,
     sent: writing.Sent[EmptyBody],
@@ -219,7 +219,7 @@ async def send_delivery_again(
     return writing.answered(receipt, 202)
 
 
-async def _has_delivery(asking: reading.Asking, endpoint_id: str, event_id: str) -> bool:
+async def _has_delivery(asking: reading.ReadRequest, endpoint_id: str, event_id: str) -> bool:
     """Whether the endpoint has a delivery of the event, or a test of this id."""
     if not re.fullmatch(EVENT_ID, event_id):
         return False
@@ -239,7 +239,7 @@ def _settings(given: dict[str, Any]) -> commands.EndpointSettings:
     return commands.EndpointSettings(**given | lists)
 
 
-async def _checked(asking: reading.Asking, sent: writing.Sent[Any]) -> writing.Sent[Any]:
+async def _checked(asking: reading.ReadRequest, sent: writing.Sent[Any]) -> writing.Sent[Any]:
     """The request; a URL with a forbidden target is a fault too."""
     url = getattr(sent.body, "url", None)
     if sent.fault is None and url and not url.startswith("mailto:"):
