@@ -61,7 +61,7 @@ class LineFold(msgspec.Struct, array_like=True):
     projects: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
 
-    def evolve(self, recorded: Recorded) -> Sequence[_Change]:
+    def apply(self, recorded: Recorded) -> Sequence[_Change]:
         self.position, body = recorded.position, recorded.body
         if isinstance(body, lines.Activated):
             self.organization_id = recorded.organization_id or ""
@@ -125,7 +125,7 @@ class DirectoryView(Remembering):
         ids = {event.originator_id: None for event in own}
         generation.find(self._lines, ids, rows.LINE)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         names: dict[str, rows.NameRow] = {}
         namings: list[rows.NamingRow] = []
         changes: list[tuple[Key, _Change, int]] = []
@@ -136,7 +136,7 @@ class DirectoryView(Remembering):
                 namings.append(rows.NamingRow(*named, event.position, event.body.name))
                 continue
             line = self._lines[event.originator_id]
-            for change in line.evolve(event):
+            for change in line.apply(event):
                 changes += ((key, change, event.position) for key in _keys(line, change))
             self._lines.change(event.originator_id)
         generation.write(rows.NAME, names.values())

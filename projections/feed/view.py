@@ -142,7 +142,7 @@ class EventView(Remembering):
         line_ids = {own: None for e in events if (own := line_of(e))}
         generation.find(self._lines, line_ids, LINE)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         rows = []
         for event in events:
             line_id = line_of(event)
@@ -171,7 +171,7 @@ def _tell_change(event: Recorded, fold: LineFold) -> ToldRow:
     if isinstance(event.body, HealthSignalReported):
         signal = execution.signals.get(event.body.signal)
         in_feed = changes_health(event.body, signal.status if signal is not None else None)
-    execution.evolve(event)
+    execution.apply(event)
     fold.position = event.position
     return _told(event, execution.id, before, execution.state, in_feed)
 

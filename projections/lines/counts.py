@@ -91,7 +91,7 @@ class Counts(Remembering):
         self._counts: Folds[Kind, _Count] = Folds(_Count)
         super().__init__(self._counts)
 
-    def fold(self, generation: Generation, moves: Sequence[Move]) -> None:
+    def apply(self, generation: Generation, moves: Sequence[Move]) -> None:
         kinds = (kind for move in moves for kind in (*move.left, *move.entered))
         touched = {_sharing(kind): None for kind in kinds}
         generation.find(self._counts, touched, COUNT, _count_of)

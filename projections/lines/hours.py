@@ -65,7 +65,7 @@ class Hours(Remembering):
         keys = {key: None for key, *_ in map(_moved, events)}
         generation.find(self._amounts, keys, DAY, _amount_of)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         rows: list[DayRow] = []
         for event in events:
             key, at, change, number = _moved(event)

@@ -110,10 +110,10 @@ class LineFold(msgspec.Struct, array_like=True):
     """The first ``_MOST_FAILURES`` runs that failed since the last completed one, in the order of
     recording, each with its end."""
 
-    def evolve(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:
         self.position = recorded.position
         if recorded.originator_id == self.execution.id:
-            self.execution.evolve(recorded)
+            self.execution.apply(recorded)
             if type(recorded.body) not in lines.CHECK_INS:
                 self._note_interval()
         _COUNT[type(recorded.body)](self, recorded.body, recorded)

@@ -22,10 +22,10 @@ from typing import Any
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of
 from projections.lines.filters import COMPARED, ON_RANKS, TENANTS, where_line
+from projections.lines.index_scans import ALL, MOST_WALKS, PAIR, WIDE, IndexScans, direction
 from projections.lines.orders import Sort, ranked_read
 from projections.lines.rank import NO_SCORE
 from projections.lines.statements import item_parts
-from projections.lines.walks import ALL, MOST_WALKS, PAIR, WIDE, IndexScans, direction
 
 _MARKS: Mapping[str, str] = {
     "project_tag": "ledger.execution_tag",

@@ -20,9 +20,9 @@ from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of, where
 from ledger.features.lines.model import health
 from projections.lines.filters import BY_CLOCK, COMPARED, OF_BLOCKERS, RANK_CONDITIONS, TENANTS
+from projections.lines.index_scans import ALL, IndexScans
 from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
 from projections.lines.statements import item_parts
-from projections.lines.walks import ALL, IndexScans
 
 Sort = Literal["state_since", "health_score", "due_at"]
 """The orders of present lists, beside that by record id."""

@@ -140,8 +140,8 @@ def version(execution: Execution) -> Version:
     extra = {
         "resources": list(execution.resources.values()),
         "health": ShownHealth(score, status, signals),
-        "blockers": [rendering.shown_as(ReportedBlocker, b) for b in execution.blockers.values()],
-        "holds": [rendering.shown_as(ShownHold, hold) for hold in execution.holds.values()],
+        "blockers": [rendering.render_as(ReportedBlocker, b) for b in execution.blockers.values()],
+        "holds": [rendering.render_as(ShownHold, hold) for hold in execution.holds.values()],
         "closed_at": rendering.time_text(execution.closed_at),
     }
     return Version(score, rendering.members(head), rendering.members(extra))
@@ -153,7 +153,7 @@ def _oldest(execution: Execution) -> ShownBlocker | None:
     Effective times never fall along a stream, so this blocker is the first in the order of opening.
     """
     first = next(iter(execution.blockers.values()), None)
-    return None if first is None else rendering.shown_as(ShownBlocker, first)
+    return None if first is None else rendering.render_as(ShownBlocker, first)
 
 
 def counts(last_activity_at: str, open_runs: int) -> str:

@@ -94,7 +94,7 @@ class ExecutionView(Remembering):
         generation.find(self._lines, {e.line_id: None for e in events}, rows.EXECUTION)
         self._hours.prepare(generation, _check_ins(events))
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         past = _Past()
         for event in events:
             found = self._lines[event.line_id]
@@ -112,8 +112,8 @@ class ExecutionView(Remembering):
         generation.write(rows.INTERVAL, past.intervals.values())
         generation.write(rows.EXECUTION_VERSION, past.versions)
         generation.write(rows.STEP, past.steps)
-        self._hours.fold(generation, _check_ins(events))
-        self._counts.fold(generation, past.moves)
+        self._hours.apply(generation, _check_ins(events))
+        self._counts.apply(generation, past.moves)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         changed = self._lines.take_changed(most)
@@ -176,7 +176,7 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
     key, before = sort_key(line_id), fold.interval
     counted = fold.counted if kind in line.COUNTING else None
     resources = fold.execution.resources
-    fold.evolve(event)
+    fold.apply(event)
     if event.originator_id == line_id and kind not in CHECK_INS:
         found.version = shown.version(fold.execution)
         past.versions.append(rows.VersionRow(key, event.position, *found.version))

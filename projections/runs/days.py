@@ -97,7 +97,7 @@ class Days(Remembering):
         self._sums: Folds[_Key, _Sums] = Folds(lambda _: _Sums())
         super().__init__(self._sums)
 
-    def fold(self, generation: Generation, changes: Sequence[Move]) -> None:
+    def apply(self, generation: Generation, changes: Sequence[Move]) -> None:
         generation.find(self._sums, {move.key: None for move in changes}, DAY, _sums_of)
         generation.load()
         generation.write(DAY, [self._after(move) for move in changes])

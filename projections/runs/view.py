@@ -207,9 +207,9 @@ class RunFold(msgspec.Struct, array_like=True):
     corrected: int | None = None
     erased: int | None = None
 
-    def evolve(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:
         run, position = self.run, recorded.position
-        run.evolve(recorded)
+        run.apply(recorded)
         self.position = position
         self.opened = self.opened or position
         if run.external_id is not None:
@@ -256,7 +256,7 @@ class RunView(Remembering):
         self._runs.begin(e.originator_id for e in events if e.originator_version == 1)
         generation.find(self._runs, {e.originator_id: None for e in events}, RUN, fold_of)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         changes, payloads, former = list[Move](), list[PayloadRow](), list[FormerUsageRow]()
         for event in events:
             fold = self._runs[event.originator_id]
@@ -264,7 +264,7 @@ class RunView(Remembering):
             before = Before(run.status if run.started_at is not None else None, run.tokens_used)
             if isinstance(event.body, runs.RunUsageCorrected):
                 former.append(_former(run, event.position))
-            fold.evolve(event)
+            fold.apply(event)
             self._runs.change(event.originator_id)
             changes += moves(run, event, before)
             sealed = [getattr(event.body, name, None) for name in ("input", "output", "error")]
@@ -272,7 +272,7 @@ class RunView(Remembering):
                 payloads.append(PayloadRow(sort_key(run.id), event.position, *sealed))
         generation.write(FORMER_USAGE, former)
         generation.write(PAYLOAD, payloads)
-        self._days.fold(generation, changes)
+        self._days.apply(generation, changes)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         generation.write(RUN, map(row_of, self._runs.take_changed(most)))

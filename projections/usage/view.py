@@ -72,7 +72,7 @@ class StatementView(Remembering):
         ids = {each: None for event in events for each in _about(event)}
         generation.find(self._statements, ids, STATEMENT, lambda row: (row[0], _Fold(row)))
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         for event in events:
             own, *replaced = _about(event)
             if isinstance(event.body, StatementIssued):

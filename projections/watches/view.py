@@ -17,7 +17,7 @@ from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.watches.model import alert as alerts
 from ledger.features.watches.model.alert import ALERT_EVENTS, Alert
-from ledger.features.watches.model.shown import watch_set_up
+from ledger.features.watches.model.views import watch_set_up
 from ledger.features.watches.model.watch import WATCH_EVENTS, Watch
 
 
@@ -165,18 +165,18 @@ class WatchView(Remembering):
             lambda row: (row.alert_id, _Alert(decode_alert(row.fold), row)),
         )
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         acknowledgements = []
         for event in events:
             stream = event.originator_id
             if isinstance(event.body, WATCH_EVENTS):
                 watch = self._watches[stream]
-                watch.watch.evolve(event)
+                watch.watch.apply(event)
                 watch.position = event.position
                 self._watches.change(stream)
                 continue
             fold = self._alerts[stream]
-            fold.alert.evolve(event)
+            fold.alert.apply(event)
             fold.row = _changed(fold.row, event)
             self._alerts.change(stream)
             if isinstance(event.body, alerts.AlertAcknowledged):

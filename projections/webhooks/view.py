@@ -16,7 +16,7 @@ import msgspec
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.values.rendering import json_text, members, shown_as, time_text
+from ledger.engine.values.rendering import json_text, members, render_as, time_text
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.folds import Folds, Remembering
 from ledger.engine.views.generation import Generation
@@ -32,7 +32,7 @@ from ledger.features.webhooks.model.endpoint import (
     WebhookResendRequested,
     WebhookTestRequested,
 )
-from ledger.features.webhooks.model.shown import EndpointSetUp
+from ledger.features.webhooks.model.views import EndpointSetUp
 
 
 class EndpointRow(NamedTuple):
@@ -160,9 +160,9 @@ class Standing(msgspec.Struct):
     requested: int = 0
     """Position of the latest requested test or recovery."""
 
-    def evolve(self, event: Recorded) -> None:
+    def apply(self, event: Recorded) -> None:
         was_enabled = self.endpoint.enabled
-        self.endpoint.evolve(event)
+        self.endpoint.apply(event)
         self.position = event.position
         if self.endpoint.enabled and not was_enabled:
             self.enabled_at = event.recorded_at
@@ -205,7 +205,7 @@ class WebhookView(Remembering):
         lines = {e.originator_id: None for e in events if type(e.body) is HealthSignalReported}
         generation.find(self._health, lines, HEALTH, _health_of)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Number the events of a batch for each endpoint that they match."""
         messages: list[MessageRow] = []
         for event in events:
@@ -262,7 +262,7 @@ def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
     standing = tenant.endpoints.get(endpoint_id)
     if standing is None:
         return
-    standing.evolve(event)
+    standing.apply(event)
     tenant.changed[endpoint_id] = standing
     if standing.endpoint.deleted:
         del tenant.endpoints[endpoint_id]
@@ -344,7 +344,7 @@ def _present(standing: Standing) -> EndpointRow:
         sequence=standing.sequence,
         latest=standing.latest,
         requested=standing.requested,
-        item=members(shown_as(EndpointSetUp, endpoint)),
+        item=members(render_as(EndpointSetUp, endpoint)),
         fold=_encode(standing),
         position=standing.position,
     )

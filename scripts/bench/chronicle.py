@@ -209,7 +209,7 @@ class Chronicle:
         """Record an event of a run's stream."""
         run = keyed.run
         recorded = self._record(line, run.id, run.version + 1, body, at, actor, **about)
-        run.evolve(recorded)
+        run.apply(recorded)
         return recorded
 
     def _record(

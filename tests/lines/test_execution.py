@@ -198,7 +198,7 @@ def test_a_changed_hold_keeps_since_and_the_states_beginning_and_has_the_actor_o
 ):
     line = after(ACTIVATED, at_minute(5, UNTIL_30))
     changed = e.HoldChanged(hold="operator", reason="n", until=minute(90))
-    line.evolve(recorded(changed, 3, minute(20), actor=Actor("user", "USR-2")))
+    line.apply(recorded(changed, 3, minute(20), actor=Actor("user", "USR-2")))
     hold = line.holds["operator"]
     assert (hold.reason, hold.since, hold.until) == ("n", minute(5), minute(90))
     assert hold.by == Actor("user", "USR-2")

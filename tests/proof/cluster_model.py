@@ -8,18 +8,18 @@ import copy
 import itertools
 from dataclasses import dataclass, field, replace
 
-from ledger.features.proof.sealing.standing import (
+from ledger.features.proof.sealing.peers import (
     FOLLOWS,
     SEALS,
     STOPPED,
     UNHEARD,
     UNVOUCHED,
     Case,
-    LogConsistency,
     Known,
+    LogConsistency,
+    PeerMonitor,
     Row,
     Verdict,
-    PeerMonitor,
     Witnessed,
     judge,
 )
@@ -368,7 +368,11 @@ class Cluster:
         def compare(witness: Witnessed) -> LogConsistency:
             if witness.size > len(log):
                 return LogConsistency.SHORTER if leads else LogConsistency.UNKNOWN
-            return LogConsistency.SAME if repr(log[: witness.size]).encode() == witness.root else LogConsistency.OTHER
+            return (
+                LogConsistency.SAME
+                if repr(log[: witness.size]).encode() == witness.root
+                else LogConsistency.OTHER
+            )
 
         verdict = judge(known, compare)
         knows = known.own is not None and known.own.origin == known.origin

@@ -18,7 +18,7 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.programs import find_programs
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.note import parse
-from ledger.features.proof.sealing.standing import NO_WITNESS
+from ledger.features.proof.sealing.peers import NO_WITNESS
 from tests.proof.conftest import report
 from tests.proof.test_sealer import BACK_TO_501, go_back_to_501, rewrite_past
 from tests.support.data_dirs import MASTER_KEY

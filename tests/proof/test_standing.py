@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from ledger.features.proof.sealing.standing import (
+from ledger.features.proof.sealing.peers import (
     FOLLOWS,
     SEALS,
     STOPPED,
     UNHEARD,
     UNVOUCHED,
-    Row,
     PeerMonitor,
+    Row,
 )
 from tests.proof.cluster_model import Cluster, Database, Node, contradict
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.values.principal import ANY, Tenant
 from tests.support.reader import reading
 from tests.support.views import query, until

@@ -357,8 +357,8 @@ def skipping(projection: Projection, positions: Collection[int]) -> Projection:
     """The view with a bug: these events are not folded."""
 
     class Skipping(type(projection)):  # type: ignore[misc]
-        def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-            super().fold(generation, [e for e in events if e.position not in positions])
+        def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
+            super().apply(generation, [e for e in events if e.position not in positions])
 
     projection.__class__ = Skipping
     return projection

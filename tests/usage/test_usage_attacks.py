@@ -10,7 +10,7 @@ import pytest
 
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.principal import ANY, Tenant
 from ledger.engine.values.values import micros_of, sort_key
 from ledger.features.usage.model.usage import Grouping, LineInScope

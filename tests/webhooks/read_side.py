@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.principal import Principal, Tenant

@@ -58,7 +58,9 @@ def envelope(type_: str = "alert.opened", **payload: Any) -> str:
 
 
 def slack_of(*bodies: str, details: bool = True, url: str | None = PUBLIC) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(content_of(FormatOptions("slack", details, url), bodies).text)
+    found: dict[str, Any] = json.loads(
+        content_of(FormatOptions("slack", details, url), bodies).text
+    )
     slack.validate(found)
     return found
 

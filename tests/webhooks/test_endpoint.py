@@ -38,7 +38,7 @@ def updated(**more: Any) -> WebhookUpdated:
 def evolve_at(endpoint: Endpoint, body: Any, minutes: float) -> None:
     """Fold an event recorded so many minutes after the start."""
     event = recorded(body, endpoint.version + 1, recorded_at=minute(minutes))
-    endpoint.evolve(event)
+    endpoint.apply(event)
 
 
 # Decisions.
@@ -120,7 +120,7 @@ def test_an_enabled_endpoint_wants_the_chosen_types_of_its_own_organization(
     creation: Any, type_: str, workspace: str | None, wanted: bool
 ) -> None:
     endpoint = Endpoint("WHK-26-000001")
-    endpoint.evolve(recorded(creation, 1, workspace_id=None))
+    endpoint.apply(recorded(creation, 1, workspace_id=None))
     assert endpoint.wants(type_, ORGANIZATION, workspace) is wanted
     assert not endpoint.wants(type_, "ORG-26-000002", workspace)
 

@@ -166,7 +166,7 @@ def test_links_lead_below_the_public_url() -> None:
 
 def test_details_concern_alerts_alone() -> None:
     other = json.dumps({"type": "run.failed", "payload": {"reason": "r"}})
-    assert json.loads(content_of(FormatOptions("standard", False, None), [other]).text) == json.loads(
-        other
-    )
+    assert json.loads(
+        content_of(FormatOptions("standard", False, None), [other]).text
+    ) == json.loads(other)
     assert content_of(FormatOptions("standard", True, None), [other]).text == other

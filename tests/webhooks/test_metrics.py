@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from ledger.engine.http.gauges import DatabaseGauges
-from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.features.webhooks.gauges import GAUGES
 from tests.support.reader import reading
 from tests.support.receiver import Answer, Receiver

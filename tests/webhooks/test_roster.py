@@ -4,8 +4,14 @@ import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ledger.features.webhooks.delivery.deliveries import Ask, Changed, ClaimedBatch, AppliedRequest, News
-from ledger.features.webhooks.delivery.roster import IN_FLIGHT, PROBING, EndpointRegistry, Watched
+from ledger.features.webhooks.delivery.deliveries import (
+    AppliedRequest,
+    Ask,
+    Changed,
+    ClaimedBatch,
+    ViewChanges,
+)
+from ledger.features.webhooks.delivery.registry import IN_FLIGHT, PROBING, EndpointRegistry, Watched
 from ledger.features.webhooks.delivery.verdict import Claimed
 from ledger.features.webhooks.model.endpoint import WebhookCreated, WebhookDeleted, WebhookUpdated
 from projections.webhooks.view import Standing
@@ -30,7 +36,7 @@ def changed(
 def roster_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> EndpointRegistry:
     """A roster that knows these endpoints, and looks first for their old deliveries."""
     roster = EndpointRegistry(most)
-    roster.update(News(1, reached, list(endpoints)), NOW)
+    roster.update(ViewChanges(1, reached, list(endpoints)), NOW)
     return roster
 
 
@@ -44,7 +50,9 @@ def claimed(endpoint_id: str, position: int) -> Claimed:
     return Claimed(endpoint_id, position, position, 0, 0, None, "26-000001", "run.failed", "{}")
 
 
-def nothing(roster: EndpointRegistry, asks: list[Ask], reached: int = 100, sends: bool = True) -> bool:
+def nothing(
+    roster: EndpointRegistry, asks: list[Ask], reached: int = 100, sends: bool = True
+) -> bool:
     """Give no delivery to any of the endpoints; return whether the roster knew their state."""
     given = {ask.endpoint_id: ClaimedBatch(reached, sends, None, []) for ask in asks}
     return roster.give(asks, given, NOW)
@@ -71,7 +79,7 @@ def test_an_endpoint_without_messages_has_no_further_turn_until_the_view_changes
     assert nothing(roster, asks)
     assert roster.turn(NOW + timedelta(days=1)) == []
     assert roster.next_due() is None
-    roster.update(News(9, 109, [changed("A", latest=103)]), NOW)
+    roster.update(ViewChanges(9, 109, [changed("A", latest=103)]), NOW)
     assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
 
 
@@ -79,12 +87,12 @@ def test_a_disabled_endpoint_keeps_the_messages_that_it_had_not_taken() -> None:
     roster = roster_of(changed("A", latest=7))
     assert not nothing(roster, roster.turn(NOW), sends=False), "the view has to be looked at"
     assert watched(roster, "A").taken == 0
-    roster.update(News(2, 100, [changed("A", DISABLED, latest=7)]), NOW)
+    roster.update(ViewChanges(2, 100, [changed("A", DISABLED, latest=7)]), NOW)
     (ask,) = roster.turn(NOW)
     assert not ask.sends
     assert nothing(roster, [ask], sends=False)
     assert roster.turn(NOW) == []
-    roster.update(News(3, 100, [changed("A", latest=7)]), NOW)
+    roster.update(ViewChanges(3, 100, [changed("A", latest=7)]), NOW)
     assert [ask.sends for ask in roster.turn(NOW)] == [True]
 
 
@@ -93,9 +101,9 @@ def test_messages_beyond_the_feeds_position_wait_until_the_feed_reaches_them() -
     assert nothing(roster, roster.turn(NOW), reached=100)
     assert roster.turn(NOW) == []
     assert not roster.is_ready
-    roster.update(News(150, 149, []), NOW)
+    roster.update(ViewChanges(150, 149, []), NOW)
     assert nothing(roster, roster.turn(NOW), reached=149)
-    roster.update(News(150, 150, []), NOW)
+    roster.update(ViewChanges(150, 150, []), NOW)
     assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
 
 
@@ -103,7 +111,7 @@ def test_deliveries_in_hand_reduce_the_room_for_more() -> None:
     roster = roster_of(changed("A", latest=90), most=2 * IN_FLIGHT)
     some(roster, roster.turn(NOW), IN_FLIGHT)
     assert roster.turn(NOW) == []
-    roster.update(News(2, 100, [changed("B", latest=90, owner="ORG-26-000002")]), NOW)
+    roster.update(ViewChanges(2, 100, [changed("B", latest=90, owner="ORG-26-000002")]), NOW)
     (ask,) = roster.turn(NOW)
     assert (ask.endpoint_id, ask.free) == ("B", IN_FLIGHT // 2)
     some(roster, [ask], ask.free)
@@ -131,13 +139,13 @@ def test_an_organization_takes_no_more_places_than_it_leaves_free() -> None:
     roster = roster_of(*of("A", 100), most=96)
     fill(roster)
     assert roster.in_hand == 48
-    roster.update(News(2, 100, of("B", 100)), NOW)
+    roster.update(ViewChanges(2, 100, of("B", 100)), NOW)
     asked = fill(roster)
     assert {ask.endpoint_id[0] for ask in asked} == {"B"}
     assert sum(ask.free for ask in asked) == 24
-    roster.update(News(3, 100, of("C", 1)), NOW)
+    roster.update(ViewChanges(3, 100, of("C", 1)), NOW)
     assert [(ask.endpoint_id, ask.free) for ask in fill(roster)] == [("C-0", 12)]
-    roster.update(News(4, 100, [changed("A-0", WebhookDeleted(), owner="A")]), NOW)
+    roster.update(ViewChanges(4, 100, [changed("A-0", WebhookDeleted(), owner="A")]), NOW)
     assert roster.in_hand == 84, "the deleted endpoint's requests are still on their way"
 
 
@@ -228,7 +236,7 @@ def test_a_long_wait_keeps_one_timer_however_many_deliveries_are_due_before() ->
 def test_a_deleted_endpoint_is_forgotten_even_with_deliveries_in_hand() -> None:
     roster = roster_of(changed("A", latest=1))
     some(roster, roster.turn(NOW), 1)
-    roster.update(News(2, 100, [changed("A", WebhookDeleted())]), NOW)
+    roster.update(ViewChanges(2, 100, [changed("A", WebhookDeleted())]), NOW)
     assert roster.get("A") is None
     roster.release(claimed("A", 1), NOW, NOW)
     assert (roster.in_hand, roster.turn(NOW)) == (0, [])
@@ -237,7 +245,9 @@ def test_a_deleted_endpoint_is_forgotten_even_with_deliveries_in_hand() -> None:
 def test_deliveries_of_a_deleted_endpoint_take_no_room_from_its_organization() -> None:
     roster = roster_of(changed("A", latest=90), most=2 * IN_FLIGHT)
     some(roster, roster.turn(NOW), IN_FLIGHT)
-    roster.update(News(2, 100, [changed("A", WebhookDeleted()), changed("B", latest=90)]), NOW)
+    roster.update(
+        ViewChanges(2, 100, [changed("A", WebhookDeleted()), changed("B", latest=90)]), NOW
+    )
     for position in range(1, IN_FLIGHT + 1):
         roster.release(claimed("A", position), None, NOW)
     assert [(ask.endpoint_id, ask.free) for ask in roster.turn(NOW)] == [("B", IN_FLIGHT)]
@@ -246,6 +256,6 @@ def test_deliveries_of_a_deleted_endpoint_take_no_room_from_its_organization() -
 def test_no_message_is_taken_again_when_a_view_falls_back() -> None:
     roster = roster_of(changed("A", latest=90))
     assert nothing(roster, roster.turn(NOW), reached=100)
-    roster.update(News(101, 101, [changed("A", latest=101)]), NOW)
+    roster.update(ViewChanges(101, 101, [changed("A", latest=101)]), NOW)
     assert nothing(roster, roster.turn(NOW), reached=95)
     assert watched(roster, "A").taken == 100

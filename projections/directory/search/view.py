@@ -257,7 +257,7 @@ class SearchView(Remembering):
             owners |= dict.fromkeys(_owner_of(entry, event) for entry in _entries(event))
         generation.ask(self._owners, owners, _LOAD, _read)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         for event in events:
             if type(event.body) in _OF_LINES and _fold_line(
                 self._owners[event.originator_id], event

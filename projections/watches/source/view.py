@@ -115,7 +115,7 @@ class SourceView(Remembering):
         asked = {e.organization_id: None for e in events if e.fact and e.organization_id}
         generation.ask(self._organizations, asked, _LOAD, _read)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         for event in events:
             organization_id = event.organization_id
             if event.fact is None or organization_id is None:

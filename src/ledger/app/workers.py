@@ -26,7 +26,7 @@ from ledger.engine.background import Parts
 from ledger.engine.http.machinery.access_log import AccessLog
 from ledger.engine.http.machinery.connection import Connection
 from ledger.engine.telemetry.setup import begin_logging
-from ledger.engine.writer.turns import Board, Neighbours, create_board
+from ledger.engine.writer.fair_queue import Board, Neighbours, create_board
 
 __all__ = ["create_board"]
 

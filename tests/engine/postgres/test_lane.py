@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from ledger.engine.postgres.exchange import SilentServer
-from ledger.engine.postgres.pool.lane import Asked, PipelinedConnection
+from ledger.engine.postgres.pool.pipelined import Asked, PipelinedConnection
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.session import AsyncRoundConnection
 from ledger.engine.values.principal import EVERYONE
@@ -29,14 +29,18 @@ class Hasty(AsyncRoundConnection):
 
 
 def play_with_lane(
-    conninfo: str, new_loop: Loop, play: Callable[[PipelinedConnection, Relay, Done], Awaitable[None]]
+    conninfo: str,
+    new_loop: Loop,
+    play: Callable[[PipelinedConnection, Relay, Done], Awaitable[None]],
 ) -> None:
     """Run ``play`` with a lane through a relay, and the list of the lane's reports."""
 
     async def prepare(relay: Relay) -> None:
         done: Done = []
         connection = await Hasty.connect(relay.conninfo, autocommit=True)
-        lane = PipelinedConnection(connection, lambda _, unanswered, error: done.append((unanswered, error)))
+        lane = PipelinedConnection(
+            connection, lambda _, unanswered, error: done.append((unanswered, error))
+        )
         await play(lane, relay, done)
 
     with (

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.app.features import projections
 from ledger.engine.log.decisions import DecisionTables
-from ledger.engine.values.event_table import EventRow, DecisionEffect, Part
+from ledger.engine.values.event_table import DecisionEffect, EventRow, Part
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.refusals import REFUSAL_TABLE, Refusals
 from ledger.features.facts.fact_types import FACT_TYPES
@@ -38,15 +38,15 @@ SAMPLED_ROWS = pytest.mark.parametrize(
 )
 
 FOLDS: Mapping[str, tuple[tuple[type[Event], ...], Callable[[Recorded], None]]] = {
-    "Execution": (EXECUTION_EVENTS, Execution("LIN").evolve),
-    "Run": (run.RUN_EVENTS, Run("RUN").evolve),
-    "ApiKey": (tuple(row.event for row in API_KEY_TABLE), ApiKey("KEY").evolve),
-    "Endpoint": (endpoint.ENDPOINT_EVENTS, Endpoint("WHK").evolve),
-    "Statement": (statement.STATEMENT_EVENTS, statement.UsageStatement("STM").evolve),
-    "Watch": (watch.WATCH_EVENTS, watch.Watch("WCH", settings=WATCH).evolve),
-    "Alert": (alert.ALERT_EVENTS, alert.Alert("ALR").evolve),
-    "Refusals": (tuple(row.event for row in REFUSAL_TABLE), Refusals("REF").evolve),
-    "the view of lines": ((*EXECUTION_EVENTS, *run.RUN_EVENTS), LineFold(Execution("LIN")).evolve),
+    "Execution": (EXECUTION_EVENTS, Execution("LIN").apply),
+    "Run": (run.RUN_EVENTS, Run("RUN").apply),
+    "ApiKey": (tuple(row.event for row in API_KEY_TABLE), ApiKey("KEY").apply),
+    "Endpoint": (endpoint.ENDPOINT_EVENTS, Endpoint("WHK").apply),
+    "Statement": (statement.STATEMENT_EVENTS, statement.UsageStatement("STM").apply),
+    "Watch": (watch.WATCH_EVENTS, watch.Watch("WCH", settings=WATCH).apply),
+    "Alert": (alert.ALERT_EVENTS, alert.Alert("ALR").apply),
+    "Refusals": (tuple(row.event for row in REFUSAL_TABLE), Refusals("REF").apply),
+    "the view of lines": ((*EXECUTION_EVENTS, *run.RUN_EVENTS), LineFold(Execution("LIN")).apply),
 }
 
 
@@ -98,8 +98,8 @@ def test_every_fact_type_is_recorded_by_an_event() -> None:
 
 @pytest.mark.parametrize("fold", FOLDS)
 def test_each_fold_handles_all_of_its_events_and_no_other_event(fold: str) -> None:
-    events, evolve = FOLDS[fold]
-    unknown = {event for event, sample in SAMPLES.items() if is_unhandled(evolve, sample)}
+    events, apply = FOLDS[fold]
+    unknown = {event for event, sample in SAMPLES.items() if is_unhandled(apply, sample)}
     assert unknown & set(events) == set(), f"{fold} does not fold it: give it a case"
     assert SAMPLES.keys() - unknown - set(events) == set(), (
         "handled, though it is not an event of this fold"
@@ -114,7 +114,9 @@ def test_the_decision_tables_handle_every_event(row: EventRow) -> None:
 
 
 def test_every_change_to_the_decision_tables_is_made_by_an_event() -> None:
-    assert set(DecisionEffect) - {row.noted for row in EVENT_TABLE} == set(), "no event makes this change"
+    assert set(DecisionEffect) - {row.noted for row in EVENT_TABLE} == set(), (
+        "no event makes this change"
+    )
 
 
 @SAMPLED_ROWS

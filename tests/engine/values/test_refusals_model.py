@@ -21,7 +21,7 @@ def refusals_at(*instants: datetime, of: Refusals | None = None) -> Refusals:
     """A credential's refusals after one was recorded at each of these instants."""
     refusals = of or Refusals(stream_of("KEY-26-000001"))
     for at in instants:
-        refusals.evolve(recorded(REFUSED, refusals.version + 1, at, recorded_at=at))
+        refusals.apply(recorded(REFUSED, refusals.version + 1, at, recorded_at=at))
     return refusals
 
 
@@ -60,24 +60,24 @@ def test_the_count_begins_anew_with_the_first_refusal_of_the_next_day() -> None:
 def test_a_refusal_counts_on_the_day_of_its_recording_and_not_of_its_occurrence() -> None:
     refusals = with_room_for(1, START)
     occurred = START - timedelta(days=3)
-    refusals.evolve(recorded(REFUSED, refusals.version + 1, occurred, recorded_at=START))
+    refusals.apply(recorded(REFUSED, refusals.version + 1, occurred, recorded_at=START))
     assert not refusals.has_room(START)
 
 
 def test_a_count_of_omitted_refusals_takes_no_room_and_gives_none() -> None:
     refusals = with_room_for(1, START)
-    refusals.evolve(recorded(OMITTED, refusals.version + 1))
+    refusals.apply(recorded(OMITTED, refusals.version + 1))
     assert refusals.has_room(START)
     assert refusals.version == DAILY
     refusals_at(START, of=refusals)
-    refusals.evolve(recorded(OMITTED, refusals.version + 1))
+    refusals.apply(recorded(OMITTED, refusals.version + 1))
     assert not refusals.has_room(START)
 
 
 def test_an_event_other_than_a_refusal_changes_only_the_version() -> None:
     refusals = with_room_for(1, START)
     before = refusals.version
-    refusals.evolve(recorded(OMITTED, before + 1))
+    refusals.apply(recorded(OMITTED, before + 1))
     assert (refusals.version, refusals.has_room(START)) == (before + 1, True)
 
 

@@ -133,7 +133,7 @@ def replayed(ledger: Ledger, stream: str) -> Folded:
     """The aggregate, folded from its whole stream."""
     aggregate = AGGREGATES[stream[:3]](stream)
     for recorded in stored_events(ledger, stream):
-        aggregate.evolve(recorded)
+        aggregate.apply(recorded)
     return aggregate
 
 

@@ -90,7 +90,7 @@ def test_every_intermediate_state_of_a_line_is_restored_from_its_snapshot(
     aggregate = AGGREGATES["LIN"](chance.line)
     with undone(own_ledger.conninfo) as transaction:
         for recorded in stored_events(own_ledger, chance.line):
-            aggregate.evolve(recorded)
+            aggregate.apply(recorded)
             transaction.defer(insert({SNAPSHOT: [row_of(aggregate)]}))
             again = restore(*kept_row(transaction))
             assert again is not None
@@ -356,7 +356,7 @@ def test_a_changed_fold_needs_a_new_fold_version(prefix: str) -> None:
         aggregate = kind(prefix)
         chosen = random.Random(seed).choices(samples, k=12)
         for version, body in enumerate([*samples, *chosen] if seed == 0 else chosen, 1):
-            aggregate.evolve(_at(version, body))
+            aggregate.apply(_at(version, body))
             digest.update(msgspec.json.encode(aggregate))
     fold, digests = PINNED
     found = digest.hexdigest()[:16]

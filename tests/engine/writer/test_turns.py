@@ -2,7 +2,7 @@
 
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
-from ledger.engine.writer.turns import GROUP, TURN_FACTS, Neighbours, Ticket, FairQueue
+from ledger.engine.writer.fair_queue import GROUP, TURN_FACTS, FairQueue, Neighbours, Ticket
 from tests.support.racing_writers import principal
 
 ALONE = principal("alone")

@@ -33,9 +33,9 @@ from ledger.engine.values.places import full_detail
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import escaped, format_instant, parse_instant
 from ledger.engine.writer.command import Command
+from ledger.engine.writer.fair_queue import Outcomes
 from ledger.engine.writer.periodic import sweepers_kept_away
 from ledger.engine.writer.request import Outcome, Receipt
-from ledger.engine.writer.turns import Outcomes
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.envelope import Fact, Rejected
 from ledger.features.facts.report import command_of

@@ -22,11 +22,11 @@ from ledger.engine.http.gauges import DatabaseGauges
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.services import ApiServices, Submissions, Writing
 from ledger.engine.log.event_log import Log
-from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.engine.views.rebuilding.shadow import live_generations
-from ledger.engine.writer.turns import Neighbours
+from ledger.engine.writer.fair_queue import Neighbours
 from ledger.features.feed.stream import Streams
 from ledger.features.feed.tail import Tail
 from ledger.features.keys.key_uses import KeyUses

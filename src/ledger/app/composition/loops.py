@@ -33,7 +33,7 @@ from ledger.features.webhooks.commands import open_secret
 from ledger.features.webhooks.delivery.dispatcher import Dispatcher
 from ledger.features.webhooks.delivery.lead import DispatcherDeps
 from ledger.features.webhooks.delivery.mailer import Mailer
-from ledger.features.webhooks.delivery.roster import GATHER_SECONDS, MOST_IN_FLIGHT
+from ledger.features.webhooks.delivery.registry import GATHER_SECONDS, MOST_IN_FLIGHT
 from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Sender
 

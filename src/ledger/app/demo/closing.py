@@ -12,8 +12,8 @@ import msgspec
 from ledger.app.demo.cast import Closing
 from ledger.app.demo.telling import Stage
 from ledger.app.demo.views import later, views_at_end
-from ledger.engine.postgres.pool.door import ReadPool
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.postgres.pool.read_pool import ReadPool
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.principal import Principal
 from ledger.features.usage.commands import IssueStatement, StatementNumbers
 from ledger.features.usage.reads.statement import Document, compose, scope_of

@@ -19,9 +19,9 @@ from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import parse_instant
 from ledger.engine.writer.command import Command
+from ledger.engine.writer.fair_queue import Outcomes
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Outcome, Receipt
-from ledger.engine.writer.turns import Outcomes
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of

@@ -13,7 +13,7 @@ from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.views.projector import Projector
 

@@ -90,7 +90,7 @@ class LedgerApi(FastAPI):
             self.routers.append(router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; every HTTP answer passes ``EveryAnswer``, whichever handler gives it."""
+        """Serve a request. ``ResponseMiddleware`` handles every HTTP answer."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
         elif scope["method"] == "HEAD":

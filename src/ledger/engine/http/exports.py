@@ -219,7 +219,7 @@ def begin_export(asking: ReadRequest) -> Turn:
     """Count the request as an export; how it waits for its slices. Raises RateLimited."""
     services = asking.services
     asking.request.state.share.count(services.shares.exports)
-    return partial(services.slices.next, asking.principal.party)
+    return partial(services.slices.next, asking.principal.tenant_key)
 
 
 async def pages(
@@ -246,7 +246,9 @@ async def pages(
         rows = Answer(await asking.services.door.fetch(*following(found[-1]).asked))
 
 
-def log_pages(asking: ReadRequest, question: Question, rows: Answer) -> AsyncIterator[Sequence[Row]]:
+def log_pages(
+    asking: ReadRequest, question: Question, rows: Answer
+) -> AsyncIterator[Sequence[Row]]:
     """The pages of a walk along a log, whose statement begins ``after`` a position."""
     return pages(
         asking,

@@ -4,8 +4,8 @@ FastAPI resolves dependencies for every request through exit stacks and a walk o
 below five layers of middleware; for our reads this costs as much as the database. A lean route
 says which struct it shows, from which OpenAPI is made. ``app/http/app.py`` calls a lean
 route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
-principal or an ``Asking``, one query model (a route without one refuses every parameter), the names
-in the path, and at last what a command was ``Sent``. The principal's permission is checked before
+principal or a ``ReadRequest``, one query model (a route without one refuses every parameter), the
+names in the path, and at last what a command was ``Sent``. The principal's permission is checked before
 anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
 """
 
@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.engine.http import problems, writing
 from ledger.engine.http.machinery.headers import address_of, header, token_of
 from ledger.engine.http.machinery.shares import Share
-from ledger.engine.http.reading import OR, ReadRequest, Present, services_of
+from ledger.engine.http.reading import OR, Present, ReadRequest, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.services import Credentials
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
@@ -134,7 +134,7 @@ class LeanRoute(APIRoute):
         self._is_stream = path.endswith("/stream")
         self._turns_down: writing.TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
-        # Of two faults, the one in the query is told before the one in the header of ``Asking``.
+        # A fault in the query is reported before a fault in the header of ``ReadRequest``.
         ordered = sorted(
             # Callers within give what has a default.
             (named for named in parameters.items() if named[1].default is inspect.Parameter.empty),
@@ -197,7 +197,9 @@ class LeanRoute(APIRoute):
         if annotation is Principal:
             return lambda _, principal: principal
         if annotation is ReadRequest:
-            return lambda request, principal: ReadRequest(request, principal, self.min_position(request))
+            return lambda request, principal: ReadRequest(
+                request, principal, self.min_position(request)
+            )
         if is_model(annotation):
             return _query_filler(annotation)
         return lambda request, _: request.path_params[name]

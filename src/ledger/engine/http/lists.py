@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import SUBJECTS, ReadRequest, Page
+from ledger.engine.http.reading import SUBJECTS, Page, ReadRequest
 from ledger.engine.http.replies import Reply, page
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.values import format_instant, id_of_key, parse_instant, sort_key

@@ -318,7 +318,7 @@ class ReadRequest(NamedTuple):
             if known is None or instant > known:
                 raise Invalid.at(f"/{name}", "lies in the future")
 
-    async def beside(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
+    async def current_rows(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
         """The rows of a statement about tables that an append writes, with the log's end first.
 
         Raises Behind if the log does not reach the asked position in time.
@@ -333,7 +333,7 @@ class ReadRequest(NamedTuple):
         return rows
 
     def fetch(self, statement: str, parameters: Mapping[str, Any]) -> Awaitable[list[Any]]:
-        """The rows of a statement that reads no view, as ``Door.fetch`` gives them."""
+        """The rows of a statement that reads no view, as ``ReadPool.fetch`` gives them."""
         return self.services.door.fetch(self.principal.tenant, statement, parameters)
 
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from ledger.engine.http.gauges import DatabaseGauges, SharedText
 from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.failures import Failures
-from ledger.engine.http.machinery.loop_turns import LoopTurns
+from ledger.engine.http.machinery.loop_slices import LoopTurns
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.machinery.shares import Heavy, Shares
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.clocks import is_wrong
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
 from ledger.engine.reads.answers import Answers, Reads
 from ledger.engine.reads.positions import ViewPositions
@@ -148,7 +148,7 @@ class ApiServices:
     def __init__(
         self,
         writing: Writing | None,
-        door: Door,
+        door: ReadPool,
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.problems import BadRequest, UnsupportedMediaType
-from ledger.engine.http.reading import SUBJECTS, ReadRequest, Query, require_id, services_of
+from ledger.engine.http.reading import SUBJECTS, Query, ReadRequest, require_id, services_of
 from ledger.engine.http.replies import Reply, answer
 from ledger.engine.http.services import last_position
 from ledger.engine.postgres.timing import ANSWER_SECONDS
@@ -47,8 +47,8 @@ from ledger.engine.writer.command import (
     SubjectCommand,
     TurnDown,
 )
+from ledger.engine.writer.fair_queue import TURN_FACTS
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt
-from ledger.engine.writer.turns import TURN_FACTS
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])

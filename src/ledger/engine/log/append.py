@@ -373,7 +373,7 @@ class Append:
         found = self._transaction.run(counted)
         return int(found[0][0])
 
-    def heard_after(self, position: int, most: int) -> set[str] | None:
+    def changed_after(self, position: int, most: int) -> set[str] | None:
         """The lines and the sources of stored events after a position; None: more than ``most``."""
         found = self._transaction.run(named(_HEARD_AFTER, {"after": position, "limit": most + 1}))
         return None if len(found) > most else {name for row in found for name in row if name}

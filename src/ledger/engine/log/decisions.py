@@ -228,7 +228,7 @@ class DecisionTables:
     def _key_changed(self, body: Event, recorded: Recorded) -> None:
         key = self.keys[recorded.originator_id]
         before = dict(key.former)
-        key.evolve(recorded)
+        key.apply(recorded)
         # A secret that is no longer in the key ends now, unless it had ended before.
         ends = {secret: min(at, recorded.recorded_at) for secret, at in before.items()}
         self.former |= {
@@ -284,7 +284,9 @@ _BY_NOTE: Mapping[DecisionEffect, Callable[[DecisionTables, Any, Recorded], None
     DecisionEffect.DISOWNED: DecisionTables._disown,
     DecisionEffect.LINE_BEGAN: DecisionTables._activated,
     DecisionEffect.CHECKED_IN: lambda tables, body, recorded: tables._active(recorded),
-    DecisionEffect.RUN_REQUESTED: lambda tables, body, recorded: tables._begun(body, recorded, None),
+    DecisionEffect.RUN_REQUESTED: lambda tables, body, recorded: tables._begun(
+        body, recorded, None
+    ),
     DecisionEffect.RUN_STARTED: lambda tables, body, recorded: tables._begun(
         body, recorded, recorded.occurred_at
     ),

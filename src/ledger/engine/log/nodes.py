@@ -61,7 +61,7 @@ class Node(NamedTuple):
     silent_seconds: float
     lineage: str | None = None
     """The PostgreSQL on which it has waited for the others' reports
-    (``features/proof/sealing/standing.py``)."""
+    (``features/proof/sealing/peers.py``)."""
 
     @property
     def lives(self) -> bool:

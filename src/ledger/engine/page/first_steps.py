@@ -25,7 +25,7 @@ class FirstSteps(NamedTuple):
     @property
     def line(self) -> str:
         """The id of the first line: another one for each organization, so that none is taken."""
-        digest = hashlib.sha256(self.principal.party.encode()).digest()
+        digest = hashlib.sha256(self.principal.tenant_key.encode()).digest()
         year = services_of(self.request).clock().year % 100
         return f"LIN-{year:02}-{int.from_bytes(digest[:4]) % 900_000 + 100_000}"
 

@@ -22,10 +22,10 @@ from starlette.types import Receive, Scope, Send
 from ledger.engine.http import problems
 from ledger.engine.http.lean import LeanRoute, is_model, needs, parse_query
 from ledger.engine.http.machinery.bodies import media_type, read_capped
-from ledger.engine.http.machinery.loop_turns import SLICE_SECONDS, LoopTurns
+from ledger.engine.http.machinery.loop_slices import SLICE_SECONDS, LoopTurns
 from ledger.engine.http.machinery.shares import LARGE_PAGE
 from ledger.engine.http.models import EmptyBody
-from ledger.engine.http.reading import ReadRequest, Query, services_of
+from ledger.engine.http.reading import Query, ReadRequest, services_of
 from ledger.engine.http.writing import Sent
 from ledger.engine.page import showing
 from ledger.engine.page.addresses import here, own_page, with_parameter
@@ -142,13 +142,13 @@ class PageResponse(Response):
         text: Iterator[str],
         status: int,
         slices: LoopTurns,
-        party: str,
+        tenant_key: str,
         root_path: str,
         look: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(status_code=status, headers=dict(HEADERS), media_type="text/html")
         self._text: Iterator[str] | None = text
-        self._slices, self._party, self._root_path = slices, party, root_path
+        self._slices, self._tenant_key, self._root_path = slices, tenant_key, root_path
         self._look = look
         self.is_whole = True
         """Whether the page has the frame with the navigation."""
@@ -158,12 +158,12 @@ class PageResponse(Response):
         if self._text is None:
             return
         await self._look()
-        await self._slices.next(self._party)
+        await self._slices.next(self._tenant_key)
         parts, until = list[str](), monotonic() + SLICE_SECONDS
         for part in self._text:
             parts.append(part)
             if monotonic() > until:
-                await self._slices.next(self._party)
+                await self._slices.next(self._tenant_key)
                 until = monotonic() + SLICE_SECONDS
         text, self._text = "".join(parts), None
         if self._root_path:
@@ -366,9 +366,9 @@ def show(
     if principal is not None and made.blocks:  # the frame shows who is signed in
         persons.note([], [principal.id])
     text = made.generate(common | context)
-    party = principal.party if principal is not None else ""
+    tenant_key = principal.tenant_key if principal is not None else ""
     look = partial(persons.look, request)
-    response = PageResponse(text, status, services.slices, party, services.root_path, look)
+    response = PageResponse(text, status, services.slices, tenant_key, services.root_path, look)
     response.is_whole = bool(made.blocks)
     return response
 

@@ -192,7 +192,7 @@ class Folded(msgspec.Struct):
         """Whether commands no longer find the aggregate."""
         return False
 
-    def evolve(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:
         """Apply one event of the stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         self._APPLY[type(recorded.body)](self, recorded.body, recorded)

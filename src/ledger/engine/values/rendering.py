@@ -32,7 +32,7 @@ def time_text(instant: datetime | None) -> Any:
     return None if instant is None else format_instant(instant)
 
 
-def shown_as(shown: type[S], of: object, **more: Any) -> S:
+def render_as(shown: type[S], of: object, **more: Any) -> S:
     """A struct of the values that ``of`` has under the names of its fields, and of ``more``."""
     names, pick = _picker(shown, tuple(more))
     values = [format_instant(each) if type(each) is datetime else each for each in pick(of)]

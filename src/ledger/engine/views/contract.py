@@ -41,7 +41,7 @@ class Projection(Protocol):
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Ask for the rows that ``fold`` needs: one round trip loads them for all views."""
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Fold a batch: new rows are written, changed rows wait for ``store``.
 
         Raises any error of the fold; the transaction then keeps nothing.
@@ -60,7 +60,7 @@ class Projection(Protocol):
 def take(projection: Projection, generation: Generation, events: Sequence[Recorded]) -> None:
     projection.prepare(generation, events)
     generation.load()
-    projection.fold(generation, events)
+    projection.apply(generation, events)
 
 
 def is_passing(error: Exception) -> bool:

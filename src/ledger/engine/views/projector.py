@@ -327,7 +327,7 @@ class Projector(BackgroundLoop):
                     batches.append((view.projection, generation, wanted))
             transaction.flush()
             for projection, generation, wanted in batches:
-                projection.fold(generation, wanted)
+                projection.apply(generation, wanted)
                 projection.store(generation)
             writes.flush()
         for view in views:

@@ -52,7 +52,7 @@ class OwnCommand:
     def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
         return ()
 
-    def further(
+    def followup_identities(
         self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
         return ()

@@ -158,7 +158,7 @@ class Group:
         # external id finds its run in the same way, by the event that gave the run the name.
         late = {identity for request in unknown for identity in request.identities(tenant_of)}
         for request in requests:
-            late.update(request.further(tenant_of, self.memory.is_known))
+            late.update(request.followup_identities(tenant_of, self.memory.is_known))
         self.memory.load(self.memory.runs_of_facts(), late)
         if late:
             self.memory.load(self.memory.runs_of_facts())
@@ -270,10 +270,10 @@ class Group:
             self.tables.keys.setdefault(aggregate.id, copy(aggregate))
         self.tables.note(recorded)
         if is_loaded:
-            aggregate.evolve(recorded)
+            aggregate.apply(recorded)
             self.memory.keep(aggregate)
         else:
-            self.memory.take_in(recorded)
+            self.memory.apply(recorded)
         return recorded
 
     def name_cause(self, event_id: str) -> None:
@@ -337,13 +337,13 @@ class Group:
         )
         return self.append.owned(table, organization_id) + new - deleted
 
-    def is_news(self, name: str, position: int) -> bool:
+    def changed_since(self, name: str, position: int) -> bool:
         """Whether the log has news of a line or source after a position, or may have.
 
         Alerts are no news.
         """
         if position not in self._news:
-            self._news[position] = self.append.heard_after(position, _MOST_NEWS)
+            self._news[position] = self.append.changed_after(position, _MOST_NEWS)
         heard = self._news[position]
         return (
             heard is None

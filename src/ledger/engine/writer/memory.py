@@ -222,9 +222,9 @@ class Memory:
             replayed = Counter(row[0] for row in read.tails)
             self._long.update(stream for stream, events in replayed.items() if events >= EVERY)
         for row in read.tails:
-            self._bring(row[0]).evolve(self._mapper.decode(*row))
+            self._bring(row[0]).apply(self._mapper.decode(*row))
         for identifier in self._unloaded.keys() & streams:
-            self._bring(identifier).evolve(self._unloaded.pop(identifier))
+            self._bring(identifier).apply(self._unloaded.pop(identifier))
         self._fresh |= streams
         return read
 
@@ -346,7 +346,7 @@ class Memory:
         """Remember the key of a run whose first event is about to be recorded."""
         self._run_keys[run_id] = key
 
-    def take_in(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:
         """Take in an event that was recorded without loading its aggregate.
 
         If the aggregate is loaded in this append, it takes in the event at once. Otherwise a cached
@@ -357,7 +357,7 @@ class Memory:
         stream = recorded.originator_id
         loaded = self.known(stream)
         if loaded is not None and stream in self._fresh:
-            loaded.evolve(recorded)
+            loaded.apply(recorded)
         else:
             self._unloaded[stream] = recorded
             self._drop(stream)

@@ -102,7 +102,7 @@ class Request(Protocol):
         ``tenant_of`` gives the organization of a stream, as far as known beforehand.
         """
 
-    def further(
+    def followup_identities(
         self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
         """The identities that the decision looks up because of those that are known."""

@@ -36,10 +36,17 @@ from ledger.engine.postgres.timing import LISTENING_SECONDS
 from ledger.engine.telemetry.lines import working_for
 from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
 from ledger.engine.writer.command import Command, carry_out
+from ledger.engine.writer.fair_queue import (
+    STILL_SECONDS,
+    FairQueue,
+    Neighbours,
+    Outcomes,
+    Slice,
+    Ticket,
+)
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import Outcome
-from ledger.engine.writer.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, FairQueue
 
 _WAITING = 20_000
 """The most commands of one organization that may wait: beyond them, new ones are turned away."""
@@ -150,7 +157,7 @@ class Writer(BackgroundLoop):
         with self._changed:
             if self._stopping.is_set():
                 raise Unavailable("The ledger is about to stop.")
-            if self._turns.waiting_of(ticket.party) + len(commands) > _WAITING:
+            if self._turns.waiting_of(ticket.tenant_key) + len(commands) > _WAITING:
                 raise RateLimited("The ledger is busy with what waits already.")
             self._turns.add(ticket)
             self._observer.note_waiting(self._turns.waiting)

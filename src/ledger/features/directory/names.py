@@ -45,7 +45,9 @@ class Scoped(Protocol):
     def organization_id(self) -> str | None: ...
 
 
-async def names_of_scopes(asking: ReadRequest, shown: Iterable[Scoped]) -> Mapping[tuple[str, str], str]:
+async def names_of_scopes(
+    asking: ReadRequest, shown: Iterable[Scoped]
+) -> Mapping[tuple[str, str], str]:
     """The names of the workspaces of these keys or endpoints, by organization and workspace.
 
     Empty if the credential may not read names, or while the view of the directory is missing.

@@ -86,10 +86,10 @@ class ReportFact:
             return own, check_in, check_in.void
         return own, *report_runs.identities(self.fact, organization_id)
 
-    def further(
+    def followup_identities(
         self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        return report_runs.further(self.fact, self.tenant(tenant_of) or "", is_known)
+        return report_runs.followup_identities(self.fact, self.tenant(tenant_of) or "", is_known)
 
     def tenant(self, tenant_of: TenantOf) -> str | None:
         """The organization of the fact; None: an administrator's subject is not known yet."""

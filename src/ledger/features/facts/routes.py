@@ -74,7 +74,9 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
     try:
         raw = await read_capped(request, MAX_BODY_BYTES)
         _, steps = _parsing_of(request, raw)
-        async with services_of(request).parsing.parsed(principal.party, len(raw), steps) as parsed:
+        async with services_of(request).parsing.parsed(
+            principal.tenant_key, len(raw), steps
+        ) as parsed:
             request_id = request.state.request_id
             return [TurnDown(refusal, fact.about, principal, request_id) for fact in parsed]
     except (LedgerError, json_gate.BrokenJson):
@@ -134,8 +136,8 @@ async def _report(
         if len(raw) <= SMALL_BYTES:
             parsed = run(steps)
             return is_batch, parsed, await _decided(request, principal, parsed)
-        party, turns = principal.party, services_of(request).parsing
-        async with turns.parsed(party, len(raw), steps) as parsed:
+        tenant_key, turns = principal.tenant_key, services_of(request).parsing
+        async with turns.parsed(tenant_key, len(raw), steps) as parsed:
             return is_batch, parsed, await _decided(request, principal, parsed)
     except json_gate.BrokenJson as error:
         raise problems.BadRequest(str(error)) from error

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ledger.engine.http.problems import UNBUILT
-from ledger.engine.http.reading import ReadRequest, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.values import KEY_ID

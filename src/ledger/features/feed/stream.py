@@ -16,8 +16,8 @@ import anyio
 import psycopg
 from prometheus_client import Gauge
 
+from ledger.engine.postgres.pool.round_robin import share
 from ledger.engine.postgres.pool.scope import Fetch, Planning
-from ledger.engine.postgres.pool.waiting import share
 from ledger.engine.telemetry.lines import for_nobody
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import EVERYONE, Principal

@@ -16,7 +16,7 @@ import msgspec
 
 from ledger.engine.values.errors import Forbidden, Invalid
 from ledger.engine.values.recorded import Credential, Event
-from ledger.engine.values.rendering import shown_as
+from ledger.engine.values.rendering import render_as
 from ledger.engine.writer.command import ManagedCommand, NewCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
@@ -137,7 +137,7 @@ def _require_no_longer_life(expires_at: datetime | None, asking: Credential | No
 
 def _answer(key: ApiKey, token: str | None = None) -> bytes:
     # The last use is shown to readers only; no decision depends on it.
-    document = msgspec.structs.asdict(shown_as(ShownKey, key, last_used_at=None))
+    document = msgspec.structs.asdict(render_as(ShownKey, key, last_used_at=None))
     if token is not None:
         document["key"] = token
     return _encode({"data": document})

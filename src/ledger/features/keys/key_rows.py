@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.recorded import Actor
-from ledger.engine.values.rendering import json_text, shown_as, time_text
+from ledger.engine.values.rendering import json_text, render_as, time_text
 from ledger.engine.views.statements import tenant_conditions, where, where_tenant
 from ledger.features.keys.model import ApiKey, ShownKey
 
@@ -66,7 +66,7 @@ def key_text(row: Sequence[Any]) -> str:
         expires_at=expires_at,
         revoked_at=revoked_at,
     )
-    return json_text(shown_as(ShownKey, key, last_used_at=time_text(used_at)))
+    return json_text(render_as(ShownKey, key, last_used_at=time_text(used_at)))
 
 
 class KeyNames:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.errors import CredentialEnded, Forbidden, InvalidState
-from ledger.engine.values.event_table import EventRow, DecisionEffect
+from ledger.engine.values.event_table import DecisionEffect, EventRow
 from ledger.engine.values.recorded import Actor, Credential, Event, Recorded
 from ledger.engine.values.rendering import ShownInstant, doc
 from ledger.engine.values.values import KEY_ID

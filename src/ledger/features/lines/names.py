@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ledger.engine.http.reading import ReadRequest, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.pages import read_answer
 from ledger.features.lines.routes import executions

@@ -344,7 +344,9 @@ async def _roots(asking: ReadRequest, stretches: Iterable[Stretch]) -> list[str]
     return [base64_of(root_of(stretch, tiles)) for stretch in stretches]
 
 
-async def _require_sealed(asking: ReadRequest, pointer: str, size: int, sealed: tuple[int, int]) -> None:
+async def _require_sealed(
+    asking: ReadRequest, pointer: str, size: int, sealed: tuple[int, int]
+) -> None:
     """Raise Behind for a size beyond the sealed one, Invalid if the log was never so long.
 
     ``sealed`` is the sealed size, and the position of its last event.

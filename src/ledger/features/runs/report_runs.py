@@ -52,7 +52,7 @@ def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def further(
+def followup_identities(
     fact: Fact, organization_id: str, is_known: Callable[[Identity], bool]
 ) -> Iterator[Identity]:
     """The next attempts of the names that the fact gives and that have a second one."""

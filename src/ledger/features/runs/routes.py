@@ -118,7 +118,9 @@ def _on_pages(asking: reading.ReadRequest) -> Shows:
     return "errors" if asking.services.shows_payloads else "none"
 
 
-async def _line_runs(asking: reading.ReadRequest, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
+async def _line_runs(
+    asking: reading.ReadRequest, line_id: str, query: RunsQuery, shows: Shows
+) -> Reply:
     reading.require_id("service_line", line_id)
     chosen = query.chosen()
     tenant, filters = asking.tenant, _implied(chosen)

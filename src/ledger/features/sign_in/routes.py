@@ -42,7 +42,7 @@ async def list_sessions(asking: reading.ReadRequest, query: reading.TenantQuery)
         "idle": services.of(Sessions).rules.idle,
         "limit": query.limit + 1,
     }
-    rows = await asking.beside(sessions_statement(frozenset(filters)), parameters)
+    rows = await asking.current_rows(sessions_statement(frozenset(filters)), parameters)
     return _ORDER.page(rows, query.limit, chosen, lambda row: json_text(shown_session(row[1:])))
 
 

@@ -83,10 +83,10 @@ class ReportSpan:
         ended = Identity(organization_id, end.source, end.id)
         return (*self._start.identities(tenant_of), ended, *parent)
 
-    def further(
+    def followup_identities(
         self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        return self._start.further(tenant_of, is_known)
+        return self._start.followup_identities(tenant_of, is_known)
 
     def about(self) -> About:
         """The data of the fact that is refused."""

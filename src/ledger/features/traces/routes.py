@@ -36,8 +36,8 @@ from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.values.rendering import doc
 from ledger.engine.values.values import LINE_ID, escaped, name_of_span
 from ledger.engine.writer.command import Command, TurnDown
+from ledger.engine.writer.fair_queue import TURN_FACTS
 from ledger.engine.writer.request import Outcome, Receipt
-from ledger.engine.writer.turns import TURN_FACTS
 from ledger.features.facts.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.features.runs.model.token_usage import TokenUsage
 from ledger.features.traces import otlp
@@ -185,8 +185,8 @@ async def report_traces(request: Request, principal: Principal) -> Response:
     services, told = services_of(request), _Told()
     try:
         steps = _spans_of(media, raw)
-        parsing, party = services.of(Traces).parsing, principal.party
-        async with parsing.parsed(party, len(raw), steps, request.receive) as spans:
+        parsing, tenant_key = services.of(Traces).parsing, principal.tenant_key
+        async with parsing.parsed(tenant_key, len(raw), steps, request.receive) as spans:
             await _take(request, principal, spans, told)
     except otlp.NotTraces as error:
         raise problems.BadRequest(str(error)) from error

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledger.engine.http.problems import UNBUILT
-from ledger.engine.http.reading import ReadRequest, Query, TenantQuery
+from ledger.engine.http.reading import Query, ReadRequest, TenantQuery
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.pages import read_answer
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.recorded import Actor
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import Severity
 from ledger.features.watches.routes import alerts as api
 from ledger.features.watches.routes import watches
@@ -35,7 +35,9 @@ async def alerts_of_line(
     return (await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])).data
 
 
-async def names_of_watches(asking: ReadRequest, organization_id: str | None = None) -> Mapping[str, str]:
+async def names_of_watches(
+    asking: ReadRequest, organization_id: str | None = None
+) -> Mapping[str, str]:
     """The names of the latest watches that the credential sees, at most 100, by id."""
     if not asking.principal.may("read"):
         return {}

@@ -19,7 +19,7 @@ from ledger.engine.values.errors import Invalid, InvalidState, NotFound
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.principal import DISPATCHER
 from ledger.engine.values.recorded import Event, Identity
-from ledger.engine.values.rendering import shown_as
+from ledger.engine.values.rendering import render_as
 from ledger.engine.writer.command import ManagedCommand, NewCommand, receipt, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
@@ -34,7 +34,7 @@ from ledger.features.webhooks.model.endpoint import (
     WebhookDeliveryFailed,
     WebhookTestRequested,
 )
-from ledger.features.webhooks.model.shown import ShownEndpoint
+from ledger.features.webhooks.model.views import ShownEndpoint
 
 _encode = msgspec.json.Encoder().encode
 
@@ -262,7 +262,7 @@ class GiveUpDelivery(_EndpointCommand):
 
 def _answer(endpoint: Endpoint, **secret: str | None) -> bytes:
     # The state of deliveries is shown to readers only; no decision depends on it.
-    document = msgspec.structs.asdict(shown_as(ShownEndpoint, endpoint, status=None))
+    document = msgspec.structs.asdict(render_as(ShownEndpoint, endpoint, status=None))
     return _encode({"data": document | secret})
 
 

@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from ledger.engine.http.machinery import heads
 from ledger.engine.http.machinery.bodies import Pace
-from ledger.engine.http.machinery.loop_turns import LoopTurns
+from ledger.engine.http.machinery.loop_slices import LoopTurns
 
 _turns: "WeakKeyDictionary[ServerState, LoopTurns]" = WeakKeyDictionary()
 

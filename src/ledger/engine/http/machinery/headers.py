@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.engine.http.problems import Unauthorized
 
 HEADERS = "ledger.headers"
-"""In a scope: the first header of each name. ``EveryAnswer`` makes it, once a request."""
+"""In a scope: the first header of each name. ``ResponseMiddleware`` makes it, once a request."""
 
 
 def is_of_the_api(scope: Scope) -> bool:

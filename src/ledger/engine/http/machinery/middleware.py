@@ -1,7 +1,7 @@
 """Middleware of every request and answer, whichever route answers (contract, Access).
 
-``RootPath`` is around everything else. ``answer_head`` makes HEAD of GET. ``EveryAnswer`` adds the
-headers (the request id, the position, and the rules for caches and browsers) and counts.
+``RootPath`` is around everything else. ``answer_head`` makes HEAD of GET. ``ResponseMiddleware``
+adds the headers (the request id, the position, and the rules for caches and browsers) and counts.
 """
 
 import logging

@@ -21,8 +21,8 @@ from starlette.types import Receive
 
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.http.machinery.bodies import while_connected
-from ledger.engine.postgres.pool.waiting import RoundRobin
-from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS
+from ledger.engine.postgres.pool.round_robin import RoundRobin
+from ledger.engine.writer.fair_queue import TURN_FACTS, TURN_SECONDS
 
 SMALL_BYTES = 16 * 1024
 """The largest body that is parsed at once, which usually takes a millisecond or two."""
@@ -44,10 +44,10 @@ Steps = Generator[None, None, T]
 class _Job:
     """A large body that waits to be parsed."""
 
-    __slots__ = ("future", "loop", "party", "size", "steps")
+    __slots__ = ("future", "loop", "size", "steps", "tenant_key")
 
-    def __init__(self, party: str, size: int, steps: Steps[Any]) -> None:
-        self.party, self.size, self.steps = party, size, steps
+    def __init__(self, tenant_key: str, size: int, steps: Steps[Any]) -> None:
+        self.tenant_key, self.size, self.steps = tenant_key, size, steps
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
@@ -78,7 +78,7 @@ class Parsing(BackgroundLoop):
 
     @asynccontextmanager
     async def parsed(
-        self, party: str, size: int, steps: Steps[T], receive: Receive | None = None
+        self, tenant_key: str, size: int, steps: Steps[T], receive: Receive | None = None
     ) -> AsyncIterator[T]:
         """The parsed body of an organization; the block lasts until its facts are answered.
 
@@ -88,19 +88,19 @@ class Parsing(BackgroundLoop):
         if size <= SMALL_BYTES and not self._is_apart:
             yield run(steps)
             return
-        job = _Job(party, size, steps)
+        job = _Job(tenant_key, size, steps)
         with self._changed:
-            self._unparsed.add(party, job)
+            self._unparsed.add(tenant_key, job)
             self._changed.notify()
         try:
             yield await (job.future if receive is None else while_connected(job.future, receive))
         finally:
             with self._changed:
-                self._unparsed.remove(party, job)
-                held = self._held.get(party, set())
+                self._unparsed.remove(tenant_key, job)
+                held = self._held.get(tenant_key, set())
                 held.discard(job)
                 if not held:
-                    self._held.pop(party, None)
+                    self._held.pop(tenant_key, None)
                 self._changed.notify()
 
     def _interrupt(self) -> None:
@@ -116,7 +116,7 @@ class Parsing(BackgroundLoop):
                 return
             if self._take_turn(job):
                 with self._changed:
-                    self._unparsed.remove(job.party, job)
+                    self._unparsed.remove(job.tenant_key, job)
 
     def _take_turn(self, job: _Job) -> bool:
         """Parse a part of a body. Return whether it is parsed, or refused, and the request told."""
@@ -140,13 +140,13 @@ class Parsing(BackgroundLoop):
 
     def _next(self) -> _Job | None:
         """The job whose turn it is; None: there is none, or too much is parsed already."""
-        for party, queue in self._unparsed.items():
-            job, held = next(iter(queue)), self._held.get(party, set())
+        for tenant_key, queue in self._unparsed.items():
+            job, held = next(iter(queue)), self._held.get(tenant_key, set())
             size = job.size + sum(each.size for each in held)
             has_room = len(held) < _MOST_PARSED and size <= _MOST_PARSED_BYTES
             if has_room or not held or job in held:
-                self._held[party] = held | {job}
-                self._unparsed.serve(party)
+                self._held[tenant_key] = held | {job}
+                self._unparsed.serve(tenant_key)
                 return job
         return None
 

@@ -42,30 +42,30 @@ class Bound:
         self.name, self.most = name, most
         self.all = 0
         self._credentials: dict[str, int] = {}
-        self._parties: dict[str, int] = {}
+        self._tenants: dict[str, int] = {}
 
-    def add(self, credential: str, party: str, amount: int) -> None:
+    def add(self, credential: str, tenant_key: str, amount: int) -> None:
         """Add to what is in hand. Raises RateLimited, and adds nothing, if it would be too much."""
         own = self._credentials.get(credential, 0) + amount
-        organization = self._parties.get(party, 0) + amount
+        organization = self._tenants.get(tenant_key, 0) + amount
         if own > self.most:
             self._refuse("credential")
         if organization > _CREDENTIALS * self.most - self.all:
             self._refuse("organization")
         self._credentials[credential] = own
-        self._parties[party] = organization
+        self._tenants[tenant_key] = organization
         self.all += amount
 
-    def take_back(self, credential: str, party: str, amount: int) -> None:
+    def take_back(self, credential: str, tenant_key: str, amount: int) -> None:
         self.all -= amount
         if self._credentials[credential] == amount:
             del self._credentials[credential]
         else:
             self._credentials[credential] -= amount
-        if self._parties[party] == amount:
-            del self._parties[party]
+        if self._tenants[tenant_key] == amount:
+            del self._tenants[tenant_key]
         else:
-            self._parties[party] -= amount
+            self._tenants[tenant_key] -= amount
 
     def _refuse(self, whose: str) -> None:
         _LIMITED.inc()
@@ -97,49 +97,49 @@ class Heavy:
         """The turn of each organization that has an answer in hand, and how many it has."""
 
     @asynccontextmanager
-    async def turn(self, party: str, *, goes_on: bool = False) -> AsyncIterator[None]:
+    async def turn(self, tenant_key: str, *, goes_on: bool = False) -> AsyncIterator[None]:
         """Wait for the turn of an organization's answer, or of the next part of an export.
 
         Raises RateLimited if too many wait; an export that ``goes_on`` waits all the same.
         """
-        turn, in_hand = self._turns.get(party, (asyncio.Lock(), 0))
+        turn, in_hand = self._turns.get(tenant_key, (asyncio.Lock(), 0))
         if in_hand > _HEAVY_WAITING and not goes_on:
             _LIMITED.inc()
             raise RateLimited("Too many answers about many lines of this organization wait.")
-        self._turns[party] = turn, in_hand + 1
+        self._turns[tenant_key] = turn, in_hand + 1
         try:
             async with turn:
                 yield
         finally:
-            turn, in_hand = self._turns[party]
+            turn, in_hand = self._turns[tenant_key]
             if in_hand > 1:
-                self._turns[party] = turn, in_hand - 1
+                self._turns[tenant_key] = turn, in_hand - 1
             else:
-                del self._turns[party]
+                del self._turns[tenant_key]
 
 
 class Share:
     """A request in hand, from its head until its answer is written: ``end`` it then."""
 
-    __slots__ = ("_beside", "_bound", "_credential", "_party")
+    __slots__ = ("_beside", "_bound", "_credential", "_tenant_key")
 
     def __init__(self, bound: Bound, principal: Principal) -> None:
         """Raises RateLimited if too many requests of the credential are in hand."""
         self._credential = credential = principal.credential
-        self._party = party = principal.party
-        bound.add(credential, party, 1)
+        self._tenant_key = tenant_key = principal.tenant_key
+        bound.add(credential, tenant_key, 1)
         self._bound = bound
         self._beside: dict[Bound, int] | None = None
 
     def count(self, bound: Bound, amount: int = 1) -> None:
         """Count the request, or a part of it, in a further bound too. Raises RateLimited."""
-        bound.add(self._credential, self._party, amount)
+        bound.add(self._credential, self._tenant_key, amount)
         if self._beside is None:
             self._beside = {}
         self._beside[bound] = self._beside.get(bound, 0) + amount
 
     def end(self) -> None:
-        self._bound.take_back(self._credential, self._party, 1)
+        self._bound.take_back(self._credential, self._tenant_key, 1)
         if self._beside is not None:
             for bound, amount in self._beside.items():
-                bound.take_back(self._credential, self._party, amount)
+                bound.take_back(self._credential, self._tenant_key, amount)

@@ -38,4 +38,4 @@ class Planning(Enum):
 
 
 Fetch = Callable[[Tenant, str, Mapping[str, Any], Planning], Awaitable[list[Any]]]
-"""A function that reads a statement's rows with its parameters, as ``Door.fetch`` does."""
+"""A function that reads a statement's rows with its parameters, as ``ReadPool.fetch`` does."""

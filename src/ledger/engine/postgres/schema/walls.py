@@ -1,8 +1,8 @@
 """Row-level security: the conditions by which a session sees a tenant's rows, and their policies.
 
 The settings ``ledger.organization_id`` and ``ledger.workspace_id`` name the tenant of a transaction
-(``engine/postgres/pool/lane.py``): an organization, and a workspace or ``*`` for all of them; or
-``*`` and ``*`` for every tenant. A setting that is missing or empty shows nothing. Policies bind
+(``engine/postgres/pool/pipelined.py``): an organization, and a workspace or ``*`` for all of them;
+or ``*`` and ``*`` for every tenant. A setting that is missing or empty shows nothing. Policies bind
 every role but a table's owner, who fills the tables, and superusers (architecture, Walls).
 """
 

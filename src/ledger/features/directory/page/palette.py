@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs
 from ledger.engine.http.problems import UNBUILT
-from ledger.engine.http.reading import ReadRequest, AsOf, Identifier
+from ledger.engine.http.reading import AsOf, Identifier, ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.navigation import BESIDE_ALERTS, places_of

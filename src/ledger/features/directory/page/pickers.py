@@ -71,7 +71,9 @@ async def show_directory(asking: ReadRequest, query: DirectoryPageQuery) -> Resp
     )
 
 
-async def _searched(asking: ReadRequest, query: DirectoryPageQuery, known: set[str]) -> list[ShownName]:
+async def _searched(
+    asking: ReadRequest, query: DirectoryPageQuery, known: set[str]
+) -> list[ShownName]:
     """Entries that the search of names finds, beside the known ones."""
     try:
         reply = await search_names(asking, SearchQuery(q=query.name))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.lists import Order, SortColumn, text
-from ledger.engine.http.reading import ReadRequest, Page, Present
+from ledger.engine.http.reading import Page, Present, ReadRequest
 from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text

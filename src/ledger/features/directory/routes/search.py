@@ -7,7 +7,7 @@ import msgspec
 from pydantic import Field
 
 from ledger.engine.http.lean import Router, read_route
-from ledger.engine.http.reading import ReadRequest, Present
+from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.http.replies import Reply
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid

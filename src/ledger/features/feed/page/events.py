@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import ReadRequest, Present
+from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page import log
 from ledger.engine.page.pages import PageRoute, as_file, export_route, go, read_answer, show

@@ -159,7 +159,9 @@ class ShownUsage(msgspec.Struct):
 @read_route(
     router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
-async def show_history(asking: reading.ReadRequest, line_id: AnyLineId, query: HistoryQuery) -> Response:
+async def show_history(
+    asking: reading.ReadRequest, line_id: AnyLineId, query: HistoryQuery
+) -> Response:
     """List the events of a line and of its runs in log order.
 
     Each event is shown with the line's state before and after it.
@@ -193,7 +195,9 @@ async def show_history(asking: reading.ReadRequest, line_id: AnyLineId, query: H
     STORY_ERRORS,
     summary="Show a line's timeline",
 )
-async def show_timeline(asking: reading.ReadRequest, line_id: AnyLineId, query: RangeQuery) -> Response:
+async def show_timeline(
+    asking: reading.ReadRequest, line_id: AnyLineId, query: RangeQuery
+) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
     reading.require_id("service_line", line_id)
     start, end = query.bounds()
@@ -237,7 +241,9 @@ def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
 @read_route(
     router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
-async def show_usage(asking: reading.ReadRequest, line_id: AnyLineId, query: UsageQuery) -> Response:
+async def show_usage(
+    asking: reading.ReadRequest, line_id: AnyLineId, query: UsageQuery
+) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by day.
 
     Without `from` and `to` the answer covers the last 30 days.
@@ -252,7 +258,7 @@ async def show_usage(asking: reading.ReadRequest, line_id: AnyLineId, query: Usa
     parameters = {**tenant, "line_id": line_id, **stretches.parameters, "limit": MAX_PAIRS}
     heavy = asking.services.heavy
     is_long = query.is_past and len(days) > _DAYS_AT_ONCE
-    async with heavy.turn(asking.principal.party) if is_long else nullcontext():
+    async with heavy.turn(asking.principal.tenant_key) if is_long else nullcontext():
         rows = await asking.rows(read, parameters, query)
     require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import ReadRequest, Present, TenantQuery, services_of
+from ledger.engine.http.reading import Present, ReadRequest, TenantQuery, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import Sent
 from ledger.engine.page.first_steps import FirstSteps, address_of_visit
@@ -86,7 +86,9 @@ async def _own_end(asking: ReadRequest) -> datetime | None:
     return shown.expires_at
 
 
-async def _sent(asking: ReadRequest, form: key_forms.NewKeyForm | key_forms.ChangeKeyForm) -> Sent[Any]:
+async def _sent(
+    asking: ReadRequest, form: key_forms.NewKeyForm | key_forms.ChangeKeyForm
+) -> Sent[Any]:
     key, zone = idempotency_of(asking, form), zone_of(asking.request)
     return form.sent_at(key, zone, asking.services.clock(), await _own_end(asking))
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import ReadRequest, Present
+from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.page.addresses import START
 from ledger.engine.page.pages import PageRoute, show
 from ledger.features.keys.page.key_forms import PERMISSIONS

@@ -11,7 +11,7 @@ from pydantic import Field
 from ledger import __version__
 from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import FEED_ERRORS
-from ledger.engine.http.reading import ReadRequest, Present, Query
+from ledger.engine.http.reading import Present, Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, answer
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text

@@ -164,7 +164,9 @@ async def read_keys(asking: reading.ReadRequest, filters: Mapping[str, Any], lim
 
     Raises Behind if the log does not reach that position in time.
     """
-    return await asking.beside(keys_statement(frozenset(filters)), {**filters, "limit": limit})
+    return await asking.current_rows(
+        keys_statement(frozenset(filters)), {**filters, "limit": limit}
+    )
 
 
 @router.changes(UpdateApiKey, ShownKey, "Change an API key")

@@ -5,7 +5,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from ledger.engine.values.event_table import PASSES, SAME, EventRow, DecisionEffect, Part
+from ledger.engine.values.event_table import PASSES, SAME, DecisionEffect, EventRow, Part
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import Cause, ExecutionModel, HoldName, Origin, ProductLine
 from ledger.features.lines.model.health import SignalName, SignalStatus
@@ -186,7 +186,12 @@ _RESOURCE = Part("resource", get_type_hints(Resource) | {"allocated_hours_per_we
 # Columns: event, published type, published payload, fact, command, note.
 EXECUTION_TABLE: tuple[EventRow, ...] = (
     EventRow(
-        Activated, "execution.started", _STARTED, "service_line.activated", None, DecisionEffect.LINE_BEGAN
+        Activated,
+        "execution.started",
+        _STARTED,
+        "service_line.activated",
+        None,
+        DecisionEffect.LINE_BEGAN,
     ),
     EventRow(Updated, "execution.updated", SAME, "service_line.updated", None, PASSES),
     EventRow(Paused, "execution.paused", SAME, "service_line.paused", "execution.pause", PASSES),
@@ -200,7 +205,12 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
     EventRow(Woken, "execution.active", SAME, None, None, PASSES),
     EventRow(Closed, "execution.closed", SAME, "service_line.closed", None, PASSES),
     EventRow(
-        CheckedIn, "execution.checked_in", SAME, "execution.checked_in", None, DecisionEffect.CHECKED_IN
+        CheckedIn,
+        "execution.checked_in",
+        SAME,
+        "execution.checked_in",
+        None,
+        DecisionEffect.CHECKED_IN,
     ),
     EventRow(
         CheckInVoided,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.http.reading import ReadRequest, Query, require_id
+from ledger.engine.http.reading import Query, ReadRequest, require_id
 from ledger.engine.page import charts
 from ledger.engine.page.charts import Label
 from ledger.engine.page.showing import Zone

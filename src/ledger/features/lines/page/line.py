@@ -12,7 +12,7 @@ from pydantic import Field
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import UNBUILT, status_of
-from ledger.engine.http.reading import ReadRequest, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked, execute_on
 from ledger.engine.page import pages
@@ -344,7 +344,9 @@ async def _openers(asking: ReadRequest, line: LineDetail, query: Query) -> Mappi
     return {event.payload["blocker_id"]: event for event in reversed(found)}
 
 
-async def _usage(asking: ReadRequest, line_id: str, query: LineQuery, month: Month) -> ShownUsage | None:
+async def _usage(
+    asking: ReadRequest, line_id: str, query: LineQuery, month: Month
+) -> ShownUsage | None:
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
     asked = UsageQuery(as_of=query.as_of, **bounds)

@@ -98,7 +98,9 @@ async def _page(asking: ReadRequest, form: ManyForm, verb: Verb) -> Response:
     )
 
 
-async def _outcomes(asking: ReadRequest, form: ManyForm, verb: Verb, *, is_dry: bool) -> LineOutcomes:
+async def _outcomes(
+    asking: ReadRequest, form: ManyForm, verb: Verb, *, is_dry: bool
+) -> LineOutcomes:
     """The outcomes of the lines. Raises the refusal of the request as a whole."""
     model, command = _COMMANDS[verb]
     board = query_of(own_page(form.board))

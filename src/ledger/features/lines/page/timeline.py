@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.engine.http.reading import ReadRequest, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page import charts
 from ledger.engine.page.charts import AlertStretch, Label, Piece, TimeSpan
@@ -65,7 +65,9 @@ class Band(NamedTuple):
     total: int
 
 
-async def life_of(asking: ReadRequest, line: LineDetail, query: Query, seen_at: datetime) -> Life | None:
+async def life_of(
+    asking: ReadRequest, line: LineDetail, query: Query, seen_at: datetime
+) -> Life | None:
     """The line's life, or its latest part if it has too many changes; None if even one day has."""
     end = seen_at if line.closed_at is None else min(seen_at, line.closed_at)
     for days in (None, *_STRETCHES):

@@ -169,7 +169,9 @@ async def lines_page(
     return rows.once(_lines_reply, query, chosen)
 
 
-def filters_of(asking: reading.ReadRequest, query: Filters, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def filters_of(
+    asking: reading.ReadRequest, query: Filters, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
     """The filters of a statement: by the credential's tenant, and the chosen ones."""
     filters: dict[str, Any] = {**asking.tenant, **chosen}
     if named := filters.pop("organization_id", None):

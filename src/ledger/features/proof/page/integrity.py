@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import ReadRequest, Present
+from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.page.pages import PageRoute, show
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.values.principal import EVERYONE

@@ -13,7 +13,7 @@ from ledger.engine.postgres.leadership import LeadBeat
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.growth import compare_with_tree
 from ledger.features.proof.sealing.note import BadNote
-from ledger.features.proof.sealing.standing import LogConsistency, Verdict, Witnessed, judge
+from ledger.features.proof.sealing.peers import LogConsistency, Verdict, Witnessed, judge
 from ledger.features.proof.sealing.watch import CannotSign, Inspection, WitnessWatch
 
 _logger = logging.getLogger(__name__)
@@ -50,7 +50,9 @@ class NodeBeat(LeadBeat):
         self._watch.note_beaten(*beaten)
         return fault
 
-    def _follow(self, connection: shelf.Connection, sight: Inspection) -> tuple[Verdict, str | None]:
+    def _follow(
+        self, connection: shelf.Connection, sight: Inspection
+    ) -> tuple[Verdict, str | None]:
         """Take the database's newest checkpoint, if that may be; the verdict, and a fault."""
         fault = _DOUBLED if sight.known.heard.is_doubled else None
 

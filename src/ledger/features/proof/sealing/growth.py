@@ -8,8 +8,8 @@ from ledger.engine.postgres.pipeline import Pipeline
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.leaf import leaf_of
 from ledger.features.proof.sealing.note import Checkpoint
+from ledger.features.proof.sealing.peers import LogConsistency, Witnessed
 from ledger.features.proof.sealing.shelf import Sealed
-from ledger.features.proof.sealing.standing import LogConsistency, Witnessed
 from ledger.features.proof.sealing.tiles import HASH, WIDTH, GrowingTree, edge_of, root_of, tiles_of
 from ledger.features.proof.sealing.tree import Stretch, consistency, grown_from, hash_leaf
 from ledger.features.proof.sealing.watch import CannotSign

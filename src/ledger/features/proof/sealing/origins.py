@@ -27,8 +27,8 @@ from ledger.features.proof.sealing.note import (
     origin_named,
     parse,
 )
+from ledger.features.proof.sealing.peers import judge
 from ledger.features.proof.sealing.shelf import Mark, Sealed, State
-from ledger.features.proof.sealing.standing import judge
 from ledger.features.proof.sealing.tiles import GrowingTree
 from ledger.features.proof.sealing.tree import hash_leaf
 from ledger.features.proof.sealing.watch import CannotSign, WitnessWatch

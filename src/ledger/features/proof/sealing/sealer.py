@@ -28,8 +28,15 @@ from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.growth import Contradiction, Growth
 from ledger.features.proof.sealing.leaf import UnreadableEvent
 from ledger.features.proof.sealing.note import BadNote, Checkpoint, Signer
+from ledger.features.proof.sealing.peers import (
+    SEALS,
+    Case,
+    LogConsistency,
+    Verdict,
+    Witnessed,
+    judge,
+)
 from ledger.features.proof.sealing.shelf import Mark, Sealed
-from ledger.features.proof.sealing.standing import SEALS, Case, LogConsistency, Verdict, Witnessed, judge
 from ledger.features.proof.sealing.watch import CannotSign, Inspection, WitnessWatch
 
 _EVERY_SECONDS = 0.4
@@ -55,7 +62,11 @@ class Sealer(Periodic):
     """Seals new events; ``run_once`` returns how many."""
 
     def __init__(
-        self, session: LeaderSession, vault: Vault, clock: Callable[[], datetime], watch: WitnessWatch
+        self,
+        session: LeaderSession,
+        vault: Vault,
+        clock: Callable[[], datetime],
+        watch: WitnessWatch,
     ) -> None:
         super().__init__(session, "sealer", _EVERY_SECONDS)
         self._vault, self._clock, self._watch = vault, clock, watch

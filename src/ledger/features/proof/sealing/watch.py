@@ -24,8 +24,8 @@ from ledger.features.proof.sealing.note import (
     number_of,
     parse,
 )
+from ledger.features.proof.sealing.peers import Known, PeerMonitor, Row, Witnessed
 from ledger.features.proof.sealing.shelf import Mark, Sealed, State
-from ledger.features.proof.sealing.standing import Known, Row, PeerMonitor, Witnessed
 from ledger.features.proof.sealing.witness import LineageFile, Witness, kept_notes, latest_origin
 
 _logger = logging.getLogger(__name__)

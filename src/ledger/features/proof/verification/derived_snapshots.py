@@ -93,7 +93,7 @@ class Snapshots:
         if (fold := self._folds.get(stream)) is None:
             fold = self._folds[stream] = AGGREGATES[stream[:3]](stream)
         with suppress(Exception):  # an altered event may fail in any way: the snapshot differs
-            fold.evolve(recorded)
+            fold.apply(recorded)
         if recorded.originator_version == due.version:
             if hashlib.sha256(encode(fold)).digest() != due.digest:
                 says = f"its column state is not what version {due.version} of the stream makes"

@@ -11,7 +11,7 @@ from typing import ClassVar, TypedDict
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import SAME, EventRow, DecisionEffect
+from ledger.engine.values.event_table import SAME, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
 from ledger.engine.values.values import ENDED, Origin, RunStatus, TriggerType
 from ledger.features.runs.model.token_usage import TokenUsage, Used
@@ -196,12 +196,18 @@ LEASE_EXPIRED = {
 
 # Columns: event, published type, published payload, fact, command, note.
 RUN_TABLE: tuple[EventRow, ...] = (
-    EventRow(RunRequested, "run.requested", _BEGUN, "run.requested", None, DecisionEffect.RUN_REQUESTED),
+    EventRow(
+        RunRequested, "run.requested", _BEGUN, "run.requested", None, DecisionEffect.RUN_REQUESTED
+    ),
     EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, DecisionEffect.RUN_STARTED),
     EventRow(RunParentGiven, "run.parent_given", SAME, None, None, DecisionEffect.RUN_MOVED),
-    EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, DecisionEffect.RUN_ENDED),
+    EventRow(
+        RunCompleted, "run.completed", _ENDED, "run.completed", None, DecisionEffect.RUN_ENDED
+    ),
     EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, DecisionEffect.RUN_ENDED),
-    EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, DecisionEffect.RUN_CANCELLED),
+    EventRow(
+        RunCancelled, "run.cancelled", SAME, "run.cancelled", None, DecisionEffect.RUN_CANCELLED
+    ),
     EventRow(RunUsageCorrected, _CORRECTED, SAME, _CORRECTED, None, DecisionEffect.PASSES),
     EventRow(RunErased, "run.erased", SAME, None, "run.erase", DecisionEffect.RUN_ERASED),
 )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.values.rendering import shown_as
+from ledger.engine.values.rendering import render_as
 
 
 class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
@@ -51,4 +51,4 @@ class ShownTokenUsage(msgspec.Struct, gc=False):
 
 
 def shown_tokens(usage: Sequence[TokenUsage] | None) -> list[ShownTokenUsage] | None:
-    return None if usage is None else [shown_as(ShownTokenUsage, each) for each in usage]
+    return None if usage is None else [render_as(ShownTokenUsage, each) for each in usage]

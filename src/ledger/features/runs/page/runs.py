@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ledger.engine.http import reading
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import ReadRequest, Identifier, Query, services_of, unknown
+from ledger.engine.http.reading import Identifier, Query, ReadRequest, services_of, unknown
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page import pages
 from ledger.engine.page.addresses import with_parameter

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ledger.engine.http.machinery.failures import Failures
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.features.keys.key_uses import KeyUse, KeyUses
 from ledger.features.keys.tokens import hash_token, is_well_formed

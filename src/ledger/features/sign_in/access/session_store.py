@@ -10,7 +10,7 @@ import msgspec
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SESSION, SessionRow
 from ledger.engine.log.vault import CannotOpen, Vault
-from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.values.errors import LedgerError, ReadOnly
 from ledger.engine.values.principal import EVERYONE, SIGN_IN
 from ledger.engine.writer.command import Command

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import ReadRequest, Present
+from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.page.pages import PageRoute, go, show
 from ledger.engine.values.principal import EVERYONE
 from ledger.features.sign_in.access.session_rows import OWN, shown_session

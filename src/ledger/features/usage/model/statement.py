@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import PASSES, SAME, EventRow, DecisionEffect
+from ledger.engine.values.event_table import PASSES, SAME, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Actor, Event, Folded, Identity, Recorded, outside
 from ledger.engine.values.rendering import ShownInstant, doc
 from ledger.engine.values.values import STATEMENT_ID, InstantText
@@ -52,7 +52,9 @@ class StatementWithdrawn(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 STATEMENT_TABLE: tuple[EventRow, ...] = (
-    EventRow(StatementIssued, "statement.issued", SAME, None, "statement.issue", DecisionEffect.ISSUED),
+    EventRow(
+        StatementIssued, "statement.issued", SAME, None, "statement.issue", DecisionEffect.ISSUED
+    ),
     EventRow(StatementWithdrawn, "statement.withdrawn", SAME, None, "statement.withdraw", PASSES),
 )
 

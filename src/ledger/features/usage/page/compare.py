@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import ReadRequest, Bound
+from ledger.engine.http.reading import Bound, ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.log import WrittenInstant, WrittenRange
@@ -129,7 +129,9 @@ async def _presets(asking: ReadRequest, zone: Zone, address: str) -> Sequence[tu
     ]
 
 
-async def _since_statement(asking: ReadRequest, address: str, zone: Zone) -> Sequence[tuple[str, str]]:
+async def _since_statement(
+    asking: ReadRequest, address: str, zone: Zone
+) -> Sequence[tuple[str, str]]:
     """The page from the newest statement in force on, with the numbers of its period."""
     # One by one, since each is hashed whole: mostly the first is in force.
     query = statements.StatementsQuery(limit=1)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from fastapi import Response
 
-from ledger.engine.http.reading import ReadRequest, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import go, read_answer
 from ledger.engine.reads.filters import in_order

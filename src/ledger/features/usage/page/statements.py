@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import Reason
-from ledger.engine.http.reading import ReadRequest, Present, Query
+from ledger.engine.http.reading import Present, Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
@@ -173,7 +173,10 @@ async def issue_statement(asking: ReadRequest, form: statement_forms.IssueForm) 
 
 @router.get("/{statement_id}", openapi_extra=needs("read"))
 async def show_statement(
-    asking: ReadRequest, statement_id: str, query: StatementQuery, refused: RefusedForm | None = None
+    asking: ReadRequest,
+    statement_id: str,
+    query: StatementQuery,
+    refused: RefusedForm | None = None,
 ) -> Response:
     """A statement: its numbers, what changed since, and how its document is proved."""
     found = await api.find(asking, statement_id)

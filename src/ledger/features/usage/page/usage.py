@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import ReadRequest, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show

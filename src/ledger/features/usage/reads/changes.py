@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import AsOf, rows_at
+from ledger.engine.reads.as_of import AsOf, rows_at
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import day_of, format_id
 from ledger.features.usage.model.usage import LineInScope, Sums

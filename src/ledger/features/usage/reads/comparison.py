@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import AsOf, rows_at
+from ledger.engine.reads.as_of import AsOf, rows_at
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read

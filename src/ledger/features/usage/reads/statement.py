@@ -13,7 +13,7 @@ import msgspec
 
 from ledger.engine.log.tables import DocumentRow
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.values import InstantText, format_instant

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import AsOf, rows_at
+from ledger.engine.reads.as_of import AsOf, rows_at
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.timeline import StateSpans

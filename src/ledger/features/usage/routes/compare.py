@@ -10,12 +10,12 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.corners import PINNED, corner_at, corner_of, pin
+from ledger.engine.http.as_of import PINNED, corner_at, corner_of, pin
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.lists import Order, number
 from ledger.engine.http.replies import Meta, answer
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
@@ -198,7 +198,10 @@ class AskedComparison(NamedTuple):
         }
 
     async def shown(
-        self, asking: reading.ReadRequest, lines: Sequence[LineInScope], changed: Sequence[BothSides]
+        self,
+        asking: reading.ReadRequest,
+        lines: Sequence[LineInScope],
+        changed: Sequence[BothSides],
     ) -> list[dict[str, Any]]:
         """Lines as the API shows them."""
         names = await self.names.names([line.id for line in lines])
@@ -291,7 +294,7 @@ async def lines_of(
 async def export_comparison(asking: reading.ReadRequest, query: CompareExportQuery) -> Response:
     """Export all lines of a comparison as one file."""
     turn, heavy = begin_export(asking), asking.services.heavy
-    async with heavy.turn(asking.principal.party):
+    async with heavy.turn(asking.principal.tenant_key):
         asked = await compared(asking, query)
         pages = _exported(asking, asked)
         first = await anext(pages)
@@ -321,7 +324,7 @@ async def show_comparison(asking: reading.ReadRequest, query: ComparePageQuery) 
     """
     bound_to = query.bound_to
     pinned = _ORDER.after(query.cursor, bound_to)
-    async with asking.services.heavy.turn(asking.principal.party):
+    async with asking.services.heavy.turn(asking.principal.tenant_key):
         asked = await compared(asking, query, pinned)
         lines, total = await lines_of(asking, asked, MAX_LINES), None
         changed = list[BothSides]()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ledger.engine.http import reading
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.reads.filters import Filter
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Invalid

@@ -16,7 +16,7 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.corners import corner_at, corner_of, present_corner
+from ledger.engine.http.as_of import corner_at, corner_of, present_corner
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
 from ledger.engine.http.lean import ManagedRouter, needs, read_route
 from ledger.engine.http.lists import newest_first
@@ -31,7 +31,7 @@ from ledger.engine.http.writing import (
     execute_on,
     named_tenant,
 )
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.reads.question import Answer
 from ledger.engine.values import values
 from ledger.engine.values.calendar import calendar_of
@@ -235,7 +235,7 @@ async def _stored(
 ) -> StatementNumbers:
     """Compute and store the document of a statement. Raises Invalid, Behind and RateLimited."""
     services = asking.services
-    async with services.heavy.turn(asking.principal.party):
+    async with services.heavy.turn(asking.principal.tenant_key):
         known = await present_corner(asking, VIEWS)
         corner = await corner_at(asking, VIEWS, known.clock)
         made = await compose(
@@ -377,7 +377,7 @@ async def show_statement_changes(
     A run that only left `pending` or `running` is no difference.
     """
     services = asking.services
-    async with services.heavy.turn(asking.principal.party):
+    async with services.heavy.turn(asking.principal.tenant_key):
         about = (await find(asking, statement_id, query)).about
         now = await corner_of(asking, VIEWS, query.instant)
         scope = scope_of(asking.principal.tenant, about.organization_id, about.workspace_id)

@@ -11,13 +11,13 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.corners import PINNED, corner_of, pin
+from ledger.engine.http.as_of import PINNED, corner_of, pin
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.lists import Order, SortColumn
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.http.replies import Meta, answer, keyed
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.rendering import ShownInstant, doc, json_text
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
@@ -209,7 +209,9 @@ class Names(NamedTuple):
     by_key: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    async def of(cls, asking: reading.ReadRequest, counted: Counted, rows: Sequence[Row]) -> "Names":
+    async def of(
+        cls, asking: reading.ReadRequest, counted: Counted, rows: Sequence[Row]
+    ) -> "Names":
         found: dict[str, Mapping[str, str]] = {}
         for place, key in enumerate(counted.query.grouping.keys):
             if key in NAME_KEYS:
@@ -258,10 +260,12 @@ async def counted(
         " table has a column for each status, state and cause."
     ),
 )
-async def export_usage_of_lines(asking: reading.ReadRequest, query: LinesUsageExportQuery) -> Response:
+async def export_usage_of_lines(
+    asking: reading.ReadRequest, query: LinesUsageExportQuery
+) -> Response:
     """Export all rows of usage as one file of one position and one clock."""
     turn, heavy = begin_export(asking), asking.services.heavy
-    async with heavy.turn(asking.principal.party):
+    async with heavy.turn(asking.principal.tenant_key):
         asked = await counted(asking, query)
         pages = _exported(asking, asked)
         first = await anext(pages)
@@ -307,13 +311,13 @@ async def whole(
 
     So a reader that takes its time holds nobody up.
     """
-    heavy, party = asking.services.heavy, asking.principal.party
+    heavy, tenant_key = asking.services.heavy, asking.principal.tenant_key
     found: Sequence[Mapping[str, Any]] | None = first
     while found is not None:
         yield [(None, row) for row in found]
         if await asking.services.lapsed([asking.principal]):
             raise Unauthorized("The credential was revoked or has expired.")
-        async with heavy.turn(party, goes_on=True):
+        async with heavy.turn(tenant_key, goes_on=True):
             found = await anext(pages, None)
 
 
@@ -325,7 +329,7 @@ async def show_usage_of_lines(asking: reading.ReadRequest, query: LinesUsagePage
     """
     bound_to, order = query.bound_to, _order(query.grouping)
     pinned = order.after(query.cursor, bound_to)
-    async with asking.services.heavy.turn(asking.principal.party):
+    async with asking.services.heavy.turn(asking.principal.tenant_key):
         asked = await counted(asking, query, pinned)
         lines = await asked.lines()
         total = None

@@ -20,7 +20,7 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import Run
-from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun, Episode
+from ledger.features.watches.kinds.base import Condition, Episode, LineNow, OpenRun
 from ledger.features.watches.model.alert import (
     Alert,
     AlertAcknowledged,
@@ -103,7 +103,7 @@ class _OfLine(OwnCommand):
         if condition.about == "open_runs":
             now = now._replace(runs=self._runs(group, subject))
         if condition.about in ("failures", "sums"):
-            if group.is_news(line_id, self._position):
+            if group.changed_since(line_id, self._position):
                 self.is_undecided = True
                 return None
             now = now._replace(failures=self._known.failures, over=self._known.over)
@@ -256,7 +256,7 @@ class OpenSourceAlert(OwnCommand):
         if (
             _watch_to_open(group, self._tenant[0] or "", body) is None
             or body.due > group.now
-            or group.is_news(body.subject.id, self._position)
+            or group.changed_since(body.subject.id, self._position)
         ):
             return _UNCHANGED
         return _open(group, self, body, (*self._tenant, None))

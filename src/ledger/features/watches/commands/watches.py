@@ -11,11 +11,11 @@ import msgspec
 
 from ledger.engine.log.tables import WATCH
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.rendering import json_text, shown_as
+from ledger.engine.values.rendering import json_text, render_as
 from ledger.engine.writer.command import ManagedCommand, NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import (
     LineChoice,
     Watch,
@@ -112,4 +112,4 @@ class DeleteWatch(ManagedCommand):
 
 def _answer(watch: Watch, beside: WatchCounters) -> bytes:
     given = msgspec.structs.asdict(watch.given)
-    return json_text({"data": shown_as(ShownWatch, watch, **given, **beside._asdict())}).encode()
+    return json_text({"data": render_as(ShownWatch, watch, **given, **beside._asdict())}).encode()

@@ -12,10 +12,10 @@ from ledger.features.watches.commands.alerts import (
     ResolveAlert,
 )
 from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow
-from ledger.features.watches.loops.looks import LineToSee
+from ledger.features.watches.loops.store import LineToCheck
 from ledger.features.watches.model.alert import AlertOpened, Due, ResolvedReason, stretches
 
-Queue = dict[str, LineToSee]
+Queue = dict[str, LineToCheck]
 """The lines of an organization that a round has not come to yet, by id, in their order."""
 
 WatchCommand = OpenAlert | OpenSourceAlert | ResolveAlert | RemindOfAlert
@@ -55,7 +55,7 @@ class Judged:
             self.next_at = at if self.next_at is None else min(at, self.next_at)
 
 
-def queues_of(found: Iterable[LineToSee]) -> dict[str, Queue]:
+def queues_of(found: Iterable[LineToCheck]) -> dict[str, Queue]:
     """The lines of each organization, the earliest first, each once."""
     queues = dict[str, Queue]()
     for line in sorted(found, key=lambda each: each.at):

@@ -32,9 +32,9 @@ from psycopg.rows import TupleRow
 
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.writer.command import Command
+from ledger.engine.writer.fair_queue import TURN_FACTS, TURN_SECONDS, Outcomes
 from ledger.engine.writer.periodic import LeaderSession, Periodic, assert_decided, present
 from ledger.engine.writer.request import Receipt
-from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS, Outcomes
 from ledger.engine.writer.writer import Writer
 from ledger.features.watches.commands import alerts
 from ledger.features.watches.kinds.base import AlertSubject
@@ -48,8 +48,8 @@ from ledger.features.watches.loops.judged import (
     order_of,
     queues_of,
 )
-from ledger.features.watches.loops.looks import FoundLine, LineToSee, WatchStore, RoundSnapshot
 from ledger.features.watches.loops.sources import Sources
+from ledger.features.watches.loops.store import FoundLine, LineToCheck, RoundSnapshot, WatchStore
 from ledger.features.watches.loops.sums import ends_of_periods, lines_above
 from ledger.features.watches.model.alert import Alert, Due, due_for, left_by
 from ledger.features.watches.model.watch import MAX_UNRESOLVED, Watch
@@ -152,7 +152,7 @@ class Rounds:
             self._beyond = {w: again for w, n in self._told.items() if n >= MOST_WAITING}
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            standing = looks.standing()
+            standing = looks.snapshot()
             if standing is None:
                 return 0, False
             learned = self._learn(looks, standing)
@@ -376,14 +376,14 @@ class Rounds:
                 self._looked.pop(watch.organization_id or "", None)
                 del self._beyond[watch_id]
 
-    def _with_room(self, looks: WatchStore, standing: RoundSnapshot) -> list[LineToSee]:
+    def _with_room(self, looks: WatchStore, standing: RoundSnapshot) -> list[LineToCheck]:
         """The lines that wait, the longest due first, of each watch as many as have room."""
         waiting = {watch: lines for watch, lines in self._waiting.items() if lines}
         if not waiting:
             return []
         unresolved = self._unresolved(looks, waiting, standing)
         return [
-            LineToSee(line, self._watches[watch].organization_id or "", min(lines[line]))
+            LineToCheck(line, self._watches[watch].organization_id or "", min(lines[line]))
             for watch, lines in waiting.items()
             if (room := MAX_UNRESOLVED - unresolved[watch]) > 0
             for line in nsmallest(room, lines, key=lambda each: min(lines[each]))

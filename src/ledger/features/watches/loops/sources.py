@@ -16,7 +16,7 @@ from ledger.engine.values.values import EARLIEST
 from ledger.features.watches.commands.alerts import OpenSourceAlert, RemindOfAlert, ResolveAlert
 from ledger.features.watches.kinds.base import NO_LINE
 from ledger.features.watches.kinds.source_silent import SourceSilent, silent_since
-from ledger.features.watches.loops.looks import RoundSnapshot
+from ledger.features.watches.loops.store import RoundSnapshot
 from ledger.features.watches.model.alert import Alert, Due, due_of, left_by
 from ledger.features.watches.model.watch import MAX_UNRESOLVED, Watch
 from projections.watches.view import decode_alert

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import PASSES, SAME, EventRow, DecisionEffect
+from ledger.engine.values.event_table import PASSES, SAME, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
 from ledger.engine.values.values import EARLIEST
 from ledger.features.watches.kinds import AnyKind, wording
-from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow, Episode
+from ledger.features.watches.kinds.base import AlertSubject, Condition, Episode, LineNow
 from ledger.features.watches.model.watch import Severity, Watch, WatchSettings
 from ledger.features.watches.model.watch_hours import due_at
 

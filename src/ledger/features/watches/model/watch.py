@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from ledger.engine.values.errors import ChangedTooOften, InvalidState
-from ledger.engine.values.event_table import PASSES, EventRow, DecisionEffect
+from ledger.engine.values.event_table import PASSES, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.features.lines.model.execution import Execution
 from ledger.features.watches.kinds import KINDS, AnyKind

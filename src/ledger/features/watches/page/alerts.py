@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.problems import InvalidCursor, status_of
-from ledger.engine.http.reading import OR, ReadRequest, PageQuery, Query, split_words
+from ledger.engine.http.reading import OR, PageQuery, Query, ReadRequest, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import ReadRequest, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import PAGE_ROWS, listed

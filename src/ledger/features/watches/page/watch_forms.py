@@ -19,7 +19,7 @@ from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES
 from ledger.features.watches.kinds import KINDS
 from ledger.features.watches.kinds.base import DAY, HOUR, Blank, Condition
 from ledger.features.watches.kinds.wording import length_text
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import Severity
 from ledger.features.watches.model.watch_hours import WEEKDAYS
 

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import ReadRequest, Present, TenantQuery
+from ledger.engine.http.reading import Present, ReadRequest, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page.addresses import with_parameter
@@ -25,7 +25,7 @@ from ledger.features.feed.names import names_beside
 from ledger.features.watches.alerts import SEVERITIES
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.features.watches.kinds import KINDS
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import STARTERS
 from ledger.features.watches.model.watch_hours import WEEKDAYS
 from ledger.features.watches.page import watch_forms
@@ -244,7 +244,9 @@ async def _watch(asking: ReadRequest, watch_id: str) -> ShownWatch:
 
 
 @router.get("/{watch_id}/change", openapi_extra=needs(_PERMISSION))
-async def ask_change(asking: ReadRequest, watch_id: str, query: watch_forms.NewWatchQuery) -> Response:
+async def ask_change(
+    asking: ReadRequest, watch_id: str, query: watch_forms.NewWatchQuery
+) -> Response:
     """The form that changes the watch, with its settings, or with another kind."""
     watch = await _watch(asking, watch_id)
     draft = watch_forms.draft_of(watch)

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from ledger.engine.postgres.pool.scope import Planning
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.statements import Read, read_of
 from ledger.features.watches.kinds.base import Condition, LineNow

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Invalid
 from ledger.engine.values.recorded import Actor

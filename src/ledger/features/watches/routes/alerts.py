@@ -239,7 +239,9 @@ def _said(body: Acknowledging | None) -> dict[str, Any]:
     summary="Acknowledge many alerts",
     answer=AnswerOf[list[AlertOutcome]],
 )
-async def acknowledge_alerts(asking: reading.ReadRequest, sent: Sent[AlertsToAcknowledge]) -> Response:
+async def acknowledge_alerts(
+    asking: reading.ReadRequest, sent: Sent[AlertsToAcknowledge]
+) -> Response:
     """Take care of up to 1,000 alerts. Each has an outcome of its own."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):

@@ -16,13 +16,13 @@ from fastapi import Response
 from msgspec import Meta
 from pydantic import Field
 
-from ledger.engine.http.corners import present_corner
+from ledger.engine.http.as_of import present_corner
 from ledger.engine.http.exports import PORTION
 from ledger.engine.http.lean import ManagedRouter, needs
 from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Changes, CommandBody, Label
 from ledger.engine.http.problems import WRITE_ERRORS
-from ledger.engine.http.reading import ReadRequest, Present, TenantQuery, path_id, require_id, shown
+from ledger.engine.http.reading import Present, ReadRequest, TenantQuery, path_id, require_id, shown
 from ledger.engine.http.replies import answer
 from ledger.engine.http.writing import (
     Sent,
@@ -43,7 +43,7 @@ from ledger.features.watches.commands import watches
 from ledger.features.watches.kinds import KINDS
 from ledger.features.watches.kinds.base import AlertSubject
 from ledger.features.watches.model.alert import sentence
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import Severity, Watch, WatchSettings
 from ledger.features.watches.model.watch_hours import Weekday
 from ledger.features.watches.reads import preview
@@ -154,7 +154,9 @@ async def show_watch(asking: ReadRequest, watch_id: AnyWatchId, query: Present) 
 
 
 @router.changes(watches.UpdateWatch, ShownWatch, "Change a watch")
-async def update_watch(asking: ReadRequest, watch_id: AnyWatchId, sent: Sent[WatchChanges]) -> Response:
+async def update_watch(
+    asking: ReadRequest, watch_id: AnyWatchId, sent: Sent[WatchChanges]
+) -> Response:
     """Change the fields that the body names.
 
     Another condition, duration, other hours or lines begin a new revision, and so does enabling:
@@ -215,7 +217,7 @@ async def preview_watch(asking: ReadRequest, sent: Sent[WatchToTry]) -> Response
     """Show what a watch would have open now, or would have opened. Nothing is recorded."""
     watch, filters = _to_try(asking.principal, sent)
     period = _period(sent.body, watch)
-    async with asking.services.heavy.turn(asking.principal.party):
+    async with asking.services.heavy.turn(asking.principal.tenant_key):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await _preview(asking, watch, filters, period)
@@ -231,7 +233,7 @@ async def _preview(
     period: tuple[datetime, datetime] | None,
 ) -> Response:
     corner = await present_corner(asking, ("execution", "run", "source"))
-    turn = partial(asking.services.slices.next, asking.principal.party)
+    turn = partial(asking.services.slices.next, asking.principal.tenant_key)
     if period is not None:
         found, number = await preview.opened_in(asking.rows, turn, watch, filters, period, corner)
     elif watch.given.condition.about == "source":

@@ -233,7 +233,7 @@ class Changed(NamedTuple):
     failing_since: datetime | None
 
 
-class News(NamedTuple):
+class ViewChanges(NamedTuple):
     """The changes in the view since the last look."""
 
     seen: int
@@ -298,12 +298,12 @@ class Deliveries:
         """``gather`` is how long a channel's message waits for others of its matter."""
         self._connection, self._gather = connection, gather
 
-    async def changed(self, seen: int) -> News:
+    async def changed(self, seen: int) -> ViewChanges:
         """The changes in the view since it was at the position ``seen``."""
         cursor = await self._connection.execute(_CHANGED, {"seen": seen}, prepare=True)
         rows = await cursor.fetchall()
         found = [Changed(decode_standing(row[2]), *row[3:]) for row in rows if row[2] is not None]
-        return News(rows[0][0], rows[0][1], found)
+        return ViewChanges(rows[0][0], rows[0][1], found)
 
     async def turn(
         self,

@@ -20,7 +20,7 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import ClockSkew
 from ledger.features.webhooks.delivery.deliveries import Deliveries, connect
-from ledger.features.webhooks.delivery.lead import Lead, DispatcherDeps
+from ledger.features.webhooks.delivery.lead import DispatcherDeps, Lead
 from ledger.features.webhooks.delivery.sender import Sender
 
 _logger = logging.getLogger(__name__)

@@ -26,9 +26,14 @@ from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.features.webhooks.commands import DisableEndpoint, GiveUpDelivery
 from ledger.features.webhooks.delivery import verdict
-from ledger.features.webhooks.delivery.deliveries import Deliveries, News
+from ledger.features.webhooks.delivery.deliveries import Deliveries, ViewChanges
 from ledger.features.webhooks.delivery.mailer import Mailer
-from ledger.features.webhooks.delivery.roster import DecryptSecret, EndpointRegistry, Watched, secrets_of
+from ledger.features.webhooks.delivery.registry import (
+    DecryptSecret,
+    EndpointRegistry,
+    Watched,
+    secrets_of,
+)
 from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import Attempt, Sender
 from ledger.features.webhooks.delivery.verdict import FAILING_FOR, AttemptVerdict, Claimed, Result
@@ -178,7 +183,7 @@ class Lead:
             self._roster.apply_outcomes(heeded, self._now())
             self._is_news |= any(not one.is_done for one in heeded)
 
-    async def _clear(self, news: News) -> None:
+    async def _clear(self, news: ViewChanges) -> None:
         """Drop deliveries that deleted endpoints have left behind, some at each look."""
         self._has_leftovers |= any(one.standing.endpoint.deleted for one in news.changed)
         if self._has_leftovers:

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.engine.values.rendering import json_text, shown_as
+from ledger.engine.values.rendering import json_text, render_as
 from ledger.features.feed.published import PUBLISHED
 from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import Attempt
@@ -109,7 +109,7 @@ def gives_up_silently(claimed: Claimed) -> bool:
 
 def attempt_text(attempt: Attempt) -> str:
     """An attempt as the endpoint's owner sees it, ready JSON."""
-    return json_text(shown_as(ShownAttempt, attempt))
+    return json_text(render_as(ShownAttempt, attempt))
 
 
 def failure_of(claimed: Claimed, tried: int, attempt: str | None) -> WebhookDeliveryFailed:

@@ -18,7 +18,9 @@ _FINAL: Mapping[Format, range | tuple[int, ...]] = {
 """Answers after which another attempt would be in vain."""
 
 
-def content_of(manner: plain.FormatOptions, bodies: Sequence[str], secret: str = HIDDEN) -> plain.Content:
+def content_of(
+    manner: plain.FormatOptions, bodies: Sequence[str], secret: str = HIDDEN
+) -> plain.Content:
     """The content of a request about events. ``bodies`` are their envelopes with their numbers.
 
     Only Slack is told of several events at once.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import EVERY_TYPE, PASSES, SAME, EventRow, DecisionEffect
+from ledger.engine.values.event_table import EVERY_TYPE, PASSES, SAME, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.features.watches.model.alert import AlertEvent
 from ledger.features.watches.model.watch import Severity

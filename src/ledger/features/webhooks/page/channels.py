@@ -14,7 +14,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field, model_validator
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import ReadRequest, Identifier, Present
+from ledger.engine.http.reading import Identifier, Present, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
@@ -29,7 +29,7 @@ from ledger.features.watches.model.watch import Severity
 from ledger.features.webhooks.commands import CreateEndpoint, TestEndpoint, UpdateEndpoint
 from ledger.features.webhooks.delivery.signing import ShownDelivery
 from ledger.features.webhooks.model import channel
-from ledger.features.webhooks.model.shown import ShownEndpoint
+from ledger.features.webhooks.model.views import ShownEndpoint
 from ledger.features.webhooks.page.webhook_forms import SettingsForm
 from ledger.features.webhooks.routes import webhooks as api
 from ledger.features.webhooks.routes.bodies import NewWebhook, WebhookChanges

@@ -12,7 +12,7 @@ from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.features.webhooks.model.shown import ShownEndpoint
+from ledger.features.webhooks.model.views import ShownEndpoint
 from ledger.features.webhooks.routes import bodies as api
 
 _TYPE = "type:"

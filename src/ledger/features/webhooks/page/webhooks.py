@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import ReadRequest, Bound, Present, TenantQuery
+from ledger.engine.http.reading import Bound, Present, ReadRequest, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.log import listed, stream_address
@@ -22,7 +22,7 @@ from ledger.features.feed.published import TYPES
 from ledger.features.watches.alerts import names_of_watches
 from ledger.features.webhooks import commands
 from ledger.features.webhooks.delivery.signing import ShownDelivery
-from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
+from ledger.features.webhooks.model.views import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.page import webhook_forms
 from ledger.features.webhooks.routes import webhooks as api
 from projections.webhooks import statements
@@ -133,7 +133,10 @@ def _secret(request: Request, made: Response, is_new: bool) -> Response:
 
 @router.get("/{endpoint_id}", openapi_extra=needs(_PERMISSION))
 async def show_webhook(
-    asking: ReadRequest, endpoint_id: str, query: DeliveriesPageQuery, refused: RefusedForm | None = None
+    asking: ReadRequest,
+    endpoint_id: str,
+    query: DeliveriesPageQuery,
+    refused: RefusedForm | None = None,
 ) -> Response:
     """An endpoint with its forms, and its deliveries, newest first."""
     if query.since_local is not None:

@@ -25,7 +25,7 @@ from ledger.features.webhooks.client.target import ForbiddenTarget, Targets
 from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
 from ledger.features.webhooks.model.channel import ChannelRules, Format
 from ledger.features.webhooks.model.endpoint import DisabledReason
-from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
+from ledger.features.webhooks.model.views import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
 from projections.webhooks import statements
 

@@ -38,7 +38,7 @@ _ALL = 2**63 - 1
 """The record id to which a look has come that has put all lines: these are to be judged yet."""
 
 # No row while a view is missing, or has another version: its folds do not say what watches need.
-_STAND = """
+_SNAPSHOT = """
 SELECT min(position), json_object_agg(name, generation),
        (SELECT position FROM ledger.watch_look WHERE organization_id = '')
 FROM ledger.projection JOIN unnest(%(views)s::text[], %(versions)s::int[]) AS v (name, version)
@@ -187,7 +187,7 @@ class RoundSnapshot(NamedTuple):
     """Whether nothing was ever looked at: there is no mark yet."""
 
 
-class LineToSee(NamedTuple):
+class LineToCheck(NamedTuple):
     """A line that a round may look at."""
 
     line_id: str
@@ -236,10 +236,10 @@ class WatchStore:
     def _rows(self, statement: str, **values: Any) -> list[TupleRow]:
         return self.connection.execute(statement.encode(), values).fetchall()
 
-    def standing(self) -> RoundSnapshot | None:
+    def snapshot(self) -> RoundSnapshot | None:
         """None: a view is missing, or is being rebuilt for this version of the code."""
         views = {view.name: view.version for view in VIEWS}
-        rows = self._rows(_STAND, views=[*views], versions=[*views.values()])
+        rows = self._rows(_SNAPSHOT, views=[*views], versions=[*views.values()])
         if not rows:
             return None
         ((position, self.generations, mark),) = rows
@@ -253,7 +253,7 @@ class WatchStore:
 
     def changed(
         self, at: RoundSnapshot, organizations: Mapping[str, Sequence[Watch]], now: datetime
-    ) -> tuple[list[LineToSee], int]:
+    ) -> tuple[list[LineToCheck], int]:
         """The lines with events behind the mark that may matter, and the position reached.
 
         Each is looked at as of just before now, in the order of the events.
@@ -270,19 +270,19 @@ class WatchStore:
         rows = self._rows(_CHANGED, after=at.mark, upto=upto, **values)
         first = now - timedelta(microseconds=len(rows))
         return [
-            LineToSee(line, organization, first + timedelta(microseconds=number))
+            LineToCheck(line, organization, first + timedelta(microseconds=number))
             for number, (line, organization) in enumerate(rows)
         ], upto
 
-    def due(self, now: datetime) -> tuple[list[LineToSee], set[str]]:
+    def due(self, now: datetime) -> tuple[list[LineToCheck], set[str]]:
         """The lines where something may be due, and the organizations that may have further ones.
 
         An organization with many lines hides no other one's: these are then sought without it.
         """
-        found, passed = list[LineToSee](), set[str]()
+        found, passed = list[LineToCheck](), set[str]()
         while True:
             asked = {"now": now, "limit": MOST_DUE, "passed": [*passed]}
-            rows = [LineToSee(*row) for row in self._rows(_DUE, **asked)]
+            rows = [LineToCheck(*row) for row in self._rows(_DUE, **asked)]
             found += rows
             if len(rows) < MOST_DUE:
                 return found, passed
@@ -292,9 +292,9 @@ class WatchStore:
                 return found, passed | counts.keys()
             passed |= many
 
-    def lines_of(self, watches: Collection[str]) -> list[LineToSee]:
+    def lines_of(self, watches: Collection[str]) -> list[LineToCheck]:
         """The lines with unresolved alerts of these watches."""
-        return [LineToSee(*row) for row in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
+        return [LineToCheck(*row) for row in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
 
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
         """Lines with their open runs, if they are asked for, and their unresolved alerts."""
@@ -379,7 +379,7 @@ class WatchStore:
         at: RoundSnapshot,
         upto: int,
         due: Iterable[tuple[str, str, datetime | None]],
-        put_off: Sequence[LineToSee],
+        put_off: Sequence[LineToCheck],
     ) -> bool:
         """Keep when each line is looked at next (None: never), and the mark; False: not any more.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.values.rendering import ShownInstant, doc, shown_as
+from ledger.engine.values.rendering import ShownInstant, doc, render_as
 from ledger.engine.values.values import WATCH_ID, ExecutionModel, ProductLine
 from ledger.features.watches.kinds import AnyKind
 from ledger.features.watches.model.watch import Severity, Watch
@@ -53,4 +53,4 @@ class ShownWatch(WatchAsSetUp, kw_only=True):
 
 def watch_set_up(watch: Watch) -> WatchAsSetUp:
     given = msgspec.structs.asdict(watch.given)
-    return shown_as(WatchAsSetUp, watch, **given)
+    return render_as(WatchAsSetUp, watch, **given)

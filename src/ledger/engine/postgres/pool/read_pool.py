@@ -26,9 +26,9 @@ import psycopg
 from prometheus_client import Histogram
 
 from ledger.engine.postgres.exchange import Rows, SilentServer
-from ledger.engine.postgres.pool.lane import Asked, PipelinedConnection
+from ledger.engine.postgres.pool.pipelined import Asked, PipelinedConnection
+from ledger.engine.postgres.pool.round_robin import WaitingReads
 from ledger.engine.postgres.pool.scope import Planning
-from ledger.engine.postgres.pool.waiting import WaitingReads
 from ledger.engine.postgres.schema.walls import POWERS
 from ledger.engine.postgres.session import ReadConnection, options_of
 from ledger.engine.postgres.timing import CANCEL_SECONDS, OVERDUE_SECONDS
@@ -238,7 +238,9 @@ class ReadPool:
         group.sort(key=attrgetter("tenant"))
         return group
 
-    def _release(self, lane: PipelinedConnection, unanswered: list[Asked], error: psycopg.Error | None) -> None:
+    def _release(
+        self, lane: PipelinedConnection, unanswered: list[Asked], error: psycopg.Error | None
+    ) -> None:
         """Take back a lane: it is idle again, or its connection is lost."""
         if group := self._groups.pop(lane, None):
             self._queue_of(group[0]).end(group)

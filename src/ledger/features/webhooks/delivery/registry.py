@@ -12,8 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from ledger.engine.postgres.pool.waiting import RoundRobin, share
-from ledger.features.webhooks.delivery.deliveries import Ask, Changed, ClaimedBatch, AppliedRequest, News
+from ledger.engine.postgres.pool.round_robin import RoundRobin, share
+from ledger.features.webhooks.delivery.deliveries import (
+    AppliedRequest,
+    Ask,
+    Changed,
+    ClaimedBatch,
+    ViewChanges,
+)
 from ledger.features.webhooks.delivery.verdict import Claimed
 from projections.webhooks.view import Standing
 
@@ -151,7 +157,7 @@ class EndpointRegistry:
     def get(self, endpoint_id: str) -> Watched | None:
         return self._watched.get(endpoint_id)
 
-    def update(self, news: News, now: datetime) -> None:
+    def update(self, news: ViewChanges, now: datetime) -> None:
         self.seen = news.seen
         for one in news.changed:
             endpoint = one.standing.endpoint

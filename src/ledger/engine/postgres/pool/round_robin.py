@@ -9,63 +9,63 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
-from ledger.engine.postgres.pool.lane import Asked
+from ledger.engine.postgres.pool.pipelined import Asked
 
 P = TypeVar("P", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
 
 
 class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
-    """Items that wait, by party. The parties are in the order of their turns.
+    """Items that wait, by key. The keys are in the order of their turns.
 
-    The items of a party keep their order, and a party without items is forgotten. All that
-    organizations share is given out so: reads, appends (``engine/writer/turns.py``), the parsing of
-    large bodies (``engine/http/machinery/parsing.py``), the event loop
-    (``engine/http/machinery/loop_turns.py``), places for deliveries
-    (``features/webhooks/delivery/roster.py``).
+    The items of a key keep their order, and a key without items is forgotten. All that
+    organizations share is given out so: reads, appends (``engine/writer/fair_queue.py``), the
+    parsing of large bodies (``engine/http/machinery/parsing.py``), the event loop
+    (``engine/http/machinery/loop_slices.py``), places for deliveries
+    (``features/webhooks/delivery/registry.py``).
     """
 
     count = 0
     """The number of items."""
 
-    def add(self, party: P, item: T) -> None:
-        """Let an item wait behind those of its party, unless it waits already."""
-        queue = self.get(party)
+    def add(self, key: P, item: T) -> None:
+        """Let an item wait behind those of its key, unless it waits already."""
+        queue = self.get(key)
         if queue is None:
-            queue = self[party] = OrderedDict()
+            queue = self[key] = OrderedDict()
         if item not in queue:
             queue[item] = None
             self.count += 1
 
-    def add_first(self, party: P, item: T) -> None:
+    def add_first(self, key: P, item: T) -> None:
         """Let an item wait before all others."""
-        self.add(party, item)
-        self[party].move_to_end(item, last=False)
-        self.move_to_end(party, last=False)
+        self.add(key, item)
+        self[key].move_to_end(item, last=False)
+        self.move_to_end(key, last=False)
 
-    def remove(self, party: P, item: T) -> None:
+    def remove(self, key: P, item: T) -> None:
         """Let an item wait no more, if it does."""
-        queue = self.get(party, ())
+        queue = self.get(key, ())
         if item in queue:
-            del self[party][item]
+            del self[key][item]
             self.count -= 1
             if not queue:
-                del self[party]
+                del self[key]
 
-    def serve(self, party: P) -> None:
-        """End the turn of a party: it is the last now."""
-        if party in self:
-            self.move_to_end(party)
+    def serve(self, key: P) -> None:
+        """End the turn of a key: it is the last now."""
+        if key in self:
+            self.move_to_end(key)
 
-    def take(self, party: P) -> T:
-        """End the turn of a party by taking its first item."""
-        queue = self[party]
+    def take(self, key: P) -> T:
+        """End the turn of a key by taking its first item."""
+        queue = self[key]
         first, _ = queue.popitem(last=False)
         self.count -= 1
         if queue:
-            self.move_to_end(party)
+            self.move_to_end(key)
         else:
-            del self[party]
+            del self[key]
         return first
 
 

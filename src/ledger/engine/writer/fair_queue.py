@@ -25,7 +25,7 @@ from functools import cached_property
 from multiprocessing import RawArray
 from typing import NamedTuple
 
-from ledger.engine.postgres.pool.waiting import RoundRobin
+from ledger.engine.postgres.pool.round_robin import RoundRobin
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome
 
@@ -79,16 +79,16 @@ class Neighbours:
         for cell in range(self._first, self._first + 4):
             self._board[cell] = 0  # of a process that had the place before
 
-    def note(self, party: str) -> None:
-        board, first, name = self._board, self._first, hash(party)
+    def note(self, tenant_key: str) -> None:
+        board, first, name = self._board, self._first, hash(tenant_key)
         if board[first] != name:
             board[first + 2], board[first + 3] = board[first], board[first + 1]
             board[first] = name
         board[first + 1] = time.monotonic_ns()
 
-    def has_others(self, party: str) -> bool:
+    def has_others(self, tenant_key: str) -> bool:
         """Whether there was another organization than this one."""
-        name, since = hash(party), time.monotonic_ns() - int(_RECENT_SECONDS * 1e9)
+        name, since = hash(tenant_key), time.monotonic_ns() - int(_RECENT_SECONDS * 1e9)
         cells = self._board[:]
         return any(
             cells[cell + 1] > since and cells[cell] != name for cell in range(0, len(cells), 2)
@@ -104,8 +104,8 @@ class Ticket:
     outcomes: Outcomes = field(default_factory=list)
 
     @cached_property
-    def party(self) -> str:
-        return self.commands[0].principal.party
+    def tenant_key(self) -> str:
+        return self.commands[0].principal.tenant_key
 
     @property
     def left(self) -> int:
@@ -134,7 +134,7 @@ class FairQueue:
         self._is_apart = neighbours is None
         self._others_at = 0.0
         """When the writer of a process apart last saw that others had recorded events."""
-        self._parties: RoundRobin[str, Ticket] = RoundRobin()
+        self._tenants: RoundRobin[str, Ticket] = RoundRobin()
         self._counts: dict[str, int] = {}
         """The undecided commands of each organization."""
         self.waiting = 0
@@ -148,34 +148,34 @@ class FairQueue:
         self._moved_at = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self._parties)
+        return bool(self._tenants)
 
-    def waiting_of(self, party: str) -> int:
-        return self._counts.get(party, 0)
+    def waiting_of(self, tenant_key: str) -> int:
+        return self._counts.get(tenant_key, 0)
 
     def add(self, ticket: Ticket) -> None:
         """Take in commands, behind those of the same organization."""
-        party, count = ticket.party, len(ticket.commands)
-        self._neighbours.note(party)
-        self._parties.add(party, ticket)
-        self._counts[party] = self._counts.get(party, 0) + count
+        tenant_key, count = ticket.tenant_key, len(ticket.commands)
+        self._neighbours.note(tenant_key)
+        self._tenants.add(tenant_key, ticket)
+        self._counts[tenant_key] = self._counts.get(tenant_key, 0) + count
         self.waiting += count
 
     def note_shown(self, position: int) -> None:
         self._shown, self._moved_at = position, time.monotonic()
 
     def is_ready(self) -> bool:
-        return any(map(self._may_go, self._parties))
+        return any(map(self._may_go, self._tenants))
 
     def plan(self, *, is_last: bool = False) -> list[Slice]:
         """The commands of the next append; ``is_last``: the views are not waited for."""
         slices: list[Slice] = []
         room = GROUP
-        for party, tickets in self._parties.items():
-            if not (is_last or self._may_go(party)):
+        for tenant_key, tickets in self._tenants.items():
+            if not (is_last or self._may_go(tenant_key)):
                 continue
-            self._neighbours.note(party)
-            is_alone = self._is_alone(party)
+            self._neighbours.note(tenant_key)
+            is_alone = self._is_alone(tenant_key)
             left = room if is_alone else min(room, TURN_FACTS)
             for ticket in tickets:
                 count = min(ticket.left, left)
@@ -196,11 +196,11 @@ class FairQueue:
         Only a process apart asks. For the others it would mostly be one of the same organization,
         in another worker.
         """
-        parties = {each.ticket.party for each in plan}
-        if len(parties) > 1:
+        tenants = {each.ticket.tenant_key for each in plan}
+        if len(tenants) > 1:
             return Turn(None, None)
-        (party,) = parties
-        return Turn(lambda: self._is_alone(party), is_awaited if self._is_apart else None)
+        (tenant_key,) = tenants
+        return Turn(lambda: self._is_alone(tenant_key), is_awaited if self._is_apart else None)
 
     def settle(self, plan: Sequence[Slice], outcomes: Outcomes) -> list[Ticket]:
         """Give the outcomes to the plan's first commands; return the tickets that are complete.
@@ -216,15 +216,15 @@ class FairQueue:
                 break
             start += count
             ticket.outcomes += got
-            served[ticket.party] = None
-            self._counts[ticket.party] -= len(got)
+            served[ticket.tenant_key] = None
+            self._counts[ticket.tenant_key] -= len(got)
             if not ticket.left:
                 finished.append(ticket)
-                self._parties.remove(ticket.party, ticket)
-        for party in served:
-            self._parties.serve(party)
-            if not self._counts[party]:
-                del self._counts[party]
+                self._tenants.remove(ticket.tenant_key, ticket)
+        for tenant_key in served:
+            self._tenants.serve(tenant_key)
+            if not self._counts[tenant_key]:
+                del self._counts[tenant_key]
         self.waiting -= len(outcomes)
         return finished
 
@@ -235,24 +235,24 @@ class FairQueue:
         self._end = position
         if len(self._ends) > _REMEMBERED:
             shown = self._shown or 0
-            self._ends = {party: end for party, end in self._ends.items() if end > shown}
-        self._ends |= dict.fromkeys((ticket.party for ticket, _ in plan), position)
+            self._ends = {tenant_key: end for tenant_key, end in self._ends.items() if end > shown}
+        self._ends |= dict.fromkeys((ticket.tenant_key for ticket, _ in plan), position)
 
-    def _is_alone(self, party: str) -> bool:
-        if len(self._parties) != 1 or self._neighbours.has_others(party):
+    def _is_alone(self, tenant_key: str) -> bool:
+        if len(self._tenants) != 1 or self._neighbours.has_others(tenant_key):
             return False
         return time.monotonic() - self._others_at > _RECENT_SECONDS
 
-    def _may_go(self, party: str) -> bool:
+    def _may_go(self, tenant_key: str) -> bool:
         """Whether the views lag so little that the organization may have a turn."""
         shown = self._shown
         if shown is None or self._end - shown <= _BEHIND_BESIDE_OTHERS:
             return True
-        if self._ends.get(party, 0) <= shown:
+        if self._ends.get(tenant_key, 0) <= shown:
             return True  # no event that the views have yet to show is its own
         if time.monotonic() - self._moved_at > STILL_SECONDS:
             return True
-        return (self._is_apart or self._end - shown <= _BEHIND) and self._is_alone(party)
+        return (self._is_apart or self._end - shown <= _BEHIND) and self._is_alone(tenant_key)
 
 
 class Turn:

@@ -9,30 +9,30 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from ledger.engine.postgres.pool.waiting import RoundRobin
+from ledger.engine.postgres.pool.round_robin import RoundRobin
 
 SLICE_SECONDS = 0.002
 """The length of a slice, give or take what cannot be divided."""
 
 
 class LoopTurns:
-    """Calls by party: one call begins in each turn of the loop, of one party after the other."""
+    """Calls by tenant: one call begins in each turn of the loop, for one tenant after the other."""
 
     def __init__(self) -> None:
         self._calls: RoundRobin[str, Callable[[], None]] = RoundRobin()
         self._is_going_on = False
 
-    def take(self, begin: Callable[[], None], party: str = "") -> None:
-        """Call ``begin`` in one of the next turns, after the earlier calls of the party."""
-        self._calls.add(party, partial(begin))  # unlike any other call
+    def take(self, begin: Callable[[], None], tenant_key: str = "") -> None:
+        """Call ``begin`` in one of the next turns, after the earlier calls of the tenant."""
+        self._calls.add(tenant_key, partial(begin))  # unlike any other call
         if not self._is_going_on:
             self._is_going_on = True
             asyncio.get_running_loop().call_soon(self._go_on)
 
-    async def next(self, party: str) -> None:
+    async def next(self, tenant_key: str) -> None:
         """Wait for the turn of an organization's next slice, which the caller then renders."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.take(lambda: None if future.done() else future.set_result(None), party)
+        self.take(lambda: None if future.done() else future.set_result(None), tenant_key)
         await future
 
     def _go_on(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ledger.engine.http.lists import number
 from ledger.engine.http.problems import InvalidCursor
 from ledger.engine.http.reading import ReadRequest
-from ledger.engine.reads.corner import AsOf
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.reads.question import Question
 from ledger.engine.values.errors import Behind
 from ledger.engine.values.values import instant_of, micros_of

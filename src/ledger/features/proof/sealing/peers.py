@@ -1,7 +1,7 @@
 """The standing of a node towards signing (contract, Several nodes).
 
-Pure: neither input nor output, and no clock of its own. ``Vigil`` remembers for how long a node has
-been able to hear the others; ``judge`` decides by what the node knows.
+Pure: neither input nor output, and no clock of its own. ``PeerMonitor`` remembers for how long a
+node has been able to hear the others; ``judge`` decides by what the node knows.
 
     a follower  takes the newest checkpoint of the database as its witness
     a sealer    is a follower that leads, and may sign and show checkpoints (the case ``SEALS``)
@@ -272,7 +272,9 @@ def _contradicted(known: Known, compare: Compare) -> tuple[Witnessed, LogConsist
             return witness, LogConsistency.LATER
     ours = sorted((w for w in found if w.origin == known.origin), key=lambda w: w.size)
     fits = [(witness, compare(witness)) for witness in ours]
-    return next((fit for fit in fits if fit[1] in (LogConsistency.SHORTER, LogConsistency.OTHER)), None)
+    return next(
+        (fit for fit in fits if fit[1] in (LogConsistency.SHORTER, LogConsistency.OTHER)), None
+    )
 
 
 def _takes(known: Known, own: Witnessed | None, newest: Witnessed, compare: Compare) -> bool:

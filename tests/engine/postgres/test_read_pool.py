@@ -11,8 +11,8 @@ import pytest
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
-from ledger.engine.postgres.pool import door as doors
-from ledger.engine.postgres.pool.door import ReadPool
+from ledger.engine.postgres.pool import read_pool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.principal import ANY, EVERYONE, Tenant
 from tests.support.door import (
@@ -85,7 +85,7 @@ def test_a_statement_that_is_planned_once_walks_no_table_however_small(tell: Tel
 def test_each_of_many_reads_gets_its_own_rows_or_its_own_error(
     tell: Tell, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(doors, "_OPTIONS", doors._OPTIONS.replace("=9s", "=500ms"))
+    monkeypatch.setattr(read_pool, "_OPTIONS", read_pool._OPTIONS.replace("=9s", "=500ms"))
     dice = random.Random(seed)
     failing = [
         ("SELECT * FROM nowhere", errors.UndefinedTable),
@@ -219,7 +219,7 @@ def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_lane
             reads = [door.fetch(READERS[0], HELD, {}, Planning.LONG) for _ in range(3)]
             flood = [*map(asyncio.create_task, reads)]
             await until_async(lambda: count_held(conninfo, HELD) == LANES, "the flood")
-            monkeypatch.setattr(doors, "_PATIENCE_SECONDS", 0.1)
+            monkeypatch.setattr(read_pool, "_PATIENCE_SECONDS", 0.1)
             with pytest.raises(psycopg.OperationalError, match="no connection in time"):
                 await door.fetch(READERS[1], HELD, {}, Planning.LONG)
         assert await gather_results(flood) == [[(1,)]] * 3
