@@ -54,14 +54,14 @@ def metrics(bench: Bench) -> Row:
     refused = [loadgen.request(method, path) for path in paths for method in METHODS]
     loadgen.run_load(loadgen.Job(product.port, [refused]))
     asked = [[loadgen.request("GET", "/metrics")]] * ASKING
-    asking = loadgen.Job(product.port, asked, seconds + 3 * WARM_UP, repeat=True)
+    request = loadgen.Job(product.port, asked, seconds + 3 * WARM_UP, repeat=True)
     shown = [[product.get(f"/v1/execution/{line_id(1)}")]]
     details = loadgen.Job(
         product.port, shown, seconds, 2 * WARM_UP, repeat=True, rate=DETAILS_PER_SECOND
     )
     quiet = loadgen.run_load(details)
     with ThreadPoolExecutor(1) as pool:
-        flooding = pool.submit(loadgen.run_load, asking)
+        flooding = pool.submit(loadgen.run_load, request)
         beside = loadgen.run_load(details)
         flooded = flooding.result()
     if {*quiet.statuses, *beside.statuses, *flooded.statuses} != {200}:

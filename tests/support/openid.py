@@ -546,7 +546,7 @@ class Person(Visitor):
         return self
 
     def is_signed_in(self, path: str = "/ui") -> bool:
-        """Whether a page opens, rather than asking to sign in."""
+        """Whether a page opens, rather than a request to sign in."""
         status = self.get(path).status
         assert status in (200, 401), status
         return status == 200

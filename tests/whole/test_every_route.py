@@ -353,7 +353,7 @@ def test_a_read_of_views_waits_for_the_requested_position(
     headers, query = {"ledger-min-position": "1"}, target.query(route)
     target.edge.get(target.path(route), target.holder(route), headers=headers, params=query)
     expected = {1} if reads_views(route) else set()
-    assert {least for _, least in questions} == expected, "the route takes asking: ReadRequest"
+    assert {least for _, least in questions} == expected, "the route takes request: ReadRequest"
 
 
 @pytest.mark.parametrize("lacked", [*PERMISSIONS, None])

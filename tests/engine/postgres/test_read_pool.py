@@ -141,8 +141,8 @@ def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(te
         ((before,),) = await door.fetch(EVERYONE, used, {})
         one, other = READERS[1:3]
         tenants = [one, other, EVERYONE, one, other, EVERYONE, one]
-        asking = [door.fetch(each, SCOPE, {"n": 1}) for each in tenants]
-        told = [(row[0][0], row[0][1]) for row in await gather_results(asking)]
+        request = [door.fetch(each, SCOPE, {"n": 1}) for each in tenants]
+        told = [(row[0][0], row[0][1]) for row in await gather_results(request)]
         assert told[0] == told[3] == told[6] == ("ORG-1", "WKS-1")
         assert told[1] == told[4] == ("ORG-2", "WKS-2")
         assert told[2] == told[5] == ("*", "*")
@@ -201,8 +201,8 @@ def test_an_organization_that_asks_much_leaves_lanes_to_others(
             for n in range(20):
                 assert (await door.fetch(other, SCOPE, {"n": n}, planning))[0][2] == n
             assert count_held(conninfo, HELD) == LANES
-            for asking in flood[:50]:
-                asking.cancel()
+            for request in flood[:50]:
+                request.cancel()
         assert await gather_results(flood[50:]) == [[(1,)]] * 10
         # The lanes and turns of reads whose callers had left are free again.
         reads = [door.fetch(flooding, SCOPE, {"n": n}, planning) for n in range(60)]
@@ -238,9 +238,9 @@ def test_organizations_whose_reads_wait_take_turns(tell: Tell, conninfo: str) ->
         async with holding(conninfo):
             held = asyncio.create_task(door.fetch(EVERYONE, HELD, {}, Planning.LONG))
             await until_async(lambda: count_held(conninfo, HELD) == 1, "the lane to be taken")
-            asking = [asyncio.create_task(read(READERS[n])) for n in (0, 0, 0, 0, 1, 1, 2)]
+            request = [asyncio.create_task(read(READERS[n])) for n in (0, 0, 0, 0, 1, 1, 2)]
             await asyncio.sleep(0)  # they ask, and each of them waits
-        await gather_results([held, *asking])
+        await gather_results([held, *request])
         assert order == ["ORG-0", "ORG-1", "ORG-2", "ORG-0", "ORG-1", "ORG-0", "ORG-0"]
 
     tell(play, size=1)
@@ -265,8 +265,8 @@ def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell:
 def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) -> None:
     async def play(door: ReadPool) -> None:
         no_tenant = Tenant("ORG-\0", ANY)
-        asking = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
-        error, rows = await gather_results(asking)
+        request = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
+        error, rows = await gather_results(request)
         assert isinstance(error, psycopg.DataError)
         assert rows == [("ORG-1", "WKS-1", 1)]
         query(conninfo, "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC")
@@ -347,8 +347,8 @@ def test_statements_are_prepared_once_and_anew_after_an_error(tell: Tell) -> Non
         assert await door.fetch(EVERYONE, dividing, {"n": 4}) == [(3,)]
         assert await names(door, "divided") != [first]
         for _ in range(2):
-            asking = [door.fetch(EVERYONE, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
-            assert await gather_results(asking) == [[(n,)] for n in range(250)]
+            request = [door.fetch(EVERYONE, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
+            assert await gather_results(request) == [[(n,)] for n in range(250)]
         assert 90 < len(await names(door, "")) <= 101
 
     tell(play, size=1)

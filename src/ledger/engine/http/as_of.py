@@ -41,7 +41,7 @@ SELECT p.position, ledger.log_end(), ledger.recorded_at(%(pinned)s) FROM ({posit
 
 
 async def corner_of(
-    asking: ReadRequest,
+    request: ReadRequest,
     views: tuple[str, ...],
     instant: datetime | None,
     pinned: Mapping[str, Any] | None = None,
@@ -51,23 +51,23 @@ async def corner_of(
     Raises as ``corner_at`` and ``pinned_corner`` do.
     """
     if pinned:
-        return await pinned_corner(asking, views, pinned)
+        return await pinned_corner(request, views, pinned)
     if instant is not None:
-        return await corner_at(asking, views, instant)
-    return await present_corner(asking, views)
+        return await corner_at(request, views, instant)
+    return await present_corner(request, views)
 
 
-async def corner_at(asking: ReadRequest, views: tuple[str, ...], instant: datetime) -> AsOf:
+async def corner_at(request: ReadRequest, views: tuple[str, ...], instant: datetime) -> AsOf:
     """The corner of an instant. Raises as ``Reads.ask`` does."""
-    rows = await asking.ask(Question(asking.principal.tenant, _past_read(views), {}, instant))
+    rows = await request.ask(Question(request.principal.tenant, _past_read(views), {}, instant))
     return AsOf(rows.position, instant)
 
 
-async def present_corner(asking: ReadRequest, views: tuple[str, ...]) -> AsOf:
+async def present_corner(request: ReadRequest, views: tuple[str, ...]) -> AsOf:
     """The corner of now. Under load an event may be some microseconds ahead of the clock."""
-    rows = await asking.rows(_present_read(views), {})
+    rows = await request.rows(_present_read(views), {})
     ((_, recorded_at),) = rows
-    now = asking.services.clock()
+    now = request.services.clock()
     return AsOf(rows.position, now if recorded_at is None else max(now, recorded_at))
 
 
@@ -77,7 +77,7 @@ def pin(corner: AsOf) -> tuple[int, int]:
 
 
 async def pinned_corner(
-    asking: ReadRequest, views: tuple[str, ...], pinned: Mapping[str, Any]
+    request: ReadRequest, views: tuple[str, ...], pinned: Mapping[str, Any]
 ) -> AsOf:
     """The corner in a cursor. Raises InvalidCursor, or Behind if the views are not there yet."""
     foreign, position = InvalidCursor(), pinned["position"]
@@ -85,9 +85,9 @@ async def pinned_corner(
         clock = instant_of(pinned["clock"])
     except OverflowError as error:
         raise foreign from error
-    rows = await asking.rows(_pinned_read(views), {"pinned": position})
+    rows = await request.rows(_pinned_read(views), {"pinned": position})
     ((reached, end, recorded_at),) = rows
-    now = asking.services.clock()
+    now = request.services.clock()
     begun, latest = (clock, now) if recorded_at is None else (recorded_at, max(now, recorded_at))
     if position > (end or 0) or not begun <= clock <= latest:
         raise foreign

@@ -215,15 +215,15 @@ def harmless_json(text: str) -> str:
     return _FORMULA.sub(lambda found: found[0].replace(";", r"\u003b"), text)
 
 
-def begin_export(asking: ReadRequest) -> Turn:
+def begin_export(request: ReadRequest) -> Turn:
     """Count the request as an export; how it waits for its slices. Raises RateLimited."""
-    services = asking.services
-    asking.request.state.share.count(services.shares.exports)
-    return partial(services.slices.next, asking.principal.tenant_key)
+    services = request.services
+    request.http.state.share.count(services.shares.exports)
+    return partial(services.slices.next, request.principal.tenant_key)
 
 
 async def pages(
-    asking: ReadRequest, rows: Answer, following: Callable[[Row], Question], *, is_log: bool = True
+    request: ReadRequest, rows: Answer, following: Callable[[Row], Question], *, is_log: bool = True
 ) -> AsyncIterator[Sequence[Row]]:
     """The found rows of an export, from its first page on, up to the position of that page.
 
@@ -241,17 +241,17 @@ async def pages(
         if is_last:
             return
         # A credential that ended meanwhile ends the export, of the API and of the page alike.
-        if await asking.services.lapsed([asking.principal]):
+        if await request.services.lapsed([request.principal]):
             raise Unauthorized("The credential was revoked or has expired.")
-        rows = Answer(await asking.services.door.fetch(*following(found[-1]).asked))
+        rows = Answer(await request.services.door.fetch(*following(found[-1]).asked))
 
 
 def log_pages(
-    asking: ReadRequest, question: Question, rows: Answer
+    request: ReadRequest, question: Question, rows: Answer
 ) -> AsyncIterator[Sequence[Row]]:
     """The pages of a walk along a log, whose statement begins ``after`` a position."""
     return pages(
-        asking,
+        request,
         rows,
         lambda row: replace(question, parameters={**question.parameters, "after": row[1]}),
     )

@@ -5,8 +5,8 @@ below five layers of middleware; for our reads this costs as much as the databas
 says which struct it shows, from which OpenAPI is made. ``app/http/app.py`` calls a lean
 route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
 principal or a ``ReadRequest``, one query model (a route without one refuses every parameter), the
-names in the path, and at last what a command was ``Sent``. The principal's permission is checked before
-anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
+names in the path, and at last what a command was ``Sent``. The principal's permission is checked
+before anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
 """
 
 import inspect

@@ -122,7 +122,7 @@ class Order:
 
     async def listed(
         self,
-        asking: ReadRequest,
+        request: ReadRequest,
         query: Page,
         chosen: Mapping[str, Any],
         read: Callable[[frozenset[str]], Read],
@@ -132,9 +132,9 @@ class Order:
 
         Of the place of a cursor, the first parameter is a filter.
         """
-        filters, after = {**asking.tenant, **chosen}, self.after(query.cursor, chosen)
+        filters, after = {**request.tenant, **chosen}, self.after(query.cursor, chosen)
         names = frozenset((*filters, *[*after][:1]))
-        rows = await asking.rows(read(names), {**filters, **after, "limit": query.limit + 1})
+        rows = await request.rows(read(names), {**filters, **after, "limit": query.limit + 1})
         return self.page(rows, query.limit, chosen, item)
 
 

@@ -281,13 +281,13 @@ def services_of(request: Request) -> ApiServices:
 class ReadRequest(NamedTuple):
     """A request that asks: its principal, and the position that the answers must show."""
 
-    request: Request
+    http: Request
     principal: Principal
     min_position: int | None = None
 
     @property
     def services(self) -> ApiServices:
-        return services_of(self.request)
+        return services_of(self.http)
 
     @property
     def tenant(self) -> dict[str, Any]:

@@ -191,7 +191,7 @@ async def execute(request: Request, command: Command) -> Receipt:
 
 
 async def execute_on(
-    asking: ReadRequest,
+    request: ReadRequest,
     command: type[SubjectCommand],
     subject_id: str,
     sent: Sent[Any],
@@ -201,13 +201,13 @@ async def execute_on(
     try:
         require_id(command.subject_type, subject_id)
     except NotFound as refusal:
-        await turn_down(asking.request, asking.principal, refusal, refusals_of(command))
+        await turn_down(request.http, request.principal, refusal, refusals_of(command))
     return await execute(
-        asking.request,
+        request.http,
         command(
             subject_id,
-            asking.principal,
-            asking.request.state.request_id,
+            request.principal,
+            request.http.state.request_id,
             fault=sent.fault,
             idempotency=sent.key,
             **details,
@@ -216,15 +216,15 @@ async def execute_on(
 
 
 async def execute_new(
-    asking: ReadRequest, command: type[NewCommand], sent: Sent[Any], **details: Any
+    request: ReadRequest, command: type[NewCommand], sent: Sent[Any], **details: Any
 ) -> Receipt:
     """Return the receipt of a command that makes something. Raises the recorded refusal."""
-    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+    organization_id, workspace_id = named_tenant(request.principal, sent.said)
     return await execute(
-        asking.request,
+        request.http,
         command(
-            principal=asking.principal,
-            request_id=asking.request.state.request_id,
+            principal=request.principal,
+            request_id=request.http.state.request_id,
             organization_id=organization_id,
             workspace_id=workspace_id,
             fault=sent.fault,
@@ -252,12 +252,12 @@ def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | Non
 
 
 async def require_named_tenant(
-    asking: ReadRequest, command: type[SubjectCommand], sent: Sent[Any]
+    request: ReadRequest, command: type[SubjectCommand], sent: Sent[Any]
 ) -> None:
     """Record and raise Forbidden for a change that names another tenant, valid or not."""
-    if not asking.principal.sees(*named_tenant(asking.principal, sent.said)):
+    if not request.principal.sees(*named_tenant(request.principal, sent.said)):
         refusal = Forbidden(OTHER_TENANT)
-        await turn_down(asking.request, asking.principal, refusal, refusals_of(command))
+        await turn_down(request.http, request.principal, refusal, refusals_of(command))
 
 
 def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> IdempotencyKey | None:
@@ -267,7 +267,7 @@ def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> Idempotency
     return msgspec.structs.replace(key, path=f"{key.path}/{thing}/{values.format_instant(at)}")
 
 
-async def carry_out(asking: ReadRequest, commands: Sequence[Command]) -> list[Receipt | Refused]:
+async def carry_out(request: ReadRequest, commands: Sequence[Command]) -> list[Receipt | Refused]:
     """The outcomes of the commands, as soon as the views show them.
 
     Each append takes one turn's commands at most, so no other organization waits for all of them.
@@ -276,12 +276,12 @@ async def carry_out(asking: ReadRequest, commands: Sequence[Command]) -> list[Re
     decided = list[Receipt | Refused]()
     for start in range(0, len(commands), TURN_FACTS):
         some = commands[start : start + TURN_FACTS]
-        for outcome in await asking.services.submissions.submit(some, for_views=False):
+        for outcome in await request.services.submissions.submit(some, for_views=False):
             if isinstance(outcome, Unavailable):
                 raise outcome
             decided.append(outcome)
-    await asking.services.positions.wait(last_position(decided))
-    state = asking.request.state
+    await request.services.positions.wait(last_position(decided))
+    state = request.http.state
     receipts = [each for each in decided if isinstance(each, Receipt)]
     state.receipt = max(receipts, key=lambda each: each.position, default=None)
     state.replayed = state.replayed and all(outcome.replayed for outcome in decided)

@@ -42,7 +42,7 @@ class PageAsking(ReadRequest):
     async def ask(self, question: Question) -> Answer:
         answer = await super().ask(question)
         if question.as_of is None and not question.read.views <= _BESIDE:
-            lag_of(self.request).show(answer.position)
+            lag_of(self.http).show(answer.position)
         return answer
 
 

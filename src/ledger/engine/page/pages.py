@@ -235,21 +235,21 @@ class PageRoute(LeanRoute):
         await super().serve(scope, receive, send)
 
 
-def of_organization(asking: ReadRequest, organization_id: str | None) -> ReadRequest:
+def of_organization(request: ReadRequest, organization_id: str | None) -> ReadRequest:
     """Ask for what belongs to one organization; None: for all that the reader sees.
 
     An administrator then reads as the organization's own readers do. Anybody else who names another
     organization than the own one finds nothing.
     """
-    reader = asking.principal
+    reader = request.principal
     if organization_id is None or organization_id == reader.organization_id:
-        return asking
+        return request
     narrowed = msgspec.structs.replace(
         reader,
         permissions=reader.permissions - {"admin"} | {"read"},
         organization_id=organization_id if reader.is_admin else "",
     )
-    return asking._replace(principal=narrowed)
+    return request._replace(principal=narrowed)
 
 
 def writes_of(
@@ -442,12 +442,12 @@ async def read_form(request: Request, model: type[M]) -> M:
     return filled
 
 
-def idempotency_of(asking: ReadRequest, form: Form) -> IdempotencyKey:
+def idempotency_of(request: ReadRequest, form: Form) -> IdempotencyKey:
     """The idempotency key of a form. The fingerprint tells apart two forms with other values."""
     said = form.model_dump_json(exclude={"form_key", "request_key"})
     fingerprint = hashlib.sha256(said.encode()).digest()
     name = f"ui-{form.request_key}"
-    return IdempotencyKey(asking.principal.credential, asking.request.url.path, name, fingerprint)
+    return IdempotencyKey(request.principal.credential, request.http.url.path, name, fingerprint)
 
 
 def go(path: str) -> Response:

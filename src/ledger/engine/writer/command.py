@@ -216,7 +216,7 @@ def _require_key(principal: Principal, group: Group) -> None:
     Otherwise the holder of a leaked secret that its owner has just replaced could rotate the key
     once more, and would have it for himself.
     """
-    key = group.memory.asking_key(principal)
+    key = group.memory.key_of(principal)
     if key is not None:
         key.require_working(principal.secret, group.now)
 

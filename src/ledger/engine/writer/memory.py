@@ -262,7 +262,7 @@ class Memory:
             raise NotFound(f"No such {NOUNS[kind]}.")
         return found
 
-    def asking_key(self, principal: Principal) -> Credential | None:
+    def key_of(self, principal: Principal) -> Credential | None:
         """The API key that asks, as it is now; None: the caller has none."""
         found = self.find(principal.id) if principal.type == "api_key" else None
         return found if isinstance(found, Credential) else None

@@ -14,7 +14,7 @@ from projections.lines.shown import LineDetail
 
 
 async def names_for(
-    asking: ReadRequest, lines: Iterable[LineDetail], more: Iterable[str] = ()
+    request: ReadRequest, lines: Iterable[LineDetail], more: Iterable[str] = ()
 ) -> Mapping[str, str]:
     """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
 
@@ -23,11 +23,11 @@ async def names_for(
     ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)} | set(more)
     if not ids:
         return {}
-    filters = asking.tenant
+    filters = request.tenant
     filters.pop("workspace", None)
     parameters = {**filters, "ids": sorted(ids)}
     try:
-        rows = await asking.rows(directory.names_read(frozenset(filters)), parameters)
+        rows = await request.rows(directory.names_read(frozenset(filters)), parameters)
     except (Behind, *UNBUILT):
         return {}
     named: Mapping[str, str] = rows.once(
@@ -46,13 +46,13 @@ class Scoped(Protocol):
 
 
 async def names_of_scopes(
-    asking: ReadRequest, shown: Iterable[Scoped]
+    request: ReadRequest, shown: Iterable[Scoped]
 ) -> Mapping[tuple[str, str], str]:
     """The names of the workspaces of these keys or endpoints, by organization and workspace.
 
     Empty if the credential may not read names, or while the view of the directory is missing.
     """
-    if not asking.principal.may("read"):
+    if not request.principal.may("read"):
         return {}
     scopes = {
         (each.organization_id, each.workspace_id)
@@ -64,7 +64,7 @@ async def names_of_scopes(
     organizations, ids = zip(*sorted(scopes), strict=True)
     parameters = {"ids": [*ids], "organizations": [*organizations]}
     try:
-        rows = await asking.rows(directory.SCOPES, parameters)
+        rows = await request.rows(directory.SCOPES, parameters)
     except (Behind, *UNBUILT):
         return {}
     named: Mapping[tuple[str, str], str] = rows.once(

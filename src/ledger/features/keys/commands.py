@@ -44,14 +44,14 @@ class CreateApiKey(NewCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for more than the credential has, or Invalid."""
-        asking = group.memory.asking_key(self.principal)
+        key = group.memory.key_of(self.principal)
         tenant = self.organization_id, self.workspace_id
         is_named = self.organization_id is not None or not self.principal.is_admin
         if is_named and not self.principal.covers(self.permissions, *tenant):
             raise Forbidden(_WIDER)
         if self.fault is not None:
             raise self.fault
-        _check_expiry(self.expires_at, asking, group.now)
+        _check_expiry(self.expires_at, key, group.now)
         body = ApiKeyCreated(
             name=self.name,
             secret_hash=hash_token(self.token),
@@ -91,7 +91,7 @@ class UpdateApiKey(_KeyCommand):
         if expires_at is msgspec.UNSET:
             expires_at = key.expires_at
         else:
-            _check_expiry(expires_at, group.memory.asking_key(self.principal), group.now)
+            _check_expiry(expires_at, group.memory.key_of(self.principal), group.now)
         name = key.name if name is msgspec.UNSET else name
         return key.update(name=name, expires_at=expires_at)
 
@@ -106,7 +106,7 @@ class RotateApiKey(_KeyCommand):
     grace: timedelta = field(kw_only=True)
 
     def _event(self, key: ApiKey, group: Group) -> Event:
-        _require_no_longer_life(key.expires_at, group.memory.asking_key(self.principal))
+        _require_no_longer_life(key.expires_at, group.memory.key_of(self.principal))
         return key.rotate(hash_token(self.token), prefix_of(self.token), self.grace, group.now)
 
     def _shown(self, key: ApiKey) -> bytes:
@@ -122,15 +122,15 @@ class RevokeApiKey(_KeyCommand):
         return key.revoke()
 
 
-def _check_expiry(expires_at: datetime | None, asking: Credential | None, now: datetime) -> None:
-    """Raise Forbidden for a longer life than the asking key's, and Invalid for a past instant."""
-    _require_no_longer_life(expires_at, asking)
+def _check_expiry(expires_at: datetime | None, request: Credential | None, now: datetime) -> None:
+    """Raise Forbidden for a longer life than the caller's key, and Invalid for a past instant."""
+    _require_no_longer_life(expires_at, request)
     if expires_at is not None and expires_at <= now:
         raise Invalid.at("/expires_at", "lies in the past")
 
 
-def _require_no_longer_life(expires_at: datetime | None, asking: Credential | None) -> None:
-    end = asking.expires_at if asking is not None else None
+def _require_no_longer_life(expires_at: datetime | None, request: Credential | None) -> None:
+    end = request.expires_at if request is not None else None
     if end is not None and (expires_at is None or expires_at > end):
         raise Forbidden("The key would outlive the credential, which expires.")
 

@@ -12,10 +12,10 @@ from projections.lines.statements import names_read
 
 
 async def names_of_lines(
-    asking: ReadRequest, line_ids: Iterable[str], query: Query
+    request: ReadRequest, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, str]:
     """The names of these lines by id, as known at the query's instant."""
-    known = await known_of_lines(asking, line_ids, query)
+    known = await known_of_lines(request, line_ids, query)
     return {line: found.name for line, found in known.items() if found.name is not None}
 
 
@@ -27,21 +27,21 @@ class KnownOfLine(NamedTuple):
 
 
 async def known_of_lines(
-    asking: ReadRequest, line_ids: Iterable[str], query: Query
+    request: ReadRequest, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, KnownOfLine]:
     """The names and organizations of these lines by id, as known at the query's instant."""
     if not (ids := sorted(set(line_ids))):
         return {}
-    tenant = asking.tenant
+    tenant = request.tenant
     read = names_read(frozenset(tenant), query.is_past)
-    rows = await asking.rows(read, {**tenant, "ids": ids}, query)
+    rows = await request.rows(read, {**tenant, "ids": ids}, query)
     known: Mapping[str, KnownOfLine] = rows.once(
         lambda answer: {row[1]: KnownOfLine(*row[2:]) for row in answer if row[1] is not None}
     )
     return known
 
 
-async def name_of_line(asking: ReadRequest, line_id: str, as_of: str | None) -> str | None:
+async def name_of_line(request: ReadRequest, line_id: str, as_of: str | None) -> str | None:
     """The name of a line that the credential sees, as it was known at the instant."""
-    answer = executions.show_execution(asking, line_id, Query(as_of=as_of))
+    answer = executions.show_execution(request, line_id, Query(as_of=as_of))
     return (await read_answer(answer, AnswerOf[LineDetail])).data.name

@@ -96,41 +96,41 @@ class AllRunsQuery(reading.PageQuery, AllRunsFilters):
     summary="List a line's runs",
 )
 async def list_execution_runs(
-    asking: reading.ReadRequest, line_id: AnyLineId, query: RunsQuery
+    request: reading.ReadRequest, line_id: AnyLineId, query: RunsQuery
 ) -> Response:
     """List the runs of an agent_runtime or timeboxed_outcome line, newest request first.
 
     `from` and `to` are compared with `requested_at`.
     """
-    reply = await _line_runs(asking, line_id, query, "all")
-    return await noted(asking, unless_known(asking.request, reply))
+    reply = await _line_runs(request, line_id, query, "all")
+    return await noted(request, unless_known(request.http, reply))
 
 
-async def runs_with_errors(asking: reading.ReadRequest, line_id: str, query: RunsQuery) -> Reply:
+async def runs_with_errors(request: reading.ReadRequest, line_id: str, query: RunsQuery) -> Reply:
     """A page of a line's runs whose input and output are null. Only the web pages use this.
 
     Errors are null, too, where no payload may be shown.
     """
-    return await noted(asking, await _line_runs(asking, line_id, query, _on_pages(asking)))
+    return await noted(request, await _line_runs(request, line_id, query, _on_pages(request)))
 
 
-def _on_pages(asking: reading.ReadRequest) -> Shows:
-    return "errors" if asking.services.shows_payloads else "none"
+def _on_pages(request: reading.ReadRequest) -> Shows:
+    return "errors" if request.services.shows_payloads else "none"
 
 
 async def _line_runs(
-    asking: reading.ReadRequest, line_id: str, query: RunsQuery, shows: Shows
+    request: reading.ReadRequest, line_id: str, query: RunsQuery, shows: Shows
 ) -> Reply:
     reading.require_id("service_line", line_id)
     chosen = query.chosen()
-    tenant, filters = asking.tenant, _implied(chosen)
+    tenant, filters = request.tenant, _implied(chosen)
     bound_to = {**chosen, "line": line_id}
     filters |= _ORDERS[2].after(query.cursor, bound_to)
     names = frozenset(filters) - {"after_at"}
     read = statements.runs_read(frozenset(tenant), names, query.is_past, shows)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
-    rows = await asking.rows(read, parameters, query)
-    return rows.once(line_runs_reply, query.limit, bound_to, asking.services.vault)
+    rows = await request.rows(read, parameters, query)
+    return rows.once(line_runs_reply, query.limit, bound_to, request.services.vault)
 
 
 def _implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,46 +142,46 @@ def _implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @read_route(router, "/runs", PageOf[ShownRun], problems.LIST_ERRORS, summary="List runs")
-async def list_all_runs(asking: reading.ReadRequest, query: AllRunsQuery) -> Response:
+async def list_all_runs(request: reading.ReadRequest, query: AllRunsQuery) -> Response:
     """List the runs of all lines, newest request first.
 
     `from` and `to` are compared with `requested_at`.
     """
-    reply = await _all_runs(asking, query, "all")
-    return await noted(asking, unless_known(asking.request, reply))
+    reply = await _all_runs(request, query, "all")
+    return await noted(request, unless_known(request.http, reply))
 
 
-async def all_runs_with_errors(asking: reading.ReadRequest, query: AllRunsQuery) -> Reply:
+async def all_runs_with_errors(request: reading.ReadRequest, query: AllRunsQuery) -> Reply:
     """A page of all runs, with payloads as in ``runs_with_errors``. Only the web pages use this."""
-    return await noted(asking, await _all_runs(asking, query, _on_pages(asking)))
+    return await noted(request, await _all_runs(request, query, _on_pages(request)))
 
 
-async def _all_runs(asking: reading.ReadRequest, query: AllRunsQuery, shows: Shows) -> Reply:
+async def _all_runs(request: reading.ReadRequest, query: AllRunsQuery, shows: Shows) -> Reply:
     chosen = query.chosen()
     filters, bound_to = _implied(chosen), {**chosen, "line": None}
     filters |= _ORDERS[1].after(query.cursor, bound_to)
-    rows = await asking.ask(_all_runs_asked(asking, query, filters, query.limit + 1, shows))
-    return rows.once(runs_reply, 1, query.limit, bound_to, asking.services.vault)
+    rows = await request.ask(_all_runs_asked(request, query, filters, query.limit + 1, shows))
+    return rows.once(runs_reply, 1, query.limit, bound_to, request.services.vault)
 
 
-async def all_runs_counted(asking: reading.ReadRequest, query: AllRunsQuery, most: int) -> int:
+async def all_runs_counted(request: reading.ReadRequest, query: AllRunsQuery, most: int) -> int:
     """The number of runs of all pages, up to ``most``. Only the web pages use this."""
     filters = _implied(query.chosen())
-    rows = await asking.ask(_all_runs_asked(asking, query, filters, most, "none").counted())
+    rows = await request.ask(_all_runs_asked(request, query, filters, most, "none").counted())
     return int(rows.once(lambda found: found[0][1]))
 
 
 def _all_runs_asked(
-    asking: reading.ReadRequest,
+    request: reading.ReadRequest,
     query: reading.Query,
     filters: Mapping[str, Any],
     limit: int,
     shows: Shows,
 ) -> Question:
     """The question for so many runs of all lines."""
-    tenant, names = asking.tenant, frozenset(filters) - {"after_at"}
+    tenant, names = request.tenant, frozenset(filters) - {"after_at"}
     read = statements.all_runs_read(frozenset(tenant), names, query.is_past, shows)
-    return asking.question(read, {**tenant, **filters, "limit": limit}, query)
+    return request.question(read, {**tenant, **filters, "limit": limit}, query)
 
 
 class RunsExportQuery(reading.Zoned, reading.Query, AllRunsFilters):
@@ -218,51 +218,55 @@ _RUNS = exports.Exported(
         " continues an export: a CSV then has no header line."
     ),
 )
-async def export_runs(asking: reading.ReadRequest, query: RunsExportQuery) -> Response:
+async def export_runs(request: reading.ReadRequest, query: RunsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
-    turn, filters, tenant = exports.begin_export(asking), _implied(query.chosen()), asking.tenant
+    turn, filters, tenant = exports.begin_export(request), _implied(query.chosen()), request.tenant
     if query.after is not None:
         # A kept answer may have lost its rows already.
-        question = _run_asked(asking, query.after, query)
+        question = _run_asked(request, query.after, query)
         question = replace(question, read=question.read._replace(is_kept=False))
-        known, *_ = await asking.ask(question)
+        known, *_ = await request.ask(question)
         if known[1] is None:
             raise Invalid.at("/after", "is not the id of a run")
         filters |= {"after": values.sort_key(query.after), "after_at": known[2]}
-    first = await asking.ask(_all_runs_asked(asking, query, filters, exports.PAGE, "none").walked())
+    first = await request.ask(
+        _all_runs_asked(request, query, filters, exports.PAGE, "none").walked()
+    )
 
     def following(row: exports.Row) -> Question:
         # Runs change while an export goes on: all of them are shown as of the first page.
         after = filters | {"after": values.sort_key(row[1]), "after_at": row[2]}
         read = statements.later_runs_read(frozenset(tenant), frozenset(after) - {"after_at"})
-        return asking.question(
+        return request.question(
             read, {**tenant, **after, "limit": exports.PAGE, "end": first.position}
         )
 
-    found, goes_on = exports.pages(asking, first, following, is_log=False), query.after is not None
+    found, goes_on = exports.pages(request, first, following, is_log=False), query.after is not None
     return _RUNS.file(turn, query.format, found, first.position, goes_on=goes_on)
 
 
 @read_route(
     router, "/runs/{run_id}", AnswerOf[ShownRun], problems.LINE_ERRORS, summary="Show a run"
 )
-async def show_run(asking: reading.ReadRequest, run_id: AnyRunId, query: reading.Query) -> Response:
+async def show_run(
+    request: reading.ReadRequest, run_id: AnyRunId, query: reading.Query
+) -> Response:
     """Show a run with its input, output and error."""
     reading.require_id("run", run_id)
-    reply = await _run_reply(asking, run_id, query)
-    return await noted(asking, unless_known(asking.request, reply))
+    reply = await _run_reply(request, run_id, query)
+    return await noted(request, unless_known(request.http, reply))
 
 
-async def _run_reply(asking: reading.ReadRequest, run_id: str, query: reading.Query) -> Reply:
-    rows = await asking.ask(_run_asked(asking, run_id, query))
-    return rows.once(run_reply, asking.services.vault)
+async def _run_reply(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Reply:
+    rows = await request.ask(_run_asked(request, run_id, query))
+    return rows.once(run_reply, request.services.vault)
 
 
-def _run_asked(asking: reading.ReadRequest, run_id: str, query: reading.Query) -> Question:
+def _run_asked(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Question:
     """The question for a run, if the credential sees the run."""
-    tenant = asking.tenant
+    tenant = request.tenant
     read = statements.run_read(frozenset(tenant), query.is_past)
-    return asking.question(read, {**tenant, "run_id": run_id}, query)
+    return request.question(read, {**tenant, "run_id": run_id}, query)
 
 
 @command_route(
@@ -274,15 +278,15 @@ def _run_asked(asking: reading.ReadRequest, run_id: str, query: reading.Query) -
     answer=AnswerOf[ShownRun],
 )
 async def erase_run(
-    asking: reading.ReadRequest, run_id: AnyRunId, sent: Sent[ErasureReason]
+    request: reading.ReadRequest, run_id: AnyRunId, sent: Sent[ErasureReason]
 ) -> Response:
     """Make an ended run's input, output and error unreadable everywhere and for ever.
 
     Their key is destroyed, so an erasure cannot be undone. An erased run stays as it is.
     """
     reason = sent.body.reason if sent.body is not None else ""
-    receipt = await execute_on(asking, EraseRun, run_id, sent, reason=reason)
-    return await as_left(asking.request, receipt, partial(_run_reply, asking, run_id))
+    receipt = await execute_on(request, EraseRun, run_id, sent, reason=reason)
+    return await as_left(request.http, receipt, partial(_run_reply, request, run_id))
 
 
 @router.post(
@@ -380,7 +384,7 @@ def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Pa
     return input_, output, error
 
 
-async def noted(asking: reading.ReadRequest, response: R) -> R:
+async def noted(request: reading.ReadRequest, response: R) -> R:
     """Return the response once it is noted, if it holds data of runs.
 
     A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more
@@ -389,10 +393,10 @@ async def noted(asking: reading.ReadRequest, response: R) -> R:
     """
     if not isinstance(response, Reply) or not response.seen:
         return response
-    request, services = asking.request, asking.services
+    http, services = request.http, request.services
     if not services.shows_payloads:
         raise ReadOnly("The answer holds runs' data: ask a node that records who reads them.")
-    if services.only_reads or is_head(request.scope):
+    if services.only_reads or is_head(http.scope):
         return response
     notes = services.of(ReadNotes)
     time = asyncio.get_running_loop().time
@@ -401,5 +405,5 @@ async def noted(asking: reading.ReadRequest, response: R) -> R:
         if time() >= deadline:
             raise Unavailable("The audit log cannot record at present who reads runs.")
         await asyncio.sleep(_BREATH_SECONDS)
-    notes.note(asking.principal, request.state.request_id, response.seen)
+    notes.note(request.principal, http.state.request_id, response.seen)
     return response

@@ -27,23 +27,23 @@ def keepers_of(found: Sequence[ShownAlert]) -> set[Actor]:
 
 
 async def alerts_of_line(
-    asking: ReadRequest, line_id: str, query: Query, **more: Any
+    request: ReadRequest, line_id: str, query: Query, **more: Any
 ) -> list[ShownAlert]:
     """The alerts of a line, the latest due first unless ``more`` says otherwise."""
     named = {"service_line_id": line_id, "as_of": query.as_of, "limit": MOST_OF_LINE}
     asked = api.AlertsQuery.model_validate(named | more)
-    return (await read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])).data
+    return (await read_answer(api.list_alerts(request, asked), PageOf[ShownAlert])).data
 
 
 async def names_of_watches(
-    asking: ReadRequest, organization_id: str | None = None
+    request: ReadRequest, organization_id: str | None = None
 ) -> Mapping[str, str]:
     """The names of the latest watches that the credential sees, at most 100, by id."""
-    if not asking.principal.may("read"):
+    if not request.principal.may("read"):
         return {}
     query = TenantQuery.model_validate({"organization_id": organization_id, "limit": 100})
     try:
-        found = await read_answer(watches.list_watches(asking, query), PageOf[ShownWatch])
+        found = await read_answer(watches.list_watches(request, query), PageOf[ShownWatch])
     except (Behind, *UNBUILT):
         return {}
     return {watch.id: watch.name for watch in found.data}

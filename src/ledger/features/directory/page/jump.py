@@ -100,7 +100,7 @@ class ColumnsForm(BaseModel):
         return gathered(values, "column:", "columns")
 
 
-async def place_of(asking: ReadRequest, text: str) -> str | None:
+async def place_of(request: ReadRequest, text: str) -> str | None:
     """The address of the page of an id; None if the text is no id that a page shows.
 
     The id of an execution record leads to the page of its line, a workspace or a project to the
@@ -109,14 +109,14 @@ async def place_of(asking: ReadRequest, text: str) -> str | None:
     # The names of projects are case-sensitive; all other ids are in capitals.
     identifier = text if text.startswith("PROJ-") else text.upper()
     if re.fullmatch(KEY_ID, identifier):
-        return f"/ui/keys/{identifier}" if asking.principal.may("keys:manage") else None
+        return f"/ui/keys/{identifier}" if request.principal.may("keys:manage") else None
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
             return with_parameter(HOME, filter_name, identifier)
     place = next((path for form, path in _PLACES if re.fullmatch(form, identifier)), None)
     if place is None:
         return None
-    if place == "/ui/runs/" and (line_id := await _line_of_record(asking, identifier)):
+    if place == "/ui/runs/" and (line_id := await _line_of_record(request, identifier)):
         return f"/ui/lines/{line_id}"
     return place + identifier
 
@@ -132,21 +132,21 @@ def writes_of_actor(principal: Principal, text: str) -> str | None:
     return with_parameter("/ui/audit", "actor_id", identifier) if is_shown else None
 
 
-async def _line_of_record(asking: ReadRequest, record_id: str) -> str | None:
+async def _line_of_record(request: ReadRequest, record_id: str) -> str | None:
     """The line whose execution record has this id; None if the principal sees no such line."""
-    if not asking.principal.may("read"):
+    if not request.principal.may("read"):
         return None
     number = sort_key(record_id) + 1
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}
     query = executions.LinesQuery(cursor=encode_cursor(just_above, {}), limit=1)
-    found = await read_answer(executions.list_executions(asking, query), PageOf[ShownLine])
+    found = await read_answer(executions.list_executions(request, query), PageOf[ShownLine])
     return next((row.service_line_id for row in found.data if row.id == record_id), None)
 
 
 @router.get("/as-of", openapi_extra=needs(None))
-async def look_back(asking: ReadRequest, query: InstantQuery) -> Response:
+async def look_back(request: ReadRequest, query: InstantQuery) -> Response:
     """Redirect to the same page as of another instant."""
-    instant = showing.zone_of(asking.request).meant("at", query.at, query.exact)
+    instant = showing.zone_of(request.http).meant("at", query.at, query.exact)
     return go(with_parameter(own_page(query.next), "as_of", instant))
 
 

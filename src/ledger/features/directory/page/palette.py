@@ -83,34 +83,34 @@ _MOST = 5
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_search(asking: ReadRequest, query: Typed) -> Response:
+async def show_search(request: ReadRequest, query: Typed) -> Response:
     """Redirect to the page of an id, or show the results. Raises Forbidden without ``read``.
 
     An actor's id looks like any other: it leads to the actor's writes if nothing else has it.
     """
-    path = await place_of(asking, query.text)
+    path = await place_of(request, query.text)
     if path is not None:
         return go(with_parameter(path, "as_of", query.as_of))
-    results = await _results(asking, query.text) if asking.principal.may("read") else []
-    if not results and (writes := writes_of_actor(asking.principal, query.text)) is not None:
+    results = await _results(request, query.text) if request.principal.may("read") else []
+    if not results and (writes := writes_of_actor(request.principal, query.text)) is not None:
         return go(writes)
-    if not asking.principal.may("read"):
+    if not request.principal.may("read"):
         raise Forbidden("This credential may not read names.")
-    return show(asking.request, "search.html", text=query.text, results=results)
+    return show(request.http, "search.html", text=query.text, results=results)
 
 
 @router.get("/results", openapi_extra=needs("read"))
-async def show_results(asking: ReadRequest, query: Offering) -> Response:
+async def show_results(request: ReadRequest, query: Offering) -> Response:
     """The results as the palette, or a field for ids, shows them, without the frame of a page."""
-    asking = of_organization(asking, query.organization_id)
+    request = of_organization(request, query.organization_id)
     search = _sources if query.type == "source" else _results
-    results = await search(asking, query.text)
+    results = await search(request, query.text)
     if query.type is not None and results is not None:
         # A comma stands between two ids, so an id with a comma cannot be chosen.
         found = (hit for hit in results if hit.found.type == query.type)
         results = [hit for hit in found if "," not in hit.found.id]
     return show(
-        asking.request,
+        request.http,
         "palette_results.html",
         text=query.text,
         results=results,
@@ -118,23 +118,23 @@ async def show_results(asking: ReadRequest, query: Offering) -> Response:
     )
 
 
-async def _sources(asking: ReadRequest, text: str) -> list[Hit]:
+async def _sources(request: ReadRequest, text: str) -> list[Hit]:
     """Sources whose names have the text, of the hundred that were heard last."""
-    heard = await read_answer(list_sources(asking, SourcesQuery(limit=100)), PageOf[ShownSource])
+    heard = await read_answer(list_sources(request, SourcesQuery(limit=100)), PageOf[ShownSource])
     found = [each.source for each in heard.data if fold(text) in fold(each.source)]
     return [Hit(OnPages("source", each, None), None, {}, None) for each in found[:FOUND]]
 
 
-async def _results(asking: ReadRequest, text: str) -> list[Hit] | None:
+async def _results(request: ReadRequest, text: str) -> list[Hit] | None:
     """The results of the API; None: the text has no usable word."""
     if not text:
         return None
     try:
-        reply = await search_names(asking, SearchQuery(q=text))
+        reply = await search_names(request, SearchQuery(q=text))
     except Invalid:
         return None
     found = msgspec.json.decode(reply.body, type=SearchResults).data
-    on_board = {(hit.found.type, hit.found.id): hit for hit in await _on_board(asking, text)}
+    on_board = {(hit.found.type, hit.found.id): hit for hit in await _on_board(request, text)}
     named = reply.line_names
     hits = [
         on_board.pop((each.type, each.id))
@@ -148,7 +148,7 @@ async def _results(asking: ReadRequest, text: str) -> list[Hit] | None:
         for kind in _KINDS.values()
         for hit in [hit for hit in left if hit.found.type == kind][:_MOST]
     ]
-    places = {path: name for path, _, name, _ in places_of(asking.principal)} | dict(BESIDE_ALERTS)
+    places = {path: name for path, _, name, _ in places_of(request.principal)} | dict(BESIDE_ALERTS)
     pages = [
         Hit(OnPages("page", path, name), path, {}, None)
         for path, name in places.items()
@@ -158,7 +158,7 @@ async def _results(asking: ReadRequest, text: str) -> list[Hit] | None:
     return [*pages, *hits[: FOUND - len(more) - len(pages)], *more]
 
 
-async def _on_board(asking: ReadRequest, text: str) -> list[Hit]:
+async def _on_board(request: ReadRequest, text: str) -> list[Hit]:
     """The filters of the board whose names fit: those with the most lines first."""
     wanted = sought(text)
     if wanted is None or not wanted.words:
@@ -166,7 +166,7 @@ async def _on_board(asking: ReadRequest, text: str) -> list[Hit]:
     hits = []
     for kind, type_ in _KINDS.items():
         try:
-            entries, _ = await entries_of(asking, kind)
+            entries, _ = await entries_of(request, kind)
         except (Behind, *UNBUILT):
             continue
         for entry in entries:

@@ -45,13 +45,13 @@ class DirectoryPageQuery(BaseModel):
 
 
 @router.get("/directory", openapi_extra=needs("read"))
-async def show_directory(asking: ReadRequest, query: DirectoryPageQuery) -> Response:
+async def show_directory(request: ReadRequest, query: DirectoryPageQuery) -> Response:
     """All entries of a kind by name, or those with a text in name or id."""
-    found, has_more = await entries_of(asking, query.type)
+    found, has_more = await entries_of(request, query.type)
     if sought := fold(query.name.strip()):
         found = [entry for entry in found if sought in _words(entry)]
         if has_more:
-            found += await _searched(asking, query, {entry.id for entry in found})
+            found += await _searched(request, query, {entry.id for entry in found})
     found.sort(key=_by_name)
     board = own_page(query.next)
     for name in ("cursor", "before", "start"):
@@ -59,7 +59,7 @@ async def show_directory(asking: ReadRequest, query: DirectoryPageQuery) -> Resp
     page = found[query.start : query.start + _SHOWN]
     following = query.start + _SHOWN
     return show(
-        asking.request,
+        request.http,
         "directory.html",
         query=query,
         board=board,
@@ -72,11 +72,11 @@ async def show_directory(asking: ReadRequest, query: DirectoryPageQuery) -> Resp
 
 
 async def _searched(
-    asking: ReadRequest, query: DirectoryPageQuery, known: set[str]
+    request: ReadRequest, query: DirectoryPageQuery, known: set[str]
 ) -> list[ShownName]:
     """Entries that the search of names finds, beside the known ones."""
     try:
-        reply = await search_names(asking, SearchQuery(q=query.name))
+        reply = await search_names(request, SearchQuery(q=query.name))
     except Invalid:  # no usable word
         return []
     results = msgspec.json.decode(reply.body, type=SearchResults).data

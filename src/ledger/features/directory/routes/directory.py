@@ -43,13 +43,13 @@ class ShownName(msgspec.Struct):
 @read_route(
     router, "/directory", PageOf[ShownName], summary="List workspaces, projects or resources"
 )
-async def list_directory(asking: ReadRequest, query: DirectoryQuery) -> Response:
+async def list_directory(request: ReadRequest, query: DirectoryQuery) -> Response:
     """List what the lines of the credential's tenant bear now, closed lines too, by id."""
     chosen = {"type": query.type}
-    filters = asking.tenant | _ORDER.after(query.cursor, chosen)
+    filters = request.tenant | _ORDER.after(query.cursor, chosen)
     read = page_read(frozenset(filters) - {"after_organization"})
     parameters = {**filters, **chosen, "limit": query.limit + 1}
-    rows = await asking.rows(read, parameters)
+    rows = await request.rows(read, parameters)
     return rows.once(_reply, query.limit, chosen)
 
 
@@ -79,11 +79,11 @@ class ShownOrganization(msgspec.Struct):
     summary="List organizations",
     permission="admin",
 )
-async def list_organizations(asking: ReadRequest, query: OrganizationsQuery) -> Response:
+async def list_organizations(request: ReadRequest, query: OrganizationsQuery) -> Response:
     """List the organizations that have lines or API keys, by id. Only administrators may."""
     after = {"after": ""} | _OF_ORGANIZATIONS.after(query.cursor, {})
-    parameters = {**after, "now": asking.instant(query), "limit": query.limit + 1}
-    rows = await asking.rows(organizations_read(), parameters)
+    parameters = {**after, "now": request.instant(query), "limit": query.limit + 1}
+    rows = await request.rows(organizations_read(), parameters)
     return _OF_ORGANIZATIONS.page(
         rows,
         query.limit,

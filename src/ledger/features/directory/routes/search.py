@@ -63,14 +63,14 @@ class SearchReply(Reply):
 
 
 @read_route(router, "", SearchResults, summary="Search by name or id")
-async def search_names(asking: ReadRequest, query: SearchQuery) -> SearchReply:
+async def search_names(request: ReadRequest, query: SearchQuery) -> SearchReply:
     """Search lines, runs, workspaces, projects, resources and open blockers, as they are now."""
     wanted = sought(query.q)
     if wanted is None:
         raise Invalid.at("/q", "must have a word of two characters or more, or a number")
-    filters = asking.tenant
+    filters = request.tenant
     read = search_read(frozenset(filters), by_number=wanted.number is not None)
-    rows = await asking.rows(read, filters | wanted.parameters())
+    rows = await request.rows(read, filters | wanted.parameters())
     reply: SearchReply = rows.once(_reply, wanted)
     return reply
 

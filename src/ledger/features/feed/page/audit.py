@@ -31,21 +31,21 @@ class AuditPageQuery(audit.AuditQuery, WrittenRange):
 
 
 @router.get("", openapi_extra=needs("audit:read"))
-async def show_audit_log(asking: ReadRequest, query: AuditPageQuery) -> Response:
+async def show_audit_log(request: ReadRequest, query: AuditPageQuery) -> Response:
     """A page of entries, newest first; the first page refreshes as the log grows."""
-    address = query.canonical(asking.request)
+    address = query.canonical(request.http)
     if address is not None:
         return go(address)
     chosen = _chosen(query)
     given = {name: value for name, value in chosen.items() if value}
-    whose = query.organization_id or asking.principal.organization_id
+    whose = query.organization_id or request.principal.organization_id
     asked = query.model_copy(update={"organization_id": whose})
     found = await read_answer(
-        audit.entries_page(asking, asked, is_backwards=True),
+        audit.entries_page(request, asked, is_backwards=True),
         PageOf[AuditEntry],
     )
     return show(
-        asking.request,
+        request.http,
         "audit.html",
         whose=whose,
         entries=found.data,
@@ -55,14 +55,14 @@ async def show_audit_log(asking: ReadRequest, query: AuditPageQuery) -> Response
         given=given,
         exported=given | ({"organization_id": whose} if whose is not None else {}),
         given_limit=None if query.limit == PAGE_ROWS else query.limit,
-        total=await audit.entries_counted(asking, asked, COUNTED),
+        total=await audit.entries_counted(request, asked, COUNTED),
         chips=[
             chip._replace(value=labels_of(chip.value)) if chip.name == "action" else chip
-            for chip in chips(asking.request, given)
+            for chip in chips(request.http, given)
         ],
         line=query.service_line_id,
         **await names_beside(
-            asking,
+            request,
             found.data,
             (entry.resource for entry in found.data),
             [query.service_line_id],
@@ -70,7 +70,7 @@ async def show_audit_log(asking: ReadRequest, query: AuditPageQuery) -> Response
         # The feed has no event without an organization.
         stream=whose
         and stream_address(
-            asking.principal,
+            request.principal,
             chosen | {"organization_id": whose},
             ("organization_id", "workspace_id"),
         ),

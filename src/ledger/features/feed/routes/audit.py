@@ -144,22 +144,22 @@ class ExportQuery(reading.Zoned, AuditFilters, reading.RangeParameters):
         " `after` and `cursor` continue an export: a CSV then has no header line."
     ),
 )
-async def export_audit_log(asking: reading.ReadRequest, query: ExportQuery) -> Response:
+async def export_audit_log(request: reading.ReadRequest, query: ExportQuery) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = exports.begin_export(asking)
-    walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after))
-    question = entries_asked(asking.principal, walk, query.cursor, exports.PAGE).walked()
+    turn = exports.begin_export(request)
+    walk = Walk(audit_filters(query, query, request.principal), position_in(query.after))
+    question = entries_asked(request.principal, walk, query.cursor, exports.PAGE).walked()
     goes_on = query.after is not None or query.cursor is not None
-    first = await asking.ask(question)
-    pages = _named(asking, exports.log_pages(asking, question, first))
+    first = await request.ask(question)
+    pages = _named(request, exports.log_pages(request, question, first))
     return _AUDIT_LOG.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
 async def _named(
-    asking: reading.ReadRequest, pages: AsyncIterator[Sequence[exports.Row]]
+    request: reading.ReadRequest, pages: AsyncIterator[Sequence[exports.Row]]
 ) -> AsyncIterator[Sequence[exports.Row]]:
     """The rows of the audit log's pages as named events behind a position, in portions."""
-    names = key_names(asking)
+    names = key_names(request)
     async for found in pages:
         for begin in range(0, len(found), exports.PORTION):
             rows = [row[1:] for row in found[begin : begin + exports.PORTION]]
@@ -167,38 +167,38 @@ async def _named(
 
 
 @read_route(router, "", PageOf[AuditEntry], summary="Read the audit log", permission="audit:read")
-async def list_audit_entries(asking: reading.ReadRequest, query: AuditQuery) -> Response:
+async def list_audit_entries(request: reading.ReadRequest, query: AuditQuery) -> Response:
     """List an entry for each fact, command and management act, even if refused, in log order.
 
     An entry `run.read` tells that a credential read data of a line's runs, once a UTC day. `from`
     and `to` are compared with `recorded_at`.
     """
-    return await entries_page(asking, query)
+    return await entries_page(request, query)
 
 
 async def entries_page(
-    asking: reading.ReadRequest, query: AuditQuery, is_backwards: bool = False
+    request: reading.ReadRequest, query: AuditQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the audit log; backwards, for people, the newest entry comes first."""
-    filters = audit_filters(query, query, asking.principal)
+    filters = audit_filters(query, query, request.principal)
     walk = Walk(filters, position_in(query.after), is_backwards)
-    rows = await asking.ask(entries_asked(asking.principal, walk, query.cursor, query.limit + 1))
+    rows = await request.ask(entries_asked(request.principal, walk, query.cursor, query.limit + 1))
     found = [row[1:] for row in rows if row[1] is not None]
-    named = await named_events(found, key_names(asking))
+    named = await named_events(found, key_names(request))
     texts = {event.position: json_text(audit_entry_of(event, name)) for event, name in named}
     return walk.page(rows, query, lambda row: texts[row[0]])
 
 
-async def entries_counted(asking: reading.ReadRequest, query: AuditQuery, most: int) -> int:
+async def entries_counted(request: reading.ReadRequest, query: AuditQuery, most: int) -> int:
     """The number of entries of all pages, up to ``most``. Only the web pages use this."""
-    walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after), True)
-    ((_, count),) = await asking.ask(entries_asked(asking.principal, walk, None, most).counted())
+    walk = Walk(audit_filters(query, query, request.principal), position_in(query.after), True)
+    ((_, count),) = await request.ask(entries_asked(request.principal, walk, None, most).counted())
     return int(count)
 
 
-def key_names(asking: reading.ReadRequest) -> KeyNames:
+def key_names(request: reading.ReadRequest) -> KeyNames:
     """The names of the keys that the credential sees."""
-    return KeyNames(asking.services.door, asking.principal.tenant, asking.tenant)
+    return KeyNames(request.services.door, request.principal.tenant, request.tenant)
 
 
 async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Recorded, str | None]]:

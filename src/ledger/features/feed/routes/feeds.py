@@ -132,36 +132,36 @@ def position_in(identifier: str | None) -> int:
         " JSON in its last column. `after` continues an export: a CSV then has no header line."
     ),
 )
-async def export_events(asking: reading.ReadRequest, query: EventsExportQuery) -> Response:
+async def export_events(request: reading.ReadRequest, query: EventsExportQuery) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = exports.begin_export(asking)
-    walk = _walk_of(query, asking.principal)
-    question = events_asked(asking.principal, walk, None, exports.PAGE).walked()
-    first = await asking.ask(question)
-    pages, goes_on = exports.log_pages(asking, question, first), query.after is not None
+    turn = exports.begin_export(request)
+    walk = _walk_of(query, request.principal)
+    question = events_asked(request.principal, walk, None, exports.PAGE).walked()
+    first = await request.ask(question)
+    pages, goes_on = exports.log_pages(request, question, first), query.after is not None
     if walk.occurred is not None:
         pages = walk.occurred.filter_pages(pages)
     return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
 
 
 @read_route(router, "", PageOf[Envelope], summary="Follow events")
-async def list_events(asking: reading.ReadRequest, query: FollowQuery) -> Response:
+async def list_events(request: reading.ReadRequest, query: FollowQuery) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
     `cursor` continues after a page; an empty page without more repeats the cursor that was sent.
     A page by `occurred_at` may have fewer events than `limit`, or none, and yet `has_more`.
     """
-    return await followed_page(asking, query)
+    return await followed_page(request, query)
 
 
 async def followed_page(
-    asking: reading.ReadRequest, query: FollowQuery, is_backwards: bool = False
+    request: reading.ReadRequest, query: FollowQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the feed, also by ``occurred_at``; backwards as ``events_page``."""
-    walk = _walk_of(query, asking.principal, is_backwards)
+    walk = _walk_of(query, request.principal, is_backwards)
     if walk.occurred is None:
-        return await events_page(asking, query, is_backwards)
-    return await _page_by_look(asking, query, walk, walk.occurred)
+        return await events_page(request, query, is_backwards)
+    return await _page_by_look(request, query, walk, walk.occurred)
 
 
 def _walk_of(
@@ -179,18 +179,18 @@ def _walk_of(
 
 
 async def _page_by_look(
-    asking: reading.ReadRequest, query: FollowQuery, walk: "Walk", occurred: Occurred
+    request: reading.ReadRequest, query: FollowQuery, walk: "Walk", occurred: Occurred
 ) -> Reply:
     """A page of the events that occurred in a stretch: it looks at events until it is full.
 
     A page that would look for longer ends behind the events that it has looked at. The request
     takes as much of the database as an export, and so counts as one. Raises RateLimited.
     """
-    asking.request.state.share.count(asking.services.shares.exports)
+    request.http.state.share.count(request.services.shares.exports)
     clock = asyncio.get_running_loop().time
     until, found, cursor, size = clock() + LOOK_SECONDS, list[Any](), query.cursor, query.limit + 1
     while True:
-        rows = await asking.ask(events_asked(asking.principal, walk, cursor, size).walked())
+        rows = await request.ask(events_asked(request.principal, walk, cursor, size).walked())
         looked_at = [row for row in rows if row[1] is not None]
         found += occurred.filter(looked_at)
         is_full, has_more = len(found) > query.limit, len(looked_at) == size
@@ -209,19 +209,19 @@ async def _page_by_look(
 
 
 async def events_page(
-    asking: reading.ReadRequest, query: FeedQuery, is_backwards: bool = False
+    request: reading.ReadRequest, query: FeedQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the feed; backwards, for people, the newest event comes first."""
-    filters = feed_filters(query, query, asking.principal)
+    filters = feed_filters(query, query, request.principal)
     walk = Walk(filters, position_in(query.after), is_backwards)
-    rows = await asking.ask(events_asked(asking.principal, walk, query.cursor, query.limit + 1))
+    rows = await request.ask(events_asked(request.principal, walk, query.cursor, query.limit + 1))
     return walk.page(rows, query, items.feed_item)
 
 
-async def events_counted(asking: reading.ReadRequest, query: FeedQuery, most: int) -> int:
+async def events_counted(request: reading.ReadRequest, query: FeedQuery, most: int) -> int:
     """The number of events of all pages, up to ``most``. Only the web pages use this."""
-    walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after), True)
-    ((_, count),) = await asking.ask(events_asked(asking.principal, walk, None, most).counted())
+    walk = Walk(feed_filters(query, query, request.principal), position_in(query.after), True)
+    ((_, count),) = await request.ask(events_asked(request.principal, walk, None, most).counted())
     return int(count)
 
 
@@ -290,16 +290,16 @@ class Walk(NamedTuple):
 
 @read_route(router, "/{event_id}", AnswerOf[Envelope], FEED_ERRORS, summary="Show an event")
 async def show_event(
-    asking: reading.ReadRequest,
+    request: reading.ReadRequest,
     event_id: Annotated[str, reading.path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
     query: reading.Present,
 ) -> Response:
     """Show an event of the feed."""
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
-    tenant = asking.tenant
+    tenant = request.tenant
     parameters = {**tenant, "at": position_in(event_id)}
-    rows = await asking.rows(feeds.event_read(frozenset(tenant)), parameters)
+    rows = await request.rows(feeds.event_read(frozenset(tenant)), parameters)
     found = rows[0][1:]
     envelope = None if found[0] is None else items.feed_envelope(found)
     # The statement looks for the position; an id with another year is the id of no event.

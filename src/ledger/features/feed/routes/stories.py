@@ -160,7 +160,7 @@ class ShownUsage(msgspec.Struct):
     router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
 async def show_history(
-    asking: reading.ReadRequest, line_id: AnyLineId, query: HistoryQuery
+    request: reading.ReadRequest, line_id: AnyLineId, query: HistoryQuery
 ) -> Response:
     """List the events of a line and of its runs in log order.
 
@@ -169,11 +169,11 @@ async def show_history(
     reading.require_id("service_line", line_id)
     recorded = query.instants()
     for name, at in recorded.items():
-        await asking.require_past(name, at)
+        await request.require_past(name, at)
     known_by = recorded.pop("as_of", LATEST)
     of_line = {"line": line_id, **recorded}
     after = {"after": 0} | _ORDER.after(query.cursor, of_line)
-    tenant = asking.tenant
+    tenant = request.tenant
     read = history_read(frozenset(tenant), query.is_past, frozenset(recorded))
     parameters = {
         **tenant,
@@ -183,7 +183,7 @@ async def show_history(
         **after,
         "limit": query.limit + 1,
     }
-    rows = await asking.rows(read, parameters, query)
+    rows = await request.rows(read, parameters, query)
     require_line(rows)
     return _ORDER.page(rows, query.limit, of_line, lambda row: history_item(row[2:]), key=2)
 
@@ -196,12 +196,12 @@ async def show_history(
     summary="Show a line's timeline",
 )
 async def show_timeline(
-    asking: reading.ReadRequest, line_id: AnyLineId, query: RangeQuery
+    request: reading.ReadRequest, line_id: AnyLineId, query: RangeQuery
 ) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
     reading.require_id("service_line", line_id)
     start, end = query.bounds()
-    tenant = asking.tenant
+    tenant = request.tenant
     # More turns than intervals are read: turns without length do not count as intervals.
     limit = 2 * MAX_INTERVALS
     read = timeline_read(frozenset(tenant), query.is_past)
@@ -212,8 +212,8 @@ async def show_timeline(
         "line_id": line_id,
         "limit": limit,
     }
-    now = asking.instant(query)
-    rows = await asking.rows(read, parameters, query)
+    now = request.instant(query)
+    rows = await request.rows(read, parameters, query)
     require_line(rows)
     too_many = Invalid.at("/from", f"the range has more than {MAX_INTERVALS} intervals: narrow it")
     if len(rows) == limit:
@@ -242,24 +242,24 @@ def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
     router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
 async def show_usage(
-    asking: reading.ReadRequest, line_id: AnyLineId, query: UsageQuery
+    request: reading.ReadRequest, line_id: AnyLineId, query: UsageQuery
 ) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by day.
 
     Without `from` and `to` the answer covers the last 30 days.
     """
     reading.require_id("service_line", line_id)
-    start, end = _wanted(query, asking.instant(query))
+    start, end = _wanted(query, request.instant(query))
     if (end - start).days > MAX_DAYS or len(days := query.calendar.days(start, end)) > MAX_DAYS:
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
-    tenant = asking.tenant
+    tenant = request.tenant
     read = usage_read(frozenset(tenant), query.is_past)
     stretches = StateSpans([*(begin for _, begin, _ in days), end] if days else [start, end])
     parameters = {**tenant, "line_id": line_id, **stretches.parameters, "limit": MAX_PAIRS}
-    heavy = asking.services.heavy
+    heavy = request.services.heavy
     is_long = query.is_past and len(days) > _DAYS_AT_ONCE
-    async with heavy.turn(asking.principal.tenant_key) if is_long else nullcontext():
-        rows = await asking.rows(read, parameters, query)
+    async with heavy.turn(request.principal.tenant_key) if is_long else nullcontext():
+        rows = await request.rows(read, parameters, query)
     require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
         too_many = f"the range has more than {MAX_PAIRS} pairs of a day and a resource: narrow it"

@@ -12,11 +12,11 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get(START, openapi_extra=needs(None))
-async def show_start(asking: ReadRequest, query: Present) -> Response:
+async def show_start(request: ReadRequest, query: Present) -> Response:
     """The permissions of a credential that may open no other page, and its first fact."""
-    may = asking.principal.permissions
+    may = request.principal.permissions
     return show(
-        asking.request,
+        request.http,
         "start.html",
         may=[text for permission, text in PERMISSIONS.items() if permission in may],
         may_report=not may.isdisjoint({"write", "admin"}),

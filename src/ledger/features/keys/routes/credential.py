@@ -74,15 +74,15 @@ _line_in = msgspec.json.Decoder(AnswerOf[ServiceLine]).decode
     summary="Show the credential",
     permission=None,
 )
-async def show_credential(asking: ReadRequest, query: CredentialQuery) -> Response:
+async def show_credential(request: ReadRequest, query: CredentialQuery) -> Response:
     """Show who asks: the tenant and the permissions of the token, and when it ends.
 
     Any valid token may ask, whatever its permissions. A program that will report about a line
     names the line, and learns whether the credential sees it and whether it is closed.
     """
-    principal = asking.principal
-    line, line_position = await _line(asking, query.service_line_id)
-    rows = await read_keys(asking, asking.tenant | {"key_id": principal.id}, 1)
+    principal = request.principal
+    line, line_position = await _line(request, query.service_line_id)
+    rows = await read_keys(request, request.tenant | {"key_id": principal.id}, 1)
     _, _, name, *_, key_ends_at, _, _ = rows[0]
     grant = principal.grant
     ends_at = key_ends_at if grant is None else datetime.fromtimestamp(grant.expires_at, UTC)
@@ -101,13 +101,13 @@ async def show_credential(asking: ReadRequest, query: CredentialQuery) -> Respon
     return answer(f'{{"data":{json_text(shown)}}}', position)
 
 
-async def _line(asking: ReadRequest, line_id: str | None) -> tuple[ServiceLine | None, int | None]:
+async def _line(request: ReadRequest, line_id: str | None) -> tuple[ServiceLine | None, int | None]:
     """The line, and the position of its row. Raises Forbidden, Invalid, NotFound."""
     if line_id is None:
         return None, None
-    if not asking.principal.may("read"):
-        asking.principal.require("write")
+    if not request.principal.may("read"):
+        request.principal.require("write")
     if not re.fullmatch(LINE_ID, line_id):
         raise Invalid.at("/service_line_id", "must be a LIN id")
-    reply = (await line_rows(asking, line_id, Query())).once(line_reply, False)
+    reply = (await line_rows(request, line_id, Query())).once(line_reply, False)
     return _line_in(reply.body).data, reply.position

@@ -67,42 +67,40 @@ def query_of(address: str) -> BoardQuery:
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_board(asking: ReadRequest, query: BoardQuery) -> Response:
+async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
-    tabs = () if query.is_past else await tabs_of(asking, here(asking.request))
+    tabs = () if query.is_past else await tabs_of(request, here(request.http))
     filters = _filters(query)
     orders = {name: said for name, said in ORDERS.items() if name != "due_at" or not query.is_past}
     order: Order = query.sort if query.sort in orders else "state_since"
-    matching = await _summary(asking, filters)
+    matching = await _summary(request, filters)
     page = await read_page(
-        asking,
+        request,
         filters,
         BoardPage(order, query.limit, query.cursor, query.before, query.start),
         matching,
     )
     if page is None:
-        return go(
-            with_parameter(with_parameter(here(asking.request), "before", None), "start", None)
-        )
+        return go(with_parameter(with_parameter(here(request.http), "before", None), "start", None))
     # A count shows how many lines its link leads to: all filters apply except state and cause.
     others = filters.model_copy(update={"state": None, "blocked_cause": None})
-    counts = await _summary(asking, others)
-    everything = await _summary(asking, Filters(as_of=query.as_of))
+    counts = await _summary(request, others)
+    everything = await _summary(request, Filters(as_of=query.as_of))
     shown = [line for group in page.groups for line in group.lines]
     marks = (query.workspace_id, query.project_tag)
     chosen_ids = [word for words in marks if words for word in words.split(",")]
     names = {
-        **await names_for(asking, shown, chosen_ids),
-        **await names_of_resources(asking, (query.resource_id or "").split(",")),
+        **await names_for(request, shown, chosen_ids),
+        **await names_of_resources(request, (query.resource_id or "").split(",")),
     }
     workspace = _only(query.workspace_id)
     chips = chips_of(query, names)
-    address = partial(_address, asking.request)
+    address = partial(_address, request.http)
     return show(
-        asking.request,
+        request.http,
         "board.html",
         names=names,
-        key_names=await names_of_actors(asking, {h.by for line in shown for h in line.holds}),
+        key_names=await names_of_actors(request, {h.by for line in shown for h in line.holds}),
         query=query,
         # The instant is no filter: it selects no lines among others.
         chosen={name: getattr(query, name) for name in _NAMES},
@@ -123,17 +121,17 @@ async def show_board(asking: ReadRequest, query: BoardQuery) -> Response:
         only_workspace=names.get(workspace or "") or workspace,
         columns=COLUMNS,
         extras=[
-            *(["organization"] if asking.principal.is_admin and not query.organization_id else []),
-            *columns_of(asking.request),
+            *(["organization"] if request.principal.is_admin and not query.organization_id else []),
+            *columns_of(request.http),
         ],
         stream=with_parameter("/ui/stream", "workspace_id", workspace),
         causes=CAUSES,
         models_with_runs=MODELS_WITH_RUNS,
         exported=partial(_exported, query, order),
-        pickers=kinds_for(asking, is_past=query.is_past),
+        pickers=kinds_for(request, is_past=query.is_past),
         tabs=tabs,
-        me=kept_of(asking.request).me,
-        may_manage=asking.principal.may("service_lines:manage") and not query.is_past,
+        me=kept_of(request.http).me,
+        may_manage=request.principal.may("service_lines:manage") and not query.is_past,
     )
 
 
@@ -190,8 +188,8 @@ def _filters(query: BoardQuery) -> Filters:
     return Filters.model_construct(**query.values() | (of_now if query.is_past else {}))
 
 
-async def _summary(asking: ReadRequest, filters: Filters) -> LineCounts:
-    answer = executions.summarize_executions(asking, filters)
+async def _summary(request: ReadRequest, filters: Filters) -> LineCounts:
+    answer = executions.summarize_executions(request, filters)
     return (await read_answer(answer, AnswerOf[LineCounts])).data
 
 
@@ -199,6 +197,6 @@ export_route(router, "/export", executions.export_executions)
 
 
 @router.get("/stream", openapi_extra=needs("read"))
-async def follow(asking: ReadRequest, query: streams.StreamQuery) -> Response:
+async def follow(request: ReadRequest, query: streams.StreamQuery) -> Response:
     """The API's event stream, for the page's script."""
-    return await streams.stream_events(asking.request, asking.principal, query)
+    return await streams.stream_events(request.http, request.principal, query)

@@ -68,7 +68,7 @@ class FoundPage(NamedTuple):
 
 
 async def read_page(
-    asking: ReadRequest, filters: Filters, asked: BoardPage, matching: LineCounts
+    request: ReadRequest, filters: Filters, asked: BoardPage, matching: LineCounts
 ) -> FoundPage | None:
     """A page of the board; ``matching`` counts the lines that the filters let through.
 
@@ -76,7 +76,7 @@ async def read_page(
     InvalidCursor.
     """
     states = split_words(filters.state) or BOARD_ORDER
-    walk = _Walk(asking, filters, asked, [s for s in BOARD_ORDER if s in states])
+    walk = _Walk(request, filters, asked, [s for s in BOARD_ORDER if s in states])
     is_back = asked.before is not None
     cursor = asked.before if is_back else asked.cursor
     found, beyond = await walk.go(matching, cursor, back=is_back)
@@ -112,7 +112,7 @@ class Beside(NamedTuple):
 
 
 async def neighbours(
-    asking: ReadRequest, filters: Filters, order: str, line: LineDetail, place: str | None
+    request: ReadRequest, filters: Filters, order: str, line: LineDetail, place: str | None
 ) -> Beside | None:
     """The lines beside a line in the list of these filters, or beside its earlier ``place``.
 
@@ -121,9 +121,9 @@ async def neighbours(
     """
     states = split_words(filters.state) or BOARD_ORDER
     asked = BoardPage(order, 1, None, None, 1)
-    walk = _Walk(asking, filters, asked, [s for s in BOARD_ORDER if s in states])
+    walk = _Walk(request, filters, asked, [s for s in BOARD_ORDER if s in states])
     place = place or walk.cursor_of(line.state, line)
-    answer = executions.summarize_executions(asking, filters)
+    answer = executions.summarize_executions(request, filters)
     matching = (await read_answer(answer, AnswerOf[LineCounts])).data
     try:
         beside = [(await walk.go(matching, place, back=back))[0] for back in (True, False)]
@@ -137,9 +137,9 @@ class _Walk:
     """A walk through the lines of the board's states."""
 
     def __init__(
-        self, asking: ReadRequest, filters: Filters, asked: BoardPage, states: list[State]
+        self, request: ReadRequest, filters: Filters, asked: BoardPage, states: list[State]
     ) -> None:
-        self._asking = asking
+        self._request = request
         self._asked, self.states = asked, states
         self._query = LongLinesQuery.model_construct(
             **filters.values(),
@@ -171,7 +171,7 @@ class _Walk:
                 more = f"{state}~"
                 break
             part = self._of(state, cursor=after or None, limit=left)
-            reply = executions.lines_page(self._asking, part, whole=True, back=back)
+            reply = executions.lines_page(self._request, part, whole=True, back=back)
             page = await read_answer(reply, PageOf[LineDetail])
             after = ""
             if page.data:

@@ -45,14 +45,14 @@ class ShownPlace(msgspec.Struct):
     """A selection of the events, far enough apart in time for a slider."""
 
 
-async def place_in(asking: ReadRequest, line_id: str, query: Query) -> ShownPlace:
+async def place_in(request: ReadRequest, line_id: str, query: Query) -> ShownPlace:
     """A place in a line's history, now or at an instant, with the events around it.
 
     The statement reads the present: one about the past would not know the events that follow.
     Programs walk the history itself.
     """
     require_id("service_line", line_id)
-    tenant = asking.tenant
+    tenant = request.tenant
     read = place_read(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
@@ -61,7 +61,7 @@ async def place_in(asking: ReadRequest, line_id: str, query: Query) -> ShownPlac
         "limit": _LATEST,
         "ticks": _TICKS,
     }
-    rows = await asking.rows(read, parameters)
+    rows = await request.rows(read, parameters)
     require_line(rows)
     ends, until, following = (
         [history_item(row[3:]) for row in rows if row[2] == kind]

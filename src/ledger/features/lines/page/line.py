@@ -127,74 +127,72 @@ class Month(NamedTuple):
 
 
 @router.get("/{line_id}", openapi_extra=needs("read"))
-async def show_line(asking: ReadRequest, line_id: AnyLineId, query: LineQuery) -> Response:
+async def show_line(request: ReadRequest, line_id: AnyLineId, query: LineQuery) -> Response:
     """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
-        return await _page(asking, line_id, query)
-    place = await history.place_in(asking, line_id, Query())
+        return await _page(request, line_id, query)
+    place = await history.place_in(request, line_id, Query())
     # Before the first event nothing was known of the line.
     instant = max(history.instant_at(query.at), place.first.recorded_at)
     is_now = query.end is not None and query.at >= query.end
-    is_now = is_now or instant > asking.services.clock()
-    address = with_parameter(with_parameter(here(asking.request), "at", None), "end", None)
+    is_now = is_now or instant > request.services.clock()
+    address = with_parameter(with_parameter(here(request.http), "at", None), "end", None)
     return pages.go(with_parameter(address, "as_of", None if is_now else format_instant(instant)))
 
 
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
-async def pause_line(asking: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
+async def pause_line(request: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Pause the line: put the operator's hold on."""
-    return await _manage(asking, line_id, form, "pause")
+    return await _manage(request, line_id, form, "pause")
 
 
 @command_route(router, "/{line_id}/change", Pause, "service_lines:manage")
-async def change_pause(asking: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
+async def change_pause(request: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Give the operator's hold another reason and another end."""
-    return await _manage(asking, line_id, form, "change")
+    return await _manage(request, line_id, form, "change")
 
 
 @command_route(router, "/{line_id}/resume", Resume, "service_lines:manage")
-async def resume_line(asking: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
+async def resume_line(request: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Resume the line: lift the operator's hold."""
-    return await _manage(asking, line_id, form, "resume")
+    return await _manage(request, line_id, form, "resume")
 
 
 @router.get("/{line_id}/pause", openapi_extra=needs("read"))
 @router.get("/{line_id}/resume", openapi_extra=needs("read"))
 @router.get("/{line_id}/change", openapi_extra=needs("read"))
-async def leave_form(asking: ReadRequest, line_id: AnyLineId, query: LineQuery) -> Response:
+async def leave_form(request: ReadRequest, line_id: AnyLineId, query: LineQuery) -> Response:
     """Redirect the address of a refused form, opened as a page, to the line."""
-    return pages.go(
-        with_parameter(asking.request.url.path.rpartition("/")[0], "as_of", query.as_of)
-    )
+    return pages.go(with_parameter(request.http.url.path.rpartition("/")[0], "as_of", query.as_of))
 
 
 @router.get("/{line_id}/history", openapi_extra=needs("read"))
 async def show_line_history(
-    asking: ReadRequest, line_id: AnyLineId, query: stories.HistoryQuery
+    request: ReadRequest, line_id: AnyLineId, query: stories.HistoryQuery
 ) -> Response:
     """The events of a line and its runs in log order, also those between two instants."""
     found = await pages.read_answer(
-        stories.show_history(asking, line_id, query), PageOf[HistoryItem]
+        stories.show_history(request, line_id, query), PageOf[HistoryItem]
     )
     bounds = {"recorded_after": query.recorded_after, "recorded_until": query.recorded_until}
     return pages.show(
-        asking.request,
+        request.http,
         "history.html",
         line_id=line_id,
-        line_name=await name_of_line(asking, line_id, None),
+        line_name=await name_of_line(request, line_id, None),
         events=found.data,
         bounds={name: query.calendar.instant(at) for name, at in bounds.items() if at},
-        following=with_parameter(here(asking.request), "cursor", found.meta.cursor)
+        following=with_parameter(here(request.http), "cursor", found.meta.cursor)
         if found.meta.has_more
         else None,
         key_names=await names_of_actors(
-            asking, (each.actor for each in found.data), (each.reported_by for each in found.data)
+            request, (each.actor for each in found.data), (each.reported_by for each in found.data)
         ),
         summary=summary,
     )
 
 
-async def _manage(asking: ReadRequest, line_id: str, form: ManageForm, action: str) -> Response:
+async def _manage(request: ReadRequest, line_id: str, form: ManageForm, action: str) -> Response:
     """Carry out the command, then show the line; a refusal is shown at the form with its values."""
     command, model = (Resume, OptionalReason) if action == "resume" else (Pause, Pausing)
     form.reason = reason = pages.reason_of(form.reason)
@@ -203,13 +201,13 @@ async def _manage(asking: ReadRequest, line_id: str, form: ManageForm, action: s
         if action != "resume":
             said["replace"] = action == "change"
             if form.until is not None:
-                said["until"] = zone_of(asking.request).meant("until", form.until, form.exact)
-        sent = checked(said, model, pages.idempotency_of(asking, form))
+                said["until"] = zone_of(request.http).meant("until", form.until, form.exact)
+        sent = checked(said, model, pages.idempotency_of(request, form))
         given = {"reason": reason} if sent.body is None else sent.body.model_dump()
-        await execute_on(asking, command, line_id, sent, **given)
+        await execute_on(request, command, line_id, sent, **given)
     except (Invalid, InvalidState, Unavailable) as error:
         query = LineQuery.model_validate(form.kept)
-        return await _page(asking, line_id, query, Entered(action, form, error))
+        return await _page(request, line_id, query, Entered(action, form, error))
     address = f"/ui/lines/{line_id}"
     for name, value in form.kept.items():
         address = with_parameter(address, name, value)
@@ -217,33 +215,33 @@ async def _manage(asking: ReadRequest, line_id: str, form: ManageForm, action: s
 
 
 async def _page(
-    asking: ReadRequest, line_id: str, query: LineQuery, entered: Entered | None = None
+    request: ReadRequest, line_id: str, query: LineQuery, entered: Entered | None = None
 ) -> Response:
     async def read(of: Query) -> LineDetail:
-        answer = executions.show_execution(asking, line_id, of)
+        answer = executions.show_execution(request, line_id, of)
         return (await pages.read_answer(answer, AnswerOf[LineDetail])).data
 
     line = await pages.as_known(read, query.as_of, "This line was not known yet at that time.")
-    now, zone = asking.services.clock(), zone_of(asking.request)
+    now, zone = request.services.clock(), zone_of(request.http)
     seen_at = query.instant or now
     # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
     last_month = _month_of(zone.local(seen_at))
     month = _month(query) or last_month
     present = line if query.as_of is None else await read(Query())
-    board = _board(asking, query)
+    board = _board(request, query)
     kept = {"month": query.month, "from_": board}
     life, usage, place, runs_chart, names, openers = await asyncio.gather(
-        life_of(asking, line, query, seen_at),
-        _usage(asking, line_id, query, month),
-        history.place_in(asking, line_id, query),
-        _runs(asking, line, query, seen_at),
-        names_for(asking, [line]),
-        _openers(asking, line, query),
+        life_of(request, line, query, seen_at),
+        _usage(request, line_id, query, month),
+        history.place_in(request, line_id, query),
+        _runs(request, line, query, seen_at),
+        names_for(request, [line]),
+        _openers(request, line, query),
     )
     unshown, beside, alerts = await asyncio.gather(
-        _unshown_hold(asking, line_id, entered),
-        _beside(asking, line, query, board),
-        _alerts(asking, line_id, query),
+        _unshown_hold(request, line_id, entered),
+        _beside(request, line, query, board),
+        _alerts(request, line_id, query),
     )
     shown = (*place.until, *openers.values())
     ringing = [alert for alert in alerts if alert.status != "resolved"]
@@ -253,13 +251,13 @@ async def _page(
     reporters |= {blocker.reported_by for blocker in line.blockers}
     scale = history.scale_of(present, place, now)
     return pages.show(
-        asking.request,
+        request.http,
         "line.html",
         200 if entered is None else status_of(entered.error),
-        with_parameter(here(asking.request), "from", board),
+        with_parameter(here(request.http), "from", board),
         line=line,
         names=names,
-        key_names=await names_of_actors(asking, actors, reporters),
+        key_names=await names_of_actors(request, actors, reporters),
         resource_names={resource.id: resource.name for resource in line.resources},
         openers=openers,
         ringing=ringing,
@@ -282,24 +280,24 @@ async def _page(
         chart=runs_chart,
         entered=entered,
         unshown=unshown,
-        may_manage=_may_manage(asking.principal, query, line),
-        may_acknowledge=asking.principal.may("service_lines:manage") and not query.is_past,
+        may_manage=_may_manage(request.principal, query, line),
+        may_acknowledge=request.principal.may("service_lines:manage") and not query.is_past,
         held=next((hold for hold in line.holds if hold.hold == "operator"), None),
     )
 
 
-def _board(asking: ReadRequest, query: LineQuery) -> str | None:
+def _board(request: ReadRequest, query: LineQuery) -> str | None:
     """The address of the board from which the reader came, with filters, order and page."""
-    came_from = query.from_ or sender(asking.request) or ""
+    came_from = query.from_ or sender(request.http) or ""
     address = came_from.partition("#")[0]
     return address if address.partition("?")[0] == HOME else None
 
 
 async def _beside(
-    asking: ReadRequest, line: LineDetail, query: LineQuery, board: str | None
+    request: ReadRequest, line: LineDetail, query: LineQuery, board: str | None
 ) -> Beside | None:
     """The lines beside this one on the board; not on a page of the past, nor in a refresh."""
-    is_refresh = asking.request.headers.get("hx-target") == "view"
+    is_refresh = request.http.headers.get("hx-target") == "view"
     if board is None or query.is_past or is_refresh:
         return None
     try:
@@ -307,7 +305,7 @@ async def _beside(
     except Invalid:
         return None
     filters = Filters.model_construct(**asked.values() | {"as_of": None})
-    return await neighbours(asking, filters, asked.sort or "state_since", line, query.place)
+    return await neighbours(request, filters, asked.sort or "state_since", line, query.place)
 
 
 def _present(path: str, board: str | None, month: str | None) -> str:
@@ -327,7 +325,7 @@ def _month_of(day: date) -> Month:
     return Month(day.year, day.month)
 
 
-async def _openers(asking: ReadRequest, line: LineDetail, query: Query) -> Mapping[str, Envelope]:
+async def _openers(request: ReadRequest, line: LineDetail, query: Query) -> Mapping[str, Envelope]:
     """The events that opened the line's blockers, by blocker; without those of long ago.
 
     The line knows the credential that reported a blocker. The event knows the person, too.
@@ -339,33 +337,33 @@ async def _openers(asking: ReadRequest, line: LineDetail, query: Query) -> Mappi
     )
     if query.instant is not None:
         asked.to = format_instant(query.instant + timedelta(microseconds=1))
-    answer = feeds.events_page(asking, asked, is_backwards=True)
+    answer = feeds.events_page(request, asked, is_backwards=True)
     found = (await pages.read_answer(answer, PageOf[Envelope])).data
     return {event.payload["blocker_id"]: event for event in reversed(found)}
 
 
 async def _usage(
-    asking: ReadRequest, line_id: str, query: LineQuery, month: Month
+    request: ReadRequest, line_id: str, query: LineQuery, month: Month
 ) -> ShownUsage | None:
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
     asked = UsageQuery(as_of=query.as_of, **bounds)
-    answer = stories.show_usage(asking, line_id, asked)
+    answer = stories.show_usage(request, line_id, asked)
     try:
         return (await pages.read_answer(answer, AnswerOf[ShownUsage])).data
     except Invalid:
         return None
 
 
-async def _alerts(asking: ReadRequest, line_id: str, query: Query) -> Sequence[ShownAlert]:
+async def _alerts(request: ReadRequest, line_id: str, query: Query) -> Sequence[ShownAlert]:
     """The alerts of the line: all that are not resolved, the worst first, then the latest others.
 
     Without the view of alerts, which a new version has to build first, the page shows none.
     """
     try:
         unresolved, resolved = await asyncio.gather(
-            alerts_of_line(asking, line_id, query, status="open,acknowledged", sort="severity"),
-            alerts_of_line(asking, line_id, query, status="resolved"),
+            alerts_of_line(request, line_id, query, status="open,acknowledged", sort="severity"),
+            alerts_of_line(request, line_id, query, status="resolved"),
         )
     except (Behind, *UNBUILT):
         return ()
@@ -373,24 +371,24 @@ async def _alerts(asking: ReadRequest, line_id: str, query: Query) -> Sequence[S
 
 
 async def _runs(
-    asking: ReadRequest, line: LineDetail, query: LineQuery, seen_at: datetime
+    request: ReadRequest, line: LineDetail, query: LineQuery, seen_at: datetime
 ) -> RunsChart | None:
     """The latest runs; None for a line whose execution model has no runs."""
     if line.execution_model not in MODELS_WITH_RUNS:
         return None
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
-    answer = runs.runs_with_errors(asking, line.service_line_id, asked)
+    answer = runs.runs_with_errors(request, line.service_line_id, asked)
     return chart_of((await pages.read_answer(answer, PageOf[ShownRun])).data, seen_at)
 
 
 async def _unshown_hold(
-    asking: ReadRequest, line_id: str, entered: Entered | None
+    request: ReadRequest, line_id: str, entered: Entered | None
 ) -> UnshownHold | None:
     """The pause or resume that refused what was entered, if the page does not show it yet."""
     if entered is None or entered.error.code != InvalidState.code:
         return None
     topics = [events.Paused.TOPIC, events.Resumed.TOPIC]
-    values = {"shown": lag_of(asking.request).shown or 0, "line_id": line_id, "topics": topics}
-    for position, recorded_at, topic in await asking.fetch(_HOLD, values):
+    values = {"shown": lag_of(request.http).shown or 0, "line_id": line_id, "topics": topics}
+    for position, recorded_at, topic in await request.fetch(_HOLD, values):
         return UnshownHold(format_id("EVT", recorded_at.year, position), topic.partition("/")[0])
     return None

@@ -51,41 +51,41 @@ class ManyForm(pages.Form):
 
 
 @command_route(router, "/pause", PauseMany, _PERMISSION)
-async def pause_lines(asking: ReadRequest, form: ManyForm) -> Response:
+async def pause_lines(request: ReadRequest, form: ManyForm) -> Response:
     """Tell what a pause of the lines would do, or pause them."""
-    return await _page(asking, form, "pause")
+    return await _page(request, form, "pause")
 
 
 @command_route(router, "/resume", ResumeMany, _PERMISSION)
-async def resume_lines(asking: ReadRequest, form: ManyForm) -> Response:
+async def resume_lines(request: ReadRequest, form: ManyForm) -> Response:
     """Tell what resuming the lines would do, or resume them."""
-    return await _page(asking, form, "resume")
+    return await _page(request, form, "resume")
 
 
 @router.get("/pause", openapi_extra=needs("read"))
 @router.get("/resume", openapi_extra=needs("read"))
-async def leave_form(asking: ReadRequest) -> Response:
+async def leave_form(request: ReadRequest) -> Response:
     """Redirect the address of a form, opened as a page, to the board."""
     return pages.go(HOME)
 
 
-async def _page(asking: ReadRequest, form: ManyForm, verb: Verb) -> Response:
+async def _page(request: ReadRequest, form: ManyForm, verb: Verb) -> Response:
     outcomes: LineOutcomes | None = None
     error: LedgerError | None = None
     is_done = False
     try:
         if form.expect is not None:
             try:
-                outcomes = await _outcomes(asking, form, verb, is_dry=False)
+                outcomes = await _outcomes(request, form, verb, is_dry=False)
                 is_done = True
             except (Refused, Unavailable) as refusal:
                 error = refusal
         if outcomes is None and not isinstance(error, Unavailable):
-            outcomes = await _outcomes(asking, form, verb, is_dry=True)
+            outcomes = await _outcomes(request, form, verb, is_dry=True)
     except Invalid as refusal:  # too many lines, or a filter that is none
         error = error or refusal
     return pages.show(
-        asking.request,
+        request.http,
         "many.html",
         200 if error is None else status_of(error),
         verb=verb,
@@ -99,7 +99,7 @@ async def _page(asking: ReadRequest, form: ManyForm, verb: Verb) -> Response:
 
 
 async def _outcomes(
-    asking: ReadRequest, form: ManyForm, verb: Verb, *, is_dry: bool
+    request: ReadRequest, form: ManyForm, verb: Verb, *, is_dry: bool
 ) -> LineOutcomes:
     """The outcomes of the lines. Raises the refusal of the request as a whole."""
     model, command = _COMMANDS[verb]
@@ -113,9 +113,9 @@ async def _outcomes(
     if not is_dry:
         said["expect"] = form.expect
         if verb == "pause" and form.until is not None:
-            said["until"] = zone_of(asking.request).meant("until", form.until)
-    sent = checked(said, model, None if is_dry else pages.idempotency_of(asking, form))
-    return await pages.read_answer(command(asking, sent), LineOutcomes)
+            said["until"] = zone_of(request.http).meant("until", form.until)
+    sent = checked(said, model, None if is_dry else pages.idempotency_of(request, form))
+    return await pages.read_answer(command(request, sent), LineOutcomes)
 
 
 def _filter(form: ManyForm, board: BoardQuery) -> Mapping[str, Any]:

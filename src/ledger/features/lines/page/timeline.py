@@ -66,14 +66,14 @@ class Band(NamedTuple):
 
 
 async def life_of(
-    asking: ReadRequest, line: LineDetail, query: Query, seen_at: datetime
+    request: ReadRequest, line: LineDetail, query: Query, seen_at: datetime
 ) -> Life | None:
     """The line's life, or its latest part if it has too many changes; None if even one day has."""
     end = seen_at if line.closed_at is None else min(seen_at, line.closed_at)
     for days in (None, *_STRETCHES):
         since = None if days is None else format_instant(end - timedelta(days=days))
         asked = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
-        answer = stories.show_timeline(asking, line.service_line_id, asked)
+        answer = stories.show_timeline(request, line.service_line_id, asked)
         try:
             timeline = (await read_answer(answer, AnswerOf[ShownTimeline])).data
         except Invalid:

@@ -68,17 +68,17 @@ class ViewForm(BaseModel):
     me: str | None = Field(default=None, max_length=200)
 
 
-async def tabs_of(asking: ReadRequest, board: str) -> Sequence[Tab]:
+async def tabs_of(request: ReadRequest, board: str) -> Sequence[Tab]:
     """The views with their counts; ``board`` is the address of the shown one.
 
     Each view asks a list, and counts in the share of lists. Raises RateLimited.
     """
-    kept, shown = kept_of(asking.request), _of_view(board)
+    kept, shown = kept_of(request.http), _of_view(board)
     mine = [(MINE, with_parameter(HOME, "assignee", kept.me))] if kept.me else []
     own = [(view.name, own_page(view.address)) for view in kept.views]
     views, everybodys = (*EVERYBODYS, *mine, *own), len(EVERYBODYS) + len(mine)
-    asking.request.state.share.count(asking.services.shares.lists, len(views))
-    counted = await asyncio.gather(*(_counted(asking, address) for _, address in views))
+    request.http.state.share.count(request.services.shares.lists, len(views))
+    counted = await asyncio.gather(*(_counted(request, address) for _, address in views))
     return [
         Tab(name, address, count, _of_view(address) == shown, number >= everybodys)
         for number, ((name, address), count) in enumerate(zip(views, counted, strict=True))
@@ -87,9 +87,9 @@ async def tabs_of(asking: ReadRequest, board: str) -> Sequence[Tab]:
 
 
 @router.post("/views", openapi_extra=needs("read"))
-async def keep_view(asking: ReadRequest, form: ViewForm) -> Response:
+async def keep_view(request: ReadRequest, form: ViewForm) -> Response:
     """Keep or forget a view, or the person's name, in this browser. Raises Invalid."""
-    board, kept = own_page(form.board), kept_of(asking.request)
+    board, kept = own_page(form.board), kept_of(request.http)
     if form.me is not None:
         kept.me = form.me.strip()
         board = with_parameter(HOME, "assignee", kept.me or None)
@@ -100,7 +100,7 @@ async def keep_view(asking: ReadRequest, form: ViewForm) -> Response:
         address = HOME
         for key, value in query:
             address = with_parameter(address, key, value)
-        if await _counted(asking, address) is None:
+        if await _counted(request, address) is None:
             raise Invalid.at("/board", "is no board of now")
         kept.views.append(KeptView(name, address))
     raw = msgspec.json.encode(kept)
@@ -124,7 +124,7 @@ def _of_view(address: str) -> frozenset[tuple[str, str]]:
     return frozenset(pair for pair in pairs if pair[0] not in _PLACES)
 
 
-async def _counted(asking: ReadRequest, address: str) -> int | None:
+async def _counted(request: ReadRequest, address: str) -> int | None:
     """The number of lines of a view; None if its address is no board of now."""
     pairs = [pair for pair in _of_view(address) if pair[0] != "sort"]
     path = HOME
@@ -137,5 +137,5 @@ async def _counted(asking: ReadRequest, address: str) -> int | None:
     assert isinstance(filters, Filters)
     if filters.is_past:
         return None
-    answer = executions.summarize_executions(asking, filters)
+    answer = executions.summarize_executions(request, filters)
     return (await read_answer(answer, AnswerOf[LineCounts])).data.total

@@ -139,46 +139,46 @@ _ORDERS: Mapping[Sort | None, Order] = {
 
 
 @read_route(router, "", PageOf[ShownLine], summary="List lines")
-async def list_executions(asking: reading.ReadRequest, query: LinesQuery) -> Response:
+async def list_executions(request: reading.ReadRequest, query: LinesQuery) -> Response:
     """List the lines of the credential's tenant, closed lines too.
 
     The newest record id comes first, unless the request names another order.
     """
-    return await lines_page(asking, query)
+    return await lines_page(request, query)
 
 
 async def lines_page(
-    asking: reading.ReadRequest, query: LinesQuery, *, whole: bool = False, back: bool = False
+    request: reading.ReadRequest, query: LinesQuery, *, whole: bool = False, back: bool = False
 ) -> Reply:
     """A page of lines; with the keys of the detail if ``whole``, for web pages.
 
     ``back`` gives the rows before the cursor, or the list's last rows, in the opposite order.
     """
     chosen = query.chosen()
-    filters = filters_of(asking, query, chosen)
+    filters = filters_of(request, query, chosen)
     filters |= _ORDERS[query.sort].after(query.cursor, _bound_to(query, chosen))
     read = lists.list_read(filters, query.is_past, whole, query.sort, back)
     # Cursors follow from the chosen words: with these, no other choice has this question's answer.
     parameters = {
         **chosen,
         **filters,
-        **reading.periods(asking.instant(query)),
+        **reading.periods(request.instant(query)),
         "limit": query.limit + 1,
     }
-    rows = await asking.rows(read, parameters, query)
+    rows = await request.rows(read, parameters, query)
     return rows.once(_lines_reply, query, chosen)
 
 
 def filters_of(
-    asking: reading.ReadRequest, query: Filters, chosen: Mapping[str, Any]
+    request: reading.ReadRequest, query: Filters, chosen: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The filters of a statement: by the credential's tenant, and the chosen ones."""
-    filters: dict[str, Any] = {**asking.tenant, **chosen}
+    filters: dict[str, Any] = {**request.tenant, **chosen}
     if named := filters.pop("organization_id", None):
-        is_seen = asking.tenant.get("organization", named[0]) == named[0]
+        is_seen = request.tenant.get("organization", named[0]) == named[0]
         filters["organization"] = named[0] if is_seen else ""  # none
     for name in BY_CLOCK & filters.keys():
-        filters[name] = asking.instant(query)
+        filters[name] = request.instant(query)
     return filters
 
 
@@ -206,14 +206,14 @@ def _bound_to(query: LinesQuery, chosen: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 @read_route(router, "/summary", AnswerOf[LineCounts], summary="Count lines")
-async def summarize_executions(asking: reading.ReadRequest, query: Filters) -> Response:
+async def summarize_executions(request: reading.ReadRequest, query: Filters) -> Response:
     """Count lines by state, model, product line and open cause, zero-filled.
 
     The filters are those of the list.
     """
-    filters = filters_of(asking, query, query.chosen())
+    filters = filters_of(request, query, query.chosen())
     read = statements.summary_read(frozenset(filters), query.is_past)
-    return (await asking.rows(read, filters, query)).once(_summary_reply)
+    return (await request.rows(read, filters, query)).once(_summary_reply)
 
 
 def _summary_reply(rows: Answer) -> Reply:
@@ -251,44 +251,46 @@ _LINES = exports.Exported(
     response_class=Response,
     responses=exports.answers("The lines of the list, one on each line."),
 )
-async def export_executions(asking: reading.ReadRequest, query: LinesExportQuery) -> Response:
+async def export_executions(request: reading.ReadRequest, query: LinesExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`, in the order of that moment."""
-    turn, tenant, chosen = exports.begin_export(asking), asking.tenant, query.chosen()
-    filters, instant = filters_of(asking, query, chosen), reading.periods(asking.instant(query))
+    turn, tenant, chosen = exports.begin_export(request), request.tenant, query.chosen()
+    filters, instant = filters_of(request, query, chosen), reading.periods(request.instant(query))
     read = lists.ids_read(filters, query.is_past, query.sort)
-    listed = await asking.rows(read, {**filters, **instant, "limit": None}, query)
+    listed = await request.rows(read, {**filters, **instant, "limit": None}, query)
     # Lines move within their order while an export goes on: so all ids are known from the start.
     ids, begins = array("q", listed[0][1] or ()), count(0, exports.PAGE)
     exported, end = lists.exported_read(frozenset(tenant)), listed.position
 
     def following(_: exports.Row) -> Question:
         portion = ids[(begin := next(begins)) : begin + exports.PAGE].tolist()
-        return asking.question(exported, {**tenant, **instant, "ids": portion, "end": end})
+        return request.question(exported, {**tenant, **instant, "ids": portion, "end": end})
 
     # An instant's position may lie before the one that the request names.
-    first = Answer(await asking.services.door.fetch(*following(()).asked))
+    first = Answer(await request.services.door.fetch(*following(()).asked))
     if first.position < end:
         raise Behind("The view has fallen behind the end of the export.")
-    found = exports.pages(asking, first, following, is_log=False)
+    found = exports.pages(request, first, following, is_log=False)
     return _LINES.file(turn, query.format, found, end, goes_on=False)
 
 
 @read_route(router, "/{line_id}", AnswerOf[LineDetail], LINE_ERRORS, summary="Show a line")
 async def show_execution(
-    asking: reading.ReadRequest, line_id: AnyLineId, query: reading.Query
+    request: reading.ReadRequest, line_id: AnyLineId, query: reading.Query
 ) -> Response:
     """Show a line with its resources, health, blockers and holds."""
     reading.require_id("service_line", line_id)
-    rows = await line_rows(asking, line_id, query)
-    return unless_known(asking.request, rows.once(line_reply, query.is_past))
+    rows = await line_rows(request, line_id, query)
+    return unless_known(request.http, rows.once(line_reply, query.is_past))
 
 
-def line_rows(asking: reading.ReadRequest, line_id: str, query: reading.Query) -> Awaitable[Answer]:
+def line_rows(
+    request: reading.ReadRequest, line_id: str, query: reading.Query
+) -> Awaitable[Answer]:
     """The rows of a line's detail, if the credential sees the line."""
-    filters = asking.tenant
+    filters = request.tenant
     read = statements.detail_read(frozenset(filters), query.is_past)
-    parameters = {**filters, **reading.periods(asking.instant(query)), "line_id": line_id}
-    return asking.rows(read, parameters, query)
+    parameters = {**filters, **reading.periods(request.instant(query)), "line_id": line_id}
+    return request.rows(read, parameters, query)
 
 
 def line_reply(rows: Answer, is_past: bool) -> Reply:
@@ -309,13 +311,13 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     answer=AnswerOf[LineDetail],
 )
 async def pause_execution(
-    asking: reading.ReadRequest, line_id: AnyLineId, sent: Sent[Pausing]
+    request: reading.ReadRequest, line_id: AnyLineId, sent: Sent[Pausing]
 ) -> Response:
     """Put the operator's hold on a line: the line stays active, but work stops.
 
     With `until` the ledger lifts the hold then. With `replace` a hold that is on is changed.
     """
-    return await _manage(asking, line_id, Pause, sent)
+    return await _manage(request, line_id, Pause, sent)
 
 
 @command_route(
@@ -327,21 +329,21 @@ async def pause_execution(
     answer=AnswerOf[LineDetail],
 )
 async def resume_execution(
-    asking: reading.ReadRequest, line_id: AnyLineId, sent: Sent[OptionalReason]
+    request: reading.ReadRequest, line_id: AnyLineId, sent: Sent[OptionalReason]
 ) -> Response:
     """Lift the operator's hold. A hold by the service line stays."""
-    return await _manage(asking, line_id, Resume, sent)
+    return await _manage(request, line_id, Resume, sent)
 
 
 async def _manage(
-    asking: reading.ReadRequest, line_id: str, command: type[Pause], sent: Sent[Any]
+    request: reading.ReadRequest, line_id: str, command: type[Pause], sent: Sent[Any]
 ) -> Response:
     """Carry out the command; answer with the new detail, at the command's own position."""
     given = {"reason": None} if sent.body is None else sent.body.model_dump()
-    receipt = await execute_on(asking, command, line_id, sent, **given)
+    receipt = await execute_on(request, command, line_id, sent, **given)
 
     async def show(query: reading.Query) -> Reply:
-        rows = await line_rows(asking, line_id, query)
+        rows = await line_rows(request, line_id, query)
         return rows.once(line_reply, query.is_past)
 
-    return await as_left(asking.request, receipt, show)
+    return await as_left(request.http, receipt, show)

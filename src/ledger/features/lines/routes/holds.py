@@ -165,13 +165,13 @@ _row_of = msgspec.json.Decoder(_Row).decode
 @command_route(
     router, "/pause", holds.PauseMany, _PERMISSION, summary="Pause many lines", answer=LineOutcomes
 )
-async def pause_executions(asking: reading.ReadRequest, sent: Sent[LinesToPause]) -> Response:
+async def pause_executions(request: reading.ReadRequest, sent: Sent[LinesToPause]) -> Response:
     """Put the operator's hold on each line that the filter matches, but for closed lines.
 
     A line that has the hold stays as it is. Each line has an outcome of its own: one refused line
     never stops the others.
     """
-    return await _manage(asking, sent, holds.PauseMany, holds.PauseOne, "paused")
+    return await _manage(request, sent, holds.PauseMany, holds.PauseOne, "paused")
 
 
 @command_route(
@@ -182,16 +182,16 @@ async def pause_executions(asking: reading.ReadRequest, sent: Sent[LinesToPause]
     summary="Resume many lines",
     answer=LineOutcomes,
 )
-async def resume_executions(asking: reading.ReadRequest, sent: Sent[LinesToResume]) -> Response:
+async def resume_executions(request: reading.ReadRequest, sent: Sent[LinesToResume]) -> Response:
     """Lift the operator's hold of each line that the filter matches, but for closed lines.
 
     A line without the hold stays as it is. Each line has an outcome of its own.
     """
-    return await _manage(asking, sent, holds.ResumeMany, holds.ResumeOne, "resumed")
+    return await _manage(request, sent, holds.ResumeMany, holds.ResumeOne, "resumed")
 
 
 async def _manage(
-    asking: reading.ReadRequest,
+    request: reading.ReadRequest,
     sent: Sent[Any],
     many: type[holds.PauseMany],
     one: type[holds.PauseOne],
@@ -205,13 +205,13 @@ async def _manage(
     sent = sent._replace(key=None if is_dry else sent.key)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            choice = await _choose(asking, sent, many, is_dry)
+            choice = await _choose(request, sent, many, is_dry)
             assert sent.body is not None, "a request with a fault was refused"
             commands = [
                 one(
                     line,
-                    asking.principal,
-                    asking.request.state.request_id,
+                    request.principal,
+                    request.http.state.request_id,
                     idempotency=own_key(sent.key, line, choice.chosen_at),
                     reason=sent.body.reason,
                     until=getattr(sent.body, "until", None),
@@ -219,17 +219,17 @@ async def _manage(
                 )
                 for line in choice.lines
             ]
-            outcomes = await carry_out(asking, commands)
-            return await _answer(asking, choice, outcomes, done)
+            outcomes = await carry_out(request, commands)
+            return await _answer(request, choice, outcomes, done)
     except TimeoutError as error:
         raise Unavailable("Not all lines are done. Send the same request again.") from error
 
 
 async def _choose(
-    asking: reading.ReadRequest, sent: Sent[Any], many: type[holds.PauseMany], is_dry: bool
+    request: reading.ReadRequest, sent: Sent[Any], many: type[holds.PauseMany], is_dry: bool
 ) -> holds.ChosenLines:
     """The lines that match, or those of an earlier request under the same key."""
-    principal, body, fault = asking.principal, sent.body, sent.fault
+    principal, body, fault = request.principal, sent.body, sent.fault
     organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
     if organization_id is None and not principal.is_admin:
         organization_id = principal.organization_id
@@ -238,12 +238,12 @@ async def _choose(
     found, position = list[_Row](), 0
     if body is not None and fault is None:
         try:
-            found, position = await _matching(asking, organization_id, body.filter.chosen)
+            found, position = await _matching(request, organization_id, body.filter.chosen)
         except Invalid as error:
             fault = error
     command = many(
         principal,
-        asking.request.state.request_id,
+        request.http.state.request_id,
         organization_id=organization_id,
         lines=[row.service_line_id for row in found],
         position=position,
@@ -253,40 +253,40 @@ async def _choose(
         fault=fault,
         idempotency=sent.key,
     )
-    receipt = await execute(asking.request, command)
+    receipt = await execute(request.http, command)
     return msgspec.json.decode(receipt.answer or b"", type=holds.ChosenLines)
 
 
 async def _matching(
-    asking: reading.ReadRequest, organization_id: str | None, chosen: Mapping[str, list[str]]
+    request: reading.ReadRequest, organization_id: str | None, chosen: Mapping[str, list[str]]
 ) -> tuple[list[_Row], int]:
     """The lines that match and are not closed, and the position. Raises Invalid for too many."""
     named = {} if organization_id is None else {"organization_id": [organization_id]}
-    filters = filters_of(asking, Filters(), {**chosen, **named})
+    filters = filters_of(request, Filters(), {**chosen, **named})
     filters["state"] = [s for s in chosen.get("state", STATES) if s != "closed"]
     if not filters["state"]:  # closed lines alone: none matches
-        filters = {**asking.tenant, "service_line_id": []}
-    found, position = await _rows(asking, filters)
+        filters = {**request.tenant, "service_line_id": []}
+    found, position = await _rows(request, filters)
     if len(found) > MOST_LINES:
-        counted = await asking.rows(statements.summary_read(frozenset(filters)), filters)
+        counted = await request.rows(statements.summary_read(frozenset(filters)), filters)
         many = sum(row[-1] for row in counted)
         said = f"The filter matches {many} lines: at most {MOST_LINES} are allowed."
         raise Invalid(said, (("/filter", f"matches more than {MOST_LINES} lines"),))
     return found, position
 
 
-async def _rows(asking: reading.ReadRequest, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
+async def _rows(request: reading.ReadRequest, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
     """The lines of the list by these filters, one more than are allowed, and their position."""
     read = lists.list_read(filters)
     if read.planning is Planning.SHORT:
         read = read._replace(planning=Planning.LONG)
-    now = reading.periods(asking.services.clock())
-    rows = await asking.rows(read, {**filters, **now, "limit": MOST_LINES + 1})
+    now = reading.periods(request.services.clock())
+    rows = await request.rows(read, {**filters, **now, "limit": MOST_LINES + 1})
     return [_row_of(row[2]) for row in rows if row[2] is not None], rows.position
 
 
 async def _answer(
-    asking: reading.ReadRequest,
+    request: reading.ReadRequest,
     choice: holds.ChosenLines,
     outcomes: Sequence[Receipt | Refused],
     done: Word,
@@ -294,7 +294,7 @@ async def _answer(
     by_line = dict(zip(choice.lines, outcomes, strict=True))
     rows: list[_Row] = []
     if refused := sorted(line for line, found in by_line.items() if isinstance(found, Refused)):
-        rows, _ = await _rows(asking, {**asking.tenant, "service_line_id": refused})
+        rows, _ = await _rows(request, {**request.tenant, "service_line_id": refused})
     known = {row.service_line_id: row for row in rows}
     data = [_told(line, found, known.get(line), done) for line, found in by_line.items()]
     counts = Counter(each.outcome for each in data)

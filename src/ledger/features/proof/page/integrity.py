@@ -108,20 +108,20 @@ class VerifiedPart(NamedTuple):
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_integrity(asking: ReadRequest, query: Present) -> Response:
+async def show_integrity(request: ReadRequest, query: Present) -> Response:
     """The facts about the sealed log, for any visitor.
 
     Keys of rows that differ, and the reason why sealing has stopped, are shown to administrators:
     they may name another tenant's ids.
     """
-    fetch = asking.services.door.fetch
+    fetch = request.services.door.fetch
     ((*sealed,),) = await fetch(EVERYONE, _SEALED, {"most": MOST_UNSEALED})
     former = [FormerOrigin(*row) for row in await fetch(EVERYONE, _FORMER, {})]
     nodes = [NodeReport(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]
     findings = [Finding(*row) for row in await fetch(EVERYONE, FINDINGS, {})]
-    parts = _parts(findings, asking.services.of(Nightly).at, asking.services.clock())
+    parts = _parts(findings, request.services.of(Nightly).at, request.services.clock())
     return show(
-        asking.request,
+        request.http,
         "integrity.html",
         sealed=SealedLog(*sealed),
         keys="\n".join([sealed[2] or "", *(origin.vkey for origin in former)]),

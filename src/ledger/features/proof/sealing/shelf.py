@@ -142,7 +142,7 @@ class State(NamedTuple):
 
     vkey: str
     """The name and the public key. A log without a checkpoint has none yet: then those that the
-    asking process would give it."""
+    calling process would give it."""
     secret: bytes | None
     """The key under the master key; None: the log has no key yet."""
     origin: int

@@ -1,4 +1,4 @@
-"""The nightly verification: stored data are compared with the log without anybody asking.
+"""The nightly verification: stored data are compared with the log without a request.
 
 Each night four parts are compared: the new events with their leaves, a seventh of the older
 events, the tables beside the log, and the definitions of the schema. The loop works for a quarter

@@ -57,26 +57,28 @@ class RunsExportPageQuery(runs.RunsExportQuery):
 
 
 @router.get("/lines/{line_id}/runs", openapi_extra=needs("read"))
-async def show_line_runs(asking: ReadRequest, line_id: AnyLineId, query: LineRunsQuery) -> Response:
+async def show_line_runs(
+    request: ReadRequest, line_id: AnyLineId, query: LineRunsQuery
+) -> Response:
     """A line's runs, newest request first. Raises RunsNotSupported."""
-    if (address := query.canonical(asking.request)) is not None:
+    if (address := query.canonical(request.http)) is not None:
         return pages.go(address)
 
     async def read(of: Query) -> PageOf[ShownRun]:
         asked = query.model_copy(update={"as_of": of.as_of})
         if all(getattr(query, name) is None for name in _NAMES):
-            answer = runs.runs_with_errors(asking, line_id, asked)
+            answer = runs.runs_with_errors(request, line_id, asked)
         else:
             # The API's list of one line's runs has neither filter; its list of all runs has both.
             given = asked.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
             of_line = runs.AllRunsQuery(**given | {"service_line_id": line_id})
-            answer = runs.all_runs_with_errors(asking, of_line)
+            answer = runs.all_runs_with_errors(request, of_line)
         return await pages.read_answer(answer, PageOf[ShownRun])
 
     page = await pages.as_known(read, query.as_of, "This line was not known yet at that time.")
-    line_name = await name_of_line(asking, line_id, query.as_of)
+    line_name = await name_of_line(request, line_id, query.as_of)
     return _runs_page(
-        asking.request,
+        request.http,
         query,
         page,
         line_id=line_id,
@@ -88,24 +90,24 @@ async def show_line_runs(asking: ReadRequest, line_id: AnyLineId, query: LineRun
 
 
 @router.get("/runs", openapi_extra=needs("read"))
-async def show_all_runs(asking: ReadRequest, query: AllRunsPageQuery) -> Response:
+async def show_all_runs(request: ReadRequest, query: AllRunsPageQuery) -> Response:
     """The runs of all lines, newest request first."""
-    if (address := query.canonical(asking.request)) is not None:
+    if (address := query.canonical(request.http)) is not None:
         return pages.go(address)
-    asking = pages.of_organization(asking, query.organization_id)
-    answer = runs.all_runs_with_errors(asking, query)
+    request = pages.of_organization(request, query.organization_id)
+    answer = runs.all_runs_with_errors(request, query)
     page = await pages.read_answer(answer, PageOf[ShownRun])
-    known = await known_of_lines(asking, (r.service_line_id for r in page.data), query)
+    known = await known_of_lines(request, (r.service_line_id for r in page.data), query)
     return _runs_page(
-        asking.request,
+        request.http,
         query,
         page,
         line_id=None,
-        total=await runs.all_runs_counted(asking, query, COUNTED),
+        total=await runs.all_runs_counted(request, query, COUNTED),
         line_name=None,
         line_names={line: found.name for line, found in known.items()},
         organizations={line: found.organization_id for line, found in known.items()}
-        if asking.principal.is_admin
+        if request.principal.is_admin
         else {},
     )
 
@@ -149,56 +151,56 @@ def _stream(line_id: str | None, workspace_id: str | None) -> str:
 
 
 @router.get("/runs/export", openapi_extra=needs("read"))
-async def export_runs(asking: ReadRequest, query: RunsExportPageQuery) -> Response:
+async def export_runs(request: ReadRequest, query: RunsExportPageQuery) -> Response:
     """The API's export, authenticated by the session."""
     return await pages.as_file(
-        runs.export_runs(pages.of_organization(asking, query.organization_id), query)
+        runs.export_runs(pages.of_organization(request, query.organization_id), query)
     )
 
 
 @router.get("/runs/{run_id}", openapi_extra=needs("read"))
-async def show_run(asking: ReadRequest, run_id: str, query: Query) -> Response:
+async def show_run(request: ReadRequest, run_id: str, query: Query) -> Response:
     """A run with its input, its output and its events."""
 
     async def read(of: Query) -> ShownRun:
-        answer = runs.show_run(asking, run_id, of)
+        answer = runs.show_run(request, run_id, of)
         return (await pages.read_answer(answer, AnswerOf[ShownRun])).data
 
     run = await pages.as_known(read, query.as_of, "This run was not known yet at that time.")
-    events = await _events(asking, run_id, query)
+    events = await _events(request, run_id, query)
     asked = runs.AllRunsQuery.model_validate(
         {"as_of": query.as_of, "parent_run_id": run.id, "limit": _CHILDREN}
     )
-    answer = runs.all_runs_with_errors(asking, asked)
+    answer = runs.all_runs_with_errors(request, asked)
     children = await pages.read_answer(answer, PageOf[ShownRun])
     others = (child.service_line_id for child in children.data)
-    seen_at = query.instant or asking.services.clock()
+    seen_at = query.instant or request.services.clock()
     timed = timed_of(run, seen_at)
     waited = (run.started_at or run.completed_at or seen_at) - run.requested_at
     return pages.show(
-        asking.request,
+        request.http,
         "run.html",
         run=run,
-        line_name=await name_of_line(asking, run.service_line_id, query.as_of),
-        line_names=await names_of_lines(asking, others, query),
+        line_name=await name_of_line(request, run.service_line_id, query.as_of),
+        line_names=await names_of_lines(request, others, query),
         timed=timed,
         children=[timed_of(child, seen_at) for child in children.data],
         has_more_children=children.meta.has_more,
         waited=max(0.0, waited.total_seconds()),
         events=events,
         key_names=await names_of_actors(
-            asking, (event.actor for event in events), (event.reported_by for event in events)
+            request, (event.actor for event in events), (event.reported_by for event in events)
         ),
         summary=summary,
     )
 
 
-async def _events(asking: ReadRequest, run_id: str, query: Query) -> list[HistoryItem]:
+async def _events(request: ReadRequest, run_id: str, query: Query) -> list[HistoryItem]:
     """A run's own events, as its line's history has them."""
-    tenant = asking.tenant
+    tenant = request.tenant
     read = run_events_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id, "limit": _EVENTS}
-    rows = await asking.rows(read, parameters, query)
+    rows = await request.rows(read, parameters, query)
     if rows[0][1] is None:
         raise unknown("run", rows)
     found = ",".join(history_item(row[2:]) for row in rows if row[2] is not None)

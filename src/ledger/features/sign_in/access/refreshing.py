@@ -77,7 +77,7 @@ class Refresher:
         self, store: SessionStore, rules: SessionRules, clock: Callable[[], datetime]
     ) -> None:
         self._store, self._rules, self._clock = store, rules, clock
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._refreshes: dict[str, asyncio.Task[None]] = {}
         """The questions that are under way in this process, by session."""
         self._away_until = EARLIEST
         """The provider is asked nothing before."""
@@ -128,9 +128,9 @@ class Refresher:
         until = max(self._away_until, self._paused.get(row.session_id, EARLIEST))
         if self._store.only_reads or now < until or not self._is_stale(row):
             return None
-        task = self._asking.get(row.session_id)
+        task = self._refreshes.get(row.session_id)
         if task is None:
-            task = self._asking[row.session_id] = asyncio.create_task(self._refresh(row))
+            task = self._refreshes[row.session_id] = asyncio.create_task(self._refresh(row))
             task.add_done_callback(lambda done: self._asked(row.session_id, done))
         return task
 
@@ -139,7 +139,7 @@ class Refresher:
         return is_old and self._store.secrets(row).refresh_token is not None
 
     def _asked(self, session_id: str, task: "asyncio.Task[None]") -> None:
-        del self._asking[session_id]
+        del self._refreshes[session_id]
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, LedgerError):
             _logger.error("a session could not be refreshed", exc_info=error)

@@ -22,35 +22,35 @@ class EndSessionForm(BaseModel):
 
 
 @router.get("/ui/sessions", openapi_extra=needs(None))
-async def show_sessions(asking: ReadRequest, query: Present) -> Response:
+async def show_sessions(request: ReadRequest, query: Present) -> Response:
     """The sessions of the person who asks, in all browsers."""
-    services, own = asking.services, asking.request.state.session.visitor.row
+    services, own = request.services, request.http.state.session.visitor.row
     # A person sees their own, whatever tenant they have chosen in each.
     asked = {
         "sub": own.sub,
         "issuer": own.issuer,
         "now": services.clock(),
-        "idle": session.sessions_of(asking.request).rules.idle,
+        "idle": session.sessions_of(request.http).rules.idle,
     }
     rows = await services.door.fetch(EVERYONE, OWN, asked)
     shown = [shown_session(row) for row in rows]
-    return show(asking.request, "sessions.html", sessions=shown, own=own.session_id)
+    return show(request.http, "sessions.html", sessions=shown, own=own.session_id)
 
 
 @router.get("/ui/sessions/{session_id}/end", openapi_extra=needs(None))
-async def lead_back(asking: ReadRequest, session_id: str) -> Response:
+async def lead_back(request: ReadRequest, session_id: str) -> Response:
     """Redirect the address of a form, opened as a page."""
     return go("/ui/sessions")
 
 
 @router.post("/ui/sessions/{session_id}/end", openapi_extra=needs(None))
-async def end_session(asking: ReadRequest, session_id: str, form: EndSessionForm) -> Response:
+async def end_session(request: ReadRequest, session_id: str, form: EndSessionForm) -> Response:
     """End one of the person's own sessions."""
-    request = asking.request
-    visitor = request.state.session.visitor
-    await session.sessions_of(request).end_own(visitor, session_id, request.state.request_id)
+    http = request.http
+    visitor = http.state.session.visitor
+    await session.sessions_of(http).end_own(visitor, session_id, http.state.request_id)
     if session_id != visitor.row.session_id:
         return go("/ui/sessions")
     response = go("/")
-    session.forget(request, response)
+    session.forget(http, response)
     return response

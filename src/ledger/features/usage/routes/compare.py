@@ -59,14 +59,14 @@ class CompareQuery(LineFilters, reading.RangeParameters):
         reading.Bound | None, Field(description="The later instant; by default now.", examples=[])
     ] = None
 
-    async def instants(self, asking: reading.ReadRequest) -> tuple[datetime, datetime | None]:
+    async def instants(self, request: reading.ReadRequest) -> tuple[datetime, datetime | None]:
         """Both instants. Raises Invalid."""
         then, now = reading.bounds_of(self.calendar, self.then, self.now, "then", "now")
         assert then is not None, "it is required"
-        await asking.require_past("then", then)
+        await request.require_past("then", then)
         if now is not None:
-            await asking.require_past("now", now)
-        if (now or asking.services.clock()) - then > timedelta(days=MAX_DAYS):
+            await request.require_past("now", now)
+        if (now or request.services.clock()) - then > timedelta(days=MAX_DAYS):
             raise Invalid.at("/then", f"lies more than {MAX_DAYS} days before now")
         return then, now
 
@@ -199,15 +199,15 @@ class AskedComparison(NamedTuple):
 
     async def shown(
         self,
-        asking: reading.ReadRequest,
+        request: reading.ReadRequest,
         lines: Sequence[LineInScope],
         changed: Sequence[BothSides],
     ) -> list[dict[str, Any]]:
         """Lines as the API shows them."""
         names = await self.names.names([line.id for line in lines])
-        organization = asking.tenant.get("organization", self.query.organization_id)
+        organization = request.tenant.get("organization", self.query.organization_id)
         workspaces = await names_of(
-            asking, organization, {line.workspace_id for line in lines}, self.now
+            request, organization, {line.workspace_id for line in lines}, self.now
         )
         positions = {at for line in changed for at in (line.events.first, line.events.last)}
         years = await self.comparison.years(sorted(positions))
@@ -238,14 +238,14 @@ class AskedComparison(NamedTuple):
 
 
 async def compared(
-    asking: reading.ReadRequest, query: CompareQuery, pinned: Mapping[str, Any] | None = None
+    request: reading.ReadRequest, query: CompareQuery, pinned: Mapping[str, Any] | None = None
 ) -> AskedComparison:
     """The comparison between its corners."""
-    then, now = await query.instants(asking)
-    period, scope = query.period(), query.scope(asking)
-    later = await corner_of(asking, _VIEWS, now, pinned)
-    earlier = await corner_at(asking, _VIEWS, then)
-    fetch = asking.services.door.fetch
+    then, now = await query.instants(request)
+    period, scope = query.period(), query.scope(request)
+    later = await corner_of(request, _VIEWS, now, pinned)
+    earlier = await corner_at(request, _VIEWS, then)
+    fetch = request.services.door.fetch
     start, end = period or (later.clock, later.clock)
     sums = Summing(fetch, scope, earlier, start, end), Summing(fetch, scope, later, start, end)
     comparison = Comparing(fetch, scope.tenant, earlier, later, sums if period else None)
@@ -261,10 +261,10 @@ _ORDER = Order(number("key", 0, "key"), *PINNED)
 
 
 async def lines_of(
-    asking: reading.ReadRequest, asked: AskedComparison, most: int | None = None
+    request: reading.ReadRequest, asked: AskedComparison, most: int | None = None
 ) -> list[LineInScope]:
     """The lines with events between the corners, by id. Raises Invalid for more than ``most``."""
-    principal, scope = asking.principal, asked.scope
+    principal, scope = request.principal, asked.scope
     organization = principal.organization_id or asked.query.organization_id
     assert organization is not None, "an administrator names an organization"
     ids = await asked.comparison.lines(organization, principal.workspace_id)
@@ -291,32 +291,32 @@ async def lines_of(
         " table has columns for `then`, `now` and `change`."
     ),
 )
-async def export_comparison(asking: reading.ReadRequest, query: CompareExportQuery) -> Response:
+async def export_comparison(request: reading.ReadRequest, query: CompareExportQuery) -> Response:
     """Export all lines of a comparison as one file."""
-    turn, heavy = begin_export(asking), asking.services.heavy
-    async with heavy.turn(asking.principal.tenant_key):
-        asked = await compared(asking, query)
-        pages = _exported(asking, asked)
+    turn, heavy = begin_export(request), request.services.heavy
+    async with heavy.turn(request.principal.tenant_key):
+        asked = await compared(request, query)
+        pages = _exported(request, asked)
         first = await anext(pages)
-    found = whole(asking, first, pages)
+    found = whole(request, first, pages)
     return _FILE.file(turn, query.format, found, asked.now.position, goes_on=False)
 
 
 async def _exported(
-    asking: reading.ReadRequest, asked: AskedComparison
+    request: reading.ReadRequest, asked: AskedComparison
 ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-    lines, totals = await lines_of(asking, asked), ChangeTotals()
+    lines, totals = await lines_of(request, asked), ChangeTotals()
     for at in range(0, len(lines), EXPORT_LINES):
         some = lines[at : at + EXPORT_LINES]
         changed = await asked.comparison.changed(some)
         for line in changed:
             totals.add(line, asked.numbers(line))
-        yield await asked.shown(asking, some, changed)
+        yield await asked.shown(request, some, changed)
     yield [{"total": totals.shown(asked.unknown)}]
 
 
 @read_route(router, "", ComparePage, summary="Compare two instants")
-async def show_comparison(asking: reading.ReadRequest, query: ComparePageQuery) -> Response:
+async def show_comparison(request: reading.ReadRequest, query: ComparePageQuery) -> Response:
     """Show what changed between two instants in what the ledger knew.
 
     The lines are those with an event of their history recorded after `then`, up to `now`. The sums
@@ -324,9 +324,9 @@ async def show_comparison(asking: reading.ReadRequest, query: ComparePageQuery) 
     """
     bound_to = query.bound_to
     pinned = _ORDER.after(query.cursor, bound_to)
-    async with asking.services.heavy.turn(asking.principal.tenant_key):
-        asked = await compared(asking, query, pinned)
-        lines, total = await lines_of(asking, asked, MAX_LINES), None
+    async with request.services.heavy.turn(request.principal.tenant_key):
+        asked = await compared(request, query, pinned)
+        lines, total = await lines_of(request, asked, MAX_LINES), None
         changed = list[BothSides]()
         if not pinned:
             totals = ChangeTotals()
@@ -338,7 +338,7 @@ async def show_comparison(asking: reading.ReadRequest, query: ComparePageQuery) 
             lines = [line for line in lines if line.key > pinned["key"]]
         page = lines[: query.limit]
         rows = await asked.shown(
-            asking, page, changed[: query.limit] or await asked.comparison.changed(page)
+            request, page, changed[: query.limit] or await asked.comparison.changed(page)
         )
     cursor = query.cursor
     if page:

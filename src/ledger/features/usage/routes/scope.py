@@ -43,13 +43,13 @@ class LineFilters(reading.Filtered, reading.Zoned):
         """The parameters that a cursor is bound to; the words of a filter have no order."""
         return self.model_dump(exclude={"cursor", "limit"}) | self.chosen()
 
-    def scope(self, asking: reading.ReadRequest) -> UsageScope:
+    def scope(self, request: reading.ReadRequest) -> UsageScope:
         """The lines that are asked about. Raises Invalid."""
-        if self.organization_id is None and asking.principal.is_admin:
+        if self.organization_id is None and request.principal.is_admin:
             raise Invalid.at("/organization_id", "is required of an administrator")
         chosen = self.chosen()
         resources = chosen.pop(_RESOURCE.name, None)
-        return UsageScope(asking.principal.tenant, asking.tenant | chosen, resources)
+        return UsageScope(request.principal.tenant, request.tenant | chosen, resources)
 
 
 def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
@@ -64,7 +64,7 @@ def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
 
 
 async def names_of(
-    asking: reading.ReadRequest,
+    request: reading.ReadRequest,
     organization: str | None,
     ids: Collection[str],
     corner: AsOf | None = None,
@@ -74,7 +74,7 @@ async def names_of(
         return {}
     values = {"organization": organization, "ids": sorted(ids)}
     if corner is None:
-        rows = await asking.rows(names_read(frozenset({"organization"})), values)
+        rows = await request.rows(names_read(frozenset({"organization"})), values)
     else:
-        rows = await asking.rows(NAMES_THEN, {**values, "end": corner.position})
+        rows = await request.rows(NAMES_THEN, {**values, "end": corner.position})
     return {row[1]: row[2] for row in rows if row[1] is not None}

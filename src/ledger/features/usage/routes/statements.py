@@ -207,40 +207,40 @@ class Bundle(msgspec.Struct):
 
 
 @router.creates(IssueStatement, Issued, "Issue a statement")
-async def issue_statement(asking: reading.ReadRequest, sent: Sent[NewStatement]) -> Response:
+async def issue_statement(request: reading.ReadRequest, sent: Sent[NewStatement]) -> Response:
     """Issue the usage of a scope and period, as it is known now, as a document that stays.
 
     The document's hash is in the sealed log.
     """
     numbers = None
-    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+    organization_id, workspace_id = named_tenant(request.principal, sent.said)
     if (
         sent.body is not None
         and sent.fault is None
         and organization_id is not None
-        and asking.principal.sees(organization_id, workspace_id)
+        and request.principal.sees(organization_id, workspace_id)
     ):
         try:
-            numbers = await _stored(asking, sent.body, organization_id, workspace_id)
+            numbers = await _stored(request, sent.body, organization_id, workspace_id)
         except Invalid as error:
             # An earlier request under the same Idempotency-Key may have succeeded.
             sent = sent._replace(fault=error)
     replaces = values.id_named(sent.said, "replaces", values.STATEMENT_ID)
-    receipt = await execute_new(asking, IssueStatement, sent, replaces=replaces, numbers=numbers)
+    receipt = await execute_new(request, IssueStatement, sent, replaces=replaces, numbers=numbers)
     return answered(receipt, 201)
 
 
 async def _stored(
-    asking: reading.ReadRequest, body: NewStatement, organization_id: str, workspace_id: str | None
+    request: reading.ReadRequest, body: NewStatement, organization_id: str, workspace_id: str | None
 ) -> StatementNumbers:
     """Compute and store the document of a statement. Raises Invalid, Behind and RateLimited."""
-    services = asking.services
-    async with services.heavy.turn(asking.principal.tenant_key):
-        known = await present_corner(asking, VIEWS)
-        corner = await corner_at(asking, VIEWS, known.clock)
+    services = request.services
+    async with services.heavy.turn(request.principal.tenant_key):
+        known = await present_corner(request, VIEWS)
+        corner = await corner_at(request, VIEWS, known.clock)
         made = await compose(
             services.door.fetch,
-            scope_of(asking.principal.tenant, organization_id, workspace_id),
+            scope_of(request.principal.tenant, organization_id, workspace_id),
             corner,
             body.period(corner.clock),
             by_resource=body.by_resource,
@@ -257,38 +257,38 @@ async def _stored(
 
 @router.acts("withdraw", WithdrawStatement, ShownStatement, "Withdraw a statement")
 async def withdraw_statement(
-    asking: reading.ReadRequest, statement_id: AnyStatementId, sent: Sent[Reason]
+    request: reading.ReadRequest, statement_id: AnyStatementId, sent: Sent[Reason]
 ) -> Response:
     """Withdraw a statement for good. Its document stays readable."""
     reason = sent.body.reason if sent.body is not None else ""
-    receipt = await execute_on(asking, WithdrawStatement, statement_id, sent, reason=reason)
+    receipt = await execute_on(request, WithdrawStatement, statement_id, sent, reason=reason)
 
     async def show(_: reading.Query) -> Reply:
         # Nothing changes a withdrawn statement: this is how the command left it.
-        rows = await listed(asking, statement_id)
+        rows = await listed(request, statement_id)
         item = rows[0][2] if rows.position >= receipt.position else None
         return reading.shown("statement", rows, item)
 
-    return await as_left(asking.request, receipt, show)
+    return await as_left(request.http, receipt, show)
 
 
 # Reading.
 
 
-async def listed(asking: reading.ReadRequest, statement_id: str) -> Answer:
+async def listed(request: reading.ReadRequest, statement_id: str) -> Answer:
     """(position, key, item JSON) of a statement as the list shows it; nulls if it is not seen."""
-    filters = asking.tenant | {"statement_id": statement_id}
-    return await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
+    filters = request.tenant | {"statement_id": statement_id}
+    return await request.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
 
 
 @router.lists(ShownStatement, "List statements")
-async def list_statements(asking: reading.ReadRequest, query: StatementsQuery) -> Response:
+async def list_statements(request: reading.ReadRequest, query: StatementsQuery) -> Response:
     """List the statements of the credential's tenant, newest first, with their totals."""
     start, end = query.bounds()
     chosen: dict[str, Any] = query.chosen()
     chosen |= {"from": start} if start is not None else {}
     chosen |= {"to": end} if end is not None else {}
-    return await _ORDER.listed(asking, query, chosen, list_read)
+    return await _ORDER.listed(request, query, chosen, list_read)
 
 
 class FoundStatement(NamedTuple):
@@ -308,14 +308,14 @@ _decode_about = msgspec.json.Decoder(StatementAsIssued).decode
 
 
 async def find(
-    asking: reading.ReadRequest, statement_id: str, query: reading.Present | None = None
+    request: reading.ReadRequest, statement_id: str, query: reading.Present | None = None
 ) -> FoundStatement:
     """The statement with its document. Raises NotFound, and DocumentAltered for other bytes."""
     query = query or reading.Present()
     reading.require_id("statement", statement_id)
-    tenant = asking.tenant
+    tenant = request.tenant
     read = statement_read(frozenset(tenant), past=query.is_past)
-    rows = await asking.rows(read, {**tenant, "statement_id": statement_id}, query)
+    rows = await request.rows(read, {**tenant, "statement_id": statement_id}, query)
     ((_, issued, about, sealed, octets),) = rows
     if issued is None:
         raise reading.unknown("statement", rows)
@@ -328,12 +328,12 @@ async def find(
     router, "/{statement_id}", StatementDocument, LINE_ERRORS, summary="Show a statement's document"
 )
 async def show_statement(
-    asking: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Present
+    request: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Present
 ) -> Response:
     """Show the very bytes of the document: their SHA-256 is the statement's `document_sha256`."""
-    found = await find(asking, statement_id)
-    asking.request.state.is_exact = True
-    return unless_known(asking.request, Reply(found.octets, found.rows.position, tag=found.tag))
+    found = await find(request, statement_id)
+    request.http.state.is_exact = True
+    return unless_known(request.http, Reply(found.octets, found.rows.position, tag=found.tag))
 
 
 _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *cells(row)])
@@ -347,11 +347,11 @@ _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *
     responses=answers("The rows of the document by line, and last its total.", "csv") | FEED_ERRORS,
 )
 async def export_statement(
-    asking: reading.ReadRequest, statement_id: AnyStatementId, query: StatementExportQuery
+    request: reading.ReadRequest, statement_id: AnyStatementId, query: StatementExportQuery
 ) -> Response:
     """Export the document's rows and its total as a table."""
-    turn = begin_export(asking)
-    found = await find(asking, statement_id)
+    turn = begin_export(request)
+    found = await find(request, statement_id)
     told = await asyncio.to_thread(msgspec.json.decode, found.octets)
     last = {"service_line_id": TOTAL, **told["total"]}
 
@@ -370,17 +370,17 @@ async def export_statement(
     summary="Show what changed since a statement",
 )
 async def show_statement_changes(
-    asking: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Query
+    request: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Query
 ) -> Response:
     """Compare the numbers of a statement's period, as it has them, with those known now.
 
     A run that only left `pending` or `running` is no difference.
     """
-    services = asking.services
-    async with services.heavy.turn(asking.principal.tenant_key):
-        about = (await find(asking, statement_id, query)).about
-        now = await corner_of(asking, VIEWS, query.instant)
-        scope = scope_of(asking.principal.tenant, about.organization_id, about.workspace_id)
+    services = request.services
+    async with services.heavy.turn(request.principal.tenant_key):
+        about = (await find(request, statement_id, query)).about
+        now = await corner_of(request, VIEWS, query.instant)
+        scope = scope_of(request.principal.tenant, about.organization_id, about.workspace_id)
         then, period = AsOf(about.position, about.as_of), (about.from_, about.to)
         found = await changes_of(services.door.fetch, scope, period, then, now)
     data = {
@@ -406,16 +406,16 @@ def _changed(changed: ChangedLine, names: Mapping[str, str]) -> dict[str, Any]:
     router, "/{statement_id}/bundle", Bundle, FEED_ERRORS, summary="Prove a statement offline"
 )
 async def show_statement_bundle(
-    asking: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Present
+    request: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Present
 ) -> Response:
     """Show the document with all that proves it, for `verifier.py statement`."""
-    found = await find(asking, statement_id)
-    entry = await sealed_entry(asking, found.issued)
+    found = await find(request, statement_id)
+    entry = await sealed_entry(request, found.issued)
     bundle = Bundle(
         document=base64_of(found.octets),
         stored=base64_of(entry.stored),
         leaf=base64_of(entry.leaf),
-        inclusion=await inclusion_of(asking, entry, entry.size),
+        inclusion=await inclusion_of(request, entry, entry.size),
         checkpoint=entry.note,
         key=f"{entry.vkey}\n",
     )

@@ -179,9 +179,11 @@ class Counted(NamedTuple):
                 raise Invalid.at("/from", sentence)
         return found
 
-    async def named(self, asking: reading.ReadRequest, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    async def named(
+        self, request: reading.ReadRequest, rows: Sequence[Row]
+    ) -> list[dict[str, Any]]:
         """The rows with their keys and names, as the API shows them."""
-        names = await Names.of(asking, self, rows)
+        names = await Names.of(request, self, rows)
         shows, keys = self.shows, self.query.grouping.keys
         shown = list[dict[str, Any]]()
         for values, sums in rows:
@@ -210,41 +212,41 @@ class Names(NamedTuple):
 
     @classmethod
     async def of(
-        cls, asking: reading.ReadRequest, counted: Counted, rows: Sequence[Row]
+        cls, request: reading.ReadRequest, counted: Counted, rows: Sequence[Row]
     ) -> "Names":
         found: dict[str, Mapping[str, str]] = {}
         for place, key in enumerate(counted.query.grouping.keys):
             if key in NAME_KEYS:
                 ids = sorted({value for values, _ in rows if (value := values[place])})
-                found[key] = await cls._of_ids(asking, counted, key, ids) if ids else {}
+                found[key] = await cls._of_ids(request, counted, key, ids) if ids else {}
         return cls(found)
 
     @staticmethod
     async def _of_ids(
-        asking: reading.ReadRequest, counted: Counted, key: str, ids: Sequence[str]
+        request: reading.ReadRequest, counted: Counted, key: str, ids: Sequence[str]
     ) -> Mapping[str, str]:
         if key == "service_line_id":
             return await counted.summing.names(ids)
-        organization = asking.tenant.get("organization", counted.query.organization_id)
+        organization = request.tenant.get("organization", counted.query.organization_id)
         if key != "resource_id":
             then = counted.corner if key == "workspace_id" else None
-            return await names_of(asking, organization, ids, then)
-        workspace = asking.principal.workspace_id or WHOLE
+            return await names_of(request, organization, ids, then)
+        workspace = request.principal.workspace_id or WHOLE
         values = {"organization": organization, "workspace": workspace, "ids": ids}
-        rows = await asking.rows(NAMES_OF_RESOURCES, values)
+        rows = await request.rows(NAMES_OF_RESOURCES, values)
         return {row[1]: row[2] for row in rows if row[1] is not None}
 
 
 async def counted(
-    asking: reading.ReadRequest, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
+    request: reading.ReadRequest, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
 ) -> Counted:
     """The question at its corner: pinned by a cursor, or as known now or at its instant."""
-    scope = query.scope(asking)
+    scope = query.scope(request)
     if scope.resources is not None and "model" in query.grouping.words:
         raise Invalid.at("/resource_id", "chooses check-ins, which have no model")
-    corner = await corner_of(asking, VIEWS, query.instant, pinned)
+    corner = await corner_of(request, VIEWS, query.instant, pinned)
     start, end = query.period(corner.clock)
-    summing = Summing(asking.services.door.fetch, scope, corner, start, end)
+    summing = Summing(request.services.door.fetch, scope, corner, start, end)
     stretches = stretches_of(query.grouping, query.calendar, start, end)
     usage = Usage(summing, query.grouping, stretches)
     return Counted(query, scope, corner, start, end, summing, usage)
@@ -261,22 +263,22 @@ async def counted(
     ),
 )
 async def export_usage_of_lines(
-    asking: reading.ReadRequest, query: LinesUsageExportQuery
+    request: reading.ReadRequest, query: LinesUsageExportQuery
 ) -> Response:
     """Export all rows of usage as one file of one position and one clock."""
-    turn, heavy = begin_export(asking), asking.services.heavy
-    async with heavy.turn(asking.principal.tenant_key):
-        asked = await counted(asking, query)
-        pages = _exported(asking, asked)
+    turn, heavy = begin_export(request), request.services.heavy
+    async with heavy.turn(request.principal.tenant_key):
+        asked = await counted(request, query)
+        pages = _exported(request, asked)
         first = await anext(pages)
     keys = [key for word in query.grouping.keys for key in (word, NAME_KEYS.get(word)) if key]
     file = Exported("usage", itemgetter(0), cut_of_usage(keys))
-    found = whole(asking, first, pages)
+    found = whole(request, first, pages)
     return file.file(turn, query.format, found, asked.corner.position, goes_on=False)
 
 
 async def _exported(
-    asking: reading.ReadRequest, asked: Counted
+    request: reading.ReadRequest, asked: Counted
 ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
     """The rows in parts, and last the total. Raises Invalid before the first part."""
     total = Sums()
@@ -285,7 +287,7 @@ async def _exported(
             for at in range(0, len(page), EXPORT_LINES):
                 some = page[at : at + EXPORT_LINES]
                 total.add(await asked.usage.total(some))
-                yield await asked.named(asking, await asked.usage.rows(some))
+                yield await asked.named(request, await asked.usage.rows(some))
     else:
         lines = list[LineInScope]()
         async for page in asked.summing.lines(asked.start):
@@ -298,12 +300,12 @@ async def _exported(
         if len(rows) > MAX_EXPORT_ROWS:
             raise Invalid.at("/group_by", f"has more than {MAX_EXPORT_ROWS:,} rows: narrow it")
         for at in range(0, len(rows), EXPORT_LINES):
-            yield await asked.named(asking, rows[at : at + EXPORT_LINES])
+            yield await asked.named(request, rows[at : at + EXPORT_LINES])
     yield [{"total": asked.shows_total.shown(total)}]
 
 
 async def whole(
-    asking: reading.ReadRequest,
+    request: reading.ReadRequest,
     first: Sequence[Mapping[str, Any]],
     pages: AsyncIterator[Sequence[Mapping[str, Any]]],
 ) -> AsyncIterator[Sequence[tuple[None, Mapping[str, Any]]]]:
@@ -311,32 +313,32 @@ async def whole(
 
     So a reader that takes its time holds nobody up.
     """
-    heavy, tenant_key = asking.services.heavy, asking.principal.tenant_key
+    heavy, tenant_key = request.services.heavy, request.principal.tenant_key
     found: Sequence[Mapping[str, Any]] | None = first
     while found is not None:
         yield [(None, row) for row in found]
-        if await asking.services.lapsed([asking.principal]):
+        if await request.services.lapsed([request.principal]):
             raise Unauthorized("The credential was revoked or has expired.")
         async with heavy.turn(tenant_key, goes_on=True):
             found = await anext(pages, None)
 
 
 @read_route(router, "", UsagePage, summary="Show the usage of lines")
-async def show_usage_of_lines(asking: reading.ReadRequest, query: LinesUsagePageQuery) -> Response:
+async def show_usage_of_lines(request: reading.ReadRequest, query: LinesUsagePageQuery) -> Response:
     """Show check-ins, hours, runs, tokens and time in states of many lines, grouped and in total.
 
     Without `from` and `to` the answer covers the month of its clock.
     """
     bound_to, order = query.bound_to, _order(query.grouping)
     pinned = order.after(query.cursor, bound_to)
-    async with asking.services.heavy.turn(asking.principal.tenant_key):
-        asked = await counted(asking, query, pinned)
+    async with request.services.heavy.turn(request.principal.tenant_key):
+        asked = await counted(request, query, pinned)
         lines = await asked.lines()
         total = None
         if not pinned:
             total = asked.shows_total.shown(await asked.usage.total(lines))
         rows = await asked.usage.page(lines, pinned.get("keys"), query.limit + 1)
-        shown = await asked.named(asking, rows[: query.limit])
+        shown = await asked.named(request, rows[: query.limit])
     cursor = query.cursor
     if shown:
         cursor = order.cursor((rows[len(shown) - 1][0], *pin(asked.corner)), bound_to)

@@ -99,53 +99,53 @@ class AcknowledgeForm(pages.Form):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_alerts(asking: ReadRequest, query: AlertsPageQuery) -> Response:
+async def show_alerts(request: ReadRequest, query: AlertsPageQuery) -> Response:
     """The alerts of the reader's tenant: open ones first, the worst first, page by page."""
-    counts = dict(zip(ORDER, await _counts(asking, query), strict=True))
-    found, following = await _walk(asking, query, counts)
+    counts = dict(zip(ORDER, await _counts(request, query), strict=True))
+    found, following = await _walk(request, query, counts)
     given = query.given
     lines = (query.service_line_id or "").split(",")
-    watch_names = await names_of_watches(asking)
+    watch_names = await names_of_watches(request)
     return pages.show(
-        asking.request,
+        request.http,
         "alerts.html",
         query=query,
         given=given,
         groups=_grouped(found, query.group_by),
         counts=counts,
-        following=following and with_parameter(here(asking.request), "cursor", following),
-        first=with_parameter(here(asking.request), "cursor", None),
-        address=partial(_address, with_parameter(here(asking.request), "cursor", None)),
+        following=following and with_parameter(here(request.http), "cursor", following),
+        first=with_parameter(here(request.http), "cursor", None),
+        address=partial(_address, with_parameter(here(request.http), "cursor", None)),
         exported=partial(_exported, query),
-        chips=chips(asking.request, given),
+        chips=chips(request.http, given),
         names={
-            **await names_for(asking, (), (query.workspace_id or "").split(",")),
+            **await names_for(request, (), (query.workspace_id or "").split(",")),
             **watch_names,
         },
         watch_names=watch_names,
-        line_names=await names_of_lines(asking, filter(None, lines), query),
-        key_names=await names_of_actors(asking, keepers_of(found)),
+        line_names=await names_of_lines(request, filter(None, lines), query),
+        key_names=await names_of_actors(request, keepers_of(found)),
         in_order=in_order,
         statuses=ORDER,
-        stream="" if query.is_past else stream_of(asking),
-        may_acknowledge=asking.principal.may(_PERMISSION) and not query.is_past,
+        stream="" if query.is_past else stream_of(request),
+        may_acknowledge=request.principal.may(_PERMISSION) and not query.is_past,
     )
 
 
-def stream_of(asking: ReadRequest) -> str:
+def stream_of(request: ReadRequest) -> str:
     """The address of the stream of the events about alerts."""
     types = "alert.opened,alert.reminded,alert.acknowledged,alert.resolved"
-    return stream_address(asking.principal, {"type": types}, ("type",))
+    return stream_address(request.principal, {"type": types}, ("type",))
 
 
-async def _counts(asking: ReadRequest, query: AlertsPageQuery) -> Sequence[int]:
+async def _counts(request: ReadRequest, query: AlertsPageQuery) -> Sequence[int]:
     """The numbers of alerts by status that the other filters let through, up to ``COUNTED``."""
-    asked = (api.alerts_counted(asking, query.of(status), COUNTED) for status in ORDER)
+    asked = (api.alerts_counted(request, query.of(status), COUNTED) for status in ORDER)
     return await asyncio.gather(*asked)
 
 
 async def _walk(
-    asking: ReadRequest, query: AlertsPageQuery, counts: Mapping[AlertStatus, int]
+    request: ReadRequest, query: AlertsPageQuery, counts: Mapping[AlertStatus, int]
 ) -> tuple[list[ShownAlert], str | None]:
     """The alerts of a page, and the cursor of the next page if there is one."""
     wanted = split_words(query.status) or ORDER
@@ -163,7 +163,7 @@ async def _walk(
         if not left:
             continue
         asked = query.of(status, limit=left, cursor=after or None)
-        page = await pages.read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])
+        page = await pages.read_answer(api.list_alerts(request, asked), PageOf[ShownAlert])
         found, after = found + page.data, ""
         if page.meta.has_more:
             return found, f"{status}~{page.meta.cursor}"
@@ -205,26 +205,26 @@ pages.export_route(router, "/export", api.export_alerts)
 
 
 @router.get("/acknowledge", openapi_extra=needs(_PERMISSION))
-async def ask_acknowledgement(asking: ReadRequest, query: ChosenAlerts) -> Response:
+async def ask_acknowledgement(request: ReadRequest, query: ChosenAlerts) -> Response:
     """The form that acknowledges the chosen alerts; it needs ``read`` too."""
-    asking.principal.require("read")
+    request.principal.require("read")
     ids = _ids(query.alert)
     if not ids:
         return pages.go(own_page(query.next))
-    told = [await _alert(asking, each, Query()) for each in ids[:_TOLD]]
+    told = [await _alert(request, each, Query()) for each in ids[:_TOLD]]
     form = AcknowledgeForm.model_construct(
         alert=",".join(ids), next=own_page(query.next), note=None, until=None
     )
-    form.assignee = kept_of(asking.request).me or None
+    form.assignee = kept_of(request.http).me or None
     if len(told) == 1 and (kept := told[0].acknowledged) is not None:
         form.note, form.assignee = kept.note, kept.assignee
-        if kept.until is not None and kept.until > asking.services.clock():
-            form.until = zone_of(asking.request).field(kept.until)
-    return _form(asking, form, told)
+        if kept.until is not None and kept.until > request.services.clock():
+            form.until = zone_of(request.http).field(kept.until)
+    return _form(request, form, told)
 
 
 @command_route(router, "/acknowledge", AcknowledgeMany, _PERMISSION)
-async def acknowledge_alerts(asking: ReadRequest, form: AcknowledgeForm) -> Response:
+async def acknowledge_alerts(request: ReadRequest, form: AcknowledgeForm) -> Response:
     """Acknowledge the alerts; a refusal is shown at the form, with its values."""
     try:
         said: dict[str, Any] = {
@@ -233,14 +233,14 @@ async def acknowledge_alerts(asking: ReadRequest, form: AcknowledgeForm) -> Resp
             "assignee": form.assignee,
         }
         if form.until is not None:
-            said["until"] = zone_of(asking.request).meant("until", form.until)
-        sent = checked(said, api.AlertsToAcknowledge, pages.idempotency_of(asking, form))
-        answer = api.acknowledge_alerts(asking, sent)
+            said["until"] = zone_of(request.http).meant("until", form.until)
+        sent = checked(said, api.AlertsToAcknowledge, pages.idempotency_of(request, form))
+        answer = api.acknowledge_alerts(request, sent)
         outcomes = (await pages.read_answer(answer, AnswerOf[list[api.AlertOutcome]])).data
     except (Invalid, Unavailable) as error:
-        return _form(asking, form, (), error)
+        return _form(request, form, (), error)
     return pages.show(
-        asking.request,
+        request.http,
         "acknowledge.html",
         form=form,
         back=own_page(form.next),
@@ -251,13 +251,13 @@ async def acknowledge_alerts(asking: ReadRequest, form: AcknowledgeForm) -> Resp
 
 
 def _form(
-    asking: ReadRequest,
+    request: ReadRequest,
     form: AcknowledgeForm,
     told: Sequence[ShownAlert],
     error: LedgerError | None = None,
 ) -> Response:
     return pages.show(
-        asking.request,
+        request.http,
         "acknowledge.html",
         200 if error is None else status_of(error),
         form=form,
@@ -277,22 +277,22 @@ def _ids(words: str) -> list[str]:
 
 
 @router.get("/{alert_id}", openapi_extra=needs("read"))
-async def show_alert(asking: ReadRequest, alert_id: str, query: Query) -> Response:
+async def show_alert(request: ReadRequest, alert_id: str, query: Query) -> Response:
     """An alert: its sentence, times and evidence, who takes care of it, and its end."""
-    alert = await _alert(asking, alert_id, query)
+    alert = await _alert(request, alert_id, query)
     return pages.show(
-        asking.request,
+        request.http,
         "alert.html",
         alert=alert,
-        stream="" if query.is_past else stream_of(asking),
-        key_names=await names_of_actors(asking, keepers_of([alert])),
-        may_acknowledge=asking.principal.may(_PERMISSION)
+        stream="" if query.is_past else stream_of(request),
+        key_names=await names_of_actors(request, keepers_of([alert])),
+        may_acknowledge=request.principal.may(_PERMISSION)
         and not query.is_past
         and alert.status != "resolved",
     )
 
 
-async def _alert(asking: ReadRequest, alert_id: str, query: Query) -> ShownAlert:
+async def _alert(request: ReadRequest, alert_id: str, query: Query) -> ShownAlert:
     return (
-        await pages.read_answer(api.show_alert(asking, alert_id, query), AnswerOf[ShownAlert])
+        await pages.read_answer(api.show_alert(request, alert_id, query), AnswerOf[ShownAlert])
     ).data

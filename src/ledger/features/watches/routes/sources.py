@@ -46,13 +46,13 @@ class ShownSource(msgspec.Struct):
 
 
 @read_route(router, "/sources", PageOf[ShownSource], summary="List sources")
-async def list_sources(asking: reading.ReadRequest, query: SourcesQuery) -> Response:
+async def list_sources(request: reading.ReadRequest, query: SourcesQuery) -> Response:
     """List who reports to the credential's tenant: the sources that were heard last come first.
 
     The order moves while sources report. An organization has the 5,000 that were heard last.
     """
     chosen = query.model_dump(include={"organization_id"}, exclude_none=True)
-    return await _ORDER.listed(asking, query, chosen, list_read, _item)
+    return await _ORDER.listed(request, query, chosen, list_read, _item)
 
 
 def _item(row: Any) -> str:

@@ -114,48 +114,48 @@ class WatchChanges(Changes):
 
 
 @router.creates(watches.CreateWatch, ShownWatch, "Set up a watch")
-async def create_watch(asking: ReadRequest, sent: Sent[NewWatch]) -> Response:
+async def create_watch(request: ReadRequest, sent: Sent[NewWatch]) -> Response:
     """Set up a watch, which looks at all that holds now, and at all that follows."""
     settings, endpoints = None, 0
     if sent.body is not None:
         settings = WatchSettings(**values_of(sent.body, WatchSettings.__struct_fields__))
-        organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+        organization_id, workspace_id = named_tenant(request.principal, sent.said)
         watch = {
             "organization_id": organization_id,
             "workspace_id": workspace_id,
             "severity": settings.severity,
         }
-        ((_, endpoints),) = await asking.rows(
-            endpoints_read(frozenset(asking.tenant)), asking.tenant | watch
+        ((_, endpoints),) = await request.rows(
+            endpoints_read(frozenset(request.tenant)), request.tenant | watch
         )
     command = watches.CreateWatch
-    receipt = await execute_new(asking, command, sent, settings=settings, endpoints=endpoints)
+    receipt = await execute_new(request, command, sent, settings=settings, endpoints=endpoints)
     return answered(receipt, 201)
 
 
 @router.lists(ShownWatch, "List watches")
-async def list_watches(asking: ReadRequest, query: TenantQuery) -> Response:
+async def list_watches(request: ReadRequest, query: TenantQuery) -> Response:
     """List the watches of the credential's tenant, newest first."""
-    return await _ORDER.listed(asking, query, query.chosen(), watches_read)
+    return await _ORDER.listed(request, query, query.chosen(), watches_read)
 
 
-async def _found(asking: ReadRequest, watch_id: str) -> Answer:
+async def _found(request: ReadRequest, watch_id: str) -> Answer:
     """(position, key, item JSON) of a watch; nulls if the credential sees no such watch."""
-    filters = asking.tenant | {"watch_id": watch_id}
-    return await asking.rows(watches_read(frozenset(filters)), {**filters, "limit": 1})
+    filters = request.tenant | {"watch_id": watch_id}
+    return await request.rows(watches_read(frozenset(filters)), {**filters, "limit": 1})
 
 
 @router.shows(ShownWatch, "Show a watch")
-async def show_watch(asking: ReadRequest, watch_id: AnyWatchId, query: Present) -> Response:
+async def show_watch(request: ReadRequest, watch_id: AnyWatchId, query: Present) -> Response:
     """Show a watch with its settings and the number of its open alerts."""
     require_id("watch", watch_id)
-    rows = await _found(asking, watch_id)
+    rows = await _found(request, watch_id)
     return shown("watch", rows, rows[0][2])
 
 
 @router.changes(watches.UpdateWatch, ShownWatch, "Change a watch")
 async def update_watch(
-    asking: ReadRequest, watch_id: AnyWatchId, sent: Sent[WatchChanges]
+    request: ReadRequest, watch_id: AnyWatchId, sent: Sent[WatchChanges]
 ) -> Response:
     """Change the fields that the body names.
 
@@ -164,18 +164,18 @@ async def update_watch(
     """
     given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
     beside = watches.WatchCounters()
-    if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(asking, watch_id))[0][2]):
+    if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(request, watch_id))[0][2]):
         known = msgspec.json.decode(item)
         beside = watches.WatchCounters(*(known[name] for name in watches.WatchCounters._fields))
     return answered(
-        await execute_on(asking, watches.UpdateWatch, watch_id, sent, given=given, beside=beside)
+        await execute_on(request, watches.UpdateWatch, watch_id, sent, given=given, beside=beside)
     )
 
 
 @router.removes(watches.DeleteWatch, "Remove a watch")
-async def delete_watch(asking: ReadRequest, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
+async def delete_watch(request: ReadRequest, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
     """Remove a watch. Its alerts are resolved, and stay readable."""
-    return deleted(await execute_on(asking, watches.DeleteWatch, watch_id, sent))
+    return deleted(await execute_on(request, watches.DeleteWatch, watch_id, sent))
 
 
 class PreviewedAlert(msgspec.Struct):
@@ -213,34 +213,34 @@ class WatchPreview(msgspec.Struct):
     openapi_extra=needs("read") | {"body": WatchToTry},
     responses={200: {"types": (WatchPreview,)}, **WRITE_ERRORS},
 )
-async def preview_watch(asking: ReadRequest, sent: Sent[WatchToTry]) -> Response:
+async def preview_watch(request: ReadRequest, sent: Sent[WatchToTry]) -> Response:
     """Show what a watch would have open now, or would have opened. Nothing is recorded."""
-    watch, filters = _to_try(asking.principal, sent)
+    watch, filters = _to_try(request.principal, sent)
     period = _period(sent.body, watch)
-    async with asking.services.heavy.turn(asking.principal.tenant_key):
+    async with request.services.heavy.turn(request.principal.tenant_key):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await _preview(asking, watch, filters, period)
+                return await _preview(request, watch, filters, period)
         except TimeoutError as error:
             said = "chooses more lines than can be looked at within 10 s: choose fewer"
             raise Invalid.at("/lines", said) from error
 
 
 async def _preview(
-    asking: ReadRequest,
+    request: ReadRequest,
     watch: Watch,
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime] | None,
 ) -> Response:
-    corner = await present_corner(asking, ("execution", "run", "source"))
-    turn = partial(asking.services.slices.next, asking.principal.tenant_key)
+    corner = await present_corner(request, ("execution", "run", "source"))
+    turn = partial(request.services.slices.next, request.principal.tenant_key)
     if period is not None:
-        found, number = await preview.opened_in(asking.rows, turn, watch, filters, period, corner)
+        found, number = await preview.opened_in(request.rows, turn, watch, filters, period, corner)
     elif watch.given.condition.about == "source":
-        found = await preview.silent_now(asking.rows, watch, filters, corner)
+        found = await preview.silent_now(request.rows, watch, filters, corner)
         number = len(found)
     else:
-        found, number = await preview.open_now(asking.rows, turn, watch, filters, corner)
+        found, number = await preview.open_now(request.rows, turn, watch, filters, corner)
     rows = list[PreviewedAlert]()
     for begin in range(0, len(found), PORTION):
         await turn()
