@@ -35,7 +35,7 @@ def imports(bench: Bench) -> Iterator[Row]:
     facts = write_facts(file, bench.imported)
     env = {"LEDGER_DATA_DIR": str(folder / "data")}
     with running(folder / "data", purpose="bench", announce=print) as postgres:
-        run_ledger(env, "keys", "list")  # makes the schema
+        run_ledger(env, "migrate")
         start = min(seconds_of_start(env) for _ in range(3))
         watched = Watched([LEDGER, "import", str(file)], env)
         if watched.run():
