@@ -100,8 +100,8 @@ def page_read(filters: frozenset[str]) -> Read:
     if "after" in filters and "organization" not in filters:
         always.append(_AFTER_BOTH)
         filters -= {"after"}
-    shown = where(filters, _CONDITIONS, *always)
-    return read_of(_PAGE, "directory", is_kept=True, where=shown)
+    condition = where(filters, _CONDITIONS, *always)
+    return read_of(_PAGE, "directory", is_kept=True, where=condition)
 
 
 @cache

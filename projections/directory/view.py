@@ -15,7 +15,7 @@ import msgspec
 
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import States, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import DirectoryNamed, id_of
 from ledger.features.lines.model import execution_events as lines
@@ -115,8 +115,8 @@ class DirectoryView(Remembering):
     )
 
     def __init__(self) -> None:
-        self._lines: Folds[str, LineFold] = Folds(LineFold, _PACKING)
-        self._entries: Folds[Key, _Entry] = Folds(_Entry)
+        self._lines: States[str, LineFold] = States(LineFold, _PACKING)
+        self._entries: States[Key, _Entry] = States(_Entry)
         super().__init__(self._lines, self._entries)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -152,11 +152,11 @@ class DirectoryView(Remembering):
             self._entries.change(key)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        folds = self._lines.take_changed(most)
+        changed = self._lines.pop_changed(most)
         generation.write(
-            rows.LINE, [rows.LineRow(f.line_id, _PACKING.pack(f), f.position) for f in folds]
+            rows.LINE, [rows.LineRow(f.line_id, _PACKING.pack(f), f.position) for f in changed]
         )
-        entries = self._entries.take_changed(most)
+        entries = self._entries.pop_changed(most)
         generation.write(
             rows.DIRECTORY,
             [rows.DirectoryRow(*e.key, e.name, e.lines, e.position) for e in entries],

@@ -41,7 +41,7 @@ def between_read(workspace: bool) -> Read:
 
     Of the next ``limit`` events of the ``organization``, or of one ``workspace`` of it.
     """
-    key, asked = _OF_WORKSPACE if workspace else _OF_ALL
+    key, value = _OF_WORKSPACE if workspace else _OF_ALL
     conditions = f"e.organization_id = %(organization)s AND {_NO_ALERT}"
     if workspace:
         conditions += " AND e.workspace_id = %(workspace)s"
@@ -53,7 +53,7 @@ def between_read(workspace: bool) -> Read:
         planning=Planning.LONG,
         position=position_of_page("event", "execution", "run"),
         key=key,
-        asked=asked,
+        asked=value,
         where=conditions,
     )
 

@@ -13,7 +13,7 @@ from ledger.engine.views.statements import Read, read_of, where_tenant
 from ledger.features.feed.audited import FACT_EVENT_TYPES
 from ledger.features.feed.published import UNCHANGED_HEALTH
 from projections.feed.items import with_stored
-from projections.feed.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, walk, walk_types, way
+from projections.feed.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, scan, scan_types, way
 
 # Feeds go only as far as the slowest view that is not stopped. So a client that has received an
 # event sees it in every later read. Other views that are stopped do not hold feeds back; if the
@@ -53,7 +53,7 @@ _FEW_ACTIONS = "{} <= 8".format(
         for action in dict.fromkeys(action for action, _ in FACT_EVENT_TYPES)
     )
 )
-_WALK_ACTIONS = f"""
+_SCAN_ACTIONS = f"""
 (SELECT * FROM ({{facts}}) AS e WHERE {_FEW_ACTIONS})
 UNION ALL (SELECT * FROM ({{others}}) AS e WHERE {_FEW_ACTIONS})
 UNION ALL (SELECT * FROM ({{all}}) AS e WHERE NOT {_FEW_ACTIONS})
@@ -98,9 +98,9 @@ def feed_read(filters: frozenset[str], backwards: bool = False) -> Read:
     the newest first.
     """
     if "type" in filters and filters & _OWNER and "service_line_id" not in filters:
-        rows = walk_types(TYPES, filters, _IN_FEED, backwards)
+        rows = scan_types(TYPES, filters, _IN_FEED, backwards)
     else:
-        rows = walk(filters, _IN_FEED, backwards)
+        rows = scan(filters, _IN_FEED, backwards)
     return read_of(
         _PAGE,
         "event",
@@ -113,7 +113,7 @@ def feed_read(filters: frozenset[str], backwards: bool = False) -> Read:
 
 
 # Entries of a line: its facts, and the commands, refusals and reads about it.
-_WALK_LINE = """
+_SCAN_LINE = """
 (SELECT * FROM ({facts}) AS e) UNION ALL (SELECT * FROM ({others}) AS e)
 ORDER BY position{way} LIMIT %(limit)s
 """
@@ -127,13 +127,13 @@ def audit_read(filters: frozenset[str], backwards: bool = False) -> Read:
     """
     always = "e.audit IS NOT NULL"
     if "service_line_id" in filters:
-        rows = _walk_line(filters, backwards)
+        rows = _scan_line(filters, backwards)
     else:
-        rows = walk(filters, always, backwards)
+        rows = scan(filters, always, backwards)
         if "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
-            rows = _WALK_ACTIONS.format(
-                facts=walk_types(TYPES_OF_ACTIONS, filters | {"fact"}, always, backwards),
-                others=walk(filters | {"no_fact"}, always, backwards),
+            rows = _SCAN_ACTIONS.format(
+                facts=scan_types(TYPES_OF_ACTIONS, filters | {"fact"}, always, backwards),
+                others=scan(filters | {"no_fact"}, always, backwards),
                 all=rows,
                 way=way(backwards),
             )
@@ -145,12 +145,12 @@ def _planning(filters: frozenset[str]) -> Planning:
     return Planning.SHORT if filters <= _TENANT_AND_TIME else Planning.BY_VALUES
 
 
-def _walk_line(filters: frozenset[str], backwards: bool) -> str:
-    others = walk(filters - {"type"} | {"no_fact"}, "e.about_line_id IS NOT NULL", backwards)
+def _scan_line(filters: frozenset[str], backwards: bool) -> str:
+    others = scan(filters - {"type"} | {"no_fact"}, "e.about_line_id IS NOT NULL", backwards)
     if "no_fact" in filters:
         return others
-    facts = walk(filters - {"action"} | {"fact"}, "e.audit IS NOT NULL", backwards)
-    return _WALK_LINE.format(facts=facts, others=others, way=way(backwards))
+    facts = scan(filters - {"action"} | {"fact"}, "e.audit IS NOT NULL", backwards)
+    return _SCAN_LINE.format(facts=facts, others=others, way=way(backwards))
 
 
 @cache

@@ -34,7 +34,7 @@ def with_stored(rows: str, *more: str) -> str:
 
 
 def feed_envelope(found: Sequence[Any]) -> envelopes.Envelope:
-    return envelopes.envelope_of(*_told(found))
+    return envelopes.envelope_of(*_parts(found))
 
 
 def feed_item(found: Sequence[Any]) -> str:
@@ -43,12 +43,12 @@ def feed_item(found: Sequence[Any]) -> str:
 
 def history_item(found: Sequence[Any]) -> str:
     """A found event as a history has it: its envelope, and the line's state before and after."""
-    return json_text(envelopes.history_item_of(*_told(found)))
+    return json_text(envelopes.history_item_of(*_parts(found)))
 
 
 def delivery_item(found: Sequence[Any], sequence: int) -> str:
     """A found event as a webhook delivers it: its envelope, and its number at the endpoint."""
-    return json_text(envelopes.delivery_of(*_told(found), sequence))
+    return json_text(envelopes.delivery_of(*_parts(found), sequence))
 
 
 def occurred_at(found: Sequence[Any]) -> int:
@@ -61,6 +61,6 @@ def recorded_event(found: Sequence[Any]) -> Recorded:
     return _decode(stream, version, topic, state, position)
 
 
-def _told(found: Sequence[Any]) -> tuple[Recorded, str, envelopes.States]:
+def _parts(found: Sequence[Any]) -> tuple[Recorded, str, envelopes.States]:
     _, type_, before, after, *_ = found
     return recorded_event(found), type_, envelopes.States(before, after)

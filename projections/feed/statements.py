@@ -15,15 +15,15 @@ from projections.feed.view import key_of
 _FIRST_KEY = key_of("l.line_id")
 _LINE_KEY = key_of("line.line_id")
 _EVENT_KEY = key_of("e.line_id")
-_ASKED_KEY = key_of("%(line_id)s::text")
+_LINE_ID_KEY = key_of("%(line_id)s::text")
 
 # The first event of the asked line: a credential sees the line if it sees this event. Behind the
 # position ``known`` the line is unknown.
 _FIRST = f"""
 SELECT l.line_id, l.position, l.state_after, l.organization_id, l.workspace_id
 FROM ledger.event AS l
-WHERE ({_FIRST_KEY}, l.position) >= ({_ASKED_KEY}, 0)
-  AND ({_FIRST_KEY}, l.position) <= ({_ASKED_KEY}, {{known}}) AND l.line_id = %(line_id)s
+WHERE ({_FIRST_KEY}, l.position) >= ({_LINE_ID_KEY}, 0)
+  AND ({_FIRST_KEY}, l.position) <= ({_LINE_ID_KEY}, {{known}}) AND l.line_id = %(line_id)s
   AND (SELECT ledger.sees_line(%(line_id)s))
 ORDER BY {_FIRST_KEY}, l.position LIMIT 1
 """
@@ -51,7 +51,7 @@ ORDER BY {_EVENT_KEY}, e.position LIMIT %(limit)s
 # query looks up each tick from the tick before, so that the events between two ticks are not read:
 # it looks up the log's position at the instant from which the next tick may stand, and then the
 # line's next event behind that position.
-_PLACE = f"""
+_POINT = f"""
 SELECT p.position, line.line_id, found.*
 FROM ({{position}}) AS p
 CROSS JOIN LATERAL (SELECT LEAST({{at}}, p.position) AS position OFFSET 0) AS at
@@ -119,7 +119,7 @@ ORDER BY e.position LIMIT %(limit)s
 """
 
 
-_KNOWN_BY = "COALESCE((SELECT ledger.position_by(%(known_by)s)), 0)"
+_RECORDED_BY = "COALESCE((SELECT ledger.position_by(%(known_by)s)), 0)"
 _RECORDED_AFTER = """
 GREATEST(%(after)s, COALESCE((SELECT ledger.position_by(%(recorded_after)s)), 0))
 """
@@ -139,21 +139,21 @@ def history_read(
         _HISTORY,
         "event",
         past=past,
-        known=_KNOWN_BY if "recorded_until" in recorded else "p.position",
+        known=_RECORDED_BY if "recorded_until" in recorded else "p.position",
         where=statements.where_tenant(tenant, "l"),
         events=with_stored(_AFTER.format(after=after)),
     )
 
 
 @cache
-def place_read(tenant: frozenset[str], past: bool = False) -> statements.Read:
+def point_read(tenant: frozenset[str], past: bool = False) -> statements.Read:
     """(position, line or null, kind, columns of a found event) rows.
 
     The kinds: ``end``, ``until``, ``next``, ``tick``. A tick has its position, its instant as JSON
     in the place of the type, and a state.
     """
     return statements.read_of(
-        _PLACE,
+        _POINT,
         "event",
         at=statements.POSITION_THEN if past else "p.position",
         known="p.position",

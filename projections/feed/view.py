@@ -14,7 +14,7 @@ import msgspec
 
 from ledger.engine.postgres.schema.table import BigInt, Index, Octets, Table, Text
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import States, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.feed.audited import about_line_of, write_of
 from ledger.features.feed.envelopes import line_of
@@ -24,7 +24,7 @@ from ledger.features.lines.model.execution_events import CHECK_INS, Activated, H
 from ledger.records import EVENTS
 
 
-class ToldRow(NamedTuple):
+class EventRow(NamedTuple):
     """The keys of an event that is told outside."""
 
     position: BigInt
@@ -66,10 +66,10 @@ def key_of(*words: str) -> str:
 
 EVENT = Table(
     "event",
-    ToldRow,
+    EventRow,
     key=("position",),
     tenant=("organization_id", "workspace_id"),
-    is_seen_by_view=True,  # the indexes are of hashes
+    is_filtered_by_view=True,  # the indexes are of hashes
     is_keyed_late=True,
     indexes=(
         # The history of a line.
@@ -132,7 +132,7 @@ class EventView(Remembering):
     events = frozenset(EVENTS)
 
     def __init__(self) -> None:
-        self._lines: Folds[str, LineFold] = Folds(
+        self._lines: States[str, LineFold] = States(
             lambda line_id: LineFold(Execution(line_id)), Packing(_encode, _decode)
         )
         super().__init__(self._lines)
@@ -147,45 +147,45 @@ class EventView(Remembering):
         for event in events:
             line_id = line_of(event)
             if line_id is None:
-                rows.append(_told(event, None, None, None))
+                rows.append(_row(event, None, None, None))
                 continue
-            fold = self._lines[line_id]
+            line = self._lines[line_id]
             if event.originator_id != line_id or type(event.body) in CHECK_INS:
-                state = fold.execution.state
-                rows.append(_told(event, line_id, state, state))
+                state = line.execution.state
+                rows.append(_row(event, line_id, state, state))
             else:
-                rows.append(_tell_change(event, fold))
+                rows.append(_tell_change(event, line))
                 self._lines.change(line_id)
         generation.write(EVENT, rows)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        changed = self._lines.take_changed(most)
+        changed = self._lines.pop_changed(most)
         generation.write(LINE, [LineRow(f.execution.id, _encode(f), f.position) for f in changed])
 
 
-def _tell_change(event: Recorded, fold: LineFold) -> ToldRow:
+def _tell_change(event: Recorded, line: LineFold) -> EventRow:
     """Fold an event of the line's own stream; return its row with the state before and after."""
-    execution = fold.execution
+    execution = line.execution
     before = execution.state if execution.version else None
     in_feed = True
     if isinstance(event.body, HealthSignalReported):
         signal = execution.signals.get(event.body.signal)
         in_feed = changes_health(event.body, signal.status if signal is not None else None)
     execution.apply(event)
-    fold.position = event.position
-    return _told(event, execution.id, before, execution.state, in_feed)
+    line.position = event.position
+    return _row(event, execution.id, before, execution.state, in_feed)
 
 
-def _told(
+def _row(
     event: Recorded,
     line_id: str | None,
     before: str | None,
     after: str | None,
     in_feed: bool = True,
-) -> ToldRow:
+) -> EventRow:
     published, write = PUBLISHED.get(type(event.body)), write_of(event)
     # Positional arguments: keyword arguments would take three times as long, for every event.
-    return ToldRow(
+    return EventRow(
         event.position,
         line_id,
         event.organization_id,

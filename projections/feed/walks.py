@@ -23,7 +23,7 @@ TYPES = "SELECT DISTINCT unnest(%(type)s::text[])"
 OWNER = ("organization", "organization_id")
 WORKSPACE = ("workspace", "workspace_id")
 
-_GIVEN_BY: Mapping[str, tuple[str, ...]] = {
+_FILTERS_OF: Mapping[str, tuple[str, ...]] = {
     "line_id": ("service_line_id",),
     "organization_id": OWNER,
     "workspace_id": WORKSPACE,
@@ -61,14 +61,14 @@ _FEW_KEYS = (("organization_id", "about_line_id"), ("organization_id",))
 
 # The bounds and the order name the key of the index too. With the position alone, PostgreSQL may
 # walk the whole log and filter it by the tenant.
-_WALK = """
+_SCAN = """
 SELECT e.* FROM ledger.event AS e
 WHERE ({key}e.position) > ({value}{after}) AND ({key}e.position) <= ({value}{until}) AND {where}
 ORDER BY {key_way}e.position{way} LIMIT %(limit)s
 """
 
 # A separate walk for each type, so that a rare type is found without reading all other types.
-_WALK_TYPES = """
+_SCAN_TYPES = """
 SELECT walked.* FROM ({types}) AS wanted (type) CROSS JOIN LATERAL ({walk}) AS walked
 ORDER BY walked.position{way} LIMIT %(limit)s
 """
@@ -100,22 +100,22 @@ COALESCE((SELECT ledger.position_from(%({name})s)), 9223372036854775807)
 """
 
 
-def walk(filters: frozenset[str], always: str, backwards: bool) -> str:
+def scan(filters: frozenset[str], always: str, backwards: bool) -> str:
     """SQL: the rows of a walk along the narrowest index."""
     columns = _columns(filters)
     # Entries that are no facts have an index of their own: there are fewer of them than one actor's
     # events, or one workspace's.
     keys = _FEW_KEYS if "no_fact" in filters else _KEYS
     walked = next((key for key in keys if set(key) <= columns.keys()), ())
-    return _walk_by(walked, filters, columns, always, backwards)
+    return _scan_by(walked, filters, columns, always, backwards)
 
 
-def walk_types(types: str, filters: frozenset[str], always: str, backwards: bool) -> str:
+def scan_types(types: str, filters: frozenset[str], always: str, backwards: bool) -> str:
     """SQL: the rows of a walk for each of the types, in the order of all together."""
     columns = {**_columns(filters), "type": "wanted.type"}
     walked = ("organization_id", "type")
-    rows = _walk_by(walked, filters - {"type", "action"}, columns, always, backwards)
-    return _WALK_TYPES.format(types=types, walk=rows, way=way(backwards))
+    rows = _scan_by(walked, filters - {"type", "action"}, columns, always, backwards)
+    return _SCAN_TYPES.format(types=types, walk=rows, way=way(backwards))
 
 
 def way(backwards: bool) -> str:
@@ -128,16 +128,16 @@ def _columns(filters: frozenset[str]) -> dict[str, str]:
 
     Entries that are no facts have a line of their own: a refusal is no event of its line.
     """
-    given = {
+    values = {
         column: next((f"%({name})s::text" for name in names if name in filters), None)
-        for column, names in _GIVEN_BY.items()
+        for column, names in _FILTERS_OF.items()
     }
     if "no_fact" in filters:
-        given["about_line_id"] = given.pop("line_id")
-    return {column: value for column, value in given.items() if value is not None}
+        values["about_line_id"] = values.pop("line_id")
+    return {column: value for column, value in values.items() if value is not None}
 
 
-def _walk_by(
+def _scan_by(
     walked: Sequence[str],
     filters: frozenset[str],
     columns: Mapping[str, str],
@@ -145,7 +145,7 @@ def _walk_by(
     backwards: bool,
 ) -> str:
     key, direction = _key(walked), way(backwards)
-    return _WALK.format(
+    return _SCAN.format(
         key=f"{key}, " if walked else "",
         value=f"{key_of(*(columns[c] for c in walked))}, " if walked else "",
         key_way=f"{key}{direction}, " if walked else "",
@@ -164,9 +164,9 @@ def _walk_by(
 def _gates(filters: frozenset[str], columns: Mapping[str, str]) -> list[str]:
     """Conditions on parameters alone: whether the filters allow any row."""
     gates = [
-        f"%({asked})s::text = %({own})s::text"
-        for own, asked in (OWNER, WORKSPACE)
-        if {own, asked} <= filters
+        f"%({named})s::text = %({own})s::text"
+        for own, named in (OWNER, WORKSPACE)
+        if {own, named} <= filters
     ]
     if "line_id" in columns:
         tenant = columns.keys() & {"organization_id", "workspace_id"}

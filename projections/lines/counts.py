@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.engine.postgres.schema.table import BigInt, Table, Text, Texts
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import States, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from projections.lines.line import Interval
@@ -88,7 +88,7 @@ class Counts(Remembering):
     """The fold of moves into counts."""
 
     def __init__(self) -> None:
-        self._counts: Folds[Kind, _Count] = Folds(_Count)
+        self._counts: States[Kind, _Count] = States(_Count)
         super().__init__(self._counts)
 
     def apply(self, generation: Generation, moves: Sequence[Move]) -> None:
@@ -104,7 +104,7 @@ class Counts(Remembering):
 
     def rows(self, most: int | None = None) -> list[CountRow]:
         """The changed rows of the table, which the caller stores now."""
-        return [CountRow(*c.kind, c.lines, c.position) for c in self._counts.take_changed(most)]
+        return [CountRow(*c.kind, c.lines, c.position) for c in self._counts.pop_changed(most)]
 
     def _add(self, kind: Kind, lines: int, position: int) -> None:
         count = self._counts[kind]

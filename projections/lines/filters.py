@@ -88,5 +88,5 @@ def where_line(filters: frozenset[str], back: bool = False, past: bool = False) 
 
     Walked ``back``, the place ``after`` a line is the place before it.
     """
-    place = {"after": f"l.record_key {'>' if back else '<'} %(after)s"}
-    return where(filters, (_THEN if past else _NOW) | place)
+    after = {"after": f"l.record_key {'>' if back else '<'} %(after)s"}
+    return where(filters, (_THEN if past else _NOW) | after)

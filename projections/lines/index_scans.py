@@ -8,7 +8,7 @@ from types import MappingProxyType
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES
 from projections.lines.filters import TENANTS, where_line
 
-MOST_WALKS = 40
+MOST_SCANS = 40
 """The most walks of a page: a walk takes some microseconds, even if it finds nothing."""
 
 PAIR = ("execution_model", "product_line")
@@ -22,7 +22,7 @@ ALL: Mapping[str, Collection[str]] = {
 WIDE = ("workspace_id", "project_tag", "resource_id", "state", *PAIR)
 """The filters that may have several values, and with which a walk may begin."""
 
-_WALK = """
+_SCAN = """
 (SELECT {columns} FROM {table} AS l WHERE {where} ORDER BY {order} LIMIT %(limit)s)
 """
 
@@ -59,7 +59,7 @@ class IndexScans:
         table: str,
         columns: str,
         groups: Collection[Collection[str]],
-        known: str = "true",
+        condition: str = "true",
         *,
         past: bool = False,
         unasked: Collection[str] = (),
@@ -71,19 +71,19 @@ class IndexScans:
         ``past`` tells that the table is that of intervals, and ``unasked`` has filters all of whose
         values are walked if they are not given.
         """
-        given = {*self.filters, *unasked}
-        asked = [group for group in groups if not given.isdisjoint(group)]
-        led = self.leading(asked if self.filters & TENANTS else ())
+        filters = {*self.filters, *unasked}
+        useful = [group for group in groups if not filters.isdisjoint(group)]
+        led = self.leading(useful if self.filters & TENANTS else ())
         rest = where_line(self.filters - frozenset(led), self.back, past)
         order = f"l.record_key {direction(self.back)}"
-        return self.walked(table, columns, order, led, f"{known} AND {rest}")
+        return self.walked(table, columns, order, led, f"{condition} AND {rest}")
 
     def leading(self, groups: Collection[Collection[str]], each: int = 1) -> list[str]:
         """The filters of those groups that do not make too many walks, of which there are ``each``
         already."""
         led: list[str] = []
         for group in groups:
-            if each * prod(len(self._values(name)) for name in (*led, *group)) <= MOST_WALKS:
+            if each * prod(len(self._values(name)) for name in (*led, *group)) <= MOST_SCANS:
                 led += group
         return led
 
@@ -101,7 +101,7 @@ class IndexScans:
         ``indexed`` has the expressions that stand in the index in place of columns.
         """
         return " UNION ALL ".join(
-            _WALK.format(
+            _SCAN.format(
                 columns=columns, table=table, order=order, where=" AND ".join((*values, rest))
             )
             for values in product(*(self._values(name, indexed) for name in led))

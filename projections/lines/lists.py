@@ -22,7 +22,7 @@ from typing import Any
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, position_of_page, read_of
 from projections.lines.filters import COMPARED, ON_RANKS, TENANTS, where_line
-from projections.lines.index_scans import ALL, MOST_WALKS, PAIR, WIDE, IndexScans, direction
+from projections.lines.index_scans import ALL, MOST_SCANS, PAIR, WIDE, IndexScans, direction
 from projections.lines.orders import Sort, ranked_read
 from projections.lines.rank import NO_SCORE
 from projections.lines.statements import item_parts
@@ -105,7 +105,7 @@ def list_read(
     Walked ``back``, the page ends before the place ``after``, or at the end of the list, and its
     last row comes first.
     """
-    widths = {name: min(len(filters[name]), MOST_WALKS + 1) for name in WIDE if name in filters}
+    widths = {name: min(len(filters[name]), MOST_SCANS + 1) for name in WIDE if name in filters}
     names, counted = frozenset(filters), tuple(widths.items())
     if not past and (sort is not None or names & ON_RANKS):
         return ranked_read(names, counted, tuple(filters.get("health", ())), sort, whole, back)
@@ -119,7 +119,7 @@ def ids_read(filters: Mapping[str, Any], past: bool, sort: Sort | None) -> Read:
     """
     page = list_read(filters, past, sort=sort)
     sql = _IDS.format(list=page.sql)
-    return page._replace(sql=sql, planning=Planning.WALK, is_kept=False)
+    return page._replace(sql=sql, planning=Planning.SCAN, is_kept=False)
 
 
 def exported_read(tenant: frozenset[str]) -> Read:
@@ -128,7 +128,7 @@ def exported_read(tenant: frozenset[str]) -> Read:
         _EXPORTED,
         "execution",
         "watch",
-        planning=Planning.WALK,
+        planning=Planning.SCAN,
         position=position_of_page("execution", "watch"),
         where=where_line(tenant),
         **item_parts(past=True, whole=False),
@@ -157,7 +157,7 @@ def _mark(filters: frozenset[str], widths: Mapping[str, int]) -> str | None:
     """
     for name in _MARKS:
         is_there = {name, "organization"} <= filters <= _OF_MARKS | {name}
-        if is_there and widths[name] <= MOST_WALKS:
+        if is_there and widths[name] <= MOST_SCANS:
             return name
     return None
 
@@ -171,18 +171,18 @@ def _read(
     sort: Sort | None,
     back: bool,
 ) -> Read:
-    walks, mark = IndexScans(filters, dict(widths), back=back), _mark(filters, dict(widths))
+    scans, mark = IndexScans(filters, dict(widths), back=back), _mark(filters, dict(widths))
     parts, order = item_parts(past, whole), f"record_key {direction(back)}"
     item, planning = parts["item"], _planning(filters, past, mark)
     if sort is not None:
         lines, planning = _sorted(filters, sort, back), Planning.BY_VALUES
         item, order = f"{item}, l.key", f"key {'DESC' if back else 'ASC'}, {order}"
     elif not past:
-        lines = _present(walks) if mark is None else _marked(walks, mark)
+        lines = _present(scans) if mark is None else _marked(scans, mark)
     elif filters <= _LASTING:
-        lines = _activated(walks)
+        lines = _activated(scans)
     else:
-        lines = _intervals(walks)
+        lines = _intervals(scans)
     page = _PAGE.format(lines=lines, order=order)
     return read_of(
         _LIST,
@@ -197,7 +197,7 @@ def _read(
     )
 
 
-_SHOWN = """
+_COLUMNS = """
 l.line_id, l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics, l.quiet,
 l.period_1, l.now_1, l.period_2, l.now_2
 """
@@ -207,48 +207,48 @@ l.period_1, l.now_1, l.period_2, l.now_2
 _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(ALL[name])}}}')" for name in PAIR)
 
 
-def _present(walks: IndexScans) -> str:
-    is_pair_alone = walks.filters.isdisjoint(TENANTS) and not walks.filters.isdisjoint(PAIR)
-    known = _OF_SOME_PAIR if is_pair_alone else "true"
-    is_of_few = not walks.filters <= COMPARED - {"blocked_cause"}
+def _present(scans: IndexScans) -> str:
+    is_pair_alone = scans.filters.isdisjoint(TENANTS) and not scans.filters.isdisjoint(PAIR)
+    condition = _OF_SOME_PAIR if is_pair_alone else "true"
+    is_of_few = not scans.filters <= COMPARED - {"blocked_cause"}
     groups = () if is_of_few else (PAIR, ("state",), ("workspace_id",))
-    return walks.along("ledger.execution", _SHOWN, groups, known)
+    return scans.along("ledger.execution", _COLUMNS, groups, condition)
 
 
-def _marked(walks: IndexScans, name: str) -> str:
+def _marked(scans: IndexScans, name: str) -> str:
     """Present lines with one of the requested marks, if no other filter is given."""
     groups = ((name,), ("workspace_id",))
-    found = walks.along(_MARKS[name], "l.line_id, l.record_key", groups, "l.present")
-    return _MARKED.format(walks=found, direction=direction(walks.back))
+    found = scans.along(_MARKS[name], "l.line_id, l.record_key", groups, "l.present")
+    return _MARKED.format(walks=found, direction=direction(scans.back))
 
 
 _THEN = "l.line_key, l.record_key, l.execution_model"
 
 
-def _activated(walks: IndexScans) -> str:
+def _activated(scans: IndexScans) -> str:
     """Past lines without filters on changing columns: the lines activated by the position."""
-    known = "l.activated <= p.position"
-    return walks.along("ledger.execution", _THEN, (PAIR, ("workspace_id",)), known)
+    condition = "l.activated <= p.position"
+    return scans.along("ledger.execution", _THEN, (PAIR, ("workspace_id",)), condition)
 
 
-def _intervals(walks: IndexScans) -> str:
+def _intervals(scans: IndexScans) -> str:
     """Past lines with filters on changing columns: by the intervals that held at the position."""
-    known = "l.opened <= p.position AND l.ended > p.position"
+    condition = "l.opened <= p.position AND l.ended > p.position"
     # Health has no index: it is compared along the walks of all states.
-    is_by_state = "state" in walks.filters or not walks.filters & {"project_tag", "blocked_cause"}
+    is_by_state = "state" in scans.filters or not scans.filters & {"project_tag", "blocked_cause"}
     groups = (("state",), ("workspace_id",)) if is_by_state else ()
-    return walks.along(
-        "ledger.execution_interval", _THEN, groups, known, past=True, unasked=("state",)
+    return scans.along(
+        "ledger.execution_interval", _THEN, groups, condition, past=True, unasked=("state",)
     )
 
 
 def _sorted(filters: frozenset[str], sort: Sort, back: bool) -> str:
     """Past lines in an order of their own, each of them with its key."""
     key = _KEY_THEN[sort]
-    place = f"({key}, -l.record_key) {'<' if back else '>'} (%(after_key)s, -(%(after)s::bigint))"
+    after = f"({key}, -l.record_key) {'<' if back else '>'} (%(after_key)s, -(%(after)s::bigint))"
     return _SORTED.format(
         then=_THEN,
         key=key,
         where=where_line(filters - {"after", "after_key"}, past=True),
-        place=place if "after" in filters else "true",
+        place=after if "after" in filters else "true",
     )

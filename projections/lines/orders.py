@@ -54,7 +54,7 @@ _NEVER = f"'{NEVER_DUE}'::timestamptz"
 
 # The place behind a line, or before it: its key, then its record id. Behind a line that is due are
 # all lines that are not.
-_PLACE = {
+_AFTER = {
     "newest": "l.newest {op} -(%(after)s::bigint)",
     "state_since": "(l.state_since, l.newest) {op} (%(after_key)s, -(%(after)s::bigint))",
     "health_score": "(l.health_score, l.newest) {op} (%(after_key)s::int, -(%(after)s::bigint))",
@@ -112,33 +112,33 @@ def ranked_read(
     ``key`` is the value of the order's column, null without an order. ``statuses`` are the health
     statuses that the filter names. Walked ``back``, the last row comes first.
     """
-    asked = _Asked(filters, widths, _planning(filters, sort), "DESC" if back else "ASC")
+    page = _RequestedPage(filters, widths, _planning(filters, sort), "DESC" if back else "ASC")
     by_status = [f"l.health_status = '{status}'" for status in statuses or HEALTH]
-    if not statuses and asked.planning is Planning.BY_VALUES:
+    if not statuses and page.planning is Planning.BY_VALUES:
         by_status = ["true"]  # few lines are sorted, rather than many compared along these walks
     if sort == "due_at":
-        found = asked.by_due_time(by_status, back)
+        found = page.by_due_time(by_status, back)
     elif sort is None:
-        walks = asked.walks("newest", by_status, None, "NULL::int", {"health"})
-        found = asked.merged(walks, _BY_RECORD)
+        scans = page.scans("newest", by_status, None, "NULL::int", {"health"})
+        found = page.merged(scans, _BY_RECORD)
     elif sort == "health_score" and statuses:
         by_score = [_scores(status) for status in statuses]
-        found = asked.merged(asked.walks(sort, by_score, walked={"health"}), _BY_KEY)
+        found = page.merged(page.scans(sort, by_score, walked={"health"}), _BY_KEY)
     else:
-        found = asked.merged(asked.walks(sort, ["true"]), _BY_KEY)
+        found = page.merged(page.scans(sort, ["true"]), _BY_KEY)
     return read_of(
         _PAGE,
         "execution",
         "watch",
-        planning=asked.planning,
+        planning=page.planning,
         is_kept=filters.isdisjoint(BY_CLOCK),
-        direction=asked.direction,
+        direction=page.direction,
         found=found,
         **item_parts(past=False, whole=whole),
     )
 
 
-class _Asked(NamedTuple):
+class _RequestedPage(NamedTuple):
     """A page that is asked for."""
 
     filters: frozenset[str]
@@ -148,22 +148,22 @@ class _Asked(NamedTuple):
 
     def by_due_time(self, by_status: Sequence[str], back: bool) -> str:
         """The lines with a due time, and the others: the latter first if walked ``back``."""
-        due = self.walks("due_at", [f"l.causes <> '{{}}' AND l.due_at < {_NEVER}"], _STUCK)
+        due = self.scans("due_at", [f"l.causes <> '{{}}' AND l.due_at < {_NEVER}"], _STUCK)
         rest = f"l.causes <> '{{}}' AND l.due_at = {_NEVER}"
-        others = self.walks("never_due", [rest], _STUCK, _NEVER)
+        others = self.scans("never_due", [rest], _STUCK, _NEVER)
         if self.filters.isdisjoint(_OF_STUCK):
             free = [f"{status} AND l.causes = '{{}}'" for status in by_status]
-            others += self.walks("never_due", free, _FREE, _NEVER)
+            others += self.scans("never_due", free, _FREE, _NEVER)
         parts = [(due, _BY_KEY), (others, _BY_RECORD)]
         first, second = reversed(parts) if back else parts
         return _IN_PARTS.format(first=self.merged(*first), second=self.merged(*second, _LEFT))
 
-    def merged(self, walks: Sequence[str], keys: Sequence[str], limit: str = "%(limit)s") -> str:
+    def merged(self, scans: Sequence[str], keys: Sequence[str], limit: str = "%(limit)s") -> str:
         """The first lines of these walks together."""
         order = ", ".join(f"r.{key} {self.direction}" for key in keys)
-        return _FOUND.format(walks=" UNION ALL ".join(walks), order=order, limit=limit)
+        return _FOUND.format(walks=" UNION ALL ".join(scans), order=order, limit=limit)
 
-    def walks(
+    def scans(
         self,
         order: str,
         choices: Sequence[str],
@@ -180,19 +180,19 @@ class _Asked(NamedTuple):
         filters = self.filters
         if every is None:
             every = ALL if filters.isdisjoint(_OF_STUCK) else _STUCK
-        walks = IndexScans(filters, dict(self.widths), every)
+        scans = IndexScans(filters, dict(self.widths), every)
         groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
-        led = walks.leading(groups, len(choices))
+        led = scans.leading(groups, len(choices))
         index = _index({*filters - {"workspace_id"}, *led}, self.planning)
-        place = _PLACE[order].format(op="<" if self.direction == "DESC" else ">")
+        after = _AFTER[order].format(op="<" if self.direction == "DESC" else ">")
         rest = where(
             filters - {*led, *walked, "after", "after_key"},
             {**RANK_CONDITIONS, **index.conditions},
-            *([place] if "after" in filters else ()),
+            *([after] if "after" in filters else ()),
         )
         columns = [f"l.{order}", "l.newest"] if key is None else ["l.newest"]
         return [
-            walks.walked(
+            scans.walked(
                 "ledger.execution_rank",
                 f"l.line_id, l.newest, {key or columns[0]} AS key",
                 ", ".join(f"{column} {self.direction}" for column in columns),

@@ -69,7 +69,7 @@ RANK = table.Table(
     RankRow,
     key=("line_id",),
     tenant=("organization_id", "workspace_id"),
-    is_seen_by_view=True,  # an administrator's lists: an index of a concatenation
+    is_filtered_by_view=True,  # an administrator's lists: an index of a concatenation
     replaces=True,
     options="fillfactor = 80",
     indexes=(
@@ -88,8 +88,8 @@ RANK = table.Table(
 )
 
 
-def rank_of(fold: LineFold) -> RankRow:
-    execution, interval = fold.execution, fold.interval
+def rank_of(line: LineFold) -> RankRow:
+    execution, interval = line.execution, line.interval
     assert interval is not None, "a line has an interval from its activation on"
     assert execution.state_since is not None, "a line has a state from its activation on"
     score, blockers = interval.health_score, execution.blockers.values()
@@ -108,7 +108,7 @@ def rank_of(fold: LineFold) -> RankRow:
         assignees=sorted({b.assignee for b in blockers if b.assignee is not None}),
         unassigned=any(b.assignee is None for b in blockers),
         due_at=min((b.due_at for b in blockers if b.due_at is not None), default=NEVER_DUE),
-        stretch_since=min(began.since for began in execution.stretches.values()),
+        stretch_since=min(began.since for began in execution.spans.values()),
         blocked_since=execution.blocked_since,
         position=interval.opened,
     )

@@ -197,7 +197,7 @@ INTERVAL = table.Table(
     IntervalRow,
     key=("line_key", "opened"),
     tenant=("organization_id", "workspace_id"),
-    is_seen_by_view=True,  # lists of the past by project: an index of arrays
+    is_filtered_by_view=True,  # lists of the past by project: an index of arrays
     replaces=True,
     indexes=(
         # Lists of the past by changing columns, in the list's order. PostgreSQL compares both ends

@@ -28,9 +28,9 @@ class ShownBlocker(msgspec.Struct):
     id: str
     cause: values.Cause
     reason: str | None
-    since: rendering.ShownInstant
+    since: rendering.ViewInstant
     assignee: str | None
-    due_at: rendering.ShownInstant | None
+    due_at: rendering.ViewInstant | None
 
 
 class ReportedBlocker(ShownBlocker):
@@ -44,9 +44,9 @@ class ShownHold(msgspec.Struct):
 
     hold: values.HoldName
     reason: str | None
-    since: rendering.ShownInstant
+    since: rendering.ViewInstant
     by: Actor
-    until: rendering.ShownInstant | None
+    until: rendering.ViewInstant | None
 
 
 class ShownSignal(msgspec.Struct):
@@ -77,9 +77,9 @@ class LineHead(msgspec.Struct):
     organization_id: str
     product_line: values.ProductLine
     project_tags: Sequence[str]
-    state_since: rendering.ShownInstant
+    state_since: rendering.ViewInstant
     health_status: SignalStatus | None
-    started_at: rendering.ShownInstant
+    started_at: rendering.ViewInstant
     name: str | None
     health_score: int | None
     oldest_blocker: ShownBlocker | None
@@ -88,7 +88,7 @@ class LineHead(msgspec.Struct):
 class ShownLine(LineHead):
     """A line in a list."""
 
-    last_activity_at: rendering.ShownInstant
+    last_activity_at: rendering.ViewInstant
     open_runs: Annotated[int, Meta(ge=0)]
     open_alerts: Annotated[int, Meta(ge=0), rendering.doc("Alerts that are not resolved.")]
     metrics: dict[str, float | int | None]
@@ -101,7 +101,7 @@ class LineDetail(ShownLine):
     health: ShownHealth
     blockers: list[ReportedBlocker]
     holds: list[ShownHold]
-    closed_at: rendering.ShownInstant | None
+    closed_at: rendering.ViewInstant | None
 
 
 class Version(NamedTuple):

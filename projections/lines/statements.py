@@ -273,14 +273,14 @@ def item_parts(past: bool, whole: bool) -> Mapping[str, Any]:
 @cache
 def detail_read(filters: frozenset[str], past: bool = False) -> Read:
     """A single row: the position, and the ``item`` of ``item_parts`` or nulls."""
-    known = " AND l.activated <= p.position" if past else ""
+    condition = " AND l.activated <= p.position" if past else ""
     return read_of(
         _DETAIL,
         "execution",
         "watch",
         past=past,
         is_kept=True,
-        where=where_line(filters) + known,
+        where=where_line(filters) + condition,
         **item_parts(past, whole=True),
     )
 

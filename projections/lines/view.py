@@ -24,7 +24,7 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import States, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
@@ -78,7 +78,7 @@ class ExecutionView(Remembering):
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
-        self._lines: Folds[str, _Line] = Folds(
+        self._lines: States[str, _Line] = States(
             lambda line_id: _Line(LineFold(Execution(line_id))), _PACKING
         )
         self._quiet: set[str] = set()
@@ -99,14 +99,14 @@ class ExecutionView(Remembering):
         for event in events:
             found = self._lines[event.line_id]
             quiet, interval = found.fold.quiet, found.fold.interval
-            _take(found, event, past)
+            _apply(found, event, past)
             self._lines.change(event.line_id)
             if found.fold.quiet is not quiet:
                 self._quiet.add(event.line_id)
             if found.fold.interval is not interval:
                 self._ranked.add(event.line_id)
             if past.size > _MUCH:
-                generation.send(rows.EXECUTION_VERSION, past.take_versions())
+                generation.send(rows.EXECUTION_VERSION, past.pop_versions())
         generation.write(rows.TAG, past.tags.values())
         generation.write(rows.RESOURCE, past.resources.values())
         generation.write(rows.INTERVAL, past.intervals.values())
@@ -116,7 +116,7 @@ class ExecutionView(Remembering):
         self._counts.apply(generation, past.moves)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        changed = self._lines.take_changed(most)
+        changed = self._lines.pop_changed(most)
         generation.write(rows.EXECUTION, map(_present, changed))
         generation.write(RANK, self._changed_ranks(changed))
         generation.write(rows.QUIET, self._changed_quiet(changed))
@@ -165,12 +165,12 @@ class _Past:
         """The number of characters of the versions."""
         self.steps: list[rows.StepRow] = []
 
-    def take_versions(self) -> list[rows.VersionRow]:
+    def pop_versions(self) -> list[rows.VersionRow]:
         versions, self.versions, self.size = self.versions, [], 0
         return versions
 
 
-def _take(found: _Line, event: Recorded, past: _Past) -> None:
+def _apply(found: _Line, event: Recorded, past: _Past) -> None:
     """Fold an event; keep the line's new JSON, and the intervals that the event ended or began."""
     fold, line_id, kind = found.fold, event.line_id, type(event.body)
     key, before = sort_key(line_id), fold.interval
@@ -196,21 +196,21 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
         past.intervals[line_id, event.position] = _interval(fold, fold.interval, rows.FOREVER)
 
 
-def _step(fold: LineFold, line_key: int, event: Recorded) -> rows.StepRow:
-    assert fold.last_activity_at is not None, "a line is active from its activation on"
+def _step(line: LineFold, line_key: int, event: Recorded) -> rows.StepRow:
+    assert line.last_activity_at is not None, "a line is active from its activation on"
     # A read that finds this row asks about an instant that is not before the event's recording. So
     # the row needs no period that had ended by then.
-    (period_1, amount_1), (period_2, amount_2) = fold.latest(fold.period_of(event.recorded_at))
-    totals = fold.totals
+    (period_1, amount_1), (period_2, amount_2) = line.latest(line.period_of(event.recorded_at))
+    totals = line.totals
     return rows.StepRow(
         line_key=line_key,
         position=event.position,
-        last_activity_at=fold.last_activity_at,
+        last_activity_at=line.last_activity_at,
         hours_total=totals.hours,
         last_run_duration_ms=totals.last_run_duration_ms,
         amount_1=amount_1,
         amount_2=amount_2,
-        open_runs=fold.open_runs,
+        open_runs=line.open_runs,
         started_runs=totals.started_runs,
         completed_runs=totals.completed_runs,
         period_1=period_1,

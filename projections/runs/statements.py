@@ -16,7 +16,7 @@ from ledger.engine.views.statements import Read, position_of_page, read_of, wher
 from projections.runs.shown import RunColumns
 
 
-def _given(name: str, at_first: str) -> tuple[str, str]:
+def _changed_by_start(name: str, at_first: str) -> tuple[str, str]:
     """A column that a request gives as ``at_first``, and the start as ``name``."""
     return f"r.{name}", f"CASE WHEN r.started <= p.position THEN r.{name} ELSE r.{at_first} END"
 
@@ -38,7 +38,7 @@ def _used(name: str) -> tuple[str, str]:
 # Columns of ``RunColumns`` as they are now, and as they were at the position, from which the later
 # events are taken back.
 _FIXED = ("run_id", "requested_at", "organization_id", "workspace_id", "line_key", "erased_at")
-_TOLD: Mapping[str, tuple[str, str]] = {
+_VALUES: Mapping[str, tuple[str, str]] = {
     **{name: (f"r.{name}", f"r.{name}") for name in _FIXED},
     "status": (
         "r.status",
@@ -46,8 +46,8 @@ _TOLD: Mapping[str, tuple[str, str]] = {
         WHEN r.stopped <= p.position THEN CASE WHEN r.expired THEN 'failed' ELSE 'cancelled' END
         WHEN r.started <= p.position THEN 'running' ELSE 'pending' END""",
     ),
-    "trigger_type": _given("trigger_type", "requested_type"),
-    "triggered_by": _given("triggered_by", "requested_by"),
+    "trigger_type": _changed_by_start("trigger_type", "requested_type"),
+    "triggered_by": _changed_by_start("triggered_by", "requested_by"),
     "started_at": ("r.started_at", "CASE WHEN r.started <= p.position THEN r.started_at END"),
     "completed_at": (
         "COALESCE(r.ended_at, r.stopped_at)",
@@ -68,11 +68,11 @@ _TOLD: Mapping[str, tuple[str, str]] = {
         """CASE WHEN r.parent_given > p.position THEN NULL
         WHEN r.started <= p.position THEN r.parent_key ELSE r.requested_parent END""",
     ),
-    "lease_seconds": _given("lease_seconds", "requested_lease"),
+    "lease_seconds": _changed_by_start("lease_seconds", "requested_lease"),
 }
-_NOW, _THEN = ({name: told[i] for name, told in _TOLD.items()} for i in (0, 1))
+_NOW, _THEN = ({name: pair[i] for name, pair in _VALUES.items()} for i in (0, 1))
 
-_TAKEN_BACK = (
+_REPLACED_FAILURE = (
     "CASE WHEN r.expired AND r.ended IS NOT NULL THEN r.stopped END",
     "CASE WHEN r.expired AND r.ended <= p.position THEN r.stopped END",
 )
@@ -103,24 +103,24 @@ BY_NAME = (
 
 _CONDITIONS = tuple(
     {
-        **conditions((*OF_LINE, *OF_LINES, *BY_NAME), "r", told is _THEN),
-        "not_completed": f"{told['status']} <> 'completed'",
+        **conditions((*OF_LINE, *OF_LINES, *BY_NAME), "r", values is _THEN),
+        "not_completed": f"{values['status']} <> 'completed'",
         "from": "r.requested_at >= %(from)s",
         "to": "r.requested_at < %(to)s",
         "after": "(r.requested_at, r.run_key) < (%(after_at)s, %(after)s)",
     }
-    for told in (_NOW, _THEN)
+    for values in (_NOW, _THEN)
 )
 
 
-def _columns(told: Mapping[str, str], taken_back: str) -> str:
+def _columns(values: Mapping[str, str], replaced: str) -> str:
     names = (name for name in RunColumns._fields if name != "wrapped")
-    shown = ", ".join(f"{told[name]} AS {name}" for name in names)
-    return f"r.run_key, {shown}, {taken_back} AS taken_back FROM ledger.run AS r"
+    columns = ", ".join(f"{values[name]} AS {name}" for name in names)
+    return f"r.run_key, {columns}, {replaced} AS taken_back FROM ledger.run AS r"
 
 
 # The columns of a run's row now, and as of then; with the table.
-_COLUMNS = (_columns(_NOW, _TAKEN_BACK[0]), _columns(_THEN, _TAKEN_BACK[1]))
+_COLUMNS = (_columns(_NOW, _REPLACED_FAILURE[0]), _columns(_THEN, _REPLACED_FAILURE[1]))
 
 
 # A run's key, and its payloads. An erasure is shown in reads of the past too, and even before the
@@ -235,13 +235,13 @@ def runs_read(
 def run_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, run columns or nulls) rows, with the run columns of ``runs_read``."""
     own = where_tenant(tenant, "r")
-    known = f"{own} AND r.opened <= p.position" if past else own
+    condition = f"{own} AND r.opened <= p.position" if past else own
     return read_of(
         _ANYWHERE,
         "run",
         past=past,
         is_kept=True,
-        runs=_OF_ID.format(columns=_COLUMNS[past], where=known),
+        runs=_OF_ID.format(columns=_COLUMNS[past], where=condition),
         **_content(past),
     )
 
@@ -255,8 +255,8 @@ def all_runs_read(
     # By the values, if several indexes may serve.
     planning = Planning.SHORT if filters | tenant <= _IN_ORDER else Planning.BY_VALUES
     parts = _all_runs(tenant, filters, past, shows, *always)
-    is_kept = shows != "none"
-    return read_of(_ANYWHERE, "run", past=past, planning=planning, is_kept=is_kept, **parts)
+    is_cached = shows != "none"
+    return read_of(_ANYWHERE, "run", past=past, planning=planning, is_kept=is_cached, **parts)
 
 
 @cache
@@ -264,7 +264,7 @@ def later_runs_read(tenant: frozenset[str], filters: frozenset[str]) -> Read:
     """The rows of ``all_runs_read``, without payloads, at the position ``end``."""
     parts = _all_runs(tenant, filters, True, "none", "r.opened <= p.position")
     return read_of(
-        _ANYWHERE, "run", planning=Planning.WALK, position=position_of_page("run"), **parts
+        _ANYWHERE, "run", planning=Planning.SCAN, position=position_of_page("run"), **parts
     )
 
 
@@ -278,16 +278,16 @@ def _all_runs(
 def _content(past: bool, shows: Shows = "all") -> Mapping[str, Any]:
     """The parts of a statement that follow from the payloads that it shows."""
     if shows == "none":
-        return {"shown": _shown(_OF_NO_CONTENT), "content": "", "by_event": ""}
+        return {"shown": _selected(_OF_NO_CONTENT), "content": "", "by_event": ""}
     until = "AND content.position <= p.position" if past else ""
     payloads = {name: _PAYLOAD.format(until=until, name=name) for name in _FIELDS}
     return {
-        "shown": _shown({**_OF_CONTENT, **payloads}),
+        "shown": _selected({**_OF_CONTENT, **payloads}),
         "content": _CONTENT.format(columns=_WHOLE if shows == "all" else _ERRORS),
         "by_event": ", content.position",
     }
 
 
-def _shown(more: Mapping[str, str]) -> str:
+def _selected(more: Mapping[str, str]) -> str:
     names = (*RunColumns._fields, *_FIELDS)
     return ", ".join(f"{more.get(name, f'page.{name}')} AS {name}" for name in names)

@@ -200,8 +200,8 @@ def _union(*parts: str, **of_lines: str) -> str:
     return " UNION ALL ".join(part.format(**of_lines) for part in parts)
 
 
-_ASKED = "unnest(%(lines)s::bigint[])"
-_OF_LINES = {"asked": _ASKED, "lines": "d.line_key = ANY(%(lines)s::bigint[])"}
+_REQUESTED = "unnest(%(lines)s::bigint[])"
+_OF_LINES = {"asked": _REQUESTED, "lines": "d.line_key = ANY(%(lines)s::bigint[])"}
 _NO_RUNS = "0 AS running, 0 AS completed, 0 AS failed, 0 AS cancelled, 0::numeric AS tokens"
 _HOURS = f"""SELECT line_key, stretch, {{resource}}, hours, check_ins, {_NO_RUNS}
 FROM ({{part}}) AS d WHERE {{chosen}}"""

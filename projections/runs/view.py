@@ -18,7 +18,7 @@ from ledger.engine.postgres.schema.walls import of_tenant
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import id_of_key, sort_key
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import States, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.runs.model import run as runs
 from ledger.features.runs.model.run import RUN_EVENTS, Run, Trigger
@@ -248,7 +248,7 @@ class RunView(Remembering):
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
-        self._runs: Folds[str, RunFold] = Folds(lambda run_id: RunFold(Run(run_id)), _PACKING)
+        self._runs: States[str, RunFold] = States(lambda run_id: RunFold(Run(run_id)), _PACKING)
         self._days = Days()
         super().__init__(self._runs, self._days)
 
@@ -275,7 +275,7 @@ class RunView(Remembering):
         self._days.apply(generation, changes)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        generation.write(RUN, map(row_of, self._runs.take_changed(most)))
+        generation.write(RUN, map(row_of, self._runs.pop_changed(most)))
 
 
 # The columns of a row that have the value of the field of this name.

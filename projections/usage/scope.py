@@ -99,7 +99,7 @@ LEFT JOIN LATERAL (
 """
 
 # The state of lines as known at a position no later than the statement's own.
-_KNOWN = """
+_STATES = """
 SELECT p.position, known.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
@@ -121,7 +121,7 @@ LEFT JOIN LATERAL (
 _AT_END = position_of_page("execution", "run")
 NAMES = read_of(_NAMES, "execution", "run", planning=Planning.LONG, position=_AT_END)
 """(position, line, name) rows of the lines ``ids`` at the position ``end``."""
-KNOWN = read_of(_KNOWN, "execution", "run", planning=Planning.LONG, position=_AT_END)
+STATES = read_of(_STATES, "execution", "run", planning=Planning.LONG, position=_AT_END)
 """(position, line key, state, health score, open blockers, open runs) rows as known ``at``."""
 
 

@@ -39,7 +39,7 @@ _SEVERITIES = f"'{' '.join(get_args(Severity))}'"
 """All severities in one text, the least first."""
 
 
-def _told(organization_id: str, workspace_id: str, watch_id: str, severity: str) -> str:
+def _endpoint_count(organization_id: str, workspace_id: str, watch_id: str, severity: str) -> str:
     """The number of the endpoints that are told of the alerts of a watch of this tenant.
 
     A watch of an organization opens alerts in each workspace.
@@ -52,13 +52,13 @@ def _told(organization_id: str, workspace_id: str, watch_id: str, severity: str)
     """
 
 
-_OF_STORED = _told(
+_OF_STORED = _endpoint_count(
     "w.organization_id",
     "w.workspace_id",
     "w.watch_id",
     "(('{{' || w.item || '}}')::json ->> 'severity')",
 )
-_OF_NEW = _told(
+_OF_NEW = _endpoint_count(
     "%(organization_id)s::text", "%(workspace_id)s::text", "NULL::text", "%(severity)s::text"
 )
 
@@ -214,7 +214,7 @@ def alerts_read(
     position ``end``. The filters are the names of the parameters.
     """
     is_of_then = past or goes_on
-    is_walk = "organization" in filters and filters <= _IN_ORDER and "resolved" not in statuses
+    is_in_order = "organization" in filters and filters <= _IN_ORDER and "resolved" not in statuses
     parts = dict[str, Any]()
     if goes_on:
         parts["position"] = statements.position_of_page("watch", "execution")
@@ -223,7 +223,7 @@ def alerts_read(
         "watch",
         "execution",
         past=past,
-        planning=Planning.SHORT if is_walk else Planning.BY_VALUES,
+        planning=Planning.SHORT if is_in_order else Planning.BY_VALUES,
         name=_NAME_THEN if is_of_then else _NAME,
         status=f"""CASE WHEN {_RESOLVED[is_of_then]} THEN 'resolved'
             WHEN {_IS_ACKNOWLEDGED} THEN 'acknowledged' ELSE 'open' END""",

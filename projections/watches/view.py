@@ -13,7 +13,7 @@ from ledger.engine.postgres.schema import table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import States, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.watches.model import alert as alerts
 from ledger.features.watches.model.alert import ALERT_EVENTS, Alert
@@ -147,8 +147,8 @@ class WatchView(Remembering):
     events: frozenset[type[Event]] = frozenset((*WATCH_EVENTS, *ALERT_EVENTS))
 
     def __init__(self) -> None:
-        self._watches: Folds[str, _Watch] = Folds(lambda watch_id: _Watch(Watch(watch_id)))
-        self._alerts: Folds[str, _Alert] = Folds(lambda alert_id: _Alert(Alert(alert_id)))
+        self._watches: States[str, _Watch] = States(lambda watch_id: _Watch(Watch(watch_id)))
+        self._alerts: States[str, _Alert] = States(lambda alert_id: _Alert(Alert(alert_id)))
         super().__init__(self._watches, self._alerts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -175,18 +175,18 @@ class WatchView(Remembering):
                 watch.position = event.position
                 self._watches.change(stream)
                 continue
-            fold = self._alerts[stream]
-            fold.alert.apply(event)
-            fold.row = _changed(fold.row, event)
+            tracked = self._alerts[stream]
+            tracked.alert.apply(event)
+            tracked.row = _changed(tracked.row, event)
             self._alerts.change(stream)
             if isinstance(event.body, alerts.AlertAcknowledged):
                 acknowledgements.append(_acknowledged(event, event.body))
         generation.write(ACKNOWLEDGEMENT, acknowledgements)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        watches = self._watches.take_changed(most)
+        watches = self._watches.pop_changed(most)
         generation.write(WATCH, [_watch_row(f) for f in watches if f.watch.organization_id])
-        changed = self._alerts.take_changed(most)
+        changed = self._alerts.pop_changed(most)
         generation.write(
             ALERT, [f.row._replace(fold=_encode(f.alert)) for f in changed if f.row is not None]
         )
@@ -196,8 +196,8 @@ def _ids(events: Sequence[Recorded], kinds: tuple[type[Event], ...]) -> Iterator
     return (event.originator_id for event in events if isinstance(event.body, kinds))
 
 
-def _watch_row(fold: _Watch) -> WatchRow:
-    watch = fold.watch
+def _watch_row(tracked: _Watch) -> WatchRow:
+    watch = tracked.watch
     assert watch.organization_id is not None, "a watch is an organization's"
     return WatchRow(
         watch_id=watch.id,
@@ -205,11 +205,11 @@ def _watch_row(fold: _Watch) -> WatchRow:
         organization_id=watch.organization_id,
         workspace_id=watch.workspace_id,
         deleted=watch.deleted,
-        enabled=watch.given.enabled,
+        enabled=watch.config.enabled,
         revision=watch.revision,
         item=members(watch_set_up(watch)),
         fold=_encode(watch),
-        position=fold.position,
+        position=tracked.position,
     )
 
 
@@ -218,8 +218,8 @@ def _changed(row: AlertRow | None, event: Recorded) -> AlertRow | None:
         case alerts.AlertOpened():
             return _opened(event, event.body)
         case alerts.AlertResolved(reason=reason) if row is not None:
-            told = json_text({"at": time_text(event.occurred_at), "reason": reason})
-            row = row._replace(resolved=event.position, resolved_item=told)
+            item = json_text({"at": time_text(event.occurred_at), "reason": reason})
+            row = row._replace(resolved=event.position, resolved_item=item)
     return None if row is None else row._replace(position=event.position)
 
 
@@ -258,7 +258,7 @@ def _opened(event: Recorded, body: alerts.AlertOpened) -> AlertRow:
 
 
 def _acknowledged(event: Recorded, body: alerts.AlertAcknowledged) -> AcknowledgementRow:
-    told = {
+    item = {
         "at": time_text(event.recorded_at),
         "by": event.actor,
         "note": body.note,
@@ -266,5 +266,5 @@ def _acknowledged(event: Recorded, body: alerts.AlertAcknowledged) -> Acknowledg
         "until": time_text(body.until),
     }
     return AcknowledgementRow(
-        event.originator_id, event.position, body.assignee, body.until, json_text(told)
+        event.originator_id, event.position, body.assignee, body.until, json_text(item)
     )

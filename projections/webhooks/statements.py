@@ -189,5 +189,5 @@ def message_read(tenant: frozenset[str]) -> Read:
 
 
 def _read_of(statement: str, filters: frozenset[str], *more: str, **parts: Any) -> Read:
-    shown = where(filters, _FILTERS, "NOT w.deleted")
-    return read_of(statement, *more, "webhook", where=shown, **parts)
+    condition = where(filters, _FILTERS, "NOT w.deleted")
+    return read_of(statement, *more, "webhook", where=condition, **parts)

@@ -18,7 +18,7 @@ from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Instant, Oc
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, render_as, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import States, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.feed.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.features.lines.model.execution_events import HealthSignalReported
@@ -71,7 +71,7 @@ WEBHOOK = Table(
     EndpointRow,
     key=("endpoint_id",),
     tenant=("organization_id", "workspace_id"),
-    is_seen_by_view=True,  # the dispatcher reads the fold, which the API's role must not
+    is_filtered_by_view=True,  # the dispatcher reads the fold, which the API's role must not
     replaces=True,
     options="fillfactor = 50",
     indexes=(Index("organization_id"),),
@@ -147,7 +147,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_statuses = msgspec.json.Decoder(dict[SignalName, SignalStatus]).decode
 
 
-class Standing(msgspec.Struct):
+class EndpointState(msgspec.Struct):
     """The fold of one endpoint: the domain's aggregate, and the latest sequence number."""
 
     endpoint: Endpoint
@@ -168,7 +168,7 @@ class Standing(msgspec.Struct):
             self.enabled_at = event.recorded_at
 
 
-decode_standing = msgspec.json.Decoder(Standing).decode
+decode_state = msgspec.json.Decoder(EndpointState).decode
 """Decodes the column ``fold``."""
 
 
@@ -176,8 +176,8 @@ class _Tenant:
     """An organization's endpoints, without deleted endpoints."""
 
     def __init__(self) -> None:
-        self.endpoints: dict[str, Standing] = {}
-        self.changed: dict[str, Standing] = {}
+        self.endpoints: dict[str, EndpointState] = {}
+        self.changed: dict[str, EndpointState] = {}
 
 
 class _Health(msgspec.Struct):
@@ -195,8 +195,8 @@ class WebhookView(Remembering):
     events: frozenset[type[Event]] = frozenset((*PUBLISHED, *ENDPOINT_EVENTS))
 
     def __init__(self) -> None:
-        self._tenants: Folds[str, _Tenant] = Folds(lambda _: _Tenant())
-        self._health: Folds[str, _Health] = Folds(_Health)
+        self._tenants: States[str, _Tenant] = States(lambda _: _Tenant())
+        self._health: States[str, _Health] = States(_Health)
         super().__init__(self._tenants, self._health)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -220,10 +220,10 @@ class WebhookView(Remembering):
         generation.write(MESSAGE, messages)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        for tenant in self._tenants.take_changed(most):
+        for tenant in self._tenants.pop_changed(most):
             generation.write(WEBHOOK, map(_present, tenant.changed.values()))
             tenant.changed.clear()
-        lines = self._health.take_changed(most)
+        lines = self._health.pop_changed(most)
         rows = [HealthRow(h.line_id, json_text(h.statuses), h.position) for h in lines]
         generation.write(HEALTH, rows)
 
@@ -241,10 +241,10 @@ class WebhookView(Remembering):
 
 def _read(rows: Rows) -> Iterable[tuple[str, _Tenant]]:
     found: dict[str, _Tenant] = {}
-    for organization_id, fold in rows:
-        standing = decode_standing(fold)
+    for organization_id, packed in rows:
+        state = decode_state(packed)
         tenant = found.setdefault(organization_id, _Tenant())
-        tenant.endpoints[standing.endpoint.id] = standing
+        tenant.endpoints[state.endpoint.id] = state
     return found.items()
 
 
@@ -258,24 +258,24 @@ def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
     if not isinstance(body, ENDPOINT_EVENTS):
         return
     if isinstance(body, WebhookCreated):
-        tenant.endpoints[endpoint_id] = Standing(Endpoint(endpoint_id))
-    standing = tenant.endpoints.get(endpoint_id)
-    if standing is None:
+        tenant.endpoints[endpoint_id] = EndpointState(Endpoint(endpoint_id))
+    state = tenant.endpoints.get(endpoint_id)
+    if state is None:
         return
-    standing.apply(event)
-    tenant.changed[endpoint_id] = standing
-    if standing.endpoint.deleted:
+    state.apply(event)
+    tenant.changed[endpoint_id] = state
+    if state.endpoint.deleted:
         del tenant.endpoints[endpoint_id]
     number = event.event_id.removeprefix("EVT-")
     if isinstance(body, WebhookTestRequested):
-        standing.requested = event.position
+        state.requested = event.position
         item = _test_envelope(event)
         yield MessageRow(endpoint_id, event.position, number, "test", 0, TEST, item)
     elif isinstance(body, WebhookRecoveryRequested):
-        standing.requested = event.position
+        state.requested = event.position
         yield MessageRow(endpoint_id, event.position, number, "recovery", since=body.since)
     elif isinstance(body, WebhookResendRequested):
-        standing.requested = event.position
+        state.requested = event.position
         resent = int(body.event_id.rsplit("-", 1)[1])
         yield MessageRow(endpoint_id, event.position, number, "recovery", resent=resent)
 
@@ -286,17 +286,17 @@ def _matched(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
     An endpoint does not receive events about itself (a delivery to it failed).
     """
     type_ = PUBLISHED[type(event.body)].name
-    for endpoint_id, standing in tenant.endpoints.items():
+    for endpoint_id, state in tenant.endpoints.items():
         tenant_of = event.organization_id, event.workspace_id
-        wanted = standing.endpoint.wants(type_, *tenant_of, event.body)
+        wanted = state.endpoint.wants(type_, *tenant_of, event.body)
         if not wanted or endpoint_id == event.originator_id:
             continue
-        standing.sequence += 1
-        standing.latest = standing.position = event.position
-        tenant.changed[endpoint_id] = standing
+        state.sequence += 1
+        state.latest = state.position = event.position
+        tenant.changed[endpoint_id] = state
         number = event.event_id.removeprefix("EVT-")
-        message = MessageRow(endpoint_id, event.position, number, "event", standing.sequence, type_)
-        yield _for_people(message, event) if standing.endpoint.is_channel else message
+        message = MessageRow(endpoint_id, event.position, number, "event", state.sequence, type_)
+        yield _for_people(message, event) if state.endpoint.is_channel else message
 
 
 def _for_people(message: MessageRow, event: Recorded) -> MessageRow:
@@ -328,8 +328,8 @@ def _test_envelope(event: Recorded) -> str:
     )
 
 
-def _present(standing: Standing) -> EndpointRow:
-    endpoint = standing.endpoint
+def _present(state: EndpointState) -> EndpointRow:
+    endpoint = state.endpoint
     assert endpoint.organization_id is not None, "an endpoint is an organization's"
     return EndpointRow(
         endpoint_id=endpoint.id,
@@ -340,11 +340,11 @@ def _present(standing: Standing) -> EndpointRow:
         details=endpoint.details,
         deleted=endpoint.deleted,
         enabled=endpoint.enabled,
-        enabled_at=standing.enabled_at,
-        sequence=standing.sequence,
-        latest=standing.latest,
-        requested=standing.requested,
+        enabled_at=state.enabled_at,
+        sequence=state.sequence,
+        latest=state.latest,
+        requested=state.requested,
         item=members(render_as(EndpointSetUp, endpoint)),
-        fold=_encode(standing),
-        position=standing.position,
+        fold=_encode(state),
+        position=state.position,
     )

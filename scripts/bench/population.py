@@ -53,7 +53,7 @@ class Population:
         stride = int(self.lines * 0.618) | 1
         while gcd(stride, self.lines) > 1:
             stride += 2
-        return ((place * stride) % self.lines + 1 for place in range(self.lines))
+        return ((index * stride) % self.lines + 1 for index in range(self.lines))
 
     def model(self, number: int) -> str:
         """The execution model."""

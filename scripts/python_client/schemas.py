@@ -31,8 +31,8 @@ class Names:
 
     def of(self, name: str) -> str:
         """A name without the service's own prefix, if it is free then."""
-        shown = name.removeprefix("Shown")
-        return name if shown != name and shown in self._schemas else shown
+        short = name.removeprefix("Shown")
+        return name if short != name and short in self._schemas else short
 
 
 class Written:
@@ -92,8 +92,8 @@ class Written:
                 words.append((self.names.of(name), ""))
             elif "properties" in schema:
                 objects.append(self._definition(name))
-        told = "\n".join(f"    {name}: TypeAlias = {type_}" for name, type_ in words if type_)
-        told += "\n" + "\n\n".join(choices)
+        text = "\n".join(f"    {name}: TypeAlias = {type_}" for name, type_ in words if type_)
+        text += "\n" + "\n\n".join(choices)
         decoded = "\n".join(
             f"    {name} = {'str' if type_ else 'dict[str, Any]'}" for name, type_ in words
         )
@@ -103,7 +103,7 @@ class Written:
             for name in events
             if name != "Event"
         )
-        return HEAD.format(words=told, decoded=decoded) + TAIL.format(
+        return HEAD.format(words=text, decoded=decoded) + TAIL.format(
             objects="\n\n".join(objects), rows=rows, every=every
         )
 
@@ -138,8 +138,8 @@ class Written:
         default = SINCE.get(name) or ("None" if type_ == "Any" or type_.endswith(" | None") else "")
         own = f"{name}_" if keyword.iskeyword(name) else name
         if own != name:
-            given = f", default={default}" if default else ""
-            text = f"    {own}: {type_} = field(name={_quoted(name)}{given})\n"
+            suffix = f", default={default}" if default else ""
+            text = f"    {own}: {type_} = field(name={_quoted(name)}{suffix})\n"
         else:
             text = f"    {own}: {type_}{f' = {default}' if default else ''}\n"
         return text + explained(schema)
@@ -170,12 +170,12 @@ class Argument(NamedTuple):
     name: str
     type: str
     is_required: bool
-    told: str = ""
+    docs: str = ""
 
     def key(self) -> str:
         """The line of a ``TypedDict``."""
         type_ = f"Required[{self.type}]" if self.is_required else self.type
-        return f"    {self.name}: {type_}\n{self.told}"
+        return f"    {self.name}: {type_}\n{self.docs}"
 
 
 def is_sent(schema: Schema) -> bool:

@@ -32,7 +32,7 @@ def address(edge: Edge) -> Iterator[Address]:
         services.authenticator.lapsed,
         most=600,
         ping_seconds=0.1,
-        patience_seconds=0.5,
+        send_timeout=0.5,
     )
     services.add(streams)
     with listening(edge) as address:

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.engine.http.replies import SeenLine
 from ledger.engine.values.principal import COMMAND_LINE, Principal
-from ledger.engine.writer.command import Command, OwnCommand, TurnDown
+from ledger.engine.writer.command import Command, OwnCommand, RefusedWrite
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.keys.model import Permission
@@ -172,7 +172,7 @@ def test_only_these_commands_do_not_ask_whether_their_key_has_ended() -> None:
             yield from kinds(subclass)
 
     exempt = {kind for kind in kinds(OwnCommand) if not kind.needs_key}
-    assert exempt == {TurnDown, NoteRead, Heartbeat, GiveParent}
+    assert exempt == {RefusedWrite, NoteRead, Heartbeat, GiveParent}
 
 
 def test_facts_and_notes_of_reads_do_not_ask_for_the_secret(ledger: Ledger) -> None:

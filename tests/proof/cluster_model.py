@@ -15,7 +15,7 @@ from ledger.features.proof.sealing.peers import (
     UNHEARD,
     UNVOUCHED,
     Case,
-    Known,
+    Evidence,
     LogConsistency,
     PeerMonitor,
     Row,
@@ -326,7 +326,7 @@ class Cluster:
     def _obey(self, node: Node, verdict: Verdict) -> None:
         if verdict.contradicted is not None:
             self.database.stopped = self.database.has_key = True
-        if verdict.takes and self.database.newest is not None:
+        if verdict.advances and self.database.newest is not None:
             assert (
                 node.own is None
                 or node.own.origin < self.database.origin
@@ -351,7 +351,7 @@ class Cluster:
             is_between_beats=not leads,
         )
         newest, own, keeps = database.newest, node.own, node.unkept is None
-        known = Known(database.origin, database.stopped, newest, own, heard, leads, keeps)
+        known = Evidence(database.origin, database.stopped, newest, own, heard, leads, keeps)
         if not database.has_key:
             seen = [own, *(row.witness for row in rows), *database.checkpoints]
             strays = [witness for witness in seen if witness is not None]
@@ -384,7 +384,7 @@ class Cluster:
             else UNHEARD
             if not verdict.settles
             else SEALS
-            if newest is None or knows or verdict.takes
+            if newest is None or knows or verdict.advances
             else UNVOUCHED
         )
         self.cases.append(verdict.case)

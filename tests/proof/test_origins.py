@@ -258,7 +258,7 @@ class Thawing(WitnessWatch):
         raise NotImplementedError
 
     def look(self, connection: shelf.Connection, leads: bool) -> Inspection:
-        sight = super().look(connection, leads)
+        sight = super().inspect(connection, leads)
         self.happen()
         return sight
 
@@ -273,7 +273,7 @@ def test_a_frozen_sealer_that_thaws_inserts_nothing_over_a_newer_origin(
 
     full.line()
     node = watch_of(folder)
-    sealer = sealer_of(full.conninfo, folder, watch=Adopting(node.node_id, folder, patience=0.0))
+    sealer = sealer_of(full.conninfo, folder, watch=Adopting(node.node_id, folder, timeout=0.0))
     assert sealer.run_once() == 0
     sealer.disconnect()
     assert [note.split("\n")[0][-2:] for note in notes(full)] == ["/2"]

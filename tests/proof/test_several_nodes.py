@@ -99,7 +99,7 @@ def test_a_witness_is_never_replaced_by_an_older_checkpoint(
     older = full.rows("SELECT note FROM ledger.checkpoint WHERE size = 501")[0]["note"]
     with psycopg.connect(full.conninfo, row_factory=tuple_row) as connection:
         verifier = shelf.verifier_of(connection)
-    a.watch.take(verifier, older)
+    a.watch.store(verifier, older)
     assert size_of(a) == 601
 
 

@@ -10,7 +10,7 @@ from ledger.engine.values.rendering import json_text, render_as, time_text
 from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.features.runs.model.run import RUN_EVENTS, Run
 from ledger.features.runs.model.token_usage import ShownTokenUsage
-from projections.runs.shown import RunColumns, shown_run
+from projections.runs.shown import RunColumns, run_view
 from projections.runs.statements import run_read
 from tests.runs.test_field_of_a_run import PAYLOADS, SHOWN
 from tests.support.facts import fact
@@ -119,7 +119,7 @@ def expected(run: Run) -> dict[str, Any]:
 
 
 def shown(row: dict[str, Any]) -> str:
-    return json_text(shown_run(RunColumns(*(row[name] for name in RunColumns._fields))))
+    return json_text(run_view(RunColumns(*(row[name] for name in RunColumns._fields))))
 
 
 def test_each_field_of_a_run_is_told_after_the_run_began() -> None:

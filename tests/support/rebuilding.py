@@ -21,7 +21,7 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key
-from ledger.engine.views.contract import Projection, take
+from ledger.engine.views.contract import Projection, apply
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.rebuilding import rebuild as rebuilding
 from ledger.engine.views.rebuilding.compare import Difference
@@ -174,7 +174,7 @@ def rows_from_log(conninfo: str) -> Rows:
             generation = Generation(writes, 999)
             for event in events:
                 if type(event.body) in projection.events:
-                    take(projection, generation, [event])
+                    apply(projection, generation, [event])
                     projection.store(generation)
                     writes.flush()
         return _read(transaction.cursor().connection, lambda _, table: table_of(table, 999))

@@ -106,7 +106,7 @@ class Service:
 
     def loop(self, kind: type[L]) -> L:
         """The loop of a feature."""
-        (loop,) = (each for each in self.loops.housekeeper.beside if isinstance(each, kind))
+        (loop,) = (each for each in self.loops.housekeeper.attached if isinstance(each, kind))
         return loop
 
     async def look(self) -> None:

@@ -145,7 +145,7 @@ class WebhookLedger:
 
     def resend(self, endpoint_id: str, event_id: str) -> int:
         return self.execute(
-            webhooks.ResendDelivery(endpoint_id, COMMAND_LINE, event_id=event_id, is_known=True)
+            webhooks.ResendDelivery(endpoint_id, COMMAND_LINE, event_id=event_id, has_delivery=True)
         ).position
 
     def test(self, endpoint_id: str) -> str:

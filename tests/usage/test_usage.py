@@ -78,7 +78,7 @@ def test_added_amounts_have_exact_sums(parts: list[tuple[Any, Any, int, Any]]) -
         total.add(part)
         for resource, amount, _ in hour_parts:
             hours[resource] = hours.get(resource, 0) + amount
-    shown = total.shown()
+    shown = total.rendered()
     assert shown["runs"] == {
         s: sum(runs.get(s, 0) for _, runs, _, _ in parts) for s in RUN_STATUSES
     }
@@ -100,13 +100,13 @@ def test_hours_are_ordered_by_resource_and_hours_without_a_resource_come_last() 
     amounts.add_hours(
         [(None, 150, 1), ("b", 25, 1), ("é", 1, 1), ("a", 10, 1), ("gone", 5, 1), ("gone", -5, -1)]
     )
-    assert amounts.shown()["hours_by_resource"] == [
+    assert amounts.rendered()["hours_by_resource"] == [
         {"resource_id": "a", "hours": 0.1},
         {"resource_id": "b", "hours": 0.25},
         {"resource_id": "é", "hours": 0.01},
         {"resource_id": None, "hours": 1.5},
     ]
-    assert amounts.shown()["hours"] == 1.86
+    assert amounts.rendered()["hours"] == 1.86
 
 
 def test_an_addition_leaves_the_added_part_as_it_was() -> None:

@@ -84,7 +84,7 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_w
     before = len(alerts(own_ledger))
     assert before == 1500
     for watch in watches:
-        own_ledger.execute(UpdateWatch(watch, ADMIN, given={"enabled": False}))
+        own_ledger.execute(UpdateWatch(watch, ADMIN, changes={"enabled": False}))
     mine = one(own_ledger)
     own_ledger.clock.advance(seconds=1)
     own_ledger.look()

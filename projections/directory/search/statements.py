@@ -30,7 +30,7 @@ CROSS JOIN LATERAL (
 ) AS borne
 """
 
-_WALK = f"""
+_SCAN = f"""
 (SELECT w.type, w.owner, w.id, w.organization_id, w.workspace_id, w.word, w.folded
  FROM ledger.search_word AS w {{borne}}
  WHERE w.type = '{{type}}' AND w.word <> '' AND {{scope}} AND {{asked}}
@@ -39,7 +39,7 @@ _WALK = f"""
 
 # The candidates of all organizations: an administrator's. No index has them in order, which would
 # cost every name a quarter more bytes: so each organization has a walk.
-_WALK_OF_ALL = f"""
+_SCAN_OF_ALL = f"""
 (SELECT w.* FROM organization AS o CROSS JOIN LATERAL {{walk}} AS w
  ORDER BY w.word COLLATE "C", w.folded COLLATE "C", w.owner LIMIT {CANDIDATES})
 """
@@ -153,8 +153,8 @@ def search_read(filters: frozenset[str], by_number: bool) -> Read:
         return f"{row}.workspace_id" if "workspace" in filters else f"'{WHOLE}'"
 
     def part(*types: str) -> str:
-        walks = (
-            _WALK.format(
+        scans = (
+            _SCAN.format(
                 type=each,
                 borne=_BORNE.format(scope=entry("w")) if each in _ENTRIES else "",
                 scope=scope,
@@ -163,8 +163,8 @@ def search_read(filters: frozenset[str], by_number: bool) -> Read:
             for each in types
         )
         if not filters:
-            walks = (_WALK_OF_ALL.format(walk=walk) for walk in walks)
-        return _PART.format(walks=" UNION ALL ".join(walks))
+            scans = (_SCAN_OF_ALL.format(walk=walk) for walk in scans)
+        return _PART.format(walks=" UNION ALL ".join(scans))
 
     runs = where_tenant(filters, "r")
     parts = (
@@ -179,7 +179,7 @@ def search_read(filters: frozenset[str], by_number: bool) -> Read:
             _LINES.format(tenant=where_tenant(filters, "e")),
             _RUNS.format(tenant=runs, line_id=_LINE_ID),
         ]
-    known = f"w.word <> '' AND {_OF_ORGANIZATION}"
+    condition = f"w.word <> '' AND {_OF_ORGANIZATION}"
     return read_of(
         _SEARCH,
         "search",
@@ -187,6 +187,6 @@ def search_read(filters: frozenset[str], by_number: bool) -> Read:
         "execution",
         "run",
         is_kept=True,
-        organizations="" if filters else _ORGANIZATIONS.format(known=known),
+        organizations="" if filters else _ORGANIZATIONS.format(known=condition),
         found=" UNION ALL ".join(found),
     )

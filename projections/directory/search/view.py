@@ -15,7 +15,7 @@ import msgspec
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Int, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import States, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import DirectoryNamed, id_of, kind_of
 from ledger.features.lines.model import execution_events as lines
@@ -136,10 +136,10 @@ class Owner(msgspec.Struct, array_like=True):
         free = (n for n, slot in enumerate(self.slots) if slot.key is _EMPTY)
         for word in words:
             slot = _Slot(key, word, position)
-            if (place := next(free, None)) is None:
+            if (index := next(free, None)) is None:
                 self.slots.append(slot)
             else:
-                self.slots[place] = slot
+                self.slots[index] = slot
         return True
 
     def belong(self, event: Recorded) -> None:
@@ -156,9 +156,9 @@ class Owner(msgspec.Struct, array_like=True):
         gone = {key for key in keys if self.texts.pop(key, None) is not None}
         if not gone:
             return False
-        for place, slot in enumerate(self.slots):
+        for index, slot in enumerate(self.slots):
             if slot.key in gone:
-                self.slots[place] = _Slot(_EMPTY, "", position)
+                self.slots[index] = _Slot(_EMPTY, "", position)
         return True
 
     @property
@@ -185,7 +185,7 @@ class Owner(msgspec.Struct, array_like=True):
             is_changed |= self.put(key, folded, words, position)
         return is_changed
 
-    def take_rows(self) -> Iterator[WordRow]:
+    def pop_rows(self) -> Iterator[WordRow]:
         """The rows that are not stored yet; they are taken for stored from now on."""
         stored, self.stored = self.stored, max(slot.position for slot in self.slots)
         for number, slot in enumerate(self.slots):
@@ -240,7 +240,7 @@ class SearchView(Remembering):
     )
 
     def __init__(self) -> None:
-        self._owners: Folds[str, Owner] = Folds(Owner, _PACKING)
+        self._owners: States[str, Owner] = States(Owner, _PACKING)
         super().__init__(self._owners)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -259,7 +259,7 @@ class SearchView(Remembering):
 
     def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         for event in events:
-            if type(event.body) in _OF_LINES and _fold_line(
+            if type(event.body) in _OF_LINES and _apply_to_line(
                 self._owners[event.originator_id], event
             ):
                 self._owners.change(event.originator_id)
@@ -270,12 +270,12 @@ class SearchView(Remembering):
                     self._owners.change(event.originator_id)
             for entry in _entries(event):
                 owner = _owner_of(entry, event)
-                if _fold_entry(self._owners[owner], entry, event):
+                if _apply_to_entry(self._owners[owner], entry, event):
                     self._owners.change(owner)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        changed = [owner for owner in self._owners.take_changed(most) if owner.slots]
-        generation.write(WORD, [row for owner in changed for row in owner.take_rows()])
+        changed = [owner for owner in self._owners.pop_changed(most) if owner.slots]
+        generation.write(WORD, [row for owner in changed for row in owner.pop_rows()])
 
 
 _OF_LINES = frozenset(
@@ -322,7 +322,7 @@ def _owner_of(entry: _Entry, event: Recorded) -> str:
     return f"{entry.type}/{event.organization_id}/{entry.id}"
 
 
-def _fold_line(line: Owner, event: Recorded) -> bool:
+def _apply_to_line(line: Owner, event: Recorded) -> bool:
     """Fold an event of a line's name or blockers. Return whether it changes a row."""
     line.belong(event)
     position, body = event.position, event.body
@@ -338,21 +338,21 @@ def _fold_line(line: Owner, event: Recorded) -> bool:
             return line.drop([key for key in line.texts if key != _OWN], position)
 
 
-def _fold_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:
+def _apply_to_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:
     """Fold a name, or that a line bears an entry. Return whether that changes a row."""
     owner.organization_id = event.organization_id or ""
-    folded, known = _text(entry.id, entry.name or ""), owner.scopes
+    folded, scopes = _text(entry.id, entry.name or ""), owner.scopes
     reached: tuple[str, ...] = (WHOLE, event.workspace_id or WHOLE)
     if isinstance(event.body, DirectoryNamed):
-        reached = (WHOLE, *known)
+        reached = (WHOLE, *scopes)
     elif entry.name is None:
         # Lines give no name to workspaces and projects: the organization's name stays.
-        reached = tuple(scope for scope in reached if scope not in known)
+        reached = tuple(scope for scope in reached if scope not in scopes)
         if entry.type != "resource":
-            folded = known.get(WHOLE, folded)
-    if all(known.get(scope) == folded for scope in reached):
+            folded = scopes.get(WHOLE, folded)
+    if all(scopes.get(scope) == folded for scope in reached):
         return False
-    return owner.settle(known | dict.fromkeys(reached, folded), entry.id, event.position)
+    return owner.settle(scopes | dict.fromkeys(reached, folded), entry.id, event.position)
 
 
 def _text(identifier: str, name: str) -> str:

@@ -49,7 +49,7 @@ def list_read(filters: frozenset[str]) -> Read:
     )
 
 
-_HEARD = """
+_LAST_REPORTS = """
 SELECT p.position, s.source, s.last_seen
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
@@ -60,8 +60,8 @@ LEFT JOIN LATERAL (
 
 
 @cache
-def heard_read(tenant: frozenset[str]) -> Read:
+def last_reports_read(tenant: frozenset[str]) -> Read:
     """(position, source, minute) rows: of ``sources``, those that were heard; nulls if none was."""
     return read_of(
-        _HEARD, "source", planning=Planning.LONG, where=where(tenant | {"sources"}, _FILTERS)
+        _LAST_REPORTS, "source", planning=Planning.LONG, where=where(tenant | {"sources"}, _FILTERS)
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Int, Table, Text
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import States, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import id_of
 from ledger.features.feed.audited import write_of
@@ -73,12 +73,12 @@ class _Sources:
         assert event.fact is not None
         key = event.workspace_id or "", event.fact.source
         minute = event.recorded_at.replace(second=0, microsecond=0)
-        known = self.rows.get(key)
-        if known is not None and known.last_seen == minute:
+        stored = self.rows.get(key)
+        if stored is not None and stored.last_seen == minute:
             return False
         slot, first_seen = len(self.rows), event.recorded_at
-        if known is not None:
-            slot, first_seen = known.slot, known.first_seen
+        if stored is not None:
+            slot, first_seen = stored.slot, stored.first_seen
         elif slot >= MOST:
             slot = self.rows.popitem(last=False)[1].slot
         write = write_of(event)
@@ -108,12 +108,12 @@ class SourceView(Remembering):
     events = frozenset(row.event for row in EVENT_TABLE if row.fact is not None)
 
     def __init__(self) -> None:
-        self._organizations: Folds[str, _Sources] = Folds(lambda _: _Sources())
+        self._organizations: States[str, _Sources] = States(lambda _: _Sources())
         super().__init__(self._organizations)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        asked = {e.organization_id: None for e in events if e.fact and e.organization_id}
-        generation.ask(self._organizations, asked, _LOAD, _read)
+        organizations = {e.organization_id: None for e in events if e.fact and e.organization_id}
+        generation.ask(self._organizations, organizations, _LOAD, _read)
 
     def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         for event in events:
@@ -124,7 +124,7 @@ class SourceView(Remembering):
                 self._organizations.change(organization_id)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        for sources in self._organizations.take_changed(most):
+        for sources in self._organizations.pop_changed(most):
             generation.write(SOURCE, sources.changed.values())
             sources.changed.clear()
 

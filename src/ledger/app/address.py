@@ -54,7 +54,7 @@ def keeping_address(data_dir: Path, address: str) -> Iterator[None]:
                 path.unlink()
 
 
-def address_kept(data_dir: Path) -> str | None:
+def stored_address(data_dir: Path) -> str | None:
     """The address of this data directory's service; None if the service does not run."""
     try:
         written = _WRITTEN.fullmatch((data_dir / _FILE).read_text("utf-8"))
@@ -100,9 +100,9 @@ def _is_running(process: int) -> bool:
 
 
 def _answers(address: str) -> bool:
-    said = fetched(f"{address}/healthz", 2.0)
+    answer = fetched(f"{address}/healthz", 2.0)
     try:
-        return said is not None and bool(json.loads(said) == _ALIVE)
+        return answer is not None and bool(json.loads(answer) == _ALIVE)
     except ValueError:
         return False
 

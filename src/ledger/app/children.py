@@ -37,14 +37,14 @@ _LONGEST_REASON = 500
 _FORESEEN = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
 """The errors by which a child ends while the database is away: told in a line, not as bugs."""
 
-_ADDRESS_TAKEN = errno.EADDRINUSE
+_ADDRESS_IN_USE = errno.EADDRINUSE
 """The exit code of a child that cannot listen, since another service listens at the address."""
 
 ChildMain = Callable[[Callable[[], None]], None]
 """The work of a process. Its argument is called once the process has started."""
 
 
-class AddressTaken(Exception):
+class AddressInUse(Exception):
     """Another service listens at the address, which both have bound before: a start is in vain."""
 
 
@@ -85,8 +85,8 @@ class Child:
             raise ConfigurationError(f"{self.name} could not be started for {START_SECONDS:.0f} s.")
         if self.process is not None and self.process.is_alive():
             return
-        if self.process is not None and self.process.exitcode == _ADDRESS_TAKEN:
-            raise AddressTaken
+        if self.process is not None and self.process.exitcode == _ADDRESS_IN_USE:
+            raise AddressInUse
         if time.monotonic() - self._started_at < _RESTART_SECONDS:
             return
         if self.process is not None:
@@ -126,8 +126,8 @@ class Child:
             self._run(self._tell_started)
         except _FORESEEN as error:
             self._reason.value = str(error).strip().partition("\n")[0].encode()[:_LONGEST_REASON]
-            is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            sys.exit(_ADDRESS_TAKEN if is_taken else 1)
+            is_in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            sys.exit(_ADDRESS_IN_USE if is_in_use else 1)
         except Exception:
             _logger.exception("%s failed", self.name)
             sys.exit(1)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ledger.engine.writer.writer import Writer
 
 
-class LoopMeans(NamedTuple):
+class LoopDeps(NamedTuple):
     """What the loop of a feature is made of."""
 
     settings: Settings
@@ -45,29 +45,29 @@ class LoopMeans(NamedTuple):
     clock: Callable[[], datetime]
 
 
-def _sweeper() -> Callable[[LoopMeans], Periodic]:
+def _sweeper() -> Callable[[LoopDeps], Periodic]:
     from ledger.features.lines.loops import Sweeper
 
-    return lambda means: Sweeper(
-        means.session,
-        means.writer,
-        means.clock,
-        means.settings.idle_after,
-        means.settings.idle_sweep_seconds,
+    return lambda deps: Sweeper(
+        deps.session,
+        deps.writer,
+        deps.clock,
+        deps.settings.idle_after,
+        deps.settings.idle_sweep_seconds,
     )
 
 
-def _lease_watch() -> Callable[[LoopMeans], Periodic]:
+def _lease_watch() -> Callable[[LoopDeps], Periodic]:
     from ledger.features.runs.loops import LeaseWatch
 
-    return lambda means: LeaseWatch(means.session, means.writer)
+    return lambda deps: LeaseWatch(deps.session, deps.writer)
 
 
-def _watch_loop() -> Callable[[LoopMeans], Periodic]:
+def _watch_loop() -> Callable[[LoopDeps], Periodic]:
     from ledger.features.watches.loops.loop import WatchLoop
 
-    return lambda means: WatchLoop(
-        means.session, means.writer, means.clock, means.settings.watch_seconds
+    return lambda deps: WatchLoop(
+        deps.session, deps.writer, deps.clock, deps.settings.watch_seconds
     )
 
 
@@ -85,7 +85,7 @@ class Feature(NamedTuple):
     gauges: str | None = None
     chore: Callable[[Settings], Chore] | None = None
     """Makes the feature's part of the housekeeper's rounds."""
-    loop: Callable[[], Callable[[LoopMeans], Periodic]] | None = None
+    loop: Callable[[], Callable[[LoopDeps], Periodic]] | None = None
     """Loads the maker of the feature's loop, whose rounds follow the views while its process leads.
     """
 
@@ -163,7 +163,7 @@ def chores(settings: Settings) -> tuple[Chore, ...]:
     return tuple(feature.chore(settings) for feature in FEATURES if feature.chore is not None)
 
 
-def loops() -> tuple[Callable[[LoopMeans], Periodic], ...]:
+def loops() -> tuple[Callable[[LoopDeps], Periodic], ...]:
     """The makers of the features' loops, which share a session."""
     return tuple(feature.loop() for feature in FEATURES if feature.loop is not None)
 

@@ -140,8 +140,8 @@ def _obstacle(account: Account, folders: Sequence[Path], conninfos: Sequence[str
         os.write(writing, one_line(reason.splitlines()).encode()[:_MOST_BYTES])
         os._exit(0)
     os.close(writing)
-    with open(reading, "rb") as told:
-        reason = told.read().decode(errors="replace")
+    with open(reading, "rb") as pipe:
+        reason = pipe.read().decode(errors="replace")
     os.waitpid(pid, 0)
     return reason or None
 
@@ -151,9 +151,9 @@ def _tried(
 ) -> str:
     """The first obstacle that this process meets as the user; empty if there is none."""
     become(account)
-    for place in dict.fromkeys(map(os.path.dirname, code)):
-        if not os.access(place, os.R_OK | os.X_OK):
-            return f"cannot read the code in {place}"
+    for directory in dict.fromkeys(map(os.path.dirname, code)):
+        if not os.access(directory, os.R_OK | os.X_OK):
+            return f"cannot read the code in {directory}"
     for file in code:
         if not os.access(file, os.R_OK):
             return f"cannot read the code in {os.path.dirname(file)}"

@@ -328,7 +328,7 @@ class Settings(SignInSettings):
 
     @field_validator("jwks_url")
     @classmethod
-    def _check_trusted_place(cls, text: str | None) -> str | None:
+    def _check_trusted_url(cls, text: str | None) -> str | None:
         if text is None:
             return None
         try:
@@ -346,8 +346,8 @@ class Settings(SignInSettings):
     def _names_a_provider_wholly(self) -> Self:
         # Without an issuer and an audience, the service would accept tokens of another issuer, and
         # tokens meant for another service.
-        given = [self.jwks_url, self.jwt_issuer, self.jwt_audience]
-        if any(value is None for value in given) and given != [None, None, None]:
+        provided = [self.jwks_url, self.jwt_issuer, self.jwt_audience]
+        if any(value is None for value in provided) and provided != [None, None, None]:
             raise ValueError(
                 "LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE must be set together"
             )
@@ -472,12 +472,12 @@ class Settings(SignInSettings):
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:
     """A sentence for each variable with our prefix that is no setting, such as a misspelt one."""
-    known = {name.upper() for name in Settings.model_fields}
+    names = {name.upper() for name in Settings.model_fields}
     sentences = []
     for variable in sorted(environment):
         name = variable.upper().removeprefix(_PREFIX)
-        if variable.upper().startswith(_PREFIX) and name not in known:
-            nearest = get_close_matches(name, known, 1)
+        if variable.upper().startswith(_PREFIX) and name not in names:
+            nearest = get_close_matches(name, names, 1)
             hint = f"; did you mean {_PREFIX}{nearest[0]}?" if nearest else "."
             if name in _OPTIONS:
                 hint = f", but an option: ledger serve --{name.lower()}."

@@ -38,7 +38,7 @@ from types import FrameType, ModuleType
 
 from ledger.app import Role, leads, serves
 from ledger.app.address import fetched, keeping_address, reachable
-from ledger.app.children import STOPS, AddressTaken, Child, ChildMain, Database
+from ledger.app.children import STOPS, AddressInUse, Child, ChildMain, Database
 from ledger.app.composition.database import (
     ConfigurationError,
     find_all,
@@ -96,8 +96,8 @@ def serve(
             make_data_dir(settings.data_dir, account)
         node_id_in(settings.data_dir)
         metrics = stack.enter_context(metrics_folder(settings.data_dir.absolute(), port))
-        with ThreadPoolExecutor(1) as beside:
-            loading = beside.submit(_load)
+        with ThreadPoolExecutor(1) as threads:
+            loading = threads.submit(_load)
             if postgres is not None:
                 postgres.start()
                 _tell_of_the_key(settings, postgres.place.base, announce)
@@ -126,7 +126,7 @@ def serve(
         line = f"Serving on {address}{settings.root_path}"
         try:
             _supervise(children, database, stopping, is_ready, line, announce, repetitions)
-        except AddressTaken as error:
+        except AddressInUse as error:
             raise _cannot_listen(host, port, os.strerror(errno.EADDRINUSE)) from error
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
@@ -166,13 +166,13 @@ def _servers(
 ) -> dict[str, ChildMain]:
     """The processes that answer requests, by their names. ``conninfos``: to write, and to read."""
     # Nobody but probes asks a node that does not serve.
-    places = range(workers if serves(role) else 1)
+    indexes = range(workers if serves(role) else 1)
     if role == "read":
         run = partial(code.run_reading_api, settings, conninfos[1], listener)
-        return {f"api-{place + 1}": run for place in places}
-    board = code.create_board(len(places))
+        return {f"api-{index + 1}": run for index in indexes}
+    board = code.create_board(len(indexes))
     run = partial(code.run_api, settings, *conninfos, listener, role, board)
-    return {f"api-{place + 1}": partial(run, place) for place in places}
+    return {f"api-{index + 1}": partial(run, index) for index in indexes}
 
 
 def _set_by_signals() -> threading.Event:

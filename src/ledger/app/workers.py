@@ -98,7 +98,7 @@ def run_api(
     listener: socket.socket,
     role: Role,
     board: Board,
-    place: int,
+    index: int,
     tell_started: Callable[[], None],
 ) -> None:
     """Run one API worker, which has a place on the board of all workers.
@@ -106,7 +106,7 @@ def run_api(
     Raises the error of the services if they cannot be opened.
     """
     begin_logging()
-    neighbours = Neighbours(board, place)
+    neighbours = Neighbours(board, index)
     app = create_api(
         settings, conninfo, neighbours=neighbours, reading=reading, only_probes=not serves(role)
     )
@@ -152,21 +152,21 @@ def _run_app(
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    _run_until_told(Loops, settings, conninfo, tell_started)
+    _run_until_stopped(Loops, settings, conninfo, tell_started)
 
 
 def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
     allow_many_connections()
-    _run_until_told(Dispatching, settings, conninfo, tell_started)
+    _run_until_stopped(Dispatching, settings, conninfo, tell_started)
 
 
 def run_sealer(
     role: Role, settings: Settings, conninfo: str, tell_started: Callable[[], None]
 ) -> None:
-    _run_until_told(partial(Sealing, role=role), settings, conninfo, tell_started)
+    _run_until_stopped(partial(Sealing, role=role), settings, conninfo, tell_started)
 
 
-def _run_until_told(
+def _run_until_stopped(
     create: Callable[[Settings, str], Parts],
     settings: Settings,
     conninfo: str,

@@ -76,7 +76,7 @@ class Outcomes:
             self.offered.add(self.last)
             return self.last
 
-    def take(self, left: int) -> None:
+    def adopt(self, left: int) -> None:
         """Count facts that another process has left; a negative number gives them up."""
         with self._changed:
             self._left += left

@@ -13,7 +13,7 @@ from starlette.types import Message
 from ledger.engine.http.machinery import parsing
 from ledger.engine.http.machinery.parsing import Parsing, Steps
 from ledger.engine.values.errors import TooLarge
-from ledger.engine.writer.fair_queue import TURN_FACTS
+from ledger.engine.writer.fair_queue import SLOT_FACTS
 from tests.support.door import until_async
 
 LARGE = parsing.SMALL_BYTES + 1
@@ -68,7 +68,7 @@ def test_a_body_is_parsed_before_the_rest_of_a_neighbours_large_body() -> None:
     play(scene)
     assert bodies.order.count("flood") == 1_000
     last = len(bodies.order) - 1 - bodies.order[::-1].index("other")
-    assert bodies.order[:last].count("flood") == TURN_FACTS
+    assert bodies.order[:last].count("flood") == SLOT_FACTS
 
 
 def test_a_small_body_is_parsed_at_once() -> None:

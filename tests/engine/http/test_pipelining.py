@@ -36,7 +36,7 @@ class Watched(Connection):
     requests: ClassVar["WeakSet[RequestResponseCycle]"] = WeakSet()
     most_waiting = most_held = 0
     pace = Pace(seconds=0.5)
-    patience_seconds = 60.0
+    head_seconds = 60.0
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]

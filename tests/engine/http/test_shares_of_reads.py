@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.features.lines.kept_views import Kept, KeptView
+from ledger.features.lines.kept_views import Saved, SavedView
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.streaming import Address, Listener, listening, narrow
@@ -174,7 +174,7 @@ def test_a_page_with_kept_views_counts_by_the_lists_that_it_asks(
     cookie = cookie_of(guest)
 
     def cookies(views: int) -> str:
-        kept = Kept("me" if views else "", [KeptView(f"{n}", "/ui") for n in range(views)])
+        kept = Saved("me" if views else "", [SavedView(f"{n}", "/ui") for n in range(views)])
         words = base64.urlsafe_b64encode(msgspec.json.encode(kept)).decode().rstrip("=")
         return f"cookie: {cookie}; ledger_views={words}"
 

@@ -162,4 +162,4 @@ def test_a_complete_body_is_accepted_however_short_the_time_limit_is(
 
 def test_a_body_has_a_minute_and_then_must_keep_64_kib_a_second(edge: Edge) -> None:
     assert edge.service.app.state.services.pace == Pace(60, 64 * 1024)
-    assert Connection.patience_seconds < 60, "a silent connection is closed earlier"
+    assert Connection.head_seconds < 60, "a silent connection is closed earlier"

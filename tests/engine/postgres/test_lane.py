@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from ledger.engine.postgres.exchange import SilentServer
-from ledger.engine.postgres.pool.pipelined import Asked, PipelinedConnection
+from ledger.engine.postgres.pool.pipelined import PendingRead, PipelinedConnection
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.session import AsyncRoundConnection
 from ledger.engine.values.principal import EVERYONE
@@ -17,7 +17,7 @@ from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
-Done = list[tuple[list[Asked], psycopg.Error | None]]
+Done = list[tuple[list[PendingRead], psycopg.Error | None]]
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 
@@ -51,10 +51,10 @@ def play_with_lane(
         runner.run(prepare(relay))
 
 
-def ask(lane: PipelinedConnection, number: int) -> Asked:
+def ask(lane: PipelinedConnection, number: int) -> PendingRead:
     """Send a read of the number."""
     loop = asyncio.get_running_loop()
-    read = Asked(loop, EVERYONE, "SELECT %(n)s::int", {"n": number}, Planning.SHORT)
+    read = PendingRead(loop, EVERYONE, "SELECT %(n)s::int", {"n": number}, Planning.SHORT)
     lane.send([read])
     return read
 

@@ -43,7 +43,7 @@ def test_parties_take_turns_and_the_items_of_each_keep_their_order(
             order.append(key)
             assert next(iter(turns)) == key
             if act == "take":
-                assert turns.take(key) == waiting[key].popleft()
+                assert turns.pop_first(key) == waiting[key].popleft()
             else:
                 turns.serve(key)
         turns.remove("A", -1)  # does not wait

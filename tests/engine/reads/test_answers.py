@@ -38,7 +38,7 @@ class Asker:
         services = edge.service.app.state.services
         self._door, self.reads = services.door, 0
         self.answers = Answers(services.door.fetch, budget)
-        services.positions.on_moved(self.answers.heard)
+        services.positions.on_moved(self.answers.on_moved)
         # The memory's own reads of the views' positions are not counted.
         self._reads = Reads(self._count, services.positions, self.answers, services.clock)
 
@@ -139,8 +139,8 @@ def test_kept_answers_take_no_more_memory_than_their_budget(edge: Edge, letter: 
             for number in range(200):
                 words = [f"{number}{letter}" * dice.randint(1, 400) for _ in range(number % 7)]
                 await asker.ask(dice.choice([BRIEF, TENANT]), word=letter, words=words)
-                assert asker.answers.bytes_kept <= budget
-            assert budget * 0.8 < asker.answers.bytes_kept
+                assert asker.answers.cached_bytes <= budget
+            assert budget * 0.8 < asker.answers.cached_bytes
             assert tracemalloc.get_traced_memory()[0] < budget
         finally:
             tracemalloc.stop()
@@ -165,8 +165,8 @@ def test_the_least_recently_used_answer_is_dropped_first_and_none_for_an_oversiz
         assert await reads("b", 2000) == 1
         assert [await reads("z", 2**13) for _ in range(2)] == [1, 1]
         assert [await reads(word, 2000) for word in "apb"] == [0, 0, 0]
-        asker.answers.heard(["execution"], 10**9)
-        assert asker.answers.bytes_kept == 0
+        asker.answers.on_moved(["execution"], 10**9)
+        assert asker.answers.cached_bytes == 0
 
     edge.run(play())
 
@@ -186,6 +186,6 @@ def test_an_instant_that_is_not_known_yet_is_asked_for_again() -> None:
         is_settled=True,
     )
     answers.keep(question, Answer([(None,)]), answers.moves)
-    assert answers.bytes_kept == 0
+    assert answers.cached_bytes == 0
     answers.keep(question, Answer([(0,)]), answers.moves)
-    assert answers.bytes_kept > 0
+    assert answers.cached_bytes > 0

@@ -36,7 +36,7 @@ class Desk:
     def request(self, key: object) -> tuple[int, asyncio.Task[int]]:
         """Make a request under a key: its moment, and the task that waits for its answer."""
         self.moment += 1
-        return self.moment, asyncio.create_task(self.turns.take(key, key))
+        return self.moment, asyncio.create_task(self.turns.do(key, key))
 
     def answer(self, number: int = 0) -> None:
         """Answer a read with the moment in which it began."""

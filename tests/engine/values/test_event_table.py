@@ -76,16 +76,16 @@ def test_every_class_of_events_has_one_row() -> None:
 
 @ROWS
 def test_a_row_has_both_a_published_type_and_a_payload_or_neither(row: EventRow) -> None:
-    assert (row.told_as is None) == (row.told is None), "a published type goes with a payload"
-    if isinstance(row.told, tuple) and not isinstance(row.told, Part):
-        assert set(row.told) <= set(row.event.__struct_fields__)
-    if isinstance(row.told, Part):
-        assert row.told.field in row.event.__struct_fields__
+    assert (row.published_as is None) == (row.payload is None), "a published type goes with a payload"
+    if isinstance(row.payload, tuple) and not isinstance(row.payload, Part):
+        assert set(row.payload) <= set(row.event.__struct_fields__)
+    if isinstance(row.payload, Part):
+        assert row.payload.field in row.event.__struct_fields__
     assert row.event.__doc__, "the docstring documents the published type"
 
 
 def test_published_types_and_topics_are_unique() -> None:
-    types = [row.told_as for row in EVENT_TABLE if row.told_as is not None]
+    types = [row.published_as for row in EVENT_TABLE if row.published_as is not None]
     assert len(types) == len(set(types))
     assert len({event.TOPIC for event in EVENTS}) == len(EVENTS)
 
@@ -124,7 +124,7 @@ def test_every_event_is_audited_unless_the_ledger_itself_records_it(row: EventRo
     sample = SAMPLES[row.event]
     reported = sample if row.fact is not None else msgspec.structs.replace(sample, fact=None)
     is_written = audited.write_of(reported) is not None
-    is_systems = row.told_as in SYSTEM_TYPES
+    is_systems = row.published_as in SYSTEM_TYPES
     assert is_written != is_systems, "an audited action or a type in SYSTEM_TYPES, not both"
 
 

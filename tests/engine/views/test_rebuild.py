@@ -129,7 +129,7 @@ def test_the_reading_role_may_read_rebuilt_tables_and_not_change_them(worked: st
     with psycopg.connect(worked, autocommit=True) as connection:
         become_reader(connection, worked, EVERYONE)
         for table in (table for projection in projections() for table in projection.tables):
-            read = f"SELECT {', '.join(table.shown)} FROM ledger.{table.name}"
+            read = f"SELECT {', '.join(table.visible)} FROM ledger.{table.name}"
             for relation in (f"ledger.{table.name}", f"ledger.{table.name}_g2"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(f"DELETE FROM {relation}".encode())

@@ -160,7 +160,7 @@ def repacked(aggregate: Folded) -> Folded:
         remembered.begin(Append(cast(Any, None)), DecisionTables())
         remembered.keep(aggregate)
         remembered.end()
-    found = remembered.known(aggregate.id)
+    found = remembered.cached(aggregate.id)
     assert found is not None
     assert found is not aggregate
     return found

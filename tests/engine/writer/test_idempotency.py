@@ -15,7 +15,7 @@ from ledger.app.composition.writing import writing
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
-from ledger.engine.writer.group import KEPT_FOR, Group
+from ledger.engine.writer.group import RETENTION, Group
 from ledger.engine.writer.housekeeper import DROP_EXPIRED, Housekeeper
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.features.lines.commands.lines import Pause, Resume
@@ -188,7 +188,7 @@ def test_an_outcome_stays_if_it_replaces_an_expired_outcome_that_is_being_droppe
     line = ledger.line()
     execute_pause(ledger, pause(line))
     ledger.clock.advance(hours=25)
-    expired = {"until": ledger.clock.now - KEPT_FOR, "limit": 10}
+    expired = {"until": ledger.clock.now - RETENTION, "limit": 10}
     with ThreadPoolExecutor() as other, psycopg.connect(ledger.conninfo) as replacing:
         replacing.execute("UPDATE ledger.idempotency SET recorded_at = %s", (ledger.clock.now,))
         dropping = other.submit(drop_expired, ledger.conninfo, DROP_EXPIRED, expired)
@@ -307,4 +307,4 @@ def test_concurrent_duplicates_on_several_writers_are_one_command(own_ledger: Le
 
 
 def test_outcomes_are_kept_for_the_24_hours_of_the_contract() -> None:
-    assert timedelta(hours=24) == KEPT_FOR
+    assert timedelta(hours=24) == RETENTION

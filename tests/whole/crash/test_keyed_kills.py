@@ -19,7 +19,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import ORGANIZATION, activation, fact
@@ -124,7 +124,7 @@ def new_line(served: Served, token: str) -> str:
 def operated(served: Served) -> dict[str, list[str]]:
     """The reasons of all pauses and resumes, by line, in log order."""
     reasons: dict[str, list[str]] = {}
-    for line, reason in query(find_place(served.data_dir).url(), _OPERATED):
+    for line, reason in query(find_paths(served.data_dir).url(), _OPERATED):
         reasons.setdefault(line, []).append(reason)
     return reasons
 
@@ -159,7 +159,7 @@ def kill_workers(served: Served, token: str, kills: int) -> None:
     with served.client(token) as client:
         assert [wrong for one in operators for wrong in one.send_again(client)] == []
     assert operated(served) == found
-    assert check(find_place(served.data_dir).url()).findings == []
+    assert check(find_paths(served.data_dir).url()).findings == []
 
 
 def is_replaced(served: Served, killed: int) -> bool:
@@ -222,7 +222,7 @@ def test_holds_whose_ends_come_after_the_loops_were_killed_end_once(
         for line in lines:
             assert post(client, fact("execution.checked_in", line)).status_code == 201
     assert [operated(served)[line] for line in lines] == [ended] * len(lines)
-    assert check(find_place(served.data_dir).url()).findings == []
+    assert check(find_paths(served.data_dir).url()).findings == []
 
 
 LOCK = 4711
@@ -243,7 +243,7 @@ def test_a_request_for_many_lines_goes_on_after_a_kill_in_its_midst(
     lines = [f"LIN-26-{next(_numbers):06d}" for _ in range(120)]
     path, key = "/v1/execution/pause", {"idempotency-key": "many"}
     body = {"filter": {"service_line_id": lines}, "reason": "once", "expect": len(lines)}
-    url = find_place(served.data_dir).url()
+    url = find_paths(served.data_dir).url()
     with psycopg.connect(url, autocommit=True) as database, served.client(manager) as client:
         begun = client.post("/v1/facts", json=[activation(line, "capacity") for line in lines])
         assert {item["outcome"] for item in begun.json()["data"]} == {"recorded"}

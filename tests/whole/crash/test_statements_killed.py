@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from ledger.app.composition.verification import compare
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import activation, fact
@@ -70,7 +70,7 @@ def token(served: Served) -> str:
 
 
 def url(served: Served) -> str:
-    return find_place(served.data_dir).url()
+    return find_paths(served.data_dir).url()
 
 
 def kill_workers(served: Served) -> None:

@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ledger.app.composition.verification import compare
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import activation
@@ -78,7 +78,7 @@ def run_of(client: httpx.Client, sent: Span) -> dict[str, Any]:
 def test_a_trace_whose_worker_is_killed_is_whole_when_it_is_sent_again(
     served: Served, token: str, kind: str
 ) -> None:
-    place = find_place(served.data_dir).url()
+    place = find_paths(served.data_dir).url()
     root = agent(LINE)
     tool = span("tool", root)
     sub = agent(LINE, tool)

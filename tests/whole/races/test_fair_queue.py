@@ -247,7 +247,7 @@ def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
 ) -> None:
     monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 60.0)
     writer = node.writer(0)
-    writer.note_shown(BEGUN)
+    writer.note_projected(BEGUN)
     node.start(writer)
     flood = writer.submit(check_ins(1_000))
     # Other organizations are not held, each before it has written.
@@ -257,7 +257,7 @@ def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
         assert isinstance(outcome, NotFound)
     assert not flood.done()
     assert node.last() <= BEGUN + 300 + 5
-    writer.note_shown(2**40)
+    writer.note_projected(2**40)
     assert len(positions(flood.result(20))) == 1_000
 
 
@@ -266,21 +266,21 @@ def test_an_organization_far_ahead_of_the_views_waits_for_them_and_others_do_not
     node: Node,
 ) -> None:
     writer = node.writer(0)
-    writer.note_shown(BEGUN)
+    writer.note_projected(BEGUN)
     node.start(writer)
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
     held = writer.submit(check_ins(1))
     (place,) = positions(writer.submit(other()).result(20))
     assert not held.done()
-    writer.note_shown(place)
+    writer.note_projected(place)
     assert positions(held.result(20)) > [place]
 
 
 @pytest.mark.usefixtures("patient")
 def test_commands_that_wait_for_views_are_carried_out_when_the_writer_stops(node: Node) -> None:
     writer = node.writer(0)
-    writer.note_shown(BEGUN)
+    writer.note_projected(BEGUN)
     writer.start()
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
@@ -294,7 +294,7 @@ def test_views_that_do_not_move_are_not_waited_for(
 ) -> None:
     monkeypatch.setattr(fair_queue, "STILL_SECONDS", 0.0)
     writer = node.writer(0)
-    writer.note_shown(BEGUN)
+    writer.note_projected(BEGUN)
     node.start(writer)
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
@@ -320,7 +320,7 @@ def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
     importing, worker = node.writer(None), node.writer(1)
     node.start(importing)
     node.start(worker)
-    importing.note_shown(BEGUN)
+    importing.note_projected(BEGUN)
     for _ in range(3):
         positions(importing.submit(check_ins(1_000)).result(20))
     monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 60.0)
@@ -330,7 +330,7 @@ def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
     held = importing.submit(check_ins(1))
     (place,) = positions(worker.submit(check_ins(1)).result(20))
     assert not held.done()
-    importing.note_shown(place)
+    importing.note_projected(place)
     positions(held.result(20))
 
 

@@ -128,7 +128,7 @@ def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Itera
             f"LEDGER_DATA_DIR ({settings.data_dir.absolute()}) is no data directory of a ledger."
         )
     if begins:
-        database.known_master_key(settings)  # no database is made for a key that is refused
+        database.configured_master_key(settings)  # no database is made for a key that is refused
     with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
         yield postgres.url
 
@@ -137,7 +137,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, role: Role) ->
     """Serve until a signal. No database is made for a master key that is refused."""
     from ledger.app import supervisor
 
-    database.known_master_key(settings)
+    database.configured_master_key(settings)
     supervisor.serve(settings, host, port, workers, _announce, role=role)
     return 0
 

@@ -56,7 +56,7 @@ class Format(Protocol[T]):
     def read(self, item: T, /) -> Fact | Rejected:
         """The fact of an item. The parser's process does this."""
 
-    def place(self, pointer: str) -> str:
+    def locate(self, pointer: str) -> str:
         """A place of a fact as the author of the file knows it."""
 
 
@@ -69,7 +69,7 @@ class JsonLines:
     def read(self, item: bytes) -> Fact | Rejected:
         return fact_of(item)
 
-    def place(self, pointer: str) -> str:
+    def locate(self, pointer: str) -> str:
         return pointer
 
 
@@ -126,17 +126,17 @@ def chunks_of_lines(stream: BinaryIO) -> Iterator[Chunk[bytes] | None]:
     while True:
         if not select.select([source], [], [], _PAUSE_SECONDS)[0]:
             if lines.whole:
-                yield lines.take()
+                yield lines.pop_chunk()
             yield None
         read = os.read(source, _READ)
         if not read:
             break
         lines.add(read)
         while lines.suffice():
-            yield lines.take()
+            yield lines.pop_chunk()
     lines.end()
     if lines.whole:
-        yield lines.take()
+        yield lines.pop_chunk()
 
 
 class _Lines:
@@ -174,13 +174,13 @@ class _Lines:
     def suffice(self) -> bool:
         return len(self.whole) >= MAX_ITEMS or self._held > CHUNK_BYTES
 
-    def take(self) -> Chunk[bytes]:
+    def pop_chunk(self) -> Chunk[bytes]:
         """Take the first whole lines as a chunk, with the bytes read since the last chunk."""
-        taken, self.whole = self.whole[:MAX_ITEMS], self.whole[MAX_ITEMS:]
-        self._held -= sum(map(len, taken))
+        lines, self.whole = self.whole[:MAX_ITEMS], self.whole[MAX_ITEMS:]
+        self._held -= sum(map(len, lines))
         size, self._read = self._read, 0
-        numbered = [(n, raw) for n, raw in enumerate(taken, self._number) if raw.strip()]
-        self._number += len(taken)
+        numbered = [(n, raw) for n, raw in enumerate(lines, self._number) if raw.strip()]
+        self._number += len(lines)
         return size, numbered
 
     def _go_on(self, piece: bytes) -> None:

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.app.cli.printing import progress_bars
-from ledger.app.composition.database import known_master_key
+from ledger.app.composition.database import configured_master_key
 from ledger.app.composition.verification import compare
 from ledger.app.features import projections
 from ledger.app.processes import Lifeline
@@ -35,31 +35,31 @@ def verify(settings: Settings, conninfo: str) -> int:
     The definitions of the schema are compared first: the rest is read through them. Then the sealed
     log and the tables beside it are compared at the same time, in two processes.
     """
-    differences, key = _Differences(), known_master_key(settings)
+    differences, key = _Differences(), configured_master_key(settings)
     schema = _compare_schema(conninfo, differences)
-    ours, beside = Lifeline().fork(partial(_compare, conninfo))
+    ours, child = Lifeline().fork(partial(_compare, conninfo))
     with (
-        progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as shown,
+        progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as bars,
         ThreadPoolExecutor(1) as threads,
     ):
-        received = threads.submit(_receive, ours, differences, shown["the tables beside it"])
+        received = threads.submit(_receive, ours, differences, bars["the tables beside it"])
         try:
             found = check(
                 conninfo,
                 settings.witness_folder,
-                differences.take,
-                shown["the sealed log"],
+                differences.add,
+                bars["the sealed log"],
                 vault=Vault(key) if key is not None else None,
             )
         except BadNote as error:
             print(f"signer is_only=true: its column vkey: {error}")
-            beside.terminate()
+            child.terminate()
             return 1
         except BaseException:
-            beside.terminate()
+            child.terminate()
             raise
         tables = received.result()
-    beside.join()
+    child.join()
     differences.print_rest()
     _print_adopted(conninfo)
     _print_uncompared(schema)
@@ -76,7 +76,7 @@ def _compare_schema(conninfo: str, differences: "_Differences") -> Definitions:
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         schema = compare_definitions(connection, projections())
     for each in schema.differing:
-        differences.take(Difference.of_object(each))
+        differences.add(Difference.of_object(each))
     return schema
 
 
@@ -103,7 +103,7 @@ def _print_adopted(conninfo: str) -> None:
 def _compare(conninfo: str, pipe: Connection) -> None:
     """Compare the tables beside the log, in a process of its own; send what is found."""
     try:
-        pipe.send(compare(conninfo, pipe.send, lambda *places: pipe.send(places)))
+        pipe.send(compare(conninfo, pipe.send, lambda *progress: pipe.send(progress)))
     except BrokenPipeError:
         pass  # the command was interrupted
     except Exception as error:
@@ -122,7 +122,7 @@ def _receive(
         if isinstance(message, Compared):
             return message
         if isinstance(message, Difference):
-            differences.take(message)
+            differences.add(message)
         elif isinstance(message, Exception):
             raise message
         else:
@@ -135,7 +135,7 @@ class _Differences:
     def __init__(self) -> None:
         self._found: Counter[str] = Counter()
 
-    def take(self, difference: Difference) -> None:
+    def add(self, difference: Difference) -> None:
         self._found[difference.table] += 1
         if self._found[difference.table] <= _PRINTED:
             print(difference)

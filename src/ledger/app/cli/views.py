@@ -65,7 +65,7 @@ def rebuild(_: Settings, conninfo: str, names: Sequence[str]) -> int:
     waiting = list(builders)
     at_work: dict[Connection, str] = {}
     results: dict[str, Rebuilt | CannotBuild] = {}
-    with progress_bars("Rebuilding", waiting) as shown:
+    with progress_bars("Rebuilding", waiting) as bars:
         while waiting or at_work:
             while waiting and len(at_work) < (os.cpu_count() or 1):
                 name = waiting.pop(0)
@@ -78,7 +78,7 @@ def rebuild(_: Settings, conninfo: str, names: Sequence[str]) -> int:
                 name = at_work[pipe]
                 message = _receive(pipe, name)
                 if isinstance(message, tuple) and not isinstance(message, Rebuilt):
-                    shown[name](*message)
+                    bars[name](*message)
                 else:
                     results[name] = message
                     del at_work[pipe]
@@ -143,13 +143,13 @@ def verify(_: Settings, conninfo: str, names: Sequence[str]) -> int:
     """
     differing = 0
     with temporary_server() as url:
-        beside = pin(url)
-        migrate(beside)
+        scratch = pin(url)
+        migrate(scratch)
         for projection in _views_named(names):
-            with progress_bars("Verifying", [projection.name]) as shown:
-                bar = shown[projection.name]
+            with progress_bars("Verifying", [projection.name]) as bars:
+                bar = bars[projection.name]
                 found = rebuilding.verify(
-                    conninfo, EnvelopeMapper(), projection, bar, _print, beside
+                    conninfo, EnvelopeMapper(), projection, bar, _print, scratch
                 )
             print(
                 f"{projection.name}: {found.rows:,} rows at position {found.position},"
@@ -162,5 +162,5 @@ def verify(_: Settings, conninfo: str, names: Sequence[str]) -> int:
 def _print(difference: Difference) -> None:
     what = difference.kind + (f" in {', '.join(difference.columns)}" if difference.columns else "")
     # A damaged key may contain any character, and must not break the line.
-    said = f"{difference.table} {difference.key}: {what}; last touched by {difference.event_id}"
-    print(escaped(said))
+    line = f"{difference.table} {difference.key}: {what}; last touched by {difference.event_id}"
+    print(escaped(line))

@@ -95,26 +95,26 @@ def _app(
     *,
     only_probes: bool = False,
 ) -> LedgerApi:
-    door, vault = ReadPool(reading), open_vault(settings)
+    pool, vault = ReadPool(reading), open_vault(settings)
     uses = None if recording is None else recording.key_uses
     verifier, rules = _create_verifier(settings, clock), create_rules(settings, clock)
-    authenticator = Authenticator(door, clock, uses, verifier)
+    authenticator = Authenticator(pool, clock, uses, verifier)
     submit = partial(writing.submissions.submit, for_views=False) if writing else None
-    store = SessionStore(door, clock, vault, rules.idle, submit)
+    store = SessionStore(pool, clock, vault, rules.idle, submit)
     sessions = Sessions(store, clock, authenticator, uses, rules)
     services = ApiServices(
         writing,
-        door,
+        pool,
         positions,
         vault,
         clock,
         authenticator,
         sessions.lapsed,
-        DatabaseGauges(door.fetch, settings.data_dir, gauges()),
+        DatabaseGauges(pool.fetch, settings.data_dir, gauges()),
         parts=(
             *(recording or ()),
             sessions,
-            Streams(Tail(door.fetch, positions), door.fetch, sessions.lapsed),
+            Streams(Tail(pool.fetch, positions), pool.fetch, sessions.lapsed),
             Nightly(settings.verified_at),
             Targets(settings.webhook_allow_private),
             settings.channel_rules,
@@ -132,9 +132,9 @@ def _app(
     if settings.mcp and settings.public_url is not None and writing and not only_probes:
         from ledger.app.http.assistants import Assistants
 
-        provider, shown = settings.provider, settings.mcp_payloads
+        provider, payloads = settings.provider, settings.mcp_payloads
         issuer = provider and provider.issuer
-        app.assistants = Assistants(app, settings.public_url, issuer, shows_payloads=shown)
+        app.assistants = Assistants(app, settings.public_url, issuer, shows_payloads=payloads)
     return app
 
 

@@ -47,7 +47,7 @@ _FINGERPRINT = """
 INSERT INTO ledger.setting (name, value) VALUES ('master_key', %s) ON CONFLICT DO NOTHING
 """
 
-_KEPT_FINGERPRINT = "SELECT value FROM ledger.setting WHERE name = 'master_key'"
+_STORED_FINGERPRINT = "SELECT value FROM ledger.setting WHERE name = 'master_key'"
 
 _READ_ONLY = "-c default_transaction_read_only=on"
 
@@ -78,7 +78,7 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
         connection.execute(_FINGERPRINT, (vault.fingerprint,))
         _compare_key(connection, vault)
         if settings.migrate == "auto":
-            _raise_walls(connection)
+            _ensure_policies(connection)
     return conninfo
 
 
@@ -93,7 +93,7 @@ def migrate_database(settings: Settings, conninfo: str) -> tuple[str, list[str]]
     with _connected(conninfo) as connection:
         _refuse_foreign(settings, connection)
         applied = _bring_up_to_date(settings, connection, conninfo)
-        _raise_walls(connection)
+        _ensure_policies(connection)
     return conninfo, applied
 
 
@@ -106,7 +106,7 @@ def inspect_database(
     a node that ``serves`` must know it. A command that ``verifies`` names itself what is not as the
     code makes it. Raises as ``prepare_database`` does.
     """
-    key = _known_key(settings) if serves else known_master_key(settings)
+    key = _require_key(settings) if serves else configured_master_key(settings)
     conninfo = pin(conninfo)
     conninfo = make_conninfo(conninfo, options=options_of(conninfo, _READ_ONLY))
     with _connected(conninfo) as connection:
@@ -137,7 +137,7 @@ def _bring_up_to_date(
     tidy(connection, settings.api_database_url)
     applied = migrate(conninfo)
     if applied:
-        _raise_walls(connection)
+        _ensure_policies(connection)
     _mend(connection, is_upgrade=bool(applied))
     if not is_registered(connection, projections(), by_this_version=True):
         register(conninfo, projections())
@@ -189,13 +189,13 @@ def _refuse_foreign(settings: Settings, connection: psycopg.Connection[TupleRow]
     """
     refuse_older(applied_in(connection))
     is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
-    if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
-        _compare_key(connection, Vault(_known_key(settings)))
+    if is_begun and connection.execute(_STORED_FINGERPRINT).fetchone() is not None:
+        _compare_key(connection, Vault(_require_key(settings)))
 
 
 def _compare_key(connection: psycopg.Connection[TupleRow], vault: Vault) -> None:
     """Raise ConfigurationError if the database belongs to another master key."""
-    row = connection.execute(_KEPT_FINGERPRINT).fetchone()
+    row = connection.execute(_STORED_FINGERPRINT).fetchone()
     if row is not None and row != (vault.fingerprint,):
         raise ConfigurationError(
             "The master key is not the key of this database: set LEDGER_MASTER_KEY or"
@@ -203,10 +203,10 @@ def _compare_key(connection: psycopg.Connection[TupleRow], vault: Vault) -> None
         )
 
 
-def _raise_walls(connection: psycopg.Connection[TupleRow]) -> None:
+def _ensure_policies(connection: psycopg.Connection[TupleRow]) -> None:
     """Ensure the policies of the tables of migrations; ``register`` ensures those of views."""
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.WALLS,))
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.POLICIES,))
         connection.execute("SET LOCAL lock_timeout = '5s'")
         walls.protect(connection)
 
@@ -225,7 +225,7 @@ def with_master_key(settings: Settings) -> Settings:
     return settings.model_copy(update=key)
 
 
-def known_master_key(settings: Settings) -> bytes | None:
+def configured_master_key(settings: Settings) -> bytes | None:
     """The configured master key; None where a start would make one. Nothing is made here.
 
     Raises ConfigurationError for an unusable key.
@@ -234,8 +234,8 @@ def known_master_key(settings: Settings) -> bytes | None:
     return _master_key(settings) if is_named or _own_file(settings).exists() else None
 
 
-def _known_key(settings: Settings) -> bytes:
-    key = known_master_key(settings)
+def _require_key(settings: Settings) -> bytes:
+    key = configured_master_key(settings)
     if key is None:
         raise ConfigurationError(
             "The master key is not known here: set LEDGER_MASTER_KEY or LEDGER_MASTER_KEY_FILE."
@@ -320,7 +320,7 @@ def admit_reads(
 ) -> str:
     """As ``prepare_reading``, whatever ``LEDGER_MIGRATE`` says: give the role its rights."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
+        connection.execute("SELECT pg_advisory_lock(%s)", (locks.POLICIES,))
         try:
             reader = _reader(connection, settings, conninfo)
             with connection.transaction():

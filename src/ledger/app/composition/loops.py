@@ -13,7 +13,7 @@ from ledger.app.composition.database import open_vault
 from ledger.app.composition.metrics import WriterMetrics
 from ledger.app.composition.verification import nightly_verification
 from ledger.app.composition.writing import Clock, create_writer, utc_now
-from ledger.app.features import LoopMeans, chores, loops, projections
+from ledger.app.features import LoopDeps, chores, loops, projections
 from ledger.app.processes import connections_allowed
 from ledger.app.settings import Settings
 from ledger.engine.background import Parts
@@ -58,14 +58,14 @@ class Loops(_Writing):
         super().__init__(settings, conninfo, clock)
         conninfo, candidate = self._beat.conninfo, Candidate(locks.FOLLOWING)
         self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
-        session = LeaderSession(conninfo, "loops", candidate, takes=False)
+        session = LeaderSession(conninfo, "loops", candidate, competes=False)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
         # By a wrong clock, outcomes would be dropped before their day is over.
         self.housekeeper = Housekeeper(
             session, self._writer, self._beat.corrected(clock), chores(settings)
         )
-        means = LoopMeans(settings, session, self._writer, clock)
-        self.housekeeper.beside = tuple(make(means) for make in loops())
+        deps = LoopDeps(settings, session, self._writer, clock)
+        self.housekeeper.attached = tuple(make(deps) for make in loops())
         self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.housekeeper)
 
 
@@ -87,7 +87,7 @@ class Dispatching(_Writing):
         super().__init__(settings, conninfo, clock)
         # Receivers refuse a request that is signed under a wrong time.
         clock = self._beat.corrected(clock)
-        means = DispatcherDeps(
+        deps = DispatcherDeps(
             self._writer.submit,
             partial(open_secret, open_vault(settings)),
             Schedule(settings.webhook_delays),
@@ -98,7 +98,7 @@ class Dispatching(_Writing):
             timedelta(seconds=gather),
         )
         sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
-        self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
+        self.dispatcher = Dispatcher(self._beat.conninfo, sender, deps)
         self.parts = (self._writer, self._beat, self.dispatcher)
 
 
@@ -117,7 +117,7 @@ class Sealing(Parts):
         session, vault = LeaderSession(conninfo, "sealer", candidate), open_vault(settings)
         self.sealer = Sealer(session, vault, clock, watch)
         verification = nightly_verification(
-            LeaderSession(conninfo, "verification", candidate, takes=False),
+            LeaderSession(conninfo, "verification", candidate, competes=False),
             vault,
             watch.folder,
             settings.verified_at,

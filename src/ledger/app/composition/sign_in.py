@@ -19,7 +19,7 @@ def create_rules(settings: Settings, clock: Clock) -> SessionRules:
     return SessionRules(
         idle=timedelta(seconds=settings.session_idle_seconds),
         seconds=settings.session_seconds,
-        takes_tokens=settings.token_sign_in,
+        allows_tokens=settings.token_sign_in,
         grants=Grants(settings.oidc_grants),
         provider=provider if open_id is not None else None,
     )

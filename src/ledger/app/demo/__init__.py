@@ -47,10 +47,10 @@ def story(now: datetime) -> Iterator[dict[str, Any]]:
     now = now.astimezone(UTC).replace(microsecond=0)
     lines = cast(now)
     runs = sorted(chain.from_iterable(map(runs_of, lines)), key=attrgetter("first_at"))
-    told = [*directory_facts(lines), *chain.from_iterable(map(line_facts, lines))]
+    facts = [*directory_facts(lines), *chain.from_iterable(map(line_facts, lines))]
     for number, run in enumerate(runs, FIRST_RUN_NUMBER):
-        told.extend(run_facts(run, f"RUN-{now:%y}-{number:06d}"))
-    told.extend(late_reports(lines, told, closing_of(now)))
+        facts.extend(run_facts(run, f"RUN-{now:%y}-{number:06d}"))
+    facts.extend(late_reports(lines, facts, closing_of(now)))
     # The sort is stable, so facts of one instant stay in the order of their causes.
-    told.sort(key=attrgetter("at"))
-    return (each.fact for each in told)
+    facts.sort(key=attrgetter("at"))
+    return (each.fact for each in facts)

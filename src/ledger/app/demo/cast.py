@@ -35,7 +35,7 @@ LEAD = "USR-26-000044"
 """The operations lead of the primary organization."""
 
 FATES = {"R": "running", "I": "idle", "P": "paused", "B": "blocked", "C": "closed"}
-ROSTER = {
+LINE_FATES = {
     "talent": "RRBRIRPRRBRRCRP",
     "managed_services": "RPRIRBRRBRC",
     "ods": "RRIRBRPRCB",
@@ -126,10 +126,10 @@ class CastLine:
             return LEAD
         return self.user(self.index)
 
-    def user(self, turn: int) -> str:
+    def user(self, number: int) -> str:
         """One of the organization's 23 people; no person works for both organizations."""
         first = FIRST_USER_NUMBERS[self.organization_id]
-        return f"USR-{self.year}-{first + turn % 23:06d}"
+        return f"USR-{self.year}-{first + number % 23:06d}"
 
     def held(self, moment: datetime) -> bool:
         return any(each.covers(moment) for each in self.interruptions)
@@ -142,7 +142,7 @@ class CastLine:
 def cast(now: datetime) -> list[CastLine]:
     rng = Random(SEED)
     parts = []
-    for product_line, letters in ROSTER.items():
+    for product_line, letters in LINE_FATES.items():
         for position, letter in enumerate(letters):
             fate = FATES[letter]
             opened = _opening(product_line, position, fate, now, rng)
@@ -255,28 +255,28 @@ def _past_interruptions(
     room = (quiet - opened - timedelta(days=6)) / max(count, 1)
     if room < timedelta(days=4):
         return
-    for turn in range(count):
-        begin = opened + timedelta(days=2) + room * turn + room * rng.uniform(0.05, 0.3)
+    for number in range(count):
+        begin = opened + timedelta(days=2) + room * number + room * rng.uniform(0.05, 0.3)
         begin = begin.replace(microsecond=0)
-        if (index + turn) % 2:
+        if (index + number) % 2:
             reason, ending = rng.choice(words.PAUSES)
             yield Interruption(
                 begin, begin + timedelta(minutes=rng.randrange(1440, 3900)), reason, ending
             )
         else:
-            cause = words.CAUSES[(index // 2 + turn) % 4]
+            cause = words.CAUSES[(index // 2 + number) % 4]
             reason, ending = rng.choice(words.BLOCKS[cause])
             end = begin + timedelta(minutes=rng.randrange(160, 2300))
             yield Interruption(begin, end, reason, ending, cause, _incident(incidents, year))
 
 
 def _open_blockers(
-    turn: int, begin: datetime, now: datetime, rng: Random, incidents: Iterator[int], year: str
+    number: int, begin: datetime, now: datetime, rng: Random, incidents: Iterator[int], year: str
 ) -> Iterator[Interruption]:
     """Block a line until today, every third line twice; the causes take turns."""
-    for extra in range(2 if turn % 3 == 1 else 1):
-        cause = words.CAUSES[(turn + extra) % 4]
-        reason, ending = words.BLOCKS[cause][turn % len(words.BLOCKS[cause])]
+    for extra in range(2 if number % 3 == 1 else 1):
+        cause = words.CAUSES[(number + extra) % 4]
+        reason, ending = words.BLOCKS[cause][number % len(words.BLOCKS[cause])]
         yield Interruption(begin, None, reason, ending, cause, _incident(incidents, year))
         begin += (
             ((now - begin) * rng.uniform(0.2, 0.7)) // timedelta(seconds=1) * timedelta(seconds=1)

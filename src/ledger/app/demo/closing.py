@@ -41,26 +41,26 @@ class Closer:
             closing.clerk, "user", frozenset({"statements:issue"}), closing.organization_id
         )
         with views_at_end(self._conninfo) as (_, end):
-            corner = later(end, self.at)
-        made = asyncio.run(self._document(clerk, corner))
-        Documents(self._conninfo).store(made.row(corner.clock))
+            as_of = later(end, self.at)
+        made = asyncio.run(self._document(clerk, as_of))
+        Documents(self._conninfo).store(made.row(as_of.clock))
         return IssueStatement(
             clerk,
             None,
             organization_id=closing.organization_id,
             workspace_id=None,
             replaces=None,
-            numbers=StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total)),
+            numbers=StatementNumbers(made.event, as_of.clock, msgspec.Raw(made.total)),
         )
 
-    async def _document(self, clerk: Principal, corner: AsOf) -> Document:
-        closing, door = self._closing, ReadPool(self._reading)
-        await door.open()
+    async def _document(self, clerk: Principal, as_of: AsOf) -> Document:
+        closing, pool = self._closing, ReadPool(self._reading)
+        await pool.open()
         try:
             return await compose(
-                door.fetch,
+                pool.fetch,
                 scope_of(clerk.tenant, closing.organization_id, None),
-                corner,
+                as_of,
                 (closing.first, closing.beyond),
                 by_resource=False,
                 organization_id=closing.organization_id,
@@ -68,4 +68,4 @@ class Closer:
                 reference=f"INV-{closing.first:%Y-%m}",
             )
         finally:
-            await door.close()
+            await pool.close()

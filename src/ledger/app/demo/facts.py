@@ -102,9 +102,9 @@ def directory_facts(lines: Sequence[CastLine]) -> Iterator[StoryFact]:
     """Name an organization's workspaces and projects shortly before its first line begins."""
     first = {line.organization_id: line for line in reversed(lines)}
     for organization_id, line in first.items():
-        for turn, (identifier, name) in enumerate(_names(organization_id, line.year)):
+        for number, (identifier, name) in enumerate(_names(organization_id, line.year)):
             yield tell(
-                line.opened - timedelta(minutes=5) + timedelta(seconds=turn),
+                line.opened - timedelta(minutes=5) + timedelta(seconds=number),
                 "directory.named",
                 identifier,
                 {"name": name, "organization_id": organization_id},

@@ -54,7 +54,7 @@ class _Expire(ExpireLease):
         return self._lease
 
 
-class _Told:
+class _Timed:
     """A command that is decided at an instant of the story, whenever it is handed in."""
 
     def __init__(self, command: Command, at: datetime) -> None:
@@ -76,7 +76,7 @@ class Stage:
         self._writer, self.at = writer, at
 
     def submit(self, commands: Sequence[Command]) -> Future[Outcomes]:
-        return self._writer.submit([cast(Command, _Told(each, self.at)) for each in commands])
+        return self._writer.submit([cast(Command, _Timed(each, self.at)) for each in commands])
 
     def execute(self, command: Command) -> Receipt:
         """Record a command. Raises its refusal."""
@@ -110,10 +110,10 @@ def tell(
     while batch := list(islice(commands, _AT_ONCE)):
         while waiting and batch[-1][0] >= waiting[0].at:
             act = waiting.pop(0)
-            place = next(number for number, (at, _) in enumerate(batch) if at >= act.at)
-            yield from _outcomes(writer, batch[:place])
+            index = next(number for number, (at, _) in enumerate(batch) if at >= act.at)
+            yield from _outcomes(writer, batch[:index])
             act.play(Stage(writer, act.at))
-            batch = batch[place:]
+            batch = batch[index:]
         yield from _outcomes(writer, batch)
     for act in waiting:
         act.play(Stage(writer, act.at))
@@ -129,9 +129,9 @@ def _outcomes(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Iter
 
 def _record(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Sequence[Outcome]:
     """Hand in commands, all of them again if an append failed: what was recorded is a duplicate."""
-    told = [cast(Command, _Told(command, at)) for at, command in batch]
+    commands = [cast(Command, _Timed(command, at)) for at, command in batch]
     for _ in range(_TRIES):
-        outcomes = writer.submit(told).result()
+        outcomes = writer.submit(commands).result()
         if not any(isinstance(outcome, Unavailable) for outcome in outcomes):
             return outcomes
     raise Unavailable(
@@ -156,9 +156,9 @@ def _with_sweeps(
             lease = leases.pop(run_id)
             yield lease.ends_at + _DELAY, _Expire(run_id, lease)
         if seconds := fact["data"].get("lease_seconds"):
-            heard_at = at + _BEATS_FOR
-            ends_at = heard_at + timedelta(seconds=seconds)
-            leases[fact["subject"]] = EndedLease(heard_at, ends_at)
+            last_at = at + _BEATS_FOR
+            ends_at = last_at + timedelta(seconds=seconds)
+            leases[fact["subject"]] = EndedLease(last_at, ends_at)
         if fact["type"] == "service_line.activated":
             lines.append(fact["subject"])
         raw = msgspec.json.encode(fact)

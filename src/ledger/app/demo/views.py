@@ -17,8 +17,8 @@ from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.views.projector import Projector
 
-_PATIENCE_SECONDS = 60.0
-_LOOK_SECONDS = 0.05
+_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.05
 
 # The end of the log with its instant, and how far the views are.
 _REACHED = """
@@ -45,15 +45,15 @@ def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], 
 
 def await_end(connection: psycopg.Connection[TupleRow]) -> AsOf:
     """The end of the log, once the views show it. Raises Unavailable."""
-    pause, until = threading.Event(), time.monotonic() + _PATIENCE_SECONDS
+    pause, until = threading.Event(), time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < until:
-        end, recorded_at, shown = connection.execute(_REACHED).fetchone() or (0, None, 0)
-        if recorded_at is not None and shown >= end:
+        end, recorded_at, reached = connection.execute(_REACHED).fetchone() or (0, None, 0)
+        if recorded_at is not None and reached >= end:
             return AsOf(end, recorded_at.astimezone(UTC))
-        pause.wait(_LOOK_SECONDS)
+        pause.wait(_POLL_SECONDS)
     raise Unavailable("The views do not follow the log: the story is told in part.")
 
 
-def later(corner: AsOf, at: datetime) -> AsOf:
+def later(as_of: AsOf, at: datetime) -> AsOf:
     """The corner at an instant, or at its own if that is later."""
-    return corner._replace(clock=max(corner.clock, at))
+    return as_of._replace(clock=max(as_of.clock, at))

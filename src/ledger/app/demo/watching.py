@@ -24,7 +24,7 @@ _LAST = timedelta(hours=3)
 _BLOCKED = timedelta(hours=2, minutes=5)
 """So long lines have been blocked when the loop looks at other times: it opens alerts by then."""
 
-_MOST_LOOKS = 6
+_MOST_CHECKS = 6
 """The looks at such times, the latest ones."""
 
 # The alerts that nobody takes care of, the longest due first.
@@ -39,7 +39,7 @@ _NOTES = ("On it: I call them today.",)
 """The notes with which the lead takes care of alerts after each look."""
 
 
-class WatchLook:
+class WatchCheck:
     """An act of the story in which the loop of watches looks."""
 
     def __init__(self, conninfo: str, organization_id: str, lead: str, at: datetime) -> None:
@@ -53,7 +53,7 @@ class WatchLook:
         with views_at_end(self._conninfo) as (connection, _):
             rounds, has_more = Rounds(stage, lambda: stage.at), True
             while has_more:
-                done, has_more = rounds.look(connection)
+                done, has_more = rounds.run_round(connection)
                 has_more = has_more or done > 0
                 await_end(connection)
             found = connection.execute(
@@ -65,7 +65,7 @@ class WatchLook:
             )
 
 
-class WatchSetUp(WatchLook):
+class WatchSetUp(WatchCheck):
     """The act in which the lead sets up the starter watches; the first look follows."""
 
     def play(self, stage: Stage) -> None:
@@ -82,7 +82,7 @@ class WatchSetUp(WatchLook):
         super().play(stage)
 
 
-def watch_acts(conninfo: str, organization_id: str, lead: str, now: datetime) -> list[WatchLook]:
+def watch_acts(conninfo: str, organization_id: str, lead: str, now: datetime) -> list[WatchCheck]:
     """The acts of the watches in a story that ends now."""
     who, begin = (conninfo, organization_id, lead), now - _FIRST
     blocked = sorted(
@@ -95,5 +95,5 @@ def watch_acts(conninfo: str, organization_id: str, lead: str, now: datetime) ->
         and each.end is not None
         and each.end > each.begin + _BLOCKED
     )
-    looks = [*blocked[-_MOST_LOOKS:], now - _LAST]
-    return [WatchSetUp(*who, begin), *(WatchLook(*who, at) for at in sorted(looks))]
+    checks = [*blocked[-_MOST_CHECKS:], now - _LAST]
+    return [WatchSetUp(*who, begin), *(WatchCheck(*who, at) for at in sorted(checks))]

@@ -110,7 +110,7 @@ class LedgerApi(FastAPI):
         if _has_encoded_slash(scope) or (self._only_probes and scope["path"] not in PROBES):
             scope["app"] = self
             return self.answer_nothing(Request(scope))(scope, receive, send)
-        if self.assistants is not None and self.assistants.takes(scope["path"]):
+        if self.assistants is not None and self.assistants.serves(scope["path"]):
             scope["app"] = self
             return self.assistants(scope, receive, send)
         for route in self._lean.get(scope["method"], ()):
@@ -136,7 +136,7 @@ def _refusal_of(scope: Scope, *, why_late: str | None) -> LedgerError | None:
     ``why_late`` says why its standby is too far behind to answer any read; None: it is not.
     """
     path: str = scope["path"]
-    if not any(path == place or path.startswith(f"{place}/") for place in _OURS):
+    if not any(path == prefix or path.startswith(f"{prefix}/") for prefix in _OURS):
         return None
     if scope["method"] not in _READING:
         return ReadOnly()

@@ -57,7 +57,7 @@ whatever a client says."""
 _ACCEPT = (b"accept", b"application/json, text/event-stream")
 
 
-class _Asked(msgspec.Struct):
+class _Message(msgspec.Struct):
     """A request or a notification of JSON-RPC. The library would answer others in its own words."""
 
     jsonrpc: Literal["2.0"]
@@ -66,7 +66,7 @@ class _Asked(msgspec.Struct):
     params: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
-_read_message = msgspec.json.Decoder(_Asked).decode
+_read_message = msgspec.json.Decoder(_Message).decode
 
 
 class Assistants:
@@ -96,8 +96,8 @@ class Assistants:
                 "authorization_servers": [issuer],
                 "bearer_methods_supported": ["header"],
             }
-            place = f"{public_url}{METADATA_PATH}{PATH}"
-            self._challenge = f'Bearer resource_metadata="{place}"'
+            url = f"{public_url}{METADATA_PATH}{PATH}"
+            self._challenge = f'Bearer resource_metadata="{url}"'
         self._metadata_paths = {f"{METADATA_PATH}{prefix}{PATH}" for prefix in ("", public.path)}
         # The library tells each request and each refusal, beside our own log of accesses.
         logging.getLogger("mcp").setLevel(logging.ERROR)
@@ -128,7 +128,7 @@ class Assistants:
             ended.set()
             await serving
 
-    def takes(self, path: str) -> bool:
+    def serves(self, path: str) -> bool:
         """Whether a request of this path is served here."""
         return path == PATH or path in self._metadata_paths
 
@@ -237,8 +237,8 @@ def _refusal_of(body: bytes) -> Response | None:
         code, words = -32700, "The body is no JSON."
     else:
         return None
-    told = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": words}}
-    return Response(json.dumps(told), 400, media_type="application/json")
+    problem = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": words}}
+    return Response(json.dumps(problem), 400, media_type="application/json")
 
 
 def _giving(body: bytes) -> Receive:

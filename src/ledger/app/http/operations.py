@@ -122,7 +122,7 @@ async def check_readiness(request: Request) -> Response:
     ]
     is_sealing = not sealing_stopped and not waits
     grants = services.of(Sessions).rules.grants
-    grants.look()
+    grants.check()
     sign_in: dict[str, Any] = {}
     if grants.why_broken is not None:
         sign_in["grants"] = {"broken": True}

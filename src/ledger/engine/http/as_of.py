@@ -40,7 +40,7 @@ SELECT p.position, ledger.log_end(), ledger.recorded_at(%(pinned)s) FROM ({posit
     return read_of(statement, *views)
 
 
-async def corner_of(
+async def resolve_as_of(
     request: ReadRequest,
     views: tuple[str, ...],
     instant: datetime | None,
@@ -51,19 +51,19 @@ async def corner_of(
     Raises as ``corner_at`` and ``pinned_corner`` do.
     """
     if pinned:
-        return await pinned_corner(request, views, pinned)
+        return await as_of_cursor(request, views, pinned)
     if instant is not None:
-        return await corner_at(request, views, instant)
-    return await present_corner(request, views)
+        return await as_of_instant(request, views, instant)
+    return await as_of_now(request, views)
 
 
-async def corner_at(request: ReadRequest, views: tuple[str, ...], instant: datetime) -> AsOf:
+async def as_of_instant(request: ReadRequest, views: tuple[str, ...], instant: datetime) -> AsOf:
     """The corner of an instant. Raises as ``Reads.ask`` does."""
     rows = await request.ask(Question(request.principal.tenant, _past_read(views), {}, instant))
     return AsOf(rows.position, instant)
 
 
-async def present_corner(request: ReadRequest, views: tuple[str, ...]) -> AsOf:
+async def as_of_now(request: ReadRequest, views: tuple[str, ...]) -> AsOf:
     """The corner of now. Under load an event may be some microseconds ahead of the clock."""
     rows = await request.rows(_present_read(views), {})
     ((_, recorded_at),) = rows
@@ -71,12 +71,12 @@ async def present_corner(request: ReadRequest, views: tuple[str, ...]) -> AsOf:
     return AsOf(rows.position, now if recorded_at is None else max(now, recorded_at))
 
 
-def pin(corner: AsOf) -> tuple[int, int]:
+def pin(as_of: AsOf) -> tuple[int, int]:
     """A corner as the columns of ``PINNED``."""
-    return corner.position, micros_of(corner.clock)
+    return as_of.position, micros_of(as_of.clock)
 
 
-async def pinned_corner(
+async def as_of_cursor(
     request: ReadRequest, views: tuple[str, ...], pinned: Mapping[str, Any]
 ) -> AsOf:
     """The corner in a cursor. Raises InvalidCursor, or Behind if the views are not there yet."""

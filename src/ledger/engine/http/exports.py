@@ -61,7 +61,7 @@ _KINDS = {"jsonl": _LINES, "csv": _TABLE}
 Row = Sequence[Any]
 Cells = Sequence[str | int | None]
 
-Turn = Callable[[], Awaitable[None]]
+NextSlice = Callable[[], Awaitable[None]]
 """Waits for the turn of an export's next slice."""
 
 Format = Annotated[
@@ -83,7 +83,7 @@ class Cut(NamedTuple):
         return Cut(columns, lambda entry: pick(self.cells(entry)))
 
 
-def cut_of(shown: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
+def cut_of(struct: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
     """The columns of a table of these structs, in the order of the fields but for ``without``.
 
     A field of a struct within is left out by its column's name.
@@ -91,30 +91,30 @@ def cut_of(shown: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
     A struct within has columns of its own, which begin with the name of its field. A list or a
     document is a cell with JSON, behind all others.
     """
-    info = msgspec.inspect.type_info(shown)
+    info = msgspec.inspect.type_info(struct)
     assert isinstance(info, msgspec.inspect.StructType)
     fields = [(f.name, _kind(f.type), f.required) for f in info.fields if f.name not in without]
     fields.sort(key=lambda field: isinstance(field[1], _JSON))
     columns, within = list[str](), list[tuple[int, Callable[[Any], Cells]]]()
     ways = dict[int, Callable[[Any], Any]]()
-    for place, (name, kind, is_set) in enumerate(fields):
+    for index, (name, kind, is_set) in enumerate(fields):
         if isinstance(kind, msgspec.inspect.StructType):
             inner = cut_of(kind.cls, without=[each.removeprefix(f"{name}_") for each in without])
             columns += [f"{name}_{column}" for column in inner.columns]
             # From the last to the first, since a struct's cells move those behind it.
-            within.insert(0, (place, partial(_within, inner)))
+            within.insert(0, (index, partial(_within, inner)))
             continue
         columns.append(name)
         if (way := _way(kind, is_set=is_set)) is not None:
-            ways[place] = way
+            ways[index] = way
     pick = attrgetter(*(name for name, *_ in fields))
 
     def cells(entry: Any) -> Cells:
         found = list(pick(entry))
-        for place, way in ways.items():
-            found[place] = way(found[place])
-        for place, spread in within:
-            found[place : place + 1] = spread(found[place])
+        for index, way in ways.items():
+            found[index] = way(found[index])
+        for index, spread in within:
+            found[index : index + 1] = spread(found[index])
         return found
 
     return Cut(tuple(columns), cells)
@@ -157,7 +157,7 @@ class Exported(NamedTuple):
 
     def file(
         self,
-        turn: Turn,
+        next_slice: NextSlice,
         format_: str,
         pages: AsyncIterator[Sequence[Row]],
         position: int,
@@ -168,7 +168,7 @@ class Exported(NamedTuple):
         is_table = format_ == "csv"
         heading = _csv([self.cut.columns]) if is_table and not goes_on else b""
         return _File(
-            _written(turn, pages, self._table if is_table else self._lines, heading),
+            _written(next_slice, pages, self._table if is_table else self._lines, heading),
             media_type=f"{_TABLE}; charset=utf-8" if is_table else _LINES,
             headers={
                 "Ledger-Position": str(position),
@@ -215,7 +215,7 @@ def harmless_json(text: str) -> str:
     return _FORMULA.sub(lambda found: found[0].replace(";", r"\u003b"), text)
 
 
-def begin_export(request: ReadRequest) -> Turn:
+def begin_export(request: ReadRequest) -> NextSlice:
     """Count the request as an export; how it waits for its slices. Raises RateLimited."""
     services = request.services
     request.http.state.share.count(services.shares.exports)
@@ -274,7 +274,7 @@ class _File(StreamingResponse):
 
 
 async def _written(
-    turn: Turn,
+    next_slice: NextSlice,
     pages: AsyncIterator[Sequence[Row]],
     render: Callable[[Iterable[Row]], bytes],
     heading: bytes,
@@ -283,7 +283,7 @@ async def _written(
         yield heading
     async for found in pages:
         for begin in range(0, len(found), PORTION):
-            await turn()
+            await next_slice()
             yield render(row[1:] for row in found[begin : begin + PORTION])
 
 

@@ -25,7 +25,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from ledger import __version__
 from ledger.engine.http.machinery.headers import Packed
-from ledger.engine.log.nodes import known_node_id
+from ledger.engine.log.nodes import stored_node_id
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pool.scope import Fetch, Planning
 from ledger.engine.postgres.timing import LIVING_SECONDS
@@ -58,7 +58,7 @@ coalesce(greatest(0, extract(epoch FROM clock_timestamp() - ledger.recorded_at(
 # The server's version, the loops that some node leads, those that this node leads, each view with
 # the seconds that it is behind, and for how long the first event has waited that the node's witness
 # does not cover. Of a node without a witness, the newest checkpoint of the database is taken.
-_STANDING = f"""
+_STATE = f"""
 SELECT current_setting('server_version'),
     ARRAY(SELECT loop FROM ledger.leader ORDER BY loop),
     ARRAY(SELECT loop FROM ledger.leader WHERE node_id = %(node)s
@@ -113,15 +113,15 @@ class DatabaseGauges:
 
     async def read(self) -> list[Metric]:
         """The gauges that could be read in time, and the build."""
-        self._node_id = self._node_id or known_node_id(self._data_dir)
-        standing, *of_features = await asyncio.gather(
-            self._rows(_STANDING, {"node": self._node_id}),
+        self._node_id = self._node_id or stored_node_id(self._data_dir)
+        state, *of_features = await asyncio.gather(
+            self._rows(_STATE, {"node": self._node_id}),
             *(self._rows(each.statement, each.values) for each in self._of_features),
         )
         metrics: list[Metric] = []
-        for version, loops, led, names, seconds, witness in standing:
+        for version, loops, led, names, seconds, witness in state:
             self._postgres = version
-            metrics += _standing(loops, led, zip(names, seconds, strict=True), witness)
+            metrics += _state_metrics(loops, led, zip(names, seconds, strict=True), witness)
         for gauges, rows in zip(self._of_features, of_features, strict=True):
             if rows:
                 metrics += gauges.metrics_of(rows)
@@ -146,7 +146,7 @@ class DatabaseGauges:
         return build
 
 
-def _standing(
+def _state_metrics(
     loops: Iterable[str], led: Iterable[str], views: Iterable[tuple[str, float]], witness: float
 ) -> list[Metric]:
     leads = GaugeMetricFamily(
@@ -173,11 +173,11 @@ def process_gauges() -> list[Metric]:
         registry = CollectorRegistry()
         collector = ProcessCollector(pid=lambda pid=pid: pid, registry=registry)  # type: ignore[misc]
         for metric in collector.collect():
-            kept = merged.setdefault(
+            family = merged.setdefault(
                 metric.name, Metric(metric.name, metric.documentation, metric.type)
             )
             for sample in metric.samples:
-                kept.add_sample(sample.name, {"process": name}, sample.value)
+                family.add_sample(sample.name, {"process": name}, sample.value)
     return [*merged.values()]
 
 

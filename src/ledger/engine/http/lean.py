@@ -132,7 +132,7 @@ class LeanRoute(APIRoute):
         self._permission: str | None = (self.openapi_extra or {})["x-permission"]
         self._is_read = "GET" in (self.methods or ())
         self._is_stream = path.endswith("/stream")
-        self._turns_down: writing.TurnsDown | None = getattr(endpoint, "turns_down", None)
+        self._on_refusal: writing.OnRefusal | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         # A fault in the query is reported before a fault in the header of ``ReadRequest``.
         ordered = sorted(
@@ -187,8 +187,8 @@ class LeanRoute(APIRoute):
         if text is None:
             return None
         if not (text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_POSITION):
-            place = "/Ledger-Min-Position"
-            raise Invalid.at(place, "must be a position: a whole number, 0 or more")
+            pointer = "/Ledger-Min-Position"
+            raise Invalid.at(pointer, "must be a position: a whole number, 0 or more")
         return int(text)
 
     def _filler(self, name: str, annotation: Any) -> _Filler:
@@ -224,9 +224,9 @@ class LeanRoute(APIRoute):
                 _no_parameters(request, principal)
             arguments = {name: fill(request, principal) for name, fill in self._fillers}
         except Refused as refusal:
-            if self._turns_down is None:
+            if self._on_refusal is None:
                 raise
-            await writing.turn_down(request, principal, refusal, self._turns_down)
+            await writing.record_refusal(request, principal, refusal, self._on_refusal)
         self.weigh(request, arguments)
         for name, model in self._bodies:
             arguments[name] = await self.read(request, principal, model)
@@ -250,10 +250,10 @@ class Router(APIRouter):
         words: Mapping[str, tuple[str, ...]] = _NONE,
         unions: Mapping[str, str] = _NONE,
         sent: Callable[[], Mapping[str, Any]] = dict,
-        shown: Callable[[], Mapping[str, Any]] = dict,
+        answers: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__(prefix=prefix, tags=[tag], route_class=route_class)
-        self.words, self.unions, self.sent, self.shown = words, unions, sent, shown
+        self.words, self.unions, self.sent, self.answers = words, unions, sent, answers
 
 
 class ManagedRouter(Router):
@@ -269,25 +269,25 @@ class ManagedRouter(Router):
         super().__init__(prefix, tag, **more)
         self._thing, self._manages, self._reads = f"/{{{identifier}}}", manages, reads
 
-    def lists(self, shown: Any, summary: str) -> Callable[[F], F]:
-        return read_route(self, "", _page_of[shown], summary=summary, permission=self._reads)
+    def lists(self, struct: Any, summary: str) -> Callable[[F], F]:
+        return read_route(self, "", _page_of[struct], summary=summary, permission=self._reads)
 
-    def shows(self, shown: Any, summary: str) -> Callable[[F], F]:
-        answer, refused = _answer_of[shown], problems.FEED_ERRORS
+    def shows(self, struct: Any, summary: str) -> Callable[[F], F]:
+        answer, refused = _answer_of[struct], problems.FEED_ERRORS
         reads = self._reads
         return read_route(self, self._thing, answer, refused, summary=summary, permission=reads)
 
-    def creates(self, command: type[OwnCommand], shown: Any, summary: str) -> Callable[[F], F]:
-        return self._command("", command, summary, answer=_answer_of[shown], status=201)
+    def creates(self, command: type[OwnCommand], struct: Any, summary: str) -> Callable[[F], F]:
+        return self._command("", command, summary, answer=_answer_of[struct], status=201)
 
-    def changes(self, command: type[OwnCommand], shown: Any, summary: str) -> Callable[[F], F]:
-        answer = _answer_of[shown]
+    def changes(self, command: type[OwnCommand], struct: Any, summary: str) -> Callable[[F], F]:
+        answer = _answer_of[struct]
         return self._command(self._thing, command, summary, method="PATCH", answer=answer)
 
     def acts(
-        self, act: str, command: type[OwnCommand], shown: Any, summary: str, status: int = 200
+        self, act: str, command: type[OwnCommand], struct: Any, summary: str, status: int = 200
     ) -> Callable[[F], F]:
-        path, answer = f"{self._thing}/{act}", _answer_of[shown]
+        path, answer = f"{self._thing}/{act}", _answer_of[struct]
         return self._command(path, command, summary, answer=answer, status=status)
 
     def removes(self, command: type[OwnCommand], summary: str, *further: int) -> Callable[[F], F]:
@@ -344,8 +344,8 @@ def parse_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
     try:
         return model.model_validate_strings(values)
     except ValidationError as error:
-        places = pointers(error, "", "parameter")
-        raise Invalid("The request has invalid parameters.", places) from error
+        errors = pointers(error, "", "parameter")
+        raise Invalid("The request has invalid parameters.", errors) from error
 
 
 @cache

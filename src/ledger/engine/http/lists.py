@@ -28,7 +28,7 @@ class SortColumn(NamedTuple):
     column: int
     parameter: str
     """The parameter of the statement for the rows after the cursor."""
-    told: Callable[[Any], Any]
+    encode: Callable[[Any], Any]
     """Returns the column's value as the cursor has it."""
     parsed: Callable[[Any], Any]
     """Returns the parameter's value. Raises ValueError for what the service has not told."""
@@ -36,7 +36,7 @@ class SortColumn(NamedTuple):
 
 def instant(name: str, column: int, parameter: str) -> SortColumn:
     return SortColumn(
-        name, column, parameter, format_instant, lambda told: parse_instant(str(told))
+        name, column, parameter, format_instant, lambda value: parse_instant(str(value))
     )
 
 
@@ -47,10 +47,10 @@ def text(name: str, column: int, parameter: str) -> SortColumn:
 def number(name: str, column: int, parameter: str, most: int = 2**63 - 1) -> SortColumn:
     """A whole number from 0 to ``most``."""
 
-    def parsed(told: Any) -> int:
-        if type(told) is not int or not 0 <= told <= most:
+    def parsed(value: Any) -> int:
+        if type(value) is not int or not 0 <= value <= most:
             raise ValueError
-        return told
+        return value
 
     return SortColumn(name, column, parameter, lambda value: value, parsed)
 
@@ -58,21 +58,21 @@ def number(name: str, column: int, parameter: str, most: int = 2**63 - 1) -> Sor
 def identifier(prefix: str, pattern: str, column: int = 1) -> SortColumn:
     """An id, which the statement has as a number (``sort_key``), and most rows too."""
 
-    def told(key: int | str) -> str:
+    def encode(key: int | str) -> str:
         return key if isinstance(key, str) else id_of_key(prefix, key)
 
-    def parsed(told: Any) -> int:
-        if not re.fullmatch(pattern, str(told)):
+    def parsed(value: Any) -> int:
+        if not re.fullmatch(pattern, str(value)):
             raise ValueError
-        return sort_key(told)
+        return sort_key(value)
 
-    return SortColumn("id", column, "after", told, parsed)
+    return SortColumn("id", column, "after", encode, parsed)
 
 
-def _text(told: Any) -> str:
-    if not isinstance(told, str) or "\0" in told:
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError
-    return told
+    return value
 
 
 class Order:
@@ -83,8 +83,8 @@ class Order:
 
     def cursor(self, row: Sequence[Any], bound_to: Mapping[str, Any]) -> str:
         """The cursor of a row, bound to the filters of the list."""
-        place = {each.name: each.told(row[each.column]) for each in self._columns}
-        return encode_cursor(place, bound_to)
+        key = {each.name: each.encode(row[each.column]) for each in self._columns}
+        return encode_cursor(key, bound_to)
 
     def after(self, cursor: str | None, bound_to: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters for the rows after a cursor, or none. Raises InvalidCursor."""
@@ -114,11 +114,11 @@ class Order:
         any other page has the cursor of its last row.
         """
         found = [row for row in rows if row[key] is not None]
-        shown = found[:limit]
-        items = [row[key + 1] for row in shown] if item is None else [item(row) for row in shown]
-        if shown:
-            cursor = self.cursor(shown[-1], bound_to)
-        return page(items, cursor, len(found) > len(shown), rows.position, tagged=tagged)
+        first = found[:limit]
+        items = [row[key + 1] for row in first] if item is None else [item(row) for row in first]
+        if first:
+            cursor = self.cursor(first[-1], bound_to)
+        return page(items, cursor, len(found) > len(first), rows.position, tagged=tagged)
 
     async def listed(
         self,

@@ -37,7 +37,7 @@ def one_of(field: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The alternatives of a schema, told apart by a field's value: value → name of a schema."""
     references = {value: SCHEMAS + name for value, name in names.items()}
     return {
-        "oneOf": [{"$ref": place} for place in references.values()],
+        "oneOf": [{"$ref": target} for target in references.values()],
         "discriminator": {"propertyName": field, "mapping": references},
     }
 
@@ -194,6 +194,6 @@ class Changes(CommandBody):
         return self
 
     @property
-    def given(self) -> dict[str, Any]:
+    def provided(self) -> dict[str, Any]:
         """The fields that were sent."""
         return {name: getattr(self, name) for name in self.model_fields_set}

@@ -181,9 +181,9 @@ def _counter(code: str) -> Counter:
     return _REFUSED.labels(code)
 
 
-def wrong_places(error: LedgerError) -> list[FieldError]:
+def field_errors(error: LedgerError) -> list[FieldError]:
     """The wrong places of a refused request; none unless the refusal is about places."""
-    return [FieldError(*place) for place in (error.errors if isinstance(error, Invalid) else ())]
+    return [FieldError(*pair) for pair in (error.errors if isinstance(error, Invalid) else ())]
 
 
 def retry_after(error: LedgerError) -> dict[str, str]:
@@ -214,7 +214,7 @@ def problem(
         "request_id": request.scope.get("state", {}).get("request_id"),
     }
     if isinstance(error, Invalid):
-        document["errors"] = list(map(msgspec.structs.asdict, wrong_places(error)))
+        document["errors"] = list(map(msgspec.structs.asdict, field_errors(error)))
     return Response(
         json.dumps(document, ensure_ascii=False).encode(),
         status_code=status,
@@ -257,7 +257,7 @@ def install(app: FastAPI) -> None:
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        known: dict[int, LedgerError] = {
+        by_status: dict[int, LedgerError] = {
             404: NotFound("No resource has this path."),
             405: MethodNotAllowed("The path does not support this method."),
         }
@@ -265,7 +265,7 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = _methods(request)
-        return problem(request, known.get(error.status_code, fallback), headers)
+        return problem(request, by_status.get(error.status_code, fallback), headers)
 
     app.add_exception_handler(HTTPException, http_error)
     for kind in REFUSALS:

@@ -314,8 +314,8 @@ class ReadRequest(NamedTuple):
     async def require_past(self, name: str, instant: datetime) -> None:
         """Raise Invalid if the instant of a parameter is later than now, and than the log."""
         if instant > self.services.clock():
-            ((_, known, _),) = await self.fetch(INSTANT, {"as_of": instant})
-            if known is None or instant > known:
+            ((_, latest, _),) = await self.fetch(INSTANT, {"as_of": instant})
+            if latest is None or instant > latest:
                 raise Invalid.at(f"/{name}", "lies in the future")
 
     async def current_rows(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
@@ -398,7 +398,7 @@ def require_id(subject_type: str, subject_id: str) -> None:
         raise unknown(subject_type)
 
 
-def shown(subject_type: str, rows: Answer, item: str | None) -> Reply:
+def subject_reply(subject_type: str, rows: Answer, item: str | None) -> Reply:
     """The answer that shows a subject of these rows. Raises NotFound if its JSON is None."""
     if item is None:
         raise unknown(subject_type, rows)

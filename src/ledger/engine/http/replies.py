@@ -41,7 +41,7 @@ class PageOf(msgspec.Struct, Generic[T]):
     meta: Meta
 
 
-class SeenLine(NamedTuple):
+class DisclosedLine(NamedTuple):
     """A line some of whose runs' data is in an answer, with its tenant."""
 
     line_id: str
@@ -55,7 +55,7 @@ class Reply(Response):
     A reply is therefore never changed: a different answer is a new reply.
     """
 
-    seen: frozenset[SeenLine] = frozenset()
+    disclosed: frozenset[DisclosedLine] = frozenset()
     """The lines of whose runs the reply holds an input, output or error."""
 
     def __init__(
@@ -105,16 +105,16 @@ def page(
     return answer(body, position, tagged=tagged)
 
 
-def unless_known(request: Request, reply: Reply) -> Response:
+def or_not_modified(request: Request, reply: Reply) -> Response:
     """Return the reply, or 304 if the request names the reply's entity tag (RFC 9110)."""
-    asked = joined(request.scope, b"if-none-match")
-    if asked is None or reply.tag is None:
+    sent = joined(request.scope, b"if-none-match")
+    if sent is None or reply.tag is None:
         return reply
-    tags = {part.strip().removeprefix(b"W/") for part in asked.split(b",")}
+    tags = {part.strip().removeprefix(b"W/") for part in sent.split(b",")}
     if reply.tag not in tags and b"*" not in tags:
         return reply
-    known = Response(status_code=304)
+    unchanged = Response(status_code=304)
     # The tag that the reply itself would have been sent with.
     tag = weak(reply.tag) if compresses(request.scope, len(reply.body)) else reply.tag
-    known.raw_headers = [(b"etag", tag), (b"ledger-position", b"%d" % reply.position)]
-    return known
+    unchanged.raw_headers = [(b"etag", tag), (b"ledger-position", b"%d" % reply.position)]
+    return unchanged

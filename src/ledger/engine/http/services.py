@@ -30,7 +30,7 @@ from ledger.engine.writer.writer import Writer
 
 T = TypeVar("T")
 
-_LOOK_SECONDS = 0.5
+_CHECK_SECONDS = 0.5
 """The time between two further looks at whether appends fail."""
 
 
@@ -90,13 +90,13 @@ class Submissions:
                 loop.call_soon_threadsafe(self._drain)
 
         self._writer.hand_in(commands, deliver)
-        waiting.timer = loop.call_later(PATIENCE_SECONDS, self._look, waiting)
+        waiting.timer = loop.call_later(PATIENCE_SECONDS, self._check, waiting)
         try:
             return await waiting.future
         finally:
             waiting.timer.cancel()
 
-    def _look(self, waiting: _Waiting) -> None:
+    def _check(self, waiting: _Waiting) -> None:
         """Give up a request if appends fail: the group before its own may have taken the time."""
         if waiting.future.done():
             return
@@ -106,7 +106,7 @@ class Submissions:
             )
             return
         loop = asyncio.get_running_loop()
-        waiting.timer = loop.call_later(_LOOK_SECONDS, self._look, waiting)
+        waiting.timer = loop.call_later(_CHECK_SECONDS, self._check, waiting)
 
     def _drain(self) -> None:
         self._is_awake = False
@@ -148,7 +148,7 @@ class ApiServices:
     def __init__(
         self,
         writing: Writing | None,
-        door: ReadPool,
+        pool: ReadPool,
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],
@@ -173,7 +173,7 @@ class ApiServices:
         """Whether this is a process of a read node, without a writer (contract, Several nodes)."""
         self.shows_payloads = writing is not None or unaudited_reads
         """Whether answers may hold a run's data: not on a read node, unless its operator allows."""
-        self.door = door
+        self.pool = pool
         self.positions = positions
         self.vault = vault
         self.clock = clock
@@ -184,10 +184,10 @@ class ApiServices:
         self.is_public_by_https = is_public_by_https
         self.public_url = public_url
         """The address by which people reach the service, for links in messages."""
-        answers = Answers(door.fetch)
-        self.reads = Reads(door.fetch, positions, answers, clock)
+        answers = Answers(pool.fetch)
+        self.reads = Reads(pool.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)
-        positions.on_silence(door.renew)
+        positions.on_silence(pool.renew)
         if writing is not None:
             positions.on_reached(writing.writer.note_shown)
             positions.on_erased(writing.writer.forget_key)
@@ -252,7 +252,7 @@ class ApiServices:
 
     def _leave(self) -> None:
         """Read from the server to which writes go now: the former one may live on."""
-        self.door.leave()
+        self.pool.leave()
         self.positions.leave()
 
     async def open(self) -> None:
@@ -261,7 +261,7 @@ class ApiServices:
             loop = asyncio.get_running_loop()
             leave = partial(loop.call_soon_threadsafe, self._leave)
             self._writing.log.on_elsewhere = leave
-        await self.door.open()
+        await self.pool.open()
         await self.positions.start()
         self.parsing.start()
         if self._writing is not None:
@@ -274,6 +274,6 @@ class ApiServices:
             self._writing.writer.stop()
         self.authenticator.failures.tell()
         await self.positions.stop()
-        await self.door.close()
+        await self.pool.close()
         if self._writing is not None:
             self._writing.log.close()

@@ -45,15 +45,15 @@ from ledger.engine.writer.command import (
     NewCommand,
     OwnCommand,
     SubjectCommand,
-    TurnDown,
+    RefusedWrite,
 )
-from ledger.engine.writer.fair_queue import TURN_FACTS
+from ledger.engine.writer.fair_queue import SLOT_FACTS
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 
-TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
+OnRefusal = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
 """Makes the commands that record a refusal from before the endpoint's call."""
 
 _LARGEST_COMMAND = 64 * 1024
@@ -84,7 +84,7 @@ class Sent(NamedTuple, Generic[M]):
     body: M | None
     key: IdempotencyKey | None
     fault: Invalid | None
-    said: Any = None
+    parsed: Any = None
     """The parsed body, valid or not."""
 
 
@@ -101,14 +101,14 @@ async def read_command(request: Request, principal: Principal, model: type[M]) -
 
 
 def checked(
-    said: Any, model: type[M], key: IdempotencyKey | None, fault: Invalid | None = None
+    parsed: Any, model: type[M], key: IdempotencyKey | None, fault: Invalid | None = None
 ) -> Sent[M]:
     """Return the parsed body as its model, or with a fault that names all its errors."""
     try:
-        return Sent(model.model_validate(said), key, fault, said)
+        return Sent(model.model_validate(parsed), key, fault, parsed)
     except ValidationError as error:
-        places = (*(fault.errors if fault else ()), *pointers(error, ""))
-        return Sent(None, key, Invalid("The request is not valid.", places), said)
+        errors = (*(fault.errors if fault else ()), *pointers(error, ""))
+        return Sent(None, key, Invalid("The request is not valid.", errors), parsed)
 
 
 def _idempotency_key(
@@ -128,17 +128,17 @@ def _idempotency_key(
     return IdempotencyKey(principal.credential, request.url.path, key, fingerprint), None
 
 
-def records_refusals(turns_down: TurnsDown) -> Callable[[F], F]:
+def records_refusals(on_refusal: OnRefusal) -> Callable[[F], F]:
     """Mark a writing endpoint with the function for refusals that come before its call."""
 
     def mark(endpoint: F) -> F:
-        endpoint.turns_down = turns_down  # type: ignore[attr-defined]
+        endpoint.turns_down = on_refusal  # type: ignore[attr-defined]
         return endpoint
 
     return mark
 
 
-def refusals_of(command: type[OwnCommand]) -> TurnsDown:
+def refusals_of(command: type[OwnCommand]) -> OnRefusal:
     """Return the function that makes the record of a refused command.
 
     The record is about the subject that the path names first, if its id is well-formed.
@@ -146,7 +146,7 @@ def refusals_of(command: type[OwnCommand]) -> TurnsDown:
     subject_type = command.subject_type
     pattern = SUBJECTS[subject_type].ids if subject_type is not None else None
 
-    async def turns_down(
+    async def on_refusal(
         request: Request, principal: Principal, refusal: Refused
     ) -> Sequence[Command]:
         resource = None
@@ -155,16 +155,16 @@ def refusals_of(command: type[OwnCommand]) -> TurnsDown:
             if re.fullmatch(pattern, subject_id):
                 resource = subject_type, subject_id
         about = About(command.action, resource)
-        return [TurnDown(refusal, about, principal, request.state.request_id)]
+        return [RefusedWrite(refusal, about, principal, request.state.request_id)]
 
-    return turns_down
+    return on_refusal
 
 
-async def turn_down(
-    request: Request, principal: Principal, refusal: Refused, turns_down: TurnsDown
+async def record_refusal(
+    request: Request, principal: Principal, refusal: Refused, on_refusal: OnRefusal
 ) -> NoReturn:
     """Record a refusal and raise it. Raises Unavailable if the refusal cannot be recorded."""
-    for outcome in await submit(request, await turns_down(request, principal, refusal)):
+    for outcome in await submit(request, await on_refusal(request, principal, refusal)):
         if isinstance(outcome, Unavailable):
             raise outcome
     raise refusal
@@ -201,7 +201,7 @@ async def execute_on(
     try:
         require_id(command.subject_type, subject_id)
     except NotFound as refusal:
-        await turn_down(request.http, request.principal, refusal, refusals_of(command))
+        await record_refusal(request.http, request.principal, refusal, refusals_of(command))
     return await execute(
         request.http,
         command(
@@ -219,7 +219,7 @@ async def execute_new(
     request: ReadRequest, command: type[NewCommand], sent: Sent[Any], **details: Any
 ) -> Receipt:
     """Return the receipt of a command that makes something. Raises the recorded refusal."""
-    organization_id, workspace_id = named_tenant(request.principal, sent.said)
+    organization_id, workspace_id = named_tenant(request.principal, sent.parsed)
     return await execute(
         request.http,
         command(
@@ -234,17 +234,17 @@ async def execute_new(
     )
 
 
-def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | None]:
+def named_tenant(principal: Principal, parsed: Any) -> tuple[str | None, str | None]:
     """The tenant of something new: the named one, or the credential's; administrators name it.
 
     Another tenant is 403 before any field is 422, so the tenant is read from the parsed body. A
     workspace that is null is the whole organization.
     """
-    organization_id = values.id_named(said, "organization_id", values.ORGANIZATION_ID)
-    workspace_id = values.id_named(said, "workspace_id", values.WORKSPACE_ID)
+    organization_id = values.id_named(parsed, "organization_id", values.ORGANIZATION_ID)
+    workspace_id = values.id_named(parsed, "workspace_id", values.WORKSPACE_ID)
     if principal.is_admin:
         return organization_id, workspace_id
-    is_null = isinstance(said, dict) and said.get("workspace_id", "") is None
+    is_null = isinstance(parsed, dict) and parsed.get("workspace_id", "") is None
     return (
         organization_id or principal.organization_id,
         None if is_null else workspace_id or principal.workspace_id,
@@ -255,9 +255,9 @@ async def require_named_tenant(
     request: ReadRequest, command: type[SubjectCommand], sent: Sent[Any]
 ) -> None:
     """Record and raise Forbidden for a change that names another tenant, valid or not."""
-    if not request.principal.sees(*named_tenant(request.principal, sent.said)):
+    if not request.principal.sees(*named_tenant(request.principal, sent.parsed)):
         refusal = Forbidden(OTHER_TENANT)
-        await turn_down(request.http, request.principal, refusal, refusals_of(command))
+        await record_refusal(request.http, request.principal, refusal, refusals_of(command))
 
 
 def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> IdempotencyKey | None:
@@ -274,8 +274,8 @@ async def carry_out(request: ReadRequest, commands: Sequence[Command]) -> list[R
     Raises Unavailable if a command was not carried out.
     """
     decided = list[Receipt | Refused]()
-    for start in range(0, len(commands), TURN_FACTS):
-        some = commands[start : start + TURN_FACTS]
+    for start in range(0, len(commands), SLOT_FACTS):
+        some = commands[start : start + SLOT_FACTS]
         for outcome in await request.services.submissions.submit(some, for_views=False):
             if isinstance(outcome, Unavailable):
                 raise outcome

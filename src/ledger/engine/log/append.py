@@ -22,7 +22,7 @@ from ledger.engine.log import leases, snapshots
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.leases import EndedLease
 from ledger.engine.log.nodes import SPOKEN
-from ledger.engine.log.snapshots import FOLD
+from ledger.engine.log.snapshots import VERSION
 from ledger.engine.log.tables import (
     ENDPOINT,
     IDENTITY,
@@ -154,7 +154,7 @@ CROSS JOIN LATERAL (SELECT ARRAY(
 
 # The line and the source of each event after a position, but of alerts. The line is the fourth
 # element of the envelope, or the stream; the source is the first part of the ninth.
-_HEARD_AFTER = """
+_CHANGED_AFTER = """
 SELECT COALESCE(convert_from(state, 'UTF8')::json ->> 3,
                 CASE WHEN originator_id LIKE 'LIN-%%' THEN originator_id END),
        convert_from(state, 'UTF8')::json -> 8 ->> 0
@@ -206,7 +206,7 @@ ON CONFLICT (credential) DO UPDATE SET count = o.count + excluded.count
 """
 
 # Take a credential's count out of the table: from now on an event tells it.
-_TAKE_OMITTED = """
+_DELETE_OMITTED = """
 DELETE FROM ledger.refusals_omitted WHERE credential = %(credential)s
 RETURNING credential, organization_id, workspace_id, since, count
 """
@@ -248,7 +248,7 @@ class Numbers(NamedTuple):
     size: int
     last: int
     """The number before the first one."""
-    taken: Collection[str]
+    used: Collection[str]
     """The ids of the window that name something."""
 
 
@@ -304,19 +304,19 @@ class Append:
 
         The first read also tells the end of the log.
         """
-        asked: dict[Table | str, Statement] = {
+        queries: dict[Table | str, Statement] = {
             table: find(table, keys) for table, keys in wanted.rows.items() if keys
         }
         if not self.next_position:
-            asked[_END] = Statement(_END.encode())
+            queries[_END] = Statement(_END.encode())
         if wanted.streams:
-            asked[_TAILS] = named(_TAILS, _streams(wanted.streams) | {"limit": _NEAR})
+            queries[_TAILS] = named(_TAILS, _streams(wanted.streams) | {"limit": _NEAR})
         if wanted.identities:
             digests = array("uuid", [identity.digest for identity in wanted.identities])
-            asked[_FIRSTS] = named(_FIRSTS, {"digest": digests})
+            queries[_FIRSTS] = named(_FIRSTS, {"digest": digests})
         if wanted.windows:
             prefixes, years, sizes, begins = zip(*wanted.windows, strict=True)
-            asked[_NUMBERS] = named(
+            queries[_NUMBERS] = named(
                 _NUMBERS,
                 {
                     "prefix": array("text", prefixes),
@@ -325,7 +325,7 @@ class Append:
                     "after": array("bigint", begins),
                 },
             )
-        found = self._transaction.ask(asked)
+        found = self._transaction.ask(queries)
         for self.next_position, recorded_at, beaten_at, at in found.get(_END, ()):
             beats = [beaten_at] if self._heeds_beats else []
             self.last_recorded_at = max(filter(None, [recorded_at, *beats]), default=None)
@@ -343,15 +343,15 @@ class Append:
             [Numbers(*row) for row in found.get(_NUMBERS, ())],
         )
 
-    def _complete(self, known: Mapping[str, int], tails: Rows) -> tuple[list[Folded], Rows]:
+    def _complete(self, versions: Mapping[str, int], tails: Rows) -> tuple[list[Folded], Rows]:
         """Return the aggregates of snapshots and the tails beyond them, where tails are long."""
         if len(tails) < _NEAR:
             return [], tails
         sizes = Counter(row[0] for row in tails)
-        far = {stream: known[stream] for stream, size in sizes.items() if size == _NEAR}
+        far = {stream: versions[stream] for stream, size in sizes.items() if size == _NEAR}
         if not far:
             return [], tails
-        found = self._transaction.run(named(_SNAPSHOTS, _streams(far) | {"fold": FOLD}))
+        found = self._transaction.run(named(_SNAPSHOTS, _streams(far) | {"fold": VERSION}))
         restored = [a for row in found if (a := snapshots.restore(*row)) is not None]
         far |= {aggregate.id: aggregate.version for aggregate in restored}
         whole = self._transaction.run(named(_TAILS, _streams(far) | {"limit": None}))
@@ -375,7 +375,7 @@ class Append:
 
     def changed_after(self, position: int, most: int) -> set[str] | None:
         """The lines and the sources of stored events after a position; None: more than ``most``."""
-        found = self._transaction.run(named(_HEARD_AFTER, {"after": position, "limit": most + 1}))
+        found = self._transaction.run(named(_CHANGED_AFTER, {"after": position, "limit": most + 1}))
         return None if len(found) > most else {name for row in found for name in row if name}
 
     def position_by(self, at: datetime) -> int:
@@ -388,9 +388,9 @@ class Append:
         rows = self._transaction.run(named(leases.ENDED, {"run": array("text", runs)}))
         return {run_id: EndedLease(*instants) for run_id, *instants in rows}
 
-    def take_omitted(self, credential: str) -> OmittedRow | None:
+    def pop_omitted(self, credential: str) -> OmittedRow | None:
         """Remove and return the credential's count of refusals, or None."""
-        rows = self._transaction.run(named(_TAKE_OMITTED, {"credential": credential}))
+        rows = self._transaction.run(named(_DELETE_OMITTED, {"credential": credential}))
         return OmittedRow(*rows[0]) if rows else None
 
     def language(self) -> int | None:
@@ -417,7 +417,7 @@ class Append:
         Other events are sent at once, and the caller goes on while PostgreSQL writes them.
         """
         rows = tables.changed() if is_last else {}
-        rows |= {LOG: events, IDENTITY: tables.take_identities(), RUN_KEY: keys}
+        rows |= {LOG: events, IDENTITY: tables.pop_identities(), RUN_KEY: keys}
         self.next_position += len(events)
         self._add(rows, _MOVE_END, self.next_position - 1)
         if not is_last:
@@ -438,17 +438,17 @@ class Append:
             self.change(statement, organization=row.organization_id, id=identifier)
         self._transaction.defer_beyond(_NOTIFY)
 
-    def write_beside(
+    def write_tables(
         self,
         rows: Mapping[Table, Sequence[Sequence[Any]]],
-        heard: Mapping[str, datetime],
+        heartbeats: Mapping[str, datetime],
         omitted: Collection[OmittedRow],
     ) -> None:
         """Write what no event tells: rows, heartbeats by run, and counts of omitted refusals."""
         self.write_rows(rows)
-        if heard:
-            instants = array("timestamptz", heard.values())
-            self.change(leases.HEAR, run=array("text", heard), at=instants)
+        if heartbeats:
+            instants = array("timestamptz", heartbeats.values())
+            self.change(leases.HEAR, run=array("text", heartbeats), at=instants)
         if omitted:
             columns = map(array, OMITTED.columns.values(), zip(*omitted, strict=True))
             self.change(_OMIT, **dict(zip(OMITTED.columns, columns, strict=True)))
@@ -485,8 +485,8 @@ class Append:
         self._transaction.flush()
 
 
-def _streams(known: Mapping[str, int]) -> dict[str, Value]:
-    return {"stream": array("text", known), "version": array("bigint", known.values())}
+def _streams(versions: Mapping[str, int]) -> dict[str, Value]:
+    return {"stream": array("text", versions), "version": array("bigint", versions.values())}
 
 
 def _by_identity(identities: Sequence[Identity], found: Rows) -> dict[Identity, list[StoredRow]]:

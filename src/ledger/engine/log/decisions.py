@@ -79,7 +79,7 @@ class DecisionTables:
         have ended are among them."""
         self.leases: dict[str, LeaseRow] = {}
         """The leases that facts of this append began, by run."""
-        self.heard: dict[str, datetime] = {}
+        self.heartbeats: dict[str, datetime] = {}
         """The runs whose stored leases heartbeats begin anew, with the instants of arrival."""
         self.records: dict[str, ExecutionRecordRow] = {}
         """Execution records by id: those that were looked up, and those of this append."""
@@ -112,16 +112,16 @@ class DecisionTables:
             LEASE: [*self.leases.values()],
         }
 
-    def take_identities(self) -> list[IdentityRow]:
+    def pop_identities(self) -> list[IdentityRow]:
         """The new identities since the last call: they are written with their events."""
-        taken, self.new_identities = self.new_identities, []
-        return taken
+        identities, self.new_identities = self.new_identities, []
+        return identities
 
     def hear(self, run_id: str, at: datetime) -> None:
         """Begin an open run's lease anew, for a heartbeat. No event tells of it."""
         begun = self.leases.get(run_id)
         if begun is None:
-            self.heard[run_id] = at
+            self.heartbeats[run_id] = at
         else:
             self.leases[run_id] = _lease(run_id, begun.seconds, at, begun.organization_id)
 
@@ -142,10 +142,10 @@ class DecisionTables:
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:
         line_id = recorded.service_line_id or ""
-        known = self.activity[line_id]
-        at = max(known.last_activity_at, recorded.occurred_at)
-        row = LineActivityRow(line_id, at, known.open_runs + opened)
-        if row != known:
+        activity = self.activity[line_id]
+        at = max(activity.last_activity_at, recorded.occurred_at)
+        row = LineActivityRow(line_id, at, activity.open_runs + opened)
+        if row != activity:
             self.activity[line_id] = row
             self.touched.add(line_id)
 
@@ -191,7 +191,7 @@ class DecisionTables:
             self.leases[run_id] = _lease(
                 run_id, body.lease_seconds, recorded.recorded_at, recorded.organization_id or ""
             )
-            self.heard.pop(run_id, None)
+            self.heartbeats.pop(run_id, None)
 
     def _ended(self, body: Any, recorded: Recorded) -> None:
         if body.late:
@@ -249,9 +249,9 @@ class DecisionTables:
         self._identified(body, recorded)
 
 
-def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) -> LeaseRow:
-    ends_at = heard_at + timedelta(seconds=seconds)
-    return LeaseRow(run_id, seconds, heard_at, ends_at, ends_at, organization_id)
+def _lease(run_id: str, seconds: int, arrived_at: datetime, organization_id: str) -> LeaseRow:
+    ends_at = arrived_at + timedelta(seconds=seconds)
+    return LeaseRow(run_id, seconds, arrived_at, ends_at, ends_at, organization_id)
 
 
 def _key_row(key: Any) -> ApiKeyRow:

@@ -49,7 +49,7 @@ _TIMEOUTS = (
     f"-c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout={HELD_SECONDS}s"
 )
 
-_TAKES_NO_WRITES = (errors.ReadOnlySqlTransaction, errors.ObjectNotInPrerequisiteState)
+_READ_ONLY_ERRORS = (errors.ReadOnlySqlTransaction, errors.ObjectNotInPrerequisiteState)
 """The errors of an append on a server that is a standby or read-only."""
 
 _READ_BYTES = 16 * 1024 * 1024
@@ -137,21 +137,21 @@ class Log:
         An append waits no longer, since a write may have to wait for two groups: the previous group
         and its own.
         """
-        patience = CONNECT_SECONDS * hosts_of(self._conninfo)
-        deadline = time.monotonic() + patience
-        said = conninfo_to_dict(self._conninfo)
+        timeout = CONNECT_SECONDS * hosts_of(self._conninfo)
+        deadline = time.monotonic() + timeout
+        options = conninfo_to_dict(self._conninfo)
         while True:
             try:
                 return AppendConnection.connect(
                     self._conninfo,
                     autocommit=True,
                     application_name="ledger",
-                    connect_timeout=said.get("connect_timeout", CONNECT_SECONDS),
+                    connect_timeout=options.get("connect_timeout", CONNECT_SECONDS),
                     options=f"{planned_once(self._conninfo)} {_TIMEOUTS}",
                 )
             except psycopg.OperationalError as error:
                 if time.monotonic() + _AGAIN_SECONDS >= deadline:
-                    why = f"couldn't get a connection in {patience} s"
+                    why = f"couldn't get a connection in {timeout} s"
                     raise psycopg.OperationalError(why) from error
             time.sleep(_AGAIN_SECONDS)
 
@@ -179,7 +179,7 @@ def _leaving_standbys(pipeline: Pipeline) -> Iterator[None]:
     """
     try:
         yield
-    except _TAKES_NO_WRITES as error:
+    except _READ_ONLY_ERRORS as error:
         pipeline.connection.close()
         raise psycopg.OperationalError(str(error)) from error
 

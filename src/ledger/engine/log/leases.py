@@ -68,7 +68,7 @@ ORDER BY l.run_id FOR UPDATE OF l
 # append has locked is looked at in the next round, and null here: no waiting while holding rows, so
 # no deadlock. (A heartbeat may come between the snapshot and the lock: PostgreSQL checks the
 # constraint first on the snapshot's row, so both instants are of that row.)
-LOOK_AT_DUE = """
+CHECK_DUE = """
 WITH RECURSIVE organization AS (
     SELECT min(organization_id) AS id FROM ledger.lease
     UNION ALL
@@ -100,6 +100,6 @@ ORDER BY turn.number, turn.due_at
 class EndedLease(NamedTuple):
     """A lease that has ended, of a run that is open."""
 
-    heard_at: datetime
+    reported_at: datetime
     """When something of the run last arrived."""
     ends_at: datetime

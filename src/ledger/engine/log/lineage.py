@@ -116,8 +116,8 @@ class Follower:
 
     def follow(self, transaction: Transaction) -> None:
         """Skip positions and ids if another PostgreSQL wrote last. Sent behind the append lock."""
-        asked = self._lineage._asdict() | {"base": self._base}
-        transaction.defer(named(_FOLLOW, asked), self._note)
+        values = self._lineage._asdict() | {"base": self._base}
+        transaction.defer(named(_FOLLOW, values), self._note)
 
     def _note(self, moved: Rows) -> None:
         for base, end in moved:

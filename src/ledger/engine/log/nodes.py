@@ -68,7 +68,7 @@ class Node(NamedTuple):
         return self.silent_seconds < LIVING_SECONDS
 
 
-def known_node_id(folder: Path) -> str | None:
+def stored_node_id(folder: Path) -> str | None:
     """The id of the node whose data directory this is; None before its first beat."""
     with suppress(OSError):
         return _id_in(folder / "node")
@@ -78,8 +78,8 @@ def known_node_id(folder: Path) -> str | None:
 def node_id_in(folder: Path) -> str:
     """The id of the node whose data directory this is, made at its first start. Raises OSError."""
     path = folder / "node"
-    if (known := _id_in(path)) is not None:
-        return known
+    if (existing := _id_in(path)) is not None:
+        return existing
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = os.urandom(8).hex()
     own = path.with_name(f"node.{made}")
@@ -89,8 +89,8 @@ def node_id_in(folder: Path) -> str:
         # Another process may make the file at the same time, and both must have the same id.
         os.link(own, path)
     except FileExistsError:
-        if (known := _id_in(path)) is not None:
-            return known
+        if (existing := _id_in(path)) is not None:
+            return existing
         own.replace(path)
     finally:
         own.unlink(missing_ok=True)
@@ -99,8 +99,8 @@ def node_id_in(folder: Path) -> str:
 
 def _id_in(path: Path) -> str | None:
     with suppress(FileNotFoundError):
-        if _ID.fullmatch(said := path.read_text("utf-8", "replace").strip()):
-            return said
+        if _ID.fullmatch(text := path.read_text("utf-8", "replace").strip()):
+            return text
     return None
 
 
@@ -113,9 +113,9 @@ def beat(
     lineage: str | None = None,
 ) -> datetime:
     """Write the node's row anew; return the instant of the beat. None leaves the lineage."""
-    said = {"node_id": node_id, "version": version, "role": role, "witness": witness}
+    values = {"node_id": node_id, "version": version, "role": role, "witness": witness}
     ((beaten_at,),) = connection.execute(
-        _BEAT, said | {"lineage": lineage, "language": LANGUAGE}
+        _BEAT, values | {"lineage": lineage, "language": LANGUAGE}
     ).fetchall()
     return cast("datetime", beaten_at)
 

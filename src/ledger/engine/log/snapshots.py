@@ -20,7 +20,7 @@ from ledger.engine.log.tables import SnapshotRow
 from ledger.engine.values.recorded import Folded
 from ledger.records import AGGREGATES
 
-FOLD = 11
+VERSION = 11
 """The folds' version. Raise it with every change of an aggregate's fields or of its fold: old
 snapshots are then ignored, and replaced when their streams are next read."""
 
@@ -51,12 +51,12 @@ def row_of(aggregate: Folded) -> SnapshotRow:
 
     The append lock is held, so the snapshot written last has the highest version.
     """
-    return SnapshotRow(aggregate.id, aggregate.version, FOLD, encode(aggregate))
+    return SnapshotRow(aggregate.id, aggregate.version, VERSION, encode(aggregate))
 
 
 def drop_others(connection: psycopg.Connection[Any]) -> None:
     """Drop the snapshots that other versions of the folds made, at the first start of this one."""
-    connection.execute(_DROP_OTHERS, {"fold": FOLD})
+    connection.execute(_DROP_OTHERS, {"fold": VERSION})
 
 
 def restore(stream: str, version: int, state: bytes) -> Folded | None:

@@ -51,14 +51,14 @@ class Piece(NamedTuple):
     """The number of intervals in the piece; ``kind`` is the one with the longest total time."""
 
 
-class AlertStretch(NamedTuple):
+class AlertMark(NamedTuple):
     """A stretch of a band, from ``x`` on, with what is said of it."""
 
     x: float
     width: float
     since: datetime
     until: datetime
-    said: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 class Label(NamedTuple):
@@ -139,21 +139,21 @@ def lane(intervals: Iterable[TimeSpan], start: datetime, end: datetime) -> list[
 
 
 def marks(
-    told: Iterable[tuple[datetime, datetime, str]], start: datetime, end: datetime
-) -> list[AlertStretch]:
+    alerts: Iterable[tuple[datetime, datetime, str]], start: datetime, end: datetime
+) -> list[AlertMark]:
     """Separate stretches between ``start`` and ``end``; those that overlap are one, and say all."""
-    found = list[AlertStretch]()
-    for since, until, said in sorted(told):
+    found = list[AlertMark]()
+    for since, until, text in sorted(alerts):
         if until < start or since > end:
             continue
         if found and since <= found[-1].until:
             last = found.pop()
-            since, until, all_said = last.since, max(until, last.until), (*last.said, said)
+            since, until, texts = last.since, max(until, last.until), (*last.texts, text)
         else:
-            all_said = (said,)
+            texts = (text,)
         x = percent_between(since, start, end)
         width = max(percent_between(until, start, end) - x, LEAST)
-        found.append(AlertStretch(min(x, 100 - width), width, since, until, all_said))
+        found.append(AlertMark(min(x, 100 - width), width, since, until, texts))
     return found
 
 
@@ -193,11 +193,11 @@ def axis(start: datetime, end: datetime, most: int = 8) -> list[Label]:
     # Steps follow the wall clock, as the days of a zone do; positions follow elapsed time.
     first, last = start.astimezone(UTC), end.astimezone(UTC)
     number = math.ceil(span / step) + 2
-    walls = (begin + timedelta(seconds=step) * n for n in range(number))
+    local_times = (begin + timedelta(seconds=step) * n for n in range(number))
     found = [
-        Label(percent_between(wall.astimezone(UTC), first, last), wall, written)
-        for wall in walls
-        if first <= wall.astimezone(UTC) <= last
+        Label(percent_between(local.astimezone(UTC), first, last), local, written)
+        for local in local_times
+        if first <= local.astimezone(UTC) <= last
     ]
     return found or [Label(0, start, "%Y-%m-%d %H:%M:%S")]
 
@@ -212,9 +212,9 @@ def _written(step: float, span: float) -> str:
 
 def levels(seconds: Iterable[float], height: float) -> list[Level]:
     """The grid of a logarithmic scale that covers all of these durations, from the bottom up."""
-    given = [length for length in seconds if length > 0] or [1.0]
-    low = max((n for n, s in enumerate(_LEVELS) if s <= min(given)), default=0)
-    high = min((n for n, s in enumerate(_LEVELS) if s >= max(given)), default=len(_LEVELS) - 1)
+    lengths = [length for length in seconds if length > 0] or [1.0]
+    low = max((n for n, s in enumerate(_LEVELS) if s <= min(lengths)), default=0)
+    high = min((n for n, s in enumerate(_LEVELS) if s >= max(lengths)), default=len(_LEVELS) - 1)
     chosen = _LEVELS[low : max(high, low + 1) + 1]
     if len(chosen) < 2:
         chosen = _LEVELS[-2:]

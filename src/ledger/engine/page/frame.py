@@ -15,7 +15,7 @@ from ledger.engine.values.recorded import Actor
 class ReadLast(Protocol):
     """A part of a page that is read after the page's own answers."""
 
-    async def look(self, request: Request) -> None: ...
+    async def load(self, request: Request) -> None: ...
 
 
 class NamesOfPersons(ReadLast, Protocol):

@@ -18,14 +18,14 @@ from ledger.engine.writer.request import Receipt
 
 COOKIE = "ledger_written"
 
-_KEPT_SECONDS = 600
-_PATIENCE = timedelta(seconds=3)
+_COOKIE_SECONDS = 600
+_TOLERANCE = timedelta(seconds=3)
 """A page that lags less than this behind the writes of others says nothing."""
 
 MOST = 1000
 """More events behind are not counted."""
 
-_BESIDE = frozenset({"directory", "search"})
+_NAMES_ONLY = frozenset({"directory", "search"})
 """The views of which a page takes names only."""
 
 # The events that a page does not show, and when the first of them was recorded. (A position may
@@ -36,12 +36,12 @@ SELECT ledger.events_between(%(shown)s + 1, NULL, %(most)s + 1),
 """
 
 
-class PageAsking(ReadRequest):
+class PageRequest(ReadRequest):
     """The questions of a page: its lag notes the lowest position that the answers of now show."""
 
     async def ask(self, question: Question) -> Answer:
         answer = await super().ask(question)
-        if question.as_of is None and not question.read.views <= _BESIDE:
+        if question.as_of is None and not question.read.views <= _NAMES_ONLY:
             lag_of(self.http).show(answer.position)
         return answer
 
@@ -50,27 +50,27 @@ class Lag:
     """The lag of a page, known once the page has read all that it shows."""
 
     def __init__(self) -> None:
-        self.shown: int | None = None
+        self.position: int | None = None
         """The position that the page shows; None: it has read nothing about now."""
-        self.said = ""
+        self.sentence = ""
         """The lag as a sentence; empty if there is nothing to say."""
 
     def show(self, position: int) -> None:
-        self.shown = position if self.shown is None else min(self.shown, position)
+        self.position = position if self.position is None else min(self.position, position)
 
-    async def look(self, request: Request) -> None:
+    async def load(self, request: Request) -> None:
         """Find out how far the page is behind. Raises the database's error."""
-        if self.shown is None:
+        if self.position is None:
             return
         services, (position, action) = services_of(request), _written(request)
-        values = {"shown": self.shown, "most": MOST}
+        values = {"shown": self.position, "most": MOST}
         ((behind, since),) = await services.door.fetch(EVERYONE, _UNSHOWN, values)
-        is_own = position > self.shown
-        if not behind or not (is_own or services.clock() - since > _PATIENCE):
+        is_own = position > self.position
+        if not behind or not (is_own or services.clock() - since > _TOLERANCE):
             return
         count = f"{behind:,}" if behind <= MOST else f"more than {MOST:,}"
         done = f"{frame_of(request).label_of(action)}. " if is_own and action else ""
-        self.said = f"{done}This page is {count} event{'s' * (behind != 1)} behind."
+        self.sentence = f"{done}This page is {count} event{'s' * (behind != 1)} behind."
 
 
 def lag_of(request: Request) -> Lag:
@@ -95,7 +95,7 @@ def keep_written(request: Request, response: Response) -> None:
         response.set_cookie(
             COOKIE,
             f"{receipt.position}~{request.state.action}",
-            max_age=_KEPT_SECONDS,
+            max_age=_COOKIE_SECONDS,
             httponly=True,
             samesite="strict",
             secure=request.state.session.secure,

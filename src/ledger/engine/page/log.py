@@ -73,10 +73,10 @@ def chips(request: Request, chosen: Mapping[str, Any]) -> list[FilterInForce]:
     ]
 
 
-def listed(request: Request, page: PageOf[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def listed(request: Request, page: PageOf[Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The filters of a list and the cursor of its next page, as values of its template."""
     older = page.meta.cursor if page.meta.has_more else None
-    return {"older": older, "given": given, "chips": chips(request, given)}
+    return {"older": older, "given": chosen, "chips": chips(request, chosen)}
 
 
 def stream_address(principal: Principal, chosen: Mapping[str, Any], names: tuple[str, ...]) -> str:

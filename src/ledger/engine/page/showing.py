@@ -61,8 +61,8 @@ class Zone:
         return self.name == "UTC"
 
     def local(self, instant: datetime | str) -> datetime:
-        known = parse_instant(instant) if isinstance(instant, str) else instant
-        return known.astimezone(self._zone)
+        parsed = parse_instant(instant) if isinstance(instant, str) else instant
+        return parsed.astimezone(self._zone)
 
     def instant(self, text: str) -> datetime:
         """Text that a person typed (``2026-11-30T18:00``) as an instant. Raises ValueError."""
@@ -73,8 +73,8 @@ class Zone:
 
     def field(self, instant: datetime | str) -> str:
         """An instant, or a bound from an address, as the value of a form's field."""
-        known = parse_bound(instant) if isinstance(instant, str) else instant
-        return f"{self.local(known):%Y-%m-%dT%H:%M:%S}"
+        parsed = parse_bound(instant) if isinstance(instant, str) else instant
+        return f"{self.local(parsed):%Y-%m-%dT%H:%M:%S}"
 
     def meant(self, name: str, text: str, exact: str | None = None) -> str:
         """The instant in the field of this name, as text for an address. Raises Invalid.
@@ -95,7 +95,7 @@ class Zone:
             ) from error
 
     def show(
-        self, instant: datetime | str | None, precise: bool = False, said: str | None = None
+        self, instant: datetime | str | None, precise: bool = False, label: str | None = None
     ) -> Markup:
         """An instant as an HTML element with the exact value; ``precise`` shows microseconds.
 
@@ -104,9 +104,9 @@ class Zone:
         if instant is None:
             return Markup("—")
         at = self.local(instant)
-        if said is not None:
+        if label is not None:
             return Markup('<time datetime="{}Z" title="{} {}">{}</time>').format(
-                _UTC.plain(at), self.plain(at), self.name, said
+                _UTC.plain(at), self.plain(at), self.name, label
             )
         text = self.plain(at) + (f".{at.microsecond:06}" if precise else "")
         exact = format_instant(at)
@@ -247,8 +247,8 @@ def actor(identifier: str, type_: str = "system") -> str:
     """
     if type_ != "system":
         return identifier
-    place, _, user = identifier.partition(":")
-    if place == "cli":
+    prefix, _, user = identifier.partition(":")
+    if prefix == "cli":
         return f"{user} at the command line"
     return _SYSTEM.get(identifier, identifier)
 
@@ -327,17 +327,17 @@ _PLAIN: Sequence[tuple[str, str]] = (
 """Messages of validation, and the page's words for them."""
 
 
-def complaint(place: tuple[str, str]) -> str:
+def complaint(error: tuple[str, str]) -> str:
     """A (pointer, detail) pair of a refusal, as a sentence about a field of the page."""
-    pointer, detail = place
+    pointer, detail = error
     if detail == "lies in the future":
         return "Choose a past time."
     for message, plain in _PLAIN:
         detail, changed = re.subn(f"^{message}$", plain, detail, flags=re.DOTALL)
         if changed:
             break
-    field, *places = pointer.strip("/").split("/")
-    name = " ".join([label(field), *places])
+    field, *rest = pointer.strip("/").split("/")
+    name = " ".join([label(field), *rest])
     return f"{name}: {detail}." if name else f"{detail[:1].upper()}{detail[1:]}."
 
 
@@ -424,8 +424,8 @@ def summary(payload: dict[str, Any]) -> list[str]:
     The texts stay apart, so that the page can isolate each one: text that is read from right to
     left would otherwise reorder the text next to it.
     """
-    said = (say(payload[name]) for name, say in _SAYS if not _is_nothing(payload.get(name)))
-    return [part for part in said if part]
+    texts = (say(payload[name]) for name, say in _SAYS if not _is_nothing(payload.get(name)))
+    return [part for part in texts if part]
 
 
 def _is_nothing(value: Any) -> bool:

@@ -105,15 +105,15 @@ def array(type_: str, items: Iterable[Any]) -> BinaryArray:
     return BinaryArray(_array_head(1, 1, oid, len(values), 1) + body)
 
 
-def unnested(place: str, type_: str) -> str:
+def unnested(parameter: str, type_: str) -> str:
     """Return SQL for the elements of an array, one row for each element.
 
     Use it in a ``SELECT`` list: there PostgreSQL unnests all arrays in lockstep. In ``FROM``
     PostgreSQL would first copy each array into a tuplestore.
     """
     if type_.endswith("[]"):
-        return f"unnest({place}::text[])::{type_}"
-    return f"unnest({place}::{type_}[])"
+        return f"unnest({parameter}::text[])::{type_}"
+    return f"unnest({parameter}::{type_}[])"
 
 
 def copy_rows(copy: Copy, types: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:

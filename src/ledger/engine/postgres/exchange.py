@@ -29,7 +29,7 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow
 
-from ledger.engine.postgres.session import patience_of
+from ledger.engine.postgres.session import max_wait_of
 
 _MOST_PREPARED = 100
 """The most prepared statements of a connection: each takes memory in PostgreSQL."""
@@ -77,7 +77,7 @@ class Exchange(Generic[Owner]):
 
     def __init__(self, connection: psycopg.BaseConnection[Any]) -> None:
         self._pg = connection.pgconn
-        self._patience = patience_of(connection)
+        self._max_wait = max_wait_of(connection)
         self._sent_at = inf
         self._adapt = Transformer.from_context(connection)
         self._prepared = _Prepared(self._pg)
@@ -87,7 +87,7 @@ class Exchange(Generic[Owner]):
         self.is_waiting = False
         """Whether the reply to a sync is still missing."""
         notified = self._notified  # a handler that held self would make a reference cycle
-        connection.add_notify_handler(lambda heard: notified.append(heard.payload))
+        connection.add_notify_handler(lambda notice: notified.append(notice.payload))
 
     @property
     def is_begun(self) -> bool:
@@ -100,7 +100,7 @@ class Exchange(Generic[Owner]):
         key: StatementKey,
         values: Sequence[Buffer | None],
         formats: Sequence[pq.Format],
-        is_asked: bool = True,
+        wants_rows: bool = True,
     ) -> None:
         """Add a statement to the group; it is prepared once a connection.
 
@@ -116,7 +116,7 @@ class Exchange(Generic[Owner]):
         else:
             self._prepared.names.move_to_end(key)
         self._pg.send_query_prepared(name, values, formats, pq.Format.BINARY)
-        self._due.append((owner, key, is_asked))
+        self._due.append((owner, key, wants_rows))
 
     def sync(self, now: float) -> None:
         """End the group with a sync. The server replies even if the group is empty."""
@@ -131,7 +131,7 @@ class Exchange(Generic[Owner]):
 
     def seconds_left(self, now: float) -> float:
         """The seconds until the replies are overdue; 0 or negative if they are overdue."""
-        return self._sent_at + self._patience - now
+        return self._sent_at + self._max_wait - now
 
     def waited_seconds(self, now: float) -> float:
         """For how many seconds the replies have been missing; 0 if no reply is missing."""
@@ -149,7 +149,7 @@ class Exchange(Generic[Owner]):
         """Read arrived bytes. Raises psycopg.OperationalError if the connection is lost."""
         self._pg.consume_input()
 
-    def take(self, outcomes: list[tuple[Owner | None, StatementResult]]) -> None:
+    def collect(self, outcomes: list[tuple[Owner | None, StatementResult]]) -> None:
         """Append the outcomes that have arrived, in order. A skipped statement has no outcome.
 
         The closing of a prepared statement has no owner; only its error is an outcome. Raises
@@ -173,9 +173,9 @@ class Exchange(Generic[Owner]):
                 return
             # A result beyond the expected ones means that the server is closing the connection;
             # all replies before it are complete.
-            owner, key, is_asked = due.popleft() if due else _NOBODYS
+            owner, key, wants_rows = due.popleft() if due else _NOBODYS
             if status == _ROWS:
-                if is_asked:
+                if wants_rows:
                     outcomes.append((owner, self._rows(result)))
             elif status in (_FAILED, _PASSED_OVER):
                 if key is not None:
@@ -186,7 +186,7 @@ class Exchange(Generic[Owner]):
                 # COPY: libpq would now return COPY results without end.
                 outcomes.append((owner, psycopg.ProgrammingError("the statement copies")))
                 raise psycopg.OperationalError("the statement takes the connection for itself")
-            elif is_asked:
+            elif wants_rows:
                 outcomes.append((owner, None))
 
     def notifications(self) -> list[str]:
@@ -196,11 +196,11 @@ class Exchange(Generic[Owner]):
         socket does not become readable again for bytes that were read.
         """
         notified = self._notified
-        while heard := self._pg.notifies():
-            notified.append(heard.extra.decode())
-        taken = notified[:]
+        while notice := self._pg.notifies():
+            notified.append(notice.extra.decode())
+        payloads = notified[:]
         notified.clear()
-        return taken
+        return payloads
 
     def close(self) -> None:
         """Close the connection, even if replies are missing."""

@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 # Try to lead: take the locks in their order, up to the first that is taken, and write the rows in
 # the same statement. If one is taken, its loop's row tells who leads, and others are given back.
-_TAKE = """
+_TRY_LEAD = """
 WITH taken AS MATERIALIZED (
     SELECT loop FROM unnest(%(loops)s::text[], %(locks)s::bigint[]) AS l (loop, lock)
     WHERE NOT pg_try_advisory_lock(lock) LIMIT 1
@@ -86,7 +86,7 @@ WITH beat AS (
 SELECT extract(epoch FROM clock_timestamp())::float8
 """
 
-_Asked = tuple[str, Mapping[str, Any]]
+_Statement = tuple[str, Mapping[str, Any]]
 """A statement with its values."""
 
 
@@ -95,7 +95,7 @@ def at_node(conninfo: str, node_id: str) -> str:
     return make_conninfo(conninfo, options=options_of(conninfo, f"-c ledger.node_id={node_id}"))
 
 
-class _Seen(NamedTuple):
+class _Leader(NamedTuple):
     """A leader as a rival has seen it: of the first loop that it holds."""
 
     loop: str
@@ -113,12 +113,12 @@ class Candidate:
         self._loops = loops
         self.leads = False
         """Whether a session leads, as far as its owner knows, who sets it to false at its end."""
-        self._seen: _Seen | None = None
+        self._leader: _Leader | None = None
         self._since = self._looked_at = 0.0
         """When the leader was first seen with this beat, and last."""
         self._left_until = 0.0
 
-    def take(self, connection: psycopg.Connection[Any]) -> bool:
+    def try_lead(self, connection: psycopg.Connection[Any]) -> bool:
         """Try to lead for as long as the connection lives. A session that leads asks no more.
 
         False while the lead is left to others. A leader that is frozen is ended first. After an
@@ -126,33 +126,33 @@ class Candidate:
         """
         attempt = self._attempt()
         try:
-            asked = next(attempt)
+            query = next(attempt)
             while True:
-                asked = attempt.send(connection.execute(*_sent(asked)).fetchone())
+                query = attempt.send(connection.execute(*_sent(query)).fetchone())
         except StopIteration:
             return self.leads
 
-    async def take_soon(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+    async def try_lead_async(self, connection: psycopg.AsyncConnection[Any]) -> bool:
         """The same on an event loop."""
         attempt = self._attempt()
         try:
-            asked = next(attempt)
+            query = next(attempt)
             while True:
-                asked = attempt.send(await (await connection.execute(*_sent(asked))).fetchone())
+                query = attempt.send(await (await connection.execute(*_sent(query))).fetchone())
         except StopIteration:
             return self.leads
 
-    def _attempt(self) -> Generator[_Asked, TupleRow | None]:
+    def _attempt(self) -> Generator[_Statement, TupleRow | None]:
         """Yield the statements of an attempt, and get the row of each."""
         self.leads = False
         if self.is_left:
             return
         wanted = {"loops": [*self._loops], "locks": [*self._loops.values()]}
-        row = yield _TAKE, wanted
+        row = yield _TRY_LEAD, wanted
         if (frozen := self._frozen(row)) is not None:
             if (yield _END, frozen._asdict() | {"lock": self._loops[frozen.loop]}) is not None:
                 _logger.warning("the leader of %s was frozen: its session is ended", frozen.loop)
-            row = yield _TAKE, wanted
+            row = yield _TRY_LEAD, wanted
         self.leads = row is None
 
     @property
@@ -164,30 +164,30 @@ class Candidate:
         """Leave the lead to other nodes for a while, since this one cannot do the work."""
         self._left_until = time.monotonic() + timing.LEFT_SECONDS
 
-    def _frozen(self, row: TupleRow | None) -> _Seen | None:
+    def _frozen(self, row: TupleRow | None) -> _Leader | None:
         """Note what a look has found. Return the leader if it is frozen."""
         now = time.monotonic()
         if row is None or row[1] is None:
-            self._seen = None
+            self._leader = None
             return None
-        seen = _Seen(*row[:3])
-        if seen != self._seen or now - self._looked_at > timing.APART_SECONDS:
-            self._seen, self._since = seen, now
+        leader = _Leader(*row[:3])
+        if leader != self._leader or now - self._looked_at > timing.APART_SECONDS:
+            self._leader, self._since = leader, now
         self._looked_at = now
         if now - self._since < timing.FROZEN_SECONDS:
             return None
-        self._seen = None
-        return seen
+        self._leader = None
+        return leader
 
 
-def _sent(asked: _Asked) -> tuple[bytes, Mapping[str, Any]]:
-    return asked[0].encode(), asked[1]
+def _sent(query: _Statement) -> tuple[bytes, Mapping[str, Any]]:
+    return query[0].encode(), query[1]
 
 
 class _BeatConnection(RoundConnection[TupleRow]):
     """The connection of beats: a silent server is given up before a rival loses patience."""
 
-    patience = timing.BEAT_ANSWER_SECONDS
+    max_wait = timing.BEAT_ANSWER_SECONDS
 
 
 class LeadBeat(BackgroundLoop):

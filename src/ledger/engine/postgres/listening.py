@@ -27,13 +27,13 @@ async def listen(
     while True:
         async for notification in connection.notifies(timeout=ask_seconds):
             hear(notification.payload)
-        asking = asyncio.ensure_future(connection.execute(""))
+        probe = asyncio.ensure_future(connection.execute(""))
         try:
-            await asyncio.wait([asking], timeout=ask_seconds)
-            if not asking.done():
+            await asyncio.wait([probe], timeout=ask_seconds)
+            if not probe.done():
                 # Cancelling alone would ask the silent server to cancel, and wait for it.
                 await connection.close()
                 raise SilentServer
-            await asking
+            await probe
         finally:
-            asking.cancel()
+            probe.cancel()

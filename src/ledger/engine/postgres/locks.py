@@ -34,7 +34,7 @@ FOLLOWING = {
 SEALING = {"sealer": 7_300_008, "verification": 7_300_011}
 """The loops that hash: held by another process."""
 
-WALLS = 7_300_020
+POLICIES = 7_300_020
 """Held by a process that sets policies, or the rights of the role that reads."""
 
 SPANS = 7_300_021

@@ -39,7 +39,7 @@ from ledger.engine.postgres.schema.table import Table
 
 Value = BinaryArray | int | str | None
 
-_Take = Callable[[Rows], None]
+_Sink = Callable[[Rows], None]
 _Name = TypeVar("_Name")
 
 
@@ -72,11 +72,11 @@ class Pipeline:
     def __init__(self, connection: Connection[Any], waker: socket | None = None) -> None:
         self.connection = connection
         self._exchange: Exchange[None] = Exchange(connection)
-        self._socket, self._heard = select.poll(), select.poll()
+        self._socket, self._notices = select.poll(), select.poll()
         self._socket.register(self._exchange.socket, select.POLLIN)
-        self._heard.register(self._exchange.socket, select.POLLIN)
+        self._notices.register(self._exchange.socket, select.POLLIN)
         if waker is not None:
-            self._heard.register(waker, select.POLLIN)
+            self._notices.register(waker, select.POLLIN)
 
     def send(self, *statements: Statement) -> None:
         """Send statements without waiting for their results.
@@ -118,11 +118,11 @@ class Pipeline:
         Returns how many have come. Raises psycopg.OperationalError if the connection is lost.
         """
         # A notification that libpq has read already does not make the socket readable.
-        heard = len(self._exchange.notifications())
-        if not heard and self._heard.poll(seconds * 1000):
+        count = len(self._exchange.notifications())
+        if not count and self._notices.poll(seconds * 1000):
             self._exchange.consume()
-            heard = len(self._exchange.notifications())
-        return heard
+            count = len(self._exchange.notifications())
+        return count
 
     def is_lost(self) -> bool:
         """Whether the server has closed the connection since it was last used."""
@@ -189,7 +189,7 @@ class Pipeline:
         exchange, outcomes = self._exchange, list[tuple[None, StatementResult]]()
         while True:
             try:
-                exchange.take(outcomes)
+                exchange.collect(outcomes)
             except psycopg.OperationalError:
                 for _, outcome in outcomes:
                     if isinstance(outcome, Exception):
@@ -209,22 +209,22 @@ class Transaction:
 
     def __init__(self, pipeline: Pipeline, *first: Statement) -> None:
         self._pipeline = pipeline
-        self._due: list[tuple[Statement, _Take | None]] = [(statement, None) for statement in first]
-        self._sent: list[_Take | None] = []
+        self._due: list[tuple[Statement, _Sink | None]] = [(statement, None) for statement in first]
+        self._sent: list[_Sink | None] = []
         self._afterwards: list[Statement] = []
 
     def run(self, statement: Statement) -> Rows:
         """Send the deferred statements and this one. Return this one's rows."""
         return self._exchange(statement)[-1]
 
-    def ask(self, asked: Mapping[_Name, Statement]) -> dict[_Name, Rows]:
+    def ask(self, statements: Mapping[_Name, Statement]) -> dict[_Name, Rows]:
         """Send the deferred statements and these in one round trip. Return the rows of these."""
-        found = self._exchange(*asked.values()) if asked else []
-        return dict(zip(asked, found[len(found) - len(asked) :], strict=True))
+        found = self._exchange(*statements.values()) if statements else []
+        return dict(zip(statements, found[len(found) - len(statements) :], strict=True))
 
-    def defer(self, statement: Statement, take: _Take | None = None) -> None:
+    def defer(self, statement: Statement, sink: _Sink | None = None) -> None:
         """Execute a statement before any statement that is run later; ``take`` gets its rows."""
-        self._due.append((statement, take))
+        self._due.append((statement, sink))
 
     def send(self) -> None:
         """Send the deferred statements without waiting for their results.
@@ -232,7 +232,7 @@ class Transaction:
         Their error is raised by the next call that waits.
         """
         self._pipeline.send(*[statement for statement, _ in self._due])
-        self._sent += [take for _, take in self._due]
+        self._sent += [sink for _, sink in self._due]
         self._due = []
 
     def flush(self) -> None:
@@ -255,12 +255,12 @@ class Transaction:
 
     def _exchange(self, *statements: Statement) -> list[Rows]:
         due, self._due = self._due, []
-        takes = self._sent + [take for _, take in due]
+        sinks = self._sent + [sink for _, sink in due]
         self._sent = []
         found = self._pipeline.run(*[statement for statement, _ in due], *statements)
-        for take, rows in zip(takes, found, strict=False):
-            if take is not None:
-                take(rows)
+        for sink, rows in zip(sinks, found, strict=False):
+            if sink is not None:
+                sink(rows)
         return found
 
 

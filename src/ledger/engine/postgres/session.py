@@ -86,12 +86,12 @@ WHERE current_setting('synchronous_commit') = 'off'
 class RoundConnection(psycopg.Connection[Row]):
     """A background loop's connection: closed if psycopg gets no reply in time."""
 
-    patience = ROUND_SECONDS
+    max_wait = ROUND_SECONDS
 
     def wait(self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None) -> RV:
         """Wait as psycopg does. Closes the connection if no reply comes in time."""
         try:
-            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+            return super().wait(gen, interval, self.max_wait if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()
@@ -101,20 +101,20 @@ class RoundConnection(psycopg.Connection[Row]):
 class AppendConnection(RoundConnection[Row]):
     """A writer's connection."""
 
-    patience = ANSWER_SECONDS
+    max_wait = ANSWER_SECONDS
 
 
 class AsyncRoundConnection(psycopg.AsyncConnection[Row]):
     """The connection of a background loop that is an asyncio task."""
 
-    patience = ROUND_SECONDS
+    max_wait = ROUND_SECONDS
 
     async def wait(
         self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None
     ) -> RV:
         """Wait as psycopg does. Closes the connection if no reply comes in time."""
         try:
-            return await super().wait(gen, interval, self.patience if timeout is None else timeout)
+            return await super().wait(gen, interval, self.max_wait if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 await self.close()
@@ -124,23 +124,23 @@ class AsyncRoundConnection(psycopg.AsyncConnection[Row]):
 class ReadConnection(AsyncRoundConnection[Row]):
     """A lane's connection."""
 
-    patience = ANSWER_SECONDS
+    max_wait = ANSWER_SECONDS
 
 
-def patience_of(connection: psycopg.BaseConnection[Any]) -> float:
+def max_wait_of(connection: psycopg.BaseConnection[Any]) -> float:
     """Return the time limit of a reply in seconds.
 
     Infinite for psycopg's own classes, which are used for statements that may take long.
     """
     if isinstance(connection, RoundConnection | AsyncRoundConnection):
-        return connection.patience
+        return connection.max_wait
     return inf
 
 
 def hosts_of(conninfo: str) -> int:
     """The number of hosts that libpq tries in turn until a connection succeeds."""
-    said = conninfo_to_dict(conninfo)
-    return max(len(str(said.get(name) or "").split(",")) for name in ("host", "hostaddr"))
+    options = conninfo_to_dict(conninfo)
+    return max(len(str(options.get(name) or "").split(",")) for name in ("host", "hostaddr"))
 
 
 def pin(conninfo: str) -> str:
@@ -148,12 +148,12 @@ def pin(conninfo: str) -> str:
 
     Raises psycopg.OperationalError if the server is unreachable.
     """
-    said = conninfo_to_dict(conninfo)
-    conninfo = make_conninfo(conninfo, **{k: v for k, v in _REACHED.items() if k not in said})
+    options = conninfo_to_dict(conninfo)
+    conninfo = make_conninfo(conninfo, **{k: v for k, v in _REACHED.items() if k not in options})
     with psycopg.connect(conninfo) as connection:
         version = connection.info.server_version
-        asked_for = connection.info.get_parameters()  # of the environment too
-    if asked_for.get("target_session_attrs") == "read-write":
+        requested = connection.info.get_parameters()  # of the environment too
+    if requested.get("target_session_attrs") == "read-write":
         # libpq takes a server for a standby if its sessions begin read-only, as reads' do.
         conninfo = make_conninfo(conninfo, target_session_attrs="primary")
     settings = {**PINNED, **({"transaction_timeout": "0"} if version >= 170000 else {})}

@@ -40,13 +40,13 @@ WAIT_SECONDS = 2.0
 FAILING_SECONDS = 5.0
 """An append that takes so long fails; a healthy one of any size does not take so long."""
 
-PATIENCE_SECONDS = 7.5
+WRITER_SECONDS = 7.5
 """How long a request waits for the writer if appends fail: for longer it waits only behind others.
 With the wait for the views this is less than the 10 s of the contract (Several nodes)."""
 
 # The lead of a process.
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """The time between two looks of a rival, and of a leader that has nothing to do at its session."""
 
 BEAT_SECONDS = 1.0

@@ -32,8 +32,8 @@ def dump_program(server_version: int) -> str:
     """
     installed = shutil.which("pg_dump")
     if installed is not None:
-        said = subprocess.run([installed, "--version"], capture_output=True, text=True, check=False)
-        found = re.search(r"\(PostgreSQL\) (\d+)", said.stdout)
+        done = subprocess.run([installed, "--version"], capture_output=True, text=True, check=False)
+        found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
         if found is not None and int(found[1]) == server_version // 10_000:
             return installed
     return "pg_dump"
@@ -62,9 +62,9 @@ def running_tool(
             environment["PGPASSWORD"] = str(password)
         command.append(f"--dbname={make_conninfo('', **parameters)}")
     with (
-        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as messages,
         subprocess.Popen(
-            command, stdin=stdin, stdout=stdout, stderr=said, env=environment
+            command, stdin=stdin, stdout=stdout, stderr=messages, env=environment
         ) as process,
     ):
         try:
@@ -79,15 +79,15 @@ def running_tool(
             process.kill()
             raise
         if process.wait():
-            said.seek(0)
+            messages.seek(0)
             raise ToolFailed(
-                f"{Path(program).name}: {_reason(said.read().decode(errors='replace'))}"
+                f"{Path(program).name}: {_reason(messages.read().decode(errors='replace'))}"
             )
 
 
-def _reason(said: str) -> str:
+def _reason(messages: str) -> str:
     """The first line that tells of an error, without the tool's name; else the last line."""
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in messages.splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR:" in line or "error:" in line]
     line = (errors or lines[-1:] or ["it was ended"])[0]
     return line.split("rror: ")[-1].split("ERROR:")[-1].strip()

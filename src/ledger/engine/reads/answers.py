@@ -57,7 +57,7 @@ class SingleFlight(Generic[T]):
         self._waiting: dict[Hashable, list[asyncio.Future[T]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, key: Hashable, *question: Any) -> T:
+    async def do(self, key: Hashable, *question: Any) -> T:
         """Return the answer of a question that is asked from now on. Raises what ``ask`` raises.
 
         The question may be another request's: under one key all questions must be equal.
@@ -122,7 +122,7 @@ class ReadTimeout:
         assert task is not None
         self._ends[task] = loop.time() + ANSWER_SECONDS
         if self._timer is None:
-            self._timer = loop.call_later(OVERDUE_SECONDS, self._look)
+            self._timer = loop.call_later(OVERDUE_SECONDS, self._cancel_overdue)
         try:
             return await answer
         except asyncio.CancelledError as error:
@@ -134,20 +134,20 @@ class ReadTimeout:
             self._ends.pop(task, None)
             self._overdue.discard(task)
 
-    def _look(self) -> None:
+    def _cancel_overdue(self) -> None:
         loop = asyncio.get_running_loop()
         while self._ends and next(iter(self._ends.values())) <= loop.time():
             task = next(iter(self._ends))
             del self._ends[task]
             self._overdue.add(task)
             task.cancel()
-        self._timer = loop.call_later(OVERDUE_SECONDS, self._look) if self._ends else None
+        self._timer = loop.call_later(OVERDUE_SECONDS, self._cancel_overdue) if self._ends else None
 
 
 _LOG = "log"
 
 # The standing: the tracking of every view, and the end of the log.
-_LOOK = f"""
+_TRACKING = f"""
 SELECT name, generation, position FROM ledger.projection
 UNION ALL SELECT '{_LOG}', 0, COALESCE(ledger.log_end(), 0)
 """
@@ -159,7 +159,7 @@ _OVERHEAD = 1500
 """Bytes of an answer beside its text and the words of its key; a high estimate."""
 
 _Key = tuple[Any, ...]
-_Standing = dict[str, tuple[int, int]]
+_Tracking = dict[str, tuple[int, int]]
 """The name of a view, or of the log → (generation, position)."""
 
 
@@ -169,10 +169,10 @@ class Answers:
     def __init__(self, fetch: Fetch, budget: int = _BUDGET) -> None:
         self._fetch = fetch
         self._budget = budget
-        self._kept: OrderedDict[_Key, tuple[Answer, int]] = OrderedDict()
-        self._standing: _Standing = {}
-        self._looks: SingleFlight[None] = SingleFlight(self._look)
-        self.bytes_kept = 0
+        self._cached: OrderedDict[_Key, tuple[Answer, int]] = OrderedDict()
+        self._tracking: _Tracking = {}
+        self._checks: SingleFlight[None] = SingleFlight(self._check)
+        self.cached_bytes = 0
         """The estimated bytes of the kept answers."""
         self.moves = 0
         """How often the answers were dropped. If the number is the same before and after a
@@ -181,12 +181,12 @@ class Answers:
     async def find(self, question: Question) -> Answer | None:
         """The kept answer of a question if a look confirms it, or None. Raises the door's error."""
         key = question.key
-        if key not in self._kept:
+        if key not in self._cached:
             return None
-        await self._looks.take(None)
-        if (found := self._kept.get(key)) is None:
+        await self._checks.do(None)
+        if (found := self._cached.get(key)) is None:
             return None
-        self._kept.move_to_end(key)
+        self._cached.move_to_end(key)
         return found[0]
 
     def keep(self, question: Question, answer: Answer, moves: int) -> None:
@@ -200,7 +200,7 @@ class Answers:
         again, a look finds the known standing, but the answer lacks these events: so it is not
         kept.
         """
-        stand = [self._standing.get(view, (0, 0))[1] for view in question.read.views]
+        stand = [self._tracking.get(view, (0, 0))[1] for view in question.read.views]
         if question.as_of is None and answer.position < min(stand, default=0):
             return
         if question.as_of is not None and not answer.is_known:
@@ -209,40 +209,40 @@ class Answers:
         size = _size_of_key(key) + _size_of_text(answer)
         if moves != self.moves or size > self._budget // 8:
             return
-        while self.bytes_kept + size > self._budget:
-            _, (_, dropped) = self._kept.popitem(last=False)
-            self.bytes_kept -= dropped
-        self._kept[key] = answer, size
-        self.bytes_kept += size
+        while self.cached_bytes + size > self._budget:
+            _, (_, dropped) = self._cached.popitem(last=False)
+            self.cached_bytes -= dropped
+        self._cached[key] = answer, size
+        self.cached_bytes += size
 
-    def heard(self, views: Sequence[str], position: int) -> None:
+    def on_moved(self, views: Sequence[str], position: int) -> None:
         """Note that views have reached a position, as the projector has announced."""
         moved = {}
         for name in (*views, _LOG):
-            generation, known = self._standing.get(name, (0, 0))
-            if position > known:
+            generation, reached = self._tracking.get(name, (0, 0))
+            if position > reached:
                 moved[name] = generation, position
         if moved.keys() - {_LOG}:
-            self._move({**self._standing, **moved})
+            self._move({**self._tracking, **moved})
 
     def forget(self, _run_id: str | None = None) -> None:
         """Drop all answers, because a run was erased: its data must leave the memory soon."""
-        self._move(self._standing)
+        self._move(self._tracking)
 
-    async def _look(self) -> None:
-        rows = await self._fetch(EVERYONE, _LOOK, {}, Planning.SHORT)
-        standing = {name: (generation, position) for name, generation, position in rows}
+    async def _check(self) -> None:
+        rows = await self._fetch(EVERYONE, _TRACKING, {}, Planning.SHORT)
+        tracking = {name: (generation, position) for name, generation, position in rows}
         # A view's notification may have come since the look began; then the answers kept now are
         # newer than the look. All answers are dropped nevertheless: the next look finds that news
         # too.
-        if standing != self._standing:
-            self._move(standing)
+        if tracking != self._tracking:
+            self._move(tracking)
 
-    def _move(self, standing: _Standing) -> None:
-        self._standing = standing
+    def _move(self, tracking: _Tracking) -> None:
+        self._tracking = tracking
         self.moves += 1
-        self._kept.clear()
-        self.bytes_kept = 0
+        self._cached.clear()
+        self.cached_bytes = 0
 
 
 def _size_of_key(key: _Key) -> int:
@@ -280,8 +280,8 @@ class Reads:
     ) -> None:
         self._fetch, self._positions, self._clock = fetch, positions, clock
         self.answers = answers
-        self._turns: SingleFlight[Answer] = SingleFlight(self._read_in_turn)
-        self._patience = ReadTimeout()
+        self._flights: SingleFlight[Answer] = SingleFlight(self._read_once)
+        self._timeout = ReadTimeout()
 
     async def ask(self, question: Question, min_position: int | None = None) -> Answer:
         """Return the rows of a question, which show ``min_position`` at least.
@@ -295,7 +295,7 @@ class Reads:
         try:
             # A request waits for its turn, for views and for several statements: together no longer
             # than for one statement (contract, Health).
-            return await self._patience.wait(self._ask(question, min_position))
+            return await self._timeout.wait(self._ask(question, min_position))
         except TimeoutError as error:
             raise Unavailable("The database does not answer.") from error
 
@@ -310,10 +310,10 @@ class Reads:
         while True:
             if not question.read.is_kept:
                 answer = Answer(await self._fetch(*question.asked))
-            elif (kept := await self.answers.find(question)) is not None:
-                answer = kept
+            elif (cached := await self.answers.find(question)) is not None:
+                answer = cached
             else:
-                answer = await self._turns.take(question.key, question)
+                answer = await self._flights.do(question.key, question)
             if answer.position >= due and (answer.is_known or question.as_of is None):
                 self.require_readable(question.read.views)  # a view may have been rebuilt meanwhile
                 return answer
@@ -333,10 +333,10 @@ class Reads:
         if not self._positions.versions.refused.isdisjoint(views):
             raise Behind("Another version of the service has the view: ask another node, or later.")
 
-    async def _read_in_turn(self, question: Question) -> Answer:
+    async def _read_once(self, question: Question) -> Answer:
         # Most often the previous turn has just kept this answer.
-        if (kept := await self.answers.find(question)) is not None:
-            return kept
+        if (cached := await self.answers.find(question)) is not None:
+            return cached
         moves = self.answers.moves
         answer = Answer(await self._fetch(*question.asked))
         self.answers.keep(question, answer, moves)
@@ -361,12 +361,12 @@ class Reads:
             raise Behind("The views have not reached the asked instant.")
         fetch, tenant, planning = self._fetch, question.tenant, question.read.planning
         await fetch(tenant, AWAIT_APPEND, {}, planning)
-        ((position, known, is_standby),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
+        ((position, latest, is_standby),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
         # Under load ``recorded_at`` may be some microseconds ahead of the clock.
-        if as_of > self._clock() and (known is None or as_of > known):
+        if as_of > self._clock() and (latest is None or as_of > latest):
             raise Invalid.at("/as_of", "lies in the future")
-        if is_standby and (known is None or as_of >= known):
-            if not await self._positions.wait_known(as_of):
+        if is_standby and (latest is None or as_of >= latest):
+            if not await self._positions.wait_for_instant(as_of):
                 raise Behind("The standby does not know yet what was recorded by the instant.")
             ((position, _, _),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
         if not await self._reach(question, position):

@@ -18,14 +18,14 @@ class AsOf(NamedTuple):
 
 
 async def rows_at(
-    fetch: Fetch, tenant: Tenant, read: Read, values: Mapping[str, Any], corner: AsOf
+    fetch: Fetch, tenant: Tenant, read: Read, values: Mapping[str, Any], as_of: AsOf
 ) -> list[Any]:
     """The rows of a statement at the position of a corner, without a row of nulls. Raises Behind.
 
     The statement has the position as its parameter ``end``.
     """
-    parameters = {**values, "end": corner.position}
+    parameters = {**values, "end": as_of.position}
     rows = await fetch(tenant, read.sql, parameters, read.planning)
-    if rows[0][0] != corner.position:
+    if rows[0][0] != as_of.position:
         raise Behind("The views have fallen behind the position of the answer.")
     return [row for row in rows if row[1] is not None]

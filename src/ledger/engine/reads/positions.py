@@ -30,7 +30,7 @@ from ledger.engine.postgres.timing import WAIT_SECONDS
 
 _logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.25
+_POLL_SECONDS = 0.25
 """How soon the thread of a ``ViewFollower`` notices that it is to stop."""
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class ViewPositions:
         self._stopped: set[str] = set()
         self._owed: dict[str, int] | None = None
         """The positions that views must reach after an interruption; None: all are reached."""
-        self._patience: asyncio.TimerHandle | None = None
+        self._owed_timer: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, int, float, asyncio.Future[Any], Any, Any]] = []
         """A heap of (position, order of arrival, deadline, future, value, value when late)."""
         self._expiry: asyncio.TimerHandle | None = None
@@ -131,7 +131,7 @@ class ViewPositions:
         self._task: asyncio.Task[None] | None = None
         self.reached = 0
         """The position that every live view has reached."""
-        self.last_heard = 0
+        self.last_announced = 0
         """The highest announced position, for responses that read no rows."""
         self.clock_skew = 0.0
         """By how many seconds the machine's clock is ahead of the database's, where that is asked
@@ -147,7 +147,7 @@ class ViewPositions:
         """The age of the log's last beat; None in a process that does not look at it."""
         return None
 
-    async def wait_known(self, instant: datetime) -> bool:
+    async def wait_for_instant(self, instant: datetime) -> bool:
         """Wait until a standby has every event by the instant. Return whether it has, in time.
 
         Not where the server is the primary: no standby takes the LISTEN of this class.
@@ -156,9 +156,9 @@ class ViewPositions:
 
     def due(self, views: frozenset[str] | None) -> int:
         """The position that a read of these views (None: of all live views) must show now."""
-        known = self._positions if self._owed is None else self._owed
-        names = known.keys() - self._stopped if views is None else views
-        return min([known.get(name, 0) for name in names], default=0)
+        required = self._positions if self._owed is None else self._owed
+        names = required.keys() - self._stopped if views is None else views
+        return min([required.get(name, 0) for name in names], default=0)
 
     def on_moved(self, listener: Callable[[Sequence[str], int], None]) -> None:
         """Call the listener with the views that reach a position, before waiters are resolved."""
@@ -238,7 +238,7 @@ class ViewPositions:
             self.reached = reached
             for follower in self._followers:
                 follower(reached)
-        self.last_heard = max(self._positions.values(), default=self.last_heard)
+        self.last_announced = max(self._positions.values(), default=self.last_announced)
         if self._owed is not None and self._positions and self._is_paid(self._owed):
             self._owe(None)
         while self._waiting and self._waiting[0][0] <= self.reached:
@@ -326,11 +326,11 @@ class ViewPositions:
         return all(self._positions.get(name, 0) >= position for name, position in owed.items())
 
     def _owe(
-        self, owed: dict[str, int] | None, patience: asyncio.TimerHandle | None = None
+        self, owed: dict[str, int] | None, timer: asyncio.TimerHandle | None = None
     ) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._owed, self._patience = owed, patience
+        if self._owed_timer is not None:
+            self._owed_timer.cancel()
+        self._owed, self._owed_timer = owed, timer
 
     def _hear(self, names: str, what: str) -> None:
         """Take a notification: views, separated by commas, have stopped or reached a position.
@@ -387,7 +387,7 @@ class ViewFollower(BackgroundLoop):
     async def _follow(self) -> None:
         listening = asyncio.create_task(self._positions.listen(self._begin))
         while not (self._stopping.is_set() or listening.done()):
-            await asyncio.wait([listening], timeout=_LOOK_SECONDS)
+            await asyncio.wait([listening], timeout=_POLL_SECONDS)
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening

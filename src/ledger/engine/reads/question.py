@@ -34,7 +34,7 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
         return {**self.parameters, "as_of": self.as_of, "settled": self.is_settled}
 
     @property
-    def asked(self) -> tuple[Tenant, str, Mapping[str, Any], Planning]:
+    def arguments(self) -> tuple[Tenant, str, Mapping[str, Any], Planning]:
         """The arguments of the door's ``fetch``."""
         return self.tenant, self.read.sql, self.values, self.read.planning
 

@@ -36,7 +36,7 @@ class Calendar:
 
     def date_of(self, at: datetime) -> date:
         """The date to which an instant belongs: the last that begins no later."""
-        day = _wall(self.zone, at).date()
+        day = _local(self.zone, at).date()
         while self.begin(day + _DAY) <= at:
             day += _DAY
         return day
@@ -108,9 +108,9 @@ def _begin(zone: tzinfo, day: date) -> datetime:
     return early + _SECOND * bisect_left(
         range((late - early) // _SECOND),
         True,
-        key=lambda passed: _wall(zone, early + _SECOND * passed) >= midnight,
+        key=lambda passed: _local(zone, early + _SECOND * passed) >= midnight,
     )
 
 
-def _wall(zone: tzinfo, at: datetime) -> datetime:
+def _local(zone: tzinfo, at: datetime) -> datetime:
     return at.astimezone(zone).replace(tzinfo=None)

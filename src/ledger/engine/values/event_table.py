@@ -62,7 +62,7 @@ class Part(NamedTuple):
     types: Mapping[str, Any]
 
 
-Told = _Same | tuple[str, ...] | Part
+PayloadFields = _Same | tuple[str, ...] | Part
 """The published fields of an event: all, some in this order, or those of a part.
 
 Instants are published as texts. The payload's class is named after the published type, and the
@@ -78,9 +78,9 @@ class EventRow(NamedTuple):
     """The row of one class of events."""
 
     event: type[Event]
-    told_as: str | None
+    published_as: str | None
     """The type in feeds, histories and webhooks (contract, Feeds); None: it is not published."""
-    told: Told | None
+    payload: PayloadFields | None
     """The payload there; events ``execution.*`` also have the line's states."""
     fact: str | None
     """The type of the fact that the event records, which is the audit log's action then."""

@@ -84,7 +84,7 @@ def parse(raw: bytes, depth: int = 1) -> Any:
     except ValueError as error:
         # CPython refuses to convert an integer literal of thousands of digits.
         raise Invalid.at("", "a number is out of range") from error
-    _walk(value, depth, _ESCAPE.search(raw) is not None)
+    _check(value, depth, _ESCAPE.search(raw) is not None)
     return value
 
 
@@ -190,7 +190,7 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def _walk(value: Any, depth: int, check_strings: bool) -> None:
+def _check(value: Any, depth: int, check_strings: bool) -> None:
     """Raise Invalid for a value that parsers disagree on or that PostgreSQL cannot store."""
     kind = type(value)
     if kind is str:
@@ -205,7 +205,7 @@ def _walk(value: Any, depth: int, check_strings: bool) -> None:
                     _check_string(key)
             value = value.values()
         for item in value:
-            _walk(item, depth + 1, check_strings)
+            _check(item, depth + 1, check_strings)
     elif kind is int:
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
             raise Invalid.at("", "an integer is beyond 2^53 - 1")

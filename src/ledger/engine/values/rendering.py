@@ -18,7 +18,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _encode = msgspec.json.Encoder().encode
 
-ShownInstant = Annotated[datetime, Meta(tz=True)]
+ViewInstant = Annotated[datetime, Meta(tz=True)]
 """An instant in a struct that is shown: ``time_text`` renders it, and decoding gives it back."""
 
 
@@ -32,16 +32,16 @@ def time_text(instant: datetime | None) -> Any:
     return None if instant is None else format_instant(instant)
 
 
-def render_as(shown: type[S], of: object, **more: Any) -> S:
+def render_as(view: type[S], of: object, **more: Any) -> S:
     """A struct of the values that ``of`` has under the names of its fields, and of ``more``."""
-    names, pick = _picker(shown, tuple(more))
+    names, pick = _picker(view, tuple(more))
     values = [format_instant(each) if type(each) is datetime else each for each in pick(of)]
-    return shown(**dict(zip(names, values, strict=True)), **more) if more else shown(*values)
+    return view(**dict(zip(names, values, strict=True)), **more) if more else view(*values)
 
 
 @cache
-def _picker(shown: type[S], but: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
-    names = tuple(name for name in shown.__struct_fields__ if name not in but)
+def _picker(view: type[S], but: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
+    names = tuple(name for name in view.__struct_fields__ if name not in but)
     return names, attrgetter(*names)
 
 

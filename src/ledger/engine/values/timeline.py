@@ -32,7 +32,7 @@ class StateInterval(NamedTuple):
 
 
 def intervals(
-    turns: Sequence[TurningPoint], start: datetime | None, end: datetime | None, now: datetime
+    points: Sequence[TurningPoint], start: datetime | None, end: datetime | None, now: datetime
 ) -> list[StateInterval]:
     """The intervals between turning points, clipped to ``start`` (inclusive) and ``end``.
 
@@ -43,18 +43,18 @@ def intervals(
     if start is not None and end is not None and end <= start:
         return []
     found: list[StateInterval] = []
-    for number, turn in enumerate(turns):
-        since = turn.since if start is None else max(turn.since, start)
-        following = turns[number + 1].since if number + 1 < len(turns) else None
+    for number, point in enumerate(points):
+        since = point.since if start is None else max(point.since, start)
+        following = points[number + 1].since if number + 1 < len(points) else None
         lasts = following is None and (end is None or end > now)
         until = None if lasts else min(at for at in (following, end) if at is not None)
         if until is not None and until <= since:
             continue
-        causes = tuple(cause for cause in CAUSES if cause in turn.causes)
-        if found and (found[-1].state, found[-1].causes) == (turn.state, causes):
+        causes = tuple(cause for cause in CAUSES if cause in point.causes)
+        if found and (found[-1].state, found[-1].causes) == (point.state, causes):
             since = found.pop().since
         length = (max(now, since) if until is None else until) - since
-        found.append(StateInterval(turn.state, causes, since, until, length))
+        found.append(StateInterval(point.state, causes, since, until, length))
     return found
 
 
@@ -115,24 +115,24 @@ class Amounts:
     @property
     def tokens_by_model(self) -> list[dict[str, Any]]:
         """The tokens by model, most first; last, under null, those of runs without models."""
-        known = {model: numbers for model, numbers in self.models.items() if any(numbers)}
-        used = {model: numbers[0] + numbers[1] for model, numbers in known.items()}
-        shown = [
+        nonzero = {model: numbers for model, numbers in self.models.items() if any(numbers)}
+        used = {model: numbers[0] + numbers[1] for model, numbers in nonzero.items()}
+        rows = [
             {"model": model, "tokens_used": used[model]}
-            | dict(zip(TOKENS, known[model], strict=True))
-            for model in sorted(known, key=lambda model: (-used[model], model))
+            | dict(zip(TOKENS, nonzero[model], strict=True))
+            for model in sorted(nonzero, key=lambda model: (-used[model], model))
         ]
         if rest := self.tokens - sum(used.values()):
-            shown.append({"model": None, "tokens_used": rest} | dict.fromkeys(TOKENS))
-        return shown
+            rows.append({"model": None, "tokens_used": rest} | dict.fromkeys(TOKENS))
+        return rows
 
-    def shown(self) -> dict[str, Any]:
+    def rendered(self) -> dict[str, Any]:
         """The sums as the API shows them; hours without a resource come last, under null."""
-        kept = {r: h for r, h in self.hours.items() if h}
-        order = sorted(kept, key=lambda r: (r is None, r or ""))
+        nonzero = {r: h for r, h in self.hours.items() if h}
+        order = sorted(nonzero, key=lambda r: (r is None, r or ""))
         return {
             "hours": self.total_hours,
-            "hours_by_resource": [{"resource_id": r, "hours": kept[r] / 100} for r in order],
+            "hours_by_resource": [{"resource_id": r, "hours": nonzero[r] / 100} for r in order],
             "check_ins": self.check_ins,
             "runs": self.runs,
             "tokens_used": self.tokens,

@@ -103,12 +103,12 @@ def id_of_key(prefix: str, key: int) -> str:
     return format_id(prefix, *divmod(key, 10**12))
 
 
-def id_named(said: Any, name: str, pattern: str | re.Pattern[str]) -> str | None:
+def id_named(data: Any, name: str, pattern: str | re.Pattern[str]) -> str | None:
     """The id in this field of sent data, or None if the field does not have the form of the id.
 
     The rest of the data may be wrong.
     """
-    value = said.get(name) if isinstance(said, dict) else None
+    value = data.get(name) if isinstance(data, dict) else None
     return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
 
 

@@ -57,7 +57,7 @@ class Projection(Protocol):
         """Drop the rows in memory: the transaction that changed them was not committed."""
 
 
-def take(projection: Projection, generation: Generation, events: Sequence[Recorded]) -> None:
+def apply(projection: Projection, generation: Generation, events: Sequence[Recorded]) -> None:
     projection.prepare(generation, events)
     generation.load()
     projection.apply(generation, events)
@@ -70,7 +70,7 @@ def is_passing(error: Exception) -> bool:
     return isinstance(error, psycopg.InterfaceError)
 
 
-def told(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error in one line. PostgreSQL repeats values of rows behind the first line of its own."""
     if isinstance(error, psycopg.Error):
         first, _, _ = str(error).partition("\n")

@@ -49,7 +49,7 @@ _PASSING = (psycopg.errors.UndefinedTable, psycopg.errors.InternalError_)
 """The errors of reading the definition of an object that is being dropped."""
 
 _GENERATION = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g([0-9]+)")
-_PLACE = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g#")
+_PLACEHOLDER = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g#")
 _NUMBERED = re.compile(r"_g[0-9]+$")
 
 MISSING = "it is missing"
@@ -76,12 +76,12 @@ class Differing(NamedTuple):
     """A right that a role has, or lacks."""
 
     @property
-    def told(self) -> tuple[str, str, str]:
+    def printable(self) -> tuple[str, str, str]:
         """Kind, name and difference, without characters that a terminal would obey."""
         return _plain(self.kind), _plain(self.name), _plain(self.says)
 
     def __str__(self) -> str:
-        kind, name, says = self.told
+        kind, name, says = self.printable
         return f"{kind} {name}: {says}"
 
 
@@ -109,17 +109,17 @@ class Views(NamedTuple):
     newer: Sequence[str]
     """The views among them that a newer version of their code is said to have made."""
 
-    def told(self, text: str) -> str:
+    def normalized(self, text: str) -> str:
         """A text with ``_g#`` in place of the live generations."""
-        return _GENERATION.sub(self._told, text)
+        return _GENERATION.sub(self._normalize, text)
 
-    def _told(self, found: re.Match[str]) -> str:
+    def _normalize(self, found: re.Match[str]) -> str:
         name, number = found.groups()
         return f"{name}_g#" if self.live.get(name) == int(number) else found[0]
 
     def filled(self, text: str) -> str:
         """A text of the file with the live generations."""
-        return _PLACE.sub(lambda found: f"{found[1]}_g{self.live.get(found[1], '#')}", text)
+        return _PLACEHOLDER.sub(lambda found: f"{found[1]}_g{self.live.get(found[1], '#')}", text)
 
     def has(self, item: Item) -> bool:
         relation = item.name.partition(".")[0]
@@ -176,13 +176,13 @@ def load(text: str) -> dict[Object, Item]:
 
 def objects_of(connection: Connection[Any], views: Views) -> dict[Object, Item]:
     """The objects of a database that are compared, as the file names them."""
-    found = (_told(item, views) for item in catalog.items(connection))
+    found = (_normalized(item, views) for item in catalog.items(connection))
     return {(item.kind, item.name): item for item in found if views.has(item)}
 
 
-def _told(item: Item, views: Views) -> Item:
+def _normalized(item: Item, views: Views) -> Item:
     """An object as the file names it: of a view's index PostgreSQL chose the name."""
-    name, definition = views.told(item.name), views.told(item.definition.strip())
+    name, definition = views.normalized(item.name), views.normalized(item.definition.strip())
     if item.kind == "index" and "_g#." in name:
         head, _, columns = definition.partition(" USING ")
         name = f"{name.partition('.')[0]}.{columns}"
@@ -209,15 +209,15 @@ def _compare(
         says = "its column version says a newer one than the code, and no other version runs"
         for name in views.newer:
             differing.append(Differing(TRACKING, f"name={name}", says, None, None))
-    given: set[Right] = set()
+    held: set[Right] = set()
     if (role := reader_of(connection)) is not None:  # else no service has started yet
-        given = {right for right in _rights(connection, views) if right.role not in admitted}
+        held = {right for right in _rights(connection, views) if right.role not in admitted}
         due = set(_due(connection, projections, views, role))
-        for right in sorted(given ^ due, key=str):
-            differing.append(_of_right(right, is_given=right in given))
+        for right in sorted(held ^ due, key=str):
+            differing.append(_of_right(right, is_granted=right in held))
         for (fault,) in connection.execute(POWERS_OF, (role,)):
             differing += [Differing("role", role, f"it {fault}", None, None)] if fault else []
-    return Definitions(len(found) + len(given), differing, views.others, sorted(admitted - {owner}))
+    return Definitions(len(found) + len(held), differing, views.others, sorted(admitted - {owner}))
 
 
 def _differing(
@@ -240,7 +240,7 @@ def _differing(
 
 def _rights(connection: Connection[Any], views: Views) -> Iterator[Right]:
     for right in catalog.rights(connection):
-        if right.kind != "table" or views.has(Item("", views.told(right.name), "", None)):
+        if right.kind != "table" or views.has(Item("", views.normalized(right.name), "", None)):
             yield right
 
 
@@ -260,10 +260,10 @@ def _due(
             yield Right("table", name, column, role, "SELECT")
 
 
-def _of_right(right: Right, *, is_given: bool) -> Differing:
+def _of_right(right: Right, *, is_granted: bool) -> Differing:
     part = f".{right.part}" if right.part else ""
     name = f"{right.privilege} on {right.kind} {right.name}{part} to {right.role}"
-    says = "the code gives no such right" if is_given else MISSING
+    says = "the code gives no such right" if is_granted else MISSING
     return Differing("grant", name, says, None, None, right)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K")
 R = TypeVar("R")
 
-_KEPT = 20_000
+_CACHED = 20_000
 """Folds without packing, at most; in addition to changed folds that are not stored yet."""
 
 _UNPACKED = 5_000
@@ -33,12 +33,12 @@ class Packing(Generic[R]):
     unpack: Callable[[bytes], R]
 
 
-class Folds(Generic[K, R]):
+class States(Generic[K, R]):
     """Folds by key. The least recently used folds are packed, and then dropped, first."""
 
     def __init__(self, make: Callable[[K], R], packing: Packing[R] | None = None) -> None:
         self._make, self._packing = make, packing
-        self._folds: OrderedDict[K, R] = OrderedDict()
+        self._states: OrderedDict[K, R] = OrderedDict()
         self._changed: dict[K, None] = {}
         self._packed: OrderedDict[K, bytes] = OrderedDict()
         """Packed folds that are stored in the database as they are here."""
@@ -46,7 +46,7 @@ class Folds(Generic[K, R]):
         """Packed folds that were changed and are not stored yet."""
 
     def __getitem__(self, key: K) -> R:
-        return self._folds[key]
+        return self._states[key]
 
     @property
     def waiting(self) -> int:
@@ -57,18 +57,18 @@ class Folds(Generic[K, R]):
         self._trim()
         missing = []
         for key in keys:
-            if key in self._folds:
-                self._folds.move_to_end(key)
+            if key in self._states:
+                self._states.move_to_end(key)
             elif not self._unpack(key):
                 missing.append(key)
         return missing
 
     def add(self, missing: Iterable[K], loaded: Iterable[tuple[K, R]]) -> None:
         """Put the loaded folds into the cache, and a new fold for each key that was not loaded."""
-        self._folds.update(loaded)
+        self._states.update(loaded)
         for key in missing:
-            if key not in self._folds:
-                self._folds[key] = self._make(key)
+            if key not in self._states:
+                self._states[key] = self._make(key)
 
     def begin(self, keys: Iterable[K]) -> None:
         """Put new folds into the cache for keys that the database does not have: skip the load."""
@@ -77,7 +77,7 @@ class Folds(Generic[K, R]):
     def change(self, key: K) -> None:
         self._changed[key] = None
 
-    def take_changed(self, most: int | None = None) -> list[R]:
+    def pop_changed(self, most: int | None = None) -> list[R]:
         """Return changed folds, oldest change first, for the caller to store; trim the cache."""
         keys = list(islice(self._changed, most))
         changed = [self._stored(key) for key in keys]
@@ -92,7 +92,7 @@ class Folds(Generic[K, R]):
         return self._packing.unpack(packed)
 
     def forget(self) -> None:
-        self._folds.clear()
+        self._states.clear()
         self._changed.clear()
         self._packed.clear()
         self._packed_changed.clear()
@@ -100,16 +100,16 @@ class Folds(Generic[K, R]):
     def _trim(self) -> None:
         """Pack the least recently used folds, and drop stored folds beyond the limits."""
         if self._packing is None:
-            spare = len(self._folds) - len(self._changed) - _KEPT
+            spare = len(self._states) - len(self._changed) - _CACHED
             if spare > 0:
-                stored = (key for key in self._folds if key not in self._changed)
+                stored = (key for key in self._states if key not in self._changed)
                 for key in list(islice(stored, spare)):
-                    del self._folds[key]
+                    del self._states[key]
             return
-        while len(self._folds) > _UNPACKED:
-            key, fold = self._folds.popitem(last=False)
+        while len(self._states) > _UNPACKED:
+            key, state = self._states.popitem(last=False)
             packed = self._packed_changed if key in self._changed else self._packed
-            packed[key] = self._packing.pack(fold)
+            packed[key] = self._packing.pack(state)
         most = min(_PACKED, _PACKED_IN_ALL - len(self._packed_changed))
         while len(self._packed) > max(0, most):
             self._packed.popitem(last=False)
@@ -118,13 +118,13 @@ class Folds(Generic[K, R]):
         packed = self._packed.pop(key, None) or self._packed_changed.pop(key, None)
         if packed is None or self._packing is None:
             return False
-        self._folds[key] = self._packing.unpack(packed)
+        self._states[key] = self._packing.unpack(packed)
         return True
 
     def _stored(self, key: K) -> R:
         """Return a changed fold, from now on a stored one. If packed, it stays packed."""
-        if self._packing is None or key in self._folds:
-            return self._folds[key]
+        if self._packing is None or key in self._states:
+            return self._states[key]
         packed = self._packed[key] = self._packed_changed.pop(key)
         return self._packing.unpack(packed)
 
@@ -132,7 +132,7 @@ class Folds(Generic[K, R]):
 class Remembering:
     """A projection, or a part of a projection, that has folds in memory (``Projection``)."""
 
-    def __init__(self, *parts: "Folds[Any, Any] | Remembering") -> None:
+    def __init__(self, *parts: "States[Any, Any] | Remembering") -> None:
         self._parts = parts
 
     @property

@@ -11,7 +11,7 @@ from ledger.engine.postgres.binary import array_text, copy_rows
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pipeline import Statement, Transaction, insert
 from ledger.engine.postgres.schema.table import Table
-from ledger.engine.views.folds import Folds
+from ledger.engine.views.folds import States
 from ledger.engine.views.schema import of_generation
 
 K = TypeVar("K")
@@ -70,7 +70,7 @@ class Generation:
 
     def find(
         self,
-        folds: Folds[K, R],
+        states: States[K, R],
         keys: Iterable[K],
         table: Table,
         read: Callable[[Any], tuple[K, R]] | None = None,
@@ -82,18 +82,18 @@ class Generation:
         """
         if read is not None:
             row = table.row._make  # type: ignore[attr-defined]  # a NamedTuple
-            self.ask(folds, keys, _look_up(table), lambda rows: map(read, map(row, rows)))
+            self.ask(states, keys, _find_by_key(table), lambda rows: map(read, map(row, rows)))
         else:
             self.ask(
-                folds,
+                states,
                 keys,
-                _look_up(table, *table.key, "fold"),
-                lambda rows: ((key, folds.unpacked(fold)) for key, fold in rows),
+                _find_by_key(table, *table.key, "fold"),
+                lambda rows: ((key, states.unpacked(state)) for key, state in rows),
             )
 
     def ask(
         self,
-        folds: Folds[K, R],
+        states: States[K, R],
         keys: Iterable[K],
         statement: str,
         read: Callable[[Rows], Iterable[tuple[K, R]]],
@@ -105,14 +105,14 @@ class Generation:
         of the keys; if keys have several parts, there is an array for each part. ``read`` makes
         folds of the rows.
         """
-        missing = folds.recall(keys)
+        missing = states.recall(keys)
         if not missing:
             return
         columns = zip(*missing, strict=True) if isinstance(missing[0], tuple) else [missing]
-        asked = Statement(
+        query = Statement(
             statement.replace("{g}", f"g{self.number}").encode(), [*map(array_text, columns)]
         )
-        self._writes.transaction.defer(asked, lambda rows: folds.add(missing, read(rows)))
+        self._writes.transaction.defer(query, lambda rows: states.add(missing, read(rows)))
 
     def load(self) -> None:
         """Load the requested folds into the cache, in one round trip."""
@@ -120,14 +120,14 @@ class Generation:
 
 
 @cache
-def _look_up(table: Table, *columns: str) -> str:
+def _find_by_key(table: Table, *columns: str) -> str:
     """The statement that finds rows by their whole keys, or the latest row of each key."""
     is_history = table.key[-1] == "position"
     key = table.key[:-1] if is_history else table.key
-    asked, shown = ", ".join(key), ", ".join(columns or table.columns)
+    names, chosen = ", ".join(key), ", ".join(columns or table.columns)
     if len(key) == 1 and not is_history:
-        type_ = table.columns[asked]
-        return f"SELECT {shown} FROM ledger.{table.name}_{{g}} WHERE {asked} = ANY($1::{type_}[])"
+        type_ = table.columns[names]
+        return f"SELECT {chosen} FROM ledger.{table.name}_{{g}} WHERE {names} = ANY($1::{type_}[])"
     arrays, alike = [], []
     for number, column in enumerate(key, 1):
         type_ = table.columns[column]
@@ -135,9 +135,9 @@ def _look_up(table: Table, *columns: str) -> str:
         arrays.append(f"${number}::{'text' if is_array else type_}[]")
         alike.append(f"t.{column} = asked.{column}{f'::{type_}' if is_array else ''}")
     return f"""
-SELECT found.* FROM unnest({", ".join(arrays)}) AS asked ({asked})
+SELECT found.* FROM unnest({", ".join(arrays)}) AS asked ({names})
 CROSS JOIN LATERAL (
-    SELECT {shown} FROM ledger.{table.name}_{{g}} AS t WHERE {" AND ".join(alike)}
+    SELECT {chosen} FROM ledger.{table.name}_{{g}} AS t WHERE {" AND ".join(alike)}
     {"ORDER BY position DESC" if is_history else ""} LIMIT 1
 ) AS found
 """

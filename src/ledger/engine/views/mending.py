@@ -45,18 +45,18 @@ def mend(connection: Connection[Any], projections: Sequence[Projection]) -> Mend
     if not found:
         return Mended(objects, (), ())
     # Of two nodes that start at once, the second waits, and finds in its turn what is left.
-    connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
+    connection.execute("SELECT pg_advisory_lock(%s)", (locks.POLICIES,))
     try:
-        for each in sorted(filter(lambda each: each.kind in MENDED, found), key=_turn):
+        for each in sorted(filter(lambda each: each.kind in MENDED, found), key=_order):
             _mend(connection, projections, each)
     finally:
-        connection.execute("SELECT pg_advisory_unlock(%s)", (locks.WALLS,))
+        connection.execute("SELECT pg_advisory_unlock(%s)", (locks.POLICIES,))
     objects, left = _differing(connection, projections)
-    told = {each.told for each in left}
-    return Mended(objects, [each for each in found if each.told not in told], left)
+    remaining = {each.printable for each in left}
+    return Mended(objects, [each for each in found if each.printable not in remaining], left)
 
 
-def _turn(each: Differing) -> tuple[bool, int]:
+def _order(each: Differing) -> tuple[bool, int]:
     """Triggers and policies call functions: so functions come first, and superfluous ones last."""
     return each.kind == "function" and each.made is None, MENDED.index(each.kind)
 
@@ -98,7 +98,7 @@ def _expose(connection: Connection[Any], projections: Sequence[Projection], name
 def _ways(each: Differing) -> Iterator[Sequence[Composed]]:
     """Lists of statements that make an object again: if one list fails, the next may do."""
     relation, _, part = each.name.partition(".")
-    place, name = Identifier("ledger", relation), Identifier(part)
+    table, name = Identifier("ledger", relation), Identifier(part)
     made = [] if each.made is None else [_sql(each.made)]
     match each.kind, each.made, each.found:
         case "grant", _, _:
@@ -114,14 +114,14 @@ def _ways(each: Differing) -> Iterator[Sequence[Composed]]:
             # The type of the answer cannot be replaced.
             yield [_sql(f"DROP ROUTINE ledger.{each.name}"), *made, closed]
         case "trigger", "", _:
-            yield [SQL("ALTER TABLE {} ENABLE TRIGGER ALL").format(place)]
+            yield [SQL("ALTER TABLE {} ENABLE TRIGGER ALL").format(table)]
         case ("trigger" | "rule" | "policy") as kind, _, _:
-            gone = SQL(f"DROP {kind.upper()} IF EXISTS {{}} ON {{}}").format(name, place)
+            gone = SQL(f"DROP {kind.upper()} IF EXISTS {{}} ON {{}}").format(name, table)
             yield [gone, *made]
         case "table", str(), str():
             on = "ENABLE" if "row security" in str(each.made) else "DISABLE"
             row = f"ALTER TABLE {{}} {on} ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
-            yield [SQL(row).format(place)]
+            yield [SQL(row).format(table)]
         case "view", str(), _:
             yield []
 
@@ -140,8 +140,8 @@ def _revoked(right: Right) -> Composed:
         )
     part = SQL("({})").format(Identifier(right.part)) if right.part else SQL("")
     kind = SQL("SEQUENCE" if right.kind == "sequence" else "TABLE")
-    place = Identifier("ledger", right.name)
-    return SQL("REVOKE {} {} ON {} {} FROM {} CASCADE").format(privilege, part, kind, place, role)
+    table = Identifier("ledger", right.name)
+    return SQL("REVOKE {} {} ON {} {} FROM {} CASCADE").format(privilege, part, kind, table, role)
 
 
 def _sql(text: str) -> Composed:

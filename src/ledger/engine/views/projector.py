@@ -29,9 +29,9 @@ from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
 from ledger.engine.postgres.session import RoundConnection
-from ledger.engine.postgres.timing import LOOK_SECONDS
+from ledger.engine.postgres.timing import POLL_SECONDS
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.contract import Projection, is_passing, told
+from ledger.engine.views.contract import Projection, is_passing, error_line
 from ledger.engine.views.generation import Generation, Writes
 
 _BATCH = 2000
@@ -136,22 +136,22 @@ class Appends:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._taken = 0
+        self._processed = 0
         """The number of appends that the last wait heard of, which the round took."""
 
     def wait(self) -> int:
         """Wait for an append, and for those that belong with it. Return how many were heard."""
-        heard = self._pipeline.wait(0)
-        together = self._taken + heard
-        heard = heard or self._pipeline.wait(_IDLE_SECONDS)
+        count = self._pipeline.wait(0)
+        together = self._processed + count
+        count = count or self._pipeline.wait(_IDLE_SECONDS)
         deadline = time.monotonic() + _GATHER_SECONDS
-        while 0 < heard < together and time.monotonic() < deadline:
+        while 0 < count < together and time.monotonic() < deadline:
             more = self._pipeline.wait(_QUIET_SECONDS)
             if not more:
                 break
-            heard += more
-        self._taken = heard
-        return heard
+            count += more
+        self._processed = count
+        return count
 
 
 class Projector(BackgroundLoop):
@@ -168,11 +168,11 @@ class Projector(BackgroundLoop):
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
         self._wanted = codec.topics_of(cls for view in projections for cls in view.events)
         self._views: list[_View] = []
-        self._standing: set[tuple[str, int, int]] = set()
+        self._generations: set[tuple[str, int, int]] = set()
         """(name, version, generation) of every view when this projector took the lead."""
         self._is_behind = False
         """Whether the last round may have left a part of the log unread."""
-        self._looks = False
+        self._reads_tracking = False
         """Whether the next read of the log looks for rebuilt views, too."""
         self._candidate = candidate
         self._pipeline: Pipeline | None = None
@@ -196,16 +196,16 @@ class Projector(BackgroundLoop):
     def lead(self) -> bool:
         """Try to become the leading projector; then load the tracking of every view."""
         connection = self._connect().connection
-        if not self._candidate.take(connection):
+        if not self._candidate.try_lead(connection):
             return False
         with connection.transaction():
             tracking = self._tracking()
-            known = {row[0]: row for row in tracking}
+            stored = {row[0]: row for row in tracking}
             connection.execute(_UNKNOWN, {"known": [view.name for view in self._projections]})
             self._views = []
             for projection in self._projections:
                 projection.forget()
-                name, version, generation, position, stopped_at = known[projection.name]
+                name, version, generation, position, stopped_at = stored[projection.name]
                 view = _View(projection, generation, position)
                 if version != projection.version:
                     view.is_stopped = True
@@ -214,7 +214,7 @@ class Projector(BackgroundLoop):
                 elif stopped_at is not None:
                     connection.execute(_RESUME, (name,))
                 self._views.append(view)
-            self._standing = {(row[0], row[1], row[2]) for row in tracking}
+            self._generations = {(row[0], row[1], row[2]) for row in tracking}
         return True
 
     def run_once(self) -> int:
@@ -227,10 +227,10 @@ class Projector(BackgroundLoop):
         largest = 0
         for start in sorted({view.position for view in alive}, reverse=True):
             views = [view for view in alive if view.position == start]
-            largest = max(largest, self._take_batch(views, start))
+            largest = max(largest, self._apply_batch(views, start))
         return largest
 
-    def _take_batch(self, views: Sequence[_View], start: int) -> int:
+    def _apply_batch(self, views: Sequence[_View], start: int) -> int:
         rows = self._read(start)
         self._is_behind |= is_full(rows, _BATCH)
         if rows:
@@ -241,11 +241,11 @@ class Projector(BackgroundLoop):
         return len(rows)
 
     def _read(self, start: int) -> list[StoredRow]:
-        if not self._looks:
+        if not self._reads_tracking:
             return self._connect().run(reading(start, _BATCH))[0]
-        self._looks = False
+        self._reads_tracking = False
         rows, tracking = self._connect().run(reading(start, _BATCH), Statement(_TRACKING.encode()))
-        self._assert_standing(tracking)
+        self._assert_generations(tracking)
         return rows
 
     def _advance_together(self, views: Sequence[_View], batch: Sequence[Any], end: int) -> bool:
@@ -340,11 +340,11 @@ class Projector(BackgroundLoop):
         if isinstance(error, LostLead) or is_passing(error):
             raise error
         # The error may come from the swap: the tables of the old generation may be gone.
-        self._assert_standing(self._tracking())
+        self._assert_generations(self._tracking())
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
         view.is_stopped = True
-        text = f"at position {position}: {told(error)}"[:2000]
+        text = f"at position {position}: {error_line(error)}"[:2000]
         _logger.error("projection %s stopped %s", view.projection.name, text)
         names = {"name": view.projection.name, "generation": view.generation}
         self._connect().connection.execute(_STOP, names | {"error": text})
@@ -372,7 +372,7 @@ class Projector(BackgroundLoop):
                 self._follow()
                 self.disconnect()
             else:
-                self._stopping.wait(LOOK_SECONDS)
+                self._stopping.wait(POLL_SECONDS)
         except LostLead:
             _logger.info("a view is not where it was left; starting over")
             if self._is_superseded():
@@ -387,19 +387,19 @@ class Projector(BackgroundLoop):
             # If no batch was full, no events are left, unless a NOTIFY has come meanwhile.
             self._is_behind = False
             if time.monotonic() - looked_at >= _RETRY_SECONDS:
-                looked_at, self._looks = time.monotonic(), True
+                looked_at, self._reads_tracking = time.monotonic(), True
             self.run_once()
-            if self._looks:  # every view is stopped, so nothing was read
-                self._assert_standing(self._tracking())
+            if self._reads_tracking:  # every view is stopped, so nothing was read
+                self._assert_generations(self._tracking())
             if not self._is_behind:
                 appends.wait()
 
     def _tracking(self) -> list[Any]:
         return self._connect().connection.execute(_TRACKING).fetchall()
 
-    def _assert_standing(self, tracking: Sequence[Any]) -> None:
+    def _assert_generations(self, tracking: Sequence[Any]) -> None:
         """Raise LostLead if a view has another generation. (``_TRACK`` notices a live view's.)"""
-        if {(row[0], row[1], row[2]) for row in tracking} != self._standing:
+        if {(row[0], row[1], row[2]) for row in tracking} != self._generations:
             raise LostLead("a view was rebuilt")
 
     def _is_superseded(self) -> bool:

@@ -119,12 +119,12 @@ def readable(
         if table.is_internal:
             continue
         name = of_generation(table, generation).name
-        shown = None if len(table.shown) == len(table.columns) else table.shown
-        if not table.is_seen_by_view:
+        visible = None if len(table.visible) == len(table.columns) else table.visible
+        if not table.is_filtered_by_view:
             yield table.name, None  # made of the shown columns
-            yield name, shown
+            yield name, visible
             continue
-        yield table.name, shown
+        yield table.name, visible
         compared = [column for owner, column in owners if owner == table.name]
         if compared:
             yield name, (*compared, *table.tenant)
@@ -141,11 +141,11 @@ def _views_of(table: Table, generation: int) -> Iterator[tuple[str, str]]:
     """Yield the names of a table's database views with the statements that create them."""
     name = table_of(table, generation)
     unbound = _UNBOUND.format(table=name)
-    statement = (_BY_VIEW if table.is_seen_by_view else _BY_POLICY).format(
+    statement = (_BY_VIEW if table.is_filtered_by_view else _BY_POLICY).format(
         name=table.name,
-        columns=", ".join(table.columns if table.is_seen_by_view else table.shown),
+        columns=", ".join(table.columns if table.is_filtered_by_view else table.visible),
         table=name,
-        seen=walls.of_tenant(table.tenant, "t.", unbound) if table.is_seen_by_view else "",
+        seen=walls.of_tenant(table.tenant, "t.", unbound) if table.is_filtered_by_view else "",
     )
     yield table.name, statement
     if table.reading:
@@ -197,8 +197,8 @@ def with_other_columns(
         for column, type_ in table.columns.items()
     ]
     names, found, types = [list(each) for each in zip(*columns, strict=True)]
-    asked = {"tables": names, "columns": found, "types": types}
-    return {name for (name,) in connection.execute(_OTHER_COLUMNS, asked)}
+    values = {"tables": names, "columns": found, "types": types}
+    return {name for (name,) in connection.execute(_OTHER_COLUMNS, values)}
 
 
 def table_statements(table: Table, generation: int) -> Iterator[str]:

@@ -56,7 +56,7 @@ class Read(NamedTuple):
     views: frozenset[str]
     """The views that the statement reads."""
     planning: Planning
-    is_kept: bool
+    is_pure: bool
     """Whether the rows follow from the views' rows alone, so that an answer may be cached
     (``engine/reads/answers.py``). The day and the week of the clock are then parameters."""
     is_behind_all: bool
@@ -68,7 +68,7 @@ def read_of(
     *views: str,
     past: bool = False,
     planning: Planning = Planning.SHORT,
-    is_kept: bool = False,
+    is_pure: bool = False,
     is_behind_all: bool = False,
     **parts: str,
 ) -> Read:
@@ -80,7 +80,7 @@ def read_of(
     if past and planning is Planning.SHORT:
         planning = Planning.LONG
     sql = statement.format(**{"position": position_of(past, *views)} | parts)
-    return Read(sql, frozenset(views), planning, is_kept, is_behind_all)
+    return Read(sql, frozenset(views), planning, is_pure, is_behind_all)
 
 
 def position_of(past: bool, *views: str) -> str:

@@ -53,7 +53,7 @@ class OwnCommand:
         return ()
 
     def followup_identities(
-        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+        self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
         return ()
 
@@ -107,7 +107,7 @@ class ManagedCommand(SubjectCommand):
         body = self._event(subject, group)
         if body is None:
             return self.unchanged()
-        return receipt(group.record(subject, body, group.now, self), self._shown(subject))
+        return receipt(group.record(subject, body, group.now, self), self._answer(subject))
 
     def _require_right(self, subject: Any) -> None:
         """Raise Forbidden if the caller may not do this to the subject."""
@@ -116,7 +116,7 @@ class ManagedCommand(SubjectCommand):
         """The event to record; None: there is nothing to do. Raises Invalid or InvalidState."""
         raise NotImplementedError
 
-    def _shown(self, subject: Any) -> bytes | None:
+    def _answer(self, subject: Any) -> bytes | None:
         """The answer, if the subject as the command left it tells all of it."""
         return None
 
@@ -140,7 +140,7 @@ class NewCommand(OwnCommand):
         tenant = None if organization_id is None else (organization_id, self.workspace_id)
         return About(self.action, tenant=tenant)
 
-    def require_seen(self) -> None:
+    def require_visible(self) -> None:
         """Raise Forbidden for another tenant."""
         organization_id = self.organization_id
         if organization_id and not self.principal.sees(organization_id, self.workspace_id):
@@ -155,7 +155,7 @@ class NewCommand(OwnCommand):
         return self.organization_id
 
 
-class TurnDown(OwnCommand):
+class RefusedWrite(OwnCommand):
     """A write that was refused before any decision: the command only records the refusal."""
 
     needs_key = False
@@ -183,7 +183,7 @@ class TurnDown(OwnCommand):
 def carry_out(command: Command, group: Group) -> Outcome:
     """Decide one command, record its events or its refusal, and return its outcome."""
     group.begin()
-    key, kept = command.idempotency, True
+    key, is_stored = command.idempotency, True
     try:
         if command.needs_key:
             # Also before an earlier outcome is told, which may have a secret.
@@ -202,10 +202,10 @@ def carry_out(command: Command, group: Group) -> Outcome:
         refusal.with_traceback(None)
         # The outcome of a refusal that is only counted is not kept either, so that a flood of
         # refused requests, each under a new idempotency key, does not fill the disk.
-        is_told = _record(command, refusal, group)
-        kept = is_told and not isinstance(refusal, errors.IdempotencyKeyReused)
+        is_recorded = _record(command, refusal, group)
+        is_stored = is_recorded and not isinstance(refusal, errors.IdempotencyKeyReused)
         outcome = refusal
-    if key is not None and kept:
+    if key is not None and is_stored:
         group.keep_outcome(key, outcome)
     return outcome
 
@@ -241,7 +241,7 @@ def _record(command: Command, refusal: errors.Refused, group: Group) -> bool:
         resource_id=resource_id,
         source=about.source,
         fact_id=about.fact_id,
-        pointers=tuple(place for place, _ in refusal.errors)
+        pointers=tuple(pointer for pointer, _ in refusal.errors)
         if isinstance(refusal, errors.Invalid)
         else (),
     )

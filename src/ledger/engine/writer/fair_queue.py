@@ -29,8 +29,8 @@ from ledger.engine.postgres.pool.round_robin import RoundRobin
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome
 
-TURN_FACTS = 100
-TURN_SECONDS = 0.1
+SLOT_FACTS = 100
+SLOT_SECONDS = 0.1
 """The length of a turn in which facts are recorded, or parsed, while others wait."""
 
 GROUP = 1000
@@ -39,10 +39,10 @@ GROUP = 1000
 _RECENT_SECONDS = 3.0
 """For how long an organization counts as waiting after its last command came."""
 
-_LOOKS_EACH = 10
+_CHECK_EACH = 10
 """After so many commands of a turn the writer looks again whether others have come."""
 
-_BEHIND, _BEHIND_BESIDE_OTHERS = 2000, 200
+_BEHIND, _BEHIND_SHARED = 2000, 200
 """By how many events the views may lag before an organization's turn: alone, and beside others.
 
 The first is a whole round of the projector: smaller rounds would cost the organization speed.
@@ -72,10 +72,10 @@ class Neighbours:
     written can only make one turn longer or shorter.
     """
 
-    def __init__(self, board: Board | None = None, place: int = 0) -> None:
+    def __init__(self, board: Board | None = None, index: int = 0) -> None:
         """Without a board the process knows of its own organizations only."""
         self._board = create_board(1) if board is None else board
-        self._first = place * 4
+        self._first = index * 4
         for cell in range(self._first, self._first + 4):
             self._board[cell] = 0  # of a process that had the place before
 
@@ -143,7 +143,7 @@ class FairQueue:
         """The end of the log when this writer last appended."""
         self._ends: dict[str, int] = {}
         """The same for each organization that recorded an event."""
-        self._shown: int | None = None
+        self._projected: int | None = None
         """The position that the views have reached; None: this process does not follow them."""
         self._moved_at = 0.0
 
@@ -161,8 +161,8 @@ class FairQueue:
         self._counts[tenant_key] = self._counts.get(tenant_key, 0) + count
         self.waiting += count
 
-    def note_shown(self, position: int) -> None:
-        self._shown, self._moved_at = position, time.monotonic()
+    def note_projected(self, position: int) -> None:
+        self._projected, self._moved_at = position, time.monotonic()
 
     def is_ready(self) -> bool:
         return any(map(self._may_go, self._tenants))
@@ -176,7 +176,7 @@ class FairQueue:
                 continue
             self._neighbours.note(tenant_key)
             is_alone = self._is_alone(tenant_key)
-            left = room if is_alone else min(room, TURN_FACTS)
+            left = room if is_alone else min(room, SLOT_FACTS)
             for ticket in tickets:
                 count = min(ticket.left, left)
                 if is_alone and slices and count < ticket.left:
@@ -190,7 +190,7 @@ class FairQueue:
                 break
         return slices
 
-    def begin(self, plan: Sequence[Slice], is_awaited: Callable[[], bool]) -> "Turn":
+    def begin(self, plan: Sequence[Slice], is_awaited: Callable[[], bool]) -> "Slot":
         """The turn of an append that begins now; ``is_awaited`` asks whether another one waits.
 
         Only a process apart asks. For the others it would mostly be one of the same organization,
@@ -198,9 +198,9 @@ class FairQueue:
         """
         tenants = {each.ticket.tenant_key for each in plan}
         if len(tenants) > 1:
-            return Turn(None, None)
+            return Slot(None, None)
         (tenant_key,) = tenants
-        return Turn(lambda: self._is_alone(tenant_key), is_awaited if self._is_apart else None)
+        return Slot(lambda: self._is_alone(tenant_key), is_awaited if self._is_apart else None)
 
     def settle(self, plan: Sequence[Slice], outcomes: Outcomes) -> list[Ticket]:
         """Give the outcomes to the plan's first commands; return the tickets that are complete.
@@ -234,8 +234,8 @@ class FairQueue:
             self._others_at = time.monotonic()
         self._end = position
         if len(self._ends) > _REMEMBERED:
-            shown = self._shown or 0
-            self._ends = {tenant_key: end for tenant_key, end in self._ends.items() if end > shown}
+            viewed = self._projected or 0
+            self._ends = {tenant_key: end for tenant_key, end in self._ends.items() if end > viewed}
         self._ends |= dict.fromkeys((ticket.tenant_key for ticket, _ in plan), position)
 
     def _is_alone(self, tenant_key: str) -> bool:
@@ -245,17 +245,17 @@ class FairQueue:
 
     def _may_go(self, tenant_key: str) -> bool:
         """Whether the views lag so little that the organization may have a turn."""
-        shown = self._shown
-        if shown is None or self._end - shown <= _BEHIND_BESIDE_OTHERS:
+        viewed = self._projected
+        if viewed is None or self._end - viewed <= _BEHIND_SHARED:
             return True
-        if self._ends.get(tenant_key, 0) <= shown:
+        if self._ends.get(tenant_key, 0) <= viewed:
             return True  # no event that the views have yet to show is its own
         if time.monotonic() - self._moved_at > STILL_SECONDS:
             return True
-        return (self._is_apart or self._end - shown <= _BEHIND) and self._is_alone(tenant_key)
+        return (self._is_apart or self._end - viewed <= _BEHIND) and self._is_alone(tenant_key)
 
 
-class Turn:
+class Slot:
     """The end of one append: it comes with the plan's end, or while others wait.
 
     ``is_alone`` tells whether the organization of the plan is alone; None: the plan has several. If
@@ -267,18 +267,18 @@ class Turn:
         self, is_alone: Callable[[], bool] | None, is_awaited: Callable[[], bool] | None
     ) -> None:
         self._is_alone, self._is_awaited = is_alone, is_awaited
-        self._ask_at = time.monotonic() + TURN_SECONDS
+        self._ask_at = time.monotonic() + SLOT_SECONDS
 
     def is_over(self, decided: int) -> bool:
         """Whether the append should end after so many commands."""
         is_late = time.monotonic() >= self._ask_at
         if self._is_alone is None:
             return is_late
-        if not is_late and (decided < TURN_FACTS or decided % _LOOKS_EACH):
+        if not is_late and (decided < SLOT_FACTS or decided % _CHECK_EACH):
             return False
         if not self._is_alone():
             return True
         if not is_late or self._is_awaited is None:
             return False
-        self._ask_at = time.monotonic() + TURN_SECONDS
+        self._ask_at = time.monotonic() + SLOT_SECONDS
         return self._is_awaited()

@@ -47,10 +47,10 @@ _AHEAD = 200
 """So many recorded events are written while the rest is still being decided: the rest of a large
 group, or of a closing that cancels many runs."""
 
-_MOST_NEWS = 500
+_MOST_CHANGES = 500
 """So many events after a position are looked at for those of a line or source."""
 
-KEPT_FOR = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 """How long the outcome under an idempotency key is kept."""
 
 LASTING: tuple[type[Refused], ...] = (
@@ -109,7 +109,7 @@ class Group:
         self._outcomes: dict[tuple[str, ...], tables.OutcomeRow] = {}
         """The outcomes that are kept under the group's idempotency keys, by the row's key."""
         self._new_outcomes: dict[tuple[str, ...], tables.OutcomeRow] = {}
-        self._news: dict[int, Collection[str] | None] = {}
+        self._changes: dict[int, Collection[str] | None] = {}
         """The lines and sources of stored events, by the position after which these are."""
         self._omitted: dict[str, tables.OmittedRow] = {}
         """Refusals that were only counted, by credential."""
@@ -132,14 +132,14 @@ class Group:
             streams.update(request.streams())
             if request.needs_key and request.principal.type == "api_key":
                 streams.add(request.principal.id)
-            known = request.identities(tenant_of)
-            if not known:
+            named = request.identities(tenant_of)
+            if not named:
                 unknown.append(request)
                 continue
-            identities.update(known)
+            identities.update(named)
             # A stream that this group begins belongs to the organization of its first request.
             for stream in request.streams():
-                begun.setdefault(stream, known[0].organization_id)
+                begun.setdefault(stream, named[0].organization_id)
         issued = Counter(request.issues for request in requests if request.issues is not None)
         outcomes = {_columns(r.idempotency) for r in requests if r.idempotency is not None}
         read = self.memory.load(
@@ -158,7 +158,7 @@ class Group:
         # external id finds its run in the same way, by the event that gave the run the name.
         late = {identity for request in unknown for identity in request.identities(tenant_of)}
         for request in requests:
-            late.update(request.followup_identities(tenant_of, self.memory.is_known))
+            late.update(request.followup_identities(tenant_of, self.memory.exists))
         self.memory.load(self.memory.runs_of_facts(), late)
         if late:
             self.memory.load(self.memory.runs_of_facts())
@@ -187,21 +187,21 @@ class Group:
         return next(self._free[key])
 
     def _free_ids(self, prefix: str, year: int) -> Iterator[str]:
-        numbers = self._numbers.get((prefix, year)) or self._look_up(
+        numbers = self._numbers.get((prefix, year)) or self._find_numbers(
             Window(prefix, year, _FIRST_WINDOW)
         )
         for window in windows_after(numbers.last, numbers.size):
             if window[0] != numbers.last + 1:
-                numbers = self._look_up(Window(prefix, year, len(window), window[0] - 1))
+                numbers = self._find_numbers(Window(prefix, year, len(window), window[0] - 1))
             for number in window:
                 identifier = format_id(prefix, year, number)
                 # Checked now, not when the window was read: a command of this group may have taken
                 # the id since.
                 in_group = identifier in self.touched or identifier in self.tables.new_records
-                if identifier not in numbers.taken and not in_group:
+                if identifier not in numbers.used and not in_group:
                     yield identifier
 
-    def _look_up(self, window: Window) -> Numbers:
+    def _find_numbers(self, window: Window) -> Numbers:
         return self.append.read(Wanted(windows=[window])).numbers[0]
 
     # Events.
@@ -342,12 +342,12 @@ class Group:
 
         Alerts are no news.
         """
-        if position not in self._news:
-            self._news[position] = self.append.changed_after(position, _MOST_NEWS)
-        heard = self._news[position]
+        if position not in self._changes:
+            self._changes[position] = self.append.changed_after(position, _MOST_CHANGES)
+        changed = self._changes[position]
         return (
-            heard is None
-            or name in heard
+            changed is None
+            or name in changed
             or any(
                 name == event.line_id or (event.fact is not None and name == event.fact.source)
                 for event in self._recorded
@@ -362,9 +362,9 @@ class Group:
         what was read stays true until the commit.
         """
         if run_id not in self._ended_leases:
-            asked = {run_id, *together}
-            self._ended_leases |= dict.fromkeys(asked) | self.append.ended(asked)
-        arrived = run_id in self.tables.heard or run_id in self.tables.leases
+            run_ids = {run_id, *together}
+            self._ended_leases |= dict.fromkeys(run_ids) | self.append.ended(run_ids)
+        arrived = run_id in self.tables.heartbeats or run_id in self.tables.leases
         return None if arrived else self._ended_leases[run_id]
 
     def omit(self, principal: Principal) -> None:
@@ -383,7 +383,7 @@ class Group:
     def earlier_outcome(self, key: IdempotencyKey) -> Outcome | None:
         """The outcome of an earlier request, or None. Raises IdempotencyKeyReused."""
         row = self._outcomes.get(_columns(key))
-        if row is None or row.recorded_at + KEPT_FOR <= self.now:
+        if row is None or row.recorded_at + RETENTION <= self.now:
             return None
         if row.fingerprint != key.fingerprint:
             raise errors.IdempotencyKeyReused
@@ -392,14 +392,14 @@ class Group:
     def keep_outcome(self, key: IdempotencyKey, outcome: Outcome) -> None:
         """Keep an outcome, if it is a receipt or a refusal that is replayed."""
         if isinstance(outcome, Receipt):
-            kept = _Kept(receipt=outcome)
+            stored = _StoredOutcome(receipt=outcome)
         elif isinstance(outcome, LASTING):
-            places = outcome.errors if isinstance(outcome, Invalid) else ()
-            kept = _Kept(code=outcome.code, detail=outcome.detail, errors=places)
+            problems = outcome.errors if isinstance(outcome, Invalid) else ()
+            stored = _StoredOutcome(code=outcome.code, detail=outcome.detail, errors=problems)
         else:
             return
         row = tables.OutcomeRow(*_columns(key), key.fingerprint, b"", self.now)
-        row = row._replace(outcome=self.vault.seal(_purpose(row), _encode(kept)))
+        row = row._replace(outcome=self.vault.seal(_purpose(row), _encode(stored)))
         self._outcomes[row[:3]] = self._new_outcomes[row[:3]] = row
 
     # Writing.
@@ -408,12 +408,12 @@ class Group:
         """Write all that the commands left; the statements are sent with the commit."""
         if self._recorded or self._is_ahead:
             self._write(is_last=True)
-        self.append.write_beside(
+        self.append.write_tables(
             {
                 tables.OUTCOME: [*self._new_outcomes.values()],
                 tables.SNAPSHOT: self.memory.snapshots(),
             },
-            self.tables.heard,
+            self.tables.heartbeats,
             self._omitted.values(),
         )
         for rows in self._side_rows.values():
@@ -432,7 +432,7 @@ class Group:
             for recorded in self._recorded
         ]
         self.append.write(rows, self._keys, self.tables, is_last=is_last)
-        self._recorded, self._keys, self._news = [], [], {}
+        self._recorded, self._keys, self._changes = [], [], {}
         self.memory.note_written()
 
 
@@ -462,7 +462,7 @@ def _year_of(now: datetime) -> int:
     return (now.astimezone(UTC) + timedelta(milliseconds=50)).year
 
 
-class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+class _StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     receipt: Receipt | None = None
     code: str = ""
     detail: str = ""
@@ -470,7 +470,7 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Kept).decode
+_decode = msgspec.json.Decoder(_StoredOutcome).decode
 
 
 def _columns(key: IdempotencyKey) -> tuple[str, str, str]:
@@ -481,14 +481,14 @@ def _purpose(row: tables.OutcomeRow) -> str:
     return f"outcome|{row.credential}|{row.path}|{row.key}"
 
 
-def _restored(kept: _Kept) -> Outcome:
-    if kept.receipt is not None:
-        return msgspec.structs.replace(kept.receipt, replayed=True)
-    kind = _BY_CODE[kept.code]
+def _restored(stored: _StoredOutcome) -> Outcome:
+    if stored.receipt is not None:
+        return msgspec.structs.replace(stored.receipt, replayed=True)
+    kind = _BY_CODE[stored.code]
     # The constructors are bypassed: each class has arguments of its own, and the texts are kept.
     refusal = kind.__new__(kind)
-    Refused.__init__(refusal, kept.detail)
+    Refused.__init__(refusal, stored.detail)
     if isinstance(refusal, Invalid):
-        refusal.errors = kept.errors
+        refusal.errors = stored.errors
     refusal.replayed = True
     return refusal

@@ -11,7 +11,7 @@ from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import HOUSEKEEPER
 from ledger.engine.values.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.writer.command import SubjectCommand
-from ledger.engine.writer.group import KEPT_FOR, Group
+from ledger.engine.writer.group import RETENTION, Group
 from ledger.engine.writer.periodic import LeaderSession, Periodic, assert_decided
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
@@ -52,7 +52,7 @@ class TellOmitted(SubjectCommand):
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if nothing was counted, or if another process was faster."""
         found = group.memory.find(self.subject_id)
-        omitted = group.append.take_omitted(self._credential)
+        omitted = group.append.pop_omitted(self._credential)
         if not isinstance(found, Refusals) or omitted is None:
             raise NotFound("No refusals were omitted.")
         body = RefusalsOmitted(count=omitted.count, since=omitted.since)
@@ -107,4 +107,4 @@ class Housekeeper(Periodic):
 
 
 def _drop_outcomes(round: Round) -> tuple[int, bool]:
-    return round.drop(DROP_EXPIRED, _OUTCOMES, until=round.now - KEPT_FOR)
+    return round.drop(DROP_EXPIRED, _OUTCOMES, until=round.now - RETENTION)

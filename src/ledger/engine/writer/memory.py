@@ -88,7 +88,7 @@ class Memory:
         self._append, self._tables = append, tables
         self._fresh: set[str] = set()
         """Streams known to be up to date in this append."""
-        self._asked: set[Identity] = set()
+        self._queried: set[Identity] = set()
         self._lengths: dict[Identity, int] = {}
         """The lengths of chains of identities, by a chain's first identity."""
         self._unloaded: dict[str, Recorded] = {}
@@ -127,7 +127,7 @@ class Memory:
         while len(self._packed) > _PACKED:
             self._packed.popitem(last=False)
 
-    def known(self, identifier: str) -> Folded | None:
+    def cached(self, identifier: str) -> Folded | None:
         """An aggregate as it was last known, or None."""
         found = self._aggregates.get(identifier)
         if found is None and (packed := self._packed.pop(identifier, None)) is not None:
@@ -136,7 +136,7 @@ class Memory:
 
     def _bring(self, identifier: str) -> Folded:
         """An aggregate as it was last known, or a new one: the state of an empty stream."""
-        found = self.known(identifier)
+        found = self.cached(identifier)
         if found is None:
             found = self._aggregates[identifier] = AGGREGATES[identifier[:3]](identifier)
         return found
@@ -169,24 +169,24 @@ class Memory:
         of these runs. Returns what was read, with the rows and numbers that are wanted beside.
         """
         wanted = {i for i in ids if i not in self._fresh}
-        asked = [identity for identity in identities if identity not in self._asked]
-        if not wanted and not asked and not keys and self._append.next_position:
+        unread = [identity for identity in identities if identity not in self._queried]
+        if not wanted and not unread and not keys and self._append.next_position:
             return _NOTHING
         runs = {i for i in wanted if i.startswith("RUN")}
-        known = {i for i in runs if self.known(i) is not None}
-        wanted |= self._lines_of(known)
+        cached = {i for i in runs if self.cached(i) is not None}
+        wanted |= self._lines_of(cached)
         read = self._read(
             wanted,
-            asked,
+            unread,
             {
                 LINE_ACTIVITY: [i for i in wanted if i.startswith("LIN")],
-                EXECUTION_RECORD: runs - known,
-                RUN_KEY: [*keys, *self._without_key(known)],
+                EXECUTION_RECORD: runs - cached,
+                RUN_KEY: [*keys, *self._without_key(cached)],
             },
             Wanted(rows=rows, windows=windows),
         )
         # Only now it shows which of the other runs exist, and which lines they belong to.
-        found = {i for i in runs - known if self.known(i) is not None}
+        found = {i for i in runs - cached if self.cached(i) is not None}
         self.load(self._lines_of(found), keys=self._without_key(found))
         return read
 
@@ -195,17 +195,17 @@ class Memory:
         streams: set[str],
         identities: Sequence[Identity],
         ids: Mapping[Table, Iterable[str]],
-        beside: Wanted,
+        others: Wanted,
     ) -> Loaded:
         tables = self._tables
         read = self._append.read(
-            beside._replace(
-                streams={i: known.version if (known := self.known(i)) else 0 for i in streams},
+            others._replace(
+                streams={i: cached.version if (cached := self.cached(i)) else 0 for i in streams},
                 identities=identities,
-                rows={**beside.rows} | {table: [(i,) for i in some] for table, some in ids.items()},
+                rows={**others.rows} | {table: [(i,) for i in some] for table, some in ids.items()},
             )
         )
-        self._asked.update(identities)
+        self._queried.update(identities)
         for identity, found in read.firsts.items():
             *before, event = [self._mapper.decode(*row) for row in found]
             tables.firsts[identity] = IdentityOwner.of(event, *before)
@@ -232,7 +232,7 @@ class Memory:
         return [run for run in runs if run not in self._run_keys]
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:
-        found = filter(None, map(self.known, runs))
+        found = filter(None, map(self.cached, runs))
         return {line for run in found if (line := run.service_line_id)} - self._fresh
 
     # Look-ups for commands.
@@ -241,15 +241,15 @@ class Memory:
         """An aggregate, up to date; None if the stream is empty."""
         if identifier not in self._fresh:
             self.load((identifier,))
-        return self.known(identifier)
+        return self.cached(identifier)
 
     def current(self, identifier: str) -> Folded | None:
         """An aggregate, if this append has brought it up to date already, else None."""
-        return self.known(identifier) if identifier in self._fresh else None
+        return self.cached(identifier) if identifier in self._fresh else None
 
     def tenant_of(self, stream: str) -> str | None:
         """The organization of an aggregate in memory; None if it is unknown there."""
-        aggregate = self.known(stream)
+        aggregate = self.cached(stream)
         return aggregate.organization_id if aggregate is not None else None
 
     def get(self, kind: type[A], identifier: str, principal: Principal) -> A:
@@ -275,7 +275,7 @@ class Memory:
 
     def first(self, identity: Identity) -> IdentityOwner | None:
         """The event that has an identity, recorded in this group or before it."""
-        if identity not in self._asked:
+        if identity not in self._queried:
             self.load((), (identity,))
         return self._tables.firsts.get(identity)
 
@@ -297,7 +297,7 @@ class Memory:
         last, missing, steps = 0, _LONGEST, [1, 2]
         while steps:
             self.load((), [link(step) for step in steps])
-            found = [step for step in steps if self.is_known(link(step))]
+            found = [step for step in steps if self.exists(link(step))]
             last = found[-1] if found else last
             missing = next((step for step in steps if step not in found), missing)
             ahead = NEXT if last == 2 else (last + 2**power for power in range(12))
@@ -311,10 +311,10 @@ class Memory:
         unread = [each for each in links if each not in firsts]
         found = self._append.streams_of(unread) if unread else []
         stored = dict(zip(unread, found, strict=True))
-        known = {each: firsts[each].event.originator_id for each in links if each in firsts}
-        return list(dict.fromkeys((stored | known)[each] for each in links))
+        found_ids = {each: firsts[each].event.originator_id for each in links if each in firsts}
+        return list(dict.fromkeys((stored | found_ids)[each] for each in links))
 
-    def is_known(self, identity: Identity) -> bool:
+    def exists(self, identity: Identity) -> bool:
         """Whether an identity that was looked up in this append has an event."""
         return identity in self._tables.firsts
 
@@ -355,7 +355,7 @@ class Memory:
         the remembered event yet.
         """
         stream = recorded.originator_id
-        loaded = self.known(stream)
+        loaded = self.cached(stream)
         if loaded is not None and stream in self._fresh:
             loaded.apply(recorded)
         else:

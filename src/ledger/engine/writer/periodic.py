@@ -13,7 +13,7 @@ from ledger.engine.background import BackgroundLoop
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate, assert_alive
 from ledger.engine.postgres.session import RoundConnection
-from ledger.engine.postgres.timing import LIVING_SECONDS, LOOK_SECONDS
+from ledger.engine.postgres.timing import LIVING_SECONDS, POLL_SECONDS
 from ledger.engine.values.errors import ClockSkew, LedgerError
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
@@ -50,17 +50,17 @@ class LeaderSession:
     """
 
     def __init__(
-        self, conninfo: str, name: str, candidate: Candidate, *, takes: bool = True
+        self, conninfo: str, name: str, candidate: Candidate, *, competes: bool = True
     ) -> None:
         self.candidate = candidate
-        self.conninfo, self.takes, self._name = conninfo, takes, name
+        self.conninfo, self.competes, self._name = conninfo, competes, name
         self._connection: psycopg.Connection[TupleRow] | None = None
-        self.turn = threading.RLock()
+        self.lock = threading.RLock()
         """Held while a loop uses the session: a test calls ``run_once`` beside the thread."""
 
     def leads(self) -> psycopg.Connection[TupleRow] | None:
         """The connection, if the process leads, now at the latest. Raises psycopg.Error."""
-        if self.candidate.is_left or not (self.takes or self.candidate.leads):
+        if self.candidate.is_left or not (self.competes or self.candidate.leads):
             self.close()
             return None
         if self._connection is None:
@@ -73,12 +73,12 @@ class LeaderSession:
         else:
             assert_alive(self._connection)
         if not self.candidate.leads:
-            self.candidate.take(self._connection)
+            self.candidate.try_lead(self._connection)
         return self._connection if self.candidate.leads else None
 
     def assert_leads(self) -> None:
         """Raise psycopg.OperationalError if the process leads no more: in a long round."""
-        if self.takes and self._connection is not None:
+        if self.competes and self._connection is not None:
             assert_alive(self._connection)
         if not self.candidate.leads:
             raise psycopg.OperationalError("another process may lead now")
@@ -100,7 +100,7 @@ class LeaderSession:
 
     def close(self) -> None:
         """Close the connection, which ends the lead that it has taken."""
-        if self.takes:
+        if self.competes:
             self.candidate.leads = False
         if self._connection is not None:
             self._connection.close()
@@ -117,7 +117,7 @@ class Periodic(BackgroundLoop):
         super().__init__(name)
         self.session = session
         self._name, self._every = name, every_seconds
-        self.beside: Sequence[Periodic] = ()
+        self.attached: Sequence[Periodic] = ()
         """Loops of the same session whose rounds this loop's thread does, too, in turn."""
         self._next_at = 0.0
         """When the next round begins."""
@@ -135,18 +135,18 @@ class Periodic(BackgroundLoop):
         return self._round()[0]
 
     def _round(self) -> tuple[int, bool]:
-        with self.session.turn:
+        with self.session.lock:
             connection = self.session.leads()
             if connection is None:
                 return 0, False
             try:
                 return self.work(connection)
             finally:
-                if self._every > _RARE_SECONDS and not self.session.takes:
+                if self._every > _RARE_SECONDS and not self.session.competes:
                     self.session.close()
 
     def _serve(self) -> None:
-        loops = (self, *self.beside)
+        loops = (self, *self.attached)
         for loop in loops:
             loop._next_at = time.monotonic() + loop._every
         while not self._stopping.wait(min(loop._pause() for loop in loops)):
@@ -157,14 +157,14 @@ class Periodic(BackgroundLoop):
     def _pause(self) -> float:
         """The seconds until the next round, or until the next look at who leads."""
         if not self.session.candidate.leads:
-            return min(LOOK_SECONDS, self._every)
-        return max(0.0, min(LOOK_SECONDS, self._next_at - time.monotonic()))
+            return min(POLL_SECONDS, self._every)
+        return max(0.0, min(POLL_SECONDS, self._next_at - time.monotonic()))
 
     def _step(self) -> None:
         try:
             is_due = time.monotonic() >= self._next_at or self.is_called()
-            with self.session.turn:
-                if not (is_due or self.session.takes) or self.session.leads() is None:
+            with self.session.lock:
+                if not (is_due or self.session.competes) or self.session.leads() is None:
                     return
             if is_due:
                 self._next_at = time.monotonic() + self._every
@@ -174,7 +174,7 @@ class Periodic(BackgroundLoop):
         except ClockSkew as error:
             # The next leader may be of a node whose clock is right.
             _logger.warning("%s: the lead is given up: %s", self._name, error)
-            with self.session.turn:
+            with self.session.lock:
                 self.session.leave()
         except LedgerError as error:
             _logger.warning("%s: round postponed: %s", self._name, error)
@@ -189,7 +189,7 @@ class Periodic(BackgroundLoop):
 
     def disconnect(self) -> None:
         """Close the session, which ends the lead that it took. The next round opens another."""
-        with self.session.turn:
+        with self.session.lock:
             self.session.close()
 
 
@@ -223,7 +223,7 @@ def decided(
 
 
 @contextmanager
-def sweepers_kept_away(conninfo: str) -> Iterator[None]:
+def sweepers_paused(conninfo: str) -> Iterator[None]:
     """Let no process decide by time meanwhile: no line becomes idle, and no lease ends.
 
     A caller that records facts under another time than now needs this: the loops decide by the

@@ -103,7 +103,7 @@ class Request(Protocol):
         """
 
     def followup_identities(
-        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+        self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
         """The identities that the decision looks up because of those that are known."""
 

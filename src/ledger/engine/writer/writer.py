@@ -125,7 +125,7 @@ class Writer(BackgroundLoop):
         """By how many seconds the machine's clock is ahead of the database's, as last compared."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._memory = Memory(log.codec, vault)
-        self._turns = FairQueue(neighbours)
+        self._queue = FairQueue(neighbours)
         self._changed = threading.Condition()
         self._together = 0
         """Commands that the last append answered, if they were handed in by several, and those
@@ -157,13 +157,13 @@ class Writer(BackgroundLoop):
         with self._changed:
             if self._stopping.is_set():
                 raise Unavailable("The ledger is about to stop.")
-            if self._turns.waiting_of(ticket.tenant_key) + len(commands) > _WAITING:
+            if self._queue.waiting_of(ticket.tenant_key) + len(commands) > _WAITING:
                 raise RateLimited("The ledger is busy with what waits already.")
-            self._turns.add(ticket)
-            self._observer.note_waiting(self._turns.waiting)
+            self._queue.add(ticket)
+            self._observer.note_waiting(self._queue.waiting)
             if not self._is_gathering:
                 self._changed.notify()
-            elif self._turns.waiting >= self._together:
+            elif self._queue.waiting >= self._together:
                 self._enough.set()
 
     def submit(self, commands: Sequence[Command]) -> "Future[Outcomes]":
@@ -190,12 +190,12 @@ class Writer(BackgroundLoop):
             self._outdated.append(run_id)
             self._changed.notify()
 
-    def note_shown(self, position: int) -> None:
+    def note_projected(self, position: int) -> None:
         """Note the position that all live views have reached: see ``Turns``."""
         with self._changed:
-            self._turns.note_shown(position)
+            self._queue.note_projected(position)
             # Without commands that wait, waking the thread at each step of the views is of no use.
-            if self._turns:
+            if self._queue:
                 self._changed.notify()
 
     def stop_listening(self) -> None:
@@ -220,22 +220,22 @@ class Writer(BackgroundLoop):
         while True:
             with self._changed:
                 # Commands that wait for views are looked at again, in case the views stand still.
-                patience = self._probe_seconds or (STILL_SECONDS if self._turns else None)
-                self._changed.wait_for(self._has_work, patience)
+                timeout = self._probe_seconds or (STILL_SECONDS if self._queue else None)
+                self._changed.wait_for(self._has_work, timeout)
                 while self._outdated:
                     self._memory.forget_key(self._outdated.popleft())
                 is_stopping = self._stopping.is_set()
-                is_asked = bool(self._turns) if is_stopping else self._turns.is_ready()
-                if is_stopping and not is_asked:
+                has_commands = bool(self._queue) if is_stopping else self._queue.is_ready()
+                if is_stopping and not has_commands:
                     return
-            if is_asked:
+            if has_commands:
                 self._gather()
                 self._answer_waiting()
             if self._is_probe_due():
                 self._probe()
 
     def _has_work(self) -> bool:
-        return bool(self._turns.is_ready() or self._outdated or self._stopping.is_set())
+        return bool(self._queue.is_ready() or self._outdated or self._stopping.is_set())
 
     def _is_probe_due(self) -> bool:
         """Whether no append has written for a while; repeated facts write nothing."""
@@ -301,15 +301,15 @@ class Writer(BackgroundLoop):
         self._enough.clear()
         self._is_gathering = True
         deadline = time.monotonic() + _GATHER_SECONDS
-        seen = 0
-        while seen < self._turns.waiting < self._together and time.monotonic() < deadline:
-            seen = self._turns.waiting
+        counted = 0
+        while counted < self._queue.waiting < self._together and time.monotonic() < deadline:
+            counted = self._queue.waiting
             self._enough.wait(_QUIET_SECONDS)
         self._is_gathering = False
 
     def _answer_waiting(self) -> None:
         with self._changed:
-            plan = self._turns.plan(is_last=self._stopping.is_set())
+            plan = self._queue.plan(is_last=self._stopping.is_set())
         if not plan:
             return  # others have come, and the views are not that far
         commands = [command for each in plan for command in each.commands]
@@ -317,10 +317,10 @@ class Writer(BackgroundLoop):
             outcomes = self._append_safely(commands, plan)
         self._observer.note_outcomes(commands, outcomes)
         with self._changed:
-            finished = self._turns.settle(plan, outcomes)
-            self._observer.note_waiting(self._turns.waiting)
+            finished = self._queue.settle(plan, outcomes)
+            self._observer.note_waiting(self._queue.waiting)
             answered = sum(len(ticket.commands) for ticket in finished)
-            self._together = answered + self._turns.waiting if len(finished) > 1 else 0
+            self._together = answered + self._queue.waiting if len(finished) > 1 else 0
         for ticket in finished:
             ticket.deliver(ticket.outcomes)
 
@@ -363,9 +363,9 @@ class Writer(BackgroundLoop):
                 self._observer.note_lock(time.perf_counter() - began)
                 self._check_clock(append)
                 start = append.next_position - 1
-                turn = self._turns.begin(plan, append.is_awaited)
+                slot = self._queue.begin(plan, append.is_awaited)
                 for command in commands:
-                    if outcomes and turn.is_over(len(outcomes)):
+                    if outcomes and slot.is_over(len(outcomes)):
                         break
                     outcomes.append(carry_out(command, group))
                 group.write()
@@ -378,6 +378,6 @@ class Writer(BackgroundLoop):
         self._observer.note_append(time.perf_counter() - began, len(outcomes))
         if touched:
             self._note_success()
-            self._turns.note_end(plan, start, append.next_position - 1)
+            self._queue.note_end(plan, start, append.next_position - 1)
         self._memory.end()
         return outcomes

@@ -46,7 +46,7 @@ class Scoped(Protocol):
 
 
 async def names_of_scopes(
-    request: ReadRequest, shown: Iterable[Scoped]
+    request: ReadRequest, scoped: Iterable[Scoped]
 ) -> Mapping[tuple[str, str], str]:
     """The names of the workspaces of these keys or endpoints, by organization and workspace.
 
@@ -56,7 +56,7 @@ async def names_of_scopes(
         return {}
     scopes = {
         (each.organization_id, each.workspace_id)
-        for each in shown
+        for each in scoped
         if each.organization_id is not None and each.workspace_id is not None
     }
     if not scopes:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ledger.engine.http.models import MAX_LABEL, NOT_PLAIN
 from ledger.engine.values import json_gate, values
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
-from ledger.engine.values.places import TOLD, place_of, pointers
+from ledger.engine.values.places import MOST_ERRORS, pointer_to, pointers
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.refusals import UNKNOWN_ACTION
 from ledger.engine.writer.request import About
@@ -42,8 +42,8 @@ SUBJECT_IDS = {
 }
 """The form of a subject's id, by the kind of subject."""
 _SUBJECT = {kind: re.compile(form) for kind, form in SUBJECT_IDS.items()}
-_SAID = {"line": "a LIN-YY-NNNNNN id", "run": "a RUN-YY-NNNNNN id"}
-_SAID["directory"] = "a WS-YY-NNNNNN or PROJ-YY-NNNNNN id"
+_FORM_TEXTS = {"line": "a LIN-YY-NNNNNN id", "run": "a RUN-YY-NNNNNN id"}
+_FORM_TEXTS["directory"] = "a WS-YY-NNNNNN or PROJ-YY-NNNNNN id"
 _ACTOR_TYPES = get_args(values.ActorType)
 _TRACEPARENT = re.compile(
     "((?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?"
@@ -51,7 +51,7 @@ _TRACEPARENT = re.compile(
 """The extension ``traceparent`` (W3C Trace Context, 3.2). A later version may have more parts."""
 
 _ENCODED = "data_base64"
-_ENCODED_PLACE = f"/{_ENCODED}"
+_ENCODED_POINTER = f"/{_ENCODED}"
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -150,14 +150,14 @@ def _encoded_data(event: dict[str, Any]) -> tuple[Any, Sequence[tuple[str, str]]
     if encoded is None:
         return data, ()
     if data is not None:
-        return data, [(_ENCODED_PLACE, "must not stand beside data")]
+        return data, [(_ENCODED_POINTER, "must not stand beside data")]
     try:
         # The data starts at depth 2, as it does in ``data``.
         return json_gate.parse(_decoded(encoded), depth=2), ()
     except json_gate.BrokenJson:
-        return None, [(_ENCODED_PLACE, "must hold JSON in UTF-8")]
+        return None, [(_ENCODED_POINTER, "must hold JSON in UTF-8")]
     except Invalid as error:
-        return None, [(_ENCODED_PLACE, sentence) for _, sentence in error.errors]
+        return None, [(_ENCODED_POINTER, sentence) for _, sentence in error.errors]
 
 
 def _decoded(encoded: Any) -> bytes:
@@ -167,7 +167,7 @@ def _decoded(encoded: Any) -> bytes:
             return base64.b64decode(encoded, validate=True)
     except (ValueError, binascii.Error):
         pass
-    raise Invalid.at(_ENCODED_PLACE, "must be base64")
+    raise Invalid.at(_ENCODED_POINTER, "must be base64")
 
 
 def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Rejected:
@@ -193,10 +193,10 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
     except Invalid as error:
         return Rejected(error)
     faults = [
-        (place_of("", name), "must be UTF-8 in percent encoding")
+        (pointer_to("", name), "must be UTF-8 in percent encoding")
         for name in sorted(decoded.keys() - attributes.keys())
     ]
-    return _from_attributes(attributes, data, faults[:TOLD])
+    return _from_attributes(attributes, data, faults[:MOST_ERRORS])
 
 
 def _header_text(value: str) -> str | None:
@@ -241,7 +241,7 @@ def _about(event: dict[str, Any], data: Any) -> About:
 
     sent_type, subject = text("type", 100) or UNKNOWN_ACTION, text("subject", 255) or ""
     name = fact_types.ALIASES.get(sent_type, sent_type)
-    named = [_resource(k, subject) for k, known in _SUBJECT.items() if known.fullmatch(subject)]
+    named = [_resource(k, subject) for k, form in _SUBJECT.items() if form.fullmatch(subject)]
     line = (
         _named_line(kind, data) if (kind := fact_types.FACT_TYPES.get(name)) is not None else None
     )
@@ -275,8 +275,8 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     sent = json_gate.by_value(data)
     instant = values.format_instant(time) if time is not None else None
     who = [event.get("actortype"), event.get("actorid")]
-    told = _content_of(kind.data, sent)
-    content = json_gate.canonical([sent_type, subject, instant, told, *who])
+    content_data = _content_of(kind.data, sent)
+    content = json_gate.canonical([sent_type, subject, instant, content_data, *who])
     model, fault = _checked_data(kind, sent)
     late_faults += _unplain(event)
     if late_faults:
@@ -319,7 +319,7 @@ def _content_of(kind: type[fact_types.FactData], sent: Any) -> Any:
     return {
         name: value if name in fact_types.ANY_JSON else json_gate.without_nulls(value)
         for name, value in sent.items()
-        if value is not None or name in kind.TAKEN_AWAY
+        if value is not None or name in kind.REMOVABLE
     }
 
 
@@ -396,9 +396,9 @@ def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
         if not isinstance(value, str) or not 1 <= len(value) <= 255:
             faults.append((f"/{name}", "must be a string of 1 to 255 characters"))
     misnamed = [name for name in event.keys() - _USUAL if not _ATTRIBUTE.fullmatch(name)]
-    for name in sorted(misnamed)[:TOLD]:
+    for name in sorted(misnamed)[:MOST_ERRORS]:
         sentence = "an attribute name must consist of lower-case letters and digits"
-        faults.append((place_of("", name), sentence))
+        faults.append((pointer_to("", name), sentence))
     media = event.get("datacontenttype")
     if media is not None and not _is_json(media):
         faults.append(("/datacontenttype", "must be application/json"))
@@ -441,7 +441,7 @@ def _subject_faults(subject: Any, kind: fact_types.FactType, data: Any) -> list[
     if subject is None and (kind.subject_optional or _has_external_id(kind, data)):
         return []
     if not isinstance(subject, str) or not _SUBJECT[kind.subject].fullmatch(subject):
-        return [("/subject", f"must be {_SAID[kind.subject]}")]
+        return [("/subject", f"must be {_FORM_TEXTS[kind.subject]}")]
     return []
 
 

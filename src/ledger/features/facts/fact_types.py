@@ -72,7 +72,7 @@ class FactData(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    TAKEN_AWAY: ClassVar[frozenset[str]] = frozenset()
+    REMOVABLE: ClassVar[frozenset[str]] = frozenset()
     """The fields in which null takes a value away; in others it is the same as absence."""
 
 
@@ -112,7 +112,7 @@ class ServiceLineUpdated(FactData):
     """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
-    TAKEN_AWAY = frozenset({"name"})
+    REMOVABLE = frozenset({"name"})
 
     project_tags: Annotated[Tags, Field(default_factory=list)]
     name: Label | None = None
@@ -332,7 +332,7 @@ class DirectoryNamed(FactData):
     An administrator's fact names `organization_id`.
     """
 
-    TAKEN_AWAY = frozenset({"name"})
+    REMOVABLE = frozenset({"name"})
 
     name: Label | None
     organization_id: Annotated[str, Field(pattern=values.ORGANIZATION_ID)] | None = None

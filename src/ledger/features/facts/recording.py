@@ -110,9 +110,9 @@ class Recording:
         self._cause_lifting(closing_at)
         closing = events.event_id(closing_at)
         for run_id, row in open_runs.items():
-            known = row._asdict()
-            del known["line_id"], known["run_id"]
-            run = Run(run_id, **known)
+            values = row._asdict()
+            del values["line_id"], values["run_id"]
+            run = Run(run_id, **values)
             events.record(
                 run,
                 run.cancel(closed_at, None, by_closing=True),
@@ -148,5 +148,5 @@ class Recording:
         first = self.group.memory.first(self._identity)
         if first is None:
             raise AssertionError("a handler recorded no event")
-        told = receipt_of(first, duplicate=False)
-        return msgspec.structs.replace(told, behind=self._behind) if self._behind else told
+        receipt = receipt_of(first, duplicate=False)
+        return msgspec.structs.replace(receipt, behind=self._behind) if self._behind else receipt

@@ -20,7 +20,7 @@ from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invali
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Folded, Identity
 from ledger.engine.values.values import Origin
-from ledger.engine.writer.command import Command, TurnDown, receipt_of
+from ledger.engine.writer.command import Command, RefusedWrite, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
@@ -46,7 +46,7 @@ def command_of(
     if isinstance(parsed, Fact):
         command = ReportName if parsed.kind.subject == "directory" else ReportFact
         return command(parsed, principal, request_id)
-    return TurnDown(parsed.error, parsed.about, principal, request_id)
+    return RefusedWrite(parsed.error, parsed.about, principal, request_id)
 
 
 class ReportFact:
@@ -87,9 +87,9 @@ class ReportFact:
         return own, *report_runs.identities(self.fact, organization_id)
 
     def followup_identities(
-        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+        self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        return report_runs.followup_identities(self.fact, self.tenant(tenant_of) or "", is_known)
+        return report_runs.followup_identities(self.fact, self.tenant(tenant_of) or "", exists)
 
     def tenant(self, tenant_of: TenantOf) -> str | None:
         """The organization of the fact; None: an administrator's subject is not known yet."""
@@ -120,8 +120,8 @@ class ReportFact:
         group.memory.load(self.streams())
         # If the subject of an administrator's fact is unknown, the fact has no tenant. Such a
         # subject is refused as not found below.
-        known = self.identities(group.memory.tenant_of)
-        identity = known[0] if known else Identity("", fact.source, fact.id)
+        identities = self.identities(group.memory.tenant_of)
+        identity = identities[0] if identities else Identity("", fact.source, fact.id)
         earlier = group.memory.first(identity)
         if earlier is not None and self._is_repeated(earlier, group):
             return receipt_of(earlier, duplicate=True)
@@ -199,8 +199,8 @@ class ReportFact:
         """
         fact, principal = self.fact, self.principal
         if fact.type == "service_line.activated":
-            known = group.memory.find(fact.subject or "")
-            return known if isinstance(known, Execution) else None
+            existing = group.memory.find(fact.subject or "")
+            return existing if isinstance(existing, Execution) else None
         if fact.kind.subject == "line":
             return group.memory.get(Execution, fact.subject or "", principal)
         named = report_runs.named_run(fact, identity.organization_id, group)
@@ -295,15 +295,15 @@ def _named(recording: Recording, subject: None, data: types.DirectoryNamed) -> N
 
 
 def _activated(
-    recording: Recording, known: Execution | None, data: types.ServiceLineActivated
+    recording: Recording, existing: Execution | None, data: types.ServiceLineActivated
 ) -> None:
     group, fact = recording.group, recording.fact
     principal = recording.principal
-    if known is not None and not sees(principal, known):
+    if existing is not None and not sees(principal, existing):
         raise IdTaken
     if data.execution_id is not None:
         report_runs.require_free(data.execution_id, principal, group)
-    if known is not None:
+    if existing is not None:
         raise InvalidState("The service line is already activated.")
     origin: Origin = "issued" if data.execution_id is None else "supplied"
     body = events.Activated(
@@ -326,9 +326,9 @@ def _resource(data: types.ResourceData) -> Resource:
 
 
 def _updated(recording: Recording, execution: Execution, data: types.ServiceLineUpdated) -> None:
-    given = data.model_fields_set
-    tags = tuple(data.project_tags) if "project_tags" in given else execution.project_tags
-    name = data.name if "name" in given else execution.name
+    names = data.model_fields_set
+    tags = tuple(data.project_tags) if "project_tags" in names else execution.project_tags
+    name = data.name if "name" in names else execution.name
     recording.own(execution, execution.update(tags, name))
 
 

@@ -17,7 +17,7 @@ from ledger.engine.http.writing import records_refusals, submit
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import LedgerError, Refused, TooLarge
 from ledger.engine.values.principal import Principal
-from ledger.engine.writer.command import Command, TurnDown
+from ledger.engine.writer.command import Command, RefusedWrite
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.features.facts import envelope as parsing
 from ledger.features.facts.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
@@ -78,7 +78,7 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
             principal.tenant_key, len(raw), steps
         ) as parsed:
             request_id = request.state.request_id
-            return [TurnDown(refusal, fact.about, principal, request_id) for fact in parsed]
+            return [RefusedWrite(refusal, fact.about, principal, request_id) for fact in parsed]
     except (LedgerError, json_gate.BrokenJson):
         return []
 
@@ -136,8 +136,8 @@ async def _report(
         if len(raw) <= SMALL_BYTES:
             parsed = run(steps)
             return is_batch, parsed, await _decided(request, principal, parsed)
-        tenant_key, turns = principal.tenant_key, services_of(request).parsing
-        async with turns.parsed(tenant_key, len(raw), steps) as parsed:
+        tenant_key, queue = principal.tenant_key, services_of(request).parsing
+        async with queue.parsed(tenant_key, len(raw), steps) as parsed:
             return is_batch, parsed, await _decided(request, principal, parsed)
     except json_gate.BrokenJson as error:
         raise problems.BadRequest(str(error)) from error
@@ -219,16 +219,16 @@ def _batch(request: Request, parsed: Sequence[_Parsed], outcomes: Sequence[Outco
         for index, (fact, outcome) in enumerate(zip(parsed, outcomes, strict=True))
     ]
     positions = [each.last_position for each in outcomes if isinstance(each, Receipt)]
-    position = max(positions, default=services_of(request).positions.last_heard)
+    position = max(positions, default=services_of(request).positions.last_announced)
     return Reply(_encode(AnswerOf(results)), position)
 
 
 def _item(index: int, sent: _Parsed, outcome: Outcome | LedgerError) -> FactItem:
     if isinstance(outcome, Receipt):
-        told: Literal["duplicate", "recorded"] = "duplicate" if outcome.duplicate else "recorded"
-        shown = (told, outcome.subject, outcome.event_ids, outcome.position)
-        return FactItem(index, sent.id, sent.source, *shown, None)
+        word: Literal["duplicate", "recorded"] = "duplicate" if outcome.duplicate else "recorded"
+        values = (word, outcome.subject, outcome.event_ids, outcome.position)
+        return FactItem(index, sent.id, sent.source, *values, None)
     problems.count_refusal(outcome)
-    code, places = outcome.code, problems.wrong_places(outcome)
-    error = ItemError(problems.status_of(outcome), code, outcome.detail, places)
+    code, faults = outcome.code, problems.field_errors(outcome)
+    error = ItemError(problems.status_of(outcome), code, outcome.detail, faults)
     return FactItem(index, sent.id, sent.source, "refused", sent.subject, (), None, error)

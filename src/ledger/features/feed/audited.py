@@ -86,9 +86,9 @@ types, so they are not listed here: a reader finds these entries by their outcom
 """
 
 _WRITES: Mapping[str, frozenset[str]] = {
-    row.told_as: frozenset(filter(None, (row.fact, row.command)))
+    row.published_as: frozenset(filter(None, (row.fact, row.command)))
     for row in EVENT_TABLE
-    if row.told_as is not None
+    if row.published_as is not None
 }
 """Type of an event → the actions whose writes record such an event."""
 

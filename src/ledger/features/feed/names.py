@@ -48,7 +48,7 @@ async def names_of_actors(
     return {key: name for key, name in named.items() if name is not None}
 
 
-async def names_beside(
+async def names_of_page(
     request: ReadRequest,
     reported: Sequence[Reported],
     about: Iterable[Named | None],

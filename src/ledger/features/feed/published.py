@@ -20,7 +20,7 @@ from ledger.engine.values.rendering import time_text
 from ledger.engine.values.values import InstantText, State
 from ledger.features.lines.model import execution_events as lines
 from ledger.features.lines.model.health import SignalStatus
-from ledger.features.runs.model.token_usage import ShownTokenUsage, TokenUsage, shown_tokens
+from ledger.features.runs.model.token_usage import ShownTokenUsage, TokenUsage, tokens_view
 from ledger.records import EVENT_TABLE
 
 LANGUAGE_VERSION = 1
@@ -31,7 +31,7 @@ _WAYS: Mapping[Any, tuple[Any, Callable[[Any], Any]]] = {
     datetime: (_Instant, time_text),
     datetime | None: (_Instant | None, time_text),
     InstantText: (_Instant, str),
-    tuple[TokenUsage, ...] | None: (list[ShownTokenUsage] | None, shown_tokens),
+    tuple[TokenUsage, ...] | None: (list[ShownTokenUsage] | None, tokens_view),
 }
 """The types of fields that are told otherwise than they are stored: the type outside, and how."""
 
@@ -58,43 +58,43 @@ class Published(NamedTuple):
 
 
 def _published(row: EventRow) -> Published:
-    assert row.told_as is not None
+    assert row.published_as is not None
     fields = _fields(row)
     payload: Any = msgspec.defstruct(
-        "".join(word.capitalize() for word in row.told_as.replace(".", "_").split("_")),
+        "".join(word.capitalize() for word in row.published_as.replace(".", "_").split("_")),
         list(fields.items()),
-        bases=(Change if row.told_as.startswith("execution.") else Payload,),
+        bases=(Change if row.published_as.startswith("execution.") else Payload,),
         namespace={"__doc__": cleandoc(row.event.__doc__ or "")},
         rename=outside,
         frozen=True,
         kw_only=True,
     )
-    part = row.told.field if isinstance(row.told, Part) else None
+    part = row.payload.field if isinstance(row.payload, Part) else None
     names = [(outside(name), name) for name in fields]
     types = {} if part is not None else get_type_hints(row.event)
-    ways = [(told, _WAYS[types[name]][1]) for told, name in names if types.get(name) in _WAYS]
+    ways = [(key, _WAYS[types[name]][1]) for key, name in names if types.get(name) in _WAYS]
 
     def tell(body: Any) -> dict[str, Any]:
-        said = body if part is None else getattr(body, part)
-        told = {name: getattr(said, field) for name, field in names}
+        source = body if part is None else getattr(body, part)
+        values = {name: getattr(source, field) for name, field in names}
         for name, way in ways:
-            told[name] = way(told[name])
-        return told
+            values[name] = way(values[name])
+        return values
 
-    return Published(row.told_as, payload, tell)
+    return Published(row.published_as, payload, tell)
 
 
 def _fields(row: EventRow) -> Mapping[str, Any]:
-    if isinstance(row.told, Part):
-        return row.told.types
+    if isinstance(row.payload, Part):
+        return row.payload.types
     types = get_type_hints(row.event)
-    names = row.event.__struct_fields__ if row.told is SAME else row.told
+    names = row.event.__struct_fields__ if row.payload is SAME else row.payload
     assert isinstance(names, tuple)
     return {name: _WAYS[types[name]][0] if types[name] in _WAYS else types[name] for name in names}
 
 
 PUBLISHED: Mapping[type[Event], Published] = {
-    row.event: _published(row) for row in EVENT_TABLE if row.told_as is not None
+    row.event: _published(row) for row in EVENT_TABLE if row.published_as is not None
 }
 
 TYPES: Mapping[str, type[Payload]] = {p.name: p.payload for p in PUBLISHED.values()}

@@ -34,7 +34,7 @@ MOST = 2000
 PING_SECONDS = 15.0
 """How often a comment keeps the connection alive."""
 
-PATIENCE_SECONDS = 10.0
+SEND_TIMEOUT_SECONDS = 10.0
 """A reader that takes nothing for so long is disconnected; it reconnects and resumes."""
 
 RECONNECT_MILLISECONDS = 2000
@@ -95,8 +95,8 @@ class Stream:
                 yield chunk
             else:
                 self._woken = asyncio.get_running_loop().create_future()
-                heard = await self._tail.news(self._selection.organization, self._woken)
-                self.at = max(self.at, heard)
+                reached = await self._tail.wait(self._selection.organization, self._woken)
+                self.at = max(self.at, reached)
 
     async def _page(self) -> list[bytes]:
         """The next page from the table, in chunks.
@@ -124,7 +124,7 @@ class Stream:
         failures, give_up = 0, loop.time() + self._tail.give_up_seconds
         while not self._has_ended:
             try:
-                return await self._fetch(tenant, self._statement, values, Planning.WALK)
+                return await self._fetch(tenant, self._statement, values, Planning.SCAN)
             except (psycopg.Error, OSError) as error:
                 _logger.warning("cannot read a page for a stream: %s", error)
                 if loop.time() > give_up:
@@ -156,11 +156,11 @@ class Streams:
         lapsed: Lapsed,
         most: int = MOST,
         ping_seconds: float = PING_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
+        send_timeout: float = SEND_TIMEOUT_SECONDS,
     ) -> None:
         self._tail, self._fetch = tail, fetch
         self._lapsed, self._most = lapsed, most
-        self.ping_seconds, self.patience_seconds = ping_seconds, patience_seconds
+        self.ping_seconds, self.send_timeout = ping_seconds, send_timeout
         self._open: set[Stream] = set()
         self._open_by: Counter[str | None] = Counter()
         """The number of open streams by organization; None stands for administrators."""
@@ -181,7 +181,7 @@ class Streams:
         self._require_room(principal.organization_id)
         # This statement waits its turn, like pages do: after a restart all clients reconnect at
         # once, and a browser takes a refusal for final.
-        ((present, recorded_at),) = await self._fetch(EVERYONE, feeds.PRESENT, {}, Planning.WALK)
+        ((present, recorded_at),) = await self._fetch(EVERYONE, feeds.PRESENT, {}, Planning.SCAN)
         self._require_room(principal.organization_id)
         present = present or 0
         opening = f": ledger\nretry: {RECONNECT_MILLISECONDS}\n\n"

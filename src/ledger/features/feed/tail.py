@@ -25,8 +25,8 @@ from projections.feed.items import feed_item
 
 _logger = logging.getLogger(__name__)
 
-KEPT_EVENTS = 4096
-KEPT_BYTES = 8 * 2**20
+CACHED_EVENTS = 4096
+CACHED_BYTES = 8 * 2**20
 """The bounds of the memory: events, and bytes of their messages."""
 
 CHUNK = 64 * 1024
@@ -95,7 +95,7 @@ class Selection:
             for name, value in filters.items()
         ]
 
-    def takes(self, row: FeedEvent) -> bool:
+    def matches(self, row: FeedEvent) -> bool:
         return all(row[column] in allowed for column, allowed in self._allowed)
 
 
@@ -127,8 +127,8 @@ class Tail:
         self,
         fetch: Fetch,
         positions: Positions,
-        rows: int = KEPT_EVENTS,
-        size: int = KEPT_BYTES,
+        rows: int = CACHED_EVENTS,
+        size: int = CACHED_BYTES,
         give_up_seconds: float = GIVE_UP_SECONDS,
     ) -> None:
         self._fetch, self._positions = fetch, positions
@@ -177,7 +177,7 @@ class Tail:
         ):
             batch = self._batches[number]
             for row in batch.of(selection.organization):
-                if row.position > at and selection.takes(row):
+                if row.position > at and selection.matches(row):
                     size += len(row.message)
                     if messages and size > CHUNK:
                         return b"".join(messages), at
@@ -186,7 +186,7 @@ class Tail:
             at = max(at, batch.up_to)
         return b"".join(messages), max(at, self._position)
 
-    async def news(self, organization: str | None, woken: "asyncio.Future[int]") -> int:
+    async def wait(self, organization: str | None, woken: "asyncio.Future[int]") -> int:
         """Wait for events of an organization, or of any.
 
         Return a position up to which the waiting stream missed no event. A caller that ends the
@@ -203,7 +203,7 @@ class Tail:
 
     async def _follow(self) -> None:
         while self._listeners:
-            heard = self._positions.reached
+            reached = self._positions.reached
             try:
                 more = await self._read_once()
             except Exception as error:
@@ -215,12 +215,12 @@ class Tail:
             self._failing_since = None
             if more:
                 continue
-            if self._position < heard:
+            if self._position < reached:
                 # The feed's view has stopped and others go on. Each of their batches would wake
                 # the tail for nothing.
                 await asyncio.sleep(_STANDSTILL_SECONDS)
             else:
-                await self._positions.wait(heard + 1)
+                await self._positions.wait(reached + 1)
         self._forget()
 
     async def _read_once(self) -> bool:

@@ -73,7 +73,7 @@ class _KeyCommand(ManagedCommand):
         if not self.principal.covers(key.permissions, key.organization_id, key.workspace_id):
             raise Forbidden(_WIDER)
 
-    def _shown(self, key: ApiKey) -> bytes:
+    def _answer(self, key: ApiKey) -> bytes:
         return _answer(key)
 
 
@@ -109,7 +109,7 @@ class RotateApiKey(_KeyCommand):
         _require_no_longer_life(key.expires_at, group.memory.key_of(self.principal))
         return key.rotate(hash_token(self.token), prefix_of(self.token), self.grace, group.now)
 
-    def _shown(self, key: ApiKey) -> bytes:
+    def _answer(self, key: ApiKey) -> bytes:
         return _answer(key, self.token)
 
 

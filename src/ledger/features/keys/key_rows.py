@@ -77,24 +77,24 @@ class KeyNames:
     whole organization.
     """
 
-    def __init__(self, door: ReadPool, tenant: Tenant, filters: Mapping[str, Any]) -> None:
+    def __init__(self, pool: ReadPool, tenant: Tenant, filters: Mapping[str, Any]) -> None:
         """``filters`` limit the statement to the reader's ``tenant`` once more."""
-        self._door, self._tenant, self._filters = door, tenant, filters
+        self._pool, self._tenant, self._filters = pool, tenant, filters
         self._statement = _NAMES + where_tenant(frozenset(filters), "k")
-        self._known: dict[str, str | None] = {}
+        self._cached: dict[str, str | None] = {}
 
     async def of(self, credentials: Iterable[str]) -> dict[str, str | None]:
         """A name for each credential; None: no key that the reader sees, or a key without a name.
 
         Raises PostgreSQL's error.
         """
-        asked = {one: self._known.get(one) for one in credentials}
-        ids = [one for one in asked if one not in self._known]
+        names = {one: self._cached.get(one) for one in credentials}
+        ids = [one for one in names if one not in self._cached]
         if ids:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
+            if len(self._cached) >= _REMEMBERED:
+                self._cached.clear()
             values = {"ids": ids, **self._filters}
-            found = await self._door.fetch(self._tenant, self._statement, values)
-            self._known |= dict.fromkeys(ids) | dict(found)
-            asked |= {one: self._known[one] for one in ids}
-        return asked
+            found = await self._pool.fetch(self._tenant, self._statement, values)
+            self._cached |= dict.fromkeys(ids) | dict(found)
+            names |= {one: self._cached[one] for one in ids}
+        return names

@@ -13,7 +13,7 @@ from msgspec import Meta
 from ledger.engine.values.errors import CredentialEnded, Forbidden, InvalidState
 from ledger.engine.values.event_table import DecisionEffect, EventRow
 from ledger.engine.values.recorded import Actor, Credential, Event, Recorded
-from ledger.engine.values.rendering import ShownInstant, doc
+from ledger.engine.values.rendering import ViewInstant, doc
 from ledger.engine.values.values import KEY_ID
 
 Permission = Literal[
@@ -186,11 +186,11 @@ class ShownKey(msgspec.Struct):
     organization_id: Annotated[str | None, doc("Null for a key that belongs to none.")]
     workspace_id: Annotated[str | None, doc("Null: the key sees the whole organization.")]
     permissions: Sequence[Permission]
-    created_at: ShownInstant
+    created_at: ViewInstant
     created_by: Actor
-    expires_at: ShownInstant | None
-    last_used_at: Annotated[ShownInstant | None, doc("Within a minute. Null: never used.")]
-    revoked_at: ShownInstant | None
+    expires_at: ViewInstant | None
+    last_used_at: Annotated[ViewInstant | None, doc("Within a minute. Null: never used.")]
+    revoked_at: ViewInstant | None
     prefix: Annotated[str, doc("The first characters of the secret.")]
 
 

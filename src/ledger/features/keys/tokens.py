@@ -7,7 +7,7 @@ import zlib
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 TOKEN_PREFIX = "elk_"
 """The beginning of every API key, and of no other token."""
-_SHOWN = len(TOKEN_PREFIX) + 6
+_PREFIX_LENGTH = len(TOKEN_PREFIX) + 6
 _SECRET_LENGTH = 43
 _CHECK_LENGTH = 6
 
@@ -35,7 +35,7 @@ def prefix_of(token: str) -> str:
 
     The rest has more than 220 random bits.
     """
-    return token[:_SHOWN]
+    return token[:_PREFIX_LENGTH]
 
 
 def _checksum(secret: str) -> str:

@@ -15,30 +15,30 @@ async def names_of_lines(
     request: ReadRequest, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, str]:
     """The names of these lines by id, as known at the query's instant."""
-    known = await known_of_lines(request, line_ids, query)
-    return {line: found.name for line, found in known.items() if found.name is not None}
+    lines = await named_lines(request, line_ids, query)
+    return {line: found.name for line, found in lines.items() if found.name is not None}
 
 
-class KnownOfLine(NamedTuple):
+class NamedLine(NamedTuple):
     """The name of a line, and the organization that it belongs to."""
 
     name: str | None
     organization_id: str
 
 
-async def known_of_lines(
+async def named_lines(
     request: ReadRequest, line_ids: Iterable[str], query: Query
-) -> Mapping[str, KnownOfLine]:
+) -> Mapping[str, NamedLine]:
     """The names and organizations of these lines by id, as known at the query's instant."""
     if not (ids := sorted(set(line_ids))):
         return {}
     tenant = request.tenant
     read = names_read(frozenset(tenant), query.is_past)
     rows = await request.rows(read, {**tenant, "ids": ids}, query)
-    known: Mapping[str, KnownOfLine] = rows.once(
-        lambda answer: {row[1]: KnownOfLine(*row[2:]) for row in answer if row[1] is not None}
+    found: Mapping[str, NamedLine] = rows.once(
+        lambda answer: {row[1]: NamedLine(*row[2:]) for row in answer if row[1] is not None}
     )
-    return known
+    return found
 
 
 async def name_of_line(request: ReadRequest, line_id: str, as_of: str | None) -> str | None:

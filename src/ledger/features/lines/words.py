@@ -15,7 +15,7 @@ class Chip(NamedTuple):
     """A word of a filter that is on."""
 
     name: str
-    said: str
+    label: str
     """The filter in words."""
     value: str
     """The word, or the name of what it names."""
@@ -35,12 +35,12 @@ def chips_of(query: Filtered, names: Mapping[str, str]) -> list[Chip]:
             "Only" if each.takes == "flag" else each.label,
             names.get(word) or _value_of(each, word),
             word if names.get(word) else None,
-            ",".join(other for other in given if other != word) or None,
+            ",".join(other for other in values if other != word) or None,
             not (each.then is None and query.is_past),
         )
         for each in in_order(query.filters, *_FIRST)
-        for given in [dict.fromkeys((getattr(query, each.name) or "").split(","))]
-        for word in given
+        for values in [dict.fromkeys((getattr(query, each.name) or "").split(","))]
+        for word in values
         if word
     ]
 
@@ -54,7 +54,7 @@ def _value_of(each: Filter, word: str) -> str:
     return "no signals" if word == "none" else words(word)
 
 
-class Said(NamedTuple):
+class TitlePart(NamedTuple):
     """A part of a title."""
 
     text: str
@@ -62,19 +62,19 @@ class Said(NamedTuple):
     """Whether people wrote it: such a part is isolated from the direction of its neighbours."""
 
 
-def title_of(chips: Collection[Chip]) -> list[Said]:
+def title_of(chips: Collection[Chip]) -> list[TitlePart]:
     """The lines that a board shows, in words: ``Blocked and paused lines, project Payments``."""
-    shown: dict[str, list[Chip]] = {}
+    applied: dict[str, list[Chip]] = {}
     for chip in chips:
         if chip.applies:
-            shown.setdefault(chip.name, []).append(chip)
-    states = " and ".join(chip.value for chip in shown.pop("state", []))
+            applied.setdefault(chip.name, []).append(chip)
+    states = " and ".join(chip.value for chip in applied.pop("state", []))
     begin = (
-        f"{states[:1].upper()}{states[1:]} lines" if states else "Lines" if shown else "All lines"
+        f"{states[:1].upper()}{states[1:]} lines" if states else "Lines" if applied else "All lines"
     )
-    title = [Said(begin)]
-    for of_filter in shown.values():
+    title = [TitlePart(begin)]
+    for of_filter in applied.values():
         for number, chip in enumerate(of_filter):
-            before = " or " if number else f", {chip.said.lower()} "
-            title += [Said(before), Said(chip.value, True)]
+            before = " or " if number else f", {chip.label.lower()} "
+            title += [TitlePart(before), TitlePart(chip.value, True)]
     return title

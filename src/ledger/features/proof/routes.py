@@ -27,7 +27,7 @@ from ledger.features.feed.published import PUBLISHED
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.leaf import leaf_of
 from ledger.features.proof.sealing.tiles import WIDTH, root_of, tiles_of
-from ledger.features.proof.sealing.tree import Stretch, consistency, hash_leaf, inclusion
+from ledger.features.proof.sealing.tree import Span, consistency, hash_leaf, inclusion
 
 router = Router("/v1/log", "proof")
 
@@ -334,14 +334,14 @@ def _tells_of(principal: Principal, topic: str) -> bool:
     return principal.may("audit:read") or topic.partition("/")[0] in _IN_HISTORIES
 
 
-async def _roots(request: ReadRequest, stretches: Iterable[Stretch]) -> list[str]:
+async def _roots(request: ReadRequest, spans: Iterable[Span]) -> list[str]:
     """The roots over these stretches of leaves, in base64."""
-    stretches = list(stretches)
-    wanted = tiles_of(stretches)
-    asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
-    rows = await request.fetch(shelf.TILES, asked)
+    spans = list(spans)
+    wanted = tiles_of(spans)
+    values = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
+    rows = await request.fetch(shelf.TILES, values)
     tiles = {(level, number): bytes(hashes) for level, number, hashes in rows}
-    return [base64_of(root_of(stretch, tiles)) for stretch in stretches]
+    return [base64_of(root_of(span, tiles)) for span in spans]
 
 
 async def _require_sealed(
@@ -353,8 +353,8 @@ async def _require_sealed(
     """
     if size <= sealed[0]:
         return
-    asked = {"after": sealed[1], "more": min(size - sealed[0], _COUNTED)}
-    ((has_fewer,),) = await request.fetch(_HAS_FEWER, asked)
+    values = {"after": sealed[1], "more": min(size - sealed[0], _COUNTED)}
+    ((has_fewer,),) = await request.fetch(_HAS_FEWER, values)
     if has_fewer:
         raise Invalid.at(pointer, "must be a size that the log has had under its present origin")
     raise Behind(_NOT_SEALED)

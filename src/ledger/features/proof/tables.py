@@ -63,7 +63,7 @@ class Difference(NamedTuple):
     @classmethod
     def of_object(cls, found: Differing) -> "Difference":
         """The difference of an object of the schema."""
-        kind, name, says = found.told
+        kind, name, says = found.printable
         return cls(kind, name, None, says)
 
     def __str__(self) -> str:

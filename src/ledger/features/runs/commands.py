@@ -69,7 +69,7 @@ class ExpireLease(SubjectCommand):
             return self.unchanged()
         key = group.memory.run_key(run)
         error = key.seal("error", run.version + 1, _encode(LEASE_EXPIRED)) if key else None
-        body = run.expire(lease.ends_at, lease.heard_at, error)
+        body = run.expire(lease.ends_at, lease.reported_at, error)
         if body is None:
             return self.unchanged()
         return receipt(group.record(run, body, lease.ends_at, self))

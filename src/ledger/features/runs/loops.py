@@ -7,7 +7,7 @@ import psycopg
 from prometheus_client import Counter
 from psycopg.rows import TupleRow
 
-from ledger.engine.log.leases import LOOK_AT_DUE
+from ledger.engine.log.leases import CHECK_DUE
 from ledger.engine.writer.periodic import LeaderSession, Periodic, decided
 from ledger.engine.writer.writer import Writer
 from ledger.features.runs.commands import ExpireLease
@@ -29,7 +29,7 @@ class LeaseWatch(Periodic):
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Look at ``_LEASES_AT_ONCE`` due leases; if there were so many, there may be more."""
-        due = connection.execute(LOOK_AT_DUE.encode(), {"limit": _LEASES_AT_ONCE}).fetchall()
+        due = connection.execute(CHECK_DUE.encode(), {"limit": _LEASES_AT_ONCE}).fetchall()
         runs = [run_id for run_id, has_ended in due if has_ended]
         commands = [ExpireLease(run_id, runs) for run_id in runs]
         expired = decided(connection, self._writer, commands)

@@ -36,9 +36,9 @@ def runs_above(run: Run, group: Group) -> set[str]:
     above = run.parent_run_id
     while above is not None and above not in found and len(found) <= MAX_ABOVE + 1:
         found.add(above)
-        known = memory.current(above)
-        if isinstance(known, Run):
-            above = known.parent_run_id
+        parent = memory.current(above)
+        if isinstance(parent, Run):
+            above = parent.parent_run_id
             continue
         stored = [each for (each,) in group.append.select(_ABOVE, {"run": above})]
         current = (n for n, each in enumerate(stored) if memory.current(each) is not None)

@@ -47,11 +47,11 @@ class NoteRead(OwnCommand):
     """The data were shown, whatever became of the key since."""
 
     def __init__(
-        self, principal: Principal, request_id: str | None, line: SeenLine, seen_at: datetime
+        self, principal: Principal, request_id: str | None, line: SeenLine, read_at: datetime
     ) -> None:
         super().__init__(principal, request_id)
-        self._line, self._seen_at = line, seen_at
-        self._stream = stream_of(principal.credential, line.line_id, day_of(seen_at))
+        self._line, self._read_at = line, read_at
+        self._stream = stream_of(principal.credential, line.line_id, day_of(read_at))
 
     def streams(self) -> Iterable[str]:
         return (self._stream,)
@@ -63,7 +63,7 @@ class NoteRead(OwnCommand):
         recorded = group.record(
             RunDataReads(self._stream),
             RunDataRead(service_line_id=self._line.line_id),
-            self._seen_at,
+            self._read_at,
             self,
             tenant=(self._line.organization_id, self._line.workspace_id, None),
             # Nothing is decided by it again: the writer's memory is for lines and runs.
@@ -96,10 +96,10 @@ class ReadNotes(BackgroundLoop):
         self, principal: Principal, request_id: str | None, lines: Collection[SeenLine]
     ) -> None:
         """Note that a credential is answered with data of runs of these lines."""
-        seen_at = self._clock()
-        if not self._day[0] <= seen_at < self._day[1] or len(self._noted) > _REMEMBERED:
+        read_at = self._clock()
+        if not self._day[0] <= read_at < self._day[1] or len(self._noted) > _REMEMBERED:
             # A forgotten read may be noted again: the log has it already.
-            begin = datetime.combine(day_of(seen_at), time(), UTC)
+            begin = datetime.combine(day_of(read_at), time(), UTC)
             self._day, self._noted = (begin, begin + timedelta(days=1)), set()
         credential = principal.credential
         new = [line for line in lines if (credential, line.line_id) not in self._noted]
@@ -107,7 +107,7 @@ class ReadNotes(BackgroundLoop):
             return
         self._noted.update((credential, line.line_id) for line in new)
         with self._lock:
-            self._waiting += [NoteRead(principal, request_id, line, seen_at) for line in new]
+            self._waiting += [NoteRead(principal, request_id, line, read_at) for line in new]
         if not self.has_room:
             self._due.set()
 

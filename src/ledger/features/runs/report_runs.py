@@ -53,11 +53,11 @@ def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
 
 
 def followup_identities(
-    fact: Fact, organization_id: str, is_known: Callable[[Identity], bool]
+    fact: Fact, organization_id: str, exists: Callable[[Identity], bool]
 ) -> Iterator[Identity]:
     """The next attempts of the names that the fact gives and that have a second one."""
     for name in (_naming(fact, organization_id), _parentage(fact, organization_id)):
-        if name is not None and is_known(name(2)):
+        if name is not None and exists(name(2)):
             yield from map(name, NEXT)
 
 
@@ -87,10 +87,10 @@ def named_run(fact: Fact, organization_id: str, group: Group) -> Run | None:
         return None
     if fact.attempt is not None:
         return run_of(naming(fact.attempt), group)
-    known = group.memory.find(fact.subject) if fact.subject is not None else None
-    if isinstance(known, Run) and known.external_id == fact.external_id:
-        found = run_of(naming(known.attempt), group)
-        if found is not None and found.id == known.id:
+    subject_run = group.memory.find(fact.subject) if fact.subject is not None else None
+    if isinstance(subject_run, Run) and subject_run.external_id == fact.external_id:
+        found = run_of(naming(subject_run.attempt), group)
+        if found is not None and found.id == subject_run.id:
             return found
     latest = group.memory.length(naming)
     return run_of(naming(latest), group) if latest else None
@@ -328,7 +328,7 @@ def _give_parent(recording: Recording, run: Run) -> None:
 
 def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None:
     run.complete(recording.at, None, data.used, None)
-    _take_back_expiry(recording, run)
+    _undo_expiry(recording, run)
     key = recording.group.memory.run_key(run)
     output = _seal(key, "output", run.version + 1, data.output)
     body = run.complete(recording.at, output, data.used, data.duration_ms)
@@ -337,7 +337,7 @@ def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None
 
 def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
     run.fail(recording.at, None, None, data.used, None)
-    _take_back_expiry(recording, run)
+    _undo_expiry(recording, run)
     key = recording.group.memory.run_key(run)
     version = run.version + 1
     error = _seal(key, "error", version, data.error and data.error.model_dump())
@@ -346,7 +346,7 @@ def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
     _own(recording, run, body, key)
 
 
-def _take_back_expiry(recording: Recording, run: Run) -> None:
+def _undo_expiry(recording: Recording, run: Run) -> None:
     """Check and wake the line, if a late ending takes the place of the failure by a lease.
 
     The line may be closed since, or idle: the run was no longer open.

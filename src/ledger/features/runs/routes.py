@@ -33,7 +33,7 @@ from ledger.features.lines.routes.executions import AnyLineId
 from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.features.runs.read_notes import ReadNotes
 from projections.runs import statements
-from projections.runs.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
+from projections.runs.shown import NULL, Payloads, RunColumns, ShownRun, run_view
 from projections.runs.statements import Shows
 
 router = Router("/v1", "runs", words={"OpenRunStatus": ("pending", "running")})
@@ -49,7 +49,7 @@ _ORDERS = {
 _BREATH_SECONDS = 0.05
 _WAIT_SECONDS = 2.0
 
-Seen = dict[int, SeenLine]
+ReadLines = dict[int, SeenLine]
 """The lines of whose runs an answer holds payloads, by their keys."""
 
 _NOTHING: Payloads = (NULL, NULL, NULL)
@@ -160,18 +160,18 @@ async def _all_runs(request: reading.ReadRequest, query: AllRunsQuery, shows: Sh
     chosen = query.chosen()
     filters, bound_to = _implied(chosen), {**chosen, "line": None}
     filters |= _ORDERS[1].after(query.cursor, bound_to)
-    rows = await request.ask(_all_runs_asked(request, query, filters, query.limit + 1, shows))
+    rows = await request.ask(_all_runs_question(request, query, filters, query.limit + 1, shows))
     return rows.once(runs_reply, 1, query.limit, bound_to, request.services.vault)
 
 
 async def all_runs_counted(request: reading.ReadRequest, query: AllRunsQuery, most: int) -> int:
     """The number of runs of all pages, up to ``most``. Only the web pages use this."""
     filters = _implied(query.chosen())
-    rows = await request.ask(_all_runs_asked(request, query, filters, most, "none").counted())
+    rows = await request.ask(_all_runs_question(request, query, filters, most, "none").counted())
     return int(rows.once(lambda found: found[0][1]))
 
 
-def _all_runs_asked(
+def _all_runs_question(
     request: reading.ReadRequest,
     query: reading.Query,
     filters: Mapping[str, Any],
@@ -200,7 +200,7 @@ class RunsExportQuery(reading.Zoned, reading.Query, AllRunsFilters):
 
 def _entry(row: exports.Row) -> ShownRun:
     """A run without its payloads."""
-    return shown_run(RunColumns(*row[:-3]))
+    return run_view(RunColumns(*row[:-3]))
 
 
 _RUNS = exports.Exported(
@@ -220,17 +220,17 @@ _RUNS = exports.Exported(
 )
 async def export_runs(request: reading.ReadRequest, query: RunsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
-    turn, filters, tenant = exports.begin_export(request), _implied(query.chosen()), request.tenant
+    slot, filters, tenant = exports.begin_export(request), _implied(query.chosen()), request.tenant
     if query.after is not None:
         # A kept answer may have lost its rows already.
-        question = _run_asked(request, query.after, query)
+        question = _run_question(request, query.after, query)
         question = replace(question, read=question.read._replace(is_kept=False))
-        known, *_ = await request.ask(question)
-        if known[1] is None:
+        last, *_ = await request.ask(question)
+        if last[1] is None:
             raise Invalid.at("/after", "is not the id of a run")
-        filters |= {"after": values.sort_key(query.after), "after_at": known[2]}
+        filters |= {"after": values.sort_key(query.after), "after_at": last[2]}
     first = await request.ask(
-        _all_runs_asked(request, query, filters, exports.PAGE, "none").walked()
+        _all_runs_question(request, query, filters, exports.PAGE, "none").walked()
     )
 
     def following(row: exports.Row) -> Question:
@@ -242,7 +242,7 @@ async def export_runs(request: reading.ReadRequest, query: RunsExportQuery) -> R
         )
 
     found, goes_on = exports.pages(request, first, following, is_log=False), query.after is not None
-    return _RUNS.file(turn, query.format, found, first.position, goes_on=goes_on)
+    return _RUNS.file(slot, query.format, found, first.position, goes_on=goes_on)
 
 
 @read_route(
@@ -258,11 +258,11 @@ async def show_run(
 
 
 async def _run_reply(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Reply:
-    rows = await request.ask(_run_asked(request, run_id, query))
+    rows = await request.ask(_run_question(request, run_id, query))
     return rows.once(run_reply, request.services.vault)
 
 
-def _run_asked(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Question:
+def _run_question(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Question:
     """The question for a run, if the credential sees the run."""
     tenant = request.tenant
     read = statements.run_read(frozenset(tenant), query.is_past)
@@ -325,13 +325,13 @@ def runs_reply(
 
     ``first`` is the column of the run's id.
     """
-    seen: Seen = {}
+    read_lines: ReadLines = {}
 
     def item(row: Any) -> str:
-        return _item(row[first:], vault, seen)
+        return _item(row[first:], vault, read_lines)
 
     reply = _ORDERS[first].page(_by_run(rows, first), limit, bound_to, item, key=first, tagged=True)
-    reply.seen = frozenset(seen.values())
+    reply.seen = frozenset(read_lines.values())
     return reply
 
 
@@ -340,9 +340,9 @@ def run_reply(rows: Answer, vault: Vault) -> Reply:
     ((_, *run),) = _by_run(rows, 1)
     if run[0] is None:
         raise reading.unknown("run", rows)
-    seen: Seen = {}
-    reply = answer('{"data":' + _item(run, vault, seen) + "}", rows.position, tagged=True)
-    reply.seen = frozenset(seen.values())
+    read_lines: ReadLines = {}
+    reply = answer('{"data":' + _item(run, vault, read_lines) + "}", rows.position, tagged=True)
+    reply.seen = frozenset(read_lines.values())
     return reply
 
 
@@ -362,15 +362,15 @@ def _by_run(rows: Answer, first: int) -> Answer:
     return Answer(runs)
 
 
-def _item(run: Sequence[Any], vault: Vault, seen: Seen) -> str:
+def _item(run: Sequence[Any], vault: Vault, read_lines: ReadLines) -> str:
     """A run's JSON, with the decrypted payloads; if it has one, its line is added to ``seen``."""
     *columns, sealed = run
-    shown = RunColumns(*columns)
-    payloads = _opened(shown, sealed, vault)
-    if payloads is not _NOTHING and shown.line_key not in seen:
-        line_id = values.id_of_key("LIN", shown.line_key)
-        seen[shown.line_key] = SeenLine(line_id, shown.organization_id, shown.workspace_id)
-    return json_text(shown_run(shown, payloads))
+    row = RunColumns(*columns)
+    payloads = _opened(row, sealed, vault)
+    if payloads is not _NOTHING and row.line_key not in read_lines:
+        line_id = values.id_of_key("LIN", row.line_key)
+        read_lines[row.line_key] = SeenLine(line_id, row.organization_id, row.workspace_id)
+    return json_text(run_view(row, payloads))
 
 
 def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Payloads:

@@ -71,26 +71,26 @@ class BeginSession(_SessionCommand):
         position = _enter(group, row, self)
         sessions.keep(row)
         if self._person is not None:
-            known = sessions.person(row.sub)
-            organizations = known.organizations if known is not None else ()
+            stored = sessions.person(row.sub)
+            organizations = stored.organizations if stored is not None else ()
             sessions.name_person(self._person._replace(organizations=organizations))
             _show_name(group, row)
         return self._done(position)
 
 
-class EnterPlace(_SessionCommand):
+class EnterTenant(_SessionCommand):
     """Choose a tenant, among those that were granted."""
 
     def __init__(
-        self, session_id: str, principal: Principal, request_id: str | None, place: model.Place
+        self, session_id: str, principal: Principal, request_id: str | None, access: model.TenantAccess
     ) -> None:
         super().__init__(session_id, principal, request_id)
-        self._place = place
+        self._access = access
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)
-        row = in_place(row, self._place)
+        row = in_tenant(row, self._access)
         position = _enter(group, row, self)
         group.rows(SessionRows).keep(row)
         _show_name(group, row)
@@ -151,15 +151,15 @@ class AskForClaims(_SessionCommand):
     The receipt is a duplicate if another one asks, or has asked since ``known_at``.
     """
 
-    def __init__(self, session_id: str, known_at: datetime) -> None:
+    def __init__(self, session_id: str, checked_at: datetime) -> None:
         super().__init__(session_id, SIGN_IN, None)
-        self._known_at = known_at
+        self._checked_at = checked_at
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)
         waits = row.asked_at > group.now - timedelta(seconds=ASK_SECONDS)
-        if row.checked_at != self._known_at or waits:
+        if row.checked_at != self._checked_at or waits:
             return self._done(changed=False)
         group.rows(SessionRows).keep(row._replace(asked_at=group.now))
         return self._done()
@@ -175,19 +175,19 @@ class KeepClaims(_SessionCommand):
     def __init__(
         self,
         session_id: str,
-        kept: bytes | None = None,
+        sealed: bytes | None = None,
         claims: str | None = None,
         *,
         ends_at: datetime | None = None,
     ) -> None:
         super().__init__(session_id, SIGN_IN, None)
-        self._kept, self._claims, self._ends_at = kept, claims, ends_at
+        self._sealed, self._claims, self._ends_at = sealed, claims, ends_at
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)._replace(asked_at=EARLIEST)
-        if self._kept is not None:
-            row = row._replace(kept=self._kept)
+        if self._sealed is not None:
+            row = row._replace(kept=self._sealed)
         if self._claims is not None:
             row = row._replace(claims=self._claims, checked_at=group.now)
         if self._ends_at is not None:
@@ -196,9 +196,9 @@ class KeepClaims(_SessionCommand):
         return self._done()
 
 
-def in_place(row: SessionRow, place: model.Place) -> SessionRow:
+def in_tenant(row: SessionRow, access: model.TenantAccess) -> SessionRow:
     """The row of a session that has entered a tenant."""
-    organization_id, workspace_id, permissions = place
+    organization_id, workspace_id, permissions = access
     return row._replace(
         organization_id=organization_id,
         workspace_id=workspace_id,

@@ -19,7 +19,7 @@ SignedInBy = Literal["provider", "token"]
 EndedBy = Literal["self", "provider", "administrator"]
 
 
-class Place(NamedTuple):
+class TenantAccess(NamedTuple):
     """A tenant that a person may enter, with the permissions there."""
 
     organization_id: str | None
@@ -31,7 +31,7 @@ class Place(NamedTuple):
         return self.organization_id, self.workspace_id
 
 
-NOWHERE = Place(None, None, ())
+NOWHERE = TenantAccess(None, None, ())
 """The place of a person who has yet to choose one."""
 
 
@@ -69,20 +69,20 @@ class Session(Folded):
 
     organization_id: str | None = None
     workspace_id: str | None = None
-    places: tuple[Place, ...] = ()
+    places: tuple[TenantAccess, ...] = ()
     """The tenants that the session has entered, each once, with the permissions there. A tenant
     without permissions is none: the person has yet to choose one."""
 
     @property
     def entered(self) -> dict[tuple[str | None, str | None], tuple[str, ...]]:
         """The permissions by (organization, workspace)."""
-        return {place.tenant: tuple(place.permissions) for place in self.places}
+        return {access.tenant: tuple(access.permissions) for access in self.places}
 
     def _begun(self, body: SessionBegun, recorded: Recorded) -> None:
         self.organization_id, self.workspace_id = recorded.organization_id, recorded.workspace_id
-        place = Place(self.organization_id, self.workspace_id, body.permissions)
-        others = (each for each in self.places if each.tenant != place.tenant)
-        self.places = (*others, place) if body.permissions else self.places
+        access = TenantAccess(self.organization_id, self.workspace_id, body.permissions)
+        others = (each for each in self.places if each.tenant != access.tenant)
+        self.places = (*others, access) if body.permissions else self.places
 
     _APPLY: ClassVar = {
         SessionBegun: _begun,

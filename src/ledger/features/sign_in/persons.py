@@ -33,7 +33,7 @@ class Persons:
 
     def __init__(self) -> None:
         self._subs = set[str]()
-        self._known = dict[str, Person]()
+        self._loaded = dict[str, Person]()
 
     def note(self, actors: Iterable[Actor], credentials: Iterable[str] = ()) -> None:
         """Ask for the names of these actors and of these credentials too."""
@@ -47,9 +47,9 @@ class Persons:
         ``type_`` is the actor's. Of a credential, whose type no event tells, the prefix tells it.
         """
         if type_ == "user":
-            return self._known.get(identifier)
+            return self._loaded.get(identifier)
         if type_ == "system" and identifier.startswith(USER):
-            return self._known.get(identifier.removeprefix(USER))
+            return self._loaded.get(identifier.removeprefix(USER))
         return None
 
     @staticmethod
@@ -57,9 +57,9 @@ class Persons:
         """Whether an actor acted with the actor's own credential."""
         return credential == (f"{USER}{actor.id}" if actor.type == "user" else actor.id)
 
-    async def look(self, request: Request) -> None:
+    async def load(self, request: Request) -> None:
         """Ask for the names that are not known yet. No page fails because of a name."""
-        subs = sorted(self._subs - self._known.keys())
+        subs = sorted(self._subs - self._loaded.keys())
         self._subs.clear()
         principal: Principal | None = getattr(request.state, "principal", None)
         if not subs or principal is None:
@@ -70,7 +70,7 @@ class Persons:
             return
         for sub, name, email in rows:
             if name or email:
-                self._known[sub] = Person(name or email, email or sub)
+                self._loaded[sub] = Person(name or email, email or sub)
 
 
 def persons_of(request: Request) -> Persons:

@@ -14,7 +14,7 @@ from ledger.features.sign_in.access.session_rows import (
     BEGUN_AT,
     ShownSession,
     sessions_statement,
-    shown_session,
+    session_view,
 )
 from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.commands import EndSession
@@ -43,7 +43,7 @@ async def list_sessions(request: reading.ReadRequest, query: reading.TenantQuery
         "limit": query.limit + 1,
     }
     rows = await request.current_rows(sessions_statement(frozenset(filters)), parameters)
-    return _ORDER.page(rows, query.limit, chosen, lambda row: json_text(shown_session(row[1:])))
+    return _ORDER.page(rows, query.limit, chosen, lambda row: json_text(session_view(row[1:])))
 
 
 @router.removes(EndSession, "End a session")

@@ -59,8 +59,8 @@ class SessionRows:
         self, issuer: str, sub: str | None, sid: str | None, until: datetime
     ) -> list[SessionRow]:
         """The provider's sessions of a person, or of its own session, that began by an instant."""
-        asked: dict[str, Value] = {"issuer": issuer, "sub": sub, "sid": sid}
-        return self._select(_OF_PROVIDER, asked | {"until": until.isoformat()})
+        filters: dict[str, Value] = {"issuer": issuer, "sub": sub, "sid": sid}
+        return self._select(_OF_PROVIDER, filters | {"until": until.isoformat()})
 
     def of_secrets(self, secrets: Sequence[bytes]) -> list[SessionRow]:
         """The sessions of these hashes."""
@@ -73,8 +73,8 @@ class SessionRows:
     def _select(self, statement: str, values: dict[str, Value]) -> list[SessionRow]:
         """The rows that a statement finds, as this append has left them."""
         found = [SessionRow(*row) for row in self._append.select(statement, values)]
-        known = [self._rows.setdefault(row.session_id, row) for row in found]
-        return [row for row in known if row is not None]
+        current = [self._rows.setdefault(row.session_id, row) for row in found]
+        return [row for row in current if row is not None]
 
     def keep(self, row: SessionRow) -> None:
         """Keep a new session, or the new row of a session."""
@@ -100,7 +100,7 @@ class SessionRows:
     def write(self) -> None:
         """Write the changes; the statements are sent with the commit."""
         changed = {each: self._rows[each] for each in sorted(self._changed)}
-        kept = [row for row in changed.values() if row is not None]
-        self._append.write_rows({SESSION: kept, PERSON: [*self._persons.values()]})
+        stored = [row for row in changed.values() if row is not None]
+        self._append.write_rows({SESSION: stored, PERSON: [*self._persons.values()]})
         if ended := [each for each, row in changed.items() if row is None]:
             self._append.change(_END, session=array("text", ended))

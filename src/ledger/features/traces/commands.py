@@ -84,9 +84,9 @@ class ReportSpan:
         return (*self._start.identities(tenant_of), ended, *parent)
 
     def followup_identities(
-        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+        self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        return self._start.followup_identities(tenant_of, is_known)
+        return self._start.followup_identities(tenant_of, exists)
 
     def about(self) -> About:
         """The data of the fact that is refused."""
@@ -182,5 +182,5 @@ class GiveParent(OwnCommand):
         assert first is not None
         times = [run.requested_at or group.now for run in (child, parent)]
         cause = first.event.event_id
-        given = group.record(child, body, max(times), _PARENTAGE, caused_by=cause)
-        return Receipt(child.id, (given.event_id,), given.position)
+        recorded = group.record(child, body, max(times), _PARENTAGE, caused_by=cause)
+        return Receipt(child.id, (recorded.event_id,), recorded.position)

@@ -317,32 +317,32 @@ def _split_json(raw: bytes) -> Iterator[_Part]:
 
 
 def _resource_of_json(raw: bytes, names: Collection[str]) -> Resource:
-    told = _decoded(_resource, raw) or {}
-    _keep(told, names)
-    return _message(told, Resource)
+    value = _decoded(_resource, raw) or {}
+    _keep(value, names)
+    return _message(value, Resource)
 
 
 def _span_of_json(raw: bytes, names: Collection[str]) -> Span:
     """A span whose ids are hexadecimal, which are base64 in protobuf's JSON."""
-    told = _decoded(_span, raw)
-    for holder in (told, *(told.get("events") or ())):
+    value = _decoded(_span, raw)
+    for holder in (value, *(value.get("events") or ())):
         _keep(holder, names)
     for name in _IDS:
-        said = told.get(name)
-        if said is None:
+        text = value.get(name)
+        if text is None:
             continue
         try:
-            told[name] = base64.b64encode(bytes.fromhex(said)).decode()
+            value[name] = base64.b64encode(bytes.fromhex(text)).decode()
         except (ValueError, TypeError) as error:
             raise NotTraces(f"{name} must be hexadecimal.") from error
-    return _message(told, Span)
+    return _message(value, Span)
 
 
 def _keep(holder: dict[str, Any], names: Collection[str]) -> None:
     """Keep the attributes of these names; of a name that is given twice the last one."""
     if attributes := holder.get("attributes"):
-        kept = {each["key"]: each for each in attributes if each.get("key") in names}
-        holder["attributes"] = [*kept.values()]
+        by_name = {each["key"]: each for each in attributes if each.get("key") in names}
+        holder["attributes"] = [*by_name.values()]
 
 
 def _decoded(decode: Callable[[bytes], Any], raw: bytes) -> Any:
@@ -355,10 +355,10 @@ def _decoded(decode: Callable[[bytes], Any], raw: bytes) -> Any:
         raise NotTraces("The body is not valid JSON.") from error
 
 
-def _message(told: Any, kind: Callable[[], M]) -> M:
+def _message(value: Any, kind: Callable[[], M]) -> M:
     """A message of the protocol from its JSON. Raises NotTraces."""
     try:
-        return ParseDict(told, kind(), ignore_unknown_fields=True) if told else kind()
+        return ParseDict(value, kind(), ignore_unknown_fields=True) if value else kind()
     except (ParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
         # The parser expects objects where the protocol has them, and meets what was sent.
         raise NotTraces(f"The body is not of OTLP's form: {str(error)[:200]}") from error

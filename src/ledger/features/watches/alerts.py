@@ -31,8 +31,8 @@ async def alerts_of_line(
 ) -> list[ShownAlert]:
     """The alerts of a line, the latest due first unless ``more`` says otherwise."""
     named = {"service_line_id": line_id, "as_of": query.as_of, "limit": MOST_OF_LINE}
-    asked = api.AlertsQuery.model_validate(named | more)
-    return (await read_answer(api.list_alerts(request, asked), PageOf[ShownAlert])).data
+    filters = api.AlertsQuery.model_validate(named | more)
+    return (await read_answer(api.list_alerts(request, filters), PageOf[ShownAlert])).data
 
 
 async def names_of_watches(

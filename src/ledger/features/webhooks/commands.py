@@ -54,7 +54,7 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     routing_key: str | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
-    def given(self) -> dict[str, Any]:
+    def changes(self) -> dict[str, Any]:
         """The settings that are not left as they are."""
         values = msgspec.structs.asdict(self)
         return {name: value for name, value in values.items() if value is not msgspec.UNSET}
@@ -85,15 +85,15 @@ class CreateEndpoint(NewCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
-        self.require_seen()
+        self.require_visible()
         organization_id = self.require_tenant()
         if group.owned(ENDPOINT, organization_id) >= MAX_ENDPOINTS:
             most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
             raise InvalidState(most)
-        given, signs = self.settings.given, True
-        format_, secret = given.get("format", "standard"), self.secret
-        require_types(format_, given)
-        url, key = given.pop("url", None), given.pop("routing_key", None)
+        values, signs = self.settings.changes, True
+        format_, secret = values.get("format", "standard"), self.secret
+        require_types(format_, values)
+        url, key = values.pop("url", None), values.pop("routing_key", None)
         if is_channel(format_):
             signs = False
             with _naming_the_field():
@@ -102,7 +102,7 @@ class CreateEndpoint(NewCommand):
             require_plain(url, key)
         endpoint = Endpoint(group.issue("WHK"))
         sealed = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
-        body = WebhookCreated(**given, url=url, secret=sealed)
+        body = WebhookCreated(**values, url=url, secret=sealed)
         tenant = (organization_id, self.workspace_id, None)
         recorded = group.record(endpoint, body, group.now, self, tenant=tenant)
         return receipt(recorded, _answer(endpoint, secret=secret if signs else None))
@@ -113,7 +113,7 @@ class _EndpointCommand(ManagedCommand):
 
     subject_type = "webhook"
 
-    def _shown(self, endpoint: Endpoint) -> bytes:
+    def _answer(self, endpoint: Endpoint) -> bytes:
         return _answer(endpoint)
 
 
@@ -127,14 +127,14 @@ class UpdateEndpoint(_EndpointCommand):
     rules: channel.ChannelRules = field(kw_only=True, default=channel.STRICT)
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
-        given = self.settings.given
-        require_types(endpoint.format, given)
-        key = given.pop("routing_key", None)
+        values = self.settings.changes
+        require_types(endpoint.format, values)
+        key = values.pop("routing_key", None)
         if is_channel(endpoint.format):
-            given |= self._address(endpoint, given.pop("url", None), key, group)
+            values |= self._address(endpoint, values.pop("url", None), key, group)
         else:
-            require_plain(given.get("url", endpoint.url), key)
-        return endpoint.update(**given)
+            require_plain(values.get("url", endpoint.url), key)
+        return endpoint.update(**values)
 
     def _address(
         self, endpoint: Endpoint, url: str | None, key: str | None, group: Group
@@ -142,9 +142,9 @@ class UpdateEndpoint(_EndpointCommand):
         """The changed settings of a channel's address. The shown address changes nothing."""
         assert is_channel(endpoint.format)
         with _naming_the_field():
-            given = None if url == endpoint.url else url
-            shown, secret = channel.address_of(endpoint.format, given, key, self.rules)
-        found: dict[str, Any] = {} if shown is None else {"url": shown}
+            changed_url = None if url == endpoint.url else url
+            visible, secret = channel.address_of(endpoint.format, changed_url, key, self.rules)
+        found: dict[str, Any] = {} if visible is None else {"url": visible}
         if secret is not None:
             found["secret"] = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
         return found
@@ -171,7 +171,7 @@ class RotateSecret(_EndpointCommand):
         sealed = group.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
         return endpoint.rotate_secret(sealed, group.now)
 
-    def _shown(self, endpoint: Endpoint) -> bytes:
+    def _answer(self, endpoint: Endpoint) -> bytes:
         return _answer(endpoint, secret=self.secret)
 
 
@@ -196,11 +196,11 @@ class ResendDelivery(_EndpointCommand):
     action = "webhook.resend"
 
     event_id: str = field(kw_only=True)
-    is_known: bool = field(kw_only=True)
+    has_delivery: bool = field(kw_only=True)
     """Whether the endpoint has a delivery of the event, which the view alone knows."""
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
-        if not self.is_known:
+        if not self.has_delivery:
             raise NotFound("The endpoint has no delivery of this event.")
         return endpoint.request_resend(self.event_id)
 
@@ -270,9 +270,9 @@ def is_channel(format_: channel.Format) -> TypeGuard[channel.Channel]:
     return format_ in channel.CHANNELS
 
 
-def require_types(format_: channel.Format, given: Mapping[str, Any]) -> None:
+def require_types(format_: channel.Format, values: Mapping[str, Any]) -> None:
     """Raise Invalid for a type of events that a channel is not told of."""
-    if is_channel(format_) and not {*given.get("event_types", ())} <= {
+    if is_channel(format_) and not {*values.get("event_types", ())} <= {
         *channel.CHANNEL_TYPES,
         EVERY_TYPE,
     }:

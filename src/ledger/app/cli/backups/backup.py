@@ -20,7 +20,7 @@ from ledger.engine.postgres.session import pin
 from ledger.engine.postgres.tools import ToolFailed, dump_program, running_tool
 
 _CHUNK = 1 << 18
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 _IS_LEDGER = "SELECT to_regclass('ledger.ledger_events') IS NOT NULL"
 
@@ -51,10 +51,10 @@ def back_up(settings: Settings, conninfo: str, file: str) -> int:
         named = make_conninfo(conninfo, application_name=name)
         with (
             _output(file) as output,
-            progress_bars("Backing up", ["rows"]) as shown,
+            progress_bars("Backing up", ["rows"]) as bars,
             _dump(dump_program(connection.info.server_version), named) as dump,
         ):
-            size = _copy(dump, output, _progress_of(connection, name, *shown.values()))
+            size = _copy(dump, output, _progress_of(connection, name, *bars.values()))
     where = "standard output" if file == "-" else file
     print(f"Backed up to {where} ({size:,} bytes).", file=sys.stderr)
     print(_without_key(settings), file=sys.stderr)
@@ -62,9 +62,9 @@ def back_up(settings: Settings, conninfo: str, file: str) -> int:
 
 
 def _without_key(settings: Settings) -> str:
-    place = settings.key_file or "LEDGER_MASTER_KEY"
+    source = settings.key_file or "LEDGER_MASTER_KEY"
     return (
-        f"The backup does NOT hold the master key ({place}): keep a copy of it, apart from the"
+        f"The backup does NOT hold the master key ({source}): keep a copy of it, apart from the"
         " backup. Without the key the backup cannot be restored."
     )
 
@@ -86,7 +86,7 @@ def _copy(dump: IO[bytes], output: IO[bytes], progress: Callable[[], None]) -> i
     while chunk := dump.read(_CHUNK):
         output.write(chunk)
         size += len(chunk)
-        if time.monotonic() - looked > _LOOK_SECONDS:
+        if time.monotonic() - looked > _POLL_SECONDS:
             progress()
             looked = time.monotonic()
     output.flush()
@@ -100,11 +100,11 @@ def _progress_of(
     (total,) = connection.execute(_ROWS).fetchone() or (0,)
     read: dict[int, int] = {}
 
-    def look() -> None:
+    def poll() -> None:
         read.update(connection.execute(_AT, (name,)).fetchall())
         show(min(sum(read.values()), total), total)
 
-    return look
+    return poll
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def _output(file: str) -> Iterator[IO[bytes]]:
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{file} is not a file.")
     try:
-        number, beside = tempfile.mkstemp(".partial", f"{path.name}.", path.parent)
+        number, temporary = tempfile.mkstemp(".partial", f"{path.name}.", path.parent)
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
     try:
@@ -130,11 +130,11 @@ def _output(file: str) -> Iterator[IO[bytes]]:
             yield output
             output.flush()
             os.fsync(number)
-        Path(beside).replace(path)
+        Path(temporary).replace(path)
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
     finally:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(folder)
     os.close(folder)

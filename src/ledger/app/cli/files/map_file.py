@@ -134,19 +134,19 @@ def sheet_map(file: str) -> SheetMap:
     """The map of a CSV file. Raises MapFault."""
     found = _convert(_table(file, SheetMap), SheetMap)
     if isinstance(found.type, str):
-        _check_known([found.type], _TYPES, "type")
-    known = found.fields()
-    columns = dict(_flat(found.columns, known))
-    constants = dict(_flat(found.constants, known))
-    _check_known(columns, known, "columns")
-    _check_known(constants, known, "constants")
+        _check_names([found.type], _TYPES, "type")
+    fields = found.fields()
+    columns = dict(_flat(found.columns, fields))
+    constants = dict(_flat(found.constants, fields))
+    _check_names(columns, fields, "columns")
+    _check_names(constants, fields, "constants")
     if twice := columns.keys() & constants.keys():
         raise MapFault(f"{min(twice)} is both in columns and in constants")
     unnamed = [name for name, column in columns.items() if not _is_name(column)]
     if unnamed or not _is_name(found.id):
         raise MapFault(f"{(unnamed or ['id'])[0]} must be the name of a column")
     for name, value in constants.items():
-        _check_constant(name, known[name], value)
+        _check_constant(name, fields[name], value)
     if not found.source:
         raise MapFault("source must not be empty")
     _check_dialect(found.read)
@@ -169,9 +169,9 @@ def _table(file: str, shape: type[msgspec.Struct]) -> dict[str, Any]:
         raise MapFault(f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:
         raise MapFault(f"{file} is no TOML: {error}") from error
-    _check_known(table, shape.__struct_fields__, file)
+    _check_names(table, shape.__struct_fields__, file)
     if isinstance(table.get("read"), dict):
-        _check_known(table["read"], Dialect.__struct_fields__, "read")
+        _check_names(table["read"], Dialect.__struct_fields__, "read")
     return table
 
 
@@ -183,27 +183,27 @@ def _convert(table: dict[str, Any], shape: type[T]) -> T:
 
 
 def _flat(
-    table: Mapping[str, Any], known: Iterable[str], prefix: str = ""
+    table: Mapping[str, Any], names: Iterable[str], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
     """The entries by dotted names: TOML takes ``error.code`` without quotes for nested tables."""
     for name, value in table.items():
-        if isinstance(value, dict) and prefix + name not in known:
-            yield from _flat(value, known, f"{prefix}{name}.")
+        if isinstance(value, dict) and prefix + name not in names:
+            yield from _flat(value, names, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
-def _check_known(names: Iterable[str], known: Iterable[str], place: str) -> None:
+def _check_names(names: Iterable[str], allowed: Iterable[str], where: str) -> None:
     for name in names:
-        if name not in known:
-            raise MapFault(f"{place} has no {name}{nearest(name, known)}")
+        if name not in allowed:
+            raise MapFault(f"{where} has no {name}{nearest(name, allowed)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, allowed: Iterable[str]) -> str:
     """The question whether a similar name is meant, and all known names."""
-    found = get_close_matches(name, known, 1)
+    found = get_close_matches(name, allowed, 1)
     hint = f", did you mean {found[0]}?" if found else "."
-    return f"{hint} Known: {', '.join(known)}"
+    return f"{hint} Known: {', '.join(allowed)}"
 
 
 def _check_constant(name: str, kind: Kind, value: Any) -> None:
@@ -271,8 +271,8 @@ def _fault_of(form: str) -> str | None:
     """The reason why a format of dates would tell wrong instants; None: it does not."""
     letters = directives(form)
     if unknown := [letter for letter in letters if letter not in _DIRECTIVES]:
-        known = ", ".join(f"%{letter}" for letter in _DIRECTIVES)
-        return f"has %{unknown[0]}, which is not read. Known: {known}"
+        supported = ", ".join(f"%{letter}" for letter in _DIRECTIVES)
+        return f"has %{unknown[0]}, which is not read. Known: {supported}"
     if twice := [letter for letter in letters if letters.count(letter) > 1]:
         return f"has %{twice[0]} twice: %m is the month, and %M are the minutes"
     if ("p" in letters) != ("I" in letters):

@@ -92,7 +92,7 @@ class FlowRuns:
         self._by, self._line = by, line
         """The line of flow runs whose deployment the map does not have."""
 
-    def place(self, pointer: str) -> str:
+    def locate(self, pointer: str) -> str:
         return pointer
 
     def read(self, item: Item) -> Fact | Rejected:

@@ -26,7 +26,7 @@ from ledger.engine.values.errors import Invalid, TooLarge
 from ledger.engine.values.values import escaped, format_instant
 from ledger.features.facts.envelope import MAX_ITEMS, TOO_LARGE, Fact, Rejected
 
-_SEEN = "CREATE TABLE seen (id TEXT PRIMARY KEY, rows INTEGER) WITHOUT ROWID"
+_CREATE_IDS = "CREATE TABLE seen (id TEXT PRIMARY KEY, rows INTEGER) WITHOUT ROWID"
 
 _COUNT = """
 INSERT INTO seen VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET rows = rows + 1 RETURNING rows
@@ -102,7 +102,7 @@ class _Ids:
         self.is_unsure = False
         """Whether a row's id could not be read: mended, it would change the numbers behind it."""
         database.execute("PRAGMA journal_mode = OFF")
-        database.execute(_SEEN)
+        database.execute(_CREATE_IDS)
 
     def unique(self, row_id: str) -> str:
         """The id, with its number if it is repeated; a number that is taken is an id as well."""
@@ -115,15 +115,15 @@ class Sheet:
 
     def __init__(self, by: map_file.SheetMap) -> None:
         self._by = by
-        known = by.fields()
+        fields = by.fields()
         own = [("/id", by.id)]
         if not isinstance(by.type, str):
             own.append(("/type", by.type.column))
         self._columns = own + [(_pointer(field), column) for field, column in by.columns.items()]
         """The pointers into the fact, and the names of the columns: the id's is the first."""
-        self._kinds = ["text"] * len(own) + [known[field] for field in by.columns]
+        self._kinds = ["text"] * len(own) + [fields[field] for field in by.columns]
 
-    def place(self, pointer: str) -> str:
+    def locate(self, pointer: str) -> str:
         """The place with the name of its column, if it is a column's: an item's is its array's."""
         for target, column in self._columns:
             if pointer == target or pointer.startswith(f"{target}/"):
@@ -134,18 +134,18 @@ class Sheet:
 
     def chunks(self, stream: BinaryIO) -> Iterator[Chunk[Row]]:
         """The rows in chunks. Raises ConfigurationError if the head lacks a column of the map."""
-        told = stream.tell if stream.seekable() else lambda: 0
+        tell = stream.tell if stream.seekable() else lambda: 0
         text = TextIOWrapper(stream, _codec(self._by.read.encoding), "replace", newline="")
-        begun, held, rows = told(), 0, list[tuple[int, Row]]()
+        begun, held, rows = tell(), 0, list[tuple[int, Row]]()
         try:
             for number, row in self._rows(text):
                 rows.append((number, row))
                 held += sum(map(len, row)) if isinstance(row, list) else 0
                 if len(rows) == MAX_ITEMS or held > CHUNK_BYTES:
-                    at = told()
+                    at = tell()
                     yield at - begun, rows
                     begun, held, rows = at, 0, []
-            yield told() - begun, rows
+            yield tell() - begun, rows
         except UnicodeError as error:
             raise ConfigurationError(
                 f"The file is not {self._by.read.encoding}: {error.args[-1]}."
@@ -189,14 +189,14 @@ class Sheet:
         if row_id != named and ids.is_unsure:
             sentence = "The id is repeated, and an earlier row has none that can be read: mend it."
             return Rejected(Invalid(sentence), row_id)
-        return [row_id, *(cells[place].strip() for place in mapped[1:])]
+        return [row_id, *(cells[index].strip() for index in mapped[1:])]
 
     def _head(self, reader: Iterator[list[str]]) -> list[str]:
         try:
             head = [name.strip("\ufeff \t") for name in next(reader, [])]
         except csv.Error as error:
             raise ConfigurationError(f"The head, line 1, is no row of CSV: {error}.") from error
-        shown = [escaped(name) for name in head if name]
+        names = [escaped(name) for name in head if name]
         if any("\0" in name or "\ufffd" in name for name in head):
             raise ConfigurationError(
                 f"The head, line 1, is not {self._by.read.encoding}: the map names the encoding in"
@@ -207,7 +207,7 @@ class Sheet:
                 raise ConfigurationError(f"The head, line 1, has {column!r} {count} times.")
             if not count:
                 raise ConfigurationError(
-                    f"The head, line 1, has no column {column}{map_file.nearest(column, shown)}"
+                    f"The head, line 1, has no column {column}{map_file.nearest(column, names)}"
                 )
         return head
 
@@ -301,7 +301,7 @@ def _instant(text: str, read: map_file.Dialect) -> str:
             local = datetime.strptime(text, read.date)
         except ValueError as error:
             raise ValueError(f"must be a date in the form {read.date}") from error
-        if not _is_said(local, text, read.date):
+        if not _agrees(local, text, read.date):
             raise ValueError(f"is not wholly in the form {read.date}")
     if local.tzinfo is not None:
         return format_instant(local)
@@ -316,7 +316,7 @@ def _instant(text: str, read: map_file.Dialect) -> str:
     return format_instant(instant)
 
 
-def _is_said(local: datetime, text: str, form: str) -> bool:
+def _agrees(local: datetime, text: str, form: str) -> bool:
     """Whether a cell says what was read: the day of the week too, and each digit of glued ones."""
     written = local.strftime(form)
     if map_file.is_glued(form):

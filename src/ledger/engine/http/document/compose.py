@@ -38,15 +38,15 @@ def compose(app: FastAPI, routers: Sequence[Router]) -> Schema:
     answers = {
         type_
         for route in routes
-        for said in route.responses.values()
-        for type_ in said.get("types", ())
+        for response in route.responses.values()
+        for type_ in response.get("types", ())
     }
     words = {name: each for router in routers for name, each in router.words.items()}
     unions = {first: name for router in routers for first, name in router.unions.items()}
     made = Schemas(answers | {Problem}, words, unions)
     for router in routers:
         made.add(router.sent(), as_input)
-        made.add(router.shown())
+        made.add(router.answers())
     paths: dict[str, Schema] = {}
     for route in routes:
         for method in route.methods or ():
@@ -83,8 +83,8 @@ def compose(app: FastAPI, routers: Sequence[Router]) -> Schema:
 
 def _operation(route: APIRoute, made: Schemas) -> Schema:
     """The operation of a route. Its name is the function's: a verb, then what it is about."""
-    said = route.openapi_extra or {}
-    parameters = [*_parameters(route, made), *said.get("parameters", ())]
+    extra = route.openapi_extra or {}
+    parameters = [*_parameters(route, made), *extra.get("parameters", ())]
     if 304 in route.responses:
         parameters.append(_IF_NONE_MATCH)
     operation: Schema = {
@@ -98,10 +98,10 @@ def _operation(route: APIRoute, made: Schemas) -> Schema:
     }
     if parameters:
         operation["parameters"] = parameters
-    if "body" in said:
-        operation["requestBody"] = _body(said["body"], made)
-    if said.get("x-permission") is not None:
-        operation["x-permission"] = said["x-permission"]
+    if "body" in extra:
+        operation["requestBody"] = _body(extra["body"], made)
+    if extra.get("x-permission") is not None:
+        operation["x-permission"] = extra["x-permission"]
     return operation
 
 
@@ -139,13 +139,13 @@ def _parameters(route: APIRoute, made: Schemas) -> list[Schema]:
 
 
 def _parameter(
-    name: str, place: str, schema: Schema, is_required: bool, made: Schemas
+    name: str, location: str, schema: Schema, is_required: bool, made: Schemas
 ) -> dict[str, Any]:
     """A parameter. Several words are an array, which is sent with commas between the words."""
     description = schema.pop("description", "")
     examples = schema.pop("examples", None)
-    described = {"name": name, "in": place, "required": is_required, "description": description}
-    if place == "query" and OR in description:
+    described = {"name": name, "in": location, "required": is_required, "description": description}
+    if location == "query" and OR in description:
         described |= {"style": "form", "explode": False}
         schema = {"type": "array", "items": _word(schema), "minItems": 1}
     elif examples and is_required:
@@ -171,14 +171,14 @@ def _body(body: Any, made: Schemas) -> Schema:
     schema = made.body(body)
     whole = made.components[schema["$ref"].removeprefix(SCHEMAS)]
     required = whole.get("required", [])
-    shown = {
+    example = {
         name: field["examples"][0]
         for name, field in whole.get("properties", {}).items()
         if "examples" in field
     }
-    if missing := set(required) - shown.keys():
+    if missing := set(required) - example.keys():
         raise ValueError(f"{whole['title']}: give examples=[…] to the fields {sorted(missing)}")
-    content = {"application/json": {"schema": schema, "example": shown}}
+    content = {"application/json": {"schema": schema, "example": example}}
     return {"required": bool(required or "minProperties" in whole), "content": content}
 
 
@@ -196,7 +196,7 @@ def _response(response: Mapping[str, Any], parameters: set[str], made: Schemas) 
     content = response.get("content", {})
     if "types" in response:
         content = {"application/json": {"schema": made.answer(*response["types"])}}
-    further = [name for parameter, name in texts.TOLD_BY.items() if parameter in parameters]
+    further = [name for parameter, name in texts.HEADER_OF.items() if parameter in parameters]
     if any(media in content for media in texts.FILES):
         further.append("Content-Disposition")
     described = {

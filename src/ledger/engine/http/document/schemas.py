@@ -94,17 +94,17 @@ class Schemas:
             if self.components.setdefault(name, schema) != schema:
                 raise ValueError(f"another schema is called {name} too: rename the class")
 
-    def placed(self, schema: Schema, place: str, suited: Change = dict) -> Schema:
+    def placed(self, schema: Schema, location: str, suited: Change = dict) -> Schema:
         """The schema with a reference in the place of each enumeration within."""
         new: Schema = {}
         for key, value in schema.items():
             if key in _ONE and isinstance(value, dict):
-                value = self.placed(value, place, suited)
+                value = self.placed(value, location, suited)
             elif key in _SEVERAL:
-                value = [self.placed(part, place, suited) for part in value]
+                value = [self.placed(part, location, suited) for part in value]
             elif key == "properties":
                 value = {
-                    name: self.placed(part, camel(place, name), suited)
+                    name: self.placed(part, camel(location, name), suited)
                     for name, part in value.items()
                 }
                 for part in (value[name] for name in _TELLING if "const" in value.get(name, ())):
@@ -114,9 +114,9 @@ class Schemas:
             new[key] = value
         suitable = suited(new)
         suitable.pop("title", None)  # generators make a class for each title
-        return self._named(suitable, place)
+        return self._named(suitable, location)
 
-    def _named(self, schema: Schema, place: str) -> Schema:
+    def _named(self, schema: Schema, location: str) -> Schema:
         if "discriminator" in schema:
             return self._union(schema)
         if "enum" not in schema:
@@ -126,10 +126,10 @@ class Schemas:
         rest = {key: value for key, value in schema.items() if key not in ("enum", "type")}
         if len(words) == 1:
             return rest | {"type": "string", "const": words[0]}
-        name = self._names.setdefault(frozenset(words), place)
+        name = self._names.setdefault(frozenset(words), location)
         listed = list(self._words.get(name, words))
-        known = self.components.setdefault(name, {"type": "string", "enum": listed, "title": name})
-        if set(known.get("enum", ())) != set(words):
+        existing = self.components.setdefault(name, {"type": "string", "enum": listed, "title": name})
+        if set(existing.get("enum", ())) != set(words):
             raise ValueError(f"the enumeration {name} has other words elsewhere: name one of them")
         if len(words) < len(schema["enum"]):
             return rest | {"anyOf": [reference(name), {"type": "null"}]}
@@ -140,8 +140,8 @@ class Schemas:
         name = self._unions.get(schema[of][0]["$ref"].removeprefix(SCHEMAS))
         if name is None:
             return schema
-        told = {"oneOf": schema[of], "discriminator": schema["discriminator"]}
-        self.components[name] = told | {"title": name}
+        union = {"oneOf": schema[of], "discriminator": schema["discriminator"]}
+        self.components[name] = union | {"title": name}
         rest = {key: value for key, value in schema.items() if key not in (of, "discriminator")}
         return reference(name) | rest
 

@@ -69,7 +69,7 @@ HEADERS: dict[str, Schema] = {
 """The headers that clients act on, by name. The contract lists those for caches and browsers."""
 
 EVERY = ("Ledger-Position", "X-Request-Id")
-TOLD_BY = {"If-None-Match": "ETag", "Idempotency-Key": "Idempotency-Replayed"}
+HEADER_OF = {"If-None-Match": "ETag", "Idempotency-Key": "Idempotency-Replayed"}
 """Parameter → the header of the answers of routes that take the parameter."""
 WITH_STATUS = {
     304: ("ETag",),

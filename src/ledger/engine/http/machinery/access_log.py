@@ -31,7 +31,7 @@ _EVERY_SECONDS = 0.2
 _LAST_SECONDS = 2.0
 """How long the end of the process waits for the last lines to be written."""
 
-_MOST_KEPT = 20_000
+_MOST_WAITING = 20_000
 """Requests that wait to be written; further ones are only counted."""
 
 _AT_ONCE, _AT_ONCE_TO_A_FILE = 4096, 65_536
@@ -130,7 +130,7 @@ class AccessLog:
                 state.get("credential"),
                 client[0] if client else None,
             )
-            if len(self._waiting) < _MOST_KEPT:
+            if len(self._waiting) < _MOST_WAITING:
                 self._waiting.append(answered)
             else:
                 self._dropped += 1
@@ -167,9 +167,9 @@ class AccessLog:
             yield _ended(FORMATS[self._format](line))
 
     def _line_of(self, answered: _Answered) -> bytes:
-        method, path, status = answered.method, shown_path(answered.path), answered.status
+        method, path, status = answered.method, redacted_path(answered.path), answered.status
         duration, size = answered.seconds * 1000, answered.size
-        credential, client = shown_credential(answered.credential), answered.client
+        credential, client = redacted_credential(answered.credential), answered.client
         message = (
             f"{method} {path} {status or '-'} {duration:.1f} ms {size} bytes"
             f" {credential or '-'} {client or '-'}"
@@ -197,13 +197,13 @@ def _ended(line: str) -> bytes:
     return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
-def shown_path(raw: bytes) -> str:
+def redacted_path(raw: bytes) -> str:
     """The path as it was sent, still percent-encoded, without query and without tokens."""
-    return _shown_start(raw[:_LONGEST_PATH])
+    return _redacted_start(raw[:_LONGEST_PATH])
 
 
 @lru_cache(1000)
-def _shown_start(raw: bytes) -> str:
+def _redacted_start(raw: bytes) -> str:
     path = raw.partition(b"?")[0].decode("ascii", "backslashreplace")
     if "%" in path and _TOKEN.search(meant := unquote(path)):
         return quote(_TOKEN.sub("***", meant), safe="/*")
@@ -211,7 +211,7 @@ def _shown_start(raw: bytes) -> str:
 
 
 @lru_cache(1000)
-def shown_credential(credential: str | None) -> str | None:
+def redacted_credential(credential: str | None) -> str | None:
     """An id of a key as it is; of a provider's token a digest of the subject."""
     if credential is None or not credential.startswith(_USER):
         return credential

@@ -85,7 +85,7 @@ async def read_capped(request: Request, limit: int) -> bytes:
                 if unpacking is None:
                     parts.keep(part)
                 else:
-                    async for piece in unpacking.take(part):
+                    async for piece in unpacking.feed(part):
                         parts.keep(piece)
                 if (seconds := pace.seconds_for(size)) > pace.seconds:
                     deadline.reschedule(begun + seconds)
@@ -93,7 +93,7 @@ async def read_capped(request: Request, limit: int) -> bytes:
         raise BodyTimeout("The body did not arrive completely in time.") from error
     if unpacking is not None and size:
         unpacking.end()
-    return b"".join(parts.kept)
+    return b"".join(parts.pieces)
 
 
 async def while_connected(work: Awaitable[T], receive: Receive) -> T:
@@ -125,13 +125,13 @@ class _Parts:
 
     def __init__(self, share: Share | None, bodies: Bound) -> None:
         self._share, self._bodies = share, bodies
-        self.kept: list[bytes] = []
+        self.pieces: list[bytes] = []
 
     def keep(self, part: bytes) -> None:
         """Keep a part. Raises RateLimited."""
         if part and self._share is not None:
             self._share.count(self._bodies, len(part))
-        self.kept.append(part)
+        self.pieces.append(part)
 
 
 class _Unpacking:
@@ -145,7 +145,7 @@ class _Unpacking:
         self._limit = self._room = limit
         self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)  # gzip's header and checksums only
 
-    async def take(self, part: bytes) -> AsyncIterator[bytes]:
+    async def feed(self, part: bytes) -> AsyncIterator[bytes]:
         """Decompress a part piece by piece; other tasks run between two pieces."""
         if self._stream.eof and part:
             raise _broken()

@@ -27,18 +27,18 @@ from uvicorn.server import ServerState
 
 from ledger.engine.http.machinery import heads
 from ledger.engine.http.machinery.bodies import Pace
-from ledger.engine.http.machinery.loop_slices import LoopTurns
+from ledger.engine.http.machinery.loop_slices import LoopSlices
 
-_turns: "WeakKeyDictionary[ServerState, LoopTurns]" = WeakKeyDictionary()
+_loop_slices: "WeakKeyDictionary[ServerState, LoopSlices]" = WeakKeyDictionary()
 
 
-def turns_of(server: ServerState) -> LoopTurns:
+def slices_of(server: ServerState) -> LoopSlices:
     """The turns of a server, in which the pipelined requests of all its connections begin.
 
     A connection has one request under way at a time. But with hundreds of such connections, a
     request that arrives alone would otherwise wait for one request of each connection.
     """
-    return _turns.setdefault(server, LoopTurns())
+    return _loop_slices.setdefault(server, LoopSlices())
 
 
 class Flow(FlowControl):
@@ -56,7 +56,7 @@ class Flow(FlowControl):
 MOST_WAITING = 16
 """Requests of one connection that may wait, including the request that is being answered."""
 
-_PIECES_A_TURN = 64
+_PIECES_AT_ONCE = 64
 """Pieces of data that the parser is given in one turn of the loop. Data is cut at the ends of
 heads. A body may contain this byte sequence many times, and each piece costs a parser call."""
 
@@ -75,12 +75,12 @@ class Connection(HttpToolsProtocol):
     mostly 60 s. The client must be the first to close it: if the server closes, a request that is
     on its way is lost, and a client does not repeat a write by itself."""
 
-    patience_seconds = 20.0
+    head_seconds = 20.0
     """How long a part of a head may take, or the first byte of a connection. A check runs at this
     interval, so a stuck connection is found after twice the time at the latest; requests pay for no
     timer. (``bodies.py`` limits the time of a body whose request is not answered yet.)"""
 
-    last_patience_seconds = 3.0
+    closing_seconds = 3.0
     """How long a stopping service waits for the rest of a request that has begun; and how long a
     refused connection is still read."""
 
@@ -100,7 +100,7 @@ class Connection(HttpToolsProtocol):
         """Whether more than one request has ever arrived at once."""
         self._received = self._fed = 0
         """Bytes that have arrived, and bytes in the parser's latest call."""
-        self._rest_look: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
         self._rest_since = 0  # bytes that had arrived when the request was answered
         self._refusal: bytes | None = None
         """The response that ends the connection, once all earlier requests are answered."""
@@ -109,9 +109,9 @@ class Connection(HttpToolsProtocol):
         self._head: object = None
         self._head_bytes = 0
         """The latest head that did not arrive at once: its scope, and its bytes so far."""
-        self._progress = self._seen = 0
+        self._progress = self._checked_progress = 0
         """Parts that did more than lengthen a head: until now, and until the last check."""
-        self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
+        self._check_timer = self.loop.call_later(self.head_seconds, self._end_if_stuck)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the checks, tell the application, and drop all waiting requests.
@@ -119,7 +119,7 @@ class Connection(HttpToolsProtocol):
         A connection and its requests refer to each other; the garbage collector, which runs
         seldom, would free this cycle late.
         """
-        self._look.cancel()
+        self._check_timer.cancel()
         self._await_no_rest()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
@@ -135,8 +135,8 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Stop with the service: answer the requests that have begun, if their rest comes soon."""
         super().shutdown()
-        self._look.cancel()
-        self._look = self.loop.call_later(self.last_patience_seconds, self._end_if_unfinished)
+        self._check_timer.cancel()
+        self._check_timer = self.loop.call_later(self.closing_seconds, self._end_if_unfinished)
 
     def data_received(self, data: bytes) -> None:
         """Parse data as far as its requests may wait; read no more before the rest is parsed."""
@@ -149,22 +149,22 @@ class Connection(HttpToolsProtocol):
         self._held = self._held + data if self._held else data
         if self._has_several:
             self.flow.pause_reading()
-            turns_of(self.server_state).take(self._take_held)
+            slices_of(self.server_state).schedule(self._parse_held)
         else:
-            self._take_held()
+            self._parse_held()
 
-    def _take_held(self) -> None:
+    def _parse_held(self) -> None:
         held, self._held = self._held, b""
         # Parsing may pause the reading again. (The loop reads nothing before this method returns.)
         self.flow.resume_reading()
         start = pieces = 0
         while start < len(held) and not self._is_ending():
             end = self._end_of_room(held, start)
-            if end == start or pieces == _PIECES_A_TURN:
+            if end == start or pieces == _PIECES_AT_ONCE:
                 self._held = held[start:]
                 self.flow.pause_reading()
                 if end > start:
-                    turns_of(self.server_state).take(self._take_held)
+                    slices_of(self.server_state).schedule(self._parse_held)
                 return
             self._feed(held[start:end])
             start, pieces = end, pieces + 1
@@ -187,7 +187,7 @@ class Connection(HttpToolsProtocol):
         if answered is not None and answered.more_body:
             self._await_rest()
         if self._held and not self.pipeline:
-            self._take_held()
+            self._parse_held()
 
     def on_headers_complete(self) -> None:
         """Begin a request, or refuse its head."""
@@ -216,7 +216,7 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         if self._has_several:
-            turns_of(self.server_state).take(partial(self._begin, cycle, app))
+            slices_of(self.server_state).schedule(partial(self._begin, cycle, app))
         else:
             super()._start_asgi_task(cycle, app)
 
@@ -327,8 +327,8 @@ class Connection(HttpToolsProtocol):
         self.transport.write(refusal)
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._look.cancel()
-        self._look = self.loop.call_later(self.last_patience_seconds, self.transport.close)
+        self._check_timer.cancel()
+        self._check_timer = self.loop.call_later(self.closing_seconds, self.transport.close)
 
     def _is_answering(self) -> bool:
         return self._answering is not None and not self._answering.response_complete
@@ -342,22 +342,22 @@ class Connection(HttpToolsProtocol):
         return self.scope is not (None if cycle is None else cycle.scope)
 
     def _end_if_stuck(self) -> None:
-        if self._is_head_due() and self._progress == self._seen:
+        if self._is_head_due() and self._progress == self._checked_progress:
             self.transport.close()
         else:
-            self._seen = self._progress
-            self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
+            self._checked_progress = self._progress
+            self._check_timer = self.loop.call_later(self.head_seconds, self._end_if_stuck)
 
     def _await_rest(self) -> None:
         """Start the time limit for the rest of an answered request's body."""
         self._await_no_rest()
         self._rest_since = self._received
-        self._rest_look = self.loop.call_later(self.pace.seconds, self._end_without_rest)
+        self._rest_timer = self.loop.call_later(self.pace.seconds, self._end_without_rest)
 
     def _await_no_rest(self) -> None:
-        if self._rest_look is not None:
-            self._rest_look.cancel()
-            self._rest_look = None
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
 
     def _end_without_rest(self) -> None:
         if self.pace.seconds_for(self._received - self._rest_since) > self.pace.seconds:

@@ -20,7 +20,7 @@ _FAILED = prometheus_client.Counter(
 
 _TELL_SECONDS = 60.0
 
-_TOLD = 20
+_NAMED = 20
 """The most frequent networks are named; the rest is a number."""
 
 _NETWORKS = 10_000
@@ -55,14 +55,14 @@ class Failures:
             self._timer = None
         counts, self._by_network = self._by_network, Counter()
         others = counts.pop(_OTHERS, 0)
-        named = counts.most_common(_TOLD)
+        named = counts.most_common(_NAMED)
         others += counts.total() - sum(count for _, count in named)
         if others:
             named.append((_OTHERS, others))
         if named:
-            told = ", ".join(f"{count} from {network}" for network, count in named)
+            text = ", ".join(f"{count} from {network}" for network, count in named)
             # The counts are a part of the message, so that the line is held back for no other.
-            _logger.warning(f"failed authentications in a minute: {told}")
+            _logger.warning(f"failed authentications in a minute: {text}")
 
 
 def network_of(peer: str | None) -> str:

@@ -155,8 +155,8 @@ def _names_gzip(accepted: bytes) -> bool:
     weights = {}
     for part in accepted.lower().split(b","):
         coding, has_weight, weight = part.partition(b";")
-        known = _WEIGHT.fullmatch(weight.strip())
-        weights[coding.strip()] = float(known[1]) if known else float(not has_weight)
+        found = _WEIGHT.fullmatch(weight.strip())
+        weights[coding.strip()] = float(found[1]) if found else float(not has_weight)
     named = [weights[coding] for coding in (b"gzip", b"x-gzip") if coding in weights]
     return max(named or [weights.get(b"*", 0.0)]) > 0
 

@@ -15,14 +15,14 @@ SLICE_SECONDS = 0.002
 """The length of a slice, give or take what cannot be divided."""
 
 
-class LoopTurns:
+class LoopSlices:
     """Calls by tenant: one call begins in each turn of the loop, for one tenant after the other."""
 
     def __init__(self) -> None:
         self._calls: RoundRobin[str, Callable[[], None]] = RoundRobin()
         self._is_going_on = False
 
-    def take(self, begin: Callable[[], None], tenant_key: str = "") -> None:
+    def schedule(self, begin: Callable[[], None], tenant_key: str = "") -> None:
         """Call ``begin`` in one of the next turns, after the earlier calls of the tenant."""
         self._calls.add(tenant_key, partial(begin))  # unlike any other call
         if not self._is_going_on:
@@ -32,11 +32,11 @@ class LoopTurns:
     async def next(self, tenant_key: str) -> None:
         """Wait for the turn of an organization's next slice, which the caller then renders."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.take(lambda: None if future.done() else future.set_result(None), tenant_key)
+        self.schedule(lambda: None if future.done() else future.set_result(None), tenant_key)
         await future
 
     def _go_on(self) -> None:
-        begin = self._calls.take(next(iter(self._calls)))
+        begin = self._calls.pop_first(next(iter(self._calls)))
         try:
             begin()
         finally:

@@ -140,9 +140,9 @@ class ResponseMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[HEADERS] = dict(reversed(scope["headers"]))
-        asked = header(scope, b"x-request-id")
-        if asked is not None and _REQUEST_ID.fullmatch(asked):
-            request_id = asked.decode()
+        sent_id = header(scope, b"x-request-id")
+        if sent_id is not None and _REQUEST_ID.fullmatch(sent_id):
+            request_id = sent_id.decode()
         else:
             request_id = f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
@@ -156,7 +156,7 @@ class ResponseMiddleware:
             if message["type"] == "http.response.start":
                 answered = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
-                names = _say(headers, _kept(scope))
+                names = _say(headers, _headers_for(scope))
                 if message["status"] == 408:
                     # The rest of the body may still arrive, in front of the next request.
                     headers.append((b"connection", b"close"))
@@ -169,7 +169,7 @@ class ResponseMiddleware:
                 if scope["state"].get("replayed") and message["status"] != 503:
                     headers.append((b"idempotency-replayed", b"true"))
                 if b"ledger-position" not in names:
-                    position = str(self._positions.last_heard).encode()
+                    position = str(self._positions.last_announced).encode()
                     headers.append((b"ledger-position", position))
                 self._count(scope, message["status"], time.perf_counter() - started)
             await send(message)
@@ -211,7 +211,7 @@ def _is_host(value: bytes) -> bool:
         return False
 
 
-def _kept(scope: Scope) -> _Headers:
+def _headers_for(scope: Scope) -> _Headers:
     """The headers with the rules for caches and browsers, by the path of the request."""
     if not is_of_the_api(scope):
         return _OF_OTHERS

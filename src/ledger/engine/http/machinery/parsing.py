@@ -22,7 +22,7 @@ from starlette.types import Receive
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.http.machinery.bodies import while_connected
 from ledger.engine.postgres.pool.round_robin import RoundRobin
-from ledger.engine.writer.fair_queue import TURN_FACTS, TURN_SECONDS
+from ledger.engine.writer.fair_queue import SLOT_FACTS, SLOT_SECONDS
 
 SMALL_BYTES = 16 * 1024
 """The largest body that is parsed at once, which usually takes a millisecond or two."""
@@ -114,14 +114,14 @@ class Parsing(BackgroundLoop):
                     self._changed.wait()
             if job is None:
                 return
-            if self._take_turn(job):
+            if self._parse_part(job):
                 with self._changed:
                     self._unparsed.remove(job.tenant_key, job)
 
-    def _take_turn(self, job: _Job) -> bool:
+    def _parse_part(self, job: _Job) -> bool:
         """Parse a part of a body. Return whether it is parsed, or refused, and the request told."""
         began = time.monotonic()
-        for _ in range(TURN_FACTS):
+        for _ in range(SLOT_FACTS):
             step_began = time.monotonic()
             try:
                 next(job.steps)
@@ -134,7 +134,7 @@ class Parsing(BackgroundLoop):
             ended = time.monotonic()
             if self._is_apart and ended - step_began > _LONG_STEP_SECONDS:
                 self._stopping.wait(ended - step_began)
-            if ended - began >= TURN_SECONDS:
+            if ended - began >= SLOT_SECONDS:
                 break
         return False
 

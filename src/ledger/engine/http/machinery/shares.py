@@ -56,7 +56,7 @@ class Bound:
         self._tenants[tenant_key] = organization
         self.all += amount
 
-    def take_back(self, credential: str, tenant_key: str, amount: int) -> None:
+    def subtract(self, credential: str, tenant_key: str, amount: int) -> None:
         self.all -= amount
         if self._credentials[credential] == amount:
             del self._credentials[credential]
@@ -93,29 +93,29 @@ class Heavy:
     """
 
     def __init__(self) -> None:
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         """The turn of each organization that has an answer in hand, and how many it has."""
 
     @asynccontextmanager
-    async def turn(self, tenant_key: str, *, goes_on: bool = False) -> AsyncIterator[None]:
+    async def slot(self, tenant_key: str, *, goes_on: bool = False) -> AsyncIterator[None]:
         """Wait for the turn of an organization's answer, or of the next part of an export.
 
         Raises RateLimited if too many wait; an export that ``goes_on`` waits all the same.
         """
-        turn, in_hand = self._turns.get(tenant_key, (asyncio.Lock(), 0))
+        lock, in_hand = self._locks.get(tenant_key, (asyncio.Lock(), 0))
         if in_hand > _HEAVY_WAITING and not goes_on:
             _LIMITED.inc()
             raise RateLimited("Too many answers about many lines of this organization wait.")
-        self._turns[tenant_key] = turn, in_hand + 1
+        self._locks[tenant_key] = lock, in_hand + 1
         try:
-            async with turn:
+            async with lock:
                 yield
         finally:
-            turn, in_hand = self._turns[tenant_key]
+            lock, in_hand = self._locks[tenant_key]
             if in_hand > 1:
-                self._turns[tenant_key] = turn, in_hand - 1
+                self._locks[tenant_key] = lock, in_hand - 1
             else:
-                del self._turns[tenant_key]
+                del self._locks[tenant_key]
 
 
 class Share:
@@ -129,17 +129,17 @@ class Share:
         self._tenant_key = tenant_key = principal.tenant_key
         bound.add(credential, tenant_key, 1)
         self._bound = bound
-        self._beside: dict[Bound, int] | None = None
+        self._further: dict[Bound, int] | None = None
 
     def count(self, bound: Bound, amount: int = 1) -> None:
         """Count the request, or a part of it, in a further bound too. Raises RateLimited."""
         bound.add(self._credential, self._tenant_key, amount)
-        if self._beside is None:
-            self._beside = {}
-        self._beside[bound] = self._beside.get(bound, 0) + amount
+        if self._further is None:
+            self._further = {}
+        self._further[bound] = self._further.get(bound, 0) + amount
 
     def end(self) -> None:
-        self._bound.take_back(self._credential, self._tenant_key, 1)
-        if self._beside is not None:
-            for bound, amount in self._beside.items():
-                bound.take_back(self._credential, self._tenant_key, amount)
+        self._bound.subtract(self._credential, self._tenant_key, 1)
+        if self._further is not None:
+            for bound, amount in self._further.items():
+                bound.subtract(self._credential, self._tenant_key, amount)

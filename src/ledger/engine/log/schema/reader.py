@@ -121,8 +121,8 @@ def tidy(connection: psycopg.Connection[TupleRow], url: str | None) -> None:
     """
     ((own,),) = connection.execute(_OWN).fetchall()
     role = own if url is None else conninfo_to_dict(url).get("user")
-    known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
-    if known is None or role == connection.info.user:
+    found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+    if found is None or role == connection.info.user:
         return
     names = {"role": Identifier(str(role)), "database": Identifier(connection.info.dbname)}
     here = [is_here for (is_here,) in connection.execute(_SETTINGS, (role,))]
@@ -186,8 +186,8 @@ def _log_in(connection: psycopg.Connection[TupleRow], own: Reader, password: str
     try:
         check(own)
     except psycopg.OperationalError:
-        known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (own.role,))
-        make = SQL("ALTER ROLE {} PASSWORD {}") if known.fetchone() else SQL(_MAKE)
+        found = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (own.role,))
+        make = SQL("ALTER ROLE {} PASSWORD {}") if found.fetchone() else SQL(_MAKE)
         # As PostgreSQL stores it, so that no log of statements shows the password.
         hidden = connection.pgconn.encrypt_password(
             password.encode(), own.role.encode(), b"scram-sha-256"

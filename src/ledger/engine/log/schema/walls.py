@@ -17,7 +17,7 @@ from ledger.engine.postgres.schema import walls
 from ledger.engine.postgres.schema.walls import EVERYONE_ONLY, condition_of, of_tenant
 
 
-class Wall(NamedTuple):
+class Policy(NamedTuple):
     """The rows and columns of a table that the API's role sees."""
 
     rows: str
@@ -30,29 +30,29 @@ class Wall(NamedTuple):
 _OF_ENDPOINT = f"{EVERYONE_ONLY} OR ledger.sees_endpoint(endpoint_id)"
 
 _OTHERS = {
-    "key_use": Wall(
+    "key_use": Policy(
         of_tenant(("organization_id", "workspace_id")),
         "key_id organization_id workspace_id used_at",
     ),
-    "delivery": Wall(
+    "delivery": Policy(
         _OF_ENDPOINT, "endpoint_id position sequence status round tried attempts due_at url"
     ),
-    "dispatch": Wall(_OF_ENDPOINT, "endpoint_id planned heeded failing_since"),
+    "dispatch": Policy(_OF_ENDPOINT, "endpoint_id planned heeded failing_since"),
     # The findings of verifications: differences may name ids of any tenant.
-    "verification": Wall(
+    "verification": Policy(
         EVERYONE_ONLY, "part started_at ended_at first last compared differences named"
     ),
     # The names of people: pages of the organizations that they have entered show them.
-    "person": Wall(
+    "person": Policy(
         f"{EVERYONE_ONLY} OR current_setting('ledger.organization_id', true) = ANY (organizations)",
         "sub name email seen_at organizations",
     ),
     # How far the loop of watches has looked, and what waits for room.
-    "watch_look": Wall(of_tenant(("organization_id",)), "organization_id position"),
-    "watch_overflow": Wall(of_tenant(("organization_id",)), "watch_id organization_id waiting"),
-    "watch_due": Wall(of_tenant(("organization_id",)), ""),
+    "watch_look": Policy(of_tenant(("organization_id",)), "organization_id position"),
+    "watch_overflow": Policy(of_tenant(("organization_id",)), "watch_id organization_id waiting"),
+    "watch_due": Policy(of_tenant(("organization_id",)), ""),
     # Internal, but for the number of rows, which is a metric.
-    "lease": Wall(EVERYONE_ONLY, "run_id"),
+    "lease": Policy(EVERYONE_ONLY, "run_id"),
 }
 
 SHARED: Mapping[str, str] = MappingProxyType(
@@ -87,9 +87,9 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
 
 # The log is read by functions only (migration 0001), keys of runs by the view of their payloads
 # (projections/runs/view.py), and what else is internal by decisions alone.
-WALLS: Mapping[str, Wall] = MappingProxyType(
+POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
-        table.name: Wall(condition_of(table), "" if table.is_internal else " ".join(table.shown))
+        table.name: Policy(condition_of(table), "" if table.is_internal else " ".join(table.visible))
         for table in (LOG, *DECISION_TABLES, SNAPSHOT, SPAN, STATEMENT_DOCUMENT)
         if table.name not in INTERNAL
     }
@@ -134,7 +134,7 @@ LIMIT 1
 
 def protect(connection: Connection[Any]) -> None:
     """Ensure the policies of the tables of migrations."""
-    walls.ensure_policies(connection, {table: wall.rows for table, wall in WALLS.items()})
+    walls.ensure_policies(connection, {table: policy.rows for table, policy in POLICIES.items()})
     # A dump that is restored without its grants has functions that everybody may execute.
     connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
 
@@ -164,7 +164,7 @@ def has_rights(connection: Connection[Any], role: str) -> bool:
 
 def granted() -> Mapping[str, Sequence[str]]:
     """The columns of each table that the role may select."""
-    columns = {**{table: wall.columns for table, wall in WALLS.items()}, **SHARED}
+    columns = {**{table: policy.columns for table, policy in POLICIES.items()}, **SHARED}
     return {table: listed.split() for table, listed in columns.items()}
 
 

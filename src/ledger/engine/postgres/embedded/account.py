@@ -103,8 +103,8 @@ def run(command: list[str], keep: tuple[int, ...] = ()) -> subprocess.CompletedP
 
 def environment() -> dict[str, str]:
     """Return PostgreSQL's environment: without secrets, and without PGPORT, which it would obey."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return kept | {"LC_ALL": "C"}
+    passed = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return passed | {"LC_ALL": "C"}
 
 
 def forget_other_servers() -> None:

@@ -13,29 +13,29 @@ from pathlib import Path
 
 from ledger.engine.postgres.embedded.account import EmbeddedPostgresError, run
 from ledger.engine.postgres.embedded.lock import FileLock
-from ledger.engine.postgres.embedded.place import PORT, ServerPlace
+from ledger.engine.postgres.embedded.place import PORT, ServerPaths
 
 _POLL = 0.01
-_PATIENCE = 2.0
+_ANNOUNCE_AFTER = 2.0
 # A fast shutdown writes at most shared_buffers to disk. A surviving backend ends when its
 # statement does.
 _LIMIT = 60.0
 
 
-def await_previous(place: ServerPlace, announce: Callable[[str], None]) -> FileLock:
+def await_previous(paths: ServerPaths, announce: Callable[[str], None]) -> FileLock:
     """Take the server lock, after the last process of an earlier server has ended."""
-    lock = FileLock(place.base / "server.lock", place.account)
+    lock = FileLock(paths.base / "server.lock", paths.account)
     try:
         if not lock.try_exclusive():
-            _stop_orphan(place)
-            _wait_for(lock, place, announce)
+            _stop_orphan(paths)
+            _wait_for(lock, paths, announce)
     except BaseException:
         lock.close()
         raise
     return lock
 
 
-def disarm_pid_files(place: ServerPlace) -> None:
+def disarm_pid_files(paths: ServerPaths) -> None:
     """Keep PostgreSQL from taking a reused pid for a running server: it would refuse to start.
 
     The caller holds the server lock, so no process of an earlier server of ours runs. The pid in
@@ -45,43 +45,43 @@ def disarm_pid_files(place: ServerPlace) -> None:
     the last protection against two servers that write one database, if somebody has started a
     server by hand.
     """
-    pid_file = place.database / "postmaster.pid"
+    pid_file = paths.database / "postmaster.pid"
     pid = _first_number(pid_file)
     if pid is None:
         # A power failure may leave an empty file, with which PostgreSQL refuses to start too.
         pid_file.unlink(missing_ok=True)
-    elif _runs_in(place.database, pid):
+    elif _runs_in(paths.database, pid):
         raise EmbeddedPostgresError(
-            f"A PostgreSQL that is not ours (pid {pid}) runs in {place.database}: stop it first"
+            f"A PostgreSQL that is not ours (pid {pid}) runs in {paths.database}: stop it first"
         )
     else:
         _replace_first_line(pid_file, str(os.getpid()))
-    for folder in (place.socket_dir, place.service_socket_dir):
+    for folder in (paths.socket_dir, paths.service_socket_dir):
         for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
             (folder / name).unlink(missing_ok=True)
 
 
-def _stop_orphan(place: ServerPlace) -> None:
+def _stop_orphan(paths: ServerPaths) -> None:
     """Shut down a server whose owner was killed.
 
     On Linux the kernel has sent the signal already; a second one does no harm. A process of ours
     holds the server lock, so the pid in the file is the pid of our server.
     """
-    run(place.command("pg_ctl", "stop", "-D", str(place.database), "-m", "fast", "--no-wait"))
+    run(paths.command("pg_ctl", "stop", "-D", str(paths.database), "-m", "fast", "--no-wait"))
 
 
-def _wait_for(lock: FileLock, place: ServerPlace, announce: Callable[[str], None]) -> None:
+def _wait_for(lock: FileLock, paths: ServerPaths, announce: Callable[[str], None]) -> None:
     began = time.monotonic()
-    told = False
+    announced = False
     while not lock.try_exclusive():
         waited = time.monotonic() - began
         if waited > _LIMIT:
             raise EmbeddedPostgresError(
-                f"An earlier PostgreSQL in {place.base} has not ended in {_LIMIT:.0f} s"
+                f"An earlier PostgreSQL in {paths.base} has not ended in {_LIMIT:.0f} s"
             )
-        if waited > _PATIENCE and not told:
+        if waited > _ANNOUNCE_AFTER and not announced:
             announce("Waiting for an earlier PostgreSQL of this directory to end")
-            told = True
+            announced = True
         time.sleep(_POLL)
 
 

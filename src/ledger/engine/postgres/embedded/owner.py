@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from ledger.engine.postgres.embedded.account import EmbeddedPostgresError
 from ledger.engine.postgres.embedded.lock import FileLock, Holder
-from ledger.engine.postgres.embedded.place import ServerPlace, find_place
+from ledger.engine.postgres.embedded.place import ServerPaths, find_paths
 from ledger.engine.postgres.embedded.server import SETTINGS, Server, answers, launch
 
 Announce = Callable[[str], None]
@@ -85,8 +85,8 @@ class EmbeddedPostgres:
         return self.place.url(socket_dir=self.place.service_socket_dir)
 
     @cached_property
-    def place(self) -> ServerPlace:
-        return find_place(self._data_dir)
+    def place(self) -> ServerPaths:
+        return find_paths(self._data_dir)
 
     @property
     def pid(self) -> int | None:
@@ -174,16 +174,16 @@ class EmbeddedPostgres:
 
     def _own(self) -> None:
         deadline = time.monotonic() + _OWNER_LIMIT
-        told = False
+        announced = False
         while not self._try_own():
             holder = self._holder()
             # The signature of a killed owner stays until the next owner signs: check the process.
-            known = holder if holder is not None and holder.is_alive() else None
-            if (known and known.purpose == _SERVE) or time.monotonic() > deadline:
+            living = holder if holder is not None and holder.is_alive() else None
+            if (living and living.purpose == _SERVE) or time.monotonic() > deadline:
                 raise DirectoryInUse(self.place.data_dir, holder)
-            if known and not told:
-                self._announce(f"Waiting for {_who(known)} to finish")
-                told = True
+            if living and not announced:
+                self._announce(f"Waiting for {_who(living)} to finish")
+                announced = True
             time.sleep(_POLL)
 
     def _try_own(self) -> bool:
@@ -207,11 +207,11 @@ class EmbeddedPostgres:
     def _await_users(self) -> None:
         """Take users.lock exclusively: then no command uses the server, nor begins to."""
         self._users = self._lock("users.lock")
-        told = False
+        announced = False
         while not self._users.try_exclusive():
-            if not told:
+            if not announced:
                 self._announce("Done; other commands still use the database: waiting for them")
-                told = True
+                announced = True
             time.sleep(_POLL)
 
     def _end(self) -> None:

@@ -58,7 +58,7 @@ _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"
 
 
 @dataclass(frozen=True)
-class ServerPlace:
+class ServerPaths:
     """The folders of a database."""
 
     data_dir: Path
@@ -161,7 +161,7 @@ class ServerPlace:
         return command_as(self.account, str(self.programs / "bin" / program), *arguments)
 
 
-def find_place(data_dir: Path) -> ServerPlace:
+def find_paths(data_dir: Path) -> ServerPaths:
     """Decide where the database of this data directory is, or will be. Creates nothing.
 
     An existing database is used at its place, or refused: an empty database at another place would
@@ -169,7 +169,7 @@ def find_place(data_dir: Path) -> ServerPlace:
     """
     data_dir = data_dir.resolve()
     if os.geteuid() != 0:
-        return ServerPlace(data_dir, data_dir, None)
+        return ServerPaths(data_dir, data_dir, None)
     linked = _linked_base(data_dir)
     elsewhere = linked or SYSTEM_DIR / _short_hash(data_dir)
     for base in (data_dir, elsewhere):
@@ -181,30 +181,30 @@ def find_place(data_dir: Path) -> ServerPlace:
                     f"User {account.name} owns the database {database} but cannot reach it: let"
                     " the user enter the folders above it (chmod o+x)"
                 )
-            return _apart(ServerPlace(data_dir, base, account))
+            return _apart(ServerPaths(data_dir, base, account))
     account = default_account()
     nearest = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     inside = linked is None and account.reaches(nearest)
-    return _apart(ServerPlace(data_dir, data_dir if inside else elsewhere, account))
+    return _apart(ServerPaths(data_dir, data_dir if inside else elsewhere, account))
 
 
-def _apart(place: ServerPlace) -> ServerPlace:
+def _apart(paths: ServerPaths) -> ServerPaths:
     """The place, with an account for the service's processes if that can be kept apart.
 
     Elsewhere than in the data directory, the files of the service are where PostgreSQL's account
     cannot come.
     """
-    account, data_dir = place.account, place.data_dir
-    if account is None or place.base != data_dir:
-        return place
+    account, data_dir = paths.account, paths.data_dir
+    if account is None or paths.base != data_dir:
+        return paths
     service = service_account()
     if service is None or service.uid == account.uid:
-        return replace(place, why_shared="there is no other user")
+        return replace(paths, why_shared="there is no other user")
     folders = (data_dir, *data_dir.parents)
     owned = [folder for folder in folders if _owner(folder) == account.uid]
     if owned:
-        return replace(place, why_shared=f"{owned[0]} is that user's")
-    return replace(place, service=service)
+        return replace(paths, why_shared=f"{owned[0]} is that user's")
+    return replace(paths, service=service)
 
 
 def _owner(folder: Path) -> int | None:
@@ -215,7 +215,7 @@ def _owner(folder: Path) -> int | None:
 
 def has_database(data_dir: Path) -> bool:
     """Whether this data directory has a database. Creates nothing."""
-    return find_place(data_dir).database.exists()
+    return find_paths(data_dir).database.exists()
 
 
 def _linked_base(data_dir: Path) -> Path | None:

@@ -50,10 +50,10 @@ class LoopDriver:
     def __init__(
         self,
         exchange: Exchange[Any],
-        take: Callable[[], bool],
+        deliver: Callable[[], bool],
         lose: Callable[[psycopg.Error], None],
     ) -> None:
-        self._exchange, self._take, self._lose = exchange, take, lose
+        self._exchange, self._deliver, self._lose = exchange, deliver, lose
         self._socket = exchange.socket
         self._hang_up = select.poll()
         self._hang_up.register(self._socket, 0)
@@ -89,7 +89,7 @@ class LoopDriver:
         try:
             while True:
                 self._exchange.consume()
-                if self._take() or not self._hang_up.poll(0):
+                if self._deliver() or not self._hang_up.poll(0):
                     return
         except psycopg.OperationalError as error:
             self._lose(error)
@@ -120,7 +120,7 @@ SELECT set_config('ledger.organization_id', $1, true),
 """
 
 
-class Asked:
+class PendingRead:
     """A read, and the future of its rows. ``tries`` counts how often the read was sent."""
 
     __slots__ = (
@@ -169,22 +169,22 @@ class PipelinedConnection:
     def __init__(
         self,
         connection: psycopg.AsyncConnection[Any],
-        done: Callable[["PipelinedConnection", list[Asked], psycopg.Error | None], None],
+        done: Callable[["PipelinedConnection", list[PendingRead], psycopg.Error | None], None],
     ) -> None:
         self._connection, self._done = connection, done
-        self._exchange: Exchange[Asked] = Exchange(connection)
-        self._driver = LoopDriver(self._exchange, self._take, self._lose)
+        self._exchange: Exchange[PendingRead] = Exchange(connection)
+        self._driver = LoopDriver(self._exchange, self._deliver, self._lose)
         self._adapt = Transformer.from_context(connection)
-        self._group: Sequence[Asked] = ()
+        self._group: Sequence[PendingRead] = ()
         self._loop = asyncio.get_running_loop()
 
-    def close(self) -> list[Asked]:
+    def close(self) -> list[PendingRead]:
         """Close the connection. Return the reads in flight, which this lane will not answer."""
         self._driver.stop()
         self._exchange.close()
         return self._end_group()
 
-    def send(self, group: Sequence[Asked]) -> None:
+    def send(self, group: Sequence[PendingRead]) -> None:
         """Send a group of reads. Reads of one tenant should be adjacent, to share a scope."""
         self._group = group
         try:
@@ -201,9 +201,9 @@ class PipelinedConnection:
         before on another connection reaches its deadline earlier than this connection does.
         """
         now = self._loop.time()
-        for asked in self._group:
-            if now >= asked.deadline:
-                asked.fail(SilentServer())
+        for read in self._group:
+            if now >= read.deadline:
+                read.fail(SilentServer())
         is_overdue = self._exchange.seconds_left(now) <= 0
         if is_overdue:
             self.give_up()
@@ -217,23 +217,23 @@ class PipelinedConnection:
         """For how long the lane has waited for the replies to its group; 0 if it has no group."""
         return self._exchange.waited_seconds(self._loop.time())
 
-    def _add(self, group: Sequence[Asked]) -> None:
+    def _add(self, group: Sequence[PendingRead]) -> None:
         tenant: Tenant | None = None
-        for asked in group:
+        for pending in group:
             scope = None
             try:
-                if asked.tenant != tenant:
-                    scope = _scope_of(*asked.tenant, *asked.planning.settings)
-                read = self._adapted(asked.statement, asked.parameters)
+                if pending.tenant != tenant:
+                    scope = _scope_of(*pending.tenant, *pending.planning.settings)
+                read = self._adapted(pending.statement, pending.parameters)
             except Exception as error:
                 # For example a value that has no PostgreSQL type. Nothing of this read was sent, so
                 # the other reads' statements and results still match one to one.
-                asked.fail(error)
+                pending.fail(error)
                 continue
             if scope is not None:
-                self._exchange.send(asked, *scope, is_asked=False)
-                tenant = asked.tenant
-            self._exchange.send(asked, *read)
+                self._exchange.send(pending, *scope, wants_rows=False)
+                tenant = pending.tenant
+            self._exchange.send(pending, *read)
 
     def _adapted(self, statement: str, parameters: Mapping[str, Any]) -> _Adapted:
         text, names = numbered(statement)
@@ -245,19 +245,19 @@ class PipelinedConnection:
         dumped = adapt.dump_sequence(values, [PyFormat.AUTO] * len(values))
         return (text, adapt.types or ()), dumped, adapt.formats or ()
 
-    def _take(self) -> bool:
+    def _deliver(self) -> bool:
         """Give the outcomes to the callers. Return whether the group has ended."""
-        outcomes: list[tuple[Asked | None, StatementResult]] = []
+        outcomes: list[tuple[PendingRead | None, StatementResult]] = []
         try:
-            self._exchange.take(outcomes)
+            self._exchange.collect(outcomes)
         finally:
-            for asked, outcome in outcomes:
-                if asked is None or asked.future.done():
+            for read, outcome in outcomes:
+                if read is None or read.future.done():
                     continue  # the caller has stopped waiting
                 if isinstance(outcome, list):
-                    asked.future.set_result(outcome)
+                    read.future.set_result(outcome)
                 elif not isinstance(outcome, DeadlockDetected | SerializationFailure):
-                    asked.fail(outcome or psycopg.ProgrammingError("the statement gives no rows"))
+                    read.fail(outcome or psycopg.ProgrammingError("the statement gives no rows"))
                 # The reads of a group hold their table locks until the group ends. The swap of a
                 # rebuild locks tables too, so the two may deadlock. A standby cancels a read that
                 # its replay has waited for. The read is not at fault: it counts as passed over,
@@ -267,10 +267,10 @@ class PipelinedConnection:
         self._done(self, self._end_group(), None)
         return True
 
-    def _end_group(self) -> list[Asked]:
+    def _end_group(self) -> list[PendingRead]:
         """End the group. Return its reads that have no answer."""
         group, self._group = self._group, ()
-        return [asked for asked in group if not asked.future.done()]
+        return [read for read in group if not read.future.done()]
 
     def _lose(self, error: psycopg.Error) -> None:
         self._done(self, self.close(), error)

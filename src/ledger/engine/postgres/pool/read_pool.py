@@ -26,7 +26,7 @@ import psycopg
 from prometheus_client import Histogram
 
 from ledger.engine.postgres.exchange import Rows, SilentServer
-from ledger.engine.postgres.pool.pipelined import Asked, PipelinedConnection
+from ledger.engine.postgres.pool.pipelined import PendingRead, PipelinedConnection
 from ledger.engine.postgres.pool.round_robin import WaitingReads
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.schema.walls import POWERS
@@ -44,10 +44,10 @@ _SHORT_SHARE, _LONG_SHARE = 2 * _TOGETHER, 2
 busy with one organization, and few enough that the answers, which come together and are rendered
 in one turn of the event loop, delay others for some milliseconds only."""
 
-_SHORT_OF_LANES_SECONDS = 0.01
+_SHORTAGE_SECONDS = 0.01
 """When a read has waited this long for a lane, the door opens one more lane."""
 
-_PATIENCE_SECONDS = 2.0
+_QUEUE_SECONDS = 2.0
 """A read that has waited this long for a lane fails."""
 
 _MOST_WAITING = 1000
@@ -59,7 +59,7 @@ _AGAIN_SECONDS = 0.1
 _OPENING_SECONDS = 10.0
 """For how long ``open`` tries to connect."""
 
-_WALKS = 4
+_SCANS = 4
 """Pages of exports and streams that run at once, so that other reads stay fast meanwhile."""
 
 
@@ -79,10 +79,10 @@ class ReadPool:
     def __init__(self, conninfo: str, size: int = 16) -> None:
         self._conninfo, self._size = conninfo, size
         self._is_open = False
-        self._lanes: set[PipelinedConnection] = set()
+        self._connections: set[PipelinedConnection] = set()
         self._idle: list[PipelinedConnection] = []
         """A stack: the lane used last is taken first, since it has the most prepared statements."""
-        self._groups: dict[PipelinedConnection, Sequence[Asked]] = {}
+        self._groups: dict[PipelinedConnection, Sequence[PendingRead]] = {}
         """The reads that are under way, by their lane."""
         self._short, self._long = WaitingReads(_SHORT_SHARE), WaitingReads(_LONG_SHARE)
         self._sending: asyncio.Handle | None = None
@@ -95,7 +95,7 @@ class ReadPool:
         """How often the door has left a server."""
         self._failure: Exception | None = None
         """The error of the last attempt to connect; None after a success."""
-        self._walks = asyncio.Semaphore(_WALKS)
+        self._scans = asyncio.Semaphore(_SCANS)
         self._walking: set[asyncio.Task[Rows]] = set()
 
     async def open(self) -> None:
@@ -105,7 +105,7 @@ class ReadPool:
         """
         self._loop = asyncio.get_running_loop()
         self._is_open = True
-        self._look()
+        self._check()
         try:
             await self._open_first()
             ((fault,),) = await self.fetch(EVERYONE, POWERS, {})
@@ -126,12 +126,12 @@ class ReadPool:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
         waiting = self._short.reads + self._long.reads
-        for lane in self._lanes:
-            waiting += lane.close()
-        for kept in (self._lanes, self._idle, self._groups):
-            kept.clear()
-        for asked in waiting:
-            asked.fail(psycopg.OperationalError("reads have ended"))
+        for connection in self._connections:
+            waiting += connection.close()
+        for group in (self._connections, self._idle, self._groups):
+            group.clear()
+        for read in waiting:
+            read.fail(psycopg.OperationalError("reads have ended"))
         if self._walking:
             await asyncio.wait(self._walking)
 
@@ -146,18 +146,18 @@ class ReadPool:
 
         Raises OperationalError if no connection is free in time, or too many reads wait.
         """
-        if planning is Planning.WALK:
-            return await self._walk(tenant, statement, parameters)
+        if planning is Planning.SCAN:
+            return await self._scan(tenant, statement, parameters)
         if not self._is_open:
             raise psycopg.OperationalError("reads have ended, or not begun")
         if self._short.count + self._long.count >= _MOST_WAITING:
             raise psycopg.OperationalError("too many reads are waiting")
-        asked = Asked(self._loop, tenant, statement, parameters, planning)
-        self._queue_of(asked).add(asked.organization, asked)
+        read = PendingRead(self._loop, tenant, statement, parameters, planning)
+        self._queue_of(read).add(read.organization, read)
         self._send_soon()
-        return await asked.future
+        return await read.future
 
-    async def _walk(self, tenant: Tenant, statement: str, parameters: Mapping[str, Any]) -> Rows:
+    async def _scan(self, tenant: Tenant, statement: str, parameters: Mapping[str, Any]) -> Rows:
         """Read a page of an export or a stream: only ``_WALKS`` pages run at once, each to its end.
 
         The caller may be cancelled meanwhile, for example when the client of a stream disconnects.
@@ -165,18 +165,18 @@ class ReadPool:
         keeps its place in the semaphore too, hence ``shield``. Otherwise clients that connect and
         disconnect in quick succession would take every lane that long reads may have.
         """
-        task = self._loop.create_task(self._walk_in_turn(tenant, statement, parameters))
+        task = self._loop.create_task(self._scan_limited(tenant, statement, parameters))
         self._walking.add(task)
-        task.add_done_callback(self._end_walk)
+        task.add_done_callback(self._end_scan)
         return await asyncio.shield(task)
 
-    async def _walk_in_turn(
+    async def _scan_limited(
         self, tenant: Tenant, statement: str, parameters: Mapping[str, Any]
     ) -> Rows:
-        async with self._walks:
+        async with self._scans:
             return await self.fetch(tenant, statement, parameters, Planning.BY_VALUES)
 
-    def _end_walk(self, task: asyncio.Task[Rows]) -> None:
+    def _end_scan(self, task: asyncio.Task[Rows]) -> None:
         self._walking.discard(task)
         # Retrieve the error, or asyncio would log it if the caller was cancelled.
         if not task.cancelled():
@@ -189,9 +189,9 @@ class ReadPool:
         Lanes whose replies have not come for ``_PATIENCE_SECONDS`` are closed too, and their reads
         are sent again.
         """
-        for lane in tuple(self._lanes):
-            if lane in self._idle or lane.waited_seconds() >= _PATIENCE_SECONDS:
-                lane.give_up()
+        for connection in tuple(self._connections):
+            if connection in self._idle or connection.waited_seconds() >= _QUEUE_SECONDS:
+                connection.give_up()
 
     def leave(self) -> None:
         """Close all connections: new ones lead to another server. Reads in flight are sent again.
@@ -199,11 +199,11 @@ class ReadPool:
         The former server may live on, and would answer for ever with what it had.
         """
         self._left += 1
-        for lane in tuple(self._lanes):
-            lane.give_up()
+        for connection in tuple(self._connections):
+            connection.give_up()
 
-    def _queue_of(self, asked: Asked) -> WaitingReads:
-        return self._long if asked.is_long else self._short
+    def _queue_of(self, read: PendingRead) -> WaitingReads:
+        return self._long if read.is_long else self._short
 
     def _send_soon(self) -> None:
         if self._sending is None:
@@ -214,23 +214,23 @@ class ReadPool:
         self._sending = None
         now = self._loop.time()
         while self._idle and (self._short or self._long) and (group := self._next_group()):
-            lane = self._idle.pop()
-            self._groups[lane] = group
-            for asked in group:
-                asked.tries += 1
-                if now - asked.since >= _WAITED_SECONDS:
-                    _WAIT_SECONDS.observe(now - asked.since)
-            lane.send(group)
+            connection = self._idle.pop()
+            self._groups[connection] = group
+            for read in group:
+                read.tries += 1
+                if now - read.since >= _WAITED_SECONDS:
+                    _WAIT_SECONDS.observe(now - read.since)
+            connection.send(group)
         if (self._short or self._long) and self._is_open:
-            if not self._lanes:
+            if not self._connections:
                 self._connect_soon()
             if self._watching is None:
-                self._watching = self._loop.call_later(_SHORT_OF_LANES_SECONDS, self._watch)
+                self._watching = self._loop.call_later(_SHORTAGE_SECONDS, self._watch)
 
-    def _next_group(self) -> Sequence[Asked]:
+    def _next_group(self) -> Sequence[PendingRead]:
         """Take the next group out of the queues: the reads whose turn it is."""
         long = self._long.first() if self._long else None
-        if long is not None and self._long.under_way < max(1, len(self._lanes) // 2):
+        if long is not None and self._long.under_way < max(1, len(self._connections) // 2):
             short = self._short.first()
             if short is None or long.since < short.since:
                 return self._long.begin(1)
@@ -239,38 +239,38 @@ class ReadPool:
         return group
 
     def _release(
-        self, lane: PipelinedConnection, unanswered: list[Asked], error: psycopg.Error | None
+        self, connection: PipelinedConnection, unanswered: list[PendingRead], error: psycopg.Error | None
     ) -> None:
         """Take back a lane: it is idle again, or its connection is lost."""
-        if group := self._groups.pop(lane, None):
+        if group := self._groups.pop(connection, None):
             self._queue_of(group[0]).end(group)
         self._ask_again(unanswered)
         if error is None:
-            self._idle.append(lane)
+            self._idle.append(connection)
             self._send()
             return
-        self._lanes.discard(lane)
-        if lane in self._idle:
-            self._idle.remove(lane)
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
         self._send_soon()
 
-    def _ask_again(self, unanswered: list[Asked]) -> None:
-        for asked in reversed(unanswered):
-            if asked.tries > self._size or self._loop.time() >= asked.deadline:
-                asked.fail(psycopg.OperationalError("a connection was lost each time"))
+    def _ask_again(self, unanswered: list[PendingRead]) -> None:
+        for read in reversed(unanswered):
+            if read.tries > self._size or self._loop.time() >= read.deadline:
+                read.fail(psycopg.OperationalError("a connection was lost each time"))
                 continue
-            asked.since = self._loop.time()
-            self._queue_of(asked).add_first(asked.organization, asked)
+            read.since = self._loop.time()
+            self._queue_of(read).add_first(read.organization, read)
 
-    def _look(self) -> None:
-        for asked in self._short.reads + self._long.reads:
+    def _check(self) -> None:
+        for read in self._short.reads + self._long.reads:
             # A read that is sent again has no longer to wait than it had at first.
-            if self._loop.time() >= asked.deadline:
-                asked.fail(SilentServer())
-        overdue = [lane for lane in tuple(self._lanes) if lane.give_up_overdue()]
+            if self._loop.time() >= read.deadline:
+                read.fail(SilentServer())
+        overdue = [connection for connection in tuple(self._connections) if connection.give_up_overdue()]
         if overdue:
             self.renew()
-        self._looking = self._loop.call_later(OVERDUE_SECONDS, self._look)
+        self._looking = self._loop.call_later(OVERDUE_SECONDS, self._check)
 
     def _watch(self) -> None:
         """While reads wait: open lanes, and fail the reads that have waited for too long."""
@@ -278,7 +278,7 @@ class ReadPool:
         now = self._loop.time()
         for waiting in (self._short, self._long):
             self._fail_late(waiting, now)
-            if any(now - asked.since >= _SHORT_OF_LANES_SECONDS for asked in waiting.reads):
+            if any(now - read.since >= _SHORTAGE_SECONDS for read in waiting.reads):
                 self._connect_soon()
         self._send()
 
@@ -287,24 +287,24 @@ class ReadPool:
 
         A long read that waits for others of its own organization is more patient.
         """
-        for asked in waiting.reads:
-            is_in_turn = asked.is_long and waiting.is_share_taken(asked)
-            if now >= (asked.deadline if is_in_turn else asked.since + _PATIENCE_SECONDS):
-                _WAIT_SECONDS.observe(now - asked.since)
+        for read in waiting.reads:
+            is_queued = read.is_long and waiting.is_share_used(read)
+            if now >= (read.deadline if is_queued else read.since + _QUEUE_SECONDS):
+                _WAIT_SECONDS.observe(now - read.since)
                 reason = self._failure or "all connections are busy"
-                asked.fail(psycopg.OperationalError(f"no connection in time: {reason}"))
+                read.fail(psycopg.OperationalError(f"no connection in time: {reason}"))
         waiting.drop_ended()
 
     def _connect_soon(self) -> None:
         """Open one more lane, unless there are enough, or a lane is being opened."""
-        if self._connecting is not None or len(self._lanes) >= self._size:
+        if self._connecting is not None or len(self._connections) >= self._size:
             return
         if self._loop.time() >= self._connect_at:
             self._connecting = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
         try:
-            await self._open_lane()
+            await self._open_connection()
         except (psycopg.Error, OSError) as error:
             self._failure = error
             self._connect_at = self._loop.time() + _AGAIN_SECONDS
@@ -312,7 +312,7 @@ class ReadPool:
             self._connecting = None
         self._send()
 
-    async def _open_lane(self) -> None:
+    async def _open_connection(self) -> None:
         left = self._left
         connection = await ReadConnection.connect(
             self._conninfo,
@@ -324,17 +324,17 @@ class ReadPool:
         if left != self._left:
             await connection.close()  # it may lead to the server that was left meanwhile
             return
-        lane = PipelinedConnection(connection, self._release)
-        self._lanes.add(lane)
-        self._idle.append(lane)
+        pipelined = PipelinedConnection(connection, self._release)
+        self._connections.add(pipelined)
+        self._idle.append(pipelined)
         self._failure = None
 
     async def _open_first(self) -> None:
         """Open the first lane; try again until the deadline. Reads that wait open others."""
         deadline = self._loop.time() + _OPENING_SECONDS
-        while not self._lanes:
+        while not self._connections:
             try:
-                await self._open_lane()
+                await self._open_connection()
             except (psycopg.Error, OSError):
                 if self._loop.time() > deadline:
                     raise

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
-from ledger.engine.postgres.pool.pipelined import Asked
+from ledger.engine.postgres.pool.pipelined import PendingRead
 
 P = TypeVar("P", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
@@ -57,7 +57,7 @@ class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
         if key in self:
             self.move_to_end(key)
 
-    def take(self, key: P) -> T:
+    def pop_first(self, key: P) -> T:
         """End the turn of a key by taking its first item."""
         queue = self[key]
         first, _ = queue.popitem(last=False)
@@ -69,15 +69,15 @@ class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
         return first
 
 
-def share(room: int, taken: int) -> int:
+def share(room: int, used: int) -> int:
     """How many of the ``room`` free places a holder of ``taken`` may take in addition.
 
     The holder then has no more places than are left free. Its first place needs one free place.
     """
-    return max((room - taken) // 2, int(taken == 0 < room))
+    return max((room - used) // 2, int(used == 0 < room))
 
 
-class WaitingReads(RoundRobin[str, Asked]):
+class WaitingReads(RoundRobin[str, PendingRead]):
     """The waiting reads of one kind, short or long, by organization.
 
     The reads whose callers have left are among them.
@@ -90,54 +90,54 @@ class WaitingReads(RoundRobin[str, Asked]):
         self._under_way: dict[str, int] = {}
 
     @property
-    def reads(self) -> list[Asked]:
-        return [asked for queue in self.values() for asked in queue]
+    def reads(self) -> list[PendingRead]:
+        return [read for queue in self.values() for read in queue]
 
     @property
     def under_way(self) -> int:
         """The number of reads that are under way, of all organizations."""
         return sum(self._under_way.values())
 
-    def first(self) -> Asked | None:
+    def first(self) -> PendingRead | None:
         """The read whose turn it is; None if no organization with a waiting read may send one."""
         for name, queue in self.items():
             if self._under_way.get(name, 0) >= self._share:
                 continue
-            asked = next(iter(queue))
-            if not asked.future.done():
-                return asked
+            read = next(iter(queue))
+            if not read.future.done():
+                return read
             self.drop_ended()
             return self.first()
         return None
 
-    def begin(self, most: int) -> list[Asked]:
+    def begin(self, most: int) -> list[PendingRead]:
         """Take out the reads whose turn it is, one of each organization in turn.
 
         A read that was under way before is taken alone, whatever ended its group. So no read is
         passed over for ever, and a read that makes the server end connections fails no other reads
         again.
         """
-        begun: list[Asked] = []
-        while self and len(begun) < most and (asked := self.first()) is not None:
-            if begun and (asked.tries or begun[0].tries):
+        begun: list[PendingRead] = []
+        while self and len(begun) < most and (read := self.first()) is not None:
+            if begun and (read.tries or begun[0].tries):
                 break
-            name = asked.organization
+            name = read.organization
             self._under_way[name] = self._under_way.get(name, 0) + 1
-            begun.append(self.take(name))
+            begun.append(self.pop_first(name))
         return begun
 
-    def end(self, group: Sequence[Asked]) -> None:
-        for asked in group:
-            self._under_way[asked.organization] -= 1
-            if not self._under_way[asked.organization]:
-                del self._under_way[asked.organization]
+    def end(self, group: Sequence[PendingRead]) -> None:
+        for read in group:
+            self._under_way[read.organization] -= 1
+            if not self._under_way[read.organization]:
+                del self._under_way[read.organization]
 
-    def is_share_taken(self, asked: Asked) -> bool:
+    def is_share_used(self, read: PendingRead) -> bool:
         """Whether a read waits for others of its organization."""
-        return self._under_way.get(asked.organization, 0) >= self._share
+        return self._under_way.get(read.organization, 0) >= self._share
 
     def drop_ended(self) -> None:
         """Drop the waiting reads that have failed, or whose callers have left."""
-        for asked in self.reads:
-            if asked.future.done():
-                self.remove(asked.organization, asked)
+        for read in self.reads:
+            if read.future.done():
+                self.remove(read.organization, read)

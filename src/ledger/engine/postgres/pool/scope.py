@@ -19,11 +19,11 @@ class Planning(Enum):
     """A generic plan too, but sent alone: other statements of the group would wait for it."""
     BY_VALUES = "by values", "force_custom_plan", "on"
     """A custom plan at each execution: many rows may match the parameters, or few. Sent alone."""
-    WALK = "walk", "force_custom_plan", "on"
+    SCAN = "walk", "force_custom_plan", "on"
     """A page of an export or a stream: as ``BY_VALUES``, but only a few pages run at once, each
     to its end."""
 
-    def __init__(self, name: str, plans: str, walks: str) -> None:
+    def __init__(self, name: str, plans: str, seqscan: str) -> None:
         """``plans`` is plan_cache_mode, ``walks`` enable_seqscan.
 
         Most statements get a generic plan, made once a connection: they scan an index in order, and
@@ -34,7 +34,7 @@ class Planning(Enum):
         With ``plan_cache_mode = auto`` it could settle on a generic plan, because of the values of
         the first few executions.
         """
-        self.settings = plans, walks
+        self.settings = plans, seqscan
 
 
 Fetch = Callable[[Tenant, str, Mapping[str, Any], Planning], Awaitable[list[Any]]]

@@ -76,7 +76,7 @@ class Table:
     """The columns that no read of the API may see."""
     reading: Reading | None = None
     """How reads see rows of an internal table nevertheless."""
-    is_seen_by_view: bool = False
+    is_filtered_by_view: bool = False
     """Whether the database view filters by tenant itself, instead of the table's policy.
 
     Below a policy PostgreSQL uses an index only by conditions that cannot leak a row that the
@@ -99,7 +99,7 @@ class Table:
         return MappingProxyType({name: _type_of(hint) for name, hint in hints.items()})
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def visible(self) -> tuple[str, ...]:
         return tuple(name for name in self.columns if name not in self.hidden)
 
     @cached_property

@@ -114,13 +114,13 @@ def ensure_policies(connection: Connection[Any], conditions: Mapping[str, str]) 
     a policy of another condition is replaced. Reading is all that the policy allows.
     """
     for table, policies in _lacking(connection, conditions).items():
-        condition, place = conditions[table], Identifier("ledger", table)
+        condition, relation = conditions[table], Identifier("ledger", table)
         for policy in policies:
-            connection.execute(SQL("DROP POLICY {} ON {}").format(Identifier(policy), place))
-        connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place))
+            connection.execute(SQL("DROP POLICY {} ON {}").format(Identifier(policy), relation))
+        connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(relation))
         made = SQL("CREATE POLICY {} ON {} FOR SELECT USING ({})")
         name = Identifier(_policy_of(condition))
-        connection.execute(made.format(name, place, SQL(condition)))
+        connection.execute(made.format(name, relation, SQL(condition)))
 
 
 def _lacking(connection: Connection[Any], conditions: Mapping[str, str]) -> dict[str, list[str]]:
@@ -155,8 +155,8 @@ def grant_whole(connection: Connection[Any], name: str, role: str) -> None:
     PostgreSQL checks rights on columns at each execution, column by column. A right on the whole
     saves a tenth of PostgreSQL's time for the detail of a line.
     """
-    place = Identifier("ledger", name)
-    connection.execute(SQL("GRANT SELECT ON {} TO {}").format(place, Identifier(role)))
+    relation = Identifier("ledger", name)
+    connection.execute(SQL("GRANT SELECT ON {} TO {}").format(relation, Identifier(role)))
 
 
 def reader_of(connection: Connection[Any]) -> str | None:

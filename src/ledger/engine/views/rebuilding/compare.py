@@ -113,14 +113,14 @@ def difference(
     kind: DifferenceKind = "missing" if no_live else "extra" if no_shadow else "differs"
     return Difference(
         table.name,
-        " ".join(map(_shown, map(table.prefixes.get, table.key), key)),
+        " ".join(map(_rendered, map(table.prefixes.get, table.key), key)),
         kind,
         tuple(columns) if kind == "differs" else (),
         format_id("EVT", recorded_at.year if recorded_at is not None else 0, position),
     )
 
 
-def _shown(prefix: str | None, part: object) -> str:
+def _rendered(prefix: str | None, part: object) -> str:
     """A part of a key; the id, if the part is an id as a number."""
     return str(part) if prefix is None else id_of_key(prefix, part)  # type: ignore[arg-type]
 

@@ -80,15 +80,15 @@ def verify(
     projection: Projection,
     progress: Progress,
     tell: Callable[[Difference], None],
-    beside: str | None = None,
+    scratch: str | None = None,
 ) -> Verified:
     """Replay the log, compare with the live rows at one position, and ``tell`` each difference.
 
     Works while the service writes. ``beside`` is a database with our schema and without rows, to
     which the copy is written; None: the view's own. Raises CannotBuild.
     """
-    if beside is not None:
-        return _verify_apart(conninfo, codec, projection, progress, tell, beside)
+    if scratch is not None:
+        return _verify_apart(conninfo, codec, projection, progress, tell, scratch)
     with shadow(conninfo, codec, projection, progress) as made:
         _refuse_other_version(made)
         with _pinned(made) as (connection, live):
@@ -106,9 +106,9 @@ def _verify_apart(
     projection: Projection,
     progress: Progress,
     tell: Callable[[Difference], None],
-    beside: str,
+    scratch: str,
 ) -> Verified:
-    with shadow_apart(conninfo, beside, codec, projection, progress) as made:
+    with shadow_apart(conninfo, scratch, codec, projection, progress) as made:
         _refuse_other_version(made)
         made.approach(lambda: made.live().position)
         with connect(conninfo) as pinned:

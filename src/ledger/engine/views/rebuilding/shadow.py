@@ -22,7 +22,7 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.pipeline import Pipeline
 from ledger.engine.postgres.session import options_of
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.contract import Projection, is_passing, take, told
+from ledger.engine.views.contract import Projection, is_passing, apply, error_line
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_indexes, create_tables, table_of, with_other_columns
 
@@ -112,7 +112,7 @@ class Shadow:
         while self.position < end:
             rows = read_log(self._log, self.position, _BATCH)
             rows = [row for row in rows if row[4] <= end]
-            self._take(self._decode(rows))
+            self._apply(self._decode(rows))
             self.position = rows[-1][4] if rows else end
             self._progress(self.position, end)
         self._store(0)
@@ -153,10 +153,10 @@ class Shadow:
         except MapperDeserialisationError as error:
             raise CannotBuild(f"{self.projection.name}: {error}") from error
 
-    def _take(self, events: Sequence[Recorded]) -> None:
+    def _apply(self, events: Sequence[Recorded]) -> None:
         if events:
             with self._writing(events[-1].position) as generation:
-                take(self.projection, generation, events)
+                apply(self.projection, generation, events)
             if self.projection.waiting > _WAITING:
                 self._store(_WAITING // 2)
 
@@ -177,8 +177,8 @@ class Shadow:
         except Exception as error:
             if is_passing(error):
                 raise
-            place = f"{self.projection.name}: within positions {self.position + 1} to {end}"
-            raise CannotBuild(f"{place}: {told(error)}"[:2000]) from error
+            scope = f"{self.projection.name}: within positions {self.position + 1} to {end}"
+            raise CannotBuild(f"{scope}: {error_line(error)}"[:2000]) from error
 
 
 @contextmanager
@@ -219,13 +219,13 @@ def shadow(
 
 @contextmanager
 def shadow_apart(
-    conninfo: str, beside: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
+    conninfo: str, scratch: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
 ) -> Iterator[Shadow]:
     """A shadow in the database ``beside``, whose schema has no rows, of a view of ``conninfo``.
 
     Nothing is written to the view's own database, which may be a standby.
     """
-    with connect(conninfo) as source, connect(beside) as connection:
+    with connect(conninfo) as source, connect(scratch) as connection:
         with _begun(Shadow(conninfo, connection, codec, projection, progress, source)) as made:
             yield made
         for table in reversed(projection.tables):

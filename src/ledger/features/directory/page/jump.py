@@ -39,7 +39,7 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 _YEAR = 365 * 86_400
 
-_PLACES = (
+_PAGES = (
     (LINE_ID, "/ui/lines/"),
     (RUN_ID, "/ui/runs/"),
     (EVENT_ID, "/ui/events/"),
@@ -100,7 +100,7 @@ class ColumnsForm(BaseModel):
         return gathered(values, "column:", "columns")
 
 
-async def place_of(request: ReadRequest, text: str) -> str | None:
+async def page_of_id(request: ReadRequest, text: str) -> str | None:
     """The address of the page of an id; None if the text is no id that a page shows.
 
     The id of an execution record leads to the page of its line, a workspace or a project to the
@@ -113,12 +113,12 @@ async def place_of(request: ReadRequest, text: str) -> str | None:
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
             return with_parameter(HOME, filter_name, identifier)
-    place = next((path for form, path in _PLACES if re.fullmatch(form, identifier)), None)
-    if place is None:
+    page = next((path for form, path in _PAGES if re.fullmatch(form, identifier)), None)
+    if page is None:
         return None
-    if place == "/ui/runs/" and (line_id := await _line_of_record(request, identifier)):
+    if page == "/ui/runs/" and (line_id := await _line_of_record(request, identifier)):
         return f"/ui/lines/{line_id}"
-    return place + identifier
+    return page + identifier
 
 
 def writes_of_actor(principal: Principal, text: str) -> str | None:
@@ -128,8 +128,8 @@ def writes_of_actor(principal: Principal, text: str) -> str | None:
     """
     identifier = text.upper()
     is_actor = re.fullmatch(_ACTOR, identifier) and not identifier.startswith(_NO_ACTORS)
-    is_shown = is_actor and principal.may("audit:read")
-    return with_parameter("/ui/audit", "actor_id", identifier) if is_shown else None
+    may_open = is_actor and principal.may("audit:read")
+    return with_parameter("/ui/audit", "actor_id", identifier) if may_open else None
 
 
 async def _line_of_record(request: ReadRequest, record_id: str) -> str | None:

@@ -12,11 +12,11 @@ from ledger.engine.http.problems import UNBUILT
 from ledger.engine.http.reading import AsOf, Identifier, ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import with_parameter
-from ledger.engine.page.navigation import BESIDE_ALERTS, places_of
+from ledger.engine.page.navigation import ALERT_PAGES, pages_for
 from ledger.engine.page.pages import PageRoute, go, of_organization, read_answer, show
 from ledger.engine.values.errors import Behind, Forbidden, Invalid
 from ledger.features.directory.entries import FILTER, Kind, entries_of
-from ledger.features.directory.page.jump import place_of, writes_of_actor
+from ledger.features.directory.page.jump import page_of_id, writes_of_actor
 from ledger.features.directory.routes.search import (
     MOST_CHARACTERS,
     Found,
@@ -88,7 +88,7 @@ async def show_search(request: ReadRequest, query: Typed) -> Response:
 
     An actor's id looks like any other: it leads to the actor's writes if nothing else has it.
     """
-    path = await place_of(request, query.text)
+    path = await page_of_id(request, query.text)
     if path is not None:
         return go(with_parameter(path, "as_of", query.as_of))
     results = await _results(request, query.text) if request.principal.may("read") else []
@@ -120,8 +120,8 @@ async def show_results(request: ReadRequest, query: Offering) -> Response:
 
 async def _sources(request: ReadRequest, text: str) -> list[Hit]:
     """Sources whose names have the text, of the hundred that were heard last."""
-    heard = await read_answer(list_sources(request, SourcesQuery(limit=100)), PageOf[ShownSource])
-    found = [each.source for each in heard.data if fold(text) in fold(each.source)]
+    latest = await read_answer(list_sources(request, SourcesQuery(limit=100)), PageOf[ShownSource])
+    found = [each.source for each in latest.data if fold(text) in fold(each.source)]
     return [Hit(OnPages("source", each, None), None, {}, None) for each in found[:FOUND]]
 
 
@@ -139,7 +139,7 @@ async def _results(request: ReadRequest, text: str) -> list[Hit] | None:
     hits = [
         on_board.pop((each.type, each.id))
         if (each.type, each.id) in on_board
-        else Hit(each, *_place(each), named.get(each.service_line_id or ""))
+        else Hit(each, *_address(each), named.get(each.service_line_id or ""))
         for each in found
     ]
     left = on_board.values()
@@ -148,10 +148,10 @@ async def _results(request: ReadRequest, text: str) -> list[Hit] | None:
         for kind in _KINDS.values()
         for hit in [hit for hit in left if hit.found.type == kind][:_MOST]
     ]
-    places = {path: name for path, _, name, _ in places_of(request.principal)} | dict(BESIDE_ALERTS)
+    names = {path: name for path, _, name, _ in pages_for(request.principal)} | dict(ALERT_PAGES)
     pages = [
         Hit(OnPages("page", path, name), path, {}, None)
-        for path, name in places.items()
+        for path, name in names.items()
         if fold(name).startswith(fold(text))
     ]
     # Lines may fill the answer, and would then hide the workspace whose name they have.
@@ -179,7 +179,7 @@ async def _on_board(request: ReadRequest, text: str) -> list[Hit]:
     return sorted(hits, key=lambda hit: -(hit.lines or 0))
 
 
-def _place(found: Found) -> tuple[str | None, dict[str, str]]:
+def _address(found: Found) -> tuple[str | None, dict[str, str]]:
     """The address of a result, and its parameters."""
     match found.type:
         case "line" | "blocker":

@@ -26,7 +26,7 @@ from projections.directory.search.words import fold
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
-_SHOWN = 200
+_ROWS = 200
 """The entries of a page of the list."""
 
 
@@ -56,8 +56,8 @@ async def show_directory(request: ReadRequest, query: DirectoryPageQuery) -> Res
     board = own_page(query.next)
     for name in ("cursor", "before", "start"):
         board = with_parameter(board, name, None)
-    page = found[query.start : query.start + _SHOWN]
-    following = query.start + _SHOWN
+    page = found[query.start : query.start + _ROWS]
+    following = query.start + _ROWS
     return show(
         request.http,
         "directory.html",
@@ -72,7 +72,7 @@ async def show_directory(request: ReadRequest, query: DirectoryPageQuery) -> Res
 
 
 async def _searched(
-    request: ReadRequest, query: DirectoryPageQuery, known: set[str]
+    request: ReadRequest, query: DirectoryPageQuery, listed: set[str]
 ) -> list[ShownName]:
     """Entries that the search of names finds, beside the known ones."""
     try:
@@ -83,7 +83,7 @@ async def _searched(
     return [
         ShownName(each.id, each.name, 0)
         for each in results
-        if each.type == query.type and each.id not in known
+        if each.type == query.type and each.id not in listed
     ]
 
 

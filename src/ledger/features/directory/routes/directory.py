@@ -12,7 +12,7 @@ from ledger.engine.http.lists import Order, SortColumn, text
 from ledger.engine.http.reading import Page, Present, ReadRequest
 from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Answer
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from projections.directory.statements import page_read
 from projections.lines.statements import organizations_read
 
@@ -69,7 +69,7 @@ class ShownOrganization(msgspec.Struct):
     organization_id: str
     lines: Annotated[int, msgspec.Meta(ge=0, description="The number of its lines, closed too.")]
     keys: Annotated[int, msgspec.Meta(ge=0, description="The number of its keys that work now.")]
-    last_activity_at: Annotated[ShownInstant | None, doc("The newest of its lines'.")]
+    last_activity_at: Annotated[ViewInstant | None, doc("The newest of its lines'.")]
 
 
 @read_route(

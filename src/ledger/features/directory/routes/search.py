@@ -79,7 +79,7 @@ def _reply(rows: Answer, wanted: Sought) -> SearchReply:
     """The reply: the results that fit, lines first, then by name."""
     found: dict[tuple[Any, ...], Found] = {}
     line_names: dict[str, str] = {}
-    for place, (_, kind, identifier, name, line_id, folded, line_name) in enumerate(rows):
+    for index, (_, kind, identifier, name, line_id, folded, line_name) in enumerate(rows):
         # A run without its line: the view of runs is behind that of words.
         if kind is None or (kind == "run" and line_id is None):
             continue
@@ -91,7 +91,7 @@ def _reply(rows: Answer, wanted: Sought) -> SearchReply:
         if line_name is not None:
             line_names[line_id] = line_name
         # A run may be found twice: by its number, by its external id, by the words of that.
-        order = (kind != "line", folded, kind, identifier, 0 if kind == "run" else place)
+        order = (kind != "line", folded, kind, identifier, 0 if kind == "run" else index)
         found[order] = Found(kind, identifier, name, line_id)
     items = [found[order] for order in sorted(found)[:FOUND]]
     reply = SearchReply(json_text(SearchResults(items)).encode(), rows.position)

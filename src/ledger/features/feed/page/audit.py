@@ -13,7 +13,7 @@ from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, s
 from ledger.engine.values.values import ActorType
 from ledger.features.feed.audited import Outcome, actions_of
 from ledger.features.feed.envelopes import AuditEntry
-from ledger.features.feed.names import names_beside
+from ledger.features.feed.names import names_of_page
 from ledger.features.feed.page.actions import GROUPS, label_of, labels_of
 from ledger.features.feed.published import TYPES, UNCHANGED_HEALTH
 from ledger.features.feed.routes import audit
@@ -37,11 +37,11 @@ async def show_audit_log(request: ReadRequest, query: AuditPageQuery) -> Respons
     if address is not None:
         return go(address)
     chosen = _chosen(query)
-    given = {name: value for name, value in chosen.items() if value}
+    filters = {name: value for name, value in chosen.items() if value}
     whose = query.organization_id or request.principal.organization_id
-    asked = query.model_copy(update={"organization_id": whose})
+    narrowed = query.model_copy(update={"organization_id": whose})
     found = await read_answer(
-        audit.entries_page(request, asked, is_backwards=True),
+        audit.entries_page(request, narrowed, is_backwards=True),
         PageOf[AuditEntry],
     )
     return show(
@@ -52,16 +52,16 @@ async def show_audit_log(request: ReadRequest, query: AuditPageQuery) -> Respons
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         chosen=chosen,
-        given=given,
-        exported=given | ({"organization_id": whose} if whose is not None else {}),
+        given=filters,
+        exported=filters | ({"organization_id": whose} if whose is not None else {}),
         given_limit=None if query.limit == PAGE_ROWS else query.limit,
-        total=await audit.entries_counted(request, asked, COUNTED),
+        total=await audit.entries_counted(request, narrowed, COUNTED),
         chips=[
             chip._replace(value=labels_of(chip.value)) if chip.name == "action" else chip
-            for chip in chips(request.http, given)
+            for chip in chips(request.http, filters)
         ],
         line=query.service_line_id,
-        **await names_beside(
+        **await names_of_page(
             request,
             found.data,
             (entry.resource for entry in found.data),

@@ -15,7 +15,7 @@ from ledger.engine.page import log
 from ledger.engine.page.pages import PageRoute, as_file, export_route, go, read_answer, show
 from ledger.engine.page.showing import summary
 from ledger.features.feed.envelopes import Envelope
-from ledger.features.feed.names import names_beside
+from ledger.features.feed.names import names_of_page
 from ledger.features.feed.published import TYPES
 from ledger.features.feed.routes import feeds
 from ledger.features.proof import routes as proofs
@@ -51,7 +51,7 @@ async def show_events(request: ReadRequest, query: EventsQuery) -> Response:
         PageOf[Envelope],
     )
     chosen = _chosen(query)
-    given = {name: value for name, value in chosen.items() if value is not None}
+    filters = {name: value for name, value in chosen.items() if value is not None}
     return show(
         request.http,
         "events.html",
@@ -62,7 +62,7 @@ async def show_events(request: ReadRequest, query: EventsQuery) -> Response:
         query=query,
         chosen=chosen,
         given_limit=None if query.limit == log.PAGE_ROWS else query.limit,
-        **log.listed(request.http, found, given),
+        **log.listed(request.http, found, filters),
         stream=log.stream_address(
             request.principal, chosen, tuple(feeds.EventFilters.model_fields)
         ),
@@ -79,7 +79,7 @@ async def _names(
     more: Sequence[str | None] = (),
 ) -> dict[str, Any]:
     lines = (*more_lines, *(event.service_line_id for event in events))
-    return await names_beside(request, events, (event.subject for event in events), lines, more)
+    return await names_of_page(request, events, (event.subject for event in events), lines, more)
 
 
 def _chosen(query: EventsQuery) -> dict[str, Any]:
@@ -121,5 +121,5 @@ async def download_proof(request: ReadRequest, event_id: str, query: Present) ->
     """The API's proof of an event, as a file."""
     answer = await feeds.show_event(request, event_id, query)
     event = msgspec.json.decode(answer.body, type=AnswerOf[Envelope]).data
-    asked = proofs.ProofQuery(position=event.position)
-    return await as_file(proofs.show_proof(request, asked), proof_file(event.id))
+    proof_query = proofs.ProofQuery(position=event.position)
+    return await as_file(proofs.show_proof(request, proof_query), proof_file(event.id))

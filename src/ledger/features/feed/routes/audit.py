@@ -18,7 +18,7 @@ from ledger.engine.values.values import AUDIT_ID, ActorType
 from ledger.features.feed.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, actions_of
 from ledger.features.feed.envelopes import AuditEntry, audit_entry_of
 from ledger.features.feed.published import TYPES
-from ledger.features.feed.routes.feeds import Walk, position_in, time_filters
+from ledger.features.feed.routes.feeds import Scan, position_in, time_filters
 from ledger.features.keys.key_rows import KeyNames
 from projections.feed import feeds, items
 
@@ -37,7 +37,7 @@ _AUDIT_CUT = exports.cut_of(AuditEntry, without=_OF_SESSIONS).ordered(
 _AUDIT_LOG = exports.Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
 
 
-def _known_words(words: str) -> str:
+def _checked_words(words: str) -> str:
     if not all(map(actions_of, words.split(","))):
         raise ValueError(
             "names a word that is neither an action of the audit log nor an event type"
@@ -49,7 +49,7 @@ Words = Annotated[
     str,
     # The pattern is in the document only: as an error text it would be too long to help.
     Field(min_length=1, max_length=2000, json_schema_extra={"pattern": reading.any_of(WORDS)}),
-    AfterValidator(_known_words),
+    AfterValidator(_checked_words),
 ]
 
 
@@ -146,13 +146,13 @@ class ExportQuery(reading.Zoned, AuditFilters, reading.RangeParameters):
 )
 async def export_audit_log(request: reading.ReadRequest, query: ExportQuery) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = exports.begin_export(request)
-    walk = Walk(audit_filters(query, query, request.principal), position_in(query.after))
-    question = entries_asked(request.principal, walk, query.cursor, exports.PAGE).walked()
+    slot = exports.begin_export(request)
+    scan = Scan(audit_filters(query, query, request.principal), position_in(query.after))
+    question = entries_question(request.principal, scan, query.cursor, exports.PAGE).walked()
     goes_on = query.after is not None or query.cursor is not None
     first = await request.ask(question)
     pages = _named(request, exports.log_pages(request, question, first))
-    return _AUDIT_LOG.file(turn, query.format, pages, first.position, goes_on=goes_on)
+    return _AUDIT_LOG.file(slot, query.format, pages, first.position, goes_on=goes_on)
 
 
 async def _named(
@@ -181,18 +181,18 @@ async def entries_page(
 ) -> Reply:
     """A page of the audit log; backwards, for people, the newest entry comes first."""
     filters = audit_filters(query, query, request.principal)
-    walk = Walk(filters, position_in(query.after), is_backwards)
-    rows = await request.ask(entries_asked(request.principal, walk, query.cursor, query.limit + 1))
+    scan = Scan(filters, position_in(query.after), is_backwards)
+    rows = await request.ask(entries_question(request.principal, scan, query.cursor, query.limit + 1))
     found = [row[1:] for row in rows if row[1] is not None]
     named = await named_events(found, key_names(request))
     texts = {event.position: json_text(audit_entry_of(event, name)) for event, name in named}
-    return walk.page(rows, query, lambda row: texts[row[0]])
+    return scan.page(rows, query, lambda row: texts[row[0]])
 
 
 async def entries_counted(request: reading.ReadRequest, query: AuditQuery, most: int) -> int:
     """The number of entries of all pages, up to ``most``. Only the web pages use this."""
-    walk = Walk(audit_filters(query, query, request.principal), position_in(query.after), True)
-    ((_, count),) = await request.ask(entries_asked(request.principal, walk, None, most).counted())
+    scan = Scan(audit_filters(query, query, request.principal), position_in(query.after), True)
+    ((_, count),) = await request.ask(entries_question(request.principal, scan, None, most).counted())
     return int(count)
 
 
@@ -204,18 +204,18 @@ def key_names(request: reading.ReadRequest) -> KeyNames:
 async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Recorded, str | None]]:
     """The found events, each with the name of the key that reported it; None: it has no name."""
     events = [items.recorded_event(row) for row in found]
-    known = await names.of(event.reported_by for event in events)
-    return [(event, known[event.reported_by]) for event in events]
+    key_names = await names.of(event.reported_by for event in events)
+    return [(event, key_names[event.reported_by]) for event in events]
 
 
-def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:
+def entries_question(principal: Principal, scan: Scan, cursor: str | None, limit: int) -> Question:
     """The question for ``limit`` entries of a walk along the audit log."""
-    read = feeds.audit_read(frozenset(walk.filters), walk.is_backwards)
-    return Question(principal.tenant, read, walk.parameters(cursor, limit))
+    read = feeds.audit_read(frozenset(scan.filters), scan.is_backwards)
+    return Question(principal.tenant, read, scan.parameters(cursor, limit))
 
 
 def audit_filters(
-    chosen: AuditFilters, stretch: reading.RangeParameters, principal: Principal
+    chosen: AuditFilters, period: reading.RangeParameters, principal: Principal
 ) -> dict[str, Any]:
     """All filters of a statement, including those of the credential's tenant.
 
@@ -223,4 +223,4 @@ def audit_filters(
     """
     if chosen.organization_id is None and not principal.is_admin:
         raise Invalid.at("/organization_id", "is required")
-    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
+    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(period)

@@ -33,7 +33,7 @@ _ORDER = Order(number("position", 1, "before"))
 BEYOND = 2**63 - 1
 """A position beyond every event."""
 
-LOOK_SECONDS = 2.0
+SCAN_SECONDS = 2.0
 """For how long a page looks for events that occurred in a stretch of time: some 250,000 events."""
 
 AfterEvent = Annotated[
@@ -134,14 +134,14 @@ def position_in(identifier: str | None) -> int:
 )
 async def export_events(request: reading.ReadRequest, query: EventsExportQuery) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = exports.begin_export(request)
-    walk = _walk_of(query, request.principal)
-    question = events_asked(request.principal, walk, None, exports.PAGE).walked()
+    slot = exports.begin_export(request)
+    scan = _scan_of(query, request.principal)
+    question = events_question(request.principal, scan, None, exports.PAGE).walked()
     first = await request.ask(question)
     pages, goes_on = exports.log_pages(request, question, first), query.after is not None
-    if walk.occurred is not None:
-        pages = walk.occurred.filter_pages(pages)
-    return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
+    if scan.occurred is not None:
+        pages = scan.occurred.filter_pages(pages)
+    return _FEED.file(slot, query.format, pages, first.position, goes_on=goes_on)
 
 
 @read_route(router, "", PageOf[Envelope], summary="Follow events")
@@ -158,28 +158,28 @@ async def followed_page(
     request: reading.ReadRequest, query: FollowQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the feed, also by ``occurred_at``; backwards as ``events_page``."""
-    walk = _walk_of(query, request.principal, is_backwards)
-    if walk.occurred is None:
+    scan = _scan_of(query, request.principal, is_backwards)
+    if scan.occurred is None:
         return await events_page(request, query, is_backwards)
-    return await _page_by_look(request, query, walk, walk.occurred)
+    return await _page_by_scan(request, query, scan, scan.occurred)
 
 
-def _walk_of(
+def _scan_of(
     query: FollowQuery | EventsExportQuery, principal: Principal, is_backwards: bool = False
-) -> "Walk":
+) -> "Scan":
     """The walk along the feed that the parameters ask for. Raises Invalid."""
     filters, (start, end) = feed_filters(query, query, principal), query.occurred()
     if start is None and end is None:
-        return Walk(filters, position_in(query.after), is_backwards)
+        return Scan(filters, position_in(query.after), is_backwards)
     if start is not None:
         # No event is recorded earlier than that: the walk begins there.
         filters["from"] = max(start - MAX_AHEAD, filters.get("from", EARLIEST))
     occurred = Occurred(micros_of(start or EARLIEST), micros_of(end or LATEST))
-    return Walk(filters, position_in(query.after), is_backwards, occurred)
+    return Scan(filters, position_in(query.after), is_backwards, occurred)
 
 
-async def _page_by_look(
-    request: reading.ReadRequest, query: FollowQuery, walk: "Walk", occurred: Occurred
+async def _page_by_scan(
+    request: reading.ReadRequest, query: FollowQuery, scan: "Scan", occurred: Occurred
 ) -> Reply:
     """A page of the events that occurred in a stretch: it looks at events until it is full.
 
@@ -188,24 +188,24 @@ async def _page_by_look(
     """
     request.http.state.share.count(request.services.shares.exports)
     clock = asyncio.get_running_loop().time
-    until, found, cursor, size = clock() + LOOK_SECONDS, list[Any](), query.cursor, query.limit + 1
+    until, found, cursor, size = clock() + SCAN_SECONDS, list[Any](), query.cursor, query.limit + 1
     while True:
-        rows = await request.ask(events_asked(request.principal, walk, cursor, size).walked())
+        rows = await request.ask(events_question(request.principal, scan, cursor, size).walked())
         looked_at = [row for row in rows if row[1] is not None]
         found += occurred.filter(looked_at)
         is_full, has_more = len(found) > query.limit, len(looked_at) == size
         if looked_at:
-            cursor = walk.cursor_after(looked_at[-1])
+            cursor = scan.cursor_after(looked_at[-1])
         if is_full or not has_more or clock() >= until:
             break
         size = min(4 * size, exports.PAGE)
-    shown = found[: query.limit]
+    rows_of_page = found[: query.limit]
     if is_full:
-        cursor = walk.cursor_after(shown[-1])
-    elif not shown and not has_more:
+        cursor = scan.cursor_after(rows_of_page[-1])
+    elif not rows_of_page and not has_more:
         cursor = query.cursor
-    told = [items.feed_item(row[1:]) for row in shown]
-    return page(told, cursor, is_full or has_more, rows.position)
+    texts = [items.feed_item(row[1:]) for row in rows_of_page]
+    return page(texts, cursor, is_full or has_more, rows.position)
 
 
 async def events_page(
@@ -213,29 +213,29 @@ async def events_page(
 ) -> Reply:
     """A page of the feed; backwards, for people, the newest event comes first."""
     filters = feed_filters(query, query, request.principal)
-    walk = Walk(filters, position_in(query.after), is_backwards)
-    rows = await request.ask(events_asked(request.principal, walk, query.cursor, query.limit + 1))
-    return walk.page(rows, query, items.feed_item)
+    scan = Scan(filters, position_in(query.after), is_backwards)
+    rows = await request.ask(events_question(request.principal, scan, query.cursor, query.limit + 1))
+    return scan.page(rows, query, items.feed_item)
 
 
 async def events_counted(request: reading.ReadRequest, query: FeedQuery, most: int) -> int:
     """The number of events of all pages, up to ``most``. Only the web pages use this."""
-    walk = Walk(feed_filters(query, query, request.principal), position_in(query.after), True)
-    ((_, count),) = await request.ask(events_asked(request.principal, walk, None, most).counted())
+    scan = Scan(feed_filters(query, query, request.principal), position_in(query.after), True)
+    ((_, count),) = await request.ask(events_question(request.principal, scan, None, most).counted())
     return int(count)
 
 
-def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
+def events_question(principal: Principal, scan: "Scan", cursor: str | None, limit: int) -> Question:
     """The question for ``limit`` events of a walk along the feed."""
-    read = feeds.feed_read(frozenset(walk.filters), walk.is_backwards)
-    return Question(principal.tenant, read, walk.parameters(cursor, limit))
+    read = feeds.feed_read(frozenset(scan.filters), scan.is_backwards)
+    return Question(principal.tenant, read, scan.parameters(cursor, limit))
 
 
 def feed_filters(
-    chosen: EventFilters, stretch: reading.RangeParameters, principal: Principal
+    chosen: EventFilters, period: reading.RangeParameters, principal: Principal
 ) -> dict[str, Any]:
     """All filters of a statement, including those of the credential's tenant."""
-    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
+    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(period)
 
 
 def time_filters(query: reading.RangeParameters) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def time_filters(query: reading.RangeParameters) -> dict[str, Any]:
     return {name: at for name, at in (("from", start), ("to", end)) if at is not None}
 
 
-class Walk(NamedTuple):
+class Scan(NamedTuple):
     """A walk along rows by their position: ascending from the first row after ``after``, or
     backwards, newest first."""
 

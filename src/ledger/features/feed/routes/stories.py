@@ -16,7 +16,7 @@ from ledger.engine.http.problems import STORY_ERRORS
 from ledger.engine.http.replies import AnswerOf, PageOf, answer, keyed
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from ledger.engine.values.timeline import (
     Amounts,
     StateInterval,
@@ -92,8 +92,8 @@ class ShownInterval(msgspec.Struct):
 
     state: State
     causes: Sequence[Cause]
-    from_: ShownInstant = msgspec.field(name="from")
-    to: ShownInstant | None
+    from_: ViewInstant = msgspec.field(name="from")
+    to: ViewInstant | None
     seconds: Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -150,8 +150,8 @@ class UsageDay(UsageTotals):
 class ShownUsage(msgspec.Struct):
     """The usage of a line, in total and by day."""
 
-    from_: ShownInstant = msgspec.field(name="from")
-    to: ShownInstant
+    from_: ViewInstant = msgspec.field(name="from")
+    to: ViewInstant
     total: UsageTotals
     by_day: list[UsageDay]
 
@@ -170,7 +170,7 @@ async def show_history(
     recorded = query.instants()
     for name, at in recorded.items():
         await request.require_past(name, at)
-    known_by = recorded.pop("as_of", LATEST)
+    recorded_by = recorded.pop("as_of", LATEST)
     of_line = {"line": line_id, **recorded}
     after = {"after": 0} | _ORDER.after(query.cursor, of_line)
     tenant = request.tenant
@@ -178,7 +178,7 @@ async def show_history(
     parameters = {
         **tenant,
         **recorded,
-        "known_by": known_by,
+        "known_by": recorded_by,
         "line_id": line_id,
         **after,
         "limit": query.limit + 1,
@@ -218,17 +218,17 @@ async def show_timeline(
     too_many = Invalid.at("/from", f"the range has more than {MAX_INTERVALS} intervals: narrow it")
     if len(rows) == limit:
         raise too_many
-    turns = [TurningPoint(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
-    found = intervals(turns, start, end, now)
+    points = [TurningPoint(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
+    found = intervals(points, start, end, now)
     if len(found) > MAX_INTERVALS:
         raise too_many
-    shown = ShownTimeline(
-        [_shown(interval) for interval in found], TimelineTotals(*map(_seconds, totals(found)))
+    timeline = ShownTimeline(
+        [_interval(interval) for interval in found], TimelineTotals(*map(_seconds, totals(found)))
     )
-    return answer(json_text(AnswerOf(shown)), rows.position)
+    return answer(json_text(AnswerOf(timeline)), rows.position)
 
 
-def _shown(interval: StateInterval) -> ShownInterval:
+def _interval(interval: StateInterval) -> ShownInterval:
     since, until = time_text(interval.since), time_text(interval.until)
     length = interval.length.total_seconds()
     return ShownInterval(interval.state, interval.causes, since, until, length)
@@ -254,28 +254,28 @@ async def show_usage(
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
     tenant = request.tenant
     read = usage_read(frozenset(tenant), query.is_past)
-    stretches = StateSpans([*(begin for _, begin, _ in days), end] if days else [start, end])
-    parameters = {**tenant, "line_id": line_id, **stretches.parameters, "limit": MAX_PAIRS}
+    spans = StateSpans([*(begin for _, begin, _ in days), end] if days else [start, end])
+    parameters = {**tenant, "line_id": line_id, **spans.parameters, "limit": MAX_PAIRS}
     heavy = request.services.heavy
     is_long = query.is_past and len(days) > _DAYS_AT_ONCE
-    async with heavy.turn(request.principal.tenant_key) if is_long else nullcontext():
+    async with heavy.slot(request.principal.tenant_key) if is_long else nullcontext():
         rows = await request.rows(read, parameters, query)
     require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
         too_many = f"the range has more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
         raise Invalid.at("/from", too_many)
     by_day, total = [Amounts() for _ in days], Amounts()
-    for _, _, kind, stretch, amounts in rows:
+    for _, _, kind, span, amounts in rows:
         if kind is not None:
-            _add(by_day[stretch - 1], kind, amounts)
+            _add(by_day[span - 1], kind, amounts)
     for used in by_day:
         total.add(used)
     data = {
         "from": format_instant(start),
         "to": format_instant(end),
-        "total": total.shown(),
+        "total": total.rendered(),
         "by_day": [
-            {"date": day.isoformat(), **used.shown()}
+            {"date": day.isoformat(), **used.rendered()}
             for (day, *_), used in zip(days, by_day, strict=True)
         ],
     }

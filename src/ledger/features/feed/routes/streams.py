@@ -63,7 +63,7 @@ class StreamAnswer(EventSourceResponse):
             ping=streams.ping_seconds,
             ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
             sep="\n",
-            send_timeout=streams.patience_seconds,
+            send_timeout=streams.send_timeout,
             shutdown_event=streams.closing,
             shutdown_grace_period=_GRACE_SECONDS,
         )

@@ -91,18 +91,18 @@ class NewKeyForm(_ExpiryForm):
     def sent_at(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
     ) -> Sent[api.NewKey]:
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": self.name,
             "permissions": self.chosen,
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
         }
-        said = {name: value for name, value in said.items() if value is not None}
+        values = {name: value for name, value in values.items() if value is not None}
         try:
-            said["expires_at"] = self.chosen_end(zone, now, own)
+            values["expires_at"] = self.chosen_end(zone, now, own)
         except Invalid as error:
-            return Sent(None, key, error, said)
-        return checked(said, api.NewKey, key)
+            return Sent(None, key, error, values)
+        return checked(values, api.NewKey, key)
 
 
 class ChangeKeyForm(_ExpiryForm):
@@ -113,13 +113,13 @@ class ChangeKeyForm(_ExpiryForm):
     def sent_at(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
     ) -> Sent[api.KeyChanges]:
-        said = {"name": self.name}
+        values = {"name": self.name}
         if self.expires != "keep":
             try:
-                said["expires_at"] = self.chosen_end(zone, now, own)
+                values["expires_at"] = self.chosen_end(zone, now, own)
             except Invalid as error:
-                return Sent(None, key, error, said)
-        return checked(said, api.KeyChanges, key)
+                return Sent(None, key, error, values)
+        return checked(values, api.KeyChanges, key)
 
 
 class RotateForm(Form):

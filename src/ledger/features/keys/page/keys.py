@@ -82,8 +82,8 @@ async def _own_end(request: ReadRequest) -> datetime | None:
     """The instant at which the visitor's key expires; None: never, or the visitor has no key."""
     if request.principal.type != "api_key":
         return None
-    shown = await _key(request, request.principal.id)
-    return shown.expires_at
+    key = await _key(request, request.principal.id)
+    return key.expires_at
 
 
 async def _sent(
@@ -94,8 +94,8 @@ async def _sent(
 
 
 async def _key(request: ReadRequest, key_id: str) -> ShownKey:
-    shown = api.show_api_key(request, key_id, Present())
-    return (await read_answer(shown, AnswerOf[ShownKey])).data
+    answer = api.show_api_key(request, key_id, Present())
+    return (await read_answer(answer, AnswerOf[ShownKey])).data
 
 
 @command_route(router, "", CreateApiKey, _PERMISSION)

@@ -14,7 +14,7 @@ from ledger.engine.http.problems import FEED_ERRORS
 from ledger.engine.http.reading import Present, Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, answer
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from ledger.engine.values.values import LINE_ID, ActorType, State
 from ledger.features.keys.model import Permission
 from ledger.features.keys.routes.keys import read_keys
@@ -55,7 +55,7 @@ class ShownCredential(msgspec.Struct):
     workspace_id: Annotated[str | None, doc("Null: the credential sees all workspaces.")]
     permissions: list[Permission]
     expires_at: Annotated[
-        ShownInstant | None, doc("From then on the credential is refused. Null: it does not end.")
+        ViewInstant | None, doc("From then on the credential is refused. Null: it does not end.")
     ]
     version: Annotated[str, doc("The version of the service.")]
     service_line: Annotated[
@@ -86,7 +86,7 @@ async def show_credential(request: ReadRequest, query: CredentialQuery) -> Respo
     _, _, name, *_, key_ends_at, _, _ = rows[0]
     grant = principal.grant
     ends_at = key_ends_at if grant is None else datetime.fromtimestamp(grant.expires_at, UTC)
-    shown = ShownCredential(
+    credential = ShownCredential(
         principal.id,
         principal.type,
         name,
@@ -98,7 +98,7 @@ async def show_credential(request: ReadRequest, query: CredentialQuery) -> Respo
         line,
     )
     position = rows.position if line_position is None else min(rows.position, line_position)
-    return answer(f'{{"data":{json_text(shown)}}}', position)
+    return answer(f'{{"data":{json_text(credential)}}}', position)
 
 
 async def _line(request: ReadRequest, line_id: str | None) -> tuple[ServiceLine | None, int | None]:

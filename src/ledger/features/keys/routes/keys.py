@@ -131,7 +131,7 @@ async def create_api_key(request: reading.ReadRequest, sent: writing.Sent[NewKey
         sent._replace(fault=sent.fault or _fault(request.principal, sent)),
         token=create_token(),
         name=body.name if body is not None else None,
-        permissions=_named_permissions(sent.said),
+        permissions=_named_permissions(sent.parsed),
         expires_at=_instant(body.expires_at) if body is not None else None,
     )
     return writing.with_secret(request.http, await _answer(request, receipt, 201))
@@ -156,7 +156,7 @@ async def show_api_key(
     """Show a key. No answer shows its secret again."""
     reading.require_id("api_key", key_id)
     rows = await read_keys(request, request.tenant | {"key_id": key_id}, 1)
-    return reading.shown("api_key", rows, rows[0][1] and key_text(rows[0]))
+    return reading.subject_reply("api_key", rows, rows[0][1] and key_text(rows[0]))
 
 
 async def read_keys(request: reading.ReadRequest, filters: Mapping[str, Any], limit: int) -> Answer:
@@ -175,7 +175,7 @@ async def update_api_key(
 ) -> Response:
     """Change the name or the expiry, as far as the body names them."""
     await writing.require_named_tenant(request, UpdateApiKey, sent)
-    chosen = sent.body.given if sent.body is not None else {}
+    chosen = sent.body.provided if sent.body is not None else {}
     if "expires_at" in chosen:
         chosen["expires_at"] = _instant(chosen["expires_at"])
     receipt = await writing.execute_on(request, UpdateApiKey, key_id, sent, **chosen)
@@ -206,9 +206,9 @@ async def revoke_api_key(
     return writing.deleted(receipt)
 
 
-def _named_permissions(said: Any) -> tuple[Any, ...]:
+def _named_permissions(body: Any) -> tuple[Any, ...]:
     """The known permissions among those that the body names, valid or not."""
-    named = said.get("permissions") if isinstance(said, dict) else None
+    named = body.get("permissions") if isinstance(body, dict) else None
     if not isinstance(named, list):
         return ()
     return tuple(
@@ -222,11 +222,11 @@ def _fault(principal: Principal, sent: writing.Sent[NewKey]) -> Invalid | None:
     if body is None:
         return None
     if "admin" not in body.permissions:
-        organization_id, _ = writing.named_tenant(principal, sent.said)
+        organization_id, _ = writing.named_tenant(principal, sent.parsed)
         return Invalid.at("/organization_id", "is required") if organization_id is None else None
     if body.organization_id is not None or body.workspace_id is not None:
-        place = "/workspace_id" if body.organization_id is None else "/organization_id"
-        return Invalid.at(place, "must be left out: a key with admin belongs to no organization")
+        pointer = "/workspace_id" if body.organization_id is None else "/organization_id"
+        return Invalid.at(pointer, "must be left out: a key with admin belongs to no organization")
     return None
 
 
@@ -237,7 +237,7 @@ def _instant(text: str | None) -> Any:
 async def _answer(request: reading.ReadRequest, receipt: Receipt, status: int) -> Response:
     """The answer of a command, with the key's last use."""
     document = msgspec.json.decode(receipt.answer or b"")
-    asked = {"key_id": receipt.subject}
-    rows = await request.fetch(USED_AT, asked)
+    values = {"key_id": receipt.subject}
+    rows = await request.fetch(USED_AT, values)
     document["data"]["last_used_at"] = time_text(rows[0][0] if rows else None)
     return answer(json_text(document), receipt.position, status)

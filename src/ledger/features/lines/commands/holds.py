@@ -76,7 +76,7 @@ class ResumeMany(PauseMany):
     action = "execution.resume"
 
 
-class Told(msgspec.Struct, frozen=True):
+class LineOutline(msgspec.Struct, frozen=True):
     """The fields that the receipt of a line among many tells of it."""
 
     name: str | None
@@ -109,8 +109,8 @@ class PauseOne(Pause):
             # The reads show the line so once they show what was decided before: its hold may have
             # been lifted just now, at its end.
             found = msgspec.structs.replace(self.unchanged(), position=group.next_position - 1)
-        told = Told(execution.name, execution.state_with(self._holds(execution)))
-        return msgspec.structs.replace(found, answer=_encode(told))
+        outline = LineOutline(execution.name, execution.state_with(self._holds(execution)))
+        return msgspec.structs.replace(found, answer=_encode(outline))
 
     def _holds(self, execution: Execution) -> Collection[HoldName]:
         """The line's holds as the command leaves them."""

@@ -98,7 +98,7 @@ class Execution(Folded, array_like=True):
     """The latest signals by name, in order of their first report."""
     closed_at: datetime | None = None
     name: str | None = None
-    stretches: dict[str, Began] = field(default_factory=dict)
+    spans: dict[str, Began] = field(default_factory=dict)
     """The stretch of the present state, and that of ``STUCK`` if the line is so.
 
     Stretches without length do not break a stretch.
@@ -138,10 +138,10 @@ class Execution(Folded, array_like=True):
         self, hold: HoldName, reason: str | None, until: datetime | None
     ) -> events.Paused | events.HoldChanged | None:
         """Give a hold this reason and end, or put it on; None if it has both already."""
-        known = self.holds.get(hold)
-        if known is None:
+        current = self.holds.get(hold)
+        if current is None:
             return self.pause(hold, reason, until)
-        if (known.reason, known.until) == (reason, until):
+        if (current.reason, current.until) == (reason, until):
             return None
         return events.HoldChanged(hold=hold, reason=reason, until=until)
 
@@ -300,11 +300,11 @@ class Execution(Folded, array_like=True):
         state = self.state_with(self.holds)
         if state == self.state:
             return
-        before, self.ended = self.stretches, self.ended if at == self.state_since else {}
+        before, self.ended = self.spans, self.ended if at == self.state_since else {}
         keys = (state, STUCK) if state in ("paused", "blocked") else (state,)
-        known = self.ended | before
-        self.stretches = {key: known.get(key) or Began(at, position) for key in keys}
-        self.ended = self.ended | {k: v for k, v in before.items() if k not in self.stretches}
+        former = self.ended | before
+        self.spans = {key: former.get(key) or Began(at, position) for key in keys}
+        self.ended = self.ended | {k: v for k, v in before.items() if k not in self.spans}
         self.state = state
         self.state_since = at
 
@@ -319,7 +319,7 @@ class Execution(Folded, array_like=True):
         self.started_at = body.started_at
         self.name = body.name
         self.state_since = self._changed(recorded)
-        self.stretches = {self.state: Began(self.state_since, recorded.position)}
+        self.spans = {self.state: Began(self.state_since, recorded.position)}
 
     def _updated(self, body: events.Updated, recorded: Recorded) -> None:
         self.project_tags = body.project_tags
@@ -333,9 +333,9 @@ class Execution(Folded, array_like=True):
         self._interrupted(at, recorded.position)
 
     def _hold_changed(self, body: events.HoldChanged, recorded: Recorded) -> None:
-        known = self.holds.get(body.hold)
-        if known is not None:
-            hold = Hold(body.hold, body.reason, known.since, recorded.actor, body.until)
+        current = self.holds.get(body.hold)
+        if current is not None:
+            hold = Hold(body.hold, body.reason, current.since, recorded.actor, body.until)
             self.holds = self.holds | {body.hold: hold}
 
     def _resumed(self, body: events.Resumed, recorded: Recorded) -> None:
@@ -403,11 +403,11 @@ class Execution(Folded, array_like=True):
         self.signals = self.signals | {body.signal: signal}
         for level in health.LEVELS:
             if self.is_below(level) != (level in before):
-                known = self.crossed.get(level)
+                crossed = self.crossed.get(level)
                 at = (
                     recorded.occurred_at
-                    if known is None
-                    else max(recorded.occurred_at, known.since)
+                    if crossed is None
+                    else max(recorded.occurred_at, crossed.since)
                 )
                 self.crossed = self.crossed | {level: Began(at, recorded.position)}
 

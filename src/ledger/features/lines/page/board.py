@@ -20,7 +20,7 @@ from ledger.features.directory.entries import kinds_for, names_of_resources
 from ledger.features.directory.names import names_for
 from ledger.features.feed.names import names_of_actors
 from ledger.features.feed.routes import streams
-from ledger.features.lines.kept_views import kept_of
+from ledger.features.lines.kept_views import saved_in
 from ledger.features.lines.page.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.features.lines.page.views import tabs_of
 from ledger.features.lines.routes import executions
@@ -71,7 +71,7 @@ async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
     tabs = () if query.is_past else await tabs_of(request, here(request.http))
     filters = _filters(query)
-    orders = {name: said for name, said in ORDERS.items() if name != "due_at" or not query.is_past}
+    orders = {name: label for name, label in ORDERS.items() if name != "due_at" or not query.is_past}
     order: Order = query.sort if query.sort in orders else "state_since"
     matching = await _summary(request, filters)
     page = await read_page(
@@ -86,11 +86,11 @@ async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
     others = filters.model_copy(update={"state": None, "blocked_cause": None})
     counts = await _summary(request, others)
     everything = await _summary(request, Filters(as_of=query.as_of))
-    shown = [line for group in page.groups for line in group.lines]
+    lines = [line for group in page.groups for line in group.lines]
     marks = (query.workspace_id, query.project_tag)
     chosen_ids = [word for words in marks if words for word in words.split(",")]
     names = {
-        **await names_for(request, shown, chosen_ids),
+        **await names_for(request, lines, chosen_ids),
         **await names_of_resources(request, (query.resource_id or "").split(",")),
     }
     workspace = _only(query.workspace_id)
@@ -100,7 +100,7 @@ async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
         request.http,
         "board.html",
         names=names,
-        key_names=await names_of_actors(request, {h.by for line in shown for h in line.holds}),
+        key_names=await names_of_actors(request, {h.by for line in lines for h in line.holds}),
         query=query,
         # The instant is no filter: it selects no lines among others.
         chosen={name: getattr(query, name) for name in _NAMES},
@@ -117,7 +117,7 @@ async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
         given_limit="" if query.limit == _ROWS else query.limit,
         states=BOARD_ORDER,
         most_blockers=_BLOCKERS,
-        in_turn=partial(_in_turn, query),
+        in_turn=partial(_in_order, query),
         only_workspace=names.get(workspace or "") or workspace,
         columns=COLUMNS,
         extras=[
@@ -130,7 +130,7 @@ async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
         exported=partial(_exported, query, order),
         pickers=kinds_for(request, is_past=query.is_past),
         tabs=tabs,
-        me=kept_of(request.http).me,
+        me=saved_in(request.http).me,
         may_manage=request.principal.may("service_lines:manage") and not query.is_past,
     )
 
@@ -157,7 +157,7 @@ def _exported(query: BoardQuery, order: Order, format: str) -> str:
     return address
 
 
-def _in_turn(query: BoardQuery, line: LineDetail, nobody: str | None) -> list[ReportedBlocker]:
+def _in_order(query: BoardQuery, line: LineDetail, nobody: str | None) -> list[ReportedBlocker]:
     """The blockers of a line, first the one that its row shows.
 
     The first one is one that is asked for, if a filter asks for causes or assignees, and is due
@@ -167,14 +167,14 @@ def _in_turn(query: BoardQuery, line: LineDetail, nobody: str | None) -> list[Re
         set((words or "").split(",")) for words in (query.blocked_cause, query.assignee)
     )
 
-    def place(blocker: ReportedBlocker) -> tuple[bool, bool, datetime]:
+    def rank(blocker: ReportedBlocker) -> tuple[bool, bool, datetime]:
         if query.assignee is None:
             is_of_others = bool(nobody and blocker.assignee)
         else:
             is_of_others = blocker.assignee not in assignees
         return blocker.cause not in causes, is_of_others, blocker.due_at or NEVER_DUE
 
-    return sorted(line.blockers, key=place)
+    return sorted(line.blockers, key=rank)
 
 
 def _only(words: str | None) -> str | None:

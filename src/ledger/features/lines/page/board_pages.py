@@ -68,7 +68,7 @@ class FoundPage(NamedTuple):
 
 
 async def read_page(
-    request: ReadRequest, filters: Filters, asked: BoardPage, matching: LineCounts
+    request: ReadRequest, filters: Filters, wanted: BoardPage, matching: LineCounts
 ) -> FoundPage | None:
     """A page of the board; ``matching`` counts the lines that the filters let through.
 
@@ -76,17 +76,17 @@ async def read_page(
     InvalidCursor.
     """
     states = split_words(filters.state) or BOARD_ORDER
-    walk = _Walk(request, filters, asked, [s for s in BOARD_ORDER if s in states])
-    is_back = asked.before is not None
-    cursor = asked.before if is_back else asked.cursor
-    found, beyond = await walk.go(matching, cursor, back=is_back)
+    scan = _Scan(request, filters, wanted, [s for s in BOARD_ORDER if s in states])
+    is_back = wanted.before is not None
+    cursor = wanted.before if is_back else wanted.cursor
+    found, beyond = await scan.go(matching, cursor, back=is_back)
     if is_back and beyond is None:
         return None
-    counts = {state: matching.by_state[state] for state in walk.states}
+    counts = {state: matching.by_state[state] for state in scan.states}
     groups: list[StateGroup] = []
-    first = asked.start if cursor else 1
+    first = wanted.start if cursor else 1
     for state, lines in found:
-        skipped = sum(counts[other] for other in walk.states[: walk.states.index(state)])
+        skipped = sum(counts[other] for other in scan.states[: scan.states.index(state)])
         begin = 1 if groups else max(1, first - skipped)
         total = max(counts[state], begin + len(lines) - 1)
         groups.append(StateGroup(state, lines, begin, total))
@@ -97,55 +97,55 @@ async def read_page(
         first,
         last,
         max(sum(counts.values()), last),
-        walk.cursor_of(groups[0].state, groups[0].lines[0]) if groups else None,
-        walk.cursor_of(groups[-1].state, groups[-1].lines[-1]) if groups and has_more else beyond,
+        scan.cursor_of(groups[0].state, groups[0].lines[0]) if groups else None,
+        scan.cursor_of(groups[-1].state, groups[-1].lines[-1]) if groups and has_more else beyond,
     )
 
 
-class Beside(NamedTuple):
+class Neighbours(NamedTuple):
     """A place in the board's list, and the lines beside it as of now."""
 
-    place: str
+    cursor: str
     """The board's cursor."""
     previous: LineDetail | None
     next: LineDetail | None
 
 
 async def neighbours(
-    request: ReadRequest, filters: Filters, order: str, line: LineDetail, place: str | None
-) -> Beside | None:
+    request: ReadRequest, filters: Filters, order: str, line: LineDetail, cursor: str | None
+) -> Neighbours | None:
     """The lines beside a line in the list of these filters, or beside its earlier ``place``.
 
     A line that was paused stands elsewhere in the list, or nowhere: its neighbours are those of the
     place where it was found. None: the line is not in the list, or the place is of another list.
     """
     states = split_words(filters.state) or BOARD_ORDER
-    asked = BoardPage(order, 1, None, None, 1)
-    walk = _Walk(request, filters, asked, [s for s in BOARD_ORDER if s in states])
-    place = place or walk.cursor_of(line.state, line)
+    wanted = BoardPage(order, 1, None, None, 1)
+    scan = _Scan(request, filters, wanted, [s for s in BOARD_ORDER if s in states])
+    cursor = cursor or scan.cursor_of(line.state, line)
     answer = executions.summarize_executions(request, filters)
     matching = (await read_answer(answer, AnswerOf[LineCounts])).data
     try:
-        beside = [(await walk.go(matching, place, back=back))[0] for back in (True, False)]
+        found = [(await scan.go(matching, cursor, back=back))[0] for back in (True, False)]
     except InvalidCursor:
         return None
-    previous, following = (lines[0][1][0] if lines else None for lines in beside)
-    return Beside(place, previous, following)
+    previous, following = (lines[0][1][0] if lines else None for lines in found)
+    return Neighbours(cursor, previous, following)
 
 
-class _Walk:
+class _Scan:
     """A walk through the lines of the board's states."""
 
     def __init__(
-        self, request: ReadRequest, filters: Filters, asked: BoardPage, states: list[State]
+        self, request: ReadRequest, filters: Filters, wanted: BoardPage, states: list[State]
     ) -> None:
         self._request = request
-        self._asked, self.states = asked, states
+        self._wanted, self.states = wanted, states
         self._query = LongLinesQuery.model_construct(
             **filters.values(),
-            sort=asked.order if asked.order in get_args(Sort) else None,
+            sort=wanted.order if wanted.order in get_args(Sort) else None,
             cursor=None,
-            limit=asked.limit,
+            limit=wanted.limit,
         )
 
     def cursor_of(self, state: str, line: LineDetail) -> str:
@@ -165,7 +165,7 @@ class _Walk:
         # The cursor's own state is always read: the API then validates the rest of the cursor.
         wanted = [state for state in beyond if state == begin or matching.by_state[state]]
         groups: list[tuple[State, list[LineDetail]]] = []
-        left, more = self._asked.limit, None
+        left, more = self._wanted.limit, None
         for state in wanted:
             if left == 0:
                 more = f"{state}~"

@@ -9,12 +9,12 @@ from ledger.engine.http.reading import Query, ReadRequest, require_id
 from ledger.engine.page import charts
 from ledger.engine.page.charts import Label
 from ledger.engine.page.showing import Zone
-from ledger.engine.values.rendering import ShownInstant
+from ledger.engine.values.rendering import ViewInstant
 from ledger.engine.values.values import STATES, State, format_instant
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.routes.stories import require_line
 from projections.feed.items import history_item
-from projections.feed.statements import place_read
+from projections.feed.statements import point_read
 from projections.lines.shown import LineDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,11 +29,11 @@ _MARGIN = 12
 class Tick(msgspec.Struct):
     """The instant at which an event was recorded, and the line's state after the event."""
 
-    at: ShownInstant
+    at: ViewInstant
     state: State
 
 
-class ShownPlace(msgspec.Struct):
+class HistoryPoint(msgspec.Struct):
     """A place in a line's history, with the events around it."""
 
     first: HistoryItem
@@ -45,7 +45,7 @@ class ShownPlace(msgspec.Struct):
     """A selection of the events, far enough apart in time for a slider."""
 
 
-async def place_in(request: ReadRequest, line_id: str, query: Query) -> ShownPlace:
+async def point_in(request: ReadRequest, line_id: str, query: Query) -> HistoryPoint:
     """A place in a line's history, now or at an instant, with the events around it.
 
     The statement reads the present: one about the past would not know the events that follow.
@@ -53,7 +53,7 @@ async def place_in(request: ReadRequest, line_id: str, query: Query) -> ShownPla
     """
     require_id("service_line", line_id)
     tenant = request.tenant
-    read = place_read(frozenset(tenant), query.is_past)
+    read = point_read(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
         "line_id": line_id,
@@ -72,7 +72,7 @@ async def place_in(request: ReadRequest, line_id: str, query: Query) -> ShownPla
         f'{{"first":{ends[0]},"last":{ends[-1]},"until":[{",".join(reversed(until))}],'
         f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}'
     )
-    return msgspec.json.decode(text, type=ShownPlace)
+    return msgspec.json.decode(text, type=HistoryPoint)
 
 
 class Scale(NamedTuple):
@@ -85,19 +85,19 @@ class Scale(NamedTuple):
     until: datetime
 
 
-def scale_of(line: LineDetail, place: ShownPlace, now: datetime) -> Scale:
+def scale_of(line: LineDetail, point: HistoryPoint, now: datetime) -> Scale:
     """The scale of a line, as the line is now.
 
     The scale of a closed line ends soon after the closing: otherwise, for a line that closed long
     ago, "closed" would take almost the whole width. If facts were recorded after the closing, the
     scale includes them, unless the line's life would then take less than half of the width.
     """
-    since = min(line.started_at, place.first.recorded_at)
+    since = min(line.started_at, point.first.recorded_at)
     if line.closed_at is None:
         return Scale(since, max(now, since))
     end = max(line.closed_at, since)
-    if place.last.recorded_at <= end + (end - since):
-        end = max(end, place.last.recorded_at)
+    if point.last.recorded_at <= end + (end - since):
+        end = max(end, point.last.recorded_at)
     return Scale(since, max(since, min(now, end + (end - since) / _MARGIN)))
 
 
@@ -111,7 +111,7 @@ def instant_at(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
-class HistoryPlace(NamedTuple):
+class Slider(NamedTuple):
     """The slider over a line's time. Its right end means now."""
 
     least: int
@@ -136,13 +136,13 @@ class HistoryPlace(NamedTuple):
     """Newest first."""
 
 
-def place_of(place: ShownPlace, scale: Scale, instant: datetime | None, zone: Zone) -> HistoryPlace:
+def slider_of(point: HistoryPoint, scale: Scale, instant: datetime | None, zone: Zone) -> Slider:
     """The slider at an instant; None means now. The steps lead from event to event.
 
     From now, and from between two events, the previous step leads to the latest event.
     """
-    until = place.until or [place.first]
-    event, first, last = until[0], place.first, place.last
+    until = point.until or [point.first]
+    event, first, last = until[0], point.first, point.last
     is_on_event = instant == event.recorded_at
     before = next(iter(until[1:]), None) if is_on_event else event
 
@@ -151,16 +151,16 @@ def place_of(place: ShownPlace, scale: Scale, instant: datetime | None, zone: Zo
             return None
         return format_instant(to.recorded_at)
 
-    by_state = {state: [t.at for t in place.ticks if t.state == state] for state in STATES}
+    by_state = {state: [t.at for t in point.ticks if t.state == state] for state in STATES}
     most = milliseconds_of(scale.until)
-    return HistoryPlace(
+    return Slider(
         milliseconds_of(scale.since),
         most,
         most if instant is None else min(most, milliseconds_of(instant)),
         event,
         step(first),
         step(before),
-        step(place.next),
+        step(point.next),
         step(last),
         instant is None,
         [
@@ -168,7 +168,7 @@ def place_of(place: ShownPlace, scale: Scale, instant: datetime | None, zone: Zo
             for state, instants in by_state.items()
             if instants
         ],
-        len(place.ticks) < 200,
+        len(point.ticks) < 200,
         charts.axis(zone.local(scale.since), zone.local(scale.until)),
         until,
     )

@@ -33,7 +33,7 @@ from ledger.features.lines.model.health import PENALTY
 from ledger.features.lines.names import name_of_line
 from ledger.features.lines.page import history
 from ledger.features.lines.page.board import query_of
-from ledger.features.lines.page.board_pages import CURSOR, Beside, neighbours
+from ledger.features.lines.page.board_pages import CURSOR, Neighbours, neighbours
 from ledger.features.lines.page.standing import contrast, says
 from ledger.features.lines.page.timeline import band_of, life_of
 from ledger.features.lines.routes import executions
@@ -50,7 +50,7 @@ router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=page
 _LAST = history.milliseconds_of(LATEST)
 _MONTH = r"^(?:19[0-9]{2}|20[0-8][0-9]|209[0-8])-(?:0[1-9]|1[0-2])$"
 _From = Annotated[str | None, Field(alias="from", max_length=8000)]
-_Place = Annotated[str | None, Field(pattern=CURSOR)]
+_Cursor = Annotated[str | None, Field(pattern=CURSOR)]
 
 
 # The latest pause or resume of a line behind a position, if the reader's tenant has the line.
@@ -73,7 +73,7 @@ class LineQuery(Query):
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
     from_: _From = None
     """The board from which the reader came; without it, the page with the link that led here."""
-    place: _Place = None
+    place: _Cursor = None
     """The line's place on that board before the line was paused or resumed."""
 
 
@@ -87,10 +87,10 @@ class ManageForm(pages.Form):
     """The exact instant of an end that the page shows."""
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
     from_: _From = None
-    place: _Place = None
+    place: _Cursor = None
 
     @property
-    def kept(self) -> dict[str, str | None]:
+    def parameters(self) -> dict[str, str | None]:
         """The parameters of the page that stay after the form is sent."""
         return {"month": self.month, "from": self.from_, "place": self.place}
 
@@ -131,9 +131,9 @@ async def show_line(request: ReadRequest, line_id: AnyLineId, query: LineQuery) 
     """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
         return await _page(request, line_id, query)
-    place = await history.place_in(request, line_id, Query())
+    point = await history.point_in(request, line_id, Query())
     # Before the first event nothing was known of the line.
-    instant = max(history.instant_at(query.at), place.first.recorded_at)
+    instant = max(history.instant_at(query.at), point.first.recorded_at)
     is_now = query.end is not None and query.at >= query.end
     is_now = is_now or instant > request.services.clock()
     address = with_parameter(with_parameter(here(request.http), "at", None), "end", None)
@@ -196,20 +196,20 @@ async def _manage(request: ReadRequest, line_id: str, form: ManageForm, action: 
     """Carry out the command, then show the line; a refusal is shown at the form with its values."""
     command, model = (Resume, OptionalReason) if action == "resume" else (Pause, Pausing)
     form.reason = reason = pages.reason_of(form.reason)
-    said: dict[str, Any] = {} if reason is None else {"reason": reason}
+    values: dict[str, Any] = {} if reason is None else {"reason": reason}
     try:
         if action != "resume":
-            said["replace"] = action == "change"
+            values["replace"] = action == "change"
             if form.until is not None:
-                said["until"] = zone_of(request.http).meant("until", form.until, form.exact)
-        sent = checked(said, model, pages.idempotency_of(request, form))
-        given = {"reason": reason} if sent.body is None else sent.body.model_dump()
-        await execute_on(request, command, line_id, sent, **given)
+                values["until"] = zone_of(request.http).meant("until", form.until, form.exact)
+        sent = checked(values, model, pages.idempotency_of(request, form))
+        fields = {"reason": reason} if sent.body is None else sent.body.model_dump()
+        await execute_on(request, command, line_id, sent, **fields)
     except (Invalid, InvalidState, Unavailable) as error:
-        query = LineQuery.model_validate(form.kept)
+        query = LineQuery.model_validate(form.parameters)
         return await _page(request, line_id, query, Entered(action, form, error))
     address = f"/ui/lines/{line_id}"
-    for name, value in form.kept.items():
+    for name, value in form.parameters.items():
         address = with_parameter(address, name, value)
     return pages.go(address)
 
@@ -221,35 +221,35 @@ async def _page(
         answer = executions.show_execution(request, line_id, of)
         return (await pages.read_answer(answer, AnswerOf[LineDetail])).data
 
-    line = await pages.as_known(read, query.as_of, "This line was not known yet at that time.")
+    line = await pages.read_as_of(read, query.as_of, "This line was not known yet at that time.")
     now, zone = request.services.clock(), zone_of(request.http)
-    seen_at = query.instant or now
+    instant = query.instant or now
     # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
-    last_month = _month_of(zone.local(seen_at))
+    last_month = _month_of(zone.local(instant))
     month = _month(query) or last_month
     present = line if query.as_of is None else await read(Query())
     board = _board(request, query)
-    kept = {"month": query.month, "from_": board}
-    life, usage, place, runs_chart, names, openers = await asyncio.gather(
-        life_of(request, line, query, seen_at),
+    parameters = {"month": query.month, "from_": board}
+    life, usage, point, runs_chart, names, openers = await asyncio.gather(
+        life_of(request, line, query, instant),
         _usage(request, line_id, query, month),
-        history.place_in(request, line_id, query),
-        _runs(request, line, query, seen_at),
+        history.point_in(request, line_id, query),
+        _runs(request, line, query, instant),
         names_for(request, [line]),
         _openers(request, line, query),
     )
-    unshown, beside, alerts = await asyncio.gather(
+    unshown, adjacent, alerts = await asyncio.gather(
         _unshown_hold(request, line_id, entered),
-        _beside(request, line, query, board),
+        _neighbours(request, line, query, board),
         _alerts(request, line_id, query),
     )
-    shown = (*place.until, *openers.values())
+    events = (*point.until, *openers.values())
     ringing = [alert for alert in alerts if alert.status != "resolved"]
-    actors = {hold.by for hold in line.holds} | {event.actor for event in shown}
+    actors = {hold.by for hold in line.holds} | {event.actor for event in events}
     actors |= keepers_of(ringing)
-    reporters = {event.reported_by for event in shown}
+    reporters = {event.reported_by for event in events}
     reporters |= {blocker.reported_by for blocker in line.blockers}
-    scale = history.scale_of(present, place, now)
+    scale = history.scale_of(present, point, now)
     return pages.show(
         request.http,
         "line.html",
@@ -265,17 +265,17 @@ async def _page(
         says=says,
         path=f"/ui/lines/{line_id}",
         board=with_parameter(board or HOME, "as_of", query.as_of),
-        beside=beside,
-        kept=kept,
+        beside=adjacent,
+        kept=parameters,
         present=partial(_present, f"/ui/lines/{line_id}", board),
         query=query,
         penalty=PENALTY,
         lost=sum(PENALTY[signal.status] for signal in line.health.signals),
-        band=None if life is None else band_of(life, line, alerts, seen_at, scale, zone),
+        band=None if life is None else band_of(life, line, alerts, instant, scale, zone),
         usage=usage,
         month=month,
         last_month=last_month,
-        place=history.place_of(place, scale, query.instant, zone),
+        place=history.slider_of(point, scale, query.instant, zone),
         summary=summary,
         chart=runs_chart,
         entered=entered,
@@ -293,19 +293,19 @@ def _board(request: ReadRequest, query: LineQuery) -> str | None:
     return address if address.partition("?")[0] == HOME else None
 
 
-async def _beside(
+async def _neighbours(
     request: ReadRequest, line: LineDetail, query: LineQuery, board: str | None
-) -> Beside | None:
+) -> Neighbours | None:
     """The lines beside this one on the board; not on a page of the past, nor in a refresh."""
     is_refresh = request.http.headers.get("hx-target") == "view"
     if board is None or query.is_past or is_refresh:
         return None
     try:
-        asked = query_of(board)
+        board_query = query_of(board)
     except Invalid:
         return None
-    filters = Filters.model_construct(**asked.values() | {"as_of": None})
-    return await neighbours(request, filters, asked.sort or "state_since", line, query.place)
+    filters = Filters.model_construct(**board_query.values() | {"as_of": None})
+    return await neighbours(request, filters, board_query.sort or "state_since", line, query.place)
 
 
 def _present(path: str, board: str | None, month: str | None) -> str:
@@ -332,12 +332,12 @@ async def _openers(request: ReadRequest, line: LineDetail, query: Query) -> Mapp
     """
     if not line.blockers:
         return {}
-    asked = feeds.FeedQuery(
+    feed_query = feeds.FeedQuery(
         service_line_id=line.service_line_id, type="execution.blocked", limit=100
     )
     if query.instant is not None:
-        asked.to = format_instant(query.instant + timedelta(microseconds=1))
-    answer = feeds.events_page(request, asked, is_backwards=True)
+        feed_query.to = format_instant(query.instant + timedelta(microseconds=1))
+    answer = feeds.events_page(request, feed_query, is_backwards=True)
     found = (await pages.read_answer(answer, PageOf[Envelope])).data
     return {event.payload["blocker_id"]: event for event in reversed(found)}
 
@@ -347,8 +347,8 @@ async def _usage(
 ) -> ShownUsage | None:
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
-    asked = UsageQuery(as_of=query.as_of, **bounds)
-    answer = stories.show_usage(request, line_id, asked)
+    usage_query = UsageQuery(as_of=query.as_of, **bounds)
+    answer = stories.show_usage(request, line_id, usage_query)
     try:
         return (await pages.read_answer(answer, AnswerOf[ShownUsage])).data
     except Invalid:
@@ -371,14 +371,14 @@ async def _alerts(request: ReadRequest, line_id: str, query: Query) -> Sequence[
 
 
 async def _runs(
-    request: ReadRequest, line: LineDetail, query: LineQuery, seen_at: datetime
+    request: ReadRequest, line: LineDetail, query: LineQuery, instant: datetime
 ) -> RunsChart | None:
     """The latest runs; None for a line whose execution model has no runs."""
     if line.execution_model not in MODELS_WITH_RUNS:
         return None
-    asked = runs.RunsQuery(as_of=query.as_of, limit=100)
-    answer = runs.runs_with_errors(request, line.service_line_id, asked)
-    return chart_of((await pages.read_answer(answer, PageOf[ShownRun])).data, seen_at)
+    runs_query = runs.RunsQuery(as_of=query.as_of, limit=100)
+    answer = runs.runs_with_errors(request, line.service_line_id, runs_query)
+    return chart_of((await pages.read_answer(answer, PageOf[ShownRun])).data, instant)
 
 
 async def _unshown_hold(
@@ -388,7 +388,7 @@ async def _unshown_hold(
     if entered is None or entered.error.code != InvalidState.code:
         return None
     topics = [events.Paused.TOPIC, events.Resumed.TOPIC]
-    values = {"shown": lag_of(request.http).shown or 0, "line_id": line_id, "topics": topics}
+    values = {"shown": lag_of(request.http).position or 0, "line_id": line_id, "topics": topics}
     for position, recorded_at, topic in await request.fetch(_HOLD, values):
         return UnshownHold(format_id("EVT", recorded_at.year, position), topic.partition("/")[0])
     return None

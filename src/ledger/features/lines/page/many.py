@@ -104,17 +104,17 @@ async def _outcomes(
     """The outcomes of the lines. Raises the refusal of the request as a whole."""
     model, command = _COMMANDS[verb]
     board = query_of(own_page(form.board))
-    said: dict[str, Any] = {"filter": _filter(form, board), "dry_run": is_dry}
+    values: dict[str, Any] = {"filter": _filter(form, board), "dry_run": is_dry}
     if board.organization_id is not None:
-        said["organization_id"] = board.organization_id
+        values["organization_id"] = board.organization_id
     reason = "dry run" if is_dry and verb == "pause" else pages.reason_of(form.reason)
     if reason is not None:
-        said["reason"] = reason
+        values["reason"] = reason
     if not is_dry:
-        said["expect"] = form.expect
+        values["expect"] = form.expect
         if verb == "pause" and form.until is not None:
-            said["until"] = zone_of(request.http).meant("until", form.until)
-    sent = checked(said, model, None if is_dry else pages.idempotency_of(request, form))
+            values["until"] = zone_of(request.http).meant("until", form.until)
+    sent = checked(values, model, None if is_dry else pages.idempotency_of(request, form))
     return await pages.read_answer(command(request, sent), LineOutcomes)
 
 

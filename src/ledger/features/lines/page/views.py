@@ -20,7 +20,7 @@ from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, go, read_answer
 from ledger.engine.values.errors import Invalid
-from ledger.features.lines.kept_views import COOKIE, KeptView, kept_of
+from ledger.features.lines.kept_views import COOKIE, SavedView, saved_in
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import Filters, LineCounts
 
@@ -31,7 +31,7 @@ _YEAR = 365 * 86_400
 _MOST_BYTES = 3000
 """Of the kept views, before they are encoded: a browser allows a cookie 4 KB."""
 
-_PLACES = frozenset({"cursor", "before", "start", "limit", "done"})
+_PAGE_PARAMETERS = frozenset({"cursor", "before", "start", "limit", "done"})
 """The parameters of a board that belong to no view."""
 
 EVERYBODYS = (
@@ -50,7 +50,7 @@ class Tab(NamedTuple):
     name: str
     address: str
     lines: int
-    is_shown: bool
+    is_current: bool
     """Whether the board shows this view."""
     is_own: bool
 
@@ -73,14 +73,14 @@ async def tabs_of(request: ReadRequest, board: str) -> Sequence[Tab]:
 
     Each view asks a list, and counts in the share of lists. Raises RateLimited.
     """
-    kept, shown = kept_of(request.http), _of_view(board)
-    mine = [(MINE, with_parameter(HOME, "assignee", kept.me))] if kept.me else []
-    own = [(view.name, own_page(view.address)) for view in kept.views]
+    saved, current = saved_in(request.http), _of_view(board)
+    mine = [(MINE, with_parameter(HOME, "assignee", saved.me))] if saved.me else []
+    own = [(view.name, own_page(view.address)) for view in saved.views]
     views, everybodys = (*EVERYBODYS, *mine, *own), len(EVERYBODYS) + len(mine)
     request.http.state.share.count(request.services.shares.lists, len(views))
     counted = await asyncio.gather(*(_counted(request, address) for _, address in views))
     return [
-        Tab(name, address, count, _of_view(address) == shown, number >= everybodys)
+        Tab(name, address, count, _of_view(address) == current, number >= everybodys)
         for number, ((name, address), count) in enumerate(zip(views, counted, strict=True))
         if count is not None
     ]
@@ -89,21 +89,21 @@ async def tabs_of(request: ReadRequest, board: str) -> Sequence[Tab]:
 @router.post("/views", openapi_extra=needs("read"))
 async def keep_view(request: ReadRequest, form: ViewForm) -> Response:
     """Keep or forget a view, or the person's name, in this browser. Raises Invalid."""
-    board, kept = own_page(form.board), kept_of(request.http)
+    board, saved = own_page(form.board), saved_in(request.http)
     if form.me is not None:
-        kept.me = form.me.strip()
-        board = with_parameter(HOME, "assignee", kept.me or None)
+        saved.me = form.me.strip()
+        board = with_parameter(HOME, "assignee", saved.me or None)
     name = (form.name or "").strip()
-    kept.views = [view for view in kept.views if view.name not in (name, form.forget)]
+    saved.views = [view for view in saved.views if view.name not in (name, form.forget)]
     if name:
-        query = [pair for pair in parse_qsl(board.partition("?")[2]) if pair[0] not in _PLACES]
+        query = [pair for pair in parse_qsl(board.partition("?")[2]) if pair[0] not in _PAGE_PARAMETERS]
         address = HOME
         for key, value in query:
             address = with_parameter(address, key, value)
         if await _counted(request, address) is None:
             raise Invalid.at("/board", "is no board of now")
-        kept.views.append(KeptView(name, address))
-    raw = msgspec.json.encode(kept)
+        saved.views.append(SavedView(name, address))
+    raw = msgspec.json.encode(saved)
     if len(raw) > _MOST_BYTES:
         raise Invalid.at("/name", "has no room: forget another view first")
     response = go(board)
@@ -121,7 +121,7 @@ async def keep_view(request: ReadRequest, form: ViewForm) -> Response:
 def _of_view(address: str) -> frozenset[tuple[str, str]]:
     """The parameters of a board that make its view."""
     pairs = parse_qsl(address.partition("?")[2])
-    return frozenset(pair for pair in pairs if pair[0] not in _PLACES)
+    return frozenset(pair for pair in pairs if pair[0] not in _PAGE_PARAMETERS)
 
 
 async def _counted(request: ReadRequest, address: str) -> int | None:

@@ -132,7 +132,7 @@ _ORDERS: Mapping[Sort | None, Order] = {
             -1,
             "after_key",
             lambda due: None if due == NEVER_DUE else format_instant(due),
-            lambda told: NEVER_DUE if told is None else parse_instant(str(told)),
+            lambda text: NEVER_DUE if text is None else parse_instant(str(text)),
         ),
     ),
 }
@@ -175,8 +175,8 @@ def filters_of(
     """The filters of a statement: by the credential's tenant, and the chosen ones."""
     filters: dict[str, Any] = {**request.tenant, **chosen}
     if named := filters.pop("organization_id", None):
-        is_seen = request.tenant.get("organization", named[0]) == named[0]
-        filters["organization"] = named[0] if is_seen else ""  # none
+        is_own = request.tenant.get("organization", named[0]) == named[0]
+        filters["organization"] = named[0] if is_own else ""  # none
     for name in BY_CLOCK & filters.keys():
         filters[name] = request.instant(query)
     return filters
@@ -253,7 +253,7 @@ _LINES = exports.Exported(
 )
 async def export_executions(request: reading.ReadRequest, query: LinesExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`, in the order of that moment."""
-    turn, tenant, chosen = exports.begin_export(request), request.tenant, query.chosen()
+    slot, tenant, chosen = exports.begin_export(request), request.tenant, query.chosen()
     filters, instant = filters_of(request, query, chosen), reading.periods(request.instant(query))
     read = lists.ids_read(filters, query.is_past, query.sort)
     listed = await request.rows(read, {**filters, **instant, "limit": None}, query)
@@ -270,7 +270,7 @@ async def export_executions(request: reading.ReadRequest, query: LinesExportQuer
     if first.position < end:
         raise Behind("The view has fallen behind the end of the export.")
     found = exports.pages(request, first, following, is_log=False)
-    return _LINES.file(turn, query.format, found, end, goes_on=False)
+    return _LINES.file(slot, query.format, found, end, goes_on=False)
 
 
 @read_route(router, "/{line_id}", AnswerOf[LineDetail], LINE_ERRORS, summary="Show a line")
@@ -339,8 +339,8 @@ async def _manage(
     request: reading.ReadRequest, line_id: str, command: type[Pause], sent: Sent[Any]
 ) -> Response:
     """Carry out the command; answer with the new detail, at the command's own position."""
-    given = {"reason": None} if sent.body is None else sent.body.model_dump()
-    receipt = await execute_on(request, command, line_id, sent, **given)
+    fields = {"reason": None} if sent.body is None else sent.body.model_dump()
+    receipt = await execute_on(request, command, line_id, sent, **fields)
 
     async def show(query: reading.Query) -> Reply:
         rows = await line_rows(request, line_id, query)

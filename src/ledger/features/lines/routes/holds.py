@@ -44,13 +44,13 @@ _encode = msgspec.json.Encoder().encode
 
 def _field(each: Filter) -> Any:
     """The field of a body that asks as this filter of the list does."""
-    said = each.about or None
+    description = each.about or None
     if each.takes == "flag":
-        return bool, Field(default=False, description=said)
+        return bool, Field(default=False, description=description)
     word: Any = Annotated[str, Field(min_length=1, max_length=reading.LONGEST_WORD)]
     if each.takes != "words":
         word = Literal[each.takes]
-    return list[word], Field(default_factory=list, max_length=reading.MOST_WORDS, description=said)
+    return list[word], Field(default_factory=list, max_length=reading.MOST_WORDS, description=description)
 
 
 _Fields: Any = create_model(
@@ -79,10 +79,10 @@ class LineFilter(_Fields):  # type: ignore[misc]  # its fields are those of the 
     @property
     def chosen(self) -> dict[str, list[str]]:
         """The filters that were given, each as its words."""
-        given = {name: getattr(self, name) for name in _Fields.model_fields}
+        fields = {name: getattr(self, name) for name in _Fields.model_fields}
         return {
             name: ["true"] if value is True else sorted(set(value))
-            for name, value in given.items()
+            for name, value in fields.items()
             if value
         }
 
@@ -201,7 +201,7 @@ async def _manage(
 
     Raises Unavailable after ``ANSWER_SECONDS``: a part of the lines may be done then.
     """
-    is_dry = isinstance(sent.said, dict) and sent.said.get("dry_run") is True
+    is_dry = isinstance(sent.parsed, dict) and sent.parsed.get("dry_run") is True
     sent = sent._replace(key=None if is_dry else sent.key)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -230,7 +230,7 @@ async def _choose(
 ) -> holds.ChosenLines:
     """The lines that match, or those of an earlier request under the same key."""
     principal, body, fault = request.principal, sent.body, sent.fault
-    organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
+    organization_id = id_named(sent.parsed, "organization_id", ORGANIZATION_ID)
     if organization_id is None and not principal.is_admin:
         organization_id = principal.organization_id
     if body is not None and organization_id is None:
@@ -270,8 +270,8 @@ async def _matching(
     if len(found) > MOST_LINES:
         counted = await request.rows(statements.summary_read(frozenset(filters)), filters)
         many = sum(row[-1] for row in counted)
-        said = f"The filter matches {many} lines: at most {MOST_LINES} are allowed."
-        raise Invalid(said, (("/filter", f"matches more than {MOST_LINES} lines"),))
+        message = f"The filter matches {many} lines: at most {MOST_LINES} are allowed."
+        raise Invalid(message, (("/filter", f"matches more than {MOST_LINES} lines"),))
     return found, position
 
 
@@ -295,19 +295,19 @@ async def _answer(
     rows: list[_Row] = []
     if refused := sorted(line for line, found in by_line.items() if isinstance(found, Refused)):
         rows, _ = await _rows(request, {**request.tenant, "service_line_id": refused})
-    known = {row.service_line_id: row for row in rows}
-    data = [_told(line, found, known.get(line), done) for line, found in by_line.items()]
+    by_id = {row.service_line_id: row for row in rows}
+    data = [_outcome(line, found, by_id.get(line), done) for line, found in by_line.items()]
     counts = Counter(each.outcome for each in data)
     meta = Tally(len(data), counts[done], counts["unchanged"], counts["refused"])
     return Reply(_encode(LineOutcomes(data, meta)), choice.position)
 
 
-def _told(line: str, found: Receipt | Refused, row: _Row | None, done: Word) -> LineOutcome:
+def _outcome(line: str, found: Receipt | Refused, row: _Row | None, done: Word) -> LineOutcome:
     """The outcome of a line; that of a refused one with what the views show of it."""
     if isinstance(found, Receipt):
-        told = msgspec.json.decode(found.answer or b"", type=holds.Told)
+        outline = msgspec.json.decode(found.answer or b"", type=holds.LineOutline)
         word: Word = "unchanged" if found.duplicate else done
-        return LineOutcome(line, told.name, word, None, told.state)
+        return LineOutcome(line, outline.name, word, None, outline.state)
     state = row.state if row else None
     if isinstance(found, InvalidState):
         state = "closed"  # the only refusal by state; the views may not show it yet

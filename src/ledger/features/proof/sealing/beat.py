@@ -38,44 +38,44 @@ class NodeBeat(LeadBeat):
         """Follow, and report; return why the node cannot follow, if so."""
         with connection.transaction():  # one commit a second
             super().beat(connection)
-            sight, settles, fault = None, False, None
+            inspection, settles, fault = None, False, None
             try:
-                sight = self._watch.look(connection, leads=False)
+                inspection = self._watch.inspect(connection, leads=False)
             except (CannotSign, BadNote) as error:
-                fault = _told(error)
+                fault = _fault_of(error)
             else:
-                verdict, fault = self._follow(connection, sight)
+                verdict, fault = self._follow(connection, inspection)
                 settles = verdict.settles
-            beaten = self._watch.beat(connection, sight, settles, __version__, self._role)
+            beaten = self._watch.beat(connection, inspection, settles, __version__, self._role)
         self._watch.note_beaten(*beaten)
         return fault
 
     def _follow(
-        self, connection: shelf.Connection, sight: Inspection
+        self, connection: shelf.Connection, inspection: Inspection
     ) -> tuple[Verdict, str | None]:
         """Take the database's newest checkpoint, if that may be; the verdict, and a fault."""
-        fault = _DOUBLED if sight.known.heard.is_doubled else None
+        fault = _DOUBLED if inspection.evidence.reports.is_doubled else None
 
         def compare(witness: Witnessed) -> LogConsistency:
             nonlocal fault
             try:
-                return compare_with_tree(connection, sight.newest, witness)
+                return compare_with_tree(connection, inspection.newest, witness)
             except CannotSign as error:
-                fault = _told(error)
+                fault = _fault_of(error)
                 return LogConsistency.UNKNOWN
 
-        verdict = judge(sight.known, compare)
-        if verdict.contradicted is not None and sight.state.has_signed:
+        verdict = judge(inspection.evidence, compare)
+        if verdict.contradicted is not None and inspection.state.has_signed:
             witness, fit = verdict.contradicted
             why = fit.value
             if witness.size:
                 why += f": {witness.size} events ({witness.where})"
-            if shelf.contradict(connection, sight.state.vkey, self._clock(), why):
+            if shelf.contradict(connection, inspection.state.vkey, self._clock(), why):
                 _logger.error("sealer: nothing is signed any more: %s", why)
-        if verdict.takes:
-            self._watch.follow(sight)
+        if verdict.advances:
+            self._watch.follow(inspection)
         return verdict, fault
 
 
-def _told(error: Exception) -> str:
+def _fault_of(error: Exception) -> str:
     return f"what was sealed cannot be followed: {error}"

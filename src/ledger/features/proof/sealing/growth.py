@@ -11,7 +11,7 @@ from ledger.features.proof.sealing.note import Checkpoint
 from ledger.features.proof.sealing.peers import LogConsistency, Witnessed
 from ledger.features.proof.sealing.shelf import Sealed
 from ledger.features.proof.sealing.tiles import HASH, WIDTH, GrowingTree, edge_of, root_of, tiles_of
-from ledger.features.proof.sealing.tree import Stretch, consistency, grown_from, hash_leaf
+from ledger.features.proof.sealing.tree import Span, consistency, grown_from, hash_leaf
 from ledger.features.proof.sealing.watch import CannotSign
 
 AT_ONCE = 4_000
@@ -36,12 +36,12 @@ def compare_with_tree(
         return LogConsistency.UNKNOWN
     if witness.size == newest.size:
         return LogConsistency.SAME if witness.root == newest.root else LogConsistency.OTHER
-    stretches: list[Stretch] = consistency(witness.size, newest.size)
+    spans: list[Span] = consistency(witness.size, newest.size)
     if witness.size & (witness.size - 1) == 0:
-        stretches = [(0, witness.size), *stretches]
+        spans = [(0, witness.size), *spans]
     try:
-        kept = shelf.tiles(connection, tiles_of(stretches))
-        hashes = [root_of(stretch, kept) for stretch in stretches]
+        stored = shelf.tiles(connection, tiles_of(spans))
+        hashes = [root_of(span, stored) for span in spans]
     except LookupError as error:
         raise CannotSign("tiles of the sealed tree are missing") from error
     old, new = grown_from(witness.size, newest.size, hashes)
@@ -150,17 +150,17 @@ class Growth:
     def _load(self) -> GrowingTree:
         sealed = self._sealed
         try:
-            kept = shelf.tiles(self._connection, edge_of(sealed.size))
-            tree = GrowingTree(sealed.size, kept)
+            stored = shelf.tiles(self._connection, edge_of(sealed.size))
+            tree = GrowingTree(sealed.size, stored)
         except ValueError as error:
             raise CannotSign(str(error)) from error
         if self._newest is not None and self._newest != Checkpoint(tree.size, tree.root()):
             raise CannotSign("the last checkpoint in the database is not of what is sealed")
         if self.last is not None:
-            leaf, stretch = hash_leaf(leaf_of(*self.last)), (tree.size - 1, tree.size)
+            leaf, span = hash_leaf(leaf_of(*self.last)), (tree.size - 1, tree.size)
             try:
                 is_last = (
-                    root_of(stretch, shelf.tiles(self._connection, tiles_of([stretch]))) == leaf
+                    root_of(span, shelf.tiles(self._connection, tiles_of([span]))) == leaf
                 )
             except LookupError:
                 is_last = False

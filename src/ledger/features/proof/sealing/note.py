@@ -75,8 +75,8 @@ def origin_named(origin: str, number: int) -> str:
 
 def after(note: str) -> str:
     """The extension line that names a checkpoint as the last one of its origin."""
-    said = parse(note)
-    return f"after {said.origin} {said.checkpoint.size} {_text(said.checkpoint.root)}"
+    parsed = parse(note)
+    return f"after {parsed.origin} {parsed.checkpoint.size} {_text(parsed.checkpoint.root)}"
 
 
 class Verifier:

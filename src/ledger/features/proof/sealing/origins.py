@@ -132,16 +132,16 @@ def adopt(
         mark = _mark(vault, state)
         _require_fault(connection, pipeline, state, watch, mark)
         base = _base(connection, pipeline, state)
-        last = _last_known(connection, state, watch, mark)
+        last = _last_seen_note(connection, state, watch, mark)
         present = state.vkey.split("+", 1)[0]
         number = 1 + max([state.origin, *([] if last is None else [number_of(parse(last).origin)])])
         signer = Signer.create(origin_named(present, number))
         line = None if last is None else after(last)
-        said = {"at": clock(), "by": by, "reason": reason, "last_note": last}
+        values = {"at": clock(), "by": by, "reason": reason, "last_note": last}
         # The checkpoints of the present log are counted before the tiles are gone.
-        kept = base.size or _kept_size(connection, pipeline)
-        connection.execute(_SHORTEN, {"kept": kept})
-        connection.execute(_END, said | {"kept": kept})
+        intact = base.size or _intact_size(connection, pipeline)
+        connection.execute(_SHORTEN, {"kept": intact})
+        connection.execute(_END, values | {"kept": intact})
         connection.execute(_PUT_AWAY)
         if not base.size:
             connection.execute("DELETE FROM ledger.tile")
@@ -163,8 +163,8 @@ def adopt(
                 "position": base.position,
             },
         )
-        shelf.keep(connection, growth.tree.take_changed(), growth.first_positions, sealed)
-    watch.take(Verifier(signer.vkey), note)
+        shelf.keep(connection, growth.tree.pop_changed(), growth.first_positions, sealed)
+    watch.store(Verifier(signer.vkey), note)
     return Adopted(signer.name, line, base.size)
 
 
@@ -187,17 +187,17 @@ def _require_fault(
     if state.contradicts or state.error is not None or state.waits_for is not None:
         return
     try:
-        sight = watch.look(connection, leads=True).with_mark(mark)
-        growth = Growth(connection, pipeline, state.sealed, sight.newest, set())
-        verdict = judge(sight.known, growth.compare)
+        inspection = watch.inspect(connection, leads=True).with_mark(mark)
+        growth = Growth(connection, pipeline, state.sealed, inspection.newest, set())
+        verdict = judge(inspection.evidence, growth.compare)
     except (BadNote, CannotSign, Contradiction, UnreadableEvent):
         return
-    known = sight.known
-    is_witnessed = known.own is not None or any(
-        other.lives and other.witness is not None for other in known.heard.others
+    evidence = inspection.evidence
+    is_witnessed = evidence.own is not None or any(
+        other.lives and other.witness is not None for other in evidence.reports.others
     )
     # The first checkpoint of a key, not shown yet, is taken by whoever leads: nobody has to adopt.
-    continues = is_witnessed or known.is_unseen or known.newest is None
+    continues = is_witnessed or evidence.is_unseen or evidence.newest is None
     if verdict.contradicted is None and continues:
         raise NothingIsWrong("Nothing is wrong: the log continues every checkpoint that is known.")
 
@@ -213,40 +213,40 @@ def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sea
     return sealed
 
 
-def _last_known(
+def _last_seen_note(
     connection: shelf.Connection, state: State, watch: WitnessWatch, mark: Mark | None
 ) -> str | None:
     """The last checkpoint that the database, this node or any other one has seen."""
     present = state.vkey.split("+", 1)[0]
-    notes = [state.sealed.note, watch.kept(present), None if mark is None else mark.note]
+    notes = [state.sealed.note, watch.stored(present), None if mark is None else mark.note]
     notes += [node.witness for node in nodes.nodes(connection)]
     of_log = origin_named(present, 1)
     found = []
     for note in notes:
         try:
-            said = None if note is None else parse(note)
+            parsed = None if note is None else parse(note)
         except BadNote:
             continue
-        if note is not None and said is not None and origin_named(said.origin, 1) == of_log:
-            found.append((number_of(said.origin), said.checkpoint.size, note))
+        if note is not None and parsed is not None and origin_named(parsed.origin, 1) == of_log:
+            found.append((number_of(parsed.origin), parsed.checkpoint.size, note))
     return max(found)[2] if found else None
 
 
-def _kept_size(connection: shelf.Connection, pipeline: Pipeline) -> int:
+def _intact_size(connection: shelf.Connection, pipeline: Pipeline) -> int:
     """The size of the largest checkpoint whose events the log still has: it reads the whole log."""
-    tree, kept = GrowingTree(0, {}), 0
+    tree, intact = GrowingTree(0, {}), 0
     events = _events(pipeline)
     try:
         with connection.cursor("notes") as notes:
             for size, note in notes.execute(_NOTES):
                 while tree.size < size:
                     tree.add(hash_leaf(leaf_of(*next(events))))
-                tree.take_changed()
+                tree.pop_changed()
                 if parse(note).checkpoint == (size, tree.root()):
-                    kept = size
+                    intact = size
     except (BadNote, StopIteration, UnreadableEvent):
         pass
-    return kept
+    return intact
 
 
 def _events(pipeline: Pipeline) -> Iterator[StoredRow]:

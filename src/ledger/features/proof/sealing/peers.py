@@ -76,7 +76,7 @@ class Other(NamedTuple):
     """Whether it has beaten since the start of this node."""
 
 
-class Heard(NamedTuple):
+class PeerReports(NamedTuple):
     """The content of the nodes' rows, as this node takes it now."""
 
     others: Sequence[Other]
@@ -91,8 +91,8 @@ class Heard(NamedTuple):
 class PeerMonitor:
     """Remembers since when a node has heard the others. ``now`` is any steady clock, in seconds."""
 
-    def __init__(self, node_id: str, now: float, patience: float = LIVING_SECONDS) -> None:
-        self._node_id, self._started, self._patience = node_id, now, patience
+    def __init__(self, node_id: str, now: float, timeout: float = LIVING_SECONDS) -> None:
+        self._node_id, self._started, self._timeout = node_id, now, timeout
         self._last: float | None = None
         self._contact = now
         self._present: frozenset[str] = frozenset()
@@ -112,14 +112,14 @@ class PeerMonitor:
 
     def hear(
         self,
-        asked: float,
+        sent_at: float,
         answered: float,
         lineage: str,
         rows: Sequence[Row],
         remembered: str | None = None,
         *,
         is_between_beats: bool = False,
-    ) -> Heard:
+    ) -> PeerReports:
         """Take the nodes' rows, which were read between two instants.
 
         A wait begins when the answer has come, and ends before the question was asked.
@@ -127,10 +127,10 @@ class PeerMonitor:
         Between two beats of the node a beat under its id is another process's.
         """
         # Reports may have been impossible while this node could not read them.
-        if self._last is None or asked - self._last > self._patience / 3:
+        if self._last is None or sent_at - self._last > self._timeout / 3:
             self._contact = answered
             last = min((row.silent_seconds for row in rows), default=0.0)
-            alive = (row for row in rows if row.silent_seconds - last < self._patience)
+            alive = (row for row in rows if row.silent_seconds - last < self._timeout)
             self._present = frozenset(row.node_id for row in alive)
         self._last = answered
         own = next((row for row in rows if row.node_id == self._node_id), None)
@@ -138,23 +138,23 @@ class PeerMonitor:
             self._expect_own(own, answered)
         is_back = (
             self._beaten_at is not None
-            and asked >= self._acknowledged  # else the beat may have come after the rows were read
+            and sent_at >= self._acknowledged  # else the beat may have come after the rows were read
             and (own is None or own.beaten_at < self._beaten_at)
         )
         if lineage != self._lineage or is_back:
             # An acknowledged beat that is gone: the database lost its last transactions.
             self._lineage, self._lineage_since = lineage, answered
             self._has_lost, self._beaten_at = self._has_lost or is_back, None
-        waited = max(0.0, asked - max(self._lineage_since, self._contact))
-        if waited >= self._patience:
+        waited = max(0.0, sent_at - max(self._lineage_since, self._contact))
+        if waited >= self._timeout:
             self._has_lost = False
         # The row is of the database, and is lost with it: so it tells more than the node's file.
-        known = own.lineage if own is not None and own.lineage is not None else remembered
-        settled = known == lineage and not self._has_lost
-        others = [self._other(row, asked) for row in rows if row.node_id != self._node_id]
-        has_waited = settled or waited >= self._patience
-        is_doubled = self._foreign >= _DOUBLED_AFTER and self._is_foreign_near(asked)
-        return Heard(others, has_waited, not known, is_doubled)
+        reported = own.lineage if own is not None and own.lineage is not None else remembered
+        settled = reported == lineage and not self._has_lost
+        others = [self._other(row, sent_at) for row in rows if row.node_id != self._node_id]
+        has_waited = settled or waited >= self._timeout
+        is_doubled = self._foreign >= _DOUBLED_AFTER and self._is_foreign_near(sent_at)
+        return PeerReports(others, has_waited, not reported, is_doubled)
 
     def _expect_own(self, own: Row | None, now: float) -> None:
         """Note a beat under this node's id that is not the last one of this process."""
@@ -165,18 +165,18 @@ class PeerMonitor:
 
     def _is_foreign_near(self, now: float) -> bool:
         """A process that could not beat, since nobody reached the database, is not gone."""
-        return now - max(self._foreign_at, self._contact) < self._patience
+        return now - max(self._foreign_at, self._contact) < self._timeout
 
-    def _other(self, row: Row, asked: float) -> Other:
+    def _other(self, row: Row, sent_at: float) -> Other:
         """A node that could not beat, since nobody reached the database, is not gone."""
         silent = row.silent_seconds
         if row.node_id in self._present:
-            silent = min(silent, asked - self._contact)
-        is_recent = row.silent_seconds < asked - self._started
-        return Other(row.node_id, row.witness, silent < self._patience, is_recent)
+            silent = min(silent, sent_at - self._contact)
+        is_recent = row.silent_seconds < sent_at - self._started
+        return Other(row.node_id, row.witness, silent < self._timeout, is_recent)
 
 
-class Known(NamedTuple):
+class Evidence(NamedTuple):
     """All that a node knows when it decides."""
 
     origin: int
@@ -186,7 +186,7 @@ class Known(NamedTuple):
     """The newest checkpoint of the present origin in the database."""
     own: Witnessed | None
     """The node's witness."""
-    heard: Heard
+    reports: PeerReports
     leads: bool
     keeps: bool = True
     """Whether the witness is kept in the data directory, and not only remembered."""
@@ -223,7 +223,7 @@ class Verdict(NamedTuple):
     case: Case
     contradicted: tuple[Witnessed, LogConsistency] | None = None
     """The witness that the log contradicts: signing stops for good, on all nodes."""
-    takes: bool = False
+    advances: bool = False
     """Whether the newest checkpoint of the database becomes the node's witness."""
     settles: bool = False
     """Whether the node has waited for reports on this PostgreSQL."""
@@ -237,72 +237,72 @@ Compare = Callable[[Witnessed], LogConsistency]
 """Compares the log with a checkpoint of the present origin."""
 
 
-def judge(known: Known, compare: Compare) -> Verdict:
-    if known.is_stopped:
+def judge(evidence: Evidence, compare: Compare) -> Verdict:
+    if evidence.is_stopped:
         return Verdict(STOPPED)
     compare = cache(compare)
-    if (fault := _removed(known) or _contradicted(known, compare)) is not None:
+    if (fault := _removed(evidence) or _contradicted(evidence, compare)) is not None:
         return Verdict(STOPPED, fault)
-    newest = known.newest
-    own = known.own if known.own is not None and known.own.origin == known.origin else None
-    takes = newest is not None and _takes(known, own, newest, compare)
+    newest = evidence.newest
+    own = evidence.own if evidence.own is not None and evidence.own.origin == evidence.origin else None
+    advances = newest is not None and _advances(evidence, own, newest, compare)
     # The first node of a new ledger has nobody to wait for.
-    is_new = newest is None and own is None and known.origin == 1 and known.heard.is_first
-    verdict = Verdict(FOLLOWS, takes=takes, settles=known.heard.has_waited or is_new)
-    if not known.leads:
+    is_new = newest is None and own is None and evidence.origin == 1 and evidence.reports.is_first
+    verdict = Verdict(FOLLOWS, advances=advances, settles=evidence.reports.has_waited or is_new)
+    if not evidence.leads:
         return verdict
     if not verdict.settles:
         return verdict._replace(case=UNHEARD)
-    if own is None and newest is not None and not takes:
+    if own is None and newest is not None and not advances:
         return verdict._replace(case=UNVOUCHED)
     # A checkpoint that nobody keeps would be forgotten with this process.
-    can_show = known.keeps and not known.heard.is_doubled
-    is_alone = can_show and not any(other.lives for other in known.heard.others)
-    shows = _shown(known, own, newest, is_alone, compare)
+    can_show = evidence.keeps and not evidence.reports.is_doubled
+    is_alone = can_show and not any(other.lives for other in evidence.reports.others)
+    shows = _visible_size(evidence, own, newest, is_alone, compare)
     return verdict._replace(case=SEALS, is_alone=is_alone, shows=shows)
 
 
-def _contradicted(known: Known, compare: Compare) -> tuple[Witnessed, LogConsistency] | None:
+def _contradicted(evidence: Evidence, compare: Compare) -> tuple[Witnessed, LogConsistency] | None:
     """The witness that the log contradicts: of those that this node knows, the smallest."""
-    living = [other.witness for other in known.heard.others if other.lives]
-    witnesses = [known.own, known.mark, *(living if known.leads else ())]
+    living = [other.witness for other in evidence.reports.others if other.lives]
+    witnesses = [evidence.own, evidence.mark, *(living if evidence.leads else ())]
     found = [witness for witness in witnesses if witness is not None]
     for witness in found:
-        if witness.origin > known.origin:
+        if witness.origin > evidence.origin:
             return witness, LogConsistency.LATER
-    ours = sorted((w for w in found if w.origin == known.origin), key=lambda w: w.size)
+    ours = sorted((w for w in found if w.origin == evidence.origin), key=lambda w: w.size)
     fits = [(witness, compare(witness)) for witness in ours]
     return next(
         (fit for fit in fits if fit[1] in (LogConsistency.SHORTER, LogConsistency.OTHER)), None
     )
 
 
-def _takes(known: Known, own: Witnessed | None, newest: Witnessed, compare: Compare) -> bool:
+def _advances(evidence: Evidence, own: Witnessed | None, newest: Witnessed, compare: Compare) -> bool:
     if own is not None:
         return newest.size > own.size and compare(own) is LogConsistency.SAME
     # A node that was killed when it had signed the first checkpoint of an origin has not kept it.
-    return (known.is_unseen and known.heard.has_waited) or _is_vouched(known)
+    return (evidence.is_unseen and evidence.reports.has_waited) or _is_vouched(evidence)
 
 
-def _removed(known: Known) -> tuple[Witnessed, LogConsistency] | None:
+def _removed(evidence: Evidence) -> tuple[Witnessed, LogConsistency] | None:
     """The checkpoint that was signed, if the database has lost the key or all checkpoints."""
-    if not known.has_signed:
-        return None if known.stray is None else (known.stray, LogConsistency.KEYLESS)
-    if known.newest is None:
-        return known.mark or Witnessed(known.origin, 0, b"", "the key"), LogConsistency.EMPTIED
+    if not evidence.has_signed:
+        return None if evidence.stray is None else (evidence.stray, LogConsistency.KEYLESS)
+    if evidence.newest is None:
+        return evidence.mark or Witnessed(evidence.origin, 0, b"", "the key"), LogConsistency.EMPTIED
     return None
 
 
-def _is_vouched(known: Known) -> bool:
+def _is_vouched(evidence: Evidence) -> bool:
     """Whether a node with a witness of the present origin has beaten since this one's start."""
     return any(
-        other.is_recent and other.witness is not None and other.witness.origin == known.origin
-        for other in known.heard.others
+        other.is_recent and other.witness is not None and other.witness.origin == evidence.origin
+        for other in evidence.reports.others
     )
 
 
-def _shown(
-    known: Known, own: Witnessed | None, newest: Witnessed | None, is_alone: bool, compare: Compare
+def _visible_size(
+    evidence: Evidence, own: Witnessed | None, newest: Witnessed | None, is_alone: bool, compare: Compare
 ) -> int:
     """The size up to which two nodes have kept what this one has; of a node alone, its own.
 
@@ -314,12 +314,12 @@ def _shown(
         return min(own.size, newest.size)
     held = [
         other.witness.size
-        for other in known.heard.others
+        for other in evidence.reports.others
         if other.witness is not None
-        and other.witness.origin == known.origin
+        and other.witness.origin == evidence.origin
         and (other.lives or (other.witness.size <= newest.size))
         and compare(other.witness) is LogConsistency.SAME
     ]
-    if known.keeps:
+    if evidence.keeps:
         held.append(own.size)
     return min(own.size, sorted([0, 0, *held])[-2])

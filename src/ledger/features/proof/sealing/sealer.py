@@ -89,34 +89,34 @@ class Sealer(Periodic):
         pipeline = self._pipeline_on(connection)
         pipeline.wait(0)  # what was heard of is sealed now
         try:
-            signer, mark, sight = self._look(connection)
+            signer, mark, inspection = self._inspect(connection)
         except (BadNote, CannotOpen, CannotSign) as error:
             postponed = self._postpone(connection, str(error))
             # The file of the witness may be damaged on this node alone.
             self.session.leave()
             return postponed
-        if sight.known.is_stopped:
+        if inspection.evidence.is_stopped:
             return 0, False
         try:
-            return self._seal(connection, pipeline, signer, mark, sight)
+            return self._seal(connection, pipeline, signer, mark, inspection)
         except Contradiction as error:
-            self._contradict(connection, sight, str(error))
+            self._contradict(connection, inspection, str(error))
         except (BadNote, CannotOpen, CannotSign, UnreadableEvent) as error:
             return self._postpone(connection, str(error))
         except _Overtaken:
             pass
         return 0, False
 
-    def _look(self, connection: shelf.Connection) -> tuple[Signer, Mark | None, Inspection]:
+    def _inspect(self, connection: shelf.Connection) -> tuple[Signer, Mark | None, Inspection]:
         try:
-            sight = self._watch.look(connection, leads=True)
+            inspection = self._watch.inspect(connection, leads=True)
         except CannotSign:
             shelf.signer_of(connection, self._vault)  # a damaged key explains more
             raise
-        if sight.state.secret is None:
-            return self._watch.newborn, None, sight
-        signer, mark = shelf.opened(self._vault, sight.state.vkey, sight.state.secret)
-        return signer, mark, sight.with_mark(mark)
+        if inspection.state.secret is None:
+            return self._watch.newborn, None, inspection
+        signer, mark = shelf.opened(self._vault, inspection.state.vkey, inspection.state.secret)
+        return signer, mark, inspection.with_mark(mark)
 
     def _seal(
         self,
@@ -124,36 +124,36 @@ class Sealer(Periodic):
         pipeline: Pipeline,
         signer: Signer,
         mark: Mark | None,
-        sight: Inspection,
+        inspection: Inspection,
     ) -> tuple[int, bool]:
-        sealed = sight.state.sealed
+        sealed = inspection.state.sealed
         if len(self._agreed) > _REMEMBERED:
             self._agreed.clear()
-        growth = Growth(connection, pipeline, sealed, sight.newest, self._agreed)
-        verdict = judge(sight.known, growth.compare)
+        growth = Growth(connection, pipeline, sealed, inspection.newest, self._agreed)
+        verdict = judge(inspection.evidence, growth.compare)
         if verdict.contradicted is not None:
-            raise Contradiction(_told(*verdict.contradicted, growth))
-        if verdict.takes:
-            self._watch.follow(sight)
-        self._tell_waiting(connection, sight, verdict.case)
+            raise Contradiction(_reason(*verdict.contradicted, growth))
+        if verdict.advances:
+            self._watch.follow(inspection)
+        self._tell_waiting(connection, inspection, verdict.case)
         if verdict.case is not SEALS:
             return 0, False
-        if verdict.shows > sight.state.shown_size:
-            shelf.show(connection, sight.state.vkey, verdict.shows)
+        if verdict.shows > inspection.state.shown_size:
+            shelf.show(connection, inspection.state.vkey, verdict.shows)
         if not growth.has_events and growth.tree_is_sealed:
-            if sight.state.error is not None:
+            if inspection.state.error is not None:
                 self._note_mended(connection, growth)
-            if sight.state.shown_size >= sealed.size and sight.state.error is None:
+            if inspection.state.shown_size >= sealed.size and inspection.state.error is None:
                 self._every = _IDLE_SECONDS
             return 0, False
         growth.grow()
-        self._sign(connection, sight, verdict, growth, signer, mark)
+        self._sign(connection, inspection, verdict, growth, signer, mark)
         return growth.tree.size - sealed.size, growth.is_full
 
     def _sign(
         self,
         connection: shelf.Connection,
-        sight: Inspection,
+        inspection: Inspection,
         verdict: Verdict,
         growth: Growth,
         signer: Signer,
@@ -161,21 +161,21 @@ class Sealer(Periodic):
     ) -> None:
         if growth.last is None:
             return
-        state, checkpoint = sight.state, Checkpoint(growth.tree.size, growth.tree.root())
+        state, checkpoint = inspection.state, Checkpoint(growth.tree.size, growth.tree.root())
         note = signer.sign(checkpoint)
         # The mark before is authentic; the number in the database may have been altered.
         mark = Mark(1 if mark is None else mark.number + 1, growth.last[4], note)
         with connection.transaction():
             if not state.has_signed and not shelf.begin(connection, self._vault, signer, mark):
                 raise _Overtaken
-            if not shelf.is_as_seen(connection, state.vkey, state.sealed, growth.last):
+            if not shelf.is_unchanged(connection, state.vkey, state.sealed, growth.last):
                 raise _Overtaken
             if state.has_signed:
-                self._watch.take(sight.verifier, note)
+                self._watch.store(inspection.verifier, note)
                 shelf.mark(connection, shelf.sealed_secret(self._vault, signer, mark))
             shelf.keep(
                 connection,
-                growth.tree.take_changed(),
+                growth.tree.pop_changed(),
                 growth.first_positions,
                 Sealed(checkpoint.size, growth.last[4], note),
             )
@@ -183,25 +183,25 @@ class Sealer(Periodic):
             if state.has_signed and verdict.is_alone and self._watch.keeps:
                 shelf.show(connection, state.vkey, checkpoint.size)
         if not state.has_signed:
-            self._keep_first(connection, sight, verdict, note)
+            self._keep_first(connection, inspection, verdict, note)
         self._agreed.add(checkpoint)
 
     def _keep_first(
-        self, connection: shelf.Connection, sight: Inspection, verdict: Verdict, note: str
+        self, connection: shelf.Connection, inspection: Inspection, verdict: Verdict, note: str
     ) -> None:
         """Make the first checkpoint of a key the witness, once it is in the database.
 
         The witness of a key that was lost with its transaction would forbid every other key.
         """
-        self._watch.take(sight.verifier, note)
+        self._watch.store(inspection.verifier, note)
         if verdict.is_alone and self._watch.keeps:
-            shelf.show(connection, sight.state.vkey, sight.verifier.open(note).size)
+            shelf.show(connection, inspection.state.vkey, inspection.verifier.open(note).size)
 
-    def _tell_waiting(self, connection: shelf.Connection, sight: Inspection, case: Case) -> None:
+    def _tell_waiting(self, connection: shelf.Connection, inspection: Inspection, case: Case) -> None:
         """Tell why nothing is signed: in the log, and in the database if time alone won't help."""
-        told = case.waits_for if case.is_degraded else None
-        if told != sight.state.waits_for:
-            shelf.wait(connection, sight.state.vkey, told)
+        reason = case.waits_for if case.is_degraded else None
+        if reason != inspection.state.waits_for:
+            shelf.wait(connection, inspection.state.vkey, reason)
         if case.waits_for not in (None, self._why):
             _logger.warning("sealer: nothing is signed yet: %s", case.waits_for)
         self._why = case.waits_for
@@ -225,9 +225,9 @@ class Sealer(Periodic):
         shelf.signer_of(connection, self._vault)
         shelf.go_on(connection)
 
-    def _contradict(self, connection: shelf.Connection, sight: Inspection, why: str) -> None:
+    def _contradict(self, connection: shelf.Connection, inspection: Inspection, why: str) -> None:
         """Stop for good. A log whose key is gone gets another one, only to be adopted under it."""
-        at, state = self._clock(), sight.state
+        at, state = self._clock(), inspection.state
         if state.has_signed:
             is_new = shelf.contradict(connection, state.vkey, at, why)
         else:
@@ -245,7 +245,7 @@ class Sealer(Periodic):
         return self._pipeline
 
 
-def _told(witness: Witnessed, fit: LogConsistency, growth: Growth) -> str:
+def _reason(witness: Witnessed, fit: LogConsistency, growth: Growth) -> str:
     if fit is LogConsistency.SHORTER:
         return (
             f"{witness.size} events were sealed ({witness.where}), and {growth.tree.size} are left"

@@ -63,7 +63,7 @@ _MARK = "UPDATE ledger.signer SET secret = %s"
 _LOCK = "SELECT FROM ledger.signer FOR UPDATE"
 
 # Whether everything is as it was when a checkpoint was decided on.
-_IS_AS_SEEN = """
+_IS_UNCHANGED = """
 SELECT s.vkey = %(vkey)s AND NOT s.contradicts
     AND COALESCE((SELECT max(size) FROM ledger.checkpoint), s.base_size) = %(size)s
     AND EXISTS (
@@ -179,8 +179,8 @@ def begin(
     signed until an operator adopts the log.
     """
     secret = sealed_secret(vault, signer, mark)
-    said = {"vkey": signer.vkey, "secret": secret, "at": at, "error": error}
-    return connection.execute(_BEGIN, said).rowcount > 0
+    values = {"vkey": signer.vkey, "secret": secret, "at": at, "error": error}
+    return connection.execute(_BEGIN, values).rowcount > 0
 
 
 def signer_of(connection: Connection, vault: Vault) -> Signer:
@@ -227,8 +227,8 @@ def state(connection: Connection, newborn: str) -> State:
 
 
 def tiles(connection: Connection, wanted: Collection[Tile]) -> dict[Tile, bytes]:
-    asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
-    found = connection.execute(TILES, asked, binary=True)
+    values = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
+    found = connection.execute(TILES, values, binary=True)
     return {(level, number): hashes for level, number, hashes in found}
 
 
@@ -269,15 +269,15 @@ def mark(connection: Connection, secret: bytes) -> None:
     connection.execute(_MARK, (secret,))
 
 
-def is_as_seen(connection: Connection, vkey: str, sealed: Sealed, last: StoredRow) -> bool:
+def is_unchanged(connection: Connection, vkey: str, sealed: Sealed, last: StoredRow) -> bool:
     """Whether a checkpoint that was decided on may still be kept, in this transaction.
 
     The origin and its newest checkpoint must be the same, and the log must still have the last
     event that is to be sealed. A process may have been frozen for any time since it read them.
     """
     lock(connection)
-    asked = {"vkey": vkey, "size": sealed.size, "position": last[4], "stream": last[0]}
-    row = connection.execute(_IS_AS_SEEN, asked | {"state": last[3]}).fetchone()
+    values = {"vkey": vkey, "size": sealed.size, "position": last[4], "stream": last[0]}
+    row = connection.execute(_IS_UNCHANGED, values | {"state": last[3]}).fetchone()
     return row == (True,)
 
 
@@ -297,8 +297,8 @@ def stop(connection: Connection, at: datetime, error: str) -> bool:
 
 def contradict(connection: Connection, vkey: str, at: datetime, error: str) -> bool:
     """Stop signing under an origin until an operator adopts the log; return whether it is new."""
-    said = {"vkey": vkey, "at": at, "error": error}
-    return connection.execute(_CONTRADICT, said).rowcount > 0
+    values = {"vkey": vkey, "at": at, "error": error}
+    return connection.execute(_CONTRADICT, values).rowcount > 0
 
 
 def wait(connection: Connection, vkey: str, why: str | None) -> bool:

@@ -7,7 +7,7 @@ that is not full only grows at its end.
 
 from collections.abc import Iterable, Mapping
 
-from ledger.features.proof.sealing.tree import EMPTY, Node, Stretch, hash_pair, join, nodes_of
+from ledger.features.proof.sealing.tree import EMPTY, Node, Span, hash_pair, join, nodes_of
 
 Tile = tuple[int, int]
 
@@ -23,9 +23,9 @@ def tile_of(node: Node) -> Tile:
     return height // _BITS, index << height % _BITS >> _BITS
 
 
-def tiles_of(stretches: Iterable[Stretch]) -> set[Tile]:
+def tiles_of(spans: Iterable[Span]) -> set[Tile]:
     """The tiles that are needed to compute the roots of these stretches of leaves."""
-    return {tile_of(node) for stretch in stretches for node in nodes_of(stretch)}
+    return {tile_of(node) for span in spans for node in nodes_of(span)}
 
 
 def edge_of(size: int) -> dict[Tile, int]:
@@ -39,14 +39,14 @@ def edge_of(size: int) -> dict[Tile, int]:
     return edge
 
 
-def root_of(stretch: Stretch, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
+def root_of(span: Span, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
     """The root over a stretch of leaves, from the tiles that ``tiles_of`` gives.
 
     Raises IndexError if a tile has too few hashes.
     """
-    if stretch[0] == stretch[1]:
+    if span[0] == span[1]:
         return EMPTY
-    return join([_node(node, tiles) for node in nodes_of(stretch)])
+    return join([_node(node, tiles) for node in nodes_of(span)])
 
 
 def _node(node: Node, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
@@ -101,7 +101,7 @@ class GrowingTree:
         copied._grown, copied._full = set(self._grown), dict(self._full)
         return copied
 
-    def take_changed(self) -> dict[Tile, bytes]:
+    def pop_changed(self) -> dict[Tile, bytes]:
         """The tiles that have grown since the last call, as they are now."""
         edge = {tile: bytes(self._edge[tile]) for tile in self._grown & self._edge.keys()}
         changed = self._full | edge

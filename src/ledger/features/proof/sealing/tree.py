@@ -9,7 +9,7 @@ from functools import reduce
 from hashlib import sha256
 
 Node = tuple[int, int]
-Stretch = tuple[int, int]
+Span = tuple[int, int]
 """The leaves from the first number up to the second, without the second."""
 
 EMPTY = sha256(b"").digest()
@@ -30,9 +30,9 @@ def join(hashes: Sequence[bytes]) -> bytes:
     return reduce(lambda right, left: hash_pair(left, right), reversed(others), last)
 
 
-def nodes_of(stretch: Stretch) -> list[Node]:
+def nodes_of(span: Span) -> list[Node]:
     """The complete subtrees of a stretch, from left to right, which is from large to small."""
-    start, end = stretch
+    start, end = span
     nodes = []
     while start < end:
         height = (end - start).bit_length() - 1
@@ -41,13 +41,13 @@ def nodes_of(stretch: Stretch) -> list[Node]:
     return nodes
 
 
-def inclusion(index: int, size: int) -> list[Stretch]:
+def inclusion(index: int, size: int) -> list[Span]:
     """The stretches whose roots prove that a leaf is in a tree of this size (RFC 6962, 2.1.1).
 
     The leaf's sibling comes first.
     """
     start, end = 0, size
-    path: list[Stretch] = []
+    path: list[Span] = []
     while end - start > 1:
         middle = _middle(start, end)
         if index < middle:
@@ -59,12 +59,12 @@ def inclusion(index: int, size: int) -> list[Stretch]:
     return path[::-1]
 
 
-def consistency(first: int, second: int) -> list[Stretch]:
+def consistency(first: int, second: int) -> list[Span]:
     """The stretches whose roots prove that a tree is the beginning of a larger tree (2.1.2)."""
     if first in (0, second):
         return []
     start, end = 0, second
-    path: list[Stretch] = []
+    path: list[Span] = []
     while first < end:
         middle = _middle(start, end)
         if first <= middle:

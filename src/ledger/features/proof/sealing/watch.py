@@ -24,9 +24,9 @@ from ledger.features.proof.sealing.note import (
     number_of,
     parse,
 )
-from ledger.features.proof.sealing.peers import Known, PeerMonitor, Row, Witnessed
+from ledger.features.proof.sealing.peers import Evidence, PeerMonitor, Row, Witnessed
 from ledger.features.proof.sealing.shelf import Mark, Sealed, State
-from ledger.features.proof.sealing.witness import LineageFile, Witness, kept_notes, latest_origin
+from ledger.features.proof.sealing.witness import LineageFile, Witness, stored_notes, latest_origin
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Inspection(NamedTuple):
 
     state: State
     verifier: Verifier
-    known: Known
+    evidence: Evidence
 
     def with_mark(self, mark: Mark | None) -> "Inspection":
         """The same, for a node that may sign: it opens the key, and the mark with it.
@@ -49,16 +49,16 @@ class Inspection(NamedTuple):
         """
         if mark is None:
             return self
-        newest, state = self.known.newest, self.state
+        newest, state = self.evidence.newest, self.state
         checkpoint = self.verifier.open(mark.note)
         witnessed = Witnessed(state.origin, *checkpoint, "the mark beside the key")
         is_first = newest is not None and mark.number == 1 and newest.size == checkpoint.size
         is_unseen = is_first and state.shown_size == 0
-        return self._replace(known=self.known._replace(mark=witnessed, is_unseen=is_unseen))
+        return self._replace(known=self.evidence._replace(mark=witnessed, is_unseen=is_unseen))
 
     @property
     def newest(self) -> Checkpoint | None:
-        newest = self.known.newest
+        newest = self.evidence.newest
         return None if newest is None else Checkpoint(newest.size, newest.root)
 
 
@@ -70,12 +70,12 @@ class WitnessWatch:
         node_id: str,
         folder: Path,
         now: Callable[[], float] = monotonic,
-        patience: float = LIVING_SECONDS,
+        timeout: float = LIVING_SECONDS,
     ) -> None:
         """``folder`` keeps the witness; ``patience`` is how long reports are waited for."""
         self.node_id, self.folder = node_id, folder
         self._now = now
-        self._vigil = PeerMonitor(node_id, now(), patience)
+        self._monitor = PeerMonitor(node_id, now(), timeout)
         self._lineage = LineageFile(folder)
         self._lock = threading.Lock()
         self.newborn = Signer.create()
@@ -83,13 +83,13 @@ class WitnessWatch:
         self._unkept: tuple[Witnessed, str] | None = None
         """A witness newer than the file, which could not be written."""
 
-    def look(self, connection: shelf.Connection, leads: bool) -> Inspection:
+    def inspect(self, connection: shelf.Connection, leads: bool) -> Inspection:
         """See how things stand. The log is to be read afterwards: it has then all that was seen.
 
         Raises CannotSign if the witness or the newest checkpoint cannot be read, and BadNote if the
         log's key is damaged.
         """
-        asked = self._now()
+        sent_at = self._now()
         with connection.pipeline():  # one transaction
             state = shelf.state(connection, self.newborn.vkey)
             found = nodes.nodes(connection)
@@ -113,8 +113,8 @@ class WitnessWatch:
         with self._lock:
             self._keep_again()
             remembered = self._lineage.read()
-            heard = self._vigil.hear(
-                asked,
+            reports = self._monitor.hear(
+                sent_at,
                 answered,
                 state.lineage,
                 rows,
@@ -123,21 +123,21 @@ class WitnessWatch:
             )
             own, keeps = self._own(verifier), self._unkept is None
         newest = _newest(state, verifier)
-        known = Known(state.origin, state.contradicts, newest, own, heard, leads, keeps)
+        evidence = Evidence(state.origin, state.contradicts, newest, own, reports, leads, keeps)
         if not state.has_signed:
             try:
                 stray = self._stray(state, found)
             except OSError as error:
                 raise CannotSign(f"{self.folder} cannot be read: {error.strerror}") from error
-            known = known._replace(has_signed=False, stray=stray)
-        return Inspection(state, verifier, known)
+            evidence = evidence._replace(has_signed=False, stray=stray)
+        return Inspection(state, verifier, evidence)
 
     def _stray(self, state: State, found: Sequence[nodes.Node]) -> Witnessed | None:
         """The largest checkpoint that this node, another one, or the database has of any log.
 
         Raises OSError.
         """
-        own = [(note, str(self.folder)) for note in kept_notes(self.folder)]
+        own = [(note, str(self.folder)) for note in stored_notes(self.folder)]
         theirs = [(node.witness, f"node {node.node_id}") for node in found]
         strays = []
         for text, where in [*own, *theirs, (state.orphan, "the database")]:
@@ -151,12 +151,12 @@ class WitnessWatch:
                     )
         return max(strays, key=lambda stray: stray[:2], default=None)
 
-    def follow(self, sight: Inspection) -> None:
+    def follow(self, inspection: Inspection) -> None:
         """Make the newest checkpoint of the database the witness."""
-        if sight.state.sealed.note is not None:
-            self.take(sight.verifier, sight.state.sealed.note)
+        if inspection.state.sealed.note is not None:
+            self.store(inspection.verifier, inspection.state.sealed.note)
 
-    def take(self, verifier: Verifier, note: str) -> None:
+    def store(self, verifier: Verifier, note: str) -> None:
         """Make a checkpoint of the present origin the witness, unless it has a newer one.
 
         A witness that cannot be kept is only remembered; an error is logged once.
@@ -193,7 +193,7 @@ class WitnessWatch:
     def beat(
         self,
         connection: shelf.Connection,
-        sight: Inspection | None,
+        inspection: Inspection | None,
         is_settled: bool,
         version: str,
         role: str,
@@ -203,23 +203,23 @@ class WitnessWatch:
         ``is_settled`` tells whether the node has waited for the others' reports. Return what is to
         be noted once the database has acknowledged the beat.
         """
-        kept, lineage = None, None
-        if sight is not None:
-            if sight.state.has_signed:
-                kept = self.kept(sight.verifier.name)
+        note, lineage = None, None
+        if inspection is not None:
+            if inspection.state.has_signed:
+                note = self.stored(inspection.verifier.name)
             else:
-                kept = next(kept_notes(self.folder), None)
-            lineage = sight.state.lineage if is_settled else None
-        return nodes.beat(connection, self.node_id, version, role, kept, lineage), lineage
+                note = next(stored_notes(self.folder), None)
+            lineage = inspection.state.lineage if is_settled else None
+        return nodes.beat(connection, self.node_id, version, role, note, lineage), lineage
 
     def note_beaten(self, at: datetime, lineage: str | None) -> None:
         """Note a beat that the database has acknowledged, on the PostgreSQL that it reports."""
         with self._lock:
-            self._vigil.beaten(at, self._now())
+            self._monitor.beaten(at, self._now())
             if lineage is not None:
                 self._lineage.keep(lineage)
 
-    def kept(self, origin: str) -> str | None:
+    def stored(self, origin: str) -> str | None:
         """The witness that is kept in the data directory. Raises OSError."""
         return Witness(self.folder, latest_origin(self.folder, origin)).read()
 
@@ -231,14 +231,14 @@ class WitnessWatch:
             note = file.read()
         except OSError as error:
             raise CannotSign(f"{file.path} cannot be read: {error.strerror}") from error
-        kept = None
+        stored = None
         if note is not None:
             where = f"the last checkpoint in {file.path}"
             is_present = name == verifier.name
             checkpoint = opened(verifier, note, where) if is_present else parse(note).checkpoint
-            kept = Witnessed(number_of(name), *checkpoint, str(file.path))
+            stored = Witnessed(number_of(name), *checkpoint, str(file.path))
         unkept = None if self._unkept is None else self._unkept[0]
-        found = [witness for witness in (kept, unkept) if witness is not None]
+        found = [witness for witness in (stored, unkept) if witness is not None]
         return max(found, key=lambda witness: witness[:2], default=None)
 
 

@@ -63,7 +63,7 @@ class LineageFile:
                 self._path.write_text(f"{lineage}\n")
 
 
-def kept_notes(folder: Path) -> Iterator[str]:
+def stored_notes(folder: Path) -> Iterator[str]:
     """All checkpoints that the folder has, of whatever log. Raises OSError."""
     for path in folder.glob("*.checkpoint"):
         yield path.read_text("utf-8", "replace")

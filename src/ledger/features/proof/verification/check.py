@@ -25,7 +25,7 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.engine.log.vault import Vault
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
-from ledger.features.proof.sealing.witness import kept_notes
+from ledger.features.proof.sealing.witness import stored_notes
 from ledger.features.proof.tables import Difference, Progress, Report
 from ledger.features.proof.verification.checkpoints import Checkpoints, Signed
 from ledger.features.proof.verification.stored import (
@@ -126,7 +126,7 @@ def check(
 def _unsigned(connection: shelf.Connection, folder: Path, report: Report) -> Checked:
     """A log that was never signed: nobody has a checkpoint, and nothing is compared yet."""
     faults = 0
-    for note in kept_notes(folder):
+    for note in stored_notes(folder):
         origin = note.partition("\n")[0]
         says = f"the key is gone, and a checkpoint of {origin} is in {folder}"
         report(Difference("signer", "is_only=true", None, says))
@@ -177,14 +177,14 @@ class _Check:
         for tile, follower in self._tiles():
             is_selected = self._scope.selects(tile.number)
             count = min(WIDTH, self._leaves - self._tree.size)
-            kept = [tile.hashes[at : at + HASH] for at in range(0, count * HASH, HASH)]
+            sealed = [tile.hashes[at : at + HASH] for at in range(0, count * HASH, HASH)]
             made: Sequence[StoredLeaf] = ()
             if is_selected:
-                self._find_start(tile, kept, before)
-                made = self._compare_leaves(tile, kept, self._end_of(tile, count, follower))
+                self._find_start(tile, sealed, before)
+                made = self._compare_leaves(tile, sealed, self._end_of(tile, count, follower))
             else:
                 self._events.forget()
-            for at, leaf in enumerate(kept):
+            for at, leaf in enumerate(sealed):
                 self._tree.add(leaf)
                 if self._other is not None:
                     self._other.add(made[at].hash or leaf if made else leaf)
@@ -193,7 +193,7 @@ class _Check:
                         self._compare_root(due, made[at].position if made else None)
                     due = next(signed, None)
             before = tile
-            self._take_changed()
+            self._pop_changed()
             progress(self._tree.size, self._leaves)
             breathe()
         self._resolve(self._mismatches, is_tile=False)
@@ -209,7 +209,7 @@ class _Check:
             key = f"size={found}"
             says = f"{found} events are sealed, and the last checkpoint covers {self._size}"
             self._report(Difference("checkpoint", key, None, says))
-        self._take_changed()
+        self._pop_changed()
         if found == self._leaves:
             for difference in compare_above(self._connection, self._above, found):
                 self._report(difference)
@@ -276,18 +276,18 @@ class _Check:
 
     # The leaves.
 
-    def _find_start(self, tile: _Stored, kept: Sequence[bytes], before: _Stored | None) -> None:
+    def _find_start(self, tile: _Stored, sealed: Sequence[bytes], before: _Stored | None) -> None:
         """Go to a tile's first event, if the tile before was not compared."""
         if not self._events.is_lost:
             return
         self._events.seek(tile.first)
         (first, *_) = [*self._events.peek(1), None]
-        if before is None or (first is not None and first.hash == kept[0]):
+        if before is None or (first is not None and first.hash == sealed[0]):
             return
         # The position may have been altered: the event is looked for behind the tile before.
         self._events.seek(before.first)
         for leaf in islice(self._events.coming(None), 2 * WIDTH):
-            if leaf.hash == kept[0]:
+            if leaf.hash == sealed[0]:
                 self._events.put_back([leaf])
                 return
         self._events.seek(tile.first)
@@ -301,23 +301,23 @@ class _Check:
         return None
 
     def _compare_leaves(
-        self, tile: _Stored, kept: Sequence[bytes], end: int | None
+        self, tile: _Stored, sealed: Sequence[bytes], end: int | None
     ) -> Sequence[StoredLeaf]:
         """Compare a tile with the next events; return these if none is missing."""
-        self._events_compared += len(kept)
-        made = self._events.peek(len(kept))
-        is_alike = [leaf.hash for leaf in made] == kept
+        self._events_compared += len(sealed)
+        made = self._events.peek(len(sealed))
+        is_alike = [leaf.hash for leaf in made] == sealed
         if is_alike:
-            self._events.drop(len(kept))
+            self._events.drop(len(sealed))
             for leaf in made:
                 self._compare_column(leaf)
         else:
             coming = self._events.coming(end)
-            made = list(islice(coming, len(kept) + (end is not None)))
-            if len(made) != len(kept):
-                self._name_missing(tile, kept, [*made, *coming])
+            made = list(islice(coming, len(sealed) + (end is not None)))
+            if len(made) != len(sealed):
+                self._name_missing(tile, sealed, [*made, *coming])
                 return ()
-            self._compare_each(tile.number, made, kept)
+            self._compare_each(tile.number, made, sealed)
         self._first = self._first or made[0].position
         self._last = made[-1].position
         if made[0].position != tile.first:
@@ -326,29 +326,29 @@ class _Check:
             self._report(Difference("tile", key, "first_position", says))
         return made
 
-    def _compare_each(self, number: int, made: Sequence[StoredLeaf], kept: Sequence[bytes]) -> None:
+    def _compare_each(self, number: int, made: Sequence[StoredLeaf], sealed: Sequence[bytes]) -> None:
         """Note the leaves that are not those of their events, to be named later."""
         if self._other is None:
             self._other = self._tree.copy()
-        for leaf, is_sealed in zip(made, kept, strict=True):
+        for leaf, is_sealed in zip(made, sealed, strict=True):
             if leaf.hash != is_sealed:
                 self._mismatches.append(Mismatch(number, leaf, is_sealed))
             else:
                 self._compare_column(leaf)
 
     def _name_missing(
-        self, tile: _Stored, kept: Sequence[bytes], made: Sequence[StoredLeaf]
+        self, tile: _Stored, sealed: Sequence[bytes], made: Sequence[StoredLeaf]
     ) -> None:
         """Events are missing or were inserted: name the leaves and events without a counterpart."""
-        known, there = set(kept), dict[bytes, int]()
+        expected, there = set(sealed), dict[bytes, int]()
         for leaf in made:
-            if leaf.hash in known:
+            if leaf.hash in expected:
                 there[leaf.hash] = leaf.position
                 self._compare_column(leaf)
             else:
                 self._fault(leaf.position, None, "an event that was not sealed")
         before = tile.first - 1
-        for index, hash_ in enumerate(kept, self._tree.size):
+        for index, hash_ in enumerate(sealed, self._tree.size):
             if hash_ not in there:
                 key = f"leaf={index} after notification_id={before}"
                 self._report(Difference(EVENTS, key, None, "the row is missing"))
@@ -418,9 +418,9 @@ class _Check:
         says = f"covers {signed.size} events, and the log has {self._tree.size}"
         self._report(Difference(signed.table, signed.key, None, says))
 
-    def _take_changed(self) -> None:
+    def _pop_changed(self) -> None:
         """Keep the tiles above the leaves, as the leaves make them."""
-        changed = self._tree.take_changed().items()
+        changed = self._tree.pop_changed().items()
         self._above |= {tile: hashes for tile, hashes in changed if tile[0]}
 
     def _fault(self, position: int, column: str | None, says: str) -> None:

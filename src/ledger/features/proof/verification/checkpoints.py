@@ -63,7 +63,7 @@ class Checkpoints:
                 says = f"its column vkey: {error}"
                 report(Difference("former_origin", f"number={origin.number}", "vkey", says))
         self._outside: Signed | None = None
-        self._beside: Signed | None = None
+        self._mark: Signed | None = None
         """The mark: the last checkpoint, as it is kept with the key."""
         self.opened = 0
         """The number of notes of the database that were opened."""
@@ -84,7 +84,7 @@ class Checkpoints:
             mark = shelf.opened(vault, *row)[1]
             if mark is not None:
                 size = self._verifier.open(mark.note).size
-                self._beside = Signed(
+                self._mark = Signed(
                     size, mark.position, mark.note, _KEY, self._verifier, "signer", "secret"
                 )
         except (BadNote, CannotOpen) as error:
@@ -92,14 +92,14 @@ class Checkpoints:
 
     def compare_mark(self, newest: int) -> None:
         """Compare what is kept with the key with the size of the newest checkpoint, read later."""
-        mark = self._beside
+        mark = self._mark
         if not newest:
             says = "the log has a key, and no checkpoint that was signed by it"
             self._report(Difference("signer", _KEY, None, says))
         if mark is not None and mark.size > newest:
             says = f"its column secret says {mark.size}, the last checkpoint {newest}"
             self._report(Difference("signer", _KEY, "secret", says))
-            self._beside = None
+            self._mark = None
 
     def size_of(self, note: str) -> int | None:
         """The size that a note signs; None if it is no note of this log."""
@@ -128,12 +128,12 @@ class Checkpoints:
 
         ``leaves`` and ``position`` are the end. ``is_counted`` has gaps in their numbers named.
         """
-        outside = [[one] for one in (self._outside, self._beside) if one is not None]
-        kept = self._kept(leaves, position, is_counted)
-        former = [self._kept_before(*origin, is_counted) for origin in self._former]
-        yield from heapq.merge(*former, kept, *outside, key=lambda signed: signed.size)
+        outside = [[one] for one in (self._outside, self._mark) if one is not None]
+        present = self._present(leaves, position, is_counted)
+        former = [self._former_notes(*origin, is_counted) for origin in self._former]
+        yield from heapq.merge(*former, present, *outside, key=lambda signed: signed.size)
 
-    def _kept(self, leaves: int, position: int, is_counted: bool) -> Iterator[Signed]:
+    def _present(self, leaves: int, position: int, is_counted: bool) -> Iterator[Signed]:
         for size, at, note, number, before in self._pages(_CHECKPOINTS):
             if size > leaves and (at or 0) > position:
                 return
@@ -142,7 +142,7 @@ class Checkpoints:
             self._count(signed, number, before, is_counted)
             yield signed
 
-    def _kept_before(self, origin: int, verifier: Verifier, is_counted: bool) -> Iterator[Signed]:
+    def _former_notes(self, origin: int, verifier: Verifier, is_counted: bool) -> Iterator[Signed]:
         for size, at, note, number, before in self._pages(_FORMER, origin):
             key = f"origin={origin} size={size}"
             signed = Signed(size, at, note, key, verifier, "former_checkpoint")

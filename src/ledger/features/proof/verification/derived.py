@@ -107,7 +107,7 @@ def compare(
         return _Comparison(connection, report, progress, breathe, documents, deliveries()).run()
 
 
-class _Fold(DecisionTables):
+class _LogTables(DecisionTables):
     """The fold of the log, without the receipts of facts, which only an append needs."""
 
     def identify(self, new: Identity, recorded: Recorded) -> None:
@@ -129,7 +129,7 @@ class _Comparison:
         self._connection, self._reported = connection, report
         self._progress, self._breathe = progress, breathe
         self._decode = EnvelopeMapper().decode
-        self._fold = _Fold()
+        self._made = _LogTables()
         self._once = WrittenOnce(connection, self._report, deliveries)
         self._snapshots = Snapshots(connection, self._report)
         self._documents = documents(connection, self._report)
@@ -138,13 +138,13 @@ class _Comparison:
     def run(self) -> Compared:
         """Fold the log, then compare the rows that change, then look for rows of no event."""
         self._snapshots.read()
-        self._fold_until(self._head())
-        pages = Pages(self._connection, self._fold, self._report, self._pinned)
+        self._apply_until(self._head())
+        pages = Pages(self._connection, self._made, self._report, self._pinned)
         for table in TABLES:
             if table not in (*_ONCE, tables.SNAPSHOT, tables.STATEMENT_DOCUMENT):
                 pages.compare(table)
         self._snapshots.finish()
-        self._once.finish(self._fold.erased, self._pinned)
+        self._once.finish(self._made.erased, self._pinned)
         rows = pages.rows + self._once.rows + self._snapshots.rows + self._documents.rows
         return Compared(self._position, rows, self._faults)
 
@@ -152,8 +152,8 @@ class _Comparison:
         ((head,),) = self._connection.execute(_HEAD)
         return int(head)
 
-    def _fold_until(self, head: int) -> None:
-        while self._position < head and self._fold_slice():
+    def _apply_until(self, head: int) -> None:
+        while self._position < head and self._apply_slice():
             self._progress(min(self._position, head), head)
             self._breathe()
 
@@ -162,14 +162,14 @@ class _Comparison:
         """A snapshot, and its position, which the fold has reached."""
         self._breathe()
         while (head := self._head()) - self._position > _NEAR:
-            self._fold_until(head)
+            self._apply_until(head)
         with self._connection.transaction():
             self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            while self._fold_slice():
+            while self._apply_slice():
                 pass
             yield self._position
 
-    def _fold_slice(self) -> bool:
+    def _apply_slice(self) -> bool:
         """Fold the next events; return whether there were any."""
         found = self._connection.execute(_SLICE, (self._position,), binary=True).fetchall()
         for row in found:
@@ -178,13 +178,13 @@ class _Comparison:
             # check of the sealed log names it, and here the rows that rest on it differ.
             with contextlib.suppress(Exception):
                 recorded = self._decode(*row)
-                for part in (self._snapshots, self._once, self._documents, self._fold):
+                for part in (self._snapshots, self._once, self._documents, self._made):
                     part.note(recorded)
-        self._once.compare(self._fold)
+        self._once.compare(self._made)
         self._documents.compare()
         # The fold goes on without them: they grow with the log.
-        self._fold.ended.clear()
-        self._fold.moved.clear()
+        self._made.ended.clear()
+        self._made.moved.clear()
         return bool(found)
 
     def _report(self, difference: Difference) -> None:

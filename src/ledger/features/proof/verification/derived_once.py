@@ -155,7 +155,7 @@ class WrittenOnce:
         """The organization of each run that begins in this slice."""
         self._failures: list[Recorded] = []
         self._bad_records: set[str] = set()
-        self._known = 0
+        self._found = 0
         """The identities that were found."""
         self.rows = 0
 
@@ -169,18 +169,18 @@ class WrittenOnce:
         if self._deliveries.note(recorded):
             self._failures.append(recorded)
 
-    def compare(self, fold: DecisionTables) -> None:
+    def compare(self, made: DecisionTables) -> None:
         """Look up the rows of the events since the last call, and take them out of the fold."""
-        if identities := fold.take_identities():
+        if identities := made.pop_identities():
             self._compare_identities(identities)
         for failure in self._failures:
             self._compare_failure(failure)
         if self._run_keys:
             self._compare_run_keys()
-        if fold.new_records:
-            self._compare_records([fold.records[record] for record in fold.new_records])
-            fold.records.clear()
-            fold.new_records.clear()
+        if made.new_records:
+            self._compare_records([made.records[record] for record in made.new_records])
+            made.records.clear()
+            made.new_records.clear()
         self._failures.clear()
         self._run_keys.clear()
 
@@ -188,28 +188,28 @@ class WrittenOnce:
         # Two texts: psycopg takes far longer to make an array of so many values.
         digests = " ".join([digest.hex() for digest, _ in identities])
         positions = " ".join([str(position) for _, position in identities])
-        self._known += len(identities)
-        for digest, told, stored in self._all(_IDENTITIES, digests, positions):
+        self._found += len(identities)
+        for digest, expected, stored in self._all(_IDENTITIES, digests, positions):
             if stored is None:
-                self._known -= 1
+                self._found -= 1
                 self._report(missing(tables.IDENTITY, (digest,)))
             else:
-                self._report(differs(tables.IDENTITY, (digest,), "position", stored, told))
+                self._report(differs(tables.IDENTITY, (digest,), "position", stored, expected))
 
     def _compare_failure(self, failure: Recorded) -> None:
         """Compare the identity of a failed delivery: the event does not tell the round."""
         possible = self._deliveries.possible(failure)
         found = self._all(_FAILURES, [digest.hex() for digest in possible])
         if any(position == failure.position for _, position in found):
-            self._known += 1
+            self._found += 1
         else:
             self._report(missing(tables.IDENTITY, (UUID(bytes=possible[-1]),)))
 
     def _compare_run_keys(self) -> None:
         runs, owners = list(self._run_keys), list(self._run_keys.values())
-        for run_id, told, exists, stored in self._all(_RUN_KEYS, runs, owners):
+        for run_id, owner, exists, stored in self._all(_RUN_KEYS, runs, owners):
             if exists:
-                self._report(differs(tables.RUN_KEY, (run_id,), "organization_id", stored, told))
+                self._report(differs(tables.RUN_KEY, (run_id,), "organization_id", stored, owner))
             else:
                 self._report(missing(tables.RUN_KEY, (run_id,)))
 
@@ -240,14 +240,14 @@ class WrittenOnce:
 
     def _finish_identities(self, pinned: Pinned) -> None:
         with pinned() as position:
-            known = self._known
+            found = self._found
         counted, last, on_page = 0, UUID(int=0), _PAGE
         while on_page == _PAGE:
             with pinned():
                 ((number, end, on_page),) = self._all(_COUNTED, position, last)
             counted, last = counted + number, end or last
         self.rows += counted
-        if counted != known:
+        if counted != found:
             self._name_identities(position, pinned)
 
     def _name_identities(self, position: int, pinned: Pinned) -> None:
@@ -272,7 +272,7 @@ class WrittenOnce:
         alone = DecisionTables()
         alone.activity = _AnyLine()
         alone.note(recorded)
-        return digest in {row.digest for row in alone.take_identities()}
+        return digest in {row.digest for row in alone.pop_identities()}
 
     def _finish_run_keys(self, erased: Mapping[str, datetime], pinned: Pinned) -> None:
         for page in self._pages(_ODD_RUN_KEYS, pinned):
@@ -284,15 +284,15 @@ class WrittenOnce:
                         at = destroyed_at
                         self._report(differs(tables.RUN_KEY, (run_id,), "destroyed_at", at, None))
                     if is_gone:
-                        told = "that the run was not erased"
-                        self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", None, told))
+                        expected = "that the run was not erased"
+                        self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", None, expected))
         runs = list(erased)
         for at in range(0, len(runs), _PAGE):
             some = runs[at : at + _PAGE]
             found = self._all(_ERASED, some, [erased[run] for run in some])
-            for run_id, told, stored, has_key in found:
-                if stored != told:
-                    self._report(differs(tables.RUN_KEY, (run_id,), "destroyed_at", stored, told))
+            for run_id, expected, stored, has_key in found:
+                if stored != expected:
+                    self._report(differs(tables.RUN_KEY, (run_id,), "destroyed_at", stored, expected))
                 if has_key:
                     self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", "a key", None))
 

@@ -32,7 +32,7 @@ class Instants(TimestamptzBinaryLoader):
 
 def key_text(table: Table, values: Sequence[Any]) -> str:
     return " ".join(
-        f"{column}={shown(value)}" for column, value in zip(table.key, values, strict=True)
+        f"{column}={text_of(value)}" for column, value in zip(table.key, values, strict=True)
     )
 
 
@@ -44,8 +44,8 @@ def extra(table: Table, key: Sequence[Any]) -> Difference:
     return Difference(table.name, key_text(table, key), None, EXTRA)
 
 
-def differs(table: Table, key: Sequence[Any], column: str, stored: Any, told: Any) -> Difference:
-    says = f"its column {column} says {shown(stored)}, the log {shown(told)}"
+def differs(table: Table, key: Sequence[Any], column: str, stored: Any, expected: Any) -> Difference:
+    says = f"its column {column} says {text_of(stored)}, the log {text_of(expected)}"
     return Difference(table.name, key_text(table, key), column, says)
 
 
@@ -76,8 +76,8 @@ def _differing_lease(begun: Columns, stored: Columns) -> list[str]:
     """
     heard_at, ends_at, due_at = stored["heard_at"], stored["ends_at"], stored["due_at"]
     lasts = timedelta(seconds=begun["seconds"])
-    is_known = heard_at is not None and ends_at is not None
-    is_ordered = is_known and ends_at >= heard_at + lasts
+    has_both = heard_at is not None and ends_at is not None
+    is_ordered = has_both and ends_at >= heard_at + lasts
     sound = {
         "seconds": stored["seconds"] == begun["seconds"],
         "heard_at": is_ordered and heard_at >= begun["heard_at"],
@@ -102,7 +102,7 @@ def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def shown(value: Any) -> str:
+def text_of(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, UUID):
@@ -111,4 +111,4 @@ def shown(value: Any) -> str:
         return f"\\x{value.hex()}"
     if isinstance(value, datetime):
         return format_instant(value)
-    return " ".join(map(shown, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(map(text_of, value)) if isinstance(value, tuple) else str(value)

@@ -112,11 +112,11 @@ class NightlyVerification(Periodic):
     def work(self, connection: Connection) -> tuple[int, bool]:
         if self._at is None:
             return 0, False
-        kept = findings(connection)
-        due = self._due(connection, self._at, kept)
+        stored = findings(connection)
+        due = self._due(connection, self._at, stored)
         for number, part in enumerate(due):
             try:
-                finding = self._compare(connection, part, kept.get(part))
+                finding = self._compare(connection, part, stored.get(part))
             except _Stopping:
                 return number, False
             keep(connection, finding)
@@ -129,7 +129,7 @@ class NightlyVerification(Periodic):
         self._is_first = False
         return len(due), False
 
-    def _due(self, connection: Connection, at: time, kept: dict[str, Finding]) -> list[str]:
+    def _due(self, connection: Connection, at: time, stored: dict[str, Finding]) -> list[str]:
         """The parts that were not compared since the last time of day ``at``."""
         now = self._clock()
         parts = [NEW, *OLD, TABLES]
@@ -143,7 +143,7 @@ class NightlyVerification(Periodic):
         tonight = parts_of(night)
         due = []
         for part in parts:
-            found = kept.get(part)
+            found = stored.get(part)
             differs = found is not None and found.differences > 0
             is_old = night > since if found is None else night > found.started_at
             if (is_old and (part in tonight or differs)) or (self._is_first and differs):
@@ -155,13 +155,13 @@ class NightlyVerification(Periodic):
         found = _Found()
         if part == TABLES:
             tables = self._compare_tables(
-                self._conninfo, found.take, lambda *_: None, self._breathe
+                self._conninfo, found.add, lambda *_: None, self._breathe
             )
             covered = (min(tables.position, 1), tables.position, tables.rows)
         elif part == SCHEMA:
             schema = compare_definitions(connection, self._views)
             for each in schema.differing:
-                found.take(Difference.of_object(each))
+                found.add(Difference.of_object(each))
             covered = (0, 0, schema.objects)
         else:
             covered = self._compare_log(connection, part, before, found)
@@ -184,7 +184,7 @@ class NightlyVerification(Periodic):
             checked = check(
                 self._conninfo,
                 self._folder,
-                found.take,
+                found.add,
                 lambda *_: None,
                 scope,
                 self._breathe,
@@ -192,7 +192,7 @@ class NightlyVerification(Periodic):
             )
         except BadNote as error:
             says = f"its column vkey: {error}"
-            found.take(Difference("signer", "is_only=true", "vkey", says))
+            found.add(Difference("signer", "is_only=true", "vkey", says))
             return since, since, 0
         return checked.first, checked.last or since, checked.events
 
@@ -220,7 +220,7 @@ class _Found:
         self.first: list[Difference] = []
         self.number = 0
 
-    def take(self, difference: Difference) -> None:
+    def add(self, difference: Difference) -> None:
         self.number += 1
         if self.number <= NAMED:
             self.first.append(difference)

@@ -147,10 +147,10 @@ class _Micros(Loader):
 def column_difference(leaf: StoredLeaf) -> str:
     if leaf.instant is None:
         return UNREADABLE
-    return f"its column recorded_at says {_shown(leaf.column)}, the log {_shown(leaf.instant)}"
+    return f"its column recorded_at says {_instant_text(leaf.column)}, the log {_instant_text(leaf.instant)}"
 
 
-def _shown(micros: int | None) -> str:
+def _instant_text(micros: int | None) -> str:
     if micros is None:
         return "nothing"
     with suppress(OverflowError):
@@ -163,7 +163,7 @@ class Mismatch(NamedTuple):
 
     tile: int
     event: StoredLeaf
-    kept: bytes
+    sealed: bytes
 
 
 def altered_tiles(mismatches: Iterable[Mismatch]) -> Iterator[Difference]:
@@ -175,10 +175,10 @@ def altered_tiles(mismatches: Iterable[Mismatch]) -> Iterator[Difference]:
 def altered_events(
     connection: shelf.Connection, mismatches: Iterable[Mismatch]
 ) -> Iterator[Difference]:
-    for place, (_, event, kept) in enumerate(mismatches):
+    for index, (_, event, sealed) in enumerate(mismatches):
         columns: Sequence[str] = ("originator_id", "originator_version", "topic", "state")
-        if place < _NARROWED:
-            columns = _altered_columns(connection, event, kept)
+        if index < _NARROWED:
+            columns = _altered_columns(connection, event, sealed)
         names = ", ".join(columns)
         says = f"not the event that was sealed: its column {names} was altered"
         yield Difference(EVENTS, f"notification_id={event.position}", names, says)
@@ -220,14 +220,14 @@ def compare_above(
 
     Tiles may have grown meanwhile, and new ones may have come.
     """
-    kept = {(row[0], row[1]): row[2:] for row in connection.execute(_ABOVE, binary=True)}
+    stored = {(row[0], row[1]): row[2:] for row in connection.execute(_ABOVE, binary=True)}
     now = max(shelf.latest(connection).size, size)
-    for tile in sorted(kept.keys() | made.keys()):
+    for tile in sorted(stored.keys() | made.keys()):
         key = f"level={tile[0]} number={tile[1]}"
-        if tile not in kept:
+        if tile not in stored:
             yield Difference("tile", key, None, "the row is missing")
             continue
-        hashes, first_position = kept[tile]
+        hashes, first_position = stored[tile]
         if tile not in made:
             if not _may_be(tile, now):
                 yield Difference("tile", key, None, "no leaves make such a row")

@@ -350,7 +350,7 @@ class Run(Folded, array_like=True):
         if self.lease_seconds is None:
             raise InvalidState("The run has no lease.")
 
-    def expire(self, at: datetime, heard_at: datetime, error: bytes | None) -> RunFailed | None:
+    def expire(self, at: datetime, reported_at: datetime, error: bytes | None) -> RunFailed | None:
         """Fail an open run, because its lease ended at ``at``; None if the run has ended."""
         if self.status in ENDED:
             return None
@@ -358,7 +358,7 @@ class Run(Folded, array_like=True):
             error=error,
             duration_ms=self._duration(at, None),
             lease_expired=True,
-            last_heard_at=heard_at,
+            last_heard_at=reported_at,
             **self.name,
         )
 
@@ -434,9 +434,9 @@ class Run(Folded, array_like=True):
         self.workspace_id = recorded.workspace_id or ""
         self.service_line_id = recorded.service_line_id or ""
         self.requested_at = recorded.occurred_at
-        self._told(body, recorded)
+        self._described(body, recorded)
 
-    def _told(self, body: RunRequested | RunStarted, recorded: Recorded) -> None:
+    def _described(self, body: RunRequested | RunStarted, recorded: Recorded) -> None:
         self.triggered_by = body.triggered_by or self.triggered_by
         if body.external_id is not None:
             self.external_id = body.external_id
@@ -444,8 +444,8 @@ class Run(Folded, array_like=True):
         self.parent_run_id = body.parent_run_id or self.parent_run_id
         self.lease_seconds = body.lease_seconds or self.lease_seconds
         if body.parent_external_id is not None:
-            name, place = recorded.name_of_run(body.parent_external_id), body.awaiting
-            self.awaited = None if place is None else Awaited(name, place.workspace_id)
+            name, awaiting = recorded.name_of_run(body.parent_external_id), body.awaiting
+            self.awaited = None if awaiting is None else Awaited(name, awaiting.workspace_id)
 
     def _requested(self, body: RunRequested, recorded: Recorded) -> None:
         self._opened(body, recorded)
@@ -454,11 +454,11 @@ class Run(Folded, array_like=True):
         if body.run_id_origin is not None:
             self._opened(body, recorded)
         else:
-            self._told(body, recorded)
+            self._described(body, recorded)
         self.status = "running"
         self.started_at = recorded.occurred_at
 
-    def _parent_given(self, body: RunParentGiven, recorded: Recorded) -> None:
+    def _got_parent(self, body: RunParentGiven, recorded: Recorded) -> None:
         self.parent_run_id, self.awaited = body.parent_run_id, None
 
     def _completed(self, body: RunCompleted, recorded: Recorded) -> None:
@@ -494,7 +494,7 @@ class Run(Folded, array_like=True):
     _APPLY: ClassVar = {
         RunRequested: _requested,
         RunStarted: _started,
-        RunParentGiven: _parent_given,
+        RunParentGiven: _got_parent,
         RunCompleted: _completed,
         RunFailed: _failed,
         RunCancelled: _cancelled,

@@ -50,5 +50,5 @@ class ShownTokenUsage(msgspec.Struct, gc=False):
     reasoning: int
 
 
-def shown_tokens(usage: Sequence[TokenUsage] | None) -> list[ShownTokenUsage] | None:
+def tokens_view(usage: Sequence[TokenUsage] | None) -> list[ShownTokenUsage] | None:
     return None if usage is None else [render_as(ShownTokenUsage, each) for each in usage]

@@ -17,7 +17,7 @@ from ledger.engine.page.showing import summary
 from ledger.engine.reads.filters import ORGANIZATION, in_order
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.names import names_of_actors
-from ledger.features.lines.names import known_of_lines, name_of_line, names_of_lines
+from ledger.features.lines.names import named_lines, name_of_line, names_of_lines
 from ledger.features.lines.routes.executions import AnyLineId
 from ledger.features.runs import routes as runs
 from ledger.features.runs.chart import chart_of, timed_of
@@ -65,17 +65,17 @@ async def show_line_runs(
         return pages.go(address)
 
     async def read(of: Query) -> PageOf[ShownRun]:
-        asked = query.model_copy(update={"as_of": of.as_of})
+        runs_query = query.model_copy(update={"as_of": of.as_of})
         if all(getattr(query, name) is None for name in _NAMES):
-            answer = runs.runs_with_errors(request, line_id, asked)
+            answer = runs.runs_with_errors(request, line_id, runs_query)
         else:
             # The API's list of one line's runs has neither filter; its list of all runs has both.
-            given = asked.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
-            of_line = runs.AllRunsQuery(**given | {"service_line_id": line_id})
+            fields = runs_query.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
+            of_line = runs.AllRunsQuery(**fields | {"service_line_id": line_id})
             answer = runs.all_runs_with_errors(request, of_line)
         return await pages.read_answer(answer, PageOf[ShownRun])
 
-    page = await pages.as_known(read, query.as_of, "This line was not known yet at that time.")
+    page = await pages.read_as_of(read, query.as_of, "This line was not known yet at that time.")
     line_name = await name_of_line(request, line_id, query.as_of)
     return _runs_page(
         request.http,
@@ -97,7 +97,7 @@ async def show_all_runs(request: ReadRequest, query: AllRunsPageQuery) -> Respon
     request = pages.of_organization(request, query.organization_id)
     answer = runs.all_runs_with_errors(request, query)
     page = await pages.read_answer(answer, PageOf[ShownRun])
-    known = await known_of_lines(request, (r.service_line_id for r in page.data), query)
+    lines = await named_lines(request, (r.service_line_id for r in page.data), query)
     return _runs_page(
         request.http,
         query,
@@ -105,8 +105,8 @@ async def show_all_runs(request: ReadRequest, query: AllRunsPageQuery) -> Respon
         line_id=None,
         total=await runs.all_runs_counted(request, query, COUNTED),
         line_name=None,
-        line_names={line: found.name for line, found in known.items()},
-        organizations={line: found.organization_id for line, found in known.items()}
+        line_names={line: found.name for line, found in lines.items()},
+        organizations={line: found.organization_id for line, found in lines.items()}
         if request.principal.is_admin
         else {},
     )
@@ -123,7 +123,7 @@ def _runs_page(
     filters += [ORGANIZATION] if isinstance(query, AllRunsPageQuery) else []
     chosen = {each.name: getattr(query, each.name) for each in filters}
     chosen |= {"from": query.from_, "to": query.to}
-    given = {name: value for name, value in chosen.items() if value is not None}
+    set_filters = {name: value for name, value in chosen.items() if value is not None}
     usual = PAGE_ROWS if line_id is None else _BARS
     return pages.show(
         request,
@@ -132,7 +132,7 @@ def _runs_page(
         path="/ui/runs" if line_id is None else f"/ui/lines/{line_id}/runs",
         query=query,
         chosen=chosen,
-        **listed(request, page, given),
+        **listed(request, page, set_filters),
         given_limit="" if query.limit == usual else query.limit,
         usual_limit=usual,
         chart=chart_of(page.data, query.instant or services_of(request).clock()),
@@ -166,17 +166,17 @@ async def show_run(request: ReadRequest, run_id: str, query: Query) -> Response:
         answer = runs.show_run(request, run_id, of)
         return (await pages.read_answer(answer, AnswerOf[ShownRun])).data
 
-    run = await pages.as_known(read, query.as_of, "This run was not known yet at that time.")
+    run = await pages.read_as_of(read, query.as_of, "This run was not known yet at that time.")
     events = await _events(request, run_id, query)
-    asked = runs.AllRunsQuery.model_validate(
+    children_query = runs.AllRunsQuery.model_validate(
         {"as_of": query.as_of, "parent_run_id": run.id, "limit": _CHILDREN}
     )
-    answer = runs.all_runs_with_errors(request, asked)
+    answer = runs.all_runs_with_errors(request, children_query)
     children = await pages.read_answer(answer, PageOf[ShownRun])
     others = (child.service_line_id for child in children.data)
-    seen_at = query.instant or request.services.clock()
-    timed = timed_of(run, seen_at)
-    waited = (run.started_at or run.completed_at or seen_at) - run.requested_at
+    now = query.instant or request.services.clock()
+    timed = timed_of(run, now)
+    waited = (run.started_at or run.completed_at or now) - run.requested_at
     return pages.show(
         request.http,
         "run.html",
@@ -184,7 +184,7 @@ async def show_run(request: ReadRequest, run_id: str, query: Query) -> Response:
         line_name=await name_of_line(request, run.service_line_id, query.as_of),
         line_names=await names_of_lines(request, others, query),
         timed=timed,
-        children=[timed_of(child, seen_at) for child in children.data],
+        children=[timed_of(child, now) for child in children.data],
         has_more_children=children.meta.has_more,
         waited=max(0.0, waited.total_seconds()),
         events=events,

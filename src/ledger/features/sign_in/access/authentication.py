@@ -40,7 +40,7 @@ FROM ledger.passing_keys(%(hashes)s, %(now)s)
 """
 
 
-class _Known(NamedTuple):
+class _CachedKey(NamedTuple):
     """A remembered key."""
 
     until: float
@@ -59,13 +59,13 @@ class Authenticator:
 
     def __init__(
         self,
-        door: ReadPool,
+        pool: ReadPool,
         clock: Callable[[], datetime],
         uses: KeyUses | None,
         verifier: TokenVerifier | None = None,
     ) -> None:
-        self._door, self._clock, self._uses, self._verifier = door, clock, uses, verifier
-        self._known: dict[str, _Known] = {}
+        self._pool, self._clock, self._uses, self._verifier = pool, clock, uses, verifier
+        self._cached: dict[str, _CachedKey] = {}
         self._lookups: dict[bytes, asyncio.Task[Rows]] = {}
         """The look-ups that are under way. Requests that come meanwhile with the same key share
         one, and its error: a look-up of their own would only begin at its end."""
@@ -77,13 +77,13 @@ class Authenticator:
         Raises Unauthorized, or Unavailable if no check is possible.
         """
         now = time.monotonic()
-        known = self._known.get(token)
+        cached = self._cached.get(token)
         if (
-            known is not None
-            and known.until > now
-            and (known.ends_at is None or known.ends_at > self._clock())
+            cached is not None
+            and cached.until > now
+            and (cached.ends_at is None or cached.ends_at > self._clock())
         ):
-            return known.principal
+            return cached.principal
         try:
             return await self._principal_of(token, now)
         except Unauthorized:
@@ -91,7 +91,7 @@ class Authenticator:
             raise
 
     async def _principal_of(self, token: str, now: float) -> Principal:
-        self._known.pop(token, None)
+        self._cached.pop(token, None)
         if not is_well_formed(token):
             return await self._verified(token)
         hashed = hash_token(token)
@@ -108,9 +108,9 @@ class Authenticator:
             workspace_id,
             secret=bytes(secret),
         )
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[token] = _Known(now + _REMEMBER_SECONDS, ends_at, principal)
+        if len(self._cached) >= _REMEMBERED:
+            self._cached.clear()
+        self._cached[token] = _CachedKey(now + _REMEMBER_SECONDS, ends_at, principal)
         return principal
 
     def _looked_up(self, hashed: bytes) -> asyncio.Task[Rows]:
@@ -129,7 +129,7 @@ class Authenticator:
     async def _passing(self, hashes: Collection[bytes]) -> Rows:
         """The rows of the secrets that pass now. A secret that was sent is a use of its key."""
         now = self._clock()
-        rows = await self._door.fetch(EVERYONE, _PASSING, {"hashes": [*hashes], "now": now})
+        rows = await self._pool.fetch(EVERYONE, _PASSING, {"hashes": [*hashes], "now": now})
         if self._uses is not None:
             for _, key_id, organization_id, workspace_id, *_ in rows:
                 self._uses.note(KeyUse(key_id, organization_id, workspace_id, now))
@@ -154,8 +154,8 @@ class Authenticator:
         lapsed = frozenset(key for key in keys if key.secret not in passing)
         if lapsed:
             gone = {key.secret for key in lapsed}
-            known = self._known.items()
-            self._known = {token: e for token, e in known if e.principal.secret not in gone}
+            cached = self._cached.items()
+            self._cached = {token: e for token, e in cached if e.principal.secret not in gone}
         return lapsed | self._ended(principals)
 
     def _ended(self, principals: Collection[Principal]) -> frozenset[Principal]:

@@ -30,11 +30,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID
 from ledger.features.keys.model import Permission
-from ledger.features.sign_in.model import Place
+from ledger.features.sign_in.model import TenantAccess
 
 _logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 4.0
+CHECK_SECONDS = 4.0
 """Time between two looks at the file: what is taken out of it ends with the next request after."""
 
 SETTLED_SECONDS = 1.0
@@ -97,7 +97,7 @@ class _File(BaseModel):
 _Tenant = tuple[str | None, str | None]
 """(organization, workspace)"""
 
-Places = Mapping[_Tenant, Place]
+AllowedTenants = Mapping[_Tenant, TenantAccess]
 """The tenants that a person may enter."""
 
 
@@ -118,16 +118,16 @@ class Grants:
         self._why_raw: str | None = None
         """Why the bytes that were read last are no list of grants."""
         self._grants: _Index | None = None
-        self._look_at = -math.inf
+        self._check_at = -math.inf
         self.why_broken: str | None = None
         """Why the file of now is no list of grants, so that the former one stays."""
-        self.look()
+        self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Read the file again, if the last look is some seconds ago."""
-        if self._path is None or self._clock() < self._look_at:
+        if self._path is None or self._clock() < self._check_at:
             return
-        self._look_at = self._clock() + LOOK_SECONDS
+        self._check_at = self._clock() + CHECK_SECONDS
         try:
             self._read(self._path)
         except BrokenGrants as error:
@@ -137,12 +137,12 @@ class Grants:
 
     def _now(self) -> _Index:
         """The grants of now. Raises Unavailable if no whole file was ever read."""
-        self.look()
+        self.check()
         if self._grants is None:
             raise Unavailable("The grants cannot be read: tell the operator of the ledger.")
         return self._grants
 
-    def kept(self, claims: Mapping[str, Any]) -> str:
+    def stored_claims(self, claims: Mapping[str, Any]) -> str:
         """The JSON of the claims that a session keeps. Raises ValueError if they are too large."""
         if self._path is None:
             chosen = {name: claims[name] for name in _TOKEN_CLAIMS if name in claims}
@@ -156,20 +156,20 @@ class Grants:
             raise ValueError(f"the claims that grants name have more than {LARGEST_CLAIMS} bytes")
         return text
 
-    def judge(self, kept: str) -> Places:
+    def judge(self, stored: str) -> AllowedTenants:
         """The tenants of a person whose session kept these claims, by the grants of now."""
-        claims: Mapping[str, Any] = json.loads(kept)
+        claims: Mapping[str, Any] = json.loads(stored)
         if self._path is None:
             return _of_token(claims)
         found: dict[_Tenant, set[str]] = {}
         for claim, grants in self._now().items():
-            said = claims.get(claim)
+            values = claims.get(claim)
             if _parts(claim)[0] == _EMAIL and claims.get(_VERIFIED) is not True:
                 continue
-            for value in said if isinstance(said, list) else [said]:
+            for value in values if isinstance(values, list) else [values]:
                 for tenant, permissions in grants.get(value, ()):
                     found.setdefault(tenant, set()).update(permissions)
-        return {tenant: Place(*tenant, sorted(may)) for tenant, may in found.items()}
+        return {tenant: TenantAccess(*tenant, sorted(may)) for tenant, may in found.items()}
 
     def wanted(self) -> frozenset[str]:
         """The first parts of the claims that grants name: what the provider must be asked for."""
@@ -187,12 +187,12 @@ class Grants:
             raise BrokenGrants(f"LEDGER_OIDC_GRANTS cannot be read: {error.strerror}") from error
         if raw != self._raw:
             if self._grants is not None and 0 <= age < SETTLED_SECONDS:
-                self._look_at = self._clock() + _SOON_SECONDS
+                self._check_at = self._clock() + _SOON_SECONDS
                 return
-            self._take(raw)
+            self._load(raw)
         self.why_broken = self._why_raw
 
-    def _take(self, raw: bytes) -> None:
+    def _load(self, raw: bytes) -> None:
         self._raw = raw
         try:
             self._grants, self._why_raw = _indexed(parse_grants(raw)), None
@@ -204,8 +204,8 @@ class Grants:
 def _indexed(grants: Sequence[ClaimGrant]) -> _Index:
     index: dict[str, dict[Any, list[tuple[_Tenant, list[Permission]]]]] = {}
     for grant in grants:
-        given = (grant.organization_id, grant.workspace_id), grant.permissions
-        index.setdefault(grant.claim, {}).setdefault(grant.value, []).append(given)
+        granted = (grant.organization_id, grant.workspace_id), grant.permissions
+        index.setdefault(grant.claim, {}).setdefault(grant.value, []).append(granted)
     return index
 
 
@@ -214,15 +214,15 @@ def parse_grants(raw: bytes) -> tuple[ClaimGrant, ...]:
     if len(raw) > LARGEST:
         raise BrokenGrants(f"the file of LEDGER_OIDC_GRANTS has more than {LARGEST} bytes")
     try:
-        said = tomllib.loads(raw.decode())
-        return tuple(_File.model_validate(said).grant)
+        content = tomllib.loads(raw.decode())
+        return tuple(_File.model_validate(content).grant)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BrokenGrants("the file of LEDGER_OIDC_GRANTS is no TOML in UTF-8") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        location = ".".join(map(str, first["loc"]))
         raise BrokenGrants(
-            f"the file of LEDGER_OIDC_GRANTS is wrong at {place}: {first['msg']}"
+            f"the file of LEDGER_OIDC_GRANTS is wrong at {location}: {first['msg']}"
         ) from error
 
 
@@ -243,11 +243,11 @@ def _found(claims: Any, claim: str) -> Any:
     return found
 
 
-def _strings(said: Any) -> str | list[str] | None:
+def _strings(value: Any) -> str | list[str] | None:
     """A text, or the texts of a list; None for anything else."""
-    if isinstance(said, list):
-        return [each for each in said if isinstance(each, str)]
-    return said if isinstance(said, str) else None
+    if isinstance(value, list):
+        return [each for each in value if isinstance(each, str)]
+    return value if isinstance(value, str) else None
 
 
 class _TokenClaims(BaseModel):
@@ -258,16 +258,16 @@ class _TokenClaims(BaseModel):
     permissions: list[str]
 
 
-def _of_token(said: Mapping[str, Any]) -> Places:
+def _of_token(payload: Mapping[str, Any]) -> AllowedTenants:
     """The tenant of a token's claims, by the rules of tokens (contract, Access)."""
     try:
-        claims = _TokenClaims.model_validate(said)
+        claims = _TokenClaims.model_validate(payload)
     except ValidationError:
         return {}
     may = _PERMISSIONS & frozenset(claims.permissions)
     if "admin" in may:
-        return {(None, None): Place(None, None, ["admin"])}
+        return {(None, None): TenantAccess(None, None, ["admin"])}
     if claims.organization_id is None or not may:
         return {}
     tenant = claims.organization_id, claims.workspace_id
-    return {tenant: Place(*tenant, sorted(may))}
+    return {tenant: TenantAccess(*tenant, sorted(may))}

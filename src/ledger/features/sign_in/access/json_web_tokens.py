@@ -106,7 +106,7 @@ async def verified(token: str, keys: KeySet, types: Collection[str]) -> CheckedT
     return None
 
 
-class _Known(msgspec.Struct, frozen=True):
+class _CachedToken(msgspec.Struct, frozen=True):
     until: float
     principal: Principal
     signed_by: str
@@ -128,7 +128,7 @@ class TokenVerifier:
             iss={"essential": True, "value": issuer},
             aud={"essential": True, "value": audience},
         )
-        self._known: dict[bytes, _Known] = {}
+        self._cached: dict[bytes, _CachedToken] = {}
 
     async def verify(self, token: str) -> Principal | None:
         """The principal of a token; None: the token is refused.
@@ -139,10 +139,10 @@ class TokenVerifier:
             return None
         digest = hashlib.sha256(token.encode()).digest()
         now = self._clock().timestamp()
-        known = self._known.get(digest)
-        if known is not None and known.until > now and self.keys.holds(known.signed_by):
-            return known.principal
-        self._known.pop(digest, None)
+        cached = self._cached.get(digest)
+        if cached is not None and cached.until > now and self.keys.holds(cached.signed_by):
+            return cached.principal
+        self._cached.pop(digest, None)
         found = await verified(token, self.keys, _TYPES)
         if found is None:
             return None
@@ -155,10 +155,10 @@ class TokenVerifier:
             return None
         principal = _principal(claims, found.signed_by)
         if principal is not None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
+            if len(self._cached) >= _REMEMBERED:
+                self._cached.clear()
             until = min(now + _REMEMBER_SECONDS, claims.exp)
-            self._known[digest] = _Known(until, principal, found.signed_by)
+            self._cached[digest] = _CachedToken(until, principal, found.signed_by)
         return principal
 
     def has_lapsed(self, grant: Grant) -> bool:

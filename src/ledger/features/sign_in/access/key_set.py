@@ -42,7 +42,7 @@ REFRESH_SECONDS = 300.0
 RETRY_SECONDS = 10.0
 """Time between two fetches after a failure, and between two fetches for unknown key ids."""
 
-KEPT_SECONDS = 3600.0
+MAX_AGE_SECONDS = 3600.0
 """How long the held keys stay valid while they cannot be fetched again."""
 
 DEADLINE_SECONDS = 2.0
@@ -74,7 +74,7 @@ class KeySet:
         self._ssl_context = trusting_context()
         self._keys: Keys = {}
         self._thumbprints: frozenset[str] = frozenset()
-        self._fetched_at = self._asked_at = -math.inf
+        self._fetched_at = self._retried_at = -math.inf
         self._has_failed = False
         """Whether the latest fetch failed."""
         self._fetching: asyncio.Task[None] | None = None
@@ -95,7 +95,7 @@ class KeySet:
 
     def holds(self, thumbprint: str) -> bool:
         """Whether the provider still publishes a key, as far as this process knows."""
-        return thumbprint in self._thumbprints and self._is_known_now()
+        return thumbprint in self._thumbprints and self._is_fresh()
 
     async def renew(self) -> None:
         """Fetch the keys if they are older than ``REFRESH_SECONDS``: for who seldom needs them."""
@@ -108,30 +108,30 @@ class KeySet:
         Raises Unavailable if the key is unknown and the keys cannot be fetched.
         """
         name = (key_id, algorithm)
-        if (known := self._get(name)) is not None:
-            return known
+        if (key := self._get(name)) is not None:
+            return key
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                await self._look_again(name)
+                await self._refetch(name)
         except TimeoutError:
             pass
         else:
-            if (known := self._get(name)) is not None or not self._has_failed:
-                return known
+            if (key := self._get(name)) is not None or not self._has_failed:
+                return key
         raise Unavailable("The identity provider's keys cannot be fetched to check the token.")
 
-    async def _look_again(self, name: tuple[str, str]) -> None:
+    async def _refetch(self, name: tuple[str, str]) -> None:
         if self._fetching is not None:
             await asyncio.wait([self._fetching])
-        if self._get(name) is None and self._clock() - self._asked_at >= RETRY_SECONDS:
-            self._asked_at = self._clock()
+        if self._get(name) is None and self._clock() - self._retried_at >= RETRY_SECONDS:
+            self._retried_at = self._clock()
             await self.refresh()
 
     def _get(self, name: tuple[str, str]) -> Key | None:
-        return self._keys.get(name) if self._is_known_now() else None
+        return self._keys.get(name) if self._is_fresh() else None
 
-    def _is_known_now(self) -> bool:
-        return self._clock() - self._fetched_at < KEPT_SECONDS
+    def _is_fresh(self) -> bool:
+        return self._clock() - self._fetched_at < MAX_AGE_SECONDS
 
     async def _keep_fresh(self) -> None:
         while True:

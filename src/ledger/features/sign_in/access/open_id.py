@@ -89,7 +89,7 @@ _AWAY = ("server_error", "temporarily_unavailable")
 _NO_CODE = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]+")
 """Characters that the code of an error may not have (RFC 6749, 5.2), and blanks."""
 
-_SAID = frozenset({
+_PUBLIC_CODES = frozenset({
     "access_denied", "account_selection_required", "consent_required", "interaction_required",
     "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "login_required",
     "server_error", "temporarily_unavailable", "unauthorized_client",
@@ -173,7 +173,7 @@ class OpenIdProvider:
         """From this instant of the monotonic clock on, the description is loaded again."""
         self._loading = asyncio.Lock()
         self._keys: KeySet | None = None
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def begin(self, next_page: str, expires: int) -> tuple[str, SignInFlow]:
         """The address at the provider, and the flow that begins there."""
@@ -192,7 +192,7 @@ class OpenIdProvider:
         ``wanted`` are the claims that are asked for at its endpoint if the ID token lacks them.
         """
         with _provider_failures():
-            async with asyncio.timeout(DEADLINE_SECONDS), self._turns:
+            async with asyncio.timeout(DEADLINE_SECONDS), self._slots:
                 metadata = await self._load()
                 self._require_issuer(answer.get("iss"), metadata)
                 if (error := answer.get("error")) is not None:
@@ -204,18 +204,18 @@ class OpenIdProvider:
                     code=answer["code"],
                     code_verifier=flow.verifier,
                 )
-                said_by = await self._of_id_token(token, flow.nonce)
+                checked = await self._of_id_token(token, flow.nonce)
                 try:
-                    claims = await self._completed(said_by.claims, token, wanted)
+                    claims = await self._completed(checked.claims, token, wanted)
                 except NoLongerGranted as error:
                     raise SignInRefused(
                         "The identity provider tells the claims of somebody else."
                     ) from error
         return SignedIn(
-            said_by.claims["sub"],
-            _text(said_by.claims.get("sid")),
+            checked.claims["sub"],
+            _text(checked.claims.get("sid")),
             claims,
-            datetime.fromtimestamp(said_by.claims["iat"], UTC),
+            datetime.fromtimestamp(checked.claims["iat"], UTC),
             token["id_token"],
             _text(token.get("refresh_token")),
         )
@@ -239,16 +239,16 @@ class OpenIdProvider:
                     if (code := _code_of(error)) not in _AWAY:
                         _logger.warning("the identity provider refuses to refresh: %s", code)
                     raise
-        known = Refreshed(_text(token.get("refresh_token")) or refresh_token)
+        refreshed = Refreshed(_text(token.get("refresh_token")) or refresh_token)
         try:
             with _provider_failures():
                 async with asyncio.timeout(REFRESH_SECONDS):
-                    return await self._claims_of(token, sub, wanted, known)
+                    return await self._claims_of(token, sub, wanted, refreshed)
         except LedgerError as error:
-            return known._replace(failure=error)
+            return refreshed._replace(failure=error)
 
     async def _claims_of(
-        self, token: Mapping[str, Any], sub: str, wanted: Collection[str], known: Refreshed
+        self, token: Mapping[str, Any], sub: str, wanted: Collection[str], refreshed: Refreshed
     ) -> Refreshed:
         id_token = _text(token.get("id_token"))
         claims: Mapping[str, Any] | None = None
@@ -258,7 +258,7 @@ class OpenIdProvider:
             claims = await self._completed(claims or {"sub": sub}, token, wanted)
         if claims is not None and claims["sub"] != sub:
             raise NoLongerGranted
-        return known._replace(id_token=id_token, claims=claims)
+        return refreshed._replace(id_token=id_token, claims=claims)
 
     async def logout_of(self, token: str) -> Logout | None:
         """The sessions to end; None: the token is refused (OpenID Back-Channel Logout 1.0, 2.6)."""
@@ -282,21 +282,21 @@ class OpenIdProvider:
         endpoint = metadata.get("end_session_endpoint")
         if endpoint is None:
             return None
-        asked = {
+        parameters = {
             "client_id": self.config.client_id,
             "post_logout_redirect_uri": f"{self.config.public_url}/",
         }
         if id_token is not None and len(id_token) <= _LONGEST_HINT:
-            asked["id_token_hint"] = id_token
-        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(asked)}"
+            parameters["id_token_hint"] = id_token
+        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(parameters)}"
 
     def _now(self) -> float:
         return self._clock().timestamp()
 
-    def _require_issuer(self, said: str | None, metadata: Mapping[str, Any]) -> None:
+    def _require_issuer(self, issuer: str | None, metadata: Mapping[str, Any]) -> None:
         """Refuse an answer of another provider (RFC 9207)."""
-        is_told = metadata.get("authorization_response_iss_parameter_supported") is True
-        if said != self.config.issuer and (said is not None or is_told):
+        is_required = metadata.get("authorization_response_iss_parameter_supported") is True
+        if issuer != self.config.issuer and (issuer is not None or is_required):
             raise SignInRefused("The answer comes from another identity provider.")
 
     async def _load(self) -> Mapping[str, Any]:
@@ -311,8 +311,8 @@ class OpenIdProvider:
     async def _load_anew(self) -> None:
         url = f"{self.config.issuer.rstrip('/')}/.well-known/openid-configuration"
         try:
-            said = msgspec.json.decode(await download(url, self._ssl_context, "application/json"))
-            metadata = _checked(said, self.config.issuer)
+            document = msgspec.json.decode(await download(url, self._ssl_context, "application/json"))
+            metadata = _checked(document, self.config.issuer)
         except Exception as error:
             if not self._metadata:
                 self._load_at = time.monotonic() + 1
@@ -381,11 +381,11 @@ class OpenIdProvider:
         if endpoint is None or claims.keys() >= _ADDRESS.union(wanted):
             return claims
         bearer = _text(token.get("access_token"))
-        told = await download(endpoint, self._ssl_context, "application/json", bearer)
-        said = msgspec.json.decode(told)
-        if not isinstance(said, dict) or said.get("sub") != claims["sub"]:
+        body = await download(endpoint, self._ssl_context, "application/json", bearer)
+        userinfo = msgspec.json.decode(body)
+        if not isinstance(userinfo, dict) or userinfo.get("sub") != claims["sub"]:
             raise NoLongerGranted
-        return {**said, **claims}
+        return {**userinfo, **claims}
 
 
 class _Bounded(httpx2.AsyncBaseTransport):
@@ -427,8 +427,8 @@ def _basic(
     client: Any, method: str, uri: str, headers: dict[str, str], body: str
 ) -> tuple[str, dict[str, str], str]:
     """Identify the client by HTTP Basic, each part form-encoded (RFC 6749, 2.3.1)."""
-    said = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
-    headers["Authorization"] = f"Basic {base64.b64encode(said.encode()).decode()}"
+    credentials = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
+    headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
     return uri, headers, body
 
 
@@ -443,17 +443,17 @@ def _method_for(secret: str, offered: Any) -> str:
     return "client_secret_post" if is_in_body else "client_secret_basic"
 
 
-def _checked(said: Any, issuer: str) -> Mapping[str, Any]:
+def _checked(document: Any, issuer: str) -> Mapping[str, Any]:
     """A provider's description of itself. Raises ValueError for another's, or a broken one."""
-    if not isinstance(said, dict) or said.get("issuer") != issuer:
+    if not isinstance(document, dict) or document.get("issuer") != issuer:
         raise ValueError("the description is of another issuer")
     for name in _ENDPOINTS:
-        if name not in said and name not in _NEEDED:
+        if name not in document and name not in _NEEDED:
             continue
-        url = urlsplit(said[name])
+        url = urlsplit(document[name])
         if not is_guarded(url.scheme, url.hostname or ""):
             raise ValueError(f"{name} must be https, unless the host is this machine")
-    return said
+    return document
 
 
 @contextmanager
@@ -476,19 +476,19 @@ def _provider_failures() -> Iterator[None]:
 
 
 def _refused(code: str) -> SignInRefused:
-    said = code if code in _SAID else "an error"
-    return SignInRefused(f"The identity provider did not sign you in: {said}.")
+    word = code if code in _PUBLIC_CODES else "an error"
+    return SignInRefused(f"The identity provider did not sign you in: {word}.")
 
 
 def _code_of(error: OAuthError) -> str:
     """The code of a provider's error, which may be any JSON; no other words are for the log."""
-    said = error.error if isinstance(error.error, str) else ""
-    return _NO_CODE.sub("", said)[:60] or "an error"
+    code = error.error if isinstance(error.error, str) else ""
+    return _NO_CODE.sub("", code)[:60] or "an error"
 
 
-def _text(said: Any) -> str | None:
-    return said if isinstance(said, str) and said and said.isprintable() else None
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value and value.isprintable() else None
 
 
-def _is_number(said: Any) -> TypeGuard[float]:
-    return isinstance(said, int | float) and not isinstance(said, bool) and math.isfinite(said)
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -131,14 +131,14 @@ class Refresher:
         task = self._refreshes.get(row.session_id)
         if task is None:
             task = self._refreshes[row.session_id] = asyncio.create_task(self._refresh(row))
-            task.add_done_callback(lambda done: self._asked(row.session_id, done))
+            task.add_done_callback(lambda done: self._finished(row.session_id, done))
         return task
 
     def _is_stale(self, row: SessionRow) -> bool:
         is_old = self.age(row) >= CLAIMS_SECONDS
         return is_old and self._store.secrets(row).refresh_token is not None
 
-    def _asked(self, session_id: str, task: "asyncio.Task[None]") -> None:
+    def _finished(self, session_id: str, task: "asyncio.Task[None]") -> None:
         del self._refreshes[session_id]
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, LedgerError):
@@ -156,8 +156,8 @@ class Refresher:
         assert provider is not None
         assert secrets.refresh_token is not None
         try:
-            said = await provider.refresh(secrets.refresh_token, row.sub, self.wanted())
-            claims = None if said.claims is None else self._rules.grants.kept(said.claims)
+            refreshed = await provider.refresh(secrets.refresh_token, row.sub, self.wanted())
+            claims = None if refreshed.claims is None else self._rules.grants.stored_claims(refreshed.claims)
         except (NoLongerGranted, ValueError):
             self._count("ended")
             await self._store.end_quietly(row, "provider")
@@ -166,10 +166,10 @@ class Refresher:
             self._pause(row, error)
             await self._keep(KeepClaims(row.session_id))
         else:
-            self._count("refreshed" if said.failure is None else "unavailable")
-            if said.failure is not None:
-                self._pause(row, said.failure)
-            await self._keep(self._answer(row, secrets, said, claims))
+            self._count("refreshed" if refreshed.failure is None else "unavailable")
+            if refreshed.failure is not None:
+                self._pause(row, refreshed.failure)
+            await self._keep(self._answer(row, secrets, refreshed, claims))
 
     def _count(self, outcome: str) -> None:
         _REFRESHES.labels(outcome).inc()
@@ -179,11 +179,11 @@ class Refresher:
             self._refused = 0
 
     def _answer(
-        self, row: SessionRow, secrets: SessionSecrets, said: "Refreshed", claims: str | None
+        self, row: SessionRow, secrets: SessionSecrets, refreshed: "Refreshed", claims: str | None
     ) -> KeepClaims:
-        kept = SessionSecrets(None, said.refresh_token, said.id_token or secrets.id_token)
-        sealed = self._store.seal(row.session_id, kept)
-        if said.failure is not None:
+        stored = SessionSecrets(None, refreshed.refresh_token, refreshed.id_token or secrets.id_token)
+        sealed = self._store.seal(row.session_id, stored)
+        if refreshed.failure is not None:
             return KeepClaims(row.session_id, sealed)
         ends_at = None
         if claims is None:

@@ -36,7 +36,7 @@ class SessionRules(NamedTuple):
 
     idle: timedelta
     seconds: float
-    takes_tokens: bool
+    allows_tokens: bool
     grants: Grants
     provider: "OpenIdProvider | None"
 
@@ -58,13 +58,13 @@ class SessionStore:
 
     def __init__(
         self,
-        door: ReadPool,
+        pool: ReadPool,
         clock: Callable[[], datetime],
         vault: Vault,
         idle: timedelta,
         submit: Callable[[Sequence[Command]], Awaitable[list[Outcome]]] | None,
     ) -> None:
-        self._door, self._clock, self._vault, self._idle = door, clock, vault, idle
+        self._pool, self._clock, self._vault, self._idle = pool, clock, vault, idle
         self._submit = submit
 
     @property
@@ -74,10 +74,10 @@ class SessionStore:
 
     async def rows(self, hashes: Sequence[bytes]) -> list[SessionRow]:
         """The sessions of these secrets, by their hashes, whose time is not over."""
-        asked = {"hashes": [*hashes], "now": self._clock(), "idle": self._idle}
+        values = {"hashes": [*hashes], "now": self._clock(), "idle": self._idle}
         return [
             SessionRow._make(row)._replace(secret_hash=bytes(row[1]), kept=bytes(row[10]))
-            for row in await self._door.fetch(EVERYONE, _PASSING, asked)
+            for row in await self._pool.fetch(EVERYONE, _PASSING, values)
         ]
 
     def secrets(self, row: SessionRow) -> SessionSecrets:

@@ -29,7 +29,7 @@ from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import go, refusal_page, show
 from ledger.engine.values.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
 from ledger.engine.values.principal import person
-from ledger.engine.writer.command import TurnDown
+from ledger.engine.writer.command import RefusedWrite
 from ledger.engine.writer.request import About
 from ledger.features.sign_in.commands import EndSessionsOfProvider
 from ledger.features.sign_in.model import REFUSED_ACTION
@@ -76,8 +76,8 @@ async def begin(request: Request) -> Response:
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     response = go(address)
-    known = [name for name in request.cookies if name.startswith(_prefix(request))]
-    for name in known if len(known) >= _MOST_FLOWS else ():
+    flows = [name for name in request.cookies if name.startswith(_prefix(request))]
+    for name in flows if len(flows) >= _MOST_FLOWS else ():
         _drop(request, response, name)
     sealed = services_of(request).vault.seal(_PURPOSE, msgspec.json.encode(flow))
     response.set_cookie(
@@ -127,21 +127,21 @@ async def _signed_in(
     sessions = session.sessions_of(request)
     signed_in = await provider.finish(flow, answer, sessions.refresher.wanted())
     try:
-        claims = sessions.rules.grants.kept(signed_in.claims)
+        claims = sessions.rules.grants.stored_claims(signed_in.claims)
     except ValueError as error:
         raise SignInRefused(f"The identity provider tells too much of you: {error}.") from error
-    places = sessions.rules.grants.judge(claims)
-    if not places:
+    allowed = sessions.rules.grants.judge(claims)
+    if not allowed:
         _SIGN_INS.labels("without_grant").inc()
         return await _without_grant(request, signed_in)
-    place = places.get(remembered(request)) if len(places) > 1 else next(iter(places.values()))
+    access = allowed.get(remembered(request)) if len(allowed) > 1 else next(iter(allowed.values()))
     made = session.made_for(request)
-    await sessions.begin_by_provider(signed_in, claims, place, made)
+    await sessions.begin_by_provider(signed_in, claims, access, made)
     _SIGN_INS.labels("begun").inc()
-    if place is None:
+    if access is None:
         target = with_parameter("/ui/place", "next", flow.next or None)
     else:
-        target = flow.next or home_of(person(signed_in.sub, place.permissions, *place.tenant))
+        target = flow.next or home_of(person(signed_in.sub, access.permissions, *access.tenant))
     response = _led_on(request, target)
     session.keep(request, response, made.secret)
     return response
@@ -152,18 +152,18 @@ async def _without_grant(request: Request, signed_in: "SignedIn") -> Response:
     refusal = Forbidden("The identity provider knows you, but no grant here names you.")
     principal = person(signed_in.sub, ())
     about = About(REFUSED_ACTION)
-    command = TurnDown(refusal, about, principal, request.state.request_id)
+    command = RefusedWrite(refusal, about, principal, request.state.request_id)
     for outcome in await submit(request, [command]):
         if isinstance(outcome, Unavailable):
             raise outcome
-    said = {
+    texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in signed_in.claims.items()
     }
     # JSON may tell halves of characters, which no page can.
     claims = {
         part.encode(errors="replace").decode(): value.encode(errors="replace").decode()
-        for part, value in said.items()
+        for part, value in texts.items()
     }
     return show(request, "no_grant.html", 403, claims=claims)
 
@@ -184,8 +184,8 @@ async def log_out(request: Request) -> Response:
         if isinstance(outcome, LedgerError):
             raise outcome
     except BadRequest as error:
-        said = {"error": "invalid_request", "error_description": error.detail}
-        return _plain(400, msgspec.json.encode(said))
+        body = {"error": "invalid_request", "error_description": error.detail}
+        return _plain(400, msgspec.json.encode(body))
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     return _plain(200, b"{}")

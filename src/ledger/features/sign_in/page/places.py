@@ -18,7 +18,7 @@ _COOKIE = "ledger_place"
 _YEAR = 365 * 86_400
 
 
-class PlaceForm(BaseModel):
+class TenantForm(BaseModel):
     """The chosen organization, or workspace of one; ``*``: all."""
 
     model_config = ConfigDict(extra="forbid")
@@ -52,16 +52,16 @@ async def choose(request: Request) -> Response:
     try:
         found = request.state.session = await session.session_of(request)
         session.require_own_origin(request)
-        form = await read_form(request, PlaceForm)
+        form = await read_form(request, TenantForm)
         visitor = found.visitor
-        places = {session.named(tenant): place for tenant, place in visitor.places.items()}
-        place = places.get(form.place)
-        if place is None:
+        by_name = {session.named(tenant): access for tenant, access in visitor.allowed.items()}
+        access = by_name.get(form.place)
+        if access is None:
             raise NotFound("You have no rights there.")
-        await session.sessions_of(request).enter(visitor, place, request.state.request_id)
+        await session.sessions_of(request).enter(visitor, access, request.state.request_id)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
-    home = home_of(principal_in(visitor.row, place))
+    home = home_of(principal_in(visitor.row, access))
     response = go(own_page(form.next) if form.next else home)
     response.set_cookie(
         _COOKIE,

@@ -28,7 +28,7 @@ _BY_HTTPS = ".s"
 _SAFE = frozenset({"GET", "HEAD"})
 
 
-class ChoosePlace(Unauthorized):
+class TenantNotChosen(Unauthorized):
     """Several tenants are granted to the person, who has not chosen one yet."""
 
 
@@ -44,8 +44,8 @@ class BrowserSession(msgspec.Struct, frozen=True):
     def form_key(self) -> str:
         """The text that every form of this session contains, in the tenant that is shown."""
         row = self.visitor.row
-        place = named(row.tenant) if row.permissions else "?"
-        return hmac.digest(self.secret.encode(), f"form|{place}".encode(), "sha256").hex()
+        tenant = named(row.tenant) if row.permissions else "?"
+        return hmac.digest(self.secret.encode(), f"form|{tenant}".encode(), "sha256").hex()
 
     def require_form_key(self, sent: str) -> None:
         """Raise Forbidden for a form that was not made for this session and tenant."""
@@ -58,7 +58,7 @@ def named(tenant: tuple[str | None, str | None]) -> str:
     return "/".join(filter(None, tenant)) or "*"
 
 
-def place_of(principal: Principal) -> str:
+def tenant_name(principal: Principal) -> str:
     """The tenant of a credential, as the chooser names it."""
     return named((principal.organization_id, principal.workspace_id))
 
@@ -91,7 +91,7 @@ async def visitor_of(request: Request) -> Principal:
     require_own_origin(request)
     principal = found.visitor.principal
     if principal is None:
-        raise ChoosePlace("Choose an organization first.")
+        raise TenantNotChosen("Choose an organization first.")
     request.state.session, request.state.principal = found, principal
     return principal
 
@@ -112,8 +112,8 @@ def values_of(request: Request) -> dict[str, Any]:
     principal: Principal | None = getattr(request.state, "principal", None)
     return {
         "form_key": None if found is None else found.form_key,
-        "tenants_granted": () if found is None else sorted(map(named, found.visitor.places)),
-        "tenant_entered": None if principal is None else place_of(principal),
+        "tenants_granted": () if found is None else sorted(map(named, found.visitor.allowed)),
+        "tenant_entered": None if principal is None else tenant_name(principal),
     }
 
 
@@ -132,8 +132,8 @@ def keep(request: Request, response: Response, secret: str) -> None:
     """Set the session's cookie in the browser."""
     services = services_of(request)
     # Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used.
-    is_told = request.headers.get("origin", "").startswith("https://")
-    secure = services.is_public_by_https or is_told
+    is_https = request.headers.get("origin", "").startswith("https://")
+    secure = services.is_public_by_https or is_https
     response.set_cookie(
         cookie_name(request),
         secret + (_BY_HTTPS if secure else ""),

@@ -7,7 +7,7 @@ from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.page.pages import PageRoute, go, show
 from ledger.engine.values.principal import EVERYONE
-from ledger.features.sign_in.access.session_rows import OWN, shown_session
+from ledger.features.sign_in.access.session_rows import OWN, session_view
 from ledger.features.sign_in.page import session
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -26,15 +26,15 @@ async def show_sessions(request: ReadRequest, query: Present) -> Response:
     """The sessions of the person who asks, in all browsers."""
     services, own = request.services, request.http.state.session.visitor.row
     # A person sees their own, whatever tenant they have chosen in each.
-    asked = {
+    values = {
         "sub": own.sub,
         "issuer": own.issuer,
         "now": services.clock(),
         "idle": session.sessions_of(request.http).rules.idle,
     }
-    rows = await services.door.fetch(EVERYONE, OWN, asked)
-    shown = [shown_session(row) for row in rows]
-    return show(request.http, "sessions.html", sessions=shown, own=own.session_id)
+    rows = await services.door.fetch(EVERYONE, OWN, values)
+    views = [session_view(row) for row in rows]
+    return show(request.http, "sessions.html", sessions=views, own=own.session_id)
 
 
 @router.get("/ui/sessions/{session_id}/end", openapi_extra=needs(None))

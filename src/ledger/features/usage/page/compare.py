@@ -81,7 +81,7 @@ async def show_changes(request: ReadRequest, query: ChangesQuery) -> Response:
         rows = [row for row in rows if holds(row.state.then, row.state.now)]
     sort = query.sort or "worst"
     name = sort.removeprefix("-")
-    rows.sort(key=_PLACES[name], reverse=sort.startswith("-") == (name in ("worst", "name")))
+    rows.sort(key=_SORT_KEYS[name], reverse=sort.startswith("-") == (name in ("worst", "name")))
     start, end = found.from_, found.to
     period = period_of(query.calendar, start, end) if start and end else None
     return show(
@@ -118,8 +118,8 @@ async def _presets(request: ReadRequest, zone: Zone, address: str) -> Sequence[t
     ]
     return [
         *(
-            (said, _since(address, at, _numbers(calendar, at, now), zone.name))
-            for said, at in found
+            (label, _since(address, at, _numbers(calendar, at, now), zone.name))
+            for label, at in found
         ),
         (
             f"{last.name} as known at its end",
@@ -138,11 +138,11 @@ async def _since_statement(
     for _ in range(_STATEMENTS):
         listed = statements.list_statements(request, query)
         page = await read_answer(listed, PageOf[ShownStatement])
-        for said in page.data:
-            if said.withdrawn_at is None and said.replaced_by is None:
-                calendar = calendar_of(said.time_zone)
-                period = period_of(calendar, said.from_, said.to)
-                since = _since(address, said.as_of, period, zone.name)
+        for issued in page.data:
+            if issued.withdrawn_at is None and issued.replaced_by is None:
+                calendar = calendar_of(issued.time_zone)
+                period = period_of(calendar, issued.from_, issued.to)
+                since = _since(address, issued.as_of, period, zone.name)
                 return [(f"since the statement of {period.name}", since)]
         if not page.meta.has_more:
             break
@@ -177,7 +177,7 @@ def _worst(row: ComparedLine) -> Any:
     )
 
 
-_PLACES: Mapping[str, Callable[[ComparedLine], Any]] = {
+_SORT_KEYS: Mapping[str, Callable[[ComparedLine], Any]] = {
     "worst": _worst,
     "name": lambda row: fold(row.service_line_name or row.service_line_id),
     "health": lambda row: -(row.health_score.change or 0),

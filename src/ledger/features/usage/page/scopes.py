@@ -66,17 +66,17 @@ def one(words: str | None) -> str | None:
 
 
 async def of_all_pages(
-    page: Callable[[str | None], Awaitable[Response]], shown: type[LongAnswer]
+    page: Callable[[str | None], Awaitable[Response]], kind: type[LongAnswer]
 ) -> LongAnswer:
     """The answer with the rows of several pages, of which ``page`` reads the one at a cursor.
 
     Its ``meta`` is that of the last page: there may be more.
     """
-    found = await read_answer(page(None), shown)
+    found = await read_answer(page(None), kind)
     for _ in range(PAGES - 1):
         if not found.meta.has_more:
             break
-        following = await read_answer(page(found.meta.cursor), shown)
+        following = await read_answer(page(found.meta.cursor), kind)
         found.data.rows += following.data.rows
         found.meta = following.meta
     return found
@@ -85,11 +85,11 @@ async def of_all_pages(
 async def all_compared(request: ReadRequest, query: CompareQuery) -> ComparePage:
     """The comparison with the rows of several pages."""
     names = {*CompareQuery.model_fields}
-    given = query.model_dump(include=names, by_alias=True, exclude_none=True)
+    values = query.model_dump(include=names, by_alias=True, exclude_none=True)
 
     def page(cursor: str | None) -> Awaitable[Response]:
-        asked = ComparePageQuery(**given, limit=PAGE, cursor=cursor)
-        return compare.show_comparison(request, asked)
+        wanted = ComparePageQuery(**values, limit=PAGE, cursor=cursor)
+        return compare.show_comparison(request, wanted)
 
     return await of_all_pages(page, ComparePage)
 
@@ -99,10 +99,10 @@ async def scope_of(request: ReadRequest, query: LineFilters, as_of: str | None) 
     named = (query.workspace_id, query.project_tag)
     ids = [each for words in named if words for each in words.split(",")]
     lines = (query.service_line_id or "").split(",")
-    known: Any = Query(as_of=as_of)
+    present: Any = Query(as_of=as_of)
     names = {
         **await names_for(request, (), ids),
-        **await names_of_lines(request, filter(None, lines), known),
+        **await names_of_lines(request, filter(None, lines), present),
         **await names_of_resources(request, (query.resource_id or "").split(",")),
     }
     kinds: Sequence[Kind] = ("workspace", "project", "resource")

@@ -52,7 +52,7 @@ DONE: Mapping[Done | None, str] = {
 MOST_ROWS = 200
 """Rows of a document that the page shows; the CSV has all."""
 
-_TOLD_OF_LINE, _TOLD = 5, 50
+_LISTED_PER_LINE, _LISTED = 5, 50
 """Events that the page tells of a changed line, and of all of them; the others are links."""
 
 _MOST_NOT_GREEN = 1000
@@ -139,10 +139,10 @@ async def _preview(request: ReadRequest, chosen: Mapping[str, str | None]) -> Pr
     if end > request.services.clock():
         raise Invalid.at("/last_day", "must be a day that is over")
     scope: Mapping[str, Any] = {name: chosen[name] for name in ("organization_id", "workspace_id")}
-    asked = LinesUsagePageQuery(
+    listing = LinesUsagePageQuery(
         **{**scope, "from": first, "to": beyond}, time_zone=calendar.name, limit=1
     )
-    found = await pages.read_answer(usage.show_usage_of_lines(request, asked), UsagePage)
+    found = await pages.read_answer(usage.show_usage_of_lines(request, listing), UsagePage)
     assert found.data.total is not None, "the first page has it"
     worst = LongLinesQuery.model_validate(
         {**scope, "health": "amber,red", "sort": "health_score", "limit": _MOST_NOT_GREEN}
@@ -151,8 +151,8 @@ async def _preview(request: ReadRequest, chosen: Mapping[str, str | None]) -> Pr
     not_green = list[tuple[UsageRow, ShownLine]]()
     if lines:
         named = ",".join(line.service_line_id for line in lines)
-        asked = asked.model_copy(update={"service_line_id": named, "limit": _MOST_NOT_GREEN})
-        page = await pages.read_answer(usage.show_usage_of_lines(request, asked), UsagePage)
+        listing = listing.model_copy(update={"service_line_id": named, "limit": _MOST_NOT_GREEN})
+        page = await pages.read_answer(usage.show_usage_of_lines(request, listing), UsagePage)
         rows = {row.service_line_id: row for row in page.data.rows}
         not_green = [(rows[id_], line) for line in lines if (id_ := line.service_line_id) in rows]
     return Preview(
@@ -184,22 +184,22 @@ async def show_statement(
         msgspec.json.decode, found.octets, type=api.StatementDocument
     )
     listed = await api.listed(request, statement_id)
-    shown = msgspec.json.decode(listed[0][2], type=api.ShownStatement)
+    statement = msgspec.json.decode(listed[0][2], type=api.ShownStatement)
     changes, unknown = await _changes(request, statement_id)
     rows, by_resource = document.rows[:MOST_ROWS], (document.by_resource or [])[:MOST_ROWS]
     lines = {row.service_line_id for row in rows} | {row.service_line_id for row in by_resource}
     resources = [row.resource_id for row in by_resource if row.resource_id is not None]
-    told = {} if changes is None else await _told(request, changes)
-    withdrawal = await _withdrawal(request, shown)
+    events = {} if changes is None else await _events_of(request, changes)
+    withdrawal = await _withdrawal(request, statement)
     if withdrawal is not None:
         persons_of(request.http).note([withdrawal.actor])
     return await _STATEMENTS.show(
         request,
         "statement.html",
-        [shown],
+        [statement],
         query,
         refused,
-        statement=shown,
+        statement=statement,
         document=document,
         rows=rows,
         by_resource=by_resource,
@@ -207,11 +207,11 @@ async def show_statement(
         resource_names=await names_of_resources(request, resources),
         changes=changes,
         unknown=unknown,
-        told=told,
+        told=events,
         differences=statement_forms.differences,
         summary=summary,
         withdrawal=withdrawal,
-        event_id=format_id("EVT", shown.issued_at.year, found.issued),
+        event_id=format_id("EVT", statement.issued_at.year, found.issued),
         sealed=await seal_of(request, found.issued),
         bundle_file=_bundle_file(statement_id),
         may_issue=request.principal.may(_PERMISSION),
@@ -230,32 +230,32 @@ async def _changes(
         return None, error
 
 
-async def _told(
+async def _events_of(
     request: ReadRequest, changes: api.ShownChanges
 ) -> Mapping[str, Sequence[Envelope]]:
     """The first events of each changed line."""
-    told = dict[str, list[Envelope]]()
-    left = _TOLD
+    events = dict[str, list[Envelope]]()
+    left = _LISTED
     for row in changes.rows:
-        ids = row.events[: min(_TOLD_OF_LINE, left)]
+        ids = row.events[: min(_LISTED_PER_LINE, left)]
         left -= len(ids)
         answers = (feeds.show_event(request, each, Present()) for each in ids)
         found = await asyncio.gather(
             *(pages.read_answer(each, AnswerOf[Envelope]) for each in answers)
         )
-        told[row.service_line_id] = [each.data for each in found]
-    return told
+        events[row.service_line_id] = [each.data for each in found]
+    return events
 
 
-async def _withdrawal(request: ReadRequest, shown: api.ShownStatement) -> Envelope | None:
+async def _withdrawal(request: ReadRequest, statement: api.ShownStatement) -> Envelope | None:
     """The event that withdrew the statement."""
-    at = shown.withdrawn_at
+    at = statement.withdrawn_at
     if at is None:
         return None
     bounds: Any = {"from": format_instant(at), "to": format_instant(at + timedelta(microseconds=1))}
-    asked = feeds.FeedQuery(type="statement.withdrawn", **bounds)
-    found = await pages.read_answer(feeds.events_page(request, asked), PageOf[Envelope])
-    return next((event for event in found.data if event.subject.id == shown.id), None)
+    query = feeds.FeedQuery(type="statement.withdrawn", **bounds)
+    found = await pages.read_answer(feeds.events_page(request, query), PageOf[Envelope])
+    return next((event for event in found.data if event.subject.id == statement.id), None)
 
 
 pages.export_route(router, "/{statement_id}/export", api.export_statement)
@@ -277,8 +277,8 @@ def _bundle_file(statement_id: str) -> str:
 async def withdraw_statement(request: ReadRequest, form: statement_forms.WithdrawForm) -> Response:
     """Withdraw the statement for good."""
     reason = pages.reason_of(form.reason)
-    said = {} if reason is None else {"reason": reason}
-    sent = checked(said, Reason, pages.idempotency_of(request, form))
+    body = {} if reason is None else {"reason": reason}
+    sent = checked(body, Reason, pages.idempotency_of(request, form))
     return await _STATEMENTS.send(request, form, api.withdraw_statement, "withdraw", sent)
 
 

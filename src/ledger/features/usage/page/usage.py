@@ -81,7 +81,7 @@ async def show_month(request: ReadRequest, query: MonthQuery) -> Response:
     rows = [*table.paired(None if then is None else then.rows, now.rows)]
     sort = query.sort or _order(query)
     rows.sort(
-        key=partial(month_rows.place_of, sort),
+        key=partial(month_rows.sort_key_of, sort),
         reverse=sort.startswith("-") == sort.endswith("name"),
     )
     total = month_rows.amounts_of(now.total if then is None else then.total, now.total)
@@ -100,7 +100,7 @@ async def show_month(request: ReadRequest, query: MonthQuery) -> Response:
         has_more=has_more,
         total=total,
         heads={
-            name: said for name, said in month_rows.HEADS.items() if total[name].now is not None
+            name: label for name, label in month_rows.HEADS.items() if total[name].now is not None
         },
         today=query.calendar.date_of(clock),
         shown=_columns(query, rows),
@@ -134,11 +134,11 @@ def _whole(request: ReadRequest, query: MonthQuery, address: str) -> str:
         query = query.model_copy(update={"time_zone": zone})
     start, end = query.period(request.services.clock())
     period = period_of(query.calendar, start, end)
-    for name, given, day in (
+    for name, value, day in (
         ("from", query.from_, period.first),
         ("to", query.to, period.beyond),
     ):
-        address = with_parameter(address, name, given or f"{day}")
+        address = with_parameter(address, name, value or f"{day}")
     return address
 
 
@@ -193,14 +193,14 @@ async def _read(
     request: ReadRequest, query: LinesUsageQuery, as_of: str | None = None
 ) -> UsagePage:
     """The answer with the rows of several pages."""
-    given = query.model_dump(
+    values = query.model_dump(
         include={*LinesUsageQuery.model_fields}, by_alias=True, exclude_none=True
     )
-    given |= {"as_of": as_of, "group_by": query.group_by, "limit": scopes.PAGE}
+    values |= {"as_of": as_of, "group_by": query.group_by, "limit": scopes.PAGE}
 
     def page(cursor: str | None) -> Awaitable[Response]:
-        asked = usage.LinesUsagePageQuery(**given, cursor=cursor)
-        return usage.show_usage_of_lines(request, asked)
+        wanted = usage.LinesUsagePageQuery(**values, cursor=cursor)
+        return usage.show_usage_of_lines(request, wanted)
 
     return await scopes.of_all_pages(page, UsagePage)
 
@@ -213,20 +213,20 @@ async def _lines(request: ReadRequest, query: MonthQuery) -> Mapping[str, ShownL
             return {line_id: (await read_answer(answer, AnswerOf[LineDetail])).data}
         return {}
     chosen = {each.name: getattr(query, each.name) for each in SCOPE}
-    asked = LongLinesQuery.model_construct(
+    wanted = LongLinesQuery.model_construct(
         **chosen, sort="health_score", cursor=None, limit=scopes.PAGE
     )
-    found = await read_answer(executions.lines_page(request, asked), PageOf[ShownLine])
+    found = await read_answer(executions.lines_page(request, wanted), PageOf[ShownLine])
     return {line.service_line_id: line for line in found.data}
 
 
 async def _differing(request: ReadRequest, query: MonthQuery) -> Mapping[str, Any]:
     """The lines whose numbers of the period differ, by id; None: they are too many or too old."""
     names = {*CompareQuery.model_fields} & {*LinesUsageQuery.model_fields}
-    given = query.model_dump(include=names, by_alias=True, exclude_none=True)
+    values = query.model_dump(include=names, by_alias=True, exclude_none=True)
     try:
         found = (
-            await scopes.all_compared(request, CompareQuery(**given | {"then": query.as_of}))
+            await scopes.all_compared(request, CompareQuery(**values | {"then": query.as_of}))
         ).data
     except Invalid:
         return {"differing": None}

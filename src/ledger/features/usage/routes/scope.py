@@ -67,14 +67,14 @@ async def names_of(
     request: reading.ReadRequest,
     organization: str | None,
     ids: Collection[str],
-    corner: AsOf | None = None,
+    as_of: AsOf | None = None,
 ) -> Mapping[str, str]:
     """The names of workspaces and projects of an organization: as known at a corner, or now."""
     if not ids:
         return {}
     values = {"organization": organization, "ids": sorted(ids)}
-    if corner is None:
+    if as_of is None:
         rows = await request.rows(names_read(frozenset({"organization"})), values)
     else:
-        rows = await request.rows(NAMES_THEN, {**values, "end": corner.position})
+        rows = await request.rows(NAMES_THEN, {**values, "end": as_of.position})
     return {row[1]: row[2] for row in rows if row[1] is not None}

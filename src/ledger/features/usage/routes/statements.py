@@ -16,7 +16,7 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.as_of import corner_at, corner_of, present_corner
+from ledger.engine.http.as_of import as_of_instant, resolve_as_of, as_of_now
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
 from ledger.engine.http.lean import ManagedRouter, needs, read_route
 from ledger.engine.http.lists import newest_first
@@ -36,7 +36,7 @@ from ledger.engine.reads.question import Answer
 from ledger.engine.values import values
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import DocumentAltered, Invalid
-from ledger.engine.values.rendering import ShownInstant, doc, json_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text
 from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.features.usage.commands import IssueStatement, StatementNumbers, WithdrawStatement
 from ledger.features.usage.model.statement import StatementAsIssued
@@ -122,7 +122,7 @@ class Issued(msgspec.Struct):
     id: Annotated[str, msgspec.Meta(pattern=values.STATEMENT_ID)]
     document_sha256: str
     position: int
-    as_of: ShownInstant
+    as_of: ViewInstant
     total: UsageSums
 
 
@@ -131,7 +131,7 @@ class ShownStatement(StatementAsIssued, kw_only=True):
 
     total: Annotated[UsageSums | None, doc("Null if the document is not the one that was issued.")]
     replaced_by: str | None
-    withdrawn_at: ShownInstant | None
+    withdrawn_at: ViewInstant | None
 
 
 class SumsOfLine(UsageSums, kw_only=True):
@@ -152,10 +152,10 @@ class StatementDocument(msgspec.Struct):
 
     organization_id: str
     workspace_id: str | None
-    from_: ShownInstant = msgspec.field(name="from")
-    to: ShownInstant
+    from_: ViewInstant = msgspec.field(name="from")
+    to: ViewInstant
     time_zone: str
-    as_of: ShownInstant
+    as_of: ViewInstant
     position: int
     note: str | None
     reference: str | None
@@ -213,7 +213,7 @@ async def issue_statement(request: reading.ReadRequest, sent: Sent[NewStatement]
     The document's hash is in the sealed log.
     """
     numbers = None
-    organization_id, workspace_id = named_tenant(request.principal, sent.said)
+    organization_id, workspace_id = named_tenant(request.principal, sent.parsed)
     if (
         sent.body is not None
         and sent.fault is None
@@ -225,7 +225,7 @@ async def issue_statement(request: reading.ReadRequest, sent: Sent[NewStatement]
         except Invalid as error:
             # An earlier request under the same Idempotency-Key may have succeeded.
             sent = sent._replace(fault=error)
-    replaces = values.id_named(sent.said, "replaces", values.STATEMENT_ID)
+    replaces = values.id_named(sent.parsed, "replaces", values.STATEMENT_ID)
     receipt = await execute_new(request, IssueStatement, sent, replaces=replaces, numbers=numbers)
     return answered(receipt, 201)
 
@@ -235,14 +235,14 @@ async def _stored(
 ) -> StatementNumbers:
     """Compute and store the document of a statement. Raises Invalid, Behind and RateLimited."""
     services = request.services
-    async with services.heavy.turn(request.principal.tenant_key):
-        known = await present_corner(request, VIEWS)
-        corner = await corner_at(request, VIEWS, known.clock)
+    async with services.heavy.slot(request.principal.tenant_key):
+        present = await as_of_now(request, VIEWS)
+        as_of = await as_of_instant(request, VIEWS, present.clock)
         made = await compose(
             services.door.fetch,
             scope_of(request.principal.tenant, organization_id, workspace_id),
-            corner,
-            body.period(corner.clock),
+            as_of,
+            body.period(as_of.clock),
             by_resource=body.by_resource,
             organization_id=organization_id,
             workspace_id=workspace_id,
@@ -251,8 +251,8 @@ async def _stored(
             reference=body.reference,
             replaces=body.replaces,
         )
-        await asyncio.to_thread(services.of(Documents).store, made.row(corner.clock))
-    return StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total))
+        await asyncio.to_thread(services.of(Documents).store, made.row(as_of.clock))
+    return StatementNumbers(made.event, as_of.clock, msgspec.Raw(made.total))
 
 
 @router.acts("withdraw", WithdrawStatement, ShownStatement, "Withdraw a statement")
@@ -267,7 +267,7 @@ async def withdraw_statement(
         # Nothing changes a withdrawn statement: this is how the command left it.
         rows = await listed(request, statement_id)
         item = rows[0][2] if rows.position >= receipt.position else None
-        return reading.shown("statement", rows, item)
+        return reading.subject_reply("statement", rows, item)
 
     return await as_left(request.http, receipt, show)
 
@@ -350,16 +350,16 @@ async def export_statement(
     request: reading.ReadRequest, statement_id: AnyStatementId, query: StatementExportQuery
 ) -> Response:
     """Export the document's rows and its total as a table."""
-    turn = begin_export(request)
+    slot = begin_export(request)
     found = await find(request, statement_id)
-    told = await asyncio.to_thread(msgspec.json.decode, found.octets)
-    last = {"service_line_id": TOTAL, **told["total"]}
+    document = await asyncio.to_thread(msgspec.json.decode, found.octets)
+    last = {"service_line_id": TOTAL, **document["total"]}
 
     async def pages() -> AsyncIterator[Sequence[Any]]:
-        yield [(None, row) for row in (*told["rows"], last)]
+        yield [(None, row) for row in (*document["rows"], last)]
 
     file = Exported(statement_id, lambda row: row[0], _CUT)
-    return file.file(turn, query.format, pages(), found.rows.position, goes_on=False)
+    return file.file(slot, query.format, pages(), found.rows.position, goes_on=False)
 
 
 @read_route(
@@ -377,15 +377,15 @@ async def show_statement_changes(
     A run that only left `pending` or `running` is no difference.
     """
     services = request.services
-    async with services.heavy.turn(request.principal.tenant_key):
+    async with services.heavy.slot(request.principal.tenant_key):
         about = (await find(request, statement_id, query)).about
-        now = await corner_of(request, VIEWS, query.instant)
+        now = await resolve_as_of(request, VIEWS, query.instant)
         scope = scope_of(request.principal.tenant, about.organization_id, about.workspace_id)
         then, period = AsOf(about.position, about.as_of), (about.from_, about.to)
         found = await changes_of(services.door.fetch, scope, period, then, now)
     data = {
         "changed": bool(found.lines),
-        "total": {"then": OF_ALL.shown(found.then), "now": OF_ALL.shown(found.now)},
+        "total": {"then": OF_ALL.rendered(found.then), "now": OF_ALL.rendered(found.now)},
         "rows": [_changed(line, found.names) for line in found.lines],
     }
     return answer(json_text({"data": data}), now.position)
@@ -395,8 +395,8 @@ def _changed(changed: ChangedLine, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "service_line_id": changed.line.id,
         "service_line_name": names.get(changed.line.id),
-        "then": OF_ALL.shown(changed.then),
-        "now": OF_ALL.shown(changed.now),
+        "then": OF_ALL.rendered(changed.then),
+        "now": OF_ALL.rendered(changed.now),
         "events": changed.events,
         "event_count": changed.event_count,
     }

@@ -27,7 +27,7 @@ from ledger.features.watches.model.alert import (
     AlertOpened,
     ResolvedReason,
     identity_of,
-    stretches,
+    episodes_of,
 )
 from ledger.features.watches.model.watch import Watch
 
@@ -84,9 +84,9 @@ def _require_future(until: datetime | None, group: Group) -> None:
 class _OfLine(OwnCommand):
     """A command of the loop, which looked at a line by the views at a position."""
 
-    def __init__(self, line_id: str | None, known: LineNow | None, position: int) -> None:
+    def __init__(self, line_id: str | None, line: LineNow | None, position: int) -> None:
         super().__init__(WATCHER)
-        self.line_id, self._known, self._position = line_id, known, position
+        self.line_id, self._line, self._position = line_id, line, position
         self.is_undecided = False
         """Whether a later round must decide: the views do not have all events of the line yet."""
 
@@ -96,7 +96,7 @@ class _OfLine(OwnCommand):
         """The stretches of a subject now; None: the views do not know all that the log does."""
         line_id = self.line_id or ""
         execution = group.memory.find(line_id)
-        if not isinstance(execution, Execution) or self._known is None:
+        if not isinstance(execution, Execution) or self._line is None:
             return None
         activity = group.memory.activity(line_id)
         now = LineNow(execution, activity.last_activity_at, activity.open_runs)
@@ -106,8 +106,8 @@ class _OfLine(OwnCommand):
             if group.changed_since(line_id, self._position):
                 self.is_undecided = True
                 return None
-            now = now._replace(failures=self._known.failures, over=self._known.over)
-        return [each for each in stretches(condition, now) if each.subject.id == subject]
+            now = now._replace(failures=self._line.failures, over=self._line.over)
+        return [each for each in episodes_of(condition, now) if each.subject.id == subject]
 
     def _runs(self, group: Group, run_id: str) -> Sequence[OpenRun]:
         """The run as it is now, with the position that the views have for its present status."""
@@ -116,8 +116,8 @@ class _OfLine(OwnCommand):
             return ()
         since = run.started_at if run.status == "running" else run.requested_at
         assert since is not None, "an open run was requested, and started once it is running"
-        known = [each for each in self._known.runs if each.run_id == run_id] if self._known else []
-        position = known[0].position if known and known[0].status == run.status else 0
+        earlier = [each for each in self._line.runs if each.run_id == run_id] if self._line else []
+        position = earlier[0].position if earlier and earlier[0].status == run.status else 0
         return [OpenRun(run_id, run.external_id, run.status, since, position)]
 
 
@@ -130,15 +130,15 @@ class OpenAlert(_OfLine):
     issues = "ALR"
 
     def __init__(
-        self, watch: Watch, known: LineNow, position: int, stretch: Episode, body: AlertOpened
+        self, watch: Watch, line: LineNow, position: int, episode: Episode, body: AlertOpened
     ) -> None:
-        super().__init__(known.execution.id, known, position)
+        super().__init__(line.execution.id, line, position)
         self._organization_id = watch.organization_id or ""
-        self._stretch, self.body = stretch, body
+        self._episode, self.body = episode, body
 
     def streams(self) -> Sequence[str]:
         assert self.line_id is not None
-        run = [self._stretch.subject.id] if self._stretch.subject.type == "run" else []
+        run = [self._episode.subject.id] if self._episode.subject.type == "run" else []
         return (self.body.watch_id, self.line_id, *run)
 
     def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
@@ -149,11 +149,11 @@ class OpenAlert(_OfLine):
         body, watch = self.body, _watch_to_open(group, self._organization_id, self.body)
         if watch is None:
             return _UNCHANGED
-        present = self._present(group, watch.given.condition, self._stretch.subject.id)
+        present = self._present(group, watch.config.condition, self._episode.subject.id)
         line = group.memory.find(self.line_id or "")
         if not isinstance(line, Execution) or not watch.covers(line):
             return _UNCHANGED
-        if self._stretch not in (present or ()):
+        if self._episode not in (present or ()):
             return _UNCHANGED
         if body.due > group.now:
             # The clock was set back, or is another node's.
@@ -174,11 +174,11 @@ class ResolveAlert(_OfLine):
         alert: Alert,
         reason: ResolvedReason,
         ended_at: datetime,
-        known: LineNow | None,
+        line: LineNow | None,
         position: int,
         joined_before: datetime | None = None,
     ) -> None:
-        super().__init__(alert.service_line_id, known, position)
+        super().__init__(alert.service_line_id, line, position)
         self.alert_id, self._reason, self.at = alert.id, reason, ended_at
         self._joined_before, self._subject = joined_before, alert.body.subject
 

@@ -60,7 +60,7 @@ class CreateWatch(NewCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many watches."""
-        self.require_seen()
+        self.require_visible()
         organization_id = self.require_tenant()
         assert self.settings is not None, "a request without a fault has settings"
         require_consistent(self.settings)
@@ -68,8 +68,8 @@ class CreateWatch(NewCommand):
         watch, body = Watch(group.issue("WCH")), WatchCreated(settings=self.settings)
         tenant = (organization_id, self.workspace_id, None)
         recorded = group.record(watch, body, group.now, self, tenant=tenant)
-        beside = WatchCounters(looking=self.settings.enabled, endpoints=self.endpoints)
-        return receipt(recorded, _answer(watch, beside))
+        counters = WatchCounters(looking=self.settings.enabled, endpoints=self.endpoints)
+        return receipt(recorded, _answer(watch, counters))
 
 
 @dataclass(eq=False, repr=False)
@@ -79,8 +79,8 @@ class UpdateWatch(SubjectCommand):
     action = "watch.update"
     subject_type = "watch"
 
-    given: dict[str, Any] = field(kw_only=True)
-    beside: WatchCounters = field(kw_only=True, default=WatchCounters())
+    changes: dict[str, Any] = field(kw_only=True)
+    counters: WatchCounters = field(kw_only=True, default=WatchCounters())
     """As the views showed it before."""
 
     def decide(self, group: Group) -> Receipt:
@@ -88,16 +88,16 @@ class UpdateWatch(SubjectCommand):
         watch = group.memory.get(Watch, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        body, revision = watch.update(**self.given), watch.revision
+        body, revision = watch.update(**self.changes), watch.revision
         if body is None:
             unchanged = msgspec.structs.replace(self.unchanged(), position=group.next_position - 1)
-            return msgspec.structs.replace(unchanged, answer=_answer(watch, self.beside))
+            return msgspec.structs.replace(unchanged, answer=_answer(watch, self.counters))
         require_consistent(body.settings)
         watch.require_pause(body, group.now)
         recorded = group.record(watch, body, group.now, self)
-        looks = self.beside.looking or watch.revision != revision
-        beside = self.beside._replace(looking=looks and body.settings.enabled)
-        return receipt(recorded, _answer(watch, beside))
+        looking = self.counters.looking or watch.revision != revision
+        counters = self.counters._replace(looking=looking and body.settings.enabled)
+        return receipt(recorded, _answer(watch, counters))
 
 
 class DeleteWatch(ManagedCommand):
@@ -110,6 +110,6 @@ class DeleteWatch(ManagedCommand):
         return WatchDeleted()
 
 
-def _answer(watch: Watch, beside: WatchCounters) -> bytes:
-    given = msgspec.structs.asdict(watch.given)
-    return json_text({"data": render_as(ShownWatch, watch, **given, **beside._asdict())}).encode()
+def _answer(watch: Watch, counters: WatchCounters) -> bytes:
+    changes = msgspec.structs.asdict(watch.config)
+    return json_text({"data": render_as(ShownWatch, watch, **changes, **counters._asdict())}).encode()

@@ -89,7 +89,7 @@ class LineChange(NamedTuple):
 
 Changes = Sequence[LineChange]
 
-Asked = Sequence[tuple[Any, int]]
+Conditions = Sequence[tuple[Any, int]]
 """Conditions of a kind, each with the ``for_seconds`` of its watch."""
 
 # Values that a kind gives.
@@ -230,15 +230,15 @@ class Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=Tru
         return {"kind": cls.kind()} | {name: each.default for name, each in cls.blanks().items()}
 
     @classmethod
-    def parameters(cls, asked: Asked, now: datetime) -> dict[str, Any]:
+    def parameters(cls, conditions: Conditions, now: datetime) -> dict[str, Any]:
         """The parameters of ``may_hold``, ``earliest`` and ``past``, named as no other kind's."""
         return {}
 
-    def stretches(self, known: LineNow) -> Episodes:
+    def episodes(self, current: LineNow) -> Episodes:
         """The present stretches of a line that is not closed."""
         return ()
 
-    def text(self, for_seconds: int, stretch: Episode, known: LineNow) -> str:
+    def text(self, for_seconds: int, episode: Episode, current: LineNow) -> str:
         """The sentence of an alert, without its full stop, and without a run's data."""
         raise NotImplementedError
 
@@ -283,9 +283,9 @@ def begun(type_: SubjectType, id_: str, since: datetime, position: int) -> Episo
     return Episode(AlertSubject(type_, id_), since, str(position), position)
 
 
-def of_line(known: LineNow, began: Began | None) -> Episodes:
+def of_line(current: LineNow, began: Began | None) -> Episodes:
     """The stretch of a line itself, if it has begun."""
-    own = known.execution.id
+    own = current.execution.id
     return [] if began is None else [begun("service_line", own, began.since, began.position)]
 
 

@@ -60,25 +60,25 @@ class InState(base.Condition, frozen=True, tag="in_state"):
     )
 
     @classmethod
-    def parameters(cls, asked: base.Asked, now: datetime) -> dict[str, Any]:
+    def parameters(cls, conditions: base.Conditions, now: datetime) -> dict[str, Any]:
         least = dict[str, int]()
-        for condition, seconds in asked:
+        for condition, seconds in conditions:
             for state in condition.states:
                 least[state] = min(seconds, least.get(state, seconds))
         seconds_of = [timedelta(seconds=seconds) for seconds in least.values()]
         return {"states": [*least], "state_seconds": seconds_of}
 
-    def stretches(self, known: base.LineNow) -> base.Episodes:
+    def episodes(self, current: base.LineNow) -> base.Episodes:
         key = STUCK if len(self.states) > 1 else self.states[0]
-        return base.of_line(known, known.execution.stretches.get(key))
+        return base.of_line(current, current.execution.spans.get(key))
 
-    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
-        line = known.execution
-        said = f"{known.name} {wording.been(line.state, for_seconds)}"
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        line = current.execution
+        text = f"{current.name} {wording.been(line.state, for_seconds)}"
         if line.state == "blocked" and line.blockers:
-            return said + wording.of_blocker(line, next(iter(line.blockers)), " by ")
+            return text + wording.of_blocker(line, next(iter(line.blockers)), " by ")
         hold = next(iter(line.holds.values()), None) if line.state == "paused" else None
-        return said if hold is None else said + wording.because(hold.reason)
+        return text if hold is None else text + wording.because(hold.reason)
 
     def transitions(self, changes: base.Changes, since: datetime | None) -> base.Transitions:
         holds, first = since is not None, None

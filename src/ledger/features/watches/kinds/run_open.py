@@ -43,14 +43,14 @@ class RunOpen(base.Condition, frozen=True, tag="run_open"):
             FROM ledger.run WHERE run_id = %(subject)s
         ) AS run WHERE at IS NOT NULL"""
 
-    def stretches(self, known: base.LineNow) -> base.Episodes:
+    def episodes(self, current: base.LineNow) -> base.Episodes:
         return [
             base.begun("run", run.run_id, run.since, run.position)
-            for run in known.runs
+            for run in current.runs
             if run.status in self.statuses
         ]
 
-    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
-        run = next(run for run in known.runs if run.run_id == stretch.subject.id)
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        run = next(run for run in current.runs if run.run_id == episode.subject.id)
         called = run.run_id if run.external_id is None else f"{run.run_id} ({run.external_id})"
-        return f"Run {called} of {known.name} {wording.been(run.status, for_seconds)}"
+        return f"Run {called} of {current.name} {wording.been(run.status, for_seconds)}"

@@ -30,8 +30,8 @@ class SourceSilent(base.Condition, frozen=True, tag="source_silent"):
     seconds = base.DAY
     least_seconds = 300
 
-    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
-        source = wording.cut(stretch.subject.id)
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        source = wording.cut(episode.subject.id)
         return f"Source {source} has been silent for {wording.length_text(for_seconds)}"
 
 

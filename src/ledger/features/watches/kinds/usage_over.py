@@ -45,17 +45,17 @@ class UsageOver(base.Condition, frozen=True, tag="usage_over"):
     )
 
     @classmethod
-    def parameters(cls, asked: base.Asked, now: datetime) -> dict[str, Any]:
-        first = min(condition.period_of(now)[0] for condition, _ in asked)
+    def parameters(cls, conditions: base.Conditions, now: datetime) -> dict[str, Any]:
+        first = min(condition.period_of(now)[0] for condition, _ in conditions)
         return {"first": first, "earliest": day_of(now) - timedelta(days=31)}
 
-    def stretches(self, known: base.LineNow) -> base.Episodes:
-        return [known.over[self]] if self in known.over else ()
+    def episodes(self, current: base.LineNow) -> base.Episodes:
+        return [current.over[self]] if self in current.over else ()
 
-    def text(self, for_seconds: int, stretch: base.Episode, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
         amount = f"{self.limit:,.12g} {_UNITS[self.measure]} {_PRESENT[self.period]}"
         ago = f", for {wording.length_text(for_seconds)} now" if for_seconds else ""
-        return f"{known.name} has used more than {amount}{ago}"
+        return f"{current.name} has used more than {amount}{ago}"
 
     def period_of(self, at: datetime) -> tuple[date, date]:
         """The first day of the period of an instant, and of the next one."""

@@ -61,7 +61,7 @@ class Histories:
 
         Events that were recorded after a line's closing do not count.
         """
-        closed = line.stretches.get("closed")
+        closed = line.spans.get("closed")
         before = _NEVER if closed is None else closed.position
         if body.condition.about == "sums":
             return under_again(self._connection, line.id, body, before)
@@ -81,8 +81,8 @@ class Histories:
 
     def _change(self, opened: int, since: datetime, *more: Any) -> LineChange:
         state, score, *event = more or (None, None)
-        told = self._mapper.decode(*event) if event else None
-        return LineChange(opened, since, state, score, told)
+        recorded = self._mapper.decode(*event) if event else None
+        return LineChange(opened, since, state, score, recorded)
 
     def left_at(self, line_id: str, opened: int, lines: LineChoice) -> datetime | None:
         """When it was recorded that a line left the lines of a watch, after a position."""

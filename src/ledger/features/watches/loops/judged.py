@@ -13,7 +13,7 @@ from ledger.features.watches.commands.alerts import (
 )
 from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow
 from ledger.features.watches.loops.store import LineToCheck
-from ledger.features.watches.model.alert import AlertOpened, Due, ResolvedReason, stretches
+from ledger.features.watches.model.alert import AlertOpened, Due, ResolvedReason, episodes_of
 
 Queue = dict[str, LineToCheck]
 """The lines of an organization that a round has not come to yet, by id, in their order."""
@@ -31,9 +31,9 @@ class End(NamedTuple):
 class Judged:
     """A line that a round has looked at, and what follows."""
 
-    def __init__(self, known: LineNow) -> None:
-        self.known = known
-        self.id, self.organization_id = known.execution.id, known.execution.organization_id
+    def __init__(self, current: LineNow) -> None:
+        self.current = current
+        self.id, self.organization_id = current.execution.id, current.execution.organization_id
         self.dues: list[Due] = []
         """Stretches that are due, and have no alert yet."""
         self.commands: list[WatchCommand] = []
@@ -45,11 +45,11 @@ class Judged:
         """Whether the stretch of an alert lasts: a line may have a thousand alerts."""
         condition = alert.condition
         if condition not in self._present:
-            found = stretches(condition, self.known)
+            found = episodes_of(condition, self.current)
             self._present[condition] = {(each.subject, each.began_by) for each in found}
         return (alert.subject, alert.began_by) in self._present[condition]
 
-    def look_again(self, at: datetime | None) -> None:
+    def check_by(self, at: datetime | None) -> None:
         """Look at the line at an instant at the latest."""
         if at is not None and at < LATEST:
             self.next_at = at if self.next_at is None else min(at, self.next_at)
@@ -70,10 +70,10 @@ def order_of(command: WatchCommand) -> tuple[int, datetime]:
     return 0, command.at
 
 
-def body_of(due: Due, known: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
+def body_of(due: Due, current: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
     """The opening of an alert, with the event that began its stretch, if that is known."""
-    stretch = due.stretch
+    episode = due.episode
     evidence: tuple[str, ...] = ()
-    if stretch.position is not None and stretch.position in recorded:
-        evidence = (format_id("EVT", recorded[stretch.position].year, stretch.position),)
-    return due.opening(known, evidence)
+    if episode.position is not None and episode.position in recorded:
+        evidence = (format_id("EVT", recorded[episode.position].year, episode.position),)
+    return due.opening(current, evidence)

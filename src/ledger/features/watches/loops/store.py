@@ -101,7 +101,7 @@ _RECORDED = """
 SELECT notification_id, recorded_at FROM ledger.ledger_events WHERE notification_id = ANY(%(at)s)
 """
 
-_LOOKS = """
+_SCANS = """
 SELECT organization_id, position, begun, after_key FROM ledger.watch_look
 WHERE organization_id = ANY(%(organizations)s)
 """
@@ -109,7 +109,7 @@ WHERE organization_id = ANY(%(organizations)s)
 # The lines of an organization, in pages by record id, that a new revision must look at, each when
 # something can be due there at the earliest, and in this order. So most lines need no look before
 # the time of a watch has passed, and a look costs little more than to write the instants.
-_LOOK = """
+_SCAN = """
 WITH page AS (
     SELECT l.line_id, l.line_key, l.record_key, r.state, r.stretch_since, r.blocked_since,
            r.due_at AS blocker_due_at, r.health_status
@@ -162,7 +162,7 @@ SET position = least(position, %(position)s), begun = least(position, %(position
 WHERE organization_id = %(organization)s
 """
 
-_TOLD_WAITING = "SELECT watch_id, waiting FROM ledger.watch_overflow"
+_REPORTED_WAITING = "SELECT watch_id, waiting FROM ledger.watch_overflow"
 
 _TELL_WAITING = """
 WITH told AS (
@@ -199,13 +199,13 @@ class LineToCheck(NamedTuple):
 class FoundLine(NamedTuple):
     """A line that a round looks at."""
 
-    known: LineNow
+    line: LineNow
     alerts: Sequence[tuple[Alert, int]]
     """Its unresolved alerts, each with the position of its opening."""
 
     @property
     def id(self) -> str:
-        return self.known.execution.id
+        return self.line.execution.id
 
 
 class BackfillScan(msgspec.Struct):
@@ -249,7 +249,7 @@ class WatchStore:
     def watches(self, after: int) -> list[tuple[Watch, int]]:
         """The watches that changed after a position, deleted ones too, each with its position."""
         rows = self._rows(_WATCHES.format(**self.generations), after=after)
-        return [(decode_watch(fold), position) for _, fold, position in rows]
+        return [(decode_watch(packed), position) for _, packed, position in rows]
 
     def changed(
         self, at: RoundSnapshot, organizations: Mapping[str, Sequence[Watch]], now: datetime
@@ -264,7 +264,7 @@ class WatchStore:
         summing = [
             name
             for name, some in organizations.items()
-            if any(watch.given.condition.about == "sums" for watch in some)
+            if any(watch.config.condition.about == "sums" for watch in some)
         ]
         values = {"organizations": [*organizations], "summing": summing}
         rows = self._rows(_CHANGED, after=at.mark, upto=upto, **values)
@@ -281,8 +281,8 @@ class WatchStore:
         """
         found, passed = list[LineToCheck](), set[str]()
         while True:
-            asked = {"now": now, "limit": MOST_DUE, "passed": [*passed]}
-            rows = [LineToCheck(*row) for row in self._rows(_DUE, **asked)]
+            values = {"now": now, "limit": MOST_DUE, "passed": [*passed]}
+            rows = [LineToCheck(*row) for row in self._rows(_DUE, **values)]
             found += rows
             if len(rows) < MOST_DUE:
                 return found, passed
@@ -299,10 +299,10 @@ class WatchStore:
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
         """Lines with their open runs, if they are asked for, and their unresolved alerts."""
         rows = self._rows(_LINES.format(**self.generations), lines=[*ids])
-        folds = [decode_line(fold) for (fold,) in rows]
+        states = [decode_line(packed) for (packed,) in rows]
         runs = dict[str, list[OpenRun]]()
         alerts = dict[str, list[tuple[Alert, int]]]()
-        if with_runs and (busy := [f.execution.id for f in folds if f.open_runs]):
+        if with_runs and (busy := [f.execution.id for f in states if f.open_runs]):
             for line_id, *run in self._rows(_RUNS, lines=busy):
                 runs.setdefault(line_id, []).append(OpenRun(*run))
         for packed, opened in self._rows(_ALERTS.format(**self.generations), lines=[*ids]):
@@ -310,9 +310,9 @@ class WatchStore:
             alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
         return [
             FoundLine(
-                line_now(fold, runs.get(fold.execution.id, ())), alerts.get(fold.execution.id, ())
+                line_now(state, runs.get(state.execution.id, ())), alerts.get(state.execution.id, ())
             )
-            for fold in folds
+            for state in states
         ]
 
     def unresolved(self, watches: Collection[str]) -> dict[str, int]:
@@ -331,44 +331,44 @@ class WatchStore:
             {"organization": watch.organization_id, "position": watch.revision - 1},
         )
 
-    def looks(self, organizations: Collection[str]) -> dict[str, BackfillScan]:
+    def scans(self, organizations: Collection[str]) -> dict[str, BackfillScan]:
         """The looks of organizations, also those that have not begun."""
-        looks = {name: BackfillScan(name) for name in organizations}
-        rows = self._rows(_LOOKS, organizations=[*organizations])
-        return looks | {row[0]: BackfillScan(*row) for row in rows}
+        scans = {name: BackfillScan(name) for name in organizations}
+        rows = self._rows(_SCANS, organizations=[*organizations])
+        return scans | {row[0]: BackfillScan(*row) for row in rows}
 
-    def go_on(self, look: BackfillScan, watches: Sequence[Watch], upto: int, now: datetime) -> None:
+    def go_on(self, scan: BackfillScan, watches: Sequence[Watch], upto: int, now: datetime) -> None:
         """Put a page of lines to be judged by the rounds that follow."""
-        if look.begun <= look.position:
-            look.begun, look.after_key = upto, 0
-        asked = [w.given for w in watches if look.position < w.revision <= look.begun]
+        if scan.begun <= scan.position:
+            scan.begun, scan.after_key = upto, 0
+        settings = [w.config for w in watches if scan.position < w.revision <= scan.begun]
         count, last = 0, 0
-        statement, values = _look(asked, now)
+        statement, values = _scan_statement(settings, now)
         if statement:
             ((last, count),) = self._rows(
                 statement,
-                organization=look.organization_id,
-                after=look.after_key,
+                organization=scan.organization_id,
+                after=scan.after_key,
                 limit=_PAGE,
                 now=now,
                 **values,
             )
-        look.after_key = last if count == _PAGE else _ALL
-        self._keep(look)
+        scan.after_key = last if count == _PAGE else _ALL
+        self._keep(scan)
 
-    def complete(self, look: BackfillScan) -> None:
+    def complete(self, scan: BackfillScan) -> None:
         """Note that all lines which a look put are judged."""
-        look.position, look.after_key = look.begun, 0
-        self._keep(look)
+        scan.position, scan.after_key = scan.begun, 0
+        self._keep(scan)
 
-    def _keep(self, look: BackfillScan) -> None:
+    def _keep(self, scan: BackfillScan) -> None:
         self.connection.execute(
             _LOOKED.encode(),
             {
-                "organization": look.organization_id,
-                "position": look.position,
-                "begun": look.begun,
-                "after": look.after_key,
+                "organization": scan.organization_id,
+                "position": scan.position,
+                "begun": scan.begun,
+                "after": scan.after_key,
             },
         )
 
@@ -411,7 +411,7 @@ class WatchStore:
 
     def waiting(self) -> dict[str, int]:
         """How many alerts of each watch wait for room, as it was told last."""
-        return dict(self._rows(_TOLD_WAITING))
+        return dict(self._rows(_REPORTED_WAITING))
 
     def tell_waiting(self, waiting: Sequence[tuple[str, str, int]]) -> None:
         """Tell how many alerts of each watch wait for room: (watch, organization, number)."""
@@ -422,10 +422,10 @@ class WatchStore:
         )
 
 
-def _look(asked: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str, Any]]:
+def _scan_statement(watches: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str, Any]]:
     """The statement that goes through the lines for some watches, or none, with its values."""
     kinds = dict[type[Condition], list[tuple[Any, int]]]()
-    for settings in asked:
+    for settings in watches:
         some = kinds.setdefault(type(settings.condition), [])
         some.append((settings.condition, settings.for_seconds))
     found, values = list[str](), dict[str, Any]()
@@ -434,4 +434,4 @@ def _look(asked: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str,
             part = kind.earliest.format(least=f"interval '{min(least for _, least in some)} s'")
             found.append(f"SELECT * FROM ({part}) AS t (line_id, due_at)")
             values |= kind.parameters(some, now)
-    return _LOOK.format(parts=" UNION ALL ".join(found)) if found else "", values
+    return _SCAN.format(parts=" UNION ALL ".join(found)) if found else "", values

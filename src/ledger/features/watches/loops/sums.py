@@ -29,19 +29,19 @@ def lines_above(
     now: datetime,
 ) -> dict[str, dict[Condition, Episode]]:
     """Of each line the conditions of its organization's watches that it is above, if any."""
-    asked = {
-        name: {w.given.condition for w in some if isinstance(w.given.condition, UsageOver)}
+    conditions = {
+        name: {w.config.condition for w in some if isinstance(w.config.condition, UsageOver)}
         for name, some in watches.items()
     }
     lines, found = list(lines), dict[str, dict[Condition, Episode]]()
-    for condition in {condition for some in asked.values() for condition in some}:
-        ids = [line.id for line in lines if condition in asked.get(line.organization_id, ())]
+    for condition in {condition for some in conditions.values() for condition in some}:
+        ids = [line.id for line in lines if condition in conditions.get(line.organization_id, ())]
         period = condition.period_of(now)
         crossed = passed(condition, _changes(connection, condition, ids, period))
         recorded = _recorded_at(connection, crossed.values())
         for line, position in crossed.items():
-            stretch = over_since(line, period[0], position, recorded[position])
-            found.setdefault(line, {})[condition] = stretch
+            episode = over_since(line, period[0], position, recorded[position])
+            found.setdefault(line, {})[condition] = episode
     return found
 
 

@@ -96,7 +96,7 @@ ALERT_TABLE: tuple[EventRow, ...] = (
 
 ALERT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ALERT_TABLE)
 
-_SAID = tuple(_OfAlert.__struct_fields__)
+_SHARED = tuple(_OfAlert.__struct_fields__)
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):
@@ -134,7 +134,7 @@ class Alert(Folded):
     ) -> AlertAcknowledged:
         """Refused once the alert is resolved."""
         self.require_unresolved()
-        return AlertAcknowledged(note=note, assignee=assignee, until=until, **self._said())
+        return AlertAcknowledged(note=note, assignee=assignee, until=until, **self._shared())
 
     def remind(self, every_seconds: int, now: datetime) -> tuple[AlertReminded, datetime] | None:
         """(event, its time) if a reminder is due, else None."""
@@ -144,7 +144,7 @@ class Alert(Folded):
         # The latest multiple, where several have passed since.
         every = timedelta(seconds=every_seconds)
         at += (now - at) // every * every
-        return AlertReminded(n=self.reminders + 1, **self._said()), at
+        return AlertReminded(n=self.reminders + 1, **self._shared()), at
 
     def next_reminder(self, every_seconds: int, now: datetime) -> datetime | None:
         """When the next reminder is due, by the acknowledgement as it is; None: there is none."""
@@ -161,14 +161,14 @@ class Alert(Folded):
     def resolve(self, reason: ResolvedReason, at: datetime) -> tuple[AlertResolved, datetime]:
         """(event, its time) for an end at an instant. Refused if the alert is resolved already."""
         self.require_unresolved()
-        return AlertResolved(reason=reason, **self._said()), max(at, self.body.due)
+        return AlertResolved(reason=reason, **self._shared()), max(at, self.body.due)
 
     def require_unresolved(self) -> None:
         if self.resolved is not None:
             raise InvalidState("The alert is resolved.")
 
-    def _said(self) -> dict[str, Any]:
-        return {name: getattr(self.body, name) for name in _SAID}
+    def _shared(self) -> dict[str, Any]:
+        return {name: getattr(self.body, name) for name in _SHARED}
 
     # The fold.
 
@@ -221,42 +221,42 @@ class Due(NamedTuple):
     """A stretch for which a watch is due, or will be."""
 
     watch: Watch
-    stretch: Episode
+    episode: Episode
     at: datetime
 
-    def opening(self, known: LineNow, evidence: tuple[str, ...] = ()) -> AlertOpened:
+    def opening(self, line: LineNow, evidence: tuple[str, ...] = ()) -> AlertOpened:
         """The opening of the alert, without the id, which is issued under the append lock."""
-        settings = self.watch.given
+        settings = self.watch.config
         return AlertOpened(
             alert_id="",
             watch_id=self.watch.id,
             watch_name=settings.name,
             severity=settings.severity,
-            subject=self.stretch.subject,
-            text=sentence(settings, self.stretch, known),
+            subject=self.episode.subject,
+            text=sentence(settings, self.episode, line),
             condition=settings.condition,
             for_seconds=settings.for_seconds,
-            since=self.stretch.since,
+            since=self.episode.since,
             due=self.at,
             evidence=evidence,
             revision=self.watch.revision,
-            began_by=self.stretch.began_by,
+            began_by=self.episode.began_by,
         )
 
 
-def due_for(watches: Sequence[Watch], known: LineNow) -> Iterator[Due]:
+def due_for(watches: Sequence[Watch], line: LineNow) -> Iterator[Due]:
     """The stretches of a line for all watches that are enabled and about it."""
     present = dict[Condition, Sequence[Episode]]()  # many watches have few conditions
     for watch in watches:
-        settings = watch.given
+        settings = watch.config
         if not settings.enabled or watch.deleted:
             continue
         found = present.get(settings.condition)
         if found is None:
-            found = present[settings.condition] = stretches(settings.condition, known)
-        if found and watch.covers(known.execution):
-            for stretch in found:
-                yield Due(watch, stretch, due_of(settings, stretch.since))
+            found = present[settings.condition] = episodes_of(settings.condition, line)
+        if found and watch.covers(line.execution):
+            for episode in found:
+                yield Due(watch, episode, due_of(settings, episode.since))
 
 
 def due_of(settings: WatchSettings, since: datetime) -> datetime:
@@ -264,11 +264,11 @@ def due_of(settings: WatchSettings, since: datetime) -> datetime:
     return due_at(since, settings.for_seconds, settings.hours)
 
 
-def stretches(condition: Condition, known: LineNow) -> Sequence[Episode]:
+def episodes_of(condition: Condition, line: LineNow) -> Sequence[Episode]:
     """The present stretches of a condition. On a closed line nothing holds."""
-    return () if known.execution.state == "closed" else condition.stretches(known)
+    return () if line.execution.state == "closed" else condition.episodes(line)
 
 
-def sentence(settings: WatchSettings, stretch: Episode, known: LineNow) -> str:
+def sentence(settings: WatchSettings, episode: Episode, line: LineNow) -> str:
     """The text of an alert: what holds, and who should act by when if a blocker says so."""
-    return wording.plain(f"{settings.condition.text(settings.for_seconds, stretch, known)}.")
+    return wording.plain(f"{settings.condition.text(settings.for_seconds, episode, line)}.")

@@ -130,7 +130,7 @@ class Watch(Folded):
     updated_at: datetime | None = None
 
     @property
-    def given(self) -> WatchSettings:
+    def config(self) -> WatchSettings:
         assert self.settings is not None, "the first event of a watch has its settings"
         return self.settings
 
@@ -139,14 +139,14 @@ class Watch(Folded):
         return (
             line.organization_id == self.organization_id
             and self.workspace_id in (None, line.workspace_id)
-            and self.given.lines.has(line)
+            and self.config.lines.has(line)
         )
 
     # Decisions.
 
-    def update(self, **given: Any) -> WatchUpdated | None:
+    def update(self, **changes: Any) -> WatchUpdated | None:
         """Change the given settings; None if none has another value."""
-        settings = msgspec.structs.replace(self.given, **given)
+        settings = msgspec.structs.replace(self.config, **changes)
         return None if settings == self.settings else WatchUpdated(settings=settings)
 
     def require_pause(self, body: WatchUpdated, now: datetime) -> None:
@@ -188,7 +188,7 @@ class Watch(Folded):
             self.revisions = (*self.revisions, recorded.recorded_at)[-MAX_REVISIONS:]
             self._revise(now, recorded)
             return
-        if not now.enabled and self.given.enabled:
+        if not now.enabled and self.config.enabled:
             self.disabled_at = recorded.recorded_at
         self.settings, self.updated_at = now, recorded.recorded_at
 

@@ -92,7 +92,7 @@ def _sum(hours: WatchHours, year: int) -> int:
 @lru_cache(512)
 def _year(hours: WatchHours, year: int) -> _Passed:
     begins, ends, before = list[int](), list[int](), [0]
-    for begin, end in _stretches(hours, year):
+    for begin, end in _spans(hours, year):
         if ends and ends[-1] == begin:
             before[-1] += end - begin
             ends[-1] = end
@@ -103,16 +103,16 @@ def _year(hours: WatchHours, year: int) -> _Passed:
     return _Passed(tuple(begins), tuple(ends), tuple(before))
 
 
-def _stretches(hours: WatchHours, year: int) -> Iterator[tuple[int, int]]:
+def _spans(hours: WatchHours, year: int) -> Iterator[tuple[int, int]]:
     start, to = _minutes(hours.from_), _minutes(hours.to)
     for begin, end, offset in _segments(hours.time_zone, year):
         day = (begin + offset) // _DAY
         while day * _DAY < end + offset:
             if WEEKDAYS[(day + 3) % 7] in hours.days:  # 1970-01-01 was a Thursday.
                 local = day * _DAY - offset
-                stretch = max(begin, local + start), min(end, local + to)
-                if stretch[0] < stretch[1]:
-                    yield stretch
+                span = max(begin, local + start), min(end, local + to)
+                if span[0] < span[1]:
+                    yield span
             day += 1
 
 

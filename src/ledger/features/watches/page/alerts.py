@@ -21,7 +21,7 @@ from ledger.engine.reads.filters import in_order
 from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
 from ledger.features.directory.names import names_for
 from ledger.features.feed.names import names_of_actors
-from ledger.features.lines.kept_views import kept_of
+from ledger.features.lines.kept_views import saved_in
 from ledger.features.lines.names import names_of_lines
 from ledger.features.watches.alerts import keepers_of, names_of_watches
 from ledger.features.watches.commands.alerts import AcknowledgeMany
@@ -36,7 +36,7 @@ _PERMISSION = "service_lines:manage"
 ORDER: tuple[AlertStatus, ...] = ("open", "acknowledged", "resolved")
 """The order of the list: alerts that nobody takes care of come first."""
 
-_TOLD = 5
+_MOST_NAMED = 5
 """Alerts that the form of an acknowledgement names."""
 
 _MOST_CHARACTERS = 64 * 1024
@@ -59,11 +59,11 @@ class AlertsPageQuery(PageQuery, api.AlertFilters):
         """The API's parameters for the alerts of one status: unresolved ones the worst first."""
         sort = None if status == "resolved" else "severity"
         return api.AlertsQuery(
-            **self.given | {"status": status, "sort": sort} | more, as_of=self.as_of
+            **self.parameters | {"status": status, "sort": sort} | more, as_of=self.as_of
         )
 
     @property
-    def given(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Any]:
         """The filters under their names in addresses."""
         fields = api.AlertFilters.model_fields
         return {field.alias or name: getattr(self, name) for name, field in fields.items()}
@@ -102,22 +102,22 @@ class AcknowledgeForm(pages.Form):
 async def show_alerts(request: ReadRequest, query: AlertsPageQuery) -> Response:
     """The alerts of the reader's tenant: open ones first, the worst first, page by page."""
     counts = dict(zip(ORDER, await _counts(request, query), strict=True))
-    found, following = await _walk(request, query, counts)
-    given = query.given
+    found, following = await _page_of(request, query, counts)
+    parameters = query.parameters
     lines = (query.service_line_id or "").split(",")
     watch_names = await names_of_watches(request)
     return pages.show(
         request.http,
         "alerts.html",
         query=query,
-        given=given,
+        given=parameters,
         groups=_grouped(found, query.group_by),
         counts=counts,
         following=following and with_parameter(here(request.http), "cursor", following),
         first=with_parameter(here(request.http), "cursor", None),
         address=partial(_address, with_parameter(here(request.http), "cursor", None)),
         exported=partial(_exported, query),
-        chips=chips(request.http, given),
+        chips=chips(request.http, parameters),
         names={
             **await names_for(request, (), (query.workspace_id or "").split(",")),
             **watch_names,
@@ -140,11 +140,11 @@ def stream_of(request: ReadRequest) -> str:
 
 async def _counts(request: ReadRequest, query: AlertsPageQuery) -> Sequence[int]:
     """The numbers of alerts by status that the other filters let through, up to ``COUNTED``."""
-    asked = (api.alerts_counted(request, query.of(status), COUNTED) for status in ORDER)
-    return await asyncio.gather(*asked)
+    counting = (api.alerts_counted(request, query.of(status), COUNTED) for status in ORDER)
+    return await asyncio.gather(*counting)
 
 
-async def _walk(
+async def _page_of(
     request: ReadRequest, query: AlertsPageQuery, counts: Mapping[AlertStatus, int]
 ) -> tuple[list[ShownAlert], str | None]:
     """The alerts of a page, and the cursor of the next page if there is one."""
@@ -162,8 +162,8 @@ async def _walk(
             return found, f"{status}~"
         if not left:
             continue
-        asked = query.of(status, limit=left, cursor=after or None)
-        page = await pages.read_answer(api.list_alerts(request, asked), PageOf[ShownAlert])
+        filtered = query.of(status, limit=left, cursor=after or None)
+        page = await pages.read_answer(api.list_alerts(request, filtered), PageOf[ShownAlert])
         found, after = found + page.data, ""
         if page.meta.has_more:
             return found, f"{status}~{page.meta.cursor}"
@@ -195,7 +195,7 @@ def _address(address: str, **changes: Any) -> str:
 def _exported(query: AlertsPageQuery, format: str) -> str:
     """The address of a file with all alerts that the filters let through."""
     more = {"as_of": query.as_of, "sort": "severity", "format": format}
-    return _address(f"{PATH}/export", **query.given | more)
+    return _address(f"{PATH}/export", **query.parameters | more)
 
 
 pages.export_route(router, "/export", api.export_alerts)
@@ -211,30 +211,30 @@ async def ask_acknowledgement(request: ReadRequest, query: ChosenAlerts) -> Resp
     ids = _ids(query.alert)
     if not ids:
         return pages.go(own_page(query.next))
-    told = [await _alert(request, each, Query()) for each in ids[:_TOLD]]
+    named = [await _alert(request, each, Query()) for each in ids[:_MOST_NAMED]]
     form = AcknowledgeForm.model_construct(
         alert=",".join(ids), next=own_page(query.next), note=None, until=None
     )
-    form.assignee = kept_of(request.http).me or None
-    if len(told) == 1 and (kept := told[0].acknowledged) is not None:
-        form.note, form.assignee = kept.note, kept.assignee
-        if kept.until is not None and kept.until > request.services.clock():
-            form.until = zone_of(request.http).field(kept.until)
-    return _form(request, form, told)
+    form.assignee = saved_in(request.http).me or None
+    if len(named) == 1 and (current := named[0].acknowledged) is not None:
+        form.note, form.assignee = current.note, current.assignee
+        if current.until is not None and current.until > request.services.clock():
+            form.until = zone_of(request.http).field(current.until)
+    return _form(request, form, named)
 
 
 @command_route(router, "/acknowledge", AcknowledgeMany, _PERMISSION)
 async def acknowledge_alerts(request: ReadRequest, form: AcknowledgeForm) -> Response:
     """Acknowledge the alerts; a refusal is shown at the form, with its values."""
     try:
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "ids": _ids(form.alert),
             "note": pages.reason_of(form.note),
             "assignee": form.assignee,
         }
         if form.until is not None:
-            said["until"] = zone_of(request.http).meant("until", form.until)
-        sent = checked(said, api.AlertsToAcknowledge, pages.idempotency_of(request, form))
+            values["until"] = zone_of(request.http).meant("until", form.until)
+        sent = checked(values, api.AlertsToAcknowledge, pages.idempotency_of(request, form))
         answer = api.acknowledge_alerts(request, sent)
         outcomes = (await pages.read_answer(answer, AnswerOf[list[api.AlertOutcome]])).data
     except (Invalid, Unavailable) as error:
@@ -253,7 +253,7 @@ async def acknowledge_alerts(request: ReadRequest, form: AcknowledgeForm) -> Res
 def _form(
     request: ReadRequest,
     form: AcknowledgeForm,
-    told: Sequence[ShownAlert],
+    named: Sequence[ShownAlert],
     error: LedgerError | None = None,
 ) -> Response:
     return pages.show(
@@ -264,7 +264,7 @@ def _form(
         back=own_page(form.next),
         number=len(_ids(form.alert)),
         outcomes=None,
-        told=told,
+        told=named,
         error=error,
     )
 

@@ -38,7 +38,7 @@ class Bell:
             case count:
                 return f"{count} open alerts"
 
-    async def look(self, request: Request) -> None:
+    async def load(self, request: Request) -> None:
         """Count the alerts of now, whatever instant the page shows.
 
         No page fails because of the bell. The reading is no part of the page: the page does not lag
@@ -47,9 +47,9 @@ class Bell:
         principal: Principal | None = getattr(request.state, "principal", None)
         if principal is None or not principal.may("read"):
             return
-        asked = api.AlertsQuery.model_validate({"status": "open"})
+        query = api.AlertsQuery.model_validate({"status": "open"})
         try:
-            self.count = await api.alerts_counted(ReadRequest(request, principal), asked, MOST + 1)
+            self.count = await api.alerts_counted(ReadRequest(request, principal), query, MOST + 1)
         except REFUSALS:
             self.count = None
 

@@ -28,13 +28,13 @@ async def show_sources(request: ReadRequest, query: SourcesPageQuery) -> Respons
     found = await read_answer(api.list_sources(request, query), PageOf[api.ShownSource])
     persons_of(request.http).note((), (each.reported_by for each in found.data))
     lines = {each.last_fact.subject for each in found.data}
-    given = {"organization_id": query.organization_id} if query.organization_id else {}
+    chosen = {"organization_id": query.organization_id} if query.organization_id else {}
     return show(
         request.http,
         "sources.html",
         query=query,
         sources=found.data,
-        **listed(request.http, found, given),
+        **listed(request.http, found, chosen),
         line_names=await names_of_lines(request, lines, Query()),
         key_names={
             each.reported_by: each.reported_by_name for each in found.data if each.reported_by_name

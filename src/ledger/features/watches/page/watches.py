@@ -21,7 +21,7 @@ from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimite
 from ledger.engine.values.values import format_instant
 from ledger.features.directory.entries import entries_of
 from ledger.features.directory.routes.directory import ShownName
-from ledger.features.feed.names import names_beside
+from ledger.features.feed.names import names_of_page
 from ledger.features.watches.alerts import SEVERITIES
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.features.watches.kinds import KINDS
@@ -141,7 +141,7 @@ async def _form(
     kind = watch_forms.kind_of(filled.kind)
     found, fault = await _tried(request, filled, tried) if tried else (None, None)
     chosen = filled.lines
-    names = await names_beside(
+    names = await names_of_page(
         request, (), (), chosen.get("service_line_id", ()), chosen.get("project_tag", ())
     )
     principal, workspaces = request.principal, list[ShownName]()
@@ -162,7 +162,7 @@ async def _form(
         weekdays=WEEKDAYS,
         severities={name: name for name in SEVERITIES},
         lines_by_model=watch_forms.LINES_BY_MODEL,
-        product_lines=watch_forms.PRODUCT_LINES_SAID,
+        product_lines=watch_forms.PRODUCT_LINE_NAMES,
         workspaces=workspaces,
         tried=tried,
         found=found,
@@ -177,10 +177,10 @@ async def _tried(
     request: ReadRequest, draft: watch_forms.Draft, when: Literal["now", "past"]
 ) -> tuple[api.WatchPreview | None, LedgerError | None]:
     """The alerts of a watch, or the reason why they cannot be told."""
-    said, now = draft.watching(), request.services.clock()
+    body, now = draft.watching(), request.services.clock()
     if when == "past":
-        said |= {"from": format_instant(now - _PAST), "to": format_instant(now)}
-    sent = checked(said, WatchToTry, None)
+        body |= {"from": format_instant(now - _PAST), "to": format_instant(now)}
+    sent = checked(body, WatchToTry, None)
     try:
         return await read_answer(api.preview_watch(request, sent), api.WatchPreview), None
     except (Behind, Invalid, RateLimited, Unavailable) as error:
@@ -209,11 +209,11 @@ async def _starters(request: ReadRequest, form: watch_forms.StartersForm) -> Res
     key = idempotency_of(request, form)
     made: Response | None = None
     for number, settings in enumerate(STARTERS):
-        said = msgspec.json.decode(msgspec.json.encode(settings))
+        body = msgspec.json.decode(msgspec.json.encode(settings))
         if form.organization_id is not None:
-            said["organization_id"] = form.organization_id
+            body["organization_id"] = form.organization_id
         own = msgspec.structs.replace(key, key=f"{key.key}-{number}")
-        made = await api.create_watch(request, checked(said, api.NewWatch, own))
+        made = await api.create_watch(request, checked(body, api.NewWatch, own))
     assert made is not None, "there are starters"
     return made
 

@@ -159,19 +159,19 @@ def _limit(condition: UsageOver) -> Decimal:
 
 
 async def lines_above(
-    ask: Ask, condition: Condition, lines: Sequence[LineNow], corner: AsOf
+    ask: Ask, condition: Condition, lines: Sequence[LineNow], as_of: AsOf
 ) -> list[LineNow]:
     """The lines that are above the limit, each with its stretch."""
     assert isinstance(condition, UsageOver)
-    known, period = {each.execution.id: each for each in lines}, condition.period_of(corner.clock)
-    if not known:
+    by_id, period = {each.execution.id: each for each in lines}, condition.period_of(as_of.clock)
+    if not by_id:
         return []
-    rows = await ask(above_read(condition.measure), values_of(condition, known, period))
+    rows = await ask(above_read(condition.measure), values_of(condition, by_id, period))
     crossed = passed(condition, [tuple(row[1:]) for row in rows if row[1] is not None])
     instants = await ask(_INSTANTS, {"positions": [*crossed.values()]})
     recorded = {position: at for _, position, at in instants}
     return [
-        known[line]._replace(
+        by_id[line]._replace(
             over={condition: over_since(line, period[0], position, recorded[position])}
         )
         for line, position in crossed.items()

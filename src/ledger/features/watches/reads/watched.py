@@ -61,10 +61,10 @@ Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
 decode_line = msgspec.msgpack.Decoder(LineFold).decode
 
 
-def line_now(fold: LineFold, runs: Sequence[OpenRun] = ()) -> LineNow:
+def line_now(state: LineFold, runs: Sequence[OpenRun] = ()) -> LineNow:
     """The line as watches know it, with its open runs where a condition is about these."""
-    assert fold.last_activity_at is not None, "a line is active from its activation on"
-    return LineNow(fold.execution, fold.last_activity_at, fold.open_runs, runs, fold.failures)
+    assert state.last_activity_at is not None, "a line is active from its activation on"
+    return LineNow(state.execution, state.last_activity_at, state.open_runs, runs, state.failures)
 
 
 @cache

@@ -24,7 +24,7 @@ from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import ALERT_ID, TEXT
 from ledger.engine.writer.request import Receipt
 from ledger.features.watches.commands.alerts import Acknowledge, AcknowledgeMany
-from projections.watches.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert
+from projections.watches.shown import AlertColumns, AlertStatus, ShownAlert, alert_view
 from projections.watches.statements import ALERTS, AlertSort, alerts_read
 from projections.watches.view import RANKS
 
@@ -153,10 +153,10 @@ class _List(NamedTuple):
 @router.lists(ShownAlert, "List alerts")
 async def list_alerts(request: reading.ReadRequest, query: AlertsQuery) -> Response:
     """List the alerts of the credential's tenant: the latest `due` first, then by id."""
-    asked = _List.of(request, query)
-    after = _ORDER.after(query.cursor, asked.bound_to)
-    rows = await request.ask(asked.first(query.limit + 1, after))
-    return _ORDER.page(rows, query.limit, asked.bound_to, lambda row: json_text(_entry(row[1:])))
+    wanted = _List.of(request, query)
+    after = _ORDER.after(query.cursor, wanted.bound_to)
+    rows = await request.ask(wanted.first(query.limit + 1, after))
+    return _ORDER.page(rows, query.limit, wanted.bound_to, lambda row: json_text(_entry(row[1:])))
 
 
 async def alerts_counted(request: reading.ReadRequest, query: AlertsQuery, most: int) -> int:
@@ -167,7 +167,7 @@ async def alerts_counted(request: reading.ReadRequest, query: AlertsQuery, most:
 
 def _entry(row: exports.Row) -> ShownAlert:
     """The alert of a row behind its position."""
-    return shown_alert(AlertColumns(*row[3:]))
+    return alert_view(AlertColumns(*row[3:]))
 
 
 _ALERTS = exports.Exported("alerts", _entry, exports.cut_of(ShownAlert))
@@ -182,16 +182,16 @@ _ALERTS = exports.Exported("alerts", _entry, exports.cut_of(ShownAlert))
 )
 async def export_alerts(request: reading.ReadRequest, query: AlertsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`."""
-    turn, asked = exports.begin_export(request), _List.of(request, query)
-    first = await request.ask(asked.first(exports.PAGE, {}).walked())
+    next_slice, wanted = exports.begin_export(request), _List.of(request, query)
+    first = await request.ask(wanted.first(exports.PAGE, {}).walked())
 
     def following(row: exports.Row) -> Question:
         # Alerts change while an export goes on: all of them are shown as of the first page.
         after = _ORDER.after(_ORDER.cursor(row, {}), {})
-        return asked.following(after, first.position).walked()
+        return wanted.following(after, first.position).walked()
 
     found = exports.pages(request, first, following, is_log=False)
-    return _ALERTS.file(turn, query.format, found, first.position, goes_on=False)
+    return _ALERTS.file(next_slice, query.format, found, first.position, goes_on=False)
 
 
 @router.shows(ShownAlert, "Show an alert")
@@ -208,7 +208,7 @@ async def _alert_reply(request: reading.ReadRequest, alert_id: str, query: readi
     read = alerts_read(frozenset(filters), past=query.is_past)
     values = {**filters, "clock": request.instant(query), "limit": 1}
     rows = await request.rows(read, values, query)
-    return reading.shown("alert", rows, rows[0][1] and json_text(_entry(rows[0][1:])))
+    return reading.subject_reply("alert", rows, rows[0][1] and json_text(_entry(rows[0][1:])))
 
 
 # Acknowledging.
@@ -222,11 +222,11 @@ async def acknowledge_alert(
 
     Reminders pause until the end of the acknowledgement.
     """
-    receipt = await execute_on(request, Acknowledge, alert_id, sent, **_said(sent.body))
+    receipt = await execute_on(request, Acknowledge, alert_id, sent, **_fields_of(sent.body))
     return await as_left(request.http, receipt, partial(_alert_reply, request, alert_id))
 
 
-def _said(body: Acknowledging | None) -> dict[str, Any]:
+def _fields_of(body: Acknowledging | None) -> dict[str, Any]:
     """The fields of an acknowledgement, those of a body with a fault too."""
     return {name: getattr(body, name, None) for name in Acknowledging.model_fields}
 
@@ -252,19 +252,19 @@ async def acknowledge_alerts(
 
 async def _acknowledge(request: reading.ReadRequest, sent: Sent[AlertsToAcknowledge]) -> Reply:
     principal, request_id = request.principal, request.http.state.request_id
-    said = _said(sent.body)
+    fields = _fields_of(sent.body)
     command = AcknowledgeMany(
-        principal, request_id, until=said["until"], fault=sent.fault, idempotency=sent.key
+        principal, request_id, until=fields["until"], fault=sent.fault, idempotency=sent.key
     )
     checked = await execute(request.http, command)
     assert sent.body is not None, "a request with a fault was refused"
     at = msgspec.json.decode(checked.answer or b"", type=datetime)
     commands = [
-        Acknowledge(each, principal, request_id, idempotency=own_key(sent.key, each, at), **said)
+        Acknowledge(each, principal, request_id, idempotency=own_key(sent.key, each, at), **fields)
         for each in dict.fromkeys(sent.body.ids)
     ]
     outcomes = await carry_out(request, commands)
-    told = [
+    results = [
         AlertOutcome(
             command.subject_id,
             "acknowledged" if isinstance(outcome, Receipt) else "refused",
@@ -272,4 +272,4 @@ async def _acknowledge(request: reading.ReadRequest, sent: Sent[AlertsToAcknowle
         )
         for command, outcome in zip(commands, outcomes, strict=True)
     ]
-    return Reply(_encode(AnswerOf(told)), last_position(outcomes))
+    return Reply(_encode(AnswerOf(results)), last_position(outcomes))

@@ -16,13 +16,13 @@ from fastapi import Response
 from msgspec import Meta
 from pydantic import Field
 
-from ledger.engine.http.as_of import present_corner
+from ledger.engine.http.as_of import as_of_now
 from ledger.engine.http.exports import PORTION
 from ledger.engine.http.lean import ManagedRouter, needs
 from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Changes, CommandBody, Label
 from ledger.engine.http.problems import WRITE_ERRORS
-from ledger.engine.http.reading import Present, ReadRequest, TenantQuery, path_id, require_id, shown
+from ledger.engine.http.reading import Present, ReadRequest, TenantQuery, path_id, require_id, subject_reply
 from ledger.engine.http.replies import answer
 from ledger.engine.http.writing import (
     Sent,
@@ -36,7 +36,7 @@ from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.features.watches.commands import watches
@@ -119,7 +119,7 @@ async def create_watch(request: ReadRequest, sent: Sent[NewWatch]) -> Response:
     settings, endpoints = None, 0
     if sent.body is not None:
         settings = WatchSettings(**values_of(sent.body, WatchSettings.__struct_fields__))
-        organization_id, workspace_id = named_tenant(request.principal, sent.said)
+        organization_id, workspace_id = named_tenant(request.principal, sent.parsed)
         watch = {
             "organization_id": organization_id,
             "workspace_id": workspace_id,
@@ -150,7 +150,7 @@ async def show_watch(request: ReadRequest, watch_id: AnyWatchId, query: Present)
     """Show a watch with its settings and the number of its open alerts."""
     require_id("watch", watch_id)
     rows = await _found(request, watch_id)
-    return shown("watch", rows, rows[0][2])
+    return subject_reply("watch", rows, rows[0][2])
 
 
 @router.changes(watches.UpdateWatch, ShownWatch, "Change a watch")
@@ -162,13 +162,13 @@ async def update_watch(
     Another condition, duration, other hours or lines begin a new revision, and so does enabling:
     the alerts of the former revision are resolved.
     """
-    given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
-    beside = watches.WatchCounters()
+    changes = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
+    counters = watches.WatchCounters()
     if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(request, watch_id))[0][2]):
-        known = msgspec.json.decode(item)
-        beside = watches.WatchCounters(*(known[name] for name in watches.WatchCounters._fields))
+        values = msgspec.json.decode(item)
+        counters = watches.WatchCounters(*(values[name] for name in watches.WatchCounters._fields))
     return answered(
-        await execute_on(request, watches.UpdateWatch, watch_id, sent, given=given, beside=beside)
+        await execute_on(request, watches.UpdateWatch, watch_id, sent, given=changes, beside=counters)
     )
 
 
@@ -184,11 +184,11 @@ class PreviewedAlert(msgspec.Struct):
     service_line_id: Annotated[str | None, doc("Null for a source.")]
     name: str | None
     subject: AlertSubject
-    since: ShownInstant
-    due: ShownInstant
+    since: ViewInstant
+    due: ViewInstant
     text: str
     until: Annotated[
-        ShownInstant | msgspec.UnsetType | None,
+        ViewInstant | msgspec.UnsetType | None,
         doc("Of a period: when the condition ended; null: it holds still."),
     ] = msgspec.UNSET
 
@@ -217,13 +217,13 @@ async def preview_watch(request: ReadRequest, sent: Sent[WatchToTry]) -> Respons
     """Show what a watch would have open now, or would have opened. Nothing is recorded."""
     watch, filters = _to_try(request.principal, sent)
     period = _period(sent.body, watch)
-    async with request.services.heavy.turn(request.principal.tenant_key):
+    async with request.services.heavy.slot(request.principal.tenant_key):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await _preview(request, watch, filters, period)
         except TimeoutError as error:
-            said = "chooses more lines than can be looked at within 10 s: choose fewer"
-            raise Invalid.at("/lines", said) from error
+            message = "chooses more lines than can be looked at within 10 s: choose fewer"
+            raise Invalid.at("/lines", message) from error
 
 
 async def _preview(
@@ -232,21 +232,21 @@ async def _preview(
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime] | None,
 ) -> Response:
-    corner = await present_corner(request, ("execution", "run", "source"))
-    turn = partial(request.services.slices.next, request.principal.tenant_key)
+    as_of = await as_of_now(request, ("execution", "run", "source"))
+    next_slice = partial(request.services.slices.next, request.principal.tenant_key)
     if period is not None:
-        found, number = await preview.opened_in(request.rows, turn, watch, filters, period, corner)
-    elif watch.given.condition.about == "source":
-        found = await preview.silent_now(request.rows, watch, filters, corner)
+        found, number = await preview.opened_in(request.rows, next_slice, watch, filters, period, as_of)
+    elif watch.config.condition.about == "source":
+        found = await preview.silent_now(request.rows, watch, filters, as_of)
         number = len(found)
     else:
-        found, number = await preview.open_now(request.rows, turn, watch, filters, corner)
+        found, number = await preview.open_now(request.rows, next_slice, watch, filters, as_of)
     rows = list[PreviewedAlert]()
     for begin in range(0, len(found), PORTION):
-        await turn()
+        await next_slice()
         rows += map(_previewed, found[begin : begin + PORTION])
     meta = PreviewMeta(min(number, preview.MOST_COUNTED), number > len(rows))
-    return answer(json_text(WatchPreview(rows, meta)), corner.position)
+    return answer(json_text(WatchPreview(rows, meta)), as_of.position)
 
 
 def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] | None:
@@ -255,7 +255,7 @@ def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] 
         return None
     if body.from_ is None or body.to is None:
         raise Invalid.at("/to" if body.to is None else "/from", "is required with the other one")
-    if watch.given.condition.past is None:
+    if watch.config.condition.past is None:
         raise Invalid.at("/from", f"is for {listed(WITH_PAST)} alone")
     start, end = parse_bound(body.from_), parse_bound(body.to)
     if start >= end:
@@ -268,7 +268,7 @@ def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] 
 def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[str, Any]]:
     """The watch of a preview, and the filters of its lines. Raises Forbidden and Invalid."""
     watch = Watch("")
-    watch.organization_id, watch.workspace_id = named_tenant(principal, sent.said)
+    watch.organization_id, watch.workspace_id = named_tenant(principal, sent.parsed)
     is_named = watch.organization_id is not None
     if is_named and not principal.sees(watch.organization_id, watch.workspace_id):
         raise Forbidden(OTHER_TENANT)
@@ -288,13 +288,13 @@ def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[s
 
 
 def _previewed(found: preview.DueLine) -> PreviewedAlert:
-    line, stretch = found.known.execution, found.due.stretch
+    line, episode = found.line.execution, found.due.episode
     return PreviewedAlert(
         line.id or None,
         line.name,
-        stretch.subject,
-        time_text(stretch.since),
+        episode.subject,
+        time_text(episode.since),
         time_text(found.due.at),
-        sentence(found.due.watch.given, stretch, found.known),
+        sentence(found.due.watch.config, episode, found.line),
         found.until,
     )

@@ -13,7 +13,7 @@ _MOST_HEAD_BYTES = 64 * 1024
 _MOST_INFORMATIONAL = 8
 
 # How much of an answer an operator sees, and how much is read so that the connection can be kept.
-_KEPT_BYTES = 1024
+_STORED_BYTES = 1024
 _READ_BYTES = 64 * 1024
 
 # Header fields and pieces of the body, each of which costs some calls. 64 KiB of the shortest ones
@@ -109,7 +109,7 @@ class ReceiverAnswer:
 
     def on_body(self, part: bytes) -> None:
         self._count_part()
-        self.start += part[: _KEPT_BYTES - len(self.start)]
+        self.start += part[: _STORED_BYTES - len(self.start)]
 
     def on_message_complete(self) -> None:
         self._is_whole = self.status is not None

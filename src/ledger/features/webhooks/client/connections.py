@@ -162,10 +162,10 @@ class Connections:
         then: it has broken off behind its head.
         """
         origin = Origin(target.scheme, target.host, target.port, organization_id)
-        kept = self._take(origin)
-        if kept is not None:
+        idle = self._pop(origin)
+        if idle is not None:
             try:
-                return await self._use(kept, request, answer)
+                return await self._use(idle, request, answer)
             except (NoAnswer, OSError):
                 # The receiver may have closed the connection just then. The break says nothing
                 # about the receiver's health: a new connection is tried.
@@ -203,7 +203,7 @@ class Connections:
                 raise
         return connection
 
-    def _take(self, origin: Origin) -> ReceiverConnection | None:
+    def _pop(self, origin: Origin) -> ReceiverConnection | None:
         """The connection to an origin that was used last, if it may be used again."""
         for connection in [one for one in reversed(self._idle) if one.origin == origin]:
             if connection.is_quiet():

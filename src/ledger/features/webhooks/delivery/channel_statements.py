@@ -65,7 +65,7 @@ _WAITS = _OF_ALERT.format(
     of="m", which="f.status = 'pending'", earlier="AND b.position < m.position"
 )
 _WAS_SKIPPED = _OF_ALERT.format(of="c", which="f.status = 'skipped'", earlier="")
-_WAS_TAKEN = _OF_ALERT.format(
+_WAS_ACCEPTED = _OF_ALERT.format(
     of="c",
     which="array_to_string(f.attempts, ',') LIKE '%%\"response_status\":2__,%%'",
     earlier="",
@@ -84,7 +84,7 @@ WHERE d.endpoint_id = a.endpoint_id AND d.status = 'pending' AND d.due_at <= %(n
 # The deliveries to send next. Nobody is told that an alert opened, or is open still, which is
 # resolved; nor that it is resolved, if the endpoint took nothing of it. A request for one event
 # again counts more. The log says whether an alert is resolved: the endpoint may not be told of it.
-TAKE = f"""
+CLAIM = f"""
 WITH p AS MATERIALIZED (SELECT least(position, %(looked)s) AS position FROM ({{reached}}) AS now),
 asked AS MATERIALIZED (
     SELECT a.endpoint_id, a.free, a.busy::bigint[] AS busy, a.sends AND w.enabled AS sends,
@@ -113,7 +113,7 @@ asked AS MATERIALIZED (
         c.type IN ('alert.opened', 'alert.reminded') AND EXISTS (
             SELECT FROM ledger.ledger_events AS e
             WHERE e.originator_id = c.alert_id AND e.topic LIKE 'alert.resolved/%%' OFFSET 0)
-        OR c.type = 'alert.resolved' AND {_WAS_SKIPPED} AND NOT {_WAS_TAKEN})
+        OR c.type = 'alert.resolved' AND {_WAS_SKIPPED} AND NOT {_WAS_ACCEPTED})
 ), skipped AS (
     UPDATE ledger.delivery AS d SET status = 'skipped', due_at = NULL
     FROM stale AS s WHERE d.endpoint_id = s.endpoint_id AND d.position = s.position

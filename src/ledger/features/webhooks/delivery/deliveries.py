@@ -16,12 +16,12 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.engine.postgres.binary import array_text
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.engine.values.principal import ANY
-from ledger.features.webhooks.delivery.channel_statements import PLAN, TAKE
+from ledger.features.webhooks.delivery.channel_statements import PLAN, CLAIM
 from ledger.features.webhooks.delivery.signing import body_of
 from ledger.features.webhooks.delivery.verdict import Claimed, Result
 from ledger.features.webhooks.model.channel import Format
 from projections.feed import feeds
-from projections.webhooks.view import Standing, decode_standing
+from projections.webhooks.view import EndpointState, decode_state
 
 # The dispatcher delivers for all tenants.
 _OPTIONS = (
@@ -29,7 +29,7 @@ _OPTIONS = (
     f" -c ledger.organization_id={ANY} -c ledger.workspace_id={ANY}"
 )
 
-KEPT_ATTEMPTS = 50
+STORED_ATTEMPTS = 50
 """The number of a delivery's latest attempts that are kept: each recovery adds attempts."""
 
 _AT_ONCE = 1000
@@ -124,7 +124,7 @@ ORDER BY c.position
 """
 
 _PLAN = PLAN.format(reached=_REACHED)
-_TAKE = TAKE.format(reached=_REACHED)
+_CLAIM_PLANNED = CLAIM.format(reached=_REACHED)
 
 # The results of attempts. A recovery may have begun another round meanwhile: then a failure in the
 # old round decides nothing any more, but a success does, unless the delivery is sent again anyway.
@@ -140,7 +140,7 @@ WITH r AS (
 )
 UPDATE ledger.delivery AS d
 SET attempts = CASE WHEN r.attempt IS NULL THEN d.attempts ELSE array_append(
-        d.attempts[greatest(cardinality(d.attempts) - {KEPT_ATTEMPTS - 2}, 1):], r.attempt) END,
+        d.attempts[greatest(cardinality(d.attempts) - {STORED_ATTEMPTS - 2}, 1):], r.attempt) END,
     url = coalesce(r.url, d.url),
     tried = d.tried + (r.counts AND d.round = r.round)::int,
     status = CASE WHEN d.round = r.round OR r.status = 'delivered' AND NOT d.again
@@ -227,16 +227,16 @@ DELETE FROM ledger.delivery WHERE (endpoint_id, position) IN (
 class Changed(NamedTuple):
     """An endpoint as the view has it now, and the dispatcher's progress with it."""
 
-    standing: Standing
+    state: EndpointState
     planned: int
-    heeded: int
+    applied: int
     failing_since: datetime | None
 
 
 class ViewChanges(NamedTuple):
     """The changes in the view since the last look."""
 
-    seen: int
+    position: int
     """The view's position."""
     reached: int
     """The position up to which messages may be taken."""
@@ -298,18 +298,18 @@ class Deliveries:
         """``gather`` is how long a channel's message waits for others of its matter."""
         self._connection, self._gather = connection, gather
 
-    async def changed(self, seen: int) -> ViewChanges:
+    async def changed(self, position: int) -> ViewChanges:
         """The changes in the view since it was at the position ``seen``."""
-        cursor = await self._connection.execute(_CHANGED, {"seen": seen}, prepare=True)
+        cursor = await self._connection.execute(_CHANGED, {"seen": position}, prepare=True)
         rows = await cursor.fetchall()
-        found = [Changed(decode_standing(row[2]), *row[3:]) for row in rows if row[2] is not None]
+        found = [Changed(decode_state(row[2]), *row[3:]) for row in rows if row[2] is not None]
         return ViewChanges(rows[0][0], rows[0][1], found)
 
-    async def turn(
+    async def round(
         self,
         results: Sequence[Result],
         failing: Mapping[str, datetime | None],
-        asked: Sequence[Ask],
+        asks: Sequence[Ask],
         looked: int,
         now: datetime,
     ) -> dict[str, ClaimedBatch]:
@@ -320,8 +320,8 @@ class Deliveries:
         async with self._connection.pipeline():
             if results:
                 await self._connection.execute(_RECORD, _record(results, failing), prepare=True)
-            channels = [ask for ask in asked if ask.is_channel]
-            others = [ask for ask in asked if not ask.is_channel]
+            channels = [ask for ask in asks if ask.is_channel]
+            others = [ask for ask in asks if not ask.is_channel]
             cursors = []
             if others:
                 values = _claim(others, looked, now)
@@ -329,17 +329,17 @@ class Deliveries:
             if channels:
                 values = _claim(channels, looked, now) | {"window": now + self._gather}
                 await self._connection.execute(_PLAN, values, prepare=True)
-                cursors.append(await self._connection.execute(_TAKE, values, prepare=True))
+                cursors.append(await self._connection.execute(_CLAIM_PLANNED, values, prepare=True))
         rows = [row for cursor in cursors for row in await cursor.fetchall()]
-        gathering = {ask.endpoint_id for ask in asked if ask.gathers}
-        given: dict[str, ClaimedBatch] = {}
+        gathering = {ask.endpoint_id for ask in asks if ask.gathers}
+        batches: dict[str, ClaimedBatch] = {}
         for endpoint_id, reached, sends, next_due, format_, skipped, *claimed in rows:
-            one = given.setdefault(endpoint_id, ClaimedBatch(reached, sends, next_due, [], skipped))
+            one = batches.setdefault(endpoint_id, ClaimedBatch(reached, sends, next_due, [], skipped))
             if claimed[0] is not None:
                 follows = endpoint_id in gathering and bool(one.claimed)
                 found = _claimed(endpoint_id, format_, claimed)
                 one.claimed.append(found._replace(follows=follows))
-        return given
+        return batches
 
     async def apply_requests(self, endpoints: Iterable[str], now: datetime) -> list[AppliedRequest]:
         """Heed the next test or recovery of each endpoint.
@@ -348,14 +348,14 @@ class Deliveries:
         """
         wanted = {"endpoint": array_text(endpoints)}
         cursor = await self._connection.execute(_REQUESTS, wanted, prepare=True)
-        heeded = []
+        applied = []
         for endpoint_id, position, kind, since, resent in await cursor.fetchall():
             values = {"endpoint": endpoint_id, "position": position, "now": now}
             values |= {"since": since, "resent": resent}
             statement = _TEST if kind == "test" else _RECOVER if resent is None else _RESEND
             done = await self._connection.execute(statement, values)
-            heeded.append(AppliedRequest(endpoint_id, position, done.rowcount == 1))
-        return heeded
+            applied.append(AppliedRequest(endpoint_id, position, done.rowcount == 1))
+        return applied
 
     async def drop_deleted(self) -> bool:
         """Drop some deliveries of deleted endpoints; return whether there may be more."""
@@ -398,12 +398,12 @@ def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -
     }
 
 
-def _claim(asked: Sequence[Ask], looked: int, now: datetime) -> dict[str, Any]:
+def _claim(asks: Sequence[Ask], looked: int, now: datetime) -> dict[str, Any]:
     return {
-        "endpoint": array_text(a.endpoint_id for a in asked),
-        "free": array_text(a.free for a in asked),
-        "busy": array_text(a.busy for a in asked),
-        "sends": array_text(a.sends for a in asked),
+        "endpoint": array_text(a.endpoint_id for a in asks),
+        "free": array_text(a.free for a in asks),
+        "busy": array_text(a.busy for a in asks),
+        "sends": array_text(a.sends for a in asks),
         "looked": looked,
         "now": now,
     }

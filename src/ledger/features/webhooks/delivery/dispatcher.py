@@ -36,9 +36,9 @@ class Dispatcher(BackgroundLoop):
     recorded. The writer starts before the dispatcher.
     """
 
-    def __init__(self, conninfo: str, sender: Callable[[], Sender], means: DispatcherDeps) -> None:
+    def __init__(self, conninfo: str, sender: Callable[[], Sender], deps: DispatcherDeps) -> None:
         super().__init__("dispatcher")
-        self._conninfo, self._make_sender, self._means = conninfo, sender, means
+        self._conninfo, self._make_sender, self._deps = conninfo, sender, deps
         self._candidate = Candidate({"dispatcher": locks.DISPATCHER})
         self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
@@ -86,7 +86,7 @@ class Dispatcher(BackgroundLoop):
 
     async def _follow(self, connection: psycopg.AsyncConnection[TupleRow], sender: Sender) -> None:
         while not self._stopping.is_set():
-            if await self._candidate.take_soon(connection):
+            if await self._candidate.try_lead_async(connection):
                 await connection.execute("LISTEN ledger_views")
                 await self._lead(connection, sender)
             else:
@@ -98,13 +98,13 @@ class Dispatcher(BackgroundLoop):
         Raises the database's error when the connection is lost, and ClockSkew when the lead must be
         left to a node whose clock is right.
         """
-        deliveries = Deliveries(connection, self._means.gather)
-        lead = Lead(self._means, deliveries, sender, self._stopping, self._wake)
+        deliveries = Deliveries(connection, self._deps.gather)
+        lead = Lead(self._deps, deliveries, sender, self._stopping, self._wake)
 
-        def heard(_: psycopg.Notify) -> None:
+        def notified(_: psycopg.Notify) -> None:
             lead.hear()
 
-        connection.add_notify_handler(heard)
+        connection.add_notify_handler(notified)
         try:
             while not lead.is_ending():
                 await lead.run_once()
@@ -123,18 +123,18 @@ class Dispatcher(BackgroundLoop):
         """Wake up when the views move, or the connection is lost. No statement runs meanwhile."""
         libpq, socket = connection.pgconn, connection.fileno()
 
-        def take() -> None:
+        def read() -> None:
             try:
                 libpq.consume_input()
-                is_news = bool([*iter(libpq.notifies, None)]) and hear()
+                has_changes = bool([*iter(libpq.notifies, None)]) and hear()
             except psycopg.OperationalError:  # the next statement raises it, too
                 self._loop.remove_reader(socket)
-                is_news = True
-            if is_news:
+                has_changes = True
+            if has_changes:
                 self._wake.set()
 
-        self._loop.add_reader(socket, take)
-        take()  # libpq may have read a notification behind the last reply
+        self._loop.add_reader(socket, read)
+        read()  # libpq may have read a notification behind the last reply
         try:
             yield
         finally:

@@ -47,7 +47,7 @@ _logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 """The pause before another try to record."""
 
-_KEPT_SECONDS = 60.0
+_STORED_SECONDS = 60.0
 """A lead is kept for so long though the clock is wrong. Each change of the lead holds up all
 deliveries for some seconds, and perhaps no node has a right clock."""
 
@@ -95,7 +95,7 @@ class Confirmation:
     def __init__(self, loop: asyncio.AbstractEventLoop, is_ending: Callable[[], bool]) -> None:
         self._loop, self._is_ending = loop, is_ending
         self._confirmed_at = loop.time()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def now(self) -> float:
         """The instant at which a statement is sent that may confirm the lead."""
@@ -104,19 +104,19 @@ class Confirmation:
     def confirm(self, sent_at: float) -> None:
         """Note that the database has answered a statement sent at this instant."""
         self._confirmed_at = sent_at
-        self._news.set()
+        self._changed.set()
 
     def wake(self) -> None:
         """Let the tasks that wait see that the lead ends."""
-        self._news.set()
+        self._changed.set()
 
     async def holds(self) -> bool:
         """Wait until the lead is certain; False if it is ending meanwhile."""
         while self._loop.time() - self._confirmed_at > CERTAIN_SECONDS:
             if self._is_ending():
                 return False
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         return True
 
 
@@ -128,22 +128,22 @@ class Lead:
 
     def __init__(
         self,
-        means: DispatcherDeps,
+        deps: DispatcherDeps,
         deliveries: Deliveries,
         sender: Sender,
         stopping: threading.Event,
         wake: asyncio.Event,
     ) -> None:
-        self._means, self._deliveries, self._sender = means, deliveries, sender
+        self._deps, self._deliveries, self._sender = deps, deliveries, sender
         self._stopping, self._wake, self._loop = stopping, wake, asyncio.get_running_loop()
-        self._roster = EndpointRegistry(means.most_in_flight)
-        self._mailer = means.mailer()
+        self._registry = EndpointRegistry(deps.most_in_flight)
+        self._mailer = deps.mailer()
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: list[tuple[Claimed, Attempt, float]] = []
         """Attempts that were answered, or failed, and are not recorded yet."""
         self._settled: list[Claimed] = []
         """Deliveries whose failure the log has, and the tables do not have yet."""
-        self._is_news = True
+        self._has_changes = True
         self._looked_at = 0.0
         self._confirmed = Confirmation(self._loop, self.is_ending)
         self._has_leftovers = True
@@ -159,50 +159,50 @@ class Lead:
 
     def hear(self) -> bool:
         """Note that the views have moved; return whether that was not known yet."""
-        known, self._is_news = self._is_news, True
-        return not known
+        was_set, self._has_changes = self._has_changes, True
+        return not was_set
 
     async def run_once(self) -> None:
         """Take one turn: look at changes, record results, claim and send the next deliveries."""
         if self._fault is not None:
             raise self._fault
-        if self._until_look() <= 0:
-            self._is_news, self._looked_at = False, self._loop.time()
+        if self._until_check() <= 0:
+            self._has_changes, self._looked_at = False, self._loop.time()
             sent_at = self._confirmed.now()
-            news = await self._deliveries.changed(self._roster.seen)
+            changes = await self._deliveries.changed(self._registry.position)
             self._confirmed.confirm(sent_at)
-            self._roster.update(news, self._now())
-            await self._heed()
-            await self._clear(news)
-        await self._turn(sends=True)
+            self._registry.update(changes, self._now())
+            await self._apply_requests()
+            await self._clear(changes)
+        await self._round(sends=True)
 
-    async def _heed(self) -> None:
-        requesting = [watched.id for watched in self._roster.requesting()]
+    async def _apply_requests(self) -> None:
+        requesting = [watched.id for watched in self._registry.requesting()]
         if requesting:
-            heeded = await self._deliveries.apply_requests(requesting, self._now())
-            self._roster.apply_outcomes(heeded, self._now())
-            self._is_news |= any(not one.is_done for one in heeded)
+            applied = await self._deliveries.apply_requests(requesting, self._now())
+            self._registry.apply_outcomes(applied, self._now())
+            self._has_changes |= any(not one.is_done for one in applied)
 
-    async def _clear(self, news: ViewChanges) -> None:
+    async def _clear(self, changes: ViewChanges) -> None:
         """Drop deliveries that deleted endpoints have left behind, some at each look."""
-        self._has_leftovers |= any(one.standing.endpoint.deleted for one in news.changed)
+        self._has_leftovers |= any(one.state.endpoint.deleted for one in changes.changed)
         if self._has_leftovers:
             self._has_leftovers = await self._deliveries.drop_deleted()
-            self._is_news |= self._has_leftovers
+            self._has_changes |= self._has_leftovers
 
     def idle_seconds(self) -> float:
         """The seconds for which there is nothing to do, as far as is known now."""
-        if self._roster.is_ready or self._done or self._settled:
+        if self._registry.is_ready or self._done or self._settled:
             return 0.0
-        due = self._roster.next_due()
-        look = self._until_look()
-        return look if due is None else min(look, (due - self._now()).total_seconds())
+        due = self._registry.next_due()
+        check = self._until_check()
+        return check if due is None else min(check, (due - self._now()).total_seconds())
 
-    def _until_look(self) -> float:
+    def _until_check(self) -> float:
         """The seconds until the next look at the views' changes."""
         pause = DISPATCH_SECONDS
-        if self._is_news:
-            pause = _GATHER_IDLE_SECONDS if self._roster.is_empty else _GATHER_SECONDS
+        if self._has_changes:
+            pause = _GATHER_IDLE_SECONDS if self._registry.is_empty else _GATHER_SECONDS
         return self._looked_at + pause - self._loop.time()
 
     async def finish(self) -> None:
@@ -212,7 +212,7 @@ class Lead:
         """
         self._confirmed.wake()
         while self._tasks or self._done or self._settled:
-            await self._turn(sends=False)
+            await self._round(sends=False)
             if self._tasks:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         if self._skew is not None:
@@ -224,26 +224,26 @@ class Lead:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _now(self) -> datetime:
-        return self._means.clock()
+        return self._deps.clock()
 
     # One turn.
 
-    async def _turn(self, *, sends: bool) -> None:
+    async def _round(self, *, sends: bool) -> None:
         now = self._now()
         done, self._done = self._done, []
         settled, self._settled = self._settled, []
         verdicts = [
-            (verdict.judge(claimed, attempt, self._means.schedule, now, jitter), attempt)
+            (verdict.judge(claimed, attempt, self._deps.schedule, now, jitter), attempt)
             for claimed, attempt, jitter in done
         ]
         results = [one.result for one, _ in verdicts]
         results += [Result(claimed, "failed", None) for claimed in settled]
         failing = self._failing(verdicts)
-        asks = self._roster.turn(now) if sends else []
+        asks = self._registry.next_asks(now) if sends else []
         if not results and not asks:
             return
         sent_at = self._confirmed.now()
-        given = await self._deliveries.turn(results, failing, asks, self._roster.reached, now)
+        found = await self._deliveries.round(results, failing, asks, self._registry.reached, now)
         self._confirmed.confirm(sent_at)
         # Consequences are drawn only now that the results are recorded.
         for one, attempt in verdicts:
@@ -254,13 +254,13 @@ class Lead:
             self._conclude(one, attempt, now)
         for claimed in settled:
             _DELIVERIES.labels(claimed.format, "failed").inc()
-            self._roster.release(claimed, None, now)
-        self._is_news |= not self._roster.give(asks, given, now)
-        for endpoint_id, one_given in given.items():
-            if one_given.skipped and (watched := self._roster.get(endpoint_id)) is not None:
-                skipped = _DELIVERIES.labels(watched.standing.endpoint.format, "skipped")
-                skipped.inc(one_given.skipped)
-            for message in one_given.messages:
+            self._registry.release(claimed, None, now)
+        self._has_changes |= not self._registry.give(asks, found, now)
+        for endpoint_id, batch in found.items():
+            if batch.skipped and (watched := self._registry.get(endpoint_id)) is not None:
+                skipped = _DELIVERIES.labels(watched.state.endpoint.format, "skipped")
+                skipped.inc(batch.skipped)
+            for message in batch.messages:
                 self._begin(self._send(message))
 
     def _failing(
@@ -270,7 +270,7 @@ class Lead:
         changed: dict[str, datetime | None] = {}
         for one, attempt in verdicts:
             claimed = one.result.claimed
-            watched = self._roster.get(claimed.endpoint_id)
+            watched = self._registry.get(claimed.endpoint_id)
             if watched is None or claimed.is_test:
                 continue
             since = None
@@ -282,7 +282,7 @@ class Lead:
 
     def _conclude(self, one: AttemptVerdict, attempt: Attempt, now: datetime) -> None:
         claimed = one.result.claimed
-        watched = self._roster.get(claimed.endpoint_id)
+        watched = self._registry.get(claimed.endpoint_id)
         if watched is not None:
             since = watched.failing_since
             if one.gone:
@@ -292,7 +292,7 @@ class Lead:
         if one.gives_up:
             self._begin(self._give_up(claimed, claimed.tried + 1, one.result.attempt))
         else:
-            self._roster.release(claimed, one.result.due_at, now)
+            self._registry.release(claimed, one.result.due_at, now)
 
     # Tasks beside the turns.
 
@@ -312,7 +312,7 @@ class Lead:
 
         Of those that have had all their attempts, the log is only told that they failed.
         """
-        most = self._means.schedule.attempts
+        most = self._deps.schedule.attempts
         spent = [one for one in message if one.tried >= most and not one.is_test]
         for claimed in spent:
             self._begin(self._give_up(claimed, claimed.tried, claimed.last))
@@ -321,14 +321,14 @@ class Lead:
         if not message:
             return
         may_begin = await self._confirmed.holds()
-        watched = self._roster.get(message[0].endpoint_id)
+        watched = self._registry.get(message[0].endpoint_id)
         if watched is None or not may_begin:
             for claimed in message:
-                self._roster.release(claimed, None, self._now())
+                self._registry.release(claimed, None, self._now())
             return
-        endpoint, at = watched.standing.endpoint, self._now()
+        endpoint, at = watched.state.endpoint, self._now()
         try:
-            secrets = secrets_of(watched, at, self._means.open_secret)
+            secrets = secrets_of(watched, at, self._deps.open_secret)
             attempt = await self._attempt(endpoint, message, secrets)
         except Exception:
             # A programming error. For the receiver it is a failed attempt like any other.
@@ -342,17 +342,17 @@ class Lead:
         self, endpoint: Endpoint, message: Sequence[Claimed], secrets: Sequence[str]
     ) -> Attempt:
         event_id, bodies = message[0].event_id, [claimed.body for claimed in message]
-        manner = FormatOptions(endpoint.format, endpoint.details, self._means.public_url)
+        options = FormatOptions(endpoint.format, endpoint.details, self._deps.public_url)
         send = partial(self._sender.send, organization_id=endpoint.organization_id)
         if not endpoint.is_channel:
-            type_, text = content_of(manner, bodies)
+            type_, text = content_of(options, bodies)
             return await send(endpoint.url, event_id, text.encode(), secrets, content_type=type_)
         if endpoint.format == "email":
-            make = partial(bytes_of, manner, bodies, self._mailer.sender)
+            make = partial(bytes_of, options, bodies, self._mailer.sender)
             made = await self._mailer.send(endpoint.url, secrets[0].split(","), make)
         else:
             url = secrets[0] if endpoint.format == "slack" else endpoint.url
-            type_, text = content_of(manner, bodies, secrets[0])
+            type_, text = content_of(options, bodies, secrets[0])
             made = await send(url, event_id, text.encode(), (), content_type=type_)
         return msgspec.structs.replace(
             made,
@@ -383,7 +383,7 @@ class Lead:
         # view shows that soon.
         position = outcome.position if isinstance(outcome, Receipt) else 0
         watched.halt_until(position, self._now())
-        self._roster.consider(watched, self._now())
+        self._registry.consider(watched, self._now())
 
     async def _execute(self, command: Command) -> Outcome | None:
         """The outcome of a command, tried again while the writer is unavailable.
@@ -393,10 +393,10 @@ class Lead:
         """
         while True:
             with contextlib.suppress(Unavailable):
-                (outcome,) = await asyncio.wrap_future(self._means.submit([command]))
+                (outcome,) = await asyncio.wrap_future(self._deps.submit([command]))
                 if not isinstance(outcome, Unavailable):
                     return outcome
-                is_old = self._loop.time() - self._began_at >= _KEPT_SECONDS
+                is_old = self._loop.time() - self._began_at >= _STORED_SECONDS
                 if isinstance(outcome, ClockSkew) and is_old:
                     self._skew = outcome
             if self.is_ending():

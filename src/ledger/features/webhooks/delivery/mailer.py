@@ -19,10 +19,10 @@ from ledger.features.webhooks.model.channel import MailServer, may_write_to
 _MOST_CONNECTIONS = 16
 """At once. Servers refuse a client that has some dozens; a further mail waits within its time."""
 
-_KEPT = 1024
+_STORED = 1024
 """The bytes of an answer that are kept."""
 
-_TAKEN = 250
+_ACCEPTED = 250
 
 
 class Mailer:
@@ -37,7 +37,7 @@ class Mailer:
     ) -> None:
         self._server, self._clock, self._deadline = server, clock, deadline
         self._ssl_context = ssl_context or trusting_context()
-        self._turns = asyncio.Semaphore(_MOST_CONNECTIONS)
+        self._slots = asyncio.Semaphore(_MOST_CONNECTIONS)
 
     @property
     def sender(self) -> str:
@@ -55,8 +55,8 @@ class Mailer:
 
         def attempt(status: int | None, error: str | None, answer: str | None) -> Attempt:
             ms = round((time.perf_counter() - begun) * 1000)
-            kept = None if answer is None else answer[:_KEPT].replace("\0", "")
-            return Attempt(url, at, status, ms, error, kept, None)
+            text = None if answer is None else answer[:_STORED].replace("\0", "")
+            return Attempt(url, at, status, ms, error, text, None)
 
         server = self._server
         if server is None:
@@ -64,13 +64,13 @@ class Mailer:
         if not all(may_write_to(one, server.domains) for one in recipients):
             return attempt(None, "the domain may not be written to", None)
         try:
-            async with asyncio.timeout(self._deadline), self._turns:
+            async with asyncio.timeout(self._deadline), self._slots:
                 answers = await self._hand_over(server, recipients, lambda to: mail(to, at))
         except _REFUSED as error:
             return attempt(None, _why(error), None)
-        refused = [one for one in answers if one[0] != _TAKEN]
+        refused = [one for one in answers if one[0] != _ACCEPTED]
         status, answer = min(refused, key=lambda one: one[0] >= 500, default=answers[-1])
-        return attempt(status, None if status == _TAKEN else "the mail was refused", answer)
+        return attempt(status, None if status == _ACCEPTED else "the mail was refused", answer)
 
     async def _hand_over(
         self, server: MailServer, recipients: Sequence[str], mail: Callable[[str], bytes]
@@ -95,7 +95,7 @@ class Mailer:
             for recipient in recipients:
                 try:
                     _, answer = await client.sendmail(server.sender, [recipient], mail(recipient))
-                    answers.append((_TAKEN, answer))
+                    answers.append((_ACCEPTED, answer))
                 except aiosmtplib.SMTPRecipientsRefused as error:
                     answers.append((error.recipients[0].code, error.recipients[0].message))
                 except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:

@@ -41,8 +41,8 @@ class Schedule(msgspec.Struct, frozen=True):
         if tried > len(self.delays):
             return None
         delay = timedelta(seconds=self.delays[tried - 1] * (1 + _SPREAD * jitter))
-        asked = min(retry_after or timedelta(0), LONGEST_RETRY_AFTER)
-        return now + max(delay, asked)
+        least = min(retry_after or timedelta(0), LONGEST_RETRY_AFTER)
+        return now + max(delay, least)
 
 
 def parse_retry_after(text: str | None, now: datetime) -> timedelta | None:

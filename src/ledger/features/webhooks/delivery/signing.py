@@ -14,7 +14,7 @@ from msgspec import Meta
 from standardwebhooks import Webhook
 
 from ledger import __version__
-from ledger.engine.values.rendering import ShownInstant, doc, json_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text
 from ledger.engine.values.values import EVENT_ID
 from ledger.features.webhooks.formats import mail
 from ledger.features.webhooks.formats.contents import content_of
@@ -31,7 +31,7 @@ USER_AGENT = f"execution-ledger/{__version__}"
 class ShownAttempt(msgspec.Struct):
     """An attempt at a delivery."""
 
-    at: ShownInstant
+    at: ViewInstant
     response_status: int | None
     latency_ms: int
     error: str | None
@@ -60,7 +60,7 @@ class ShownDelivery(msgspec.Struct):
         ),
     ]
     attempts: Annotated[list[ShownAttempt], doc("The latest attempts, 50 at most, oldest first.")]
-    next_attempt_at: ShownInstant | None
+    next_attempt_at: ViewInstant | None
     request: Annotated[
         ShownRequest | None,
         doc("The request of the latest attempt. Null before the first attempt."),
@@ -107,11 +107,11 @@ def delivery_text(row: Sequence[Any], public_url: str | None, sender: str | None
     request = None
     if url is not None:
         body = body_of(test, (position, *found), sequence)
-        manner, at = FormatOptions(format_, details, public_url), _decode_attempt(last).at
+        options, at = FormatOptions(format_, details, public_url), _decode_attempt(last).at
         if format_ == "email":
-            request = ShownRequest(url, *mail.shown([saying_of(manner, body)], sender, at))
+            request = ShownRequest(url, *mail.preview([saying_of(options, body)], sender, at))
         else:
-            content = content_of(manner, [body])
+            content = content_of(options, [body])
             headers = {"content-type": content.type, "user-agent": USER_AGENT}
             if format_ not in CHANNELS:
                 headers |= _signed(f"EVT-{number}", at, "v1,***")

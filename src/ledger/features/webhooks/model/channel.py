@@ -25,7 +25,7 @@ GATHERING: frozenset[str] = frozenset(("slack", "email"))
 DELIVERY_FAILED = "webhook.delivery_failed"
 
 CHANNEL_TYPES: frozenset[str] = frozenset(
-    [DELIVERY_FAILED, *(row.told_as for row in ALERT_TABLE if row.told_as is not None)]
+    [DELIVERY_FAILED, *(row.published_as for row in ALERT_TABLE if row.published_as is not None)]
 )
 """The types of events that a channel is told of."""
 
@@ -129,12 +129,12 @@ def new_address_of(
     """The address of a new endpoint, as it is shown, and its secret. Raises WrongAddress."""
     if channel == "pagerduty":
         url = url or PAGERDUTY[0]
-    shown, secret = address_of(channel, url, routing_key, rules)
-    if shown is None:
+    visible, secret = address_of(channel, url, routing_key, rules)
+    if visible is None:
         raise WrongAddress("url", "is required")
     if secret is None:
         raise WrongAddress("routing_key", "is required")
-    return shown, secret
+    return visible, secret
 
 
 def may_write_to(address: str, domains: frozenset[str] | None) -> bool:

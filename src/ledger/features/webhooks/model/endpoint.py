@@ -202,14 +202,14 @@ class Endpoint(Folded):
             and self.organization_id == organization_id
             and (self.workspace_id is None or self.workspace_id == workspace_id)
             and (type_ in self.event_types or self._wants_all(type_))
-            and (not isinstance(body, AlertEvent) or self._is_told_of(body))
+            and (not isinstance(body, AlertEvent) or self._covers(body))
         )
 
     def _wants_all(self, type_: str) -> bool:
-        is_known = not self.is_channel or type_ in channel.CHANNEL_TYPES
-        return EVERY_TYPE in self.event_types and is_known
+        is_supported = not self.is_channel or type_ in channel.CHANNEL_TYPES
+        return EVERY_TYPE in self.event_types and is_supported
 
-    def _is_told_of(self, alert: AlertEvent) -> bool:
+    def _covers(self, alert: AlertEvent) -> bool:
         return (self.watch_ids is None or alert.watch_id in self.watch_ids) and _SEVERITIES.index(
             alert.severity
         ) >= _SEVERITIES.index(self.min_severity)
@@ -223,8 +223,8 @@ class Endpoint(Folded):
     def update(self, **settings: Any) -> WebhookUpdated:
         """Change the given settings; the event has the others as they are."""
         names = set(WebhookUpdated.__struct_fields__) - {"secret"}
-        kept = {name: getattr(self, name) for name in names}
-        return WebhookUpdated(**kept | settings)
+        values = {name: getattr(self, name) for name in names}
+        return WebhookUpdated(**values | settings)
 
     def rotate_secret(self, sealed: bytes, now: datetime) -> WebhookSecretRotated:
         """Replace the secret. Refused of a channel, and while ``MAX_SECRETS`` are signing."""
@@ -288,8 +288,8 @@ class Endpoint(Folded):
 
     def _rotated(self, body: WebhookSecretRotated, recorded: Recorded) -> None:
         at = recorded.recorded_at
-        kept = [s for s in self.secrets if s.until is None or s.until > at]
-        older = [Secret(s.sealed, s.until or at + OVERLAP) for s in kept]
+        valid = [s for s in self.secrets if s.until is None or s.until > at]
+        older = [Secret(s.sealed, s.until or at + OVERLAP) for s in valid]
         self.secrets = (Secret(body.secret), *older)
         self.updated_at = at
 

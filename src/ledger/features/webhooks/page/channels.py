@@ -85,16 +85,16 @@ class ChannelForm(SettingsForm):
     def watched(self) -> list[str]:
         return self.watch_ids.split(",") if self.watch_ids else []
 
-    def said(self, *more: str) -> dict[str, Any]:
+    def body(self, *more: str) -> dict[str, Any]:
         """The settings as the API takes them, and ``more`` of the fields, if they are filled in."""
         url = getattr(self, FIELDS[self.format])
         if url is not None and self.format == "email":
             url = "mailto:" + ",".join(re.findall(r"[^\s,;]+", url))
-        given = {"url": url, **{name: getattr(self, name) for name in more}}
+        values = {"url": url, **{name: getattr(self, name) for name in more}}
         if self.format == "pagerduty":
-            given["routing_key"] = self.routing_key
+            values["routing_key"] = self.routing_key
         return {
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: value for name, value in values.items() if value is not None},
             "event_types": self.types,
             "watch_ids": None if self.watches == "all" else self.watched,
             "min_severity": self.min_severity,
@@ -136,8 +136,8 @@ async def ask_channel(
 async def add_channel(request: ReadRequest, form: ChannelForm) -> Response:
     """Set up a channel, and send it a test."""
     key = pages.idempotency_of(request, form)
-    said = form.said("format", "organization_id", "workspace_id")
-    command = api.create_webhook(request, checked(said, NewWebhook, key))
+    body = form.body("format", "organization_id", "workspace_id")
+    command = api.create_webhook(request, checked(body, NewWebhook, key))
     return await _try(request, form, command, key)
 
 
@@ -167,7 +167,7 @@ async def ask_channel_change(
 async def change_channel(request: ReadRequest, endpoint_id: str, form: ChannelForm) -> Response:
     """Replace the settings of a channel, and send it a test."""
     key = pages.idempotency_of(request, form)
-    sent = checked(form.said(), WebhookChanges, key)
+    sent = checked(form.body(), WebhookChanges, key)
     return await _try(request, form, api.update_webhook(request, endpoint_id, sent), key)
 
 
@@ -194,7 +194,7 @@ async def try_again(request: ReadRequest, form: pages.Form) -> Response:
 def _follow(request: ReadRequest, made: Response) -> Response:
     """Lead from the answer to a test to the page that has its result."""
     (event_id,) = request.http.state.receipt.event_ids
-    return pages.go(with_parameter(f"{PATH}/{_shown(made).id}/tested", "test", event_id))
+    return pages.go(with_parameter(f"{PATH}/{_created(made).id}/tested", "test", event_id))
 
 
 async def _try(
@@ -204,11 +204,11 @@ async def _try(
 
     async def commands() -> Response:
         try:
-            endpoint = _shown(await command)
+            endpoint = _created(await command)
         except Invalid as error:
             # The form has a field of its own for the URL of each kind.
             named = {"/url": f"/{FIELDS[form.format]}"}
-            error.errors = tuple((named.get(at, at), said) for at, said in error.errors)
+            error.errors = tuple((named.get(at, at), text) for at, text in error.errors)
             raise
         own = msgspec.structs.replace(key, key=f"{key.key}-test")
         return await api.send_webhook_test(request, endpoint.id, pages.Form.sent(form, own))
@@ -216,7 +216,7 @@ async def _try(
     return await _CHANNELS.carry_out(request, form, commands(), partial(_follow, request))
 
 
-def _shown(made: Response) -> ShownEndpoint:
+def _created(made: Response) -> ShownEndpoint:
     return msgspec.json.decode(made.body, type=AnswerOf[ShownEndpoint]).data
 
 

@@ -107,9 +107,9 @@ async def show_webhooks(
     )
 
 
-async def _watches_of(request: ReadRequest, shown: Sequence[ShownEndpoint]) -> Mapping[str, str]:
+async def _watches_of(request: ReadRequest, endpoints: Sequence[ShownEndpoint]) -> Mapping[str, str]:
     """The names of the watches to which these endpoints are narrowed, by id."""
-    return await names_of_watches(request) if any(one.watch_ids for one in shown) else {}
+    return await names_of_watches(request) if any(one.watch_ids for one in endpoints) else {}
 
 
 @command_route(router, "", commands.CreateEndpoint, _PERMISSION)
@@ -143,11 +143,11 @@ async def show_webhook(
         address = with_parameter(here(request.http), "since_local", None)
         meant = zone_of(request.http).meant("since", query.since_local)
         return go(with_parameter(address, "since", meant))
-    shown = await read_answer(
+    endpoints = await read_answer(
         api.show_webhook(request, endpoint_id, Present()),
         AnswerOf[ShownEndpoint],
     )
-    endpoint = shown.data
+    endpoint = endpoints.data
     found = await read_answer(
         api.list_deliveries(request, endpoint_id, query), PageOf[ShownDelivery]
     )

@@ -90,7 +90,7 @@ async def show_webhook(
     tenant = request.tenant
     parameters = {**tenant, "endpoint_id": endpoint_id}
     rows = await request.rows(statements.endpoint_read(frozenset(tenant)), parameters)
-    return reading.shown("webhook", rows, rows[0][1])
+    return reading.subject_reply("webhook", rows, rows[0][1])
 
 
 @router.changes(commands.UpdateEndpoint, ShownEndpoint, "Change a webhook")
@@ -102,7 +102,7 @@ async def update_webhook(
     An endpoint that is enabled again gets the events that are recorded from now on.
     """
     await writing.require_named_tenant(request, commands.UpdateEndpoint, sent)
-    settings = _settings(sent.body.given if sent.body is not None else {})
+    settings = _settings(sent.body.provided if sent.body is not None else {})
     sent, rules = await _checked(request, sent), request.services.of(ChannelRules)
     receipt = await writing.execute_on(
         request, commands.UpdateEndpoint, endpoint_id, sent, settings=settings, rules=rules
@@ -212,9 +212,9 @@ async def send_delivery_again(
 
     The delivery gets a new series of attempts.
     """
-    is_known = await _has_delivery(request, endpoint_id, event_id)
+    has_delivery = await _has_delivery(request, endpoint_id, event_id)
     receipt = await writing.execute_on(
-        request, commands.ResendDelivery, endpoint_id, sent, event_id=event_id, is_known=is_known
+        request, commands.ResendDelivery, endpoint_id, sent, event_id=event_id, is_known=has_delivery
     )
     return writing.answered(receipt, 202)
 
@@ -234,9 +234,9 @@ async def _has_delivery(request: reading.ReadRequest, endpoint_id: str, event_id
     return rows[0][1] is not None
 
 
-def _settings(given: dict[str, Any]) -> commands.EndpointSettings:
-    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    return commands.EndpointSettings(**given | lists)
+def _settings(values: dict[str, Any]) -> commands.EndpointSettings:
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return commands.EndpointSettings(**values | lists)
 
 
 async def _checked(request: reading.ReadRequest, sent: writing.Sent[Any]) -> writing.Sent[Any]:
