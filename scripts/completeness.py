@@ -184,7 +184,9 @@ def check(ledger: Ledger, seconds: float, port: int | None) -> list[str]:
     # The stream ended at some event; later events are only in the feed.
     last = streamed[-1]["position"] if streamed else 0
     in_stream = [event["id"] for event in feed if event["position"] <= last]
-    wrong = differences("stream", [event["id"] for event in streamed], in_stream) + broken_chains(feed)
+    wrong = differences("stream", [event["id"] for event in streamed], in_stream) + broken_chains(
+        feed
+    )
     print(f"{len(in_stream):,} events streamed, {len(ids):,} in the feed after {start}")
     if receiver is not None and endpoint is not None:
         wrong += check_deliveries(ledger, receiver, endpoint)

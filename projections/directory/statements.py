@@ -58,7 +58,7 @@ LEFT JOIN (
 ) ON d.name IS NOT NULL
 """,
     "directory",
-    is_kept=True,
+    is_pure=True,
 )
 
 
@@ -89,7 +89,7 @@ LEFT JOIN LATERAL (
 ) AS named ON true
 """,
     "directory",
-    is_kept=True,
+    is_pure=True,
 )
 
 
@@ -101,7 +101,7 @@ def page_read(filters: frozenset[str]) -> Read:
         always.append(_AFTER_BOTH)
         filters -= {"after"}
     condition = where(filters, _CONDITIONS, *always)
-    return read_of(_PAGE, "directory", is_kept=True, where=condition)
+    return read_of(_PAGE, "directory", is_pure=True, where=condition)
 
 
 @cache
@@ -111,4 +111,4 @@ def names_read(filters: frozenset[str]) -> Read:
     A name is an organization's own: a credential of one workspace is told it too.
     """
     own = where(filters & {"organization"}, _CONDITIONS)
-    return read_of(_NAMES, "directory", is_kept=True, where=own)
+    return read_of(_NAMES, "directory", is_pure=True, where=own)

@@ -15,7 +15,7 @@ import msgspec
 
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.folds import States, Packing, Remembering
+from ledger.engine.views.folds import Packing, Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import DirectoryNamed, id_of
 from ledger.features.lines.model import execution_events as lines

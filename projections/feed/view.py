@@ -14,7 +14,7 @@ import msgspec
 
 from ledger.engine.postgres.schema.table import BigInt, Index, Octets, Table, Text
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.folds import States, Packing, Remembering
+from ledger.engine.views.folds import Packing, Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.feed.audited import about_line_of, write_of
 from ledger.features.feed.envelopes import line_of

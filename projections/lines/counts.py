@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.engine.postgres.schema.table import BigInt, Table, Text, Texts
-from ledger.engine.views.folds import States, Remembering
+from ledger.engine.views.folds import Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from projections.lines.line import Interval

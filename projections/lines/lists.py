@@ -119,7 +119,7 @@ def ids_read(filters: Mapping[str, Any], past: bool, sort: Sort | None) -> Read:
     """
     page = list_read(filters, past, sort=sort)
     sql = _IDS.format(list=page.sql)
-    return page._replace(sql=sql, planning=Planning.SCAN, is_kept=False)
+    return page._replace(sql=sql, planning=Planning.SCAN, is_pure=False)
 
 
 def exported_read(tenant: frozenset[str]) -> Read:
@@ -190,7 +190,7 @@ def _read(
         "watch",
         past=past,
         planning=planning,
-        is_kept=True,
+        is_pure=True,
         item=item,
         page=f"(SELECT * FROM {page}) AS l {parts['version']}" if past else page,
         order=order,

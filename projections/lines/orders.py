@@ -131,7 +131,7 @@ def ranked_read(
         "execution",
         "watch",
         planning=page.planning,
-        is_kept=filters.isdisjoint(BY_CLOCK),
+        is_pure=filters.isdisjoint(BY_CLOCK),
         direction=page.direction,
         found=found,
         **item_parts(past=False, whole=whole),

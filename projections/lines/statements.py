@@ -279,7 +279,7 @@ def detail_read(filters: frozenset[str], past: bool = False) -> Read:
         "execution",
         "watch",
         past=past,
-        is_kept=True,
+        is_pure=True,
         where=where_line(filters) + condition,
         **item_parts(past, whole=True),
     )
@@ -316,7 +316,7 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
         "watch",
         past=past,
         planning=planning,
-        is_kept=filters.isdisjoint(BY_CLOCK),
+        is_pure=filters.isdisjoint(BY_CLOCK),
         alerts=_alerts(filters, past),
         lines=lines,
     )
@@ -355,7 +355,7 @@ def names_read(tenant: frozenset[str], past: bool = False) -> Read:
         _NAMES,
         "execution",
         past=past,
-        is_kept=True,
+        is_pure=True,
         head=_HEAD_THEN if past else "l.head",
         where=where_line(tenant),
     )
@@ -371,4 +371,4 @@ def organizations_read() -> Read:
 def assignees_read(tenant: frozenset[str]) -> Read:
     """(position, assignee, lines) rows; nulls if no open blocker has an assignee."""
     conditions = where(tenant, RANK_CONDITIONS)
-    return read_of(_ASSIGNEES, "execution", planning=Planning.LONG, is_kept=True, where=conditions)
+    return read_of(_ASSIGNEES, "execution", planning=Planning.LONG, is_pure=True, where=conditions)

@@ -24,7 +24,7 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import States, Packing, Remembering
+from ledger.engine.views.folds import Packing, Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated

@@ -14,7 +14,7 @@ import msgspec
 from ledger.engine.postgres.schema.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import RunStatus, day_of, sort_key
-from ledger.engine.views.folds import States, Remembering
+from ledger.engine.views.folds import Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.runs.model.run import Run
 

@@ -224,7 +224,7 @@ def runs_read(
         "execution",
         "run",
         past=past,
-        is_kept=True,
+        is_pure=True,
         line_where=of_line,
         runs=_OF_LINE.format(columns=_COLUMNS[past], where=of_runs),
         **_content(past, shows),
@@ -240,7 +240,7 @@ def run_read(tenant: frozenset[str], past: bool = False) -> Read:
         _ANYWHERE,
         "run",
         past=past,
-        is_kept=True,
+        is_pure=True,
         runs=_OF_ID.format(columns=_COLUMNS[past], where=condition),
         **_content(past),
     )
@@ -256,7 +256,7 @@ def all_runs_read(
     planning = Planning.SHORT if filters | tenant <= _IN_ORDER else Planning.BY_VALUES
     parts = _all_runs(tenant, filters, past, shows, *always)
     is_cached = shows != "none"
-    return read_of(_ANYWHERE, "run", past=past, planning=planning, is_kept=is_cached, **parts)
+    return read_of(_ANYWHERE, "run", past=past, planning=planning, is_pure=is_cached, **parts)
 
 
 @cache

@@ -18,7 +18,7 @@ from ledger.engine.postgres.schema.walls import of_tenant
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import id_of_key, sort_key
-from ledger.engine.views.folds import States, Packing, Remembering
+from ledger.engine.views.folds import Packing, Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.runs.model import run as runs
 from ledger.features.runs.model.run import RUN_EVENTS, Run, Trigger

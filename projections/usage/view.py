@@ -12,7 +12,7 @@ from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Octets, 
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import members, time_text
 from ledger.engine.values.values import parse_instant, sort_key
-from ledger.engine.views.folds import States, Remembering
+from ledger.engine.views.folds import Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.usage.model.statement import (
     STATEMENT_EVENTS,

@@ -13,7 +13,7 @@ from ledger.engine.postgres.schema import table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import States, Remembering
+from ledger.engine.views.folds import Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.watches.model import alert as alerts
 from ledger.features.watches.model.alert import ALERT_EVENTS, Alert

@@ -18,7 +18,7 @@ from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Instant, Oc
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, render_as, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import States, Remembering
+from ledger.engine.views.folds import Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.feed.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.features.lines.model.execution_events import HealthSignalReported

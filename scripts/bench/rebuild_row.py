@@ -67,7 +67,11 @@ def rebuild(bench: Bench) -> Iterator[Row]:
             ]
             write.append(events / sum(times))
     limit = [1 / (1 / r + 1 / w) for r, w in zip(read, write, strict=True)]
-    median, r, w = events / statistics.median(mine), statistics.median(read), statistics.median(write)
+    median, r, w = (
+        events / statistics.median(mine),
+        statistics.median(read),
+        statistics.median(write),
+    )
     times = f"{events:,} events in {median:.1f} s, of which {start:.1f} s are the start"
     note = f"{times}; {len(views)} tables of {', '.join(names)}; R {r:,.0f}/s, W {w:,.0f}/s"
     yield compared("rebuild of all views, events/s", 0.4, mine, limit, note)

@@ -66,7 +66,9 @@ def metrics(bench: Bench) -> Row:
         flooded = flooding.result()
     if {*quiet.statuses, *during.statuses, *flooded.statuses} != {200}:
         raise UnmeasuredError(f"answered {during.statuses}, the metrics {flooded.statuses}")
-    note = f"{SCRAPERS} connections, {flooded.rate:,.0f} texts/s; without: p99 {quiet.p99_ms:.1f} ms"
+    note = (
+        f"{SCRAPERS} connections, {flooded.rate:,.0f} texts/s; without: p99 {quiet.p99_ms:.1f} ms"
+    )
     work = "detail beside requests for the metrics, p99 ms"
     return at_most(work, during.p99_ms, MOST_P99, "ms", note)
 

@@ -16,10 +16,10 @@ from neighbour_rows import (
     MOST_P50,
     MOST_P99,
     NEIGHBOURS,
-    with_flood,
     facts_of,
     key_of,
     singles,
+    with_flood,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -54,9 +54,7 @@ def traces(bench: Bench) -> Sequence[Row]:
     )
     return (
         at_most("facts beside spans, p50 ms", others.p50_ms, MOST_P50, "ms", note),
-        Row(
-            "spans/s beside facts", rate, float(SPANS), void="" if rate > SPANS * 0.95 else "few"
-        ),
+        Row("spans/s beside facts", rate, float(SPANS), void="" if rate > SPANS * 0.95 else "few"),
     )
 
 
@@ -84,11 +82,18 @@ def _trace(line: str, now: int) -> Iterator[Span]:
         span = Span(name="chat m", trace_id=trace, span_id=run if is_run else os.urandom(8))
         span.start_time_unix_nano, span.end_time_unix_nano = now, now + MADE
         attributes: dict[str, str | int] = {"gen_ai.operation.name": "chat", "server.address": "m"}
-        attributes |= {"gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 100, "http.status": 200}
+        attributes |= {
+            "gen_ai.request.model": "m",
+            "gen_ai.usage.input_tokens": 100,
+            "http.status": 200,
+        }
         attributes["gen_ai.usage.output_tokens"] = 50
         if is_run:
             attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "bench"}
-            attributes |= {"ledger.service_line_id": line, "input.value": "What does the month cost?"}
+            attributes |= {
+                "ledger.service_line_id": line,
+                "input.value": "What does the month cost?",
+            }
         else:
             span.parent_span_id = run
         for key, value in attributes.items():

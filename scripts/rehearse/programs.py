@@ -86,7 +86,9 @@ class Program:
 
 def run(command: list[str], stdin: str | None = None) -> None:
     """Run a command to its end. Raises RuntimeError with the end of what it said."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd="/", check=False)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, cwd="/", check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{Path(command[0]).name} says: {done.stderr.strip()[-500:]}")
 

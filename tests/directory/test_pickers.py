@@ -63,7 +63,7 @@ def test_a_past_board_offers_no_resources(edge: Edge) -> None:
 def test_many_projects_are_listed_by_name_and_found_by_a_part_of_the_name(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pickers, "_SHOWN", 100)
+    monkeypatch.setattr(pickers, "_ROWS", 100)
     tags = [f"PROJ-26-010{number:03}" for number in range(130)]
     edge.accept(*(activation(edge.fresh_id(), project_tags=[tag]) for tag in tags))
     name(edge, "PROJ-26-010125", "Straße zum Ziel")

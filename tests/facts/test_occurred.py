@@ -151,7 +151,7 @@ def test_a_date_means_its_beginning_in_utc(world: World) -> None:
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a page look once, at one event more than its limit."""
-    monkeypatch.setattr(feeds, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(feeds, "SCAN_SECONDS", 0.0)
 
 
 def test_a_page_that_would_look_for_too_long_ends_early_and_its_cursor_goes_on(

@@ -172,7 +172,7 @@ UNAUDITED = {
     "BeginSession",
     "DisableEndpoint",
     "EndSessionsOfProvider",
-    "EnterPlace",
+    "EnterTenant",
     "ExpireLease",
     "GiveParent",
     "GiveUpDelivery",
@@ -189,8 +189,8 @@ UNAUDITED = {
 """The commands whose refusals the audit log does not keep: the ledger's own, and heartbeats."""
 
 BASES = {
-    "ManagedCommand", "NewCommand", "SubjectCommand", "TurnDown", "_EndpointCommand", "_KeyCommand",
-    "_OfLine", "_SessionCommand",
+    "ManagedCommand", "NewCommand", "RefusedWrite", "SubjectCommand", "_EndpointCommand",
+    "_KeyCommand", "_OfLine", "_SessionCommand",
 }  # fmt: skip
 """Base classes, and the command that carries the action of another one."""
 

@@ -5,7 +5,7 @@ from ledger.engine.values.refusals import WriteRefused
 from ledger.features.keys.model import ApiKeyRevoked
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
-from projections.feed.view import EVENT, LINE, EventView, LineRow, EventRow
+from projections.feed.view import EVENT, LINE, EventRow, EventView, LineRow
 from tests.support.domain import activated, minute, recorded
 from tests.support.view_rows import given
 

@@ -27,8 +27,8 @@ def address(edge: Edge) -> Iterator[Address]:
     """The port of the shared service, whose streams have a short patience and a small memory."""
     services = edge.service.app.state.services
     streams = Streams(
-        Tail(services.door.fetch, services.positions, rows=40),
-        services.door.fetch,
+        Tail(services.pool.fetch, services.positions, rows=40),
+        services.pool.fetch,
         services.authenticator.lapsed,
         most=600,
         ping_seconds=0.1,

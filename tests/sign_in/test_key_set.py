@@ -13,8 +13,8 @@ from jwt.algorithms import OKPAlgorithm
 from ledger.engine.values.errors import Unavailable
 from ledger.features.sign_in.access.key_set import (
     DEADLINE_SECONDS,
-    MAX_AGE_SECONDS,
     LARGEST,
+    MAX_AGE_SECONDS,
     RETRY_SECONDS,
     KeySet,
     UnusableAnswer,

@@ -138,7 +138,7 @@ def test_a_page_asks_for_the_names_of_all_persons_at_once(
     line, _ = paused(edge, known)
     guest = Visitor(edge, provider.token("ed-1", sub=known))
     asked = list[str]()
-    door = edge.service.app.state.services.door
+    door = edge.service.app.state.services.pool
     fetch: Callable[..., Any] = door.fetch
 
     async def noting(tenant: Any, statement: str, *more: Any) -> Any:

@@ -329,7 +329,7 @@ def test_the_statements_of_slices_read_nothing_of_a_line_of_another_tenant(
         (Tenant(ORGANIZATION, OTHER_WORKSPACE), False), (Tenant(OTHER_ORGANIZATION, ANY), False),
         (Tenant(OTHER_ORGANIZATION, WORKSPACE), False), (Tenant("", ""), False),
     ):  # fmt: skip
-        summing = Summing(services.door.fetch, UsageScope(tenant, {}), corner, start, end)
+        summing = Summing(services.pool.fetch, UsageScope(tenant, {}), corner, start, end)
         assert bool(edge.run(summing.of_lines([line]))) == has
         assert bool(edge.run(summing.names(lines[:1]))) == has
 

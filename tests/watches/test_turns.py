@@ -95,7 +95,7 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_w
 
 
 @pytest.mark.parametrize(
-    "bound", [{"_TURNS": 1}, {"_JUDGING_SECONDS": 0}, {"_DECIDING_SECONDS": 0}]
+    "bound", [{"_MOST_PASSES": 1}, {"_JUDGING_SECONDS": 0}, {"_DECIDING_SECONDS": 0}]
 )
 def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_oldest_due_first(
     own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch, bound: dict[str, int]

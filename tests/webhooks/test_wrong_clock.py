@@ -25,7 +25,7 @@ def ledger(conninfo: str) -> Iterator[WebhookLedger]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lead need not be kept for a minute before it is left."""
-    monkeypatch.setattr(lead, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(lead, "_STORED_SECONDS", 0.0)
 
 
 def set_ahead(dispatching: Dispatching, seconds: float) -> None:

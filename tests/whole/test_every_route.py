@@ -245,7 +245,7 @@ def test_its_permission_alone_opens_a_route_before_an_unknown_parameter_is_refus
 def test_every_write_route_but_two_records_refusals_that_precede_its_command(
     route: LeanRoute,
 ) -> None:
-    records = hasattr(route.endpoint, "turns_down")
+    records = hasattr(route.endpoint, "on_refusal")
     assert records == (route.path not in RECORDS_NOTHING), "command_route or records_refusals"
 
 

@@ -186,7 +186,7 @@ def search_read(filters: frozenset[str], by_number: bool) -> Read:
         "directory",
         "execution",
         "run",
-        is_kept=True,
+        is_pure=True,
         organizations="" if filters else _ORGANIZATIONS.format(known=condition),
         found=" UNION ALL ".join(found),
     )

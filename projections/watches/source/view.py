@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Int, Table, Text
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.folds import States, Remembering
+from ledger.engine.views.folds import Remembering, States
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import id_of
 from ledger.features.feed.audited import write_of

@@ -137,7 +137,9 @@ def _stop_view(course: Course) -> None:
         course.world.prometheus.await_fired("LedgerViewStopped")
         for node in course.stage.nodes:
             status, answer = node.readiness()
-            course.expect((status, answer.get("status")) == (200, "degraded"), f"{node.name}: {answer}")
+            course.expect(
+                (status, answer.get("status")) == (200, "degraded"), f"{node.name}: {answer}"
+            )
     finally:
         execute(url, f"ALTER TABLE {table} DROP CONSTRAINT rehearsed")
     done = course.stage.nodes[0].run("projections", "rebuild", "event")

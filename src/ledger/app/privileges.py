@@ -41,8 +41,8 @@ def user_of_root(postgres: EmbeddedPostgres | None) -> Account | None:
     """
     if os.geteuid() != 0:
         return None
-    if postgres is not None and postgres.place.account is not None:
-        return postgres.place.service or postgres.place.account
+    if postgres is not None and postgres.paths.account is not None:
+        return postgres.paths.service or postgres.paths.account
     with suppress(EmbeddedPostgresError):
         return service_account() or default_account()
     return None

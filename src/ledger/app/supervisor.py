@@ -100,7 +100,7 @@ def serve(
             loading = threads.submit(_load)
             if postgres is not None:
                 postgres.start()
-                _tell_of_the_key(settings, postgres.place.base, announce)
+                _tell_of_the_key(settings, postgres.paths.base, announce)
             conninfo = settings.database_url or (postgres.service_url if postgres else "")
             begin = find_all if only_reads else prepare_all
             conninfo, reading = begin(settings, conninfo, announce)
@@ -206,10 +206,10 @@ def _tell_of_the_user(
     account: Account, postgres: EmbeddedPostgres | None, announce: Announce
 ) -> None:
     """Say that the processes cannot be kept apart from PostgreSQL, where that is so."""
-    if postgres is not None and postgres.place.why_shared is not None:
+    if postgres is not None and postgres.paths.why_shared is not None:
         announce(
             f"As root: the service's processes run as user {account.name}, like PostgreSQL, whose"
-            f" superuser reaches them ({postgres.place.why_shared})."
+            f" superuser reaches them ({postgres.paths.why_shared})."
         )
 
 

@@ -322,7 +322,9 @@ def _say_statement(file: str, trusted_key: str) -> None:
     )
     expected = {name: _plain(document[name]) for name in _REPEATED}
     print(f"statement: {stream}, issued {at} by {reporter}")
-    print(f"scope: organization {expected['organization_id']}, workspace {expected['workspace_id']}")
+    print(
+        f"scope: organization {expected['organization_id']}, workspace {expected['workspace_id']}"
+    )
     print(f"period: {expected['from']} to {expected['to']}, {expected['time_zone']}")
     print(f"as of: {expected['as_of']}, position {expected['position']}")
     for name in ("note", "reference", "replaces"):

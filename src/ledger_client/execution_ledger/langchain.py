@@ -69,6 +69,8 @@ class LedgerCallback(BaseCallbackHandler):
                 parts = {"input": usage["input_tokens"], "output": usage["output_tokens"]}
                 for detail, names in DETAILS.items():
                     details = usage.get(detail) or {}
-                    parts |= {ours: details[name] for name, ours in names.items() if name in details}
+                    parts |= {
+                        ours: details[name] for name, ours in names.items() if name in details
+                    }
                 run.tokens(model=model, **parts)
         self._steps.end(run_id, None)

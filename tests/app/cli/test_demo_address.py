@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.app.address import stored_address, keeping_address, reachable
+from ledger.app.address import keeping_address, reachable, stored_address
 from ledger.app.supervisor import address_of
 from tests.app.cli.conftest import Ledger
 from tests.support.data_dirs import MASTER_KEY

@@ -248,7 +248,7 @@ def test_no_request_waits_while_nobody_reads_the_log(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then lines are kept up to a bound, and the others counted."""
-    monkeypatch.setattr(access_log, "_MOST_KEPT", 5)
+    monkeypatch.setattr(access_log, "_MOST_WAITING", 5)
     reading, writing, size = full_pipe()
     layer, client = logging_to(writing, edge)
     for _ in range(12):

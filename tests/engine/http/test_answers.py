@@ -34,9 +34,9 @@ ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
 
 def deaf_reads(services: Any, **options: Any) -> Reads:
     """Reads whose cache hears of erasures, but gets no notifications of the views."""
-    answers = Answers(services.door.fetch, **options)
+    answers = Answers(services.pool.fetch, **options)
     services.positions.on_erased(answers.forget)
-    return Reads(services.door.fetch, services.positions, answers, services.clock)
+    return Reads(services.pool.fetch, services.positions, answers, services.clock)
 
 
 @contextmanager

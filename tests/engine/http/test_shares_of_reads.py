@@ -212,7 +212,7 @@ def test_requests_that_come_at_once_with_a_new_key_share_its_look_up(
 ) -> None:
     """Hundreds of look-ups would wait for connections before those of other keys."""
     token = edge.token("read")
-    door = edge.service.app.state.services.door
+    door = edge.service.app.state.services.pool
     asked, fetch = list[str](), door.fetch
 
     async def noted(tenant: Any, statement: str, *more: Any) -> Any:

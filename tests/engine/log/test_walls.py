@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
 from ledger.app.features import projections
-from ledger.engine.log.schema.walls import FUNCTIONS, INTERNAL, SHARED, POLICIES, granted
+from ledger.engine.log.schema.walls import FUNCTIONS, INTERNAL, POLICIES, SHARED, granted
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.schema.table import Table
 from tests.support.databases import copied

@@ -219,7 +219,7 @@ def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_lane
             reads = [door.fetch(READERS[0], HELD, {}, Planning.LONG) for _ in range(3)]
             flood = [*map(asyncio.create_task, reads)]
             await until_async(lambda: count_held(conninfo, HELD) == LANES, "the flood")
-            monkeypatch.setattr(read_pool, "_PATIENCE_SECONDS", 0.1)
+            monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 0.1)
             with pytest.raises(psycopg.OperationalError, match="no connection in time"):
                 await door.fetch(READERS[1], HELD, {}, Planning.LONG)
         assert await gather_results(flood) == [[(1,)]] * 3

@@ -130,7 +130,7 @@ def test_a_read_that_has_waited_long_for_a_connection_is_refused(tell: Tell, rel
 def test_a_read_that_loses_its_connection_late_waits_as_long_for_another_as_a_new_read(
     tell: Tell, relay: Relay, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_pool, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 1.0)
 
     async def play(door: ReadPool) -> None:
         loop, opened = asyncio.get_running_loop(), relay.connections_opened
@@ -152,7 +152,7 @@ def test_a_read_that_loses_its_connection_late_fails_at_its_deadline_all_the_sam
 ) -> None:
     """PostgreSQL was frozen: a read of nine seconds waited two more for another connection."""
     monkeypatch.setattr(pipelined, "ANSWER_SECONDS", 2.0)
-    monkeypatch.setattr(read_pool, "_PATIENCE_SECONDS", 3600.0)
+    monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 3600.0)
 
     async def play(door: ReadPool) -> None:
         opened = relay.connections_opened

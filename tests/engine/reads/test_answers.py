@@ -36,8 +36,8 @@ class Asker:
 
     def __init__(self, edge: Edge, budget: int = 10**6) -> None:
         services = edge.service.app.state.services
-        self._door, self.reads = services.door, 0
-        self.answers = Answers(services.door.fetch, budget)
+        self._door, self.reads = services.pool, 0
+        self.answers = Answers(services.pool.fetch, budget)
         services.positions.on_moved(self.answers.on_moved)
         # The memory's own reads of the views' positions are not counted.
         self._reads = Reads(self._count, services.positions, self.answers, services.clock)
@@ -50,7 +50,7 @@ class Asker:
     async def ask(self, statement: str, by: Principal = ANYONE, **parameters: Any) -> str:
         question = Question(
             tenant=by.tenant,
-            read=read_of(f"SELECT 0, ({statement})", is_kept=True),
+            read=read_of(f"SELECT 0, ({statement})", is_pure=True),
             parameters=parameters,
         )
         reply = (await self._reads.ask(question)).once(text_reply)
@@ -180,7 +180,7 @@ def test_an_instant_that_is_not_known_yet_is_asked_for_again() -> None:
     answers = Answers(nothing)
     question = Question(
         tenant=ANYONE.tenant,
-        read=read_of("SELECT %(as_of)s", "execution", is_kept=True),
+        read=read_of("SELECT %(as_of)s", "execution", is_pure=True),
         parameters={},
         as_of=datetime(2026, 1, 1, tzinfo=UTC),
         is_settled=True,

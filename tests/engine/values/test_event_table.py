@@ -76,7 +76,9 @@ def test_every_class_of_events_has_one_row() -> None:
 
 @ROWS
 def test_a_row_has_both_a_published_type_and_a_payload_or_neither(row: EventRow) -> None:
-    assert (row.published_as is None) == (row.payload is None), "a published type goes with a payload"
+    assert (row.published_as is None) == (row.payload is None), (
+        "a published type goes with a payload"
+    )
     if isinstance(row.payload, tuple) and not isinstance(row.payload, Part):
         assert set(row.payload) <= set(row.event.__struct_fields__)
     if isinstance(row.payload, Part):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.engine.views import folds
-from ledger.engine.views.folds import States, Packing
+from ledger.engine.views.folds import Packing, States
 
 
 class Fold:
@@ -60,7 +60,7 @@ def test_folds_equal_those_of_a_memory_that_keeps_all(
         stored.update({fold.numbers[0]: fold.numbers[:] for fold in kept.pop_changed(most)})
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, few in {"_KEPT": 5, "_UNPACKED": 3, "_PACKED": 4, "_PACKED_IN_ALL": 6}.items():
+        for name, few in {"_CACHED": 5, "_UNPACKED": 3, "_PACKED": 4, "_PACKED_IN_ALL": 6}.items():
             patch.setattr(folds, name, few)
         for number, (keys, most) in enumerate(steps):
             missing = kept.recall(keys)

@@ -120,7 +120,7 @@ def test_a_projector_that_loses_its_connection_while_it_starts_over_goes_on(
         lost.append("the connection")
         raise psycopg.OperationalError("the connection is lost")
 
-    monkeypatch.setattr(Projector, "_assert_standing", start_over)
+    monkeypatch.setattr(Projector, "_assert_generations", start_over)
     monkeypatch.setattr(Projector, "_is_superseded", lose)
     with following(conninfo):
         until(lambda: lost, "the loss")

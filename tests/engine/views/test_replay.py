@@ -95,7 +95,7 @@ def test_replayed_rows_equal_the_live_ones_in_every_column(
 ) -> None:
     forgetful = memory == "none"
     if memory == "small":
-        for name, few in {"_KEPT": 3, "_UNPACKED": 2, "_PACKED": 9}.items():
+        for name, few in {"_CACHED": 3, "_UNPACKED": 2, "_PACKED": 9}.items():
             monkeypatch.setattr(folds, name, few)
     assert work(conninfo, facts) > facts
     events = events_of(conninfo)

@@ -202,7 +202,7 @@ def test_the_first_start_of_a_version_drops_the_snapshots_of_other_folds(
     stored = "SELECT fold FROM ledger.snapshot"
     migrate(own_ledger.conninfo)
     assert own_ledger.rows(stored) == [{"fold": VERSION}]
-    monkeypatch.setattr(snapshots, "FOLD", VERSION + 1)
+    monkeypatch.setattr(snapshots, "VERSION", VERSION + 1)
     migrate(own_ledger.conninfo)
     assert own_ledger.rows(stored) == []
 

@@ -210,17 +210,17 @@ async def show_document(request: Request) -> Response:
 
 
 async def _lag(services: ApiServices) -> _Lag:
-    rows: _Lag = await services.door.fetch(EVERYONE, LAG, {})
+    rows: _Lag = await services.pool.fetch(EVERYONE, LAG, {})
     return rows
 
 
 async def _sealing(services: ApiServices) -> _Sealing:
-    rows: list[_Sealing] = await services.door.fetch(EVERYONE, _SEALING, {})
+    rows: list[_Sealing] = await services.pool.fetch(EVERYONE, _SEALING, {})
     return rows[0]
 
 
 async def _leases(services: ApiServices) -> int:
-    ((number,),) = await services.door.fetch(EVERYONE, _LEASES, {})
+    ((number,),) = await services.pool.fetch(EVERYONE, _LEASES, {})
     return int(number)
 
 

@@ -243,7 +243,7 @@ async def pages(
         # A credential that ended meanwhile ends the export, of the API and of the page alike.
         if await request.services.lapsed([request.principal]):
             raise Unauthorized("The credential was revoked or has expired.")
-        rows = Answer(await request.services.door.fetch(*following(found[-1]).asked))
+        rows = Answer(await request.services.pool.fetch(*following(found[-1]).arguments))
 
 
 def log_pages(

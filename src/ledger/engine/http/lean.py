@@ -132,7 +132,7 @@ class LeanRoute(APIRoute):
         self._permission: str | None = (self.openapi_extra or {})["x-permission"]
         self._is_read = "GET" in (self.methods or ())
         self._is_stream = path.endswith("/stream")
-        self._on_refusal: writing.OnRefusal | None = getattr(endpoint, "turns_down", None)
+        self._on_refusal: writing.OnRefusal | None = getattr(endpoint, "on_refusal", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         # A fault in the query is reported before a fault in the header of ``ReadRequest``.
         ordered = sorted(

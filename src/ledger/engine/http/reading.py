@@ -334,7 +334,7 @@ class ReadRequest(NamedTuple):
 
     def fetch(self, statement: str, parameters: Mapping[str, Any]) -> Awaitable[list[Any]]:
         """The rows of a statement that reads no view, as ``ReadPool.fetch`` gives them."""
-        return self.services.door.fetch(self.principal.tenant, statement, parameters)
+        return self.services.pool.fetch(self.principal.tenant, statement, parameters)
 
 
 def periods(instant: datetime) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from ledger.engine.http.gauges import DatabaseGauges, SharedText
 from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.failures import Failures
-from ledger.engine.http.machinery.loop_slices import LoopTurns
+from ledger.engine.http.machinery.loop_slices import LoopSlices
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.machinery.shares import Heavy, Shares
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.postgres.pool.read_pool import ReadPool
-from ledger.engine.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
+from ledger.engine.postgres.timing import FAILING_SECONDS, WRITER_SECONDS
 from ledger.engine.reads.answers import Answers, Reads
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.errors import ReadOnly, Unavailable
@@ -90,7 +90,7 @@ class Submissions:
                 loop.call_soon_threadsafe(self._drain)
 
         self._writer.hand_in(commands, deliver)
-        waiting.timer = loop.call_later(PATIENCE_SECONDS, self._check, waiting)
+        waiting.timer = loop.call_later(WRITER_SECONDS, self._check, waiting)
         try:
             return await waiting.future
         finally:
@@ -186,10 +186,10 @@ class ApiServices:
         """The address by which people reach the service, for links in messages."""
         answers = Answers(pool.fetch)
         self.reads = Reads(pool.fetch, positions, answers, clock)
-        positions.on_moved(answers.heard)
+        positions.on_moved(answers.on_moved)
         positions.on_silence(pool.renew)
         if writing is not None:
-            positions.on_reached(writing.writer.note_shown)
+            positions.on_reached(writing.writer.note_projected)
             positions.on_erased(writing.writer.forget_key)
         positions.on_erased(answers.forget)
         self.authenticator, self.lapsed = authenticator, lapsed
@@ -200,7 +200,7 @@ class ApiServices:
         self.shares = Shares()
         self.heavy = Heavy()
         self.parsing = Parsing()
-        self.slices = LoopTurns()
+        self.slices = LoopSlices()
         self._parts: dict[type[Any], Any] = {}
         self.add(*parts)
         self.failure: Exception | None = None

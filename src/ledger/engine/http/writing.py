@@ -44,8 +44,8 @@ from ledger.engine.writer.command import (
     Command,
     NewCommand,
     OwnCommand,
-    SubjectCommand,
     RefusedWrite,
+    SubjectCommand,
 )
 from ledger.engine.writer.fair_queue import SLOT_FACTS
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt
@@ -132,7 +132,7 @@ def records_refusals(on_refusal: OnRefusal) -> Callable[[F], F]:
     """Mark a writing endpoint with the function for refusals that come before its call."""
 
     def mark(endpoint: F) -> F:
-        endpoint.turns_down = on_refusal  # type: ignore[attr-defined]
+        endpoint.on_refusal = on_refusal  # type: ignore[attr-defined]
         return endpoint
 
     return mark
@@ -323,7 +323,7 @@ async def _as_left(
 
 
 async def _recorded_at(request: Request, position: int) -> str:
-    ((instant,),) = await services_of(request).door.fetch(
+    ((instant,),) = await services_of(request).pool.fetch(
         EVERYONE, RECORDED_AT, {"position": position}
     )
     return values.format_instant(instant)

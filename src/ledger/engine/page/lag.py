@@ -64,7 +64,7 @@ class Lag:
             return
         services, (position, action) = services_of(request), _written(request)
         values = {"shown": self.position, "most": MOST}
-        ((behind, since),) = await services.door.fetch(EVERYONE, _UNSHOWN, values)
+        ((behind, since),) = await services.pool.fetch(EVERYONE, _UNSHOWN, values)
         is_own = position > self.position
         if not behind or not (is_own or services.clock() - since > _TOLERANCE):
             return

@@ -311,7 +311,11 @@ def export_route(
 
 
 def show(
-    request: Request, template: str, status: int = 200, refresh_address: str | None = None, **context: Any
+    request: Request,
+    template: str,
+    status: int = 200,
+    refresh_address: str | None = None,
+    **context: Any,
 ) -> Response:
     """A page; its banner and its links keep the instant that its address names.
 

@@ -308,8 +308,8 @@ class Reads:
         least, time = min_position or 0, asyncio.get_running_loop().time
         due, deadline = self._due(question, least), time() + WAIT_SECONDS
         while True:
-            if not question.read.is_kept:
-                answer = Answer(await self._fetch(*question.asked))
+            if not question.read.is_pure:
+                answer = Answer(await self._fetch(*question.arguments))
             elif (cached := await self.answers.find(question)) is not None:
                 answer = cached
             else:
@@ -338,7 +338,7 @@ class Reads:
         if (cached := await self.answers.find(question)) is not None:
             return cached
         moves = self.answers.moves
-        answer = Answer(await self._fetch(*question.asked))
+        answer = Answer(await self._fetch(*question.arguments))
         self.answers.keep(question, answer, moves)
         return answer
 

@@ -325,9 +325,7 @@ class ViewPositions:
     def _is_paid(self, owed: dict[str, int]) -> bool:
         return all(self._positions.get(name, 0) >= position for name, position in owed.items())
 
-    def _owe(
-        self, owed: dict[str, int] | None, timer: asyncio.TimerHandle | None = None
-    ) -> None:
+    def _owe(self, owed: dict[str, int] | None, timer: asyncio.TimerHandle | None = None) -> None:
         if self._owed_timer is not None:
             self._owed_timer.cancel()
         self._owed, self._owed_timer = owed, timer

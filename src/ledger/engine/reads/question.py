@@ -47,7 +47,7 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     def walked(self) -> "Question":
         """The same question as a page of an export."""
-        return replace(self, read=self.read._replace(planning=Planning.WALK))
+        return replace(self, read=self.read._replace(planning=Planning.SCAN))
 
     def counted(self) -> "Question":
         """The question for the number of a list's rows: one (position, number) row.

@@ -31,7 +31,7 @@ from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
 from ledger.engine.postgres.session import RoundConnection
 from ledger.engine.postgres.timing import POLL_SECONDS
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.contract import Projection, is_passing, error_line
+from ledger.engine.views.contract import Projection, error_line, is_passing
 from ledger.engine.views.generation import Generation, Writes
 
 _BATCH = 2000

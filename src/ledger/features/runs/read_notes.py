@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, time, timedelta
 
 from ledger.engine.background import BackgroundLoop
-from ledger.engine.http.replies import SeenLine
+from ledger.engine.http.replies import DisclosedLine
 from ledger.engine.values.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EARLIEST, day_of
@@ -47,7 +47,7 @@ class NoteRead(OwnCommand):
     """The data were shown, whatever became of the key since."""
 
     def __init__(
-        self, principal: Principal, request_id: str | None, line: SeenLine, read_at: datetime
+        self, principal: Principal, request_id: str | None, line: DisclosedLine, read_at: datetime
     ) -> None:
         super().__init__(principal, request_id)
         self._line, self._read_at = line, read_at
@@ -93,7 +93,7 @@ class ReadNotes(BackgroundLoop):
         return len(self._waiting) < _WAITING
 
     def note(
-        self, principal: Principal, request_id: str | None, lines: Collection[SeenLine]
+        self, principal: Principal, request_id: str | None, lines: Collection[DisclosedLine]
     ) -> None:
         """Note that a credential is answered with data of runs of these lines."""
         read_at = self._clock()

@@ -21,7 +21,7 @@ from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.lists import Order, identifier, instant
 from ledger.engine.http.machinery.middleware import is_head
 from ledger.engine.http.models import Reason
-from ledger.engine.http.replies import AnswerOf, PageOf, Reply, SeenLine, answer, unless_known
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, DisclosedLine, answer, or_not_modified
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
 from ledger.engine.reads.question import Answer, Question
@@ -49,7 +49,7 @@ _ORDERS = {
 _BREATH_SECONDS = 0.05
 _WAIT_SECONDS = 2.0
 
-ReadLines = dict[int, SeenLine]
+ReadLines = dict[int, DisclosedLine]
 """The lines of whose runs an answer holds payloads, by their keys."""
 
 _NOTHING: Payloads = (NULL, NULL, NULL)
@@ -103,7 +103,7 @@ async def list_execution_runs(
     `from` and `to` are compared with `requested_at`.
     """
     reply = await _line_runs(request, line_id, query, "all")
-    return await noted(request, unless_known(request.http, reply))
+    return await noted(request, or_not_modified(request.http, reply))
 
 
 async def runs_with_errors(request: reading.ReadRequest, line_id: str, query: RunsQuery) -> Reply:
@@ -148,7 +148,7 @@ async def list_all_runs(request: reading.ReadRequest, query: AllRunsQuery) -> Re
     `from` and `to` are compared with `requested_at`.
     """
     reply = await _all_runs(request, query, "all")
-    return await noted(request, unless_known(request.http, reply))
+    return await noted(request, or_not_modified(request.http, reply))
 
 
 async def all_runs_with_errors(request: reading.ReadRequest, query: AllRunsQuery) -> Reply:
@@ -224,7 +224,7 @@ async def export_runs(request: reading.ReadRequest, query: RunsExportQuery) -> R
     if query.after is not None:
         # A kept answer may have lost its rows already.
         question = _run_question(request, query.after, query)
-        question = replace(question, read=question.read._replace(is_kept=False))
+        question = replace(question, read=question.read._replace(is_pure=False))
         last, *_ = await request.ask(question)
         if last[1] is None:
             raise Invalid.at("/after", "is not the id of a run")
@@ -254,7 +254,7 @@ async def show_run(
     """Show a run with its input, output and error."""
     reading.require_id("run", run_id)
     reply = await _run_reply(request, run_id, query)
-    return await noted(request, unless_known(request.http, reply))
+    return await noted(request, or_not_modified(request.http, reply))
 
 
 async def _run_reply(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Reply:
@@ -331,7 +331,7 @@ def runs_reply(
         return _item(row[first:], vault, read_lines)
 
     reply = _ORDERS[first].page(_by_run(rows, first), limit, bound_to, item, key=first, tagged=True)
-    reply.seen = frozenset(read_lines.values())
+    reply.disclosed = frozenset(read_lines.values())
     return reply
 
 
@@ -342,7 +342,7 @@ def run_reply(rows: Answer, vault: Vault) -> Reply:
         raise reading.unknown("run", rows)
     read_lines: ReadLines = {}
     reply = answer('{"data":' + _item(run, vault, read_lines) + "}", rows.position, tagged=True)
-    reply.seen = frozenset(read_lines.values())
+    reply.disclosed = frozenset(read_lines.values())
     return reply
 
 
@@ -369,7 +369,7 @@ def _item(run: Sequence[Any], vault: Vault, read_lines: ReadLines) -> str:
     payloads = _opened(row, sealed, vault)
     if payloads is not _NOTHING and row.line_key not in read_lines:
         line_id = values.id_of_key("LIN", row.line_key)
-        read_lines[row.line_key] = SeenLine(line_id, row.organization_id, row.workspace_id)
+        read_lines[row.line_key] = DisclosedLine(line_id, row.organization_id, row.workspace_id)
     return json_text(run_view(row, payloads))
 
 
@@ -391,7 +391,7 @@ async def noted(request: reading.ReadRequest, response: R) -> R:
     could not be recorded in time. Raises ReadOnly on a read node, which cannot note who reads, to a
     HEAD as to a GET, unless its operator has allowed unaudited reads (contract, Several nodes).
     """
-    if not isinstance(response, Reply) or not response.seen:
+    if not isinstance(response, Reply) or not response.disclosed:
         return response
     http, services = request.http, request.services
     if not services.shows_payloads:
@@ -405,5 +405,5 @@ async def noted(request: reading.ReadRequest, response: R) -> R:
         if time() >= deadline:
             raise Unavailable("The audit log cannot record at present who reads runs.")
         await asyncio.sleep(_BREATH_SECONDS)
-    notes.note(request.principal, http.state.request_id, response.seen)
+    notes.note(request.principal, http.state.request_id, response.disclosed)
     return response

@@ -82,7 +82,11 @@ class EnterTenant(_SessionCommand):
     """Choose a tenant, among those that were granted."""
 
     def __init__(
-        self, session_id: str, principal: Principal, request_id: str | None, access: model.TenantAccess
+        self,
+        session_id: str,
+        principal: Principal,
+        request_id: str | None,
+        access: model.TenantAccess,
     ) -> None:
         super().__init__(session_id, principal, request_id)
         self._access = access

@@ -65,7 +65,7 @@ class Persons:
         if not subs or principal is None:
             return
         try:
-            rows = await services_of(request).door.fetch(principal.tenant, _PERSONS, {"subs": subs})
+            rows = await services_of(request).pool.fetch(principal.tenant, _PERSONS, {"subs": subs})
         except REFUSALS:
             return
         for sub, name, email in rows:

@@ -13,8 +13,8 @@ from ledger.engine.values.values import SESSION_ID
 from ledger.features.sign_in.access.session_rows import (
     BEGUN_AT,
     ShownSession,
-    sessions_statement,
     session_view,
+    sessions_statement,
 )
 from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.commands import EndSession

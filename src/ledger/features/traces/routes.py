@@ -208,7 +208,9 @@ def _spans_of(media: str, raw: bytes) -> Steps[list[Span]]:
     return spans
 
 
-async def _record_spans(request: Request, principal: Principal, spans: Sequence[Span], summary: _Summary) -> None:
+async def _record_spans(
+    request: Request, principal: Principal, spans: Sequence[Span], summary: _Summary
+) -> None:
     agents = [span for span in spans if span.agent is not None]
     _SPANS.labels("other").inc(len(spans) - len(agents))
     for span in agents:
@@ -230,7 +232,7 @@ async def _by_organization(
         return {principal.organization_id or "": spans} if spans else {}
     lines = {span.run.line_id or "" for span in spans if span.run is not None}
     values = {"lines": [line for line in lines if re.fullmatch(LINE_ID, line)]}
-    fetch = services_of(request).door.fetch
+    fetch = services_of(request).pool.fetch
     organizations: dict[str | None, str] = dict(
         await fetch(EVERYONE, _ORGANIZATIONS, values, Planning.SHORT)
     )

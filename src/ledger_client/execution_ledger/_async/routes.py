@@ -469,7 +469,9 @@ class AsyncWebhooks(AsyncRoutes):
         self, event_types: Sequence[types.EventTypeOrEvery], **fields: Unpack[routes.CreateWebhook]
     ) -> types.EndpointWithSecret:
         """Set up an endpoint for the events that are recorded from now on."""
-        return await self._call(routes.CREATE_WEBHOOK, fields={**fields, "event_types": event_types})
+        return await self._call(
+            routes.CREATE_WEBHOOK, fields={**fields, "event_types": event_types}
+        )
 
     async def update(self, endpoint: str, **fields: Unpack[routes.UpdateWebhook]) -> types.Endpoint:
         """Change the fields that the body names."""
@@ -543,7 +545,9 @@ class AsyncKeys(AsyncRoutes):
         self, permissions: Sequence[types.Permission], **fields: Unpack[routes.CreateApiKey]
     ) -> types.KeyWithSecret:
         """Create a key within the credential's own permissions, tenant and expiry."""
-        return await self._call(routes.CREATE_API_KEY, fields={**fields, "permissions": permissions})
+        return await self._call(
+            routes.CREATE_API_KEY, fields={**fields, "permissions": permissions}
+        )
 
     async def update(self, key: str, **fields: Unpack[routes.UpdateApiKey]) -> types.Key:
         """Change the name or the expiry, as far as the body names them."""
@@ -647,7 +651,9 @@ class AsyncProofs(AsyncRoutes):
         self, from_: int, to: int, **fields: Unpack[routes.ProveConsistency]
     ) -> types.Consistency:
         """Prove that the tree of one size is the beginning of the tree of another size."""
-        return await self._call(routes.PROVE_CONSISTENCY, fields={**fields, "from_": from_, "to": to})
+        return await self._call(
+            routes.PROVE_CONSISTENCY, fields={**fields, "from_": from_, "to": to}
+        )
 
 
 class AsyncService(AsyncRoutes):

@@ -293,7 +293,9 @@ class Statements(Routes):
         """List the statements of the credential's tenant, newest first, with their totals."""
         return self._pages(routes.LIST_STATEMENTS, fields=fields)
 
-    def get(self, statement: str, **fields: Unpack[routes.ShowStatement]) -> types.StatementDocument:
+    def get(
+        self, statement: str, **fields: Unpack[routes.ShowStatement]
+    ) -> types.StatementDocument:
         """Show the very bytes of the document: their SHA-256 is the statement's
         `document_sha256`.
         """
@@ -576,7 +578,9 @@ class Directory(Routes):
         """
         return self._report("directory.named", subject, {**fact, "name": name})
 
-    def organizations(self, **fields: Unpack[routes.ListOrganizations]) -> Pages[types.Organization]:
+    def organizations(
+        self, **fields: Unpack[routes.ListOrganizations]
+    ) -> Pages[types.Organization]:
         """List the organizations that have lines or API keys, by id. Only administrators may."""
         return self._pages(routes.LIST_ORGANIZATIONS, fields=fields)
 

@@ -97,7 +97,9 @@ class Connection(Transport):
         except (httpx.HTTPError, ValueError, LookupError, TypeError):
             return
         path = request.path.partition("?")[0]
-        too_old = f"The ledger at {self.settings.url} (version {version}) is too old for this: it has"
+        too_old = (
+            f"The ledger at {self.settings.url} (version {version}) is too old for this: it has"
+        )
         routes = [ways for template, ways in paths.items() if _matches(template, path)]
         route = next((ways for ways in routes if request.method.lower() in ways), None)
         if route is None:

@@ -53,7 +53,9 @@ class Nowhere:
         """Keep nothing."""
 
 
-def _followed(ledger: Connection, since: str | None, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _followed(
+    ledger: Connection, since: str | None, options: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Each event that was recorded since an instant or after an event, and then each new one."""
     if since is not None and since.startswith("EVT-"):
         after = since

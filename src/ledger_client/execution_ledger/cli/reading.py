@@ -174,7 +174,11 @@ def why(show: Show, line: str, **options: Any) -> None:
     elif show.form == "json":
         show.one({name: value_at(detail, path) for name, path in WHY.items()}, {})
     else:
-        state = {"kind": detail["state"], "id": detail["service_line_id"], "since": detail["state_since"]}
+        state = {
+            "kind": detail["state"],
+            "id": detail["service_line_id"],
+            "since": detail["state_since"],
+        }
         show.rows(map(_reason, [state, *detail["holds"], *detail["blockers"]]), REASONS)
 
 

@@ -69,7 +69,11 @@ def alert_row(source: types.Alert) -> answers.AlertRow:
     )
     if acknowledged is not None:
         row.acknowledged_at, row.acknowledged_by = acknowledged.at, who_row(acknowledged.by)
-        row.assignee, row.note, row.until = acknowledged.assignee, acknowledged.note, acknowledged.until
+        row.assignee, row.note, row.until = (
+            acknowledged.assignee,
+            acknowledged.note,
+            acknowledged.until,
+        )
     if ended is not None:
         row.resolved_at, row.resolved_because = ended.at, ended.reason
     return row

@@ -271,7 +271,9 @@ async def runs(ledger: ToolLedger, wanted: arguments.RunsArguments) -> answers.R
         **_paged(wanted),
     )
     return answers.RunsAnswer(
-        payloads_are_shown=has_payloads, runs=[run_row(each, has_payloads) for each in page.data], **page.end
+        payloads_are_shown=has_payloads,
+        runs=[run_row(each, has_payloads) for each in page.data],
+        **page.end,
     )
 
 

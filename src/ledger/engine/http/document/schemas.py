@@ -128,7 +128,9 @@ class Schemas:
             return rest | {"type": "string", "const": words[0]}
         name = self._names.setdefault(frozenset(words), location)
         listed = list(self._words.get(name, words))
-        existing = self.components.setdefault(name, {"type": "string", "enum": listed, "title": name})
+        existing = self.components.setdefault(
+            name, {"type": "string", "enum": listed, "title": name}
+        )
         if set(existing.get("enum", ())) != set(words):
             raise ValueError(f"the enumeration {name} has other words elsewhere: name one of them")
         if len(words) < len(schema["enum"]):

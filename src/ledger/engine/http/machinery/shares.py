@@ -121,7 +121,7 @@ class Heavy:
 class Share:
     """A request in hand, from its head until its answer is written: ``end`` it then."""
 
-    __slots__ = ("_beside", "_bound", "_credential", "_tenant_key")
+    __slots__ = ("_bound", "_credential", "_further", "_tenant_key")
 
     def __init__(self, bound: Bound, principal: Principal) -> None:
         """Raises RateLimited if too many requests of the credential are in hand."""

@@ -89,7 +89,9 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
 # (projections/runs/view.py), and what else is internal by decisions alone.
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
-        table.name: Policy(condition_of(table), "" if table.is_internal else " ".join(table.visible))
+        table.name: Policy(
+            condition_of(table), "" if table.is_internal else " ".join(table.visible)
+        )
         for table in (LOG, *DECISION_TABLES, SNAPSHOT, SPAN, STATEMENT_DOCUMENT)
         if table.name not in INTERNAL
     }

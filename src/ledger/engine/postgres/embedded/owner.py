@@ -77,15 +77,15 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        return self.place.url()
+        return self.paths.url()
 
     @property
     def service_url(self) -> str:
         """The address for the processes of the service."""
-        return self.place.url(socket_dir=self.place.service_socket_dir)
+        return self.paths.url(socket_dir=self.paths.service_socket_dir)
 
     @cached_property
-    def place(self) -> ServerPaths:
+    def paths(self) -> ServerPaths:
         return find_paths(self._data_dir)
 
     @property
@@ -128,8 +128,8 @@ class EmbeddedPostgres:
         try:
             with _plain_errors(self._data_dir):
                 self._own()
-                self.place.make()  # a cleaner of /tmp may have removed the socket's folder
-                self._server = launch(self.place, self._settings, self._announce)
+                self.paths.make()  # a cleaner of /tmp may have removed the socket's folder
+                self._server = launch(self.paths, self._settings, self._announce)
                 self._server.await_ready(self._announce)
         except BaseException:
             self._end()
@@ -157,20 +157,20 @@ class EmbeddedPostgres:
                 if users is None:
                     users = stack.enter_context(self._lock("users.lock"))
                 if users.try_shared():
-                    if answers(self.place, "ledger"):
+                    if answers(self.paths, "ledger"):
                         stack.pop_all()
                         return users
                     users.unlock()
                 if time.monotonic() > deadline:
                     raise EmbeddedPostgresError(
-                        f"The database in {self.place.data_dir}, run by {_who(self._holder())},"
+                        f"The database in {self.paths.data_dir}, run by {_who(self._holder())},"
                         f" has not answered in {_ATTACH_LIMIT:.0f} s"
                     )
                 time.sleep(_POLL)
         return None
 
     def _lock(self, name: str) -> FileLock:
-        return FileLock(self.place.base / name, self.place.account)
+        return FileLock(self.paths.base / name, self.paths.account)
 
     def _own(self) -> None:
         deadline = time.monotonic() + _OWNER_LIMIT
@@ -180,7 +180,7 @@ class EmbeddedPostgres:
             # The signature of a killed owner stays until the next owner signs: check the process.
             living = holder if holder is not None and holder.is_alive() else None
             if (living and living.purpose == _SERVE) or time.monotonic() > deadline:
-                raise DirectoryInUse(self.place.data_dir, holder)
+                raise DirectoryInUse(self.paths.data_dir, holder)
             if living and not announced:
                 self._announce(f"Waiting for {_who(living)} to finish")
                 announced = True
@@ -189,15 +189,15 @@ class EmbeddedPostgres:
     def _try_own(self) -> bool:
         if self._owner is not None:
             return True
-        self.place.make()
+        self.paths.make()
         owner = self._lock("owner.lock")
         if not owner.try_exclusive():
             owner.close()
             return False
         owner.sign(self._purpose)
         self._owner = owner
-        if self.place.notice:
-            self._announce(self.place.notice)
+        if self.paths.notice:
+            self._announce(self.paths.notice)
         return True
 
     def _holder(self) -> Holder | None:

@@ -239,7 +239,10 @@ class ReadPool:
         return group
 
     def _release(
-        self, connection: PipelinedConnection, unanswered: list[PendingRead], error: psycopg.Error | None
+        self,
+        connection: PipelinedConnection,
+        unanswered: list[PendingRead],
+        error: psycopg.Error | None,
     ) -> None:
         """Take back a lane: it is idle again, or its connection is lost."""
         if group := self._groups.pop(connection, None):
@@ -267,7 +270,9 @@ class ReadPool:
             # A read that is sent again has no longer to wait than it had at first.
             if self._loop.time() >= read.deadline:
                 read.fail(SilentServer())
-        overdue = [connection for connection in tuple(self._connections) if connection.give_up_overdue()]
+        overdue = [
+            connection for connection in tuple(self._connections) if connection.give_up_overdue()
+        ]
         if overdue:
             self.renew()
         self._looking = self._loop.call_later(OVERDUE_SECONDS, self._check)

@@ -22,7 +22,7 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.pipeline import Pipeline
 from ledger.engine.postgres.session import options_of
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.contract import Projection, is_passing, apply, error_line
+from ledger.engine.views.contract import Projection, apply, error_line, is_passing
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_indexes, create_tables, table_of, with_other_columns
 

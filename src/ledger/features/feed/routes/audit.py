@@ -182,7 +182,9 @@ async def entries_page(
     """A page of the audit log; backwards, for people, the newest entry comes first."""
     filters = audit_filters(query, query, request.principal)
     scan = Scan(filters, position_in(query.after), is_backwards)
-    rows = await request.ask(entries_question(request.principal, scan, query.cursor, query.limit + 1))
+    rows = await request.ask(
+        entries_question(request.principal, scan, query.cursor, query.limit + 1)
+    )
     found = [row[1:] for row in rows if row[1] is not None]
     named = await named_events(found, key_names(request))
     texts = {event.position: json_text(audit_entry_of(event, name)) for event, name in named}
@@ -192,13 +194,15 @@ async def entries_page(
 async def entries_counted(request: reading.ReadRequest, query: AuditQuery, most: int) -> int:
     """The number of entries of all pages, up to ``most``. Only the web pages use this."""
     scan = Scan(audit_filters(query, query, request.principal), position_in(query.after), True)
-    ((_, count),) = await request.ask(entries_question(request.principal, scan, None, most).counted())
+    ((_, count),) = await request.ask(
+        entries_question(request.principal, scan, None, most).counted()
+    )
     return int(count)
 
 
 def key_names(request: reading.ReadRequest) -> KeyNames:
     """The names of the keys that the credential sees."""
-    return KeyNames(request.services.door, request.principal.tenant, request.tenant)
+    return KeyNames(request.services.pool, request.principal.tenant, request.tenant)
 
 
 async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Recorded, str | None]]:

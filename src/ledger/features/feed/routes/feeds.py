@@ -214,14 +214,18 @@ async def events_page(
     """A page of the feed; backwards, for people, the newest event comes first."""
     filters = feed_filters(query, query, request.principal)
     scan = Scan(filters, position_in(query.after), is_backwards)
-    rows = await request.ask(events_question(request.principal, scan, query.cursor, query.limit + 1))
+    rows = await request.ask(
+        events_question(request.principal, scan, query.cursor, query.limit + 1)
+    )
     return scan.page(rows, query, items.feed_item)
 
 
 async def events_counted(request: reading.ReadRequest, query: FeedQuery, most: int) -> int:
     """The number of events of all pages, up to ``most``. Only the web pages use this."""
     scan = Scan(feed_filters(query, query, request.principal), position_in(query.after), True)
-    ((_, count),) = await request.ask(events_question(request.principal, scan, None, most).counted())
+    ((_, count),) = await request.ask(
+        events_question(request.principal, scan, None, most).counted()
+    )
     return int(count)
 
 

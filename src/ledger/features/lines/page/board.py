@@ -71,7 +71,9 @@ async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
     tabs = () if query.is_past else await tabs_of(request, here(request.http))
     filters = _filters(query)
-    orders = {name: label for name, label in ORDERS.items() if name != "due_at" or not query.is_past}
+    orders = {
+        name: label for name, label in ORDERS.items() if name != "due_at" or not query.is_past
+    }
     order: Order = query.sort if query.sort in orders else "state_since"
     matching = await _summary(request, filters)
     page = await read_page(

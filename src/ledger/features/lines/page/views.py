@@ -96,7 +96,9 @@ async def keep_view(request: ReadRequest, form: ViewForm) -> Response:
     name = (form.name or "").strip()
     saved.views = [view for view in saved.views if view.name not in (name, form.forget)]
     if name:
-        query = [pair for pair in parse_qsl(board.partition("?")[2]) if pair[0] not in _PAGE_PARAMETERS]
+        query = [
+            pair for pair in parse_qsl(board.partition("?")[2]) if pair[0] not in _PAGE_PARAMETERS
+        ]
         address = HOME
         for key, value in query:
             address = with_parameter(address, key, value)

@@ -14,7 +14,7 @@ from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.lists import Order, SortColumn, identifier, instant, number
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import LINE_ERRORS
-from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, or_not_modified
 from ledger.engine.http.writing import Sent, as_left, execute_on
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, Invalid
@@ -266,7 +266,7 @@ async def export_executions(request: reading.ReadRequest, query: LinesExportQuer
         return request.question(exported, {**tenant, **instant, "ids": portion, "end": end})
 
     # An instant's position may lie before the one that the request names.
-    first = Answer(await request.services.door.fetch(*following(()).asked))
+    first = Answer(await request.services.pool.fetch(*following(()).arguments))
     if first.position < end:
         raise Behind("The view has fallen behind the end of the export.")
     found = exports.pages(request, first, following, is_log=False)
@@ -280,7 +280,7 @@ async def show_execution(
     """Show a line with its resources, health, blockers and holds."""
     reading.require_id("service_line", line_id)
     rows = await line_rows(request, line_id, query)
-    return unless_known(request.http, rows.once(line_reply, query.is_past))
+    return or_not_modified(request.http, rows.once(line_reply, query.is_past))
 
 
 def line_rows(

@@ -50,7 +50,9 @@ def _field(each: Filter) -> Any:
     word: Any = Annotated[str, Field(min_length=1, max_length=reading.LONGEST_WORD)]
     if each.takes != "words":
         word = Literal[each.takes]
-    return list[word], Field(default_factory=list, max_length=reading.MOST_WORDS, description=description)
+    return list[word], Field(
+        default_factory=list, max_length=reading.MOST_WORDS, description=description
+    )
 
 
 _Fields: Any = create_model(

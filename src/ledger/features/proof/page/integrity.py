@@ -114,7 +114,7 @@ async def show_integrity(request: ReadRequest, query: Present) -> Response:
     Keys of rows that differ, and the reason why sealing has stopped, are shown to administrators:
     they may name another tenant's ids.
     """
-    fetch = request.services.door.fetch
+    fetch = request.services.pool.fetch
     ((*sealed,),) = await fetch(EVERYONE, _SEALED, {"most": MOST_UNSEALED})
     former = [FormerOrigin(*row) for row in await fetch(EVERYONE, _FORMER, {})]
     nodes = [NodeReport(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]

@@ -159,9 +159,7 @@ class Growth:
         if self.last is not None:
             leaf, span = hash_leaf(leaf_of(*self.last)), (tree.size - 1, tree.size)
             try:
-                is_last = (
-                    root_of(span, shelf.tiles(self._connection, tiles_of([span]))) == leaf
-                )
+                is_last = root_of(span, shelf.tiles(self._connection, tiles_of([span]))) == leaf
             except LookupError:
                 is_last = False
             if not is_last:

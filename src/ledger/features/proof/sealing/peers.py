@@ -138,7 +138,8 @@ class PeerMonitor:
             self._expect_own(own, answered)
         is_back = (
             self._beaten_at is not None
-            and sent_at >= self._acknowledged  # else the beat may have come after the rows were read
+            and sent_at
+            >= self._acknowledged  # else the beat may have come after the rows were read
             and (own is None or own.beaten_at < self._beaten_at)
         )
         if lineage != self._lineage or is_back:
@@ -244,7 +245,11 @@ def judge(evidence: Evidence, compare: Compare) -> Verdict:
     if (fault := _removed(evidence) or _contradicted(evidence, compare)) is not None:
         return Verdict(STOPPED, fault)
     newest = evidence.newest
-    own = evidence.own if evidence.own is not None and evidence.own.origin == evidence.origin else None
+    own = (
+        evidence.own
+        if evidence.own is not None and evidence.own.origin == evidence.origin
+        else None
+    )
     advances = newest is not None and _advances(evidence, own, newest, compare)
     # The first node of a new ledger has nobody to wait for.
     is_new = newest is None and own is None and evidence.origin == 1 and evidence.reports.is_first
@@ -277,7 +282,9 @@ def _contradicted(evidence: Evidence, compare: Compare) -> tuple[Witnessed, LogC
     )
 
 
-def _advances(evidence: Evidence, own: Witnessed | None, newest: Witnessed, compare: Compare) -> bool:
+def _advances(
+    evidence: Evidence, own: Witnessed | None, newest: Witnessed, compare: Compare
+) -> bool:
     if own is not None:
         return newest.size > own.size and compare(own) is LogConsistency.SAME
     # A node that was killed when it had signed the first checkpoint of an origin has not kept it.
@@ -289,7 +296,9 @@ def _removed(evidence: Evidence) -> tuple[Witnessed, LogConsistency] | None:
     if not evidence.has_signed:
         return None if evidence.stray is None else (evidence.stray, LogConsistency.KEYLESS)
     if evidence.newest is None:
-        return evidence.mark or Witnessed(evidence.origin, 0, b"", "the key"), LogConsistency.EMPTIED
+        return evidence.mark or Witnessed(
+            evidence.origin, 0, b"", "the key"
+        ), LogConsistency.EMPTIED
     return None
 
 
@@ -302,7 +311,11 @@ def _is_vouched(evidence: Evidence) -> bool:
 
 
 def _visible_size(
-    evidence: Evidence, own: Witnessed | None, newest: Witnessed | None, is_alone: bool, compare: Compare
+    evidence: Evidence,
+    own: Witnessed | None,
+    newest: Witnessed | None,
+    is_alone: bool,
+    compare: Compare,
 ) -> int:
     """The size up to which two nodes have kept what this one has; of a node alone, its own.
 

@@ -197,7 +197,9 @@ class Sealer(Periodic):
         if verdict.is_alone and self._watch.keeps:
             shelf.show(connection, inspection.state.vkey, inspection.verifier.open(note).size)
 
-    def _tell_waiting(self, connection: shelf.Connection, inspection: Inspection, case: Case) -> None:
+    def _tell_waiting(
+        self, connection: shelf.Connection, inspection: Inspection, case: Case
+    ) -> None:
         """Tell why nothing is signed: in the log, and in the database if time alone won't help."""
         reason = case.waits_for if case.is_degraded else None
         if reason != inspection.state.waits_for:

@@ -26,7 +26,7 @@ from ledger.features.proof.sealing.note import (
 )
 from ledger.features.proof.sealing.peers import Evidence, PeerMonitor, Row, Witnessed
 from ledger.features.proof.sealing.shelf import Mark, Sealed, State
-from ledger.features.proof.sealing.witness import LineageFile, Witness, stored_notes, latest_origin
+from ledger.features.proof.sealing.witness import LineageFile, Witness, latest_origin, stored_notes
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Inspection(NamedTuple):
         witnessed = Witnessed(state.origin, *checkpoint, "the mark beside the key")
         is_first = newest is not None and mark.number == 1 and newest.size == checkpoint.size
         is_unseen = is_first and state.shown_size == 0
-        return self._replace(known=self.evidence._replace(mark=witnessed, is_unseen=is_unseen))
+        return self._replace(evidence=self.evidence._replace(mark=witnessed, is_unseen=is_unseen))
 
     @property
     def newest(self) -> Checkpoint | None:

@@ -326,7 +326,9 @@ class _Check:
             self._report(Difference("tile", key, "first_position", says))
         return made
 
-    def _compare_each(self, number: int, made: Sequence[StoredLeaf], sealed: Sequence[bytes]) -> None:
+    def _compare_each(
+        self, number: int, made: Sequence[StoredLeaf], sealed: Sequence[bytes]
+    ) -> None:
         """Note the leaves that are not those of their events, to be named later."""
         if self._other is None:
             self._other = self._tree.copy()

@@ -292,7 +292,9 @@ class WrittenOnce:
             found = self._all(_ERASED, some, [erased[run] for run in some])
             for run_id, expected, stored, has_key in found:
                 if stored != expected:
-                    self._report(differs(tables.RUN_KEY, (run_id,), "destroyed_at", stored, expected))
+                    self._report(
+                        differs(tables.RUN_KEY, (run_id,), "destroyed_at", stored, expected)
+                    )
                 if has_key:
                     self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", "a key", None))
 

@@ -44,7 +44,9 @@ def extra(table: Table, key: Sequence[Any]) -> Difference:
     return Difference(table.name, key_text(table, key), None, EXTRA)
 
 
-def differs(table: Table, key: Sequence[Any], column: str, stored: Any, expected: Any) -> Difference:
+def differs(
+    table: Table, key: Sequence[Any], column: str, stored: Any, expected: Any
+) -> Difference:
     says = f"its column {column} says {text_of(stored)}, the log {text_of(expected)}"
     return Difference(table.name, key_text(table, key), column, says)
 

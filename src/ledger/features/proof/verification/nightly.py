@@ -154,9 +154,7 @@ class NightlyVerification(Periodic):
         started_at, self._began = self._clock(), monotonic()
         found = _Found()
         if part == TABLES:
-            tables = self._compare_tables(
-                self._conninfo, found.add, lambda *_: None, self._breathe
-            )
+            tables = self._compare_tables(self._conninfo, found.add, lambda *_: None, self._breathe)
             covered = (min(tables.position, 1), tables.position, tables.rows)
         elif part == SCHEMA:
             schema = compare_definitions(connection, self._views)

@@ -147,7 +147,8 @@ class _Micros(Loader):
 def column_difference(leaf: StoredLeaf) -> str:
     if leaf.instant is None:
         return UNREADABLE
-    return f"its column recorded_at says {_instant_text(leaf.column)}, the log {_instant_text(leaf.instant)}"
+    column, log = _instant_text(leaf.column), _instant_text(leaf.instant)
+    return f"its column recorded_at says {column}, the log {log}"
 
 
 def _instant_text(micros: int | None) -> str:

@@ -17,7 +17,7 @@ from ledger.engine.page.showing import summary
 from ledger.engine.reads.filters import ORGANIZATION, in_order
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.names import names_of_actors
-from ledger.features.lines.names import named_lines, name_of_line, names_of_lines
+from ledger.features.lines.names import name_of_line, named_lines, names_of_lines
 from ledger.features.lines.routes.executions import AnyLineId
 from ledger.features.runs import routes as runs
 from ledger.features.runs.chart import chart_of, timed_of
@@ -70,7 +70,9 @@ async def show_line_runs(
             answer = runs.runs_with_errors(request, line_id, runs_query)
         else:
             # The API's list of one line's runs has neither filter; its list of all runs has both.
-            fields = runs_query.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
+            fields = runs_query.model_dump(
+                by_alias=True, include=set(runs.AllRunsQuery.model_fields)
+            )
             of_line = runs.AllRunsQuery(**fields | {"service_line_id": line_id})
             answer = runs.all_runs_with_errors(request, of_line)
         return await pages.read_answer(answer, PageOf[ShownRun])

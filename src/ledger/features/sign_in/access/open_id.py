@@ -311,7 +311,9 @@ class OpenIdProvider:
     async def _load_anew(self) -> None:
         url = f"{self.config.issuer.rstrip('/')}/.well-known/openid-configuration"
         try:
-            document = msgspec.json.decode(await download(url, self._ssl_context, "application/json"))
+            document = msgspec.json.decode(
+                await download(url, self._ssl_context, "application/json")
+            )
             metadata = _checked(document, self.config.issuer)
         except Exception as error:
             if not self._metadata:

@@ -157,7 +157,11 @@ class Refresher:
         assert secrets.refresh_token is not None
         try:
             refreshed = await provider.refresh(secrets.refresh_token, row.sub, self.wanted())
-            claims = None if refreshed.claims is None else self._rules.grants.stored_claims(refreshed.claims)
+            claims = (
+                None
+                if refreshed.claims is None
+                else self._rules.grants.stored_claims(refreshed.claims)
+            )
         except (NoLongerGranted, ValueError):
             self._count("ended")
             await self._store.end_quietly(row, "provider")
@@ -181,7 +185,9 @@ class Refresher:
     def _answer(
         self, row: SessionRow, secrets: SessionSecrets, refreshed: "Refreshed", claims: str | None
     ) -> KeepClaims:
-        stored = SessionSecrets(None, refreshed.refresh_token, refreshed.id_token or secrets.id_token)
+        stored = SessionSecrets(
+            None, refreshed.refresh_token, refreshed.id_token or secrets.id_token
+        )
         sealed = self._store.seal(row.session_id, stored)
         if refreshed.failure is not None:
             return KeepClaims(row.session_id, sealed)

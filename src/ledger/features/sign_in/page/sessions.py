@@ -32,7 +32,7 @@ async def show_sessions(request: ReadRequest, query: Present) -> Response:
         "now": services.clock(),
         "idle": session.sessions_of(request.http).rules.idle,
     }
-    rows = await services.door.fetch(EVERYONE, OWN, values)
+    rows = await services.pool.fetch(EVERYONE, OWN, values)
     views = [session_view(row) for row in rows]
     return show(request.http, "sessions.html", sessions=views, own=own.session_id)
 

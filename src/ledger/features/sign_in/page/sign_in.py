@@ -23,7 +23,9 @@ _UNKNOWN_TOKEN = (
     "This token is unknown or was revoked. A key that has expired is refused too."
     " Paste the whole token; it begins with elk_."
 )
-_REFUSED_TOKEN = "This token has expired, or this service does not accept it. Paste the whole token."
+_REFUSED_TOKEN = (
+    "This token has expired, or this service does not accept it. Paste the whole token."
+)
 _OFF = "Signing in with a token is turned off here."
 
 

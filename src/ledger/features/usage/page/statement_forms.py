@@ -153,4 +153,6 @@ def _difference(
         return duration(float(amount)) if is_time else number(float(amount))
 
     sign = "+" if after > before else "−"
-    return ChangedNumber(name, formatted(before), formatted(after), f"{sign}{formatted(abs(after - before))}")
+    return ChangedNumber(
+        name, formatted(before), formatted(after), f"{sign}{formatted(abs(after - before))}"
+    )

@@ -10,7 +10,7 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.as_of import PINNED, as_of_instant, resolve_as_of, pin
+from ledger.engine.http.as_of import PINNED, as_of_instant, pin, resolve_as_of
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.lists import Order, number
@@ -245,7 +245,7 @@ async def compared(
     period, scope = query.period(), query.scope(request)
     later = await resolve_as_of(request, _VIEWS, now, pinned)
     earlier = await as_of_instant(request, _VIEWS, then)
-    fetch = request.services.door.fetch
+    fetch = request.services.pool.fetch
     start, end = period or (later.clock, later.clock)
     sums = Summing(fetch, scope, earlier, start, end), Summing(fetch, scope, later, start, end)
     comparison = Comparing(fetch, scope.tenant, earlier, later, sums if period else None)

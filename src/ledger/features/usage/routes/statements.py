@@ -16,13 +16,13 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.as_of import as_of_instant, resolve_as_of, as_of_now
+from ledger.engine.http.as_of import as_of_instant, as_of_now, resolve_as_of
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
 from ledger.engine.http.lean import ManagedRouter, needs, read_route
 from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Characters, CommandBody, Reason
 from ledger.engine.http.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
-from ledger.engine.http.replies import AnswerOf, Reply, answer, unless_known
+from ledger.engine.http.replies import AnswerOf, Reply, answer, or_not_modified
 from ledger.engine.http.writing import (
     Sent,
     answered,
@@ -239,7 +239,7 @@ async def _stored(
         present = await as_of_now(request, VIEWS)
         as_of = await as_of_instant(request, VIEWS, present.clock)
         made = await compose(
-            services.door.fetch,
+            services.pool.fetch,
             scope_of(request.principal.tenant, organization_id, workspace_id),
             as_of,
             body.period(as_of.clock),
@@ -333,7 +333,7 @@ async def show_statement(
     """Show the very bytes of the document: their SHA-256 is the statement's `document_sha256`."""
     found = await find(request, statement_id)
     request.http.state.is_exact = True
-    return unless_known(request.http, Reply(found.octets, found.rows.position, tag=found.tag))
+    return or_not_modified(request.http, Reply(found.octets, found.rows.position, tag=found.tag))
 
 
 _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *cells(row)])
@@ -382,7 +382,7 @@ async def show_statement_changes(
         now = await resolve_as_of(request, VIEWS, query.instant)
         scope = scope_of(request.principal.tenant, about.organization_id, about.workspace_id)
         then, period = AsOf(about.position, about.as_of), (about.from_, about.to)
-        found = await changes_of(services.door.fetch, scope, period, then, now)
+        found = await changes_of(services.pool.fetch, scope, period, then, now)
     data = {
         "changed": bool(found.lines),
         "total": {"then": OF_ALL.rendered(found.then), "now": OF_ALL.rendered(found.now)},

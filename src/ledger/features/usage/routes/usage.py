@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.as_of import PINNED, resolve_as_of, pin
+from ledger.engine.http.as_of import PINNED, pin, resolve_as_of
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.lists import Order, SortColumn
@@ -246,7 +246,7 @@ async def counted(
         raise Invalid.at("/resource_id", "chooses check-ins, which have no model")
     as_of = await resolve_as_of(request, VIEWS, query.instant, pinned)
     start, end = query.period(as_of.clock)
-    summing = Summing(request.services.door.fetch, scope, as_of, start, end)
+    summing = Summing(request.services.pool.fetch, scope, as_of, start, end)
     spans = spans_of(query.grouping, query.calendar, start, end)
     usage = Usage(summing, query.grouping, spans)
     return Counted(query, scope, as_of, start, end, summing, usage)

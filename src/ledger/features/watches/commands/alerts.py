@@ -26,8 +26,8 @@ from ledger.features.watches.model.alert import (
     AlertAcknowledged,
     AlertOpened,
     ResolvedReason,
-    identity_of,
     episodes_of,
+    identity_of,
 )
 from ledger.features.watches.model.watch import Watch
 

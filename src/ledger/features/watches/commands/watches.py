@@ -112,4 +112,6 @@ class DeleteWatch(ManagedCommand):
 
 def _answer(watch: Watch, counters: WatchCounters) -> bytes:
     changes = msgspec.structs.asdict(watch.config)
-    return json_text({"data": render_as(ShownWatch, watch, **changes, **counters._asdict())}).encode()
+    return json_text(
+        {"data": render_as(ShownWatch, watch, **changes, **counters._asdict())}
+    ).encode()

@@ -262,7 +262,7 @@ class Rounds:
                 found = lines.get(line_id)
                 if found is not None:
                     line = found.line._replace(over=above.get(line_id, {}))
-                    found = found._replace(known=line)
+                    found = found._replace(line=line)
                 yield line_id, found
 
     def _open(
@@ -312,7 +312,9 @@ class Rounds:
                 self._remind(alert, of, line, now)
                 continue
             before = end.at if end.reason == "recovered" and of.config.keep_seconds else None
-            over = alerts.ResolveAlert(alert, end.reason, end.at, current, snapshot.position, before)
+            over = alerts.ResolveAlert(
+                alert, end.reason, end.at, current, snapshot.position, before
+            )
             line.commands.append(over)
         for at in ends_of_periods(current.over, now):
             line.check_by(at)
@@ -474,14 +476,18 @@ class Rounds:
         }
         begun = store.scans(waiting) if waiting else {}
         for name, run_round in begun.items():
-            ids = [w.id for w in waiting[name] if run_round.position < w.revision <= run_round.begun]
+            ids = [
+                w.id for w in waiting[name] if run_round.position < w.revision <= run_round.begun
+            ]
             if run_round.is_put and (name not in behind or self._beyond.keys() >= {*ids}):
                 store.complete(run_round)
             self._looked[name] = run_round.position
         # The organization that had no page for the longest time has the next one.
         needed = [
             run_round
-            for name, run_round in sorted(begun.items(), key=lambda each: self._paged.get(each[0], 0))
+            for name, run_round in sorted(
+                begun.items(), key=lambda each: self._paged.get(each[0], 0)
+            )
             if not run_round.is_put and any(w.revision > run_round.position for w in waiting[name])
         ]
         pages = 0

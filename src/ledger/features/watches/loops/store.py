@@ -310,7 +310,8 @@ class WatchStore:
             alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
         return [
             FoundLine(
-                line_now(state, runs.get(state.execution.id, ())), alerts.get(state.execution.id, ())
+                line_now(state, runs.get(state.execution.id, ())),
+                alerts.get(state.execution.id, ()),
             )
             for state in states
         ]

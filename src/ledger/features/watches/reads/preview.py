@@ -153,7 +153,9 @@ async def silent_now(
     """The silences of the sources of a watch that are due, the latest due first."""
     condition = watch.config.condition
     assert isinstance(condition, SourceSilent)
-    rows = await ask(last_reports_read(frozenset(filters)), {**filters, "sources": [*condition.sources]})
+    rows = await ask(
+        last_reports_read(frozenset(filters)), {**filters, "sources": [*condition.sources]}
+    )
     last_facts = {source: last_seen for _, source, last_seen in rows if source is not None}
     dues = []
     for source in condition.sources:

@@ -22,7 +22,14 @@ from ledger.engine.http.lean import ManagedRouter, needs
 from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Changes, CommandBody, Label
 from ledger.engine.http.problems import WRITE_ERRORS
-from ledger.engine.http.reading import Present, ReadRequest, TenantQuery, path_id, require_id, subject_reply
+from ledger.engine.http.reading import (
+    Present,
+    ReadRequest,
+    TenantQuery,
+    path_id,
+    require_id,
+    subject_reply,
+)
 from ledger.engine.http.replies import answer
 from ledger.engine.http.writing import (
     Sent,
@@ -168,7 +175,9 @@ async def update_watch(
         values = msgspec.json.decode(item)
         counters = watches.WatchCounters(*(values[name] for name in watches.WatchCounters._fields))
     return answered(
-        await execute_on(request, watches.UpdateWatch, watch_id, sent, given=changes, beside=counters)
+        await execute_on(
+            request, watches.UpdateWatch, watch_id, sent, changes=changes, counters=counters
+        )
     )
 
 
@@ -235,7 +244,9 @@ async def _preview(
     as_of = await as_of_now(request, ("execution", "run", "source"))
     next_slice = partial(request.services.slices.next, request.principal.tenant_key)
     if period is not None:
-        found, number = await preview.opened_in(request.rows, next_slice, watch, filters, period, as_of)
+        found, number = await preview.opened_in(
+            request.rows, next_slice, watch, filters, period, as_of
+        )
     elif watch.config.condition.about == "source":
         found = await preview.silent_now(request.rows, watch, filters, as_of)
         number = len(found)

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.engine.postgres.binary import array_text
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.engine.values.principal import ANY
-from ledger.features.webhooks.delivery.channel_statements import PLAN, CLAIM
+from ledger.features.webhooks.delivery.channel_statements import CLAIM, PLAN
 from ledger.features.webhooks.delivery.signing import body_of
 from ledger.features.webhooks.delivery.verdict import Claimed, Result
 from ledger.features.webhooks.model.channel import Format
@@ -334,7 +334,9 @@ class Deliveries:
         gathering = {ask.endpoint_id for ask in asks if ask.gathers}
         batches: dict[str, ClaimedBatch] = {}
         for endpoint_id, reached, sends, next_due, format_, skipped, *claimed in rows:
-            one = batches.setdefault(endpoint_id, ClaimedBatch(reached, sends, next_due, [], skipped))
+            one = batches.setdefault(
+                endpoint_id, ClaimedBatch(reached, sends, next_due, [], skipped)
+            )
             if claimed[0] is not None:
                 follows = endpoint_id in gathering and bool(one.claimed)
                 found = _claimed(endpoint_id, format_, claimed)

@@ -49,7 +49,9 @@ def _standard(options: plain.FormatOptions, bodies: Sequence[str], secret: str) 
     return plain.envelope_of(options, bodies[0])
 
 
-def _cloudevents(options: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+def _cloudevents(
+    options: plain.FormatOptions, bodies: Sequence[str], secret: str
+) -> dict[str, Any]:
     return plain.cloudevent_of(plain.envelope_of(options, bodies[0]))
 
 
@@ -58,7 +60,9 @@ def _slack(options: plain.FormatOptions, bodies: Sequence[str], secret: str) -> 
 
 
 def _pagerduty(options: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
-    return pagerduty.event_of(saying_of(options, bodies[0]), plain.envelope_of(options, bodies[0]), secret)
+    return pagerduty.event_of(
+        saying_of(options, bodies[0]), plain.envelope_of(options, bodies[0]), secret
+    )
 
 
 _MAKERS: Mapping[

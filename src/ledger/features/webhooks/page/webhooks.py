@@ -107,7 +107,9 @@ async def show_webhooks(
     )
 
 
-async def _watches_of(request: ReadRequest, endpoints: Sequence[ShownEndpoint]) -> Mapping[str, str]:
+async def _watches_of(
+    request: ReadRequest, endpoints: Sequence[ShownEndpoint]
+) -> Mapping[str, str]:
     """The names of the watches to which these endpoints are narrowed, by id."""
     return await names_of_watches(request) if any(one.watch_ids for one in endpoints) else {}
 

@@ -214,7 +214,12 @@ async def send_delivery_again(
     """
     has_delivery = await _has_delivery(request, endpoint_id, event_id)
     receipt = await writing.execute_on(
-        request, commands.ResendDelivery, endpoint_id, sent, event_id=event_id, is_known=has_delivery
+        request,
+        commands.ResendDelivery,
+        endpoint_id,
+        sent,
+        event_id=event_id,
+        is_known=has_delivery,
     )
     return writing.answered(receipt, 202)
 
