@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from fastapi import Request
 from markupsafe import Markup
 
+from ledger.engine.page.permissions import without_permission
 from ledger.engine.values import principal
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import ChangedTooOften, Invalid, LedgerError
@@ -342,9 +343,10 @@ def complaint(place: tuple[str, str]) -> str:
 
 
 def refusal(error: LedgerError) -> str:
-    """The detail of a refusal, in the page's words if the API's speak of headers."""
-    is_plain = isinstance(error, ChangedTooOften)
-    return error.detail if is_plain else _REWORDED.get(error.code, error.detail)
+    """The detail of a refusal, in the page's words where those of the API are for programs."""
+    if isinstance(error, ChangedTooOften):
+        return error.detail
+    return without_permission(error.detail) or _REWORDED.get(error.code, error.detail)
 
 
 _REWORDED = {
