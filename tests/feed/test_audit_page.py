@@ -164,7 +164,7 @@ def test_an_administrator_sees_what_belongs_to_no_organization_and_may_choose_on
     assert page.all('.whose input[name="organization_id"]')
     assert "data-stream" not in page.one("#view").attrs
     assert admin.get("/ui/audit?outcome=refused").words(".empty p") == [
-        "The audit log of no organization has no entry with this combination.",
+        "The entries that belong to no organization have none with this combination.",
         "Show all entries",
     ]
     page = admin.get(f"/ui/audit?organization_id={OTHERS['organization_id']}&outcome=succeeded")

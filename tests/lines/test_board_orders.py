@@ -132,7 +132,7 @@ def test_the_board_of_an_instant_shows_that_instant_and_says_so(edge: Edge) -> N
     then = guest.get(f"{at.path}&resource_id=SCR-1&as_of={instant}")
     assert lines(then) == [line_id]
     (chip,) = then.words(".chosen .chip.unused")
-    assert chip.startswith("Resource SCR-1 (not applied: known of now only)")
+    assert chip.startswith("Resource SCR-1 (not applied: works for the present only)")
     assert then.words("h1") == ["Lines, workspace WS-26-000109"]
     early = guest.get("/ui?as_of=2026-01-01")
     assert early.all(".tool summary .chip") == []
