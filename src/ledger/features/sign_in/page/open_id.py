@@ -129,7 +129,8 @@ async def _signed_in(
     try:
         claims = sessions.rules.grants.kept(signed_in.claims)
     except ValueError as error:
-        raise SignInRefused(f"The identity provider sends too many details about you: {error}.") from error
+        said = f"The identity provider sends too many details about you: {error}."
+        raise SignInRefused(said) from error
     places = sessions.rules.grants.judge(claims)
     if not places:
         _SIGN_INS.labels("without_grant").inc()
