@@ -137,6 +137,6 @@ def test_the_board_of_an_instant_shows_that_instant_and_says_so(edge: Edge) -> N
     early = guest.get("/ui?as_of=2026-01-01")
     assert early.all(".tool summary .chip") == []
     assert early.words(".empty a") == []
-    assert "at 2026-01-01 00:00:00 UTC" in guest.get("/ui?as_of=2026-01-01").words(".past")[0]
+    assert "as of 2026-01-01 00:00:00 UTC" in guest.get("/ui?as_of=2026-01-01").words(".past")[0]
     future = guest.get("/ui?as_of=2999-01-01")
     assert (future.status, future.all(".past")) == (422, [])

@@ -129,7 +129,7 @@ def test_differences_are_counted_for_everybody_and_named_to_administrators(alone
         page = guest.get("/ui/integrity")
         assert page.status == 200
         assert page.words(".verified .r-failed") == ["2 differences"]
-        assert "data was changed past the ledger, or is damaged" in page.words("main")[0]
+        assert "data was changed without the ledger, or is damaged" in page.words("main")[0]
         assert ("KEY-26-000009" in page.text) is (guest is admin)
     assert page.words(".verified li") == [
         "api_key key_id=KEY-26-000009 revoked_at",

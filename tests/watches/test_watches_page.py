@@ -341,7 +341,7 @@ def test_a_watch_is_changed_disabled_and_enabled(tenant: Watched) -> None:
     tenant.look()
     page = f"{PATH}/{watch}"
     form = tenant.guest.get(f"{page}/change")
-    assert "resolve the alert of this watch" in form.text
+    assert "the open alert of this watch is resolved" in form.text
     tenant.guest.submit(form, f"{page}/change", severity="info", name="Calm")
     (changed,) = tenant.watches()
     assert (changed["severity"], changed["name"]) == ("info", "Calm")
