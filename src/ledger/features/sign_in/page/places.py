@@ -57,7 +57,7 @@ async def choose(request: Request) -> Response:
         places = {session.named(tenant): place for tenant, place in visitor.places.items()}
         place = places.get(form.place)
         if place is None:
-            raise NotFound("You have no rights there.")
+            raise NotFound("You have no access there.")
         await session.sessions_of(request).enter(visitor, place, request.state.request_id)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
