@@ -66,7 +66,8 @@ def _route(method: str, path: str, operation: Schema, written: Written) -> str:
     else:
         begin = "" if answer == "None" else "return "
         head, body = f"async def {method}", f"{begin}await self._call({call})"
-    return f"    {head}({', '.join(arguments)}) -> {returned}:\n{_docstring(operation)}        {body}\n"
+    head += f"({', '.join(arguments)}) -> {returned}"
+    return f"    {head}:\n{_docstring(operation)}        {body}\n"
 
 
 def _required(params: list[Argument], written: Written) -> list[str]:

@@ -283,5 +283,5 @@ def test_a_missing_permission_is_named(page: Page, edge: Edge, watch: Watch) -> 
     watch.expect("status of 403")
     enter(page, edge.token("read"))
     page.goto("/ui/audit")
-    expect(page.get_by_text("The credential lacks the permission audit:read.")).to_be_visible()
+    expect(page.get_by_text("You may not read the audit log.")).to_be_visible()
     assert ORGANIZATION in page.locator("footer").inner_text()

@@ -41,7 +41,7 @@ def visit(page: Page, edge: Edge, told: str) -> Page:
 def test_a_workspaces_month_and_its_file_are_three_clicks_away(visit: Page) -> None:
     visit.get_by_role("link", name="Month", exact=True).click()
     visit.get_by_role("link", name="WS-26-820001").click()
-    expect(visit.locator(".sums tfoot")).to_contain_text("Total of 30 rows")
+    expect(visit.locator(".sums tfoot")).to_contain_text("Total, 30 lines")
     with visit.expect_download() as waiting:
         visit.get_by_role("link", name="Download CSV").click()
     assert waiting.value.path().read_text().splitlines()[-1].startswith("TOTAL")

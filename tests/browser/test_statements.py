@@ -37,7 +37,8 @@ def choose(page: Page) -> None:
     page.get_by_label("Last day").fill("2026-04-14")
     if page.locator(".unscripted").is_visible():
         page.get_by_role("button", name="Show totals").click()
-    expect(page.get_by_role("heading", name="You sign 2026-04-01 to 2026-04-14")).to_be_visible()
+    heading = page.get_by_role("heading", name="Statement for 2026-04-01 to 2026-04-14")
+    expect(heading).to_be_visible()
     expect(page.locator("#signed")).to_contain_text("Hours2.5")
 
 
@@ -68,7 +69,7 @@ def test_a_month_is_issued_changes_and_is_replaced_and_withdrawn(
     visit.goto("/ui")
     visit.get_by_role("link", name="Statements").click()
     visit.get_by_role("link", name="2026-04-01 to 2026-04-14").click()
-    expect(visit.get_by_text("1 line has other numbers now.")).to_be_visible()
+    expect(visit.get_by_text("The numbers of 1 line have changed since.")).to_be_visible()
     assert_accessible(visit)
     screenshot(visit, "statement", 390)
     screenshot(visit, "statement", 1440, "dark")

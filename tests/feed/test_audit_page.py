@@ -153,7 +153,7 @@ def test_an_administrator_sees_what_belongs_to_no_organization_and_may_choose_on
     edge.fresh(token=token, **OTHERS)
     page = admin.get("/ui/audit")
     assert page.status == 200
-    assert page.words(".whose h2") == ["Entries of no organization"]
+    assert page.words(".whose h2") == ["Entries that belong to no organization"]
     assert page.words(".audit .name")[:2] == ["Signed in", "Key created"]
     links = [str(link["href"]) for link in page.all(".audit .by a")]
     assert {admin.get(link).status for link in links} == {200}
@@ -164,7 +164,7 @@ def test_an_administrator_sees_what_belongs_to_no_organization_and_may_choose_on
     assert page.all('.whose input[name="organization_id"]')
     assert "data-stream" not in page.one("#view").attrs
     assert admin.get("/ui/audit?outcome=refused").words(".empty p") == [
-        "The audit log of no organization has no entry with this combination.",
+        "The entries that belong to no organization have none with this combination.",
         "Show all entries",
     ]
     page = admin.get(f"/ui/audit?organization_id={OTHERS['organization_id']}&outcome=succeeded")

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
+from ledger.engine.page.permissions import PERMISSIONS
 from ledger.engine.values.values import format_instant
 from ledger.features.keys.model import Permission
-from ledger.features.keys.page.key_forms import PERMISSIONS
 from ledger.features.keys.tokens import is_well_formed
 from tests.support.edge import Edge
 from tests.support.keys_api import Keys

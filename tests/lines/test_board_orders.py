@@ -132,11 +132,11 @@ def test_the_board_of_an_instant_shows_that_instant_and_says_so(edge: Edge) -> N
     then = guest.get(f"{at.path}&resource_id=SCR-1&as_of={instant}")
     assert lines(then) == [line_id]
     (chip,) = then.words(".chosen .chip.unused")
-    assert chip.startswith("Resource SCR-1 (not applied: known of now only)")
+    assert chip.startswith("Resource SCR-1 (not applied: works for the present only)")
     assert then.words("h1") == ["Lines, workspace WS-26-000109"]
     early = guest.get("/ui?as_of=2026-01-01")
     assert early.all(".tool summary .chip") == []
     assert early.words(".empty a") == []
-    assert "at 2026-01-01 00:00:00 UTC" in guest.get("/ui?as_of=2026-01-01").words(".past")[0]
+    assert "as of 2026-01-01 00:00:00 UTC" in guest.get("/ui?as_of=2026-01-01").words(".past")[0]
     future = guest.get("/ui?as_of=2999-01-01")
     assert (future.status, future.all(".past")) == (422, [])

@@ -85,7 +85,8 @@ def test_a_log_that_nobody_sealed_or_verified_says_so(alone: Edge) -> None:
     page = visitor(alone, "read").get("/ui/integrity")
     assert page.status == 200
     assert "Nothing is sealed yet." in page.text
-    assert "10 of 10 parts were not compared yet." in page.words("main")[0]
+    said = "Not verified yet. The first check runs at 2026-04-16 03:00:00 UTC."
+    assert said in page.words("#h-verified + p")[0]
     assert page.words(".well") == []
     # The seven parts of the older events have their turns in seven nights, and the others in each.
     due = page.words(".verified tbody td:nth-of-type(1)")
@@ -103,7 +104,7 @@ def test_nothing_is_said_not_to_differ_before_every_part_was_compared(alone: Edg
     guest = visitor(alone, "read")
     page = guest.get("/ui/integrity")
     assert "No differences" not in page.text
-    assert "1 of 10 parts were not compared yet." in page.words("main")[0]
+    assert "1 of 10 parts is not verified yet." in page.words("main")[0]
     rows = [row.split(" 2026-", 1) for row in page.words(".verified tbody tr")]
     assert [row[0] for row in rows][:3] == [
         "New events, their leaves and checkpoints",
@@ -128,7 +129,7 @@ def test_differences_are_counted_for_everybody_and_named_to_administrators(alone
         page = guest.get("/ui/integrity")
         assert page.status == 200
         assert page.words(".verified .r-failed") == ["2 differences"]
-        assert "data was changed past the ledger, or is damaged" in page.words("main")[0]
+        assert "data was changed without the ledger, or is damaged" in page.words("main")[0]
         assert ("KEY-26-000009" in page.text) is (guest is admin)
     assert page.words(".verified li") == [
         "api_key key_id=KEY-26-000009 revoked_at",

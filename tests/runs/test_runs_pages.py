@@ -279,7 +279,7 @@ def test_a_run_shows_its_waiting_time_duration_and_trigger(edge: Edge) -> None:
 def test_a_run_that_its_lease_failed_says_so_in_words(edge: Edge) -> None:
     run = run_of(edge, edge.fresh(), "started", lease_seconds=90)
     (facts,) = visitor(edge).get(f"/ui/runs/{run}").words(".facts")
-    assert "Lease 1 min 30 s without a sign of life, and it fails" in facts
+    assert "Lease 1 min 30 s without a sign of life, then the run fails" in facts
     with closing(Log(edge.conninfo)) as log:
         listen(log, edge.clock)
         listen(log, edge.clock, 91)

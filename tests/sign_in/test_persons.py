@@ -123,7 +123,7 @@ def test_the_frame_says_who_is_signed_in_by_name(
     assert (
         guest.get("/ui/sessions")
         .words("main > p")[0]
-        .startswith(f"Everywhere you are signed in as {NAME}")
+        .startswith(f"Where you are signed in as {NAME}")
     )
     missing = guest.get("/ui/lines/LIN-26-999999")
     assert (missing.status, NAME in missing.text) == (404, True)

@@ -119,7 +119,7 @@ def test_a_token_that_may_open_no_page_is_led_to_what_it_may_do(edge: Edge) -> N
     answer = guest.sign_in(edge.token("write"))
     assert answer.location == "/ui/start"
     board = guest.get("/ui")
-    assert "The credential lacks the permission read." in board.text
+    assert "You may not read lines, runs and events. Ask an administrator" in board.text
     assert guest.get("/ui/nothing").words("section.refusal a") == ["Go to the first page"]
 
 

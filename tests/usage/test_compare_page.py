@@ -170,6 +170,16 @@ def test_the_page_is_since_yesterday_and_friday_evening_is_a_click_away(edge: Ed
     assert guest.get(str(friday["href"])).words(".tabs [aria-current]") == ["since Friday 18:00"]
 
 
+def test_the_end_of_last_month_has_a_heading_of_its_own(edge: Edge) -> None:
+    guest = visitor(edge)
+    page = guest.get(guest.get("/ui/compare").location)
+    (month,) = (a for a in page.all(".tabs a") if a.get_text() == "March 2026, after it ended")
+    page = guest.get(str(month["href"]))
+    assert page.words("h1") == ["March 2026: what changed after it ended"]
+    since = guest.get("/ui/compare?then=2026-04-01T00:00:00Z&time_zone=UTC")
+    assert since.words("h1") == ["What changed since 2026-04-01 00:00:00"]
+
+
 def test_the_last_visit_is_the_last_page_before_half_an_hour_without_one(edge: Edge) -> None:
     guest = visitor(edge)
 

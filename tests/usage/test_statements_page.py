@@ -134,9 +134,9 @@ def test_the_form_tells_totals_and_lines_that_are_not_green_before(tenant: Tenan
     red = fact("health.signal_reported", tenant.lines[1], signal)
     tenant.edge.accept(red, token=tenant.token)
     page = tenant.guest.get(f"{NEW}?first_day=2026-04-01&last_day=2026-04-14")
-    assert page.words("#signed h2") == ["You sign 2026-04-01 to 2026-04-14 in UTC"]
+    assert page.words("#signed h2") == ["Statement for 2026-04-01 to 2026-04-14, days of UTC"]
     assert page.words("#signed dl.tiles dd") == ["3.5", "0", "0", "2", "2"]
-    assert "1 of 2 lines is not green: look before you invoice." in page.text
+    assert "1 of 2 lines is not green: check before you invoice." in page.text
     (looked,) = page.words(".looked li")
     assert f"Team {tenant.workspaces[1]} amber 69 · running · 1 h" in looked
     of_workspace = tenant.guest.get(
@@ -233,7 +233,7 @@ def test_changes_since_tell_then_and_now_with_the_very_events(tenant: Tenant) ->
     assert "Nothing changed" in quiet.text
     events = [tenant.check_in(hours) for hours in (4, 0.1, 0.2, 1, 1, 1, 1)]
     page = tenant.guest.get(path)
-    assert "1 line has other numbers now." in page.text
+    assert "The numbers of 1 line have changed since." in page.text
     total, of_line = page.words(".differences")
     assert total == "Hours 3.5 → to 11.8 +8.3 Check-ins 2 → to 9 +7"
     assert of_line == "Hours 2.5 → to 10.8 +8.3 Check-ins 1 → to 8 +7"

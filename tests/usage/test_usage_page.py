@@ -83,7 +83,7 @@ def test_a_workspaces_hours_are_three_clicks_from_the_front_door(edge: Edge, pla
     assert heads(of_one)[:2] == ["Service line", "Hours"]
     rows = table(of_one)
     assert [row[0] for row in rows[:2]] == [f"Team 13 {lines[13]}", f"Team 12 {lines[12]}"]
-    assert rows[-1][:3] == ["Total of 14 rows", "94.5", "14"]
+    assert rows[-1][:3] == ["Total, 14 lines", "94.5", "14"]
     file = guest.get(str(of_one.one("#downloads a")["href"])).answer
     (*written, total) = csv.DictReader(io.StringIO(file.text))
     assert sum(float(row["hours"]) for row in written) == 94.5
@@ -95,7 +95,7 @@ def test_a_line_leads_to_its_days_and_a_day_to_its_events(edge: Edge, place: str
     edge.accept(hours(line, 2), hours(line, 3, "2026-03-11T23:30:00Z"))
     guest = visitor(edge)
     days = guest.get(link(guest.get(f"/ui/usage?{MARCH}&workspace_id={place}"), "Payments"))
-    assert [row[0] for row in table(days)] == ["2026-03-10", "2026-03-11", "Total of 2 rows"]
+    assert [row[0] for row in table(days)] == ["2026-03-10", "2026-03-11", "Total, 2 days"]
     events = guest.get(link(days, "2026-03-11"))
     assert events.words(".log .says") == ["3 h"]
     counted = guest.get(link(days, "2"))
@@ -128,7 +128,7 @@ def test_a_late_and_a_voided_fact_stand_beside_what_was_known_then(edge: Edge, p
     assert row_of(page, "Late")["Why"] == "2 events since"
     assert row_of(page, "Same")["Why"] == ""
     assert table(page)[-1][1:4] == ["14", "20.5", "+6.5"]
-    assert page.words(".sides .chip")[0].startswith("as known at")
+    assert page.words(".sides .chip")[0].startswith("As of 20")
     history = guest.get(link(page, "2 events since"))
     assert history.words(".happened .kind") == [
         "execution.checked_in", "execution.check_in_voided",
@@ -138,9 +138,12 @@ def test_a_late_and_a_voided_fact_stand_beside_what_was_known_then(edge: Edge, p
     by_workspace = guest.get(
         f"/ui/usage?{MARCH}&workspace_id={place}&as_of={then}&group_by=workspace"
     )
+    assert by_workspace.words(".behind-it summary") == [
+        "1 line changed since then: late, voided or corrected entries"
+    ]
     assert by_workspace.words(".behind-it li") == [f"Late {line} +6.5 h 2 events since"]
     assert len(by_workspace.all(".figures .tip")) == 1
-    now = guest.get(link(page, "now ✕ alone"))
+    now = guest.get(link(page, "now ✕ only"))
     assert "Change" not in heads(now)
     assert table(now)[-1][1] == "20.5"
 
@@ -150,7 +153,7 @@ def test_the_end_of_a_past_period_is_offered_as_the_instant_to_compare_with(edge
     page = guest.get(f"/ui/usage?{MARCH}")
     offered = str(page.one(".sides a")["href"])
     assert parse_qs(urlsplit(offered).query)["as_of"] == ["2026-04-01T00:00:00Z"]
-    assert guest.get(offered).words(".sides .then")[0].endswith("2026-04-01 00:00:00")
+    assert guest.get(offered).words(".sides .then")[0].endswith("2026-04-01 00:00:00 UTC")
     this_month = guest.get(guest.get("/ui/usage").location)
     assert this_month.all(".sides") == []
 
@@ -170,7 +173,7 @@ def test_lines_that_are_not_green_are_told_before_the_invoice(edge: Edge, place:
     )
     guest = visitor(edge)
     page = guest.get(f"/ui/usage?{MARCH}&workspace_id={place}")
-    assert page.words(".look") == ["1 of 2 lines are not green : look before you invoice"]
+    assert page.words(".look") == ["1 of 2 lines are not green : check before you invoice"]
     assert row_of(page, "Red")["Health"].startswith("69 of 100, amber")
     assert row_of(page, "Green")["Health"].startswith("100 of 100, green")
     worst = guest.get(str(page.one(".look a")["href"]))

@@ -172,7 +172,7 @@ def test_an_empty_list_says_what_to_do(tenant: Watched) -> None:
     reader = visitor(tenant.edge, "read", organization_id=tenant.organization)
     assert reader.get(PATH).words(".empty a.button") == ["Watches"]
     tenant.watch()
-    assert "1 watch looks at your lines, and has found nothing." in tenant.guest.get(PATH).text
+    assert "1 watch checks your lines, and has found nothing." in tenant.guest.get(PATH).text
 
 
 def test_words_of_a_tenant_are_no_markup_on_the_page(tenant: Watched) -> None:

@@ -26,7 +26,7 @@ def test_the_source_that_was_heard_last_comes_first(tenant: Watched) -> None:
     tenant.edge.clock.advance(hours=2)
     page = tenant.guest.get(PATH)
     assert page.words(".sources th code")[:2] == ["/agents", "/timesheets"]
-    heard = [time.get_text() for time in page.all("[data-label='Last heard'] time")]
+    heard = [time.get_text() for time in page.all("[data-label='Last seen'] time")]
     assert heard[:2] == ["2 h ago", "3 h ago"]
     assert page.all(f'.sources a[href="/ui/lines/{line}"]')
     assert "Payments" in page.words(".sources td")[1]

@@ -184,13 +184,13 @@ def test_the_preview_counts_and_names_up_to_five(tenant: Watched) -> None:
     page = tenant.guest.get(NEW)
     assert page.all(".tried ul") == []
     tried = tenant.guest.post(PREVIEW, page.form(PATH))
-    assert tried.words(".tried > p") == ["Now it would tell you of 7 , such as:"]
+    assert tried.words(".tried > p") == ["Now it would open 7 alerts, such as:"]
     examples = tried.words(".tried li")
     assert len(examples) == 5
     assert all("has been blocked for 2 h by an approval gap" in each for each in examples)
     assert tenant.watches() == [], "nothing is recorded"
     narrow = tenant.guest.post(PREVIEW, page.form(PATH) | {"execution_model": "capacity"})
-    assert narrow.words(".tried > p") == ["Now it would tell you of nothing ."]
+    assert narrow.words(".tried > p") == ["Now it would open no alert ."]
     assert narrow.form(PATH)["execution_model"] == "capacity"
 
 
@@ -202,7 +202,7 @@ def test_the_preview_of_a_change_is_about_the_tenant_of_the_watch(tenant: Watche
     for guest in (tenant.guest, admin):
         form = guest.get(f"{PATH}/{watch}/change").form(f"{PATH}/{watch}/change")
         tried = guest.post(PREVIEW, form)
-        assert tried.words(".tried > p")[0] == "Now it would tell you of 1 :"
+        assert tried.words(".tried > p")[0] == "Now it would open 1 alert:"
         answer = guest.post(f"{PATH}/{watch}/change", form | {"name": "Ours"})
         assert answer.status == 303
     assert tenant.watches()[0]["workspace_id"] == tenant.workspace
@@ -227,18 +227,18 @@ def test_the_form_says_how_often_the_watch_would_have_told_in_30_days(
         fields = guest.get(f"{NEW}?kind={kind}").form(PATH) | {"time": time, "unit": "h"}
         return guest.post(PAST, fields | more).words(".earlier")[0]
 
-    assert past() == "In the last 30 days it would have told you of nothing ."
+    assert past() == "In the last 30 days it would have opened no alert ."
     for hours in (3, 1, 5):
         tenant.block(line)
         tenant.edge.clock.advance(hours=hours)
         tenant.unblock(line)
         tenant.edge.clock.advance(hours=1)
-    assert past() == "In the last 30 days it would have told you 2 times ."
-    assert past(keep="1") == "In the last 30 days it would have told you at most 2 times ."
-    assert past(time="4") == "In the last 30 days it would have told you once ."
+    assert past() == "In the last 30 days it would have opened 2 alerts ."
+    assert past(keep="1") == "In the last 30 days it would have opened at most 2 alerts ."
+    assert past(time="4") == "In the last 30 days it would have opened 1 alert ."
     tenant.edge.clock.advance(days=30, hours=-3)
-    assert past(time="4") == "In the last 30 days it would have told you once ."
-    assert past() == "In the last 30 days it would have told you of nothing ."
+    assert past(time="4") == "In the last 30 days it would have opened 1 alert ."
+    assert past() == "In the last 30 days it would have opened no alert ."
     assert tenant.watches() == [], "nothing is recorded"
 
 
@@ -264,7 +264,7 @@ def test_the_past_of_too_many_lines_is_not_told(
     fields = tenant.guest.get(NEW).form(PATH)
     answer = tenant.guest.post(PAST, fields)
     assert answer.status == 200
-    assert answer.words(".earlier") == ["The last 30 days are not told. Lines: are more than 2."]
+    assert answer.words(".earlier") == ["The last 30 days cannot be shown. Lines: are more than 2."]
     assert answer.form(PATH)["blank:states"] == "blocked"
 
 
@@ -341,7 +341,7 @@ def test_a_watch_is_changed_disabled_and_enabled(tenant: Watched) -> None:
     tenant.look()
     page = f"{PATH}/{watch}"
     form = tenant.guest.get(f"{page}/change")
-    assert "resolve the alert of this watch" in form.text
+    assert "the open alert of this watch is resolved" in form.text
     tenant.guest.submit(form, f"{page}/change", severity="info", name="Calm")
     (changed,) = tenant.watches()
     assert (changed["severity"], changed["name"]) == ("info", "Calm")

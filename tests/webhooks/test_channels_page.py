@@ -135,7 +135,7 @@ def test_pagerduty_is_set_up_by_its_key(hooks: Hooks, guest: Visitor, receiver: 
     answer = set_up(guest, format="pagerduty", which="all", **fields)
     page = outcome_of(guest, answer)
     assert page.words("[role=status]")[-1] == (
-        "Delivered to PagerDuty. The test opened an incident there, to be resolved by hand."
+        "Delivered to PagerDuty. The test opened an incident there. Resolve it by hand."
     )
     (request,) = receiver.await_count(1, path="/v2")
     assert json.loads(request.body)["routing_key"] == KEY
@@ -146,7 +146,7 @@ def test_pagerduty_is_set_up_by_its_key(hooks: Hooks, guest: Visitor, receiver: 
     narrowed = "Alerts and failed deliveries alerts: critical only, only of Stuck lines"
     for seen in (guest.get(PATH), guest.get(page_of(shown["id"]))):
         assert KEY not in seen.answer.text
-        assert f"{narrowed} , without their words" in seen.text
+        assert f"{narrowed} , without text" in seen.text
 
 
 def test_mail_goes_to_each_address(hooks: Hooks, guest: Visitor, mailbox: Mailbox) -> None:

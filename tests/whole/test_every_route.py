@@ -369,7 +369,8 @@ def test_only_its_permission_and_a_session_open_a_page(target: Target, lacked: s
             if lacked is not None:
                 page = guest.request(method, path, data=sent)
                 assert page.status == 403, label(route)
-                assert f"The credential lacks the permission {lacked}." in page.text, label(route)
+                assert "Ask an administrator for the permission " in page.text, label(route)
+                assert f"({lacked})." in page.text, label(route)
 
 
 @pytest.mark.parametrize(

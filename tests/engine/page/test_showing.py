@@ -54,7 +54,7 @@ def test_a_signal_near_zero_is_not_shown_as_zero(edge: Edge) -> None:
         ({"hours": 0, "note": "Nothing came of it"}, ["Nothing came of it", "0 h"]),
         ({"tokens_used": 0, "duration_ms": 0}, ["took 0 s", "0 tokens"]),
         ({"late": False, "reason": "", "project_tags": [], "evidence": {}, "error": None}, []),
-        ({"late": True}, ["in place of an earlier ending"]),
+        ({"late": True}, ["replaces an earlier end"]),
     ],
 )
 def test_the_line_about_an_event_has_zeros_and_leaves_out_empty_values(

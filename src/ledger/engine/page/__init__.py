@@ -5,6 +5,8 @@
     navigation.py, addresses.py, visits.py, lag.py
                   where pages are, where a visitor was, and how far a page is behind
     showing.py    instants, durations, numbers, names and events as people read them
+    permissions.py
+                  what each permission allows, and the refusal of a visitor without it
     charts.py     the geometry of bands and bar charts
     log.py        parts shared by the logs: periods as people type them, active filters
     managed.py, first_steps.py

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from fastapi import Request
 from markupsafe import Markup
 
+from ledger.engine.page.permissions import without_permission
 from ledger.engine.values import principal
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import ChangedTooOften, Invalid, LedgerError
@@ -256,12 +257,12 @@ def actor(identifier: str, type_: str = "system") -> str:
 _SYSTEM = {
     principal.SWEEPER.id: "the ledger, after no activity",
     principal.LEASE_WATCH.id: "the ledger, at the end of a lease",
-    principal.HOUSEKEEPER.id: "the ledger, as its housekeeper",
+    principal.HOUSEKEEPER.id: "the ledger, housekeeping",
     principal.DISPATCHER.id: "the ledger, as sender of webhooks",
     principal.WATCHER.id: "the ledger, by a watch",
     principal.PAUSE_UNTIL.id: "the ledger, at the end of a pause",
-    principal.PARENT_BY_NAME.id: "the ledger, by the name of the parent",
-    principal.PARENT_BY_TRACE.id: "the ledger, by the run's trace",
+    principal.PARENT_BY_NAME.id: "the ledger, by the parent’s external ID",
+    principal.PARENT_BY_TRACE.id: "the ledger, by the run’s trace",
 }
 
 
@@ -342,9 +343,10 @@ def complaint(error: tuple[str, str]) -> str:
 
 
 def refusal(error: LedgerError) -> str:
-    """The detail of a refusal, in the page's words if the API's speak of headers."""
-    is_plain = isinstance(error, ChangedTooOften)
-    return error.detail if is_plain else _REWORDED.get(error.code, error.detail)
+    """The detail of a refusal, in the page's words where those of the API are for programs."""
+    if isinstance(error, ChangedTooOften):
+        return error.detail
+    return without_permission(error.detail) or _REWORDED.get(error.code, error.detail)
 
 
 _REWORDED = {
@@ -384,7 +386,7 @@ _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("from", lambda value: f"from {_UTC.plain(value)} UTC"),
     ("to", lambda value: f"to {_UTC.plain(value)} UTC"),
     ("reference", _text),
-    ("replaces", lambda value: f"in place of {value}"),
+    ("replaces", lambda value: f"replaces {value}"),
     ("note", _text),
     ("product_line", words),
     ("execution_model", words),
@@ -407,7 +409,7 @@ _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("previous", lambda value: f"{number(value)} before"),
     ("token_usage", _models),
     ("lease_expired", lambda _: "because its lease ended"),
-    ("late", lambda _: "in place of an earlier ending"),
+    ("late", lambda _: "replaces an earlier end"),
     ("by_closing", lambda _: "because the line was closed"),
     ("event_id", _text),
     ("attempts", lambda value: f"{number(value)} attempts"),

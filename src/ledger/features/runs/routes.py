@@ -21,7 +21,14 @@ from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.lists import Order, identifier, instant
 from ledger.engine.http.machinery.middleware import is_head
 from ledger.engine.http.models import Reason
-from ledger.engine.http.replies import AnswerOf, PageOf, Reply, DisclosedLine, answer, or_not_modified
+from ledger.engine.http.replies import (
+    AnswerOf,
+    DisclosedLine,
+    PageOf,
+    Reply,
+    answer,
+    or_not_modified,
+)
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
 from ledger.engine.reads.question import Answer, Question

@@ -57,7 +57,7 @@
   });
   for (const name of ["htmx:sendError", "htmx:timeout"]) {
     document.addEventListener(name, ({ detail: { elt } }) => {
-      if (isSent(elt)) say(elt, "The service cannot be reached. What you typed is kept: send it again. It is carried out once.");
+      if (isSent(elt)) say(elt, "The service cannot be reached. What you typed is kept: send it again. It takes effect only once.");
     });
   }
 
@@ -82,7 +82,7 @@
     const provider = dialog.querySelector("a.provider");
     if (provider) provider.target = "_blank";
     dialog.querySelector("h1").textContent = "Sign in again";
-    dialog.querySelector("h1 + p").textContent = "What you typed is kept, and stands in the page again.";
+    dialog.querySelector("h1 + p").textContent = "What you typed is kept. The form has it again after you sign in.";
     dialog.showModal();
   }
 

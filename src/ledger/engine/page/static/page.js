@@ -133,7 +133,7 @@
       const ended = new CustomEvent("ledger:ended", { cancelable: true, detail: xhr.responseText });
       if (document.dispatchEvent(ended)) location.reload();
     } else if (xhr.status === 429) {
-      outdated("Too many pages are being made at once.", elt);
+      outdated("Too many pages are loading at once.", elt);
     } else if (xhr.status === 503) {
       outdated("The service cannot answer now.", elt);
     } else if (xhr.status) {

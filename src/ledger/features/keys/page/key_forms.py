@@ -12,25 +12,10 @@ from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.features.keys.model import Permission
 from ledger.features.keys.routes import keys as api
 
 _PERMISSION = "permission:"
 """Prefix of the name of a permission's box. A field has one value, so boxes share no name."""
-
-PERMISSIONS: Mapping[Permission, str] = {
-    "read": "Read lines, runs and events",
-    "write": "Report facts",
-    "service_lines:manage": "Pause and resume lines",
-    "webhooks:manage": "Manage webhooks",
-    "audit:read": "Read the audit log",
-    "runs:erase": "Erase runs",
-    "keys:manage": "Manage keys",
-    "statements:issue": "Issue and withdraw statements",
-    "watches:manage": "Manage watches",
-    "admin": "Everything, in all organizations",
-}
-"""The act that each permission allows, in the words of the page."""
 
 LIVES: Mapping[str, tuple[str, int]] = {
     "30": ("in 30 days", 30),

@@ -17,6 +17,7 @@ from ledger.engine.page.first_steps import FirstSteps, address_of_visit
 from ledger.engine.page.log import listed
 from ledger.engine.page.managed import Managed, RefusedForm
 from ledger.engine.page.pages import Form, PageRoute, idempotency_of, read_answer, show
+from ledger.engine.page.permissions import PERMISSIONS
 from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
@@ -51,7 +52,7 @@ async def show_keys(
     found = await read_answer(api.list_api_keys(request, query), PageOf[ShownKey])
     may = {
         permission: words
-        for permission, words in key_forms.PERMISSIONS.items()
+        for permission, words in PERMISSIONS.items()
         if request.principal.may(permission)
     }
     return await _KEYS.show(
@@ -71,7 +72,7 @@ async def _choices(request: ReadRequest) -> dict[str, Any]:
     """The choices of the forms: the visitor's own key, if it expires, bounds the lives of keys."""
     own_end = await _own_end(request)
     return {
-        "words": key_forms.PERMISSIONS,
+        "words": PERMISSIONS,
         "lives": {name: life[0] for name, life in key_forms.LIVES.items()},
         "graces": key_forms.GRACES,
         "own_end": own_end,

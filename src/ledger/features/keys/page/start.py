@@ -6,7 +6,7 @@ from ledger.engine.http.lean import needs
 from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.page.addresses import START
 from ledger.engine.page.pages import PageRoute, show
-from ledger.features.keys.page.key_forms import PERMISSIONS
+from ledger.engine.page.permissions import PERMISSIONS
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

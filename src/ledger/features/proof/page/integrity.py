@@ -130,6 +130,7 @@ async def show_integrity(request: ReadRequest, query: Present) -> Response:
         most=MOST_UNSEALED,
         found=parts,
         missing=sum(part.finding is None for part in parts),
+        next_due=min((p.due for p in parts if p.due and p.finding is None), default=None),
         verified_at=max((finding.ended_at for finding in findings), default=None),
         differences=sum(finding.differences for finding in findings),
     )

@@ -48,7 +48,7 @@ SIGN_INS_A_MINUTE = 60
 
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
-_NOT_GRANTED = "You have no rights here any more. Ask an administrator, then sign in again."
+_NOT_GRANTED = "You no longer have access. Ask an administrator, then sign in again."
 _KEY_LOST = "Your API key is unknown, has expired or was revoked. Sign in with another key."
 _TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
 

@@ -129,7 +129,8 @@ async def _signed_in(
     try:
         claims = sessions.rules.grants.stored_claims(signed_in.claims)
     except ValueError as error:
-        raise SignInRefused(f"The identity provider tells too much of you: {error}.") from error
+        text = f"The identity provider sends too many details about you: {error}."
+        raise SignInRefused(text) from error
     allowed = sessions.rules.grants.judge(claims)
     if not allowed:
         _SIGN_INS.labels("without_grant").inc()
@@ -149,7 +150,7 @@ async def _signed_in(
 
 async def _without_grant(request: Request, signed_in: "SignedIn") -> Response:
     """Record that a person has no grant, and show the claims by which one could be given."""
-    refusal = Forbidden("The identity provider knows you, but no grant here names you.")
+    refusal = Forbidden("You are signed in, but nobody has given you access yet.")
     principal = person(signed_in.sub, ())
     about = About(REFUSED_ACTION)
     command = RefusedWrite(refusal, about, principal, request.state.request_id)
@@ -244,7 +245,7 @@ def _flow_of(request: Request, state: str) -> "SignInFlow":
     now = services_of(request).clock().timestamp()
     if flow is None or flow.state != state or flow.expires < now:
         raise SignInRefused(
-            "This sign-in is over, or began in another browser. It may take 10 minutes: begin anew."
+            "This sign-in took more than 10 minutes, or began in another browser. Start again."
         )
     return flow
 

@@ -57,7 +57,7 @@ async def choose(request: Request) -> Response:
         by_name = {session.named(tenant): access for tenant, access in visitor.allowed.items()}
         access = by_name.get(form.place)
         if access is None:
-            raise NotFound("You have no rights there.")
+            raise NotFound("You have no access there.")
         await session.sessions_of(request).enter(visitor, access, request.state.request_id)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))

@@ -93,6 +93,9 @@ async def show_changes(request: ReadRequest, query: ChangesQuery) -> Response:
         numbers=_NUMBERS,
         presets=presets,
         period=period,
+        after_end=period is not None
+        and period.months == 1
+        and found.then == query.calendar.begin(period.beyond),
         rows=rows[query.start - 1 :][: query.limit],
         count=len(rows),
         has_more=has_more,
@@ -122,7 +125,7 @@ async def _presets(request: ReadRequest, zone: Zone, address: str) -> Sequence[t
             for label, at in found
         ),
         (
-            f"{last.name} as known at its end",
+            f"{last.name}, after it ended",
             _since(address, calendar.begin(last.beyond), last, zone.name),
         ),
         *await _since_statement(request, address, zone),

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ from projections.usage.scope import SCOPE
 router = APIRouter(prefix="/ui/usage", include_in_schema=False, route_class=PageRoute)
 
 _ROWS = 100
+_NOTHING, _SECOND = timedelta(), timedelta(seconds=1)
 
 GROUPINGS: Mapping[str, str] = {
     "workspace": "workspace",
@@ -97,6 +99,7 @@ async def show_month(request: ReadRequest, query: MonthQuery) -> Response:
         then=then,
         rows=rows[query.start - 1 :][: query.limit],
         count=len(rows),
+        counted=_counted(query, rows),
         has_more=has_more,
         total=total,
         heads={
@@ -118,12 +121,25 @@ async def show_month(request: ReadRequest, query: MonthQuery) -> Response:
             by_day, charted, [day for day, *_ in query.calendar.days(now.from_, now.to)]
         ),
         closing=now.to if then is None and now.to <= clock else None,
+        is_close=_is_close(query, period, now.to),
         statement=_statement(request, query, period, now.to <= clock),
         export=partial(
             scopes.exported, "/ui/usage/export", query, "from_", "to", "as_of", "group_by"
         ),
         **await scopes.scope_of(request, query, None),
     )
+
+
+def _counted(query: MonthQuery, rows: Sequence[month_rows.MonthRow]) -> str:
+    """The noun for the rows that the total counts; "row" if some row stands for no such thing."""
+    is_plain = len(query.grouping.words) == 1 and all(row.keys[0].value for row in rows)
+    return GROUPINGS.get(query.group_by, "row") if is_plain else "row"
+
+
+def _is_close(query: MonthQuery, period: Period, end: datetime) -> bool:
+    """True if the page compares a whole month as of its end."""
+    then = query.instant
+    return period.months == 1 and then is not None and _NOTHING <= end - then < _SECOND
 
 
 def _whole(request: ReadRequest, query: MonthQuery, address: str) -> str:

@@ -40,9 +40,9 @@ _PERMISSION = "watches:manage"
 Done = Literal["create", "change", "enable", "disable", "remove", "starters"]
 
 DONE: Mapping[Done | None, str] = {
-    "create": "Watch set up. It looks at what holds now, and at what follows.",
+    "create": "Watch set up. It checks all lines now, and each change after that.",
     "change": "Watch changed.",
-    "enable": "Watch enabled. It looks at what holds now, and at what follows.",
+    "enable": "Watch enabled. It checks all lines now, and each change after that.",
     "disable": "Watch disabled. Its alerts are resolved.",
     "remove": "Watch deleted. Its alerts are resolved, and stay readable.",
     "starters": "Six watches set up. Change what does not fit.",

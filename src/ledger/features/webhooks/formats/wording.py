@@ -16,7 +16,7 @@ from ledger.features.webhooks.model.channel import DELIVERY_FAILED
 
 _ENDS: Mapping[ResolvedReason, str] = {
     "recovered": "The condition no longer holds.",
-    "changed": "The watch was changed, or no longer has the line.",
+    "changed": "The watch was changed, or no longer covers the line.",
     "disabled": "The watch was disabled.",
     "deleted": "The watch was deleted.",
     "line_closed": "The line was closed.",
@@ -71,14 +71,14 @@ def saying_of(options: FormatOptions, body: str) -> Saying:
         about = payload.get("watch_name") or payload["watch_id"]
         parts = severity, beginning, sentence, _more(type_, payload), about
     elif type_ == DELIVERY_FAILED:
-        why = payload["response_status"] or payload["error"] or "it was never answered"
+        why = payload["response_status"] or payload["error"] or "no answer"
         sentence = (
             f"{payload['event_id']} was not delivered to {subject['id']}"
             f" in {payload['attempts']} attempts: {why}."
         )
         parts = "warning", beginning, sentence, "", subject["id"]
     else:
-        sentence = f"The endpoint {subject['id']} is reached."
+        sentence = f"The endpoint {subject['id']} can be reached."
         parts = "info", beginning, sentence, "", subject["id"]
     return Saying(type_, envelope["id"], subject["id"], counted, *parts, link)
 
