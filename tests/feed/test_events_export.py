@@ -190,8 +190,3 @@ def test_the_answer_says_its_format_its_name_and_its_position(world: World, form
 )
 def test_a_wrong_parameter_is_a_422(edge: Edge, params: str) -> None:
     assert_problem(edge.get(f"{EXPORT}?{params}"), 422, "invalid_request")
-
-
-def test_the_export_needs_the_permission_read(edge: Edge) -> None:
-    assert_problem(edge.get(EXPORT, "garbage"), 401, "unauthorized")
-    assert_problem(edge.get(EXPORT, edge.token("write", "audit:read")), 403, "forbidden")

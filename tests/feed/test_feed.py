@@ -336,12 +336,6 @@ def test_an_unknown_parameter_or_value_is_a_422(world: World, query: str) -> Non
     assert_problem(world.edge.get(f"/v1/events?{query}"), 422, "invalid_request")
 
 
-def test_a_missing_permission_is_a_403_before_a_wrong_parameter(world: World) -> None:
-    writer = world.edge.token("write", "audit:read", "webhooks:manage")
-    for path in ("/v1/events", "/v1/events?x=1", f"/v1/events/{world.expected[0]['id']}"):
-        assert_problem(world.edge.get(path, writer), 403, "forbidden")
-
-
 # Single events.
 
 
@@ -378,11 +372,6 @@ def test_an_event_that_no_feed_carries_is_a_404_by_its_id(world: World) -> None:
 def test_an_event_id_in_another_form_or_of_another_year_is_a_404(world: World, form: str) -> None:
     event = next(event for event in world.expected if event["position"] < 100_000)
     assert_problem(get_event(world, form % event["position"], "admin"), 404, "not_found")
-
-
-def test_the_route_of_an_event_takes_no_parameters(world: World) -> None:
-    answer = world.edge.get(f"/v1/events/{world.expected[0]['id']}?x=1")
-    assert_problem(answer, 422, "invalid_request")
 
 
 def test_a_write_is_in_the_feed_when_it_is_answered(edge: Edge, apart: tuple[str, str]) -> None:

@@ -206,18 +206,6 @@ def test_a_wrong_parameter_is_a_422(edge: Edge, walked: str, query: str) -> None
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_the_history_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
-    edge: Edge, walked: str
-) -> None:
-    stranger = edge.token("read", organization_id="ORG-26-000002")
-    elsewhere = edge.token("read", workspace_id="WS-26-000002")
-    for line, token in ((walked, stranger), (walked, elsewhere), ("LIN-26-999999", None)):
-        answer = edge.get(f"/v1/execution/{line}/history", token)
-        assert_problem(answer, 404, "not_found")
-    run = edge.data(f"/v1/execution/{walked}/runs")[0]["id"]
-    assert_problem(edge.get(f"/v1/execution/{run}/history"), 404, "not_found")
-
-
 # Bounds of the recording.
 
 

@@ -277,13 +277,6 @@ def test_two_last_event_ids_are_a_422(edge: Edge) -> None:
     assert_problem(edge.get(STREAM, headers=headers), 422, "invalid_request")
 
 
-def test_a_stream_needs_the_permission_read(edge: Edge) -> None:
-    assert_problem(edge.get(STREAM, "garbage"), 401, "unauthorized")
-    assert_problem(edge.get(STREAM, headers={"authorization": ""}), 401, "unauthorized")
-    # The permission is checked before the parameters.
-    assert_problem(edge.get(f"{STREAM}?limit=0", edge.token("write")), 403, "forbidden")
-
-
 def test_only_the_streams_of_a_revoked_key_end(edge: Edge, address: Address, token: str) -> None:
     doomed = edge.token("read")
     key_id = edge.run(edge.service.app.state.services.authenticator.authenticate(doomed, None)).id

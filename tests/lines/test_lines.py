@@ -264,14 +264,3 @@ def test_the_summary_equals_the_counts_of_the_list(
         "open_alerts": 0,
     }
     assert edge.data(f"/v1/execution/summary?{query}".rstrip("?")) == counted
-
-
-@pytest.mark.parametrize("query", ["limit=10", "cursor=x", "nothing=1", "state=unknown"])
-def test_the_summary_takes_the_filters_and_nothing_else(edge: Edge, query: str) -> None:
-    assert_problem(edge.get(f"/v1/execution/summary?{query}"), 422, "invalid_request")
-
-
-@pytest.mark.parametrize("path", ["/v1/execution/%s", "/v1/runs/RUN-26-999999"])
-def test_a_detail_takes_no_parameters(edge: Edge, path: str) -> None:
-    answer = edge.get(path.replace("%s", edge.fresh()) + "?state=running")
-    assert_problem(answer, 422, "invalid_request")

@@ -234,14 +234,6 @@ def test_a_wrong_parameter_is_a_422(edge: Edge, query: str) -> None:
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_the_usage_of_an_unknown_line_or_of_another_tenants_line_is_a_404(edge: Edge) -> None:
-    stranger = edge.token("read", organization_id="ORG-26-000002")
-    elsewhere = edge.token("read", workspace_id="WS-26-000002")
-    line = edge.fresh()
-    for name, token in ((line, stranger), (line, elsewhere), ("LIN-26-999999", None), ("x", None)):
-        assert_problem(edge.get(f"/v1/execution/{name}/usage", token), 404, "not_found")
-
-
 @pytest.mark.parametrize("most", repeated([200, 10_000]))
 def test_ten_thousand_pairs_of_day_and_resource_are_an_answer_and_more_are_a_422(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int

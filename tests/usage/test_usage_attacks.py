@@ -279,29 +279,6 @@ def test_a_cursor_of_a_position_that_the_views_have_not_reached_is_behind(edge: 
 # Tenants.
 
 
-@pytest.mark.parametrize("words", GROUPINGS)
-def test_nobody_sees_the_usage_of_another_tenant(edge: Edge, lines: list[str], words: str) -> None:
-    period = {"group_by": words, "from": "2026-04-01", "limit": 1}
-    cursor = page(edge, **period)["meta"]["cursor"]
-    others = {
-        "organization": edge.token("read", organization_id=OTHER_ORGANIZATION),
-        "workspace": edge.token("read", workspace_id="WS-26-799999"),
-        "foreign workspace": edge.token(
-            "read", organization_id=OTHER_ORGANIZATION, workspace_id=WORKSPACE
-        ),
-    }
-    filters: tuple[dict[str, str], ...] = (
-        {}, {"service_line_id": ",".join(lines)}, {"workspace_id": WORKSPACE},
-        {"organization_id": ORGANIZATION}, {"project_tag": "tag"},
-    )  # fmt: skip
-    for token in others.values():
-        for more in filters:
-            data = told(edge, token, **period | more)
-            assert (data["rows"], data["total"]["lines"]) == ([], 0)
-        # The cursor pins no tenant: it shows each tenant its own.
-        assert told(edge, token, **period, cursor=cursor)["rows"] == []
-
-
 def test_an_administrator_names_the_organization(edge: Edge, lines: list[str]) -> None:
     admin = edge.token("admin", organization_id=None)
     problem = assert_problem(edge.get(USAGE, admin), 422, "invalid_request")

@@ -239,6 +239,8 @@ def test_its_permission_alone_opens_a_route_before_an_unknown_parameter_is_refus
         for query in ("", "?nonsense=1"):
             answer = target.edge.request(method, target.path(route) + query, token)
             assert_problem(answer, 403, "forbidden")
+    answer = target.edge.request(method, f"{target.path(route)}?nonsense=1", "garbage")
+    assert_problem(answer, 401, "unauthorized")
 
 
 @pytest.mark.parametrize("route", WRITES, ids=label)
