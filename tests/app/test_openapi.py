@@ -28,12 +28,6 @@ OF_ITEMS = {"404", "409"}
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
-@pytest.fixture(scope="module")
-def document(edge: Edge) -> dict[str, Any]:
-    answer: dict[str, Any] = edge.get("/openapi.json").json()
-    return answer
-
-
 # The document.
 
 

@@ -1,13 +1,10 @@
 """A run is found by the name that its reporter gave it (contract, Facts)."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from ledger.app.composition.writing import create_writer
-from ledger.engine.log.event_log import Log
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity
 from ledger.engine.writer.request import Receipt
@@ -198,17 +195,6 @@ def test_an_administrator_names_a_run_or_a_line(ledger: Ledger) -> None:
         by=ADMIN,
     )
     assert started.subject == ended.subject == begun.subject
-
-
-@pytest.fixture
-def another(own_ledger: Ledger) -> Iterator[Writer]:
-    """The writer of another process, whose memory is empty at first."""
-    log = Log(own_ledger.conninfo)
-    writer = create_writer(own_ledger.settings, log, own_ledger.clock)
-    writer.start()
-    yield writer
-    writer.stop()
-    log.close()
 
 
 @pytest.mark.parametrize("by", [REPORTER, ADMIN])

@@ -15,12 +15,6 @@ from tests.support.visitor import Visitor
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider("ed-1") as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
     with trusting(server, "edge_sign_in_by_token", provider) as edge:
         yield edge

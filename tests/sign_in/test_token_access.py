@@ -33,12 +33,6 @@ _names = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider("ed-1") as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
     with trusting(server, "edge_token_access", provider) as edge:
         yield edge

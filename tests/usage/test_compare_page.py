@@ -2,32 +2,14 @@
 
 import csv
 import io
-import itertools
 import re
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, quote, urlsplit
 
-import pytest
-
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import Seen, visitor
-
-_places = itertools.count(810_001)
-
-
-@pytest.fixture
-def place() -> str:
-    """A workspace of the test's own."""
-    return f"WS-26-{next(_places)}"
-
-
-def instant(edge: Edge) -> str:
-    """An instant between the events before and those that follow."""
-    edge.clock.advance(seconds=60)
-    now = str(edge.clock.now.isoformat())
-    edge.clock.advance(seconds=60)
-    return now
+from tests.usage.usage_answers import instant
 
 
 def blocked(line: str) -> dict[str, object]:

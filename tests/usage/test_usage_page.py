@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -11,7 +10,6 @@ from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.visitor import Seen, Visitor, visitor
 
-_places = itertools.count(800_001)
 FEBRUARY = "from=2026-02-01&to=2026-03-01&time_zone=UTC"
 MARCH = "from=2026-03-01&to=2026-04-01&time_zone=UTC"
 DAY = "2026-03-10T10:00:00Z"
@@ -45,12 +43,6 @@ def link(page: Seen, said: str) -> str:
     """The address of the only link of the content with this text."""
     (found,) = (a for a in page.all("#main a") if " ".join(a.get_text(" ").split()) == said)
     return str(found["href"])
-
-
-@pytest.fixture
-def place() -> str:
-    """A workspace of the test's own."""
-    return f"WS-26-{next(_places)}"
 
 
 def test_the_months_address_says_all_and_names_the_persons_zone(edge: Edge) -> None:

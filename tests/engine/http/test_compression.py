@@ -1,7 +1,6 @@
 """Answers above 1 KiB are compressed for clients that accept gzip (contract, Access)."""
 
 import gzip
-from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import pytest
 
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, fact
-from tests.support.streaming import Address, Listener, listening
+from tests.support.streaming import Address, Listener
 from tests.support.visitor import visitor
 
 GZIP, PLAIN = "gzip", "identity"
@@ -30,12 +29,6 @@ class Raw(NamedTuple):
     @property
     def unpacked(self) -> bytes:
         return gzip.decompress(self.body) if self.is_packed else self.body
-
-
-@pytest.fixture(scope="module")
-def address(edge: Edge) -> Iterator[Address]:
-    with listening(edge) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

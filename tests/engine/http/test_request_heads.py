@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 import socket
-from collections.abc import Iterator
 from http.client import HTTPResponse
 
 import pytest
@@ -12,16 +11,10 @@ from fastapi.routing import APIRoute
 
 from tests.support.edge import Edge, assert_problem
 from tests.support.service import ALL
-from tests.support.streaming import Address, listening
+from tests.support.streaming import Address
 from tests.support.visitor import visitor
 
 PATHS = ("/", "/healthz", "/metrics", "/v1/execution", "/ui", "/docs", "/nothing", "/v1/facts")
-
-
-@pytest.fixture(scope="module")
-def address(edge: Edge) -> Iterator[Address]:
-    with listening(edge) as address:
-        yield address
 
 
 def send_head(address: Address, head: str) -> tuple[HTTPResponse, bytes, bytes]:
