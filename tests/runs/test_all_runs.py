@@ -147,14 +147,6 @@ def test_a_wrong_parameter_is_a_422(edge: Edge, query: str) -> None:
     assert_problem(edge.get(f"{LIST}?limit=101"), 422, "invalid_request")
 
 
-def test_a_cursor_serves_its_own_filters_and_list_only(edge: Edge, story: list[Run]) -> None:
-    cursor = edge.get(f"{LIST}?limit=3").json()["meta"]["cursor"]
-    assert edge.data(f"{LIST}?limit=3&cursor={cursor}") == story[3:6]
-    line = story[0]["service_line_id"]
-    for path in (f"{LIST}?status=failed&", f"/v1/execution/{line}/runs?"):
-        assert_problem(edge.get(f"{path}cursor={cursor}"), 400, "invalid_cursor")
-
-
 def test_a_page_has_an_entity_tag(edge: Edge, story: list[Run]) -> None:
     tag = edge.get(LIST).headers["etag"]
     assert edge.get(LIST, headers={"if-none-match": tag}).status_code == 304

@@ -171,16 +171,6 @@ def test_a_wrong_parameter_of_the_list_is_refused(watcher: Watcher, query: str) 
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_a_cursor_belongs_to_its_filters_and_its_order(watcher: Watcher, three: Any) -> None:
-    params: dict[str, Any] = {"limit": 1, "severity": "warning"}
-    cursor = watcher.edge.get("/v1/alerts", watcher.token, params=params).json()["meta"]["cursor"]
-    for more in ({"severity": "info"}, {"sort": "severity"}, {"status": "open"}, {"cursor": "x"}):
-        answer = watcher.edge.get(
-            "/v1/alerts", watcher.token, params=params | {"cursor": cursor} | more
-        )
-        assert_problem(answer, 400, "invalid_cursor")
-
-
 # The past.
 
 
