@@ -247,18 +247,11 @@ def test_a_health_report_that_changes_no_status_is_not_streamed(
 @pytest.mark.parametrize(
     "query",
     [
-        "after=EVT-26-1",
-        "after=AUD-26-000001",
-        "after=",
-        "after=EVT-26-000001%0A",
-        "type=run.begun",
-        "from=2026-01-01",
-        "limit=5",
-        "cursor=x",
-        "service_line_id=",
+        "after=EVT-26-1", "after=AUD-26-000001", "after=", "after=EVT-26-000001%0A",
+        "type=run.begun", "from=2026-01-01", "limit=5", "cursor=x", "service_line_id=",
         "after=EVT-26-000001&after=EVT-26-000002",
     ],
-)
+)  # fmt: skip
 def test_an_unknown_or_wrong_parameter_is_a_422(edge: Edge, query: str) -> None:
     assert_problem(edge.get(f"{STREAM}?{query}"), 422, "invalid_request")
 
