@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.features.facts.fact_types import ALIASES, FACT_TYPES
+from ledger.features.facts.fact_types import FACT_TYPES
 from tests.support.fact_samples import DATA, RECORDED_AS
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import Ledger, new_id
@@ -164,17 +164,6 @@ def test_a_correction_of_a_runs_tokens_is_stored_with_what_it_replaces(ledger: L
         "previous": 1840,
         "reason": "Billed otherwise",
     }
-
-
-@pytest.mark.parametrize("alias", ALIASES)
-def test_the_platforms_aliases_are_recorded_as_the_fact_types_they_stand_for(
-    ledger: Ledger, alias: str
-) -> None:
-    line = ledger.line()
-    run = new_id("RUN") if alias.endswith("started") else ledger.run(line)
-    data = {"service_line_id": line} if alias.endswith("started") else {}
-    ledger.accept(fact(alias, run, data))
-    assert ledger.topics(run)[-1] == alias.removeprefix("agent.")
 
 
 def test_a_fact_without_a_time_gets_the_time_of_its_arrival(ledger: Ledger) -> None:

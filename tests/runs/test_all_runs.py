@@ -147,11 +147,6 @@ def test_a_wrong_parameter_is_a_422(edge: Edge, query: str) -> None:
     assert_problem(edge.get(f"{LIST}?limit=101"), 422, "invalid_request")
 
 
-def test_a_page_has_an_entity_tag(edge: Edge, story: list[Run]) -> None:
-    tag = edge.get(LIST).headers["etag"]
-    assert edge.get(LIST, headers={"if-none-match": tag}).status_code == 304
-
-
 def test_an_export_resumes_after_no_run_that_the_credential_does_not_see(
     edge: Edge, lines: list[str], story: list[Run]
 ) -> None:

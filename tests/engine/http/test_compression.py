@@ -150,31 +150,6 @@ def test_a_kept_answer_is_sent_in_the_coding_that_each_client_accepts(
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/execution",
-        "/v1/execution?limit=1",
-        f"/v1/audit-logs/export?organization_id={ORGANIZATION}",
-        "/openapi.json",
-        "/healthz",
-        "/ui/static/page.css",
-        "/docs/static/swagger-ui.css",
-        "/nothing",
-    ],
-)
-@pytest.mark.parametrize("accepted", [GZIP, PLAIN])
-def test_head_has_the_status_and_the_headers_of_get_in_each_coding(
-    address: Address, token: str, path: str, accepted: str
-) -> None:
-    shown = ask(address, path, token, accepted)
-    head = ask(address, path, token, accepted, "HEAD")
-    assert (head.status, head.body) == (shown.status, b"")
-    differing = {"date", "x-request-id", "transfer-encoding"}
-    for name in (head.headers.keys() | shown.headers.keys()) - differing:
-        assert head.headers.get(name) == shown.headers.get(name), name
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
         "/openapi.json",
         "/metrics",
         "/ui/static/page.css",
