@@ -5,14 +5,11 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.engine.http.replies import PageOf
 from ledger.engine.values.values import format_instant
-from ledger.features.feed.envelopes import HistoryItem
 from projections.feed import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
@@ -135,13 +132,6 @@ def test_no_payload_holds_a_runs_input_output_or_error(edge: Edge, life: Life) -
     assert SECRET not in json.dumps(history)
     for event in history:
         assert not event["payload"].keys() & {"input", "output", "error"}
-
-
-def test_a_page_of_the_history_fits_its_documented_model(edge: Edge, life: Life) -> None:
-    for limit in (1, 100):
-        answer = edge.get(f"/v1/execution/{life.line}/history?limit={limit}")
-        page = msgspec.json.decode(answer.content, type=PageOf[HistoryItem])
-        assert len(page.data) == min(limit, len(history_of(edge, life.line)))
 
 
 # Paging.
