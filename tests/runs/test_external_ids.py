@@ -134,12 +134,6 @@ def test_a_name_has_1_to_200_characters(ledger: Ledger, type: str, name: Any) ->
     assert ledger.refusal(named(type, None)) == INVALID
 
 
-@pytest.mark.parametrize("lease", [4, 604_801, "60", 60.5])
-def test_a_lease_has_5_seconds_to_7_days(ledger: Ledger, lease: Any) -> None:
-    data = {"service_line_id": ledger.line(), "lease_seconds": lease}
-    assert ledger.refusal(fact("run.started", None, data)) == INVALID
-
-
 def test_an_administrator_names_a_run_or_a_line(ledger: Ledger) -> None:
     line, name = ledger.line(), new_id("build")
     (begun,) = ledger.accept(named("run.requested", name, line), by=ADMIN)

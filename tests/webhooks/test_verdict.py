@@ -53,14 +53,6 @@ def after(delivery: Claimed, tried: Attempt, jitter: float = 0.0) -> AttemptVerd
     return judge(delivery, tried, SCHEDULE, NOW, jitter)
 
 
-@pytest.mark.parametrize("status", [200, 204, 299])
-@pytest.mark.parametrize("tried", [0, 2])
-def test_2xx_is_delivered(status: int, tried: int) -> None:
-    verdict = after(claimed(tried=tried), attempt(status))
-    assert (verdict.result.status, verdict.result.due_at) == ("delivered", None)
-    assert (verdict.gives_up, verdict.gone) == (False, False)
-
-
 @pytest.mark.parametrize("status", [None, 100, 199, 300, 404, 429, 500])
 @pytest.mark.parametrize(("tried", "delay"), [(0, 5), (1, 300)])
 def test_any_other_status_is_tried_again_at_the_schedules_time(
