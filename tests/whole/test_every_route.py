@@ -74,7 +74,7 @@ REQUIRED = {
 """Parameters without which a read is a 422, or reads no view. Braces are those of paths."""
 
 FILTERS = {
-    "action": "key.create", "actor_type": "user", "after": "EVT-26-000000",
+    "action": "key.create", "actor_type": "user", "after": "EVT-26-000001",
     "blocked_cause": "approval_gap", "execution_model": "capacity", "from": "2026-04-02",
     "group_by": "day", "has_alerts": "true", "health": "red", "occurred_from": "2026-04-01",
     "occurred_to": "2026-04-10", "outcome": "refused", "overdue": "true", "product_line": "ods",
@@ -86,10 +86,12 @@ FILTERS = {
 OWN_FILTERS = {
     "/v1/directory": {"type": "resource"},
     "/v1/alerts": {"sort": "severity", "status": "open"},
-    "/v1/audit-logs": {"after": "AUD-26-000000"},
+    "/v1/audit-logs": {"after": "AUD-26-000001"},
     "/v1/webhooks/{endpoint_id}/deliveries": {"status": "failed"},
 }
 """The filters whose values are others in a list."""
+OF_IDS = ("/v1/organizations", "/v1/keys")
+"""Lists whose cursors are an id alone, as those of some other lists without filters are."""
 GARBAGE = (
     "", "x", "garbage!", "====", "null", "é", "a b", "AAAA", "e30", "bnVsbA", "W10", "A" * 5000,
     "=" * 9,
@@ -392,6 +394,8 @@ def test_a_read_of_views_waits_for_the_requested_position(
 
 def cursor_of(target: Target, route: LeanRoute) -> str:
     """A cursor of the list's first page."""
+    if route.path == "/v1/sessions":
+        Visitor(target.edge, target.holder(route))  # Earlier sessions may have ended.
     query = target.query(route) | {"limit": "1"}
     answer = target.edge.get(target.path(route), target.holder(route), params=query)
     cursor: str = answer.json()["meta"]["cursor"]
@@ -415,7 +419,7 @@ def test_a_cursor_serves_no_other_filter(target: Target, route: LeanRoute) -> No
 def test_a_cursor_serves_no_other_list(target: Target, route: LeanRoute) -> None:
     cursor = {"cursor": cursor_of(target, route)}
     for other in LISTS:
-        paths = [target.path(other)] if other is not route else []
+        paths = [target.path(other)] if other is not route and other.path not in OF_IDS else []
         if "{line_id}" in other.path:
             paths.append(other.path.format(line_id=target.edge.fresh()))
         for path in paths:
