@@ -138,8 +138,8 @@ def test_text_from_outside_is_shown_as_text(edge: Edge) -> None:
     guest, month = visitor(edge, *ALL), "/ui/usage?from=2026-04-01&to=2026-05-01&time_zone=UTC"
     for path in (
         "/ui?state=blocked", f"/ui/lines/{line_id}", f"/ui/lines/{line_id}/history", "/ui/events",
-        f"{month}&group_by=service_line", f"{month}&service_line_id={line_id}", f"{month}&group_by=resource",
-        f"/ui/compare?then={then}&time_zone=UTC",
+        f"{month}&group_by=service_line", f"{month}&group_by=resource",
+        f"{month}&service_line_id={line_id}", f"/ui/compare?then={then}&time_zone=UTC",
     ):  # fmt: skip
         page = guest.get(path)
         assert nasty in page.html.get_text(), path
