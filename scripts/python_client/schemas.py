@@ -17,10 +17,6 @@ SINCE: dict[str, str] = {}
 """Fields that services of earlier versions do not send, each with the value that it then has."""
 
 PREFIX = "#/components/schemas/"
-ENVELOPE = (
-    "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
-    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload", "fact",
-)  # fmt: skip
 
 
 class Names:

@@ -168,24 +168,10 @@ def command_classes(kind: type[OwnCommand]) -> Iterator[type[OwnCommand]]:
 
 
 UNAUDITED = {
-    "AskForClaims",
-    "BeginSession",
-    "DisableEndpoint",
-    "EndSessionsOfProvider",
-    "EnterTenant",
-    "ExpireLease",
-    "GiveParent",
-    "GiveUpDelivery",
-    "GoIdle",
-    "Heartbeat",
-    "KeepClaims",
-    "LiftHold",
-    "OpenAlert",
-    "OpenSourceAlert",
-    "RemindOfAlert",
-    "ResolveAlert",
-    "TellOmitted",
-}
+    "AskForClaims", "BeginSession", "DisableEndpoint", "EndSessionsOfProvider", "EnterTenant",
+    "ExpireLease", "GiveParent", "GiveUpDelivery", "GoIdle", "Heartbeat", "KeepClaims", "LiftHold",
+    "OpenAlert", "OpenSourceAlert", "RemindOfAlert", "ResolveAlert", "TellOmitted",
+}  # fmt: skip
 """The commands whose refusals the audit log does not keep: the ledger's own, and heartbeats."""
 
 BASES = {

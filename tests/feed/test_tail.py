@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -21,7 +20,6 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.feed.tail import CHUNK, Selection
 from tests.support.door import until_async
 from tests.support.facts import LINE, RUN, activation, fact
-from tests.support.racing_writers import running_writer
 from tests.support.views import HandProjector, breakable, head, projecting, query, report
 from tests.webhooks.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig
 
@@ -39,12 +37,6 @@ WHERE datname = current_database() AND application_name LIKE 'ledger api%'
 """
 
 Story = Callable[["Rig"], Awaitable[None]]
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 @pytest.fixture

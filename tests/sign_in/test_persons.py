@@ -17,12 +17,6 @@ NAME, MAIL = "Ada <b>Lovelace</b>", "ada@example.com"
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider("ed-1") as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
     with trusting(server, "edge_persons", provider) as edge:
         yield edge

@@ -38,7 +38,6 @@ from tests.support.facts import ORGANIZATION
 from tests.support.provider import OWN, encoded, jwk, signed, with_hmac
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.service import Clock, Service, serving
-from tests.support.views import until
 from tests.support.visitor import Seen, Visitor
 
 CLIENT, SECRET = "ledger", "a-secret-of-the-clients-of-32-bytes"
@@ -556,7 +555,3 @@ class Person(Visitor):
         other = Person(edge, self._address)
         other.http.cookies = httpx.Cookies(self.http.cookies)
         return other
-
-    def await_end(self, path: str = "/ui") -> None:
-        """Wait until the session has ended, as it must within six seconds."""
-        until(lambda: not self.is_signed_in(path), "the end of the session", 6.0)

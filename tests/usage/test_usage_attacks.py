@@ -203,22 +203,6 @@ def test_a_forged_cursor_is_refused(edge: Edge, lines: list[str], words: str) ->
         assert_problem(answer, 400, "invalid_cursor")
 
 
-def test_a_cursor_belongs_to_its_question(edge: Edge, lines: list[str]) -> None:
-    asked = {"from": "2026-04-01", "to": "2026-05-01", "limit": 1}
-    cursor = page(edge, **asked)["meta"]["cursor"]
-    for other in (
-        {"group_by": "workspace"}, {"group_by": "service_line,day"}, {"to": "2026-05-02"},
-        {"time_zone": "Europe/Berlin"}, {"as_of": "2026-04-15"}, {"workspace_id": WORKSPACE},
-        {"organization_id": ORGANIZATION}, {"resource_id": "ada"},
-    ):  # fmt: skip
-        answer = edge.get(USAGE, params=asked | other | {"cursor": cursor})
-        assert_problem(answer, 400, "invalid_cursor")
-    assert len(told(edge, **asked | {"limit": 2, "cursor": cursor})["rows"]) == 2
-    of_past = page(edge, **asked, as_of="2026-04-15T12:00:00.5Z")["meta"]["cursor"]
-    answer = edge.get(USAGE, params=asked | {"as_of": "2026-04-15T12:00:00Z", "cursor": of_past})
-    assert_problem(answer, 400, "invalid_cursor")
-
-
 @pytest.mark.parametrize("words", repeated(sorted(GROUPINGS, key=len), 4))
 def test_facts_recorded_between_two_pages_do_not_show(edge: Edge, words: str) -> None:
     workspace = f"WS-26-71{GROUPINGS.index(words):04d}"
@@ -277,29 +261,6 @@ def test_a_cursor_of_a_position_that_the_views_have_not_reached_is_behind(edge: 
 
 
 # Tenants.
-
-
-@pytest.mark.parametrize("words", GROUPINGS)
-def test_nobody_sees_the_usage_of_another_tenant(edge: Edge, lines: list[str], words: str) -> None:
-    period = {"group_by": words, "from": "2026-04-01", "limit": 1}
-    cursor = page(edge, **period)["meta"]["cursor"]
-    others = {
-        "organization": edge.token("read", organization_id=OTHER_ORGANIZATION),
-        "workspace": edge.token("read", workspace_id="WS-26-799999"),
-        "foreign workspace": edge.token(
-            "read", organization_id=OTHER_ORGANIZATION, workspace_id=WORKSPACE
-        ),
-    }
-    filters: tuple[dict[str, str], ...] = (
-        {}, {"service_line_id": ",".join(lines)}, {"workspace_id": WORKSPACE},
-        {"organization_id": ORGANIZATION}, {"project_tag": "tag"},
-    )  # fmt: skip
-    for token in others.values():
-        for more in filters:
-            data = told(edge, token, **period | more)
-            assert (data["rows"], data["total"]["lines"]) == ([], 0)
-        # The cursor pins no tenant: it shows each tenant its own.
-        assert told(edge, token, **period, cursor=cursor)["rows"] == []
 
 
 def test_an_administrator_names_the_organization(edge: Edge, lines: list[str]) -> None:

@@ -1,7 +1,6 @@
 """Slack and PagerDuty: the bodies of requests, and the secrets in addresses (contract, Feeds)."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,11 +10,10 @@ from jsonschema_rs import validator_for
 
 from ledger.features.webhooks.formats.contents import content_of
 from ledger.features.webhooks.formats.plain import FormatOptions
-from tests.support.alerts import Alarms, alarms
+from tests.support.alerts import Alarms
 from tests.support.channels import PAGERDUTY, SLACK
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import query, until
-from tests.support.webhooks import webhook_ledger
 
 PUBLIC = "https://ledger.example.com/at"
 EVERY = ("alert.opened", "alert.reminded", "alert.acknowledged", "alert.resolved")
@@ -247,12 +245,6 @@ def test_any_sentence_makes_an_event_that_pagerduty_takes(sentence: str) -> None
 
 
 # Delivery.
-
-
-@pytest.fixture
-def alarm(conninfo: str) -> Iterator[Alarms]:
-    with webhook_ledger(conninfo) as ledger, alarms(ledger) as found:
-        yield found
 
 
 def stored_anywhere(conninfo: str, secret: str) -> list[str]:

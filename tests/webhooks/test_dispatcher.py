@@ -29,12 +29,10 @@ SLOW = "3600,3600,3600,3600"
 
 
 @pytest.fixture
-def ledger(conninfo: str) -> Iterator[WebhookLedger]:
-    """A ledger with a line and a dispatcher."""
-    with webhook_ledger(conninfo) as ledger:
-        ledger.activate()
-        ledger.start()
-        yield ledger
+def ledger(ledger: WebhookLedger) -> WebhookLedger:
+    """A ledger with a line, and a dispatcher that runs."""
+    ledger.start()
+    return ledger
 
 
 @pytest.fixture

@@ -1,28 +1,20 @@
 """The formats that carry the envelope, and the choice of alerts (contract, Feeds)."""
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import pytest
 from cloudevents.core.bindings import http as binding
 from standardwebhooks import Webhook
 
 from ledger.features.webhooks.formats.contents import content_of
 from ledger.features.webhooks.formats.plain import CLOUDEVENT, FormatOptions
-from tests.support.alerts import Alarms, alarms
+from tests.support.alerts import Alarms
 from tests.support.facts import ORGANIZATION
 from tests.support.receiver import Receiver, Request
 from tests.support.webhooks import webhook_ledger
 
 SECRET_WORDS = ("Payments gateway", "Not approved", "Blocked line", "Amara")
-
-
-@pytest.fixture
-def alarm(conninfo: str) -> Iterator[Alarms]:
-    with webhook_ledger(conninfo) as ledger, alarms(ledger) as found:
-        yield found
 
 
 def bodies(requests: list[Request]) -> list[dict[str, Any]]:

@@ -124,14 +124,9 @@ _CHARACTERS = st.text(
     max_size=500,
 )
 ENCODED = [
-    "=?utf-8?b?0aX:_y?=",
-    "=?utf-8?q?=E2=80=AE?=",
-    "=?utf-8?q?=0d=0aBcc:_eve@example.org?=",
-    "=?utf-8?b?AA==?=",
-    "=?utf-8?q?=1b[2J?=",
-    "=?utf-8?b?",
-    "?=",
-]
+    "=?utf-8?b?0aX:_y?=", "=?utf-8?q?=E2=80=AE?=", "=?utf-8?q?=0d=0aBcc:_eve@example.org?=",
+    "=?utf-8?b?AA==?=", "=?utf-8?q?=1b[2J?=", "=?utf-8?b?", "?=",
+]  # fmt: skip
 _HOSTILE = st.lists(st.one_of(_CHARACTERS, st.sampled_from([*ENCODED, " ", "x" * 80]))).map("".join)
 
 

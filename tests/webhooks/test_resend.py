@@ -1,9 +1,6 @@
 """A delivery is sent again at a client's request, delivered or not (contract, Feeds)."""
 
 import asyncio
-from collections.abc import Iterator
-
-import pytest
 
 from ledger.features.webhooks.delivery.deliveries import Deliveries, connect
 from tests.support.decision_tables import assert_decision_tables_match_log
@@ -14,13 +11,6 @@ from tests.support.views import query, until
 from tests.support.webhooks import WebhookLedger, body_of, received, webhook_ledger
 
 CHECK_INS = ["execution.checked_in"]
-
-
-@pytest.fixture
-def ledger(conninfo: str) -> Iterator[WebhookLedger]:
-    with webhook_ledger(conninfo) as ledger:
-        ledger.activate()
-        yield ledger
 
 
 def test_a_delivered_event_is_sent_again_alone_with_its_id_and_number(

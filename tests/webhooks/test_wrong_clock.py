@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,16 +9,9 @@ from ledger.app.composition.loops import Dispatching
 from ledger.features.webhooks.delivery import lead
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.views import query, until
-from tests.support.webhooks import WebhookLedger, received, webhook_ledger
+from tests.support.webhooks import WebhookLedger, received
 
 CHECK_INS = ["execution.checked_in"]
-
-
-@pytest.fixture
-def ledger(conninfo: str) -> Iterator[WebhookLedger]:
-    with webhook_ledger(conninfo) as ledger:
-        ledger.activate()
-        yield ledger
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import pytest
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
 from ledger.engine.reads.answers import Answers, Reads
-from ledger.engine.values.principal import Principal
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
@@ -29,7 +28,6 @@ from tests.support.time_travel import Questions, World, answer_of, as_of
 from tests.support.views import query, until
 
 SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
-ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
 
 
 def deaf_reads(services: Any, **options: Any) -> Reads:

@@ -15,7 +15,7 @@ import pytest
 from ledger.features.lines.kept_views import Saved, SavedView
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
-from tests.support.streaming import Address, Listener, listening, narrow
+from tests.support.streaming import Address, Listener, narrow
 from tests.support.views import until
 from tests.support.visitor import Visitor
 
@@ -28,12 +28,6 @@ EXPORTED = (
     "/v1/runs/export",
     "/v1/execution/export",
 )
-
-
-@pytest.fixture(scope="module")
-def address(edge: Edge) -> Iterator[Address]:
-    with listening(edge) as address:
-        yield address
 
 
 class InHand:

@@ -15,19 +15,13 @@ from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.connection import Connection
 from tests.support.edge import Edge
 from tests.support.facts import encode, fact
-from tests.support.streaming import Address, listening
+from tests.support.streaming import Address
 from tests.support.visitor import visitor
 
 SHORT = 0.5
 UNREACHABLE, EASY, FAIR = Pace(SHORT, 1e9), Pace(SHORT, 100), Pace(SHORT, 20)
 """Under the first pace a body has SHORT seconds. Every sender keeps the second pace, and the third
 one also where a sender has to wait for a processor."""
-
-
-@pytest.fixture(scope="module")
-def address(edge: Edge) -> Iterator[Address]:
-    with listening(edge) as address:
-        yield address
 
 
 @pytest.fixture(params=[UNREACHABLE])

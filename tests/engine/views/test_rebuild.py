@@ -1,9 +1,7 @@
 """A rebuild makes the log's rows beside the live view, and leaves no table behind."""
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import psycopg
 import pytest
@@ -18,7 +16,6 @@ from ledger.engine.views.rebuilding.shadow import CannotBuild, clean_up, shadow
 from ledger.engine.views.schema import create_tables
 from ledger.engine.writer.writer import Writer
 from tests.support.facts import LINE, activation, fact
-from tests.support.racing_writers import running_writer
 from tests.support.reader import become_reader, reading
 from tests.support.rebuilding import (
     NAMES,
@@ -46,12 +43,6 @@ from tests.support.views import (
 )
 
 POISON = "RUN-26-900666"
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 def start(run: str) -> dict[str, object]:

@@ -8,11 +8,9 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,11 +18,9 @@ import psycopg
 import pytest
 
 from ledger.engine.postgres.embedded.place import find_paths
-from tests.support.data_dirs import copy_of
-from tests.support.embedded import folder_in_tmp
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.log_checker import check
-from tests.support.served import Served, connections, free_port, post, run_ledger
+from tests.support.served import Served, connections, post, run_ledger
 from tests.support.views import query, until
 
 _numbers = itertools.count(1)
@@ -91,16 +87,6 @@ def outcome(answer: httpx.Response) -> tuple[Any, ...]:
     data = answer.json().get("data", {})
     holds = [(hold["hold"], hold["reason"]) for hold in data.get("holds", [])]
     return answer.status_code, answer.headers["ledger-position"], data.get("state"), holds
-
-
-@pytest.fixture(scope="module")
-def served(template: Path) -> Iterator[Served]:
-    """A service whose workers are killed and replaced."""
-    with (
-        folder_in_tmp(0o755) as folder,
-        Served(copy_of(template, folder / "data"), free_port()) as service,
-    ):
-        yield service
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,11 +18,9 @@ import pytest
 
 from ledger.app.composition.verification import compare
 from ledger.engine.postgres.embedded.place import find_paths
-from tests.support.data_dirs import copy_of
-from tests.support.embedded import folder_in_tmp
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check
-from tests.support.served import Served, free_port, post
+from tests.support.served import Served, post
 from tests.support.views import query, until
 
 PATH = "/v1/statements"
@@ -46,15 +42,6 @@ FROM ledger.ledger_events WHERE topic = 'statement.issued/1'
 """
 
 _keys = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def served(template: Path) -> Iterator[Served]:
-    with (
-        folder_in_tmp(0o755) as folder,
-        Served(copy_of(template, folder / "data"), free_port()) as service,
-    ):
-        yield service
 
 
 @pytest.fixture(scope="module")
