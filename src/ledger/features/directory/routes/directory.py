@@ -8,7 +8,7 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http.lean import Router, read_route
-from ledger.engine.http.lists import Order, SortColumn, text
+from ledger.engine.http.lists import Order, text
 from ledger.engine.http.reading import Page, Present, ReadRequest
 from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Answer
@@ -21,7 +21,7 @@ router = Router("/v1", "directory", words={"DirectoryType": ("workspace", "proje
 
 _BY_ID = text("id", 1, "after")
 _ORDER = Order(_BY_ID, text("organization", 2, "after_organization"))
-_OF_ORGANIZATIONS = Order(_BY_ID, SortColumn("organization", 1, "", lambda _: "", str))
+_OF_ORGANIZATIONS = Order(_BY_ID, text("organization", 1, "")._replace(encode=lambda _: ""))
 
 
 class DirectoryQuery(Present, Page):
