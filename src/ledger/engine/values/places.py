@@ -1,7 +1,7 @@
-"""Wrong places of a request, as JSON pointers and sentences (contract, Access, "Errors").
+"""The fields that a refusal names, as JSON pointers and sentences (contract, Access, "Errors").
 
-A refusal repeats nothing of what was sent, except the name of an unknown field or parameter: a
-sender who misspelt a name must learn which. Only a short name of harmless characters is repeated.
+A refusal repeats nothing of the request, except the name of an unknown field or parameter: a sender
+who misspelt it must learn which. Only a short name of harmless characters is repeated.
 """
 
 import re
@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from ledger.engine.values.errors import Invalid, LedgerError
 
 MOST_ERRORS = 50
-"""The most wrong places in one answer.
+"""The most errors in one response.
 
-Without this limit the answer to a body of unknown fields would be many times as large as the body,
-and with an idempotency key the answer would also be stored.
+Without this limit, the response to a body of unknown fields would be many times as large as the
+body, and would be stored under an idempotency key.
 """
 
 _REPEATED = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-"""The names that an answer repeats. No name of this form needs an escape in a JSON pointer."""
+"""The names that a response repeats. None of them needs an escape in a JSON pointer."""
 
 _UNKNOWN = "is not known"
 
@@ -30,7 +30,6 @@ def pointer_to(parent: str, name: str) -> str:
 
 
 def unknown(parent: str, name: str, kind: str = "field") -> tuple[str, str]:
-    """The wrong place of an unknown field or parameter."""
     pointer = pointer_to(parent, name)
     return pointer, _UNKNOWN if pointer != parent else f"has an unknown {kind}"
 
@@ -38,7 +37,7 @@ def unknown(parent: str, name: str, kind: str = "field") -> tuple[str, str]:
 def pointers(
     error: ValidationError, prefix: str, kind: str = "field"
 ) -> tuple[tuple[str, str], ...]:
-    """A validation error as (JSON pointer, sentence) pairs. ``kind`` is what has the names."""
+    """A validation error as (JSON pointer, sentence) pairs. ``kind``: what the names belong to."""
     faults = []
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     for problem in problems[:MOST_ERRORS]:

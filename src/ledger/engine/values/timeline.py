@@ -1,6 +1,6 @@
 """A line's timeline and its usage (contract, Reading).
 
-A timeline has the intervals between turning points. A usage has, by day, the check-ins and hours by
+A timeline has the intervals between turning points. Usage has, by day, the check-ins and hours by
 resource, the runs by status and the tokens by model.
 """
 
@@ -13,7 +13,7 @@ from ledger.engine.values.values import CAUSES, RUN_STATUSES, STATES, Cause, Sta
 
 
 class TurningPoint(NamedTuple):
-    """A turning point: from ``since`` on (effective time) this state and these causes held."""
+    """From ``since`` on (effective time), this state and these causes held."""
 
     since: datetime
     state: State
@@ -36,7 +36,7 @@ def intervals(
 ) -> list[StateInterval]:
     """The intervals between turning points, clipped to ``start`` (inclusive) and ``end``.
 
-    Intervals without length are left out, and neighbours with the same state and causes are then
+    Intervals without length are left out. Neighbours with the same state and causes are then
     joined, so that each instant lies in one interval. The last interval is open unless ``end``
     clips it at or before now; the length of an open interval is counted up to now.
     """
@@ -74,7 +74,7 @@ TOKENS = ("input", "output", "cache_read", "cache_write", "reasoning")
 
 
 class Amounts:
-    """The sums of one stretch of time or of several ones."""
+    """The sums of one or more spans of time."""
 
     def __init__(self) -> None:
         self.hours: dict[str | None, int] = {}
@@ -83,7 +83,7 @@ class Amounts:
         self.runs: dict[str, int] = dict.fromkeys(RUN_STATUSES, 0)
         self.tokens = 0
         self.models: dict[str, list[int]] = {}
-        """The numbers of ``TOKENS`` by model. A run need not say its models."""
+        """The numbers of ``TOKENS`` by model. A run may leave out its models."""
 
     def add_hours(self, amounts: Iterable[tuple[str | None, int, int]]) -> None:
         """Add hundredths of hours and check-ins by resource."""
@@ -127,7 +127,7 @@ class Amounts:
         return rows
 
     def rendered(self) -> dict[str, Any]:
-        """The sums as the API shows them; hours without a resource come last, under null."""
+        """The sums as the API returns them; hours without a resource come last, under null."""
         nonzero = {r: h for r, h in self.hours.items() if h}
         order = sorted(nonzero, key=lambda r: (r is None, r or ""))
         return {
@@ -141,17 +141,17 @@ class Amounts:
 
 
 class StateSpans(NamedTuple):
-    """Stretches of time that follow each other, by number from 1 on: days or months, say."""
+    """Consecutive spans of time, such as days or months, numbered from 1."""
 
     bounds: Sequence[datetime]
-    """The beginning of each stretch, and last the end of the last one."""
+    """The beginning of each span, then the end of the last one."""
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The stretches as parameters of a statement (``projections/runs/usage.py``).
+        """The spans as parameters of a statement (``projections/runs/usage.py``).
 
-        ``days`` and ``numbers``: the UTC days that lie within a stretch, with its number;
-        ``parts``: the other days, which a bound cuts; ``first`` and ``last`` of all days.
+        ``days`` and ``numbers`` are the UTC days within a span, with its number. ``parts`` are the
+        other days, which a bound cuts; ``first`` and ``last`` are the bounds of all days.
         """
         start, end = self.bounds[0], self.bounds[-1]
         days, numbers, parts = list[date](), list[int](), list[date]()
