@@ -1,7 +1,8 @@
 """Listening on an event loop: the notifications of one connection (LISTEN, NOTIFY).
 
-Silence may mean that nothing happens. Or the server has vanished, and a proxy keeps the connection
-open. So a listener sends an empty statement every few seconds, which the server must answer.
+Silence may mean that nothing happens, or that the server has vanished while a proxy keeps the
+connection open. So a listener sends an empty statement every few seconds, which the server must
+answer.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ async def listen(
 ) -> None:
     """Give ``hear`` the payload of each notification, until cancelled.
 
-    Raises what ``hear`` raises, SilentServer, or psycopg.OperationalError if the connection is
+    Raises the errors of ``hear``, SilentServer, or psycopg.OperationalError if the connection is
     lost.
     """
     while True:

@@ -31,8 +31,7 @@ _ATTACH_LIMIT = 60.0
 _TEMPORARY: Mapping[str, str] = MappingProxyType(
     {"fsync": "off", "full_page_writes": "off", "max_connections": "20", "max_wal_size": "512MB"}
 )
-"""The settings of a temporary server: nothing of it outlives the command, so nothing must reach the
-disk."""
+"""A temporary server: nothing outlives the command, so nothing must reach the disk."""
 
 _MISLEADING = ("PGHOSTADDR", "PGSERVICE")
 """Variables that lead clients to another server although a URL names this one."""
@@ -81,7 +80,7 @@ class EmbeddedPostgres:
 
     @property
     def service_url(self) -> str:
-        """The address for the processes of the service."""
+        """The database URL for the processes of the service."""
         return self.paths.url(socket_dir=self.paths.service_socket_dir)
 
     @cached_property
@@ -136,7 +135,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Shut the server down. A short command waits first for other users of its server."""
+        """Shut the server down. A short command first waits for other users of its server."""
         try:
             if self._purpose != _SERVE and self.poll() is None:
                 self._await_users()
@@ -205,7 +204,7 @@ class EmbeddedPostgres:
             return owner.holder()
 
     def _await_users(self) -> None:
-        """Take users.lock exclusively: then no command uses the server, nor begins to."""
+        """Take users.lock exclusively: then no command uses the server or begins to."""
         self._users = self._lock("users.lock")
         announced = False
         while not self._users.try_exclusive():
@@ -233,7 +232,7 @@ class EmbeddedPostgres:
 def running(
     data_dir: Path, *, purpose: str, announce: Announce = print
 ) -> Iterator[EmbeddedPostgres | AttachedPostgres]:
-    """A running server for a short command: its own server, or the server of another owner."""
+    """A running server for a short command: its own, or the server of another owner."""
     server = EmbeddedPostgres(data_dir, purpose=purpose, announce=announce)
     users = server.own_or_attach()
     if users is not None:
@@ -249,7 +248,7 @@ def running(
 
 @contextlib.contextmanager
 def temporary_server() -> Iterator[str]:
-    """The address of an empty database ``ledger``, in a folder below TMPDIR. In the main thread.
+    """The URL of an empty database ``ledger``, in a folder below TMPDIR. In the main thread.
 
     The files are gone afterwards. Raises EmbeddedPostgresError.
     """

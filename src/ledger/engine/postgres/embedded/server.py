@@ -16,8 +16,8 @@ from ledger.engine.postgres.embedded.account import EmbeddedPostgresError, envir
 from ledger.engine.postgres.embedded.leftovers import await_previous, disarm_pid_files
 from ledger.engine.postgres.embedded.place import ServerPaths
 
-# Settings for durability first, then for a machine that does other work too. The command line
-# sets them, which wins over postgresql.conf: a new version of the ledger brings its own.
+# Settings for durability first, then for a machine that does other work too. The command line sets
+# them and wins over postgresql.conf, so a new version of the ledger brings its own.
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "fsync": "on",
@@ -104,8 +104,8 @@ class Server:
         with self.paths.log.open("rb") as log:
             log.seek(self.log_start)
             lines = log.read().decode(errors="replace").splitlines()
-        # The FATAL lines tell the cause; the lines after them tell only of the shutdown. (Lines
-        # about refused clients are FATAL too.)
+        # The FATAL lines tell the cause; those after them only the shutdown. (Lines about refused
+        # clients are FATAL too.)
         why = [line for line in lines if _FATAL.search(line) and "database system is" not in line]
         return one_line(why[-2:] or lines[-4:]) or f"see {self.paths.log}"
 
@@ -113,7 +113,7 @@ class Server:
 def launch(
     paths: ServerPaths, settings: Mapping[str, str], announce: Callable[[str], None]
 ) -> Server:
-    """Start the server; create its files first if there are none."""
+    """Start the server; first create its files if there are none."""
     with await_previous(paths, announce) as lock:
         if not paths.database.exists():
             paths.initialise(lock.fd)
@@ -127,8 +127,8 @@ def launch(
         log = paths.open_log()
         try:
             log_start = os.lseek(log, 0, os.SEEK_END)
-            # A session of its own: Ctrl-C at the terminal reaches the owner only, which stops the
-            # server last.
+            # In a session of its own: Ctrl-C at the terminal reaches only the owner, which stops
+            # the server last.
             process = subprocess.Popen(
                 paths.command("postgres", *folders, *options),
                 stdin=subprocess.DEVNULL,

@@ -1,13 +1,13 @@
 """A connection on which reads are pipelined: sent together, answered in order, one round trip.
 
-A lane sends groups of reads through an ``Exchange`` that the loop drives. A group is one implicit
+It sends groups of reads through an ``Exchange`` that the loop drives. A group is one implicit
 transaction, as in any pipeline:
 
-* The tenant's settings are local to the transaction. The settings hold for the statements behind
-  them in the group; the next group starts without them.
+* The tenant's settings are local to the transaction. They hold for the statements behind them in
+  the group; the next group starts without them.
 * An error aborts the transaction, so PostgreSQL skips the later reads of the group. Skipped reads
   may be sent again.
-* Each statement has a snapshot of its own, as under READ COMMITTED. But its locks are held, and
+* Each statement has its own snapshot, as under READ COMMITTED. But its locks are held, and
   PostgreSQL buffers its result, until the group ends. So a slow statement must be alone in its
   group (head-of-line blocking).
 """
@@ -40,11 +40,9 @@ from ledger.engine.values.principal import Tenant
 class LoopDriver:
     """Drives an exchange on the running loop until ``stop``.
 
-    psycopg registers a reader with the loop anew for each reply; the driver's stays registered.
-
-    The driver calls ``take()`` when bytes have arrived; ``take`` returns whether every expected
-    reply is there. The driver calls ``lose(error)`` when the connection is lost, perhaps from
-    within ``sync``.
+    psycopg registers a reader with the loop anew for each reply; the driver's stays registered. The
+    driver calls ``deliver()`` when bytes have arrived; it returns True if every expected reply is
+    there. The driver calls ``lose(error)`` when the connection is lost, perhaps within ``sync``.
     """
 
     def __init__(
@@ -77,14 +75,14 @@ class LoopDriver:
             self._flush()
 
     def receive(self) -> None:
-        """Read the bytes that have arrived, and give them to ``take``.
+        """Read the bytes that have arrived, and call ``deliver``.
 
         Call it once at the start too if psycopg used the connection before: psycopg may have read
         bytes already, for which the socket does not become readable again.
 
         uvloop calls back only once for a socket in error, for example when the server closed the
-        connection without reading everything. So the callback must read up to the error, or the
-        group would wait for ever.
+        connection without reading everything. So this must read up to the error, or the group would
+        wait for ever.
         """
         try:
             while True:
@@ -149,7 +147,7 @@ class PendingRead:
         self.planning, self.is_long = planning, planning is not Planning.SHORT
         self.future: asyncio.Future[Rows] = loop.create_future()
         self.since = loop.time()
-        """The loop time since which the read has waited for a lane."""
+        """The loop time since which the read has waited for a connection."""
         self.deadline = self.since + ANSWER_SECONDS
         self.tries = 0
 
@@ -160,10 +158,10 @@ class PendingRead:
 
 
 class PipelinedConnection:
-    """Carries one group of reads at a time: from ``send`` until ``done(lane, passed_over, None)``.
+    """Carries one group of reads at a time: from ``send`` until ``done(self, passed_over, None)``.
 
-    The lane calls ``done(lane, unanswered, error)`` when its connection is lost: at any time, also
-    from within ``send``. After ``close`` the lane never calls ``done``.
+    It calls ``done(self, unanswered, error)`` when the connection is lost: at any time, also within
+    ``send``. After ``close`` it never calls ``done``.
     """
 
     def __init__(
@@ -179,7 +177,7 @@ class PipelinedConnection:
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> list[PendingRead]:
-        """Close the connection. Return the reads in flight, which this lane will not answer."""
+        """Close the connection. Return the reads in flight, which get no answer here."""
         self._driver.stop()
         self._exchange.close()
         return self._end_group()
@@ -195,7 +193,8 @@ class PipelinedConnection:
             self._driver.sync()
 
     def give_up_overdue(self) -> bool:
-        """Fail overdue reads; close the connection if its replies are overdue. Return whether so.
+        """Fail overdue reads; close the connection if its replies are overdue, and then return
+        True.
 
         A proxy may keep a connection open although its server has vanished. A read that was sent
         before on another connection reaches its deadline earlier than this connection does.
@@ -210,11 +209,11 @@ class PipelinedConnection:
         return is_overdue
 
     def give_up(self) -> None:
-        """Close the connection. The reads in flight may be sent again on another lane."""
+        """Close the connection. The reads in flight may be sent again on another one."""
         self._lose(SilentServer())
 
     def waited_seconds(self) -> float:
-        """For how long the lane has waited for the replies to its group; 0 if it has no group."""
+        """How long the replies to the group have been missing; 0 without a group."""
         return self._exchange.waited_seconds(self._loop.time())
 
     def _add(self, group: Sequence[PendingRead]) -> None:
@@ -226,7 +225,7 @@ class PipelinedConnection:
                     scope = _scope_of(*pending.tenant, *pending.planning.settings)
                 read = self._adapted(pending.statement, pending.parameters)
             except Exception as error:
-                # For example a value that has no PostgreSQL type. Nothing of this read was sent, so
+                # For example a value without a PostgreSQL type. Nothing of this read was sent, so
                 # the other reads' statements and results still match one to one.
                 pending.fail(error)
                 continue
@@ -246,7 +245,7 @@ class PipelinedConnection:
         return (text, adapt.types or ()), dumped, adapt.formats or ()
 
     def _deliver(self) -> bool:
-        """Give the outcomes to the callers. Return whether the group has ended."""
+        """Give the outcomes to the callers. Return True if the group has ended."""
         outcomes: list[tuple[PendingRead | None, StatementResult]] = []
         try:
             self._exchange.collect(outcomes)
@@ -260,15 +259,15 @@ class PipelinedConnection:
                     read.fail(outcome or psycopg.ProgrammingError("the statement gives no rows"))
                 # The reads of a group hold their table locks until the group ends. The swap of a
                 # rebuild locks tables too, so the two may deadlock. A standby cancels a read that
-                # its replay has waited for. The read is not at fault: it counts as passed over,
-                # and may be sent again.
+                # its replay has waited for. The read is not at fault: it counts as passed over, and
+                # may be sent again.
         if self._exchange.is_waiting or not self._group:
             return False
         self._done(self, self._end_group(), None)
         return True
 
     def _end_group(self) -> list[PendingRead]:
-        """End the group. Return its reads that have no answer."""
+        """End the group. Return its reads without an answer."""
         group, self._group = self._group, ()
         return [read for read in group if not read.future.done()]
 
@@ -278,5 +277,5 @@ class PipelinedConnection:
 
 @lru_cache(1024)
 def _scope_of(*settings: str) -> _Adapted:
-    # In binary, PostgreSQL refuses a zero character, behind which it would not read a text.
+    # In binary, PostgreSQL refuses a zero character; in text it would ignore what follows.
     return (_SCOPE, ()), [value.encode() for value in settings], [pq.Format.BINARY] * len(settings)

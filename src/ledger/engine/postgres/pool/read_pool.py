@@ -1,20 +1,21 @@
-"""The door: all reads of a process go through it, as a role that owns nothing.
+"""The read pool: all reads of a process go through it, as a role that owns nothing.
 
-Reads that arrive in one turn of the event loop are sent together, on idle lanes (``lane.py``):
+Reads that arrive in one iteration of the event loop are sent together, on idle connections
+(``pipelined.py``):
 
-    fetch ─▶ short ─┐                  ┌─▶ lane ─ a group of short reads
-                    ├─ next turn: send ┼─▶ lane ─ a long read, alone
-    walk ──▶ long ──┘                  └─▶ …      lost: its unanswered reads are first in the queue
+    fetch ─▶ short ─┐                  ┌─▶ connection ─ a group of short reads
+                    ├─ next iteration ─┼─▶ connection ─ a long read, alone
+    scan ──▶ long ──┘                  └─▶ …    if lost: its unanswered reads go first again
 
-A long read is sent alone (``Planning``). Long reads take at most half of the lanes, so that short
-reads need not wait for them. Organizations take turns (``waiting.py``). Every group begins by
-setting its tenant; these settings are local to the group's transaction. The transactions of the
-role are read-only by default.
+A long read is sent alone (``Planning``). Long reads take at most half of the connections, so that
+short reads need not wait for them. Organizations are served in turn (``round_robin.py``). Every
+group begins by setting its tenant; these settings are local to the group's transaction. The
+transactions of the role are read-only by default.
 
-A read changes nothing, so the door sends it again, on another connection, if its connection was
-lost. A restart of the database ends every connection and refuses new ones for a moment; reads that
-can wait that long do not fail. A read without an answer after ``ANSWER_SECONDS`` fails. The door
-closes a connection whose replies are overdue by then.
+A read changes nothing, so the pool sends it again on another connection if its own was lost. A
+restart of the database ends every connection and refuses new ones for a moment; reads that can wait
+that long do not fail. A read without an answer after ``ANSWER_SECONDS`` fails. The pool closes a
+connection whose replies are overdue by then.
 """
 
 import asyncio
@@ -37,34 +38,34 @@ from ledger.engine.values.principal import EVERYONE, Tenant
 _OPTIONS = f"-c default_transaction_read_only=on -c statement_timeout={CANCEL_SECONDS}s"
 
 _TOGETHER = 8
-"""Reads of a group at most: a larger group saves little, and its reads wait for each other."""
+"""The most reads of a group: a larger group saves little, and its reads wait for each other."""
 
 _SHORT_SHARE, _LONG_SHARE = 2 * _TOGETHER, 2
-"""Short and long reads of an organization that may be under way at once: enough to keep a process
-busy with one organization, and few enough that the answers, which come together and are rendered
-in one turn of the event loop, delay others for some milliseconds only."""
+"""The most short and long reads of an organization under way at once. They are enough to keep a
+process busy, and few enough that their answers, which are rendered in one iteration of the event
+loop, delay others for some milliseconds only."""
 
 _SHORTAGE_SECONDS = 0.01
-"""When a read has waited this long for a lane, the door opens one more lane."""
+"""When a read has waited this long, the pool opens one more connection."""
 
 _QUEUE_SECONDS = 2.0
-"""A read that has waited this long for a lane fails."""
+"""A read that has waited this long for a connection fails."""
 
 _MOST_WAITING = 1000
-"""Reads in the queues; a further read fails at once."""
+"""The most reads in the queues; a further read fails at once."""
 
 _AGAIN_SECONDS = 0.1
-"""The pause between two attempts to connect, as long as a read waits."""
+"""The pause between two attempts to connect while a read waits."""
 
 _OPENING_SECONDS = 10.0
 """For how long ``open`` tries to connect."""
 
 _SCANS = 4
-"""Pages of exports and streams that run at once, so that other reads stay fast meanwhile."""
+"""The most pages of exports and streams read at once, so that other reads stay fast."""
 
 
 _WAITED_SECONDS = 0.001
-"""The shortest wait that is counted: most reads are sent in the loop's turn in which they came."""
+"""The shortest wait that is counted: most reads are sent in the loop's next iteration."""
 
 _WAIT_SECONDS = Histogram(
     "ledger_pool_wait_seconds",
@@ -81,9 +82,9 @@ class ReadPool:
         self._is_open = False
         self._connections: set[PipelinedConnection] = set()
         self._idle: list[PipelinedConnection] = []
-        """A stack: the lane used last is taken first, since it has the most prepared statements."""
+        """A stack: the connection used last is next, since it has the most prepared statements."""
         self._groups: dict[PipelinedConnection, Sequence[PendingRead]] = {}
-        """The reads that are under way, by their lane."""
+        """The reads that are under way, by their connection."""
         self._short, self._long = WaitingReads(_SHORT_SHARE), WaitingReads(_LONG_SHARE)
         self._sending: asyncio.Handle | None = None
         self._watching: asyncio.TimerHandle | None = None
@@ -92,16 +93,16 @@ class ReadPool:
         self._connect_at = 0.0
         """The earliest loop time of the next attempt to connect."""
         self._left = 0
-        """How often the door has left a server."""
+        """How often the pool has left a server."""
         self._failure: Exception | None = None
         """The error of the last attempt to connect; None after a success."""
         self._scans = asyncio.Semaphore(_SCANS)
         self._walking: set[asyncio.Task[Rows]] = set()
 
     async def open(self) -> None:
-        """Connect. Raises psycopg.OperationalError when the database stays unreachable.
+        """Connect. Raises psycopg.OperationalError if the database stays unreachable.
 
-        Asserts that policies bind the role, and that it can become no other role (``POWERS``).
+        Asserts that policies bind the role, and that it cannot become another role (``POWERS``).
         """
         self._loop = asyncio.get_running_loop()
         self._is_open = True
@@ -116,7 +117,7 @@ class ReadPool:
             raise
 
     async def close(self) -> None:
-        """Close every connection. Reads that have no answer yet fail."""
+        """Close every connection. Reads without an answer fail."""
         self._is_open = False
         for timer in (self._sending, self._watching, self._looking):
             if timer is not None:
@@ -158,12 +159,12 @@ class ReadPool:
         return await read.future
 
     async def _scan(self, tenant: Tenant, statement: str, parameters: Mapping[str, Any]) -> Rows:
-        """Read a page of an export or a stream: only ``_WALKS`` pages run at once, each to its end.
+        """Read a page of an export or a stream to its end; only ``_SCANS`` pages run at once.
 
         The caller may be cancelled meanwhile, for example when the client of a stream disconnects.
-        The page keeps its lane until PostgreSQL has answered, with or without a caller. So the page
-        keeps its place in the semaphore too, hence ``shield``. Otherwise clients that connect and
-        disconnect in quick succession would take every lane that long reads may have.
+        The page keeps its connection until PostgreSQL has answered, with or without a caller. So it
+        keeps its slot of the semaphore too, hence ``shield``. Otherwise clients that quickly
+        connect and disconnect would take every connection that long reads may have.
         """
         task = self._loop.create_task(self._scan_limited(tenant, statement, parameters))
         self._walking.add(task)
@@ -185,9 +186,8 @@ class ReadPool:
     def renew(self) -> None:
         """Replace the connections: another connection to the same server has fallen silent.
 
-        Idle lanes are closed; otherwise each of them would fail a read before the door noticed.
-        Lanes whose replies have not come for ``_PATIENCE_SECONDS`` are closed too, and their reads
-        are sent again.
+        Idle ones are closed; otherwise each would fail a read before the pool noticed. Those
+        without a reply for ``_QUEUE_SECONDS`` are closed too, and their reads are sent again.
         """
         for connection in tuple(self._connections):
             if connection in self._idle or connection.waited_seconds() >= _QUEUE_SECONDS:
@@ -196,7 +196,7 @@ class ReadPool:
     def leave(self) -> None:
         """Close all connections: new ones lead to another server. Reads in flight are sent again.
 
-        The former server may live on, and would answer for ever with what it had.
+        The former server may live on, and would always answer with old data.
         """
         self._left += 1
         for connection in tuple(self._connections):
@@ -210,7 +210,6 @@ class ReadPool:
             self._sending = self._loop.call_soon(self._send)
 
     def _send(self) -> None:
-        """Send waiting reads on idle lanes."""
         self._sending = None
         now = self._loop.time()
         while self._idle and (self._short or self._long) and (group := self._next_group()):
@@ -228,7 +227,7 @@ class ReadPool:
                 self._watching = self._loop.call_later(_SHORTAGE_SECONDS, self._watch)
 
     def _next_group(self) -> Sequence[PendingRead]:
-        """Take the next group out of the queues: the reads whose turn it is."""
+        """Take the next group out of the queues."""
         long = self._long.first() if self._long else None
         if long is not None and self._long.under_way < max(1, len(self._connections) // 2):
             short = self._short.first()
@@ -244,7 +243,7 @@ class ReadPool:
         unanswered: list[PendingRead],
         error: psycopg.Error | None,
     ) -> None:
-        """Take back a lane: it is idle again, or its connection is lost."""
+        """Take back a connection that is idle again or lost."""
         if group := self._groups.pop(connection, None):
             self._queue_of(group[0]).end(group)
         self._ask_again(unanswered)
@@ -267,7 +266,7 @@ class ReadPool:
 
     def _check(self) -> None:
         for read in self._short.reads + self._long.reads:
-            # A read that is sent again has no longer to wait than it had at first.
+            # A read that is sent again keeps its first deadline.
             if self._loop.time() >= read.deadline:
                 read.fail(SilentServer())
         overdue = [
@@ -278,7 +277,7 @@ class ReadPool:
         self._looking = self._loop.call_later(OVERDUE_SECONDS, self._check)
 
     def _watch(self) -> None:
-        """While reads wait: open lanes, and fail the reads that have waited for too long."""
+        """While reads wait: open connections, and fail the reads that have waited too long."""
         self._watching = None
         now = self._loop.time()
         for waiting in (self._short, self._long):
@@ -288,9 +287,9 @@ class ReadPool:
         self._send()
 
     def _fail_late(self, waiting: WaitingReads, now: float) -> None:
-        """Fail the reads that have waited for too long.
+        """Fail the reads that have waited too long.
 
-        A long read that waits for others of its own organization is more patient.
+        A long read that waits for others of its own organization may wait until its deadline.
         """
         for read in waiting.reads:
             is_queued = read.is_long and waiting.is_share_used(read)
@@ -301,7 +300,7 @@ class ReadPool:
         waiting.drop_ended()
 
     def _connect_soon(self) -> None:
-        """Open one more lane, unless there are enough, or a lane is being opened."""
+        """Open one more connection, unless there are enough or one is being opened."""
         if self._connecting is not None or len(self._connections) >= self._size:
             return
         if self._loop.time() >= self._connect_at:
@@ -335,7 +334,7 @@ class ReadPool:
         self._failure = None
 
     async def _open_first(self) -> None:
-        """Open the first lane; try again until the deadline. Reads that wait open others."""
+        """Open the first connection; try again until the deadline. Reads that wait open others."""
         deadline = self._loop.time() + _OPENING_SECONDS
         while not self._connections:
             try:

@@ -1,8 +1,8 @@
-"""Turns of organizations, and the reads that wait for theirs (contract, Access, "Shares").
+"""Round robin of organizations, and the reads that wait (contract, Access, "Shares").
 
 An organization has only a few reads under way at once, each from its sending until its group has
 ended. Its further reads wait behind each other, and no read of others waits behind them. So the
-answers of one organization cannot fill PostgreSQL, the lanes, or a turn of the event loop.
+answers of one organization cannot fill PostgreSQL, the connections, or the event loop.
 """
 
 from collections import OrderedDict
@@ -16,12 +16,12 @@ T = TypeVar("T", bound=Hashable)
 
 
 class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
-    """Items that wait, by key. The keys are in the order of their turns.
+    """Items that wait, by key. The keys are in the order in which they are served.
 
-    The items of a key keep their order, and a key without items is forgotten. All that
-    organizations share is given out so: reads, appends (``engine/writer/fair_queue.py``), the
-    parsing of large bodies (``engine/http/machinery/parsing.py``), the event loop
-    (``engine/http/machinery/loop_slices.py``), places for deliveries
+    The items of a key keep their order, and a key without items is dropped. It shares out among
+    organizations: reads, appends (``engine/writer/fair_queue.py``), the parsing of large bodies
+    (``engine/http/machinery/parsing.py``), the event loop
+    (``engine/http/machinery/loop_slices.py``) and slots for deliveries
     (``features/webhooks/delivery/registry.py``).
     """
 
@@ -29,7 +29,7 @@ class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
     """The number of items."""
 
     def add(self, key: P, item: T) -> None:
-        """Let an item wait behind those of its key, unless it waits already."""
+        """Append an item to those of its key, unless it waits already."""
         queue = self.get(key)
         if queue is None:
             queue = self[key] = OrderedDict()
@@ -38,13 +38,13 @@ class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
             self.count += 1
 
     def add_first(self, key: P, item: T) -> None:
-        """Let an item wait before all others."""
+        """Put an item before all others."""
         self.add(key, item)
         self[key].move_to_end(item, last=False)
         self.move_to_end(key, last=False)
 
     def remove(self, key: P, item: T) -> None:
-        """Let an item wait no more, if it does."""
+        """Remove an item if it waits."""
         queue = self.get(key, ())
         if item in queue:
             del self[key][item]
@@ -53,12 +53,12 @@ class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
                 del self[key]
 
     def serve(self, key: P) -> None:
-        """End the turn of a key: it is the last now."""
+        """Move a key behind the others: it was served."""
         if key in self:
             self.move_to_end(key)
 
     def pop_first(self, key: P) -> T:
-        """End the turn of a key by taking its first item."""
+        """Serve a key: take its first item, and move the key behind the others."""
         queue = self[key]
         first, _ = queue.popitem(last=False)
         self.count -= 1
@@ -70,9 +70,9 @@ class RoundRobin(OrderedDict[P, OrderedDict[T, None]]):
 
 
 def share(room: int, used: int) -> int:
-    """How many of the ``room`` free places a holder of ``taken`` may take in addition.
+    """How many of the ``room`` free slots a holder of ``used`` ones may take in addition.
 
-    The holder then has no more places than are left free. Its first place needs one free place.
+    The holder then has no more slots than are left free. Its first slot needs one free slot.
     """
     return max((room - used) // 2, int(used == 0 < room))
 
@@ -80,11 +80,11 @@ def share(room: int, used: int) -> int:
 class WaitingReads(RoundRobin[str, PendingRead]):
     """The waiting reads of one kind, short or long, by organization.
 
-    The reads whose callers have left are among them.
+    They include reads whose callers have left.
     """
 
     def __init__(self, share: int) -> None:
-        """``share``: how many reads of an organization may be under way at once."""
+        """``share``: the most reads of an organization under way at once."""
         super().__init__()
         self._share = share
         self._under_way: dict[str, int] = {}
@@ -95,11 +95,11 @@ class WaitingReads(RoundRobin[str, PendingRead]):
 
     @property
     def under_way(self) -> int:
-        """The number of reads that are under way, of all organizations."""
+        """The number of reads under way, of all organizations."""
         return sum(self._under_way.values())
 
     def first(self) -> PendingRead | None:
-        """The read whose turn it is; None if no organization with a waiting read may send one."""
+        """The next read; None if no organization with a waiting read may send one."""
         for name, queue in self.items():
             if self._under_way.get(name, 0) >= self._share:
                 continue
@@ -111,11 +111,10 @@ class WaitingReads(RoundRobin[str, PendingRead]):
         return None
 
     def begin(self, most: int) -> list[PendingRead]:
-        """Take out the reads whose turn it is, one of each organization in turn.
+        """Take out the next reads, one of each organization in turn.
 
-        A read that was under way before is taken alone, whatever ended its group. So no read is
-        passed over for ever, and a read that makes the server end connections fails no other reads
-        again.
+        A read that was under way before goes alone, whatever ended its group. So no read is passed
+        over for ever, and a read that makes the server end connections fails no other reads again.
         """
         begun: list[PendingRead] = []
         while self and len(begun) < most and (read := self.first()) is not None:
@@ -133,7 +132,7 @@ class WaitingReads(RoundRobin[str, PendingRead]):
                 del self._under_way[read.organization]
 
     def is_share_used(self, read: PendingRead) -> bool:
-        """Whether a read waits for others of its organization."""
+        """True if a read waits for others of its organization."""
         return self._under_way.get(read.organization, 0) >= self._share
 
     def drop_ended(self) -> None:
