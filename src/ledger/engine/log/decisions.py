@@ -1,8 +1,8 @@
-"""Decision tables: state for rules that span streams, folded from the same events.
+"""Decision tables: state for rules that span streams, derived from the same events.
 
 Rows are read under the append lock, changed in memory by each event that is about to be written,
-and stored in the same transaction. Only the fold (``note``) defines how an event changes them, so
-the tables that are ``AS_FOLDED`` can be derived from the log at any time.
+and stored in the same transaction. Only ``note`` defines how an event changes them, so the tables
+that are ``AS_FOLDED`` can be derived from the log at any time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,12 +44,12 @@ class IdentityOwner(NamedTuple):
 
     event: Recorded
     event_ids: tuple[str, ...]
-    """The event's own id, then that of the event before it that woke the line or lifted its hold
-    for it, if there is one."""
+    """The event's own id; then, if there is one, the id of the previous event, which woke the line
+    or lifted its hold for it."""
 
     @classmethod
     def of(cls, event: Recorded, before: Recorded | None = None) -> "IdentityOwner":
-        """``before`` is the event at the position before, if there is one."""
+        """``before`` is the event at the previous position, if there is one."""
         own = event.event_id
         is_led = before is not None and before.body.LEADS
         if before is None or not is_led or before.causation_id != own:
@@ -60,14 +60,14 @@ class IdentityOwner(NamedTuple):
 class DecisionTables:
     """The rows that an append has read, and the changes that its events make.
 
-    A fold of the whole log needs no stored rows: it produces every row.
+    Applying the whole log needs no stored rows: it produces every row.
     """
 
     def __init__(self) -> None:
         self.firsts: dict[Identity, IdentityOwner] = {}
-        """The identities that were found in the log, and those of this append."""
+        """The identities found in the log, and those of this append."""
         self.new_identities: list[IdentityRow] = []
-        """The identities of those events that are not written yet."""
+        """The identities of events that are not written yet."""
         self.activity: dict[str, LineActivityRow] = {}
         self.touched: set[str] = set()
         """Lines whose activity row changed."""
@@ -75,31 +75,32 @@ class DecisionTables:
         self.ended: dict[str, str] = {}
         """Run id → line id of open runs that ended and may be stored."""
         self.moved: dict[str, tuple[str, int]] = {}
-        """Run id → line id and version of stored open runs whose version alone changed. Runs that
+        """Run id → line id and version of stored open runs that changed only in version. Runs that
         have ended are among them."""
         self.leases: dict[str, LeaseRow] = {}
         """The leases that facts of this append began, by run."""
         self.heartbeats: dict[str, datetime] = {}
-        """The runs whose stored leases heartbeats begin anew, with the instants of arrival."""
+        """The runs whose stored leases restart because of heartbeats, with the instants of arrival.
+        """
         self.records: dict[str, ExecutionRecordRow] = {}
         """Execution records by id: those that were looked up, and those of this append."""
         self.new_records: set[str] = set()
         self.counters: dict[tuple[str, int], int] = {}
         """The last id that was issued, by prefix and year."""
         self.keys: dict[str, Any] = {}
-        """The keys that changed: a key that is stored is put here before its first event."""
+        """The keys that changed. A stored key is put here before its first event."""
         self.former: dict[bytes, FormerSecretRow] = {}
-        """The replaced secrets whose rows are new, or were changed."""
+        """The replaced secrets with a new or changed row."""
         self.owned: dict[str, OwnedRow] = {}
         """The endpoints and watches of this append, by id."""
         self.disowned: dict[str, OwnedRow] = {}
         """Stored endpoints and watches that were deleted."""
         self.erased: dict[str, datetime] = {}
         self.last: Recorded | None = None
-        """The event that was folded last."""
+        """The event that was noted last."""
 
     def changed(self) -> dict[Table, Sequence[Sequence[Any]]]:
-        """The rows to be inserted or replaced, by table; a table may have no rows."""
+        """The rows to insert or replace, by table; a table may have no rows."""
         return {
             LINE_ACTIVITY: [self.activity[line] for line in sorted(self.touched)],
             OPEN_RUN: [*self.opened.values()],
@@ -118,17 +119,15 @@ class DecisionTables:
         return identities
 
     def hear(self, run_id: str, at: datetime) -> None:
-        """Begin an open run's lease anew, for a heartbeat. No event tells of it."""
+        """Restart an open run's lease because of a heartbeat. No event records it."""
         begun = self.leases.get(run_id)
         if begun is None:
             self.heartbeats[run_id] = at
         else:
             self.leases[run_id] = _lease(run_id, begun.seconds, at, begun.organization_id)
 
-    # The fold.
-
     def note(self, recorded: Recorded) -> None:
-        """Fold an event that is about to be written."""
+        """Apply an event that is about to be written."""
         own = recorded.identity
         if own is not None:
             self.identify(own, recorded)
@@ -185,7 +184,7 @@ class DecisionTables:
         )
 
     def _lend(self, body: Any, recorded: Recorded) -> None:
-        """Begin the run's lease, if it has one, by the fact's arrival."""
+        """Begin the run's lease, if it has one, at the fact's arrival."""
         if body.lease_seconds is not None:
             run_id = recorded.originator_id
             self.leases[run_id] = _lease(
@@ -229,7 +228,7 @@ class DecisionTables:
         key = self.keys[recorded.originator_id]
         before = dict(key.former)
         key.apply(recorded)
-        # A secret that is no longer in the key ends now, unless it had ended before.
+        # A secret that is no longer in the key ends now, unless it ended before.
         ends = {secret: min(at, recorded.recorded_at) for secret, at in before.items()}
         self.former |= {
             secret: FormerSecretRow(secret, key.id, key.organization_id, key.workspace_id, ends_at)

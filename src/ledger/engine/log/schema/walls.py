@@ -1,8 +1,8 @@
-"""The walls around the tables of migrations: what the API's role may see of each.
+"""Tenant isolation of the tables of migrations: what the API's role sees of each.
 
-The one list of policies and grants, beside those that tables have by their descriptions
-(``tables.py``, ``engine/views/schema.py``). Each other table is named in ``_OTHERS``, in
-``SHARED`` or in ``INTERNAL``; a test names a table that is not.
+Descriptions of tables add their own policies and grants (``tables.py``,
+``engine/views/schema.py``). Each other table is in ``_OTHERS``, ``SHARED`` or ``INTERNAL``; a test
+names a table that is not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ class Policy(NamedTuple):
     rows: str
     """The condition of the table's policy."""
     columns: str
-    """The columns that the role may select, with blanks between them."""
+    """The columns that the role may select, separated by blanks."""
 
 
-# Metrics count all rows: a look-up of the endpoint for each would take seconds.
+# Metrics count all rows; a look-up of the endpoint for each would take seconds.
 _OF_ENDPOINT = f"{EVERYONE_ONLY} OR ledger.sees_endpoint(endpoint_id)"
 
 _OTHERS = {
@@ -42,34 +42,34 @@ _OTHERS = {
     "verification": Policy(
         EVERYONE_ONLY, "part started_at ended_at first last compared differences named"
     ),
-    # The names of people: pages of the organizations that they have entered show them.
+    # The names of people, for pages of the organizations that they have entered.
     "person": Policy(
         f"{EVERYONE_ONLY} OR current_setting('ledger.organization_id', true) = ANY (organizations)",
         "sub name email seen_at organizations",
     ),
-    # How far the loop of watches has looked, and what waits for room.
+    # How far the loop of watches has come, and what waits for room.
     "watch_look": Policy(of_tenant(("organization_id",)), "organization_id position"),
     "watch_overflow": Policy(of_tenant(("organization_id",)), "watch_id organization_id waiting"),
     "watch_due": Policy(of_tenant(("organization_id",)), ""),
-    # Internal, but for the number of rows, which is a metric.
+    # Internal, except for the number of rows, which is a metric.
     "lease": Policy(EVERYONE_ONLY, "run_id"),
 }
 
 SHARED: Mapping[str, str] = MappingProxyType(
     {
-        # Where views stand, and why one has stopped: for /readyz.
+        # The positions of views, and why one has stopped: for /readyz.
         "projection": "name version generation position stopped_at error",
         # The tree of hashes and its signed heads, which any credential may read (contract, Proof).
         "tile": "level number hashes first_position",
         "checkpoint": "size position note",
         "signer": "vkey stopped_at error origin shown_size contradicts waits_for",
         "former_origin": "number vkey ended_at ended_by reason last_note kept_size",
-        # The nodes that beat now, with their witnesses, and which session leads each loop.
+        # The beating nodes with their witnesses, and the session that leads each loop.
         "node": "node_id version role started_at beaten_at witness",
         "leader": "loop node_id beaten_at",
     }
 )
-"""Tables without rows of tenants, which the role reads: no policy, and these columns."""
+"""Tables without rows of tenants that the role reads: no policy, and these columns."""
 
 INTERNAL: Mapping[str, str] = MappingProxyType(
     {
@@ -83,10 +83,10 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
         "lineage": "the PostgreSQL that wrote the log last",
     }
 )
-"""Tables without rows of tenants, with what they hold. The role has no right on them."""
+"""Tables without rows of tenants, with their content. The role has no right on them."""
 
-# The log is read by functions only (migration 0001), keys of runs by the view of their payloads
-# (projections/runs/view.py), and what else is internal by decisions alone.
+# Only functions read the log (migration 0001), only the view of payloads reads keys of runs
+# (projections/runs/view.py), and only decisions read the other internal tables.
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
         table.name: Policy(
@@ -114,7 +114,7 @@ FUNCTIONS = (
     "sees_line(text)",
     "sees_endpoint(text)",
 )
-"""The functions that the role may execute, and nobody else but the owner."""
+"""The functions that only the role and the owner may execute."""
 
 
 _HAS_RIGHTS = """
@@ -125,7 +125,7 @@ FROM unnest(%(tables)s::text[], %(columns)s::text[]) AS asked (t, c)
 """
 
 
-# Whether a role has a right on anything in this database.
+# True if a role has a right on anything in this database.
 _HAS_ANY_RIGHT = """
 SELECT FROM pg_shdepend
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = quote_ident(%s)::regrole AND deptype = 'a'
@@ -137,14 +137,14 @@ LIMIT 1
 def protect(connection: Connection[Any]) -> None:
     """Ensure the policies of the tables of migrations."""
     walls.ensure_policies(connection, {table: policy.rows for table, policy in POLICIES.items()})
-    # A dump that is restored without its grants has functions that everybody may execute.
+    # In a dump restored without its grants, everybody may execute the functions.
     connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
 
 
 def withdraw(connection: Connection[Any], role: str) -> None:
-    """Take every right in the schema from a role.
+    """Revoke every right in the schema from a role.
 
-    REVOKE writes the rows of all tables and functions anew, also where it takes nothing away.
+    REVOKE writes the rows of all tables and functions anew, even where it revokes nothing.
     """
     if connection.execute(_HAS_ANY_RIGHT, (role,)).fetchone() is None:
         return
@@ -156,7 +156,7 @@ def withdraw(connection: Connection[Any], role: str) -> None:
 
 
 def has_rights(connection: Connection[Any], role: str) -> bool:
-    """Whether the role has the rights that ``grant`` gives. Nothing is written."""
+    """True if the role has the rights that ``grant`` gives. Nothing is written."""
     columns = [(f"ledger.{table}", column) for table, some in granted().items() for column in some]
     tables, names = [list(each) for each in zip(*columns, strict=True)]
     functions = [f"ledger.{function}" for function in FUNCTIONS]
