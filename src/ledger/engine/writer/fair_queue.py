@@ -1,20 +1,19 @@
-"""Turns: how organizations share the writers of a node (contract, Access, "Shares").
+"""The fair queue: how organizations share the writers of a node (contract, Access, "Shares").
 
-Commands wait by organization, and the writer goes round the organizations. An organization that is
-alone has its commands taken as they come, up to a whole group. While others wait its turn ends
-after ``TURN_FACTS`` commands or ``TURN_SECONDS`` under the append lock, also in the middle of a
-batch, and also if the others came during the turn; one command is never divided. The rest of a
-batch stays the first of its organization, so the commands of an organization keep their order.
+Commands wait by organization, and the writer serves the organizations in turn. A single
+organization has its commands taken as they come, up to a whole group. While others wait, its slot
+ends after ``SLOT_FACTS`` commands or ``SLOT_SECONDS`` under the append lock: even in the middle of
+a batch, and even if the others came during the slot. One command is never divided. The rest of a
+batch stays first of its organization, so an organization's commands keep their order.
 
 Others wait if they have commands in this writer, or had any in the last three seconds, here or in
-another API worker of the node (``Neighbours``): a client that was just answered will soon send
-more. A process apart, as an import or another node, knows nothing of that. Such a process asks the
-database whether an append waits for the lock, and sees under the lock whether others have recorded
-events.
+another API worker of the node (``Neighbours``): a client that just got its response will soon send
+more. A separate process, such as an import or another node, does not know that. It asks the
+database if an append waits for the lock, and sees under the lock if others have recorded events.
 
-The views are shared in the same way. Views show events in the order of the log, so a write waits
-for all events before its own. An organization therefore gets no turn while the views lag behind its
-own events by more than a few turns. (A process apart does so beside others only.)
+The views are shared in the same way. They process events in the order of the log, so a write waits
+for all events before its own. So an organization gets no slot while the views lag behind its own
+events by more than a few slots. (A separate process applies this only if there are others.)
 """
 
 import ctypes
@@ -31,28 +30,28 @@ from ledger.engine.writer.request import Outcome
 
 SLOT_FACTS = 100
 SLOT_SECONDS = 0.1
-"""The length of a turn in which facts are recorded, or parsed, while others wait."""
+"""The length of a slot in which facts are recorded or parsed while others wait."""
 
 GROUP = 1000
-"""The most commands in one append: a larger group gains nothing and holds the lock for longer."""
+"""The most commands in one append: a larger group gains nothing and holds the lock longer."""
 
 _RECENT_SECONDS = 3.0
-"""For how long an organization counts as waiting after its last command came."""
+"""How long an organization counts as waiting after its last command came."""
 
 _CHECK_EACH = 10
-"""After so many commands of a turn the writer looks again whether others have come."""
+"""After so many commands of a slot the writer checks again for others."""
 
 _BEHIND, _BEHIND_SHARED = 2000, 200
-"""By how many events the views may lag before an organization's turn: alone, and beside others.
+"""How many events the views may lag before an organization's slot: alone, and with others.
 
-The first is a whole round of the projector: smaller rounds would cost the organization speed.
+The first is a whole round of the projector: smaller rounds would slow the organization down.
 """
 
 STILL_SECONDS = 1.0
 """Views that have not moved for so long are not waited for: their process may have died."""
 
 _REMEMBERED = 1000
-"""The most organizations whose last position is remembered."""
+"""The most organizations whose last position is stored."""
 
 Outcomes = list[Outcome]
 
@@ -60,24 +59,24 @@ Board = ctypes.Array[ctypes.c_longlong]
 
 
 def create_board(processes: int) -> Board:
-    """The memory in which the processes of a node tell each other whose commands wait."""
+    """The shared memory in which the processes of a node note whose commands wait."""
     return RawArray(ctypes.c_longlong, processes * 4)
 
 
 class Neighbours:
-    """The organizations whose commands came in the last three seconds to any process of the node.
+    """The organizations with commands in the last three seconds, in any process of the node.
 
-    Each process notes its latest two organizations, with times. Two are enough to tell whether
-    there was another than a given one. The memory has no lock: a value that is read while it is
-    written can only make one turn longer or shorter.
+    Each process notes its latest two organizations, with times. Two are enough to find one besides
+    a given one. The memory has no lock: a value that is read while it is written only makes one
+    slot longer or shorter.
     """
 
     def __init__(self, board: Board | None = None, index: int = 0) -> None:
-        """Without a board the process knows of its own organizations only."""
+        """Without a board the process knows only its own organizations."""
         self._board = create_board(1) if board is None else board
         self._first = index * 4
         for cell in range(self._first, self._first + 4):
-            self._board[cell] = 0  # of a process that had the place before
+            self._board[cell] = 0  # of a process that had the index before
 
     def note(self, tenant_key: str) -> None:
         board, first, name = self._board, self._first, hash(tenant_key)
@@ -87,7 +86,7 @@ class Neighbours:
         board[first + 1] = time.monotonic_ns()
 
     def has_others(self, tenant_key: str) -> bool:
-        """Whether there was another organization than this one."""
+        """True if there was another organization than this one."""
         name, since = hash(tenant_key), time.monotonic_ns() - int(_RECENT_SECONDS * 1e9)
         cells = self._board[:]
         return any(
@@ -97,7 +96,7 @@ class Neighbours:
 
 @dataclass(eq=False)
 class Ticket:
-    """Commands that were handed in together and are answered together."""
+    """Commands that were submitted together and get their outcomes together."""
 
     commands: Sequence[Command]
     deliver: Callable[[Outcomes], None]
@@ -109,7 +108,6 @@ class Ticket:
 
     @property
     def left(self) -> int:
-        """The number of commands that are not decided yet."""
         return len(self.commands) - len(self.outcomes)
 
 
@@ -126,17 +124,16 @@ class Slice(NamedTuple):
 
 
 class FairQueue:
-    """The commands that wait for one writer. Its caller holds a lock, except for ``Turn``."""
+    """The commands that wait for one writer. Its caller holds a lock, except for ``Slot``."""
 
     def __init__(self, neighbours: Neighbours | None) -> None:
-        """``neighbours`` are None for a process that has no place on the board."""
+        """``neighbours`` is None for a process without an index on the board."""
         self._neighbours = neighbours or Neighbours()
         self._is_apart = neighbours is None
         self._others_at = 0.0
-        """When the writer of a process apart last saw that others had recorded events."""
+        """When the writer of a separate process last saw that others had recorded events."""
         self._tenants: RoundRobin[str, Ticket] = RoundRobin()
         self._counts: dict[str, int] = {}
-        """The undecided commands of each organization."""
         self.waiting = 0
         """All undecided commands."""
         self._end = 0
@@ -144,7 +141,7 @@ class FairQueue:
         self._ends: dict[str, int] = {}
         """The same for each organization that recorded an event."""
         self._projected: int | None = None
-        """The position that the views have reached; None: this process does not follow them."""
+        """The position that the views have reached; None if this process does not follow them."""
         self._moved_at = 0.0
 
     def __bool__(self) -> bool:
@@ -154,7 +151,7 @@ class FairQueue:
         return self._counts.get(tenant_key, 0)
 
     def add(self, ticket: Ticket) -> None:
-        """Take in commands, behind those of the same organization."""
+        """Append commands to those of the same organization."""
         tenant_key, count = ticket.tenant_key, len(ticket.commands)
         self._neighbours.note(tenant_key)
         self._tenants.add(tenant_key, ticket)
@@ -168,7 +165,7 @@ class FairQueue:
         return any(map(self._may_go, self._tenants))
 
     def plan(self, *, is_last: bool = False) -> list[Slice]:
-        """The commands of the next append; ``is_last``: the views are not waited for."""
+        """The commands of the next append. With ``is_last`` it does not wait for the views."""
         slices: list[Slice] = []
         room = GROUP
         for tenant_key, tickets in self._tenants.items():
@@ -191,10 +188,10 @@ class FairQueue:
         return slices
 
     def begin(self, plan: Sequence[Slice], is_awaited: Callable[[], bool]) -> "Slot":
-        """The turn of an append that begins now; ``is_awaited`` asks whether another one waits.
+        """The slot of an append that begins now. ``is_awaited`` checks if another append waits.
 
-        Only a process apart asks. For the others it would mostly be one of the same organization,
-        in another worker.
+        Only a separate process calls it. For the others it would mostly find one of the same
+        organization, in another worker.
         """
         tenants = {each.ticket.tenant_key for each in plan}
         if len(tenants) > 1:
@@ -205,7 +202,7 @@ class FairQueue:
     def settle(self, plan: Sequence[Slice], outcomes: Outcomes) -> list[Ticket]:
         """Give the outcomes to the plan's first commands; return the tickets that are complete.
 
-        Organizations that had a turn are the last now.
+        Organizations that had a slot are now last.
         """
         finished: list[Ticket] = []
         served: dict[str, None] = {}
@@ -244,12 +241,12 @@ class FairQueue:
         return time.monotonic() - self._others_at > _RECENT_SECONDS
 
     def _may_go(self, tenant_key: str) -> bool:
-        """Whether the views lag so little that the organization may have a turn."""
+        """True if the views lag so little that the organization may have a slot."""
         viewed = self._projected
         if viewed is None or self._end - viewed <= _BEHIND_SHARED:
             return True
         if self._ends.get(tenant_key, 0) <= viewed:
-            return True  # no event that the views have yet to show is its own
+            return True  # the views have reached all of its events
         if time.monotonic() - self._moved_at > STILL_SECONDS:
             return True
         return (self._is_apart or self._end - viewed <= _BEHIND) and self._is_alone(tenant_key)
@@ -258,9 +255,9 @@ class FairQueue:
 class Slot:
     """The end of one append: it comes with the plan's end, or while others wait.
 
-    ``is_alone`` tells whether the organization of the plan is alone; None: the plan has several. If
-    an append of an organization that seems to be alone takes long, ``is_awaited`` asks the database
-    whether another append waits. (The answer comes behind all events that were sent before.)
+    ``is_alone`` is True if the plan's organization is alone, None if the plan has several. If an
+    append of one that seems alone takes long, ``is_awaited`` asks the database for another append
+    that waits. (The answer comes behind all events that were sent before.)
     """
 
     def __init__(
@@ -270,7 +267,7 @@ class Slot:
         self._ask_at = time.monotonic() + SLOT_SECONDS
 
     def is_over(self, decided: int) -> bool:
-        """Whether the append should end after so many commands."""
+        """True if the append should end after so many commands."""
         is_late = time.monotonic() >= self._ask_at
         if self._is_alone is None:
             return is_late

@@ -1,7 +1,7 @@
 """The group: what the commands of one append decide and collect, under the append lock.
 
-A ``Group`` lives as long as one append transaction. The group loads the data of all commands in one
-read, as far as they are known beforehand; the commands decide in turn; all results are written
+A ``Group`` lives as long as one append transaction. It loads the data of all commands in one read,
+as far as it is known beforehand. The commands decide one by one, and all results are written
 together. An event is applied to its aggregate as soon as a command has recorded it, so that the
 next command sees the change.
 """
@@ -48,10 +48,10 @@ _AHEAD = 200
 group, or of a closing that cancels many runs."""
 
 _MOST_CHANGES = 500
-"""So many events after a position are looked at for those of a line or source."""
+"""The most events after a position that are searched for those of a line or source."""
 
 RETENTION = timedelta(hours=24)
-"""How long the outcome under an idempotency key is kept."""
+"""How long the outcome under an idempotency key is stored."""
 
 LASTING: tuple[type[Refused], ...] = (
     errors.Invalid,
@@ -60,8 +60,8 @@ LASTING: tuple[type[Refused], ...] = (
     errors.IdTaken,
     errors.FactConflict,
 )
-"""Refusals that are replayed, each with its own class: all of 409 and 422. Commands that were
-refused with 403 or 404 are decided anew."""
+"""Refusals that are replayed, each with its own class: all of 409 and 422. Commands refused with
+403 or 404 are decided anew."""
 
 _BY_CODE = {kind.code: kind for kind in LASTING}
 
@@ -69,7 +69,7 @@ _FIRST_WINDOW = 16
 
 
 class SideRows(Protocol):
-    """Rows of a feature beside the log, which few groups are about."""
+    """A feature's rows other than the log's, which few groups need."""
 
     def write(self) -> None:
         """Write the changes; the statements are sent with the commit."""
@@ -102,24 +102,24 @@ class Group:
         """The events that are not written yet."""
         self._keys: list[tables.RunKeyRow] = []
         self._is_ahead = False
-        """Whether some recorded events were written already and are no longer in ``_recorded``."""
+        """True if some recorded events were written already and are no longer in ``_recorded``."""
         self._numbers: dict[tuple[str, int], Numbers] = {}
         """The numbers of ids that were looked up for the whole group, by prefix and year."""
         self._free: dict[tuple[str, int], Iterator[str]] = {}
         self._outcomes: dict[tuple[str, ...], tables.OutcomeRow] = {}
-        """The outcomes that are kept under the group's idempotency keys, by the row's key."""
+        """The stored outcomes under the group's idempotency keys, by the row's key."""
         self._new_outcomes: dict[tuple[str, ...], tables.OutcomeRow] = {}
         self._changes: dict[int, Collection[str] | None] = {}
-        """The lines and sources of stored events, by the position after which these are."""
+        """The lines and sources of stored events, by the position before them."""
         self._omitted: dict[str, tables.OmittedRow] = {}
         """Refusals that were only counted, by credential."""
         self._ended_leases: dict[str, EndedLease | None] = {}
-        """The stored leases that were read; None: the lease has not ended, or is no more."""
+        """The stored leases that were read; None if the lease has not ended or is gone."""
         self._side_rows: dict[Callable[[Append], Any], Any] = {}
-        """The rows of features beside the log, by their class."""
+        """Features' rows other than the log's, by their class."""
 
     def prepare(self, requests: Sequence[Request], now: datetime) -> None:
-        """Load the data of the whole group, so that its commands seldom need reads of their own."""
+        """Load the data of the whole group, so that its commands seldom need their own reads."""
         begun: dict[str, str] = {}
         unknown: list[Request] = []
         identities: set[Identity] = set()
@@ -164,10 +164,10 @@ class Group:
             self.memory.load(self.memory.runs_of_facts())
 
     def begin(self, at: datetime | None = None) -> None:
-        """Start on the next command and give it an instant of its own; ``at``: not the present.
+        """Start the next command and give it an instant of its own: ``at``, or now.
 
-        The instant is just after the last recorded event if that is later: clocks may step back,
-        and the clocks of nodes may differ.
+        It is just after the last recorded event if that is later: clocks may step back, and the
+        clocks of nodes may differ.
         """
         now = (at or self._clock()).astimezone(UTC)
         if _year_of(now) != now.year:
@@ -176,8 +176,6 @@ class Group:
         if last is not None and now <= last:
             now = last.astimezone(UTC) + timedelta(microseconds=1)
         self.now = now
-
-    # Ids.
 
     def issue(self, prefix: str) -> str:
         """The next free id with this prefix in the UTC year of recording (contract, Facts)."""
@@ -204,11 +202,8 @@ class Group:
     def _find_numbers(self, window: Window) -> Numbers:
         return self.append.read(Wanted(windows=[window])).numbers[0]
 
-    # Events.
-
     @property
     def next_position(self) -> int:
-        """The position that the next recorded event will get."""
         return self.append.next_position + len(self._recorded)
 
     def event_id(self, position: int) -> str:
@@ -229,9 +224,9 @@ class Group:
         is_loaded: bool = True,
         traceparent: str | None = None,
     ) -> Recorded:
-        """Put an event in its envelope, apply it and keep it for writing.
+        """Put an event in its envelope, apply it and store it for writing.
 
-        ``tenant`` is given for the first event of a stream; later events take the tenant from the
+        ``tenant`` is given for the first event of a stream; later events take it from the
         aggregate. ``caused_by`` is the causing event's EVT id. An aggregate that is not loaded
         (``is_loaded``) has only its version and the fields that the decision needs, as for the
         cancellations of a closing; ``tenant`` must be given for it too.
@@ -290,7 +285,7 @@ class Group:
 
     @cached_property
     def _spoken(self) -> int | None:
-        """The language that all living nodes understand: asked once a group, in its transaction."""
+        """The language that all living nodes understand, read once a group in its transaction."""
         return self.append.language()
 
     def _require_understood(self, language: int) -> None:
@@ -301,7 +296,7 @@ class Group:
             )
 
     def _next_recorded_at(self) -> datetime:
-        """The instant of recording of the next event, which rises strictly with the position."""
+        """The next event's instant of recording, which rises strictly with the position."""
         last = self.append.last_recorded_at
         at = self.now
         if last is not None and at <= last:
@@ -317,10 +312,8 @@ class Group:
         self.touched.add(run_id)
         return key
 
-    # Rows of other streams, with the changes of this append.
-
     def open_runs(self, line_id: str) -> dict[str, tables.OpenRunRow]:
-        """The line's open runs by id."""
+        """The line's open runs by id, with the changes of this append; so are the next ones."""
         ended, opened, moved = self.tables.ended, self.tables.opened, self.tables.moved
         runs = {
             row.run_id: row._replace(version=moved.get(row.run_id, ("", row.version))[1])
@@ -330,7 +323,7 @@ class Group:
         return runs | {run_id: row for run_id, row in opened.items() if row.line_id == line_id}
 
     def owned(self, table: Table, organization_id: str) -> int:
-        """How many endpoints, or watches, the organization has: of the rows of that table."""
+        """How many endpoints or watches the organization has: the rows of that table."""
         new, deleted = (
             sum(1 for r in rows if type(r) is table.row and r.organization_id == organization_id)
             for rows in (self.tables.owned.values(), self.tables.disowned.values())
@@ -338,9 +331,9 @@ class Group:
         return self.append.owned(table, organization_id) + new - deleted
 
     def changed_since(self, name: str, position: int) -> bool:
-        """Whether the log has news of a line or source after a position, or may have.
+        """True if the log has changes of a line or source after a position, or may have.
 
-        Alerts are no news.
+        Alerts do not count.
         """
         if position not in self._changes:
             self._changes[position] = self.append.changed_after(position, _MOST_CHANGES)
@@ -359,7 +352,7 @@ class Group:
         """The lease of a run, if it has ended and nothing of the run arrived in this append.
 
         The leases of ``together`` are read with it. Only an append changes the end of a lease, so
-        what was read stays true until the commit.
+        the result stays true until the commit.
         """
         if run_id not in self._ended_leases:
             run_ids = {run_id, *together}
@@ -368,7 +361,7 @@ class Group:
         return None if arrived else self._ended_leases[run_id]
 
     def omit(self, principal: Principal) -> None:
-        """Count a refusal of the credential that gets no event of its own."""
+        """Count a refusal of the credential that gets no event."""
         credential = principal.credential
         row = self._omitted.get(credential) or tables.OmittedRow(
             credential, principal.organization_id, principal.workspace_id, self.now, 0
@@ -376,8 +369,8 @@ class Group:
         self._omitted[credential] = row._replace(count=row.count + 1)
 
     # Outcomes of commands that are safe to send again (contract, Access, ``Idempotency-Key``). An
-    # outcome is stored in the transaction of the command's event, so a client whose answer was lost
-    # gets it when it sends the request again. A concurrent duplicate request waits for the append
+    # outcome is stored in the transaction of the command's event, so a client whose response was
+    # lost gets it when it sends the request again. A concurrent duplicate waits for the append
     # lock, as every write does, and then finds the outcome too.
 
     def earlier_outcome(self, key: IdempotencyKey) -> Outcome | None:
@@ -390,7 +383,7 @@ class Group:
         return _restored(_decode(self.vault.open(_purpose(row), row.outcome)))
 
     def keep_outcome(self, key: IdempotencyKey, outcome: Outcome) -> None:
-        """Keep an outcome, if it is a receipt or a refusal that is replayed."""
+        """Store an outcome if it is a receipt or a refusal that is replayed."""
         if isinstance(outcome, Receipt):
             stored = _StoredOutcome(receipt=outcome)
         elif isinstance(outcome, LASTING):
@@ -402,10 +395,8 @@ class Group:
         row = row._replace(outcome=self.vault.seal(_purpose(row), _encode(stored)))
         self._outcomes[row[:3]] = self._new_outcomes[row[:3]] = row
 
-    # Writing.
-
     def write(self) -> None:
-        """Write all that the commands left; the statements are sent with the commit."""
+        """Write all results of the commands; the statements are sent with the commit."""
         if self._recorded or self._is_ahead:
             self._write(is_last=True)
         self.append.write_tables(
@@ -437,10 +428,10 @@ class Group:
 
 
 def windows_after(number: int, first: int = _FIRST_WINDOW) -> Iterator[range]:
-    """The numbers that are tried after a counter's, in windows that are looked up at once.
+    """Yield the numbers to try after a counter's, in windows that are looked up at once.
 
-    The first windows adjoin. The later ones lie ever farther apart: reporters may have taken any
-    count of numbers in a row, and a walk through all of them would hold up every other append.
+    The first windows adjoin. Later ones lie ever farther apart: reporters may have used any count
+    of numbers in a row, and a scan of them all would delay every other append.
     """
     yield range(number + 1, number + 1 + first)
     number, window = number + first, 4 * _FIRST_WINDOW
@@ -456,8 +447,8 @@ def windows_after(number: int, first: int = _FIRST_WINDOW) -> Iterator[range]:
 def _year_of(now: datetime) -> int:
     """The UTC year of recording of a command at this instant.
 
-    The events of a command are recorded within one UTC year, by which ids are counted: the last
-    50 ms of a year therefore count as the beginning of the next year.
+    A command's events are recorded within one UTC year, by which ids are counted. So the last 50 ms
+    of a year count as the beginning of the next one.
     """
     return (now.astimezone(UTC) + timedelta(milliseconds=50)).year
 
@@ -485,7 +476,7 @@ def _restored(stored: _StoredOutcome) -> Outcome:
     if stored.receipt is not None:
         return msgspec.structs.replace(stored.receipt, replayed=True)
     kind = _BY_CODE[stored.code]
-    # The constructors are bypassed: each class has arguments of its own, and the texts are kept.
+    # The constructors are bypassed: each class has its own arguments, and the texts are stored.
     refusal = kind.__new__(kind)
     Refused.__init__(refusal, stored.detail)
     if isinstance(refusal, Invalid):

@@ -25,9 +25,9 @@ _BREATH_SECONDS = 0.1
 """The pause between two rounds if there is more to do: the views need a moment to catch up."""
 
 _RARE_SECONDS = 20.0
-"""For a longer pause until the next round the connection is closed, unless it keeps the lead."""
+"""Before a longer pause the connection is closed, unless it holds the lead."""
 
-# Whether another node lives that may lead, too.
+# True if another node lives that may lead, too.
 _HAS_RIVAL = """
 SELECT EXISTS (
     SELECT FROM ledger.node WHERE role IN ('all', 'loops')
@@ -44,9 +44,9 @@ def assert_decided(outcomes: Iterable[Outcome]) -> None:
 
 
 class LeaderSession:
-    """A session that works while its process leads: it connects when there is work.
+    """A session that works while its process leads. It connects when there is work.
 
-    The session that ``takes`` the lead keeps it until it is closed; others follow it.
+    A session that ``competes`` takes the lead, and holds it until it is closed; others follow it.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class LeaderSession:
         self.conninfo, self.competes, self._name = conninfo, competes, name
         self._connection: psycopg.Connection[TupleRow] | None = None
         self.lock = threading.RLock()
-        """Held while a loop uses the session: a test calls ``run_once`` beside the thread."""
+        """Held while a loop uses the session: a test calls ``run_once`` besides the thread."""
 
     def leads(self) -> psycopg.Connection[TupleRow] | None:
-        """The connection, if the process leads, now at the latest. Raises psycopg.Error."""
+        """The connection if the process leads, or takes the lead now. Raises psycopg.Error."""
         if self.candidate.is_left or not (self.competes or self.candidate.leads):
             self.close()
             return None
@@ -77,16 +77,16 @@ class LeaderSession:
         return self._connection if self.candidate.leads else None
 
     def assert_leads(self) -> None:
-        """Raise psycopg.OperationalError if the process leads no more: in a long round."""
+        """Raise psycopg.OperationalError if the process no longer leads; for long rounds."""
         if self.competes and self._connection is not None:
             assert_alive(self._connection)
         if not self.candidate.leads:
             raise psycopg.OperationalError("another process may lead now")
 
     def leave(self) -> None:
-        """Leave the lead to another node, if one lives that may lead: this one cannot do the work.
+        """Leave the lead to another living node that may lead: this one cannot do the work.
 
-        Without another one the lead is kept, since other work of the process goes on.
+        Without such a node the lead stays, since other work of the process goes on.
         """
         try:
             connection = self.leads()
@@ -118,16 +118,15 @@ class Periodic(BackgroundLoop):
         self.session = session
         self._name, self._every = name, every_seconds
         self.attached: Sequence[Periodic] = ()
-        """Loops of the same session whose rounds this loop's thread does, too, in turn."""
+        """Loops of the same session whose rounds run on this loop's thread too."""
         self._next_at = 0.0
-        """When the next round begins."""
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Do one round; return the amount of work done, and whether there is more to do."""
+        """Do one round; return the amount of work done, and True if there is more to do."""
         raise NotImplementedError
 
     def is_called(self) -> bool:
-        """Whether a round is to begin before it is due."""
+        """True if a round should begin before it is due."""
         return False
 
     def run_once(self) -> int:
@@ -155,7 +154,7 @@ class Periodic(BackgroundLoop):
         self.disconnect()
 
     def _pause(self) -> float:
-        """The seconds until the next round, or until the next look at who leads."""
+        """The seconds until the next round, or until the next check of who leads."""
         if not self.session.candidate.leads:
             return min(POLL_SECONDS, self._every)
         return max(0.0, min(POLL_SECONDS, self._next_at - time.monotonic()))
@@ -168,7 +167,7 @@ class Periodic(BackgroundLoop):
                     return
             if is_due:
                 self._next_at = time.monotonic() + self._every
-                # As long as there is more to do, rounds follow each other almost without pause.
+                # While there is more to do, rounds follow each other almost without pause.
                 has_more = self._round()[1]
                 self._next_at = time.monotonic() + (_BREATH_SECONDS if has_more else self._every)
         except ClockSkew as error:
@@ -195,7 +194,7 @@ class Periodic(BackgroundLoop):
 
 @contextmanager
 def present(connection: psycopg.Connection[TupleRow]) -> Iterator[bool]:
-    """Whether a round may decide by the present time, until the block ends: no story is told."""
+    """Yield True if rounds may decide by the present time in the block: no story is told."""
     share = "SELECT pg_try_advisory_lock_shared(%s)"
     is_now = connection.execute(share, (locks.STORY,)).fetchone() == (True,)
     try:
@@ -210,9 +209,9 @@ def decided(
 ) -> int:
     """Have the writer decide by the present time; return how many commands changed something.
 
-    The writer decides under the append lock, from the state that is current there. A lagging view
-    or a second process can therefore cost a needless check, but never a wrong or duplicate event
-    (contract, State, Facts). No command changes anything while a story is told.
+    The writer decides under the append lock, from the current state. A lagging view or a second
+    process can cost a needless check, but never a wrong or duplicate event (contract, State,
+    Facts). No command changes anything while a story is told.
     """
     if not commands:
         return 0
@@ -226,8 +225,7 @@ def decided(
 def sweepers_paused(conninfo: str) -> Iterator[None]:
     """Let no process decide by time meanwhile: no line becomes idle, and no lease ends.
 
-    A caller that records facts under another time than now needs this: the loops decide by the
-    present time.
+    Use it to record facts under a time other than now: the loops decide by the present time.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.STORY,))
