@@ -1,6 +1,6 @@
 """A generation of a view: one set of its tables. The next generation can be filled beside it.
 
-The module gathers rows and loads folds; ``schema.py`` creates the tables.
+The module gathers rows and loads states; ``schema.py`` creates the tables.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 _COPY_FROM = 100
-"""The number of rows from which on COPY is cheaper, despite its extra messages."""
+"""From so many rows on COPY is cheaper, despite its extra messages."""
 
 
 class Writes:
@@ -36,7 +36,7 @@ class Writes:
         self._rows.setdefault(table, []).extend(rows)
 
     def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows of a table without replacement at once: they are too many to be gathered."""
+        """Write rows of a table without replacement at once: they are too many to gather."""
         with self.transaction.cursor().copy(_copy(table)) as copy:
             copy_rows(copy, table.columns.values(), rows)
 
@@ -65,7 +65,6 @@ class Generation:
         self._writes.add(of_generation(table, self.number), rows)
 
     def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows of a table without replacement at once, without gathering them."""
         self._writes.send(of_generation(table, self.number), rows)
 
     def find(
@@ -75,10 +74,10 @@ class Generation:
         table: Table,
         read: Callable[[Any], tuple[K, R]] | None = None,
     ) -> None:
-        """Request the folds of these keys of a table, as ``ask`` does.
+        """Request the states of these keys of a table, as ``ask`` does.
 
-        ``read`` makes a key and its fold of a row: of the row with the key, or of the latest one,
-        if a table's key ends with the position. Without ``read`` the column ``fold`` is the fold.
+        ``read`` makes a key and its state from the row with the key, or from the latest one if a
+        table's key ends with the position. Without ``read`` the column ``fold`` is the state.
         """
         if read is not None:
             row = table.row._make  # type: ignore[attr-defined]  # a NamedTuple
@@ -98,12 +97,12 @@ class Generation:
         statement: str,
         read: Callable[[Rows], Iterable[tuple[K, R]]],
     ) -> None:
-        """Request the folds of these keys: from ``load`` on they are in the cache.
+        """Request the states of these keys: from ``load`` on they are in the cache.
 
-        A fold comes from the cache, or else from the database, or else it is new. In the statement
-        ``{g}`` stands for ``g<number>``, the suffix of the tables. The parameter ``$1`` is an array
-        of the keys; if keys have several parts, there is an array for each part. ``read`` makes
-        folds of the rows.
+        A state comes from the cache, otherwise from the database, otherwise it is new. In the
+        statement ``{g}`` stands for ``g<number>``, the suffix of the tables. The parameter ``$1``
+        is an array of the keys; if keys have several parts, there is an array for each. ``read``
+        makes states from the rows.
         """
         missing = states.recall(keys)
         if not missing:

@@ -1,8 +1,8 @@
-"""Makes again what is only code and is not as this version makes it, before a service starts.
+"""Restores code that differs from this version's, before a service starts.
 
 Code is functions, triggers, rules, policies with row-level security, database views and rights.
-Columns, constraints, indexes, owners and other objects are only named: data may contradict them, or
-they may be an operator's.
+Columns, constraints, indexes, owners and other objects are only reported: data may contradict them,
+or they may be an operator's.
 """
 
 import logging
@@ -20,7 +20,7 @@ from ledger.engine.views.definitions import MISSING, TRACKING, Differing, compar
 from ledger.engine.views.schema import HOLD, expose
 
 MENDED = ("function", "trigger", "rule", "table", "policy", "view", "grant")
-"""The kinds that are mended, in this order; of a table, its row-level security."""
+"""The kinds that are restored, in this order; ``table`` is its row-level security."""
 
 _logger = logging.getLogger(__name__)
 
@@ -31,20 +31,18 @@ class Mended(NamedTuple):
     objects: int
     """The objects and rights that were compared."""
     made: Sequence[Differing]
-    """The differences that were mended."""
     left: Sequence[Differing]
-    """The differences that are left."""
 
 
 def mend(connection: Connection[Any], projections: Sequence[Projection]) -> Mended:
-    """Make again what differs, each in a transaction of its own. The connection is autocommit.
+    """Restore what differs, each in its own transaction. The connection is autocommit.
 
     The rights that the role of reads lacks are left to the start itself, which gives them.
     """
     objects, found = _differing(connection, projections)
     if not found:
         return Mended(objects, (), ())
-    # Of two nodes that start at once, the second waits, and finds in its turn what is left.
+    # Of two nodes that start at once, the second waits, and then finds what is left.
     connection.execute("SELECT pg_advisory_lock(%s)", (locks.POLICIES,))
     try:
         for each in sorted(filter(lambda each: each.kind in MENDED, found), key=_order):
@@ -74,7 +72,7 @@ def _mend(connection: Connection[Any], projections: Sequence[Projection], each: 
     for statements in _ways(each):
         try:
             with connection.transaction():
-                # Nodes that run use the object all the time.
+                # Running nodes use the object all the time.
                 connection.execute("SET LOCAL lock_timeout = '5s'")
                 for statement in statements:
                     connection.execute(statement)
@@ -96,7 +94,7 @@ def _expose(connection: Connection[Any], projections: Sequence[Projection], name
 
 
 def _ways(each: Differing) -> Iterator[Sequence[Composed]]:
-    """Lists of statements that make an object again: if one list fails, the next may do."""
+    """Lists of statements that restore an object: if one list fails, the next may succeed."""
     relation, _, part = each.name.partition(".")
     table, name = Identifier("ledger", relation), Identifier(part)
     made = [] if each.made is None else [_sql(each.made)]
@@ -111,7 +109,7 @@ def _ways(each: Differing) -> Iterator[Sequence[Composed]]:
         case "function", _, _:
             closed = _sql(f"REVOKE ALL ON ROUTINE ledger.{each.name} FROM PUBLIC")
             yield [*made, closed]
-            # The type of the answer cannot be replaced.
+            # The return type cannot be replaced.
             yield [_sql(f"DROP ROUTINE ledger.{each.name}"), *made, closed]
         case "trigger", "", _:
             yield [SQL("ALTER TABLE {} ENABLE TRIGGER ALL").format(table)]
@@ -145,5 +143,5 @@ def _revoked(right: Right) -> Composed:
 
 
 def _sql(text: str) -> Composed:
-    """A statement that PostgreSQL itself has told, or with names as PostgreSQL tells them."""
+    """A statement in PostgreSQL's own words, or with names as PostgreSQL writes them."""
     return Composed([SQL(text)])

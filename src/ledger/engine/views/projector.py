@@ -1,10 +1,10 @@
 """The projector: follows the log and keeps all views up to date, in one process at a time.
 
-The projector's session leads for all loops of its process. When it dies or freezes, another process
-takes the lead (``engine/postgres/leadership.py``). A transaction folds a batch of events into views
-and moves their tracking, on condition that the tracking still has the old position. So no event is
-folded twice or skipped. If a fold fails at an event, only this view stops, with an error in the log
-and in ``ledger.projection``: the other views and the writers go on.
+Its session leads for all loops of its process. When it dies or freezes, another process takes the
+lead (``engine/postgres/leadership.py``). A transaction applies a batch of events to views and moves
+their tracking, on condition that the tracking still has the old position. So no event is applied
+twice or skipped. If a view fails at an event, only this view stops, with an error in the log and in
+``ledger.projection``: the other views and the writers go on.
 """
 
 import logging
@@ -38,7 +38,7 @@ _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
 
 _RETRY_SECONDS = 1.0
-"""The pause before another try to connect, and between two looks for rebuilt views."""
+"""The pause before another attempt to connect, and between two checks for rebuilt views."""
 
 _IDLE_SECONDS = 1.0
 """The time after which the log is read without a notification, since one may be lost."""
@@ -48,14 +48,13 @@ _QUIET_SECONDS = 0.002
 """How long appends are gathered, and how long the next append is waited for.
 
 A round costs about the same whatever its size: a dozen statements and a commit. The appends of
-several processes take turns, and without a wait each would have a round of its own. So as many
-appends are awaited as the last round took, and as came during that round. An append whose clients
-all wait for its round comes alone, and is not delayed.
+several processes alternate, and without a wait each would have its own round. So the projector
+waits for as many appends as the last round took, and as came during it. An append whose clients all
+wait for its round comes alone, and is not delayed.
 """
 
 _logger = logging.getLogger(__name__)
 
-# The tracking of every view.
 _TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.projection"
 
 # Move the tracking. The old position in the WHERE clause makes a second projector harmless. One
@@ -71,7 +70,7 @@ SELECT count(*), pg_notify('ledger_views', string_agg(name, ',') || ' ' || %(to)
 FROM moved
 """
 
-# Stop a view at an event on which its fold fails, unless the view was rebuilt meanwhile.
+# Stop a view at an event on which it fails, unless the view was rebuilt meanwhile.
 _STOP = """
 UPDATE ledger.projection SET stopped_at = clock_timestamp(), error = %(error)s
 WHERE name = %(name)s AND generation = %(generation)s
@@ -93,7 +92,7 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 """
 
 # A view that only another version of the code has: stop it, so that no write waits for it. When a
-# projector of that version takes the lead again, the view is resumed, as any stopped view.
+# projector of that version takes the lead again, it resumes the view, like any stopped one.
 _UNKNOWN = """
 UPDATE ledger.projection
 SET stopped_at = clock_timestamp(), error = 'is not known to the version that runs'
@@ -103,19 +102,17 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 
 
 class LostLead(Exception):
-    """A tracking was changed by another projector or a rebuild: lead again, from the stored one."""
+    """Another projector or a rebuild changed a tracking: lead again, from the stored one."""
 
 
 class _Unreadable(NamedTuple):
-    """An event of a known topic whose stored bytes cannot be decoded."""
-
     position: int
     kind: type[Event]
     error: Exception
 
 
 def _assert_moved(expected: int, rows: Rows) -> None:
-    """Raises LostLead unless the tracking of all these views was moved."""
+    """Raise LostLead unless the tracking of all these views was moved."""
     ((moved, _),) = rows
     if moved != expected:
         raise LostLead("a view is not where it was left")
@@ -123,8 +120,6 @@ def _assert_moved(expected: int, rows: Rows) -> None:
 
 @dataclass(eq=False)
 class _View:
-    """A projection and its tracking, as the projector knows it."""
-
     projection: Projection
     generation: int
     position: int
@@ -137,10 +132,10 @@ class Appends:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._processed = 0
-        """The number of appends that the last wait heard of, which the round took."""
+        """The number of appends in the last wait, which the round processed."""
 
     def wait(self) -> int:
-        """Wait for an append, and for those that belong with it. Return how many were heard."""
+        """Wait for an append, and for those that belong with it. Return how many came."""
         count = self._pipeline.wait(0)
         together = self._processed + count
         count = count or self._pipeline.wait(_IDLE_SECONDS)
@@ -155,7 +150,7 @@ class Appends:
 
 
 class Projector(BackgroundLoop):
-    """Takes the lead, then runs ``run_once`` again and again, on a connection of its own."""
+    """Takes the lead, then calls ``run_once`` repeatedly, on a connection of its own."""
 
     def __init__(
         self,
@@ -171,14 +166,14 @@ class Projector(BackgroundLoop):
         self._generations: set[tuple[str, int, int]] = set()
         """(name, version, generation) of every view when this projector took the lead."""
         self._is_behind = False
-        """Whether the last round may have left a part of the log unread."""
+        """True if the last round may have left a part of the log unread."""
         self._reads_tracking = False
-        """Whether the next read of the log looks for rebuilt views, too."""
+        """True if the next read of the log also checks for rebuilt views."""
         self._candidate = candidate
         self._pipeline: Pipeline | None = None
         self._wakers: tuple[socket.socket, ...] = ()
-        """Two ends: the thread waits at the first, too. A process that ends keeps the lead no
-        longer than it needs it."""
+        """Two ends: the thread also waits at the first. So a process that ends releases the lead at
+        once."""
 
     def start(self) -> None:
         self._wakers = socket.socketpair()
@@ -221,7 +216,7 @@ class Projector(BackgroundLoop):
         """Give each live view one batch. Return the size of the largest batch. Call ``lead`` first.
 
         Views at the same position share a batch. The views furthest ahead come first: a view that
-        starts at the beginning catches up batch by batch, and does not hold back the others.
+        starts at the beginning catches up batch by batch, and does not delay the others.
         """
         alive = [view for view in self._views if not view.is_stopped]
         largest = 0
@@ -249,9 +244,9 @@ class Projector(BackgroundLoop):
         return rows
 
     def _advance_together(self, views: Sequence[_View], batch: Sequence[Any], end: int) -> bool:
-        """Fold a whole batch into all views in one transaction: one COMMIT instead of one a view.
+        """Apply a whole batch to all views in one transaction: one COMMIT instead of one a view.
 
-        The usual case. Returns False, and keeps nothing, if any event causes an error: then each
+        The usual case. Returns False, and changes nothing, if any event causes an error: then each
         view goes on separately, as far as it can.
         """
         readable = [event for event in batch if isinstance(event, Recorded)]
@@ -290,7 +285,7 @@ class Projector(BackgroundLoop):
             self._commit(view, events, end)
 
     def _commit(self, view: _View, events: Sequence[Recorded], end: int) -> None:
-        """Fold and track in one transaction. After an error, find the event that caused it."""
+        """Apply and track in one transaction. After an error, find the event that caused it."""
         try:
             self._transact([view], events, end)
         except Exception as error:
@@ -305,9 +300,9 @@ class Projector(BackgroundLoop):
             self._commit(view, [], end)
 
     def _transact(self, views: Sequence[_View], events: Sequence[Recorded], end: int) -> None:
-        """Fold and track in one transaction, for views at the same position.
+        """Apply and track in one transaction, for views at the same position.
 
-        Raises LostLead, or the error of a view; nothing is kept then.
+        Raises LostLead, or the error of a view; nothing is changed then.
         """
         with self._connect().transaction() as transaction:
             tracking: dict[str, Value] = {
@@ -348,8 +343,6 @@ class Projector(BackgroundLoop):
         _logger.error("projection %s stopped %s", view.projection.name, text)
         names = {"name": view.projection.name, "generation": view.generation}
         self._connect().connection.execute(_STOP, names | {"error": text})
-
-    # The loop.
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
@@ -403,7 +396,7 @@ class Projector(BackgroundLoop):
             raise LostLead("a view was rebuilt")
 
     def _is_superseded(self) -> bool:
-        """Whether a newer version of the code has rebuilt a view that this projector moved."""
+        """True if a newer version of the code has rebuilt a view that this projector moved."""
         own = {v.projection.name: v.projection.version for v in self._views if not v.is_stopped}
         return any(version > own.get(name, version) for name, version, *_ in self._tracking())
 

@@ -17,7 +17,7 @@ INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, 
 RETURNING pg_notify('ledger_views', name || ' 0')
 """
 
-# A new view on a log that has events: the view has no tables yet; the rebuilder builds it.
+# A new view on a log with events has no tables yet; the rebuilder builds it.
 _REGISTER_UNBUILT = """
 INSERT INTO ledger.projection (name, version, generation, position, stopped_at, error)
 VALUES (%s, 0, 0, 0, clock_timestamp(), 'is being built')
@@ -31,8 +31,8 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
     """Create the empty tables of new views, at position 0, before workers start.
 
     If the log has events already, the rebuilder builds a new view in the background. A view that
-    another version filled, in tables of other columns, is left alone until it is rebuilt: nodes of
-    that version may go on reading it, and those of this version do not (``Versions``).
+    another version filled, in tables with other columns, stays as it is until it is rebuilt: nodes
+    of that version may go on reading it, and those of this version do not (``Versions``).
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         # Of two processes that start at once, the second waits until the first has disconnected.
@@ -64,7 +64,7 @@ def is_registered(
     *,
     by_this_version: bool = False,
 ) -> bool:
-    """Whether ``register`` would change nothing. Nothing is written.
+    """True if ``register`` would change nothing. Nothing is written.
 
     A view of another version counts, unless ``by_this_version``: a rebuild replaces it, and
     ``register`` renews it at most.

@@ -31,11 +31,10 @@ _AT_ONCE = 2000
 class _Side(NamedTuple):
     connection: psycopg.Connection[TupleRow]
     table: str
-    """The table's name."""
 
 
 class _Met(NamedTuple):
-    """A row as the walk meets it."""
+    """A row that the scan meets."""
 
     key: tuple[Any, ...]
     digest: str
@@ -79,7 +78,7 @@ def _pairs(table: Table, live: _Side, shadow: _Side) -> Iterator[tuple[_Met | No
 
 @contextlib.contextmanager
 def _walking(table: Table, side: _Side) -> Iterator[Iterator[_Met]]:
-    """A walk along a table's keys, in an order that Python has too."""
+    """Scan a table by its keys, in an order that Python has too."""
     collated = {c: f'{c} COLLATE "C"' for c, type_ in table.columns.items() if type_ == "text"}
     statement = _SCAN.format(
         key=", ".join(table.key),

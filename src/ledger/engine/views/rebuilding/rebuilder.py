@@ -1,8 +1,8 @@
 """The rebuilder: builds new views, and views of another version, in the background at start.
 
-Reads get the old rows meanwhile, at their old position, unless the view has other tables now: then
-they are refused (``behind``). No write waits for these views. One process at a time builds, by the
-session that leads.
+Meanwhile reads get the old rows, at their old position. They are refused (``behind``) if the view
+has other tables now. No write waits for these views. One process at a time builds, by the session
+that leads.
 """
 
 import logging
@@ -25,7 +25,7 @@ _RETRY_SECONDS = 30.0
 """The pause before a failed view is built again: each try reads the whole log."""
 
 _SAY_SECONDS = 10.0
-"""The time between two lines of the log about a rebuild's progress."""
+"""The time between two log messages about a rebuild's progress."""
 
 _logger = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ class Rebuilder(BackgroundLoop):
         self._candidate = Candidate({"rebuilder": locks.REBUILDER})
         self._session: psycopg.Connection[TupleRow] | None = None
         self._has_led = False
-        """Whether the last try was one to build, not only one to lead."""
+        """True if the last attempt was to build, not only to lead."""
         self._logged_at = 0.0
-        """When the log last told something about the rebuild."""
+        """When the last log message about the rebuild was written."""
 
     def run_once(self) -> bool:
-        """Clean up after killed rebuilds and build outdated views. Return whether that is done.
+        """Clean up after killed rebuilds and build outdated views. Return True if that is done.
 
         Nothing is done while another process leads.
         """
