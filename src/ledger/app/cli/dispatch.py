@@ -68,8 +68,7 @@ def _named(fault: ErrorDetails) -> str:
 def _line_of(error: OSError) -> str:
     """The line for an error of the system.
 
-    If standard output cannot be written, the output is discarded: Python would otherwise try to
-    write it again at the exit.
+    If standard output cannot be written, it is discarded: Python would otherwise try again at exit.
     """
     # Pipes to child processes and sockets raise other errors, so a broken pipe is the output's.
     is_output = isinstance(error, BrokenPipeError)
@@ -115,10 +114,10 @@ def _run(settings: Settings, command: ShellCommand, arguments: Mapping[str, Any]
 
 @contextmanager
 def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Iterator[str]:
-    """The address of the configured database, or of the embedded one, started unless it runs.
+    """The URL of the configured database, or of the embedded one, started unless it runs.
 
-    Raises ConfigurationError if there is no embedded one, unless the command ``begins`` it: in a
-    mistyped data directory, the answer would be that of an empty ledger.
+    Raises ConfigurationError without an embedded one, unless the command ``begins`` it: in a
+    mistyped data directory, the result would be an empty ledger's.
     """
     if settings.database_url is not None:
         yield settings.database_url

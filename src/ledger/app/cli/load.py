@@ -44,13 +44,13 @@ from ledger.features.keys.model import GRACE, SINGLE_PERMISSIONS
 from ledger.features.keys.tokens import create_token
 
 _IN_FLIGHT = 3
-"""Chunks handed to the writer before the oldest is waited for."""
+"""Chunks submitted to the writer before waiting for the oldest."""
 
 RETRY_SECONDS = 1.0
-"""The time after which commands are handed in again that were turned away."""
+"""The time after which rejected commands are submitted again."""
 
 _PRINTED = 10
-"""The facts that a dry run shows."""
+"""The facts that a dry run prints."""
 
 _HELD = """
 SELECT count(*) FILTER (WHERE originator_id ~ '^(LIN|RUN)-'), max(recorded_at)
@@ -95,8 +95,8 @@ def _rendered(fact: Fact) -> str:
 def import_facts(settings: Settings, conninfo: str, file: str, form: Format[Any]) -> int:
     """Record every line of a file, and print the refused lines; return 1 if there are any.
 
-    Raises Unavailable, after the counts are printed, if the database accepts no more, or the
-    clock is wrong.
+    Raises Unavailable, after the counts are printed, if the database accepts no more or the clock
+    is wrong.
     """
     calm_collector()
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
@@ -128,7 +128,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, form: Format[Any]
 
 
 def _is_lost(outcomes: Outcomes) -> bool:
-    """Whether the database recorded nothing of a chunk. (A single command can also fail alone.)"""
+    """True if the database recorded nothing of a chunk. (A single command can also fail alone.)"""
     return bool(outcomes) and all(
         isinstance(outcome, errors.Unavailable) and not isinstance(outcome, errors.NotCarriedOut)
         for outcome in outcomes
@@ -137,7 +137,6 @@ def _is_lost(outcomes: Outcomes) -> bool:
 
 @contextmanager
 def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, in bytes."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Recording facts", total=total)
         yield lambda amount: progress.update(task, advance=amount)
@@ -146,7 +145,7 @@ def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
 def _record(
     writer: Writer, chunks: Iterable[list[ParsedLine] | None]
 ) -> Iterator[tuple[list[ParsedLine], list[Outcome]] | None]:
-    """Hand chunks of lines to the writer, a few ahead; yield each with its outcomes."""
+    """Submit chunks of lines to the writer, a few ahead; yield each with its outcomes."""
 
     def submit(chunk: list[ParsedLine]) -> tuple[list[ParsedLine], Future[Outcomes]]:
         commands = [command_of(parsed, COMMAND_LINE) for _, parsed in chunk]
@@ -167,7 +166,7 @@ def submit_patiently(writer: Writer, commands: Sequence[Command]) -> Future[Outc
 
 @contextmanager
 def _following(conninfo: str, writer: Writer) -> Iterator[None]:
-    """Let the writer know how far the views are: beside others an import waits for them."""
+    """Tell the writer how far the views are: with others present, an import waits for them."""
     follower = ViewFollower(conninfo, writer.note_projected)
     follower.start()
     try:
@@ -241,7 +240,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
 
 
 def _make_keys(writer: Writer) -> None:
-    """Hand out the story's keys. Nobody is told their secrets."""
+    """Create the story's keys. Nobody gets their secrets."""
     for key in KEYS:
         key_id, _ = make_key(
             writer,

@@ -1,4 +1,4 @@
-"""The commands about signing: how it stands, and an operator's word to go on (contract, Proof)."""
+"""The commands about signing: its status, and an operator's order to go on (contract, Proof)."""
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
@@ -14,7 +14,7 @@ from ledger.features.proof.sealing.note import BadNote, parse
 from ledger.features.proof.sealing.origins import NothingIsWrong, adopt, former_origins
 from ledger.features.proof.sealing.watch import WitnessWatch
 
-# The present origin with the newest checkpoint that is shown, the newest of all, and who leads.
+# The current origin with the newest published checkpoint, the newest of all, and the leader.
 _STATUS = """
 SELECT split_part(s.vkey, '+', 1), newest.note, shown.size, s.stopped_at, s.error, s.waits_for,
     (SELECT node_id FROM ledger.leader WHERE loop = 'sealer')

@@ -1,4 +1,4 @@
-"""The command ``ledger verify``: compares what is stored with the log (contract, Proof)."""
+"""The command ``ledger verify``: compares stored data with the log (contract, Proof)."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -32,8 +32,8 @@ _PRINTED = 1000
 def verify(settings: Settings, conninfo: str) -> int:
     """Print each difference; return 1 if there is any.
 
-    The definitions of the schema are compared first: the rest is read through them. Then the sealed
-    log and the tables beside it are compared at the same time, in two processes.
+    The definitions of the schema are compared first, since everything else is read through them.
+    Then the sealed log and the other tables are compared at the same time, in two processes.
     """
     differences, key = _Differences(), configured_master_key(settings)
     schema = _compare_schema(conninfo, differences)
@@ -81,7 +81,7 @@ def _compare_schema(conninfo: str, differences: "_Differences") -> Definitions:
 
 
 def _print_uncompared(schema: Definitions) -> None:
-    """Print what of the schema this version cannot judge: no differences."""
+    """Print the parts of the schema that this version cannot judge; they are no differences."""
     for view in schema.elsewhere:
         print(f"The view {view} is of another version: its tables were not compared.")
     for role in schema.admitted:
@@ -89,7 +89,7 @@ def _print_uncompared(schema: Definitions) -> None:
 
 
 def _print_adopted(conninfo: str) -> None:
-    """Print what of earlier origins the log has lost, and who adopted that: no differences."""
+    """Print what the log has lost of earlier origins, and who adopted that: no differences."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         for origin in former_origins(connection):
             lost = max(0, origin.last_size - origin.kept_size)
@@ -101,7 +101,7 @@ def _print_adopted(conninfo: str) -> None:
 
 
 def _compare(conninfo: str, pipe: Connection) -> None:
-    """Compare the tables beside the log, in a process of its own; send what is found."""
+    """Compare the tables beside the log, in a process of its own; send the results."""
     try:
         pipe.send(compare(conninfo, pipe.send, lambda *progress: pipe.send(progress)))
     except BrokenPipeError:
@@ -113,7 +113,7 @@ def _compare(conninfo: str, pipe: Connection) -> None:
 def _receive(
     pipe: Connection, differences: "_Differences", progress: Callable[[int, int], None]
 ) -> Compared:
-    """Take what the other process sends. Raises the error that it ended with."""
+    """Process what the other process sends. Raises the error that it ended with."""
     while True:
         try:
             message = pipe.recv()
@@ -130,7 +130,7 @@ def _receive(
 
 
 class _Differences:
-    """Prints differences as they are found, of each table a bounded number."""
+    """Prints differences as they are found, for each table a bounded number."""
 
     def __init__(self) -> None:
         self._found: Counter[str] = Counter()

@@ -56,11 +56,11 @@ def list_projections(_: Settings, conninfo: str, *, as_json: bool) -> int:
 def rebuild(_: Settings, conninfo: str, names: Sequence[str]) -> int:
     """Rebuild the named views, or all, beside the live ones; reads and writes go on.
 
-    As many views are built at once as there are processors, each in a process of its own. Raises
+    It builds as many views at once as there are processors, each in its own process. Raises
     CannotBuild if a view could not be built, once the others are done.
     """
     lifeline, wanted = Lifeline(), _views_named(names)
-    # The progress bars begin a thread, so each builder is forked before, and waits for its turn.
+    # The progress bars begin a thread, so each builder is forked before, and then waits.
     builders = {view.name: lifeline.fork(partial(_build, conninfo, view)) for view in wanted}
     waiting = list(builders)
     at_work: dict[Connection, str] = {}
@@ -106,7 +106,7 @@ def _receive(pipe: Connection, name: str) -> tuple[int, int] | Rebuilt | CannotB
 
 
 def _build(conninfo: str, projection: Projection, pipe: Connection) -> None:
-    """Build one view in a process of its own, when told; send its progress, then its result."""
+    """Build one view in its own process, on a message; send its progress, then its result."""
     pipe.recv()
     calm_collector()
     end: Rebuilt | CannotBuild
@@ -139,7 +139,7 @@ def _summary(name: str, built: Rebuilt) -> str:
 def verify(_: Settings, conninfo: str, names: Sequence[str]) -> int:
     """Print each row of the named views, or of all, that differs from the log; 1 if any does.
 
-    The views are filled anew in a PostgreSQL of the command's own, in a temporary folder.
+    The views are filled anew in the command's own PostgreSQL, in a temporary folder.
     """
     differing = 0
     with temporary_server() as url:

@@ -55,8 +55,9 @@ def create_api(
 ) -> LedgerApi:
     """Create the API and the pages, with their own services.
 
-    ``reading`` is the connection string of reads, by ``prepare_reading``; None: prepared here. With
-    ``only_probes``, the application answers health and metrics, and takes no heartbeats of runs.
+    ``reading`` is the connection string of reads, by ``prepare_reading``; None to prepare it here.
+    With ``only_probes``, the application answers health and metrics, and takes no heartbeats of
+    runs.
     """
     log = Log(conninfo)
     reading = reading or prepare_reading(settings, conninfo)
@@ -139,7 +140,7 @@ def _app(
 
 
 class _Recording(NamedTuple):
-    """The services of features that write; a process of a read node has none of them."""
+    """The services of features that write; a read node's process has none of them."""
 
     key_uses: KeyUses
     read_notes: ReadNotes
@@ -151,7 +152,7 @@ class _Recording(NamedTuple):
 async def _running(
     recording: _Recording | None, verifier: TokenVerifier | None, services: ApiServices
 ) -> AsyncIterator[None]:
-    """Have the services of features run until the block ends, and who read runs recorded."""
+    """Run the services of features, and the recording of who read runs, until the block ends."""
     if verifier is not None:
         verifier.keys.start()
     if recording is not None:
@@ -185,8 +186,7 @@ def _create_verifier(settings: Settings, clock: Clock) -> TokenVerifier | None:
 def _versions_of_views(reading: str) -> Versions:
     """The views that a process of this code may read.
 
-    ``reading`` is the connection string of reads. The database is asked if it has a view of another
-    version.
+    ``reading`` is the connection string of reads, used if a view may have another version.
     """
 
     def find_unfit() -> frozenset[str]:

@@ -1,8 +1,8 @@
 """The loops of ``ledger serve``, in three processes beside the API workers.
 
-Each of them would compete with the others for the interpreter: the loops that follow the log, the
+In one process they would compete for the interpreter. They are the loops that follow the log, the
 dispatcher, and sealing with the nightly verification, which hash. The node's beat reports the
-witness of sealing, and so is in that process.
+witness of sealing, so it is in that process.
 """
 
 from datetime import timedelta
@@ -70,10 +70,11 @@ class Loops(_Writing):
 
 
 class Dispatching(_Writing):
-    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds), and
-    ``gather`` how long a message to people waits for others about the same watch.
+    """The dispatcher with its writer.
 
-    ``stop`` returns once the requests in flight are answered and recorded.
+    ``deadline`` is how long a receiver may take (seconds), and ``gather`` how long a message to
+    people waits for others about the same watch. ``stop`` returns once the requests in flight are
+    answered and recorded.
     """
 
     def __init__(

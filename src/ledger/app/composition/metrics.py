@@ -38,7 +38,7 @@ _QUEUE = Gauge("ledger_queue", "Commands that wait for their append.", multiproc
 _FACTS = Counter("ledger_facts", "Facts, by type and outcome.", ["type", "outcome"])
 
 _OTHER = "other"
-"""The type of what is no fact of a known type: anybody could make up a thousand types."""
+"""The type for facts of unknown types: anybody could make up a thousand types."""
 
 
 class WriterMetrics(Observer):
@@ -74,7 +74,7 @@ def _name_of(outcome: Outcome) -> str:
 
 
 def _type_of(command: RefusedWrite) -> str | None:
-    """The type of a fact that was refused before any decision; None: the command was no fact."""
+    """The type of a fact that was refused before any decision; None if the command was no fact."""
     about = command.about()
     if about is None:
         return _OTHER  # an item of a body that could not be read as an object

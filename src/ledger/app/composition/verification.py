@@ -1,4 +1,4 @@
-"""The verification of the tables beside the log, with those that features own."""
+"""The verification of the tables beside the log, with the features' own."""
 
 from collections.abc import Callable
 from datetime import datetime, time

@@ -2,7 +2,7 @@
 
 `story(now)` is a pure function: it takes the time as an argument, draws every random choice from
 seeded generators, and gives the same facts, byte for byte, for the same `now`. The story knows
-nothing of the ledger: its facts are CloudEvents as any product line would send them.
+nothing of the ledger: its facts are CloudEvents that any product line could send.
 
     cast.py    the lines, the fate of each, and when it was held; the keys of programs
     work.py    the facts that a line reports: activation, people, check-ins, holds, health
@@ -38,7 +38,7 @@ FIRST_RUN_NUMBER = 100_001
 
 
 def story(now: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the story's facts in the order in which they are told, which the ledger accepts whole.
+    """Yield the story's facts in the order in which they are told; the ledger accepts them all.
 
     A fact that is older than the one before was reported late.
     """

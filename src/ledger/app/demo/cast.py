@@ -1,6 +1,6 @@
 """The cast of the story: the lines, the fate of each, when each was held, and programs' keys.
 
-The roster is a literal and not random, so the board shows every state in both organizations at any
+The fates are literal and not random, so the board shows every state in both organizations at any
 time. Only the hours are random.
 """
 
@@ -48,7 +48,8 @@ LINE_FATES = {
 MOODS = (
     "well", "well", "watch", "well", "trouble", "well", "watch", "well", "well", "failing", "well",
 )  # fmt: skip
-"""The lines' health, in turn: eleven moods, so that they spread over fates and product lines."""
+"""The health of one line after the other: eleven moods, so that they spread over fates and product
+lines."""
 
 WEEKS = 6
 SEED_TALENT = ("talent", 0)
@@ -65,7 +66,7 @@ FIRST_PROJECT_NUMBERS = {PRIMARY_ORGANIZATION: 4281, SECOND_ORGANIZATION: 4612}
 
 @dataclass(frozen=True)
 class Interruption:
-    """A stretch in which a line was paused or blocked; `end` is None while it lasts."""
+    """A span in which a line was paused or blocked; `end` is None while it lasts."""
 
     begin: datetime
     end: datetime | None
@@ -75,7 +76,7 @@ class Interruption:
     blocker_id: str | None = None
 
     def covers(self, moment: datetime) -> bool:
-        """Whether no run may start at that moment; both edges are included."""
+        """True if no run may start at that moment; both edges are included."""
         return self.begin <= moment and (self.end is None or moment <= self.end)
 
 
@@ -121,7 +122,6 @@ class CastLine:
 
     @property
     def lead(self) -> str:
-        """The user who answers for the line."""
         if self.organization_id == PRIMARY_ORGANIZATION and self.position % 4 == 0:
             return LEAD
         return self.user(self.index)
@@ -273,7 +273,7 @@ def _past_interruptions(
 def _open_blockers(
     number: int, begin: datetime, now: datetime, rng: Random, incidents: Iterator[int], year: str
 ) -> Iterator[Interruption]:
-    """Block a line until today, every third line twice; the causes take turns."""
+    """Block a line until today, every third line twice; the causes alternate."""
     for extra in range(2 if number % 3 == 1 else 1):
         cause = words.CAUSES[(number + extra) % 4]
         reason, ending = words.BLOCKS[cause][number % len(words.BLOCKS[cause])]
@@ -295,17 +295,16 @@ class Closing:
     beyond: datetime
     at: datetime
     late_at: datetime
-    """When reports about the month came that the statement does not know."""
+    """When reports about the month came that the statement does not contain."""
     organization_id: str = PRIMARY_ORGANIZATION
 
     @property
     def clerk(self) -> str:
-        """The user who issued the statement."""
         return f"USR-{self.at:%y}-000012"
 
 
 def closing_of(now: datetime) -> Closing:
-    """The month before that of ``now``: all happens on its first days, however few have passed."""
+    """The month before ``now``'s: everything happens on its first days, however few have passed."""
     beyond = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     first = (beyond - timedelta(days=1)).replace(day=1)
     part = (now - beyond) // 3
@@ -329,7 +328,7 @@ class StoryKey:
     name: str
     permissions: tuple[Permission, ...]
     lives: timedelta | None = None
-    """How long the key works from the end of the story on; None: it never expires."""
+    """How long the key works from the end of the story on; None if it never expires."""
     workspace_id: str | None = None
     ending: str | None = None
     """``rotated`` or ``revoked`` since, or None."""

@@ -1,7 +1,7 @@
 """Issues the statement by which finance closed a month of the story.
 
-The document is computed by the API's own code, as known at an instant of the story. So the telling
-stops there, until the views show all that was told before.
+The API's own code computes the document, as of an instant of the story. So the telling stops there
+until the views have all that was told before.
 """
 
 import asyncio
@@ -24,7 +24,6 @@ class Closer:
     """The act of a story that issues the statement of its closing."""
 
     def __init__(self, conninfo: str, reading: str, closing: Closing) -> None:
-        """``reading`` is the connection string of reads."""
         self._conninfo, self._reading, self._closing = conninfo, reading, closing
 
     @property
@@ -32,7 +31,7 @@ class Closer:
         return self._closing.at
 
     def play(self, stage: Stage) -> None:
-        """Store the document, and issue the statement. Raises Unavailable if the views stand."""
+        """Store the document and issue the statement. Raises Unavailable if the views stall."""
         stage.execute(self._command())
 
     def _command(self) -> IssueStatement:

@@ -72,7 +72,7 @@ def tell(
     id: str,
     actor: Actor | None = None,
 ) -> StoryFact:
-    """Make one fact; keys of `data` that hold None are left out, as a sender would leave them."""
+    """Make one fact without the keys of `data` that hold None, as a sender would leave them out."""
     fact: dict[str, Any] = {
         "specversion": "1.0",
         "id": id,

@@ -13,7 +13,7 @@ from ledger.app.demo.facts import Actor, StoryFact, rfc3339, tell
 from ledger.app.demo.work import agent_id
 
 INVOCATIONS = (1203, 760, 900, 620, 560, 470, 320, 120)
-"""The number of each agent's runs, by its place in the roster."""
+"""The number of each agent's runs, by its position among the fates."""
 
 SOURCES = {"agent_gateway": "/agent-gateway/runs", "ods": "/ods/cycles"}
 
@@ -38,9 +38,8 @@ class CastRun:
     closing: dict[str, Any]
     """The data of the fact that ends the run."""
     name: str | None = None
-    """The run's external id."""
     attempt: int | None = None
-    """The attempt of that name; None: the only one."""
+    """The attempt of that name; None for the only one."""
     remedies: str | None = None
     """The name of the failed run that this run is a part of."""
     lease_seconds: int | None = None
@@ -98,7 +97,7 @@ def _worker(line: CastLine) -> Actor:
 
 
 def _requester(run: CastRun) -> Actor:
-    """Name who asked for the run. A key of the caller's own is no actor of the ledger's."""
+    """Name the requester of the run. A key of the caller's own is no actor of the ledger's."""
     kinds = {"user": "user", "agent": "agent", "schedule": "agent", "system": "agent"}
     kind = kinds.get(run.triggered_by["type"])
     return _worker(run.line) if kind is None else (kind, run.triggered_by["actor_id"])
@@ -263,7 +262,7 @@ def _retried(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
 
 
 def _with_tokens(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
-    """Let runs say the models of their tokens, as most gateways do, and correct some days later."""
+    """Let runs name the models of their tokens, as most gateways do; correct some days later."""
     rng = line.chance("tokens")
     for run in runs:
         tokens = run.closing.get("tokens_used")
@@ -286,7 +285,7 @@ def _with_tokens(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
 
 
 def _models(line: CastLine, rng: Random) -> tuple[str, ...]:
-    """The models that a run asked, none if its gateway tells no models."""
+    """The models that a run used; none if its gateway does not name them."""
     main, other = (words.MODELS[(line.position + n) % len(words.MODELS)] for n in (0, 1))
     return rng.choices(((main,), (main, other), ()), (55, 30, 15))[0]
 

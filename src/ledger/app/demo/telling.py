@@ -1,8 +1,8 @@
 """Tells a story to the ledger as if the ledger had run all along.
 
-Each fact is recorded a moment after it happened. In between lines become idle, and runs fail by
-their leases, as the ledger's loops would have found them. So the story's past can be read: also a
-past in which a later fact was not known yet.
+Each fact is recorded a moment after it happened. In between lines become idle and runs fail by
+their leases, as the ledger's loops would have decided. So the story's past can be read, even one in
+which a later fact was not recorded yet.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,19 +32,19 @@ _DELAY = timedelta(milliseconds=350)
 """From an occurrence to its recording."""
 
 _SWEEP_EVERY = timedelta(hours=3)
-"""Idle lines are looked for so often: seldom for a sweeper, yet enough that idle times show."""
+"""The interval of sweeps for idle lines: seldom for a sweeper, yet enough to show idle times."""
 
 _BEATS_FOR = timedelta(minutes=4)
-"""For so long a worker that dies has sent heartbeats."""
+"""How long a worker that dies has sent heartbeats."""
 
 _AT_ONCE = 1000
 
 _TRIES = 3
-"""How often commands are handed in: an append waits some seconds before it fails."""
+"""How often commands are submitted: an append waits some seconds before it fails."""
 
 
 class _Expire(ExpireLease):
-    """Fail a run by a lease that ended in the story: nobody listened then, and no row tells it."""
+    """Fail a run by a lease that ended in the story: nobody listened then, and it has no row."""
 
     def __init__(self, run_id: str, lease: EndedLease) -> None:
         super().__init__(run_id)
@@ -55,7 +55,7 @@ class _Expire(ExpireLease):
 
 
 class _Timed:
-    """A command that is decided at an instant of the story, whenever it is handed in."""
+    """A command that is decided at an instant of the story, whenever it is submitted."""
 
     def __init__(self, command: Command, at: datetime) -> None:
         self.command, self._at = command, at
@@ -64,13 +64,12 @@ class _Timed:
         return getattr(self.command, name)
 
     def decide(self, group: Group) -> Receipt:
-        """Decide the command at its instant. Raises Refused."""
         group.begin(self._at)
         return self.command.decide(group)
 
 
 class Stage:
-    """The writer as an act of the story has it: it decides by an instant of the story."""
+    """The writer for an act of the story: it decides by an instant of the story."""
 
     def __init__(self, writer: Writer, at: datetime) -> None:
         self._writer, self.at = writer, at
@@ -79,7 +78,6 @@ class Stage:
         return self._writer.submit([cast(Command, _Timed(each, self.at)) for each in commands])
 
     def execute(self, command: Command) -> Receipt:
-        """Record a command. Raises its refusal."""
         (outcome,) = _record(self._writer, [(self.at, command)])
         if not isinstance(outcome, Receipt):
             raise outcome
@@ -87,7 +85,7 @@ class Stage:
 
 
 class Act(Protocol):
-    """A part of the story that rests on all that was recorded before its instant."""
+    """A part of the story that needs all that was recorded before its instant."""
 
     @property
     def at(self) -> datetime: ...
@@ -128,7 +126,7 @@ def _outcomes(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Iter
 
 
 def _record(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Sequence[Outcome]:
-    """Hand in commands, all of them again if an append failed: what was recorded is a duplicate."""
+    """Submit commands, and all of them again if an append failed: repeated ones are duplicates."""
     commands = [cast(Command, _Timed(command, at)) for at, command in batch]
     for _ in range(_TRIES):
         outcomes = writer.submit(commands).result()

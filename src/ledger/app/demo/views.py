@@ -1,4 +1,4 @@
-"""Moves the views behind the story, for acts that rest on what was told before."""
+"""Moves the views along with the story, for acts that need what was told before."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ from ledger.engine.views.projector import Projector
 _TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
-# The end of the log with its instant, and how far the views are.
+# The end of the log with its instant, and the views' position.
 _REACHED = """
 SELECT max(notification_id), max(recorded_at), (SELECT min(position) FROM ledger.projection)
 FROM ledger.ledger_events
@@ -29,9 +29,9 @@ FROM ledger.ledger_events
 
 @contextmanager
 def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], AsOf]]:
-    """A connection, and the end of the log, once the views show it. Raises Unavailable.
+    """A connection, and the end of the log, once the views reach it. Raises Unavailable.
 
-    Where no service runs, a projector of this process moves the views, until the block ends.
+    Without a running service, a projector of this process moves the views until the block ends.
     """
     candidate = Candidate({"projector": locks.FOLLOWING["projector"]})
     projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
@@ -44,7 +44,7 @@ def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], 
 
 
 def await_end(connection: psycopg.Connection[TupleRow]) -> AsOf:
-    """The end of the log, once the views show it. Raises Unavailable."""
+    """The end of the log, once the views reach it. Raises Unavailable."""
     pause, until = threading.Event(), time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < until:
         end, recorded_at, reached = connection.execute(_REACHED).fetchone() or (0, None, 0)
@@ -55,5 +55,5 @@ def await_end(connection: psycopg.Connection[TupleRow]) -> AsOf:
 
 
 def later(as_of: AsOf, at: datetime) -> AsOf:
-    """The corner at an instant, or at its own if that is later."""
+    """Move ``as_of`` to an instant if that is later."""
     return as_of._replace(clock=max(as_of.clock, at))

@@ -74,7 +74,6 @@ def line_facts(line: CastLine) -> Iterator[StoryFact]:
 
 
 def _own(line: CastLine, at: datetime, type: str, word: str, data: dict[str, Any]) -> StoryFact:
-    """Tell a fact that the product line's own desk reports."""
     return tell(
         at,
         type,
@@ -238,7 +237,7 @@ def _check_in(
 
 
 def _working_moments(line: CastLine, rng: Random) -> Iterator[datetime]:
-    """Choose a moment on each working day on which the line wasn't held, then its quiet moment."""
+    """Choose a moment on each working day on which the line was not held, then its quiet moment."""
     day = line.opened.date() + timedelta(days=1)
     while True:
         at = datetime.combine(day, time(15), line.opened.tzinfo) + timedelta(
@@ -255,7 +254,7 @@ def _working_moments(line: CastLine, rng: Random) -> Iterator[datetime]:
 def late_reports(
     lines: Sequence[CastLine], facts: Sequence[StoryFact], closing: Closing
 ) -> Iterator[StoryFact]:
-    """Report a timesheet of a closed month late, and void a check-in of it: both in ``late_at``."""
+    """Report a timesheet of a closed month late, and void a check-in of it, both in ``late_at``."""
     (seed,) = (line for line in lines if (line.product_line, line.position) == SEED_TALENT)
     source, prefix = REPORTS[seed.product_line]
     friday = closing.beyond - timedelta(days=1 + (closing.beyond.weekday() + 2) % 7, hours=-17)

@@ -24,13 +24,13 @@ _POLL_SECONDS = 0.2
 
 _IS_LEDGER = "SELECT to_regclass('ledger.ledger_events') IS NOT NULL"
 
-# By estimates: to count would read everything. No statement here waits for the lock of a table.
+# Estimates: a count would read everything. No statement here waits for the lock of a table.
 _ROWS = """
 SELECT sum(greatest(reltuples, pg_stat_get_live_tuples(oid)))::bigint FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r'
 """
 
-# The table that the dump reads now, and the rows of it that were read.
+# The table that the dump reads now, and how many of its rows were read.
 _AT = """
 SELECT p.relid::bigint, p.tuples_processed
 FROM pg_stat_progress_copy AS p JOIN pg_stat_activity AS a USING (pid)
@@ -71,7 +71,6 @@ def _without_key(settings: Settings) -> str:
 
 @contextmanager
 def _dump(program: str, conninfo: str) -> Iterator[IO[bytes]]:
-    """The dump's bytes. Raises ConfigurationError."""
     options = ("--format=custom", "--schema=ledger")
     try:
         with running_tool(program, *options, conninfo=conninfo) as process:
@@ -111,7 +110,7 @@ def _progress_of(
 def _output(file: str) -> Iterator[IO[bytes]]:
     """A file that appears under its name when the block has ended without an error.
 
-    Until then it has another name beside: an interrupted backup leaves the one before in its place.
+    Until then it has a temporary name: an interrupted backup does not replace the previous one.
     """
     if file == "-":
         if sys.stdout.isatty():

@@ -55,10 +55,10 @@ _END = "SELECT max(notification_id), max(recorded_at) FROM ledger.ledger_events"
 
 
 def compare_master_key(settings: Settings, file: str) -> None:
-    """Compare the master key with that of the backup, before anything is made.
+    """Compare the master key with the backup's, before anything is created.
 
-    Raises ConfigurationError if the key is not known or is another, or the file is no backup, and
-    SchemaError if it is one of a version before 0.1.0.
+    Raises ConfigurationError if the key is missing or another one, or the file is no backup, and
+    SchemaError if it is a backup of a version before 0.1.0.
     """
     key, stored = database.configured_master_key(settings), _settings_in(file)
     if "master_key" not in stored:
@@ -119,7 +119,7 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
         else f"events up to {position}, of {recorded_at:%Y-%m-%d %H:%M:%S} UTC"
     )
     print(f"Restored {file}, with {content}. Comparing it with its log:", file=sys.stderr)
-    # Also where a start would refuse the schema: the differences are to be named.
+    # Even where a start would refuse the schema: the differences must be named.
     inspected = database.inspect_database(settings, conninfo, verifies=True)
     codes = [log.verify(settings, inspected), views.verify(settings, inspected, [])]
     print(_next_steps(any(codes)), file=sys.stderr)
@@ -156,8 +156,8 @@ def _progress_of(stream: IO[bytes], size: int | None, show: ShowProgress) -> Cal
 def _load(conninfo: str, stream: IO[bytes], left_out: bytes, progress: Callable[[], None]) -> None:
     """Execute the backup's statements in one transaction. Raises ToolFailed.
 
-    The transaction is committed by the last word, once the whole file was read well. So it is not
-    committed where psql's input ends because this process was killed.
+    The last statement commits, once the whole file was read well. So nothing is committed where
+    psql's input ends because this process was killed.
     """
     options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--output={os.devnull}")
     reading = ("--no-owner", "--no-acl", "--no-tablespaces", "--file=-")

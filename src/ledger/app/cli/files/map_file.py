@@ -1,7 +1,7 @@
 """The map of ``ledger import --map``, a TOML file (contract, Files).
 
-A map is judged before anything is opened, so a misspelt name is a usage error that names the
-nearest known one. The fields and their kinds are those of the models of facts.
+It is checked before anything is opened, so a misspelt name is a usage error that suggests the
+nearest valid one. The fields and their kinds come from the models of facts.
 """
 
 import codecs
@@ -27,7 +27,7 @@ T = TypeVar("T")
 Kind = Literal["text", "number", "instant", "texts", "json"]
 
 SERIAL = "excel"
-"""The word in the place of a format of dates: cells have Excel's serial numbers of days."""
+"""Stands for a format of dates: cells have Excel's serial numbers of days."""
 
 ATTRIBUTES: dict[str, Kind] = {
     "subject": "text",
@@ -42,16 +42,16 @@ _DAYS = [
     datetime(year, month, day, 17, tzinfo=UTC)
     for year, month, day in ((2023, 11, 26), (2024, 11, 26), (2023, 10, 26), (2023, 11, 25))
 ]
-"""Instants that a format of dates must tell from each other."""
+"""Instants that a format of dates must distinguish."""
 
 
 _DIRECTIVES = "YymdBbHIMSfpzaA"
-"""The letters of formats that are read, each at most once."""
+"""The supported letters of formats, each at most once."""
 
 _NUMBERS = "YymdHIMSf"
 
 _NO_CHARSETS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
-"""Codecs of Python from text to bytes that are notations of text, or none."""
+"""Python's codecs from text to bytes that are notations of text, or none."""
 
 _TYPES = (*FACT_TYPES, *ALIASES)
 
@@ -66,13 +66,13 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delimiter: str = ","
     decimal: Literal[".", ","] = "."
     date: str | None = None
-    """A format of ``strptime``, or ``SERIAL``; None: cells have RFC 3339 instants."""
+    """A format of ``strptime``, or ``SERIAL``; None if cells have RFC 3339 instants."""
     time_zone: str | None = None
     encoding: str = "utf-8"
 
 
 class TypeColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The column that has each row's type of fact."""
+    """The column with each row's type of fact."""
 
     column: str
 
@@ -102,7 +102,7 @@ class FlowMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def fields_of(fact_type: str) -> dict[str, Kind]:
-    """The fields of the data of a type of facts, with their kinds; none of an unknown type."""
+    """The fields of the data of a type of facts, with their kinds; none for an unknown type."""
     kind = FACT_TYPES.get(ALIASES.get(fact_type, fact_type))
     if kind is None:
         return {}
@@ -113,7 +113,7 @@ def fields_of(fact_type: str) -> dict[str, Kind]:
 def _kinds(
     schema: Mapping[str, Any], models: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Kind]]:
-    """The fields of a model's JSON schema; those of an object within it by dotted names."""
+    """The fields of a model's JSON schema; those of a nested object by dotted names."""
     for name, field in schema["properties"].items():
         (form,) = (each for each in field.get("anyOf", [field]) if each.get("type") != "null")
         if "$ref" in form:
@@ -131,7 +131,6 @@ def _kinds(
 
 
 def sheet_map(file: str) -> SheetMap:
-    """The map of a CSV file. Raises MapFault."""
     found = _convert(_table(file, SheetMap), SheetMap)
     if isinstance(found.type, str):
         _check_names([found.type], _TYPES, "type")
@@ -154,7 +153,6 @@ def sheet_map(file: str) -> SheetMap:
 
 
 def flow_map(file: str) -> FlowMap:
-    """The map of flow runs. Raises MapFault."""
     found = _convert(_table(file, FlowMap), FlowMap)
     for name, line in found.deployments.items():
         if not re.fullmatch(LINE_ID, line):
@@ -200,14 +198,14 @@ def _check_names(names: Iterable[str], allowed: Iterable[str], where: str) -> No
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The question whether a similar name is meant, and all known names."""
+    """A question that suggests a similar name, and all allowed names."""
     found = get_close_matches(name, allowed, 1)
     hint = f", did you mean {found[0]}?" if found else "."
     return f"{hint} Known: {', '.join(allowed)}"
 
 
 def _check_constant(name: str, kind: Kind, value: Any) -> None:
-    """Raises MapFault for a constant that would refuse each row, or vanish from it."""
+    """Raise MapFault for a constant that would refuse each row, or vanish from it."""
     if kind == "number":
         is_right = type(value) in (int, float) and math.isfinite(value)
     elif kind == "instant":
@@ -255,20 +253,19 @@ def _is_charset(encoding: str) -> bool:
 
 
 def directives(form: str) -> list[str]:
-    """The letters of a format of dates."""
     return re.findall("%(.)", form.replace("%%", ""))
 
 
 def is_glued(form: str) -> bool:
-    """Whether two numbers of a format stand without anything between them.
+    """True if two numbers of a format have nothing between them.
 
-    A sheet that has dropped a leading zero would there be read as another date.
+    If a sheet dropped a leading zero there, the text would be read as another date.
     """
     return re.search(f"%[{_NUMBERS}]%[{_NUMBERS}]", form.replace("%%", "")) is not None
 
 
 def _fault_of(form: str) -> str | None:
-    """The reason why a format of dates would tell wrong instants; None: it does not."""
+    """Why a format of dates would give wrong instants; None if it does not."""
     letters = directives(form)
     if unknown := [letter for letter in letters if letter not in _DIRECTIVES]:
         supported = ", ".join(f"%{letter}" for letter in _DIRECTIVES)
@@ -285,7 +282,7 @@ def _fault_of(form: str) -> str | None:
 
 
 def _tells_days(form: str) -> bool:
-    """Whether a format reads the day back that it wrote, and the hour if it has one."""
+    """True if a format reads back the day that it wrote, and the hour if it has one."""
     written = [each.strftime(form) for each in _DAYS]
     if len(set(written)) < len(_DAYS):
         return False

@@ -1,7 +1,7 @@
 """CSV as spreadsheets write it, read by a map: a row becomes one fact (contract, Files).
 
-Nothing is guessed: a cell that does not say what its field needs refuses its row, by the line of
-the file and the name of the column.
+Nothing is guessed: a cell that does not fit its field refuses its row, by the line of the file and
+the name of the column.
 """
 
 import codecs
@@ -33,10 +33,10 @@ INSERT INTO seen VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET rows = rows + 1 RE
 """
 
 _ERROR = re.compile(r"#(?:\w{1,2}/\w{1,2}|NV|#+|GETTING_DATA|¡?[^\W\d]\S*[!?])|Err:\d+")
-"""A cell of an error, or of a number that its column was too narrow to show."""
+"""A cell with an error, or with a number too wide for its column."""
 
 _FIRST_SERIAL, _LAST_SERIAL = 61, 73_050
-"""1900-03-01 and 2099-12-31: Excel counts a day before March 1900 that there was not."""
+"""1900-03-01 and 2099-12-31: before March 1900, Excel counts a day that did not exist."""
 _SERIAL_ZERO = datetime(1899, 12, 30)
 
 Row = list[str] | Rejected
@@ -53,7 +53,7 @@ class _Lines:
         self._text = text
         self._again: deque[tuple[str, bool]] = deque()
         self._row: list[tuple[str, bool]] = []
-        """The lines of the row that is being read, and whether each one's rest was dropped."""
+        """The lines of the current row, each with True if its rest was dropped."""
         self.number = 0
         """The number of the line that was given last."""
 
@@ -74,7 +74,7 @@ class _Lines:
         return self.number + 1
 
     def is_cut(self) -> bool:
-        """Whether something of the row was dropped."""
+        """True if something of the row was dropped."""
         return any(is_cut for _, is_cut in self._row)
 
     def read_anew(self) -> None:
@@ -94,18 +94,18 @@ class _Lines:
 class _Ids:
     """Makes the ids of rows unique: the n-th row of the same id gets ``#n``.
 
-    A temporary file has the ids: a million of them would take a tenth of a gigabyte of memory.
+    They are in a temporary file: a million of them would take a tenth of a gigabyte of memory.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self.is_unsure = False
-        """Whether a row's id could not be read: mended, it would change the numbers behind it."""
+        """True if a row's id could not be read: if fixed, it would change the numbers after it."""
         database.execute("PRAGMA journal_mode = OFF")
         database.execute(_CREATE_IDS)
 
     def unique(self, row_id: str) -> str:
-        """The id, with its number if it is repeated; a number that is taken is an id as well."""
+        """The id, with its number if it is repeated; such a number counts as an id too."""
         ((rows,),) = self._database.execute(_COUNT, (row_id,))
         return row_id if rows == 1 else self.unique(f"{row_id}#{rows}")
 
@@ -120,17 +120,15 @@ class Sheet:
         if not isinstance(by.type, str):
             own.append(("/type", by.type.column))
         self._columns = own + [(_pointer(field), column) for field, column in by.columns.items()]
-        """The pointers into the fact, and the names of the columns: the id's is the first."""
+        """The pointers into the fact, and the names of the columns; the id comes first."""
         self._kinds = ["text"] * len(own) + [fields[field] for field in by.columns]
 
     def locate(self, pointer: str) -> str:
-        """The place with the name of its column, if it is a column's: an item's is its array's."""
+        """The place with the name of its column, if it has one; an item has its array's."""
         for target, column in self._columns:
             if pointer == target or pointer.startswith(f"{target}/"):
                 return f"column {escaped(column)!r} ({pointer})"
         return pointer
-
-    # Reading the file.
 
     def chunks(self, stream: BinaryIO) -> Iterator[Chunk[Row]]:
         """The rows in chunks. Raises ConfigurationError if the head lacks a column of the map."""
@@ -177,7 +175,7 @@ class Sheet:
                     yield number, self._row(cells, mapped, len(head), ids, lines.is_cut())
 
     def _row(self, cells: list[str], mapped: list[int], width: int, ids: _Ids, is_cut: bool) -> Row:
-        """The mapped cells. The id is counted, whether or not the row is refused for something."""
+        """The mapped cells. The id is counted even if the row is refused."""
         named = cells[mapped[0]].strip() if mapped[0] < len(cells) else ""
         row_id = ids.unique(named) if named else ""
         ids.is_unsure = ids.is_unsure or not named or "\ufffd" in named
@@ -211,10 +209,8 @@ class Sheet:
                 )
         return head
 
-    # Reading a row, in the parser's process.
-
     def read(self, item: Row) -> Fact | Rejected:
-        """The fact of a row. An empty cell is absent."""
+        """The fact of a row, in the parser's process. An empty cell is absent."""
         if isinstance(item, Rejected):
             return item
         by = self._by
@@ -241,7 +237,7 @@ class Sheet:
 
 
 def _codec(encoding: str) -> str:
-    """The codec by its name in Python; that of UTF-8 leaves out a byte order mark."""
+    """The codec by its name in Python; UTF-8's leaves out a byte order mark."""
     name = codecs.lookup(encoding).name
     return "utf-8-sig" if name == "utf-8" else name
 
@@ -287,14 +283,13 @@ def _number(text: str, decimal: str) -> float:
 
 
 def _instant(text: str, read: map_file.Dialect) -> str:
-    """The cell's instant in RFC 3339."""
     if read.date is None:
         return text
     if read.date == map_file.SERIAL:
         days = _number(text, read.decimal)
         if not _FIRST_SERIAL <= days < _LAST_SERIAL:
             raise ValueError("must be a number of days in Excel, of 1900-03-01 to 2099-12-31")
-        # The digits that a sheet shows are seldom exact to the millisecond.
+        # The digits in a sheet are seldom exact to the millisecond.
         local = _SERIAL_ZERO + timedelta(seconds=round(days * 86_400))
     else:
         try:
@@ -317,7 +312,7 @@ def _instant(text: str, read: map_file.Dialect) -> str:
 
 
 def _agrees(local: datetime, text: str, form: str) -> bool:
-    """Whether a cell says what was read: the day of the week too, and each digit of glued ones."""
+    """True if a cell agrees with the result: the day of the week, each digit of glued ones."""
     written = local.strftime(form)
     if map_file.is_glued(form):
         return written == text
