@@ -219,7 +219,7 @@ async def send_delivery_again(
         endpoint_id,
         sent,
         event_id=event_id,
-        is_known=has_delivery,
+        has_delivery=has_delivery,
     )
     return writing.answered(receipt, 202)
 
