@@ -257,7 +257,7 @@ class Thawing(WitnessWatch):
     def happen(self) -> None:
         raise NotImplementedError
 
-    def look(self, connection: shelf.Connection, leads: bool) -> Inspection:
+    def inspect(self, connection: shelf.Connection, leads: bool) -> Inspection:
         sight = super().inspect(connection, leads)
         self.happen()
         return sight

@@ -291,11 +291,11 @@ def test_a_beat_does_not_wait_for_a_standby(
     """A node that lives must not fall silent while a synchronous standby is away."""
     found, beat = list[object](), nodes.beat
 
-    def look(connection: psycopg.Connection[tuple[object, ...]], *said: Any) -> Any:
+    def inspect(connection: psycopg.Connection[tuple[object, ...]], *said: Any) -> Any:
         found.append(connection.execute("SHOW synchronous_commit").fetchone())
         return beat(connection, *said)
 
-    monkeypatch.setattr(nodes, "beat", look)
+    monkeypatch.setattr(nodes, "beat", inspect)
     a.beat()
     assert found == [("local",)]
 

@@ -43,7 +43,7 @@ def distant(
     conninfo: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Distant]:
     # A process apart asks in the midst of a long append whether another one waits.
-    monkeypatch.setattr(fair_queue, "TURN_SECONDS", math.inf)
+    monkeypatch.setattr(fair_queue, "SLOT_SECONDS", math.inf)
     with (
         closing(Relay(conninfo, tmp_path)) as relay,
         working(relay.conninfo, settings) as ledger,

@@ -79,7 +79,7 @@ class Keys(Api):
 
     def forget(self) -> None:
         """Let the worker forget the keys that it remembers for two seconds."""
-        self.edge.service.app.state.services.authenticator._known.clear()
+        self.edge.service.app.state.services.authenticator._cached.clear()
 
     def in_(self, **duration: float) -> str:
         """An instant so long after the service's present."""

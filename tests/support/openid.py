@@ -369,7 +369,7 @@ class Company(Edge):
     def look_at_new_grants(self) -> None:
         """Let the nodes look at the file of grants, which was written just now."""
         for rules in self._rules:
-            rules.grants._look_at = -math.inf
+            rules.grants._check_at = -math.inf
 
     def write_uses(self) -> None:
         """Write the uses of sessions, as every quarter of a minute."""

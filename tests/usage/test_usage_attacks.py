@@ -314,11 +314,11 @@ def test_sixteen_answers_of_an_organization_wait_and_a_further_one_is_refused(
     admins = {"authorization": f"Bearer {edge.token('admin', organization_id=None)}"}
 
     async def waiting(number: int) -> None:
-        while heavy._turns[ORGANIZATION][1] != number + 1:
+        while heavy._locks[ORGANIZATION][1] != number + 1:
             await asyncio.sleep(0)
 
     async def crowd() -> None:
-        async with heavy.turn(ORGANIZATION):
+        async with heavy.slot(ORGANIZATION):
             asked = [asyncio.create_task(http.get(USAGE)) for _ in range(16)]
             await waiting(16)
             refused = await http.get(USAGE)
@@ -335,7 +335,7 @@ def test_sixteen_answers_of_an_organization_wait_and_a_further_one_is_refused(
             assert not any(task.done() for task in asked)
         answers = await asyncio.gather(*asked)
         assert {answer.status_code for answer in answers} == {200}
-        assert heavy._turns == {}
+        assert heavy._locks == {}
 
     edge.run(crowd())
 
@@ -350,13 +350,13 @@ def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
     longer = {"from": "2026-03-01", "to": "2026-04-01T00:00:01Z"}
 
     async def crowd() -> None:
-        async with heavy.turn(ORGANIZATION):
+        async with heavy.slot(ORGANIZATION):
             asked = [
                 asyncio.create_task(http.get(address, params=params))
                 for address, params in [(USAGE, {}), (path, longer | {"as_of": then})] * 8
             ]
             async with asyncio.timeout(30):
-                while heavy._turns[ORGANIZATION][1] != 17:
+                while heavy._locks[ORGANIZATION][1] != 17:
                     await asyncio.sleep(0)
             refused = await http.get(path, params=longer | {"as_of": then})
             assert_problem(refused, 429, "rate_limited")
@@ -367,7 +367,7 @@ def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
             assert not any(task.done() for task in asked)
         answers = await asyncio.gather(*asked)
         assert {answer.status_code for answer in answers} == {200}
-        assert heavy._turns == {}
+        assert heavy._locks == {}
 
     edge.run(crowd())
 
@@ -393,7 +393,7 @@ def test_the_turn_of_an_answer_that_is_broken_off_is_given_on(
                 assert in_turn == number
                 tasks[number - 1].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        assert heavy._turns == {}
+        assert heavy._locks == {}
         assert (await http.get(USAGE)).status_code == 200
 
     edge.run(broken_off())

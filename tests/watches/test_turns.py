@@ -102,8 +102,8 @@ def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_
 ) -> None:
     for name, value in bound.items():
         monkeypatch.setattr(loop, name, value)
-    monkeypatch.setattr(loop, "TURN_FACTS", 10)
-    monkeypatch.setattr(loop, "TURN_SECONDS", 60)
+    monkeypatch.setattr(loop, "SLOT_FACTS", 10)
+    monkeypatch.setattr(loop, "SLOT_SECONDS", 60)
     monkeypatch.setattr(store, "MOST_DUE", 25)
     lines = many(own_ledger, 60)
     own_ledger.watch(BLOCKED)

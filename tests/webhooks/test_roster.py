@@ -29,7 +29,7 @@ def changed(
     endpoint = after(CREATED, *past)
     endpoint.id, endpoint.organization_id = endpoint_id, owner
     standing = EndpointState(endpoint, position=max(latest, 1), latest=latest, sequence=latest)
-    values = {"planned": 0, "heeded": 0, "failing_since": None}
+    values = {"planned": 0, "applied": 0, "failing_since": None}
     return Changed(standing, **(values | more))
 
 

@@ -145,8 +145,8 @@ def root_after(old_size: int, old_root: bytes, size: int, hashes: list[bytes]) -
 def proves_inclusion(key: str, checkpoint: str, leaf: bytes, proof: str) -> bool:
     """Whether the leaf is in the log of the checkpoint."""
     size, root = open_checkpoint(checkpoint, key)
-    parsed = _object(proof, "proof")
-    return root_with_leaf(leaf, _member(parsed, "leaf_index", int), size, _hashes(parsed)) == root
+    told = _object(proof, "proof")
+    return root_with_leaf(leaf, _member(told, "leaf_index", int), size, _hashes(told)) == root
 
 
 def proves_consistency(key: str, old: str, new: str, proof: str) -> bool:
@@ -156,27 +156,27 @@ def proves_consistency(key: str, old: str, new: str, proof: str) -> bool:
     return root_after(old_size, old_root, size, _hashes(_object(proof, "proof"))) == root
 
 
-def open_proof(file: str, trusted_key: str | None = None) -> Proved:
+def open_proof(file: str, kept_key: str | None = None) -> Proved:
     """Check a file that has all in one.
 
     Raises ValueError if the file proves nothing, or if its key is not the kept one.
     """
-    parsed = _object(file, "file")
-    leaf, key = _sealed(parsed, parsed, trusted_key)
-    return Proved(leaf, _content(parsed, leaf), key)
+    told = _object(file, "file")
+    leaf, key = _sealed(told, told, kept_key)
+    return Proved(leaf, _content(told, leaf), key)
 
 
-def open_statement(file: str, trusted_key: str) -> tuple[Proved, dict[str, Any]]:
+def open_statement(file: str, kept_key: str) -> tuple[Proved, dict[str, Any]]:
     """Check the bundle of a statement, and return the event that issued it and its document.
 
     Members are compared, and no text is searched for. Raises ValueError if one does not fit.
     """
-    parsed = _object(file, "file")
-    leaf, key = _sealed(parsed, _member(parsed, "inclusion", dict), trusted_key)
+    told = _object(file, "file")
+    leaf, key = _sealed(told, _member(told, "inclusion", dict), kept_key)
     if _member(leaf, "type", str, "leaf") != _ISSUED:
         raise ValueError(f"the leaf is not of an event {_ISSUED}")
-    issued = _content(parsed, leaf)
-    document_octets = _octets(_member(parsed, "document", str), "document")
+    issued = _content(told, leaf)
+    document_octets = _octets(_member(told, "document", str), "document")
     if _member(issued, "document_sha256", str, "event") != _hex(document_octets):
         raise ValueError("the document is not the one whose hash was sealed")
     document = _object(document_octets, "document")
@@ -191,17 +191,17 @@ def open_statement(file: str, trusted_key: str) -> tuple[Proved, dict[str, Any]]
 
 
 def _sealed(
-    parsed: dict[str, Any], inclusion: dict[str, Any], trusted_key: str | None
+    told: dict[str, Any], inclusion: dict[str, Any], kept_key: str | None
 ) -> tuple[dict[str, Any], str]:
     """Check that the file's leaf is in the tree under its checkpoint; return the leaf and the key.
 
     ``inclusion`` has the leaf's place and the hashes from there to the root. Raises ValueError.
     """
-    leaf = _octets(_member(parsed, "leaf", str), "leaf")
-    key = _member(parsed, "key", str).removesuffix("\n")
-    if key not in (key if trusted_key is None else trusted_key).split():
+    leaf = _octets(_member(told, "leaf", str), "leaf")
+    key = _member(told, "key", str).removesuffix("\n")
+    if key not in (key if kept_key is None else kept_key).split():
         raise ValueError("the key of the file is not the key that you keep")
-    size, root = open_checkpoint(_member(parsed, "checkpoint", str), key)
+    size, root = open_checkpoint(_member(told, "checkpoint", str), key)
     if size != _member(inclusion, "tree_size", int):
         raise ValueError("the checkpoint is not of the size that the file tells")
     hash_of_leaf = base64.b64encode(_hash(b"\0", leaf)).decode()
@@ -213,9 +213,9 @@ def _sealed(
     return _object(leaf, "leaf"), key
 
 
-def _content(parsed: dict[str, Any], leaf: dict[str, Any]) -> dict[str, Any]:
+def _content(told: dict[str, Any], leaf: dict[str, Any]) -> dict[str, Any]:
     """The content of the file's stored event, which is the leaf's. Raises ValueError."""
-    stored = _octets(_member(parsed, "stored", str), "stored")
+    stored = _octets(_member(told, "stored", str), "stored")
     if _member(leaf, "stored_sha256", str, "leaf") != _hex(stored):
         raise ValueError("the stored event is not the one whose hash is in the leaf")
     array = _parsed(stored, "stored event")
@@ -267,9 +267,9 @@ def _object(text: str | bytes, name: str) -> dict[str, Any]:
     return value
 
 
-def _member(parsed: dict[str, Any], name: str, kind: type, of: str = "file") -> Any:
+def _member(told: dict[str, Any], name: str, kind: type, of: str = "file") -> Any:
     """The member of an object, which must be of a kind: a bool is no int. Raises ValueError."""
-    value = parsed.get(name)
+    value = told.get(name)
     if type(value) is not kind:
         raise ValueError(f'the {of} has no "{name}", or one of another type')
     return value
@@ -286,8 +286,8 @@ def _octets(text: str, name: str) -> bytes:
     return octets
 
 
-def _hashes(parsed: dict[str, Any]) -> list[bytes]:
-    hashes = _member(parsed, "hashes", list)
+def _hashes(told: dict[str, Any]) -> list[bytes]:
+    hashes = _member(told, "hashes", list)
     if not all(isinstance(text, str) for text in hashes):
         raise ValueError('the "hashes" are not all texts')
     return [_octets(text, "hashes") for text in hashes]
@@ -307,28 +307,26 @@ def _plain(value: Any) -> str:
     return text[1:-1] if isinstance(value, str) else text
 
 
-def _say_proof(file: str, trusted_key: str | None = None) -> None:
-    leaf, content, key = open_proof(file, trusted_key)
+def _say_proof(file: str, kept_key: str | None = None) -> None:
+    leaf, content, key = open_proof(file, kept_key)
     print(json.dumps(leaf))
     print("content:", json.dumps(content))
     print("key:", _plain(key))
 
 
-def _say_statement(file: str, trusted_key: str) -> None:
-    (leaf, issued, key), document = open_statement(file, trusted_key)
+def _say_statement(file: str, kept_key: str) -> None:
+    (leaf, issued, key), document = open_statement(file, kept_key)
     stream, at, reporter = (
         _plain(_member(leaf, name, str, "leaf"))
         for name in ("stream", "recorded_at", "reported_by")
     )
-    expected = {name: _plain(document[name]) for name in _REPEATED}
+    said = {name: _plain(document[name]) for name in _REPEATED}
     print(f"statement: {stream}, issued {at} by {reporter}")
-    print(
-        f"scope: organization {expected['organization_id']}, workspace {expected['workspace_id']}"
-    )
-    print(f"period: {expected['from']} to {expected['to']}, {expected['time_zone']}")
-    print(f"as of: {expected['as_of']}, position {expected['position']}")
+    print(f"scope: organization {said['organization_id']}, workspace {said['workspace_id']}")
+    print(f"period: {said['from']} to {said['to']}, {said['time_zone']}")
+    print(f"as of: {said['as_of']}, position {said['position']}")
     for name in ("note", "reference", "replaces"):
-        print(f"{name}: {expected[name]}")
+        print(f"{name}: {said[name]}")
     for name, value in document["total"].items():
         print(f"total {_plain(name)}: {_plain(value)}")
     print("document: SHA-256", issued["document_sha256"])

@@ -252,6 +252,6 @@ def test_no_worker_shows_a_run_that_was_erased_while_the_views_stood_still(alone
         erased = alone.post(f"/v1/runs/{run}/erase", json={"reason": "-"}).json()["data"]
         assert (erased["input"], bool(erased["erased_at"])) == (None, True)
         memory = deaf.service.app.state.services.reads.answers
-        until(lambda: not memory.bytes_kept, "an empty memory")
+        until(lambda: not memory.cached_bytes, "an empty memory")
         shown = [worker.data(path) for worker in (alone, deaf) for path in paths]
         assert shown == [erased, [erased]] * 2

@@ -20,7 +20,7 @@ PREPARED = b"SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELE
 class Patient(RoundConnection):
     """A connection that waits nine seconds for its server."""
 
-    patience = 9.0
+    max_wait = 9.0
 
 
 Outcomes = list[tuple[str | None, StatementResult]]

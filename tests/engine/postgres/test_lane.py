@@ -25,7 +25,7 @@ LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_
 class Hasty(AsyncRoundConnection):
     """A connection that soon gives up a silent server."""
 
-    patience = 0.2
+    max_wait = 0.2
 
 
 def play_with_lane(
@@ -83,7 +83,7 @@ def test_a_silent_server_costs_the_lane_and_no_read(conninfo: str, new_loop: Loo
         relay.vanish()
         read = ask(lane, 1)
         assert not lane.give_up_overdue()
-        await asyncio.sleep(2 * Hasty.patience)
+        await asyncio.sleep(2 * Hasty.max_wait)
         assert lane.give_up_overdue()
         ((unanswered, error),) = done
         assert unanswered == [read]

@@ -163,7 +163,7 @@ def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> Non
 def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fair_queue, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
     monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 0.0)
     importing, worker = node.writer(None), node.writer(1)
     node.start(worker)
@@ -191,7 +191,7 @@ def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) 
 def test_a_turn_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fair_queue, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
     writer = node.writer(0)
     flood, fact = writer.submit(check_ins(20)), writer.submit(other())
     node.start(writer)

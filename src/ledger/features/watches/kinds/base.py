@@ -171,7 +171,7 @@ class Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=Tru
     """The condition of a watch. Its fields are what people send and what events keep.
 
     Each kind gives ``choice``, ``sentence``, ``at_once``, ``text`` and, unless it is about sources,
-    ``may_hold``, ``earliest`` and ``stretches``. The rest has defaults.
+    ``may_hold``, ``earliest`` and ``episodes``. The rest has defaults.
     """
 
     about: ClassVar[About] = "line"
