@@ -1,6 +1,6 @@
-"""The corners of requests: of now, of an instant, or pinned by a cursor.
+"""The position and the clock of an answer: now, at an instant, or as a cursor pins them.
 
-A cursor pins the corner, so that all pages tell the same.
+A cursor pins both, so that all pages show the same state.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from ledger.engine.values.values import instant_of, micros_of
 from ledger.engine.views.statements import Read, read_of
 
 PINNED = number("position", 1, "position"), number("clock", 2, "clock")
-"""The corner in the order of a list, behind the column of a row's key: ``pin`` gives its values."""
+"""The columns that pin an ``AsOf`` in a cursor, after a row's key; ``pin`` returns their values."""
 
 
 @cache
@@ -46,10 +46,7 @@ async def resolve_as_of(
     instant: datetime | None,
     pinned: Mapping[str, Any] | None = None,
 ) -> AsOf:
-    """The corner of a cursor's place; without one that of an instant, or of now if it is None.
-
-    Raises as ``corner_at`` and ``pinned_corner`` do.
-    """
+    """Without a cursor and an instant: now. Raises as ``as_of_instant`` and ``as_of_cursor`` do."""
     if pinned:
         return await as_of_cursor(request, views, pinned)
     if instant is not None:
@@ -58,13 +55,13 @@ async def resolve_as_of(
 
 
 async def as_of_instant(request: ReadRequest, views: tuple[str, ...], instant: datetime) -> AsOf:
-    """The corner of an instant. Raises as ``Reads.ask`` does."""
+    """Raises as ``Reads.ask`` does."""
     rows = await request.ask(Question(request.principal.tenant, _past_read(views), {}, instant))
     return AsOf(rows.position, instant)
 
 
 async def as_of_now(request: ReadRequest, views: tuple[str, ...]) -> AsOf:
-    """The corner of now. Under load an event may be some microseconds ahead of the clock."""
+    """Under load, an event may be some microseconds ahead of the clock."""
     rows = await request.rows(_present_read(views), {})
     ((_, recorded_at),) = rows
     now = request.services.clock()
@@ -72,14 +69,13 @@ async def as_of_now(request: ReadRequest, views: tuple[str, ...]) -> AsOf:
 
 
 def pin(as_of: AsOf) -> tuple[int, int]:
-    """A corner as the columns of ``PINNED``."""
     return as_of.position, micros_of(as_of.clock)
 
 
 async def as_of_cursor(
     request: ReadRequest, views: tuple[str, ...], pinned: Mapping[str, Any]
 ) -> AsOf:
-    """The corner in a cursor. Raises InvalidCursor, or Behind if the views are not there yet."""
+    """Raises InvalidCursor, or Behind if the views have not reached the position yet."""
     foreign, position = InvalidCursor(), pinned["position"]
     try:
         clock = instant_of(pinned["clock"])

@@ -1,12 +1,14 @@
-"""Lean routes: declared as FastAPI describes them, but called without its dependency machinery.
+"""Lean routes: declared as for FastAPI, but called without its dependency machinery.
 
-FastAPI resolves dependencies for every request through exit stacks and a walk over each field,
-below five layers of middleware; for our reads this costs as much as the database. A lean route
-says which struct it shows, from which OpenAPI is made. ``app/http/app.py`` calls a lean
-route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
-principal or a ``ReadRequest``, one query model (a route without one refuses every parameter), the
-names in the path, and at last what a command was ``Sent``. The principal's permission is checked
-before anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
+FastAPI resolves dependencies for each request through exit stacks and every field, below five
+layers of middleware; for our reads this costs as much as the database. A lean route names the
+struct that it shows, from which OpenAPI is made. ``app/http/app.py`` calls a lean route before any
+of FastAPI's layers.
+
+The route fills its endpoint's arguments directly: the principal or a ``ReadRequest``, one query
+model, the names in the path, and last a command's body (``Sent``). A route without a query model
+refuses every parameter. The permission is checked before anything is parsed (contract, Facts: 401,
+403, 404, 422, 409).
 """
 
 import inspect
@@ -41,7 +43,7 @@ _NONE: Mapping[str, Any] = {}
 
 _answer_of: Any = AnswerOf
 _page_of: Any = PageOf
-"""Of structs that are arguments, whose types mypy does not know."""
+"""Untyped: mypy does not know the types of structs that are arguments."""
 
 _IDEMPOTENT: dict[str, Any] = {
     "name": "Idempotency-Key",
@@ -58,10 +60,7 @@ _IDEMPOTENT: dict[str, Any] = {
 
 
 def needs(permission: str | None) -> dict[str, Any]:
-    """The permission that a route needs, as OpenAPI shows it; None: any credential is enough.
-
-    A route without this declaration cannot be built.
-    """
+    """None: any credential is enough. A route without this declaration cannot be built."""
     return {"x-permission": permission}
 
 
@@ -92,11 +91,11 @@ def command_route(
     status: int = 200,
     further: tuple[int, ...] = (),
 ) -> Callable[[F], F]:
-    """Route a command to the decorated function; refusals of the command are recorded.
+    """Route a command to the decorated function; its refusals are recorded.
 
     ``answer`` is the struct that is shown. A function that takes ``Sent[Any]`` has no body and no
-    answer, and accepts no Idempotency-Key; ``further`` are statuses of its refusals beside the
-    usual ones. Pages are not in OpenAPI: their forms name no answer.
+    answer, and accepts no Idempotency-Key; ``further`` are additional statuses of its refusals.
+    Pages are not in OpenAPI: their forms name no answer.
     """
 
     def mark(endpoint: F) -> F:
@@ -121,7 +120,7 @@ def command_route(
 
 
 class LeanRoute(APIRoute):
-    """A route whose endpoint is called directly. The routes of pages (``web``) are a subclass."""
+    """A route whose endpoint is called directly. Page routes are a subclass."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["name"] = endpoint.__name__
@@ -136,7 +135,7 @@ class LeanRoute(APIRoute):
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         # A fault in the query is reported before a fault in the header of ``ReadRequest``.
         ordered = sorted(
-            # Callers within give what has a default.
+            # Internal callers pass what has a default.
             (named for named in parameters.items() if named[1].default is inspect.Parameter.empty),
             key=lambda named: named[1].annotation is ReadRequest,
         )
@@ -148,7 +147,6 @@ class LeanRoute(APIRoute):
         self._has_query = any(is_model(p.annotation) for n, p in ordered if bodies[n] is None)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate, fill the arguments, call the endpoint, and send the response or refusal."""
         request = Request(scope, receive, send)
         try:
             try:
@@ -165,18 +163,17 @@ class LeanRoute(APIRoute):
                 share.end()
 
     async def identify(self, request: Request) -> Principal:
-        """The principal of the request. Raises Unauthorized."""
         return await authenticate(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
         return problems.problem(request, error)
 
     def body_of(self, annotation: Any) -> Any:
-        """The model of the body, if a parameter of this annotation takes the body."""
+        """The model of the body, if this annotation takes the body, else None."""
         return _sent(annotation)
 
     async def read(self, request: Request, principal: Principal, model: Any) -> Any:
-        """The body as the endpoint takes it. ``Any`` is a command that has none."""
+        """Read the body for the endpoint. ``Any``: the command has none."""
         if model is Any:
             return writing.Sent[Any](None, None, None)
         return await writing.read_command(request, principal, model)
@@ -205,13 +202,13 @@ class LeanRoute(APIRoute):
         return lambda request, _: request.path_params[name]
 
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
-        """Count a request for much in a further share. Raises RateLimited."""
+        """Count an expensive request in a further share. Raises RateLimited."""
 
     async def answer(self, request: Request) -> Response:
         """The endpoint's response, if the caller has the permission. Raises one of REFUSALS."""
         principal = await self.identify(request)
         request.scope["state"]["credential"] = principal.id
-        # The metrics name the route from here on: without a valid credential, nobody makes series.
+        # From here on the metrics name the route: without a valid credential, nobody adds a series.
         request.scope["route"] = self
         if not self._is_stream:
             shares = services_of(request).shares
@@ -234,11 +231,11 @@ class LeanRoute(APIRoute):
 
 
 class Router(APIRouter):
-    """The routes of a module, and what the OpenAPI document has to know beside them.
+    """The routes of a module, and its additions to the OpenAPI document.
 
-    ``words`` are the enumerations that stand in several places, or whose place alone says too
-    little; ``unions`` the names of alternatives, by the first. ``sent`` and ``shown`` return
-    further schemas, by name: of what is sent to the routes, and of what they show.
+    ``words`` are enumerations used in several places, or whose place alone says too little;
+    ``unions`` names alternatives by the first of them. ``sent`` and ``answers`` return further
+    schemas, by name: of bodies, and of answers.
     """
 
     def __init__(
@@ -257,10 +254,10 @@ class Router(APIRouter):
 
 
 class ManagedRouter(Router):
-    """The routes of things that people manage: their list, one by its id, and their commands.
+    """The routes of managed things: their list, one by its id, and their commands.
 
     ``identifier`` is the id's name in paths, ``manages`` the permission of the commands, ``reads``
-    that of the reads. Each method routes the decorated function, and shows the struct ``shown``.
+    that of the reads. Each method routes the decorated function, and shows ``struct``.
     """
 
     def __init__(
@@ -301,13 +298,13 @@ class ManagedRouter(Router):
 
 
 async def authenticate(request: Request) -> Principal:
-    """The principal of the request's bearer token. Raises Unauthorized."""
+    """Check the request's bearer token. Raises Unauthorized."""
     authenticator: Credentials = request.app.state.services.authenticator
     return await authenticator.authenticate(token_of(request), address_of(request))
 
 
 async def _never() -> Response:
-    """Stands for an endpoint, of whose parameters FastAPI would make models of its own."""
+    """Replaces the endpoint for FastAPI, which would make models of its parameters."""
     raise NotImplementedError
 
 
@@ -350,7 +347,6 @@ def parse_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
 
 @cache
 def _several(model: type[BaseModel]) -> frozenset[str]:
-    """The names of the parameters that take several words."""
     return frozenset(
         field.alias or name
         for name, field in model.model_fields.items()
@@ -359,10 +355,7 @@ def _several(model: type[BaseModel]) -> frozenset[str]:
 
 
 def _joined(pairs: Sequence[tuple[str, str]], several: frozenset[str]) -> dict[str, str]:
-    """The values of parameters, some of them given repeatedly, as generated clients send arrays.
-
-    Raises Invalid if a parameter that takes a single value is given twice.
-    """
+    """Join repeated parameters with commas. Raises Invalid for one that takes a single value."""
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values and name not in several:

@@ -1,4 +1,4 @@
-"""Lists with a cursor: the order of a list, the cursor that names a place in it, and its pages."""
+"""Lists with a cursor: the order of a list, the cursor of a row, and the pages."""
 
 import base64
 import hashlib
@@ -24,14 +24,13 @@ class SortColumn(NamedTuple):
     """A column by which a list is ordered."""
 
     name: str
-    """The field of the cursor."""
     column: int
     parameter: str
     """The parameter of the statement for the rows after the cursor."""
     encode: Callable[[Any], Any]
-    """Returns the column's value as the cursor has it."""
+    """Returns the column's value for the cursor."""
     parsed: Callable[[Any], Any]
-    """Returns the parameter's value. Raises ValueError for what the service has not told."""
+    """Returns the parameter's value. Raises ValueError for a value that no cursor has."""
 
 
 def instant(name: str, column: int, parameter: str) -> SortColumn:
@@ -56,7 +55,7 @@ def number(name: str, column: int, parameter: str, most: int = 2**63 - 1) -> Sor
 
 
 def identifier(prefix: str, pattern: str, column: int = 1) -> SortColumn:
-    """An id, which the statement has as a number (``sort_key``), and most rows too."""
+    """An id; the statement and most rows have it as a number (``sort_key``)."""
 
     def encode(key: int | str) -> str:
         return key if isinstance(key, str) else id_of_key(prefix, key)
@@ -82,7 +81,6 @@ class Order:
         self._columns = columns
 
     def cursor(self, row: Sequence[Any], bound_to: Mapping[str, Any]) -> str:
-        """The cursor of a row, bound to the filters of the list."""
         key = {each.name: each.encode(row[each.column]) for each in self._columns}
         return encode_cursor(key, bound_to)
 
@@ -107,11 +105,11 @@ class Order:
         cursor: str | None = None,
         tagged: bool = False,
     ) -> Reply:
-        """Return a page's reply; the statement was asked for one row more than ``limit``.
+        """Return a page; the statement reads one row more than ``limit``.
 
-        ``key`` is the column that is null if nothing was found. ``item`` makes a row's JSON;
-        without ``item`` the JSON is in the column after ``key``. An empty page repeats ``cursor``;
-        any other page has the cursor of its last row.
+        The column ``key`` is null if nothing was found. ``item`` makes a row's JSON; without it,
+        the JSON is in the column after ``key``. An empty page repeats ``cursor``; any other page
+        has the cursor of its last row.
         """
         found = [row for row in rows if row[key] is not None]
         first = found[:limit]
@@ -128,10 +126,7 @@ class Order:
         read: Callable[[frozenset[str]], Read],
         item: Callable[[Any], str] | None = None,
     ) -> Reply:
-        """Return a page of what the tenant has and was chosen; ``read`` takes the filters' names.
-
-        Of the place of a cursor, the first parameter is a filter.
-        """
+        """``read`` takes the filters' names; the first parameter of a cursor counts as a filter."""
         filters, after = {**request.tenant, **chosen}, self.after(query.cursor, chosen)
         names = frozenset((*filters, *[*after][:1]))
         rows = await request.rows(read(names), {**filters, **after, "limit": query.limit + 1})
@@ -139,7 +134,6 @@ class Order:
 
 
 def newest_first(subject_type: str) -> Order:
-    """The order of a list by the ids of its subjects, the newest first."""
     row = SUBJECTS[subject_type]
     return Order(identifier(row.prefix, row.ids))
 

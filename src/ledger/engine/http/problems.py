@@ -1,6 +1,6 @@
 """Refusals as RFC 9457 problem details (contract, Access), with the one table of codes.
 
-OpenAPI's description of the refusals of a route, by its kind, stands at the end.
+The OpenAPI responses of the refusals, by kind of route, stand at the end.
 """
 
 import json
@@ -78,8 +78,8 @@ UNBUILT = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 """The database's errors while the tables of a view are not built yet, or not rebuilt yet."""
 
 REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT)
-"""The errors of a route that are answered by a problem. The door's own errors (no connection in
-time, too many waiting reads) are operational errors too."""
+"""The errors of a route that are answered by a problem. The read pool's own errors (no connection
+in time, too many waiting reads) are operational errors too."""
 
 _SECONDS = {
     "behind": "1",
@@ -167,12 +167,10 @@ class InternalError(LedgerError):
 
 
 def status_of(error: LedgerError) -> int:
-    """The HTTP status of a refusal."""
     return 400 if isinstance(error, BadRequest) else STATUS[error.code][0]
 
 
 def count_refusal(error: LedgerError) -> None:
-    """Count a refusal, in the metrics."""
     _counter(error.code).inc()
 
 
@@ -182,12 +180,12 @@ def _counter(code: str) -> Counter:
 
 
 def field_errors(error: LedgerError) -> list[FieldError]:
-    """The wrong places of a refused request; none unless the refusal is about places."""
+    """The invalid fields of a refused request; empty for any other refusal."""
     return [FieldError(*pair) for pair in (error.errors if isinstance(error, Invalid) else ())]
 
 
 def retry_after(error: LedgerError) -> dict[str, str]:
-    """The header that tells when the request may be sent again, if it may."""
+    """The header Retry-After, if the request may be sent again."""
     seconds = str(error.seconds) if isinstance(error, RateLimited) else _SECONDS.get(error.code)
     return {} if seconds is None else {"Retry-After": seconds}
 
@@ -224,7 +222,6 @@ def problem(
 
 
 def as_refusal(error: Exception) -> LedgerError:
-    """Return the refusal for an error of the ledger or of the database."""
     if isinstance(error, LedgerError):
         return error
     if isinstance(error, UNBUILT):

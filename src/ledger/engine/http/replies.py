@@ -17,7 +17,7 @@ _JSON = b"application/json"
 
 
 def keyed(words: Any) -> msgspec.Meta:
-    """Annotates a mapping whose keys are these words: msgspec's schemas do not tell them."""
+    """Annotates a mapping whose keys are these words: msgspec's schemas do not list them."""
     return msgspec.Meta(extra_json_schema={"propertyNames": {"enum": list(get_args(words))}})
 
 
@@ -42,7 +42,7 @@ class PageOf(msgspec.Struct, Generic[T]):
 
 
 class DisclosedLine(NamedTuple):
-    """A line some of whose runs' data is in an answer, with its tenant."""
+    """A line, with its tenant, whose runs' data is in an answer."""
 
     line_id: str
     organization_id: str
@@ -50,13 +50,10 @@ class DisclosedLine(NamedTuple):
 
 
 class Reply(Response):
-    """A response that is made once, with its headers, and may be sent to many (``answers.py``).
-
-    A reply is therefore never changed: a different answer is a new reply.
-    """
+    """A response that may be sent to many (``answers.py``), so it never changes."""
 
     disclosed: frozenset[DisclosedLine] = frozenset()
-    """The lines of whose runs the reply holds an input, output or error."""
+    """The lines whose runs' inputs, outputs or errors the reply holds."""
 
     def __init__(
         self,
@@ -92,14 +89,12 @@ class Reply(Response):
 
 
 def answer(body: str, position: int, status: int = 200, *, tagged: bool = False) -> Reply:
-    """Return ready JSON as a reply, with the position at which it was read."""
     return Reply(body.encode(), position, status, tagged=tagged)
 
 
 def page(
     items: Sequence[str], cursor: str | None, has_more: bool, position: int, *, tagged: bool = False
 ) -> Reply:
-    """Return the reply of a list from ready JSON items."""
     meta = json_text({"cursor": cursor, "has_more": has_more})
     body = f'{{"data":[{",".join(items)}],"meta":{meta}}}'
     return answer(body, position, tagged=tagged)

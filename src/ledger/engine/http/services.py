@@ -31,12 +31,10 @@ from ledger.engine.writer.writer import Writer
 T = TypeVar("T")
 
 _CHECK_SECONDS = 0.5
-"""The time between two further looks at whether appends fail."""
+"""The time between two checks for failing appends."""
 
 
 class _Waiting:
-    """A request that waits for the outcomes of its commands."""
-
     __slots__ = ("for_views", "future", "timer")
 
     def __init__(self, future: asyncio.Future[list[Outcome]], for_views: bool) -> None:
@@ -60,10 +58,10 @@ def _last_of(outcome: Outcome) -> int:
 
 
 class Submissions:
-    """Hands the commands of one process to its writer, and brings their outcomes back.
+    """Hands the commands of one process to its writer, and returns their outcomes.
 
-    The writer's thread answers a whole group at once. The loop is therefore woken once for a group,
-    and each request is woken once, when the views show its events.
+    The writer's thread answers a whole group at once. So the loop is woken once for a group, and
+    each request once, when the views show its events.
     """
 
     def __init__(self, writer: Writer, positions: ViewPositions) -> None:
@@ -71,7 +69,7 @@ class Submissions:
         self._positions = positions
         self._answered: deque[_Answered] = deque()
         self._is_awake = False
-        """Whether a drain is scheduled on the loop; a drain that finds nothing costs nothing."""
+        """True if a drain is scheduled on the loop; a drain that finds nothing costs nothing."""
 
     async def submit(self, commands: Sequence[Command], *, for_views: bool = True) -> list[Outcome]:
         """Return the outcomes in the commands' order, once the views show them, or after 2 s.
@@ -119,7 +117,7 @@ class Submissions:
 
 
 class Writing(NamedTuple):
-    """The parts with which a process writes; a process of a read node has none of them."""
+    """The parts that write; a process of a read node has none."""
 
     log: Log
     writer: Writer
@@ -132,18 +130,12 @@ class Credentials(Protocol):
     failures: Failures
 
     async def authenticate(self, token: str, peer: str | None) -> Principal:
-        """The principal of the token that a client with the address ``peer`` sent.
-
-        Raises Unauthorized, or Unavailable if no check is possible.
-        """
+        """``peer`` is the client's address. Raises Unauthorized; Unavailable without a check."""
         ...
 
 
 class ApiServices:
-    """The services of one API process, built by the composition root.
-
-    Without ``writing`` they are those of a read node (contract, Several nodes).
-    """
+    """The services of one API process; without ``writing`` those of a read node."""
 
     def __init__(
         self,
@@ -164,15 +156,12 @@ class ApiServices:
         metrics_token: str | None = None,
         public_url: str | None = None,
     ) -> None:
-        """``parts`` are the services of features.
-
-        ``lapsed`` tells who may no longer pass: for streams and exports, which last long.
-        """
+        """``parts`` are services of features; ``lapsed`` finds the ended credentials."""
         self._writing = writing
         self.only_reads = writing is None
-        """Whether this is a process of a read node, without a writer (contract, Several nodes)."""
+        """True on a read node, which has no writer (contract, Several nodes)."""
         self.shows_payloads = writing is not None or unaudited_reads
-        """Whether answers may hold a run's data: not on a read node, unless its operator allows."""
+        """True if answers may hold a run's data: not on a read node, unless its operator allows."""
         self.pool = pool
         self.positions = positions
         self.vault = vault
@@ -196,7 +185,7 @@ class ApiServices:
         self.gauges = gauges
         self.metrics = SharedText()
         self.metrics_token = metrics_token
-        """The bearer token of who may read the metrics; None: anybody may."""
+        """The bearer token for the metrics; None: anybody may read them."""
         self.shares = Shares()
         self.heavy = Heavy()
         self.parsing = Parsing()
@@ -204,7 +193,6 @@ class ApiServices:
         self._parts: dict[type[Any], Any] = {}
         self.add(*parts)
         self.failure: Exception | None = None
-        """The error because of which the services could not be opened."""
 
     def add(self, *parts: object) -> None:
         """Have ``of`` return these services of features."""
@@ -219,14 +207,14 @@ class ApiServices:
 
     @property
     def writer(self) -> Writer:
-        """The writer of the process. Raises ReadOnly on a read node."""
+        """Raises ReadOnly on a read node."""
         if self._writing is None:
             raise ReadOnly
         return self._writing.writer
 
     @property
     def submissions(self) -> Submissions:
-        """The commands of the process's requests. Raises ReadOnly on a read node."""
+        """Raises ReadOnly on a read node."""
         if self._writing is None:
             raise ReadOnly
         return self._writing.submissions
@@ -237,12 +225,12 @@ class ApiServices:
 
     @property
     def is_skewed(self) -> bool:
-        """Whether the clock is wrong: too far from the database's to write."""
+        """True if the clock is wrong: too far from the database's to write."""
         return is_wrong(self.clock_skew)
 
     @property
     def clock_skew(self) -> float:
-        """By how many seconds the clock is ahead of that of the database which the node asks."""
+        """Seconds by which the clock is ahead of the database's."""
         return (self._writing.writer if self._writing else self.positions).clock_skew
 
     def stop_listening(self) -> None:

@@ -1,11 +1,11 @@
 """Shared code of the writing routes: bodies, commands to the writer, the wait for views.
 
-The writer records every refusal of a write for the audit log (contract, Feeds). A refusal by a
-decision is made in the writer already; ``turn_down`` brings it a refusal from before any decision.
+The writer records every refusal of a write for the audit log (contract, Feeds). The writer makes
+the refusals of decisions itself; ``record_refusal`` hands it one from before any decision.
 
-A request about many things is a command for each, in turns (``carry_out``). A command of the whole
-request checks it, and keeps an instant under its idempotency key. The commands of the things have
-keys of their own, so a request that is sent again goes on: the commands that were carried out
+A request about many things is a command for each, in groups (``carry_out``). A command of the whole
+request checks it, and stores an instant under its idempotency key. The commands of the things have
+keys of their own. So a request that is sent again goes on: the commands that were carried out
 before are replayed.
 """
 
@@ -61,10 +61,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read a command's JSON body: no bytes if the body is missing, whatever its content type.
-
-    The caller checks a missing body as an empty object, so a problem names the missing fields.
-    """
+    """A missing body is no bytes, whatever its type: the caller checks it as an empty object."""
     raw = await read_capped(request, limit)
     if not raw:
         return raw
@@ -76,10 +73,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 class Sent(NamedTuple, Generic[M]):
-    """A command's body and idempotency key, and the fault in them.
-
-    The writer reports a fault, after 404, and records it.
-    """
+    """A command's body, idempotency key and fault, which the writer reports after 404."""
 
     body: M | None
     key: IdempotencyKey | None
@@ -139,10 +133,7 @@ def records_refusals(on_refusal: OnRefusal) -> Callable[[F], F]:
 
 
 def refusals_of(command: type[OwnCommand]) -> OnRefusal:
-    """Return the function that makes the record of a refused command.
-
-    The record is about the subject that the path names first, if its id is well-formed.
-    """
+    """Make the record of a refused command, about the subject that the path names first."""
     subject_type = command.subject_type
     pattern = SUBJECTS[subject_type].ids if subject_type is not None else None
 
@@ -171,10 +162,7 @@ async def record_refusal(
 
 
 async def submit(request: Request, commands: Sequence[Command]) -> list[Outcome]:
-    """Return the outcomes in order, once the views show them, or after 2 s.
-
-    The time limit keeps a slow view from blocking writing clients.
-    """
+    """Return the outcomes in order, once the views show them, or after 2 s if a view is slow."""
     request.state.handed_in = asyncio.get_running_loop().time()
     return await services_of(request).submissions.submit(commands)
 
@@ -268,9 +256,9 @@ def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> Idempotency
 
 
 async def carry_out(request: ReadRequest, commands: Sequence[Command]) -> list[Receipt | Refused]:
-    """The outcomes of the commands, as soon as the views show them.
+    """Return the outcomes of the commands, once the views show them.
 
-    Each append takes one turn's commands at most, so no other organization waits for all of them.
+    Each append takes ``SLOT_FACTS`` commands at most, so no other organization waits for all.
     Raises Unavailable if a command was not carried out.
     """
     decided = list[Receipt | Refused]()
@@ -330,12 +318,10 @@ async def _recorded_at(request: Request, position: int) -> str:
 
 
 def answered(receipt: Receipt, status: int = 200) -> Response:
-    """The answer of a command that its receipt has."""
     return answer((receipt.answer or b"").decode(), receipt.position, status)
 
 
 def deleted(receipt: Receipt) -> Response:
-    """The answer of a command after which nothing is shown."""
     return Response(status_code=204, headers={"Ledger-Position": str(receipt.position)})
 
 

@@ -52,7 +52,7 @@ class Piece(NamedTuple):
 
 
 class AlertMark(NamedTuple):
-    """A stretch of a band, from ``x`` on, with what is said of it."""
+    """A mark on a band, from ``x`` on, with its texts."""
 
     x: float
     width: float
@@ -96,7 +96,7 @@ class Level(NamedTuple):
 
 
 def percent_between(at: datetime, start: datetime, end: datetime) -> float:
-    """The place of an instant between two others, from 0 to 100."""
+    """The position of an instant between two others, from 0 to 100."""
     whole = (end - start).total_seconds()
     if whole <= 0:
         return 0.0
@@ -106,10 +106,7 @@ def percent_between(at: datetime, start: datetime, end: datetime) -> float:
 def band(
     intervals: Sequence[TimeSpan], start: datetime, end: datetime, most: int = 1000
 ) -> list[Piece]:
-    """Adjacent pieces on the scale from ``start`` to ``end``; at most about twice ``most``.
-
-    Neighbouring intervals that are too short to be distinguished are merged into one piece.
-    """
+    """Adjacent pieces, at most about twice ``most``: intervals too short to see are merged."""
     least = (end - start) / most if len(intervals) > most else timedelta(0)
     found: list[Piece] = []
     waiting: list[TimeSpan] = []
@@ -141,7 +138,7 @@ def lane(intervals: Iterable[TimeSpan], start: datetime, end: datetime) -> list[
 def marks(
     alerts: Iterable[tuple[datetime, datetime, str]], start: datetime, end: datetime
 ) -> list[AlertMark]:
-    """Separate stretches between ``start`` and ``end``; those that overlap are one, and say all."""
+    """Separate marks between ``start`` and ``end``; overlapping ones become one, with all texts."""
     found = list[AlertMark]()
     for since, until, text in sorted(alerts):
         if until < start or since > end:

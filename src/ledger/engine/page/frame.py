@@ -39,12 +39,10 @@ class Frame(NamedTuple):
     persons_of: Callable[[Request], NamesOfPersons]
     bell_of: Callable[[Request], ReadLast]
     label_of: Callable[[str], str]
-    """The label of a recorded action."""
     names_of_managed: Callable[[ReadRequest, Sequence[Any]], Awaitable[Mapping[str, Any]]]
     """The names that a page with these managed things shows, as values of its template."""
 
 
 def frame_of(request: Request) -> Frame:
-    """The frame of the application's pages."""
     frame: Frame = request.app.state.frame
     return frame

@@ -26,7 +26,7 @@ MOST = 1000
 """More events behind are not counted."""
 
 _NAMES_ONLY = frozenset({"directory", "search"})
-"""The views of which a page takes names only."""
+"""Views that give only names to a page."""
 
 # The events that a page does not show, and when the first of them was recorded. (A position may
 # have no event.)
@@ -37,7 +37,7 @@ SELECT ledger.events_between(%(shown)s + 1, NULL, %(most)s + 1),
 
 
 class PageRequest(ReadRequest):
-    """The questions of a page: its lag notes the lowest position that the answers of now show."""
+    """The reads of a page: its lag notes the lowest position that the answers about now show."""
 
     async def ask(self, question: Question) -> Answer:
         answer = await super().ask(question)
@@ -47,7 +47,7 @@ class PageRequest(ReadRequest):
 
 
 class Lag:
-    """The lag of a page, known once the page has read all that it shows."""
+    """The lag of a page, set once the page has read all that it shows."""
 
     def __init__(self) -> None:
         self.position: int | None = None
@@ -74,7 +74,6 @@ class Lag:
 
 
 def lag_of(request: Request) -> Lag:
-    """The lag of the page that answers the request."""
     state = request.scope["state"]
     found: Lag = state.setdefault("lag", Lag())
     return found

@@ -34,7 +34,6 @@ class Managed(NamedTuple):
     path: str
     """The address of the list. The address of a thing has its id behind it."""
     id: str
-    """The name of the id in paths."""
     done: Mapping[Any, str]
     """The messages that a page shows once, after a form was carried out."""
     list_page: Callable[..., Awaitable[Response]]

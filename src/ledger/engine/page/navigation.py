@@ -24,11 +24,10 @@ ALERT_PAGES: tuple[tuple[str, str], ...] = (
     ("/ui/watches", "Watches"),
     ("/ui/sources", "Sources"),
 )
-"""The pages that stand beside each other below the navigation's *Alerts*: (address, name)."""
+"""The pages below the navigation's *Alerts*: (address, name)."""
 
 
 def pages_for(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str | None]]:
-    """The entries of the navigation that a credential may open."""
     return [page for page in PAGES if page[3] is None or principal.may(page[3])]
 
 

@@ -77,8 +77,8 @@ _LARGEST_FORM = 64 * 1024
 _ADDRESS = re.compile(
     r"""\s(?:(?:href|src|action|formaction|hx-get|hx-post|data-stream)="|content="0; url=)(?=/)"""
 )
-"""Where an address of ours begins in a page. A user's text cannot look like such a place, since
-templates escape its quotation marks."""
+"""Where an address of ours begins in a page. A user's text cannot look so: templates escape its
+quotation marks."""
 
 
 def templates_of(*packages: str) -> Environment:
@@ -125,17 +125,14 @@ def reason_of(typed: str | None) -> str | None:
 
 
 def gathered(values: Mapping[str, Any], prefix: str, field: str) -> dict[str, Any]:
-    """The values of a form, with one field for the boxes whose names have the prefix.
-
-    The field has the names of the ticked boxes behind the prefix, separated by commas.
-    """
+    """Replace the ticked boxes with the prefix by one field: their names, joined with commas."""
     boxes = [name for name in values if name.startswith(prefix)]
     rest = {name: value for name, value in values.items() if name not in boxes}
     return rest | {field: ",".join(name.removeprefix(prefix) for name in boxes)}
 
 
 class PageResponse(Response):
-    """A page, whose text is made in slices: at last when it is sent."""
+    """A page whose text is rendered in slices, at the latest when it is sent."""
 
     def __init__(
         self,
@@ -151,7 +148,7 @@ class PageResponse(Response):
         self._slices, self._tenant_key, self._root_path = slices, tenant_key, root_path
         self._load = load
         self.is_whole = True
-        """Whether the page has the frame with the navigation."""
+        """True if the page has the frame with the navigation."""
 
     async def make(self) -> None:
         """Make the text, unless it is made already. Raises what the template raises."""
@@ -196,7 +193,7 @@ class PageRoute(LeanRoute):
 
     def _filler(self, name: str, annotation: Any) -> Any:
         if annotation is ReadRequest:
-            # Without a least position: a page is of what its node shows.
+            # Without a minimum position: a page shows what its node has.
             return lambda request, principal: PageRequest(request, principal)
         return super()._filler(name, annotation)
 
@@ -236,10 +233,10 @@ class PageRoute(LeanRoute):
 
 
 def of_organization(request: ReadRequest, organization_id: str | None) -> ReadRequest:
-    """Ask for what belongs to one organization; None: for all that the reader sees.
+    """Narrow the request to one organization; None: to all that the reader sees.
 
     An administrator then reads as the organization's own readers do. Anybody else who names another
-    organization than the own one finds nothing.
+    organization finds nothing.
     """
     reader = request.principal
     if organization_id is None or organization_id == reader.organization_id:
@@ -255,10 +252,7 @@ def of_organization(request: ReadRequest, organization_id: str | None) -> ReadRe
 def writes_of(
     principal: Principal | None, actor_id: str, organization_id: str | None = None
 ) -> str | None:
-    """The address of an actor's writes in the audit log; None if this reader may not open it.
-
-    Each organization has its own audit log, so an administrator's link must name the organization.
-    """
+    """An actor's writes in the organization's audit log; None if the reader may not open it."""
     if principal is None or not principal.may("audit:read"):
         return None
     address = with_parameter("/ui/audit", "actor_id", actor_id)
@@ -268,15 +262,11 @@ def writes_of(
 
 
 async def read_answer(answer: Awaitable[Response], struct: type[T]) -> T:
-    """The answer of an API endpoint, as the struct that it shows."""
     return msgspec.json.decode((await answer).body, type=struct)
 
 
 async def read_as_of(read: Callable[[Query], Awaitable[T]], as_of: str | None, sentence: str) -> T:
-    """Return what ``read`` reads as of the instant. Raises NotFound.
-
-    A record that exists now but was unknown at the instant is refused with ``sentence``.
-    """
+    """Raises NotFound, with ``sentence`` for a record that exists now but not then."""
     try:
         return await read(Query(as_of=as_of))
     except NotFound:
@@ -317,10 +307,7 @@ def show(
     refresh_address: str | None = None,
     **context: Any,
 ) -> Response:
-    """A page; its banner and its links keep the instant that its address names.
-
-    ``shown_at`` replaces the request's address, as the one that the page asks for again.
-    """
+    """A page of the instant in its address; ``refresh_address`` replaces the request's address."""
     address = refresh_address or here(request)
     services = services_of(request)
     principal: Principal | None = getattr(request.state, "principal", None)
@@ -359,7 +346,7 @@ def show(
         "shows_payloads": services.shows_payloads,
         "may_read": principal is not None and principal.may("read"),
         "writes_of": partial(writes_of, principal),
-        # The names by id that a page looks up: of workspaces and projects, of lines, of keys.
+        # The names by id that a page finds: of workspaces and projects, of lines, of keys.
         "names": {},
         "line_names": {},
         "key_names": {},
@@ -378,10 +365,7 @@ def show(
 
 
 def _instant_of(request: Request, now: datetime) -> tuple[str | None, datetime | None]:
-    """The instant that the page shows: the address's text and the parsed value; None means now.
-
-    An instant that cannot be shown (malformed, or in the future) is None too.
-    """
+    """The shown instant as text and value; None means now, as does a malformed or future one."""
     text = request.query_params.get("as_of")
     with suppress(ValueError):
         if text is not None and (instant := parse_bound(text)) <= now:
@@ -455,7 +439,6 @@ def idempotency_of(request: ReadRequest, form: Form) -> IdempotencyKey:
 
 
 def go(path: str) -> Response:
-    """Redirect to another page, to be requested by GET."""
     return RedirectResponse(path, status_code=303, headers=dict(HEADERS))
 
 

@@ -38,7 +38,6 @@ COLUMNS: Mapping[str, str] = {
     "id": "ID",
     "since": "Since",
 }
-"""The board's columns of choice, and their headings."""
 
 _EXACT = 10**16
 """A float from here on may be inexact in its last digits, so it is written with an exponent."""
@@ -78,10 +77,7 @@ class Zone:
         return f"{self.local(parsed):%Y-%m-%dT%H:%M:%S}"
 
     def meant(self, name: str, text: str, exact: str | None = None) -> str:
-        """The instant in the field of this name, as text for an address. Raises Invalid.
-
-        A field shows whole seconds. An unchanged field therefore means the exact instant behind it.
-        """
+        """The field's instant for an address; unchanged, the exact one. Raises Invalid."""
         try:
             with suppress(ValueError):
                 # Compared as date and time, not as text: browsers omit seconds that are zero.
@@ -98,10 +94,7 @@ class Zone:
     def show(
         self, instant: datetime | str | None, precise: bool = False, label: str | None = None
     ) -> Markup:
-        """An instant as an HTML element with the exact value; ``precise`` shows microseconds.
-
-        With ``said``, that text is shown, and the instant in whole seconds to the pointer.
-        """
+        """``precise`` shows microseconds; with ``label``, the pointer shows the instant."""
         if instant is None:
             return Markup("—")
         at = self.local(instant)
@@ -116,14 +109,12 @@ class Zone:
         )
 
     def plain(self, instant: datetime | str) -> str:
-        """An instant as plain text, for attributes."""
         return f"{self.local(instant):%Y-%m-%d %H:%M:%S}"
 
     def day(self, instant: datetime | str) -> str:
         return f"{self.local(instant):%Y-%m-%d}"
 
     def short(self, instant: datetime | str) -> str:
-        """An instant for the axis of a chart."""
         return f"{self.local(instant):%m-%d %H:%M}"
 
 
@@ -161,7 +152,6 @@ def theme_of(request: Request) -> str:
 
 
 def theme_after(theme: str) -> str:
-    """The colour scheme to which the page's switch leads."""
     return THEMES[(THEMES.index(theme) + 1) % len(THEMES)]
 
 
@@ -197,10 +187,7 @@ def milliseconds(length: float | None) -> str:
 
 
 def since(instant: datetime, now: datetime) -> str:
-    """The time from ``instant`` to ``now``, in whole minutes.
-
-    Its text changes once a minute only, so a refresh of a page leaves most elements untouched.
-    """
+    """In whole minutes, so that a refresh of a page leaves most elements untouched."""
     minutes = (now - instant) // timedelta(minutes=1)
     return duration(minutes * 60) if minutes > 0 else "less than a minute"
 
@@ -243,8 +230,8 @@ def label(name: str) -> str:
 def actor(identifier: str, type_: str = "system") -> str:
     """An actor of the ledger itself in words; any other actor by its id.
 
-    ``type_`` is the actor's. A credential, whose type no event tells, is none of the ledger's own
-    by chance: keys and persons have ids with prefixes.
+    ``type_`` is the actor's. A credential without a known type cannot be one of the ledger's own:
+    keys and persons have ids with prefixes.
     """
     if type_ != "system":
         return identifier
@@ -431,12 +418,11 @@ def summary(payload: dict[str, Any]) -> list[str]:
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether a value is empty. Zero is not empty: 0 hours are shown."""
+    """True if a value is empty. Zero is not empty: 0 hours are shown."""
     return value is None or value is False or value in ("", [], {})
 
 
 def pretty(value: Any) -> str:
-    """A value as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
@@ -469,7 +455,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "instant": format_instant,
     "after": lambda instant: format_instant(instant + timedelta(microseconds=1)),
 }
-"""The filters of the templates."""
 
 
 @cache

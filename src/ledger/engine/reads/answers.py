@@ -1,26 +1,26 @@
-"""Answers questions, from memory or by PostgreSQL, once the views have the due position.
+"""Answers questions, from the cache or by PostgreSQL, once the views have the due position.
 
 The answer of a statement, for given parameters and tenant, depends only on the rows of the views.
 These rows change only together with their view's tracking, in one transaction: a batch moves the
-position, the swap of a rebuild changes the generation. The *standing* is the tracking of all views.
-An answer is kept with the standing that was known before its statement began. The answer is given
-again only if a *look* at the tracking, begun after the request arrived, finds the same standing.
-Then the answer contains every write that any worker acknowledged before the request arrived.
+position, the swap of a rebuild changes the generation. An answer is cached with the tracking of all
+views that was known before its statement began. It is used again only if a check of the tracking,
+begun after the request arrived, finds the same. Then the answer contains every write that any
+worker acknowledged before the request arrived.
 
-    ask ─▶ kept? ─ no ──────────────────────────▶ read ─▶ keep, if no view moved meanwhile
-             └ yes ▶ look ─ a view moved: forget all ▲
-                       └ the same standing: the kept answer
+    ask ─▶ cached? ─ no ───────────────────────────▶ read ─▶ cache, if no view moved meanwhile
+             └ yes ▶ check ─ a view moved: forget all ▲
+                        └ the same tracking: the cached answer
 
-A miss needs no look: the standing is known from the last look, or from a later notification of the
-projector (``heard``). A notification may come late, but never early. So a notification invalidates
-answers at once, which saves looks under a load of writes; but only a look confirms an answer.
-Concurrent requests share a look, and concurrent equal questions share a statement (``Turns``).
+A miss needs no check: the tracking is known from the last one, or from a later notification of the
+projector (``on_moved``). A notification may come late, but never early. So it invalidates answers
+at once, which saves checks under a load of writes; but only a check confirms an answer. Concurrent
+requests share a check, and concurrent equal questions share a statement (``SingleFlight``).
 
-The kept answers belong to one standing: as soon as any view moves, all answers are dropped. The
-statements read one table beside the views: the run keys. A run key is destroyed in the transaction
-that appends the erasure, before any view folds it, and an erased run must not be shown from this
-cache while the views are stopped. So the end of the log belongs to the standing too. The answer of
-a question that depends on anything else (deliveries, credentials, the clock) must not be kept.
+All cached answers have the same tracking: when any view moves, all are dropped. The statements also
+read the run keys. A run key is destroyed in the transaction that appends the erasure, before any
+view folds it, and an erased run must not be shown from this cache while the views are stopped. So
+the end of the log belongs to the tracking too. The answer of a question that depends on anything
+else (deliveries, credentials, the clock) must not be cached.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Concurrent equal questions are asked in turns: under each key one question at a time.
+    """Runs concurrent equal questions one at a time for each key.
 
-    A request that arrives while its question is under way cannot use the answer: the statement may
-    have begun before the request arrived, and so miss a write that the client knows of. The request
-    waits for the next turn, which begins after its arrival and serves all requests that arrived
-    meanwhile. So however many requests arrive, one question of a key is under way.
+    A request that arrives while its question runs cannot use that answer: the statement may have
+    begun before the request, and so miss a write that the client knows of. The request waits for
+    the next run, which serves all requests that arrived meanwhile. So one question of a key runs at
+    a time, however many requests arrive.
     """
 
     def __init__(self, ask: Callable[..., Awaitable[T]]) -> None:
@@ -58,10 +58,7 @@ class SingleFlight(Generic[T]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def do(self, key: Hashable, *question: Any) -> T:
-        """Return the answer of a question that is asked from now on. Raises what ``ask`` raises.
-
-        The question may be another request's: under one key all questions must be equal.
-        """
+        """Raises what ``ask`` raises. Questions under one key must be equal: they share a run."""
         waiting = self._waiting.get(key)
         if waiting is not None:
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -74,7 +71,7 @@ class SingleFlight(Generic[T]):
             self._pass_on(key, question)
 
     def _pass_on(self, key: Hashable, question: tuple[Any, ...]) -> None:
-        """End the turn. Begin the next for the requests that arrived meanwhile and still wait."""
+        """Begin the next run, for the requests that arrived meanwhile and still wait."""
         if waiting := [future for future in self._waiting.pop(key) if not future.done()]:
             self._waiting[key] = []
             task = asyncio.create_task(self._ask_for(waiting, key, question))
@@ -146,7 +143,7 @@ class ReadTimeout:
 
 _LOG = "log"
 
-# The standing: the tracking of every view, and the end of the log.
+# The tracking of every view, and the end of the log.
 _TRACKING = f"""
 SELECT name, generation, position FROM ledger.projection
 UNION ALL SELECT '{_LOG}', 0, COALESCE(ledger.log_end(), 0)
@@ -156,7 +153,7 @@ _BUDGET = 24 * 1024 * 1024
 """Bytes that the answers of a process may take."""
 
 _OVERHEAD = 1500
-"""Bytes of an answer beside its text and the words of its key; a high estimate."""
+"""Bytes of an answer besides its text and the words of its key; a high estimate."""
 
 _Key = tuple[Any, ...]
 _Tracking = dict[str, tuple[int, int]]
@@ -164,7 +161,7 @@ _Tracking = dict[str, tuple[int, int]]
 
 
 class Answers:
-    """The kept answers of a process; the least recently used answer is dropped first."""
+    """The cached answers of a process; the least recently used answer is dropped first."""
 
     def __init__(self, fetch: Fetch, budget: int = _BUDGET) -> None:
         self._fetch = fetch
@@ -173,13 +170,12 @@ class Answers:
         self._tracking: _Tracking = {}
         self._checks: SingleFlight[None] = SingleFlight(self._check)
         self.cached_bytes = 0
-        """The estimated bytes of the kept answers."""
         self.moves = 0
-        """How often the answers were dropped. If the number is the same before and after a
-        statement, no view is known to have moved meanwhile."""
+        """How often the answers were dropped. If it is the same before and after a statement, no
+        view is known to have moved meanwhile."""
 
     async def find(self, question: Question) -> Answer | None:
-        """The kept answer of a question if a look confirms it, or None. Raises the door's error."""
+        """The cached answer if a check confirms it, else None. Raises the read pool's error."""
         key = question.key
         if key not in self._cached:
             return None
@@ -190,15 +186,14 @@ class Answers:
         return found[0]
 
     def keep(self, question: Question, answer: Answer, moves: int) -> None:
-        """Keep an answer, unless the standing has changed since its statement began (``moves``).
+        """Cache an answer, unless the tracking has changed since its statement began (``moves``).
 
         An instant of the past becomes known although no view moves. So the answer that it is not
-        known yet is not kept.
+        known yet is not cached.
 
         A crash of the database may take back commits of the views. An answer that is read then has
-        a lower position than this process has heard of. When the views have folded the events
-        again, a look finds the known standing, but the answer lacks these events: so it is not
-        kept.
+        a lower position than this process has seen. When the views have folded the events again, a
+        check would confirm it, but it lacks these events: so it is not cached.
         """
         stand = [self._tracking.get(view, (0, 0))[1] for view in question.read.views]
         if question.as_of is None and answer.position < min(stand, default=0):
@@ -232,9 +227,8 @@ class Answers:
     async def _check(self) -> None:
         rows = await self._fetch(EVERYONE, _TRACKING, {}, Planning.SHORT)
         tracking = {name: (generation, position) for name, generation, position in rows}
-        # A view's notification may have come since the look began; then the answers kept now are
-        # newer than the look. All answers are dropped nevertheless: the next look finds that news
-        # too.
+        # A notification may have come since the check began: the cached answers are then newer than
+        # the check. All are dropped nevertheless: the next check finds that change too.
         if tracking != self._tracking:
             self._move(tracking)
 
@@ -246,7 +240,7 @@ class Answers:
 
 
 def _size_of_key(key: _Key) -> int:
-    """Bytes of an answer beside its text: clients choose the size of the parameters."""
+    """Bytes of an answer besides its text: clients choose the size of the parameters."""
     words = key[2:]
     items = sum([sum(map(getsizeof, word)) for word in words if isinstance(word, tuple)])
     return _OVERHEAD + sum(map(getsizeof, words)) + items
@@ -287,14 +281,14 @@ class Reads:
         """Return the rows of a question, which show ``min_position`` at least.
 
         A crash of the database may take back commits of a view. The read then waits, up to two
-        seconds, until the view shows again what it has shown before (``ViewPositions.due``); after
-        that it returns the rows as they are. Raises Behind if the views do not reach
-        ``min_position`` or the asked instant in time, Unavailable after ``ANSWER_SECONDS``, and
-        Invalid for an instant in the future.
+        seconds, until the view shows again what it has shown before (``ViewPositions.due``). Then
+        it returns the rows as they are. Raises Behind if the views do not reach ``min_position`` or
+        the instant in time, Unavailable after ``ANSWER_SECONDS``, and Invalid for an instant in the
+        future.
         """
         try:
-            # A request waits for its turn, for views and for several statements: together no longer
-            # than for one statement (contract, Health).
+            # A request waits for other runs, for views and for several statements: together no
+            # longer than for one statement (contract, Health).
             return await self._timeout.wait(self._ask(question, min_position))
         except TimeoutError as error:
             raise Unavailable("The database does not answer.") from error
@@ -334,7 +328,7 @@ class Reads:
             raise Behind("Another version of the service has the view: ask another node, or later.")
 
     async def _read_once(self, question: Question) -> Answer:
-        # Most often the previous turn has just kept this answer.
+        # Most often the previous run has just cached this answer.
         if (cached := await self.answers.find(question)) is not None:
             return cached
         moves = self.answers.moves

@@ -1,4 +1,4 @@
-"""Corners: what was known at a position, judged by a clock. Several statements tell the same."""
+"""A position and a clock, by which several statements show the same state."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,10 +20,7 @@ class AsOf(NamedTuple):
 async def rows_at(
     fetch: Fetch, tenant: Tenant, read: Read, values: Mapping[str, Any], as_of: AsOf
 ) -> list[Any]:
-    """The rows of a statement at the position of a corner, without a row of nulls. Raises Behind.
-
-    The statement has the position as its parameter ``end``.
-    """
+    """The rows at ``as_of``, the parameter ``end``, without a row of nulls. Raises Behind."""
     parameters = {**values, "end": as_of.position}
     rows = await fetch(tenant, read.sql, parameters, read.planning)
     if rows[0][0] != as_of.position:

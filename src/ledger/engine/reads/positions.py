@@ -1,8 +1,7 @@
 """The positions and versions of the views, as last announced to this process.
 
-A write waits for the positions. The projector notifies with each batch. No process polls, but that
-of a read node, whose server may be a standby (``replicated.py``). Reads and writes do not wait for
-a stopped view.
+A write waits for the positions. The projector notifies with each batch. Only a read node polls,
+whose server may be a standby (``replicated.py``). Reads and writes do not wait for a stopped view.
 
 A view may lose events that it has shown: its commits do not wait for the disk, so a crash of the
 database may take back the last ones. The projector then folds these events again. A client whose
@@ -73,7 +72,7 @@ class Versions:
 
     @property
     def are_outdated(self) -> bool:
-        """Whether a newer node has rebuilt a view that this process had been able to read."""
+        """True if a newer node has rebuilt a view that this process had been able to read."""
         return not self._had.isdisjoint(self._others(self._stored))
 
     async def load(self, stored: Mapping[str, int]) -> None:
@@ -111,7 +110,7 @@ class ViewPositions:
         *,
         name: str = "ledger api listener",
     ) -> None:
-        """``name`` is that of the connection, as the database shows it."""
+        """``name`` is the connection's, as the database shows it."""
         self._conninfo, self._name = conninfo, name
         self.versions = versions or Versions({}, frozenset)
         self._listeners: list[Callable[[Sequence[str], int], None]] = []
@@ -139,16 +138,16 @@ class ViewPositions:
 
     @property
     def why_late(self) -> str | None:
-        """Why the server, a standby, is too far behind to answer any read; None: it is not."""
+        """Why the server, a standby, is too far behind for any read; None if it is not."""
         return None
 
     @property
     def beat_seconds(self) -> float | None:
-        """The age of the log's last beat; None in a process that does not look at it."""
+        """The age of the log's last beat; None in a process that does not read it."""
         return None
 
     async def wait_for_instant(self, instant: datetime) -> bool:
-        """Wait until a standby has every event by the instant. Return whether it has, in time.
+        """Wait until a standby has every event by the instant. Return False if it is late.
 
         Not where the server is the primary: no standby takes the LISTEN of this class.
         """
@@ -173,10 +172,7 @@ class ViewPositions:
         self._renewers.append(renew)
 
     def on_erased(self, forget: Callable[[str | None], None]) -> None:
-        """Call ``forget`` with each erased run, before any view shows its erasure.
-
-        Called with None if notifications may have been missed while the process did not listen.
-        """
+        """Call ``forget`` before a view shows a run's erasure; with None if some were missed."""
         self._forgetters.append(forget)
 
     async def start(self) -> None:
@@ -198,10 +194,7 @@ class ViewPositions:
                 await task
 
     def after(self, position: int, future: asyncio.Future[T], value: T, late: T) -> None:
-        """Set the future to ``value`` once every live view has reached the position.
-
-        After ``WAIT_SECONDS``, set it to ``late``.
-        """
+        """Set the future to ``value`` at the position, or to ``late`` after ``WAIT_SECONDS``."""
         if position <= self.reached:
             _set(future, value)
             return
@@ -219,10 +212,7 @@ class ViewPositions:
         return await future
 
     async def wait_for(self, views: frozenset[str], position: int) -> bool:
-        """Wait for the position, unless one of these views is stopped.
-
-        Return whether all of these views have reached the position.
-        """
+        """Return True if all views reached the position; wait only if none of them is stopped."""
         if position > self._least(views) and not self._stopped & views:
             await self.wait(position)
         return position <= self._least(views)
@@ -295,10 +285,7 @@ class ViewPositions:
             await listening.listen(connection, lambda payload: self._hear(*payload.split(" ")))
 
     def _show(self, views: Sequence[View], owed: int | None = None) -> None:
-        """Take the positions of all views, and announce those that have moved.
-
-        Reads wait for the position ``owed``, if it is given: the end of the log at the beginning.
-        """
+        """Take and announce the positions; reads wait for ``owed``, the log's end at the start."""
         self._stopped = {view.name for view in views if view.is_stopped}
         for view in views:
             if self._positions.get(view.name) != view.position:
@@ -309,16 +296,13 @@ class ViewPositions:
         self._settle()
 
     def _lose(self) -> None:
-        """Forget the positions: from now on only the earlier ones are known, as owed positions."""
+        """Forget the positions, except as owed ones."""
         self._owe(self._positions if self._owed is None else self._owed)
         self._positions, self._stopped = {}, set()
         self._settle()
 
     def _expect(self, owed: dict[str, int]) -> None:
-        """For ``WAIT_SECONDS``, make reads wait for all events from before the listening began.
-
-        A view that takes longer was not taken back by a crash: it lags for another reason.
-        """
+        """Make reads wait for ``WAIT_SECONDS``: a later view was not taken back by a crash."""
         loop = asyncio.get_running_loop()
         self._owe(owed, loop.call_later(WAIT_SECONDS, self._owe, None))
 
@@ -367,10 +351,10 @@ def _set(future: asyncio.Future[T], value: T) -> None:
 
 
 class ViewFollower(BackgroundLoop):
-    """Tells each position that every live view has reached, from the first movement on.
+    """Announces each position that every live view has reached, from the first movement on.
 
-    For a process without an event loop, such as an import. Nothing is told where no service runs:
-    nobody moves the views then. If the connection is lost, nothing more is told.
+    For a process without an event loop, such as an import. Without a service nobody moves the
+    views, so nothing is announced; nor after the connection is lost.
     """
 
     def __init__(self, conninfo: str, tell: Callable[[int], None]) -> None:

@@ -2,10 +2,10 @@
 
 The contract, Several nodes, says what such a node answers.
 
-A standby takes no LISTEN. So the process looks at the views' positions some thirty times a second:
-at those that have been replicated. With them it looks at the last beat of the log, by which it
-knows how old its picture is, and up to which instant every event is there. The age counts by the
-clock of the database that is read, as for writers: the clock of this machine may be wrong.
+A standby takes no LISTEN. So the process polls the replicated positions of the views some thirty
+times a second, with the last beat of the log. The beat tells how old this state is, and up to which
+instant every event is there. The age counts by the clock of the database that is read, as for
+writers: this machine's may be wrong.
 """
 
 import asyncio
@@ -27,7 +27,6 @@ from ledger.engine.reads.positions import Versions, View, ViewPositions
 _logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.03
-"""The time between two looks."""
 
 # The state of the log, with a row for each view.
 _STATE = """
@@ -41,13 +40,13 @@ LEFT JOIN ledger.projection AS p ON true
 
 
 class _PollConnection(AsyncRoundConnection[Any]):
-    """The connection of the looks: its server is silent if no reply comes in this time."""
+    """The polling connection: its server counts as silent without a reply in this time."""
 
     max_wait = BEAT_ANSWER_SECONDS
 
 
 class ReplicatedPositions(ViewPositions):
-    """The positions, by looks at the database that the reads of this process ask."""
+    """The positions, polled from the database that the reads of this process use."""
 
     def __init__(
         self, conninfo: str, clock: Callable[[], datetime], versions: Versions | None = None
@@ -56,17 +55,17 @@ class ReplicatedPositions(ViewPositions):
         self._clock = clock
         self._log_end = 0
         self._is_standby: bool | None = None
-        """Whether the server is a standby; None before the first look."""
+        """True if the server is a standby; None before the first poll."""
         self._beaten_at: datetime | None = None
         self._rose_at = self._made_at = 0.0
         """When the beat was last seen to rise, and when it was made, by the monotonic clock."""
         self._complete_until: datetime | None = None
         self._looked = asyncio.Event()
-        """Set with each look; waiters take the event before they wait, and find a new one then."""
+        """Set by each poll; waiters take the event before they wait, and find a new one then."""
 
     @property
     def beat_seconds(self) -> float:
-        """The age of the last beat that this process has seen: infinite before the first one."""
+        """The age of the last beat that this process has seen; infinite before the first one."""
         return float("inf") if self._beaten_at is None else time.monotonic() - self._made_at
 
     @property
@@ -85,7 +84,7 @@ class ReplicatedPositions(ViewPositions):
         )
 
     async def wait_for_instant(self, instant: datetime) -> bool:
-        """Wait until every event by the instant is there. Return whether it is, in time."""
+        """Wait until every event by the instant is there. Return False if it is late."""
         time_ = asyncio.get_running_loop().time
         deadline = time_() + WAIT_SECONDS
         while self._complete_until is None or self._complete_until <= instant:
@@ -111,7 +110,7 @@ class ReplicatedPositions(ViewPositions):
                 await self._apply(*await self._poll(connection))
 
     async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> tuple[float, list[Any]]:
-        """Look; return the instant before it, by the monotonic clock, and what it has found."""
+        """Return the monotonic time before the poll, and its rows."""
         began, sent_at = time.monotonic(), self._clock_seconds()
         try:
             cursor = await connection.execute(_STATE)
@@ -134,7 +133,7 @@ class ReplicatedPositions(ViewPositions):
             _logger.warning("the clock is right again")
 
     async def _apply(self, began: float, rows: list[Any], *, is_first: bool = False) -> None:
-        """Take what a look has found, which began then: perhaps the process stood still since."""
+        """Take the rows of a poll that began then: perhaps the process stood still since."""
         views = [View(*row[-4:]) for row in rows if row[-4] is not None]
         await self.versions.load({view.name: view.version for view in views})
         self._is_standby, log_end, beaten_at, self._complete_until, now, *_ = rows[0]

@@ -35,7 +35,7 @@ class RunOfSpan(NamedTuple):
 
 
 class _SpanFact(ReportFact):
-    """A fact of a span, which is known by its id alone: sent again, it may have other content."""
+    """A fact of a span, identified by its id alone: sent again, it may have other content."""
 
     __slots__ = ()
 
@@ -64,7 +64,7 @@ class ReportSpan:
         self._refused = self._start = _SpanFact(start, principal, request_id)
         self.principal, self.request_id = principal, request_id
         self.has_parent = False
-        """Whether the run has got its parent with its start."""
+        """True if the run has got its parent with its start."""
 
     @property
     def issues(self) -> str | None:
@@ -74,7 +74,6 @@ class ReportSpan:
         return self._start.streams()
 
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
-        """The identities of both facts and of the run, and of the parent."""
         organization_id = self._start.tenant(tenant_of)
         if organization_id is None:
             return ()
@@ -164,10 +163,7 @@ class GiveParent(OwnCommand):
         return tuple(each.identity(self._organization_id) for each in (self._child, self._parent))
 
     def decide(self, group: Group) -> Receipt:
-        """Give the parent; nothing is done if either run is not recorded.
-
-        The sender of the child must see the parent: the child's history will name it.
-        """
+        """The child's sender must see the parent. Nothing is done if a run is not recorded."""
         begun_by = self._parent.identity(self._organization_id)
         child = run_of(self._child.identity(self._organization_id), group)
         parent = run_of(begun_by, group)

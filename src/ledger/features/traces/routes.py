@@ -1,12 +1,12 @@
-"""Traces: spans of OpenTelemetry, of which some are runs (contract, Traces).
+"""Traces: spans of OpenTelemetry, some of which are runs (contract, Traces).
 
     body ─▶ OTLP's classes ─▶ spans ─▶ rows beside the log, and their kin there
                                           └─▶ runs with tokens and parents, parents first
                                                  └─▶ two facts each, one command ─▶ the writer
                                                         └─▶ parents of the runs that lack one
 
-Rows are stored before any fact. Once all is recorded, the kin of the runs are looked at again: of
-two requests that bring a run and its parent, the later one to get there finds both.
+Rows are stored before any fact. Once all is recorded, the kin of the runs are read again: of two
+requests that bring a run and its parent, the later one to get there finds both.
 """
 
 import asyncio
@@ -48,17 +48,17 @@ from ledger.features.traces.spans import READ, Attributes, Span, read, resource_
 from ledger.features.traces.tables import Spans
 
 _MOST_REASONS = 10
-"""The first reasons that an answer tells."""
+"""The most reasons in an answer."""
 
 _LONGEST_NAME = 100
 
 _LONGEST_SOURCE = 255
 
 _AT_ONCE = SLOT_FACTS
-"""The runs that are made and handed in together: as many as one turn of the writer takes."""
+"""The runs that are made and handed in together: as many as one slot of the writer takes."""
 
 _MOST_PARENTS = 10_000
-"""The runs of earlier requests that are given a parent by one request, beside one for each span."""
+"""The most runs of earlier requests that one request gives a parent, besides one a span."""
 
 _SPANS = Counter("ledger_spans", "Spans of traces, by what became of them.", ["outcome"])
 
@@ -137,7 +137,7 @@ class Traces(NamedTuple):
 
     spans: Spans
     parsing: Parsing
-    """Apart from that of facts: its steps take longer."""
+    """Separate from that of facts: its steps take longer."""
 
 
 class _Summary:
@@ -263,8 +263,6 @@ class _Grown(NamedTuple):
 
 
 class _Family:
-    """The spans of one organization in a request."""
-
     def __init__(
         self, request: Request, principal: Principal, organization_id: str, summary: _Summary
     ) -> None:
@@ -276,11 +274,7 @@ class _Family:
         self._recorded: set[SpanKey] = set()
 
     async def process(self, spans: Sequence[Span]) -> None:
-        """Keep the spans, record the runs, and give parents.
-
-        Threads do what would hold up other requests: trees of large bodies, and facts with large
-        payloads.
-        """
+        """Threads build large trees and facts, which would hold up other requests."""
         store = services_of(self._request).of(Traces).spans
         own = await asyncio.to_thread(_by_ids, spans)
         rows = await asyncio.to_thread(lambda: [self._row(each[0]) for each in own.values()])
@@ -336,7 +330,6 @@ class _Family:
         )
 
     async def _record(self, spans: Sequence[Span], grown: "_Grown") -> None:
-        """Record some of the runs."""
         made = await asyncio.to_thread(lambda: [self._made(span, grown) for span in spans])
         outcomes = await submit(self._request, [command for _, command in made])
         self._summary.reach(outcomes)

@@ -25,9 +25,8 @@ def key_of(row: SpanRow) -> SpanKey:
 
 class _Location(NamedTuple):
     run: SpanRow | None
-    """The run in which a span lies."""
     is_counted: bool
-    """Whether a span in between tells the tokens of all that is below it."""
+    """True if a span in between tells the tokens of all that is below it."""
 
 
 _NOWHERE = _Location(None, False)
@@ -50,7 +49,7 @@ class SpanTree:
             if self._sees(row) and (existing is None or self._rank(row) < self._rank(existing)):
                 self._spans[key_of(row)] = row
         self._locations: dict[SpanKey, _Location] = {}
-        """The place of each span, as far as it was asked for."""
+        """The location of each span, as far as it was needed."""
 
     def _sees(self, row: SpanRow) -> bool:
         return not self.sender or row.workspace_id in (self.sender, "")
@@ -59,7 +58,7 @@ class SpanTree:
         return row.workspace_id != self.sender, row.workspace_id != "", row.number
 
     def run_of(self, span: SpanRow) -> SpanRow | None:
-        """The run in which a span lies: the nearest one above it. None: none is known."""
+        """The nearest run above a span, or None if no run is known there."""
         return self._locate(span).run
 
     def _locate(self, span: SpanRow) -> "_Location":
@@ -78,7 +77,7 @@ class SpanTree:
         return self._locations[key_of(span)]
 
     def _below(self, row: SpanRow | None) -> "_Location":
-        """The place of a span just below another one."""
+        """The location of a span just below another one."""
         if row is None:
             return _NOWHERE
         if row.source is not None:
@@ -111,10 +110,7 @@ class SpanTree:
         return ordered
 
     def usage(self) -> dict[SpanKey, Sequence[TokenUsage]]:
-        """The tokens of the spans that lie in each run and are none, by model.
-
-        For senders of a workspace, their own spans count.
-        """
+        """The tokens by model of the spans in each run; for a workspace, of its own spans."""
         sums: dict[SpanKey, dict[str, TokenUsage]] = defaultdict(dict)
         counted: set[tuple[SpanKey, str]] = set()
         for row in sorted(self._spans.values(), key=lambda row: row.number):
@@ -138,10 +134,7 @@ class SpanTree:
 def children_of(
     spans: Sequence[SpanRow], tree: SpanTree | None = None
 ) -> list[tuple[SpanRow, SpanRow]]:
-    """Each run among spans that lies in another one, as its own sender sees the spans.
-
-    ``known`` is the tree of one of the senders, if it is there already.
-    """
+    """Each run that lies in another, as its sender sees it; ``tree`` is one that exists."""
     senders = {row.workspace_id for row in spans if row.source is not None}
     trees = {} if tree is None else {tree.sender: tree}
     return [

@@ -39,7 +39,6 @@ _OUTPUT = ("gen_ai.output.messages", "output.value", "traceloop.entity.output")
 _ERROR = ("error.type",)
 _RAISED = "exception.type"
 _LONGEST_MESSAGE = 32_768
-"""Characters of an error's message."""
 _RESPONSE = ("gen_ai.response.id",)
 
 _TOKENS = {
@@ -79,7 +78,6 @@ READ = frozenset({
 """The attributes that are read, of resources, spans and events."""
 
 Attributes = Mapping[str, AnyValue]
-"""The attributes that are read, by name."""
 
 
 class SpanPayload(NamedTuple):
@@ -172,7 +170,7 @@ def _agent(sent: SentSpan, values: Attributes, of_resource: Attributes) -> Agent
     span = sent.span
     return AgentSpan(
         line_id=_text(values, (_LINE,)) or _text(of_resource, (_LINE,)),
-        # Of a span that lacks one of its times, the other one is known.
+        # A span that lacks one of its times has the other one.
         started_ns=span.start_time_unix_nano or span.end_time_unix_nano,
         ended_ns=span.end_time_unix_nano or span.start_time_unix_nano,
         agent=escaped(_text(values, _AGENT) or "") or None,
@@ -183,7 +181,7 @@ def _agent(sent: SentSpan, values: Attributes, of_resource: Attributes) -> Agent
 
 
 def _error(sent: SentSpan, values: Attributes) -> dict[str, str]:
-    """The code of a failure is its type, also that of the exception which the span tells last."""
+    """The code of a failure is its type, else that of the span's last exception."""
     code = _text(values, _ERROR)
     raised = [each for each in sent.span.events if each.name == "exception"]
     if code is None and raised:
@@ -210,10 +208,7 @@ def _label(values: Attributes, names: Iterable[str]) -> str | None:
 
 
 def _payload(values: Attributes, names: Iterable[str]) -> SpanPayload | None:
-    """The first of these attributes. Text that is a JSON object or array is read as that.
-
-    Attributes of spans were texts for long, and most libraries write messages as JSON.
-    """
+    """The first of these attributes; most libraries send JSON as text, which is parsed."""
     for name in names:
         if name not in values:
             continue
@@ -244,11 +239,7 @@ def _json(value: AnyValue) -> Any:
 
 
 def _tokens(values: Attributes) -> TokenUsage | None:
-    """The tokens of a span by its model.
-
-    Caches are a part of the input, and reasoning is one of the output. Where the parts
-    are above the whole, a library counts them beside it, and they are added.
-    """
+    """Caches are part of the input and reasoning of the output; if larger, they are added."""
     counts = {kind: _count(values, names) for kind, names in _TOKENS.items()}
     if all(count is None for count in counts.values()):
         return None

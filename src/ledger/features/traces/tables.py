@@ -27,12 +27,12 @@ from ledger.engine.writer.housekeeper import Round
 T = TypeVar("T")
 
 MOST = 100_000
-"""The spans of an organization that are kept: the oldest leave first."""
+"""The most spans of an organization; the oldest are dropped first."""
 
 RETENTION = "1 hour"
 
 LONGEST = 10_000
-"""The spans above those of a request that are looked at, beside one for each of them."""
+"""The most spans above those of a request that are read, besides one for each of them."""
 
 _AT_ONCE = 20_000
 """The old spans that are forgotten in one round."""
@@ -43,7 +43,7 @@ _OPTIONS = f"-c enable_bitmapscan=off -c statement_timeout={CANCEL_SECONDS}s"
 """PostgreSQL ends a statement before its request gives up: it holds the organization's lock."""
 
 _SENT = tuple(SPAN.columns)[1:13]
-"""The columns that a request tells of a span, beside its organization."""
+"""The columns that a request sends of a span, besides its organization."""
 
 _PARTS = ", ".join(f"unnest(%({name})s::{SPAN.columns[name]}[]) AS {name}" for name in _SENT)
 
@@ -157,10 +157,10 @@ class Spans:
         """An organization takes one thread at a time: its next request would wait there."""
 
     async def keep(self, rows: Sequence[SpanRow], make: Callable[[list[SpanRow]], T]) -> T:
-        """Store spans; return what ``take`` makes of them as they are stored, and of their kin.
+        """Store spans; return what ``make`` makes of them as they are stored, and of their kin.
 
-        Kin are the spans above and below, up to the nearest runs: there may be 100,000, so that
-        ``take`` is called in the organization's turn. Raises Unavailable if that does not come.
+        Kin are the spans above and below, up to the nearest runs: there may be 100,000, so ``make``
+        is called under the organization's lock. Raises Unavailable if the lock does not come.
         """
         return await self._serialized(rows[0].organization_id, self._keep, rows, make)
 
@@ -178,7 +178,7 @@ class Spans:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await lock.acquire()
-                # The turn lasts as long as the thread works, with or without its request.
+                # The lock is held as long as the thread works, with or without its request.
                 future = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
                 future.add_done_callback(lambda done: _end(done, lock))
                 return await asyncio.shield(future)
@@ -235,5 +235,4 @@ def _values(rows: Sequence[SpanRow]) -> dict[str, Value]:
 
 
 def drop_old(round: Round) -> tuple[int, bool]:
-    """The housekeeper's chore: forgets old spans."""
     return round.drop(_DROP_OLD, _AT_ONCE)

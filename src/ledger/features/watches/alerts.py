@@ -22,7 +22,6 @@ MOST_OF_LINE = 100
 
 
 def keepers_of(found: Sequence[ShownAlert]) -> set[Actor]:
-    """The actors that acknowledged these alerts."""
     return {each.acknowledged.by for each in found if each.acknowledged is not None}
 
 

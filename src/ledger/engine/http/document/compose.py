@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of what each route says of itself."""
+"""Builds the OpenAPI document from what each route declares."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ _IF_NONE_MATCH: Schema = {
 
 
 def compose(app: FastAPI, routers: Sequence[Router]) -> Schema:
-    """The document of an application; its ``routers`` name and add schemas."""
+    """Return the document of an application; its ``routers`` name and add schemas."""
     routes = [r for r in app.routes if isinstance(r, APIRoute) and r.include_in_schema]
     answers = {
         type_
@@ -75,14 +75,14 @@ def compose(app: FastAPI, routers: Sequence[Router]) -> Schema:
             "requestBodies": {"WebhookMessage": texts.MESSAGE},
             "pathItems": {"Delivery": texts.delivery()},
         },
-        # Of webhooks without a reference, openapi-generator makes files that do not compile.
+        # For webhooks without a reference, openapi-generator makes files that do not compile.
         "webhooks": {"event": {"$ref": "#/components/pathItems/Delivery"}},
         "tags": [{"name": name, "description": texts.TAGS[name]} for name in texts.TAGS],
     }
 
 
 def _operation(route: APIRoute, made: Schemas) -> Schema:
-    """The operation of a route. Its name is the function's: a verb, then what it is about."""
+    """The operation id is the function's name: a verb, then what it is about."""
     extra = route.openapi_extra or {}
     parameters = [*_parameters(route, made), *extra.get("parameters", ())]
     if 304 in route.responses:
@@ -106,7 +106,7 @@ def _operation(route: APIRoute, made: Schemas) -> Schema:
 
 
 class _Parameters(GenerateJsonSchema):
-    """Schemas of parameters: a parameter that is not sent is absent, and never null."""
+    """Schemas of parameters: a parameter that is not sent is absent, never null."""
 
     def nullable_schema(self, schema: Any) -> Schema:
         return self.generate_inner(schema["schema"])
@@ -118,7 +118,6 @@ class _Parameters(GenerateJsonSchema):
 
 
 def _parameters(route: APIRoute, made: Schemas) -> list[Schema]:
-    """The parameters of a route's function: in the path, in the query, in headers."""
     path, query, headers = list[Schema](), list[Schema](), list[Schema]()
     for name, parameter in inspect.signature(route.endpoint, eval_str=True).parameters.items():
         annotation = parameter.annotation
@@ -141,7 +140,7 @@ def _parameters(route: APIRoute, made: Schemas) -> list[Schema]:
 def _parameter(
     name: str, location: str, schema: Schema, is_required: bool, made: Schemas
 ) -> dict[str, Any]:
-    """A parameter. Several words are an array, which is sent with commas between the words."""
+    """Several words are an array, which is sent with commas between the words."""
     description = schema.pop("description", "")
     examples = schema.pop("examples", None)
     described = {"name": name, "in": location, "required": is_required, "description": description}
@@ -157,7 +156,6 @@ def _parameter(
 
 
 def _word(schema: Schema) -> Schema:
-    """The schema of one of several words."""
     words = words_of(schema.get("pattern", ""))
     if words is None:
         return {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD}
@@ -165,7 +163,7 @@ def _word(schema: Schema) -> Schema:
 
 
 def _body(body: Any, made: Schemas) -> Schema:
-    """A command's body, with an example of it; or a body that the route describes itself."""
+    """A dict is a body that the route describes itself; any other body gets an example."""
     if isinstance(body, dict):
         return body
     schema = made.body(body)
@@ -207,7 +205,7 @@ def _response(response: Mapping[str, Any], parameters: set[str], made: Schemas) 
 
 
 def _shared_responses(routes: Iterable[APIRoute]) -> dict[str, Schema]:
-    """The responses that are the same in all routes, by name: the problems, and 304."""
+    """The responses that all routes share, by name: the problems, and 304."""
     statuses = {int(s) for r in routes for s, response in r.responses.items() if not response}
     content = {MEDIA_TYPE: {"schema": reference("Problem")}}
     shared: dict[str, Schema] = {}

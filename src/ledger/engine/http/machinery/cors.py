@@ -1,12 +1,12 @@
 """Cross-origin requests: which pages of other sites may call the API (contract, Access).
 
 By default none may. A browser reads an answer for a page of another origin only if the answer
-allows that origin. Before a request with a token it asks by a preflight, which carries no token.
-No answer ever allows cookies, so a page of another origin needs a token of its own.
+allows that origin. Before a request with a token, it sends a preflight without one. No answer ever
+allows cookies, so a page of another origin needs a token of its own.
 
-Starlette's ``CORSMiddleware`` refuses a preflight as plain text, not as a problem; it cannot allow
-the headers of CloudEvents, whose names have no end; and it sees no answer that is given outside of
-it, such as that of a request that failed. A browser would hide these answers from the page.
+Starlette's ``CORSMiddleware`` refuses a preflight as plain text, not as a problem. It cannot allow
+the headers of CloudEvents, whose names are unlimited. It does not see the answers made outside of
+it, such as that of a failed request; a browser would hide these from the page.
 """
 
 import re
@@ -70,7 +70,6 @@ class Cors:
         return answer
 
     def _allowed(self, scope: Scope) -> bytes | None:
-        """The request's origin, if that may call the API."""
         if not is_of_the_api(scope):
             return None
         origin = header(scope, b"origin")

@@ -1,4 +1,4 @@
-"""Failed authentications: counted for operators, and told in the log by network (contract, Access).
+"""Failed authentications: counted for operators, and logged by network (contract, Access).
 
 Neither the metric nor the log names a token or a tenant.
 """
@@ -24,7 +24,7 @@ _NAMED = 20
 """The most frequent networks are named; the rest is a number."""
 
 _NETWORKS = 10_000
-"""So many networks are told apart in a minute."""
+"""The most networks that are distinguished in a minute."""
 
 _OTHERS = "other networks"
 
@@ -38,7 +38,7 @@ class Failures:
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, peer: str | None) -> None:
-        """Count a failure of a client with this address; it is told within a minute."""
+        """Count a failure of a client with this address; it is logged within a minute."""
         _FAILED.inc()
         network = network_of(peer)
         if network not in self._by_network and len(self._by_network) >= _NETWORKS:
@@ -49,7 +49,6 @@ class Failures:
             self._timer = loop.call_later(self._every_seconds, self.tell, context=for_nobody())
 
     def tell(self) -> None:
-        """Write the failures so far into the log, in one line, if there are any."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -61,7 +60,7 @@ class Failures:
             named.append((_OTHERS, others))
         if named:
             text = ", ".join(f"{count} from {network}" for network, count in named)
-            # The counts are a part of the message, so that the line is held back for no other.
+            # The counts are part of the message, so that no similar line suppresses it.
             _logger.warning(f"failed authentications in a minute: {text}")
 
 

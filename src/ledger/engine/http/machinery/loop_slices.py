@@ -1,8 +1,8 @@
-"""Turns on the event loop, in which pages and exports are rendered and pipelined requests begin.
+"""Slices of the event loop, in which pages and exports are rendered and pipelined requests begin.
 
-A page or an export takes many milliseconds of the event loop. So it is rendered in slices, and in
-each turn of the loop one slice of one organization: all other requests of the process go on
-between two slices, however many pages and exports wait. Pipelined requests begin likewise.
+A page or an export takes many milliseconds, so it is rendered in slices. Each iteration of the loop
+renders one slice of one organization, and all other requests go on between two slices. Pipelined
+requests begin likewise.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ SLICE_SECONDS = 0.002
 
 
 class LoopSlices:
-    """Calls by tenant: one call begins in each turn of the loop, for one tenant after the other."""
+    """Calls by tenant: each iteration of the loop makes one, for one tenant after the other."""
 
     def __init__(self) -> None:
         self._calls: RoundRobin[str, Callable[[], None]] = RoundRobin()
         self._is_going_on = False
 
     def schedule(self, begin: Callable[[], None], tenant_key: str = "") -> None:
-        """Call ``begin`` in one of the next turns, after the earlier calls of the tenant."""
+        """Call ``begin`` in a later iteration, after the earlier calls of the tenant."""
         self._calls.add(tenant_key, partial(begin))  # unlike any other call
         if not self._is_going_on:
             self._is_going_on = True
             asyncio.get_running_loop().call_soon(self._go_on)
 
     async def next(self, tenant_key: str) -> None:
-        """Wait for the turn of an organization's next slice, which the caller then renders."""
+        """Wait until the caller may render the organization's next slice."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.schedule(lambda: None if future.done() else future.set_result(None), tenant_key)
         await future

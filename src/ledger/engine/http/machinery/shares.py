@@ -1,11 +1,11 @@
 """Shares: how much a credential may have in hand in a worker (contract, Access, "Shares").
 
 A request is in hand from its head until its answer is written. The part of its body that has
-arrived, as it is unpacked, counts with it. A request beyond the share of its credential is 429.
+arrived, unpacked, counts with it. A request beyond its credential's share is 429.
 
-There are six shares: of writing requests, of reads, among the reads of exports, of large pages and
-of lists of pages, which take most of a worker's time and memory, and of calls of tools, each of
-which reads. Streams have a bound of their own (``features/feed/stream.py``).
+There are six shares: writes, reads, and among the reads exports, large pages and lists of pages,
+which take most of a worker's time and memory; and calls of tools, which also read. Streams have a
+bound of their own (``features/feed/stream.py``).
 
 The sum of a worker's shares is bounded too: an organization with many keys may not hold more than
 is left free for the others.
@@ -21,7 +21,7 @@ from ledger.engine.values.errors import RateLimited
 from ledger.engine.values.principal import Principal
 
 _CREDENTIALS = 16
-"""The shares of so many credentials are the sum that all credentials of a worker may hold."""
+"""All credentials of a worker together may hold so many shares."""
 
 _HEAVY_WAITING = 16
 """Answers about many lines of an organization that may wait while one is made."""
@@ -45,7 +45,7 @@ class Bound:
         self._tenants: dict[str, int] = {}
 
     def add(self, credential: str, tenant_key: str, amount: int) -> None:
-        """Add to what is in hand. Raises RateLimited, and adds nothing, if it would be too much."""
+        """Raises RateLimited, and adds nothing, if it would be too much."""
         own = self._credentials.get(credential, 0) + amount
         organization = self._tenants.get(tenant_key, 0) + amount
         if own > self.most:
@@ -82,26 +82,20 @@ class Shares:
         self.exports = Bound("exports", 4)
         self.calls = Bound("calls of tools", 16)
         self.large_pages = Bound(f"pages of more than {LARGE_PAGE} rows", 4)
-        # The 32 pages without kept views that may be in hand ask 96.
+        # The 32 pages without cached views that may be in hand need 96.
         self.lists = Bound("lists of pages", 128)
 
 
 class Heavy:
-    """Answers about many lines: of an organization, one at a time in a process.
-
-    Administrators count as one organization.
-    """
+    """Answers about many lines, one at a time for each organization; administrators are one."""
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        """The turn of each organization that has an answer in hand, and how many it has."""
+        """The lock of each organization with an answer in hand, and how many it has."""
 
     @asynccontextmanager
     async def slot(self, tenant_key: str, *, goes_on: bool = False) -> AsyncIterator[None]:
-        """Wait for the turn of an organization's answer, or of the next part of an export.
-
-        Raises RateLimited if too many wait; an export that ``goes_on`` waits all the same.
-        """
+        """Wait for a slot. Raises RateLimited if too many wait, except for a part of an export."""
         lock, in_hand = self._locks.get(tenant_key, (asyncio.Lock(), 0))
         if in_hand > _HEAVY_WAITING and not goes_on:
             _LIMITED.inc()

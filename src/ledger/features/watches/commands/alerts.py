@@ -1,6 +1,6 @@
 """Commands about alerts: of people who acknowledge them, and of the loop of watches.
 
-The loop finds by the views what looks due, or over. Its commands decide anew under the append lock,
+The loop finds by the views what seems due, or over. Its commands decide anew under the append lock,
 by the line and the run as they are then. Where only a view has the keys of a condition, the command
 waits for a later round if the log has more events of the line than the view.
 """
@@ -54,7 +54,7 @@ class Acknowledge(ManagedCommand):
 
 @dataclass(eq=False, repr=False)
 class AcknowledgeMany(OwnCommand):
-    """Check a request to acknowledge many alerts, each of which has a command of its own."""
+    """Check a request to acknowledge many alerts; each alert has a command of its own."""
 
     action = "alert.acknowledge"
 
@@ -82,18 +82,18 @@ def _require_future(until: datetime | None, group: Group) -> None:
 
 
 class _OfLine(OwnCommand):
-    """A command of the loop, which looked at a line by the views at a position."""
+    """A command of the loop, about a line as the views had it at a position."""
 
     def __init__(self, line_id: str | None, line: LineNow | None, position: int) -> None:
         super().__init__(WATCHER)
         self.line_id, self._line, self._position = line_id, line, position
         self.is_undecided = False
-        """Whether a later round must decide: the views do not have all events of the line yet."""
+        """True if a later round must decide: the views do not have all events of the line yet."""
 
     def _present(
         self, group: Group, condition: Condition, subject: str
     ) -> Sequence[Episode] | None:
-        """The stretches of a subject now; None: the views do not know all that the log does."""
+        """The present episodes of a subject; None: the views lack events that the log has."""
         line_id = self.line_id or ""
         execution = group.memory.find(line_id)
         if not isinstance(execution, Execution) or self._line is None:
@@ -122,10 +122,7 @@ class _OfLine(OwnCommand):
 
 
 class OpenAlert(_OfLine):
-    """Open an alert for a stretch that is due, if it holds still, and no alert was opened for it.
-
-    The body has no ``alert_id`` yet.
-    """
+    """Open an alert for a due episode that holds and has none; the body has no id yet."""
 
     issues = "ALR"
 
@@ -145,7 +142,7 @@ class OpenAlert(_OfLine):
         return (identity_of(self._organization_id, self.body),)
 
     def decide(self, group: Group) -> Receipt:
-        """Change nothing for a stretch that is over, was alerted, or that the watch has left."""
+        """Change nothing for an episode that is over, was alerted, or that the watch has left."""
         body, watch = self.body, _watch_to_open(group, self._organization_id, self.body)
         if watch is None:
             return _UNCHANGED
@@ -163,10 +160,10 @@ class OpenAlert(_OfLine):
 
 
 class ResolveAlert(_OfLine):
-    """Resolve an alert whose condition ended, or which its watch no longer looks at.
+    """Resolve an alert whose condition ended, or that its watch has left.
 
-    ``at`` is the effective end, with the time for which the watch keeps an alert;
-    ``joined_before`` the instant before which a stretch must begin to join the alert's, or None.
+    ``at`` is the effective end, with the time for which the watch keeps an alert; ``joined_before``
+    is the instant before which an episode must begin to join the alert's, or None.
     """
 
     def __init__(
@@ -199,7 +196,7 @@ class ResolveAlert(_OfLine):
         return receipt(group.record(alert, body, at, self))
 
     def _holds(self, alert: Alert, group: Group) -> bool:
-        """Whether the stretch lasts, another one has joined it, or nobody can tell yet."""
+        """True if the episode lasts, another has joined it, or this cannot be decided yet."""
         present = self._present(group, alert.body.condition, self._subject.id)
         if present is None:
             return True
@@ -251,7 +248,7 @@ class OpenSourceAlert(OwnCommand):
         return (identity_of(self._tenant[0] or "", self.body),)
 
     def decide(self, group: Group) -> Receipt:
-        """Change nothing for a source that was heard, or was alerted."""
+        """Change nothing for a source that has reported, or was alerted."""
         body = self.body
         if (
             _watch_to_open(group, self._tenant[0] or "", body) is None
@@ -263,7 +260,7 @@ class OpenSourceAlert(OwnCommand):
 
 
 def _watch_to_open(group: Group, organization_id: str, body: AlertOpened) -> Watch | None:
-    """The watch of an alert, if it has the alert's revision still, and no alert of the stretch."""
+    """The watch, if it still has the alert's revision, and no alert of the episode."""
     watch = group.memory.find(body.watch_id)
     if (
         not isinstance(watch, Watch)
@@ -281,7 +278,6 @@ def _open(
     body: AlertOpened,
     tenant: tuple[str | None, str | None, str | None],
 ) -> Receipt:
-    """Record the opening, with an id that is issued here."""
     alert = Alert(group.issue("ALR"))
     body = msgspec.structs.replace(body, alert_id=alert.id)
     return receipt(group.record(alert, body, body.due, command, tenant=tenant))

@@ -26,7 +26,7 @@ from ledger.features.watches.model.watch import (
 
 
 class WatchCounters(NamedTuple):
-    """The fields of a shown watch of which its own events do not tell."""
+    """The fields of a shown watch that do not follow from its own events."""
 
     looking: bool = False
     open_alerts: int = 0
@@ -35,7 +35,6 @@ class WatchCounters(NamedTuple):
 
 
 def require_consistent(settings: WatchSettings) -> None:
-    """Raise Invalid where settings do not go together."""
     condition, least = settings.condition, settings.condition.least_seconds
     if settings.keep_seconds and not condition.keeps:
         raise Invalid.at("/keep_seconds", "must be 0 for this kind of condition")

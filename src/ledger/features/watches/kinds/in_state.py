@@ -40,7 +40,6 @@ class InState(base.Condition, frozen=True, tag="in_state"):
             },
         ),
     ]
-    """A single state, or paused and blocked."""
 
     as_sent = "A line is in a state, or is paused or blocked, without a break."
     words = (("WatchedState", get_args(WatchedState)),)
@@ -83,7 +82,7 @@ class InState(base.Condition, frozen=True, tag="in_state"):
     def transitions(self, changes: base.Changes, since: datetime | None) -> base.Transitions:
         holds, first = since is not None, None
         for index, change in enumerate(changes):
-            # A state without length does not break a stretch, and begins none.
+            # A state without length does not break an episode, and begins none.
             lasts = index + 1 == len(changes) or changes[index + 1].since > change.since
             is_in = change.state in self.states
             if is_in:

@@ -35,7 +35,7 @@ class RunOpen(base.Condition, frozen=True, tag="run_open"):
     earliest = """
         SELECT p.line_id, COALESCE(r.started_at, r.requested_at) + {least} FROM page AS p
         JOIN ledger.open_run AS o USING (line_id) JOIN ledger.run AS r USING (run_id)"""
-    # When the run was pending no more, if its request began the stretch, or was no longer running.
+    # When the run was pending no more, if its request began the episode, or was no longer running.
     recorded = """
         SELECT opened, at FROM (
             SELECT opened, COALESCE(

@@ -21,7 +21,7 @@ class SourceSilent(base.Condition, frozen=True, tag="source_silent"):
             examples=[["/timesheets"]],
         ),
     ]
-    """CloudEvents sources, each of which is watched by itself."""
+    """CloudEvents sources; the watch checks each by itself."""
 
     about = "source"
     choice = "A source is silent"
@@ -36,10 +36,7 @@ class SourceSilent(base.Condition, frozen=True, tag="source_silent"):
 
 
 def silent_since(source: str, last_seen: datetime | None, since: datetime) -> base.Episode:
-    """The silence of a source since the full minute after it was heard.
-
-    ``since``: when the watch's revision was recorded, for a source that was never heard.
-    """
+    """Since the full minute after its last fact; ``since`` counts if it was never heard."""
     if last_seen is not None:
         since = last_seen + timedelta(minutes=1)
     return base.Episode(base.AlertSubject("source", source), since, format_instant(since), None)

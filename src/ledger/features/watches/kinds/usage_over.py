@@ -71,12 +71,11 @@ class UsageOver(base.Condition, frozen=True, tag="usage_over"):
 
 
 def first_instant(day: date) -> datetime:
-    """The beginning of a UTC day."""
     return datetime.combine(day, time.min, UTC)
 
 
 def over_since(line_id: str, period: date, position: int, recorded_at: datetime) -> base.Episode:
-    """The stretch of a line above a limit, since an event of the period that begins on a day."""
+    """The episode of a line above a limit, since an event of the period that begins on a day."""
     subject = base.AlertSubject("service_line", line_id)
     since = max(first_instant(period), recorded_at)
     return base.Episode(subject, since, f"{period}@{position}", position)

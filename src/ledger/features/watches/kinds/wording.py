@@ -5,7 +5,6 @@ from datetime import datetime
 from ledger.features.lines.model.execution import Execution
 
 _MOST = 500
-"""The most characters of a sentence."""
 
 _CUT = 120
 """The characters of a reason or an assignee that a sentence has."""

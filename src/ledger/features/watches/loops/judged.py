@@ -29,20 +29,19 @@ class End(NamedTuple):
 
 
 class Judged:
-    """A line that a round has looked at, and what follows."""
+    """A line that a round has judged, and what follows."""
 
     def __init__(self, current: LineNow) -> None:
         self.current = current
         self.id, self.organization_id = current.execution.id, current.execution.organization_id
         self.dues: list[Due] = []
-        """Stretches that are due, and have no alert yet."""
         self.commands: list[WatchCommand] = []
         self.next_at: datetime | None = None
-        """When the line is looked at next; None: once it changes."""
+        """When the line is judged next; None: once it changes."""
         self._present: dict[Condition, set[tuple[AlertSubject, str]]] = {}
 
     def has(self, alert: AlertOpened) -> bool:
-        """Whether the stretch of an alert lasts: a line may have a thousand alerts."""
+        """True if the episode of an alert lasts: a line may have a thousand alerts."""
         condition = alert.condition
         if condition not in self._present:
             found = episodes_of(condition, self.current)
@@ -50,7 +49,7 @@ class Judged:
         return (alert.subject, alert.began_by) in self._present[condition]
 
     def check_by(self, at: datetime | None) -> None:
-        """Look at the line at an instant at the latest."""
+        """Judge the line again at an instant at the latest."""
         if at is not None and at < LATEST:
             self.next_at = at if self.next_at is None else min(at, self.next_at)
 
@@ -71,7 +70,7 @@ def order_of(command: WatchCommand) -> tuple[int, datetime]:
 
 
 def body_of(due: Due, current: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
-    """The opening of an alert, with the event that began its stretch, if that is known."""
+    """The opening of an alert, with the event that began its episode, if that is known."""
     episode = due.episode
     evidence: tuple[str, ...] = ()
     if episode.position is not None and episode.position in recorded:

@@ -5,14 +5,14 @@
     a new revision ─▶ look through all lines ─────┘     │ opens, reminds, resolves ─▶ writer
                                                         ▼ the next instant ─▶ ledger.watch_due
 
-Organizations take turns, first in having lines judged, then in having commands decided. A round
-ends after some of them: what it did not come to is put off to the next one, which follows at once.
-So nobody waits for all that another organization has due.
+Organizations are served in rotation, first to judge their lines, then to decide commands. A round
+ends after some passes: the rest is put off to the next round, which follows at once. So nobody
+waits for all that another organization has due.
 
 A round reads the views in one snapshot. A line has at most one row in ``ledger.watch_due``: the
-next instant at which any watch may be due there, or an alert needs a look. So a round costs what
+next instant at which any watch may be due there, or an alert needs a check. So a round costs what
 changed and what becomes due, however many lines and watches there are. The mark and the instants
-are kept after the commands: after a crash the next leader looks again, and each alert has an
+are kept after the commands: after a crash the next leader checks again, and each alert has an
 identity.
 """
 
@@ -55,29 +55,29 @@ from ledger.features.watches.model.alert import Alert, Due, due_for, left_by
 from ledger.features.watches.model.watch import MAX_UNRESOLVED, Watch
 
 _AGAIN = timedelta(seconds=1)
-"""When a line is looked at again for which a command could not be decided yet: in the next round,
+"""When a line is judged again for which a command could not be decided yet: in the next round,
 which begins some seconds later, but not in a round that follows at once."""
 
 _WAITS = timedelta(seconds=30)
-"""When a line is looked at again that has an alert which waits for room."""
+"""When a line is judged again that has an alert which waits for room."""
 
 MOST_WAITING = 10_000
 """For so many lines of a watch the loop knows that alerts wait. Further lines are left out: once
-half of these have gone, all lines are looked through again."""
+half of these have gone, all lines are scanned again."""
 
 _KNOWS_AGAIN = timedelta(seconds=60)
 """So long after its begin a new leader knows what waits: twice as long as a waiting line rests."""
 
 _MOST_PASSES = 10
-"""The turns of an organization in a round: each judges lines of which at most some more than
-``TURN_FACTS`` alerts are to be opened or resolved, for ``TURN_SECONDS`` at most."""
+"""The passes of a round. In each, an organization has lines judged for ``SLOT_SECONDS`` at most, or
+until slightly more than ``SLOT_FACTS`` alerts are to be opened or resolved."""
 
 _JUDGING_SECONDS = 0.5
 _DECIDING_SECONDS = 1.0
-"""So long organizations take further turns after their first."""
+"""How long further passes may begin after the first."""
 
 _PAGES_AT_ONCE = 2
-"""The pages of looks in a round: between them the round opens what the lines before brought."""
+"""The pages of scans in a round: between them the round opens what the lines before brought."""
 
 _ROUND = metrics.Gauge(
     "ledger_watches_round_timestamp_seconds", "When the loop of watches last ended a round."
@@ -127,7 +127,7 @@ class Rounds:
         self._mapper = EnvelopeMapper()
         self._watches: dict[str, Watch] = {}
         self._position = 0
-        """The position up to which changes of watches are known."""
+        """The position up to which changes of watches are read."""
         self._changed: dict[str, int] = {}
         """The positions of changes of watches behind the mark."""
         self._opened: dict[int, str] = {}
@@ -135,13 +135,13 @@ class Rounds:
         self._waiting: dict[str, dict[str, list[datetime]]] = {}
         """By watch, the lines with alerts that wait for room, each with their due times."""
         self._beyond: dict[str, datetime] = {}
-        """Watches of which lines were left out, with the instant from which they may be sought."""
+        """Watches with lines that were left out, and the instant from which they may be sought."""
         self._reported: dict[str, int] | None = None
-        """How many wait, by watch, as it was told last; None before the first round."""
+        """How many wait, by watch, as reported last; None before the first round."""
         self._looked: dict[str, int] = {}
-        """The revisions up to which all lines of an organization were looked at."""
+        """The revisions up to which all lines of an organization were scanned."""
         self._paged: dict[str, int] = {}
-        """When a look of an organization had its last page, as a number that rises."""
+        """When a scan of an organization had its last page, as a number that rises."""
         self._sources = Sources()
 
     def run_round(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
@@ -186,10 +186,7 @@ class Rounds:
         return found
 
     def _learn(self, store: WatchStore, snapshot: RoundSnapshot) -> list[str]:
-        """Take in the watches that changed; return those whose alerts are to be looked at.
-
-        A change is looked at until the mark has passed it: a round may fail in its middle.
-        """
+        """Return the changed watches: a change counts until the mark has passed it."""
         for watch, position in store.watches(self._position):
             self._position = max(self._position, position)
             self._watches[watch.id], self._changed[watch.id] = watch, position
@@ -217,10 +214,7 @@ class Rounds:
         snapshot: RoundSnapshot,
         now: datetime,
     ) -> tuple[list[Judged], list[str]]:
-        """Take lines from the queues and judge them: commands, and when a line is looked at next.
-
-        Also return the lines that were taken and do not exist.
-        """
+        """Judge lines from the queues. Return them, and those that do not exist."""
         judged, gone = list[Judged](), list[str]()
         watches, end = self._organizations(), time.monotonic() + _JUDGING_SECONDS
         reading = {
@@ -359,7 +353,7 @@ class Rounds:
     # Alerts that wait for room.
 
     def _wait(self, due: Due, line_id: str, now: datetime) -> datetime | None:
-        """Let an alert wait for room; return when its line is looked at again, if it is by then."""
+        """Let an alert wait for room; return when its line is judged again, if it is by then."""
         waiting = self._waiting.setdefault(due.watch.id, {})
         if len(waiting) >= MOST_WAITING and line_id not in waiting:
             self._beyond.setdefault(due.watch.id, now)
@@ -368,7 +362,7 @@ class Rounds:
         return now + _WAITS
 
     def _seek(self, store: WatchStore, now: datetime) -> None:
-        """Look through all lines again for watches that have room for lines that were left out."""
+        """Scan all lines again for watches that have room for lines that were left out."""
         for watch_id, at in [*self._beyond.items()]:
             watch = self._watches.get(watch_id)
             if watch is None or watch.disabled_at is not None:
@@ -411,10 +405,7 @@ class Rounds:
         of_sources: Sequence[tuple[str, WatchCommand]],
         now: datetime,
     ) -> tuple[int, Collection[str]]:
-        """Have the writer decide in turns, of each organization in the order of due times.
-
-        Return how much was recorded, and the organizations some of whose commands are left.
-        """
+        """Decide in rotation, by due times. Return the number, and the organizations left."""
         by_command = {command: line for line in judged for command in line.commands}
         waiting = dict[str, list[WatchCommand]]()
         for command, line in by_command.items():
@@ -457,16 +448,16 @@ class Rounds:
                     self._opened[outcome.position] = command.body.watch_id
         return done
 
-    # Looks through all lines, for new revisions.
+    # Scans of all lines, for new revisions.
 
     def _go_on(
         self, store: WatchStore, snapshot: RoundSnapshot, now: datetime, behind: Collection[str]
     ) -> bool:
-        """Go on with the looks that new revisions need; return whether there is more to do.
+        """Go on with the scans that new revisions need; return True if there is more to do.
 
-        A look is complete after a round that judged all that was due of its organization, and so
-        all lines of the look; or once each of its watches has as many alerts that wait for room as
-        are counted.
+        A scan is complete after a round that judged all that was due of its organization, and so
+        all lines of the scan. It is also complete once each of its watches has as many waiting
+        alerts as are counted.
         """
         self._seek(store, now)
         waiting = {

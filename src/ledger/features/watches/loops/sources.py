@@ -23,8 +23,8 @@ from projections.watches.view import decode_alert
 
 _Command = OpenSourceAlert | ResolveAlert | RemindOfAlert
 
-# Of each source the row that was heard last, of a workspace or of all, with the recording of its
-# fact. The watch hears a workspace's facts alone if it is of a workspace.
+# For each source the latest row, of a workspace or of all, with the recording of its fact. The
+# watch of a workspace counts only that workspace's facts.
 _LAST_FACTS = """
 SELECT asked.watch_id, asked.source, s.last_seen, e.recorded_at
 FROM unnest(%(watch)s::text[], %(organization)s::text[], %(workspace)s::text[], %(source)s::text[])
@@ -38,9 +38,9 @@ LEFT JOIN LATERAL (
 LEFT JOIN ledger.ledger_events AS e ON e.notification_id = s.position
 """
 
-# When the facts were recorded by which the sources of a watch were heard again after silences. The
-# view has the last minute alone: since the last round a source may have been heard in several
-# minutes, or of several workspaces.
+# When the first facts after silences were recorded, by the sources of a watch. The view has the
+# last minute alone: since the last round a source may have reported in several minutes, or from
+# several workspaces.
 _FACTS_AGAIN = """
 WITH told AS MATERIALIZED (
     SELECT convert_from(l.state, 'UTF8')::json -> 8 ->> 0 AS source, l.recorded_at
@@ -65,7 +65,7 @@ WHERE watch_id = ANY(%(watches)s) AND line_id IS NULL AND resolved IS NULL
 """
 
 LastFact = tuple[datetime | None, datetime | None]
-"""(minute, recording of the fact) when a source was last heard."""
+"""(minute, recording of the fact) of a source's last fact."""
 
 
 class Sources:
@@ -73,7 +73,7 @@ class Sources:
 
     def __init__(self) -> None:
         self._next_at: dict[tuple[str, int], datetime] = {}
-        """When a revision of a watch looks at its sources next."""
+        """When a revision of a watch reads its sources next."""
 
     def judge(
         self,
@@ -83,10 +83,7 @@ class Sources:
         snapshot: RoundSnapshot,
         now: datetime,
     ) -> list[tuple[str, _Command]]:
-        """The commands about all watches of sources, disabled and deleted ones too.
-
-        Each comes with its organization.
-        """
+        """The commands, each with its organization; disabled and deleted watches count too."""
         own = {
             watch.id: watch
             for watch in watches.values()
@@ -174,7 +171,6 @@ def _key(watch: Watch) -> tuple[str, int]:
 def _last_facts(
     connection: psycopg.Connection[TupleRow], watches: Sequence[Watch]
 ) -> dict[str, dict[str, LastFact]]:
-    """When each source of each of these watches was last heard."""
     last_facts: dict[str, dict[str, LastFact]] = {watch.id: {} for watch in watches}
     rows = [
         (watch.id, watch.organization_id, watch.workspace_id or "", source)
@@ -196,7 +192,7 @@ def _last_facts(
 def _facts_again(
     connection: psycopg.Connection[TupleRow], watch: Watch, alerts: Sequence[Alert], mark: int
 ) -> dict[str, datetime]:
-    """When the sources of these alerts of a watch were heard first behind the mark."""
+    """When the sources of these alerts reported first after the mark."""
     if not alerts:
         return {}
     values = {

@@ -23,19 +23,19 @@ VIEWS = (ExecutionView, RunView, EventView, WatchView, SourceView)
 """The views that a round reads, each at the version of this code."""
 
 _MOST_EVENTS = 10_000
-"""The positions whose changes a round looks at: what is beyond, the next one does."""
+"""The positions whose changes a round reads: the next one goes on."""
 
 MOST_DUE = 1_000
-"""The lines of an organization that a round looks at because something is due there."""
+"""The lines of an organization that a round takes because something is due there."""
 
 _FEW = 100
 """With fewer lines than this among the first ``MOST_DUE``, an organization hides no other."""
 
 _PAGE = 20_000
-"""The lines of an organization through which one statement of a look goes."""
+"""The lines that one statement of a scan reads."""
 
 _ALL = 2**63 - 1
-"""The record id to which a look has come that has put all lines: these are to be judged yet."""
+"""The record id of a scan that has put all lines: these are to be judged yet."""
 
 # No row while a view is missing, or has another version: its folds do not say what watches need.
 _SNAPSHOT = """
@@ -51,9 +51,9 @@ SELECT watch_id, fold, position FROM ledger.watch_g{watch}
 WHERE position > %(after)s ORDER BY position
 """
 
-# Lines with events in a stretch of the log that may begin or end something. A check-in adds to the
+# Lines with events in a part of the log that may begin or end something. A check-in adds to the
 # sums of the organizations that watch them. Else it can only move on what is quiet, so it matters
-# where an alert is open alone.
+# only where an alert is open.
 _CHANGED = """
 SELECT e.line_id, e.organization_id FROM ledger.event AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.line_id IS NOT NULL
@@ -106,9 +106,9 @@ SELECT organization_id, position, begun, after_key FROM ledger.watch_look
 WHERE organization_id = ANY(%(organizations)s)
 """
 
-# The lines of an organization, in pages by record id, that a new revision must look at, each when
-# something can be due there at the earliest, and in this order. So most lines need no look before
-# the time of a watch has passed, and a look costs little more than to write the instants.
+# Puts a page of an organization's lines, by record id, for a new revision: each line at the instant
+# at which something can be due there at the earliest. So most lines need no check before the time
+# of a watch has passed, and a scan costs little more than to write the instants.
 _SCAN = """
 WITH page AS (
     SELECT l.line_id, l.line_key, l.record_key, r.state, r.stretch_since, r.blocked_since,
@@ -132,7 +132,7 @@ SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timest
 ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at
 WHERE d.due_at IS DISTINCT FROM excluded.due_at
 """
-# A line that a round did not come to is looked at next, unless it is to be looked at before.
+# A line that a round did not reach is taken next, unless it is due before.
 _PUT_OFF = """
 INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
 SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timestamptz[])
@@ -182,22 +182,22 @@ class RoundSnapshot(NamedTuple):
     position: int
     """The position of the views in the round's snapshot."""
     mark: int
-    """The position up to which changes were looked at."""
+    """The position up to which changes were read."""
     is_first: bool
-    """Whether nothing was ever looked at: there is no mark yet."""
+    """True if nothing was ever read: there is no mark yet."""
 
 
 class LineToCheck(NamedTuple):
-    """A line that a round may look at."""
+    """A line that a round may judge."""
 
     line_id: str
     organization_id: str
     at: datetime
-    """The earliest of an organization is looked at first."""
+    """The earliest of an organization comes first."""
 
 
 class FoundLine(NamedTuple):
-    """A line that a round looks at."""
+    """A line that a round judges."""
 
     line: LineNow
     alerts: Sequence[tuple[Alert, int]]
@@ -209,19 +209,19 @@ class FoundLine(NamedTuple):
 
 
 class BackfillScan(msgspec.Struct):
-    """A look through the lines of an organization, for the revisions of its watches."""
+    """A scan of the lines of an organization, for the revisions of its watches."""
 
     organization_id: str
     position: int = 0
-    """The revisions up to this one are looked at."""
+    """The revisions up to this one are scanned."""
     begun: int = 0
-    """The look that is under way is for the revisions up to this one."""
+    """The current scan is for the revisions up to this one."""
     after_key: int = 0
-    """The record id up to which it has come."""
+    """The record id that it has reached."""
 
     @property
     def is_put(self) -> bool:
-        """Whether all lines are put, and some of them may not be judged yet."""
+        """True if all lines are put, and some of them may not be judged yet."""
         return self.after_key == _ALL
 
 
@@ -243,7 +243,7 @@ class WatchStore:
         if not rows:
             return None
         ((position, self.generations, mark),) = rows
-        # Without a mark each watch looks at all lines, so no earlier change matters.
+        # Without a mark each watch scans all lines, so no earlier change matters.
         return RoundSnapshot(position, position if mark is None else mark, mark is None)
 
     def watches(self, after: int) -> list[tuple[Watch, int]]:
@@ -254,10 +254,7 @@ class WatchStore:
     def changed(
         self, at: RoundSnapshot, organizations: Mapping[str, Sequence[Watch]], now: datetime
     ) -> tuple[list[LineToCheck], int]:
-        """The lines with events behind the mark that may matter, and the position reached.
-
-        Each is looked at as of just before now, in the order of the events.
-        """
+        """Changed lines in the order of events, due just before now, and the position reached."""
         upto = min(at.position, at.mark + _MOST_EVENTS)
         if upto <= at.mark or not organizations:
             return [], upto
@@ -275,10 +272,7 @@ class WatchStore:
         ], upto
 
     def due(self, now: datetime) -> tuple[list[LineToCheck], set[str]]:
-        """The lines where something may be due, and the organizations that may have further ones.
-
-        An organization with many lines hides no other one's: these are then sought without it.
-        """
+        """The due lines, and the organizations with more of them, which must not hide others."""
         found, passed = list[LineToCheck](), set[str]()
         while True:
             values = {"now": now, "limit": MOST_DUE, "passed": [*passed]}
@@ -293,7 +287,6 @@ class WatchStore:
             passed |= many
 
     def lines_of(self, watches: Collection[str]) -> list[LineToCheck]:
-        """The lines with unresolved alerts of these watches."""
         return [LineToCheck(*row) for row in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
 
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
@@ -317,23 +310,22 @@ class WatchStore:
         ]
 
     def unresolved(self, watches: Collection[str]) -> dict[str, int]:
-        """The number of unresolved alerts of each of these watches that has any."""
         return dict(self._rows(_UNRESOLVED, watches=[*watches]))
 
     def recorded_at(self, positions: Collection[int]) -> dict[int, datetime]:
         return dict(self._rows(_RECORDED, at=[*positions]))
 
-    # Looks through all lines of an organization.
+    # Scans of all lines of an organization.
 
     def begin_anew(self, watch: Watch) -> None:
-        """Let all lines be looked through again for a watch."""
+        """Restart the scan of all lines for a watch."""
         self.connection.execute(
             _BEGIN_ANEW.encode(),
             {"organization": watch.organization_id, "position": watch.revision - 1},
         )
 
     def scans(self, organizations: Collection[str]) -> dict[str, BackfillScan]:
-        """The looks of organizations, also those that have not begun."""
+        """The scans of organizations, also those that have not begun."""
         scans = {name: BackfillScan(name) for name in organizations}
         rows = self._rows(_SCANS, organizations=[*organizations])
         return scans | {row[0]: BackfillScan(*row) for row in rows}
@@ -358,7 +350,7 @@ class WatchStore:
         self._keep(scan)
 
     def complete(self, scan: BackfillScan) -> None:
-        """Note that all lines which a look put are judged."""
+        """Note that all lines which a scan put are judged."""
         scan.position, scan.after_key = scan.begun, 0
         self._keep(scan)
 
@@ -382,11 +374,7 @@ class WatchStore:
         due: Iterable[tuple[str, str, datetime | None]],
         put_off: Sequence[LineToCheck],
     ) -> bool:
-        """Keep when each line is looked at next (None: never), and the mark; False: not any more.
-
-        In one transaction, unless another leader has moved the mark. A round without any news
-        writes nothing.
-        """
+        """Store the next checks and the mark. Return False if another leader has moved the mark."""
         rows = [*due]
         if not rows and not put_off and upto == at.mark and not at.is_first:
             return True
@@ -411,11 +399,11 @@ class WatchStore:
         return True
 
     def waiting(self) -> dict[str, int]:
-        """How many alerts of each watch wait for room, as it was told last."""
+        """How many alerts of each watch wait for room, as reported last."""
         return dict(self._rows(_REPORTED_WAITING))
 
     def tell_waiting(self, waiting: Sequence[tuple[str, str, int]]) -> None:
-        """Tell how many alerts of each watch wait for room: (watch, organization, number)."""
+        """Report how many alerts of each watch wait for room: (watch, organization, number)."""
         watch, organization, number = zip(*waiting, strict=True) if waiting else ((), (), ())
         self.connection.execute(
             _TELL_WAITING.encode(),

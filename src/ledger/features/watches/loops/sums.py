@@ -81,7 +81,6 @@ def _changes(
     *,
     all: bool = False,
 ) -> list[Any]:
-    """The rows of ``above``."""
     if not lines:
         return []
     values = values_of(condition, lines, period, all=all)

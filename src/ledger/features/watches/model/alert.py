@@ -1,4 +1,4 @@
-"""Alert: opened by a watch, once for each stretch for which the watch was due.
+"""Alert: opened by a watch, once for each episode for which the watch was due.
 
 The file has, in this order: events, state, decisions, fold, due alerts. The same functions decide
 under the append lock, find what is due by the views, and make the preview.
@@ -119,7 +119,6 @@ class Alert(Folded):
     acknowledged: Acknowledgement | None = None
     reminders: int = 0
     reminded_at: datetime = EARLIEST
-    """The time of the latest reminder."""
     resolved: ResolvedReason | None = None
 
     @property
@@ -196,7 +195,6 @@ class Alert(Folded):
 
 
 def identity_of(organization_id: str, body: AlertOpened) -> Identity:
-    """The identity by which an alert is opened once."""
     return Identity.of_alert(
         organization_id,
         body.watch_id,
@@ -218,7 +216,7 @@ def left_by(watch: Watch) -> tuple[ResolvedReason, datetime]:
 
 
 class Due(NamedTuple):
-    """A stretch for which a watch is due, or will be."""
+    """An episode for which a watch is due, or will be."""
 
     watch: Watch
     episode: Episode
@@ -245,7 +243,7 @@ class Due(NamedTuple):
 
 
 def due_for(watches: Sequence[Watch], line: LineNow) -> Iterator[Due]:
-    """The stretches of a line for all watches that are enabled and about it."""
+    """The episodes of a line for all watches that are enabled and about it."""
     present = dict[Condition, Sequence[Episode]]()  # many watches have few conditions
     for watch in watches:
         settings = watch.config
@@ -260,12 +258,11 @@ def due_for(watches: Sequence[Watch], line: LineNow) -> Iterator[Due]:
 
 
 def due_of(settings: WatchSettings, since: datetime) -> datetime:
-    """When a condition that has held since an instant is due."""
     return due_at(since, settings.for_seconds, settings.hours)
 
 
 def episodes_of(condition: Condition, line: LineNow) -> Sequence[Episode]:
-    """The present stretches of a condition. On a closed line nothing holds."""
+    """The present episodes of a condition. On a closed line nothing holds."""
     return () if line.execution.state == "closed" else condition.episodes(line)
 
 

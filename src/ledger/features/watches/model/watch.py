@@ -135,7 +135,7 @@ class Watch(Folded):
         return self.settings
 
     def covers(self, line: Execution) -> bool:
-        """Whether the watch is about a line, as the line is now."""
+        """True if the watch is about a line, as the line is now."""
         return (
             line.organization_id == self.organization_id
             and self.workspace_id in (None, line.workspace_id)
@@ -160,7 +160,6 @@ class Watch(Folded):
             raise ChangedTooOften(f"{most} The next one may begin in {seconds} s.", seconds)
 
     def _is_revised_by(self, settings: WatchSettings) -> bool:
-        """Whether these settings begin a revision."""
         before = self.settings
         return (
             before is None

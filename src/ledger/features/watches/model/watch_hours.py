@@ -35,10 +35,7 @@ class WatchHours(msgspec.Struct, frozen=True, kw_only=True, rename=outside):
 
 
 def due_at(since: datetime, seconds: int, hours: WatchHours | None) -> datetime:
-    """The first instant at which so many seconds of the hours have passed since an instant.
-
-    The instant lies within the hours. ``LATEST``: the time never passes.
-    """
+    """Within the hours; ``LATEST`` if so much time never passes."""
     if hours is None:
         return min(since + timedelta(seconds=seconds), LATEST)
     start, left = micros_of(since), seconds * _SECOND
@@ -56,12 +53,12 @@ def due_at(since: datetime, seconds: int, hours: WatchHours | None) -> datetime:
 
 
 class _Passed(NamedTuple):
-    """The stretches of a UTC year that lie within some hours, in order."""
+    """The spans of a UTC year that lie within some hours, in order."""
 
     begins: tuple[int, ...]
     ends: tuple[int, ...]
     before: tuple[int, ...]
-    """The sum of the stretches before each; last the sum of all."""
+    """The sum of the spans before each; last the sum of all."""
 
     def by(self, at: int) -> int:
         """How much of the hours has passed in the year by an instant."""
@@ -75,7 +72,7 @@ class _Passed(NamedTuple):
 
     def after(self, since: int, left: int) -> int | None:
         """The instant within the hours by which so much more has passed; None: not in the year."""
-        # Time that is full when a stretch ends is due when the next one begins.
+        # Time that is full when a span ends is due when the next one begins.
         index = bisect_right(self.before, self.by(since) + left) - 1
         index = max(index, bisect_right(self.ends, since))
         if index >= len(self.begins):
@@ -122,7 +119,7 @@ def _minutes(text: str) -> int:
 
 
 def _segments(time_zone: str, year: int) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, offset from UTC) of the stretches of a UTC year, no longer than a day each."""
+    """(begin, end, offset from UTC) of the parts of a UTC year, no longer than a day each."""
     begin = micros_of(datetime(year, 1, 1, tzinfo=UTC))
     last = micros_of(datetime(year + 1, 1, 1, tzinfo=UTC))
     while begin < last:

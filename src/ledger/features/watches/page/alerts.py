@@ -47,7 +47,7 @@ Grouping = Literal["service_line", "watch"]
 
 
 class AlertsPageQuery(PageQuery, api.AlertFilters):
-    """The API's filters, with the groups of the page, and its place."""
+    """The API's filters, with the groups of the page, and its cursor."""
 
     group_by: Grouping | None = None
     """None: alerts stand by status."""
@@ -133,7 +133,6 @@ async def show_alerts(request: ReadRequest, query: AlertsPageQuery) -> Response:
 
 
 def stream_of(request: ReadRequest) -> str:
-    """The address of the stream of the events about alerts."""
     types = "alert.opened,alert.reminded,alert.acknowledged,alert.resolved"
     return stream_address(request.principal, {"type": types}, ("type",))
 
@@ -186,7 +185,6 @@ def _grouped(found: Sequence[ShownAlert], by: Grouping | None) -> Sequence[Alert
 
 
 def _address(address: str, **changes: Any) -> str:
-    """The address of the list with other filters or groups."""
     for name, value in changes.items():
         address = with_parameter(address, name, value)
     return address

@@ -12,15 +12,14 @@ MOST = 99
 
 
 class Bell:
-    """The number of open alerts of the visitor's tenant, known once the page has read it."""
+    """The number of open alerts of the visitor's tenant, set once the page has read it."""
 
     def __init__(self) -> None:
         self.count: int | None = None
-        """At most one more than ``MOST``. None: not known, and the bell shows no number."""
+        """At most one more than ``MOST``. None: unknown, and the bell shows no number."""
 
     @property
     def number(self) -> str:
-        """The number in the header; empty if there is none."""
         return f"{MOST}+" if (self.count or 0) > MOST else str(self.count or "")
 
     @property
@@ -39,11 +38,7 @@ class Bell:
                 return f"{count} open alerts"
 
     async def load(self, request: Request) -> None:
-        """Count the alerts of now, whatever instant the page shows.
-
-        No page fails because of the bell. The reading is no part of the page: the page does not lag
-        behind the log because the view of alerts does.
-        """
+        """Count the alerts of now. No page fails, or counts as behind, because of the bell."""
         principal: Principal | None = getattr(request.state, "principal", None)
         if principal is None or not principal.may("read"):
             return
@@ -55,7 +50,6 @@ class Bell:
 
 
 def bell_of(request: Request) -> Bell:
-    """The bell of the page that answers the request."""
     state = request.scope["state"]
     found: Bell = state.setdefault("bell", Bell())
     return found

@@ -44,5 +44,4 @@ async def show_sources(request: ReadRequest, query: SourcesPageQuery) -> Respons
 
 
 def _watch_address(source: str, organization_id: str | None) -> str:
-    """The address of the form that watches a source."""
     return with_parameter(filled_in("source", source), "organization_id", organization_id)

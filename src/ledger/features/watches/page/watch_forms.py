@@ -55,7 +55,6 @@ def parts_of(kind: type[Condition]) -> Sequence[str]:
 
 
 def filled_in(type_: str, value: str) -> str:
-    """The address of the form for a new watch of a value, by the kind that offers its type."""
     kind, name = next(
         (k, name) for k in KINDS for name, blank in k.blanks().items() if blank.offers == type_
     )
@@ -143,7 +142,7 @@ class Draft(BaseModel):
     project_tag: Typed = None
     service_line_id: Typed = None
     hours: Literal["on"] | None = None
-    """Whether only some hours count."""
+    """True if only some hours count."""
     days: Typed = None
     begin: Typed = None
     end: Typed = None
@@ -171,7 +170,7 @@ class Draft(BaseModel):
 
     @property
     def is_more(self) -> bool:
-        """Whether something is set that the form shows behind *more*."""
+        """True if something is set that the form shows behind *more*."""
         more = (self.product_line, self.project_tag, self.service_line_id, self.hours)
         return any(more) or any(map(number_in, (self.keep or "", self.remind or "")))
 

@@ -52,7 +52,7 @@ _EXAMPLES = 5
 """Alerts that a preview shows."""
 
 _PAST = timedelta(days=30)
-"""The period of which the form says how often the watch would have told."""
+"""The period for which the form says how often the watch would have alerted."""
 
 
 class WatchesQuery(TenantQuery):
@@ -112,10 +112,7 @@ async def preview_watch(request: ReadRequest, form: watch_forms.WatchForm) -> Re
 
 @router.post("/preview/past", openapi_extra=needs(_PERMISSION))
 async def preview_past(request: ReadRequest, form: watch_forms.WatchForm) -> Response:
-    """The same form, and how often the watch would have told in the last 30 days.
-
-    To read the past of many lines takes seconds, so the form asks once it shows what is open now.
-    """
+    """The past of many lines takes seconds, so the form asks once it shows what is open now."""
     return await _form(request, form, None, tried="past")
 
 
@@ -176,7 +173,7 @@ async def _form(
 async def _tried(
     request: ReadRequest, draft: watch_forms.Draft, when: Literal["now", "past"]
 ) -> tuple[api.WatchPreview | None, LedgerError | None]:
-    """The alerts of a watch, or the reason why they cannot be told."""
+    """The alerts of a watch, or why they cannot be shown."""
     body, now = draft.watching(), request.services.clock()
     if when == "past":
         body |= {"from": format_instant(now - _PAST), "to": format_instant(now)}
@@ -222,7 +219,7 @@ async def _starters(request: ReadRequest, form: watch_forms.StartersForm) -> Res
 async def show_watch(
     request: ReadRequest, watch_id: str, query: WatchQuery, refused: RefusedForm | None = None
 ) -> Response:
-    """A watch: its sentence and settings, its open alerts, and who is told of them."""
+    """A watch: its sentence and settings, its open alerts, and its endpoints."""
     watch = await _watch(request, watch_id)
     if refused is not None and isinstance(refused.form, watch_forms.WatchForm):
         return await _form(request, refused.form, refused, watch=watch)

@@ -85,10 +85,7 @@ _SCALE: Mapping[str, int] = {"hours": 100, "runs": 1, "tokens_used": 1}
 
 @cache
 def above(measure: str) -> str:
-    """(line key, position, part, total) rows by line: the changes of the lines above the limit.
-
-    Parameters are those of ``values_of``.
-    """
+    """(line key, position, part, total) rows: changes above the limit, for ``values_of``."""
     if measure == "hours":
         return _ABOVE.format(sums=_HOURS, changes=_CHANGES_OF_HOURS)
     amount = _COUNT if measure == "runs" else _TOKENS
@@ -161,7 +158,7 @@ def _limit(condition: UsageOver) -> Decimal:
 async def lines_above(
     ask: Ask, condition: Condition, lines: Sequence[LineNow], as_of: AsOf
 ) -> list[LineNow]:
-    """The lines that are above the limit, each with its stretch."""
+    """The lines that are above the limit, each with its episode."""
     assert isinstance(condition, UsageOver)
     by_id, period = {each.execution.id: each for each in lines}, condition.period_of(as_of.clock)
     if not by_id:

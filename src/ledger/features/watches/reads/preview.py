@@ -44,13 +44,13 @@ from projections.runs.statements import OPEN_RUNS
 from projections.watches.source.statements import last_reports_read
 
 MOST_ROWS, MOST_COUNTED = 1_000, 10_000
-"""The rows that are shown, and the stretches up to which they are counted."""
+"""The rows that are shown, and the episodes up to which they are counted."""
 
 _PAGE = 1_000
 """Lines of a statement: some milliseconds for PostgreSQL."""
 
 _PORTION = 250
-"""Lines that are judged in one turn of the loop: a millisecond or two."""
+"""Lines that are judged in one slice of the event loop: a millisecond or two."""
 
 MOST_LINES = 20_000
 """The lines of a preview of the past."""
@@ -62,7 +62,7 @@ _decode = EnvelopeMapper().decode
 
 
 async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], as_of: AsOf) -> Answer:
-    """The rows of a statement at the position of a corner or later. Raises Behind."""
+    """The rows at the position of ``as_of`` or later. Raises Behind."""
     rows = await ask(read, values)
     if rows.position < as_of.position:
         raise Behind("The views have fallen behind the position of the answer.")
@@ -70,7 +70,7 @@ async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], as_of: AsO
 
 
 class DueLine(NamedTuple):
-    """A stretch that is due, and its line as far as its sentence tells of it."""
+    """An episode that is due, and its line as far as its sentence needs it."""
 
     due: Due
     line: LineNow
@@ -90,10 +90,11 @@ async def open_now(
     filters: Mapping[str, Any],
     as_of: AsOf,
 ) -> tuple[Sequence[DueLine], int]:
-    """The stretches that are due, the latest due first, and their number up to ``MOST_COUNTED``.
+    """The episodes that are due, the latest due first, and their number up to ``MOST_COUNTED``.
 
     At most ``MOST_ROWS`` of them. If there are more than are counted, they are the latest among so
-    many. ``filters`` are those of the watch's tenant and lines; ``turn`` waits for a portion.
+    many. ``filters`` are those of the watch's tenant and lines; ``next_slice`` waits before each
+    portion.
     """
     latest = list[tuple[Any, int, DueLine]]()
     number = 0
@@ -138,7 +139,6 @@ async def _lines(
 
 
 async def _open_runs(ask: Ask, states: Sequence[LineFold]) -> dict[int, list[base.OpenRun]]:
-    """The open runs of lines, by the line's key."""
     found = dict[int, list[base.OpenRun]]()
     lines = [sort_key(state.execution.id) for state in states]
     for _, line, *run in await ask(OPEN_RUNS, {"lines": lines}):
@@ -177,10 +177,7 @@ async def opened_in(
     period: tuple[datetime, datetime],
     as_of: AsOf,
 ) -> tuple[Sequence[DueLine], int]:
-    """The alerts that would have been due in a period, the latest first, and their number.
-
-    At most ``MOST_ROWS`` of them. Raises Invalid for too many lines.
-    """
+    """At most ``MOST_ROWS``, the latest first, and their number. Raises Invalid for many lines."""
     latest, number = list[tuple[datetime, str, int, DueLine]](), 0
     async for lines in _pages(ask, watch, filters, period, as_of):
         await next_slice()
@@ -244,7 +241,7 @@ def _opened(
 def _episodes(
     condition: base.Condition, line_id: str, changes: Sequence[LineChange]
 ) -> Iterator[tuple[base.AlertSubject, LineChange, datetime | None]]:
-    """(subject, change that began it, end) of the stretches; None: the condition holds still."""
+    """(subject, change that began it, end) of the episodes; None: the condition holds still."""
     own, held = base.AlertSubject("service_line", line_id), dict[base.AlertSubject, LineChange]()
     for at, holds, subject, change in condition.transitions(changes, None):
         if holds and change is not None:
@@ -258,7 +255,7 @@ def _episodes(
 
 
 def _line_of(line_id: str, name: str | None, first: LineChange) -> LineNow:
-    """The line as the event that began a stretch left it, as far as a sentence tells of it."""
+    """The line as the event that began an episode left it, as far as a sentence needs it."""
     assert first.state is not None, "a change of a line has its state"
     since, line = first.since, Execution(line_id, state=first.state, name=name)
     match None if first.event is None else first.event.body:

@@ -69,10 +69,7 @@ def line_now(state: LineFold, runs: Sequence[OpenRun] = ()) -> LineNow:
 
 @cache
 def watched_read(kind: type[Condition], filters: frozenset[str]) -> Read:
-    """(position, record key, fold) rows, newest record id first; a row of nulls if no line is left.
-
-    The filters are those of ``where_line``.
-    """
+    """(position, record key, fold) rows, newest first; a row of nulls if no line is left."""
     views = ("execution",) if kind.about == "line" else ("execution", "run")
     return read_of(
         _LINES,

@@ -115,7 +115,7 @@ class AlertOutcome(msgspec.Struct):
 
 
 class _List(NamedTuple):
-    """A list of alerts that is asked for, at the clock of the answer."""
+    """A requested list of alerts, at the clock of the answer."""
 
     request: reading.ReadRequest
     query: AlertsQuery | AlertsExportQuery
@@ -132,7 +132,7 @@ class _List(NamedTuple):
         return {**self.chosen, "sort": self.query.sort}
 
     def first(self, limit: int, after: Mapping[str, Any]) -> Question:
-        """The question for the alerts behind a place."""
+        """The question for the alerts after a cursor."""
         return self._question(limit, after, self.query)
 
     def following(self, after: Mapping[str, Any], end: int) -> Question:
@@ -166,7 +166,6 @@ async def alerts_counted(request: reading.ReadRequest, query: AlertsQuery, most:
 
 
 def _entry(row: exports.Row) -> ShownAlert:
-    """The alert of a row behind its position."""
     return alert_view(AlertColumns(*row[3:]))
 
 

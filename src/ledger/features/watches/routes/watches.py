@@ -261,7 +261,7 @@ async def _preview(
 
 
 def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] | None:
-    """The period that is asked for. Raises Invalid."""
+    """The requested period. Raises Invalid."""
     if body is None or (body.from_ is None and body.to is None):
         return None
     if body.from_ is None or body.to is None:
