@@ -1,10 +1,9 @@
-"""The view of the directory: the workspaces, projects and resources that lines bear, with names.
+"""The view of the directory: the workspaces, projects and resources of lines, with names.
 
-``directory`` has the number of lines of each, in a whole organization and in each workspace.
-``directory_name`` has the names of workspaces and projects, which may be given before any line
-bears the id, and ``directory_naming`` has each name that was ever given. ``directory_line`` has the
-fold of each line: its present projects and resources. Check-ins, runs and changes of state are not
-folded: no such event changes the directory.
+``directory`` has the number of lines of each, per organization and per workspace.
+``directory_name`` has the names of workspaces and projects, which may be given before any line has
+the id; ``directory_naming`` has each name ever given. ``directory_line`` has the fold of each line:
+its present projects and resources. Check-ins, runs and changes of state are skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,8 +31,6 @@ class Key(NamedTuple):
 
 
 class _Entry:
-    """A row of the directory in memory."""
-
     __slots__ = ("key", "lines", "name", "position")
 
     def __init__(
@@ -43,7 +40,7 @@ class _Entry:
 
 
 class _Change(NamedTuple):
-    """A change of an entry by a line: the line bears it now, bears it no more, or (0) as before."""
+    """A change of an entry by a line: added (1), removed (-1) or as before (0)."""
 
     type: str
     id: str
@@ -164,7 +161,6 @@ class DirectoryView(Remembering):
 
 
 def _keys(line: LineFold, change: _Change) -> Iterator[Key]:
-    """The entries of a change: in the line's workspace, and in its whole organization."""
     for workspace_id in (rows.WHOLE, line.workspace_id):
         yield Key(intern(change.type), line.organization_id, workspace_id, change.id)
 

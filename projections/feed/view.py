@@ -1,10 +1,9 @@
-"""The view of all events as they are told outside: the keys by which they are found.
+"""The view of all events as the outside sees them: the keys by which they are found.
 
-``event`` has one row per event, in log order; rows are only added. A row has the event's tenant,
-line, type, actor and kind of write, by which histories, feeds and the audit log find it, and the
-line's state before and after, which the event itself does not have. All else is rendered from the
-stored event when somebody reads it (``items.py``). ``event_line`` has the fold of each line, from
-which the view takes the states.
+``event`` has one row per event, in log order, and only grows. A row has the event's tenant, line,
+type, actor and kind of write, by which histories, feeds and the audit log find it. It also has the
+line's state before and after, which the event lacks. All else is rendered from the stored event
+when read (``items.py``). ``event_line`` has the fold of each line, which gives the states.
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from ledger.records import EVENTS
 
 
 class EventRow(NamedTuple):
-    """The keys of an event that is told outside."""
+    """The keys of an event as the outside sees it."""
 
     position: BigInt
     line_id: Text | None
@@ -36,27 +35,26 @@ class EventRow(NamedTuple):
     type: Text | None
     """The published type; null: the event is not published."""
     state_before: Text | None
-    """The line's state before the event; null at its first event."""
     state_after: Text | None
     actor_id: Text
     actor_type: Text
     audit: Text | None
     """``fact``, ``command``, ``refused`` or ``read``; null: the event is not in the audit log."""
     action: Text | None
-    """The action of all but facts; null: a fact's action follows from the type."""
+    """The action, except for facts: their action follows from the type."""
     about_line_id: Text | None
-    """The line that a command, refusal or read is about; null: none, or the event is a fact."""
+    """The line of a command, refusal or read; null if there is none, and for facts."""
 
 
 NO_FACTS = "('command', 'refused', 'read')"
-"""SQL: the kinds of entries of the audit log that are no facts."""
+"""SQL: the kinds of audit log entries that are not facts."""
 
 
 def key_of(*words: str) -> str:
-    """SQL: a number for the values of some columns, each expression a text; null if one is null.
+    """SQL: a number for the values of some columns, each a text expression; null if one is null.
 
-    An index has the number instead of the texts, and so half the size. Two values may have the same
-    number, so a statement compares the columns too.
+    An index with the number instead of the texts has half the size. Different values may have the
+    same number, so a statement compares the columns too.
     """
     number = "0"
     for word in words:
@@ -80,9 +78,9 @@ EVENT = Table(
         Index(f"{key_of('organization_id', 'type')}, position"),
         # The events of an actor within an organization.
         Index(f"{key_of('organization_id', 'actor_id')}, position"),
-        # Commands, refusals and reads: there are few of them among the facts.
+        # Commands, refusals and reads: few among the facts.
         Index(f"{key_of('organization_id')}, position", where=f"audit IN {NO_FACTS}"),
-        # The same about a line. Refusals and reads are no events of the line: no history has them.
+        # The same about a line. Refusals and reads are not events of the line: no history has them.
         Index(
             f"{key_of('organization_id', 'about_line_id')}, position",
             where="about_line_id IS NOT NULL",
@@ -164,7 +162,7 @@ class EventView(Remembering):
 
 
 def _tell_change(event: Recorded, line: LineFold) -> EventRow:
-    """Fold an event of the line's own stream; return its row with the state before and after."""
+    """Apply an event of the line's own stream; return its row with the states before and after."""
     execution = line.execution
     before = execution.state if execution.version else None
     in_feed = True
@@ -184,7 +182,7 @@ def _row(
     in_feed: bool = True,
 ) -> EventRow:
     published, write = PUBLISHED.get(type(event.body)), write_of(event)
-    # Positional arguments: keyword arguments would take three times as long, for every event.
+    # Positional arguments: keyword arguments would take three times as long for every event.
     return EventRow(
         event.position,
         line_id,

@@ -1,9 +1,9 @@
 """The sums of a line's check-ins and hours by UTC day and resource (contract, Reading, usage).
 
 ``execution_day`` only grows: a check-in or void adds a row with the new sums of its resource on
-that day. The difference from the row before is the change. A day as of an instant therefore
-consists of the latest row of each resource at or before that instant. (If each row had all
-resources of the day, the size of a day would grow with the square of their number.)
+that day. Its difference from the row before is the change. The day at an instant is the latest row
+of each resource at or before that instant. (If each row had all resources, the size of a day would
+grow with the square of their number.)
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,11 @@ class DayRow(NamedTuple):
     line_key: LineKey
     position: BigInt
     at: Instant
-    """The check-in's time."""
     total: BigInt
     """Hundredths of hours."""
     day: Date
-    """The UTC day."""
     check_ins: Int
     resource_id: Text
-    """Empty: the check-in names no resource."""
 
 
 DAY = Table(
@@ -50,7 +47,6 @@ _Key = tuple[int, date, str]
 
 class _Amount(msgspec.Struct):
     hundredths: int = 0
-    """Hundredths of hours."""
     check_ins: int = 0
 
 
@@ -83,7 +79,7 @@ def _amount_of(row: DayRow) -> tuple[_Key, _Amount]:
 
 
 def _moved(event: Recorded) -> tuple[_Key, datetime, int, int]:
-    """(key, time, hundredths, number) that a check-in adds, or that its void subtracts."""
+    """(key, time, hundredths, number) that a check-in adds, or that a void subtracts."""
     body = event.body
     if isinstance(body, lines.CheckedIn):
         at, amount, number = event.occurred_at, line.hundredths(body.hours), 1

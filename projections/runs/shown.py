@@ -1,7 +1,6 @@
 """A run as the API shows it, made of the columns of its row.
 
-``ShownRun`` describes the answer: its JSON, its schema in OpenAPI, the columns of its CSV and what
-the pages read follow from its fields.
+The fields of ``ShownRun`` determine its JSON, OpenAPI schema, CSV columns, and what the pages read.
 """
 
 from datetime import datetime
@@ -16,18 +15,18 @@ from ledger.features.runs.model.run import Trigger
 from ledger.features.runs.model.token_usage import ShownTokenUsage, TokenUsage, tokens_view
 
 Payloads = tuple[Any, Any, Any]
-"""Input, output and error as JSON (``msgspec.Raw``); UNSET: the run is shown without them."""
+"""Input, output and error as JSON (``msgspec.Raw``); UNSET in a run without them."""
 
 
 class RunColumns(NamedTuple):
-    """The columns of a run that are shown, now or as of then; its payloads come beside them."""
+    """The columns of a run that are shown, now or at a position; payloads are separate."""
 
     run_id: str
     requested_at: datetime
     organization_id: str
     workspace_id: str
     wrapped: bytes | None
-    """The wrapped key of the payloads; None once it is destroyed, and in rows without payloads."""
+    """The payloads' wrapped key; None once it is destroyed, and in rows without payloads."""
     line_key: int
     status: RunStatus
     trigger_type: TriggerType | None
@@ -83,14 +82,12 @@ class ShownRun(msgspec.Struct, gc=False):
 
 
 tokens_by_model = msgspec.json.Decoder(tuple[TokenUsage, ...]).decode
-"""The tokens by model, as a row has them."""
 
 NULL = msgspec.Raw(b"null")
 _NONE: Payloads = (msgspec.UNSET, msgspec.UNSET, msgspec.UNSET)
 
 
 def run_view(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
-    """A run of its columns, with its input, output and error."""
     return ShownRun(
         run.run_id,
         id_of_key("LIN", run.line_key),

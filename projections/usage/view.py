@@ -1,6 +1,6 @@
-"""The view of statements: a row each, with what later events say of it (contract, Statements).
+"""The view of statements: a row each, updated by later events (contract, Statements).
 
-The document, and its total, lie beside the log: ``statements.py`` joins them.
+The document and its total are outside the log: ``statements.py`` joins them.
 """
 
 from collections.abc import Sequence
@@ -26,19 +26,17 @@ class StatementRow(NamedTuple):
 
     statement_id: Text
     statement_key: BigInt
-    """The statement id as a number, which is the order of lists."""
+    """The statement id as a number: the order of lists."""
     organization_id: Text
     workspace_id: Text | None
     begin_at: Instant
-    """The begin of the period."""
     end_at: Instant
     document_sha256: Octets
     issued: BigInt
-    """The position of the statement's event."""
     replaced_by: Text | None
     withdrawn_at: Instant | None
     item: Text
-    """JSON members: the statement as it was issued, without its total."""
+    """JSON members: the issued statement without its total."""
     position: BigInt
 
 

@@ -1,4 +1,4 @@
-"""Watches and alerts as they are shown: the JSON of their rows, with what follows from others."""
+"""Watches and alerts as rendered: the JSON of their rows, with values that follow from others."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -53,7 +53,7 @@ class ShownAlert(msgspec.Struct, kw_only=True):
 
 
 class AlertColumns(NamedTuple):
-    """The columns of which an alert is made, in their order."""
+    """The columns from which an alert is made, in their order."""
 
     item: str
     service_line_name: str | None
@@ -66,7 +66,6 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def alert_view(row: AlertColumns) -> ShownAlert:
-    """The alert of a row. Its instants are texts, as the row has them."""
     opened = _decode(f"{{{row.item}}}")
     opened["subject"] = AlertSubject(**opened["subject"])
     acknowledged = None

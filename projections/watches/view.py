@@ -1,7 +1,7 @@
 """The view of watches and their alerts (contract, Watches).
 
-``watch`` has one row per watch, ``alert`` one per alert, with what later events say of it.
-``alert_acknowledgement`` has each acknowledgement: so the past tells the one that held then.
+``watch`` has one row per watch, ``alert`` one per alert, updated by later events.
+``alert_acknowledgement`` keeps each acknowledgement for reads of the past.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ class WatchRow(NamedTuple):
 
     watch_id: table.Text
     watch_key: table.BigInt
-    """The watch id as a number, which is the order of lists."""
+    """The watch id as a number: the order of lists."""
     organization_id: table.Text
     workspace_id: table.Text | None
     """Null: the watch is of the whole organization."""
@@ -55,7 +55,7 @@ WATCH = table.Table(
 
 
 class AlertRow(NamedTuple):
-    """An alert, with its present end. A read of the past leaves out what was recorded later."""
+    """An alert, with its present end. A read of the past leaves out later events."""
 
     alert_id: table.Text
     alert_key: table.BigInt
@@ -65,14 +65,11 @@ class AlertRow(NamedTuple):
     line_id: table.Text | None
     severity: table.Text
     rank: table.Int
-    """The severity as a number: the worst has the highest."""
+    """The severity as a number; the worst is the highest."""
     due_at: table.Instant
     opened: table.BigInt
-    """The position of the opening."""
     resolved: table.BigInt | None
-    """The position of the resolution."""
     resolved_item: table.Text | None
-    """JSON: when and why."""
     item: table.Text
     """JSON members: the alert as it was opened."""
     fold: table.Octets
@@ -86,14 +83,14 @@ ALERT = table.Table(
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     indexes=(
-        # Lists in their orders: of an organization, a workspace, a watch, and of all.
+        # Lists in their orders: of an organization, a workspace, a watch, and all.
         table.Index("organization_id, due_at DESC, alert_key"),
         table.Index("organization_id, rank DESC, due_at DESC, alert_key"),
         table.Index("workspace_id, due_at DESC, alert_key"),
         table.Index("watch_id, due_at DESC, alert_key"),
         table.Index("due_at DESC, alert_key"),
         table.Index("line_id, due_at DESC, alert_key"),
-        # The few that are unresolved: lists, and the numbers of a watch and of a line.
+        # The few unresolved ones: lists, and the counts of a watch and of a line.
         table.Index("organization_id, due_at DESC, alert_key", where="resolved IS NULL"),
         table.Index("watch_id", where="resolved IS NULL"),
         table.Index("line_id", where="resolved IS NULL"),
@@ -109,7 +106,6 @@ class AcknowledgementRow(NamedTuple):
     assignee: table.Text | None
     until: table.Instant | None
     item: table.Text
-    """JSON: when, by whom, with what note."""
 
 
 ACKNOWLEDGEMENT = table.Table(
@@ -117,7 +113,7 @@ ACKNOWLEDGEMENT = table.Table(
     AcknowledgementRow,
     key=("alert_id", "position"),
     owner=("alert", "alert_id"),
-    # Lists by assignee: few acknowledgements are of one.
+    # Lists by assignee: few acknowledgements name one.
     indexes=(table.Index("assignee", where="assignee IS NOT NULL"),),
 )
 

@@ -1,10 +1,10 @@
-"""The view behind webhooks: endpoints, and for each endpoint the dispatcher's tasks, in order.
+"""The view behind webhooks: endpoints, and the dispatcher's tasks of each endpoint, in order.
 
-``webhook`` has one row per endpoint. ``webhook_message`` has one row for each event that matches an
-endpoint while the endpoint is enabled, numbered 1, 2, 3 …, and one for each requested test and
-recovery. The events that an endpoint must receive, and their numbers, are thus a fold of the log
-alone: a rebuild of the view gives the same numbers (contract, Feeds). ``webhook_health`` has the
-status of each line's signals, because a health report that changes no status is not published.
+``webhook`` has one row per endpoint. ``webhook_message`` has one row per event that matches an
+enabled endpoint, numbered 1, 2, 3 …, and one per requested test and recovery. So the events that an
+endpoint must receive, and their numbers, follow from the log alone: a rebuild gives the same
+numbers (contract, Feeds). ``webhook_health`` has the status of each line's signals, because a
+health report without a new status is not published.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,32 +40,29 @@ class EndpointRow(NamedTuple):
 
     endpoint_id: Text
     endpoint_key: BigInt
-    """The endpoint id as a number, which is the order of lists."""
+    """The endpoint id as a number: the order of lists."""
     organization_id: Text
     workspace_id: Text | None
     """Null: the endpoint belongs to the whole organization."""
     format: Text
-    """The form in which the endpoint is sent an event."""
     details: Bool
-    """Whether the words of alerts are sent."""
+    """True if the texts of alerts are sent."""
     deleted: Bool
     enabled: Bool
     enabled_at: Instant | None
-    """When the endpoint was last enabled."""
     sequence: BigInt
-    """The number of events that have matched."""
     latest: BigInt
-    """Position of the latest event that matched."""
+    """The position of the latest matching event."""
     requested: BigInt
-    """Position of the latest requested test or recovery."""
+    """The position of the latest requested test or recovery."""
     item: Text
     """JSON members: the endpoint as its owner sees it."""
     fold: Octets
     position: BigInt
 
 
-# Every matching event updates the sequence. No index names a column that such an update changes, so
-# that the update is a HOT update: it stays within its page and needs no vacuum of indexes.
+# Every matching event updates the sequence. No index has a column that such an update changes, so
+# it is a HOT update: it stays within its page and needs no vacuum of indexes.
 WEBHOOK = Table(
     "webhook",
     EndpointRow,
@@ -79,28 +76,26 @@ WEBHOOK = Table(
 
 
 class MessageRow(NamedTuple):
-    """A task of the dispatcher: an event to be delivered, a test, a recovery."""
+    """A task of the dispatcher: an event to deliver, a test, or a recovery."""
 
     endpoint_id: Text
     position: BigInt
     number: Text
-    """The part of the event's id after the prefix: year and position."""
+    """The event's id without its prefix: year and position."""
     kind: Text
-    """``event``, ``test`` or ``recovery``."""
     sequence: BigInt | None = None
     """1, 2, 3 …; 0 for a test, null for a recovery."""
     type: Text | None = None
-    """The event's published type."""
     item: Text | None = None
     """JSON members of a test's envelope, which is in no feed."""
     since: Instant | None = None
-    """The instant from which on a recovery sends events again."""
+    """A recovery resends events from this instant on."""
     resent: BigInt | None = None
-    """Position of the one event that a recovery sends again, delivered or not."""
+    """The position of the one event that a recovery resends, delivered or not."""
     alert_id: Text | None = None
-    """Of a channel: the alert that the event is about. Its deliveries keep their order."""
+    """A channel's alert that the event is about. Its deliveries keep their order."""
     matter: Text | None = None
-    """Of a channel: what may go as one message, the alert's watch or the type of the event."""
+    """What a channel may send as one message: the alert's watch, or the type of the event."""
 
 
 MESSAGE = Table(
@@ -117,11 +112,10 @@ MESSAGE = Table(
 
 
 class HealthRow(NamedTuple):
-    """The statuses of a line's signals, for the fold."""
+    """The statuses of a line's signals."""
 
     line_id: Text
     statuses: Text
-    """JSON: each signal's status."""
     position: BigInt
 
 
@@ -153,12 +147,9 @@ class EndpointState(msgspec.Struct):
     endpoint: Endpoint
     position: int = 0
     enabled_at: datetime | None = None
-    """When the endpoint was last enabled."""
     sequence: int = 0
     latest: int = 0
-    """Position of the latest event that matched."""
     requested: int = 0
-    """Position of the latest requested test or recovery."""
 
     def apply(self, event: Recorded) -> None:
         was_enabled = self.endpoint.enabled
@@ -169,12 +160,9 @@ class EndpointState(msgspec.Struct):
 
 
 decode_state = msgspec.json.Decoder(EndpointState).decode
-"""Decodes the column ``fold``."""
 
 
 class _Tenant:
-    """An organization's endpoints, without deleted endpoints."""
-
     def __init__(self) -> None:
         self.endpoints: dict[str, EndpointState] = {}
         self.changed: dict[str, EndpointState] = {}
@@ -206,7 +194,6 @@ class WebhookView(Remembering):
         generation.find(self._health, lines, HEALTH, _health_of)
 
     def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Number the events of a batch for each endpoint that they match."""
         messages: list[MessageRow] = []
         for event in events:
             if event.organization_id is None:
@@ -228,7 +215,7 @@ class WebhookView(Remembering):
         generation.write(HEALTH, rows)
 
     def _is_published(self, event: Recorded) -> bool:
-        """Whether feeds carry the event; the status of a health report is noted along the way."""
+        """Return True if feeds have the event. Notes the status of a health report too."""
         if not isinstance(event.body, HealthSignalReported):
             return type(event.body) in PUBLISHED
         health = self._health[event.originator_id]
@@ -253,7 +240,7 @@ def _health_of(row: HealthRow) -> tuple[str, _Health]:
 
 
 def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
-    """Fold an event of an endpoint's own stream; yield a message for a test or recovery."""
+    """Apply an event of an endpoint's own stream; yield a message for a test or recovery."""
     body, endpoint_id = event.body, event.originator_id
     if not isinstance(body, ENDPOINT_EVENTS):
         return
@@ -281,7 +268,7 @@ def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
 
 
 def _matched(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
-    """The message, with the next sequence number, for each endpoint that receives the event.
+    """Yield a numbered message for each endpoint that receives the event.
 
     An endpoint does not receive events about itself (a delivery to it failed).
     """
@@ -306,7 +293,7 @@ def _for_people(message: MessageRow, event: Recorded) -> MessageRow:
 
 
 def _test_envelope(event: Recorded) -> str:
-    """JSON members of an event that only this endpoint gets, in the feed's form."""
+    """JSON members of a test in the feed's form; only this endpoint receives it."""
     return members(
         {
             "id": event.event_id,

@@ -1,9 +1,8 @@
-"""The view of words: by which words lines, runs, blockers and the directory's entries are found.
+"""The view of words, by which lines, runs, blockers and directory entries are found.
 
-Check-ins, ends of runs and changes of state are not folded: no such event changes a name. A run has
-rows only if it has an external id. Lines and runs by their number are found by the keys of their
-own views. Whether lines bear a project or resource now is read from the directory, and so are the
-names that a search shows.
+Check-ins, ends of runs and changes of state are skipped: they change no name. A run has rows only
+if it has an external id. Lines and runs by number are found by the keys of their own views. The
+directory tells whether lines have a project or resource now, and the names that a search shows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,47 +22,45 @@ from ledger.features.runs.model.run import RunRequested, RunStarted
 from projections.directory.search.words import LONGEST, folded_name, leading, number_of
 
 WHOLE = ""
-"""The workspace of rows that are found in a whole organization."""
+"""The workspace of rows that belong to a whole organization."""
 
 
 class WordRow(NamedTuple):
-    """A word by which something is found: of its name, or the number of its id.
+    """A word by which something is found: from its name, or the number of its id.
 
-    A row belongs to an owner: to a line or a run, or to a workspace, project or resource of an
-    organization.
-    The rows of an owner are numbered. A row that is not needed any more is empty, and is the first
-    to be used again, so an owner has only as many rows as it once needed at a time.
-    The wide columns come first, so that PostgreSQL needs no padding.
+    A row belongs to an owner: a line, a run, or an organization's workspace, project or resource.
+    An owner's rows are numbered. A row that is no longer needed is emptied and reused first, so an
+    owner has only as many rows as it needed at one time. The wide columns come first, so that
+    PostgreSQL needs no padding.
     """
 
     position: BigInt
     slot: Int
     of_workspace: Bool
-    """Whether only credentials of the workspace find the row: the organization has another row."""
+    """True if only credentials of the workspace find the row: the organization has another."""
     owner: Text
     type: Text
-    """``line``, ``run``, ``blocker`` or an entry of the directory (``workspace``, ``project``,
-    ``resource``); empty in empty rows."""
+    """``line``, ``run``, ``blocker``, ``workspace``, ``project``, ``resource``, or empty."""
     organization_id: Text
     workspace_id: Text
-    """Of a line, its blockers and runs: the line's; of others ``WHOLE`` or the workspace of a line.
+    """A line's workspace for its rows, blockers and runs; else ``WHOLE`` or a line's workspace.
 
     A whole organization shares the row of a workspace in which the name is the same.
     """
     word: Text
-    """Empty in rows by which nothing is found."""
+    """Empty in rows that find nothing."""
     folded: Text
     """The words of the name; without a name those of the id, unless the id has a number."""
     id: Text
-    """Empty in rows of a line or run: the id is the owner's."""
+    """Empty in rows of a line or run: its id is the owner's."""
 
 
 _OF_ORGANIZATIONS = "NOT of_workspace AND word <> ''"
 _OF_WORKSPACES = f"workspace_id <> '{WHOLE}' AND word <> ''"
 _IN_ORDER = 'type, word COLLATE "C", folded COLLATE "C", owner'
 
-# A search is a walk along an index for each type, in the organization or in the workspace. The
-# collation "C" makes the words with a prefix neighbours.
+# A search is an index scan per type, in the organization or the workspace. The collation "C" puts
+# words with the same prefix side by side.
 WORD = Table(
     "search_word",
     WordRow,
@@ -83,17 +80,14 @@ WHERE owner = ANY($1::text[]) ORDER BY owner, slot
 """
 
 _OWN = ""
-"""The key of the text that is a line's or run's own name; a blocker's key is its id."""
+"""The key of a line's or run's own name; a blocker's key is its id."""
 
 _OF_RUN = "RUN-"
-"""Begins the ids of owners that are runs."""
 
 
 class _Slot(NamedTuple):
-    """A row of an owner."""
-
     key: str | None
-    """The text to which the row belongs; None: the row is empty."""
+    """The text of the row; None if the row is empty."""
     word: str
     position: int
 
@@ -101,32 +95,29 @@ class _Slot(NamedTuple):
 _EMPTY = None
 
 _BOTH = "="
-"""Begins the key of a name that an entry has in a workspace and in the whole organization."""
+"""The prefix of a name that an entry has in a workspace and in the whole organization."""
 
 
 class Owner(msgspec.Struct, array_like=True):
-    """The texts of an owner, and the rows that their words take.
+    """The texts of an owner, and the rows of their words.
 
-    The texts of a line are its name and those of its open blockers, by ``_OWN`` and by the
-    blockers' ids. The text of a run is its external id, by ``_OWN``. The texts of a workspace,
-    project or resource are its names in the whole organization and in each workspace, by
-    workspace. The whole organization shares the rows of a workspace in which the name is the same
-    (``_BOTH`` and the workspace).
+    A line's texts are its name and its open blockers', by ``_OWN`` and by blocker id. A run's text
+    is its external id, by ``_OWN``. The texts of a workspace, project or resource are its names by
+    workspace, and in the whole organization. The organization shares the rows of a workspace with
+    the same name (``_BOTH`` and the workspace).
     """
 
     id: str
-    """The id of a line or run; of others type, organization and id (``_owner_of``)."""
+    """The id of a line or run; otherwise type, organization and id (``_owner_of``)."""
     organization_id: str = ""
     workspace_id: str = ""
-    """Of a line or run: its workspace."""
     texts: dict[str, str] = {}
-    """The folded texts by key."""
     slots: list[_Slot] = []
     stored: int = 0
-    """The position up to which the rows are stored."""
+    """Rows are stored up to this position."""
 
     def put(self, key: str, folded: str, words: Sequence[str], position: int) -> bool:
-        """Give a text its folded form and its words. Return whether that changes a row."""
+        """Set a folded text and its words. Return True if that changes a row."""
         if self.texts.get(key) == folded:
             return False
         is_emptied = self.drop([key], position)
@@ -147,12 +138,12 @@ class Owner(msgspec.Struct, array_like=True):
         self.workspace_id = event.workspace_id or ""
 
     def name(self, name: str, position: int) -> bool:
-        """Give a line or run its name. Return whether that changes a row."""
+        """Set the name of a line or run. Return True if that changes a row."""
         folded = folded_name(name)
         return self.put(_OWN, folded, leading(folded), position)
 
     def drop(self, keys: Iterable[str], position: int) -> bool:
-        """Empty the rows of some texts. Return whether there were any."""
+        """Empty the rows of these texts. Return True if there were any."""
         gone = {key for key in keys if self.texts.pop(key, None) is not None}
         if not gone:
             return False
@@ -163,7 +154,7 @@ class Owner(msgspec.Struct, array_like=True):
 
     @property
     def scopes(self) -> dict[str, str]:
-        """The folded texts of an entry by workspace, that of the whole organization too."""
+        """An entry's folded texts by workspace, including the one of the whole organization."""
         found: dict[str, str] = {}
         for key, folded in self.texts.items():
             if key.startswith(_BOTH):
@@ -172,7 +163,7 @@ class Owner(msgspec.Struct, array_like=True):
         return found
 
     def settle(self, scopes: Mapping[str, str], identifier: str, position: int) -> bool:
-        """Give an entry these texts. Return whether that changes a row."""
+        """Set an entry's texts. Return True if that changes a row."""
         alike = [_BOTH + scope for scope in scopes if scope and scopes[scope] == scopes[WHOLE]]
         both = next((key for key in alike if key in self.texts), min(alike, default=None))
         wanted = dict(scopes)
@@ -186,7 +177,7 @@ class Owner(msgspec.Struct, array_like=True):
         return is_changed
 
     def pop_rows(self) -> Iterator[WordRow]:
-        """The rows that are not stored yet; they are taken for stored from now on."""
+        """Yield the rows that are not stored yet, and count them as stored."""
         stored, self.stored = self.stored, max(slot.position for slot in self.slots)
         for number, slot in enumerate(self.slots):
             if slot.position > stored:
@@ -244,7 +235,7 @@ class SearchView(Remembering):
         super().__init__(self._owners)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        # A run is named once: it has no rows before.
+        # A run is named once: it had no rows before.
         self._owners.begin(
             e.originator_id
             for e in events
@@ -281,12 +272,9 @@ class SearchView(Remembering):
 _OF_LINES = frozenset(
     (lines.Activated, lines.Updated, lines.Blocked, lines.Unblocked, lines.Closed)
 )
-"""The events that may change the rows of a line."""
 
 
 class _Entry(NamedTuple):
-    """A workspace, project or resource that an event names, or that a line bears from now on."""
-
     type: str
     id: str
     name: str | None = None
@@ -323,7 +311,7 @@ def _owner_of(entry: _Entry, event: Recorded) -> str:
 
 
 def _apply_to_line(line: Owner, event: Recorded) -> bool:
-    """Fold an event of a line's name or blockers. Return whether it changes a row."""
+    """Apply an event about a line's name or blockers. Return True if it changes a row."""
     line.belong(event)
     position, body = event.position, event.body
     match body:
@@ -339,7 +327,7 @@ def _apply_to_line(line: Owner, event: Recorded) -> bool:
 
 
 def _apply_to_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:
-    """Fold a name, or that a line bears an entry. Return whether that changes a row."""
+    """Apply a name, or a line's new entry. Return True if that changes a row."""
     owner.organization_id = event.organization_id or ""
     folded, scopes = _text(entry.id, entry.name or ""), owner.scopes
     reached: tuple[str, ...] = (WHOLE, event.workspace_id or WHOLE)
@@ -356,13 +344,13 @@ def _apply_to_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:
 
 
 def _text(identifier: str, name: str) -> str:
-    """The folded text of what has an id: its name, or else the id if that has no number."""
+    """The folded name, or without a name the folded id unless that has a number."""
     folded = folded_name(name)
     return folded or ("" if number_of(identifier) else folded_name(identifier))
 
 
 def _words(identifier: str, folded: str) -> list[str]:
-    """The words by which what has an id is found: the id's number, and words of its text."""
+    """The words that find an id: its number, and words of its text."""
     number = number_of(identifier)
     return [*([number] if number else ()), *leading(folded)]
 

@@ -1,4 +1,4 @@
-"""The entries of the directory, as pages offer them: workspaces, projects, resources and more."""
+"""The directory's entries that pages offer: workspaces, projects, resources and more."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
@@ -25,13 +25,12 @@ FILTER: Mapping[Kind, str] = {
     "assignee": "assignee",
     "organization": "organization_id",
 }
-"""The board's filter by each kind of entry."""
 
 OF_PAST: Sequence[Kind] = ("workspace", "project")
-"""The kinds of which a board of the past knows."""
+"""The kinds that a board of the past has."""
 
 _READ = 20
-"""The most pages of the API that are read; of more entries, the search finds those by name."""
+"""The most pages of the API to read; the search finds further entries by name."""
 
 
 def kinds_for(request: ReadRequest, *, is_past: bool) -> Sequence[Kind]:
@@ -41,7 +40,7 @@ def kinds_for(request: ReadRequest, *, is_past: bool) -> Sequence[Kind]:
 
 
 async def names_of_resources(request: ReadRequest, ids: Sequence[str]) -> Mapping[str, str]:
-    """The names of these resources, by id, of those that are among the first of the directory."""
+    """The names of these resources by id, for those among the first of the directory."""
     if not any(ids):
         return {}
     found, _ = await entries_of(request, "resource")
@@ -49,7 +48,7 @@ async def names_of_resources(request: ReadRequest, ids: Sequence[str]) -> Mappin
 
 
 async def entries_of(request: ReadRequest, kind: Kind) -> tuple[list[ShownName], bool]:
-    """The entries of a kind, and whether there are more of them than are read."""
+    """The entries of a kind, and True if there are more than were read."""
     found: list[ShownName] = []
     if kind == "assignee":
         most = 100 * _READ

@@ -1,6 +1,6 @@
-"""The names of workspaces and projects that a page shows beside ids.
+"""The names of workspaces and projects that a page shows next to ids.
 
-Each name is the one of now, also where the page shows an instant of the past.
+Names are always the present ones, even on a page of the past.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ async def names_for(
 ) -> Mapping[str, str]:
     """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
 
-    Without the view of the directory, which a new version has to build first, a page shows ids.
+    Empty while the view of the directory is missing: a new version builds it first.
     """
     ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)} | set(more)
     if not ids:
@@ -37,7 +37,7 @@ async def names_for(
 
 
 class Scoped(Protocol):
-    """A key or an endpoint: what it may see is one workspace of an organization, or more."""
+    """A key or an endpoint, limited to one workspace of an organization, or not."""
 
     workspace_id: str | None
 

@@ -70,7 +70,7 @@ _Outcomes = list[Outcome]
 
 
 async def _refused(request: Request, principal: Principal, refusal: Refused) -> list[Command]:
-    """The record of each fact in a body that was refused as a whole, as far as it is readable."""
+    """Record a refusal of each readable fact in a body that was refused as a whole."""
     try:
         raw = await read_capped(request, MAX_BODY_BYTES)
         _, steps = _parsing_of(request, raw)
@@ -129,7 +129,7 @@ async def report_fact_batch(request: Request, principal: Principal) -> Response:
 async def _report(
     request: Request, principal: Principal
 ) -> tuple[bool, Sequence[_Parsed], _Outcomes]:
-    """Whether the body is a batch, its facts, and their outcomes."""
+    """True for a batch, the body's facts, and their outcomes."""
     raw = await read_capped(request, MAX_BODY_BYTES)
     try:
         is_batch, steps = _parsing_of(request, raw)
@@ -149,15 +149,14 @@ async def _decided(request: Request, principal: Principal, parsed: Sequence[_Par
 
 
 def _parsing_of(request: Request, raw: bytes) -> tuple[bool, Steps[list[_Parsed]]]:
-    """Whether a body is a batch, and the steps that parse it."""
     is_batch = _is_batch(request, raw)
     return is_batch, _parse_batch(raw) if is_batch else _parse_single(request, raw)
 
 
 def _is_batch(request: Request, raw: bytes) -> bool:
-    """Whether the body holds a batch. Plain JSON is a batch if it is an array, or is sent as one.
+    """True if the body is a batch: plain JSON that is an array, or is sent as one.
 
-    Raises UnsupportedMediaType for a single fact where a batch is taken.
+    Raises UnsupportedMediaType for a single fact where a batch is required.
     """
     media = media_type(request)
     if request.scope["path"].endswith(_BATCH_PATH):
@@ -170,7 +169,7 @@ def _is_batch(request: Request, raw: bytes) -> bool:
 
 
 def _is_binary(request: Request) -> bool:
-    """Whether the headers hold the attributes of a fact, and the body its data alone."""
+    """True if the headers have the attributes of a fact, and the body only its data."""
     return any(header(request.scope, name) is not None for name in _BINARY)
 
 
@@ -197,7 +196,7 @@ def _parse_batch(raw: bytes) -> Steps[list[_Parsed]]:
     items = yield from json_gate.split_in_steps(raw, MAX_ITEMS)
     if len(items) > MAX_ITEMS:
         raise TooLarge("A batch may have at most 1,000 facts.")
-    # All facts are parsed before any is recorded: broken JSON anywhere refuses the whole body.
+    # Parse all facts before recording any: broken JSON anywhere refuses the whole body.
     parsed = []
     for item in items:
         parsed.append(parsing.from_structured(item))

@@ -1,9 +1,8 @@
-"""Events as they are told outside: in feeds, histories and webhooks, and in the audit log.
+"""Events as the outside sees them: in feeds, histories, webhooks and the audit log.
 
-The view keeps what an event does not say by itself: its type, which may depend on the events
-before, and the line's state before and after. All else is in the stored event (contract, Feeds).
-A page has a hundred of these values, so each is a struct, which is made and encoded in a third of
-a dictionary's time.
+The view has what an event itself lacks: its type, which may depend on earlier events, and the
+line's state before and after. All else is in the stored event (contract, Feeds). A page has a
+hundred of these values. So each is a struct, made and encoded in a third of a dictionary's time.
 """
 
 from collections.abc import Callable
@@ -177,14 +176,14 @@ def _recorded_fact(fact: FactIdentity | None) -> FactReference | None:
 
 
 def _refused_fact(body: WriteRefused) -> FactReference | None:
-    """The fact that was refused; None if its source or id could not be read, and for commands."""
+    """The refused fact; None for commands, and if its source or id was unreadable."""
     if body.source is None or body.fact_id is None:
         return None
     return FactReference(body.source, body.fact_id)
 
 
 def _make(make: Callable[..., T], event: Recorded, type_: str, states: States, *more: Any) -> T:
-    """Make a struct of the values of an envelope, in the order of its fields, and ``more``."""
+    """Make a struct of an envelope's values, in the order of its fields, and ``more``."""
     payload = PUBLISHED[type(event.body)].tell(event.body)
     if type_.startswith("execution."):
         payload["state_before"], payload["state_after"] = states

@@ -1,4 +1,4 @@
-"""The names that pages of events, of audit entries and of managed things show beside ids."""
+"""The names that pages of events, audit entries and managed things show next to ids."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from ledger.features.sign_in.persons import persons_of
 
 
 class Reported(Protocol):
-    """An event or an audit entry: what it is about, and who reported it."""
+    """An event or an audit entry: its subject and its reporter."""
 
     @property
     def actor(self) -> Actor: ...
@@ -36,9 +36,9 @@ class Named(Protocol):
 async def names_of_actors(
     request: ReadRequest, actors: Iterable[Actor], credentials: Iterable[str] = ()
 ) -> Mapping[str, str]:
-    """The names of those of these actors and credentials that are keys of the reader's tenant.
+    """The names of these actors and credentials that are keys of the reader's tenant.
 
-    Those of persons are noted, and asked for once the page has read all that it shows.
+    Persons are noted; their names are loaded once the page has read everything that it shows.
     """
     actors, credentials = [*actors], [*credentials]
     persons_of(request.http).note(actors, credentials)
@@ -57,8 +57,8 @@ async def names_of_page(
 ) -> dict[str, Any]:
     """The names that a page of events or audit entries shows, as values of its template.
 
-    Those of keys and persons, of the lines, and of workspaces and projects that the events are
-    about; ``more`` are ids of further workspaces. Each kind costs one statement.
+    These are names of keys and persons, of the events' lines, workspaces and projects; ``more`` are
+    ids of further workspaces. Each kind costs one statement.
     """
     things = [each for each in about if each is not None]
     actors = {each.actor for each in reported}
@@ -79,7 +79,7 @@ async def names_of_page(
 async def names_of_managed(request: ReadRequest, things: Sequence[Any]) -> dict[str, Any]:
     """The names that a page of managed things shows, as values of its template.
 
-    Those of their workspaces, and of the actors that created or issued them.
+    These are names of their workspaces, and of the actors that created or issued them.
     """
     created = (getattr(each, "created_by", getattr(each, "issued_by", None)) for each in things)
     actors = [actor for actor in created if actor is not None]

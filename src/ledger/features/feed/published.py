@@ -1,10 +1,10 @@
-"""The published language: the type and the payload of each event outside (contract, Feeds).
+"""The published language: the external type and payload of each event (contract, Feeds).
 
-The published language is not a dump of domain events: a field is published because consumers need
-it, and payloads never carry a run's input, output or error. The row of an event in its aggregate's
-table (``engine/values/event_table.py``) names the published fields; the event's docstring is the
-description of the type. ``features/feed/routes/event_types.py`` serves the payloads as JSON
-Schemas. Within a version of the language, fields are only added.
+It is not a dump of domain events: a field is published because consumers need it, and payloads
+never have a run's input, output or error. The row of an event in its aggregate's table
+(``engine/values/event_table.py``) names the published fields; the event's docstring describes the
+type. ``features/feed/routes/event_types.py`` serves the payloads as JSON Schemas. Within a version
+of the language, fields are only added.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,6 @@ from ledger.features.runs.model.token_usage import ShownTokenUsage, TokenUsage, 
 from ledger.records import EVENT_TABLE
 
 LANGUAGE_VERSION = 1
-"""The version of the language as a whole."""
 
 _Instant = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 _WAYS: Mapping[Any, tuple[Any, Callable[[Any], Any]]] = {
@@ -33,7 +32,7 @@ _WAYS: Mapping[Any, tuple[Any, Callable[[Any], Any]]] = {
     InstantText: (_Instant, str),
     tuple[TokenUsage, ...] | None: (list[ShownTokenUsage] | None, tokens_view),
 }
-"""The types of fields that are told otherwise than they are stored: the type outside, and how."""
+"""The types of fields whose published form differs: its type, and the conversion."""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,10 +50,9 @@ class Published(NamedTuple):
     """How one class of events is published."""
 
     name: str
-    """The type outside."""
     payload: type[Payload]
     tell: Callable[[Any], dict[str, Any]]
-    """Gives the payload's fields for an event, without the line's states."""
+    """Returns the payload's fields for an event, without the line's states."""
 
 
 def _published(row: EventRow) -> Published:
@@ -98,10 +96,9 @@ PUBLISHED: Mapping[type[Event], Published] = {
 }
 
 TYPES: Mapping[str, type[Payload]] = {p.name: p.payload for p in PUBLISHED.values()}
-"""Every published type, with its payload (contract, Feeds)."""
 
 UNCHANGED_HEALTH = "health.signal_reported"
-"""The type of a health report with an unchanged status: in a line's history, but not in feeds."""
+"""The type of a health report with an unchanged status: in histories, but not in feeds."""
 
 SUBJECTS: Mapping[str, str] = {
     "LIN": "service_line",
@@ -113,9 +110,9 @@ SUBJECTS: Mapping[str, str] = {
     "ALR": "alert",
     "SES": "session",
 }
-"""Prefix of a stream's id → the type of its resource, where the stream has the resource's id."""
+"""Prefix of a stream's id → the type of its resource, if the stream has the resource's id."""
 
 
 def changes_health(body: lines.HealthSignalReported, before: SignalStatus | None) -> bool:
-    """Whether a report changes the signal's status; without such a change the score is the same."""
+    """True if a report changes the signal's status; otherwise the score stays the same."""
     return before != body.status

@@ -1,10 +1,9 @@
 """Commands about API keys (contract, Access).
 
-Nobody gives more than they have: a key is made, changed, rotated and revoked by credentials whose
-permissions and tenant include the key's. A key made by a key that expires does not outlive it.
+Nobody gives more than they have: to make, change, rotate or revoke a key, a credential needs
+permissions and a tenant that include the key's. A key expires no later than its maker.
 
-The receipt carries the answer, with the token of a new secret. A replayed request is therefore
-shown the same token again.
+The receipt has the answer, with the token of a new secret. So a replay receives the same token.
 """
 
 from collections.abc import Collection
@@ -30,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(eq=False, repr=False)
 class CreateApiKey(NewCommand):
-    """Hand out a key. The caller creates the token; the command keeps only the token's hash."""
+    """Issue a key. The caller creates the token; the command keeps only its hash."""
 
     action = "key.create"
     issues = "KEY"
@@ -65,8 +64,6 @@ class CreateApiKey(NewCommand):
 
 
 class _KeyCommand(ManagedCommand):
-    """A command about one key."""
-
     subject_type: ClassVar[str] = "api_key"
 
     def _require_right(self, key: ApiKey) -> None:
@@ -79,7 +76,7 @@ class _KeyCommand(ManagedCommand):
 
 @dataclass(eq=False, repr=False)
 class UpdateApiKey(_KeyCommand):
-    """Change the settings that were given; UNSET leaves a setting as it is."""
+    """Change the given settings; UNSET leaves a setting as it is."""
 
     action = "key.update"
 
@@ -136,7 +133,7 @@ def _require_no_longer_life(expires_at: datetime | None, request: Credential | N
 
 
 def _answer(key: ApiKey, token: str | None = None) -> bytes:
-    # The last use is shown to readers only; no decision depends on it.
+    # Only readers see the last use; no decision depends on it.
     document = msgspec.structs.asdict(render_as(ShownKey, key, last_used_at=None))
     if token is not None:
         document["key"] = token

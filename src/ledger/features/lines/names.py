@@ -1,4 +1,4 @@
-"""The names of lines that a page shows beside ids."""
+"""The names of lines that a page shows next to ids."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -14,7 +14,6 @@ from projections.lines.statements import names_read
 async def names_of_lines(
     request: ReadRequest, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, str]:
-    """The names of these lines by id, as known at the query's instant."""
     lines = await named_lines(request, line_ids, query)
     return {line: found.name for line, found in lines.items() if found.name is not None}
 
@@ -29,7 +28,6 @@ class NamedLine(NamedTuple):
 async def named_lines(
     request: ReadRequest, line_ids: Iterable[str], query: Query
 ) -> Mapping[str, NamedLine]:
-    """The names and organizations of these lines by id, as known at the query's instant."""
     if not (ids := sorted(set(line_ids))):
         return {}
     tenant = request.tenant
@@ -42,6 +40,6 @@ async def named_lines(
 
 
 async def name_of_line(request: ReadRequest, line_id: str, as_of: str | None) -> str | None:
-    """The name of a line that the credential sees, as it was known at the instant."""
+    """The name of a line that the credential sees, as known at the instant."""
     answer = executions.show_execution(request, line_id, Query(as_of=as_of))
     return (await read_answer(answer, AnswerOf[LineDetail])).data.name

@@ -1,4 +1,4 @@
-"""The filters of lines as people see them: a chip for each word, and a title."""
+"""The filters of lines in words: a chip for each value, and a title."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -8,27 +8,24 @@ from ledger.engine.page.showing import words
 from ledger.engine.reads.filters import Filter, in_order
 
 _FIRST = ("organization_id", "state", "blocked_cause", "health", "product_line", "execution_model")
-"""The filters whose chips come first."""
 
 
 class Chip(NamedTuple):
-    """A word of a filter that is on."""
+    """A value of an active filter."""
 
     name: str
     label: str
-    """The filter in words."""
     value: str
-    """The word, or the name of what it names."""
+    """The value, or the name of its thing."""
     id: str | None
-    """The word itself, if ``value`` is a name."""
+    """The value itself, if ``value`` is a name."""
     rest: str | None
-    """The filter's value without this word; None without any word."""
+    """The filter's value without this one; None if it was the only one."""
     applies: bool
-    """Whether the filter has an effect: resources, for example, are known of now only."""
+    """False if the filter has no effect: resources, for example, are known only for now."""
 
 
 def chips_of(query: Filtered, names: Mapping[str, str]) -> list[Chip]:
-    """The chips of all filters that are on, whichever a page has."""
     return [
         Chip(
             each.name,
@@ -46,7 +43,7 @@ def chips_of(query: Filtered, names: Mapping[str, str]) -> list[Chip]:
 
 
 def _value_of(each: Filter, word: str) -> str:
-    """A word of a filter as people write it; the ids of what has no name stay as they are."""
+    """A value of a filter as people write it; ids without a name stay as they are."""
     if each.takes == "flag":
         return each.label
     if each.takes in ("words", "id"):
@@ -59,11 +56,11 @@ class TitlePart(NamedTuple):
 
     text: str
     is_value: bool = False
-    """Whether people wrote it: such a part is isolated from the direction of its neighbours."""
+    """True if people wrote it: then it is isolated from the direction of its neighbours."""
 
 
 def title_of(chips: Collection[Chip]) -> list[TitlePart]:
-    """The lines that a board shows, in words: ``Blocked and paused lines, project Payments``."""
+    """The lines of a board in words: ``Blocked and paused lines, project Payments``."""
     applied: dict[str, list[Chip]] = {}
     for chip in chips:
         if chip.applies:

@@ -13,7 +13,7 @@ _HEIGHT = 180
 
 
 class Timed(NamedTuple):
-    """A run with its duration, so far if it is open; None if it never started."""
+    """A run with its duration so far, or in total; None if it never started."""
 
     run: ShownRun
     seconds: float | None
@@ -35,7 +35,7 @@ class RunsChart(NamedTuple):
 
 
 def timed_of(run: ShownRun, now: datetime) -> Timed:
-    """A run with its duration, at ``seen_at`` if it is still open."""
+    """A run with its duration; an open run's is measured at ``now``."""
     is_open = run.status not in ENDED
     if run.duration_ms is not None:
         return Timed(run, run.duration_ms / 1000, is_open)

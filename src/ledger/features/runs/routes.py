@@ -1,8 +1,7 @@
 """Runs: the list of a line's runs, a run by its id, and its erasure (contract, Reading and Proof).
 
-The answers are made of the views' rows, which have the payloads encrypted. An answer also names the
-lines whose runs' payloads it holds, so that its reader is noted for the audit log as the answer is
-given (contract, Feeds).
+Answers are made of the views' rows, which have encrypted payloads. An answer also names the lines
+whose payloads it has, so that the audit log notes the read (contract, Feeds).
 """
 
 import asyncio
@@ -51,13 +50,13 @@ _ORDERS = {
     first: Order(identifier("RUN", values.RUN_ID, first), instant("at", first + 1, "after_at"))
     for first in (1, 2)
 }
-"""The order of runs, by the column of the run's id: in rows of a line it is the second one."""
+"""The order of runs, by the column of the run's id: the second one in rows of a line."""
 
 _BREATH_SECONDS = 0.05
 _WAIT_SECONDS = 2.0
 
 ReadLines = dict[int, DisclosedLine]
-"""The lines of whose runs an answer holds payloads, by their keys."""
+"""The lines whose runs' payloads an answer has, by key."""
 
 _NOTHING: Payloads = (NULL, NULL, NULL)
 
@@ -78,7 +77,7 @@ class AllRunsFilters(RunsFilters):
     """The filters of the runs of all lines."""
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, ids as numbers. Raises Invalid as ``RunsFilters`` does."""
+        """The requested filters, ids as numbers. Raises Invalid as ``RunsFilters`` does."""
         chosen = super().chosen()
         for name, pattern in (("lines", values.LINE_ID), ("parents", values.RUN_ID)):
             if name in chosen:
@@ -114,7 +113,7 @@ async def list_execution_runs(
 
 
 async def runs_with_errors(request: reading.ReadRequest, line_id: str, query: RunsQuery) -> Reply:
-    """A page of a line's runs whose input and output are null. Only the web pages use this.
+    """A page of a line's runs without input and output. Only the web pages use this.
 
     Errors are null, too, where no payload may be shown.
     """
@@ -172,7 +171,7 @@ async def _all_runs(request: reading.ReadRequest, query: AllRunsQuery, shows: Sh
 
 
 async def all_runs_counted(request: reading.ReadRequest, query: AllRunsQuery, most: int) -> int:
-    """The number of runs of all pages, up to ``most``. Only the web pages use this."""
+    """The number of runs on all pages, up to ``most``. Only the web pages use this."""
     filters = _implied(query.chosen())
     rows = await request.ask(_all_runs_question(request, query, filters, most, "none").counted())
     return int(rows.once(lambda found: found[0][1]))
@@ -185,7 +184,6 @@ def _all_runs_question(
     limit: int,
     shows: Shows,
 ) -> Question:
-    """The question for so many runs of all lines."""
     tenant, names = request.tenant, frozenset(filters) - {"after_at"}
     read = statements.all_runs_read(frozenset(tenant), names, query.is_past, shows)
     return request.question(read, {**tenant, **filters, "limit": limit}, query)
@@ -206,7 +204,6 @@ class RunsExportQuery(reading.Zoned, reading.Query, AllRunsFilters):
 
 
 def _entry(row: exports.Row) -> ShownRun:
-    """A run without its payloads."""
     return run_view(RunColumns(*row[:-3]))
 
 
@@ -229,7 +226,7 @@ async def export_runs(request: reading.ReadRequest, query: RunsExportQuery) -> R
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
     slot, filters, tenant = exports.begin_export(request), _implied(query.chosen()), request.tenant
     if query.after is not None:
-        # A kept answer may have lost its rows already.
+        # A cached answer may have lost its rows already.
         question = _run_question(request, query.after, query)
         question = replace(question, read=question.read._replace(is_pure=False))
         last, *_ = await request.ask(question)
@@ -241,7 +238,7 @@ async def export_runs(request: reading.ReadRequest, query: RunsExportQuery) -> R
     )
 
     def following(row: exports.Row) -> Question:
-        # Runs change while an export goes on: all of them are shown as of the first page.
+        # Runs change during an export: all of them are shown as of the first page.
         after = filters | {"after": values.sort_key(row[1]), "after_at": row[2]}
         read = statements.later_runs_read(frozenset(tenant), frozenset(after) - {"after_at"})
         return request.question(
@@ -270,7 +267,6 @@ async def _run_reply(request: reading.ReadRequest, run_id: str, query: reading.Q
 
 
 def _run_question(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Question:
-    """The question for a run, if the credential sees the run."""
     tenant = request.tenant
     read = statements.run_read(frozenset(tenant), query.is_past)
     return request.question(read, {**tenant, "run_id": run_id}, query)
@@ -316,7 +312,7 @@ async def send_heartbeat(request: Request, principal: Principal, run_id: AnyRunI
 
 
 def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
-    """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
+    """Raises NotFound and RunsNotSupported."""
     _, model, *_ = rows[0]
     if model is None:
         raise reading.unknown("service_line", rows)
@@ -328,7 +324,7 @@ def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault
 def runs_reply(
     rows: Answer, first: int, limit: int, bound_to: Mapping[str, Any], vault: Vault
 ) -> Reply:
-    """The reply of a page of runs; its cursor is bound to the filters, and to the line if any.
+    """A page of runs, with a cursor bound to the filters, and to the line if any.
 
     ``first`` is the column of the run's id.
     """
@@ -343,7 +339,7 @@ def runs_reply(
 
 
 def run_reply(rows: Answer, vault: Vault) -> Reply:
-    """The reply of a run. Raises NotFound."""
+    """Raises NotFound."""
     ((_, *run),) = _by_run(rows, 1)
     if run[0] is None:
         raise reading.unknown("run", rows)
@@ -354,10 +350,9 @@ def run_reply(rows: Answer, vault: Vault) -> Reply:
 
 
 def _by_run(rows: Answer, first: int) -> Answer:
-    """The rows with one row for each run, whose last column has the run's payloads.
+    """One row for each run, whose last column has the run's payloads.
 
-    Of input, output and error, each is that of the latest event that has one. ``first`` is the
-    column of the run's id.
+    Input, output and error each come from the latest event with one. ``first`` is the id's column.
     """
     runs = list[tuple[Any, ...]]()
     for row in rows:
@@ -370,7 +365,7 @@ def _by_run(rows: Answer, first: int) -> Answer:
 
 
 def _item(run: Sequence[Any], vault: Vault, read_lines: ReadLines) -> str:
-    """A run's JSON, with the decrypted payloads; if it has one, its line is added to ``seen``."""
+    """A run's JSON with decrypted payloads; adds its line to ``read_lines`` if it has any."""
     *columns, sealed = run
     row = RunColumns(*columns)
     payloads = _opened(row, sealed, vault)
@@ -392,11 +387,11 @@ def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Pa
 
 
 async def noted(request: reading.ReadRequest, response: R) -> R:
-    """Return the response once it is noted, if it holds data of runs.
+    """Return the response once it is noted, if it has data of runs.
 
-    A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more
-    could not be recorded in time. Raises ReadOnly on a read node, which cannot note who reads, to a
-    HEAD as to a GET, unless its operator has allowed unaudited reads (contract, Several nodes).
+    A 304 and the answer to a HEAD have none. Raises Unavailable if too many notes wait to record
+    one more in time. On a read node, which cannot note reads, raises ReadOnly for a HEAD and a GET,
+    unless its operator allows unaudited reads (contract, Several nodes).
     """
     if not isinstance(response, Reply) or not response.disclosed:
         return response

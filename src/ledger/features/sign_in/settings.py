@@ -79,7 +79,7 @@ class SignInSettings(BaseSettings):
 
     @property
     def open_id(self) -> OpenId | None:
-        """The provider at which people sign in; None: they sign in with tokens alone."""
+        """The provider at which people sign in; None if they use only tokens."""
         if self.oidc_issuer is None or self.oidc_client_id is None or self.public_url is None:
             return None
         file = self.oidc_client_secret_file

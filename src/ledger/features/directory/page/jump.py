@@ -1,7 +1,7 @@
-"""The address of an id, redirects to another instant, and the switches of a browser.
+"""The address of an id, redirects to another instant, and the settings of a browser.
 
-The switches are the time zone of instants, the colours (light, dark, or as the system does), and
-the board's columns of choice.
+The settings are the time zone of instants, the colours (light, dark, or the system's), and the
+board's optional columns.
 """
 
 import re
@@ -101,12 +101,11 @@ class ColumnsForm(BaseModel):
 
 
 async def page_of_id(request: ReadRequest, text: str) -> str | None:
-    """The address of the page of an id; None if the text is no id that a page shows.
+    """The address of the page of an id; None if no page shows it.
 
-    The id of an execution record leads to the page of its line, a workspace or a project to the
-    board of its lines.
+    The id of an execution record leads to its line; a workspace or project leads to its board.
     """
-    # The names of projects are case-sensitive; all other ids are in capitals.
+    # Project names are case-sensitive; all other ids are in capitals.
     identifier = text if text.startswith("PROJ-") else text.upper()
     if re.fullmatch(KEY_ID, identifier):
         return f"/ui/keys/{identifier}" if request.principal.may("keys:manage") else None
@@ -168,7 +167,7 @@ async def choose_zone(form: ZoneForm) -> Response:
 async def choose_theme(form: ThemeForm) -> Response:
     """Show pages in these colours, in this browser."""
     response = go(own_page(form.next))
-    # Not below /ui alone: the front page and the API's page have colours too.
+    # Not only below /ui: the front page and the API's page have colours too.
     response.set_cookie(
         showing.THEME_COOKIE, form.theme, max_age=_YEAR, path="/", samesite="strict"
     )

@@ -1,4 +1,4 @@
-"""The search of the page: the palette's results while a person types, and a page without script."""
+"""The page's search: the palette's results while a person types, and a page without script."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -41,7 +41,6 @@ class Typed(BaseModel):
 
     @property
     def text(self) -> str:
-        """The text without blanks around it."""
         return self.q.strip()
 
 
@@ -49,13 +48,13 @@ class Offering(Typed):
     """The text that a person types into a field for ids of one type."""
 
     type: Literal["line", "project", "source"] | None = None
-    """None: the text of the palette."""
+    """None for the text of the palette."""
     organization_id: Identifier = None
-    """The organization whose things an administrator's field is for."""
+    """The organization that an administrator's field is about."""
 
 
 class OnPages(NamedTuple):
-    """A page, a source, or a workspace, a project or a person whose lines the board shows."""
+    """A page, a source, or a workspace, project or person that filters the board."""
 
     type: str
     id: str
@@ -64,22 +63,21 @@ class OnPages(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A result, as the page shows it."""
+    """A result on the page."""
 
     found: Found | OnPages
     path: str | None
-    """The address that it leads to; None: no page shows it."""
+    """The address of the result; None if no page shows it."""
     parameters: dict[str, str]
     line_name: str | None
-    """The name of the line of a blocker or a run."""
     lines: int | None = None
-    """How many lines the board has of it; None: it is no filter, or the number is not known."""
+    """Its lines on the board; None if it is no filter, or if the number is unknown."""
 
 
 _KINDS: Mapping[Kind, str] = {"workspace": "workspace", "project": "project", "assignee": "person"}
 
 _MOST = 5
-"""The most workspaces, projects and people each, beside those that the API finds."""
+"""The most workspaces, projects and people each, besides those that the API finds."""
 
 
 @router.get("", openapi_extra=needs(None))
@@ -106,7 +104,7 @@ async def show_results(request: ReadRequest, query: Offering) -> Response:
     search = _sources if query.type == "source" else _results
     results = await search(request, query.text)
     if query.type is not None and results is not None:
-        # A comma stands between two ids, so an id with a comma cannot be chosen.
+        # A comma separates two ids, so an id with a comma cannot be chosen.
         found = (hit for hit in results if hit.found.type == query.type)
         results = [hit for hit in found if "," not in hit.found.id]
     return show(
@@ -119,14 +117,14 @@ async def show_results(request: ReadRequest, query: Offering) -> Response:
 
 
 async def _sources(request: ReadRequest, text: str) -> list[Hit]:
-    """Sources whose names have the text, of the hundred that were heard last."""
+    """Sources whose names contain the text, among the hundred with the latest reports."""
     latest = await read_answer(list_sources(request, SourcesQuery(limit=100)), PageOf[ShownSource])
     found = [each.source for each in latest.data if fold(text) in fold(each.source)]
     return [Hit(OnPages("source", each, None), None, {}, None) for each in found[:FOUND]]
 
 
 async def _results(request: ReadRequest, text: str) -> list[Hit] | None:
-    """The results of the API; None: the text has no usable word."""
+    """The API's results; None if the text has no usable word."""
     if not text:
         return None
     try:
@@ -154,12 +152,12 @@ async def _results(request: ReadRequest, text: str) -> list[Hit] | None:
         for path, name in names.items()
         if fold(name).startswith(fold(text))
     ]
-    # Lines may fill the answer, and would then hide the workspace whose name they have.
+    # Lines may fill the answer, and would then hide a workspace with the same name.
     return [*pages, *hits[: FOUND - len(more) - len(pages)], *more]
 
 
 async def _on_board(request: ReadRequest, text: str) -> list[Hit]:
-    """The filters of the board whose names fit: those with the most lines first."""
+    """The board's filters whose names fit, those with the most lines first."""
     wanted = sought(text)
     if wanted is None or not wanted.words:
         return []
@@ -180,7 +178,6 @@ async def _on_board(request: ReadRequest, text: str) -> list[Hit]:
 
 
 def _address(found: Found) -> tuple[str | None, dict[str, str]]:
-    """The address of a result, and its parameters."""
     match found.type:
         case "line" | "blocker":
             return f"/ui/lines/{found.service_line_id}", {}

@@ -1,6 +1,6 @@
 """The values of the board's filters, to choose from by name (GET ``/ui/directory``).
 
-The board's panels load the list when they are opened, and again while a person types.
+The board's panels load the list when they open, and again while a person types.
 """
 
 from functools import partial
@@ -27,7 +27,6 @@ from projections.directory.search.words import fold
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 _ROWS = 200
-"""The entries of a page of the list."""
 
 
 class DirectoryPageQuery(BaseModel):
@@ -37,11 +36,9 @@ class DirectoryPageQuery(BaseModel):
 
     type: Kind
     name: str = Field(default="", max_length=MOST_CHARACTERS)
-    """A part of the name or the id to look for."""
     next: str = Field(default=HOME, max_length=8000)
     """The board on which the chosen entry becomes a filter."""
     start: int = Field(default=0, ge=0, le=10**6)
-    """How many entries stand on the pages before."""
 
 
 @router.get("/directory", openapi_extra=needs("read"))
@@ -74,7 +71,7 @@ async def show_directory(request: ReadRequest, query: DirectoryPageQuery) -> Res
 async def _searched(
     request: ReadRequest, query: DirectoryPageQuery, listed: set[str]
 ) -> list[ShownName]:
-    """Entries that the search of names finds, beside the known ones."""
+    """Entries that the search of names finds, apart from the listed ones."""
     try:
         reply = await search_names(request, SearchQuery(q=query.name))
     except Invalid:  # no usable word
@@ -92,5 +89,4 @@ def _words(entry: ShownName) -> str:
 
 
 def _by_name(entry: ShownName) -> tuple[bool, str, str]:
-    """Entries with a name come first, by name; the others by id."""
     return entry.name is None, fold(entry.name or ""), entry.id

@@ -21,11 +21,11 @@ from ledger.features.feed.routes import audit
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
 
 _PUBLISHED = frozenset[str]().union(*map(actions_of, TYPES)) - {UNCHANGED_HEALTH}
-"""The actions whose events are in the feed. A report of health is there only if it changes it."""
+"""The actions whose events are in the feed, apart from a health report without a change."""
 
 
 class AuditPageQuery(audit.AuditQuery, WrittenRange):
-    """The audit log's parameters; without an organization, the credential's own is shown."""
+    """The audit log's parameters; the default organization is the credential's own."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
 
@@ -84,12 +84,10 @@ async def show_audit_log(request: ReadRequest, query: AuditPageQuery) -> Respons
 
 
 def _has_event(entry: AuditEntry) -> bool:
-    """Whether the feed has the event of the write."""
     return entry.outcome == "succeeded" and entry.action in _PUBLISHED
 
 
 def _chosen(query: AuditPageQuery) -> dict[str, Any]:
-    """The filters under their names in addresses."""
     chosen = {name: getattr(query, name) for name in audit.AuditFilters.model_fields}
     return chosen | {"from": query.from_, "to": query.to}
 

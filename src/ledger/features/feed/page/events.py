@@ -36,7 +36,6 @@ class EventsQuery(feeds.FollowQuery, log.WrittenRange):
 
     @property
     def is_by_occurrence(self) -> bool:
-        """Whether only events that occurred in a stretch of time are shown."""
         return self.occurred_from is not None or self.occurred_to is not None
 
 
@@ -83,7 +82,6 @@ async def _names(
 
 
 def _chosen(query: EventsQuery) -> dict[str, Any]:
-    """The filters under their names in addresses."""
     chosen = {name: getattr(query, name) for name in feeds.EventFilters.model_fields}
     times = {"occurred_from": query.occurred_from, "occurred_to": query.occurred_to}
     return chosen | {"from": query.from_, "to": query.to, **times}
@@ -112,7 +110,6 @@ async def show_event(request: ReadRequest, event_id: str, query: Present) -> Res
 
 
 def proof_file(event_id: str) -> str:
-    """The name of the file that proves an event."""
     return f"{event_id}.proof.json"
 
 

@@ -23,11 +23,10 @@ from ledger.features.keys.key_rows import KeyNames
 from projections.feed import feeds, items
 
 WORDS = tuple(sorted(ACTIONS | TYPES.keys()))
-"""The words that the filter ``action`` accepts."""
 
 router = Router("/v1/audit-logs", "audit", words={"AuditAction": WORDS})
 
-# Tables keep the columns that they have had: of a session, the lines of JSON say more.
+# Tables keep the columns that they have had; for a session, JSON has more.
 _OF_SESSIONS = ("resource_by", "resource_provider", "resource_permissions")
 _AUDIT_CUT = exports.cut_of(AuditEntry, without=_OF_SESSIONS).ordered(
     "id action actor_type actor_id reported_by resource_type resource_id outcome code occurred_at"
@@ -47,7 +46,7 @@ def _checked_words(words: str) -> str:
 
 Words = Annotated[
     str,
-    # The pattern is in the document only: as an error text it would be too long to help.
+    # The pattern is only in the document: as an error text it would be too long to help.
     Field(min_length=1, max_length=2000, json_schema_extra={"pattern": reading.any_of(WORDS)}),
     AfterValidator(_checked_words),
 ]
@@ -99,7 +98,7 @@ class AuditFilters(BaseModel):
     ] = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, without ``after``."""
+        """The requested filters, without ``after``."""
         actions = sorted(
             {a for word in reading.split_words(self.action) or () for a in actions_of(word)}
         )
@@ -110,10 +109,10 @@ class AuditFilters(BaseModel):
             "actor_id": self.actor_id,
             "actor_type": self.actor_type,
             "action": actions,
-            # Among a line's facts, those of rare actions are found by the types of their events.
+            # Among a line's facts, rare actions are found by the types of their events.
             "type": self.service_line_id and [t for a, t in FACT_EVENT_TYPES if a in actions],
             self.outcome or "": self.outcome,
-            # With this filter no walk through all facts is needed to find the other entries.
+            # With this filter, finding the other entries needs no scan of all facts.
             "no_fact": self.outcome in ("refused", "read")
             or (actions and FACTS.isdisjoint(actions)),
         }
@@ -158,7 +157,7 @@ async def export_audit_log(request: reading.ReadRequest, query: ExportQuery) -> 
 async def _named(
     request: reading.ReadRequest, pages: AsyncIterator[Sequence[exports.Row]]
 ) -> AsyncIterator[Sequence[exports.Row]]:
-    """The rows of the audit log's pages as named events behind a position, in portions."""
+    """The rows of the audit log's pages as named events after a position, in portions."""
     names = key_names(request)
     async for found in pages:
         for begin in range(0, len(found), exports.PORTION):
@@ -192,7 +191,7 @@ async def entries_page(
 
 
 async def entries_counted(request: reading.ReadRequest, query: AuditQuery, most: int) -> int:
-    """The number of entries of all pages, up to ``most``. Only the web pages use this."""
+    """The number of entries on all pages, up to ``most``. Only the web pages use this."""
     scan = Scan(audit_filters(query, query, request.principal), position_in(query.after), True)
     ((_, count),) = await request.ask(
         entries_question(request.principal, scan, None, most).counted()
@@ -201,19 +200,17 @@ async def entries_counted(request: reading.ReadRequest, query: AuditQuery, most:
 
 
 def key_names(request: reading.ReadRequest) -> KeyNames:
-    """The names of the keys that the credential sees."""
     return KeyNames(request.services.pool, request.principal.tenant, request.tenant)
 
 
 async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Recorded, str | None]]:
-    """The found events, each with the name of the key that reported it; None: it has no name."""
+    """The found events, each with the name of its reporting key, or None."""
     events = [items.recorded_event(row) for row in found]
     key_names = await names.of(event.reported_by for event in events)
     return [(event, key_names[event.reported_by]) for event in events]
 
 
 def entries_question(principal: Principal, scan: Scan, cursor: str | None, limit: int) -> Question:
-    """The question for ``limit`` entries of a walk along the audit log."""
     read = feeds.audit_read(frozenset(scan.filters), scan.is_backwards)
     return Question(principal.tenant, read, scan.parameters(cursor, limit))
 
@@ -221,7 +218,7 @@ def entries_question(principal: Principal, scan: Scan, cursor: str | None, limit
 def audit_filters(
     chosen: AuditFilters, period: reading.RangeParameters, principal: Principal
 ) -> dict[str, Any]:
-    """All filters of a statement, including those of the credential's tenant.
+    """All filters of a statement, including the credential's tenant.
 
     Raises Invalid if anyone but an administrator names no organization.
     """

@@ -39,7 +39,7 @@ def schemas() -> dict[str, Any]:
     types = [Envelope, *TYPES.values()]
     _, parts = msgspec.json.schema_components(types, ref_template=SCHEMAS + "{name}")
     base = parts.pop("Envelope")
-    # A fact's data may have the name of the event's payload.
+    # A fact's data may have the same name as the event's payload.
     schemas = {f"{cls.__name__}Payload": parts.pop(cls.__name__) for cls in TYPES.values()}
     for type_, payload in TYPES.items():
         properties = {"type": {"const": type_}, "payload": reference(f"{payload.__name__}Payload")}
@@ -59,7 +59,6 @@ router = Router(
 
 @cache
 def _document(type_: str) -> dict[str, Any]:
-    """The JSON Schema of a type, as a document of its own."""
     (payload,), parts = msgspec.json.schema_components(
         [TYPES[type_]], ref_template=_DEFINITIONS + "{name}Payload"
     )

@@ -40,11 +40,11 @@ _ORDER = Order(number("position", 2, "after"))
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400
 MAX_PAIRS = 10_000
-"""Pairs of a day and a resource in an answer about usage."""
+"""The most pairs of a day and a resource in an answer about usage."""
 
 _DEFAULT_DAYS = 30
 _DAYS_AT_ONCE = 31
-"""Dates of the past in an answer about usage that takes no turn with those about many lines."""
+"""Past dates in an answer about usage that does not wait for the slot of heavy reads."""
 
 _COUNTED = ("running", "completed", "failed", "cancelled")
 """The statuses of runs that count, in the order of the statement's numbers."""
@@ -75,12 +75,12 @@ class HistoryQuery(reading.PageQuery):
 
     @property
     def instant(self) -> datetime | None:
-        """The instant by which the events were recorded: of two ends the earlier one."""
+        """The instant by which the events were recorded: the earlier of the two ends."""
         ends = [at for name, at in self.instants().items() if name != "recorded_after"]
         return min(ends, default=None)
 
     def instants(self) -> dict[str, datetime]:
-        """The instants that were given. Raises Invalid."""
+        """The requested instants. Raises Invalid."""
         names = ("recorded_after", "recorded_until")
         bounds = reading.bounds_of(self.calendar, self.recorded_after, self.recorded_until, *names)
         named = {"as_of": super().instant, **dict(zip(names, bounds, strict=True))}
@@ -202,7 +202,7 @@ async def show_timeline(
     reading.require_id("service_line", line_id)
     start, end = query.bounds()
     tenant = request.tenant
-    # More turns than intervals are read: turns without length do not count as intervals.
+    # Read more turning points than intervals: those without length are no intervals.
     limit = 2 * MAX_INTERVALS
     read = timeline_read(frozenset(tenant), query.is_past)
     parameters = {
@@ -283,7 +283,7 @@ async def show_usage(
 
 
 def _wanted(query: UsageQuery, now: datetime) -> tuple[datetime, datetime]:
-    """The range of the question; without ``to`` the last day is today."""
+    """The requested range; without ``to`` the last day is today."""
     calendar, (start, end) = query.calendar, query.bounds()
     if end is None:
         end = calendar.begin(calendar.date_of(now) + timedelta(days=1))

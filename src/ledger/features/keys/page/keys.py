@@ -39,7 +39,7 @@ DONE: Mapping[Done | None, str] = {
 
 
 class KeyQuery(Present):
-    """The form that was just carried out."""
+    """The form that was just processed."""
 
     done: Done | None = None
 
@@ -69,7 +69,7 @@ async def show_keys(
 
 
 async def _choices(request: ReadRequest) -> dict[str, Any]:
-    """The choices of the forms: the visitor's own key, if it expires, bounds the lives of keys."""
+    """The choices of the forms: an expiry of the visitor's own key limits the lives of keys."""
     own_end = await _own_end(request)
     return {
         "words": PERMISSIONS,
@@ -80,7 +80,7 @@ async def _choices(request: ReadRequest) -> dict[str, Any]:
 
 
 async def _own_end(request: ReadRequest) -> datetime | None:
-    """The instant at which the visitor's key expires; None: never, or the visitor has no key."""
+    """When the visitor's key expires; None if never, or if the visitor has no key."""
     if request.principal.type != "api_key":
         return None
     key = await _key(request, request.principal.id)
@@ -109,7 +109,7 @@ async def add_key(request: ReadRequest, form: key_forms.NewKeyForm) -> Response:
 def _secret(
     request: Request, made: Response, grace: str | None = None, is_own: bool = False
 ) -> Response:
-    """The only page that shows a secret. A rotation leaves the old one ``grace``, in seconds."""
+    """The only page with a secret. A rotation leaves the old one for ``grace`` seconds."""
     key = msgspec.json.decode(made.body, type=AnswerOf[KeyWithSecret]).data
     left = timedelta(seconds=int(grace or 0))
     return show(
@@ -125,7 +125,7 @@ def _secret(
 
 
 def _curl(request: Request, key: KeyWithSecret) -> str:
-    """A command that tries the key, at the address by which the browser came."""
+    """A command that tries the key, at the address that the browser used."""
     may = frozenset(key.permissions)
     may_read = not may.isdisjoint({"read", "admin"})
     if "write" in may and not may_read:

@@ -32,7 +32,7 @@ class CredentialQuery(Present):
             description="A LIN id: the answer has the line's state as of now. The credential then"
             " needs `read` or `write`.",
             examples=["LIN-26-084729"],
-            # In the document only: 403 comes before 422.
+            # Only in the document: 403 comes before 422.
             json_schema_extra={"pattern": LINE_ID},
         ),
     ] = None

@@ -1,7 +1,7 @@
 """API keys: routes that list, create, change, rotate and revoke them (contract, Access).
 
-Lists read the table of keys. The answer of a command comes with its receipt, so a replayed request
-is shown the same secret again. The last use of the key, which no receipt has, is added to it.
+Lists read the table of keys. The answer of a command is in its receipt, so a replayed request
+receives the same secret again. The last use of the key, which no receipt has, is added.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ Permissions = Annotated[
     ),
 ]
 _Later = Annotated[reading.Bound, Field(examples=["2091-01-01T00:00:00Z"])]
-"""An instant in the future. Its example lies so late that it does not expire."""
+"""An instant in the future. The example is late enough not to expire."""
 
 ExpiresAt = Annotated[
     _Later | None,
@@ -114,7 +114,6 @@ class Rotation(CommandBody):
 
     @property
     def grace(self) -> timedelta:
-        """How long the replaced secret still works."""
         return timedelta(seconds=self.grace_seconds)
 
 
@@ -160,7 +159,7 @@ async def show_api_key(
 
 
 async def read_keys(request: reading.ReadRequest, filters: Mapping[str, Any], limit: int) -> Answer:
-    """The keys that the filters let through, at a position that is as high as asked at least.
+    """The keys that match the filters, at a position at least as high as requested.
 
     Raises Behind if the log does not reach that position in time.
     """
@@ -207,7 +206,7 @@ async def revoke_api_key(
 
 
 def _named_permissions(body: Any) -> tuple[Any, ...]:
-    """The known permissions among those that the body names, valid or not."""
+    """The known permissions that the body names, valid or not."""
     named = body.get("permissions") if isinstance(body, dict) else None
     if not isinstance(named, list):
         return ()
@@ -235,7 +234,6 @@ def _instant(text: str | None) -> Any:
 
 
 async def _answer(request: reading.ReadRequest, receipt: Receipt, status: int) -> Response:
-    """The answer of a command, with the key's last use."""
     document = msgspec.json.decode(receipt.answer or b"")
     values = {"key_id": receipt.subject}
     rows = await request.fetch(USED_AT, values)

@@ -51,7 +51,7 @@ class Paused(Event, frozen=True, kw_only=True):
     hold: HoldName
     reason: str | None = None
     until: datetime | None = None
-    """When the ledger lifts the hold, unless the same side does so before; None: it never does."""
+    """When the ledger lifts the hold, unless its own side does so before; None if never."""
 
 
 class HoldChanged(Event, frozen=True, kw_only=True):
@@ -161,8 +161,7 @@ class ResourceReleased(Event, frozen=True, kw_only=True):
 class HealthSignalReported(Event, frozen=True, kw_only=True):
     """A health signal has a new status, or its first one."""
 
-    # The status may also be unchanged, which only a fold can tell. Feeds and webhooks do not carry
-    # such a report.
+    # The status may also be unchanged, which only a fold can detect. Feeds and webhooks omit it.
 
     TOPIC = "health.signal_reported/1"
     signal: SignalName

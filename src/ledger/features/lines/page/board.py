@@ -1,4 +1,4 @@
-"""The board: lines that need a human first, the worst of each state first (GET ``/ui``)."""
+"""The board: lines that need a human first, and the worst of each state first (GET ``/ui``)."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -33,7 +33,7 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 _ROWS = 50
 _BLOCKERS = 4
-"""Blockers in the details of a line on the board; the line's page shows more."""
+"""Blockers in a line's details on the board; the line's page shows more."""
 
 Order = Literal["state_since", "health_score", "due_at", "record"]
 
@@ -43,19 +43,19 @@ ORDERS: Mapping[Order, str] = {
     "due_at": "due time",
     "record": "newest record",
 }
-"""The orders of lines within their states, and the page's words for them."""
+"""The orders of lines within their states, and their labels."""
 
 
 class BoardQuery(Filters):
-    """The API's filters, with the page's own orders, places and limit."""
+    """The API's filters, with the page's own orders, cursors and limit."""
 
     sort: Order | None = None
     limit: Annotated[int, Field(ge=1, le=MOST)] = _ROWS
     cursor: str | None = Field(default=None, pattern=CURSOR)
     before: str | None = Field(default=None, pattern=CURSOR)
-    """The place before which the page ends; ``cursor`` is the place behind which a page begins."""
+    """The page ends before this cursor; with ``cursor``, it begins after it."""
     start: Annotated[int, Field(ge=1, le=10**9)] = 1
-    """The number of the page's first line in the whole list, as of the click that led here."""
+    """The number of the page's first line in the whole list, as of the click on the link."""
 
 
 def query_of(address: str) -> BoardQuery:
@@ -84,7 +84,7 @@ async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
     )
     if page is None:
         return go(with_parameter(with_parameter(here(request.http), "before", None), "start", None))
-    # A count shows how many lines its link leads to: all filters apply except state and cause.
+    # A count is the number of lines behind its link: all filters apply except state and cause.
     others = filters.model_copy(update={"state": None, "blocked_cause": None})
     counts = await _summary(request, others)
     everything = await _summary(request, Filters(as_of=query.as_of))
@@ -104,7 +104,7 @@ async def show_board(request: ReadRequest, query: BoardQuery) -> Response:
         names=names,
         key_names=await names_of_actors(request, {h.by for line in lines for h in line.holds}),
         query=query,
-        # The instant is no filter: it selects no lines among others.
+        # The instant is not a filter: it does not select lines.
         chosen={name: getattr(query, name) for name in _NAMES},
         chips=chips,
         title=title_of(chips),
@@ -151,7 +151,6 @@ def _address(request: Request, **changes: Any) -> str:
 
 
 def _exported(query: BoardQuery, order: Order, format: str) -> str:
-    """The address of a file with all lines that the filters let through."""
     sort = None if order == "record" else order
     address = "/ui/export"
     for name, value in {**_filters(query).values(), "sort": sort, "format": format}.items():
@@ -160,10 +159,10 @@ def _exported(query: BoardQuery, order: Order, format: str) -> str:
 
 
 def _in_order(query: BoardQuery, line: LineDetail, nobody: str | None) -> list[ReportedBlocker]:
-    """The blockers of a line, first the one that its row shows.
+    """The blockers of a line; its row shows the first one.
 
-    The first one is one that is asked for, if a filter asks for causes or assignees, and is due
-    before the others; blockers without a due date are in the order of opening.
+    Blockers that match a filter of causes or assignees come first, then by due time; blockers
+    without a due time are in order of opening.
     """
     causes, assignees = (
         set((words or "").split(",")) for words in (query.blocked_cause, query.assignee)
@@ -180,12 +179,12 @@ def _in_order(query: BoardQuery, line: LineDetail, nobody: str | None) -> list[R
 
 
 def _only(words: str | None) -> str | None:
-    """The value of a filter if it is a single one: the stream accepts no lists."""
+    """A filter's value if it is a single one: the stream accepts no lists."""
     return words if words is not None and "," not in words else None
 
 
 def _filters(query: BoardQuery) -> Filters:
-    """The filters that apply: a board of the past has no filters of now, and says so."""
+    """The filters that apply: a board of the past ignores those of the present, and says so."""
     of_now = {each.name: None for each in Filters.filters if each.then is None}
     return Filters.model_construct(**query.values() | (of_now if query.is_past else {}))
 

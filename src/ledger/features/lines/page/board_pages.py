@@ -1,7 +1,7 @@
 """The pages of the board: lines by state, in one order within each state, forwards and back.
 
-The board's cursor is a state and the API's cursor among the lines of that state. A page that is
-walked back ends before its cursor.
+The board's cursor is a state and the API's cursor among the lines of that state. A page read
+backwards ends before its cursor.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,11 @@ BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "close
 CURSOR = r"^(?:" + "|".join(BOARD_ORDER) + r")~"
 
 MOST = 200
-"""The most lines of a page."""
 
 
 @dataclass(frozen=True)
 class BoardPage:
-    """The page that is asked for."""
+    """The requested page."""
 
     order: str
     limit: int
@@ -44,12 +43,11 @@ class StateGroup(NamedTuple):
     state: str
     lines: Sequence[LineDetail]
     first: int
-    """The number of the first one among all lines of this state."""
+    """The number of the first line among all lines of this state."""
     total: int
 
     @property
     def last(self) -> int:
-        """The number of the last one among all lines of this state."""
         return self.first + len(self.lines) - 1
 
 
@@ -58,21 +56,19 @@ class FoundPage(NamedTuple):
 
     groups: Sequence[StateGroup]
     first: int
-    """The number of the first line in the whole list."""
     last: int
     total: int
     before: str | None
-    """The cursor of the page before; None: the page before is the first page, or there is none."""
+    """The cursor of the page before; None if that is the first page, or if there is none."""
     after: str | None
-    """The cursor of the next page if there is one."""
 
 
 async def read_page(
     request: ReadRequest, filters: Filters, wanted: BoardPage, matching: LineCounts
 ) -> FoundPage | None:
-    """A page of the board; ``matching`` counts the lines that the filters let through.
+    """A page of the board; ``matching`` counts the lines that match the filters.
 
-    None: the page before a cursor is the first one, whose address names no cursor. Raises
+    Returns None if the page before a cursor is the first, which has no cursor. Raises
     InvalidCursor.
     """
     states = split_words(filters.state) or BOARD_ORDER
@@ -103,10 +99,9 @@ async def read_page(
 
 
 class Neighbours(NamedTuple):
-    """A place in the board's list, and the lines beside it as of now."""
+    """A cursor in the board's list, and the lines next to it now."""
 
     cursor: str
-    """The board's cursor."""
     previous: LineDetail | None
     next: LineDetail | None
 
@@ -114,10 +109,10 @@ class Neighbours(NamedTuple):
 async def neighbours(
     request: ReadRequest, filters: Filters, order: str, line: LineDetail, cursor: str | None
 ) -> Neighbours | None:
-    """The lines beside a line in the list of these filters, or beside its earlier ``place``.
+    """The lines next to a line in the list of these filters, or next to its earlier ``cursor``.
 
-    A line that was paused stands elsewhere in the list, or nowhere: its neighbours are those of the
-    place where it was found. None: the line is not in the list, or the place is of another list.
+    A paused line moves in the list, or leaves it: its neighbours are those at its earlier cursor.
+    Returns None if the line is not in the list, or if the cursor is of another list.
     """
     states = split_words(filters.state) or BOARD_ORDER
     wanted = BoardPage(order, 1, None, None, 1)
@@ -134,8 +129,6 @@ async def neighbours(
 
 
 class _Scan:
-    """A walk through the lines of the board's states."""
-
     def __init__(
         self, request: ReadRequest, filters: Filters, wanted: BoardPage, states: list[State]
     ) -> None:
@@ -149,7 +142,6 @@ class _Scan:
         )
 
     def cursor_of(self, state: str, line: LineDetail) -> str:
-        """The board's cursor of a line."""
         return f"{state}~{executions.cursor_at(self._of(state), line)}"
 
     async def go(
@@ -162,7 +154,7 @@ class _Scan:
             if begin not in beyond:
                 raise InvalidCursor("The cursor is not valid for these filters.")
             beyond = beyond[beyond.index(begin) :]
-        # The cursor's own state is always read: the API then validates the rest of the cursor.
+        # Always read the cursor's own state: the API then validates the rest of the cursor.
         wanted = [state for state in beyond if state == begin or matching.by_state[state]]
         groups: list[tuple[State, list[LineDetail]]] = []
         left, more = self._wanted.limit, None

@@ -19,11 +19,11 @@ from projections.lines.shown import LineDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = 10
-"""The latest events that a place tells."""
+"""The latest events around the slider's instant."""
 _TICKS = 500
-"""The most ticks of the slider: on a wider slider they would touch each other."""
+"""The most ticks of the slider: more would touch each other."""
 _MARGIN = 12
-"""After a closing, a scale goes on for this part of the line's life."""
+"""A scale continues after a closing for this part of the line's life."""
 
 
 class Tick(msgspec.Struct):
@@ -34,22 +34,22 @@ class Tick(msgspec.Struct):
 
 
 class HistoryPoint(msgspec.Struct):
-    """A place in a line's history, with the events around it."""
+    """A point in a line's history, with the events around it."""
 
     first: HistoryItem
     last: HistoryItem
     until: list[HistoryItem]
-    """The latest events up to the place, newest first."""
+    """The latest events up to the point, newest first."""
     next: HistoryItem | None
     ticks: list[Tick]
     """A selection of the events, far enough apart in time for a slider."""
 
 
 async def point_in(request: ReadRequest, line_id: str, query: Query) -> HistoryPoint:
-    """A place in a line's history, now or at an instant, with the events around it.
+    """A point in a line's history, now or at an instant, with the events around it.
 
-    The statement reads the present: one about the past would not know the events that follow.
-    Programs walk the history itself.
+    The statement reads the present, because one for the past would miss the events that follow.
+    Programs read the history itself.
     """
     require_id("service_line", line_id)
     tenant = request.tenant
@@ -78,7 +78,7 @@ async def point_in(request: ReadRequest, line_id: str, query: Query) -> HistoryP
 class Scale(NamedTuple):
     """The time that the slider and the timeline show: from a line's beginning to now.
 
-    A scale depends on the line alone, and not on the instant that a reader looks at.
+    It depends only on the line, not on the reader's instant.
     """
 
     since: datetime
@@ -86,11 +86,11 @@ class Scale(NamedTuple):
 
 
 def scale_of(line: LineDetail, point: HistoryPoint, now: datetime) -> Scale:
-    """The scale of a line, as the line is now.
+    """The scale of a line as it is now.
 
-    The scale of a closed line ends soon after the closing: otherwise, for a line that closed long
-    ago, "closed" would take almost the whole width. If facts were recorded after the closing, the
-    scale includes them, unless the line's life would then take less than half of the width.
+    The scale of a closed line ends soon after the closing: for a line closed long ago, "closed"
+    would otherwise take almost the whole width. The scale includes facts recorded after the
+    closing, unless the line's life would then take less than half of the width.
     """
     since = min(line.started_at, point.first.recorded_at)
     if line.closed_at is None:
@@ -102,12 +102,11 @@ def scale_of(line: LineDetail, point: HistoryPoint, now: datetime) -> Scale:
 
 
 def milliseconds_of(instant: datetime) -> int:
-    """An instant as the slider's number: milliseconds since 1970, rounded down."""
+    """The slider's number of an instant: milliseconds since 1970, rounded down."""
     return (instant - _EPOCH) // timedelta(milliseconds=1)
 
 
 def instant_at(milliseconds: int) -> datetime:
-    """The instant of a slider's number."""
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
@@ -115,13 +114,11 @@ class Slider(NamedTuple):
     """The slider over a line's time. Its right end means now."""
 
     least: int
-    """The left end, in milliseconds since 1970."""
     most: int
     value: int
     event: HistoryItem
-    """The latest event up to the slider's instant."""
     first: str | None
-    """The instant that this step leads to, as text for an address; None if the slider is there."""
+    """The instant of this step, as text for an address; None if the slider is there."""
     previous: str | None
     next: str | None
     """None if there is no later event; the next step is then now."""
@@ -130,7 +127,7 @@ class Slider(NamedTuple):
     ticks: list[tuple[str, str]]
     """(state, SVG path of the events that led to the state), in a box of 1000 × 1."""
     is_sparse: bool
-    """Whether there are few ticks, so that wide strokes do not overlap."""
+    """True if there are few ticks, so that wide strokes do not overlap."""
     axis: list[Label]
     latest: list[HistoryItem]
     """Newest first."""

@@ -53,7 +53,7 @@ _From = Annotated[str | None, Field(alias="from", max_length=8000)]
 _Cursor = Annotated[str | None, Field(pattern=CURSOR)]
 
 
-# The latest pause or resume of a line behind a position, if the reader's tenant has the line.
+# The latest pause or resume of a line after a position, if the reader's tenant has the line.
 _HOLD = f"""
 SELECT s.position, ledger.recorded_at(s.position), s.topic
 FROM ledger.stored_events(ARRAY(
@@ -64,34 +64,31 @@ WHERE s.stream = %(line_id)s AND s.topic = ANY(%(topics)s) ORDER BY s.position D
 
 
 class LineQuery(Query):
-    """The shown instant and month, and the slider's place if the slider was moved."""
+    """The instant and month to show, and the slider's value if it was moved."""
 
     at: Annotated[int | None, Field(ge=0, lt=_LAST)] = None
-    """The instant that the slider was moved to, in milliseconds since 1970."""
     end: Annotated[int | None, Field(ge=0, lt=_LAST)] = None
-    """The slider's right end, which means now: without script, a form sends it too."""
+    """The slider's right end, which means now; without script, a form sends it too."""
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
     from_: _From = None
-    """The board from which the reader came; without it, the page with the link that led here."""
+    """The board that the reader came from; without it, the page with the link."""
     place: _Cursor = None
-    """The line's place on that board before the line was paused or resumed."""
+    """The line's cursor on that board before it was paused or resumed."""
 
 
 class ManageForm(pages.Form):
-    """The reason of a pause or a resume, which the API's model validates; what the page keeps."""
+    """A pause or resume, whose reason the API's model validates, and the page's own parameters."""
 
     reason: str | None = None
     until: str | None = Field(default=None, max_length=40)
-    """A date and a time in the page's zone."""
     exact: str | None = Field(default=None, max_length=40)
-    """The exact instant of an end that the page shows."""
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
     from_: _From = None
     place: _Cursor = None
 
     @property
     def parameters(self) -> dict[str, str | None]:
-        """The parameters of the page that stay after the form is sent."""
+        """The parameters of the page to keep after the form is sent."""
         return {"month": self.month, "from": self.from_, "place": self.place}
 
 
@@ -104,7 +101,7 @@ class Entered(NamedTuple):
 
 
 class UnshownHold(NamedTuple):
-    """The event by which a line was last paused or resumed, and which the page does not show."""
+    """The event that last paused or resumed a line, and that the page does not show yet."""
 
     event_id: str
     type: str
@@ -118,7 +115,7 @@ class Month(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The month as text for an address, ``2026-11``."""
+        """The month as in an address, ``2026-11``."""
         return f"{self.year:04}-{self.number:02}"
 
     def plus(self, months: int) -> "Month":
@@ -132,7 +129,7 @@ async def show_line(request: ReadRequest, line_id: AnyLineId, query: LineQuery) 
     if query.at is None:
         return await _page(request, line_id, query)
     point = await history.point_in(request, line_id, Query())
-    # Before the first event nothing was known of the line.
+    # Before the first event the line was unknown.
     instant = max(history.instant_at(query.at), point.first.recorded_at)
     is_now = query.end is not None and query.at >= query.end
     is_now = is_now or instant > request.services.clock()
@@ -193,7 +190,7 @@ async def show_line_history(
 
 
 async def _manage(request: ReadRequest, line_id: str, form: ManageForm, action: str) -> Response:
-    """Carry out the command, then show the line; a refusal is shown at the form with its values."""
+    """Execute the command, then show the line; show a refusal at the form with its values."""
     command, model = (Resume, OptionalReason) if action == "resume" else (Pause, Pausing)
     form.reason = reason = pages.reason_of(form.reason)
     values: dict[str, Any] = {} if reason is None else {"reason": reason}
@@ -224,7 +221,7 @@ async def _page(
     line = await pages.read_as_of(read, query.as_of, "This line was not known yet at that time.")
     now, zone = request.services.clock(), zone_of(request.http)
     instant = query.instant or now
-    # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
+    # The month in the chosen zone: in UTC, the next month may have begun already.
     last_month = _month_of(zone.local(instant))
     month = _month(query) or last_month
     present = line if query.as_of is None else await read(Query())
@@ -287,7 +284,6 @@ async def _page(
 
 
 def _board(request: ReadRequest, query: LineQuery) -> str | None:
-    """The address of the board from which the reader came, with filters, order and page."""
     came_from = query.from_ or sender(request.http) or ""
     address = came_from.partition("#")[0]
     return address if address.partition("?")[0] == HOME else None
@@ -296,7 +292,7 @@ def _board(request: ReadRequest, query: LineQuery) -> str | None:
 async def _neighbours(
     request: ReadRequest, line: LineDetail, query: LineQuery, board: str | None
 ) -> Neighbours | None:
-    """The lines beside this one on the board; not on a page of the past, nor in a refresh."""
+    """The line's neighbours on the board; None for the past and in a refresh."""
     is_refresh = request.http.headers.get("hx-target") == "view"
     if board is None or query.is_past or is_refresh:
         return None
@@ -309,7 +305,6 @@ async def _neighbours(
 
 
 def _present(path: str, board: str | None, month: str | None) -> str:
-    """The address of the line as of now, in the given month."""
     return with_parameter(with_parameter(path, "month", month), "from", board)
 
 
@@ -326,9 +321,9 @@ def _month_of(day: date) -> Month:
 
 
 async def _openers(request: ReadRequest, line: LineDetail, query: Query) -> Mapping[str, Envelope]:
-    """The events that opened the line's blockers, by blocker; without those of long ago.
+    """The events that opened the line's blockers, by blocker, unless they are too old.
 
-    The line knows the credential that reported a blocker. The event knows the person, too.
+    The line has the credential that reported a blocker; the event also has the person.
     """
     if not line.blockers:
         return {}
@@ -356,9 +351,9 @@ async def _usage(
 
 
 async def _alerts(request: ReadRequest, line_id: str, query: Query) -> Sequence[ShownAlert]:
-    """The alerts of the line: all that are not resolved, the worst first, then the latest others.
+    """The alerts of the line: all unresolved ones, the worst first, then the latest others.
 
-    Without the view of alerts, which a new version has to build first, the page shows none.
+    None while the view of alerts is missing: a new version builds it first.
     """
     try:
         unresolved, resolved = await asyncio.gather(
@@ -384,7 +379,7 @@ async def _runs(
 async def _unshown_hold(
     request: ReadRequest, line_id: str, entered: Entered | None
 ) -> UnshownHold | None:
-    """The pause or resume that refused what was entered, if the page does not show it yet."""
+    """The pause or resume that caused the refusal, if the page does not show it yet."""
     if entered is None or entered.error.code != InvalidState.code:
         return None
     topics = [events.Paused.TOPIC, events.Resumed.TOPIC]

@@ -40,25 +40,23 @@ class ManyForm(pages.Form):
 
     line: Annotated[str, Field(max_length=_MOST_CHARACTERS, description=f"Ids. {OR}")] = ""
     matching: Literal["all"] | None = None
-    """Whether all lines of the board are meant, not only the chosen ones."""
+    """``all``: every line of the board, not only the chosen ones."""
     board: str = Field(default=HOME, max_length=8000)
-    """The address of the board."""
     reason: str | None = None
     until: str | None = Field(default=None, max_length=40)
-    """A date and a time in the page's zone."""
     expect: int | None = None
-    """The number of lines that the dry run matched; None: only a dry run is asked for."""
+    """The number of lines that the dry run matched; None requests a dry run."""
 
 
 @command_route(router, "/pause", PauseMany, _PERMISSION)
 async def pause_lines(request: ReadRequest, form: ManyForm) -> Response:
-    """Tell what a pause of the lines would do, or pause them."""
+    """Show what a pause of the lines would do, or pause them."""
     return await _page(request, form, "pause")
 
 
 @command_route(router, "/resume", ResumeMany, _PERMISSION)
 async def resume_lines(request: ReadRequest, form: ManyForm) -> Response:
-    """Tell what resuming the lines would do, or resume them."""
+    """Show what resuming the lines would do, or resume them."""
     return await _page(request, form, "resume")
 
 
@@ -82,7 +80,7 @@ async def _page(request: ReadRequest, form: ManyForm, verb: Verb) -> Response:
                 error = refusal
         if outcomes is None and not isinstance(error, Unavailable):
             outcomes = await _outcomes(request, form, verb, is_dry=True)
-    except Invalid as refusal:  # too many lines, or a filter that is none
+    except Invalid as refusal:  # too many lines, or no valid filter
         error = error or refusal
     return pages.show(
         request.http,
@@ -101,7 +99,7 @@ async def _page(request: ReadRequest, form: ManyForm, verb: Verb) -> Response:
 async def _outcomes(
     request: ReadRequest, form: ManyForm, verb: Verb, *, is_dry: bool
 ) -> LineOutcomes:
-    """The outcomes of the lines. Raises the refusal of the request as a whole."""
+    """Raises the refusal of the request as a whole."""
     model, command = _COMMANDS[verb]
     board = query_of(own_page(form.board))
     values: dict[str, Any] = {"filter": _filter(form, board), "dry_run": is_dry}
@@ -119,7 +117,7 @@ async def _outcomes(
 
 
 def _filter(form: ManyForm, board: BoardQuery) -> Mapping[str, Any]:
-    """The filter of the API's body. A board without filters means all lines but the closed ones."""
+    """The filters of the API's body; without any, all lines that are not closed."""
     if form.matching is None:
         return {"service_line_id": [line for line in form.line.split(",") if line]}
     chosen = Filters.model_construct(**board.values()).chosen()

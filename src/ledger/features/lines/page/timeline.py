@@ -21,9 +21,9 @@ from projections.lines.shown import LineDetail
 from projections.watches.shown import ShownAlert
 
 _PERIODS = (365, 30, 7, 1)
-"""Days to draw if the whole history has too many changes: the longest period that fits is shown."""
+"""Days to draw if the whole history has too many changes: the longest period that fits."""
 _LISTED = 200
-"""The most intervals in the table; the newest are listed."""
+"""The most intervals in the table, the newest ones."""
 
 
 class TimeShare(NamedTuple):
@@ -40,7 +40,6 @@ class Life(NamedTuple):
 
     timeline: ShownTimeline
     days: int | None
-    """The length of the part; None if it is the whole life."""
 
 
 class Band(NamedTuple):
@@ -48,15 +47,15 @@ class Band(NamedTuple):
 
     since: datetime
     until: datetime
-    """The end of what is known; the rest of the scale is left empty."""
+    """The end of the known time; the rest of the scale is empty."""
     days: int | None
-    """The length of the drawn period; None if the whole life is drawn."""
+    """The length of the drawn period; None for the whole life."""
     until_x: float
-    """The place of ``until`` on the scale, in percent."""
+    """``until`` on the scale, in percent."""
     pieces: list[Piece]
     lanes: list[tuple[str, list[Piece]]]
     alerts: list[tuple[Severity, list[AlertMark]]]
-    """The stretches in which alerts were open, the worst first."""
+    """The spans with open alerts, the worst severity first."""
     axis: list[Label]
     by_state: list[TimeShare]
     by_cause: list[TimeShare]
@@ -68,7 +67,7 @@ class Band(NamedTuple):
 async def life_of(
     request: ReadRequest, line: LineDetail, query: Query, now: datetime
 ) -> Life | None:
-    """The line's life, or its latest part if it has too many changes; None if even one day has."""
+    """The line's life, or the latest part with few enough changes; None if one day has too many."""
     end = now if line.closed_at is None else min(now, line.closed_at)
     for days in (None, *_PERIODS):
         since = None if days is None else format_instant(end - timedelta(days=days))
@@ -91,7 +90,7 @@ def band_of(
     scale: Scale,
     zone: Zone,
 ) -> Band:
-    """The drawing of a life on the scale; of a latest part, on the scale of that part."""
+    """Draw a life on the scale; a latest part, on the scale of that part."""
     timeline = life.timeline
     first = timeline.intervals[0].from_
     since, until = scale if life.days is None else (first, max(first, min(now, scale.until)))
@@ -141,7 +140,6 @@ def band_of(
 def _alert_spans(
     alerts: Sequence[ShownAlert], severity: Severity, now: datetime
 ) -> list[tuple[datetime, datetime, str]]:
-    """The stretches in which alerts of a severity were open, each with its sentence."""
     return [
         (alert.due, alert.resolved.at if alert.resolved else max(alert.due, now), alert.text)
         for alert in alerts

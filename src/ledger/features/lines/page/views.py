@@ -1,7 +1,6 @@
 """Views of the board: filters and an order under a name, shown as tabs with their counts.
 
-Some are everybody's. A person's own ones, and who the person is, are kept in a cookie of the
-browser, as the zone and the colours are.
+Some belong to everybody. A browser's cookie keeps a person's own views and name.
 """
 
 import asyncio
@@ -29,10 +28,10 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 _YEAR = 365 * 86_400
 
 _MOST_BYTES = 3000
-"""Of the kept views, before they are encoded: a browser allows a cookie 4 KB."""
+"""The limit of the saved views before encoding: a browser allows a cookie 4 KB."""
 
 _PAGE_PARAMETERS = frozenset({"cursor", "before", "start", "limit", "done"})
-"""The parameters of a board that belong to no view."""
+"""A board's parameters that do not belong to a view."""
 
 EVERYBODYS = (
     ("Needs a human", f"{HOME}?state=blocked"),
@@ -51,27 +50,25 @@ class Tab(NamedTuple):
     address: str
     lines: int
     is_current: bool
-    """Whether the board shows this view."""
     is_own: bool
 
 
 class ViewForm(BaseModel):
-    """A view to keep, or to forget; or by which name blockers are assigned to the person."""
+    """A view to save or to delete, or the person's name as an assignee."""
 
     model_config = ConfigDict(extra="forbid")
 
     form_key: str
     board: str = Field(max_length=8000)
-    """The address of the board."""
     name: str | None = Field(default=None, max_length=40)
     forget: str | None = Field(default=None, max_length=40)
     me: str | None = Field(default=None, max_length=200)
 
 
 async def tabs_of(request: ReadRequest, board: str) -> Sequence[Tab]:
-    """The views with their counts; ``board`` is the address of the shown one.
+    """The views with their counts; ``board`` is the address of the current one.
 
-    Each view asks a list, and counts in the share of lists. Raises RateLimited.
+    Each view requests a list, and counts in the share of lists. Raises RateLimited.
     """
     saved, current = saved_in(request.http), _of_view(board)
     mine = [(MINE, with_parameter(HOME, "assignee", saved.me))] if saved.me else []
@@ -88,7 +85,7 @@ async def tabs_of(request: ReadRequest, board: str) -> Sequence[Tab]:
 
 @router.post("/views", openapi_extra=needs("read"))
 async def keep_view(request: ReadRequest, form: ViewForm) -> Response:
-    """Keep or forget a view, or the person's name, in this browser. Raises Invalid."""
+    """Save or delete a view, or the person's name, in this browser. Raises Invalid."""
     board, saved = own_page(form.board), saved_in(request.http)
     if form.me is not None:
         saved.me = form.me.strip()
@@ -121,13 +118,12 @@ async def keep_view(request: ReadRequest, form: ViewForm) -> Response:
 
 
 def _of_view(address: str) -> frozenset[tuple[str, str]]:
-    """The parameters of a board that make its view."""
     pairs = parse_qsl(address.partition("?")[2])
     return frozenset(pair for pair in pairs if pair[0] not in _PAGE_PARAMETERS)
 
 
 async def _counted(request: ReadRequest, address: str) -> int | None:
-    """The number of lines of a view; None if its address is no board of now."""
+    """The number of lines of a view; None if its address is not a board of the present."""
     pairs = [pair for pair in _of_view(address) if pair[0] != "sort"]
     path = HOME
     for name, value in sorted(pairs):

@@ -59,20 +59,18 @@ class Filters(reading.Filtered, reading.Query):
     """The filters of lines; a comma means or."""
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, each as its words. Raises Invalid for those of now only."""
+        """The requested filters with their values. Raises Invalid for those of the present only."""
         chosen = super().chosen()
         if self.organization_id is not None:  # a single id, whatever characters it has
             chosen["organization_id"] = [self.organization_id]
         return chosen
 
     def values(self) -> dict[str, Any]:
-        """The filters and the instant, without the other parameters of a query that has more."""
+        """The filters and the instant, without the other parameters of a larger query."""
         return {name: getattr(self, name) for name in Filters.model_fields}
 
 
 class _Ordered(Filters):
-    """The filters of lines, and the order of their list."""
-
     sort: Annotated[
         Sort | None,
         Field(
@@ -83,7 +81,7 @@ class _Ordered(Filters):
     ] = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters as those of ``Filters``. Raises Invalid for an order of now only, too."""
+        """The filters, as in ``Filters``. Raises Invalid for an order of the present only, too."""
         if self.is_past and self.sort == "due_at":
             raise Invalid.at("/sort", reading.OF_NOW)
         return super().chosen()
@@ -116,7 +114,7 @@ class LineCounts(msgspec.Struct):
     open_alerts: Annotated[int, doc("Alerts of these lines that are not resolved.")]
 
 
-# The route matches any text: a malformed id is 404, like a LIN id that no line has.
+# The route matches any text: a malformed id is 404, like a LIN id without a line.
 AnyLineId = Annotated[str, reading.path_id("A LIN id.", "LIN-26-084729", LINE_ID)]
 
 
@@ -158,7 +156,7 @@ async def lines_page(
     filters = filters_of(request, query, chosen)
     filters |= _ORDERS[query.sort].after(query.cursor, _bound_to(query, chosen))
     read = lists.list_read(filters, query.is_past, whole, query.sort, back)
-    # Cursors follow from the chosen words: with these, no other choice has this question's answer.
+    # Cursors depend on the chosen values: no other choice may have this question's answer.
     parameters = {
         **chosen,
         **filters,
@@ -172,7 +170,6 @@ async def lines_page(
 def filters_of(
     request: reading.ReadRequest, query: Filters, chosen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The filters of a statement: by the credential's tenant, and the chosen ones."""
     filters: dict[str, Any] = {**request.tenant, **chosen}
     if named := filters.pop("organization_id", None):
         is_own = request.tenant.get("organization", named[0]) == named[0]
@@ -201,7 +198,6 @@ def cursor_at(query: LinesQuery, line: LineDetail) -> str:
 
 
 def _bound_to(query: LinesQuery, chosen: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Everything that a cursor of this list belongs to."""
     return chosen if query.sort is None else {**chosen, "sort": query.sort}
 
 
@@ -217,7 +213,7 @@ async def summarize_executions(request: reading.ReadRequest, query: Filters) -> 
 
 
 def _summary_reply(rows: Answer) -> Reply:
-    """Add up the rows, which count lines with the same properties, to the summary."""
+    """Add up the rows, which may count lines with the same properties, to the summary."""
     by_state, by_model = dict.fromkeys(STATES, 0), dict.fromkeys(EXECUTION_MODELS, 0)
     by_product, by_cause = dict.fromkeys(PRODUCT_LINES, 0), dict.fromkeys(CAUSES, 0)
     for _, _, state, model, product, causes, lines in rows:
@@ -257,7 +253,7 @@ async def export_executions(request: reading.ReadRequest, query: LinesExportQuer
     filters, instant = filters_of(request, query, chosen), reading.periods(request.instant(query))
     read = lists.ids_read(filters, query.is_past, query.sort)
     listed = await request.rows(read, {**filters, **instant, "limit": None}, query)
-    # Lines move within their order while an export goes on: so all ids are known from the start.
+    # Lines move within their order during an export, so all ids are read at the start.
     ids, begins = array("q", listed[0][1] or ()), count(0, exports.PAGE)
     exported, end = lists.exported_read(frozenset(tenant)), listed.position
 
@@ -265,7 +261,7 @@ async def export_executions(request: reading.ReadRequest, query: LinesExportQuer
         portion = ids[(begin := next(begins)) : begin + exports.PAGE].tolist()
         return request.question(exported, {**tenant, **instant, "ids": portion, "end": end})
 
-    # An instant's position may lie before the one that the request names.
+    # An instant's position may be before the one that the request names.
     first = Answer(await request.services.pool.fetch(*following(()).arguments))
     if first.position < end:
         raise Behind("The view has fallen behind the end of the export.")
@@ -286,7 +282,6 @@ async def show_execution(
 def line_rows(
     request: reading.ReadRequest, line_id: str, query: reading.Query
 ) -> Awaitable[Answer]:
-    """The rows of a line's detail, if the credential sees the line."""
     filters = request.tenant
     read = statements.detail_read(frozenset(filters), query.is_past)
     parameters = {**filters, **reading.periods(request.instant(query)), "line_id": line_id}
@@ -294,7 +289,7 @@ def line_rows(
 
 
 def line_reply(rows: Answer, is_past: bool) -> Reply:
-    """The reply of a line's detail. Raises NotFound."""
+    """Raises NotFound."""
     _, *columns = rows[0]
     if columns[0] is None:
         raise reading.unknown("service_line", rows)
@@ -338,7 +333,7 @@ async def resume_execution(
 async def _manage(
     request: reading.ReadRequest, line_id: str, command: type[Pause], sent: Sent[Any]
 ) -> Response:
-    """Carry out the command; answer with the new detail, at the command's own position."""
+    """Execute the command; answer with the new detail, at the command's own position."""
     fields = {"reason": None} if sent.body is None else sent.body.model_dump()
     receipt = await execute_on(request, command, line_id, sent, **fields)
 

@@ -1,9 +1,8 @@
 """Pausing and resuming many lines at once (contract, Reading).
 
-The views tell which lines a filter matches. A command of the request keeps these lines under its
-idempotency key. Then each line is paused or resumed by a command of its own, in turns. A request
-that is sent again goes on with the lines that were kept: the commands of those that were done
-before are replayed.
+The views tell which lines a filter matches. A command of the request stores these lines under its
+idempotency key. Then a command of its own pauses or resumes each line, part by part. A repeated
+request goes on with the stored lines: the commands of finished lines are replayed.
 """
 
 import asyncio
@@ -37,13 +36,12 @@ router = Router("/v1/execution", "execution")
 _PERMISSION = "service_lines:manage"
 
 MOST_LINES = 1000
-"""The most lines of a request."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def _field(each: Filter) -> Any:
-    """The field of a body that asks as this filter of the list does."""
+    """A field of the body for this filter of the list."""
     description = each.about or None
     if each.takes == "flag":
         return bool, Field(default=False, description=description)
@@ -80,7 +78,6 @@ class LineFilter(_Fields):  # type: ignore[misc]  # its fields are those of the 
 
     @property
     def chosen(self) -> dict[str, list[str]]:
-        """The filters that were given, each as its words."""
         fields = {name: getattr(self, name) for name in _Fields.model_fields}
         return {
             name: ["true"] if value is True else sorted(set(value))
@@ -90,8 +87,6 @@ class LineFilter(_Fields):  # type: ignore[misc]  # its fields are those of the 
 
 
 class _Many(CommandBody):
-    """The fields of both requests."""
-
     filter: Annotated[
         LineFilter, Field(examples=[{"state": ["blocked"], "blocked_cause": ["approval_gap"]}])
     ]
@@ -154,8 +149,6 @@ class LineOutcomes(msgspec.Struct):
 
 
 class _Row(msgspec.Struct):
-    """The fields of a line that are read in the list."""
-
     service_line_id: str
     name: str | None
     state: State
@@ -201,7 +194,7 @@ async def _manage(
 ) -> Response:
     """Pause or resume the lines. Raises the recorded refusal of the request as a whole.
 
-    Raises Unavailable after ``ANSWER_SECONDS``: a part of the lines may be done then.
+    Raises Unavailable after ``ANSWER_SECONDS``: some of the lines may be done by then.
     """
     is_dry = isinstance(sent.parsed, dict) and sent.parsed.get("dry_run") is True
     sent = sent._replace(key=None if is_dry else sent.key)
@@ -230,7 +223,7 @@ async def _manage(
 async def _choose(
     request: reading.ReadRequest, sent: Sent[Any], many: type[holds.PauseMany], is_dry: bool
 ) -> holds.ChosenLines:
-    """The lines that match, or those of an earlier request under the same key."""
+    """The matching lines, or those of an earlier request under the same key."""
     principal, body, fault = request.principal, sent.body, sent.fault
     organization_id = id_named(sent.parsed, "organization_id", ORGANIZATION_ID)
     if organization_id is None and not principal.is_admin:
@@ -262,11 +255,11 @@ async def _choose(
 async def _matching(
     request: reading.ReadRequest, organization_id: str | None, chosen: Mapping[str, list[str]]
 ) -> tuple[list[_Row], int]:
-    """The lines that match and are not closed, and the position. Raises Invalid for too many."""
+    """The matching lines that are not closed, and the position. Raises Invalid for too many."""
     named = {} if organization_id is None else {"organization_id": [organization_id]}
     filters = filters_of(request, Filters(), {**chosen, **named})
     filters["state"] = [s for s in chosen.get("state", STATES) if s != "closed"]
-    if not filters["state"]:  # closed lines alone: none matches
+    if not filters["state"]:  # only closed lines: none matches
         filters = {**request.tenant, "service_line_id": []}
     found, position = await _rows(request, filters)
     if len(found) > MOST_LINES:
@@ -278,7 +271,7 @@ async def _matching(
 
 
 async def _rows(request: reading.ReadRequest, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
-    """The lines of the list by these filters, one more than are allowed, and their position."""
+    """The matching lines, at most one more than allowed, and their position."""
     read = lists.list_read(filters)
     if read.planning is Planning.SHORT:
         read = read._replace(planning=Planning.LONG)
@@ -305,7 +298,7 @@ async def _answer(
 
 
 def _outcome(line: str, found: Receipt | Refused, row: _Row | None, done: Word) -> LineOutcome:
-    """The outcome of a line; that of a refused one with what the views show of it."""
+    """The outcome of a line; for a refused one, its name and state come from the views."""
     if isinstance(found, Receipt):
         outline = msgspec.json.decode(found.answer or b"", type=holds.LineOutline)
         word: Word = "unchanged" if found.duplicate else done

@@ -15,13 +15,12 @@ class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
     input: int = 0
     output: int = 0
     cache_read: int = 0
-    """A part of ``input``, as is ``cache_write``."""
+    """A part of ``input``, like ``cache_write``."""
     cache_write: int = 0
     reasoning: int = 0
     """A part of ``output``."""
 
     def plus(self, other: "TokenUsage") -> "TokenUsage":
-        """The tokens of both, which are of the same model."""
         return TokenUsage(
             self.model,
             self.input + other.input,

@@ -33,12 +33,11 @@ _NAMES = tuple(each.name for each in BY_NAME)
 _CHILDREN = 25
 """The most child runs on a run's page; a link leads to all of them."""
 _EVENTS = 10
-"""The most events on a run's page."""
 
 
 @reading.filtered_by(*BY_NAME)
 class LineRunsQuery(runs.RunsQuery, WrittenRange):
-    """The API's filters; by default a page has as many runs as the chart has bars."""
+    """The API's filters; a page has as many runs as the chart has bars by default."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = _BARS
 
@@ -69,7 +68,7 @@ async def show_line_runs(
         if all(getattr(query, name) is None for name in _NAMES):
             answer = runs.runs_with_errors(request, line_id, runs_query)
         else:
-            # The API's list of one line's runs has neither filter; its list of all runs has both.
+            # The API's list of one line's runs lacks these filters; its list of all runs has them.
             fields = runs_query.model_dump(
                 by_alias=True, include=set(runs.AllRunsQuery.model_fields)
             )
@@ -145,7 +144,7 @@ def _runs_page(
 
 
 def _stream(line_id: str | None, workspace_id: str | None) -> str:
-    """The stream of new events of these runs; it takes one value of a filter, and no list."""
+    """The stream of new events of these runs; each of its filters has a single value."""
     address = "/ui/stream"
     for name, value in (("service_line_id", line_id), ("workspace_id", workspace_id)):
         address = with_parameter(address, name, None if value and "," in value else value)
@@ -198,7 +197,6 @@ async def show_run(request: ReadRequest, run_id: str, query: Query) -> Response:
 
 
 async def _events(request: ReadRequest, run_id: str, query: Query) -> list[HistoryItem]:
-    """A run's own events, as its line's history has them."""
     tenant = request.tenant
     read = run_events_read(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id, "limit": _EVENTS}

@@ -9,9 +9,9 @@ A TOML file has a table for each grant (contract, Sign-in):
     workspace_id = "WS-26-000001"         # left out: the whole organization
     permissions = ["read", "service_lines:manage"]
 
-Without a file, a person has what the claims ``organization_id``, ``workspace_id`` and
-``permissions`` say, as the holder of a token has. The file is read again every few seconds, by the
-request that comes then: a session is judged by the file of now, without a loop of its own.
+Without a file, a person has the rights of the claims ``organization_id``, ``workspace_id`` and
+``permissions``, like the holder of a token. A request reads the file again if the last check is
+some seconds old: so sessions follow the present file without a loop.
 """
 
 import json
@@ -35,19 +35,18 @@ from ledger.features.sign_in.model import TenantAccess
 _logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 4.0
-"""Time between two looks at the file: what is taken out of it ends with the next request after."""
+"""Between two checks of the file: a removed grant ends with the next request after a check."""
 
 SETTLED_SECONDS = 1.0
-"""A file that was written since is being written: until then the former grants stay."""
+"""A file modified within this time may be half written: the former grants stay."""
 
 _SOON_SECONDS = 0.5
-"""Time until the next look at such a file. All three together are less than six seconds."""
+"""Until the next check of such a file. All three together are less than six seconds."""
 
 LARGEST = 256 * 1024
-"""Bytes of the file."""
 
 LARGEST_CLAIMS = 64 * 1024
-"""The most bytes of the claims that a session keeps, as JSON."""
+"""The most bytes of the claims that a session stores, as JSON."""
 
 _MOST = 10_000
 _INDEX = re.compile("0|[1-9][0-9]{0,4}")
@@ -63,11 +62,11 @@ _PERMISSIONS = frozenset(get_args(Permission))
 
 
 class BrokenGrants(Exception):
-    """The file is no list of grants; the message says where, and repeats no claim's value."""
+    """The file is not a list of grants; the message says where, without any claim's value."""
 
 
 class ClaimGrant(BaseModel):
-    """A grant: what somebody has whose claim is the value, or has it among others."""
+    """A grant to everybody whose claim is the value, or contains it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -90,7 +89,7 @@ class ClaimGrant(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    # Without any, the file is more likely half written than meant.
+    # An empty list is more likely a half-written file than intended.
     grant: Annotated[list[ClaimGrant], Field(min_length=1, max_length=_MOST)]
 
 
@@ -98,33 +97,32 @@ _Tenant = tuple[str | None, str | None]
 """(organization, workspace)"""
 
 AllowedTenants = Mapping[_Tenant, TenantAccess]
-"""The tenants that a person may enter."""
 
 
 _Index = Mapping[str, Mapping[Any, Sequence[tuple[_Tenant, list[Permission]]]]]
-"""Claim → value → what is given: a person has few values, and a file many grants."""
+"""Claim → value → grants: a person has few values, and a file many grants."""
 
 
 class Grants:
-    """The grants of the file as it is now, or those of the claims, without a file.
+    """The grants of the present file, or of the claims without a file.
 
-    A file that breaks leaves the former grants. A process that never read a whole one grants
-    nothing, and ends nothing.
+    A broken file leaves the former grants. Without a whole file so far, a process grants and ends
+    nothing.
     """
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._raw: bytes | None = None
         self._why_raw: str | None = None
-        """Why the bytes that were read last are no list of grants."""
+        """Why the latest bytes are not a list of grants."""
         self._grants: _Index | None = None
         self._check_at = -math.inf
         self.why_broken: str | None = None
-        """Why the file of now is no list of grants, so that the former one stays."""
+        """Why the present file is not a list of grants, so that the former one stays."""
         self.check()
 
     def check(self) -> None:
-        """Read the file again, if the last look is some seconds ago."""
+        """Read the file again, if the last check is some seconds ago."""
         if self._path is None or self._clock() < self._check_at:
             return
         self._check_at = self._clock() + CHECK_SECONDS
@@ -136,14 +134,14 @@ class Grants:
             self.why_broken = str(error)
 
     def _now(self) -> _Index:
-        """The grants of now. Raises Unavailable if no whole file was ever read."""
+        """The present grants. Raises Unavailable if no whole file was ever read."""
         self.check()
         if self._grants is None:
             raise Unavailable("The grants cannot be read: tell the operator of the ledger.")
         return self._grants
 
     def stored_claims(self, claims: Mapping[str, Any]) -> str:
-        """The JSON of the claims that a session keeps. Raises ValueError if they are too large."""
+        """The JSON of the claims that a session stores. Raises ValueError if they are too large."""
         if self._path is None:
             chosen = {name: claims[name] for name in _TOKEN_CLAIMS if name in claims}
         else:
@@ -157,7 +155,7 @@ class Grants:
         return text
 
     def judge(self, stored: str) -> AllowedTenants:
-        """The tenants of a person whose session kept these claims, by the grants of now."""
+        """The tenants that the present grants give a person whose session has these claims."""
         claims: Mapping[str, Any] = json.loads(stored)
         if self._path is None:
             return _of_token(claims)
@@ -172,7 +170,6 @@ class Grants:
         return {tenant: TenantAccess(*tenant, sorted(may)) for tenant, may in found.items()}
 
     def wanted(self) -> frozenset[str]:
-        """The first parts of the claims that grants name: what the provider must be asked for."""
         named = self._now() if self._path else _TOKEN_CLAIMS
         return frozenset(_parts(claim)[0] for claim in named)
 
@@ -210,7 +207,6 @@ def _indexed(grants: Sequence[ClaimGrant]) -> _Index:
 
 
 def parse_grants(raw: bytes) -> tuple[ClaimGrant, ...]:
-    """The grants of a file's bytes. Raises BrokenGrants."""
     if len(raw) > LARGEST:
         raise BrokenGrants(f"the file of LEDGER_OIDC_GRANTS has more than {LARGEST} bytes")
     try:
@@ -244,7 +240,6 @@ def _found(claims: Any, claim: str) -> Any:
 
 
 def _strings(value: Any) -> str | list[str] | None:
-    """A text, or the texts of a list; None for anything else."""
     if isinstance(value, list):
         return [each for each in value if isinstance(each, str)]
     return value if isinstance(value, str) else None

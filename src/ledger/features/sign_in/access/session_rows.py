@@ -40,7 +40,7 @@ LEFT JOIN LATERAL (
 ORDER BY page.begun_at DESC, page.session_id DESC
 """
 
-# The sessions of a person, wherever they are: the latest first.
+# The sessions of a person in all tenants, the latest first.
 OWN = f"""
 SELECT {_COLUMNS}
 FROM {_TABLES}
@@ -49,7 +49,7 @@ ORDER BY s.begun_at DESC LIMIT 100
 """
 
 BEGUN_AT = 7
-"""The column by which the list is ordered, after that of the position."""
+"""The column that orders the list, together with the position's."""
 
 
 class ShownSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +77,6 @@ def sessions_statement(filters: frozenset[str]) -> str:
 
 
 def session_view(row: Sequence[Any]) -> ShownSession:
-    """A session from its columns."""
     session_id, by, sub, organization_id, workspace_id, permissions, *rest = row
     begun_at, last_seen_at, ends_at, browser, network = rest
     return ShownSession(

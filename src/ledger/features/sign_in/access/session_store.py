@@ -1,4 +1,4 @@
-"""Sessions in the database: rows by their secrets, sealed parts, and commands that change them."""
+"""Sessions in the database: rows by secret, sealed parts, and commands that change them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -20,7 +20,7 @@ from ledger.features.sign_in.commands import EndSession
 from ledger.features.sign_in.model import EndedBy
 
 if TYPE_CHECKING:
-    # Only loaded where a provider is configured.
+    # Only loaded with a configured provider.
     from ledger.features.sign_in.access.open_id import OpenIdProvider
 
 OVER = "Your session has ended. Sign in again."
@@ -42,10 +42,9 @@ class SessionRules(NamedTuple):
 
 
 class SessionSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The secrets that a session keeps, sealed."""
+    """The secrets of a session, which are stored sealed."""
 
     token: str | None = None
-    """The key or token with which the person signed in."""
     refresh_token: str | None = None
     id_token: str | None = None
 
@@ -53,7 +52,7 @@ class SessionSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
 class SessionStore:
     """The sessions, as one process reads and changes them.
 
-    ``submit`` hands in commands; None: the process of a read node, which changes nothing.
+    ``submit`` executes commands; None on a read node, which changes nothing.
     """
 
     def __init__(
@@ -69,11 +68,11 @@ class SessionStore:
 
     @property
     def only_reads(self) -> bool:
-        """Whether no session can be changed here."""
+        """True if no session can be changed here."""
         return self._submit is None
 
     async def rows(self, hashes: Sequence[bytes]) -> list[SessionRow]:
-        """The sessions of these secrets, by their hashes, whose time is not over."""
+        """The unexpired sessions with these hashes of secrets."""
         values = {"hashes": [*hashes], "now": self._clock(), "idle": self._idle}
         return [
             SessionRow._make(row)._replace(secret_hash=bytes(row[1]), kept=bytes(row[10]))
@@ -89,11 +88,10 @@ class SessionStore:
         return msgspec.json.decode(opened, type=SessionSecrets)
 
     def seal(self, session_id: str, secrets: SessionSecrets) -> bytes:
-        """The secrets of a session, for its row."""
         return self._vault.seal(_purpose(session_id), msgspec.json.encode(secrets))
 
     async def done(self, command: Command) -> Receipt:
-        """The receipt of a command. Raises its refusal, or ReadOnly."""
+        """Execute a command. Raises its refusal, or ReadOnly."""
         if self._submit is None:
             raise ReadOnly
         (outcome,) = await self._submit([command])

@@ -1,11 +1,11 @@
 """Sessions at the pages: from a cookie's secret to a principal (contract, Sign-in).
 
     secret ─▶ row ─┬─ by token:    its key or token is looked up, as for each request
-                   └─ by provider: claims ─▶ the grants of now ─▶ the chosen tenant
-                        └─ older than 5 minutes: the provider is asked first
+                   └─ by provider: claims ─▶ the present grants ─▶ the chosen tenant
+                        └─ older than 5 minutes: the claims are refreshed first
 
-No process remembers a session: the row is looked up for each request, so that an ended session ends
-on all nodes at once.
+No process remembers a session: each request looks up the row, so a session ends everywhere at
+once.
 """
 
 import hashlib
@@ -40,11 +40,11 @@ from ledger.features.sign_in.commands import BeginSession, EndSession, EnterTena
 from ledger.features.sign_in.model import NOWHERE, TenantAccess
 
 if TYPE_CHECKING:
-    # Only loaded where a provider is configured.
+    # Only loaded with a configured provider.
     from ledger.features.sign_in.access.open_id import SignedIn
 
 SIGN_INS_A_MINUTE = 60
-"""Sign-ins of a person or key in a minute, in each worker."""
+"""Sign-ins of a person or key per minute and worker."""
 
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -53,7 +53,7 @@ _KEY_LOST = "Your API key is unknown, has expired or was revoked. Sign in with a
 _TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
 
 _BROWSERS = ("Edg", "OPR", "Firefox", "Chrome", "Safari")
-"""The words of a browser's family, each before those that it also names."""
+"""Words of browser families, each before the others that such a browser also names."""
 
 
 class Visitor(NamedTuple):
@@ -61,7 +61,7 @@ class Visitor(NamedTuple):
 
     row: SessionRow
     principal: Principal | None
-    """None: several tenants are granted, and none is chosen."""
+    """None if several tenants are granted, and none is chosen."""
     allowed: AllowedTenants
     """The tenants that the provider's claims grant; empty for a token, which has its own."""
 
@@ -77,18 +77,18 @@ class Sessions:
         uses: KeyUses | None,
         rules: SessionRules,
     ) -> None:
-        """``uses`` takes the uses of sessions; None: a read node writes none."""
+        """``uses`` records the uses of sessions; None on a read node, which writes none."""
         self._store, self._clock = store, clock
         self._authenticator, self._uses = authenticator, uses
         self.rules = rules
         self.refresher = Refresher(store, rules, clock)
         self._minute, self._begun = 0, Counter[str]()
-        """The minute, by the monotonic clock, and the sign-ins in it by person."""
+        """The minute, by the monotonic clock, and its sign-ins by person."""
 
     # Looking up.
 
     async def row_of(self, secret: str) -> SessionRow:
-        """The session of a cookie, whatever its person may. Raises Unauthorized."""
+        """The session of a cookie, whatever its rights. Raises Unauthorized."""
         hashed = hash_of(secret)
         if hashed is None:
             raise Unauthorized("Sign in to see this page.")
@@ -115,7 +115,7 @@ class Sessions:
         access = self._access_of(row, allowed)
         now = access or NOWHERE
         if (now.tenant, [*now.permissions]) != (row.tenant, [*row.permissions]):
-            # The file has changed: those who manage sessions are shown what a session may now.
+            # The file has changed: show session managers what the session may do now.
             with suppress(LedgerError):
                 await self._store.done(
                     EnterTenant(row.session_id, principal_in(row, now), None, now)
@@ -136,7 +136,7 @@ class Sessions:
         return msgspec.structs.replace(principal, session=row.secret_hash)
 
     def _access_of(self, row: SessionRow, allowed: AllowedTenants) -> TenantAccess | None:
-        """The chosen tenant, or the only one; None: there are several."""
+        """The chosen tenant, or the only one; None if there are several."""
         access = allowed.get(row.tenant) if row.permissions else None
         return next(iter(allowed.values())) if access is None and len(allowed) == 1 else access
 
@@ -158,7 +158,7 @@ class Sessions:
             return self.rules.allows_tokens
         tenant = principal.organization_id, principal.workspace_id
         try:
-            self.refresher.ask(row)  # the next look sees the answer
+            self.refresher.ask(row)  # the next check sees the answer
             access = self.rules.grants.judge(row.claims).get(tenant)
             is_recent = not self.refresher.is_too_old(row)
         except Unauthorized:
@@ -171,7 +171,6 @@ class Sessions:
     # Changes.
 
     async def begin_by_token(self, principal: Principal, token: str, made: "Made") -> None:
-        """Begin a session for a token that was authenticated."""
         tenant = principal.organization_id, principal.workspace_id
         access = TenantAccess(*tenant, sorted(principal.permissions))
         row = self._new_row(made, "token", None, principal.id, None, access)
@@ -183,7 +182,7 @@ class Sessions:
     ) -> None:
         """Begin a session for a person whom the provider signed in.
 
-        ``place`` is the tenant to begin in; None: the person chooses one.
+        ``access`` is the tenant to begin in; with None, the person chooses one.
         """
         assert self.rules.provider is not None
         sub, access = signed_in.sub, access or NOWHERE
@@ -271,9 +270,9 @@ class Sessions:
     async def end_own(
         self, visitor: Visitor, session_id: str, request_id: str | None
     ) -> str | None:
-        """End a session of the person's own; return the ID token that the visitor's kept.
+        """End one of the person's own sessions; return the ID token of the visitor's session.
 
-        Raises NotFound if it is nobody's, or somebody else's.
+        Raises NotFound if no such session of this person exists.
         """
         row = visitor.row
         principal = visitor.principal or principal_in(row, NOWHERE)
@@ -284,40 +283,37 @@ class Sessions:
 
 
 class Made(NamedTuple):
-    """The part of a new session that its request tells."""
+    """The part of a new session that comes from its request."""
 
     secret: str
     former: bytes | None
-    """The hash of the secret of the browser's former session."""
     user_agent: str
     peer: str | None
     request_id: str | None
 
 
 def new_secret() -> str:
-    """The secret of a new cookie: 32 random bytes."""
     return secrets.token_urlsafe(32)
 
 
 def hash_of(secret: str) -> bytes | None:
-    """The hash by which a cookie's secret is stored; None: it is none."""
+    """The hash that stores a cookie's secret; None if the form is wrong."""
     return hashlib.sha256(secret.encode()).digest() if _SECRET.fullmatch(secret) else None
 
 
 def principal_in(row: SessionRow, access: TenantAccess) -> Principal:
-    """The person of a provider's session in a tenant."""
     return person(row.sub, access.permissions, *access.tenant, session=row.secret_hash)
 
 
 def browser_of(user_agent: str) -> str:
-    """The family of a browser, by the first word that is known; its other words are dropped."""
+    """The browser's family, by the first known word; the other words are dropped."""
     names = {"Edg": "Edge", "OPR": "Opera"}
     found = next((word for word in _BROWSERS if f"{word}/" in user_agent), None)
     return names.get(found, found) if found is not None else "another program"
 
 
 def _printable(name: object) -> str | None:
-    """A name as it is kept: a line of at most 200 characters."""
+    """A name for storage: one line of at most 200 characters."""
     if not isinstance(name, str):
         return None
     line = "".join(each for each in name if each.isprintable()).strip()[:200]

@@ -1,10 +1,10 @@
-"""Signing in at the identity provider, and its word that a session is over (contract, Sign-in).
+"""Signing in at the identity provider, and its message that a session is over (contract, Sign-in).
 
-    sign-in page ─▶ /ui/oidc/sign-in ─▶ provider ─▶ /ui/oidc/callback ─▶ the page that was asked for
+    sign-in page ─▶ /ui/oidc/sign-in ─▶ provider ─▶ /ui/oidc/callback ─▶ the requested page
 
-The provider leads the browser to the callback from another site, so the browser sends no strict
-cookie. The callback's own page then leads to the callback once more, as any link from elsewhere
-does (``arrival.html``): now the cookie of the browser's former session comes along, and ends.
+The provider redirects the browser to the callback from another site, so the browser sends no
+strict cookie. So the callback's page links to the callback once more, like any link from elsewhere
+(``arrival.html``): now the browser sends the cookie of its former session, which ends.
 """
 
 import base64
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 router = APIRouter(include_in_schema=False)
 
 FLOW_SECONDS = 600
-"""So long a sign-in at the provider may take."""
+"""How long a sign-in at the provider may take."""
 
 _MOST_FLOWS = 8
-"""Sign-ins of a browser that are under way at once; a further one drops them."""
+"""A browser's concurrent sign-ins; a further one drops the others."""
 
 _MOST_PARAMETERS = 100
 
@@ -65,7 +65,7 @@ for _outcome in ("begun", "without_grant", "refused", "unavailable"):
 
 @router.get(f"{_PATH}/sign-in")
 async def begin(request: Request) -> Response:
-    """Lead to the provider; a cookie keeps what its answer must fit."""
+    """Redirect to the provider; a cookie keeps the values that its answer must match."""
     try:
         provider = _provider(request)
         next_page = request.query_params.get("next", "")
@@ -94,7 +94,7 @@ async def begin(request: Request) -> Response:
 
 @router.get(f"{_PATH}/callback")
 async def finish(request: Request) -> Response:
-    """Take the provider's answer; begin the session, and lead on."""
+    """Process the provider's answer; begin the session, and redirect."""
     from ledger.features.sign_in.access.open_id import SignInRefused
 
     name = None
@@ -149,7 +149,7 @@ async def _signed_in(
 
 
 async def _without_grant(request: Request, signed_in: "SignedIn") -> Response:
-    """Record that a person has no grant, and show the claims by which one could be given."""
+    """Record that a person has no grant, and show the claims that a grant could use."""
     refusal = Forbidden("You are signed in, but nobody has given you access yet.")
     principal = person(signed_in.sub, ())
     about = About(REFUSED_ACTION)
@@ -161,7 +161,7 @@ async def _without_grant(request: Request, signed_in: "SignedIn") -> Response:
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in signed_in.claims.items()
     }
-    # JSON may tell halves of characters, which no page can.
+    # JSON may contain half of a character, which no page can show.
     claims = {
         part.encode(errors="replace").decode(): value.encode(errors="replace").decode()
         for part, value in texts.items()
@@ -212,7 +212,7 @@ def _provider(request: Request) -> "OpenIdProvider":
 
 
 def _parameters(query: str) -> Mapping[str, str]:
-    """The parameters of an answer. Raises BadRequest for one that is given twice."""
+    """The parameters of an answer. Raises BadRequest for a duplicate."""
     if query.count("&") >= _MOST_PARAMETERS:
         raise BadRequest("There are too many parameters.")
     pairs = parse_qsl(query, keep_blank_values=True)
@@ -233,7 +233,6 @@ def _cookie_of(request: Request, state: str) -> str:
 
 
 def _flow_of(request: Request, state: str) -> "SignInFlow":
-    """The flow of an answer, from the browser's cookie. Raises SignInRefused."""
     from ledger.features.sign_in.access.open_id import SignInFlow, SignInRefused
 
     try:

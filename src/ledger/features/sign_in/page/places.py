@@ -19,7 +19,7 @@ _YEAR = 365 * 86_400
 
 
 class TenantForm(BaseModel):
-    """The chosen organization, or workspace of one; ``*``: all."""
+    """The chosen organization, or a workspace of one; ``*`` for all."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,14 +29,14 @@ class TenantForm(BaseModel):
 
 
 def remembered(request: Request) -> tuple[str | None, str | None]:
-    """The tenant that was chosen last in this browser; one that nobody has, if none was."""
+    """The tenant last chosen in this browser; without one, a tenant that nobody has."""
     organization_id, _, workspace_id = request.cookies.get(_COOKIE, "?").partition("/")
     return (None, None) if organization_id == "*" else (organization_id, workspace_id or None)
 
 
 @router.get("/ui/place")
 async def ask(request: Request) -> Response:
-    """The page that asks, where none is chosen."""
+    """The page on which a person chooses a tenant."""
     try:
         found = request.state.session = await session.session_of(request)
     except REFUSALS as error:

@@ -1,4 +1,4 @@
-"""The answers to visitors whom a page refuses for want of a session."""
+"""The answers to visitors whom a page refuses because they have no session."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,6 @@ def sign_in(request: Request, error: LedgerError, context: Mapping[str, Any]) ->
 
 
 def sign_in_page(request: Request, status: int = 200, **context: Any) -> Response:
-    """The page that offers the ways to sign in."""
     rules = session.sessions_of(request).rules
     provider = rules.provider and rules.provider.config.name
     return show(

@@ -1,4 +1,4 @@
-"""The page of one's own sessions, each with a way to end it."""
+"""The page of a person's own sessions, with forms to end them."""
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +25,7 @@ class EndSessionForm(BaseModel):
 async def show_sessions(request: ReadRequest, query: Present) -> Response:
     """The sessions of the person who asks, in all browsers."""
     services, own = request.services, request.http.state.session.visitor.row
-    # A person sees their own, whatever tenant they have chosen in each.
+    # A person sees their own sessions, whatever tenant they have chosen in each.
     values = {
         "sub": own.sub,
         "issuer": own.issuer,

@@ -52,7 +52,7 @@ async def front_page(request: Request) -> Response:
     except Unauthorized:
         return sign_in_page(request, next="", reason=None)
     except REFUSALS as error:
-        # A person may sign in anew while nobody can tell what the former session may.
+        # A person may sign in anew while the rights of the former session are unknown.
         refusal = as_refusal(error)
         return sign_in_page(request, status_of(refusal), next="", reason=refusal.detail)
     return go(HOME)
@@ -115,7 +115,7 @@ async def sign_out(request: Request) -> Response:
     if provider is not None and found.visitor.row.by == "provider":
         address = await provider.end_address(id_token)
     request.state.session = None
-    # Of a form, a browser follows redirects to our own pages alone.
+    # After a form, a browser follows redirects only to our own pages.
     response = go("/") if address is None else show(request, "arrival.html", next=address)
     session.forget(request, response)
     return response
