@@ -1,6 +1,6 @@
-"""Proofs: the data to check, offline, that nothing in the log was changed (contract, Proof).
+"""Proofs: the data to check offline that nothing in the log was changed (contract, Proof).
 
-The answers are bare texts, bytes and documents, without the envelope of other answers: tools read
+The answers are plain texts, bytes and documents, without the envelope of other answers: tools read
 these formats (C2SP, RFC 6962) as they are.
 """
 
@@ -46,24 +46,24 @@ FROM (SELECT) AS log LEFT JOIN ledger.signer AS s ON true LEFT JOIN LATERAL (
 ) AS c ON true
 """
 
-# The same, and the keys of the origins before, the latest first.
+# The same, and the keys of the earlier origins, the latest first.
 _KEYS = f"""
 SELECT c.*, ARRAY(SELECT vkey FROM ledger.former_origin ORDER BY number DESC)
 FROM ({_SEALED}) AS c
 """
 
-# Whether the log has fewer events behind the sealed ones than asked for. A standby may be behind.
+# True if the log has fewer than ``more`` events after the sealed ones. A standby may be behind.
 _HAS_FEWER = """
 SELECT NOT pg_is_in_recovery()
     AND ledger.events_between(%(after)s::bigint + 1, NULL, %(more)s) < %(more)s
 """
 
 _COUNTED = 10_000
-"""The most events that are counted behind the sealed ones."""
+"""The most events that are counted after the sealed ones."""
 
-# The same, a stored event if the credential's tenant has it, and the number of leaves before the
-# event's own. The leaves are counted for a sealed event only: between the latest checkpoint and
-# an event that is not sealed there may be any number of leaves.
+# The same, the stored event if the credential's tenant has it, and the number of leaves before it.
+# Leaves are counted for a sealed event only: between the latest checkpoint and an event that is not
+# sealed there may be any number of leaves.
 _ENTRY = f"""
 SELECT c.*, e.stream, e.version, e.topic, e.state,
     t.number * {WIDTH}
@@ -80,7 +80,7 @@ LEFT JOIN LATERAL (
 _NOT_SEALED = "The log is not sealed that far yet."
 
 _IN_HISTORIES = frozenset(event.TOPIC.partition("/")[0] for event in PUBLISHED)
-"""The names of the events that histories and feeds show, in whatever version they were stored."""
+"""The names of the events that histories and feeds show, in every stored version."""
 
 Size = Annotated[int, Field(ge=0, le=LARGEST_POSITION), BeforeValidator(digits)]
 AnyPosition = Annotated[
@@ -267,7 +267,7 @@ async def prove_consistency(request: ReadRequest, query: ConsistencyQuery) -> Re
 async def _read(request: ReadRequest, statement: str, parameters: Mapping[str, Any]) -> Any:
     """The statement's row, which begins with the position up to which the log is sealed.
 
-    Raises Behind if the log is not sealed up to the asked position in time.
+    Raises Behind if the log is not sealed up to the requested position in time.
     """
     time = asyncio.get_running_loop().time
     deadline = time() + WAIT_SECONDS
@@ -292,7 +292,7 @@ class SealedEntry(NamedTuple):
     leaf_index: int
     leaf: bytes
     stored: bytes
-    """The event as it is stored, whose hash is in the leaf."""
+    """The stored event, whose hash is in the leaf."""
 
 
 async def sealed_entry(request: ReadRequest, position: int) -> SealedEntry:
@@ -316,7 +316,7 @@ async def sealed_entry(request: ReadRequest, position: int) -> SealedEntry:
 
 
 async def seal_of(request: ReadRequest, position: int) -> SealedEntry | None:
-    """The event in the sealed log; None: it is not sealed yet."""
+    """Returns None if the event is not sealed yet. Raises like ``sealed_entry`` otherwise."""
     try:
         return await sealed_entry(request, position)
     except Behind:
@@ -324,18 +324,17 @@ async def seal_of(request: ReadRequest, position: int) -> SealedEntry | None:
 
 
 async def inclusion_of(request: ReadRequest, entry: SealedEntry, size: int) -> Inclusion:
-    """The proof that the entry is in the tree of a size."""
     hashes = await _roots(request, inclusion(entry.leaf_index, size))
     return Inclusion(entry.leaf_index, base64_of(hash_leaf(entry.leaf)), size, hashes)
 
 
 def _tells_of(principal: Principal, topic: str) -> bool:
-    """Whether a credential may see events of a topic: some are shown by the audit log only."""
+    """Return True if a credential may see a topic: only the audit log shows some topics."""
     return principal.may("audit:read") or topic.partition("/")[0] in _IN_HISTORIES
 
 
 async def _roots(request: ReadRequest, spans: Iterable[Span]) -> list[str]:
-    """The roots over these stretches of leaves, in base64."""
+    """The roots over these spans of leaves, in base64."""
     spans = list(spans)
     wanted = tiles_of(spans)
     values = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}

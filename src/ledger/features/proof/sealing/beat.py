@@ -1,7 +1,7 @@
 """The beat of a node: its row each second, with its witness (contract, Several nodes).
 
-The node follows: it takes the database's newest checkpoint as its witness, once
-that is proved to continue the one that it has.
+The node follows: it takes the database's newest checkpoint as its witness, once that checkpoint
+provably continues the witness that it has.
 """
 
 import logging
@@ -24,8 +24,8 @@ _DOUBLED = "another process beats as this node: its data directory is shared, or
 class NodeBeat(LeadBeat):
     """Reports this node each second, and beats for the loops that its process leads."""
 
-    # A witness lies in a file, too. A synchronous standby may be away, and a node that lives must
-    # not fall silent then. A beat that is acknowledged is on this disk.
+    # A witness lies in a file, too. A living node must not fall silent while a synchronous standby
+    # is away. An acknowledged beat is on this disk.
     commits = "local"
 
     def __init__(
@@ -35,7 +35,7 @@ class NodeBeat(LeadBeat):
         self._watch, self._role, self._clock = watch, role, clock
 
     def beat(self, connection: shelf.Connection) -> str | None:
-        """Follow, and report; return why the node cannot follow, if so."""
+        """Follow and report; return why the node cannot follow, or None."""
         with connection.transaction():  # one commit a second
             super().beat(connection)
             inspection, settles, fault = None, False, None
@@ -53,7 +53,7 @@ class NodeBeat(LeadBeat):
     def _follow(
         self, connection: shelf.Connection, inspection: Inspection
     ) -> tuple[Verdict, str | None]:
-        """Take the database's newest checkpoint, if that may be; the verdict, and a fault."""
+        """Take the database's newest checkpoint if it fits; return the verdict and a fault."""
         fault = _DOUBLED if inspection.evidence.reports.is_doubled else None
 
         def compare(witness: Witnessed) -> LogConsistency:

@@ -1,4 +1,4 @@
-"""The log compared with checkpoints, and the stored tree grown by the events behind it."""
+"""Compares the log with checkpoints, and grows the stored tree by the events after it."""
 
 from collections.abc import Sequence
 
@@ -29,8 +29,8 @@ def compare_with_tree(
 ) -> LogConsistency:
     """Compare an earlier checkpoint with the tree of the newest one, by the stored tiles.
 
-    The newest checkpoint commits to the tiles that are used: a tile that was altered is no
-    contradiction. Raises CannotSign if tiles are missing or altered.
+    The newest checkpoint commits to these tiles, so an altered tile is no contradiction. Raises
+    CannotSign if tiles are missing or altered.
     """
     if newest is None or witness.size > newest.size:
         return LogConsistency.UNKNOWN
@@ -51,7 +51,7 @@ def compare_with_tree(
 
 
 class Growth:
-    """The tree of one round: as it is stored, and then as it grows."""
+    """The tree in one round: first as it is stored, then as it grows."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Growth:
         newest: Checkpoint | None,
         agreed: set[tuple[int, bytes]],
     ) -> None:
-        """``agreed`` has checkpoints that were found to be of this log before, and gets new ones.
+        """``agreed`` has checkpoints already found to be of this log; new ones are added.
 
         Raises Contradiction if the last sealed event is gone, or is another one.
         """
@@ -72,12 +72,11 @@ class Growth:
         self._fits: dict[tuple[int, bytes], LogConsistency] = {}
         self.first_positions: dict[int, int] = {}
         """The position of the first event of each tile of leaves that has begun."""
-        # The last sealed event is read again, since it must still be there.
+        # Read the last sealed event again, since it must still be there.
         rows = read_log(pipeline, sealed.position - 1 if sealed.size else 0, AT_ONCE)
         self.is_full = is_full(rows, AT_ONCE)
-        """Whether the log may have more events than were read."""
+        """True if the log may have more events than were read."""
         self.last: StoredRow | None = None
-        """The last event of the tree."""
         if sealed.size:
             if not rows or rows[0][4] != sealed.position:
                 self._blame(f"the last event that was sealed is not at position {sealed.position}")
@@ -90,20 +89,20 @@ class Growth:
 
     @property
     def tree_is_sealed(self) -> bool:
-        """Whether the tree, as it is now, has a checkpoint already, or nothing to be signed."""
+        """Return True if the present tree has a checkpoint, or there is nothing to sign."""
         if self._tree is not None and self._tree.size > self._sealed.size:
             return False
         return self._newest is not None or not self._sealed.size
 
     @property
     def tree(self) -> GrowingTree:
-        """The tree. Raises CannotSign or Contradiction if what is stored doesn't fit together."""
+        """Raises CannotSign or Contradiction if the stored data do not fit together."""
         if self._tree is None:
             self._tree = self._load()
         return self._tree
 
     def require_tree(self) -> None:
-        """Raise CannotSign or Contradiction if what is stored doesn't fit together."""
+        """Raises CannotSign or Contradiction if the stored data do not fit together."""
         self._tree = self._tree or self._load()
 
     def compare(self, witness: Witnessed) -> LogConsistency:
@@ -117,8 +116,8 @@ class Growth:
 
     def _compare(self, witness: Witnessed) -> LogConsistency:
         if witness.size <= self._sealed.size:
-            # The newest checkpoint is signed, and a signed one continues all that agreed before.
-            # A witness ahead of it is compared in each round: the log may have been put back.
+            # A signed checkpoint continues all that agreed before. A witness ahead of the newest
+            # one is compared in each round: the log may have been restored.
             if (witness.size, witness.root) in self._agreed:
                 return LogConsistency.SAME
             tree = self._newest or Checkpoint(self.tree.size, self.tree.root())

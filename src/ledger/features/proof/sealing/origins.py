@@ -1,8 +1,8 @@
 """Origins: an operator adopts a log that contradicts a checkpoint, and a new origin begins.
 
-The new origin has the same name with the next number behind it, and a key of its own. The key of
-the origin before is forgotten, so nothing contradictory can be signed by it any more. The first
-note of the new origin names the last checkpoint that was known of the one before.
+The new origin has the same name with the next number appended, and its own key. The previous
+origin's key is deleted, so it can sign nothing contradictory any more. The first note of the new
+origin names the last known checkpoint of the previous one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,6 @@ from ledger.features.proof.sealing.tiles import GrowingTree
 from ledger.features.proof.sealing.tree import hash_leaf
 from ledger.features.proof.sealing.watch import CannotSign, WitnessWatch
 
-# The origins before the present one, the latest first.
 _FORMER = """
 SELECT number, vkey, ended_at, ended_by, reason, last_note, kept_size
 FROM ledger.former_origin ORDER BY number DESC
@@ -67,7 +66,7 @@ ORDER BY size
 
 
 class NothingIsWrong(Exception):
-    """Nothing keeps the ledger from signing: there is nothing to be adopted."""
+    """Nothing keeps the ledger from signing, so there is nothing to adopt."""
 
 
 class FormerOrigin(NamedTuple):
@@ -79,9 +78,9 @@ class FormerOrigin(NamedTuple):
     ended_by: str
     reason: str
     last_note: str | None
-    """The last checkpoint that was known of it."""
+    """Its last known checkpoint."""
     kept_size: int
-    """Up to this size, its checkpoints are of the present log."""
+    """The present log has its checkpoints up to this size."""
 
     @property
     def name(self) -> str:
@@ -97,7 +96,7 @@ class Adopted(NamedTuple):
 
     origin: str
     after: str | None
-    """The last checkpoint that is known of the origin before, as the first note names it."""
+    """The last known checkpoint of the previous origin, as the first note names it."""
     kept_size: int
     """The number of sealed events that the new origin begins with."""
 
@@ -115,10 +114,10 @@ def adopt(
     by: str,
     clock: Callable[[], datetime],
 ) -> Adopted:
-    """Adopt the log as it is now: begin a new origin. Services that run notice by themselves.
+    """Adopt the log as it is now and begin a new origin. Running services notice by themselves.
 
-    The new key signs its first checkpoint at once: of what was sealed before and still is of the
-    log, and of some events behind that.
+    The new key signs its first checkpoint at once. It covers what was sealed before and is still in
+    the log, and some events after that.
 
     Raises NothingIsWrong if nothing keeps the ledger from signing, BadNote if its key is damaged,
     and UnreadableEvent for an event that no origin could seal.
@@ -138,7 +137,7 @@ def adopt(
         signer = Signer.create(origin_named(present, number))
         line = None if last is None else after(last)
         values = {"at": clock(), "by": by, "reason": reason, "last_note": last}
-        # The checkpoints of the present log are counted before the tiles are gone.
+        # Count the checkpoints of the present log before the tiles are gone.
         intact = base.size or _intact_size(connection, pipeline)
         connection.execute(_SHORTEN, {"kept": intact})
         connection.execute(_END, values | {"kept": intact})
@@ -169,7 +168,7 @@ def adopt(
 
 
 def _mark(vault: Vault, state: State) -> Mark | None:
-    """The mark of the present key, if it can be read."""
+    """Returns None if the mark of the present key cannot be read."""
     try:
         return shelf.opened(vault, state.vkey, state.secret or b"")[1]
     except (BadNote, CannotOpen, ValueError):
@@ -196,14 +195,14 @@ def _require_fault(
     is_witnessed = evidence.own is not None or any(
         other.lives and other.witness is not None for other in evidence.reports.others
     )
-    # The first checkpoint of a key, not shown yet, is taken by whoever leads: nobody has to adopt.
+    # Whoever leads takes a key's first checkpoint, not shown yet: nobody has to adopt.
     continues = is_witnessed or evidence.is_unseen or evidence.newest is None
     if verdict.contradicted is None and continues:
         raise NothingIsWrong("Nothing is wrong: the log continues every checkpoint that is known.")
 
 
 def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sealed:
-    """The sealed events that can be continued; none if it isn't of the present log."""
+    """The sealed events to continue; none if they are not of the present log."""
     sealed = state.sealed
     try:
         newest = None if sealed.note is None else Verifier(state.vkey).open(sealed.note)
@@ -216,7 +215,7 @@ def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sea
 def _last_seen_note(
     connection: shelf.Connection, state: State, watch: WitnessWatch, mark: Mark | None
 ) -> str | None:
-    """The last checkpoint that the database, this node or any other one has seen."""
+    """The last checkpoint that the database or any node has seen."""
     present = state.vkey.split("+", 1)[0]
     notes = [state.sealed.note, watch.stored(present), None if mark is None else mark.note]
     notes += [node.witness for node in nodes.nodes(connection)]
@@ -233,7 +232,7 @@ def _last_seen_note(
 
 
 def _intact_size(connection: shelf.Connection, pipeline: Pipeline) -> int:
-    """The size of the largest checkpoint whose events the log still has: it reads the whole log."""
+    """The size of the largest checkpoint whose events the log still has. Reads the whole log."""
     tree, intact = GrowingTree(0, {}), 0
     events = _events(pipeline)
     try:

@@ -1,21 +1,21 @@
-"""The standing of a node towards signing (contract, Several nodes).
+"""Decides whether a node may sign (contract, Several nodes).
 
 Pure: neither input nor output, and no clock of its own. ``PeerMonitor`` remembers for how long a
-node has been able to hear the others; ``judge`` decides by what the node knows.
+node has been able to read the others' reports; ``judge`` decides by what the node knows.
 
     a follower  takes the newest checkpoint of the database as its witness
     a sealer    is a follower that leads, and may sign and show checkpoints (the case ``SEALS``)
     a stopped   node signs nothing until an operator adopts the log, which contradicts a witness
 
 A database may lose its last transactions: by a failover to a standby that was behind, or by the
-restore of a backup. The checkpoints that were lost live on in the witnesses of the nodes. So a
-sealer compares the log with each witness before it signs, and after such an event it first gives
-all living nodes the time to report theirs.
+restore of a backup. The lost checkpoints live on in the witnesses of the nodes. So a sealer
+compares the log with each witness before it signs. After such an event it first gives all living
+nodes the time to report their witnesses.
 
-Somebody who can change the database may remove its checkpoints, or its key, and let a rewritten log
-look like a new one. So a log with a key and without a checkpoint is not signed. A new key is made
-only where no node has a witness. And the last checkpoint that was signed is kept with the key, as
-the mark, which the log must continue like any witness.
+Somebody who can change the database may remove its checkpoints, or its key, so that a rewritten log
+looks like a new one. So a log with a key and without a checkpoint is not signed. A new key is made
+only if no node has a witness. The last signed checkpoint is stored with the key, as the mark, which
+the log must continue like any witness.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from ledger.engine.postgres.timing import LIVING_SECONDS
 
 _DOUBLED_AFTER = 3
-"""So many foreign beats under a node's id tell that another process beats as this node. A single
+"""This many foreign beats under a node's id show that another process beats as this node. A single
 one may be the node's own, whose acknowledgement was lost."""
 
 NO_WITNESS = "no living node has seen a checkpoint of this log"
@@ -34,7 +34,7 @@ NEW_POSTGRESQL = "this PostgreSQL is new: the nodes first report what they have 
 
 
 class LogConsistency(Enum):
-    """How the log stands to a checkpoint that was signed before."""
+    """How the log compares to a checkpoint that was signed before."""
 
     SAME = "the log begins with the events that were sealed"
     SHORTER = "the log has fewer events than were sealed"
@@ -52,7 +52,7 @@ class Witnessed(NamedTuple):
     size: int
     root: bytes
     where: str
-    """The place where it is kept, for a person."""
+    """Where the checkpoint is stored, in words for a person."""
 
 
 class Row(NamedTuple):
@@ -73,41 +73,39 @@ class Other(NamedTuple):
     witness: Witnessed | None
     lives: bool
     is_recent: bool
-    """Whether it has beaten since the start of this node."""
+    """True if the node has beaten since the start of this node."""
 
 
 class PeerReports(NamedTuple):
-    """The content of the nodes' rows, as this node takes it now."""
+    """What the nodes' rows say, as this node interprets them now."""
 
     others: Sequence[Other]
     has_waited: bool
-    """Whether each living node has had the time to report to this PostgreSQL."""
+    """True if each living node has had the time to report to this PostgreSQL."""
     is_first: bool
-    """Whether this node has never waited for reports, on any PostgreSQL."""
+    """True if this node has never waited for reports, on any PostgreSQL."""
     is_doubled: bool
-    """Whether another process beats as this node, since its data directory is shared or copied."""
+    """True if another process beats as this node: its data directory is shared or copied."""
 
 
 class PeerMonitor:
-    """Remembers since when a node has heard the others. ``now`` is any steady clock, in seconds."""
+    """Remembers since when a node hears the others. ``now`` is a steady clock, in seconds."""
 
     def __init__(self, node_id: str, now: float, timeout: float = LIVING_SECONDS) -> None:
         self._node_id, self._started, self._timeout = node_id, now, timeout
         self._last: float | None = None
         self._contact = now
         self._present: frozenset[str] = frozenset()
-        """The nodes that lived when the database was last heard before the contact."""
+        """The nodes that lived when the database last answered before the contact."""
         self._lineage: str | None = None
         self._lineage_since = now
         self._beaten_at: Any = None
-        """The last beat of this node that the database has acknowledged."""
         self._acknowledged = now
         self._has_lost = False
         self._foreign, self._foreign_at = 0, now
-        """The number of foreign beats under this node's id, and when the last of them was seen."""
+        """The number of foreign beats under this node's id, and when the last one was seen."""
 
     def beaten(self, at: Any, now: float) -> None:
-        """Note a beat of this node that the database has acknowledged now."""
         self._beaten_at, self._acknowledged = at, now
 
     def hear(
@@ -120,11 +118,11 @@ class PeerMonitor:
         *,
         is_between_beats: bool = False,
     ) -> PeerReports:
-        """Take the nodes' rows, which were read between two instants.
+        """Process the nodes' rows, read between the instants ``sent_at`` and ``answered``.
 
-        A wait begins when the answer has come, and ends before the question was asked.
-        ``remembered`` is the PostgreSQL on which the node has waited last, by its own files.
-        Between two beats of the node a beat under its id is another process's.
+        To be safe, a wait begins with an answer, and ends before a query is sent. ``remembered`` is
+        the PostgreSQL on which the node last waited, by its own files. Between two beats of the
+        node, a beat under its id is another process's.
         """
         # Reports may have been impossible while this node could not read them.
         if self._last is None or sent_at - self._last > self._timeout / 3:
@@ -143,13 +141,13 @@ class PeerMonitor:
             and (own is None or own.beaten_at < self._beaten_at)
         )
         if lineage != self._lineage or is_back:
-            # An acknowledged beat that is gone: the database lost its last transactions.
+            # If an acknowledged beat is gone, the database lost its last transactions.
             self._lineage, self._lineage_since = lineage, answered
             self._has_lost, self._beaten_at = self._has_lost or is_back, None
         waited = max(0.0, sent_at - max(self._lineage_since, self._contact))
         if waited >= self._timeout:
             self._has_lost = False
-        # The row is of the database, and is lost with it: so it tells more than the node's file.
+        # The row is lost with the database, so it says more than the node's file.
         reported = own.lineage if own is not None and own.lineage is not None else remembered
         settled = reported == lineage and not self._has_lost
         others = [self._other(row, sent_at) for row in rows if row.node_id != self._node_id]
@@ -158,18 +156,18 @@ class PeerMonitor:
         return PeerReports(others, has_waited, not reported, is_doubled)
 
     def _expect_own(self, own: Row | None, now: float) -> None:
-        """Note a beat under this node's id that is not the last one of this process."""
+        """Count a beat under this node's id that is not the last one of this process."""
         if own is None or self._beaten_at is None or own.beaten_at <= self._beaten_at:
             return
         self._foreign = self._foreign + 1 if self._is_foreign_near(now) else 1
         self._foreign_at = now
 
     def _is_foreign_near(self, now: float) -> bool:
-        """A process that could not beat, since nobody reached the database, is not gone."""
+        """A process that could not beat, since the database was unreachable, is not gone."""
         return now - max(self._foreign_at, self._contact) < self._timeout
 
     def _other(self, row: Row, sent_at: float) -> Other:
-        """A node that could not beat, since nobody reached the database, is not gone."""
+        """A node that could not beat, since the database was unreachable, is not gone."""
         silent = row.silent_seconds
         if row.node_id in self._present:
             silent = min(silent, sent_at - self._contact)
@@ -181,7 +179,6 @@ class Evidence(NamedTuple):
     """All that a node knows when it decides."""
 
     origin: int
-    """The present origin, by the database."""
     is_stopped: bool
     newest: Witnessed | None
     """The newest checkpoint of the present origin in the database."""
@@ -190,27 +187,27 @@ class Evidence(NamedTuple):
     reports: PeerReports
     leads: bool
     keeps: bool = True
-    """Whether the witness is kept in the data directory, and not only remembered."""
+    """True if the witness is stored in the data directory, not in memory only."""
     has_signed: bool = True
-    """Whether the log has a key, which comes with its first checkpoint."""
+    """True if the log has a key, which comes with its first checkpoint."""
     stray: Witnessed | None = None
     """A checkpoint that somebody has, although the log has no key."""
     mark: Witnessed | None = None
-    """The last checkpoint that was signed, as it is kept with the key: known to who may sign."""
+    """The last signed checkpoint, as stored with the key; only a node that may sign opens it."""
     is_unseen: bool = False
-    """Whether the newest checkpoint is the origin's first, and was not shown."""
+    """True if the newest checkpoint is the origin's first, and was not shown."""
 
 
 class Case(NamedTuple):
-    """A case of a node: its situation, and why a leading node doesn't sign in it."""
+    """A node's situation, and why a leading node doesn't sign in it."""
 
     situation: str
     waits_for: str | None = None
     is_degraded: bool = False
-    """Whether it waits for more than time."""
+    """True if it waits for more than time."""
 
 
-# All cases, of which the first that holds is the node's. In the last three the node leads.
+# The first case that holds applies to the node. In the last three the node leads.
 STOPPED = Case("the log contradicts a witness")
 FOLLOWS = Case("another node leads")
 UNHEARD = Case("nodes may not have reported yet", NEW_POSTGRESQL)
@@ -225,11 +222,11 @@ class Verdict(NamedTuple):
     contradicted: tuple[Witnessed, LogConsistency] | None = None
     """The witness that the log contradicts: signing stops for good, on all nodes."""
     advances: bool = False
-    """Whether the newest checkpoint of the database becomes the node's witness."""
+    """True if the newest checkpoint of the database becomes the node's witness."""
     settles: bool = False
-    """Whether the node has waited for reports on this PostgreSQL."""
+    """True if the node has waited for reports on this PostgreSQL."""
     is_alone: bool = False
-    """Whether what is signed is shown at once."""
+    """True if readers see at once what is signed."""
     shows: int = 0
     """Checkpoints of at most this size may be shown."""
 
@@ -251,7 +248,7 @@ def judge(evidence: Evidence, compare: Compare) -> Verdict:
         else None
     )
     advances = newest is not None and _advances(evidence, own, newest, compare)
-    # The first node of a new ledger has nobody to wait for.
+    # The first node of a new ledger need not wait for others.
     is_new = newest is None and own is None and evidence.origin == 1 and evidence.reports.is_first
     verdict = Verdict(FOLLOWS, advances=advances, settles=evidence.reports.has_waited or is_new)
     if not evidence.leads:
@@ -260,7 +257,7 @@ def judge(evidence: Evidence, compare: Compare) -> Verdict:
         return verdict._replace(case=UNHEARD)
     if own is None and newest is not None and not advances:
         return verdict._replace(case=UNVOUCHED)
-    # A checkpoint that nobody keeps would be forgotten with this process.
+    # A checkpoint that is in no file would be lost with this process.
     can_show = evidence.keeps and not evidence.reports.is_doubled
     is_alone = can_show and not any(other.lives for other in evidence.reports.others)
     shows = _visible_size(evidence, own, newest, is_alone, compare)
@@ -268,7 +265,7 @@ def judge(evidence: Evidence, compare: Compare) -> Verdict:
 
 
 def _contradicted(evidence: Evidence, compare: Compare) -> tuple[Witnessed, LogConsistency] | None:
-    """The witness that the log contradicts: of those that this node knows, the smallest."""
+    """The smallest witness known to this node that the log contradicts."""
     living = [other.witness for other in evidence.reports.others if other.lives]
     witnesses = [evidence.own, evidence.mark, *(living if evidence.leads else ())]
     found = [witness for witness in witnesses if witness is not None]
@@ -287,7 +284,7 @@ def _advances(
 ) -> bool:
     if own is not None:
         return newest.size > own.size and compare(own) is LogConsistency.SAME
-    # A node that was killed when it had signed the first checkpoint of an origin has not kept it.
+    # A node killed right after it signed an origin's first checkpoint has not stored it.
     return (evidence.is_unseen and evidence.reports.has_waited) or _is_vouched(evidence)
 
 
@@ -303,7 +300,7 @@ def _removed(evidence: Evidence) -> tuple[Witnessed, LogConsistency] | None:
 
 
 def _is_vouched(evidence: Evidence) -> bool:
-    """Whether a node with a witness of the present origin has beaten since this one's start."""
+    """Return True if a node with a witness of this origin has beaten since this node's start."""
     return any(
         other.is_recent and other.witness is not None and other.witness.origin == evidence.origin
         for other in evidence.reports.others
@@ -317,9 +314,9 @@ def _visible_size(
     is_alone: bool,
     compare: Compare,
 ) -> int:
-    """The size up to which two nodes have kept what this one has; of a node alone, its own.
+    """The size up to which two nodes have stored checkpoints; its own size if a node is alone.
 
-    What the node takes only now may turn out not to be kept: that is shown in the next round.
+    A witness taken in this round does not count: it may fail to be stored. The next round shows it.
     """
     if own is None or newest is None:
         return 0

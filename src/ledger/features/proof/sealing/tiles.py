@@ -1,8 +1,8 @@
 """The form in which the tree is stored: tiles of 256 hashes, by C2SP's tlog-tiles.
 
 A tile is (level, number). Level 0 holds the hashes of leaves; a hash of the next level is the root
-of a full tile. So every node of the tree is in a tile, or is computed from one tile, and a tile
-that is not full only grows at its end.
+of a full tile. So every node of the tree is in a tile, or is computed from one tile. A tile that is
+not full only grows at its end.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ def tile_of(node: Node) -> Tile:
 
 
 def tiles_of(spans: Iterable[Span]) -> set[Tile]:
-    """The tiles that are needed to compute the roots of these stretches of leaves."""
+    """The tiles needed to compute the roots of these spans."""
     return {tile_of(node) for span in spans for node in nodes_of(span)}
 
 
@@ -40,7 +40,7 @@ def edge_of(size: int) -> dict[Tile, int]:
 
 
 def root_of(span: Span, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
-    """The root over a stretch of leaves, from the tiles that ``tiles_of`` gives.
+    """The root over a span of leaves, from the tiles that ``tiles_of`` returns.
 
     Raises IndexError if a tile has too few hashes.
     """
@@ -60,7 +60,7 @@ def _node(node: Node, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
 
 
 def _complete(hashes: bytes) -> bytes:
-    """The root of a complete subtree over hashes; their number is a power of two."""
+    """The root of a complete subtree; the number of ``hashes`` is a power of two."""
     level = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
     while len(level) > 1:
         level = [hash_pair(*pair) for pair in zip(level[::2], level[1::2], strict=True)]
@@ -68,7 +68,7 @@ def _complete(hashes: bytes) -> bytes:
 
 
 class GrowingTree:
-    """A tree to which leaves are added. Only its right edge is in memory."""
+    """A tree that grows by leaves. Only its right edge is in memory."""
 
     def __init__(self, size: int, edge: Mapping[Tile, bytes]) -> None:
         """Raises ValueError if the edge does not belong to a tree of this size."""

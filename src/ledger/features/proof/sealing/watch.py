@@ -1,7 +1,7 @@
-"""The knowledge of a node about signing: its witness, the newest checkpoint, the other nodes.
+"""What a node knows about signing: its witness, the newest checkpoint, the other nodes.
 
-The beat and the sealer of a node share one ``WitnessWatch``, each on a thread and a connection of
-its own.
+The beat and the sealer of a node share one ``WitnessWatch``. Each runs on its own thread and
+connection.
 """
 
 import logging
@@ -32,20 +32,20 @@ _logger = logging.getLogger(__name__)
 
 
 class CannotSign(Exception):
-    """Nothing can be signed until what the message names is mended."""
+    """Nothing can be signed until somebody fixes what the message names."""
 
 
 class Inspection(NamedTuple):
-    """The result of one look."""
+    """The result of one inspection."""
 
     state: State
     verifier: Verifier
     evidence: Evidence
 
     def with_mark(self, mark: Mark | None) -> "Inspection":
-        """The same, for a node that may sign: it opens the key, and the mark with it.
+        """Return a copy with the mark, which only a node that may sign can open with the key.
 
-        Raises BadNote if the mark is not one of the key.
+        Raises BadNote if the key did not sign the mark.
         """
         if mark is None:
             return self
@@ -63,7 +63,7 @@ class Inspection(NamedTuple):
 
 
 class WitnessWatch:
-    """The knowledge of one node. ``now`` is a steady clock in seconds."""
+    """What one node knows. ``now`` is a steady clock in seconds."""
 
     def __init__(
         self,
@@ -72,19 +72,19 @@ class WitnessWatch:
         now: Callable[[], float] = monotonic,
         timeout: float = LIVING_SECONDS,
     ) -> None:
-        """``folder`` keeps the witness; ``patience`` is how long reports are waited for."""
+        """``folder`` stores the witness; ``timeout`` is how many seconds to wait for reports."""
         self.node_id, self.folder = node_id, folder
         self._now = now
         self._monitor = PeerMonitor(node_id, now(), timeout)
         self._lineage = LineageFile(folder)
         self._lock = threading.Lock()
         self.newborn = Signer.create()
-        """The name and key that this node would give to a log that has none."""
+        """The name and key that this node would give to a log without a key."""
         self._unkept: tuple[Witnessed, str] | None = None
         """A witness newer than the file, which could not be written."""
 
     def inspect(self, connection: shelf.Connection, leads: bool) -> Inspection:
-        """See how things stand. The log is to be read afterwards: it has then all that was seen.
+        """Inspect the state. Read the log only afterwards: it then has all that this saw.
 
         Raises CannotSign if the witness or the newest checkpoint cannot be read, and BadNote if the
         log's key is damaged.
@@ -96,7 +96,7 @@ class WitnessWatch:
         answered = self._now()
         verifier = Verifier(state.vkey)
         if number_of(verifier.name) != state.origin:
-            # By another number a node would leave its own witness out.
+            # With another number, a node would ignore its own witness.
             raise BadNote(f"the log is origin {state.origin}, and its key is of {verifier.name}")
         rows = [
             Row(
@@ -119,7 +119,7 @@ class WitnessWatch:
                 state.lineage,
                 rows,
                 remembered,
-                is_between_beats=not leads,  # then the loop that beats looks
+                is_between_beats=not leads,  # otherwise this is the loop that beats
             )
             own, keeps = self._own(verifier), self._unkept is None
         newest = _newest(state, verifier)
@@ -133,7 +133,7 @@ class WitnessWatch:
         return Inspection(state, verifier, evidence)
 
     def _stray(self, state: State, found: Sequence[nodes.Node]) -> Witnessed | None:
-        """The largest checkpoint that this node, another one, or the database has of any log.
+        """The largest checkpoint of any log that this node, another node or the database has.
 
         Raises OSError.
         """
@@ -152,14 +152,13 @@ class WitnessWatch:
         return max(strays, key=lambda stray: stray[:2], default=None)
 
     def follow(self, inspection: Inspection) -> None:
-        """Make the newest checkpoint of the database the witness."""
         if inspection.state.sealed.note is not None:
             self.store(inspection.verifier, inspection.state.sealed.note)
 
     def store(self, verifier: Verifier, note: str) -> None:
-        """Make a checkpoint of the present origin the witness, unless it has a newer one.
+        """Make a checkpoint of the present origin the witness, unless the node has a newer one.
 
-        A witness that cannot be kept is only remembered; an error is logged once.
+        If the file cannot be written, the witness stays in memory; an error is logged once.
         """
         with self._lock:
             own = self._own(verifier)
@@ -182,7 +181,7 @@ class WitnessWatch:
             return self._unkept is None
 
     def _keep_again(self) -> None:
-        """Keep a checkpoint that could not be kept before: there may be room now."""
+        """Write the checkpoint that could not be written before: there may be room now."""
         if self._unkept is not None:
             note = self._unkept[1]
             origin = parse(note).origin
@@ -198,10 +197,10 @@ class WitnessWatch:
         version: str,
         role: str,
     ) -> tuple[datetime, str | None]:
-        """Report the witness that is kept in the data directory; None if it cannot be read.
+        """Report the witness in the data directory; None if it cannot be read.
 
-        ``is_settled`` tells whether the node has waited for the others' reports. Return what is to
-        be noted once the database has acknowledged the beat.
+        ``is_settled`` is True if the node has waited for the others' reports. Returns the arguments
+        for ``note_beaten``, to call once the database has acknowledged the beat.
         """
         note, lineage = None, None
         if inspection is not None:
@@ -213,18 +212,18 @@ class WitnessWatch:
         return nodes.beat(connection, self.node_id, version, role, note, lineage), lineage
 
     def note_beaten(self, at: datetime, lineage: str | None) -> None:
-        """Note a beat that the database has acknowledged, on the PostgreSQL that it reports."""
+        """Note a beat that the database has acknowledged, and the PostgreSQL that it reports."""
         with self._lock:
             self._monitor.beaten(at, self._now())
             if lineage is not None:
                 self._lineage.keep(lineage)
 
     def stored(self, origin: str) -> str | None:
-        """The witness that is kept in the data directory. Raises OSError."""
+        """The witness in the data directory. Raises OSError."""
         return Witness(self.folder, latest_origin(self.folder, origin)).read()
 
     def _own(self, verifier: Verifier) -> Witnessed | None:
-        """The node's witness: of the latest origin that it has seen."""
+        """The node's witness, from the latest origin that it has seen."""
         name = latest_origin(self.folder, verifier.name)
         file = Witness(self.folder, name)
         try:
@@ -262,7 +261,7 @@ def _newest(state: State, verifier: Verifier) -> Witnessed | None:
 
 
 def _reported(node: nodes.Node, verifier: Verifier, origin: int) -> Witnessed | None:
-    """A node's witness. A text that is no note of this log counts as none."""
+    """A node's witness; None if the text is no note of this log."""
     if node.witness is None:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Tables whose rows change, compared with the fold of the log in pages.
+"""Compares tables whose rows change with the fold of the log, in pages.
 
-A page is a range of keys, read in a snapshot of its own: the rows are compared with the fold at the
-position of that snapshot. So no page is older than its rows, however long the table is. A row whose
-key is in no page, because it was written after its page was read, is looked up at the end.
+A page is a range of keys, read in its own snapshot. Its rows are compared with the fold at that
+snapshot's position. So no page is older than its rows, however long the table is. A row that was
+written after its page was read is in no page; it is looked up at the end.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,6 @@ from ledger.features.proof.verification.differing import (
 )
 
 _PAGE = 10_000
-"""Rows of a page."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -117,7 +116,7 @@ class Pages:
             self._report(differs(table, key, column, stored[column], expected[column]))
 
     def _listened_at(self) -> datetime:
-        """When the service last could take heartbeats: time without it puts off leases."""
+        """When the service last could take heartbeats: leases are extended while it cannot."""
         found = self._read("SELECT listened_at FROM ledger.listening", ())
         return next((at for (at,) in found if at is not None), _NEVER)
 
@@ -127,7 +126,7 @@ class Pages:
         return self._made.changed()[table]
 
     def _expected(self, table: Table) -> Expected:
-        """The look-up of a row by its key, in the fold as it is now."""
+        """A function that returns the row of a key, in the fold as it is now."""
         if (large := _LARGE.get(table)) is not None:
             rows_of, index = large
             rows, key_of = rows_of(self._made), _keys(table)
@@ -145,7 +144,7 @@ _LARGE: Mapping[Table, tuple[Callable[[DecisionTables], Mapping[str, Sequence[An
     OPEN_RUN: (lambda made: made.opened, 1),
     LEASE: (lambda made: made.leases, 0),
 }
-"""Tables of many pages: the rows in the fold, and the place of their key in the table's key."""
+"""Tables of many pages: the rows in the fold, and the index of their key in the table's key."""
 
 
 def _keys(table: Table) -> Callable[[Sequence[Any]], Key]:

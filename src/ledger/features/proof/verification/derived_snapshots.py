@@ -1,8 +1,8 @@
-"""The snapshots of long streams, compared with the folds of these streams.
+"""Compares the snapshots of long streams with the folds of these streams.
 
-A process that meets a long stream starts from its snapshot, so decisions rest on it. The snapshots
-are read before the log is folded; the streams of the log that have one are then folded beside. Of a
-snapshot only a digest is kept, and a stream's fold only until it has reached the snapshot.
+A process starts from the snapshot of a long stream, so decisions rest on it. The snapshots are read
+before the log is folded. Streams with a snapshot are then folded as well. To save memory, only a
+digest of each snapshot is kept, and a fold only until its stream reaches the snapshot.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ WHERE stream > %s ORDER BY stream LIMIT {_PAGE}
 
 
 class _Head(msgspec.Struct, array_like=True):
-    """The first fields of an aggregate, which each has."""
+    """The first fields of every aggregate."""
 
     id: str
     version: int
@@ -50,7 +50,7 @@ class _Due(NamedTuple):
     """A snapshot that was read."""
 
     version: int
-    """The version that the state itself says, if it can be read."""
+    """The version in the state itself, if it can be read; otherwise the row's."""
     digest: bytes
 
 

@@ -52,12 +52,12 @@ def differs(
 
 
 def differing(table: Table, expected: Columns, stored: Columns) -> list[str]:
-    """The columns of a stored row that cannot be as they are."""
+    """The columns of a stored row whose values are impossible."""
     return _RULES.get(table, _unequal)(expected, stored)
 
 
 def may_be_extra(table: Table, stored: Columns) -> bool:
-    """Whether the log may lack a row: a counter that began ahead of ids that may be lost."""
+    """Return True if the log may lack a row: a counter that began ahead of ids that may be lost."""
     return table is ID_COUNTER and (stored["last"] or 0) >= IDS_MOVED
 
 
@@ -66,7 +66,7 @@ def _unequal(expected: Columns, stored: Columns) -> list[str]:
 
 
 def _differing_counter(expected: Columns, stored: Columns) -> list[str]:
-    """A counter may be ahead: all that matters is that it gives no id again."""
+    """A counter may be ahead: it only must not issue an id again."""
     return [] if (stored["last"] or 0) >= expected["last"] else ["last"]
 
 
@@ -94,11 +94,11 @@ _RULES: Mapping[Table, Callable[[Columns, Columns], list[str]]] = {
     ID_COUNTER: _differing_counter,
     LEASE: _differing_lease,
 }
-"""The tables of which the log does not determine each value."""
+"""The tables with values that the log does not determine."""
 
 
 def plain(value: Any) -> Any:
-    """A value that psycopg loaded, as the rows of the fold have it."""
+    """A value that psycopg loaded, in the form that rows of the fold have."""
     if isinstance(value, UUID):
         return value.bytes
     return tuple(value) if isinstance(value, list) else value

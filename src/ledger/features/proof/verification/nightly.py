@@ -1,13 +1,13 @@
-"""The nightly verification: stored data are compared with the log without a request.
+"""The nightly verification: compares stored data with the log without a request.
 
-Each night four parts are compared: the new events with their leaves, a seventh of the older
-events, the tables beside the log, and the definitions of the schema. The loop works for a quarter
-of the time, in slices of some milliseconds, so that the service answers as ever. The last finding
-of each part is kept in ``ledger.verification``: a part that was finished is not done again after a
-restart in the same night, and a night that was missed is made up for at the next start.
+Each night four parts are compared: the new events with their leaves, a seventh of the older events,
+the derived tables, and the definitions of the schema. The loop works for a quarter of the time, in
+slices of some milliseconds, so that the service stays as fast as ever. ``ledger.verification``
+stores the last finding of each part. So a finished part is not repeated after a restart in the same
+night, and the next start makes up for a missed night.
 
-A part in which something differs is compared again at each start of the service and each night,
-until nothing differs in it. While a part differs, the service is degraded (contract, Health).
+A part with differences is compared again at each start of the service and each night, until it has
+none. While a part differs, the service is degraded (contract, Health).
 """
 
 import logging
@@ -42,18 +42,17 @@ from ledger.features.proof.verification.check import Scope, check
 from ledger.features.proof.verification.derived import Compared
 
 _EVERY_SECONDS = 30.0
-"""Between two looks at the clock."""
+"""The interval of checks of the clock."""
 
 _REST = 3.0
 """The rest after a slice, as a multiple of the time that the slice took."""
 
 _TOGETHER = 16
-"""Neighbouring tiles that belong to the same seventh: 4,096 events, which are read in order."""
+"""Adjacent tiles that belong to the same seventh: 4,096 events, which are read in order."""
 
 # A ledger that was never verified waits for its first night.
 _SINCE = "SELECT applied_at FROM ledger.migration WHERE name = '0001_ledger.sql'"
 
-# The tile of leaves that has an event, by its position.
 _TILE = """
 SELECT coalesce(max(number), 0) FROM ledger.tile WHERE level = 0 AND first_position <= %s
 """
@@ -62,18 +61,18 @@ _logger = logging.getLogger(__name__)
 
 
 Compare = Callable[[str, Report, Progress, Callable[[], None]], Compared]
-"""The comparison of the tables beside the log (``derived.py``)."""
+"""The comparison of the derived tables (``derived.py``)."""
 
 
 class Nightly(NamedTuple):
     """When the nightly verification begins."""
 
     at: time | None
-    """The time of day in UTC; None: never."""
+    """The time of day in UTC; None for never."""
 
 
 class _Stopping(Exception):
-    """The service stops: the part in hand is done at the next start."""
+    """The service stops: the next start repeats the present part."""
 
 
 def parts_of(night: datetime) -> frozenset[str]:
@@ -81,7 +80,7 @@ def parts_of(night: datetime) -> frozenset[str]:
 
 
 def next_night(part: str, at: time, now: datetime) -> datetime | None:
-    """When a part is compared next; None: in no night."""
+    """When a part is compared next; None if never."""
     today = datetime.combine(now.date(), at, now.tzinfo)
     nights = (today + timedelta(days=days) for days in range(len(OLD) + 1))
     return next((night for night in nights if night > now and part in parts_of(night)), None)
@@ -100,13 +99,13 @@ class NightlyVerification(Periodic):
         compare: Compare,
         views: Sequence[Projection],
     ) -> None:
-        """``at`` is the time of day in UTC; None: never. ``folder`` has the last checkpoint."""
+        """``at`` is the time of day in UTC; None for never. ``folder`` has the last checkpoint."""
         super().__init__(session, "verification", _EVERY_SECONDS)
         self._conninfo = session.conninfo
         self._vault, self._folder, self._at, self._clock = vault, folder, at, clock
         self._compare_tables, self._views = compare, views
         self._is_first = True
-        """Whether this is the first round since the start."""
+        """True in the first round since the start."""
         self._began = 0.0
 
     def work(self, connection: Connection) -> tuple[int, bool]:
@@ -133,7 +132,7 @@ class NightlyVerification(Periodic):
         """The parts that were not compared since the last time of day ``at``."""
         now = self._clock()
         parts = [NEW, *OLD, TABLES]
-        # In an upgrade node by node the newer node may have changed the schema already.
+        # In a rolling upgrade the newer node may have changed the schema already.
         if not runs_other_version(connection):
             parts.append(SCHEMA)
         night = datetime.combine(now.date(), at, now.tzinfo)
@@ -206,13 +205,13 @@ class NightlyVerification(Periodic):
 
 
 def _scope_of(part: str) -> Scope:
-    """The tiles of leaves that belong to a seventh, for ever the same."""
+    """The tiles of leaves that belong to a seventh; the assignment never changes."""
     share = OLD.index(part) if part in OLD else 0
     return Scope(lambda number: number // _TOGETHER % len(OLD) == share, False)
 
 
 class _Found:
-    """The differences of a part: the first ones, and the number of all."""
+    """The first differences of a part, and the number of all."""
 
     def __init__(self) -> None:
         self.first: list[Difference] = []
