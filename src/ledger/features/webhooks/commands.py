@@ -1,8 +1,7 @@
 """Commands about webhook endpoints, from their owners and from the dispatcher (contract, Feeds).
 
-The receipt carries the answer for the caller, since the answer is known when the decision is made.
-A new secret is therefore shown although no view has the endpoint yet, and it is shown again to a
-request that is replayed.
+The receipt carries the answer, which is complete when the decision is made. So the caller sees a
+new secret although no view has the endpoint yet, and a replayed request shows it again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,7 +46,7 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     description: str | msgspec.UnsetType | None = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     format: channel.Format | msgspec.UnsetType = msgspec.UNSET
-    """Only at the creation."""
+    """For a new endpoint only."""
     watch_ids: tuple[str, ...] | msgspec.UnsetType | None = msgspec.UNSET
     min_severity: Severity | msgspec.UnsetType = msgspec.UNSET
     details: bool | msgspec.UnsetType = msgspec.UNSET
@@ -55,13 +54,13 @@ class EndpointSettings(msgspec.Struct, frozen=True):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The settings that are not left as they are."""
+        """The settings that the request changes."""
         values = msgspec.structs.asdict(self)
         return {name: value for name, value in values.items() if value is not msgspec.UNSET}
 
 
 def secret_purpose(endpoint_id: str) -> str:
-    """The purpose under which an endpoint's secrets are sealed (``Vault.seal``)."""
+    """The purpose under which an endpoint's secrets are encrypted (``Vault.seal``)."""
     return f"webhook-secret|{endpoint_id}"
 
 
@@ -79,7 +78,7 @@ class CreateEndpoint(NewCommand):
 
     _: KW_ONLY
     secret: str
-    """Signs, except where the address has a secret of its own."""
+    """The signing secret; unused if the address has its own secret."""
     settings: EndpointSettings
     rules: channel.ChannelRules = channel.STRICT
 
@@ -139,7 +138,7 @@ class UpdateEndpoint(_EndpointCommand):
     def _address(
         self, endpoint: Endpoint, url: str | None, key: str | None, group: Group
     ) -> dict[str, Any]:
-        """The changed settings of a channel's address. The shown address changes nothing."""
+        """The changed settings of a channel's address. The masked address changes nothing."""
         assert is_channel(endpoint.format)
         with _naming_the_field():
             changed_url = None if url == endpoint.url else url
@@ -177,7 +176,7 @@ class RotateSecret(_EndpointCommand):
 
 @dataclass(eq=False, repr=False)
 class RecoverEndpoint(_EndpointCommand):
-    """Send again those events recorded since an instant that were not delivered."""
+    """Send again the events recorded since an instant that were not delivered."""
 
     action = "webhook.recover"
 
@@ -197,7 +196,7 @@ class ResendDelivery(_EndpointCommand):
 
     event_id: str = field(kw_only=True)
     has_delivery: bool = field(kw_only=True)
-    """Whether the endpoint has a delivery of the event, which the view alone knows."""
+    """True if the endpoint has a delivery of the event, which only the view knows."""
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
         if not self.has_delivery:
@@ -216,7 +215,7 @@ class TestEndpoint(_EndpointCommand):
 
 
 class DisableEndpoint(_EndpointCommand):
-    """A command of the dispatcher: stop delivering, by a rule."""
+    """Stop delivering, by a rule of the dispatcher."""
 
     def __init__(
         self, endpoint_id: str, reason: DisabledReason, url: str, secret: bytes | None = None
@@ -229,9 +228,9 @@ class DisableEndpoint(_EndpointCommand):
 
 
 class GiveUpDelivery(_EndpointCommand):
-    """A command of the dispatcher: record that a delivery failed for good, once.
+    """Record once that a delivery failed for good.
 
-    The dispatcher may hand in the same failure several times.
+    The dispatcher may submit the same failure several times.
     """
 
     def __init__(
@@ -261,7 +260,7 @@ class GiveUpDelivery(_EndpointCommand):
 
 
 def _answer(endpoint: Endpoint, **secret: str | None) -> bytes:
-    # The state of deliveries is shown to readers only; no decision depends on it.
+    # Only readers see the state of deliveries; no decision depends on it.
     document = msgspec.structs.asdict(render_as(ShownEndpoint, endpoint, status=None))
     return _encode({"data": document | secret})
 
@@ -271,7 +270,7 @@ def is_channel(format_: channel.Format) -> TypeGuard[channel.Channel]:
 
 
 def require_types(format_: channel.Format, values: Mapping[str, Any]) -> None:
-    """Raise Invalid for a type of events that a channel is not told of."""
+    """Raise Invalid for an event type that channels do not receive."""
     if is_channel(format_) and not {*values.get("event_types", ())} <= {
         *channel.CHANNEL_TYPES,
         EVERY_TYPE,

@@ -26,11 +26,11 @@ from ledger.features.webhooks.delivery.sender import Sender
 _logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-"""The pause before another try to lead or connect."""
+"""The pause before another attempt to lead or connect."""
 
 
 class Dispatcher(BackgroundLoop):
-    """Delivers to webhook endpoints, on an event loop of its own.
+    """Delivers to webhook endpoints, on its own event loop.
 
     ``stop`` begins no more deliveries, and waits until the deliveries in flight are answered and
     recorded. The writer starts before the dispatcher.
@@ -50,7 +50,7 @@ class Dispatcher(BackgroundLoop):
         self._started.wait()
 
     def wake(self) -> None:
-        """Look for work now, since the clock may have been moved. Any thread may call this."""
+        """Check for work now, since the clock may have been moved. Any thread may call this."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._wake.set)
 
@@ -73,14 +73,14 @@ class Dispatcher(BackgroundLoop):
                     _logger.warning("dispatcher: the lead is given up: %s", error)
                     self._candidate.leave()
                 except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
-                    # The ledger is an older version's: a view is being built from the whole log.
+                    # The schema is an older version's: a view is being built from the whole log.
                     _logger.debug("a view is not built yet")
                     await self._pause()
                 except (psycopg.Error, OSError) as error:
                     _logger.warning("cannot dispatch webhooks: %s", error)
                     await self._pause()
                 except Exception:
-                    # A programming error: only the tables are trusted from here on.
+                    # A programming error: from here on only the tables can be trusted.
                     _logger.exception("the dispatcher failed; it starts over")
                     await self._pause()
 
@@ -93,10 +93,10 @@ class Dispatcher(BackgroundLoop):
                 await self._pause()
 
     async def _lead(self, connection: psycopg.AsyncConnection[TupleRow], sender: Sender) -> None:
-        """Dispatch until told to stop.
+        """Dispatch until ``stop`` is called.
 
-        Raises the database's error when the connection is lost, and ClockSkew when the lead must be
-        left to a node whose clock is right.
+        Raises the database's error when the connection is lost, and ClockSkew when a node with a
+        right clock must lead instead.
         """
         deliveries = Deliveries(connection, self._deps.gather)
         lead = Lead(self._deps, deliveries, sender, self._stopping, self._wake)
@@ -112,8 +112,7 @@ class Dispatcher(BackgroundLoop):
                     await self._sleep(lead.idle_seconds())
             await lead.finish()
         finally:
-            # A delivery in flight whose result can no longer be recorded is sent again by the
-            # next lead.
+            # The next lead resends a delivery in flight whose result can no longer be recorded.
             await lead.abandon()
 
     @contextlib.contextmanager
@@ -134,7 +133,7 @@ class Dispatcher(BackgroundLoop):
                 self._wake.set()
 
         self._loop.add_reader(socket, read)
-        read()  # libpq may have read a notification behind the last reply
+        read()  # libpq may have read a notification after the last reply
         try:
             yield
         finally:

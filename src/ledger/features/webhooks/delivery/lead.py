@@ -1,9 +1,9 @@
 """The work of a dispatcher, from taking the lead to losing it (contract, Feeds).
 
 A delivery is claimed and committed, then sent, and then its result is recorded, so no transaction
-is open during a request. One loop on one connection does all the writes: results of the requests in
-flight are recorded together, and make room for the next requests. A request whose result was not
-recorded, whatever the reason, is sent again: delivery is at-least-once.
+is open during a request. One loop on one connection does all the writes: it records the results of
+several requests together, which makes room for the next. If a result was not recorded, for whatever
+reason, the request is sent again: delivery is at-least-once.
 """
 
 import asyncio
@@ -45,16 +45,16 @@ from ledger.features.webhooks.model.endpoint import DisabledReason, Endpoint
 _logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-"""The pause before another try to record."""
+"""The pause before another attempt to record."""
 
 _STORED_SECONDS = 60.0
-"""A lead is kept for so long though the clock is wrong. Each change of the lead holds up all
-deliveries for some seconds, and perhaps no node has a right clock."""
+"""How long to keep a lead though the clock is wrong. Each change of the lead delays all deliveries
+for some seconds, and perhaps no node has a right clock."""
 
 _GATHER_SECONDS = 0.01
 _GATHER_IDLE_SECONDS = 0.1
-"""Between two looks at the views' changes: under load the views move hundreds of times a second.
-Without any endpoint the pause is longer, since only a first endpoint would matter."""
+"""The intervals of checks for the views' changes: under load the views move hundreds of times a
+second. The pause is longer without any endpoint, when only a first endpoint would matter."""
 
 _DELIVERIES = Counter(
     "ledger_webhook_deliveries",
@@ -64,11 +64,11 @@ _DELIVERIES = Counter(
 _OUTCOMES = {"delivered": "delivered", "pending": "retrying", "failed": "failed"}
 
 Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
-"""Hands commands to the writer. Raises Unavailable."""
+"""Submits commands to the writer. Raises Unavailable."""
 
 
 class DispatcherDeps(NamedTuple):
-    """The parts with which a dispatcher works in each lead."""
+    """The dependencies of a dispatcher in each lead."""
 
     submit: Submit
     open_secret: DecryptSecret
@@ -76,17 +76,17 @@ class DispatcherDeps(NamedTuple):
     clock: Callable[[], datetime]
     most_in_flight: int
     mailer: Callable[[], Mailer]
-    """Makes what sends mails, on the dispatcher's event loop."""
+    """Creates the sender of mails, on the dispatcher's event loop."""
     public_url: str | None
-    """The address by which people reach the service, for links; None: messages have none."""
+    """The address by which people reach the service, for links; None for messages without links."""
     gather: timedelta
-    """So long a message to people waits for others about the same watch."""
+    """How long a message to people waits for others about the same watch."""
 
 
 class Confirmation:
     """The latest confirmation of a lead. Create it when the session begins to lead.
 
-    A process that was frozen goes on with requests that it was about to begin. By then another
+    A process that was frozen continues with requests that it was about to begin. By then another
     process may lead, and may have sent them. So no request begins before the database has answered
     a statement of the session that leads. If the session was ended, that statement fails, and the
     tasks that wait here are cancelled.
@@ -107,11 +107,11 @@ class Confirmation:
         self._changed.set()
 
     def wake(self) -> None:
-        """Let the tasks that wait see that the lead ends."""
+        """Let the waiting tasks check if the lead ends."""
         self._changed.set()
 
     async def holds(self) -> bool:
-        """Wait until the lead is certain; False if it is ending meanwhile."""
+        """Wait until the lead is certain; return False if it ends meanwhile."""
         while self._loop.time() - self._confirmed_at > CERTAIN_SECONDS:
             if self._is_ending():
                 return False
@@ -121,7 +121,7 @@ class Confirmation:
 
 
 class Lead:
-    """The work of a dispatcher, on its event loop. ``stopping`` tells when it is to stop.
+    """The work of a dispatcher, on its event loop. ``stopping`` is set when it must stop.
 
     ``wake`` is set when there may be work, or a task has ended.
     """
@@ -142,28 +142,28 @@ class Lead:
         self._done: list[tuple[Claimed, Attempt, float]] = []
         """Attempts that were answered, or failed, and are not recorded yet."""
         self._settled: list[Claimed] = []
-        """Deliveries whose failure the log has, and the tables do not have yet."""
+        """Deliveries whose failure is in the log, but not in the tables yet."""
         self._has_changes = True
         self._looked_at = 0.0
         self._confirmed = Confirmation(self._loop, self.is_ending)
         self._has_leftovers = True
-        """Whether deleted endpoints may have left deliveries behind."""
+        """True if deleted endpoints may have left deliveries behind."""
         self._fault: BaseException | None = None
-        """The error of a task that broke. The dispatcher then starts over, with nothing in hand."""
+        """The error of a task that broke. The dispatcher then restarts with nothing in flight."""
         self._began_at = self._loop.time()
         self._skew: ClockSkew | None = None
-        """Why the lead is left to another node."""
+        """Why another node must lead."""
 
     def is_ending(self) -> bool:
         return self._skew is not None or self._stopping.is_set()
 
     def hear(self) -> bool:
-        """Note that the views have moved; return whether that was not known yet."""
+        """Note that the views have moved; return True if that is new."""
         was_set, self._has_changes = self._has_changes, True
         return not was_set
 
     async def run_once(self) -> None:
-        """Take one turn: look at changes, record results, claim and send the next deliveries."""
+        """Run one round: read changes, record results, claim and send the next deliveries."""
         if self._fault is not None:
             raise self._fault
         if self._until_check() <= 0:
@@ -184,14 +184,14 @@ class Lead:
             self._has_changes |= any(not one.is_done for one in applied)
 
     async def _clear(self, changes: ViewChanges) -> None:
-        """Drop deliveries that deleted endpoints have left behind, some at each look."""
+        """Drop some deliveries that deleted endpoints have left behind."""
         self._has_leftovers |= any(one.state.endpoint.deleted for one in changes.changed)
         if self._has_leftovers:
             self._has_leftovers = await self._deliveries.drop_deleted()
             self._has_changes |= self._has_leftovers
 
     def idle_seconds(self) -> float:
-        """The seconds for which there is nothing to do, as far as is known now."""
+        """The seconds until there is something to do, as far as is known now."""
         if self._registry.is_ready or self._done or self._settled:
             return 0.0
         due = self._registry.next_due()
@@ -199,7 +199,7 @@ class Lead:
         return check if due is None else min(check, (due - self._now()).total_seconds())
 
     def _until_check(self) -> float:
-        """The seconds until the next look at the views' changes."""
+        """The seconds until the next check for the views' changes."""
         pause = DISPATCH_SECONDS
         if self._has_changes:
             pause = _GATHER_IDLE_SECONDS if self._registry.is_empty else _GATHER_SECONDS
@@ -208,7 +208,7 @@ class Lead:
     async def finish(self) -> None:
         """Await and record the requests in flight: each ends by its own deadline.
 
-        Raises ClockSkew if the lead is left to another node.
+        Raises ClockSkew if another node must lead.
         """
         self._confirmed.wake()
         while self._tasks or self._done or self._settled:
@@ -226,7 +226,7 @@ class Lead:
     def _now(self) -> datetime:
         return self._deps.clock()
 
-    # One turn.
+    # One round.
 
     async def _round(self, *, sends: bool) -> None:
         now = self._now()
@@ -245,9 +245,10 @@ class Lead:
         sent_at = self._confirmed.now()
         found = await self._deliveries.round(results, failing, asks, self._registry.reached, now)
         self._confirmed.confirm(sent_at)
-        # Consequences are drawn only now that the results are recorded.
+        # The consequences follow only now that the results are recorded.
         for one, attempt in verdicts:
-            # A test is not counted, and what is given up counts once the log has its failure.
+            # A test is not counted. A delivery that is given up counts once the log has its
+            # failure.
             if not (one.gives_up or one.result.claimed.is_test):
                 outcome = _OUTCOMES[one.result.status]
                 _DELIVERIES.labels(one.result.claimed.format, outcome).inc()
@@ -266,7 +267,7 @@ class Lead:
     def _failing(
         self, verdicts: Sequence[tuple[AttemptVerdict, Attempt]]
     ) -> dict[str, datetime | None]:
-        """Since when endpoints fail, for the endpoints of which that has changed."""
+        """Since when endpoints fail, for the endpoints where that has changed."""
         changed: dict[str, datetime | None] = {}
         for one, attempt in verdicts:
             claimed = one.result.claimed
@@ -294,7 +295,7 @@ class Lead:
         else:
             self._registry.release(claimed, one.result.due_at, now)
 
-    # Tasks beside the turns.
+    # Tasks outside the rounds.
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -310,7 +311,7 @@ class Lead:
     async def _send(self, message: list[Claimed]) -> None:
         """Send deliveries as one message.
 
-        Of those that have had all their attempts, the log is only told that they failed.
+        For those without attempts left, only record in the log that they failed.
         """
         most = self._deps.schedule.attempts
         spent = [one for one in message if one.tried >= most and not one.is_test]
@@ -363,7 +364,7 @@ class Lead:
         )
 
     async def _give_up(self, claimed: Claimed, tried: int, last: str | None) -> None:
-        """Tell the log that a delivery failed for good, then count it as failed."""
+        """Record in the log that a delivery failed for good, then count it as failed."""
         if not verdict.gives_up_silently(claimed):
             body = verdict.failure_of(claimed, tried, last)
             command = GiveUpDelivery(claimed.endpoint_id, claimed.event_id, claimed.round, body)
@@ -377,19 +378,19 @@ class Lead:
             self._begin(self._tell_disabled(watched, command))
 
     async def _tell_disabled(self, watched: Watched, command: DisableEndpoint) -> None:
-        """Record that the endpoint is disabled. Until the view shows it, the roster knows it."""
+        """Record that the endpoint is disabled. The registry has it until the view shows it."""
         outcome = await self._execute(command)
-        # A refusal means that somebody else disabled the endpoint first, or changed its URL. The
-        # view shows that soon.
+        # If the command is refused, somebody else disabled the endpoint first, or changed its URL.
+        # The view shows that soon.
         position = outcome.position if isinstance(outcome, Receipt) else 0
         watched.halt_until(position, self._now())
         self._registry.consider(watched, self._now())
 
     async def _execute(self, command: Command) -> Outcome | None:
-        """The outcome of a command, tried again while the writer is unavailable.
+        """The outcome of a command, which is retried while the writer is unavailable.
 
-        Return None if the lead is ending meanwhile. A wrong clock ends the lead: nothing can be
-        recorded here, and the next leader finds the delivery, or the endpoint, as this one did.
+        Returns None if the lead ends meanwhile. A wrong clock ends the lead: nothing can be
+        recorded here. The next leader finds the delivery, or the endpoint, as this one did.
         """
         while True:
             with contextlib.suppress(Unavailable):

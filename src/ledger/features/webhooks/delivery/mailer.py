@@ -1,7 +1,7 @@
 """Mail by the operator's server: one attempt, with an envelope for each recipient.
 
-The event loop does the talking, and the deadline ends it: a slow server costs attempts, and no
-other endpoint's time. Without TLS where the settings ask for it, nothing is sent.
+All of it runs on the event loop, and the deadline ends it: a slow server costs attempts, but no
+other endpoint's time. If the settings require TLS and there is none, nothing is sent.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Attempt
 from ledger.features.webhooks.model.channel import MailServer, may_write_to
 
 _MOST_CONNECTIONS = 16
-"""At once. Servers refuse a client that has some dozens; a further mail waits within its time."""
+"""At once. Servers refuse a client with some dozens; another mail waits within its deadline."""
 
 _STORED = 1024
-"""The bytes of an answer that are kept."""
+"""The bytes of an answer that are stored."""
 
 _ACCEPTED = 250
 
@@ -41,15 +41,16 @@ class Mailer:
 
     @property
     def sender(self) -> str:
-        """The address in From; without a server a name that no mail bears."""
+        """The address in From; without a server, a placeholder that no mail has."""
         return self._server.sender if self._server is not None else "nobody@invalid"
 
     async def send(
         self, url: str, recipients: Sequence[str], mail: Callable[[str, datetime], bytes]
     ) -> Attempt:
-        """Hand the mail over for each recipient. ``url`` is what is kept of the address.
+        """Send the mail to each recipient. ``url`` is the masked address, for the record.
 
-        Delivered means that the server took all. Of several refusals one that may pass is told.
+        Delivered means that the server accepted all. Of several refusals, a temporary one is
+        reported.
         """
         at, begun = self._clock(), time.perf_counter()
 
@@ -102,7 +103,7 @@ class Mailer:
                     answers.append((error.code, error.message))
             await client.execute_command(b"QUIT")
         finally:
-            # A server that does not answer the end of TLS would keep the connection for a while.
+            # A server that does not answer the end of TLS would hold the connection for a while.
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.abort()
             client.close()
@@ -113,7 +114,7 @@ _REFUSED = (OSError, aiosmtplib.SMTPException)
 
 
 def _why(error: Exception) -> str:
-    """A fixed text for an error: texts of the server are not repeated."""
+    """A fixed text for an error, which repeats no text of the server."""
     causes: list[BaseException | None] = [error, error.__cause__, error.__context__]
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return "TLS failed"

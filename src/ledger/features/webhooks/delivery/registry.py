@@ -1,10 +1,10 @@
-"""The dispatcher's memory: every endpoint, its deliveries in hand, and whose turn comes next.
+"""The dispatcher's memory: every endpoint, its deliveries in flight, and the order of claims.
 
-A dead or slow endpoint occupies only a few places of its own. An organization with very many such
-endpoints does not fill the shared places either: it never has more deliveries in hand than there
-are places left free. So there is a free place for the next organization, however many do so.
-(Switches share their buffers in this way: Choudhury and Hahne, Dynamic Queue Length Thresholds,
-1998.) An endpoint with nothing to send costs nothing.
+A dead or slow endpoint occupies only a few slots of its own. An organization with very many such
+endpoints does not fill the shared slots either: it never has more deliveries in flight than there
+are free slots. So there is a free slot for the next organization, however many do so. (Switches
+share their buffers in this way: Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998.) An
+endpoint with nothing to send costs nothing.
 """
 
 import heapq
@@ -24,16 +24,16 @@ from ledger.features.webhooks.delivery.verdict import Claimed
 from projections.webhooks.view import EndpointState
 
 IN_FLIGHT = 16
-"""Deliveries in hand at once, for one endpoint."""
+"""Deliveries in flight at once, for one endpoint."""
 
 PROBING = 4
 """… for an endpoint that fails: a dead endpoint holds each delivery until the deadline."""
 
 MOST_IN_FLIGHT = 4000
-"""… for all endpoints, as far as the system allows so many connections."""
+"""… for all endpoints, if the system allows so many connections."""
 
 GATHER_SECONDS = 5.0
-"""So long a message to people waits for others about the same watch (contract, Feeds)."""
+"""How long a message to people waits for others about the same watch (contract, Feeds)."""
 
 REST = timedelta(seconds=1)
 """The time between two messages to people at one endpoint."""
@@ -52,22 +52,22 @@ class Watched:
         self.planned = changed.planned
         """The position up to which all messages have become deliveries."""
         self.applied = changed.applied
-        """The position of the latest test or recovery that is heeded."""
+        """The position of the latest test or recovery that was applied."""
         self.failing_since = changed.failing_since
         self.busy: dict[int, Claimed] = {}
-        """The deliveries in hand, by position."""
+        """The deliveries in flight, by position."""
         self.due: datetime | None = now
-        """When to look for deliveries that are due."""
+        """When to check for deliveries that are due."""
         self.timers: set[datetime] = set()
-        """The times at which the roster has a timer for this endpoint."""
+        """The times at which the registry has a timer for this endpoint."""
         self.recovered = 0
         """A delivery claimed in an earlier round than this may be due, against its own verdict."""
         self.rests_until = now
-        """Before then, nothing is claimed: people are sent one message a second."""
+        """Nothing is claimed before this time: people receive one message a second."""
         self.halted = 0
-        """The position from which on the view shows that the dispatcher disabled the endpoint."""
+        """From this position on, the view shows that the dispatcher disabled the endpoint."""
         self.secrets: dict[bytes, str] = {}
-        """The opened secrets, by their sealed form."""
+        """The decrypted secrets, by their encrypted form."""
         self._drop_old_failures()
 
     @property
@@ -80,7 +80,7 @@ class Watched:
 
     @property
     def sends(self) -> bool:
-        """Whether the endpoint is sent events now. Tests are always sent."""
+        """True if the endpoint receives events now. Tests are always sent."""
         return self.state.endpoint.enabled and self.state.position >= self.halted
 
     @property
@@ -92,12 +92,12 @@ class Watched:
 
     @property
     def slots(self) -> int:
-        """The places in flight that the deliveries in hand take."""
+        """The slots that the deliveries in flight take."""
         return sum(not claimed.follows for claimed in self.busy.values())
 
     @property
     def is_behind(self) -> bool:
-        """Whether the endpoint has new messages, to be taken now or soon."""
+        """True if the endpoint has new messages, to be taken now or soon."""
         return self.sends and self.state.latest > self.planned
 
     def update(self, state: EndpointState, now: datetime) -> None:
@@ -119,7 +119,7 @@ class Watched:
             self.failing_since = None
 
     def halt(self) -> bool:
-        """Stop sending events; return whether the endpoint was sent events until now."""
+        """Stop sending events; return False if the endpoint already received none."""
         if not self.sends:
             return False
         self.halted = _FOR_EVER
@@ -136,7 +136,7 @@ class EndpointRegistry:
     def __init__(self, most_in_flight: int) -> None:
         self._most = most_in_flight
         self.position = 0
-        """The position of the webhook view up to which the roster knows it."""
+        """The position of the webhook view up to which the registry is current."""
         self.reached = 0
         """Messages may be taken up to this position: the webhook view may be ahead of others."""
         self._held: dict[str, None] = {}
@@ -146,9 +146,8 @@ class EndpointRegistry:
         """``in_hand`` by organization, without the deliveries of endpoints deleted meanwhile."""
         self._watched: dict[str, Watched] = {}
         self._ready: RoundRobin[str | None, str] = RoundRobin()
-        """The endpoints to claim for, by organization."""
         self._timers: list[tuple[datetime, str]] = []
-        """When to look for due deliveries of an endpoint, the earliest first (a heap)."""
+        """When to check for due deliveries of an endpoint, the earliest first (a heap)."""
 
     @property
     def is_empty(self) -> bool:
@@ -180,7 +179,7 @@ class EndpointRegistry:
                 self.consider(watched, now)
 
     def requesting(self) -> list[Watched]:
-        """The endpoints with a test or a recovery that is not heeded yet."""
+        """The endpoints with an unapplied test or recovery."""
         return [w for w in self._watched.values() if w.state.requested > w.applied]
 
     def apply_outcomes(self, applied: Iterable[AppliedRequest], now: datetime) -> None:
@@ -192,7 +191,7 @@ class EndpointRegistry:
             self.consider(watched, now)
 
     def consider(self, watched: Watched, now: datetime) -> None:
-        """Queue an endpoint for its turn to claim, if there may be something to send."""
+        """Queue an endpoint to claim deliveries, if there may be something to send."""
         if watched.free <= 0:
             return
         if watched.rests_until > now:
@@ -215,7 +214,7 @@ class EndpointRegistry:
             heapq.heappush(self._timers, (at, watched.id))
 
     def next_asks(self, now: datetime) -> list[Ask]:
-        """Take from the queue the endpoints whose turn it is; their organizations go to its end."""
+        """Take the next endpoints from the queue; their organizations go to its end."""
         while self._timers and self._timers[0][0] <= now:
             due, endpoint_id = heapq.heappop(self._timers)
             watched = self._watched.get(endpoint_id)
@@ -228,7 +227,7 @@ class EndpointRegistry:
         self._ready.add(watched.organization, watched.id)
 
     def _asks(self) -> Iterator[Ask]:
-        """One endpoint of each organization in turn, as far as there is room."""
+        """One endpoint of each organization in turn, while there is room."""
         room, counts = self._most - self.in_hand, Counter[str | None]()
         for _ in range(_AT_ONCE):
             if not self._ready:
@@ -249,7 +248,7 @@ class EndpointRegistry:
 
     @property
     def is_ready(self) -> bool:
-        """Whether an endpoint waits for its turn and there is room for its deliveries."""
+        """True if an endpoint is queued and there is room for its deliveries."""
         room = self._most - self.in_hand
         return any(share(room, self._in_hand[one]) > 0 for one in self._ready)
 
@@ -257,9 +256,9 @@ class EndpointRegistry:
         return self._timers[0][0] if self._timers else None
 
     def give(self, asks: Iterable[Ask], batches: dict[str, ClaimedBatch], now: datetime) -> bool:
-        """Note the deliveries claimed for each endpoint, and whether more may be due.
+        """Note the deliveries claimed for each endpoint, and if more may be due.
 
-        Return False if an endpoint differs from the roster's state: then the view must be read.
+        Returns False if an endpoint differs from the registry's state: then the view must be read.
         """
         is_current = True
         for ask in asks:
@@ -283,7 +282,7 @@ class EndpointRegistry:
         return is_current
 
     def release(self, claimed: Claimed, due: datetime | None, now: datetime) -> None:
-        """Take a delivery out of hand; ``due`` is when it is due again, if ever."""
+        """Remove a delivery that is no longer in flight; ``due`` is when it is due again."""
         self.in_hand -= not claimed.follows
         watched = self._watched.get(claimed.endpoint_id)
         if watched is None:
@@ -299,11 +298,10 @@ class EndpointRegistry:
 
 
 DecryptSecret = Callable[[str, bytes], str]
-"""Opens an endpoint's sealed secret."""
 
 
 def secrets_of(watched: Watched, now: datetime, open_: DecryptSecret) -> list[str]:
-    """The secrets that sign now. Raises the opener's errors."""
+    """The secrets that sign now. Raises the errors of ``open_``."""
     sealed = watched.state.endpoint.signing(now)
     watched.secrets = {one: watched.secrets.get(one) or open_(watched.id, one) for one in sealed}
     return [watched.secrets[one] for one in sealed]

@@ -79,7 +79,7 @@ def headers(
 ) -> list[tuple[bytes, bytes]]:
     """The headers that sign a delivery. ``at`` is the time of this attempt, not of the event.
 
-    Each secret gives a signature, so a receiver may still hold the old secret after a rotation.
+    Each secret gives a signature, so a receiver may still use the old secret after a rotation.
     """
     # The package takes the digits of a time for UTC, whatever its time zone is.
     moment = at.astimezone(UTC)
@@ -90,18 +90,17 @@ def headers(
 
 
 def body_of(test: str | None, found: Sequence[Any], sequence: int) -> str:
-    """The body of a test, whose envelope the view has, or of an event, as it is stored."""
+    """The body of a test from the view's envelope, or of an event from its stored form."""
     if test is not None:
         return f'{{{test},"sequence":{sequence}}}'
     return delivery_item(found, sequence)
 
 
 def delivery_text(row: Sequence[Any], public_url: str | None, sender: str | None) -> str:
-    """A delivery with its latest request, whose signature is masked: null before the first attempt.
+    """A delivery with its latest request, the signature masked; null before the first attempt.
 
-    The row is one of ``deliveries_read`` behind the endpoint. The body is rendered from the
-    stored event, by the version that runs, as it was for the attempt.
-    ``sender`` is the address from which mails come.
+    ``row`` is a row of ``deliveries_read`` after the endpoint. The running version renders the body
+    from the stored event, as for the attempt. ``sender`` is the address from which mails come.
     """
     position, item, number, sequence, url, last, test, format_, details, *found = row
     request = None

@@ -1,4 +1,4 @@
-"""Webhook endpoints as commands, the view and routes show them."""
+"""Webhook endpoints in the form that commands, the view and routes show."""
 
 from collections.abc import Sequence
 from typing import Annotated
