@@ -14,7 +14,7 @@ import msgspec
 
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.folds import Packing, Remembering, States
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import DirectoryNamed, id_of
 from ledger.features.lines.model import execution_events as lines
@@ -112,8 +112,8 @@ class DirectoryView(Remembering):
     )
 
     def __init__(self) -> None:
-        self._lines: States[str, LineFold] = States(LineFold, _PACKING)
-        self._entries: States[Key, _Entry] = States(_Entry)
+        self._lines: FoldCache[str, LineFold] = FoldCache(LineFold, _PACKING)
+        self._entries: FoldCache[Key, _Entry] = FoldCache(_Entry)
         super().__init__(self._lines, self._entries)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:

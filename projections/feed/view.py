@@ -13,7 +13,7 @@ import msgspec
 
 from ledger.engine.postgres.schema.table import BigInt, Index, Octets, Table, Text
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.folds import Packing, Remembering, States
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.feed.audited import about_line_of, write_of
 from ledger.features.feed.envelopes import line_of
@@ -23,7 +23,7 @@ from ledger.features.lines.model.execution_events import CHECK_INS, Activated, H
 from ledger.records import EVENTS
 
 
-class EventRow(NamedTuple):
+class FeedRow(NamedTuple):
     """The keys of an event as the outside sees it."""
 
     position: BigInt
@@ -64,7 +64,7 @@ def key_of(*words: str) -> str:
 
 EVENT = Table(
     "event",
-    EventRow,
+    FeedRow,
     key=("position",),
     tenant=("organization_id", "workspace_id"),
     is_filtered_by_view=True,  # the indexes are of hashes
@@ -130,7 +130,7 @@ class EventView(Remembering):
     events = frozenset(EVENTS)
 
     def __init__(self) -> None:
-        self._lines: States[str, LineFold] = States(
+        self._lines: FoldCache[str, LineFold] = FoldCache(
             lambda line_id: LineFold(Execution(line_id)), Packing(_encode, _decode)
         )
         super().__init__(self._lines)
@@ -161,7 +161,7 @@ class EventView(Remembering):
         generation.write(LINE, [LineRow(f.execution.id, _encode(f), f.position) for f in changed])
 
 
-def _tell_change(event: Recorded, line: LineFold) -> EventRow:
+def _tell_change(event: Recorded, line: LineFold) -> FeedRow:
     """Apply an event of the line's own stream; return its row with the states before and after."""
     execution = line.execution
     before = execution.state if execution.version else None
@@ -180,10 +180,10 @@ def _row(
     before: str | None,
     after: str | None,
     in_feed: bool = True,
-) -> EventRow:
+) -> FeedRow:
     published, write = PUBLISHED.get(type(event.body)), write_of(event)
     # Positional arguments: keyword arguments would take three times as long for every event.
-    return EventRow(
+    return FeedRow(
         event.position,
         line_id,
         event.organization_id,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.engine.postgres.schema.table import BigInt, Table, Text, Texts
-from ledger.engine.views.folds import Remembering, States
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from projections.lines.line import Interval
@@ -86,7 +86,7 @@ class Counts(Remembering):
     """The fold of moves into counts."""
 
     def __init__(self) -> None:
-        self._counts: States[Kind, _Count] = States(_Count)
+        self._counts: FoldCache[Kind, _Count] = FoldCache(_Count)
         super().__init__(self._counts)
 
     def apply(self, generation: Generation, moves: Sequence[Move]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from ledger.engine.postgres.schema.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import day_of, sort_key
-from ledger.engine.views.folds import Remembering, States
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model import execution_events as lines
 from projections.lines import line
@@ -54,7 +54,7 @@ class Hours(Remembering):
     """The fold of check-ins and voids."""
 
     def __init__(self) -> None:
-        self._amounts: States[_Key, _Amount] = States(lambda _: _Amount())
+        self._amounts: FoldCache[_Key, _Amount] = FoldCache(lambda _: _Amount())
         super().__init__(self._amounts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:

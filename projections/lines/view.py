@@ -22,7 +22,7 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Packing, Remembering, States
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
@@ -76,7 +76,7 @@ class ExecutionView(Remembering):
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
-        self._lines: States[str, _Line] = States(
+        self._lines: FoldCache[str, _Line] = FoldCache(
             lambda line_id: _Line(LineFold(Execution(line_id))), _PACKING
         )
         self._quiet: set[str] = set()

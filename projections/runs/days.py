@@ -14,7 +14,7 @@ import msgspec
 from ledger.engine.postgres.schema.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import RunStatus, day_of, sort_key
-from ledger.engine.views.folds import Remembering, States
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.runs.model.run import Run
 
@@ -92,7 +92,7 @@ class Days(Remembering):
     """The fold of moves into the sums of days."""
 
     def __init__(self) -> None:
-        self._sums: States[_Key, _Sums] = States(lambda _: _Sums())
+        self._sums: FoldCache[_Key, _Sums] = FoldCache(lambda _: _Sums())
         super().__init__(self._sums)
 
     def apply(self, generation: Generation, changes: Sequence[Move]) -> None:

@@ -18,7 +18,7 @@ from ledger.engine.postgres.schema.walls import of_tenant
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import id_of_key, sort_key
-from ledger.engine.views.folds import Packing, Remembering, States
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.runs.model import run as runs
 from ledger.features.runs.model.run import RUN_EVENTS, Run, Trigger
@@ -238,7 +238,9 @@ class RunView(Remembering):
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
-        self._runs: States[str, RunFold] = States(lambda run_id: RunFold(Run(run_id)), _PACKING)
+        self._runs: FoldCache[str, RunFold] = FoldCache(
+            lambda run_id: RunFold(Run(run_id)), _PACKING
+        )
         self._days = Days()
         super().__init__(self._runs, self._days)
 

@@ -12,7 +12,7 @@ from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Octets, 
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import members, time_text
 from ledger.engine.values.values import parse_instant, sort_key
-from ledger.engine.views.folds import Remembering, States
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.usage.model.statement import (
     STATEMENT_EVENTS,
@@ -63,7 +63,7 @@ class StatementView(Remembering):
     events: frozenset[type[Event]] = frozenset(STATEMENT_EVENTS)
 
     def __init__(self) -> None:
-        self._statements: States[str, _Statement] = States(lambda _: _Statement())
+        self._statements: FoldCache[str, _Statement] = FoldCache(lambda _: _Statement())
         super().__init__(self._statements)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:

@@ -13,7 +13,7 @@ from ledger.engine.postgres.schema import table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Remembering, States
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.watches.model import alert as alerts
 from ledger.features.watches.model.alert import ALERT_EVENTS, Alert
@@ -143,8 +143,8 @@ class WatchView(Remembering):
     events: frozenset[type[Event]] = frozenset((*WATCH_EVENTS, *ALERT_EVENTS))
 
     def __init__(self) -> None:
-        self._watches: States[str, _Watch] = States(lambda watch_id: _Watch(Watch(watch_id)))
-        self._alerts: States[str, _Alert] = States(lambda alert_id: _Alert(Alert(alert_id)))
+        self._watches: FoldCache[str, _Watch] = FoldCache(lambda watch_id: _Watch(Watch(watch_id)))
+        self._alerts: FoldCache[str, _Alert] = FoldCache(lambda alert_id: _Alert(Alert(alert_id)))
         super().__init__(self._watches, self._alerts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:

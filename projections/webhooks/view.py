@@ -18,7 +18,7 @@ from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Instant, Oc
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, render_as, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Remembering, States
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.feed.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.features.lines.model.execution_events import HealthSignalReported
@@ -183,8 +183,8 @@ class WebhookView(Remembering):
     events: frozenset[type[Event]] = frozenset((*PUBLISHED, *ENDPOINT_EVENTS))
 
     def __init__(self) -> None:
-        self._tenants: States[str, _Tenant] = States(lambda _: _Tenant())
-        self._health: States[str, _Health] = States(_Health)
+        self._tenants: FoldCache[str, _Tenant] = FoldCache(lambda _: _Tenant())
+        self._health: FoldCache[str, _Health] = FoldCache(_Health)
         super().__init__(self._tenants, self._health)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:

@@ -137,7 +137,7 @@ USUAL = {
 
 
 def is_missed(row: Row, *, short: bool) -> bool:
-    """Whether a row fails the run."""
+    """True if a row fails the run."""
     if row.void:
         return True
     if short and row.ratio is not None and row.work in USUAL:

@@ -124,7 +124,7 @@ class Written:
         return text
 
     def _is_choice(self, schema: Schema) -> bool:
-        """Whether an answer has the object as one of several, told apart by its ``kind``."""
+        """True if an answer has the object as one of several, told apart by its ``kind``."""
         return "const" in schema["properties"].get("kind", ())
 
     def _field(self, name: str, schema: Schema, is_required: bool) -> str:
@@ -175,7 +175,7 @@ class Argument(NamedTuple):
 
 
 def is_sent(schema: Schema) -> bool:
-    """Whether an object is one that clients send, which takes no other fields."""
+    """True if an object is one that clients send, which takes no other fields."""
     return schema.get("additionalProperties") is False
 
 

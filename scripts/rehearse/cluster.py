@@ -204,7 +204,7 @@ class Cluster:
         )
 
     def is_synchronous(self) -> bool:
-        """Whether commits wait for a standby."""
+        """True if commits wait for a standby."""
         for member in self.members:
             status, answer = member.ask("/config")
             if status == 200:

@@ -45,7 +45,7 @@ class Program:
             )
 
     def is_running(self) -> bool:
-        """Whether the program runs."""
+        """True if the program runs."""
         return self._process is not None and self._process.poll() is None
 
     @property

@@ -25,7 +25,7 @@ class Goal:
     writes: float | None = None
     reads: float | None = None
     loses: bool = False
-    """Whether acknowledged facts may be lost, as by a restore. Positions are never used twice."""
+    """True if acknowledged facts may be lost, as by a restore. Positions are never used twice."""
     alerts: tuple[str, ...] = ()
     """The alerts that must fire."""
 

@@ -106,7 +106,7 @@ def digest_of(reduced: Schema) -> str:
 
 
 def is_of(module: str, reduced: Schema) -> bool:
-    """Whether a module was made of a document."""
+    """True if a module was made of a document."""
     return module.startswith(digest_of(reduced))
 
 

@@ -370,7 +370,7 @@ def case_id(value: Any) -> str:
 
 
 def has_empty_words(sent: Any) -> bool:
-    """Whether a list of words, of a query, has an empty one among others."""
+    """True if a list of words, of a query, has an empty one among others."""
     words = sent.split(",") if isinstance(sent, str) else sent
     return isinstance(words, list) and len(words) > 1 and "" in words
 

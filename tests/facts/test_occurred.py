@@ -57,7 +57,7 @@ def instant(text: str) -> datetime:
 
 
 def matches(event: Event, filters: Filters) -> bool:
-    """Whether an event matches the filters, as the contract defines them."""
+    """True if an event matches the filters, as the contract defines them."""
     times = {name: instant(filters[name]) for name in BOUNDS if name in filters}
     occurred, recorded = instant(event["occurred_at"]), instant(event["recorded_at"])
     return (

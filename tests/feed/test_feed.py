@@ -160,7 +160,7 @@ def test_the_feed_never_carries_a_runs_input_output_or_error(world: World) -> No
 
 
 def matches(event: Event, params: dict[str, Any]) -> bool:
-    """Whether an event matches the filters, as the contract defines them."""
+    """True if an event matches the filters, as the contract defines them."""
     at = datetime.fromisoformat(event["recorded_at"])
     named = ("organization_id", "workspace_id", "service_line_id")
     return (

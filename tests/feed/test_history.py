@@ -86,7 +86,7 @@ def fact_in(row: dict[str, Any]) -> dict[str, str] | None:
 
 
 def has_other_status(row: dict[str, Any], signals: dict[str, str]) -> bool:
-    """Whether a report changes a signal's status; ``signals`` has the statuses so far."""
+    """True if a report changes a signal's status; ``signals`` has the statuses so far."""
     if row["topic"] != "health.signal_reported":
         return False
     signal, status = row["body"]["signal"], row["body"]["status"]

@@ -44,7 +44,7 @@ def last(ledger: Ledger, line: str) -> Any:
 
 
 def by_rule(event: dict[str, Any]) -> bool:
-    """Whether the ledger lifted a hold."""
+    """True if the ledger lifted a hold."""
     return bool(event["state"]["actor"]["id"] == "pause-until")
 
 

@@ -40,7 +40,7 @@ def events_of(witness: Witnessed) -> Log:
 
 
 def contradict(one: Witnessed, other: Witnessed) -> bool:
-    """Whether two notes of an origin cannot both be of one log that only grew."""
+    """True if two notes of an origin cannot both be of one log that only grew."""
     short, long = sorted((events_of(one), events_of(other)), key=len)
     return one.origin == other.origin and long[: len(short)] != short
 
@@ -55,7 +55,7 @@ class Database:
     stopped: bool = False
     waits: bool = False
     has_key: bool = False
-    """Whether the log has a key: the first checkpoint brings one."""
+    """True if the log has a key: the first checkpoint brings one."""
     checkpoints: list[Witnessed] = field(default_factory=list)
     mark: Witnessed | None = None
     """The last checkpoint, as it is kept with the key."""
@@ -79,13 +79,13 @@ class Node:
     witness: Witnessed | None = None
     lineage: str | None = None
     is_full: bool = False
-    """Whether it can write no file."""
+    """True if it can write no file."""
     vigil: PeerMonitor | None = None
     unkept: Witnessed | None = None
     """A witness newer than the file, which the process only remembers."""
     is_frozen: bool = False
     has_beaten: bool = False
-    """Whether it has beaten since it was started or thawed: only then it lives for others."""
+    """True if it has beaten since it was started or thawed: only then it lives for others."""
     doubled_seconds: int = 0
     """For how long another process has beaten as this node without a pause."""
 

@@ -73,7 +73,7 @@ class Keys(Api):
         return Made(data["id"], secret, data)
 
     def works(self, token: str) -> bool:
-        """Whether a token passes now: its answer is 200 or 403, else it must be 401."""
+        """True if a token passes now: its answer is 200 or 403, else it must be 401."""
         status = self.edge.get("/v1/log/proof/consistency?from=0&to=0", token).status_code
         return status != 401
 

@@ -94,7 +94,7 @@ class OpenIdProvider(Receiver):
         super().__init__(self._serve_request, accept=lambda _: not self.is_away)
         self.secret, self.key = secret, key
         self.is_away = False
-        """Whether connections are closed without an answer."""
+        """True if connections are closed without an answer."""
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         """The clock of its tokens: the service's, once one trusts it."""
         self._numbers = itertools.count(1)
@@ -119,9 +119,9 @@ class OpenIdProvider(Receiver):
         self.answers: dict[str, Answer | Callable[[Request], Answer]] = {}
         """Scripted answers: discovery, keys, authorize, token, userinfo, end_session."""
         self.refreshes = True
-        """Whether there are refresh tokens."""
+        """True if there are refresh tokens."""
         self.repeats_id_token = True
-        """Whether a refresh answers with an ID token too."""
+        """True if a refresh answers with an ID token too."""
         self.complaints: list[str] = []
         """The faults of the client's requests."""
         self.forms: list[dict[str, str]] = []
@@ -545,7 +545,7 @@ class Person(Visitor):
         return self
 
     def is_signed_in(self, path: str = "/ui") -> bool:
-        """Whether a page opens, rather than a request to sign in."""
+        """True if a page opens, rather than a request to sign in."""
         status = self.get(path).status
         assert status in (200, 401), status
         return status == 200

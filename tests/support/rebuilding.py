@@ -259,7 +259,7 @@ class Notifications:
         return [payload for payload in self.payloads if payload.endswith(" stopped")]
 
     def announced(self, name: str, position: int) -> bool:
-        """Whether a notification announced that a view reached a position."""
+        """True if a notification announced that a view reached a position."""
         pairs = (payload.split(" ") for payload in self.payloads)
         return any(name in names.split(",") and said == str(position) for names, said in pairs)
 

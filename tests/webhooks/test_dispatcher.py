@@ -368,7 +368,7 @@ def test_a_deleted_endpoint_is_sent_no_more_requests(patient: WebhookLedger) -> 
 
 
 def is_deleted(ledger: WebhookLedger, endpoint: str) -> bool:
-    """Whether the view has marked the endpoint as deleted."""
+    """True if the view has marked the endpoint as deleted."""
     statement = "SELECT deleted FROM ledger.webhook WHERE endpoint_id = %s"
     return bool(query(ledger.conninfo, statement, endpoint)[0][0])
 

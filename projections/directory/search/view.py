@@ -14,7 +14,7 @@ import msgspec
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Int, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.folds import Packing, Remembering, States
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import DirectoryNamed, id_of, kind_of
 from ledger.features.lines.model import execution_events as lines
@@ -231,7 +231,7 @@ class SearchView(Remembering):
     )
 
     def __init__(self) -> None:
-        self._owners: States[str, Owner] = States(Owner, _PACKING)
+        self._owners: FoldCache[str, Owner] = FoldCache(Owner, _PACKING)
         super().__init__(self._owners)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Int, Table, Text
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.folds import Remembering, States
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import id_of
 from ledger.features.feed.audited import write_of
@@ -104,7 +104,7 @@ class SourceView(Remembering):
     events = frozenset(row.event for row in EVENT_TABLE if row.fact is not None)
 
     def __init__(self) -> None:
-        self._organizations: States[str, _Sources] = States(lambda _: _Sources())
+        self._organizations: FoldCache[str, _Sources] = FoldCache(lambda _: _Sources())
         super().__init__(self._organizations)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:

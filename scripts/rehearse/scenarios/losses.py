@@ -53,7 +53,7 @@ def decide(course: Course, reason: str) -> None:
 
 
 def is_sealed_up_to(stage: Stage, position: int) -> bool:
-    """Whether both nodes say that the log is sealed up to a position."""
+    """True if both nodes say that the log is sealed up to a position."""
     sealing = [node.readiness()[1].get("sealing", {}) for node in stage.nodes]
     return all(one.get("position", 0) >= position and not one["stopped"] for one in sealing)
 

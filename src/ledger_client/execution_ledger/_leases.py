@@ -34,7 +34,7 @@ class Leased(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether no heartbeat is due any more."""
+        """True if no heartbeat is due any more."""
         ...
 
 

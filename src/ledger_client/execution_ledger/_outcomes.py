@@ -57,7 +57,7 @@ class Outcomes:
         self._counted = (0, 0)
         """The recorded and the refused facts when the last flush returned."""
         self.are_final = False
-        """Whether no more facts are sent."""
+        """True if no more facts are sent."""
 
     @property
     def waiting(self) -> int:

@@ -44,7 +44,7 @@ class Refusals:
 
     @property
     def is_in_callback(self) -> bool:
-        """Whether the calling function runs within ``on_refused``."""
+        """True if the calling function runs within ``on_refused``."""
         return getattr(self._here, "depth", 0) > 0
 
     def tell(self, refused: Iterable[tuple[dict[str, Any], Problem]]) -> None:

@@ -80,13 +80,13 @@ def settings_of(url: str | None, token: str | None, source: str | None, timeout:
 
 
 def is_plain_loopback(url: str) -> bool:
-    """Whether an address is http, and of this machine."""
+    """True if an address is http, and of this machine."""
     parsed = httpx.URL(url)
     return parsed.scheme == "http" and is_loopback(parsed.host)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
+    """True if a host is this machine, by its name or address."""
     if host == "localhost":
         return True
     try:
@@ -341,7 +341,7 @@ def not_reachable(failure: httpx.TransportError) -> NotReachable:
 
 
 def is_passing(failure: Problem | httpx.TransportError, method: str) -> bool:
-    """Whether the same request may be tried again: nothing happens twice, and it may succeed."""
+    """True if the same request may be tried again: nothing happens twice, and it may succeed."""
     if isinstance(failure, Problem):
         if failure.status == 503:
             return failure.code != "read_only" and method != "DELETE"
@@ -353,7 +353,7 @@ def is_passing(failure: Problem | httpx.TransportError, method: str) -> bool:
 
 
 def is_lost(failure: Exception) -> bool:
-    """Whether a reader should come back later."""
+    """True if a reader should come back later."""
     return isinstance(failure, NotReachable | Unavailable) or (
         isinstance(failure, Problem) and failure.status in (408, 429, 500, 502, 504)
     )

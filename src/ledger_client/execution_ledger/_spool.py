@@ -50,7 +50,7 @@ class Memory:
         return len(self._facts)
 
     def is_full(self, text: bytes, facts: int, size: int) -> bool:
-        """Whether a further fact would be too much."""
+        """True if a further fact would be too much."""
         return len(self._facts) >= facts or self._bytes + len(text) > size
 
     def append(self, fact: Waiting) -> None:
@@ -152,7 +152,7 @@ def files_of(directory: Path) -> list[Path]:
 
 
 def is_locked(error: sqlite3.Error) -> bool:
-    """Whether a living process has the file that could not be opened."""
+    """True if a living process has the file that could not be opened."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 

@@ -111,7 +111,7 @@ class OpenRun:
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has ended, or never began."""
+        """True if the run has ended, or never began."""
         return self._ended or self.refusal is not None
 
     def begin(self) -> None:

@@ -77,7 +77,7 @@ def status(client: socket.socket) -> int:
 def ended_while_sending(
     client: socket.socket, part: bytes, most: int, seconds: float = 0.0
 ) -> bool:
-    """Whether the service closed the connection before ``most`` parts were sent.
+    """True if the service closed the connection before ``most`` parts were sent.
 
     Each part is followed by a pause of ``seconds``.
     """

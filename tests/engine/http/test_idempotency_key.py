@@ -55,7 +55,7 @@ def test_exactly_the_refusals_of_409_and_422_are_replayed() -> None:
 
 
 def replayed(answer: httpx.Response) -> bool:
-    """Whether the answer says that it is a replay."""
+    """True if the answer says that it is a replay."""
     assert answer.headers.get_list("idempotency-replayed") in ([], ["true"])
     return "idempotency-replayed" in answer.headers
 
@@ -279,7 +279,7 @@ def test_any_visible_character_may_be_in_a_key(edge: Edge, key: str) -> None:
 
 
 def documented(edge: Edge, key: str) -> bool:
-    """Whether the OpenAPI document allows the key."""
+    """True if the OpenAPI document allows the key."""
     pause = edge.get("/openapi.json").json()["paths"]["/v1/execution/{line_id}/pause"]["post"]
     (parameter,) = (p for p in pause["parameters"] if p["name"] == "Idempotency-Key")
     return re.search(parameter["schema"]["pattern"], key) is not None

@@ -196,7 +196,7 @@ def test_an_event_stream_ends_with_its_connection_though_a_request_came_after_it
 
 
 def ended_while_trickling(client: socket.socket, most: int) -> bool:
-    """Whether the service closed the connection before ``most`` bytes were sent, one per 50 ms."""
+    """True if the service closed the connection before ``most`` bytes were sent, one per 50 ms."""
     try:
         for _ in range(most):
             client.sendall(b" ")

@@ -57,7 +57,7 @@ def trickle(client: socket.socket, body: bytes, part: int, seconds: float) -> in
 
 
 def is_answered(client: socket.socket, seconds: float) -> bool:
-    """Whether an answer arrives within so many seconds."""
+    """True if an answer arrives within so many seconds."""
     return bool(select.select([client], [], [], seconds)[0])
 
 
@@ -68,7 +68,7 @@ def answered(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 
 def is_ended(client: socket.socket) -> bool:
-    """Whether the other side ends the connection: by a reset if a byte was still on its way."""
+    """True if the other side ends the connection: by a reset if a byte was still on its way."""
     try:
         return client.recv(1) == b""
     except ConnectionResetError:

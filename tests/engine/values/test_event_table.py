@@ -51,7 +51,7 @@ FOLDS: Mapping[str, tuple[tuple[type[Event], ...], Callable[[Recorded], None]]] 
 
 
 def is_unhandled(fold: Callable[[Recorded], None], sample: Recorded) -> bool:
-    """Whether a fold has no entry for the event. Other tests cover the results of folds."""
+    """True if a fold has no entry for the event. Other tests cover the results of folds."""
     try:
         fold(sample)
     except KeyError as error:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.engine.views import folds
-from ledger.engine.views.folds import Packing, States
+from ledger.engine.views.folds import FoldCache, Packing
 
 
 class Fold:
@@ -50,7 +50,7 @@ def test_folds_equal_those_of_a_memory_that_keeps_all(
 ) -> None:
     stored: dict[int, list[int]] = {}
     whole: dict[int, list[int]] = {}
-    kept: States[int, Fold] = States(lambda key: Fold([key]), packing)
+    kept: FoldCache[int, Fold] = FoldCache(lambda key: Fold([key]), packing)
     before = Fold.alive, Packed.alive
 
     def load(keys: list[int]) -> Iterator[tuple[int, Fold]]:
@@ -81,7 +81,7 @@ def test_folds_equal_those_of_a_memory_that_keeps_all(
 
 def test_a_forgotten_fold_is_loaded_again() -> None:
     before = Fold.alive + Packed.alive
-    kept: States[int, Fold] = States(lambda key: Fold([key]), PACKING)
+    kept: FoldCache[int, Fold] = FoldCache(lambda key: Fold([key]), PACKING)
     kept.begin([1])
     kept[1].numbers.append(5)
     kept.change(1)

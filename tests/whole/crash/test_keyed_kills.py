@@ -149,7 +149,7 @@ def kill_workers(served: Served, token: str, kills: int) -> None:
 
 
 def is_replaced(served: Served, killed: int) -> bool:
-    """Whether the killed worker is gone and its successor has started."""
+    """True if the killed worker is gone and its successor has started."""
     workers = served.api_workers()
     return killed not in workers and len(workers) == served.workers
 

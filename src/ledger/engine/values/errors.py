@@ -42,7 +42,7 @@ class Refused(LedgerError):
     """The request was understood and refused. The same request, sent again, is decided anew."""
 
     audited: ClassVar[bool] = True
-    """Whether the audit log keeps a write refused with this error (contract, Feeds)."""
+    """True if the audit log keeps a write refused with this error (contract, Feeds)."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

@@ -32,7 +32,7 @@ class Packing(Generic[R]):
     unpack: Callable[[bytes], R]
 
 
-class States(Generic[K, R]):
+class FoldCache(Generic[K, R]):
     """A cache by key. The least recently used states are packed, and then dropped, first."""
 
     def __init__(self, make: Callable[[K], R], packing: Packing[R] | None = None) -> None:
@@ -130,7 +130,7 @@ class States(Generic[K, R]):
 class Remembering:
     """A projection, or a part of one, with states in memory (``Projection``)."""
 
-    def __init__(self, *parts: "States[Any, Any] | Remembering") -> None:
+    def __init__(self, *parts: "FoldCache[Any, Any] | Remembering") -> None:
         self._parts = parts
 
     @property

@@ -11,7 +11,7 @@ from ledger.engine.postgres.binary import array_text, copy_rows
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pipeline import Statement, Transaction, insert
 from ledger.engine.postgres.schema.table import Table
-from ledger.engine.views.folds import States
+from ledger.engine.views.folds import FoldCache
 from ledger.engine.views.schema import of_generation
 
 K = TypeVar("K")
@@ -69,7 +69,7 @@ class Generation:
 
     def find(
         self,
-        states: States[K, R],
+        states: FoldCache[K, R],
         keys: Iterable[K],
         table: Table,
         read: Callable[[Any], tuple[K, R]] | None = None,
@@ -92,7 +92,7 @@ class Generation:
 
     def ask(
         self,
-        states: States[K, R],
+        states: FoldCache[K, R],
         keys: Iterable[K],
         statement: str,
         read: Callable[[Rows], Iterable[tuple[K, R]]],

@@ -58,7 +58,7 @@ class AsyncFollow:
         self.complete_to: int | None = None
         """The log's position up to which all events were given; None before that is known."""
         self._is_answered = False
-        """Whether a ledger has answered."""
+        """True if a ledger has answered."""
         self._listeners: list[Callable[[int], object]] = []
 
     def on_complete(self, function: Callable[[int], object]) -> AsyncFollow:

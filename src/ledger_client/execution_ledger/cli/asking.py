@@ -110,7 +110,7 @@ class Connection(Transport):
 
 
 def _has_form(value: Any, kind: Any) -> bool:
-    """Whether JSON may be of a type, of a newer or older service too: it has one of its fields."""
+    """True if JSON may be of a type, of a newer or older service too: it has one of its fields."""
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_has_form(each, get_args(kind)[0]) for each in value)
     fields = getattr(kind, "__struct_encode_fields__", None)

@@ -122,7 +122,7 @@ def forget(url: str | None) -> str | None:
 
 
 def _put_in_keyring(origin: str, token: str) -> bool:
-    """Whether the keyring has a token now."""
+    """True if the keyring has a token now."""
     import keyring
 
     # Backends raise errors of their own, and some forget silently.

@@ -40,7 +40,7 @@ class ToolLedger(NamedTuple):
 
     transport: AsyncTransport
     shows_payloads: bool
-    """Whether answers may hold the input, output and error of runs."""
+    """True if answers may hold the input, output and error of runs."""
 
     async def page(
         self, operation: Listing[Any] | Bare[Any], *ids: str, **fields: object

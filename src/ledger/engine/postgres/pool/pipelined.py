@@ -56,7 +56,7 @@ class LoopDriver:
         self._hang_up = select.poll()
         self._hang_up.register(self._socket, 0)
         self._is_full = False
-        """Whether the socket's send buffer is full."""
+        """True if the socket's send buffer is full."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self.receive)
 

@@ -98,7 +98,7 @@ async def read_page(
     )
 
 
-class Neighbours(NamedTuple):
+class AdjacentPages(NamedTuple):
     """A cursor in the board's list, and the lines next to it now."""
 
     cursor: str
@@ -108,7 +108,7 @@ class Neighbours(NamedTuple):
 
 async def neighbours(
     request: ReadRequest, filters: Filters, order: str, line: LineDetail, cursor: str | None
-) -> Neighbours | None:
+) -> AdjacentPages | None:
     """The lines next to a line in the list of these filters, or next to its earlier ``cursor``.
 
     A paused line moves in the list, or leaves it: its neighbours are those at its earlier cursor.
@@ -125,7 +125,7 @@ async def neighbours(
     except InvalidCursor:
         return None
     previous, following = (lines[0][1][0] if lines else None for lines in found)
-    return Neighbours(cursor, previous, following)
+    return AdjacentPages(cursor, previous, following)
 
 
 class _Scan:

@@ -33,7 +33,7 @@ from ledger.features.lines.model.health import PENALTY
 from ledger.features.lines.names import name_of_line
 from ledger.features.lines.page import history
 from ledger.features.lines.page.board import query_of
-from ledger.features.lines.page.board_pages import CURSOR, Neighbours, neighbours
+from ledger.features.lines.page.board_pages import CURSOR, AdjacentPages, neighbours
 from ledger.features.lines.page.standing import contrast, says
 from ledger.features.lines.page.timeline import band_of, life_of
 from ledger.features.lines.routes import executions
@@ -291,7 +291,7 @@ def _board(request: ReadRequest, query: LineQuery) -> str | None:
 
 async def _neighbours(
     request: ReadRequest, line: LineDetail, query: LineQuery, board: str | None
-) -> Neighbours | None:
+) -> AdjacentPages | None:
     """The line's neighbours on the board; None for the past and in a refresh."""
     is_refresh = request.http.headers.get("hx-target") == "view"
     if board is None or query.is_past or is_refresh:

@@ -72,7 +72,7 @@ class Sums(msgspec.Struct):
 
     @property
     def has_something(self) -> bool:
-        """Whether the sums have a row: time in the state ``closed`` alone makes none."""
+        """True if the sums have a row: time in the state ``closed`` alone makes none."""
         amounts = self.amounts
         return bool(
             any(amounts.hours.values())

@@ -40,11 +40,11 @@ class ReceiverAnswer:
         self.start = b""
         """The first KB of the body."""
         self.has_begun = False
-        """Whether any byte has come."""
+        """True if any byte has come."""
         self.is_over = False
-        """Whether no more is wanted: the answer is whole, or its body is too long."""
+        """True if no more is wanted: the answer is whole, or its body is too long."""
         self.keeps_connection = False
-        """Whether the answer is whole, and its connection may take another request."""
+        """True if the answer is whole, and its connection may take another request."""
         self._is_whole = self._may_keep = False
         self._informational = self._parts = 0
         self._left = _MOST_HEAD_BYTES

@@ -77,7 +77,7 @@ class ReceiverConnection(asyncio.Protocol):
         self._plain.abort()
 
     def is_quiet(self) -> bool:
-        """Whether the connection is open, and nothing has come that the event loop has not read.
+        """True if the connection is open, and nothing has come that the event loop has not read.
 
         The receiver may have closed the connection, or sent bytes for which nobody has asked.
         """
@@ -88,7 +88,7 @@ class ReceiverConnection(asyncio.Protocol):
         return not poll.poll(0)
 
     def is_settled(self) -> bool:
-        """Whether the connection is open, and the system has taken the whole request.
+        """True if the connection is open, and the system has taken the whole request.
 
         An answer may come before the request has been sent to its end.
         """

@@ -32,7 +32,7 @@ def content_of(
 
 
 def is_final(format_: Format, status: int | None) -> bool:
-    """Whether an answer ends a delivery at once."""
+    """True if an answer ends a delivery at once."""
     return status in _FINAL.get(format_, ())
 
 

@@ -77,7 +77,7 @@ class ChannelForm(SettingsForm):
 
     @property
     def is_more(self) -> bool:
-        """Whether something is set that the form shows behind *more*."""
+        """True if something is set that the form shows behind *more*."""
         is_plain = sorted(self.types) == ALERTS and self.details is not None
         return not is_plain or self.workspace_id is not None
 

@@ -225,7 +225,7 @@ async def send_delivery_again(
 
 
 async def _has_delivery(request: reading.ReadRequest, endpoint_id: str, event_id: str) -> bool:
-    """Whether the endpoint has a delivery of the event, or a test of this id."""
+    """True if the endpoint has a delivery of the event, or a test of this id."""
     if not re.fullmatch(EVENT_ID, event_id):
         return False
     tenant = request.tenant
