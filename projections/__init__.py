@@ -1,4 +1,4 @@
-"""Our views, each in a folder of its feature: rows, tables, fold in ``view``, and ``statements``.
+"""Our views, each in the folder of its feature: rows, tables and fold, and its ``statements``.
 
 ``ledger/app/features.py`` names them.
 """

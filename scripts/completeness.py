@@ -104,7 +104,7 @@ class Receiver:
             raise SystemExit(f"Cannot listen on port {port}: {error.strerror}.") from error
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def take(self, body: bytes, headers: dict[str, str]) -> None:
+    def receive(self, body: bytes, headers: dict[str, str]) -> None:
         """Keep a delivery, once even if it comes again. Raises WebhookVerificationError."""
         event = Webhook(self.secret).verify(body, headers)
         with self.arrived:
@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         try:
-            self.receiver.take(body, {k.lower(): v for k, v in self.headers.items()})
+            self.receiver.receive(body, {k.lower(): v for k, v in self.headers.items()})
             self.send_response(204)
         except WebhookVerificationError:
             self.receiver.forged += 1
@@ -183,9 +183,11 @@ def check(ledger: Ledger, seconds: float, port: int | None) -> list[str]:
     ids = [event["id"] for event in feed]
     # The stream ended at some event; later events are only in the feed.
     last = streamed[-1]["position"] if streamed else 0
-    seen = [event["id"] for event in feed if event["position"] <= last]
-    wrong = differences("stream", [event["id"] for event in streamed], seen) + broken_chains(feed)
-    print(f"{len(seen):,} events streamed, {len(ids):,} in the feed after {start}")
+    in_stream = [event["id"] for event in feed if event["position"] <= last]
+    wrong = differences("stream", [event["id"] for event in streamed], in_stream) + broken_chains(
+        feed
+    )
+    print(f"{len(in_stream):,} events streamed, {len(ids):,} in the feed after {start}")
     if receiver is not None and endpoint is not None:
         wrong += check_deliveries(ledger, receiver, endpoint)
     return wrong
@@ -223,8 +225,8 @@ def main() -> int:
     parser.add_argument("--token", required=True)
     parser.add_argument("--seconds", type=float, default=20, help="how long to follow (20)")
     parser.add_argument("--receive", type=int, metavar="PORT", help="take webhooks on this port")
-    asked = parser.parse_args()
-    wrong = check(Ledger(asked.url, asked.token), asked.seconds, asked.receive)
+    args = parser.parse_args()
+    wrong = check(Ledger(args.url, args.token), args.seconds, args.receive)
     for line in wrong:
         print(line, file=sys.stderr)
     print("Faults were found." if wrong else "No event was missed.")

@@ -107,8 +107,8 @@ def write(name: str) -> None:
 
     lines = [
         json.dumps(found)
-        for kind, asked in KINDS.items()
-        for found in httpx.post(f"{os.environ['PREFECT_API_URL']}/{kind}/filter", json=asked)
+        for kind, request in KINDS.items()
+        for found in httpx.post(f"{os.environ['PREFECT_API_URL']}/{kind}/filter", json=request)
         .raise_for_status()
         .json()
     ]

@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def wait_until_ready(service: "subprocess.Popen[bytes]", address: str) -> bool:
-    """Whether the service became ready; False: the service ended, and has printed the reason."""
+    """True if the service became ready; False: the service ended, and has printed the reason."""
     pause = threading.Event()
     while service.poll() is None:
         try:

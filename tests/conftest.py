@@ -16,6 +16,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ import psycopg
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from ledger.app.composition.writing import create_writer
 from ledger.app.settings import Settings
+from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.reads import positions
-from ledger.engine.writer.writer import GROUP_FAILED
+from ledger.engine.writer.writer import GROUP_FAILED, Writer
 from tests.support.audits import Tenant
 from tests.support.data_dirs import MASTER_KEY, QUICK, copy_of, made_once
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
@@ -37,6 +40,7 @@ from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsew
 from tests.support.ledger import Ledger, working
 from tests.support.openid import Company, OpenIdProvider, signing_in
 from tests.support.programs import program_in
+from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import patient_rebuilder
 from tests.support.visitor import Visitor, visitor
 from tests.support.watches import Watcher
@@ -83,7 +87,7 @@ LONGEST = (
     "engine/views/test_outdated.py",
     "whole/crash/test_privileges.py",
     "engine/views/test_rebuild.py",
-    "engine/postgres/test_door_lost.py",
+    "engine/postgres/test_read_pool_lost.py",
     "engine/postgres/test_embedded.py",
     "whole/test_demo.py",
     "engine/http/test_waiting_plans.py",
@@ -92,7 +96,7 @@ LONGEST = (
     "whole/crash/test_statements_killed.py",
     "app/test_openapi.py",
     "feed/test_feed_plans.py",
-    "engine/postgres/test_door.py",
+    "engine/postgres/test_read_pool.py",
     "engine/http/test_taken_back.py",
     "webhooks/test_dispatching.py",
     "app/cli/test_standard_streams.py",
@@ -285,6 +289,24 @@ def own_ledger(conninfo: str, settings: Settings) -> Iterator[Ledger]:
     """A ledger for one test, which may stop its views, move its clock and read its counters."""
     with working(conninfo, settings) as own:
         yield own
+
+
+@pytest.fixture
+def another(own_ledger: Ledger) -> Iterator[Writer]:
+    """The writer of another process, whose memory is empty at first."""
+    log = Log(own_ledger.conninfo)
+    writer = create_writer(own_ledger.settings, log, own_ledger.clock)
+    writer.start()
+    yield writer
+    writer.stop()
+    log.close()
+
+
+@pytest.fixture
+def writer(conninfo: str) -> Iterator[Writer]:
+    """A writer alone, whose lines go idle after an hour."""
+    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -9,20 +9,19 @@ WHOLE = ""
 
 
 class DirectoryRow(NamedTuple):
-    """A workspace, project or resource, with the number of lines that bear it.
+    """A workspace, project or resource, with the number of lines that have it.
 
-    A row counts the lines of one workspace, or those of a whole organization. So a page is one walk
-    along an index, whatever the credential sees. A row whose lines have all left it stays, with 0.
+    A row counts the lines of one workspace, or of a whole organization. So a page is one index scan
+    for any credential. A row that all lines have left stays, with 0.
     """
 
     type: Text
     """``workspace``, ``project`` or ``resource``."""
     organization_id: Text
     workspace_id: Text
-    """``WHOLE`` in rows of a whole organization."""
     id: Text
     name: Text | None
-    """Of a resource: the name in the latest allocation that has a name. Of others: null."""
+    """A resource: the name in the latest allocation that has one. Others: null."""
     lines: Int
     position: BigInt
 
@@ -34,7 +33,7 @@ DIRECTORY = Table(
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     options="fillfactor = 80",
-    # The pages of administrators, who see all organizations.
+    # Pages of administrators, who see all organizations.
     indexes=(Index("type, id, organization_id", where=f"workspace_id = '{WHOLE}'"),),
 )
 
@@ -48,7 +47,7 @@ class NameRow(NamedTuple):
     position: BigInt
 
 
-# The id comes first, so that administrators find names without an organization.
+# The id comes first: administrators find names without an organization.
 NAME = Table(
     "directory_name",
     NameRow,
@@ -59,7 +58,7 @@ NAME = Table(
 
 
 class NamingRow(NamedTuple):
-    """A name that an organization gave, at its position: the past of the names."""
+    """A name and the position at which an organization gave it: the past of the names."""
 
     id: Text
     organization_id: Text

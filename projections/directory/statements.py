@@ -1,7 +1,7 @@
 """The statements that read the directory (contract, Reading).
 
-A page is one walk along an index, in the order of ids. An administrator's page has an entry for
-each organization that has the id, in the order of the organizations' ids.
+A page is one index scan, in the order of ids. An administrator's page has an entry for each
+organization that has the id, ordered by organization.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ LEFT JOIN LATERAL (
 ORDER BY page.id, page.organization_id
 """
 
-# The names of these workspaces and projects. An administrator sees those of all organizations: a
-# name is shown if only one organization has given one.
+# The names of these workspaces and projects. An administrator may see several organizations: a name
+# is shown if only one of them has given one.
 _NAMES = """
 SELECT p.position, named.id, named.name
 FROM ({position}) AS p
@@ -47,7 +47,7 @@ LEFT JOIN LATERAL (
 ) AS named ON true
 """
 
-# The names of these workspaces, each of the organization that is asked for beside it.
+# The names of these workspaces, each paired with its organization.
 SCOPES = read_of(
     """
 SELECT p.position, d.id, d.organization_id, d.name
@@ -58,11 +58,11 @@ LEFT JOIN (
 ) ON d.name IS NOT NULL
 """,
     "directory",
-    is_kept=True,
+    is_pure=True,
 )
 
 
-# The names of these workspaces of an organization as known at the position ``end``.
+# The names of an organization's workspaces as known at the position ``end``.
 NAMES_THEN = read_of(
     """
 SELECT p.position, named.id, named.name
@@ -76,8 +76,7 @@ LEFT JOIN LATERAL (
     "directory",
 )
 
-# The names of these resources, also of released ones, as a workspace or the whole organization
-# called each of them last.
+# The names of these resources, released ones included: the latest by workspace and organization.
 NAMES_OF_RESOURCES = read_of(
     """
 SELECT p.position, named.id, named.name
@@ -89,7 +88,7 @@ LEFT JOIN LATERAL (
 ) AS named ON true
 """,
     "directory",
-    is_kept=True,
+    is_pure=True,
 )
 
 
@@ -100,15 +99,15 @@ def page_read(filters: frozenset[str]) -> Read:
     if "after" in filters and "organization" not in filters:
         always.append(_AFTER_BOTH)
         filters -= {"after"}
-    shown = where(filters, _CONDITIONS, *always)
-    return read_of(_PAGE, "directory", is_kept=True, where=shown)
+    condition = where(filters, _CONDITIONS, *always)
+    return read_of(_PAGE, "directory", is_pure=True, where=condition)
 
 
 @cache
 def names_read(filters: frozenset[str]) -> Read:
     """(position, id, name) rows; a row of nulls if no id has a name.
 
-    A name is an organization's own: a credential of one workspace is told it too.
+    A name belongs to an organization: a credential of one workspace sees it too.
     """
     own = where(filters & {"organization"}, _CONDITIONS)
-    return read_of(_NAMES, "directory", is_kept=True, where=own)
+    return read_of(_NAMES, "directory", is_pure=True, where=own)

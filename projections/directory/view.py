@@ -1,10 +1,9 @@
-"""The view of the directory: the workspaces, projects and resources that lines bear, with names.
+"""The view of the directory: the workspaces, projects and resources of lines, with names.
 
-``directory`` has the number of lines of each, in a whole organization and in each workspace.
-``directory_name`` has the names of workspaces and projects, which may be given before any line
-bears the id, and ``directory_naming`` has each name that was ever given. ``directory_line`` has the
-fold of each line: its present projects and resources. Check-ins, runs and changes of state are not
-folded: no such event changes the directory.
+``directory`` has the number of lines of each, per organization and per workspace.
+``directory_name`` has the names of workspaces and projects, which may be given before any line has
+the id; ``directory_naming`` has each name ever given. ``directory_line`` has the fold of each line:
+its present projects and resources. Check-ins, runs and changes of state are skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import msgspec
 
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import DirectoryNamed, id_of
 from ledger.features.lines.model import execution_events as lines
@@ -32,8 +31,6 @@ class Key(NamedTuple):
 
 
 class _Entry:
-    """A row of the directory in memory."""
-
     __slots__ = ("key", "lines", "name", "position")
 
     def __init__(
@@ -43,7 +40,7 @@ class _Entry:
 
 
 class _Change(NamedTuple):
-    """A change of an entry by a line: the line bears it now, bears it no more, or (0) as before."""
+    """A change of an entry by a line: added (1), removed (-1) or as before (0)."""
 
     type: str
     id: str
@@ -61,7 +58,7 @@ class LineFold(msgspec.Struct, array_like=True):
     projects: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
 
-    def evolve(self, recorded: Recorded) -> Sequence[_Change]:
+    def apply(self, recorded: Recorded) -> Sequence[_Change]:
         self.position, body = recorded.position, recorded.body
         if isinstance(body, lines.Activated):
             self.organization_id = recorded.organization_id or ""
@@ -115,8 +112,8 @@ class DirectoryView(Remembering):
     )
 
     def __init__(self) -> None:
-        self._lines: Folds[str, LineFold] = Folds(LineFold, _PACKING)
-        self._entries: Folds[Key, _Entry] = Folds(_Entry)
+        self._lines: FoldCache[str, LineFold] = FoldCache(LineFold, _PACKING)
+        self._entries: FoldCache[Key, _Entry] = FoldCache(_Entry)
         super().__init__(self._lines, self._entries)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -125,7 +122,7 @@ class DirectoryView(Remembering):
         ids = {event.originator_id: None for event in own}
         generation.find(self._lines, ids, rows.LINE)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         names: dict[str, rows.NameRow] = {}
         namings: list[rows.NamingRow] = []
         changes: list[tuple[Key, _Change, int]] = []
@@ -136,7 +133,7 @@ class DirectoryView(Remembering):
                 namings.append(rows.NamingRow(*named, event.position, event.body.name))
                 continue
             line = self._lines[event.originator_id]
-            for change in line.evolve(event):
+            for change in line.apply(event):
                 changes += ((key, change, event.position) for key in _keys(line, change))
             self._lines.change(event.originator_id)
         generation.write(rows.NAME, names.values())
@@ -152,11 +149,11 @@ class DirectoryView(Remembering):
             self._entries.change(key)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        folds = self._lines.take_changed(most)
+        changed = self._lines.pop_changed(most)
         generation.write(
-            rows.LINE, [rows.LineRow(f.line_id, _PACKING.pack(f), f.position) for f in folds]
+            rows.LINE, [rows.LineRow(f.line_id, _PACKING.pack(f), f.position) for f in changed]
         )
-        entries = self._entries.take_changed(most)
+        entries = self._entries.pop_changed(most)
         generation.write(
             rows.DIRECTORY,
             [rows.DirectoryRow(*e.key, e.name, e.lines, e.position) for e in entries],
@@ -164,7 +161,6 @@ class DirectoryView(Remembering):
 
 
 def _keys(line: LineFold, change: _Change) -> Iterator[Key]:
-    """The entries of a change: in the line's workspace, and in its whole organization."""
     for workspace_id in (rows.WHOLE, line.workspace_id):
         yield Key(intern(change.type), line.organization_id, workspace_id, change.id)
 

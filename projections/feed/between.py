@@ -13,12 +13,12 @@ _OF_WORKSPACE = (
     key_of("%(organization)s::text", "%(workspace)s::text"),
 )
 
-# Alerts stand in the histories of lines, but change nothing of them.
+# The histories of lines have alerts too, but alerts change nothing of a line.
 _NO_ALERT = "COALESCE(e.type, '') NOT IN ({types})".format(
     types=", ".join(f"'{type_}'" for type_ in TYPES if type_.startswith("alert."))
 )
 
-# The next events of a tenant behind a position, by line: in the order of an index of the view.
+# The next events of a tenant after a position, by line: in the order of an index of the view.
 _BETWEEN = """
 SELECT p.position, found.line_id, found.number, found.first, found.last
 FROM ({position}) AS p
@@ -39,9 +39,9 @@ LEFT JOIN LATERAL (
 def between_read(workspace: bool) -> Read:
     """(position, line, number of its events, first, last) rows, up to the position ``end``.
 
-    Of the next ``limit`` events of the ``organization``, or of one ``workspace`` of it.
+    Counts the next ``limit`` events of the ``organization``, or of one ``workspace`` of it.
     """
-    key, asked = _OF_WORKSPACE if workspace else _OF_ALL
+    key, value = _OF_WORKSPACE if workspace else _OF_ALL
     conditions = f"e.organization_id = %(organization)s AND {_NO_ALERT}"
     if workspace:
         conditions += " AND e.workspace_id = %(workspace)s"
@@ -53,7 +53,7 @@ def between_read(workspace: bool) -> Read:
         planning=Planning.LONG,
         position=position_of_page("event", "execution", "run"),
         key=key,
-        asked=asked,
+        asked=value,
         where=conditions,
     )
 

@@ -1,9 +1,9 @@
 """The statements behind feeds and the audit log: one table, one order (contract, Feeds).
 
-Feeds and audit log walk ``event`` by position (keyset pagination, ``walks.py``): forwards for
-programs that follow the log, backwards for people who look at the latest events. Bounds in time
-become bounds in position, since instants of recording rise with positions. A statement finds rows,
-and returns them with the events as they are stored (``items.py``).
+Both scan ``event`` by position (keyset pagination, ``walks.py``): forwards for programs that follow
+the log, backwards for people who read the latest events. Bounds in time become bounds in position,
+since recording times rise with positions. A statement returns rows with their stored events
+(``items.py``).
 """
 
 from functools import cache
@@ -13,11 +13,10 @@ from ledger.engine.views.statements import Read, read_of, where_tenant
 from ledger.features.feed.audited import FACT_EVENT_TYPES
 from ledger.features.feed.published import UNCHANGED_HEALTH
 from projections.feed.items import with_stored
-from projections.feed.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, walk, walk_types, way
+from projections.feed.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, scan, scan_types, way
 
-# Feeds go only as far as the slowest view that is not stopped. So a client that has received an
-# event sees it in every later read. Other views that are stopped do not hold feeds back; if the
-# view ``event`` itself is stopped, feeds do not go on.
+# Feeds go only as far as the slowest running view. So a client that has received an event sees it
+# in every later read. Stopped views do not hold feeds back, except the view ``event`` itself.
 FEED_POSITION = """
 SELECT min(position) AS position FROM ledger.projection
 WHERE name = 'event' OR stopped_at IS NULL
@@ -29,10 +28,10 @@ _OWNER = frozenset(OWNER)
 _TENANT_AND_TIME = frozenset({*OWNER, *WORKSPACE, "from", "to"})
 
 _BEFORE_ACTIONS = frozenset({"actor_id", "actor_type", "workspace", "workspace_id", "no_fact"})
-"""Filters of the audit log that determine the walk, during which each row's action is compared.
+"""Filters of the audit log that determine the scan, which compares each row's action.
 
-(Of rows with a certain type and a certain kind of actor, PostgreSQL expects so few that it would
-sort them instead of walking an index.)
+(PostgreSQL expects so few rows with a certain type and kind of actor that it would sort them
+instead of scanning an index.)
 """
 
 _PAGE = """
@@ -43,17 +42,16 @@ ORDER BY page.position{way}
 """
 
 # Entries by actions. Facts are found by the types of their events. All other entries may have no
-# type, so they are found by an index of their own. The walk of each type costs a page of rows.
-# If many actions of facts are requested, most entries match, so all entries are walked instead.
-# (The number of requested actions is a sum of comparisons, not a count of rows, so that PostgreSQL
-# knows the number when it plans.)
+# type, so they have an index of their own. The scan of each type costs a page of rows. Many actions
+# of facts match most entries, so then all entries are scanned instead. (The number of actions is a
+# sum of comparisons, not a count of rows, so that PostgreSQL knows it when it plans.)
 _FEW_ACTIONS = "{} <= 8".format(
     " + ".join(
         f"('{action}' = ANY(%(action)s::text[]))::int"
         for action in dict.fromkeys(action for action, _ in FACT_EVENT_TYPES)
     )
 )
-_WALK_ACTIONS = f"""
+_SCAN_ACTIONS = f"""
 (SELECT * FROM ({{facts}}) AS e WHERE {_FEW_ACTIONS})
 UNION ALL (SELECT * FROM ({{others}}) AS e WHERE {_FEW_ACTIONS})
 UNION ALL (SELECT * FROM ({{all}}) AS e WHERE NOT {_FEW_ACTIONS})
@@ -66,7 +64,7 @@ WHERE {in_feed} AND e.position > %(after)s AND e.position <= p.position
 ORDER BY e.position LIMIT %(limit)s
 """
 
-# The feed's events after a position, with the columns by which the streams of clients filter.
+# The feed's events after a position, with the columns that clients' streams filter by.
 TAIL = read_of(
     _PAGE,
     "event",
@@ -78,7 +76,7 @@ TAIL = read_of(
     way="",
 )
 
-# The position where feeds end, and when the event there was recorded.
+# The end of feeds: the position, and when its event was recorded.
 PRESENT = f"""
 SELECT p.position, ledger.recorded_at(e.position)
 FROM ({FEED_POSITION}) AS p LEFT JOIN ledger.event AS e ON e.position = p.position
@@ -94,13 +92,12 @@ WHERE e.position = %(at)s AND e.position <= p.position AND {in_feed} AND {where}
 def feed_read(filters: frozenset[str], backwards: bool = False) -> Read:
     """(position, columns of a found event) rows; a row of nulls if there is no event.
 
-    The events after ``after``, the oldest first; with ``backwards`` only those before ``before``,
-    the newest first.
+    The events after ``after``, oldest first; with ``backwards`` before ``before``, newest first.
     """
     if "type" in filters and filters & _OWNER and "service_line_id" not in filters:
-        rows = walk_types(TYPES, filters, _IN_FEED, backwards)
+        rows = scan_types(TYPES, filters, _IN_FEED, backwards)
     else:
-        rows = walk(filters, _IN_FEED, backwards)
+        rows = scan(filters, _IN_FEED, backwards)
     return read_of(
         _PAGE,
         "event",
@@ -113,7 +110,7 @@ def feed_read(filters: frozenset[str], backwards: bool = False) -> Read:
 
 
 # Entries of a line: its facts, and the commands, refusals and reads about it.
-_WALK_LINE = """
+_SCAN_LINE = """
 (SELECT * FROM ({facts}) AS e) UNION ALL (SELECT * FROM ({others}) AS e)
 ORDER BY position{way} LIMIT %(limit)s
 """
@@ -127,13 +124,13 @@ def audit_read(filters: frozenset[str], backwards: bool = False) -> Read:
     """
     always = "e.audit IS NOT NULL"
     if "service_line_id" in filters:
-        rows = _walk_line(filters, backwards)
+        rows = _scan_line(filters, backwards)
     else:
-        rows = walk(filters, always, backwards)
+        rows = scan(filters, always, backwards)
         if "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
-            rows = _WALK_ACTIONS.format(
-                facts=walk_types(TYPES_OF_ACTIONS, filters | {"fact"}, always, backwards),
-                others=walk(filters | {"no_fact"}, always, backwards),
+            rows = _SCAN_ACTIONS.format(
+                facts=scan_types(TYPES_OF_ACTIONS, filters | {"fact"}, always, backwards),
+                others=scan(filters | {"no_fact"}, always, backwards),
                 all=rows,
                 way=way(backwards),
             )
@@ -141,16 +138,16 @@ def audit_read(filters: frozenset[str], backwards: bool = False) -> Read:
 
 
 def _planning(filters: frozenset[str]) -> Planning:
-    """How PostgreSQL plans a page: by the values, unless the filters allow a single index."""
+    """Plan a page by its values, unless the filters allow a single index."""
     return Planning.SHORT if filters <= _TENANT_AND_TIME else Planning.BY_VALUES
 
 
-def _walk_line(filters: frozenset[str], backwards: bool) -> str:
-    others = walk(filters - {"type"} | {"no_fact"}, "e.about_line_id IS NOT NULL", backwards)
+def _scan_line(filters: frozenset[str], backwards: bool) -> str:
+    others = scan(filters - {"type"} | {"no_fact"}, "e.about_line_id IS NOT NULL", backwards)
     if "no_fact" in filters:
         return others
-    facts = walk(filters - {"action"} | {"fact"}, "e.audit IS NOT NULL", backwards)
-    return _WALK_LINE.format(facts=facts, others=others, way=way(backwards))
+    facts = scan(filters - {"action"} | {"fact"}, "e.audit IS NOT NULL", backwards)
+    return _SCAN_LINE.format(facts=facts, others=others, way=way(backwards))
 
 
 @cache
@@ -161,6 +158,6 @@ def event_read(tenant: frozenset[str]) -> Read:
 
 
 def _page(rows: str, backwards: bool = False, planning: Planning = Planning.SHORT) -> Read:
-    """A read at the position of the view ``event``: of a single event, or of the audit log."""
+    """Read at the position of the view ``event``: a single event, or the audit log."""
     events = with_stored(rows)
     return read_of(_PAGE, "event", planning=planning, events=events, way=way(backwards))

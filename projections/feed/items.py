@@ -1,6 +1,6 @@
-"""Rows of found events as the JSON of feeds and histories, or as events for the audit log.
+"""Found events as JSON for feeds and histories, or as events for the audit log.
 
-A statement finds the row of an event by its keys, and returns it with the event as it is stored.
+A statement finds an event's row by its keys, and returns it with the stored event.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,8 @@ from ledger.engine.values.rendering import json_text
 from ledger.features.feed import envelopes
 
 COLUMNS = "position, type, state_before, state_after, stream, version, topic, state"
-"""The columns of a found event, in the order in which this module's functions take them."""
 
-# All events are found before any is looked up in the log, by one call.
+# Find all events before one call looks them up in the log.
 _WITH_STORED = """
 WITH found AS MATERIALIZED ({rows})
 SELECT {columns}
@@ -29,12 +28,12 @@ _decode_beginning = msgspec.json.Decoder(StoredBeginning).decode
 
 
 def with_stored(rows: str, *more: str) -> str:
-    """SQL: the found events of ``rows`` as they are stored, behind the columns of ``more``."""
+    """SQL: the found events of ``rows`` as stored, after the columns of ``more``."""
     return _WITH_STORED.format(rows=rows, columns=", ".join((*more, COLUMNS)))
 
 
 def feed_envelope(found: Sequence[Any]) -> envelopes.Envelope:
-    return envelopes.envelope_of(*_told(found))
+    return envelopes.envelope_of(*_parts(found))
 
 
 def feed_item(found: Sequence[Any]) -> str:
@@ -42,17 +41,17 @@ def feed_item(found: Sequence[Any]) -> str:
 
 
 def history_item(found: Sequence[Any]) -> str:
-    """A found event as a history has it: its envelope, and the line's state before and after."""
-    return json_text(envelopes.history_item_of(*_told(found)))
+    """A found event in a history: its envelope, and the line's state before and after."""
+    return json_text(envelopes.history_item_of(*_parts(found)))
 
 
 def delivery_item(found: Sequence[Any], sequence: int) -> str:
-    """A found event as a webhook delivers it: its envelope, and its number at the endpoint."""
-    return json_text(envelopes.delivery_of(*_told(found), sequence))
+    """A found event in a webhook delivery: its envelope, and its number at the endpoint."""
+    return json_text(envelopes.delivery_of(*_parts(found), sequence))
 
 
 def occurred_at(found: Sequence[Any]) -> int:
-    """When a found event occurred, in microseconds since 1970-01-01 UTC."""
+    """When the event occurred, in microseconds since 1970-01-01 UTC."""
     return _decode_beginning(found[-1]).occurred_at
 
 
@@ -61,6 +60,6 @@ def recorded_event(found: Sequence[Any]) -> Recorded:
     return _decode(stream, version, topic, state, position)
 
 
-def _told(found: Sequence[Any]) -> tuple[Recorded, str, envelopes.States]:
+def _parts(found: Sequence[Any]) -> tuple[Recorded, str, envelopes.States]:
     _, type_, before, after, *_ = found
     return recorded_event(found), type_, envelopes.States(before, after)

@@ -1,9 +1,8 @@
 """The statements that read the histories of lines and runs (contract, Reading).
 
-``feeds.py`` has the statements of feeds. A history for an instant of the past is the present
-history up to the statement's position, and bounds in time become bounds in position. A place in the
-history (for the page) is always read from the present history. The view ``run`` tells which events
-belong to a run.
+``feeds.py`` has the statements of feeds. A history for a past instant is the present history up to
+the statement's position; bounds in time become bounds in position. A point in the history (for the
+page) always reads the present history. The view ``run`` tells which events belong to a run.
 """
 
 from functools import cache
@@ -15,22 +14,22 @@ from projections.feed.view import key_of
 _FIRST_KEY = key_of("l.line_id")
 _LINE_KEY = key_of("line.line_id")
 _EVENT_KEY = key_of("e.line_id")
-_ASKED_KEY = key_of("%(line_id)s::text")
+_LINE_ID_KEY = key_of("%(line_id)s::text")
 
-# The first event of the asked line: a credential sees the line if it sees this event. Behind the
-# position ``known`` the line is unknown.
+# The line's first event: a credential that sees it sees the line. After ``known`` the line is
+# unknown.
 _FIRST = f"""
 SELECT l.line_id, l.position, l.state_after, l.organization_id, l.workspace_id
 FROM ledger.event AS l
-WHERE ({_FIRST_KEY}, l.position) >= ({_ASKED_KEY}, 0)
-  AND ({_FIRST_KEY}, l.position) <= ({_ASKED_KEY}, {{known}}) AND l.line_id = %(line_id)s
+WHERE ({_FIRST_KEY}, l.position) >= ({_LINE_ID_KEY}, 0)
+  AND ({_FIRST_KEY}, l.position) <= ({_LINE_ID_KEY}, {{known}}) AND l.line_id = %(line_id)s
   AND (SELECT ledger.sees_line(%(line_id)s))
 ORDER BY {_FIRST_KEY}, l.position LIMIT 1
 """
 
-# The events of a line and of its runs, in log order, with the line's state before and after. Bounds
-# and orders name the line's key too, as the index does: with the position alone, PostgreSQL may
-# walk the whole log and filter it by the line.
+# The events of a line and its runs in log order, with the line's state before and after. Bounds and
+# orders name the line's key too, as the index does: by the position alone, PostgreSQL may scan the
+# whole log and filter it by the line.
 _HISTORY = f"""
 SELECT p.position, line.line_id, page.*
 FROM ({{position}}) AS p
@@ -46,12 +45,11 @@ WHERE ({_EVENT_KEY}, e.position) > ({_LINE_KEY}, {{after}})
 ORDER BY {_EVENT_KEY}, e.position LIMIT %(limit)s
 """
 
-# A place in a line's history: the latest events up to the place, the next event, the first and the
-# last event, and ticks. Ticks are events so far apart in time that a page can show all of them. The
-# query looks up each tick from the tick before, so that the events between two ticks are not read:
-# it looks up the log's position at the instant from which the next tick may stand, and then the
-# line's next event behind that position.
-_PLACE = f"""
+# A point in a line's history: the latest events up to it, the next event, the first and the last,
+# and ticks. Ticks are events so far apart in time that a page can show all of them. Each tick is
+# looked up from the tick before, so that no event between two ticks is read: first the log's
+# position at the earliest instant of the next tick, then the line's next event after it.
+_POINT = f"""
 SELECT p.position, line.line_id, found.*
 FROM ({{position}}) AS p
 CROSS JOIN LATERAL (SELECT LEAST({{at}}, p.position) AS position OFFSET 0) AS at
@@ -119,7 +117,7 @@ ORDER BY e.position LIMIT %(limit)s
 """
 
 
-_KNOWN_BY = "COALESCE((SELECT ledger.position_by(%(known_by)s)), 0)"
+_RECORDED_BY = "COALESCE((SELECT ledger.position_by(%(known_by)s)), 0)"
 _RECORDED_AFTER = """
 GREATEST(%(after)s, COALESCE((SELECT ledger.position_by(%(recorded_after)s)), 0))
 """
@@ -131,29 +129,29 @@ def history_read(
 ) -> statements.Read:
     """(position, line or null, columns of a found event) rows.
 
-    ``recorded`` are the bounds that were given: ``recorded_after``, and ``recorded_until``, with
-    which the statement's instant is that end, and the line may be known up to ``known_by``.
+    ``recorded`` are the requested bounds ``recorded_after`` and ``recorded_until``. With the
+    latter, the statement's instant is that end, and the line may be known up to ``known_by``.
     """
     after = _RECORDED_AFTER if "recorded_after" in recorded else "%(after)s"
     return statements.read_of(
         _HISTORY,
         "event",
         past=past,
-        known=_KNOWN_BY if "recorded_until" in recorded else "p.position",
+        known=_RECORDED_BY if "recorded_until" in recorded else "p.position",
         where=statements.where_tenant(tenant, "l"),
         events=with_stored(_AFTER.format(after=after)),
     )
 
 
 @cache
-def place_read(tenant: frozenset[str], past: bool = False) -> statements.Read:
+def point_read(tenant: frozenset[str], past: bool = False) -> statements.Read:
     """(position, line or null, kind, columns of a found event) rows.
 
-    The kinds: ``end``, ``until``, ``next``, ``tick``. A tick has its position, its instant as JSON
-    in the place of the type, and a state.
+    The kinds: ``end``, ``until``, ``next``, ``tick``. A tick has its position, a state, and its
+    instant as JSON in the column of the type.
     """
     return statements.read_of(
-        _PLACE,
+        _POINT,
         "event",
         at=statements.POSITION_THEN if past else "p.position",
         known="p.position",

@@ -1,10 +1,9 @@
-"""The view of all events as they are told outside: the keys by which they are found.
+"""The view of all events as the outside sees them: the keys by which they are found.
 
-``event`` has one row per event, in log order; rows are only added. A row has the event's tenant,
-line, type, actor and kind of write, by which histories, feeds and the audit log find it, and the
-line's state before and after, which the event itself does not have. All else is rendered from the
-stored event when somebody reads it (``items.py``). ``event_line`` has the fold of each line, from
-which the view takes the states.
+``event`` has one row per event, in log order, and only grows. A row has the event's tenant, line,
+type, actor and kind of write, by which histories, feeds and the audit log find it. It also has the
+line's state before and after, which the event lacks. All else is rendered from the stored event
+when read (``items.py``). ``event_line`` has the fold of each line, which gives the states.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import msgspec
 
 from ledger.engine.postgres.schema.table import BigInt, Index, Octets, Table, Text
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.feed.audited import about_line_of, write_of
 from ledger.features.feed.envelopes import line_of
@@ -24,8 +23,8 @@ from ledger.features.lines.model.execution_events import CHECK_INS, Activated, H
 from ledger.records import EVENTS
 
 
-class ToldRow(NamedTuple):
-    """The keys of an event that is told outside."""
+class FeedRow(NamedTuple):
+    """The keys of an event as the outside sees it."""
 
     position: BigInt
     line_id: Text | None
@@ -36,27 +35,26 @@ class ToldRow(NamedTuple):
     type: Text | None
     """The published type; null: the event is not published."""
     state_before: Text | None
-    """The line's state before the event; null at its first event."""
     state_after: Text | None
     actor_id: Text
     actor_type: Text
     audit: Text | None
     """``fact``, ``command``, ``refused`` or ``read``; null: the event is not in the audit log."""
     action: Text | None
-    """The action of all but facts; null: a fact's action follows from the type."""
+    """The action, except for facts: their action follows from the type."""
     about_line_id: Text | None
-    """The line that a command, refusal or read is about; null: none, or the event is a fact."""
+    """The line of a command, refusal or read; null if there is none, and for facts."""
 
 
 NO_FACTS = "('command', 'refused', 'read')"
-"""SQL: the kinds of entries of the audit log that are no facts."""
+"""SQL: the kinds of audit log entries that are not facts."""
 
 
 def key_of(*words: str) -> str:
-    """SQL: a number for the values of some columns, each expression a text; null if one is null.
+    """SQL: a number for the values of some columns, each a text expression; null if one is null.
 
-    An index has the number instead of the texts, and so half the size. Two values may have the same
-    number, so a statement compares the columns too.
+    An index with the number instead of the texts has half the size. Different values may have the
+    same number, so a statement compares the columns too.
     """
     number = "0"
     for word in words:
@@ -66,10 +64,10 @@ def key_of(*words: str) -> str:
 
 EVENT = Table(
     "event",
-    ToldRow,
+    FeedRow,
     key=("position",),
     tenant=("organization_id", "workspace_id"),
-    is_seen_by_view=True,  # the indexes are of hashes
+    is_filtered_by_view=True,  # the indexes are of hashes
     is_keyed_late=True,
     indexes=(
         # The history of a line.
@@ -80,9 +78,9 @@ EVENT = Table(
         Index(f"{key_of('organization_id', 'type')}, position"),
         # The events of an actor within an organization.
         Index(f"{key_of('organization_id', 'actor_id')}, position"),
-        # Commands, refusals and reads: there are few of them among the facts.
+        # Commands, refusals and reads: few among the facts.
         Index(f"{key_of('organization_id')}, position", where=f"audit IN {NO_FACTS}"),
-        # The same about a line. Refusals and reads are no events of the line: no history has them.
+        # The same about a line. Refusals and reads are not events of the line: no history has them.
         Index(
             f"{key_of('organization_id', 'about_line_id')}, position",
             where="about_line_id IS NOT NULL",
@@ -132,7 +130,7 @@ class EventView(Remembering):
     events = frozenset(EVENTS)
 
     def __init__(self) -> None:
-        self._lines: Folds[str, LineFold] = Folds(
+        self._lines: FoldCache[str, LineFold] = FoldCache(
             lambda line_id: LineFold(Execution(line_id)), Packing(_encode, _decode)
         )
         super().__init__(self._lines)
@@ -142,50 +140,50 @@ class EventView(Remembering):
         line_ids = {own: None for e in events if (own := line_of(e))}
         generation.find(self._lines, line_ids, LINE)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         rows = []
         for event in events:
             line_id = line_of(event)
             if line_id is None:
-                rows.append(_told(event, None, None, None))
+                rows.append(_row(event, None, None, None))
                 continue
-            fold = self._lines[line_id]
+            line = self._lines[line_id]
             if event.originator_id != line_id or type(event.body) in CHECK_INS:
-                state = fold.execution.state
-                rows.append(_told(event, line_id, state, state))
+                state = line.execution.state
+                rows.append(_row(event, line_id, state, state))
             else:
-                rows.append(_tell_change(event, fold))
+                rows.append(_tell_change(event, line))
                 self._lines.change(line_id)
         generation.write(EVENT, rows)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        changed = self._lines.take_changed(most)
+        changed = self._lines.pop_changed(most)
         generation.write(LINE, [LineRow(f.execution.id, _encode(f), f.position) for f in changed])
 
 
-def _tell_change(event: Recorded, fold: LineFold) -> ToldRow:
-    """Fold an event of the line's own stream; return its row with the state before and after."""
-    execution = fold.execution
+def _tell_change(event: Recorded, line: LineFold) -> FeedRow:
+    """Apply an event of the line's own stream; return its row with the states before and after."""
+    execution = line.execution
     before = execution.state if execution.version else None
     in_feed = True
     if isinstance(event.body, HealthSignalReported):
         signal = execution.signals.get(event.body.signal)
         in_feed = changes_health(event.body, signal.status if signal is not None else None)
-    execution.evolve(event)
-    fold.position = event.position
-    return _told(event, execution.id, before, execution.state, in_feed)
+    execution.apply(event)
+    line.position = event.position
+    return _row(event, execution.id, before, execution.state, in_feed)
 
 
-def _told(
+def _row(
     event: Recorded,
     line_id: str | None,
     before: str | None,
     after: str | None,
     in_feed: bool = True,
-) -> ToldRow:
+) -> FeedRow:
     published, write = PUBLISHED.get(type(event.body)), write_of(event)
-    # Positional arguments: keyword arguments would take three times as long, for every event.
-    return ToldRow(
+    # Positional arguments: keyword arguments would take three times as long for every event.
+    return FeedRow(
         event.position,
         line_id,
         event.organization_id,

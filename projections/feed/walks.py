@@ -1,9 +1,9 @@
-"""Walks along ``event`` by position, through the narrowest index that the filters allow.
+"""Scans of ``event`` by position, along the narrowest index that the filters allow.
 
-The key of an index is a number made of texts (``key_of``). PostgreSQL can choose an index only by a
-condition on its number, so a walk gives it a condition for each index that the filters allow:
-bounds for the index along which it walks, and an equation for each other. For if few rows have both
-a certain line and a certain type, the shortest way to them depends on how rare each of the two is.
+An index has a number made of its texts (``key_of``). PostgreSQL can choose an index only by a
+condition on this number. So a scan has a condition for each index that the filters allow: bounds
+for the scanned index, an equation for each other. The cheapest path to the few rows with both a
+certain line and a certain type depends on how rare each of the two is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ TYPES = "SELECT DISTINCT unnest(%(type)s::text[])"
 OWNER = ("organization", "organization_id")
 WORKSPACE = ("workspace", "workspace_id")
 
-_GIVEN_BY: Mapping[str, tuple[str, ...]] = {
+_FILTERS_OF: Mapping[str, tuple[str, ...]] = {
     "line_id": ("service_line_id",),
     "organization_id": OWNER,
     "workspace_id": WORKSPACE,
     "actor_id": ("actor_id",),
 }
-"""Column of a key → the filters that give its value; the credential's own filter comes first."""
+"""Column of a key → the filters that give its value; the credential's own filter first."""
 
 _CONDITIONS: Mapping[str, str] = {
     "type": "e.type = ANY(%(type)s)",
@@ -43,7 +43,6 @@ _CONDITIONS: Mapping[str, str] = {
     "no_fact": f"e.audit IN {NO_FACTS}",
     "no_organization": "e.organization_id IS NULL",
 }
-"""The conditions of the other filters."""
 
 _KEYS = (
     ("line_id",),
@@ -53,28 +52,27 @@ _KEYS = (
 )
 """The columns of the keys, the narrowest key first.
 
-(If an administrator asks for a workspace without its organization, the whole log is walked.)
+(For a workspace without its organization, an administrator's request scans the whole log.)
 """
 
 _FEW_KEYS = (("organization_id", "about_line_id"), ("organization_id",))
-"""… of entries that are no facts."""
+"""The same for entries that are not facts."""
 
-# The bounds and the order name the key of the index too. With the position alone, PostgreSQL may
-# walk the whole log and filter it by the tenant.
-_WALK = """
+# Bounds and order have the key of the index too. By the position alone, PostgreSQL may scan the
+# whole log and filter it by the tenant.
+_SCAN = """
 SELECT e.* FROM ledger.event AS e
 WHERE ({key}e.position) > ({value}{after}) AND ({key}e.position) <= ({value}{until}) AND {where}
 ORDER BY {key_way}e.position{way} LIMIT %(limit)s
 """
 
-# A separate walk for each type, so that a rare type is found without reading all other types.
-_WALK_TYPES = """
+# A scan per type finds a rare type without reading all other types.
+_SCAN_TYPES = """
 SELECT walked.* FROM ({types}) AS wanted (type) CROSS JOIN LATERAL ({walk}) AS walked
 ORDER BY walked.position{way} LIMIT %(limit)s
 """
 
-# The condition on the key of some types. If a single type is wanted, PostgreSQL knows when it plans
-# how rare the type is.
+# The condition on the key of some types. For a single type, PostgreSQL's plan knows how rare it is.
 _OF_TYPES = f"""
 ({{key}} = {{first}} OR cardinality(%(type)s::text[]) > 1
     AND {{key}} = ANY(ARRAY(SELECT {{number}} FROM ({TYPES}) AS wanted (type))))
@@ -82,7 +80,7 @@ _OF_TYPES = f"""
 
 _SEES_LINE = "(SELECT ledger.sees_line(%(service_line_id)s::text))"
 
-# A line has one tenant, which the line's first event tells. So a request for another tenant's line
+# A line has one tenant, which is in the line's first event. So a request for another tenant's line
 # reads one row, however many events the line has.
 _LINE_GATE = f"""
 EXISTS (SELECT FROM (
@@ -93,51 +91,50 @@ EXISTS (SELECT FROM (
 ) AS e WHERE {{where}})
 """
 
-# The position of the first event recorded at or after an instant; if there is none, a position
-# beyond all others.
+# The position of the first event recorded at or after an instant, or one beyond all events.
 _POSITION_FROM = """
 COALESCE((SELECT ledger.position_from(%({name})s)), 9223372036854775807)
 """
 
 
-def walk(filters: frozenset[str], always: str, backwards: bool) -> str:
-    """SQL: the rows of a walk along the narrowest index."""
+def scan(filters: frozenset[str], always: str, backwards: bool) -> str:
+    """SQL: the rows along the narrowest index."""
     columns = _columns(filters)
-    # Entries that are no facts have an index of their own: there are fewer of them than one actor's
-    # events, or one workspace's.
+    # Entries that are not facts have an index: they are fewer than an actor's or workspace's
+    # events.
     keys = _FEW_KEYS if "no_fact" in filters else _KEYS
     walked = next((key for key in keys if set(key) <= columns.keys()), ())
-    return _walk_by(walked, filters, columns, always, backwards)
+    return _scan_by(walked, filters, columns, always, backwards)
 
 
-def walk_types(types: str, filters: frozenset[str], always: str, backwards: bool) -> str:
-    """SQL: the rows of a walk for each of the types, in the order of all together."""
+def scan_types(types: str, filters: frozenset[str], always: str, backwards: bool) -> str:
+    """SQL: the rows of one scan per type, in the order of all together."""
     columns = {**_columns(filters), "type": "wanted.type"}
     walked = ("organization_id", "type")
-    rows = _walk_by(walked, filters - {"type", "action"}, columns, always, backwards)
-    return _WALK_TYPES.format(types=types, walk=rows, way=way(backwards))
+    rows = _scan_by(walked, filters - {"type", "action"}, columns, always, backwards)
+    return _SCAN_TYPES.format(types=types, walk=rows, way=way(backwards))
 
 
 def way(backwards: bool) -> str:
-    """The direction of a walk, the same for every column: one index then serves both directions."""
+    """The direction of a scan, the same for every column: one index then serves both directions."""
     return " DESC" if backwards else ""
 
 
 def _columns(filters: frozenset[str]) -> dict[str, str]:
     """The columns whose value the filters give, each with its value in SQL.
 
-    Entries that are no facts have a line of their own: a refusal is no event of its line.
+    Entries that are not facts use ``about_line_id``: a refusal is not an event of its line.
     """
-    given = {
+    values = {
         column: next((f"%({name})s::text" for name in names if name in filters), None)
-        for column, names in _GIVEN_BY.items()
+        for column, names in _FILTERS_OF.items()
     }
     if "no_fact" in filters:
-        given["about_line_id"] = given.pop("line_id")
-    return {column: value for column, value in given.items() if value is not None}
+        values["about_line_id"] = values.pop("line_id")
+    return {column: value for column, value in values.items() if value is not None}
 
 
-def _walk_by(
+def _scan_by(
     walked: Sequence[str],
     filters: frozenset[str],
     columns: Mapping[str, str],
@@ -145,7 +142,7 @@ def _walk_by(
     backwards: bool,
 ) -> str:
     key, direction = _key(walked), way(backwards)
-    return _WALK.format(
+    return _SCAN.format(
         key=f"{key}, " if walked else "",
         value=f"{key_of(*(columns[c] for c in walked))}, " if walked else "",
         key_way=f"{key}{direction}, " if walked else "",
@@ -162,11 +159,11 @@ def _walk_by(
 
 
 def _gates(filters: frozenset[str], columns: Mapping[str, str]) -> list[str]:
-    """Conditions on parameters alone: whether the filters allow any row."""
+    """Conditions on parameters alone, true if the filters allow any row."""
     gates = [
-        f"%({asked})s::text = %({own})s::text"
-        for own, asked in (OWNER, WORKSPACE)
-        if {own, asked} <= filters
+        f"%({named})s::text = %({own})s::text"
+        for own, named in (OWNER, WORKSPACE)
+        if {own, named} <= filters
     ]
     if "line_id" in columns:
         tenant = columns.keys() & {"organization_id", "workspace_id"}
@@ -179,7 +176,6 @@ def _gates(filters: frozenset[str], columns: Mapping[str, str]) -> list[str]:
 def _equations(
     walked: Sequence[str], filters: frozenset[str], columns: Mapping[str, str]
 ) -> list[str]:
-    """Conditions on the other indexes' keys, and on the columns themselves."""
     keys = [key for key in _KEYS[:-1] if set(key) <= columns.keys() and key != tuple(walked)]
     equations = [f"{_key(key)} = {key_of(*(columns[c] for c in key))}" for key in keys]
     if "type" in filters and "organization_id" in columns:
@@ -191,7 +187,7 @@ def _equations(
             )
         )
     same = " AND ".join(f"e.{column} = {value}" for column, value in columns.items())
-    # COALESCE hides the columns from the planner: their part of the rows is counted with the keys.
+    # COALESCE hides the columns from the planner: the keys already count their part of the rows.
     return [*equations, f"COALESCE({same}, false)"] if same else equations
 
 
@@ -200,7 +196,7 @@ def _key(columns: Sequence[str]) -> str:
 
 
 def _bounds(filters: frozenset[str], backwards: bool) -> dict[str, str]:
-    """The positions between which a walk goes. Bounds in time are not compared row by row."""
+    """The positions between which to scan. Bounds in time are not compared row by row."""
     after, ends = "%(after)s", ["p.position"]
     if "from" in filters:
         after = f"GREATEST(%(after)s, {_POSITION_FROM.format(name='from')} - 1)"

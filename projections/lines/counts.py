@@ -1,10 +1,9 @@
 """Stored counts of lines, so that a summary need not count lines (contract, Reading).
 
-A row of ``execution_count`` has the number of lines with the same model, product line, state,
-health status and set of open causes, within an organization, within a workspace, or with a project
-tag. So a summary without tags adds up some dozens of rows, however many lines there are, and a
-summary by a tag adds up the rows of the tag. A row whose lines have all left stays, with a count
-of 0.
+A row of ``execution_count`` counts the lines with the same model, product line, state, health
+status and set of open causes: within an organization, a workspace, or a project tag. So a summary
+without tags adds up some dozens of rows, however many lines there are; a summary by a tag adds up
+the tag's rows. A row that all lines have left stays, with a count of 0.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.engine.postgres.schema.table import BigInt, Table, Text, Texts
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from projections.lines.line import Interval
@@ -22,7 +21,7 @@ from projections.lines.rank import status_of
 
 
 class Kind(NamedTuple):
-    """The key of a row: lines with the same key are counted together."""
+    """The key of a row: lines with an equal key are counted together."""
 
     per: str
     """The scope of the count: ``organization``, ``workspace`` or ``project_tag``."""
@@ -37,7 +36,7 @@ class Kind(NamedTuple):
     health_status: str
     """``none`` for lines without signals."""
     causes: tuple[str, ...]
-    """The distinct open causes, sorted."""
+    """Distinct and sorted."""
 
 
 class CountRow(NamedTuple):
@@ -58,7 +57,7 @@ class CountRow(NamedTuple):
 
 
 # The changing columns are not indexed, so that an update stays within its page (HOT). The key
-# begins with the columns that a summary always gives.
+# begins with the columns that a summary always filters by.
 COUNT = Table(
     "execution_count",
     CountRow,
@@ -73,11 +72,10 @@ class _Count(msgspec.Struct):
     kind: Kind
     lines: int = 0
     position: int = 0
-    """The position of the latest change."""
 
 
 class Move(NamedTuple):
-    """The change of a line's kinds at a position."""
+    """The counts that a line leaves and enters at a position."""
 
     position: int
     left: set[Kind]
@@ -88,10 +86,10 @@ class Counts(Remembering):
     """The fold of moves into counts."""
 
     def __init__(self) -> None:
-        self._counts: Folds[Kind, _Count] = Folds(_Count)
+        self._counts: FoldCache[Kind, _Count] = FoldCache(_Count)
         super().__init__(self._counts)
 
-    def fold(self, generation: Generation, moves: Sequence[Move]) -> None:
+    def apply(self, generation: Generation, moves: Sequence[Move]) -> None:
         kinds = (kind for move in moves for kind in (*move.left, *move.entered))
         touched = {_sharing(kind): None for kind in kinds}
         generation.find(self._counts, touched, COUNT, _count_of)
@@ -103,8 +101,7 @@ class Counts(Remembering):
                 self._add(kind, 1, move.position)
 
     def rows(self, most: int | None = None) -> list[CountRow]:
-        """The changed rows of the table, which the caller stores now."""
-        return [CountRow(*c.kind, c.lines, c.position) for c in self._counts.take_changed(most)]
+        return [CountRow(*c.kind, c.lines, c.position) for c in self._counts.pop_changed(most)]
 
     def _add(self, kind: Kind, lines: int, position: int) -> None:
         count = self._counts[kind]
@@ -114,9 +111,9 @@ class Counts(Remembering):
 
 
 def _sharing(kind: Kind) -> Kind:
-    """An equal kind with interned words.
+    """An equal kind with interned strings.
 
-    Memory holds many thousands of kinds, but they consist of a few hundred distinct words.
+    Memory holds many thousands of kinds made of a few hundred distinct strings.
     """
     return Kind._make((*map(intern, kind[:-1]), kind.causes))
 
@@ -127,7 +124,7 @@ def _count_of(row: CountRow) -> tuple[Kind, _Count]:
 
 
 def move(execution: Execution, before: Interval | None, after: Interval, position: int) -> Move:
-    """The change of a line's kinds by a new interval; empty if it only reorders the causes."""
+    """The change of counts by a new interval; empty if only the order of the causes changed."""
     old = set(_kinds(execution, before)) if before is not None else set[Kind]()
     new = set(_kinds(execution, after))
     return Move(position, old - new, new - old)

@@ -1,6 +1,6 @@
-"""The filters of lines, a row each, and the conditions on a line.
+"""The filters of lines, one row each, and the conditions on a line.
 
-``l`` is a row of ``execution`` or ``execution_rank``; of the past, of ``execution_interval``.
+``l`` is a row of ``execution`` or ``execution_rank``; for the past, of ``execution_interval``.
 """
 
 from ledger.engine.reads.filters import ORGANIZATION, WORKSPACE, Filter, conditions
@@ -9,17 +9,17 @@ from ledger.engine.views.statements import where
 from ledger.features.lines.model.health import LEAST
 from projections.lines.rank import HEALTH, NO_STATUS
 
-# Projects of the line now: a semijoin, too.
+# The line's present projects: a semijoin, too.
 _HAS_PROJECT = """EXISTS (
     SELECT FROM ledger.execution_tag AS t
     WHERE t.line_id = l.line_id AND t.project_tag = ANY(%(project_tag)s) AND t.present)"""
 
-# Resources that are allocated to the line now. A semijoin: PostgreSQL may begin at either side.
+# The line's present resources. A semijoin: PostgreSQL may begin at either side.
 _HAS_RESOURCE = """EXISTS (
     SELECT FROM ledger.execution_resource AS o
     WHERE o.line_id = l.line_id AND o.resource_id = ANY(%(resource_id)s) AND o.present)"""
 
-# Alerts of the line that are not resolved.
+# The line's unresolved alerts.
 _HAS_ALERTS = """EXISTS (
     SELECT FROM ledger.alert AS a WHERE a.line_id = l.line_id AND a.resolved IS NULL)"""
 
@@ -32,7 +32,7 @@ _STATUS_THEN = f"""CASE
     ELSE '{NO_STATUS}' END"""
 
 BY_ID = Filter("service_line_id", "Line", "words", "l.line_id = ANY(%(service_line_id)s)")
-"""No filter of the list, but of requests about certain lines."""
+"""Not a filter of the list: requests about certain lines use it."""
 
 OF_BLOCKERS = (
     Filter("assignee", "Assignee", "words",
@@ -43,10 +43,8 @@ OF_BLOCKERS = (
     Filter("overdue", "overdue", "flag", "l.due_at < %(overdue)s AND l.causes <> '{}'", None,
            "An open blocker whose `due_at` is in the past."),
 )  # fmt: skip
-"""Filters by open blockers, of a line's ranks."""
 
-# An interval has its projects itself. (Lines have them too, but below a policy PostgreSQL uses no
-# index of arrays.)
+# An interval has its own projects: below a policy PostgreSQL uses no index of arrays on lines.
 LINES = (
     WORKSPACE,
     Filter("state", "State", STATES),
@@ -73,20 +71,20 @@ TENANTS = frozenset({"organization", "workspace", "workspace_id"})
 COMPARED = TENANTS.union(
     {"state", "execution_model", "product_line", "blocked_cause", "health", "after", "after_key"}
 )
-"""The filters that lines are walked along or compared by, and counted by in advance. By any other
-one PostgreSQL decides whether its lines, which are few, come first."""
+"""The filters that an index scan compares and the stored counts know. Lines with another filter are
+few: PostgreSQL decides whether to find them first."""
 ON_RANKS = frozenset({"health", *(each.name for each in OF_BLOCKERS)})
-"""The filters by which lists walk the ranks."""
+"""The filters for which lists scan the ranks."""
 
 _NOW, _THEN = (conditions((*LINES, BY_ID), "l", past) for past in (False, True))
 RANK_CONDITIONS = _NOW | {"health": "l.health_status = ANY(%(health)s)"}
 
 
 def where_line(filters: frozenset[str], back: bool = False, past: bool = False) -> str:
-    """The condition on a line ``l``; of the past on one of its intervals, which lacks the filters
-    of now.
+    """The condition on a line ``l``, or on one of its intervals for the past.
 
-    Walked ``back``, the place ``after`` a line is the place before it.
+    Intervals lack the filters that only the present has. With ``back``, the scan goes the other
+    way: ``after`` means before.
     """
-    place = {"after": f"l.record_key {'>' if back else '<'} %(after)s"}
-    return where(filters, (_THEN if past else _NOW) | place)
+    after = {"after": f"l.record_key {'>' if back else '<'} %(after)s"}
+    return where(filters, (_THEN if past else _NOW) | after)

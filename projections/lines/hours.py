@@ -1,9 +1,9 @@
 """The sums of a line's check-ins and hours by UTC day and resource (contract, Reading, usage).
 
 ``execution_day`` only grows: a check-in or void adds a row with the new sums of its resource on
-that day. The difference from the row before is the change. A day as of an instant therefore
-consists of the latest row of each resource at or before that instant. (If each row had all
-resources of the day, the size of a day would grow with the square of their number.)
+that day. Its difference from the row before is the change. The day at an instant is the latest row
+of each resource at or before that instant. (If each row had all resources, the size of a day would
+grow with the square of their number.)
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import msgspec
 from ledger.engine.postgres.schema.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import day_of, sort_key
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model import execution_events as lines
 from projections.lines import line
@@ -27,14 +27,11 @@ class DayRow(NamedTuple):
     line_key: LineKey
     position: BigInt
     at: Instant
-    """The check-in's time."""
     total: BigInt
     """Hundredths of hours."""
     day: Date
-    """The UTC day."""
     check_ins: Int
     resource_id: Text
-    """Empty: the check-in names no resource."""
 
 
 DAY = Table(
@@ -50,7 +47,6 @@ _Key = tuple[int, date, str]
 
 class _Amount(msgspec.Struct):
     hundredths: int = 0
-    """Hundredths of hours."""
     check_ins: int = 0
 
 
@@ -58,14 +54,14 @@ class Hours(Remembering):
     """The fold of check-ins and voids."""
 
     def __init__(self) -> None:
-        self._amounts: Folds[_Key, _Amount] = Folds(lambda _: _Amount())
+        self._amounts: FoldCache[_Key, _Amount] = FoldCache(lambda _: _Amount())
         super().__init__(self._amounts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         keys = {key: None for key, *_ in map(_moved, events)}
         generation.find(self._amounts, keys, DAY, _amount_of)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         rows: list[DayRow] = []
         for event in events:
             key, at, change, number = _moved(event)
@@ -83,7 +79,7 @@ def _amount_of(row: DayRow) -> tuple[_Key, _Amount]:
 
 
 def _moved(event: Recorded) -> tuple[_Key, datetime, int, int]:
-    """(key, time, hundredths, number) that a check-in adds, or that its void subtracts."""
+    """(key, time, hundredths, number) that a check-in adds, or that a void subtracts."""
     body = event.body
     if isinstance(body, lines.CheckedIn):
         at, amount, number = event.occurred_at, line.hundredths(body.hours), 1

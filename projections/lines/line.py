@@ -1,10 +1,10 @@
 """The fold of one line: the domain's aggregate, and the counts of its runs and check-ins.
 
-The contract's page State says what is counted. ``shown.py`` makes the line's JSON of the fold.
+The contract's page State says what is counted. ``shown.py`` renders the line's JSON from the fold.
 
-Metrics that follow the clock ("this week", "today") are kept per period, for the two latest periods
-with activity; a read selects the period of its instant. Two periods suffice: a fact's time may lie
-five minutes ahead, so at most one period lies in the future.
+Metrics that follow the clock ("this week", "today") have one amount per period. The fold keeps the
+two latest periods with activity; a read selects the period of its instant. Two periods suffice: a
+fact's time may be at most five minutes ahead, so at most one period is in the future.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -22,14 +22,13 @@ from ledger.features.runs.model import run as runs
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):
-    """The values by which a line is found and counted, and the position at which they began."""
+    """The values by which a line is found and counted."""
 
     opened: int
-    """The position at which the interval began."""
     since: datetime | None
     """Effective time of the latest change of the line's state, holds or blockers."""
     turned: bool
-    """Whether the state or the causes changed here."""
+    """True if the state or the causes changed here."""
     state: str
     causes: tuple[str, ...]
     project_tags: tuple[str, ...]
@@ -39,24 +38,20 @@ class Interval(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def content(self) -> tuple[Any, ...]:
-        """The values that stay the same during the interval, and with them ``state_since``."""
+        """The values that stay the same during the interval, and ``state_since``."""
         return (self.state, self.causes, self.project_tags, self.open_blockers, self.health_score)
 
 
 class Quiet(msgspec.Struct, frozen=True, array_like=True):
-    """Since when a line is quiet: running without open runs. These instants are None otherwise."""
+    """Since when a line is running without open runs; otherwise the instants are None."""
 
     position: int
     """The position at which the instants below last changed."""
     since: datetime | None
-    """The last activity or change, rounded down to the minute.
-
-    So a busy line changes it once a minute only.
-    """
+    """The last activity or change, rounded down: a busy line changes it once a minute."""
     changed_at: datetime | None
-    """The exact instant of the last change. (``line_activity`` has that of the last activity.)"""
+    """The exact instant of the last change; ``line_activity`` has the last activity."""
     held_until: datetime | None = None
-    """When the operator's hold is due to be lifted."""
 
 
 class Expired(msgspec.Struct, frozen=True, array_like=True):
@@ -70,11 +65,11 @@ class Expired(msgspec.Struct, frozen=True, array_like=True):
 _MOST_EXPIRED = 100
 
 _MOST_FAILURES = 20
-"""The most failures that a watch counts."""
+"""A watch counts at most this many failures."""
 
 
 class Totals(NamedTuple):
-    """The numbers of the metrics that do not follow the clock; None: the model does not show it."""
+    """The metrics that do not follow the clock; None where the model does not show the metric."""
 
     hours: int | None
     """Hundredths of hours."""
@@ -89,7 +84,6 @@ class LineFold(msgspec.Struct, array_like=True):
     execution: Execution
     position: int = 0
     activated: int = 0
-    """Position of the activation."""
     interval: Interval | None = None
     last_activity_at: datetime | None = None
     open_runs: int = 0
@@ -99,21 +93,20 @@ class LineFold(msgspec.Struct, array_like=True):
     completed_runs: int = 0
     last_ended_at: datetime | None = None
     last_ended_ms: int | None = None
-    """The duration of the run that ended last, of the endings that stay."""
+    """The duration of the run that ended last, apart from failures by a lease."""
     periods: dict[date, int] = {}
     """The amount per ISO week (hundredths of hours, or check-ins) or UTC day (started runs)."""
     quiet: Quiet | None = None
     expired: tuple[Expired, ...] = ()
-    """The runs that failed by their leases since the last ending that stays: a late ending, which
-    may be of any time, would take back such a failure. At most ``_MOST_EXPIRED``, the latest."""
+    """The runs that failed by their leases since the last other ending; the latest
+    ``_MOST_EXPIRED``. A late ending, which may have any time, takes such a failure back."""
     failures: tuple[Began, ...] = ()
-    """The first ``_MOST_FAILURES`` runs that failed since the last completed one, in the order of
-    recording, each with its end."""
+    """The ends of runs that failed since the last completed one: the first ``_MOST_FAILURES``."""
 
-    def evolve(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:
         self.position = recorded.position
         if recorded.originator_id == self.execution.id:
-            self.execution.evolve(recorded)
+            self.execution.apply(recorded)
             if type(recorded.body) not in lines.CHECK_INS:
                 self._note_interval()
         _COUNT[type(recorded.body)](self, recorded.body, recorded)
@@ -121,7 +114,6 @@ class LineFold(msgspec.Struct, array_like=True):
 
     @property
     def last_run_duration_ms(self) -> int | None:
-        """The duration of the run that ended last, completed or failed."""
         last = max(self.expired, key=lambda run: run.at, default=None)
         return self.last_ended_ms if last is None else last.duration_ms
 
@@ -138,23 +130,22 @@ class LineFold(msgspec.Struct, array_like=True):
 
     @property
     def counted(self) -> tuple[Any, ...]:
-        """Everything of which counts and metrics are made, except the health score."""
+        """Everything that counts and metrics depend on, except the health score."""
         return self.last_activity_at, self.open_runs, self.totals, self.periods
 
     def latest(self, since: date = date.min) -> list[tuple[date | None, int | None]]:
-        """The two latest periods that did not end before ``since``, with their amounts."""
+        """The two latest periods that end after ``since``, with their amounts."""
         found: list[tuple[date | None, int | None]] = [
             (period, amount) for period, amount in self.periods.items() if period >= since
         ]
         return found + [(None, None)] * (2 - len(found))
 
     def period_of(self, instant: datetime) -> date:
-        """The UTC day of an instant, or the Monday of its ISO week, as the model counts."""
+        """The UTC day of an instant, or the Monday of its ISO week, depending on the model."""
         is_by_day = self.execution.execution_model == "agent_runtime"
         return day_of(instant) if is_by_day else week_of(instant)
 
     def _note_interval(self) -> None:
-        """Begin a new interval if anything in it has changed."""
         before, execution = self.interval, self.execution
         state, open_causes = execution.state, causes(execution)
         tags, blockers = execution.project_tags, len(execution.blockers)
@@ -241,7 +232,7 @@ class LineFold(msgspec.Struct, array_like=True):
             self.open_runs -= 1
         run_id, at = recorded.originator_id, recorded.occurred_at
         is_latest = self.last_ended_at is None or at >= self.last_ended_at
-        # The newest failure comes first, and is the latest among equals.
+        # Newest first: among equals, this failure is the latest.
         expired = [run for run in self.expired if run.run_id != run_id]
         if isinstance(body, runs.RunFailed) and body.lease_expired:
             if is_latest:
@@ -296,7 +287,7 @@ _COUNT: dict[type[Event], Callable[[LineFold, Any, Recorded], None]] = {
 COUNTING: frozenset[type[Event]] = frozenset(
     event for event, count in _COUNT.items() if count is not LineFold._passes
 )
-"""The events that may change counts or metrics, beside the health score."""
+"""The events that may change counts or metrics. The health score is compared separately."""
 
 
 def hundredths(hours: float | None) -> int:
@@ -304,7 +295,6 @@ def hundredths(hours: float | None) -> int:
 
 
 def causes(execution: Execution) -> tuple[str, ...]:
-    """The distinct causes of the open blockers, in the order in which these were opened."""
     if not execution.blockers:
         return ()
     return tuple(dict.fromkeys(blocker.cause for blocker in execution.blockers.values()))

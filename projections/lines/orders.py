@@ -1,15 +1,15 @@
-"""The statement behind present lists that need a line's moving keys (contract, Reading).
+"""The statement behind present lists that need a line's changing keys (contract, Reading).
 
-These are lists in an order of their own, and lists by health or by who should act on a blocker by
-when. A page walks the indexes of ``execution_rank``: a walk for each state, which PostgreSQL merges
-as far as the page goes. So a page of the longest blocked lines reads as few rows as a page of the
-newest lines. Then the page's lines are read from ``execution``.
+These are lists in another order than by record id, and lists by health or by blocker. A page scans
+the indexes of ``execution_rank``, one scan per state, and PostgreSQL merges the scans as far as the
+page goes. So a page of the longest blocked lines reads as few rows as a page of the newest lines.
+Then the page's lines are read from ``execution``.
 
-Model, product line and cause are compared row by row. A project, a resource or an assignee is
-looked up line by line, or its few lines are sorted: PostgreSQL decides by its statistics.
+Model, product line and cause are compared row by row. For a project, a resource or an assignee,
+PostgreSQL decides by its statistics: look them up line by line, or sort their few lines.
 
-Few lines have an open blocker, and they alone are in the indexes by due time. So a page by due time
-has two parts: first the lines that are due, by such an index; then all others by record id.
+The indexes by due time have only lines with an open blocker, which are few. So a page by due time
+has two parts: lines with a due time, by such an index; then all others by record id.
 """
 
 from collections.abc import Collection, Mapping, Sequence, Set
@@ -20,12 +20,12 @@ from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import Read, read_of, where
 from ledger.features.lines.model import health
 from projections.lines.filters import BY_CLOCK, COMPARED, OF_BLOCKERS, RANK_CONDITIONS, TENANTS
+from projections.lines.index_scans import ALL, IndexScans
 from projections.lines.rank import HEALTH, NEVER_DUE, NO_SCORE, NO_STATUS
 from projections.lines.statements import item_parts
-from projections.lines.walks import ALL, Walks
 
 Sort = Literal["state_since", "health_score", "due_at"]
-"""The orders of present lists, beside that by record id."""
+"""The orders of present lists, besides the one by record id."""
 
 _PAGE = """
 SELECT p.position, page.record_key, page.item, page.key
@@ -42,7 +42,7 @@ _FOUND = """
 SELECT * FROM ({walks}) AS r ORDER BY {order} LIMIT {limit}
 """
 
-# The second part is walked only as far as the first part leaves the page empty.
+# The second part is scanned only if the first does not fill the page.
 _IN_PARTS = """
 WITH first AS MATERIALIZED ({first}) SELECT * FROM first UNION ALL ({second})
 """
@@ -52,9 +52,9 @@ _LEFT = "%(limit)s::bigint - (SELECT count(*) FROM first)"
 
 _NEVER = f"'{NEVER_DUE}'::timestamptz"
 
-# The place behind a line, or before it: its key, then its record id. Behind a line that is due are
-# all lines that are not.
-_PLACE = {
+# The condition after a line, or before it: its key, then its record id. Lines with a due time sort
+# before lines without one.
+_AFTER = {
     "newest": "l.newest {op} -(%(after)s::bigint)",
     "state_since": "(l.state_since, l.newest) {op} (%(after_key)s, -(%(after)s::bigint))",
     "health_score": "(l.health_score, l.newest) {op} (%(after_key)s::int, -(%(after)s::bigint))",
@@ -66,24 +66,23 @@ _PLACE = {
 _STUCK = {"state": ("blocked", "paused")}
 """The states of lines with an open blocker (contract, State)."""
 _FREE = {"state": [state for state in ALL["state"] if state != "blocked"]}
-"""The states of lines without."""
 
 
 class _Index(NamedTuple):
-    """The indexes of the ranks that walks may go along (``rank.py``), and what leads them there."""
+    """The indexes of the ranks that scans use (``rank.py``), and how PostgreSQL is led to them."""
 
     columns: Mapping[str, str]
     """Leading columns that these indexes have as expressions."""
     conditions: Mapping[str, str]
-    """Filters, as conditions by which PostgreSQL takes no other index."""
+    """Filters, written so that PostgreSQL can use no other index."""
 
 
 _OF_ALL = _Index({"state": "l.state || ''"}, {})
-"""For administrators: no plan for a tenant may walk through the lines of all tenants."""
+"""For administrators: no plan for a tenant may scan the lines of all tenants."""
 _OF_TENANT = _Index({}, {})
-"""PostgreSQL chooses by its statistics, if the workspace is given too."""
+"""PostgreSQL chooses by its statistics if the workspace is requested too."""
 _OF_WORKSPACE = _Index({}, {"organization": "l.organization_id || '' = %(organization)s"})
-"""A generic plan would else walk the index of the organization."""
+"""Otherwise a generic plan would scan the index of the organization."""
 
 _OF_STUCK = frozenset({"blocked_cause", *(each.name for each in OF_BLOCKERS)})
 """The filters that only lines with an open blocker match."""
@@ -109,61 +108,58 @@ def ranked_read(
 ) -> Read:
     """(position, record_key, item JSON, key) rows in the order; a row of nulls if no line matches.
 
-    ``key`` is the value of the order's column, null without an order. ``statuses`` are the health
-    statuses that the filter names. Walked ``back``, the last row comes first.
+    ``key`` is the value of the order's column, null without an order. ``statuses`` are the
+    requested health statuses. With ``back``, the last row comes first.
     """
-    asked = _Asked(filters, widths, _planning(filters, sort), "DESC" if back else "ASC")
+    page = _RequestedPage(filters, widths, _planning(filters, sort), "DESC" if back else "ASC")
     by_status = [f"l.health_status = '{status}'" for status in statuses or HEALTH]
-    if not statuses and asked.planning is Planning.BY_VALUES:
-        by_status = ["true"]  # few lines are sorted, rather than many compared along these walks
+    if not statuses and page.planning is Planning.BY_VALUES:
+        by_status = ["true"]  # sort the few lines instead of comparing many along these scans
     if sort == "due_at":
-        found = asked.by_due_time(by_status, back)
+        found = page.by_due_time(by_status, back)
     elif sort is None:
-        walks = asked.walks("newest", by_status, None, "NULL::int", {"health"})
-        found = asked.merged(walks, _BY_RECORD)
+        scans = page.scans("newest", by_status, None, "NULL::int", {"health"})
+        found = page.merged(scans, _BY_RECORD)
     elif sort == "health_score" and statuses:
         by_score = [_scores(status) for status in statuses]
-        found = asked.merged(asked.walks(sort, by_score, walked={"health"}), _BY_KEY)
+        found = page.merged(page.scans(sort, by_score, walked={"health"}), _BY_KEY)
     else:
-        found = asked.merged(asked.walks(sort, ["true"]), _BY_KEY)
+        found = page.merged(page.scans(sort, ["true"]), _BY_KEY)
     return read_of(
         _PAGE,
         "execution",
         "watch",
-        planning=asked.planning,
-        is_kept=filters.isdisjoint(BY_CLOCK),
-        direction=asked.direction,
+        planning=page.planning,
+        is_pure=filters.isdisjoint(BY_CLOCK),
+        direction=page.direction,
         found=found,
         **item_parts(past=False, whole=whole),
     )
 
 
-class _Asked(NamedTuple):
-    """A page that is asked for."""
-
+class _RequestedPage(NamedTuple):
     filters: frozenset[str]
     widths: tuple[tuple[str, int], ...]
     planning: Planning
     direction: str
 
     def by_due_time(self, by_status: Sequence[str], back: bool) -> str:
-        """The lines with a due time, and the others: the latter first if walked ``back``."""
-        due = self.walks("due_at", [f"l.causes <> '{{}}' AND l.due_at < {_NEVER}"], _STUCK)
+        """Lines with a due time, then the others; with ``back`` the other way round."""
+        due = self.scans("due_at", [f"l.causes <> '{{}}' AND l.due_at < {_NEVER}"], _STUCK)
         rest = f"l.causes <> '{{}}' AND l.due_at = {_NEVER}"
-        others = self.walks("never_due", [rest], _STUCK, _NEVER)
+        others = self.scans("never_due", [rest], _STUCK, _NEVER)
         if self.filters.isdisjoint(_OF_STUCK):
             free = [f"{status} AND l.causes = '{{}}'" for status in by_status]
-            others += self.walks("never_due", free, _FREE, _NEVER)
+            others += self.scans("never_due", free, _FREE, _NEVER)
         parts = [(due, _BY_KEY), (others, _BY_RECORD)]
         first, second = reversed(parts) if back else parts
         return _IN_PARTS.format(first=self.merged(*first), second=self.merged(*second, _LEFT))
 
-    def merged(self, walks: Sequence[str], keys: Sequence[str], limit: str = "%(limit)s") -> str:
-        """The first lines of these walks together."""
+    def merged(self, scans: Sequence[str], keys: Sequence[str], limit: str = "%(limit)s") -> str:
         order = ", ".join(f"r.{key} {self.direction}" for key in keys)
-        return _FOUND.format(walks=" UNION ALL ".join(walks), order=order, limit=limit)
+        return _FOUND.format(walks=" UNION ALL ".join(scans), order=order, limit=limit)
 
-    def walks(
+    def scans(
         self,
         order: str,
         choices: Sequence[str],
@@ -171,28 +167,28 @@ class _Asked(NamedTuple):
         key: str | None = None,
         walked: Set[str] = frozenset(),
     ) -> list[str]:
-        """The walks for these choices, in an order of ``_PLACE``; the places of ``walked`` filters
-        are in the choices.
+        """The scans for these choices, in an order of ``_AFTER``.
 
-        The order is that of its column, then of the records; or of the records alone, with a
-        constant ``key``. ``every`` has the states of the lines, unless the filters name them.
+        The choices already contain the conditions of the filters ``walked``. The order is by its
+        column, then by record; or by record alone, with a constant ``key``. ``every`` has the
+        possible states of the lines, unless the filters name them.
         """
         filters = self.filters
         if every is None:
             every = ALL if filters.isdisjoint(_OF_STUCK) else _STUCK
-        walks = Walks(filters, dict(self.widths), every)
+        scans = IndexScans(filters, dict(self.widths), every)
         groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
-        led = walks.leading(groups, len(choices))
+        led = scans.leading(groups, len(choices))
         index = _index({*filters - {"workspace_id"}, *led}, self.planning)
-        place = _PLACE[order].format(op="<" if self.direction == "DESC" else ">")
+        after = _AFTER[order].format(op="<" if self.direction == "DESC" else ">")
         rest = where(
             filters - {*led, *walked, "after", "after_key"},
             {**RANK_CONDITIONS, **index.conditions},
-            *([place] if "after" in filters else ()),
+            *([after] if "after" in filters else ()),
         )
         columns = [f"l.{order}", "l.newest"] if key is None else ["l.newest"]
         return [
-            walks.walked(
+            scans.walked(
                 "ledger.execution_rank",
                 f"l.line_id, l.newest, {key or columns[0]} AS key",
                 ", ".join(f"{column} {self.direction}" for column in columns),
@@ -205,14 +201,12 @@ class _Asked(NamedTuple):
 
 
 def _planning(filters: frozenset[str], sort: Sort | None) -> Planning:
-    """The planning of a page: by its values if few lines or most lines may have these values."""
     if not filters <= COMPARED or (sort == "state_since" and "health" in filters):
         return Planning.BY_VALUES
     return Planning.SHORT if filters <= _WALKED else Planning.LONG
 
 
 def _index(named: Set[str], planning: Planning) -> _Index:
-    """The indexes for a page by these filters and leading columns."""
     if named & {"workspace", "workspace_id"} and planning is not Planning.BY_VALUES:
         return _OF_WORKSPACE
     return _OF_TENANT if named & {"organization", "workspace", "workspace_id"} else _OF_ALL

@@ -1,9 +1,8 @@
-"""The keys by which lists are ordered and filtered, and which move while a line lives.
+"""The changing keys by which lists are ordered and filtered.
 
-These keys have a table of their own. So a check-in's update of the wide row of ``execution`` stays
-within its page (HOT): it changes no indexed column. A row of this table is written only when the
-line's interval changes, which is at its activation and when its state, causes, tags, open blockers
-or health score change.
+They have a table of their own. So a check-in's update of the wide row of ``execution`` stays within
+its page (HOT): it changes no indexed column. A row here changes only with the line's interval: at
+the activation, and when state, causes, tags, open blockers or health score change.
 """
 
 from typing import NamedTuple
@@ -14,17 +13,16 @@ from ledger.features.lines.model import health
 from projections.lines.line import LineFold
 
 NO_SCORE = 101
-"""The score of a line without signals, which stands behind all others in the order by health."""
+"""The score of a line without signals, which sorts after all others."""
 
 NO_STATUS = "none"
-"""The health status of a line without signals, as filters name it."""
+"""The health status of a line without signals, in filters."""
 
 
 HEALTH = ("green", "amber", "red", NO_STATUS)
-"""The words of the filter by health."""
 
 NEVER_DUE = LATEST
-"""The due time of a line whose open blockers have none, behind any that a blocker may have."""
+"""The due time of a line without one; it sorts after any real due time."""
 
 
 class RankRow(NamedTuple):
@@ -32,8 +30,8 @@ class RankRow(NamedTuple):
 
     line_id: table.Text
     newest: table.BigInt
-    """The record id as a negative number: in ascending order the newest record is the first. So
-    all keys ascend, and a page begins behind the last one by one comparison of rows."""
+    """The record id, negated: ascending order puts the newest first. So all keys ascend, and one
+    comparison of rows finds the next page."""
     organization_id: table.Text
     workspace_id: table.Text
     execution_model: table.Text
@@ -46,30 +44,27 @@ class RankRow(NamedTuple):
     health_status: table.Text
     """``NO_STATUS`` if there is none."""
     assignees: table.Texts
-    """The distinct assignees of the open blockers."""
     unassigned: table.Bool
-    """Whether an open blocker has no assignee."""
     due_at: table.Instant
-    """The earliest of the open blockers; ``NEVER_DUE`` if there is none."""
+    """The earliest due time of the open blockers, or ``NEVER_DUE``."""
     stretch_since: table.Instant
-    """When the present stretch began, or that of paused or blocked: no watch of a state is due
-    earlier (``Execution.stretches``)."""
+    """When the present state span began, or the longer one of paused or blocked
+    (``Execution.spans``). No watch of a state is due earlier."""
     blocked_since: table.Instant | None
-    """Since when at least one blocker is open without a break."""
     position: table.BigInt
 
 
-# Each order has an index per tenant, and one for administrators. A page takes a walk for each
-# state, since a state may be rare. The health status of an order by time is compared within the
-# index. The administrators' indexes have an expression for the state, so that no plan for a tenant
-# walks through the lines of all tenants because a state is rare among them. The indexes by due time
-# and by assignee have only the lines with an open blocker, so that other lines cost nothing there.
+# Each order has an index per tenant, and one for administrators. A page makes a scan per state,
+# since a state may be rare. In orders by time, the health status is compared within the index. The
+# administrators' indexes have an expression for the state, so that no plan for a tenant scans the
+# lines of all tenants because a state is rare among them. The indexes by due time and by assignee
+# have only lines with an open blocker: other lines cost nothing there.
 RANK = table.Table(
     "execution_rank",
     RankRow,
     key=("line_id",),
     tenant=("organization_id", "workspace_id"),
-    is_seen_by_view=True,  # an administrator's lists: an index of a concatenation
+    is_filtered_by_view=True,  # an administrator's lists: an index of a concatenation
     replaces=True,
     options="fillfactor = 80",
     indexes=(
@@ -88,8 +83,8 @@ RANK = table.Table(
 )
 
 
-def rank_of(fold: LineFold) -> RankRow:
-    execution, interval = fold.execution, fold.interval
+def rank_of(line: LineFold) -> RankRow:
+    execution, interval = line.execution, line.interval
     assert interval is not None, "a line has an interval from its activation on"
     assert execution.state_since is not None, "a line has a state from its activation on"
     score, blockers = interval.health_score, execution.blockers.values()
@@ -108,12 +103,11 @@ def rank_of(fold: LineFold) -> RankRow:
         assignees=sorted({b.assignee for b in blockers if b.assignee is not None}),
         unassigned=any(b.assignee is None for b in blockers),
         due_at=min((b.due_at for b in blockers if b.due_at is not None), default=NEVER_DUE),
-        stretch_since=min(began.since for began in execution.stretches.values()),
+        stretch_since=min(began.since for began in execution.spans.values()),
         blocked_since=execution.blocked_since,
         position=interval.opened,
     )
 
 
 def status_of(score: int | None) -> str:
-    """The health status of a score as filters name it."""
     return health.status(score) or NO_STATUS

@@ -1,11 +1,11 @@
-"""The rows and tables of the view of lines, but for ``counts.py``, ``hours.py`` and ``rank.py``."""
+"""Rows and tables of the view of lines, except ``counts.py``, ``hours.py`` and ``rank.py``."""
 
 from typing import NamedTuple
 
 from ledger.engine.postgres.schema import table
 
 FOREVER = 2**63 - 1
-"""The position at which an interval that still lasts ends."""
+"""The end of an interval that still lasts."""
 
 
 class ExecutionRow(NamedTuple):
@@ -13,19 +13,17 @@ class ExecutionRow(NamedTuple):
 
     line_id: table.Text
     line_key: table.LineKey
-    """The line id as a number, by which the rows of the past name the line."""
+    """The line id as a number; rows of the past name the line by it."""
     record_key: table.BigInt
-    """The record id as a number, which is the order of lists."""
+    """The record id as a number: the order of lists."""
     organization_id: table.Text
     workspace_id: table.Text
     execution_model: table.Text
     product_line: table.Text
     activated: table.BigInt
-    """The position of the line's activation."""
     project_tags: table.Texts
     state: table.Text
     causes: table.Texts
-    """The distinct causes of the open blockers."""
     head: table.Text
     """JSON members of list row and detail."""
     extra: table.Text
@@ -45,7 +43,6 @@ class ExecutionRow(NamedTuple):
     now_2: table.Text | None
     """The metric that follows the clock, in ``period_2``."""
     fold: table.Octets
-    """The encoded fold."""
     position: table.BigInt
 
 
@@ -54,38 +51,36 @@ EXECUTION = table.Table(
     ExecutionRow,
     key=("line_id",),
     tenant=("organization_id", "workspace_id"),
-    hidden=(),  # a preview of a watch reads the fold, which tells no more than the line's detail
+    hidden=(),  # a preview of a watch reads the fold, which has no more than the line's detail
     replaces=True,
     options="fillfactor = 70, toast_tuple_target = 4080",
-    # Every activity of a line writes the line's row. So a row is compressed only if it is larger
-    # than half a page; and then the columns that lists read stay uncompressed, in the row.
+    # Every activity of a line writes this row. So a row is compressed only above half a page, and
+    # the columns that lists read stay uncompressed.
     uncompressed=("head", "counts", "metrics"),
     indexes=(
-        # Lists, by tenant, in the list's order. Lists of the past skip lines that were activated
-        # later within the index.
+        # Lists by tenant, in the list's order. For the past, the index skips later activations.
         table.Index("record_key, activated"),
         table.Index("organization_id, record_key, activated"),
         table.Index("workspace_id, record_key, activated"),
-        # Lists by columns of which a value may be rare: a walk for each value. The tenant comes
-        # after these columns, so that values that are rare in all tenants are found too.
+        # Lists by columns that may have rare values: one scan per value. The tenant comes after
+        # these columns, to find values that are rare in all tenants too.
         table.Index("state, organization_id, record_key"),
         table.Index("workspace_id, state, record_key"),
         table.Index("execution_model, product_line, organization_id, record_key, state"),
         table.Index("workspace_id, execution_model, product_line, record_key, state"),
         table.Index("organization_id, record_key", where="causes <> '{}'"),
-        # Lists by a project and by changing columns; counts by several projects.
+        # Lists by a project and changing columns; counts by several projects.
         table.Index("project_tags", using="gin"),
     ),
 )
 
 
 class TagRow(NamedTuple):
-    """A project tag that a line has or had, for lists by project in the list's order."""
+    """A project tag that a line has or had, for lists by project."""
 
     line_id: table.Text
     project_tag: table.Text
     present: table.Bool
-    """Whether the line has it now."""
     record_key: table.BigInt
     organization_id: table.Text
     workspace_id: table.Text
@@ -110,7 +105,6 @@ class ResourceRow(NamedTuple):
     line_id: table.Text
     resource_id: table.Text
     present: table.Bool
-    """Whether it is allocated to the line now."""
     record_key: table.BigInt
     organization_id: table.Text
     workspace_id: table.Text
@@ -132,22 +126,21 @@ RESOURCE = table.Table(
 class QuietRow(NamedTuple):
     """A candidate of the idle sweeper: a line that looks idle, or whose hold has an end.
 
-    The table is separate from ``execution``, whose rows are wide and have many indexes. Updates of
-    ``execution`` stay within the page (HOT) as long as no indexed column changes.
+    A table of its own: rows of ``execution`` are wide and have many indexes. Their updates stay
+    within the page (HOT) as long as no indexed column changes.
     """
 
     line_id: table.Text
     execution_model: table.Text
     quiet_since: table.Instant | None
-    """The minute of the last activity or change; null: the line has open runs or is not running.
+    """The minute of the last activity or change; null if the line has open runs or is not running.
 
-    The instant is rounded down, so that a busy line's row changes once a minute, not with every
-    activity. The sweeper compares the exact instants of the lines that it finds.
+    Rounded down, so that a busy line's row changes once a minute. The sweeper compares the exact
+    instants of the lines that it finds.
     """
     changed_at: table.Instant | None
-    """The exact instant of the last change."""
     held_until: table.Instant | None
-    """When the operator's hold is due to be lifted; null: it has no end, or is not on."""
+    """When the operator's hold is due to be lifted; null if it has no end, or is not on."""
     position: table.BigInt
 
 
@@ -166,23 +159,20 @@ QUIET = table.Table(
 
 
 class IntervalRow(NamedTuple):
-    """The values by which a line was found and counted, from one position to another."""
+    """The values by which a line was found and counted between two positions."""
 
     line_key: table.LineKey
     record_key: table.BigInt
     opened: table.BigInt
-    """Position of the event that began the interval."""
     ended: table.BigInt
-    """Position of the event that ended the interval; ``FOREVER`` while it lasts."""
+    """``FOREVER`` while the interval lasts."""
     position: table.BigInt
     since: table.Instant
     """Effective time of the latest change of state or causes."""
     state_since: table.Instant
-    """Effective time at which the state began."""
     open_blockers: table.Int
     health_score: table.Int | None
     turned: table.Bool
-    """Whether state or causes changed here."""
     state: table.Text
     causes: table.Texts
     project_tags: table.Texts
@@ -197,7 +187,7 @@ INTERVAL = table.Table(
     IntervalRow,
     key=("line_key", "opened"),
     tenant=("organization_id", "workspace_id"),
-    is_seen_by_view=True,  # lists of the past by project: an index of arrays
+    is_filtered_by_view=True,  # lists of the past by project: an index of arrays
     replaces=True,
     indexes=(
         # Lists of the past by changing columns, in the list's order. PostgreSQL compares both ends
@@ -213,7 +203,7 @@ INTERVAL = table.Table(
 
 
 class VersionRow(NamedTuple):
-    """A line's head and extra after an event of its own stream that changed them."""
+    """A line's head and extra after an event of its own stream changed them."""
 
     line_key: table.LineKey
     position: table.BigInt
@@ -232,9 +222,9 @@ EXECUTION_VERSION = table.Table(
 
 
 class StepRow(NamedTuple):
-    """The numbers of which a line's counts and metrics were made, after an event that changed them.
+    """The numbers behind a line's counts and metrics, after an event changed them.
 
-    A number that the line's model does not show is null. The wide columns come first, so that
+    Null where the line's model does not show the number. The wide columns come first, so that
     PostgreSQL needs no padding.
     """
 
@@ -245,7 +235,7 @@ class StepRow(NamedTuple):
     """Hundredths of hours."""
     last_run_duration_ms: table.BigInt | None
     amount_1: table.BigInt | None
-    """The amount of ``period_1`` that the metric shows which follows the clock."""
+    """The amount of ``period_1``, for the metric that follows the clock."""
     amount_2: table.BigInt | None
     open_runs: table.Int
     started_runs: table.Int | None

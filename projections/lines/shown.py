@@ -1,10 +1,9 @@
-"""A line's JSON: made of its fold for the present row, and of rows of the past when they are read.
+"""A line's JSON: rendered from its fold for the present row, from rows of the past when read.
 
-A row shows three parts. The *version* (``head`` of list row and detail, ``extra`` of the detail)
+The JSON has three parts. The *version* (``head`` of list row and detail, ``extra`` of the detail)
 changes only with the line's own stream, and is stored as JSON. The *counts* and the *metrics*
-change with its runs and check-ins, and are made of the numbers of a step. The present row has them
-as JSON too, because lists of the present are read most. ``ShownLine`` and ``LineDetail`` describe
-the parts put together.
+change with its runs and check-ins; a step stores their numbers. The present row has them as JSON
+too, because most lists are of the present. ``ShownLine`` and ``LineDetail`` describe the whole.
 """
 
 from collections.abc import Sequence
@@ -28,9 +27,9 @@ class ShownBlocker(msgspec.Struct):
     id: str
     cause: values.Cause
     reason: str | None
-    since: rendering.ShownInstant
+    since: rendering.ViewInstant
     assignee: str | None
-    due_at: rendering.ShownInstant | None
+    due_at: rendering.ViewInstant | None
 
 
 class ReportedBlocker(ShownBlocker):
@@ -44,9 +43,9 @@ class ShownHold(msgspec.Struct):
 
     hold: values.HoldName
     reason: str | None
-    since: rendering.ShownInstant
+    since: rendering.ViewInstant
     by: Actor
-    until: rendering.ShownInstant | None
+    until: rendering.ViewInstant | None
 
 
 class ShownSignal(msgspec.Struct):
@@ -77,9 +76,9 @@ class LineHead(msgspec.Struct):
     organization_id: str
     product_line: values.ProductLine
     project_tags: Sequence[str]
-    state_since: rendering.ShownInstant
+    state_since: rendering.ViewInstant
     health_status: SignalStatus | None
-    started_at: rendering.ShownInstant
+    started_at: rendering.ViewInstant
     name: str | None
     health_score: int | None
     oldest_blocker: ShownBlocker | None
@@ -88,7 +87,7 @@ class LineHead(msgspec.Struct):
 class ShownLine(LineHead):
     """A line in a list."""
 
-    last_activity_at: rendering.ShownInstant
+    last_activity_at: rendering.ViewInstant
     open_runs: Annotated[int, Meta(ge=0)]
     open_alerts: Annotated[int, Meta(ge=0), rendering.doc("Alerts that are not resolved.")]
     metrics: dict[str, float | int | None]
@@ -101,7 +100,7 @@ class LineDetail(ShownLine):
     health: ShownHealth
     blockers: list[ReportedBlocker]
     holds: list[ShownHold]
-    closed_at: rendering.ShownInstant | None
+    closed_at: rendering.ViewInstant | None
 
 
 class Version(NamedTuple):
@@ -115,7 +114,7 @@ class Version(NamedTuple):
 
 
 def version(execution: Execution) -> Version:
-    """The version after the latest event of a line's own stream."""
+    """Render the version after the latest event of a line's own stream."""
     score = health.score(execution.signals.values())
     status = health.status(score)
     head = LineHead(
@@ -140,29 +139,28 @@ def version(execution: Execution) -> Version:
     extra = {
         "resources": list(execution.resources.values()),
         "health": ShownHealth(score, status, signals),
-        "blockers": [rendering.shown_as(ReportedBlocker, b) for b in execution.blockers.values()],
-        "holds": [rendering.shown_as(ShownHold, hold) for hold in execution.holds.values()],
+        "blockers": [rendering.render_as(ReportedBlocker, b) for b in execution.blockers.values()],
+        "holds": [rendering.render_as(ShownHold, hold) for hold in execution.holds.values()],
         "closed_at": rendering.time_text(execution.closed_at),
     }
     return Version(score, rendering.members(head), rendering.members(extra))
 
 
 def _oldest(execution: Execution) -> ShownBlocker | None:
-    """The open blocker with the least ``since``, of several the one that was opened first.
+    """The open blocker with the earliest ``since``; the first opened among equals.
 
-    Effective times never fall along a stream, so this blocker is the first in the order of opening.
+    Effective times never fall along a stream, so this blocker is the first in order of opening.
     """
     first = next(iter(execution.blockers.values()), None)
-    return None if first is None else rendering.shown_as(ShownBlocker, first)
+    return None if first is None else rendering.render_as(ShownBlocker, first)
 
 
 def counts(last_activity_at: str, open_runs: int) -> str:
-    """The counts as JSON members; the instant is JSON too."""
     return f'"last_activity_at":{last_activity_at},"open_runs":{open_runs}'
 
 
 def current_metric(model: str, amount: int) -> str:
-    """The metric that follows the clock, as a JSON member with its comma; empty if there is none.
+    """The metric that follows the clock, as a JSON member with its comma, or empty.
 
     The contract's page State lists the metrics of each model.
     """
@@ -178,7 +176,6 @@ def current_metric(model: str, amount: int) -> str:
 
 
 def lasting_metrics(model: str, score: int | None, totals: Totals) -> str:
-    """The metrics that do not follow the clock, as JSON members."""
     match model:
         case "agent_runtime":
             return (
@@ -198,7 +195,7 @@ def lasting_metrics(model: str, score: int | None, totals: Totals) -> str:
 
 
 def item_of_past(row: Sequence[Any]) -> str:
-    """The list row or detail of the columns of the past (``statements.item_parts``)."""
+    """The list row or detail made of the columns of ``statements.item_parts`` for the past."""
     head, extra, model, score, last_activity_at, open_runs, open_alerts, amount, *totals = row
     more = f',"open_alerts":{open_alerts}' + ("" if extra is None else f",{extra}")
     metrics = current_metric(model, amount or 0) + lasting_metrics(model, score, Totals(*totals))

@@ -14,7 +14,7 @@ from projections.lines.filters import BY_CLOCK, COMPARED, RANK_CONDITIONS, where
 
 _UNRESOLVED_THEN = "a.opened <= p.position AND (a.resolved IS NULL OR a.resolved > p.position)"
 
-# A line's id of its key, and the key of the id of an alert's line.
+# The id of a line from its key, and the key of an alert's line from its id.
 _ID_OF_KEY = """'LIN-' || to_char(l.line_key / 1000000000000, 'FM00') || '-'
     || to_char(mod(l.line_key, 1000000000000), 'FM999999000000')"""
 _KEY_OF_ALERT = """substr(a.line_id, 5, 2)::bigint * 1000000000000 + substr(a.line_id, 8)::bigint"""
@@ -23,10 +23,8 @@ _OPEN_ALERTS_THEN = f"""(
     SELECT count(*) FROM ledger.alert AS a
     WHERE a.line_id = {_ID_OF_KEY} AND {_UNRESOLVED_THEN})"""
 
-# The filters of a tag's row by tenant.
 _TENANT = conditions([WORKSPACE], "t")
 
-# The current period: the UTC day or the ISO week, as the model counts.
 _PERIOD = "CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END"
 
 # The JSON of a present list row, or of a detail: with ``extra``.
@@ -38,7 +36,7 @@ CASE {_PERIOD} WHEN l.period_1 THEN l.now_1 WHEN l.period_2 THEN l.now_2 ELSE l.
 || l.metrics || '}}}}}}}}' AS item
 """
 
-# The columns of which ``shown.item_of_past`` makes a list row, or a detail: with ``extra``.
+# The columns from which ``shown.item_of_past`` makes a list row, or a detail: with ``extra``.
 _ITEM_THEN = f"""
 v.head, {{extra}}, l.execution_model, v.health_score,
 {json_of_instant("s.last_activity_at")}, s.open_runs, {_OPEN_ALERTS_THEN},
@@ -68,7 +66,7 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
-# The unresolved alerts of these lines, and their number by state, model, product line and causes.
+# The unresolved alerts of these lines, and the lines by state, model, product line and causes.
 _SUMMARY = """
 SELECT p.position, unresolved.alerts, l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ({position}) AS p
@@ -76,15 +74,15 @@ CROSS JOIN LATERAL (SELECT count(*) AS alerts FROM {alerts}) AS unresolved
 LEFT JOIN LATERAL ({lines}) AS l ON true
 """
 
-# Lines from the stored counts: per workspace if a workspace is requested, else per organization.
+# The stored counts: per workspace if a workspace is requested, else per organization.
 _COUNTED = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ledger.execution_count AS l WHERE l.per = '{per}' AND l.lines > 0 AND {where}
 """
 
-# Counts by tags follow inclusion-exclusion: the counts of the requested tags are added up, and a
-# line with several of these tags is subtracted once for each of them except the first. The index of
-# tags finds the lines with such a tag; of these, the lines with several requested tags are read.
+# Counts by tags follow inclusion-exclusion: add the counts of the requested tags, then subtract a
+# line with several of these tags once for each of them except the first. The index of tags finds
+# the lines with such a tag, and only lines with several requested tags are read.
 _COUNTED_BY_TAGS = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ledger.execution_count AS l
@@ -104,14 +102,14 @@ CROSS JOIN LATERAL (
 WHERE asked.place > 1
 """
 
-# Lines by other filters, such as open blockers of some kind, are counted one by one: there are few.
+# Other filters, such as open blockers of some kind, match few lines: count them one by one.
 _COUNTED_ONE_BY_ONE = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
 FROM ledger.execution_rank AS l WHERE {where}
 GROUP BY l.state, l.execution_model, l.product_line, l.causes
 """
 
-# The unresolved alerts of a tenant, and of the lines that other filters choose. Few are unresolved.
+# The unresolved alerts of a tenant, and of lines with other filters. Few alerts are unresolved.
 _OF_TENANT = "ledger.alert AS a WHERE a.line_id IS NOT NULL AND {unresolved} AND {where}"
 _OF_RANKED = """
 ledger.alert AS a JOIN ledger.execution_rank AS l ON l.line_id = a.line_id
@@ -129,7 +127,7 @@ WHERE {where}
 _ALERTS_OF_TENANT = conditions([WORKSPACE], "a")
 
 
-# Lines of the past are counted one by one, each by the interval that held at the position.
+# Count past lines one by one, each by its interval at the position.
 _THEN_COUNTED = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
 FROM ledger.execution_interval AS l
@@ -137,7 +135,7 @@ WHERE l.opened <= p.position AND l.ended > p.position AND {where}
 GROUP BY l.state, l.execution_model, l.product_line, l.causes
 """
 
-# The line, if the credential sees it and if the line was activated by the position.
+# The line, if the credential sees it and its activation is at or before the position.
 _LINE = """
 LEFT JOIN LATERAL (
     SELECT l.line_id, l.line_key FROM ledger.execution AS l
@@ -145,9 +143,9 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
-# The turning points of a line by effective time, beginning with the turning point that holds at
-# ``from``. Effective times never fall along a line's stream, so positions and times have the same
-# order. Of several turning points at one instant, only the last lasted.
+# The turning points of a line by effective time, from the one that holds at ``from``. Effective
+# times never fall along a line's stream, so positions and times have the same order. Only the last
+# of several turning points at one instant has a duration.
 _TIMELINE = """
 SELECT p.position, line.line_id, turn.since, turn.state, turn.causes
 FROM ({position}) AS p
@@ -167,8 +165,8 @@ LEFT JOIN LATERAL (
 ORDER BY turn.since
 """
 
-# Lines that look idle: found by the minute in the index, then compared by the exact instants. The
-# decision itself is made under the append lock.
+# Lines that look idle: the index finds them by the minute, then the exact instants are compared.
+# The decision itself is made under the append lock.
 IDLE_CANDIDATES = """
 SELECT q.line_id
 FROM ledger.execution_quiet AS q
@@ -183,13 +181,13 @@ WHERE (q.execution_model = 'agent_runtime' AND q.quiet_since <= %(agent_runtime)
 LIMIT %(limit)s
 """
 
-# Lines whose hold looks due to be lifted, the one that is due longest first.
+# Lines whose hold is due to be lifted, the longest overdue first.
 DUE_HOLDS = """
 SELECT line_id FROM ledger.execution_quiet
 WHERE held_until <= %(now)s ORDER BY held_until LIMIT %(limit)s
 """
 
-# The names of lines, which other pages than a line's own show.
+# The names of lines, for pages other than a line's own.
 _NAMES = """
 SELECT p.position, line.line_id, ('{{' || line.head || '}}')::json ->> 'name', line.organization_id
 FROM ({position}) AS p
@@ -199,8 +197,8 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
-# Organizations with lines or keys, each found from the one before; the keys are those of the log's
-# end. The newest activity is looked up line by line: no row is written for it with each fact.
+# Organizations with lines or keys, each found from the one before; the keys are those at the log's
+# end. The newest activity is looked up line by line, so that no fact has to write a row for it.
 _ORGANIZATIONS = """
 WITH RECURSIVE organization (id) AS (
     SELECT %(after)s::text
@@ -238,7 +236,7 @@ CROSS JOIN LATERAL (
 ORDER BY o.id
 """
 
-# Assignees of the open blockers of lines; those of most lines come first.
+# Assignees of open blockers; those with most lines first.
 _ASSIGNEES = """
 SELECT p.position, a.name, a.lines
 FROM ({position}) AS p
@@ -250,7 +248,7 @@ LEFT JOIN LATERAL (
 ) AS a ON true
 """
 
-# The head as it was at the position. The subquery finds none for a line that was not known then.
+# The head at the position; the subquery is empty if the line was unknown then.
 _HEAD_THEN = """(
     SELECT v.head FROM ledger.execution_version AS v
     WHERE v.line_key = l.line_key AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
@@ -258,10 +256,10 @@ _HEAD_THEN = """(
 
 
 def item_parts(past: bool, whole: bool) -> Mapping[str, Any]:
-    """The parts of a statement about lines ``l`` that show them: as details if ``whole``.
+    """The parts of a statement that show lines ``l``: as details if ``whole``.
 
-    The ``item`` is ready JSON; of the past, the columns of which ``shown.item_of_past`` makes it.
-    The ``version`` joins the line as it was.
+    ``item`` is ready JSON, or for the past the columns for ``shown.item_of_past``. ``version``
+    joins the line at the position.
     """
     if past:
         extra = "v.extra" if whole else "NULL::text"
@@ -273,14 +271,14 @@ def item_parts(past: bool, whole: bool) -> Mapping[str, Any]:
 @cache
 def detail_read(filters: frozenset[str], past: bool = False) -> Read:
     """A single row: the position, and the ``item`` of ``item_parts`` or nulls."""
-    known = " AND l.activated <= p.position" if past else ""
+    condition = " AND l.activated <= p.position" if past else ""
     return read_of(
         _DETAIL,
         "execution",
         "watch",
         past=past,
-        is_kept=True,
-        where=where_line(filters) + known,
+        is_pure=True,
+        where=where_line(filters) + condition,
         **item_parts(past, whole=True),
     )
 
@@ -289,11 +287,10 @@ def detail_read(filters: frozenset[str], past: bool = False) -> Read:
 def summary_read(filters: frozenset[str], past: bool = False) -> Read:
     """(position, alerts, state, model, product line, causes, lines) rows.
 
-    ``alerts`` is the number of unresolved alerts of all these lines; the next columns are null if
-    there is no line. Several rows may differ only in ``lines``: their numbers are to be added up.
-    The requested tags must be distinct.
+    ``alerts`` counts the unresolved alerts of all these lines. The next columns are null if no line
+    matches. Rows may differ only in ``lines``: add these up. The requested tags must be distinct.
     """
-    # Single lines that are counted are few or many, depending on the values.
+    # Depending on the values, few or many lines are counted one by one.
     planning = Planning.BY_VALUES
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters, past=True))
@@ -316,14 +313,13 @@ def summary_read(filters: frozenset[str], past: bool = False) -> Read:
         "watch",
         past=past,
         planning=planning,
-        is_kept=filters.isdisjoint(BY_CLOCK),
+        is_pure=filters.isdisjoint(BY_CLOCK),
         alerts=_alerts(filters, past),
         lines=lines,
     )
 
 
 def _alerts(filters: frozenset[str], past: bool) -> str:
-    """The unresolved alerts of the lines that match."""
     unresolved = _UNRESOLVED_THEN if past else "a.resolved IS NULL"
     if filters <= _ALERTS_OF_TENANT.keys():
         return _OF_TENANT.format(unresolved=unresolved, where=where(filters, _ALERTS_OF_TENANT))
@@ -344,18 +340,18 @@ def timeline_read(tenant: frozenset[str], past: bool = False) -> Read:
 
 
 def _line_then(tenant: frozenset[str]) -> str:
-    """The join that gives the line, if the tenant has a line of this id at the position."""
+    """SQL: join the line, if the tenant has a line with this id at the position."""
     return _LINE.format(where=where_line(tenant))
 
 
 @cache
 def names_read(tenant: frozenset[str], past: bool = False) -> Read:
-    """(position, line, name, organization) rows; nulls for what is not known or has no name."""
+    """(position, line, name, organization) rows; nulls for unknown lines and missing names."""
     return read_of(
         _NAMES,
         "execution",
         past=past,
-        is_kept=True,
+        is_pure=True,
         head=_HEAD_THEN if past else "l.head",
         where=where_line(tenant),
     )
@@ -363,7 +359,7 @@ def names_read(tenant: frozenset[str], past: bool = False) -> Read:
 
 @cache
 def organizations_read() -> Read:
-    """(position, organization, lines, keys, instant or null) rows; a row without id if none."""
+    """(position, organization, lines, keys, instant or null) rows; without id if there is none."""
     return read_of(_ORGANIZATIONS, "execution", planning=Planning.LONG)
 
 
@@ -371,4 +367,4 @@ def organizations_read() -> Read:
 def assignees_read(tenant: frozenset[str]) -> Read:
     """(position, assignee, lines) rows; nulls if no open blocker has an assignee."""
     conditions = where(tenant, RANK_CONDITIONS)
-    return read_of(_ASSIGNEES, "execution", planning=Planning.LONG, is_kept=True, where=conditions)
+    return read_of(_ASSIGNEES, "execution", planning=Planning.LONG, is_pure=True, where=conditions)

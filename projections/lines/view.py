@@ -1,18 +1,16 @@
 """The view of lines, present and past: lists, counts, details, timelines and hours.
 
 Tables of the present: ``execution`` has one row per line, with the columns of list filters and
-ready JSON. ``execution_rank`` has the keys of its order that move (see ``rank.py``),
-``execution_tag`` and ``execution_resource`` have the lines of each project tag and resource,
-``execution_quiet`` has since when a line looks idle and until when it is held, ``execution_count``
-has the number of lines by state (see ``counts.py``).
+ready JSON. ``execution_rank`` has the changing keys of its order (``rank.py``), ``execution_tag``
+and ``execution_resource`` the lines of each project tag and resource, ``execution_quiet`` the lines
+that look idle or are held, ``execution_count`` the number of lines by state (``counts.py``).
 
-Tables of the past, to which rows are only added (an interval's row gets its end later):
-``execution_interval`` has the columns of filters and counts from one position to another;
-``execution_version`` has the JSON that the line's own events change; ``execution_step`` has the
-numbers of which counts and metrics are made when they are read (see ``shown.py``);
-``execution_day`` has the check-ins and hours of each UTC day (see ``hours.py``). The row that held
-at a position is the latest row at or before the position, so an answer for the past reads as few
-rows as an answer for the present. These tables name a line by its id as a number.
+Tables of the past only grow, except that an interval's row gets its end later.
+``execution_interval`` has the columns of filters and counts between two positions;
+``execution_version`` the JSON that the line's own events change; ``execution_step`` the numbers for
+counts and metrics (``shown.py``); ``execution_day`` the check-ins and hours of each UTC day
+(``hours.py``). The row that holds at a position is the latest at or before it, so an answer for the
+past reads as few rows as one for the present. These tables name a line by its id as a number.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +22,7 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.lines.model.execution import Execution
 from ledger.features.lines.model.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
@@ -42,11 +40,11 @@ _decode = msgspec.msgpack.Decoder(LineFold).decode
 
 
 _MUCH = 8 * 1024 * 1024
-"""Characters of versions that are written before the batch ends: large lines have long versions."""
+"""Characters of versions after which they are written before the batch ends: lines may be large."""
 
 
 class _Line:
-    """A line in memory: its fold, and its version, which is made when an event changes it."""
+    """A line in memory: its fold, and its version once an event changed it."""
 
     __slots__ = ("fold", "version")
 
@@ -78,13 +76,13 @@ class ExecutionView(Remembering):
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
-        self._lines: Folds[str, _Line] = Folds(
+        self._lines: FoldCache[str, _Line] = FoldCache(
             lambda line_id: _Line(LineFold(Execution(line_id))), _PACKING
         )
         self._quiet: set[str] = set()
-        """Lines whose quiet row differs from the stored row."""
+        """Lines whose quiet row differs from the stored one."""
         self._ranked: set[str] = set()
-        """Lines whose rank differs from the stored row."""
+        """Lines whose rank differs from the stored one."""
         self._hours = Hours()
         self._counts = Counts()
         super().__init__(self._lines, self._hours, self._counts)
@@ -94,29 +92,29 @@ class ExecutionView(Remembering):
         generation.find(self._lines, {e.line_id: None for e in events}, rows.EXECUTION)
         self._hours.prepare(generation, _check_ins(events))
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         past = _Past()
         for event in events:
             found = self._lines[event.line_id]
             quiet, interval = found.fold.quiet, found.fold.interval
-            _take(found, event, past)
+            _apply(found, event, past)
             self._lines.change(event.line_id)
             if found.fold.quiet is not quiet:
                 self._quiet.add(event.line_id)
             if found.fold.interval is not interval:
                 self._ranked.add(event.line_id)
             if past.size > _MUCH:
-                generation.send(rows.EXECUTION_VERSION, past.take_versions())
+                generation.send(rows.EXECUTION_VERSION, past.pop_versions())
         generation.write(rows.TAG, past.tags.values())
         generation.write(rows.RESOURCE, past.resources.values())
         generation.write(rows.INTERVAL, past.intervals.values())
         generation.write(rows.EXECUTION_VERSION, past.versions)
         generation.write(rows.STEP, past.steps)
-        self._hours.fold(generation, _check_ins(events))
-        self._counts.fold(generation, past.moves)
+        self._hours.apply(generation, _check_ins(events))
+        self._counts.apply(generation, past.moves)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        changed = self._lines.take_changed(most)
+        changed = self._lines.pop_changed(most)
         generation.write(rows.EXECUTION, map(_present, changed))
         generation.write(RANK, self._changed_ranks(changed))
         generation.write(rows.QUIET, self._changed_quiet(changed))
@@ -153,7 +151,7 @@ def _check_ins(events: Sequence[Recorded]) -> list[Recorded]:
 
 
 class _Past:
-    """A batch's rows of the past, and the marks, intervals and counts that the batch changed."""
+    """A batch's rows of the past, and the marks, intervals and counts that it changed."""
 
     def __init__(self) -> None:
         self.moves: list[counts.Move] = []
@@ -162,21 +160,20 @@ class _Past:
         self.intervals: dict[tuple[str, int], rows.IntervalRow] = {}
         self.versions: list[rows.VersionRow] = []
         self.size = 0
-        """The number of characters of the versions."""
         self.steps: list[rows.StepRow] = []
 
-    def take_versions(self) -> list[rows.VersionRow]:
+    def pop_versions(self) -> list[rows.VersionRow]:
         versions, self.versions, self.size = self.versions, [], 0
         return versions
 
 
-def _take(found: _Line, event: Recorded, past: _Past) -> None:
-    """Fold an event; keep the line's new JSON, and the intervals that the event ended or began."""
+def _apply(found: _Line, event: Recorded, past: _Past) -> None:
+    """Apply an event; note the line's new JSON, and the intervals that ended or began."""
     fold, line_id, kind = found.fold, event.line_id, type(event.body)
     key, before = sort_key(line_id), fold.interval
     counted = fold.counted if kind in line.COUNTING else None
     resources = fold.execution.resources
-    fold.evolve(event)
+    fold.apply(event)
     if event.originator_id == line_id and kind not in CHECK_INS:
         found.version = shown.version(fold.execution)
         past.versions.append(rows.VersionRow(key, event.position, *found.version))
@@ -196,21 +193,21 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
         past.intervals[line_id, event.position] = _interval(fold, fold.interval, rows.FOREVER)
 
 
-def _step(fold: LineFold, line_key: int, event: Recorded) -> rows.StepRow:
-    assert fold.last_activity_at is not None, "a line is active from its activation on"
-    # A read that finds this row asks about an instant that is not before the event's recording. So
-    # the row needs no period that had ended by then.
-    (period_1, amount_1), (period_2, amount_2) = fold.latest(fold.period_of(event.recorded_at))
-    totals = fold.totals
+def _step(line: LineFold, line_key: int, event: Recorded) -> rows.StepRow:
+    assert line.last_activity_at is not None, "a line is active from its activation on"
+    # A read that finds this row is about an instant at or after the event's recording. So the row
+    # needs no period that had ended by then.
+    (period_1, amount_1), (period_2, amount_2) = line.latest(line.period_of(event.recorded_at))
+    totals = line.totals
     return rows.StepRow(
         line_key=line_key,
         position=event.position,
-        last_activity_at=fold.last_activity_at,
+        last_activity_at=line.last_activity_at,
         hours_total=totals.hours,
         last_run_duration_ms=totals.last_run_duration_ms,
         amount_1=amount_1,
         amount_2=amount_2,
-        open_runs=fold.open_runs,
+        open_runs=line.open_runs,
         started_runs=totals.started_runs,
         completed_runs=totals.completed_runs,
         period_1=period_1,

@@ -1,8 +1,8 @@
 """The sums of a line's runs and tokens by UTC day (contract, Reading, usage).
 
-``run_day`` only grows: an event that changes a day adds a row with the new sums of the day. The
-difference from the row before is the change. Runs count on the day of their start, tokens on the
-day of the run's end, corrected ones too.
+``run_day`` only grows: an event that changes a day adds a row with the new sums of the day. Its
+difference from the row before is the change. Runs count on the day of their start; tokens,
+corrected ones too, on the day of the run's end.
 """
 
 from collections.abc import Sequence
@@ -14,38 +14,36 @@ import msgspec
 from ledger.engine.postgres.schema.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import RunStatus, day_of, sort_key
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.runs.model.run import Run
 
 
 class DayRow(NamedTuple):
-    """A line's started runs by status, and their tokens, after an event that changed a day."""
+    """A line's started runs by status, and their tokens, after an event changed a day."""
 
     line_key: LineKey
     position: BigInt
     started_at: Instant | None
-    """The start of the run that the event counts; null: it changes no count."""
+    """The start of the run that the event counts; null if it changes no count."""
     ended_at: Instant | None
-    """The end of the run whose tokens the event adds; null: it adds none."""
+    """The end of the run whose tokens the event adds; null if it adds none."""
     running: Int
     completed: Int
     failed: Int
     cancelled: Int
     day: Date
-    """The UTC day."""
     tokens: Text
-    """A whole number, which may be too large for 64 bits."""
+    """A whole number, which may exceed 64 bits."""
 
 
 DAY = Table("run_day", DayRow, key=("line_key", "day", "position"), owner=("run", "line_key"))
 
 _Key = tuple[int, date]
-"""(line, day)."""
 
 
 class _Sums(msgspec.Struct):
-    """The sums of a day. A run that has not started counts nowhere, so ``pending`` is no sum."""
+    """The sums of a day. A run counts once it has started: there is no sum of ``pending``."""
 
     running: int = 0
     completed: int = 0
@@ -61,14 +59,14 @@ class Move(msgspec.Struct):
     position: int
     started_at: datetime | None = None
     left: RunStatus | None = None
-    """The status before the event, if the run was counted under it."""
+    """The status under which the run counted before the event."""
     entered: RunStatus | None = None
     ended_at: datetime | None = None
     tokens: int = 0
 
 
 class Before(NamedTuple):
-    """The status and the tokens by which a run counted before an event."""
+    """The status and tokens by which a run counted before an event."""
 
     status: RunStatus | None
     """None if the run had not started."""
@@ -76,7 +74,7 @@ class Before(NamedTuple):
 
 
 def moves(run: Run, event: Recorded, before: Before) -> Sequence[Move]:
-    """The changes of a line's days by an event that the run has folded."""
+    """The changes of a line's days by an event that the run has applied."""
     line_key, position, found = sort_key(run.service_line_id), event.position, dict[date, Move]()
     if run.started_at is not None and run.status != before.status:
         day = day_of(run.started_at)
@@ -94,10 +92,10 @@ class Days(Remembering):
     """The fold of moves into the sums of days."""
 
     def __init__(self) -> None:
-        self._sums: Folds[_Key, _Sums] = Folds(lambda _: _Sums())
+        self._sums: FoldCache[_Key, _Sums] = FoldCache(lambda _: _Sums())
         super().__init__(self._sums)
 
-    def fold(self, generation: Generation, changes: Sequence[Move]) -> None:
+    def apply(self, generation: Generation, changes: Sequence[Move]) -> None:
         generation.find(self._sums, {move.key: None for move in changes}, DAY, _sums_of)
         generation.load()
         generation.write(DAY, [self._after(move) for move in changes])

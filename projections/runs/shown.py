@@ -1,7 +1,6 @@
 """A run as the API shows it, made of the columns of its row.
 
-``ShownRun`` describes the answer: its JSON, its schema in OpenAPI, the columns of its CSV and what
-the pages read follow from its fields.
+The fields of ``ShownRun`` determine its JSON, OpenAPI schema, CSV columns, and what the pages read.
 """
 
 from datetime import datetime
@@ -10,24 +9,24 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.values.rendering import ShownInstant, doc, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, time_text
 from ledger.engine.values.values import LINE_ID, RUN_ID, RunStatus, TriggerType, id_of_key
 from ledger.features.runs.model.run import Trigger
-from ledger.features.runs.model.token_usage import ShownTokenUsage, TokenUsage, shown_tokens
+from ledger.features.runs.model.token_usage import ShownTokenUsage, TokenUsage, tokens_view
 
 Payloads = tuple[Any, Any, Any]
-"""Input, output and error as JSON (``msgspec.Raw``); UNSET: the run is shown without them."""
+"""Input, output and error as JSON (``msgspec.Raw``); UNSET in a run without them."""
 
 
 class RunColumns(NamedTuple):
-    """The columns of a run that are shown, now or as of then; its payloads come beside them."""
+    """The columns of a run that are shown, now or at a position; payloads are separate."""
 
     run_id: str
     requested_at: datetime
     organization_id: str
     workspace_id: str
     wrapped: bytes | None
-    """The wrapped key of the payloads; None once it is destroyed, and in rows without payloads."""
+    """The payloads' wrapped key; None once it is destroyed, and in rows without payloads."""
     line_key: int
     status: RunStatus
     trigger_type: TriggerType | None
@@ -67,12 +66,12 @@ class ShownRun(msgspec.Struct, gc=False):
     tokens_used: int | None
     token_usage: Annotated[list[ShownTokenUsage] | None, doc("Null: not known by model.")]
     usage_corrected_at: Annotated[
-        ShownInstant | None, doc("The `time` of the correction of the tokens recorded last.")
+        ViewInstant | None, doc("The `time` of the correction of the tokens recorded last.")
     ]
-    requested_at: ShownInstant
-    started_at: ShownInstant | None
-    completed_at: ShownInstant | None
-    erased_at: ShownInstant | None
+    requested_at: ViewInstant
+    started_at: ViewInstant | None
+    completed_at: ViewInstant | None
+    erased_at: ViewInstant | None
     external_id: Annotated[str | None, doc("The run's name at the source that reported it.")]
     parent_run_id: Annotated[str, Meta(pattern=RUN_ID)] | None
     lease_seconds: int | None
@@ -83,14 +82,12 @@ class ShownRun(msgspec.Struct, gc=False):
 
 
 tokens_by_model = msgspec.json.Decoder(tuple[TokenUsage, ...]).decode
-"""The tokens by model, as a row has them."""
 
 NULL = msgspec.Raw(b"null")
 _NONE: Payloads = (msgspec.UNSET, msgspec.UNSET, msgspec.UNSET)
 
 
-def shown_run(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
-    """A run of its columns, with its input, output and error."""
+def run_view(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
     return ShownRun(
         run.run_id,
         id_of_key("LIN", run.line_key),
@@ -99,7 +96,7 @@ def shown_run(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
         *payloads,
         run.duration_ms,
         run.tokens_used,
-        None if run.token_usage is None else shown_tokens(tokens_by_model(run.token_usage)),
+        None if run.token_usage is None else tokens_view(tokens_by_model(run.token_usage)),
         time_text(run.usage_corrected_at),
         time_text(run.requested_at),
         time_text(run.started_at),

@@ -1,8 +1,8 @@
 """The statements that read runs, present and past (contract, Reading).
 
-A line's runs are read together with the line: the table ``execution`` tells whether the credential
-sees the line, and the line's execution model. A run has a row for each of its events with payloads.
-An export reads its pages at the position of its first page, so that it shows one state of the runs.
+A line's runs are read together with the line: ``execution`` tells whether the credential sees the
+line, and its execution model. A run has a row for each of its events with payloads. An export reads
+all pages at the position of its first page, so that it shows one state of the runs.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from ledger.engine.views.statements import Read, position_of_page, read_of, wher
 from projections.runs.shown import RunColumns
 
 
-def _given(name: str, at_first: str) -> tuple[str, str]:
-    """A column that a request gives as ``at_first``, and the start as ``name``."""
+def _changed_by_start(name: str, at_first: str) -> tuple[str, str]:
+    """A column now and at a position: ``at_first`` until the start, then ``name``."""
     return f"r.{name}", f"CASE WHEN r.started <= p.position THEN r.{name} ELSE r.{at_first} END"
 
 
 def used_then(name: str) -> str:
-    """A column of what an ended run used, before the corrections that follow the position."""
+    """A column of an ended run's usage, before the corrections after the position."""
     return f"""CASE WHEN r.corrected > p.position THEN (
         SELECT f.{name} FROM ledger.run_former_usage AS f
         WHERE f.run_id = r.run_id AND f.position > p.position
@@ -30,15 +30,14 @@ def used_then(name: str) -> str:
 
 
 def _used(name: str) -> tuple[str, str]:
-    """A column of what the run used: now, and as of the position."""
+    """A column of a run's usage: now, and at the position."""
     has_ended = "COALESCE(r.ended, r.stopped) <= p.position"
     return f"r.{name}", f"CASE WHEN {has_ended} THEN {used_then(name)} END"
 
 
-# Columns of ``RunColumns`` as they are now, and as they were at the position, from which the later
-# events are taken back.
+# Columns of ``RunColumns`` as they are now, and as they were at the position, without later events.
 _FIXED = ("run_id", "requested_at", "organization_id", "workspace_id", "line_key", "erased_at")
-_TOLD: Mapping[str, tuple[str, str]] = {
+_VALUES: Mapping[str, tuple[str, str]] = {
     **{name: (f"r.{name}", f"r.{name}") for name in _FIXED},
     "status": (
         "r.status",
@@ -46,8 +45,8 @@ _TOLD: Mapping[str, tuple[str, str]] = {
         WHEN r.stopped <= p.position THEN CASE WHEN r.expired THEN 'failed' ELSE 'cancelled' END
         WHEN r.started <= p.position THEN 'running' ELSE 'pending' END""",
     ),
-    "trigger_type": _given("trigger_type", "requested_type"),
-    "triggered_by": _given("triggered_by", "requested_by"),
+    "trigger_type": _changed_by_start("trigger_type", "requested_type"),
+    "triggered_by": _changed_by_start("triggered_by", "requested_by"),
     "started_at": ("r.started_at", "CASE WHEN r.started <= p.position THEN r.started_at END"),
     "completed_at": (
         "COALESCE(r.ended_at, r.stopped_at)",
@@ -68,16 +67,16 @@ _TOLD: Mapping[str, tuple[str, str]] = {
         """CASE WHEN r.parent_given > p.position THEN NULL
         WHEN r.started <= p.position THEN r.parent_key ELSE r.requested_parent END""",
     ),
-    "lease_seconds": _given("lease_seconds", "requested_lease"),
+    "lease_seconds": _changed_by_start("lease_seconds", "requested_lease"),
 }
-_NOW, _THEN = ({name: told[i] for name, told in _TOLD.items()} for i in (0, 1))
+_NOW, _THEN = ({name: pair[i] for name, pair in _VALUES.items()} for i in (0, 1))
 
-_TAKEN_BACK = (
+_REPLACED_FAILURE = (
     "CASE WHEN r.expired AND r.ended IS NOT NULL THEN r.stopped END",
     "CASE WHEN r.expired AND r.ended <= p.position THEN r.stopped END",
 )
-"""The position of a failure by the lease whose place a late ending has taken: of the failure's
-error nothing is shown any more. Now, and at the position."""
+"""The position of a failure by the lease that a late ending has replaced: its error is no longer
+shown. Now, and at the position."""
 
 _NAMED = "r.external_id = ANY(%(external_id)s) AND r.external_id IS NOT NULL"
 _HAS_PARENT = "r.parent_key = ANY(%(parents)s) AND r.parent_key IS NOT NULL"
@@ -99,33 +98,32 @@ BY_NAME = (
     Filter("parent_run_id", "Child of run", "words", _HAS_PARENT, _HAD_PARENT,
            parameter="parents"),
 )  # fmt: skip
-"""The filters of a line's runs; the further ones of all runs: by lines, and by names."""
+"""The filters of a line's runs; the others, by line and by name, are for all runs."""
 
 _CONDITIONS = tuple(
     {
-        **conditions((*OF_LINE, *OF_LINES, *BY_NAME), "r", told is _THEN),
-        "not_completed": f"{told['status']} <> 'completed'",
+        **conditions((*OF_LINE, *OF_LINES, *BY_NAME), "r", values is _THEN),
+        "not_completed": f"{values['status']} <> 'completed'",
         "from": "r.requested_at >= %(from)s",
         "to": "r.requested_at < %(to)s",
         "after": "(r.requested_at, r.run_key) < (%(after_at)s, %(after)s)",
     }
-    for told in (_NOW, _THEN)
+    for values in (_NOW, _THEN)
 )
 
 
-def _columns(told: Mapping[str, str], taken_back: str) -> str:
+def _columns(values: Mapping[str, str], replaced: str) -> str:
     names = (name for name in RunColumns._fields if name != "wrapped")
-    shown = ", ".join(f"{told[name]} AS {name}" for name in names)
-    return f"r.run_key, {shown}, {taken_back} AS taken_back FROM ledger.run AS r"
+    columns = ", ".join(f"{values[name]} AS {name}" for name in names)
+    return f"r.run_key, {columns}, {replaced} AS taken_back FROM ledger.run AS r"
 
 
-# The columns of a run's row now, and as of then; with the table.
-_COLUMNS = (_columns(_NOW, _TAKEN_BACK[0]), _columns(_THEN, _TAKEN_BACK[1]))
+# The columns of a run's row now, and at the position; with the table.
+_COLUMNS = (_columns(_NOW, _REPLACED_FAILURE[0]), _columns(_THEN, _REPLACED_FAILURE[1]))
 
 
-# A run's key, and its payloads. An erasure is shown in reads of the past too, and even before the
-# view has caught up with it, because the key is already destroyed. OFFSET 0 keeps the look-up of a
-# run's payloads a look-up by key.
+# A run's key, and its payloads. Reads of the past show an erasure too, even before the view has
+# caught up with it, because the key is already destroyed. OFFSET 0 keeps this a look-up by key.
 _CONTENT = """
 LEFT JOIN LATERAL (
     SELECT c.wrapped, c.destroyed_at, c.position, {columns} FROM ledger.run_content AS c
@@ -135,7 +133,7 @@ LEFT JOIN LATERAL (
 
 _FIELDS = ("input", "output", "error")
 _WHOLE = "c.input, c.output, c.error"
-# A list with errors alone reads neither inputs nor outputs, since each may be as large as a fact.
+# A list with errors alone reads no inputs and outputs, since each may be as large as a fact.
 _ERRORS = "NULL::bytea AS input, NULL::bytea AS output, c.error"
 
 _OF_CONTENT: Mapping[str, str] = {
@@ -145,10 +143,8 @@ _OF_CONTENT: Mapping[str, str] = {
 _PAYLOAD = """CASE WHEN page.erased_at IS NULL
     AND content.position IS DISTINCT FROM page.taken_back {until} THEN content.{name} END"""
 _OF_NO_CONTENT: Mapping[str, str] = dict.fromkeys(("wrapped", *_FIELDS), "NULL::bytea")
-"""The columns that come with the payloads."""
 
-# A page of a line's runs. The model of the line comes with the page: null if the credential does
-# not see the line.
+# A page of a line's runs, with the line's model: null if the credential does not see the line.
 _RUNS = """
 SELECT p.position, line.execution_model, {shown}
 FROM ({position}) AS p
@@ -182,8 +178,8 @@ ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 
 _IN_ORDER = frozenset(("organization", "from", "to", "after"))
 
-# Runs that were known at the instant have a ``requested_at`` of at most 5 minutes after the
-# instant, since the time of a fact may lie at most 5 minutes in the future.
+# Runs known at the instant have a ``requested_at`` of at most 5 minutes after it, since a fact's
+# time may be at most 5 minutes in the future.
 _REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 
 
@@ -203,7 +199,6 @@ OPEN_RUNS = read_of(_OPEN, "run", planning=Planning.BY_VALUES)
 """(position, line key, run, external id, status, instant, position) rows of ``lines``."""
 
 Shows = Literal["all", "errors", "none"]
-"""The payloads that a list shows."""
 
 
 @cache
@@ -212,8 +207,8 @@ def runs_read(
 ) -> Read:
     """(position, model or null, run columns or nulls) rows.
 
-    The run columns: those of ``RunColumns``; then input, output and error of an event. A run has a
-    row for each of its events with payloads, in their order, and one at least.
+    The run columns are those of ``RunColumns``, then input, output and error of an event. A run has
+    a row for each of its events with payloads, in order, and at least one.
     """
     of_line, of_runs = where_tenant(tenant, "l"), where(filters, _CONDITIONS[past])
     if past:
@@ -224,7 +219,7 @@ def runs_read(
         "execution",
         "run",
         past=past,
-        is_kept=True,
+        is_pure=True,
         line_where=of_line,
         runs=_OF_LINE.format(columns=_COLUMNS[past], where=of_runs),
         **_content(past, shows),
@@ -235,13 +230,13 @@ def runs_read(
 def run_read(tenant: frozenset[str], past: bool = False) -> Read:
     """(position, run columns or nulls) rows, with the run columns of ``runs_read``."""
     own = where_tenant(tenant, "r")
-    known = f"{own} AND r.opened <= p.position" if past else own
+    condition = f"{own} AND r.opened <= p.position" if past else own
     return read_of(
         _ANYWHERE,
         "run",
         past=past,
-        is_kept=True,
-        runs=_OF_ID.format(columns=_COLUMNS[past], where=known),
+        is_pure=True,
+        runs=_OF_ID.format(columns=_COLUMNS[past], where=condition),
         **_content(past),
     )
 
@@ -250,13 +245,13 @@ def run_read(tenant: frozenset[str], past: bool = False) -> Read:
 def all_runs_read(
     tenant: frozenset[str], filters: frozenset[str], past: bool = False, shows: Shows = "all"
 ) -> Read:
-    """(position, run columns or nulls) rows, as those of ``runs_read``, of all lines."""
+    """(position, run columns or nulls) rows of all lines, like those of ``runs_read``."""
     always = ["r.opened <= p.position", _REQUESTED_BY_THEN] if past else []
-    # By the values, if several indexes may serve.
+    # By the values if several indexes may serve.
     planning = Planning.SHORT if filters | tenant <= _IN_ORDER else Planning.BY_VALUES
     parts = _all_runs(tenant, filters, past, shows, *always)
-    is_kept = shows != "none"
-    return read_of(_ANYWHERE, "run", past=past, planning=planning, is_kept=is_kept, **parts)
+    is_cached = shows != "none"
+    return read_of(_ANYWHERE, "run", past=past, planning=planning, is_pure=is_cached, **parts)
 
 
 @cache
@@ -264,7 +259,7 @@ def later_runs_read(tenant: frozenset[str], filters: frozenset[str]) -> Read:
     """The rows of ``all_runs_read``, without payloads, at the position ``end``."""
     parts = _all_runs(tenant, filters, True, "none", "r.opened <= p.position")
     return read_of(
-        _ANYWHERE, "run", planning=Planning.WALK, position=position_of_page("run"), **parts
+        _ANYWHERE, "run", planning=Planning.SCAN, position=position_of_page("run"), **parts
     )
 
 
@@ -276,18 +271,17 @@ def _all_runs(
 
 
 def _content(past: bool, shows: Shows = "all") -> Mapping[str, Any]:
-    """The parts of a statement that follow from the payloads that it shows."""
     if shows == "none":
-        return {"shown": _shown(_OF_NO_CONTENT), "content": "", "by_event": ""}
+        return {"shown": _selected(_OF_NO_CONTENT), "content": "", "by_event": ""}
     until = "AND content.position <= p.position" if past else ""
     payloads = {name: _PAYLOAD.format(until=until, name=name) for name in _FIELDS}
     return {
-        "shown": _shown({**_OF_CONTENT, **payloads}),
+        "shown": _selected({**_OF_CONTENT, **payloads}),
         "content": _CONTENT.format(columns=_WHOLE if shows == "all" else _ERRORS),
         "by_event": ", content.position",
     }
 
 
-def _shown(more: Mapping[str, str]) -> str:
+def _selected(more: Mapping[str, str]) -> str:
     names = (*RunColumns._fields, *_FIELDS)
     return ", ".join(f"{more.get(name, f'page.{name}')} AS {name}" for name in names)

@@ -1,11 +1,10 @@
-"""The statements of usage: check-ins, hours, runs and tokens, by stretches of time.
+"""The statements of usage: check-ins, hours, runs and tokens, by time span.
 
-The sums come from the running totals of UTC days that the views keep: ``execution_day`` (check-ins
-and hours by resource) and ``run_day`` (runs and tokens). A stretch is a number of the parameter
-``bounds``: it begins at its bound, and ends at the next one. A UTC day that lies within one stretch
-(``days``) counts by its latest totals. A day that a bound cuts (``parts``) counts by its changes: a
-change is the difference between two successive totals. Tokens by model come from the runs
-themselves, since few runs name models.
+The sums come from the running totals of UTC days in the views: ``execution_day`` (check-ins and
+hours by resource) and ``run_day`` (runs and tokens). A span is a number of the parameter
+``bounds``: it begins at its bound, and ends at the next one. A UTC day within one span (``days``)
+counts by its latest totals. A day that a bound cuts (``parts``) counts by its changes, the
+differences between successive totals. Tokens by model come from the runs, since few name models.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from ledger.engine.views.statements import Read, position_of_page, read_of, wher
 from projections.runs.statements import used_then
 from projections.runs.view import USED_BY_MODEL
 
-# The changes of check-ins and hours in the stretches, of days that a bound cuts.
+# The changes of check-ins and hours in the spans, for days that a bound cuts.
 _HOURS_OF_PARTS = """
 SELECT d.line_key, width_bucket(d.at, %(bounds)s::timestamptz[]) AS stretch, d.resource_id,
        d.hours, d.check_ins
@@ -31,8 +30,7 @@ FROM (
 WHERE d.at >= %(from)s AND d.at < %(to)s
 """
 
-# The changes of runs and tokens likewise. A change counts runs by their start, and tokens by their
-# run's end.
+# The changes of runs and tokens likewise. Runs count by their start, tokens by their run's end.
 _RUNS_OF_PARTS = """
 SELECT d.line_key, width_bucket(counted.at, %(bounds)s::timestamptz[]) AS stretch,
        counted.running, counted.completed, counted.failed, counted.cancelled, counted.tokens
@@ -70,8 +68,8 @@ FROM (
 CROSS JOIN LATERAL jsonb_array_elements(r.usage::jsonb) AS part
 """
 
-# The latest totals of days that lie within a stretch, of these lines: one index look-up for each
-# day and resource, from the last one back, however many check-ins it had.
+# The latest totals of days within a span, of these lines: one index look-up for each day and
+# resource, from the last one back, however many check-ins there were.
 _HOURS_OF_DAYS = """
 SELECT asked.line_key, whole.stretch, d.resource_id, d.total AS hours, d.check_ins
 FROM {asked} AS asked (line_key)
@@ -119,7 +117,7 @@ CROSS JOIN LATERAL (
 JOIN unnest(%(days)s::date[], %(numbers)s::integer[]) AS whole (day, stretch) USING (day)
 """
 
-# The runs that name models, by their start: under each of their models, or under none.
+# Runs that name models, by their start: under each of their models, or under none.
 _RUNS_OF_MODELS = f"""
 SELECT DISTINCT r.run_key, r.line_key, width_bucket(r.started_at, %(bounds)s::timestamptz[])
            AS stretch, r.status, part ->> 0 AS model
@@ -132,7 +130,7 @@ FROM (
 CROSS JOIN LATERAL jsonb_array_elements(r.usage::jsonb) AS part
 """
 
-# The usage of a line. If there are too many pairs of day and resource, no amounts are given.
+# The usage of a line. Too many pairs of day and resource give no amounts.
 _OF_LINE = """
 SELECT p.position, line.line_id, found.kind, found.stretch,
        CASE WHEN found.pairs <= %(limit)s THEN found.amounts END
@@ -176,7 +174,7 @@ LEFT JOIN LATERAL (
 
 @cache
 def usage_read(tenant: frozenset[str], past: bool = False) -> Read:
-    """(position, line or null, kind, stretch, amounts JSON) rows; no amounts if there are too many.
+    """(position, line or null, kind, span, amounts JSON) rows; no amounts if there are too many.
 
     The kinds: ``hours``, with triples of a resource, hundredths of hours and check-ins; ``runs``,
     with the numbers of running, completed, failed and cancelled runs, and the tokens; ``models``,
@@ -200,16 +198,16 @@ def _union(*parts: str, **of_lines: str) -> str:
     return " UNION ALL ".join(part.format(**of_lines) for part in parts)
 
 
-_ASKED = "unnest(%(lines)s::bigint[])"
-_OF_LINES = {"asked": _ASKED, "lines": "d.line_key = ANY(%(lines)s::bigint[])"}
+_REQUESTED = "unnest(%(lines)s::bigint[])"
+_OF_LINES = {"asked": _REQUESTED, "lines": "d.line_key = ANY(%(lines)s::bigint[])"}
 _NO_RUNS = "0 AS running, 0 AS completed, 0 AS failed, 0 AS cancelled, 0::numeric AS tokens"
 _HOURS = f"""SELECT line_key, stretch, {{resource}}, hours, check_ins, {_NO_RUNS}
 FROM ({{part}}) AS d WHERE {{chosen}}"""
 _RUNS = """SELECT line_key, stretch, '', 0, 0, running, completed, failed, cancelled, tokens
 FROM ({part}) AS d"""
 
-# The sums of lines by group, stretch and resource: ``groups`` has the group's number of each of
-# ``members``, of which one may be in several groups.
+# The sums of lines by group, span and resource: ``groups`` has the group number of each of
+# ``members``. A line may be in several groups.
 _SUMS = """
 SELECT p.position, summed.*
 FROM ({position}) AS p
@@ -235,7 +233,7 @@ LEFT JOIN LATERAL (
 ) AS summed ON true
 """
 
-# The tokens and runs of lines by group, stretch and model.
+# The tokens and runs of lines by group, span and model.
 _MODELS = """
 SELECT p.position, summed.*
 FROM ({position}) AS p
@@ -263,11 +261,11 @@ FROM ({part}) AS d
 
 @cache
 def sums_read(by_resource: bool, filtered: bool) -> Read:
-    """(position, group, stretch, resource, lines, hundredths of hours, check-ins, numbers) rows.
+    """(position, group, span, resource, lines, hundredths of hours, check-ins, numbers) rows.
 
     The numbers are those of running, completed, failed and cancelled runs, and the tokens. The
-    resource is empty for none, and if ``by_resource`` is not asked. ``filtered``: of the check-ins
-    of ``resources`` alone. With either, runs do not count. Nulls if there is nothing.
+    resource is empty for none, and without ``by_resource``. ``filtered`` counts only check-ins of
+    ``resources``. With either, runs do not count. Nulls if there is nothing.
     """
     chosen = "resource_id = ANY(%(resources)s)" if filtered else "true"
     resource = "resource_id" if by_resource else "'' AS resource_id"
@@ -280,10 +278,10 @@ def sums_read(by_resource: bool, filtered: bool) -> Read:
 
 @cache
 def models_read(counted: bool) -> Read:
-    """(position, group, stretch, model, numbers of its tokens, numbers of runs) rows.
+    """(position, group, span, model, numbers of its tokens, numbers of runs) rows.
 
-    ``counted``: with the completed, failed and cancelled runs that name the model; under a null
-    model those that name any.
+    ``counted`` adds the completed, failed and cancelled runs that name the model; under a null
+    model, the runs that name any.
     """
     lines = "r.line_key = ANY(%(lines)s::bigint[])"
     parts = [_TOKENS.format(part=_TOKENS_OF_MODELS.format(lines=lines))]

@@ -1,10 +1,10 @@
 """The view of runs: the present, the past, and the sums of each day (contract, Reading).
 
-``run`` has one row per run, with the positions and the times of its events. A run has few events,
-and each of them changes the row in its own way; so the row also tells what the run showed at any
-position (see ``statements.py``). ``run_former_usage`` has the tokens before each correction, of
-which a run may have any number. ``run_payload`` has the input, output and error of an event, which
-stay encrypted, as in the log. ``run_day`` has the sums of each UTC day (see ``days.py``).
+``run`` has one row per run, with the positions and times of its few events. Each event changes the
+row in its own way, so the row also tells the run's state at any position (see ``statements.py``).
+``run_former_usage`` has the tokens before each correction, of which there may be many.
+``run_payload`` has the input, output and error of an event, encrypted as in the log. ``run_day``
+has the sums of each UTC day (see ``days.py``).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from ledger.engine.postgres.schema.walls import of_tenant
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import id_of_key, sort_key
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.runs.model import run as runs
 from ledger.features.runs.model.run import RUN_EVENTS, Run, Trigger
@@ -34,29 +34,25 @@ class RunRow(NamedTuple):
     """
 
     run_key: table.RunKey
-    """The run id as a number, which breaks ties in the order of lists."""
+    """The run id as a number: the second key in the order of lists."""
     line_key: table.LineKey
-    """The line id as a number."""
     position: table.BigInt
     opened: table.BigInt
-    """The position of the run's first event."""
     requested_at: table.Instant
     started: table.BigInt | None
     """The position of the start; the next positions likewise."""
     started_at: table.Instant | None
     stopped: table.BigInt | None
-    """Of the cancelling, or of the failure by the run's lease."""
+    """The position of the cancelling, or of the failure by the run's lease."""
     stopped_at: table.Instant | None
     stopped_ms: table.BigInt | None
-    """The run's duration until it was stopped."""
     ended: table.BigInt | None
-    """Of the completion or of any other failure, which may follow after the run was stopped."""
+    """The position of the completion or any other failure, which may follow after ``stopped``."""
     ended_at: table.Instant | None
     ended_ms: table.BigInt | None
     tokens_used: table.BigInt | None
-    """As the latest correction says; the next two columns likewise."""
+    """As of the latest correction; the next two columns likewise."""
     corrected: table.BigInt | None
-    """The position of the latest correction of the tokens."""
     usage_corrected_at: table.Instant | None
     erased: table.BigInt | None
     erased_at: table.Instant | None
@@ -64,13 +60,11 @@ class RunRow(NamedTuple):
     named: table.BigInt | None
     """The position since which the run has its external id."""
     parent_key: table.RunKey | None
-    """The parent's id as a number, now."""
     requested_parent: table.RunKey | None
-    """The parent before the start, if the run was requested before."""
+    """The parent before the start, if the run was requested first."""
     parent_given: table.BigInt | None
-    """The position since which the run has the parent that it had awaited: before, it had none."""
+    """Since this position the run has the parent that it had awaited: before, it had none."""
     retry_key: table.RunKey | None
-    """The attempt before, as a number."""
     lease_seconds: table.Int | None
     requested_lease: table.Int | None
     attempt: table.Int
@@ -80,14 +74,12 @@ class RunRow(NamedTuple):
     workspace_id: table.Text
     status: table.Text
     expired: table.Bool
-    """Whether its lease stopped the run."""
+    """True if its lease stopped the run."""
     requested_type: table.Text | None
-    """The trigger of the request, if the run was requested before its start."""
+    """The trigger of the request, if the run was requested first."""
     requested_by: table.Text | None
     trigger_type: table.Text | None
-    """The trigger now."""
     triggered_by: table.Text | None
-    """The actor's id."""
     external_id: table.Text | None
     """The run's name at its source, which a request or a start gives once."""
     token_usage: table.Text | None
@@ -95,15 +87,14 @@ class RunRow(NamedTuple):
 
 
 USED_BY_MODEL = "(token_usage IS NOT NULL OR corrected IS NOT NULL)"
-"""The condition of the runs that show tokens by model, or once did."""
+"""The condition of runs that show tokens by model, or once did."""
 
 RUN = table.Table(
     "run",
     RunRow,
     key=("run_id",),
     tenant=("organization_id", "workspace_id"),
-    # Each event changes the status, on which an index depends. So pages need no room for updates
-    # within them.
+    # Each event changes the status, which an index contains. So pages need no room for updates.
     replaces=True,
     indexes=(
         # The runs of a line, newest first. Reads of the past skip later runs within the index.
@@ -114,15 +105,15 @@ RUN = table.Table(
         table.Index("requested_at DESC, run_key DESC, opened"),
         table.Index("organization_id, requested_at DESC, run_key DESC, opened"),
         table.Index("workspace_id, requested_at DESC, run_key DESC, opened"),
-        # Likewise those that are open or have failed.
+        # Likewise for open and failed runs.
         table.Index(
             "organization_id, requested_at DESC, run_key DESC", where="status <> 'completed'"
         ),
-        # Runs by external id, and by parent: by the parent that a start replaced, in the past.
+        # Runs by external id and by parent; for the past, by the parent that a start replaced.
         table.Index("external_id, organization_id", where="external_id IS NOT NULL"),
         table.Index("parent_key, requested_at DESC", where="parent_key IS NOT NULL"),
         table.Index("requested_parent", where="requested_parent <> parent_key"),
-        # The tokens by model of lines' ended runs, and the runs of a model.
+        # Ended runs with tokens by model, by line; runs by model.
         table.Index("line_key, COALESCE(ended_at, stopped_at)", where=USED_BY_MODEL),
         table.Index("line_key, started_at", where=USED_BY_MODEL),
     ),
@@ -134,7 +125,6 @@ class FormerUsageRow(NamedTuple):
 
     run_id: table.Text
     position: table.BigInt
-    """The position of the correction."""
     tokens_used: table.BigInt | None
     token_usage: table.Text | None
     usage_corrected_at: table.Instant | None
@@ -158,8 +148,8 @@ class PayloadRow(NamedTuple):
     error: table.Octets | None
 
 
-# The wrapped key of each run of a tenant, with the payloads of its events: a row for each event
-# with payloads, at least one row. A key has an organization only, so the run tells its workspace.
+# The wrapped key of each run of a tenant, with the payloads of its events: at least one row per
+# run. A key has only an organization, so the run tells its workspace.
 CONTENT = table.Reading(
     "run_content",
     ("run_id", "wrapped", "destroyed_at", "position", "input", "output", "error"),
@@ -188,7 +178,7 @@ PAYLOAD = table.Table(
 
 
 class RunFold(msgspec.Struct, array_like=True):
-    """The fold of one run: its state, and what the present state no longer tells of its past."""
+    """The fold of one run: its state, and the past that the present state no longer has."""
 
     run: Run
     position: int = 0
@@ -207,9 +197,9 @@ class RunFold(msgspec.Struct, array_like=True):
     corrected: int | None = None
     erased: int | None = None
 
-    def evolve(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:
         run, position = self.run, recorded.position
-        run.evolve(recorded)
+        run.apply(recorded)
         self.position = position
         self.opened = self.opened or position
         if run.external_id is not None:
@@ -248,7 +238,9 @@ class RunView(Remembering):
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
-        self._runs: Folds[str, RunFold] = Folds(lambda run_id: RunFold(Run(run_id)), _PACKING)
+        self._runs: FoldCache[str, RunFold] = FoldCache(
+            lambda run_id: RunFold(Run(run_id)), _PACKING
+        )
         self._days = Days()
         super().__init__(self._runs, self._days)
 
@@ -256,7 +248,7 @@ class RunView(Remembering):
         self._runs.begin(e.originator_id for e in events if e.originator_version == 1)
         generation.find(self._runs, {e.originator_id: None for e in events}, RUN, fold_of)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         changes, payloads, former = list[Move](), list[PayloadRow](), list[FormerUsageRow]()
         for event in events:
             fold = self._runs[event.originator_id]
@@ -264,7 +256,7 @@ class RunView(Remembering):
             before = Before(run.status if run.started_at is not None else None, run.tokens_used)
             if isinstance(event.body, runs.RunUsageCorrected):
                 former.append(_former(run, event.position))
-            fold.evolve(event)
+            fold.apply(event)
             self._runs.change(event.originator_id)
             changes += moves(run, event, before)
             sealed = [getattr(event.body, name, None) for name in ("input", "output", "error")]
@@ -272,13 +264,13 @@ class RunView(Remembering):
                 payloads.append(PayloadRow(sort_key(run.id), event.position, *sealed))
         generation.write(FORMER_USAGE, former)
         generation.write(PAYLOAD, payloads)
-        self._days.fold(generation, changes)
+        self._days.apply(generation, changes)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        generation.write(RUN, map(row_of, self._runs.take_changed(most)))
+        generation.write(RUN, map(row_of, self._runs.pop_changed(most)))
 
 
-# The columns of a row that have the value of the field of this name.
+# Columns of a row with the value of the field of the same name.
 _NOT_SAME = {"triggered_by", "requested_by", "requested_parent", "token_usage"}
 _OF_RUN = frozenset(RunRow._fields) & frozenset(Run.__struct_fields__) - _NOT_SAME
 _OF_FOLD = frozenset(RunRow._fields) & frozenset(RunFold.__struct_fields__) - _NOT_SAME
@@ -309,7 +301,7 @@ def row_of(fold: RunFold) -> RunRow:
 
 
 def fold_of(row: RunRow) -> tuple[str, RunFold]:
-    """The fold of a row: the same as before it was stored, as far as later events depend on it."""
+    """Restore the fold of a row, as far as later events depend on it."""
     has_ended = row.ended is not None
     run = Run(
         row.run_id,

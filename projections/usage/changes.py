@@ -1,21 +1,19 @@
 """The statement that finds the events which changed the numbers of a period (contract, Statements).
 
-The views keep a row for each change of a line's days, and for each turn of its state or causes. So
-no event is decoded.
+The views have a row for each change of a line's days, state or causes. So no event is decoded.
 """
 
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.views.statements import position_of_page, read_of
 
 MOST_EVENTS = 100
-"""Events that are named of a line."""
 
 _OF_DAYS = """d.line_key = ANY(%(lines)s::bigint[]) AND d.day BETWEEN %(first)s AND %(last)s
           AND d.position > %(after)s AND d.position <= p.position"""
 
-# Events recorded behind a position: check-ins and voids of the period; starts of its runs (an
-# ending leaves the number of runs as it is); endings and corrections that changed its tokens; turns
-# of state or causes that last for a part of it.
+# Events recorded after a position: check-ins and voids of the period; starts of its runs (an ending
+# does not change their number); endings and corrections that changed its tokens; changes of state
+# or causes that last for a part of it.
 _CAUSES = f"""
 SELECT p.position, found.line_key, found.event, ledger.recorded_at(found.event), found.number
 FROM ({{position}}) AS p

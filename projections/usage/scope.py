@@ -1,6 +1,6 @@
-"""The statements of usage across lines that read lines: those in scope, their time in each state.
+"""The statements of usage that read lines: those in scope, their time in each state.
 
-Each reads what was known at a position, the parameter ``end``.
+Each statement reads what was known at a position, the parameter ``end``.
 """
 
 from functools import cache
@@ -22,9 +22,9 @@ SCOPE = (
 
 _CONDITIONS = conditions(SCOPE, "l")
 
-# Lines of the position, by their key. Each line's row is its latest interval by the position: one
-# index look-up. A line closed before ``begun`` is left out, unless it was active later: the time of
-# a closing may lie before that of facts which were recorded earlier.
+# The lines at the position, by key. A line's row is its latest interval at the position: one index
+# look-up. A line closed before ``begun`` is left out, unless it was active later: a closing may
+# have an earlier time than facts recorded before it.
 _SCOPE = """
 SELECT p.position, line.*
 FROM ({position}) AS p
@@ -52,8 +52,8 @@ LEFT JOIN LATERAL (
 ORDER BY line.line_key
 """
 
-# The microseconds of lines by state and open causes, between two instants. Effective times never
-# fall along a line's stream, so a state lasts until the next turning point.
+# Microseconds of lines by state and open causes, between two instants. Effective times never fall
+# along a line's stream, so a state lasts until the next turning point.
 _SECONDS = """
 SELECT p.position, spent.line_key, spent.state, spent.causes, spent.micros
 FROM ({position}) AS p
@@ -82,7 +82,6 @@ LEFT JOIN LATERAL (
 """
 
 
-# The names of lines as known at the position.
 _NAMES = """
 SELECT p.position, named.line_id, named.name
 FROM ({position}) AS p
@@ -98,8 +97,8 @@ LEFT JOIN LATERAL (
 ) AS named ON named.name IS NOT NULL
 """
 
-# The state of lines as known at a position no later than the statement's own.
-_KNOWN = """
+# The state of lines at a position no later than the statement's own.
+_STATES = """
 SELECT p.position, known.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
@@ -121,7 +120,7 @@ LEFT JOIN LATERAL (
 _AT_END = position_of_page("execution", "run")
 NAMES = read_of(_NAMES, "execution", "run", planning=Planning.LONG, position=_AT_END)
 """(position, line, name) rows of the lines ``ids`` at the position ``end``."""
-KNOWN = read_of(_KNOWN, "execution", "run", planning=Planning.LONG, position=_AT_END)
+STATES = read_of(_STATES, "execution", "run", planning=Planning.LONG, position=_AT_END)
 """(position, line key, state, health score, open blockers, open runs) rows as known ``at``."""
 
 
@@ -131,7 +130,7 @@ def scope_read(filters: frozenset[str]) -> Read:
 
     Lines at the position ``end``; nulls if no line is in scope.
     """
-    # A few chosen lines are found by their ids, and all lines of a tenant in its index.
+    # Find a few chosen lines by their ids, and all lines of a tenant by its index.
     is_whole = filters <= {"organization", "workspace", "organization_id"}
     return read_of(
         _SCOPE,

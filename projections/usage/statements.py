@@ -1,4 +1,4 @@
-"""The statements that read statements, with the totals of their documents (contract)."""
+"""The statements that read usage statements and their totals (contract, Statements)."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,14 +14,14 @@ _FILTERS: Mapping[str, str] = {
     "after": "s.statement_key < %(after)s",
 }
 
-# The stored event, which alone is sealed: the view has the document's hash as well.
+# The stored event, which is sealed; the view only repeats the document's hash.
 _EVENT = """LEFT JOIN LATERAL ledger.stored_events(ARRAY[s.issued]) AS e
     ON e.stream = s.statement_id"""
 
 _ISSUED = "convert_from(e.state, 'UTF8')::json #>> '{{12,document_sha256}}'"
 
-# The total if it is that of the document that was issued. A text within the document cannot look
-# like its key: quotation marks are escaped there.
+# The total of the issued document. No text within the document can look like this key: quotation
+# marks are escaped there.
 _ITEM = f"""'{{{{' || s.item || ',"total":' || CASE
         WHEN encode(sha256(d.document), 'hex') = {_ISSUED}
         AND position(convert_to('"total":' || d.total || ',"rows":', 'UTF8') IN d.document) > 0
@@ -64,9 +64,9 @@ def list_read(filters: frozenset[str]) -> statements.Read:
 
 @cache
 def statement_read(tenant: frozenset[str], *, past: bool = False) -> statements.Read:
-    """A single row: position, that of the event, JSON without the total, hash, document.
+    """A single row: position, position of the event, JSON without the total, hash, document.
 
-    The position of the event is null if the statement is not seen. The hash is the event's.
+    The event's position is null if the statement is not visible. The hash is the event's.
     """
     return statements.read_of(
         _ONE,

@@ -1,6 +1,6 @@
-"""The view of statements: a row each, with what later events say of it (contract, Statements).
+"""The view of statements: a row each, updated by later events (contract, Statements).
 
-The document, and its total, lie beside the log: ``statements.py`` joins them.
+The document and its total are outside the log: ``statements.py`` joins them.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Octets, 
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import members, time_text
 from ledger.engine.values.values import parse_instant, sort_key
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.usage.model.statement import (
     STATEMENT_EVENTS,
@@ -26,19 +26,17 @@ class StatementRow(NamedTuple):
 
     statement_id: Text
     statement_key: BigInt
-    """The statement id as a number, which is the order of lists."""
+    """The statement id as a number: the order of lists."""
     organization_id: Text
     workspace_id: Text | None
     begin_at: Instant
-    """The begin of the period."""
     end_at: Instant
     document_sha256: Octets
     issued: BigInt
-    """The position of the statement's event."""
     replaced_by: Text | None
     withdrawn_at: Instant | None
     item: Text
-    """JSON members: the statement as it was issued, without its total."""
+    """JSON members: the issued statement without its total."""
     position: BigInt
 
 
@@ -52,7 +50,7 @@ STATEMENT = Table(
 )
 
 
-class _Fold(msgspec.Struct):
+class _Statement(msgspec.Struct):
     row: StatementRow | None = None
 
 
@@ -65,14 +63,14 @@ class StatementView(Remembering):
     events: frozenset[type[Event]] = frozenset(STATEMENT_EVENTS)
 
     def __init__(self) -> None:
-        self._statements: Folds[str, _Fold] = Folds(lambda _: _Fold())
+        self._statements: FoldCache[str, _Statement] = FoldCache(lambda _: _Statement())
         super().__init__(self._statements)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         ids = {each: None for event in events for each in _about(event)}
-        generation.find(self._statements, ids, STATEMENT, lambda row: (row[0], _Fold(row)))
+        generation.find(self._statements, ids, STATEMENT, lambda row: (row[0], _Statement(row)))
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         for event in events:
             own, *replaced = _about(event)
             if isinstance(event.body, StatementIssued):
@@ -84,14 +82,14 @@ class StatementView(Remembering):
             self._statements.change(own)
 
     def _change(self, statement_id: str, **values: object) -> None:
-        fold = self._statements[statement_id]
-        if fold.row is not None:
-            fold.row = fold.row._replace(**values)  # type: ignore[arg-type]
+        statement = self._statements[statement_id]
+        if statement.row is not None:
+            statement.row = statement.row._replace(**values)  # type: ignore[arg-type]
             self._statements.change(statement_id)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        changed = self._statements.take_changed(most)
-        generation.write(STATEMENT, [fold.row for fold in changed if fold.row is not None])
+        changed = self._statements.pop_changed(most)
+        generation.write(STATEMENT, [each.row for each in changed if each.row is not None])
 
 
 def _about(event: Recorded) -> tuple[str, ...]:
@@ -101,7 +99,7 @@ def _about(event: Recorded) -> tuple[str, ...]:
 
 
 def _issued(event: Recorded, body: StatementIssued) -> StatementRow:
-    shown = StatementAsIssued(
+    document = StatementAsIssued(
         id=event.originator_id,
         **{name: getattr(body, name) for name in body.__struct_fields__},
         issued_at=time_text(event.recorded_at),
@@ -118,6 +116,6 @@ def _issued(event: Recorded, body: StatementIssued) -> StatementRow:
         issued=event.position,
         replaced_by=None,
         withdrawn_at=None,
-        item=members(shown),
+        item=members(document),
         position=event.position,
     )

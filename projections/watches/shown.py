@@ -1,4 +1,4 @@
-"""Watches and alerts as they are shown: the JSON of their rows, with what follows from others."""
+"""Watches and alerts as rendered: the JSON of their rows, with values that follow from others."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.recorded import Actor
-from ledger.engine.values.rendering import ShownInstant, doc
+from ledger.engine.values.rendering import ViewInstant, doc
 from ledger.engine.values.values import ALERT_ID
 from ledger.features.watches.kinds.base import AlertSubject
 from ledger.features.watches.model.alert import ResolvedReason
@@ -18,17 +18,17 @@ AlertStatus = Literal["open", "acknowledged", "resolved"]
 class ShownAcknowledgement(msgspec.Struct):
     """The latest acknowledgement of an alert."""
 
-    at: ShownInstant
+    at: ViewInstant
     by: Actor
     note: str | None
     assignee: str | None
-    until: Annotated[ShownInstant | None, doc("From then on the alert is open again.")]
+    until: Annotated[ViewInstant | None, doc("From then on the alert is open again.")]
 
 
 class ShownResolution(msgspec.Struct):
     """The end of an alert."""
 
-    at: ShownInstant
+    at: ViewInstant
     reason: ResolvedReason
 
 
@@ -43,9 +43,9 @@ class ShownAlert(msgspec.Struct, kw_only=True):
     service_line_id: str | None
     service_line_name: str | None
     subject: AlertSubject
-    since: Annotated[ShownInstant, doc("Since when the condition held.")]
-    due: Annotated[ShownInstant, doc("When it had held for as long as the watch says.")]
-    opened_at: Annotated[ShownInstant, doc("When the opening was recorded.")]
+    since: Annotated[ViewInstant, doc("Since when the condition held.")]
+    due: Annotated[ViewInstant, doc("When it had held for as long as the watch says.")]
+    opened_at: Annotated[ViewInstant, doc("When the opening was recorded.")]
     text: Annotated[str, doc("One sentence, as of the opening.")]
     evidence: Annotated[list[str], doc("The EVT ids of the events that began the condition.")]
     acknowledged: ShownAcknowledgement | None
@@ -53,7 +53,7 @@ class ShownAlert(msgspec.Struct, kw_only=True):
 
 
 class AlertColumns(NamedTuple):
-    """The columns of which an alert is made, in their order."""
+    """The columns from which an alert is made, in their order."""
 
     item: str
     service_line_name: str | None
@@ -65,14 +65,13 @@ class AlertColumns(NamedTuple):
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def shown_alert(row: AlertColumns) -> ShownAlert:
-    """The alert of a row. Its instants are texts, as the row has them."""
+def alert_view(row: AlertColumns) -> ShownAlert:
     opened = _decode(f"{{{row.item}}}")
     opened["subject"] = AlertSubject(**opened["subject"])
     acknowledged = None
     if row.acknowledged is not None:
-        told = _decode(row.acknowledged)
-        acknowledged = ShownAcknowledgement(**told | {"by": Actor(**told["by"])})
+        values = _decode(row.acknowledged)
+        acknowledged = ShownAcknowledgement(**values | {"by": Actor(**values["by"])})
     return ShownAlert(
         **opened,
         status=row.status,

@@ -24,7 +24,7 @@ _TELLING = ", ".join(
     f"'{type_}'" for type_ in (EVERY_TYPE, *TYPES) if type_.startswith((EVERY_TYPE, "alert."))
 )
 
-# The enabled endpoints that are told of alerts, and of which.
+# The enabled endpoints that receive alerts, and of which watches.
 _ENDPOINTS = f"""
 SELECT e.organization_id, e.workspace_id, i.shown ->> 'watch_ids' AS watch_ids,
     i.shown ->> 'min_severity' AS min_severity
@@ -36,11 +36,11 @@ WHERE e.enabled AND NOT e.deleted AND {{endpoint_tenant}} AND EXISTS (
 """
 
 _SEVERITIES = f"'{' '.join(get_args(Severity))}'"
-"""All severities in one text, the least first."""
+"""All severities in one text, in ascending order."""
 
 
-def _told(organization_id: str, workspace_id: str, watch_id: str, severity: str) -> str:
-    """The number of the endpoints that are told of the alerts of a watch of this tenant.
+def _endpoint_count(organization_id: str, workspace_id: str, watch_id: str, severity: str) -> str:
+    """SQL: the number of endpoints that receive the alerts of a watch of this tenant.
 
     A watch of an organization opens alerts in each workspace.
     """
@@ -52,17 +52,17 @@ def _told(organization_id: str, workspace_id: str, watch_id: str, severity: str)
     """
 
 
-_OF_STORED = _told(
+_OF_STORED = _endpoint_count(
     "w.organization_id",
     "w.workspace_id",
     "w.watch_id",
     "(('{{' || w.item || '}}')::json ->> 'severity')",
 )
-_OF_NEW = _told(
+_OF_NEW = _endpoint_count(
     "%(organization_id)s::text", "%(workspace_id)s::text", "NULL::text", "%(severity)s::text"
 )
 
-# A watch is looking until the loop of watches has gone through all lines for its revision.
+# A watch is looking until the loop of watches has checked all lines for its revision.
 _ITEM = f"""
 '{{{{' || w.item
 || ',"looking":' || (w.enabled AND w.revision > COALESCE(k.position, 0))::text
@@ -110,7 +110,7 @@ def watches_read(filters: frozenset[str]) -> statements.Read:
 
 @cache
 def endpoints_read(tenant: frozenset[str]) -> statements.Read:
-    """A single (position, number) row: the endpoints that a new watch of a tenant would tell."""
+    """A single (position, number) row: the endpoints that a tenant's new watch would notify."""
     return statements.read_of(
         _TELLS, "webhook", endpoint_tenant=statements.where_tenant(tenant, "e")
     )
@@ -119,7 +119,7 @@ def endpoints_read(tenant: frozenset[str]) -> statements.Read:
 # Alerts.
 
 AlertSort = Literal["severity"]
-"""The order of alerts beside that by due time."""
+"""The order of alerts besides the one by due time."""
 
 _ALERTS = """
 SELECT p.position, page.alert_key, page.due_at, page.rank, page.item, {name}, page.status,
@@ -143,7 +143,7 @@ _HAS_ASSIGNEE = """k.assignee = ANY(%(assignee)s) AND EXISTS (
         SELECT FROM ledger.alert_acknowledgement AS o
         WHERE o.alert_id = a.alert_id AND o.assignee = ANY(%(assignee)s))"""
 
-# The condition of statuses is one of them all (``_of_statuses``).
+# The condition of statuses is replaced by ``_of_statuses``.
 ALERTS = (
     Filter("status", "Status", get_args(AlertStatus),
            about="After its `until` an acknowledged alert is `open` again."),
@@ -169,7 +169,7 @@ _ORDERS: Mapping[AlertSort | None, str] = {
     "severity": "{row}.rank DESC, {row}.due_at DESC, {row}.alert_key",
 }
 
-# The place behind an alert. The first condition is that of the index.
+# The condition after an alert. Its first part is the index's.
 _AFTER: Mapping[AlertSort | None, str] = {
     None: """a.due_at <= %(after_due)s
         AND (a.due_at < %(after_due)s OR a.alert_key > %(after)s)""",
@@ -196,7 +196,7 @@ _NAME_THEN = """(
     ORDER BY v.position DESC LIMIT 1)"""
 
 _IN_ORDER = frozenset(("organization", "workspace", "after", "after_due", "after_rank"))
-"""The parameters of lists that walk an index, whatever their values are."""
+"""The parameters of lists that scan an index, whatever their values."""
 
 
 @cache
@@ -210,11 +210,11 @@ def alerts_read(
 ) -> statements.Read:
     """(position, alert's key, due time, rank, ``AlertColumns``) rows in the order; nulls if none.
 
-    ``statuses`` are the requested ones; empty: all. A page of an export that ``goes_on`` shows the
-    position ``end``. The filters are the names of the parameters.
+    ``statuses`` are the requested ones; empty means all. A page of an export that ``goes_on`` has
+    the position ``end``. The filters are the names of the parameters.
     """
     is_of_then = past or goes_on
-    is_walk = "organization" in filters and filters <= _IN_ORDER and "resolved" not in statuses
+    is_in_order = "organization" in filters and filters <= _IN_ORDER and "resolved" not in statuses
     parts = dict[str, Any]()
     if goes_on:
         parts["position"] = statements.position_of_page("watch", "execution")
@@ -223,7 +223,7 @@ def alerts_read(
         "watch",
         "execution",
         past=past,
-        planning=Planning.SHORT if is_walk else Planning.BY_VALUES,
+        planning=Planning.SHORT if is_in_order else Planning.BY_VALUES,
         name=_NAME_THEN if is_of_then else _NAME,
         status=f"""CASE WHEN {_RESOLVED[is_of_then]} THEN 'resolved'
             WHEN {_IS_ACKNOWLEDGED} THEN 'acknowledged' ELSE 'open' END""",
@@ -253,7 +253,7 @@ def _conditions(
 
 
 def _of_statuses(statuses: Collection[AlertStatus], is_of_then: bool) -> str:
-    """The condition of some statuses: with AND where it can be, for the index of the unresolved."""
+    """The condition of some statuses: with AND where possible, for the index of the unresolved."""
     acknowledged = {
         (True, True): "true",
         (True, False): _IS_NOT_ACKNOWLEDGED,

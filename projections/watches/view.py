@@ -1,7 +1,7 @@
 """The view of watches and their alerts (contract, Watches).
 
-``watch`` has one row per watch, ``alert`` one per alert, with what later events say of it.
-``alert_acknowledgement`` has each acknowledgement: so the past tells the one that held then.
+``watch`` has one row per watch, ``alert`` one per alert, updated by later events.
+``alert_acknowledgement`` keeps each acknowledgement for reads of the past.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from ledger.engine.postgres.schema import table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.rendering import json_text, members, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.watches.model import alert as alerts
 from ledger.features.watches.model.alert import ALERT_EVENTS, Alert
-from ledger.features.watches.model.shown import watch_set_up
+from ledger.features.watches.model.views import watch_set_up
 from ledger.features.watches.model.watch import WATCH_EVENTS, Watch
 
 
@@ -26,7 +26,7 @@ class WatchRow(NamedTuple):
 
     watch_id: table.Text
     watch_key: table.BigInt
-    """The watch id as a number, which is the order of lists."""
+    """The watch id as a number: the order of lists."""
     organization_id: table.Text
     workspace_id: table.Text | None
     """Null: the watch is of the whole organization."""
@@ -55,7 +55,7 @@ WATCH = table.Table(
 
 
 class AlertRow(NamedTuple):
-    """An alert, with its present end. A read of the past leaves out what was recorded later."""
+    """An alert, with its present end. A read of the past leaves out later events."""
 
     alert_id: table.Text
     alert_key: table.BigInt
@@ -65,14 +65,11 @@ class AlertRow(NamedTuple):
     line_id: table.Text | None
     severity: table.Text
     rank: table.Int
-    """The severity as a number: the worst has the highest."""
+    """The severity as a number; the worst is the highest."""
     due_at: table.Instant
     opened: table.BigInt
-    """The position of the opening."""
     resolved: table.BigInt | None
-    """The position of the resolution."""
     resolved_item: table.Text | None
-    """JSON: when and why."""
     item: table.Text
     """JSON members: the alert as it was opened."""
     fold: table.Octets
@@ -86,14 +83,14 @@ ALERT = table.Table(
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     indexes=(
-        # Lists in their orders: of an organization, a workspace, a watch, and of all.
+        # Lists in their orders: of an organization, a workspace, a watch, and all.
         table.Index("organization_id, due_at DESC, alert_key"),
         table.Index("organization_id, rank DESC, due_at DESC, alert_key"),
         table.Index("workspace_id, due_at DESC, alert_key"),
         table.Index("watch_id, due_at DESC, alert_key"),
         table.Index("due_at DESC, alert_key"),
         table.Index("line_id, due_at DESC, alert_key"),
-        # The few that are unresolved: lists, and the numbers of a watch and of a line.
+        # The few unresolved ones: lists, and the counts of a watch and of a line.
         table.Index("organization_id, due_at DESC, alert_key", where="resolved IS NULL"),
         table.Index("watch_id", where="resolved IS NULL"),
         table.Index("line_id", where="resolved IS NULL"),
@@ -109,7 +106,6 @@ class AcknowledgementRow(NamedTuple):
     assignee: table.Text | None
     until: table.Instant | None
     item: table.Text
-    """JSON: when, by whom, with what note."""
 
 
 ACKNOWLEDGEMENT = table.Table(
@@ -117,7 +113,7 @@ ACKNOWLEDGEMENT = table.Table(
     AcknowledgementRow,
     key=("alert_id", "position"),
     owner=("alert", "alert_id"),
-    # Lists by assignee: few acknowledgements are of one.
+    # Lists by assignee: few acknowledgements name one.
     indexes=(table.Index("assignee", where="assignee IS NOT NULL"),),
 )
 
@@ -147,8 +143,8 @@ class WatchView(Remembering):
     events: frozenset[type[Event]] = frozenset((*WATCH_EVENTS, *ALERT_EVENTS))
 
     def __init__(self) -> None:
-        self._watches: Folds[str, _Watch] = Folds(lambda watch_id: _Watch(Watch(watch_id)))
-        self._alerts: Folds[str, _Alert] = Folds(lambda alert_id: _Alert(Alert(alert_id)))
+        self._watches: FoldCache[str, _Watch] = FoldCache(lambda watch_id: _Watch(Watch(watch_id)))
+        self._alerts: FoldCache[str, _Alert] = FoldCache(lambda alert_id: _Alert(Alert(alert_id)))
         super().__init__(self._watches, self._alerts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -165,28 +161,28 @@ class WatchView(Remembering):
             lambda row: (row.alert_id, _Alert(decode_alert(row.fold), row)),
         )
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         acknowledgements = []
         for event in events:
             stream = event.originator_id
             if isinstance(event.body, WATCH_EVENTS):
                 watch = self._watches[stream]
-                watch.watch.evolve(event)
+                watch.watch.apply(event)
                 watch.position = event.position
                 self._watches.change(stream)
                 continue
-            fold = self._alerts[stream]
-            fold.alert.evolve(event)
-            fold.row = _changed(fold.row, event)
+            tracked = self._alerts[stream]
+            tracked.alert.apply(event)
+            tracked.row = _changed(tracked.row, event)
             self._alerts.change(stream)
             if isinstance(event.body, alerts.AlertAcknowledged):
                 acknowledgements.append(_acknowledged(event, event.body))
         generation.write(ACKNOWLEDGEMENT, acknowledgements)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        watches = self._watches.take_changed(most)
+        watches = self._watches.pop_changed(most)
         generation.write(WATCH, [_watch_row(f) for f in watches if f.watch.organization_id])
-        changed = self._alerts.take_changed(most)
+        changed = self._alerts.pop_changed(most)
         generation.write(
             ALERT, [f.row._replace(fold=_encode(f.alert)) for f in changed if f.row is not None]
         )
@@ -196,8 +192,8 @@ def _ids(events: Sequence[Recorded], kinds: tuple[type[Event], ...]) -> Iterator
     return (event.originator_id for event in events if isinstance(event.body, kinds))
 
 
-def _watch_row(fold: _Watch) -> WatchRow:
-    watch = fold.watch
+def _watch_row(tracked: _Watch) -> WatchRow:
+    watch = tracked.watch
     assert watch.organization_id is not None, "a watch is an organization's"
     return WatchRow(
         watch_id=watch.id,
@@ -205,11 +201,11 @@ def _watch_row(fold: _Watch) -> WatchRow:
         organization_id=watch.organization_id,
         workspace_id=watch.workspace_id,
         deleted=watch.deleted,
-        enabled=watch.given.enabled,
+        enabled=watch.config.enabled,
         revision=watch.revision,
         item=members(watch_set_up(watch)),
         fold=_encode(watch),
-        position=fold.position,
+        position=tracked.position,
     )
 
 
@@ -218,8 +214,8 @@ def _changed(row: AlertRow | None, event: Recorded) -> AlertRow | None:
         case alerts.AlertOpened():
             return _opened(event, event.body)
         case alerts.AlertResolved(reason=reason) if row is not None:
-            told = json_text({"at": time_text(event.occurred_at), "reason": reason})
-            row = row._replace(resolved=event.position, resolved_item=told)
+            item = json_text({"at": time_text(event.occurred_at), "reason": reason})
+            row = row._replace(resolved=event.position, resolved_item=item)
     return None if row is None else row._replace(position=event.position)
 
 
@@ -258,7 +254,7 @@ def _opened(event: Recorded, body: alerts.AlertOpened) -> AlertRow:
 
 
 def _acknowledged(event: Recorded, body: alerts.AlertAcknowledged) -> AcknowledgementRow:
-    told = {
+    item = {
         "at": time_text(event.recorded_at),
         "by": event.actor,
         "note": body.note,
@@ -266,5 +262,5 @@ def _acknowledged(event: Recorded, body: alerts.AlertAcknowledged) -> Acknowledg
         "until": time_text(body.until),
     }
     return AcknowledgementRow(
-        event.originator_id, event.position, body.assignee, body.until, json_text(told)
+        event.originator_id, event.position, body.assignee, body.until, json_text(item)
     )

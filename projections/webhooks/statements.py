@@ -1,7 +1,7 @@
 """The statements that read webhook endpoints and their deliveries (contract, Feeds).
 
-The messages of an endpoint come from the view, their deliveries from the dispatcher's tables. A
-message that has no delivery yet is shown as pending.
+The view has the messages of an endpoint, the dispatcher's tables their deliveries. A message
+without a delivery is shown as pending.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _FILTERS: Mapping[str, str] = {
     "after": "w.endpoint_key < %(after)s",
 }
 
-# An instant as JSON, with up to six decimals and without trailing zeros.
+# An instant as JSON: up to six decimals, no trailing zeros.
 _TIME = (
     """coalesce('"' || rtrim(rtrim(to_char({at} AT TIME ZONE 'UTC', """
     """'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z"', 'null')"""
@@ -49,8 +49,8 @@ LEFT JOIN LATERAL (
 ) AS w ON true
 """
 
-# A pending delivery that has failed attempts is shown as retrying.
-# While the endpoint is disabled, only tests are attempted.
+# A pending delivery with failed attempts is shown as retrying. A disabled endpoint only receives
+# tests.
 _DELIVERY = (
     """'{{"event_id":"EVT-' || m.number || '","type":"' || m.type"""
     """ || '","sequence":' || m.sequence || ',"status":"'"""
@@ -62,8 +62,8 @@ _DELIVERY = (
     + """ || '}}'"""
 )
 
-# The body of the latest request is rendered from the stored event; the view has a test's envelope.
-# All events are looked up in the log by one call.
+# The stored event renders the body of the latest request; the view has a test's envelope. One call
+# looks up all events in the log.
 _DELIVERIES = f"""
 WITH found AS MATERIALIZED (
     SELECT p.position AS reached, w.endpoint_id, page.*
@@ -85,7 +85,7 @@ LEFT JOIN ledger.stored_events(ARRAY(
 ORDER BY found.position DESC
 """
 
-# The deliveries that a recovery since an instant sends again: the condition is the dispatcher's.
+# The deliveries that a recovery since an instant resends: the dispatcher's condition.
 _RECOVERY = """
 SELECT p.position, (SELECT count(*) FROM (
     SELECT FROM ledger.webhook AS w JOIN ledger.delivery AS d USING (endpoint_id)
@@ -112,8 +112,7 @@ ledger.webhook_message AS m LEFT JOIN ledger.delivery AS d USING (endpoint_id, p
 WHERE m.endpoint_id = w.endpoint_id AND m.kind <> 'recovery' AND m.position < %(before)s
 """
 
-# Deliveries with some statuses. Every status has a walk of its own, so that a few deliveries among
-# many are found at once.
+# Deliveries by status. A scan per status finds a few deliveries among many at once.
 _CHOSEN = """
 ({parts}) AS chosen
 JOIN ledger.webhook_message AS m
@@ -128,7 +127,7 @@ _BEGUN = """
  ORDER BY d.position DESC LIMIT %(limit)s)
 """
 
-# Messages that have no delivery yet are pending too.
+# Messages without a delivery are pending too.
 _NOT_BEGUN = """
 (SELECT m.position FROM ledger.webhook_message AS m
  WHERE m.endpoint_id = w.endpoint_id AND m.kind = '{kind}'
@@ -168,8 +167,8 @@ def deliveries_read(tenant: frozenset[str], statuses: frozenset[str]) -> Read:
     """(position, endpoint or null, event's position or null, item JSON, …) rows, at least one.
 
     The further columns are the request of the latest attempt
-    (``ledger.features.webhooks.delivery.signing``).
-    ``statuses`` are the requested statuses; empty: all of them.
+    (``ledger.features.webhooks.delivery.signing``). ``statuses`` are the requested ones; empty
+    means all.
     """
     parts = [part for status in sorted(statuses) for part in _PARTS[status]]
     rows = _CHOSEN.format(parts="UNION ALL".join(parts)) if parts else _ALL
@@ -189,5 +188,5 @@ def message_read(tenant: frozenset[str]) -> Read:
 
 
 def _read_of(statement: str, filters: frozenset[str], *more: str, **parts: Any) -> Read:
-    shown = where(filters, _FILTERS, "NOT w.deleted")
-    return read_of(statement, *more, "webhook", where=shown, **parts)
+    condition = where(filters, _FILTERS, "NOT w.deleted")
+    return read_of(statement, *more, "webhook", where=condition, **parts)

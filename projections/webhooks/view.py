@@ -1,10 +1,10 @@
-"""The view behind webhooks: endpoints, and for each endpoint the dispatcher's tasks, in order.
+"""The view behind webhooks: endpoints, and the dispatcher's tasks of each endpoint, in order.
 
-``webhook`` has one row per endpoint. ``webhook_message`` has one row for each event that matches an
-endpoint while the endpoint is enabled, numbered 1, 2, 3 …, and one for each requested test and
-recovery. The events that an endpoint must receive, and their numbers, are thus a fold of the log
-alone: a rebuild of the view gives the same numbers (contract, Feeds). ``webhook_health`` has the
-status of each line's signals, because a health report that changes no status is not published.
+``webhook`` has one row per endpoint. ``webhook_message`` has one row per event that matches an
+enabled endpoint, numbered 1, 2, 3 …, and one per requested test and recovery. So the events that an
+endpoint must receive, and their numbers, follow from the log alone: a rebuild gives the same
+numbers (contract, Feeds). ``webhook_health`` has the status of each line's signals, because a
+health report without a new status is not published.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +16,9 @@ import msgspec
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.values.rendering import json_text, members, shown_as, time_text
+from ledger.engine.values.rendering import json_text, members, render_as, time_text
 from ledger.engine.values.values import sort_key
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.feed.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.features.lines.model.execution_events import HealthSignalReported
@@ -32,7 +32,7 @@ from ledger.features.webhooks.model.endpoint import (
     WebhookResendRequested,
     WebhookTestRequested,
 )
-from ledger.features.webhooks.model.shown import EndpointSetUp
+from ledger.features.webhooks.model.views import EndpointSetUp
 
 
 class EndpointRow(NamedTuple):
@@ -40,38 +40,35 @@ class EndpointRow(NamedTuple):
 
     endpoint_id: Text
     endpoint_key: BigInt
-    """The endpoint id as a number, which is the order of lists."""
+    """The endpoint id as a number: the order of lists."""
     organization_id: Text
     workspace_id: Text | None
     """Null: the endpoint belongs to the whole organization."""
     format: Text
-    """The form in which the endpoint is sent an event."""
     details: Bool
-    """Whether the words of alerts are sent."""
+    """True if the texts of alerts are sent."""
     deleted: Bool
     enabled: Bool
     enabled_at: Instant | None
-    """When the endpoint was last enabled."""
     sequence: BigInt
-    """The number of events that have matched."""
     latest: BigInt
-    """Position of the latest event that matched."""
+    """The position of the latest matching event."""
     requested: BigInt
-    """Position of the latest requested test or recovery."""
+    """The position of the latest requested test or recovery."""
     item: Text
     """JSON members: the endpoint as its owner sees it."""
     fold: Octets
     position: BigInt
 
 
-# Every matching event updates the sequence. No index names a column that such an update changes, so
-# that the update is a HOT update: it stays within its page and needs no vacuum of indexes.
+# Every matching event updates the sequence. No index has a column that such an update changes, so
+# it is a HOT update: it stays within its page and needs no vacuum of indexes.
 WEBHOOK = Table(
     "webhook",
     EndpointRow,
     key=("endpoint_id",),
     tenant=("organization_id", "workspace_id"),
-    is_seen_by_view=True,  # the dispatcher reads the fold, which the API's role must not
+    is_filtered_by_view=True,  # the dispatcher reads the fold, which the API's role must not
     replaces=True,
     options="fillfactor = 50",
     indexes=(Index("organization_id"),),
@@ -79,28 +76,26 @@ WEBHOOK = Table(
 
 
 class MessageRow(NamedTuple):
-    """A task of the dispatcher: an event to be delivered, a test, a recovery."""
+    """A task of the dispatcher: an event to deliver, a test, or a recovery."""
 
     endpoint_id: Text
     position: BigInt
     number: Text
-    """The part of the event's id after the prefix: year and position."""
+    """The event's id without its prefix: year and position."""
     kind: Text
-    """``event``, ``test`` or ``recovery``."""
     sequence: BigInt | None = None
     """1, 2, 3 …; 0 for a test, null for a recovery."""
     type: Text | None = None
-    """The event's published type."""
     item: Text | None = None
     """JSON members of a test's envelope, which is in no feed."""
     since: Instant | None = None
-    """The instant from which on a recovery sends events again."""
+    """A recovery resends events from this instant on."""
     resent: BigInt | None = None
-    """Position of the one event that a recovery sends again, delivered or not."""
+    """The position of the one event that a recovery resends, delivered or not."""
     alert_id: Text | None = None
-    """Of a channel: the alert that the event is about. Its deliveries keep their order."""
+    """A channel's alert that the event is about. Its deliveries keep their order."""
     matter: Text | None = None
-    """Of a channel: what may go as one message, the alert's watch or the type of the event."""
+    """What a channel may send as one message: the alert's watch, or the type of the event."""
 
 
 MESSAGE = Table(
@@ -117,11 +112,10 @@ MESSAGE = Table(
 
 
 class HealthRow(NamedTuple):
-    """The statuses of a line's signals, for the fold."""
+    """The statuses of a line's signals."""
 
     line_id: Text
     statuses: Text
-    """JSON: each signal's status."""
     position: BigInt
 
 
@@ -147,37 +141,31 @@ _encode = msgspec.json.Encoder().encode
 _decode_statuses = msgspec.json.Decoder(dict[SignalName, SignalStatus]).decode
 
 
-class Standing(msgspec.Struct):
+class EndpointState(msgspec.Struct):
     """The fold of one endpoint: the domain's aggregate, and the latest sequence number."""
 
     endpoint: Endpoint
     position: int = 0
     enabled_at: datetime | None = None
-    """When the endpoint was last enabled."""
     sequence: int = 0
     latest: int = 0
-    """Position of the latest event that matched."""
     requested: int = 0
-    """Position of the latest requested test or recovery."""
 
-    def evolve(self, event: Recorded) -> None:
+    def apply(self, event: Recorded) -> None:
         was_enabled = self.endpoint.enabled
-        self.endpoint.evolve(event)
+        self.endpoint.apply(event)
         self.position = event.position
         if self.endpoint.enabled and not was_enabled:
             self.enabled_at = event.recorded_at
 
 
-decode_standing = msgspec.json.Decoder(Standing).decode
-"""Decodes the column ``fold``."""
+decode_state = msgspec.json.Decoder(EndpointState).decode
 
 
 class _Tenant:
-    """An organization's endpoints, without deleted endpoints."""
-
     def __init__(self) -> None:
-        self.endpoints: dict[str, Standing] = {}
-        self.changed: dict[str, Standing] = {}
+        self.endpoints: dict[str, EndpointState] = {}
+        self.changed: dict[str, EndpointState] = {}
 
 
 class _Health(msgspec.Struct):
@@ -195,8 +183,8 @@ class WebhookView(Remembering):
     events: frozenset[type[Event]] = frozenset((*PUBLISHED, *ENDPOINT_EVENTS))
 
     def __init__(self) -> None:
-        self._tenants: Folds[str, _Tenant] = Folds(lambda _: _Tenant())
-        self._health: Folds[str, _Health] = Folds(_Health)
+        self._tenants: FoldCache[str, _Tenant] = FoldCache(lambda _: _Tenant())
+        self._health: FoldCache[str, _Health] = FoldCache(_Health)
         super().__init__(self._tenants, self._health)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -205,8 +193,7 @@ class WebhookView(Remembering):
         lines = {e.originator_id: None for e in events if type(e.body) is HealthSignalReported}
         generation.find(self._health, lines, HEALTH, _health_of)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Number the events of a batch for each endpoint that they match."""
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         messages: list[MessageRow] = []
         for event in events:
             if event.organization_id is None:
@@ -220,15 +207,15 @@ class WebhookView(Remembering):
         generation.write(MESSAGE, messages)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        for tenant in self._tenants.take_changed(most):
+        for tenant in self._tenants.pop_changed(most):
             generation.write(WEBHOOK, map(_present, tenant.changed.values()))
             tenant.changed.clear()
-        lines = self._health.take_changed(most)
+        lines = self._health.pop_changed(most)
         rows = [HealthRow(h.line_id, json_text(h.statuses), h.position) for h in lines]
         generation.write(HEALTH, rows)
 
     def _is_published(self, event: Recorded) -> bool:
-        """Whether feeds carry the event; the status of a health report is noted along the way."""
+        """Return True if feeds have the event. Notes the status of a health report too."""
         if not isinstance(event.body, HealthSignalReported):
             return type(event.body) in PUBLISHED
         health = self._health[event.originator_id]
@@ -241,10 +228,10 @@ class WebhookView(Remembering):
 
 def _read(rows: Rows) -> Iterable[tuple[str, _Tenant]]:
     found: dict[str, _Tenant] = {}
-    for organization_id, fold in rows:
-        standing = decode_standing(fold)
+    for organization_id, packed in rows:
+        state = decode_state(packed)
         tenant = found.setdefault(organization_id, _Tenant())
-        tenant.endpoints[standing.endpoint.id] = standing
+        tenant.endpoints[state.endpoint.id] = state
     return found.items()
 
 
@@ -253,50 +240,50 @@ def _health_of(row: HealthRow) -> tuple[str, _Health]:
 
 
 def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
-    """Fold an event of an endpoint's own stream; yield a message for a test or recovery."""
+    """Apply an event of an endpoint's own stream; yield a message for a test or recovery."""
     body, endpoint_id = event.body, event.originator_id
     if not isinstance(body, ENDPOINT_EVENTS):
         return
     if isinstance(body, WebhookCreated):
-        tenant.endpoints[endpoint_id] = Standing(Endpoint(endpoint_id))
-    standing = tenant.endpoints.get(endpoint_id)
-    if standing is None:
+        tenant.endpoints[endpoint_id] = EndpointState(Endpoint(endpoint_id))
+    state = tenant.endpoints.get(endpoint_id)
+    if state is None:
         return
-    standing.evolve(event)
-    tenant.changed[endpoint_id] = standing
-    if standing.endpoint.deleted:
+    state.apply(event)
+    tenant.changed[endpoint_id] = state
+    if state.endpoint.deleted:
         del tenant.endpoints[endpoint_id]
     number = event.event_id.removeprefix("EVT-")
     if isinstance(body, WebhookTestRequested):
-        standing.requested = event.position
+        state.requested = event.position
         item = _test_envelope(event)
         yield MessageRow(endpoint_id, event.position, number, "test", 0, TEST, item)
     elif isinstance(body, WebhookRecoveryRequested):
-        standing.requested = event.position
+        state.requested = event.position
         yield MessageRow(endpoint_id, event.position, number, "recovery", since=body.since)
     elif isinstance(body, WebhookResendRequested):
-        standing.requested = event.position
+        state.requested = event.position
         resent = int(body.event_id.rsplit("-", 1)[1])
         yield MessageRow(endpoint_id, event.position, number, "recovery", resent=resent)
 
 
 def _matched(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
-    """The message, with the next sequence number, for each endpoint that receives the event.
+    """Yield a numbered message for each endpoint that receives the event.
 
     An endpoint does not receive events about itself (a delivery to it failed).
     """
     type_ = PUBLISHED[type(event.body)].name
-    for endpoint_id, standing in tenant.endpoints.items():
+    for endpoint_id, state in tenant.endpoints.items():
         tenant_of = event.organization_id, event.workspace_id
-        wanted = standing.endpoint.wants(type_, *tenant_of, event.body)
+        wanted = state.endpoint.wants(type_, *tenant_of, event.body)
         if not wanted or endpoint_id == event.originator_id:
             continue
-        standing.sequence += 1
-        standing.latest = standing.position = event.position
-        tenant.changed[endpoint_id] = standing
+        state.sequence += 1
+        state.latest = state.position = event.position
+        tenant.changed[endpoint_id] = state
         number = event.event_id.removeprefix("EVT-")
-        message = MessageRow(endpoint_id, event.position, number, "event", standing.sequence, type_)
-        yield _for_people(message, event) if standing.endpoint.is_channel else message
+        message = MessageRow(endpoint_id, event.position, number, "event", state.sequence, type_)
+        yield _for_people(message, event) if state.endpoint.is_channel else message
 
 
 def _for_people(message: MessageRow, event: Recorded) -> MessageRow:
@@ -306,7 +293,7 @@ def _for_people(message: MessageRow, event: Recorded) -> MessageRow:
 
 
 def _test_envelope(event: Recorded) -> str:
-    """JSON members of an event that only this endpoint gets, in the feed's form."""
+    """JSON members of a test in the feed's form; only this endpoint receives it."""
     return members(
         {
             "id": event.event_id,
@@ -328,8 +315,8 @@ def _test_envelope(event: Recorded) -> str:
     )
 
 
-def _present(standing: Standing) -> EndpointRow:
-    endpoint = standing.endpoint
+def _present(state: EndpointState) -> EndpointRow:
+    endpoint = state.endpoint
     assert endpoint.organization_id is not None, "an endpoint is an organization's"
     return EndpointRow(
         endpoint_id=endpoint.id,
@@ -340,11 +327,11 @@ def _present(standing: Standing) -> EndpointRow:
         details=endpoint.details,
         deleted=endpoint.deleted,
         enabled=endpoint.enabled,
-        enabled_at=standing.enabled_at,
-        sequence=standing.sequence,
-        latest=standing.latest,
-        requested=standing.requested,
-        item=members(shown_as(EndpointSetUp, endpoint)),
-        fold=_encode(standing),
-        position=standing.position,
+        enabled_at=state.enabled_at,
+        sequence=state.sequence,
+        latest=state.latest,
+        requested=state.requested,
+        item=members(render_as(EndpointSetUp, endpoint)),
+        fold=_encode(state),
+        position=state.position,
     )

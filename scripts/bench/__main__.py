@@ -58,7 +58,7 @@ DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
 ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "facts": write_rows.facts,
-    "peers": write_rows.beside_peers,
+    "peers": write_rows.with_peers,
     "batches": write_rows.batches,
     "visible": write_rows.visible,
     "neighbours": neighbour_rows.neighbours,
@@ -137,7 +137,7 @@ USUAL = {
 
 
 def is_missed(row: Row, *, short: bool) -> bool:
-    """Whether a row fails the run."""
+    """True if a row fails the run."""
     if row.void:
         return True
     if short and row.ratio is not None and row.work in USUAL:
@@ -190,15 +190,15 @@ def warm(product: Product) -> None:
     with psycopg.connect(product.database_url) as connection:
         paths = [path for (path,) in connection.execute(READ_FILES)]
     for path in paths:
-        place = product.data_dir / "postgres" / path
-        for file in (place, *place.parent.glob(f"{place.name}.*")):  # a large table has several
+        target = product.data_dir / "postgres" / path
+        for file in (target, *target.parent.glob(f"{target.name}.*")):  # a large table has several
             with file.open("rb", buffering=0) as content:
                 while content.read(copy_limit.PART):
                     pass
 
 
 @contextlib.contextmanager
-def benched(asked: argparse.Namespace, size: Size) -> Iterator[Bench]:
+def benched(args: argparse.Namespace, size: Size) -> Iterator[Bench]:
     """The running product on the data set, the bare server, a folder."""
     size.data.prepare()
     with contextlib.ExitStack() as stack:
@@ -214,46 +214,46 @@ def benched(asked: argparse.Namespace, size: Size) -> Iterator[Bench]:
             data_dir = folder / "data"
             size.data.copy_to(data_dir)
         log = folder / "ledger.log"
-        product = stack.enter_context(serving(data_dir, size.data.key, asked.workers, log))
+        product = stack.enter_context(serving(data_dir, size.data.key, args.workers, log))
         if size.in_place:
             warm(product)  # a copied data set is in memory already
-        bare = stack.enter_context(limits.serve_limit("bare", asked.workers, folder))
+        bare = stack.enter_context(limits.serve_limit("bare", args.workers, folder))
         population = size.data.population
         yield Bench(
             product=product,
             data=size.data,
             bare_port=bare,
             story=Story(
-                population.numbers_at_work(), population.numbers_at_work(with_runs=True), asked.mix
+                population.numbers_at_work(), population.numbers_at_work(with_runs=True), args.mix
             ),
             asker=size.data.asker(product),
             folder=folder,
-            seconds=asked.seconds,
-            rounds=asked.rounds,
-            clients=asked.clients,
-            workers=asked.workers,
-            short=asked.size == "short",
+            seconds=args.seconds,
+            rounds=args.rounds,
+            clients=args.clients,
+            workers=args.workers,
+            short=args.size == "short",
             imported=size.imported,
         )
 
 
-def run(asked: argparse.Namespace) -> list[Row]:
+def run(args: argparse.Namespace) -> list[Row]:
     """Start everything, measure and print."""
-    size = SIZES[asked.size]
+    size = SIZES[args.size]
     measured = []
-    with benched(asked, size) as bench:
+    with benched(args, size) as bench:
         about = machine(bench.product) | {
             "events": f"{size.data.events:,}",
             "lines": f"{size.data.lines:,}",
         }
-        if not asked.json:
+        if not args.json:
             print(", ".join(f"{name} {value}" for name, value in about.items()), end="\n\n")
             print("| work | ours | limit | ratio | bound | |\n|---|--:|--:|--:|--:|---|")
-        for row in measure(bench, asked.rows or size.rows):
+        for row in measure(bench, args.rows or size.rows):
             measured.append(row)
-            if not asked.json:
+            if not args.json:
                 print(cells(row), flush=True)
-    if asked.json:
+    if args.json:
         print(json.dumps({"machine": about, "rows": [asdict(row) for row in measured]}))
     return measured
 
@@ -274,15 +274,15 @@ def main() -> int:
     parser.add_argument("--short", const="short", help="20,000 events, 2,000 lines", **size)
     parser.add_argument("--big", const="big", help="10 M events, 1 M lines, in place", **size)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    asked = parser.parse_args()
-    short = asked.size == "short"
-    asked.seconds = asked.seconds or (0.4 if short else 1.2)
-    asked.rounds = asked.rounds or (3 if short else 5)
-    if SIZES[asked.size].in_place and (writing := _WRITING & set(asked.rows)):
+    args = parser.parse_args()
+    short = args.size == "short"
+    args.seconds = args.seconds or (0.4 if short else 1.2)
+    args.rounds = args.rounds or (3 if short else 5)
+    if SIZES[args.size].in_place and (writing := _WRITING & set(args.rows)):
         parser.error(f"would write to the data set: {', '.join(sorted(writing))}")
     os.environ.pop("LEDGER_DATABASE_URL", None)  # data sets have servers of their own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
-    missed = [row for row in run(asked) if is_missed(row, short=short)]
+    missed = [row for row in run(args) if is_missed(row, short=short)]
     for row in missed:
         print(f"too slow, or not measured: {row.work}", file=sys.stderr)
     return 1 if missed else 0

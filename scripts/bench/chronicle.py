@@ -172,7 +172,7 @@ class Chronicle:
     def settle(self) -> None:
         """Turn the entries that the decision tables have gathered into rows."""
         decisions, rows = self.decisions, self.rows
-        for digest, position in decisions.take_identities():
+        for digest, position in decisions.pop_identities():
             rows["identity"].append(f"{digest.hex()}\t{position}\n")
         for record in decisions.new_records:
             rows["execution_record"].append("\t".join(decisions.records[record]) + "\n")
@@ -209,7 +209,7 @@ class Chronicle:
         """Record an event of a run's stream."""
         run = keyed.run
         recorded = self._record(line, run.id, run.version + 1, body, at, actor, **about)
-        run.evolve(recorded)
+        run.apply(recorded)
         return recorded
 
     def _record(

@@ -15,7 +15,7 @@ from product import Product
 from told_ledgers import served_copy, story_of
 from versions import HERE, OLD, Version
 
-SHOWN = 10  # differences that are printed
+PRINTED = 10  # differences that are printed
 AROUND = 60  # bytes of a difference that are printed
 
 
@@ -31,8 +31,8 @@ class Difference:
         old, new = self.old.compared, self.new.compared
         at = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), None)
         at = min(len(old), len(new)) if at is None else at
-        shown = [text[max(0, at - 20) : at + AROUND] for text in (old, new)]
-        both = f"  old {shown[0]!r}\n  new {shown[1]!r}"
+        parts = [text[max(0, at - 20) : at + AROUND] for text in (old, new)]
+        both = f"  old {parts[0]!r}\n  new {parts[1]!r}"
         return f"{self.request}\n  differs from byte {at} on:\n{both}"
 
 
@@ -54,26 +54,26 @@ def hold_reads(product: Product) -> None:
 
 def compare_corpora(old: Version) -> tuple[int, list[Difference]]:
     """The number of compared answers, and the differences."""
-    told = story_of(old)
+    story = story_of(old)
     with contextlib.ExitStack() as stack:
         # Beside the work trees, since PostgreSQL's user, if another, can reach that folder.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pair-", dir=OLD)))
         folder.chmod(0o755)
         sends = []
         for version in (old, HERE):
-            product = stack.enter_context(served_copy(told, version, folder))
+            product = stack.enter_context(served_copy(story, version, folder))
             hold_reads(product)
-            sends.append(stack.enter_context(sending(product.port, told.keys)))
+            sends.append(stack.enter_context(sending(product.port, story.keys)))
         ask_old, ask_new = sends
         document = json.loads(ask_old(Request("nobody", "/openapi.json")).body)
         corpus = Corpus(ask_old, document)
         corpus.ask()
-        return len(corpus.told), list(_differences(corpus, ask_old, ask_new))
+        return len(corpus.answers), list(_differences(corpus, ask_old, ask_new))
 
 
 def _differences(corpus: Corpus, ask_old: Send, ask_new: Send) -> Iterator[Difference]:
     """The answers that differ, but for what differs between two answers of the old version too."""
-    for request, answer in corpus.told.items():
+    for request, answer in corpus.answers.items():
         new = ask_new(request)
         if new.compared != answer.compared:
             old, new, again = ask_old(request), ask_new(request), ask_old(request)
@@ -86,9 +86,9 @@ def print_comparison(old: Version) -> bool:
     """Compare, and print the differences; return whether there is none."""
     began = time.perf_counter()
     count, found = compare_corpora(old)
-    taken = time.perf_counter() - began
-    print(f"{count:,} answers compared in {taken:.0f} s, {len(found)} differ.")
+    elapsed = time.perf_counter() - began
+    print(f"{count:,} answers compared in {elapsed:.0f} s, {len(found)} differ.")
     print("Not compared:", *(f"{path} ({reason});" for path, reason in LEFT_OUT.items()))
-    for difference in found[:SHOWN]:
+    for difference in found[:PRINTED]:
         print(difference)
     return not found

@@ -97,13 +97,13 @@ def copy_seconds(
     The tables are emptied before each pass over the batches, outside the measured time. This
     favours the limit, never our product.
     """
-    taken: list[float] = []
-    while sum(taken) < seconds:
+    times: list[float] = []
+    while sum(times) < seconds:
         for rows in batches[0]:
             connection.execute(sql.SQL("TRUNCATE {}").format(rows.clone))
         connection.commit()
-        taken += [copy_batch(connection, batch) for batch in batches]
-    return taken
+        times += [copy_batch(connection, batch) for batch in batches]
+    return times
 
 
 def copy_batch(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> float:
@@ -157,12 +157,12 @@ def commit_seconds(url: str, seconds: float) -> float:
         drop_clones(connection)
         connection.execute(f"CREATE SCHEMA {SCHEMA}")
         connection.execute(f"CREATE TABLE {SCHEMA}.commits (n bigint PRIMARY KEY)")
-        taken: list[float] = []
-        while sum(taken) < seconds:
+        times: list[float] = []
+        while sum(times) < seconds:
             began = time.perf_counter()
             connection.execute(
-                f"INSERT INTO {SCHEMA}.commits VALUES (%s)", [len(taken)], prepare=True
+                f"INSERT INTO {SCHEMA}.commits VALUES (%s)", [len(times)], prepare=True
             )
-            taken.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - began)
         drop_clones(connection)
-    return statistics.median(taken)
+    return statistics.median(times)

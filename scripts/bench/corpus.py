@@ -52,7 +52,7 @@ class Corpus:
             for template, methods in document["paths"].items()
             if "get" in methods and not template.endswith((*LEFT_OUT,))
         }
-        self.told: dict[Request, Answer] = {}
+        self.answers: dict[Request, Answer] = {}
         self._found: dict[str, dict[str, None]] = defaultdict(dict)
         """The values of each member of the answers, and the ids by their prefixes."""
 
@@ -74,11 +74,11 @@ class Corpus:
         """Send a request unless it was sent before; keep and return the answer."""
         named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
         request = Request(role, f"{path}?{urlencode(query)}" if query else path, method, named)
-        if request not in self.told:
-            answer = self.told[request] = self._send(request)
+        if request not in self.answers:
+            answer = self.answers[request] = self._send(request)
             if role == READERS[0] and answer.headers.get("content-type") == "application/json":
                 self._find(json.loads(answer.body or b"null"))
-        return self.told[request]
+        return self.answers[request]
 
     def _find(self, value: Json, name: str = "") -> None:
         if isinstance(value, dict):
@@ -154,9 +154,9 @@ class Corpus:
                     for value in self._values(each):
                         self.get(path, role, needed | more | {each["name"]: value})
             if "cursor" in names:
-                self._walk(path, role, needed | {"limit": "3"})
+                self._read_pages(path, role, needed | {"limit": "3"})
 
-    def _walk(self, path: str, role: str, query: dict[str, str]) -> None:
+    def _read_pages(self, path: str, role: str, query: dict[str, str]) -> None:
         for _ in range(PAGES):
             answer = self.get(path, role, query)
             meta = json.loads(answer.body)["meta"] if answer.status == 200 else {}

@@ -38,8 +38,8 @@ class Answer:
     body: bytes
 
     def __post_init__(self) -> None:
-        kept = {name: value for name, value in self.headers.items() if name in HEADERS}
-        object.__setattr__(self, "headers", kept)
+        headers = {name: value for name, value in self.headers.items() if name in HEADERS}
+        object.__setattr__(self, "headers", headers)
 
     @property
     def compared(self) -> bytes:
@@ -69,12 +69,12 @@ def sending(port: int, keys: Mapping[str, str]) -> Iterator[Send]:
 
     def send(request: Request) -> Answer:
         try:
-            return asked(request)
+            return fetch(request)
         except http.client.RemoteDisconnected:  # the service closes a connection that was idle
             connection.close()
-            return asked(request)
+            return fetch(request)
 
-    def asked(request: Request) -> Answer:
+    def fetch(request: Request) -> Answer:
         headers = {"x-request-id": "corpus", **dict(request.headers)}
         if request.role != "nobody":
             headers["authorization"] = f"Bearer {keys.get(request.role, 'elk_none')}"

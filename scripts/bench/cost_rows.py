@@ -162,5 +162,5 @@ def costs(bench: Bench) -> Iterator[Row]:
         (f"CPU of a fact, batches of {BATCH:,}, µs", work_of_batches),
         (f"CPU of a fact, one per request, {bench.clients} clients, µs", work_of_singles),
     ):
-        taken = statistics.median(measure(bench) for _ in range(bench.few_rounds))
-        yield Row(work, taken, note="of all processes, PostgreSQL's too; no bound")
+        median = statistics.median(measure(bench) for _ in range(bench.few_rounds))
+        yield Row(work, median, note="of all processes, PostgreSQL's too; no bound")

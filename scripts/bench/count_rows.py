@@ -19,14 +19,14 @@ FEW = 5
 def summaries(bench: Bench) -> Iterator[Row]:
     """Summaries by the lines' properties, beside the list; by tag and cause the time of one."""
     names = IN_SHORT if bench.short else CHEAP
-    asked = [bench.asker.summaries(name) for name in names]
+    requests = [bench.asker.summaries(name) for name in names]
     measured = interleave(
         bench.few_rounds,
         lambda: bench.gets(paths(bench.asker.lists("none", FRESH))),
-        *(lambda some=some: bench.gets(some) for some in asked),
+        *(lambda some=some: bench.gets(some) for some in requests),
     )
     limit = measured[0]
-    for name, some, ours in zip(names, asked, measured[1:], strict=True):
+    for name, some, ours in zip(names, requests, measured[1:], strict=True):
         work = "summary of all lines" if name == "none" else f"summary by {name}"
         note = f"{len(some)} different; limit: the list, fresh"
         yield compared(f"{work}, requests/s", 0.5, ours, limit, note)
@@ -39,10 +39,10 @@ def summaries(bench: Bench) -> Iterator[Row]:
 
 def _latency(bench: Bench, paths: Sequence[str]) -> tuple[float, str]:
     """The median time of one summary, with one client, and a note about it."""
-    client, taken = Client(bench.product), []
+    client, times = Client(bench.product), []
     for path in paths:
         began = time.perf_counter()
         client.get(path)
-        taken.append((time.perf_counter() - began) * 1e3)
-    note = f"one client; the slowest of {len(taken)}: {max(taken):.1f} ms"
-    return statistics.median(taken), note
+        times.append((time.perf_counter() - began) * 1e3)
+    note = f"one client; the slowest of {len(times)}: {max(times):.1f} ms"
+    return statistics.median(times), note

@@ -40,12 +40,12 @@ from ledger.app.processes import calm_collector
 from ledger.app.settings import Settings
 from ledger.engine.log.nodes import node_id_in
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.locks import SEALING
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.views.schema import index_statements, table_statements
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
 
@@ -66,7 +66,7 @@ _CARELESS = {
     "autovacuum": "off",
 }
 _SEED = 1
-PATIENCE = 6 * 3600.0  # seconds for a command on ten million events
+TIMEOUT = 6 * 3600.0  # seconds for a command on ten million events
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class DataSet:
 
     def _discard(self) -> None:
         """Remove the data set, wherever its database is."""
-        place = find_place(self.data_dir)
-        for folder in (place.base, self.data_dir):
+        location = find_paths(self.data_dir)
+        for folder in (location.base, self.data_dir):
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
@@ -154,8 +154,8 @@ class DataSet:
             calm_collector()
             load(url, TABLES, self._parts(book))
             move_sequence(url, book.position)
-            taken = time.perf_counter() - began
-            _say(f"{book.position:,} events in {taken:.1f} s, {book.position / taken:,.0f}/s")
+            elapsed = time.perf_counter() - began
+            _say(f"{book.position:,} events in {elapsed:.1f} s, {book.position / elapsed:,.0f}/s")
             self._create_key()
 
     def _parts(self, book: Chronicle) -> Iterator[dict[str, list[str]]]:
@@ -183,8 +183,8 @@ class DataSet:
             conninfo = prepare_database(self._settings, url)
             node_id = node_id_in(self._settings.data_dir)
             # There is no other node.
-            watch = WitnessWatch(node_id, self._settings.witness_folder, patience=0.0)
-            session = LedSession(conninfo, "sealer", Candidate({"sealer": SEALING["sealer"]}))
+            watch = WitnessWatch(node_id, self._settings.witness_folder, timeout=0.0)
+            session = LeaderSession(conninfo, "sealer", Candidate({"sealer": SEALING["sealer"]}))
             sealer = Sealer(session, open_vault(self._settings), utc_now, watch)
             began = time.perf_counter()
             sealed = 0
@@ -203,7 +203,7 @@ class DataSet:
 
     def _command(self, *arguments: str) -> str:
         """Run `ledger` on the data set; return its output."""
-        output = run_ledger({"LEDGER_DATA_DIR": str(self.data_dir)}, *arguments, seconds=PATIENCE)
+        output = run_ledger({"LEDGER_DATA_DIR": str(self.data_dir)}, *arguments, seconds=TIMEOUT)
         if arguments[0] == "projections":
             _say(output.rstrip())
         return output
@@ -251,11 +251,11 @@ def main() -> int:
     parser.add_argument("--lines", type=int, default=100_000)
     parser.add_argument("--weeks", type=int, default=SPAN.days // 7, help="how long the lines work")
     parser.add_argument("--verify", action="store_true", help="compare the views with the log")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     os.environ.pop("LEDGER_DATABASE_URL", None)  # a data set has an embedded server of its own
-    made = DataSet(asked.events, asked.lines, timedelta(weeks=asked.weeks))
+    made = DataSet(args.events, args.lines, timedelta(weeks=args.weeks))
     made.prepare()
-    if asked.verify:
+    if args.verify:
         made.verify()
     print(made.data_dir)
     return 0

@@ -76,8 +76,8 @@ def far_ledger(bench: Bench, seconds: float) -> Iterator[Product]:
 @contextlib.contextmanager
 def _relayed(url: str, seconds: float) -> Iterator[str]:
     """The connection string of a relay to the database, while the block lasts."""
-    place = conninfo_to_dict(url)
-    server = f"{place['host']}/.s.PGSQL.{place['port']}"
+    conninfo = conninfo_to_dict(url)
+    server = f"{conninfo['host']}/.s.PGSQL.{conninfo['port']}"
     command = [sys.executable, str(Path(__file__).with_name("relay.py")), server, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as relay:
         assert relay.stdout is not None

@@ -46,9 +46,9 @@ def stream(bench: Bench) -> Row:
     middles: list[float] = []
 
     def under_half_load() -> float:
-        taken = streamed(bench, half)
-        middles.append(loadgen.percentile(taken, 0.5))
-        return loadgen.percentile(taken, 0.99)
+        rate = streamed(bench, half)
+        middles.append(loadgen.percentile(rate, 0.5))
+        return loadgen.percentile(rate, 0.99)
 
     def commit() -> float:
         return 1e3 * copy_limit.commit_seconds(bench.product.database_url, bench.seconds / 5)
@@ -69,10 +69,10 @@ def streamed(bench: Bench, rate: float) -> list[float]:
         result = pool.submit(loadgen.run_load, job).result()
         if set(result.statuses) != {201} or result.refusal:
             raise UnmeasuredError(f"answers {result.statuses}: {result.refusal}")
-        taken = sorted(reader.milliseconds)
-    if len(taken) < 100:
-        raise UnmeasuredError(f"only {len(taken)} events were streamed")
-    return taken
+        times = sorted(reader.milliseconds)
+    if len(times) < 100:
+        raise UnmeasuredError(f"only {len(times)} events were streamed")
+    return times
 
 
 class Reader:
@@ -160,9 +160,9 @@ def delivered_rate(bench: Bench, port: int) -> float:
             if time.perf_counter() - begun > SETTLED_WITHIN:
                 raise UnmeasuredError(f"{received(port)} of {end} deliveries came")
             time.sleep(0.001)
-        taken = time.perf_counter() - begun
+        elapsed = time.perf_counter() - begun
     command(product, "DELETE", path)
-    return (end - first) / taken
+    return (end - first) / elapsed
 
 
 def command(product: Product, method: str, path: str, url: str | None = None) -> Any:

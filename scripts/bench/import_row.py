@@ -43,8 +43,8 @@ def imports(bench: Bench) -> Iterator[Row]:
         file.unlink()
         with psycopg.connect(postgres.url) as connection:
             rounds = 1 if facts > MANY else COPIES
-            taken = [copied_seconds(connection, folder) for _ in range(rounds)]
-    rate, limit = facts / (watched.seconds - start), facts / statistics.median(taken)
+            times = [copied_seconds(connection, folder) for _ in range(rounds)]
+    rate, limit = facts / (watched.seconds - start), facts / statistics.median(times)
     note = f"{facts:,} facts in {watched.seconds:.1f} s, of which {start:.1f} s are the start"
     yield compared("import of a file, facts/s", 0.15, [rate], [limit], f"{note}; limit: COPY")
     if bench.short:

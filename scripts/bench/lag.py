@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 
 from ledger.app.features import projections
 
-PATIENCE = 3600.0  # seconds for the views of a large ledger, or for its seal
+TIMEOUT = 3600.0  # seconds for the views of a large ledger, or for its seal
 
 _RECORDED = """
 SELECT notification_id, recorded_at FROM ledger.ledger_events
@@ -51,9 +51,9 @@ class Watch:
 
     def _listen(self) -> None:
         while not self._over.is_set():
-            for heard in self._connection.notifies(timeout=0.1):
+            for notify in self._connection.notifies(timeout=0.1):
                 at = time.time()
-                names, _, position = heard.payload.rpartition(" ")
+                names, _, position = notify.payload.rpartition(" ")
                 self._positions |= dict.fromkeys(names.split(","), int(position))
                 self._reached.append((at, min(self._positions.values())))
 
@@ -65,17 +65,17 @@ class Watch:
         """
         with psycopg.connect(self._url, row_factory=tuple_row) as connection:
             recorded = connection.execute(_RECORDED, (since,)).fetchall()
-        taken: list[float] = []
-        heard = iter(self._reached)
-        at, position = next(heard, (0.0, 0))
+        lags: list[float] = []
+        reached = iter(self._reached)
+        at, position = next(reached, (0.0, 0))
         for event, instant in recorded:
             while position < event:
-                following = next(heard, None)
+                following = next(reached, None)
                 if following is None:
                     raise UnmeasuredError(f"position {event} was not heard to be in all views")
                 at, position = following
-            taken.append(1e3 * (at - instant.timestamp()))
-        return sorted(taken)
+            lags.append(1e3 * (at - instant.timestamp()))
+        return sorted(lags)
 
 
 def await_views(product: Product) -> None:
@@ -113,7 +113,7 @@ def await_sealed(product: Product) -> None:
 
 
 def _await(product: Product, is_so: Callable[[Send], bool], lacking: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     with sending(product.port, {"reader": product.key}) as send:
         while not is_so(send):
             if time.monotonic() > deadline:

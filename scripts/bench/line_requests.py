@@ -102,8 +102,8 @@ class Asker:
             values["after"] = sort_key(after)
         if as_of is not None:
             parameters["as_of"] = as_of
-        asked = {name: values[name] for name in values.keys() - self._clock.keys() - {"limit"}}
-        return Ask(f"/v1/execution?{urlencode(parameters)}", (lists.list_read(asked).sql, values))
+        named = {name: values[name] for name in values.keys() - self._clock.keys() - {"limit"}}
+        return Ask(f"/v1/execution?{urlencode(parameters)}", (lists.list_read(named).sql, values))
 
     def past_pages(self, count: int) -> list[Ask]:
         """Pages of the past, about the middle of the data set; their SQL is the live page's."""
@@ -154,8 +154,8 @@ class Asker:
 
     def summaries(self, name: str) -> list[str]:
         """The paths of summaries by the filters of a name."""
-        asked = [urlencode(filters) for filters in self.choices(name)]
-        return [f"/v1/execution/summary{'?' if query else ''}{query}" for query in asked]
+        queries = [urlencode(filters) for filters in self.choices(name)]
+        return [f"/v1/execution/summary{'?' if query else ''}{query}" for query in queries]
 
     def past_summaries(self, count: int) -> list[str]:
         """The paths of summaries of all lines in the past, about the middle of the data set."""

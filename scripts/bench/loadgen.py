@@ -227,7 +227,7 @@ class _Load:
         while self.waiting or self.sending:
             if self.job.gather:
                 time.sleep(self.job.gather)
-            self._take_answers()
+            self._read_answers()
             now = time.perf_counter()
             if not warm and now >= measured_from:
                 warm = True
@@ -255,7 +255,7 @@ class _Load:
             refusal=self.refusal,
         )
 
-    def _take_answers(self) -> None:
+    def _read_answers(self) -> None:
         """Wait for sockets, and let each connection read or go on writing."""
         timeout = ANSWER_LIMIT
         if self.job.rate and self.sending and self.idle:
@@ -385,11 +385,11 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--workers", type=int, default=1, help="processes that accept on the port")
-    asked = parser.parse_args()
-    url = urlsplit(asked.url)
+    args = parser.parse_args()
+    url = urlsplit(args.url)
     get = request("GET", (url.path or "/") + (f"?{url.query}" if url.query else ""))
-    requests = [[get]] * asked.connections
-    job = Job(url.port or 80, requests, asked.seconds, 0.5, repeat=True, workers=asked.workers)
+    requests = [[get]] * args.connections
+    job = Job(url.port or 80, requests, args.seconds, 0.5, repeat=True, workers=args.workers)
     result = _Load(job).run()
     print(
         f"{result.rate:,.0f} answers/s, {result.cpu_share:.0%} of a core for the generator", result

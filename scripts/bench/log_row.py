@@ -28,9 +28,9 @@ def logs(bench: Bench) -> Row:
         def measured(one: Bench) -> tuple[float, float]:
             return singly(one, bench.clients, SINGLES)
 
-        told, plain = interleave(bench.rounds, lambda: measured(logging), lambda: measured(bench))
-    ours, limit = ([1e6 / work for _, work in rounds] for rounds in (told, plain))
-    rates = (statistics.median(rate for rate, _ in rounds) for rounds in (told, plain))
+        logged, plain = interleave(bench.rounds, lambda: measured(logging), lambda: measured(bench))
+    ours, limit = ([1e6 / work for _, work in rounds] for rounds in (logged, plain))
+    rates = (statistics.median(rate for rate, _ in rounds) for rounds in (logged, plain))
     note = "{:,.0f} facts/s, {:,.0f} without a log".format(*rates)
     work = "facts with JSON and access log beside none, facts for a second of CPU"
     return compared(work, AT_LEAST, ours, limit, note)

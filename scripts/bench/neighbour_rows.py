@@ -47,29 +47,29 @@ def neighbours(bench: Bench) -> Sequence[Row]:
             for _ in range(FLOODING)
         ]
         flood = loadgen.Job(product.port, floods, seconds + 3 * WARM_UP, workers=bench.workers)
-        beside, flooded = beside_flood(product, flood, seconds)
+        others, flooded = with_flood(product, flood, seconds)
     note = (
         f"{FLOODING} connections of batches at {BATCH * flooded.rate:,.0f} facts/s;"
         f" without: p50 {quiet.p50_ms:.1f}, p99 {quiet.p99_ms:.1f} ms"
     )
     return (
-        at_most("neighbours' facts, p50 ms", beside.p50_ms, MOST_P50, "ms", note),
-        at_most("neighbours' facts, p99 ms", beside.p99_ms, MOST_P99, "ms", f"{beside.responses}"),
+        at_most("neighbours' facts, p50 ms", others.p50_ms, MOST_P50, "ms", note),
+        at_most("neighbours' facts, p99 ms", others.p99_ms, MOST_P99, "ms", f"{others.responses}"),
     )
 
 
-def beside_flood(
+def with_flood(
     product: Product, flood: loadgen.Job, seconds: float
 ) -> tuple[loadgen.Result, loadgen.Result]:
     """The neighbours' facts beside a flood, and the flood itself."""
     facts = facts_of(product, "beside")
     with ThreadPoolExecutor(1) as pool:
         flooding = pool.submit(loadgen.run_load, flood)
-        beside = singles(product, facts, seconds)
+        others = singles(product, facts, seconds)
         flooded = flooding.result()
     if set(flooded.statuses) != {200}:
         raise UnmeasuredError(f"the flood was answered {flooded.statuses}: {flooded.refusal}")
-    return beside, flooded
+    return others, flooded
 
 
 def facts_of(product: Product, name: str) -> list[list[bytes]]:

@@ -53,7 +53,7 @@ def data_of(old: Version, size: DataSet) -> Path:
 
 @contextlib.contextmanager
 def served_data(
-    version: Version, data: Path, folder: Path, size: DataSet, asked: argparse.Namespace
+    version: Version, data: Path, folder: Path, size: DataSet, args: argparse.Namespace
 ) -> Iterator[Bench]:
     """A version on a copy of the data set, ready to be measured. Prints the time of an upgrade."""
     data_dir = folder / version.name[:7]
@@ -63,11 +63,11 @@ def served_data(
     key = (data / "bench.key").read_text().strip()
     log = folder / f"{version.name[:7]}.log"
     began = time.perf_counter()
-    with serving(data_dir, key, asked.workers, log, ledger=version.ledger) as product:
+    with serving(data_dir, key, args.workers, log, ledger=version.ledger) as product:
         await_views(product)
         if version is HERE:
-            taken = time.perf_counter() - began
-            print(f"Started on the old ledger, migrated, views built: {taken:.1f} s.\n")
+            elapsed = time.perf_counter() - began
+            print(f"Started on the old ledger, migrated, views built: {elapsed:.1f} s.\n")
         # Otherwise PostgreSQL would vacuum the new tables of one version during its first rows.
         with psycopg.connect(product.database_url, autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
@@ -79,10 +79,10 @@ def served_data(
             story=Story(lines.numbers_at_work(), lines.numbers_at_work(with_runs=True)),
             asker=size.asker(product),
             folder=folder,
-            seconds=asked.seconds,
-            rounds=asked.rounds,
-            clients=asked.clients,
-            workers=asked.workers,
+            seconds=args.seconds,
+            rounds=args.rounds,
+            clients=args.clients,
+            workers=args.workers,
             short=False,
             imported=0,
             ceiling=float("inf"),  # the generator's CPU time shows whether it was the limit
@@ -100,31 +100,31 @@ def measure(work: Work, old: Bench, new: Bench) -> tuple[str, float]:
     figures = f"{statistics.median(before):,.0f} | {statistics.median(after):,.0f} | {ratio:.2f}"
     strained = max([*old.strained.values(), *new.strained.values()], default=0)
     note = f"the generator was the limit in {strained} of {rounds} rounds" if strained else ""
-    return f"| {work.said} | {figures} | {min(ratios):.2f}–{max(ratios):.2f} | {note} |", ratio
+    return f"| {work.label} | {figures} | {min(ratios):.2f}–{max(ratios):.2f} | {note} |", ratio
 
 
-def print_rates(old: Version, asked: argparse.Namespace) -> bool:
+def print_rates(old: Version, args: argparse.Namespace) -> bool:
     """Measure the rows and print them; return whether each ratio is high enough."""
-    size = DataSet(asked.events, asked.lines)
+    size = DataSet(args.events, args.lines)
     data = data_of(old, size)
     slow = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rates-", dir=OLD)))
         folder.chmod(0o755)
         before, after = (
-            stack.enter_context(served_data(version, data, folder, size, asked))
+            stack.enter_context(served_data(version, data, folder, size, args))
             for version in (old, HERE)
         )
-        about = f"{asked.rounds} rounds of {asked.seconds} s, {asked.clients} clients"
-        print(f"{size.events:,} events on {size.lines:,} lines, {about}, {asked.workers} workers\n")
+        about = f"{args.rounds} rounds of {args.seconds} s, {args.clients} clients"
+        print(f"{size.events:,} events on {size.lines:,} lines, {about}, {args.workers} workers\n")
         print("| work | old | new | ratio | spread | |\n|---|--:|--:|--:|--:|---|")
-        for name in asked.rows or WORKS:
+        for name in args.rows or WORKS:
             row, ratio = measure(WORKS[name], before, after)
             print(row, flush=True)
-            if (1 / ratio if WORKS[name].is_cost else ratio) < asked.at_least:
-                slow.append(f"{WORKS[name].said}: {ratio:.2f}")
+            if (1 / ratio if WORKS[name].is_cost else ratio) < args.at_least:
+                slow.append(f"{WORKS[name].label}: {ratio:.2f}")
     for row in slow:
-        print(f"slower than {asked.at_least}: {row}", file=sys.stderr)
+        print(f"slower than {args.at_least}: {row}", file=sys.stderr)
     return not slow
 
 
@@ -144,12 +144,12 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--lines", type=int, default=10_000)
     parser.add_argument("--at-least", type=float, default=0.0, help="the lowest ratio that passes")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     os.environ.pop("LEDGER_DATABASE_URL", None)  # each side has a server of its own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
-    old = version_of(asked.old)
+    old = version_of(args.old)
     is_same = print_comparison(old)
-    is_fast = asked.corpus_only or print_rates(old, asked)
+    is_fast = args.corpus_only or print_rates(old, args)
     return 0 if is_same and is_fast else 1
 
 

@@ -26,7 +26,7 @@ from story import BATCH, line_id
 from story_requests import DRAWS, Walker
 from write_rows import batched_facts
 
-PATIENCE = 3600.0  # seconds for a rebuild or an import
+TIMEOUT = 3600.0  # seconds for a rebuild or an import
 IMPORTED = 50_000  # facts
 STREAMED = 800  # facts per second beside a reader of the stream
 
@@ -35,7 +35,7 @@ STREAMED = 800  # facts per second beside a reader of the stream
 class Work:
     """The name of a row, and the measurement of one round of one version."""
 
-    said: str
+    label: str
     measure: Callable[[Bench], float]
     most_rounds: int | None = None
     is_cost: bool = False
@@ -59,7 +59,7 @@ def rebuilt(bench: Bench) -> float:
     with psycopg.connect(bench.product.database_url) as connection:
         events = count_events(connection)
     began = time.perf_counter()
-    bench.product.command("projections", "rebuild", seconds=PATIENCE)
+    bench.product.command("projections", "rebuild", seconds=TIMEOUT)
     return events / (time.perf_counter() - began)
 
 
@@ -89,7 +89,7 @@ def imported(bench: Bench) -> float:
         file = product.data_dir.with_name("facts.jsonl")
         count = write_facts(file, IMPORTED)
         began = time.perf_counter()
-        product.command("import", str(file), seconds=PATIENCE)
+        product.command("import", str(file), seconds=TIMEOUT)
         return count / (time.perf_counter() - began)
 
 
@@ -111,8 +111,8 @@ WORKS: dict[str, Work] = {
         lambda bench: bench.gets(paths(bench.asker.past_pages(FRESH))),
     ),
     **{
-        name: Work(f"{said}, requests/s", partial(drawn, draw))
-        for name, (said, draw) in DRAWS.items()
+        name: Work(f"{label}, requests/s", partial(drawn, draw))
+        for name, (label, draw) in DRAWS.items()
     },
     "facts": Work("facts, one per request, facts/s", Bench.measure_facts, writes=True),
     "issued": Work("starts with issued ids, one per request, facts/s", issued, writes=True),

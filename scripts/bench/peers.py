@@ -69,12 +69,12 @@ def measured(bench: Bench, peer: Peer) -> Iterator[Measure]:
 def emmett(bench: Bench, url: str) -> Iterator[Measure]:
     """Appends of one event, each with an inline projection, made in Emmett's own process."""
     packages = [f"@event-driven-io/{name}@{EMMETT}" for name in ("emmett", "emmett-postgresql")]
-    place = installed("emmett", ["npm", "install", "--no-audit", "--no-fund", *packages])
+    folder = installed("emmett", ["npm", "install", "--no-audit", "--no-fund", *packages])
     command = ["node", str(HERE / "emmett.mjs"), url, str(bench.seconds), str(bench.clients)]
 
     def measure() -> float:
         done = subprocess.run(
-            command, cwd=place, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode:
             raise UnmeasuredError(f"Emmett failed: {done.stderr.strip()[-300:]}")
@@ -88,7 +88,7 @@ def prefect(bench: Bench, url: str) -> Iterator[Measure]:
     """Flow runs created over HTTP. The server is stopped (SIGSTOP) while others are measured."""
     venv = [sys.executable, "-m", "venv", "."]
     package = ["bin/pip", "install", "--quiet", f"prefect=={PREFECT}"]
-    place = installed("prefect", venv, package)
+    folder = installed("prefect", venv, package)
     port = limits.free_port()
     env = {
         "PREFECT_HOME": str(bench.folder / "prefect"),
@@ -97,7 +97,7 @@ def prefect(bench: Bench, url: str) -> Iterator[Measure]:
         "PREFECT_SERVER_UI_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
-    command = [str(place / "bin/prefect"), "server", "start", "--port", str(port)]
+    command = [str(folder / "bin/prefect"), "server", "start", "--port", str(port)]
     log = bench.folder / "prefect.log"
     with limits.serve(command, f"http://127.0.0.1:{port}/api/health", log, env) as server:
         run = {"flow_id": create_flow(port), "state": {"type": "PENDING"}}
@@ -123,32 +123,32 @@ def prefect(bench: Bench, url: str) -> Iterator[Measure]:
 
 def create_flow(port: int) -> str:
     """Create the flow for the runs; return its id."""
-    asked = urllib.request.Request(
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/flows/",
         json.dumps({"name": "line"}).encode(),
         {"content-type": "application/json"},
     )
-    with urllib.request.urlopen(asked, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=20) as answer:
         return str(json.load(answer)["id"])
 
 
 def installed(name: str, *commands: list[str]) -> Path:
     """The folder in which these commands have installed a system; they run only once."""
-    place = INSTALLED / name
-    done = place / "installed"
+    folder = INSTALLED / name
+    done = folder / "installed"
     if done.exists():
-        return place
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for command in commands:
         try:
             subprocess.run(
-                command, cwd=place, capture_output=True, timeout=INSTALLS_WITHIN, check=True
+                command, cwd=folder, capture_output=True, timeout=INSTALLS_WITHIN, check=True
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise NotInstalledError(f"{command[0]} failed: {type(error).__name__}") from error
     done.touch()
-    return place
+    return folder
 
 
 # Recorded on the same kind of machine, 32 clients (24 November 2026).

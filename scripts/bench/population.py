@@ -53,7 +53,7 @@ class Population:
         stride = int(self.lines * 0.618) | 1
         while gcd(stride, self.lines) > 1:
             stride += 2
-        return ((place * stride) % self.lines + 1 for place in range(self.lines))
+        return ((index * stride) % self.lines + 1 for index in range(self.lines))
 
     def model(self, number: int) -> str:
         """The execution model."""
@@ -92,11 +92,11 @@ class Population:
         return tuple(f"PROJ-26-{tag + 1:06d}" for tag in sorted(numbers))
 
     def has_runs(self, number: int) -> bool:
-        """Whether the line's model has runs."""
+        """True if the line's model has runs."""
         return self.model(number) in MODELS_WITH_RUNS
 
     def at_work(self, number: int) -> bool:
-        """Whether the line takes facts of daily work: of the first organization, and not held."""
+        """True if the line takes facts of daily work: of the first organization, and not held."""
         return self.organization(number) == ORGANIZATION and self.fate(number) in (
             "running",
             "woken",

@@ -17,7 +17,7 @@ import limits
 import loadgen
 from story import batch_of
 
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 
 LEDGER = str(Path(sys.executable).with_name("ledger"))
 HELD = 40  # batches encoded at a time while loading
@@ -67,7 +67,7 @@ class Product:
     @property
     def database_url(self) -> str:
         """The URL of its PostgreSQL while the product serves."""
-        return find_place(self.data_dir).url()
+        return find_paths(self.data_dir).url()
 
     @property
     def pid(self) -> int:
@@ -190,7 +190,7 @@ def serving(
 
 def copy_ledger(source: Path, target: Path) -> None:
     """Copy a data directory's database, master key and witness. No process may use the source."""
-    here, there = find_place(source), find_place(target)
+    here, there = find_paths(source), find_paths(target)
     there.make()
     subprocess.run(
         ["cp", "-a", "--reflink=auto", str(here.database), str(there.database)], check=True

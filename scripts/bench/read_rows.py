@@ -38,14 +38,14 @@ DEEP = 1_000  # the number of a page far down the list
 SMALL = DataSet(10_000, 1_000)
 OUTDATED_AFTER = 0.005  # seconds that workers may keep an answer in the row about growth
 
-_SAID = {"none": "unfiltered", "rare": "by workspace, tag and cause"}
+_LABELS = {"none": "unfiltered", "rare": "by workspace, tag and cause"}
 
 
 def lists(bench: Bench) -> Iterator[Row]:
     """Pages by every filter."""
     asker = bench.asker
     for name in IN_SHORT if bench.short else FILTERS:
-        work = f"list of {PAGE}, {_SAID.get(name, f'by {name}')}"
+        work = f"list of {PAGE}, {_LABELS.get(name, f'by {name}')}"
         fresh = partial(asker.lists, name)
         yield from read_rows(bench, work, fresh, asker.first_pages(name, POLLED))
 
@@ -70,7 +70,7 @@ def read_rows(
     size = int(statistics.median(len(client.get(path)[1]) for path in paths(fresh(20))))
     constant = [[bench.product.get(f"/bytes/{size}")]] * bench.clients
 
-    def asked_of_database() -> float:
+    def query_database() -> float:
         # Drawn anew for each round, as ours are: the database has earlier rows in memory.
         job = limits.StatementJob(
             bench.product.database_url, queries(fresh(FRESH)), bench.clients, bench.seconds
@@ -83,7 +83,7 @@ def read_rows(
             lambda: bench.gets(paths(fresh(FRESH))),
             lambda: bench.gets(paths(polled)),
             lambda: bench.rate(port, constant, 200),
-            asked_of_database,
+            query_database,
         )
     limit = [1 / (1 / a + 1 / b) for a, b in zip(route, query, strict=True)]
     parts = f"A {statistics.median(route):,.0f}/s, B {statistics.median(query):,.0f}/s"

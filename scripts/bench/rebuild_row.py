@@ -61,15 +61,19 @@ def rebuild(bench: Bench) -> Iterator[Row]:
         for _ in range(rounds):
             mine.append(events / rebuilt_seconds(bench, connection, names, peaks))
             read.append(read_rate(url))
-            taken = [
+            times = [
                 copy_limit.copied_table_seconds(connection, table, columns, bench.folder)
                 for table, columns in live_tables(connection).items()
             ]
-            write.append(events / sum(taken))
+            write.append(events / sum(times))
     limit = [1 / (1 / r + 1 / w) for r, w in zip(read, write, strict=True)]
-    took, r, w = events / statistics.median(mine), statistics.median(read), statistics.median(write)
-    taken = f"{events:,} events in {took:.1f} s, of which {start:.1f} s are the start"
-    note = f"{taken}; {len(views)} tables of {', '.join(names)}; R {r:,.0f}/s, W {w:,.0f}/s"
+    median, r, w = (
+        events / statistics.median(mine),
+        statistics.median(read),
+        statistics.median(write),
+    )
+    times = f"{events:,} events in {median:.1f} s, of which {start:.1f} s are the start"
+    note = f"{times}; {len(views)} tables of {', '.join(names)}; R {r:,.0f}/s, W {w:,.0f}/s"
     yield compared("rebuild of all views, events/s", 0.4, mine, limit, note)
     note = "the largest of the processes that build"
     yield at_most("memory of a rebuild at most, MB", max(peaks), MOST_MB, "MB", note)
@@ -83,8 +87,8 @@ def rebuilt_seconds(
     watched = Watched([LEDGER, "projections", "rebuild", *names], bench.product.env, below=True)
     if watched.run():
         raise UnmeasuredError(f"the rebuild failed: {watched.output[-300:]}")
-    if kept := before.keys() & live_tables(connection).keys():
-        raise UnmeasuredError(f"still served after the rebuild: {', '.join(sorted(kept))}")
+    if remaining := before.keys() & live_tables(connection).keys():
+        raise UnmeasuredError(f"still served after the rebuild: {', '.join(sorted(remaining))}")
     peaks.append(watched.peak)
     return watched.seconds
 

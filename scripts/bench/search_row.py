@@ -16,28 +16,28 @@ WARM_UP = 100
 
 def search(bench: Bench) -> Row:
     """The 95th percentile of many searches; no two are alike, so none is answered from memory."""
-    client, taken = Client(bench.product), []
+    client, times = Client(bench.product), []
     for number, text in enumerate(searches(bench.data.lines)):
         began = time.perf_counter()
         client.get(f"/v1/search?q={quote(text)}")
         if number >= WARM_UP:
-            taken.append(1e3 * (time.perf_counter() - began))
-    taken.sort()
-    half, most = taken[len(taken) // 2], taken[-1]
+            times.append(1e3 * (time.perf_counter() - began))
+    times.sort()
+    half, most = times[len(times) // 2], times[-1]
     note = f"{bench.data.lines:,} lines; median {half:.1f}, most {most:.1f}"
-    p95 = taken[int(0.95 * len(taken))]
+    p95 = times[int(0.95 * len(times))]
     return at_most("search, one client, p95, ms", p95, MOST_MS, "ms", note)
 
 
 def searches(lines: int) -> Iterator[str]:
     """Distinct texts: beginnings of words that many names have, pairs of them, and numbers."""
-    draw, asked = random.Random(27), set[str]()
-    while len(asked) < WARM_UP + SEARCHES:
+    draw, queries = random.Random(27), set[str]()
+    while len(queries) < WARM_UP + SEARCHES:
         words = [draw.choice(each).split()[0] for each in (CLIENTS, SUBJECTS, CREWS)]
         some = draw.sample(words, draw.randint(1, 3))
         texts = [word[: draw.randint(2, len(word))] for word in some]
         number = str(draw.randint(1, lines))
         text = draw.choice([" ".join(texts), " ".join(texts), number, f"{number} {texts[0]}"])
-        if text not in asked:
-            asked.add(text)
+        if text not in queries:
+            queries.add(text)
             yield text

@@ -18,7 +18,7 @@ from story import line_id
 MOST_MB = 300
 MOST_SECONDS = 2
 STARTS = 3
-ASKING = 16  # connections that ask for the metrics, without a credential
+SCRAPERS = 16  # connections that ask for the metrics, without a credential
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # of refused requests
 DETAILS_PER_SECOND = 50
 LEAST_SECONDS = 10.0
@@ -53,33 +53,35 @@ def metrics(bench: Bench) -> Row:
         paths = [re.sub(r"\{\w+\}", "x", path) for path in json.load(answer)["paths"]]
     refused = [loadgen.request(method, path) for path in paths for method in METHODS]
     loadgen.run_load(loadgen.Job(product.port, [refused]))
-    asked = [[loadgen.request("GET", "/metrics")]] * ASKING
-    asking = loadgen.Job(product.port, asked, seconds + 3 * WARM_UP, repeat=True)
-    shown = [[product.get(f"/v1/execution/{line_id(1)}")]]
+    scrapes = [[loadgen.request("GET", "/metrics")]] * SCRAPERS
+    request = loadgen.Job(product.port, scrapes, seconds + 3 * WARM_UP, repeat=True)
+    reads = [[product.get(f"/v1/execution/{line_id(1)}")]]
     details = loadgen.Job(
-        product.port, shown, seconds, 2 * WARM_UP, repeat=True, rate=DETAILS_PER_SECOND
+        product.port, reads, seconds, 2 * WARM_UP, repeat=True, rate=DETAILS_PER_SECOND
     )
     quiet = loadgen.run_load(details)
     with ThreadPoolExecutor(1) as pool:
-        flooding = pool.submit(loadgen.run_load, asking)
-        beside = loadgen.run_load(details)
+        flooding = pool.submit(loadgen.run_load, request)
+        during = loadgen.run_load(details)
         flooded = flooding.result()
-    if {*quiet.statuses, *beside.statuses, *flooded.statuses} != {200}:
-        raise UnmeasuredError(f"answered {beside.statuses}, the metrics {flooded.statuses}")
-    note = f"{ASKING} connections, {flooded.rate:,.0f} texts/s; without: p99 {quiet.p99_ms:.1f} ms"
+    if {*quiet.statuses, *during.statuses, *flooded.statuses} != {200}:
+        raise UnmeasuredError(f"answered {during.statuses}, the metrics {flooded.statuses}")
+    note = (
+        f"{SCRAPERS} connections, {flooded.rate:,.0f} texts/s; without: p99 {quiet.p99_ms:.1f} ms"
+    )
     work = "detail beside requests for the metrics, p99 ms"
-    return at_most(work, beside.p99_ms, MOST_P99, "ms", note)
+    return at_most(work, during.p99_ms, MOST_P99, "ms", note)
 
 
 def start(bench: Bench) -> Row:
     """The time from the command to the line `Serving on`, after a clean stop."""
-    taken = []
+    times = []
     for _ in range(STARTS):
         bench.product.stop()
-        taken.append(bench.product.start())
-    note = f"{bench.data.events:,} events; {', '.join(f'{one:.2f}' for one in taken)}"
+        times.append(bench.product.start())
+    note = f"{bench.data.events:,} events; {', '.join(f'{one:.2f}' for one in times)}"
     work = "start on an existing ledger, seconds"
-    return at_most(work, statistics.median(taken), MOST_SECONDS, "s", note)
+    return at_most(work, statistics.median(times), MOST_SECONDS, "s", note)
 
 
 def idle(bench: Bench) -> Iterator[Row]:

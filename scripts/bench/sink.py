@@ -11,7 +11,7 @@ from typing import cast
 
 import uvloop
 
-TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
+ACCEPTED = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Sink(asyncio.Protocol):
@@ -42,7 +42,7 @@ class Sink(asyncio.Protocol):
             body = str(Sink.count).encode()
             return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
         Sink.count += 1
-        return TAKEN
+        return ACCEPTED
 
 
 async def serve(port: int) -> None:

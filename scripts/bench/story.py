@@ -91,16 +91,16 @@ class Story:
         may come from any line.
         """
         busy = self.lines[:: max(1, len(self.lines) // BUSY)]
-        for turn in itertools.count(next(self.serial)):
-            places = [line_id(busy[(turn * 31 + n) % len(busy)]) for n in range(3)]
-            places.append(line_id(self.lines[turn * 7919 % len(self.lines)]))
-            check_ins = [self.fact("execution.checked_in", at, hours=1.25) for at in places]
+        for round_ in itertools.count(next(self.serial)):
+            lines = [line_id(busy[(round_ * 31 + n) % len(busy)]) for n in range(3)]
+            lines.append(line_id(self.lines[round_ * 7919 % len(self.lines)]))
+            check_ins = [self.fact("execution.checked_in", at, hours=1.25) for at in lines]
             if self.mix == "check_ins":
                 yield from check_ins
                 continue
             run = f"RUN-26-{next(self.run)}"
-            line = line_id(self.agents[turn * 7 % len(self.agents)])
-            status = ("green", "amber")[turn % 2]
+            line = line_id(self.agents[round_ * 7 % len(self.agents)])
+            status = ("green", "amber")[round_ % 2]
             yield check_ins[0]
             yield self.fact(
                 "run.requested", run, service_line_id=line, triggered_by=CALLER, input=PROMPT

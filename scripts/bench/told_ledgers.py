@@ -21,7 +21,7 @@ from versions import HERE, OLD, Version
 
 from ledger.engine.log.schema.migrate import MIGRATIONS
 from ledger.engine.postgres.embedded import running
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 
 _EVERY = (
     "read write service_lines:manage webhooks:manage watches:manage statements:issue audit:read"
@@ -44,19 +44,19 @@ _REASON = b'{"reason":"Quote \\" tab \\t \xc3\xbc \xf0\x9f\x9a\x80"}'
 
 
 @dataclass(frozen=True)
-class Told:
+class StoryLedger:
     """A ledger to which nothing is written any more, and the keys for its readers."""
 
     data_dir: Path
     keys: dict[str, str]
 
 
-def story_of(version: Version) -> Told:
+def story_of(version: Version) -> StoryLedger:
     """The story as a version wrote it; told now if that version has not written it yet."""
     data_dir = OLD / f"story-{version.name}"
     marker = data_dir / "keys.json"
     if not marker.exists():
-        for folder in (find_place(data_dir).base, data_dir):
+        for folder in (find_paths(data_dir).base, data_dir):
             shutil.rmtree(folder, ignore_errors=True)
         data_dir.mkdir(parents=True)
         began = time.perf_counter()
@@ -64,9 +64,9 @@ def story_of(version: Version) -> Told:
         with serving(data_dir, "", 1, log, ledger=version.ledger, settings=_SETTINGS) as product:
             keys = _tell(product)
         marker.write_text(json.dumps(keys))
-        taken = time.perf_counter() - began
-        print(f"The story was told to {version.name[:7]} in {taken:.0f} s.", file=sys.stderr)
-    return Told(data_dir, json.loads(marker.read_text()))
+        elapsed = time.perf_counter() - began
+        print(f"The story was told to {version.name[:7]} in {elapsed:.0f} s.", file=sys.stderr)
+    return StoryLedger(data_dir, json.loads(marker.read_text()))
 
 
 def _tell(product: Product) -> dict[str, str]:
@@ -103,16 +103,16 @@ def _tell(product: Product) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served_copy(told: Told, version: Version, folder: Path) -> Iterator[Product]:
+def served_copy(story: StoryLedger, version: Version, folder: Path) -> Iterator[Product]:
     """A version on a copy of the ledger. No loop runs there, so nothing is recorded."""
     data_dir = folder / version.name[:7]
-    copy_ledger(told.data_dir, data_dir)
+    copy_ledger(story.data_dir, data_dir)
     if version is HERE:
         adopt(data_dir)
         stopped = Product(data_dir, "", 1, data_dir.with_suffix(".log"))
         stopped.command("migrate")
         stopped.command("projections", "rebuild", seconds=600)
-    key, log = told.keys["admin"], data_dir.with_suffix(".log")
+    key, log = story.keys["admin"], data_dir.with_suffix(".log")
     with serving(data_dir, key, 1, log, ledger=version.ledger, role="api") as product:
         yield product
 

@@ -16,10 +16,10 @@ from neighbour_rows import (
     MOST_P50,
     MOST_P99,
     NEIGHBOURS,
-    beside_flood,
     facts_of,
     key_of,
     singles,
+    with_flood,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -34,7 +34,7 @@ MADE = 1_000_000_000  # nanoseconds that a span took
 MOST_OF_A_SPAN = 10_000  # elements
 SMALL = 100_000  # spans of a body: as many as are kept for an organization
 BATCHES, BATCH = 10, 100  # a second, and their facts
-BESIDE = 10.0  # seconds of batches beside the largest bodies
+FLOOD_SECONDS = 10.0  # seconds of batches beside the largest bodies
 
 
 def traces(bench: Bench) -> Sequence[Row]:
@@ -46,17 +46,15 @@ def traces(bench: Bench) -> Sequence[Row]:
         floods = [[*_requests(product, count)] for _ in range(CONNECTIONS)]
         flood = loadgen.Job(product.port, floods, seconds + 3 * WARM_UP, workers=bench.workers)
         flood.rate = SPANS / AT_ONCE
-        beside, flooded = beside_flood(product, flood, seconds)
-    taken = AT_ONCE * flooded.rate
+        others, flooded = with_flood(product, flood, seconds)
+    rate = AT_ONCE * flooded.rate
     note = (
-        f"beside {taken:,.0f} spans/s, answered in p50 {flooded.p50_ms:.0f} ms;"
+        f"beside {rate:,.0f} spans/s, answered in p50 {flooded.p50_ms:.0f} ms;"
         f" without: p50 {quiet.p50_ms:.1f} ms"
     )
     return (
-        at_most("facts beside spans, p50 ms", beside.p50_ms, MOST_P50, "ms", note),
-        Row(
-            "spans/s beside facts", taken, float(SPANS), void="" if taken > SPANS * 0.95 else "few"
-        ),
+        at_most("facts beside spans, p50 ms", others.p50_ms, MOST_P50, "ms", note),
+        Row("spans/s beside facts", rate, float(SPANS), void="" if rate > SPANS * 0.95 else "few"),
     )
 
 
@@ -83,15 +81,22 @@ def _trace(line: str, now: int) -> Iterator[Span]:
         is_run = number == RUN - 1
         span = Span(name="chat m", trace_id=trace, span_id=run if is_run else os.urandom(8))
         span.start_time_unix_nano, span.end_time_unix_nano = now, now + MADE
-        told: dict[str, str | int] = {"gen_ai.operation.name": "chat", "server.address": "m"}
-        told |= {"gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 100, "http.status": 200}
-        told["gen_ai.usage.output_tokens"] = 50
+        attributes: dict[str, str | int] = {"gen_ai.operation.name": "chat", "server.address": "m"}
+        attributes |= {
+            "gen_ai.request.model": "m",
+            "gen_ai.usage.input_tokens": 100,
+            "http.status": 200,
+        }
+        attributes["gen_ai.usage.output_tokens"] = 50
         if is_run:
-            told = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "bench"}
-            told |= {"ledger.service_line_id": line, "input.value": "What does the month cost?"}
+            attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "bench"}
+            attributes |= {
+                "ledger.service_line_id": line,
+                "input.value": "What does the month cost?",
+            }
         else:
             span.parent_span_id = run
-        for key, value in told.items():
+        for key, value in attributes.items():
             of = span.attributes.add(key=key).value
             if isinstance(value, str):
                 of.string_value = value
@@ -107,19 +112,19 @@ def held(bench: Bench) -> Row:
     """The latency of a neighbour's batches beside bodies at the bounds, one behind the other."""
     with fresh_ledger(bench) as product:
         floods = [[_posted(product, *each)] for each in _bodies_at_the_bounds()]
-        flood = loadgen.Job(product.port, floods, BESIDE + 4 * WARM_UP, repeat=True)
+        flood = loadgen.Job(product.port, floods, FLOOD_SECONDS + 4 * WARM_UP, repeat=True)
         quiet = _batches(product, "quiet", 3.0, bench.workers)
         with ThreadPoolExecutor(1) as pool:
             flooding = pool.submit(loadgen.run_load, flood)
-            beside = _batches(product, "beside", BESIDE, bench.workers)
+            others = _batches(product, "beside", FLOOD_SECONDS, bench.workers)
             flooded = flooding.result()
     if set(flooded.statuses) - {200, 503}:  # 503: spans of the organization wait for too long
         raise UnmeasuredError(f"traces were answered {flooded.statuses}: {flooded.refusal}")
     note = (
-        f"p50 {beside.p50_ms:.0f}; without: p50 {quiet.p50_ms:.0f}, p99 {quiet.p99_ms:.0f} ms;"
-        f" {beside.responses} batches, bodies: {flooded.statuses}"
+        f"p50 {others.p50_ms:.0f}; without: p50 {quiet.p50_ms:.0f}, p99 {quiet.p99_ms:.0f} ms;"
+        f" {others.responses} batches, bodies: {flooded.statuses}"
     )
-    return at_most("batches beside the largest traces, p99 ms", beside.p99_ms, MOST_P99, "ms", note)
+    return at_most("batches beside the largest traces, p99 ms", others.p99_ms, MOST_P99, "ms", note)
 
 
 def _batches(product: Product, name: str, seconds: float, workers: int) -> loadgen.Result:

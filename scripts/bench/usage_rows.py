@@ -18,7 +18,7 @@ from story import ORGANIZATION
 
 DATA = DataSet(1_000_000, 10_000, timedelta(weeks=13))
 _MONTH = "from=2026-04-01&to=2026-05-01"
-_ASKED = (
+_QUERIES = (
     ("a month by line", f"/v1/usage?{_MONTH}", 1000),
     ("a month by project", f"/v1/usage?{_MONTH}&group_by=project", 1000),
     ("a month by workspace", f"/v1/usage?{_MONTH}&group_by=workspace", 1000),
@@ -43,20 +43,20 @@ def usage(bench: Bench) -> Iterator[Row]:
     key = run_ledger(env, *create, "statements:issue", seconds=60).strip()
     with serving(data_dir, key, bench.workers, bench.folder / "usage.log") as product:
         client = Client(product)
-        for work, path, most in _ASKED:
+        for work, path, most in _QUERIES:
             yield _timed(work, most, lambda path=path: client.get(path))
         body = json.dumps({"from": "2026-04-01", "to": "2026-05-01", "by_resource": True}).encode()
         yield _timed("a statement", _STATEMENT_MS, lambda: client.send("/v1/statements", body))
 
 
 def _timed(work: str, most: int, ask: Callable[[], object]) -> Row:
-    taken = list[float]()
+    times = list[float]()
     for _ in range(1 + ROUNDS):
         began = time.perf_counter()
         ask()
-        taken.append(1e3 * (time.perf_counter() - began))
-    half = statistics.median(taken[1:])
-    note = f"{DATA.events:,} events; most {max(taken[1:]):.0f}"
+        times.append(1e3 * (time.perf_counter() - began))
+    half = statistics.median(times[1:])
+    note = f"{DATA.events:,} events; most {max(times[1:]):.0f}"
     return at_most(f"{work} of {DATA.lines:,} lines, ms", half, most, "ms", note)
 
 
@@ -69,8 +69,8 @@ def usage_export(bench: Bench) -> Row:
     before = _memory(bench)
     began = time.perf_counter()
     lines = client.get(path)[1].count(b"\n") - 2
-    taken = time.perf_counter() - began
-    note = f"{lines:,} lines in {taken:.1f} s"
+    elapsed = time.perf_counter() - began
+    note = f"{lines:,} lines in {elapsed:.1f} s"
     work = "export of a month by line, growth of the workers' memory, MB"
     return at_most(work, max(0.0, _memory(bench) - before), _MORE_MB, "MB", note)
 

@@ -30,7 +30,7 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.views.projector import Projector
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.envelope import from_structured
@@ -70,7 +70,7 @@ _SOME_WATCHES = """
 SELECT watch_id FROM ledger.organization_watch WHERE organization_id = %s ORDER BY watch_id LIMIT 5
 """
 
-_ROUND_SECONDS, _LOOK_SECONDS, _ALERTS, _MORE = 0.25, 60.0, 500.0, 3.0
+_ROUND_SECONDS, _CHECK_SECONDS, _ALERTS, _MORE = 0.25, 60.0, 500.0, 3.0
 
 
 class Watching:
@@ -84,7 +84,7 @@ class Watching:
         candidate = Candidate({"projector": locks.FOLLOWING["projector"]})
         self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
         assert self.projector.lead()
-        session = LedSession(conninfo, "watches", Candidate({"w": locks.FOLLOWING["watches"]}))
+        session = LeaderSession(conninfo, "watches", Candidate({"w": locks.FOLLOWING["watches"]}))
         self.loop = WatchLoop(session, self.writer, utc_now, 3600)
         self.numbers = itertools.count(1)
         self.catch_up()
@@ -111,27 +111,27 @@ class Watching:
 
     def report(self, *facts: tuple[str, str, dict[str, Any]]) -> None:
         """Report facts: (type, subject, data)."""
-        told = [
+        events = [
             {"specversion": "1.0", "id": f"w-{next(self.numbers)}", "source": "/watches"}
             | {"type": kind, "subject": subject, "data": data}
             for kind, subject, data in facts
         ]
         commands = [
-            command_of(from_structured(json.dumps(each).encode()), COMMAND_LINE) for each in told
+            command_of(from_structured(json.dumps(each).encode()), COMMAND_LINE) for each in events
         ]
         assert all(isinstance(each, Receipt) for each in self.writer.submit(commands).result())
 
-    def look(self) -> tuple[float, int, float]:
+    def check(self) -> tuple[float, int, float]:
         """Rounds until nothing is to be done: (their seconds, what was recorded, when the last)."""
-        taken, done, last = 0.0, 0, 0.0
+        elapsed, done, last = 0.0, 0, 0.0
         while True:
             self.catch_up()
             began = time.perf_counter()
             more, has_more = self.loop._round()
-            taken, done = taken + time.perf_counter() - began, done + more
-            last = taken if more else last
+            elapsed, done = elapsed + time.perf_counter() - began, done + more
+            last = elapsed if more else last
             if not more and not has_more:
-                return taken, done, last
+                return elapsed, done, last
 
 
 @contextmanager
@@ -167,14 +167,14 @@ def _measured(
     numbers = [
         n for n in population.numbers_at_work() if population.organization(n) == ORGANIZATION
     ]
-    watched.look()
+    watched.check()
     watched.watch(ORGANIZATION, InState(("running",)), YEAR)
-    yield _look(watched, "one new watch", lines)
+    yield _check(watched, "one new watch", lines)
     others = [f"ORG-26-{900_000 + n:06d}" for n in range(ORGANIZATIONS - 2)]
     for organization in (ORGANIZATION, OTHER_ORGANIZATION, *others):
         for n in range(WATCHES - (organization == ORGANIZATION)):
             watched.watch(organization, CONDITIONS[n % len(CONDITIONS)], YEAR - n)
-    yield _look(watched, f"{WATCHES} new watches", lines)
+    yield _check(watched, f"{WATCHES} new watches", lines)
     yield _rounds(watched, lambda: None, "round of watches with nothing due, s")
     some = itertools.cycle([numbers[i : i + CHANGED] for i in range(0, ROUNDS * CHANGED, CHANGED)])
     blockers = itertools.count()
@@ -189,30 +189,30 @@ def _measured(
         watched.writer.execute(DeleteWatch(watch, COMMAND_LINE))
     for n in range(5):
         watched.watch(ORGANIZATION, InState(("running",)), n)
-    taken, done, last = watched.look()
-    note = f"{done:,} in {last:.1f} s; after {taken:.1f} s all of {lines:,} lines were looked at"
+    elapsed, done, last = watched.check()
+    note = f"{done:,} in {last:.1f} s; after {elapsed:.1f} s all of {lines:,} lines were looked at"
     rate = done / last
     work = "alerts opened where all lines are due at once, alerts/s"
     yield Row(work, rate, bound=f"≥ {_ALERTS:g}", reached=rate / _ALERTS, note=note)
 
 
-def _look(watched: Watching, of: str, lines: int) -> Row:
-    taken, *_ = watched.look()
-    most = _LOOK_SECONDS * lines / 1_000_000
-    note = f"{lines / taken:,.0f} lines/s; {_LOOK_SECONDS:g} s for a million"
-    return at_most(f"look of {of} at {lines:,} lines, s", taken, most, "s", note)
+def _check(watched: Watching, of: str, lines: int) -> Row:
+    elapsed, *_ = watched.check()
+    most = _CHECK_SECONDS * lines / 1_000_000
+    note = f"{lines / elapsed:,.0f} lines/s; {_CHECK_SECONDS:g} s for a million"
+    return at_most(f"look of {of} at {lines:,} lines, s", elapsed, most, "s", note)
 
 
 def _rounds(watched: Watching, before: Callable[[], None], work: str) -> Row:
-    taken = list[float]()
+    times = list[float]()
     for _ in range(ROUNDS):
         before()
         watched.catch_up()
         began = time.perf_counter()
         watched.loop.run_once()
-        taken.append(time.perf_counter() - began)
-    note = f"most {max(taken):.3f}"
-    return at_most(work, statistics.median(taken), _ROUND_SECONDS, "s", note)
+        times.append(time.perf_counter() - began)
+    note = f"most {max(times):.3f}"
+    return at_most(work, statistics.median(times), _ROUND_SECONDS, "s", note)
 
 
 def _cost(watched: Watching, reader: psycopg.Connection[Any], numbers: Sequence[int]) -> Row:
@@ -228,9 +228,9 @@ def _cost(watched: Watching, reader: psycopg.Connection[Any], numbers: Sequence[
         for first in range(0, FACTS, 100):
             watched.report(*facts[first : first + 100])
             watched.catch_up()
-        told, after = time.perf_counter(), _wal(reader)
+        reported, after = time.perf_counter(), _wal(reader)
         watched.loop.run_once()
-        shares.append(100 * (time.perf_counter() - told) / (told - began))
+        shares.append(100 * (time.perf_counter() - reported) / (reported - began))
         bytes_more.append(100 * (_wal(reader) - after) / (after - start))
     note = f"{FACTS:,} check-ins and a round; {statistics.median(bytes_more):.2f} % more WAL"
     work = "work of the watches beside that of the facts, %"

@@ -42,7 +42,7 @@ def facts(bench: Bench) -> Row:
     return compared("facts, one per request, facts/s", 0.35, ours, limit, note)
 
 
-def beside_peers(bench: Bench) -> Iterator[Row]:
+def with_peers(bench: Bench) -> Iterator[Row]:
     """Single facts beside writes of comparable systems, measured in turn with each."""
     for peer in peers.PEERS:
         theirs: Sequence[float]
@@ -74,8 +74,8 @@ def batches(bench: Bench) -> Iterator[Row]:
             full = statistics.median(copy_limit.copy_batch(connection, batch) for batch in written)
 
             def copied() -> float:
-                taken = copy_limit.copy_seconds(connection, written[:8], bench.seconds / 2)
-                return BATCH / statistics.median(taken)
+                times = copy_limit.copy_seconds(connection, written[:8], bench.seconds / 2)
+                return BATCH / statistics.median(times)
 
             mine, limit = interleave(bench.rounds, lambda: batched_facts(bench), copied)
         finally:
@@ -135,7 +135,7 @@ def visible(bench: Bench) -> Row:
     """
     half = (bench.fact_rate or bench.measure_facts()) / 2
     writes: list[float] = []
-    shown: list[float] = []
+    delays: list[float] = []
     stale: list[bool] = []
 
     def under_half_load() -> float:
@@ -144,31 +144,31 @@ def visible(bench: Bench) -> Row:
         with Watch(bench.product.database_url) as watch, ThreadPoolExecutor(1) as pool:
             warm = datetime.now(UTC) + timedelta(seconds=WARM_UP)
             load = pool.submit(loadgen.run_load, job)
-            probe_visibility(bench, shown, stale, load.done)
+            probe_visibility(bench, delays, stale, load.done)
             result = load.result()
-            taken = watch.milliseconds(warm)
+            times = watch.milliseconds(warm)
         if set(result.statuses) != {201} or result.refusal:
             raise UnmeasuredError(f"answers {result.statuses}: {result.refusal}")
         writes.append(result.p99_ms)
-        return loadgen.percentile(taken, 0.99)
+        return loadgen.percentile(times, 0.99)
 
     def commit() -> float:
         return 1e3 * copy_limit.commit_seconds(bench.product.database_url, bench.seconds / 5)
 
     ours, fsync = interleave(bench.rounds, under_half_load, commit)
     ratio, slowest = median_ratio(ours, fsync), statistics.median(ours)
-    p50, p99 = (loadgen.percentile(sorted(shown), share) for share in (0.5, 0.99))
+    p50, p99 = (loadgen.percentile(sorted(delays), share) for share in (0.5, 0.99))
     whole = f"the whole write, p99: {statistics.median(writes):.1f} ms"
-    seen = f"a GET shows it {p50:.1f} ms after the answer, p99 {p99:.1f}"
-    unseen = f"{sum(stale)} of {len(shown)} first GETs did not"
-    note = f"{half:,.0f} facts/s; {whole}; {seen}; {unseen}"
+    label = f"a GET shows it {p50:.1f} ms after the answer, p99 {p99:.1f}"
+    unseen = f"{sum(stale)} of {len(delays)} first GETs did not"
+    note = f"{half:,.0f} facts/s; {whole}; {label}; {unseen}"
     reached = max(30 / ratio, 15 / slowest)
     work, bound = "commit to visible, p99 ms at half load", "≤ 30 or 15 ms"
     return Row(work, slowest, statistics.median(fsync), ratio, bound, reached, note)
 
 
 def probe_visibility(
-    bench: Bench, shown: list[float], stale: list[bool], over: Callable[[], bool]
+    bench: Bench, delays: list[float], stale: list[bool], over: Callable[[], bool]
 ) -> None:
     """Report check-ins; read the line until the answer has each, and note how long that took."""
     client = Client(bench.product)
@@ -178,10 +178,10 @@ def probe_visibility(
         line = line_id(number)
         position, _ = client.post(bench.story.fact("execution.checked_in", line, hours=0.25))
         answered = time.perf_counter()
-        asked = 1
+        reads = 1
         while client.get(f"/v1/execution/{line}")[0] < position:
-            asked += 1
+            reads += 1
             if time.perf_counter() - answered > 5:
                 raise UnmeasuredError(f"position {position} was not visible after 5 s")
-        shown.append((time.perf_counter() - answered) * 1e3)
-        stale.append(asked > 1)
+        delays.append((time.perf_counter() - answered) * 1e3)
+        stale.append(reads > 1)

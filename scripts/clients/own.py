@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "src/ledger_client_ts"
-SHOWN = CLIENT / "build/shown"
+EXAMPLES = CLIENT / "build/shown"
 PAGE = ROOT / "docs/integrating.md"
 BLANK = ROOT / "build/clients/blank"
 AT_ONCE = 4
@@ -34,10 +34,10 @@ def prepare() -> None:
     if TYPES.read_text() != made_types(schemas(document())):
         raise SystemExit("src/ledger_client_ts/src/types.ts is stale: make generate")
     shutil.rmtree(CLIENT / "build", ignore_errors=True)
-    SHOWN.mkdir(parents=True)
+    EXAMPLES.mkdir(parents=True)
     readme = (CLIENT / "README.md").read_text()
     for number, program in enumerate(fences("ts", readme)):
-        (SHOWN / f"program_{number}.ts").write_text(program)
+        (EXAMPLES / f"program_{number}.ts").write_text(program)
     _run("npm", "run", "build")
     _run("npx", "tsc", "--project", "tests")
 
@@ -66,15 +66,15 @@ def follow_the_page(environment: Mapping[str, str]) -> None:
     names = re.findall(r"\bas `(\w+\.ts)`", section)
     for name, program in zip(names, fences("ts", section), strict=True):
         (BLANK / name).write_text(program)
-    shown = "".join(fences("console", section)).splitlines()
-    commands = "\n".join(line.removeprefix("$ ") for line in shown if line.startswith("$ "))
+    lines = "".join(fences("console", section)).splitlines()
+    commands = "\n".join(line.removeprefix("$ ") for line in lines if line.startswith("$ "))
     named = {"ELK_URL": environment["LEDGER"], "ELK_TOKEN": environment["TOKEN"]}
     named |= {"ELK_SOURCE": "/jobs", "NPM_CONFIG_PACKAGE_LOCK": "false"}
     named |= {"NPM_CONFIG_AUDIT": "false"}
     words = ("bash", "-c", f"set -em\n{commands}")  # -m: `kill %1` names a job
     printed = _run(*words, env={**environment, **named}, folder=BLANK).splitlines()
-    told = [line for line in shown if not line.startswith("$ ")]
-    assert [line for line in printed if line in told] == told, printed
+    output = [line for line in lines if not line.startswith("$ ")]
+    assert [line for line in printed if line in output] == output, printed
 
 
 def _begin_line(environment: Mapping[str, str]) -> None:
@@ -86,12 +86,12 @@ def _begin_line(environment: Mapping[str, str]) -> None:
     }
     fact = {"specversion": "1.0", "id": "begins", "source": "/jobs", "subject": "LIN-26-000050"}
     fact |= {"type": "service_line.activated", "data": data}
-    asked = urllib.request.Request(
+    request = urllib.request.Request(
         f"{environment['LEDGER']}/v1/facts",
         json.dumps(fact).encode(),
         {"Authorization": f"Bearer {environment['TOKEN']}", "Content-Type": "application/json"},
     )
-    urllib.request.urlopen(asked).close()
+    urllib.request.urlopen(request).close()
 
 
 def _run(*command: object, env: Mapping[str, str] = os.environ, folder: Path = CLIENT) -> str:

@@ -53,8 +53,8 @@ def made(document: Schema) -> dict[Path, str]:
 def _named(routes: str, written: Written) -> str:
     """The module with the names that it uses of the types, in the place of the star."""
     body = routes.split("import *", 1)[1]
-    known = {written.names.of(name) for name in written.reached} | {"Instant"}
-    used = sorted(name for name in known if re.search(rf"\b{name}\b", re.sub('".*?"', "", body)))
+    names = {written.names.of(name) for name in written.reached} | {"Instant"}
+    used = sorted(name for name in names if re.search(rf"\b{name}\b", re.sub('".*?"', "", body)))
     imports = f"import ({', '.join(used)},)"
     return routes.replace("import *  # noqa: F403", imports, 1)
 

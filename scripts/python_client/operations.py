@@ -20,12 +20,12 @@ def operations(document: Schema, written: Written) -> str:
         for method, operation in methods.items():
             name = camel(operation["operationId"])
             kind, answer = answer_of(operation, written)
-            taken = taken_by(operation, written)
+            params = parameters_of(operation, written)
             constants.append(
                 f"{operation['operationId'].upper()}: {kind}[{answer}] = {kind}("
                 f'"{method.upper()}", "{path}", {_runtime(answer)})\n'
             )
-            if keys := "".join(each.key() for each in taken if not each.is_required):
+            if keys := "".join(each.key() for each in params if not each.is_required):
                 summary = operation.get("summary") or name
                 text = docstring(f"Arguments: {summary[0].lower()}{summary[1:]}.")
                 arguments.append(f"class {name}(TypedDict, total=False):\n{text}{keys}")
@@ -36,8 +36,8 @@ def operations(document: Schema, written: Written) -> str:
     ]
     kinds = written.schemas["Fact"]["discriminator"]["mapping"]
     words = ", ".join(f'"{kind}"' for kind in kinds if not kind.startswith("agent."))
-    told = f"FactType: TypeAlias = Literal[{words}]\n"
-    head = HEAD + told + '"""The types of facts."""\n\n' + "\n".join(constants)
+    alias = f"FactType: TypeAlias = Literal[{words}]\n"
+    head = HEAD + alias + '"""The types of facts."""\n\n' + "\n".join(constants)
     return head + "\n\n" + ATTRIBUTES + "\n\n".join(arguments + facts)
 
 
@@ -80,9 +80,9 @@ def data_of(fact: str, written: Written) -> Schema:
     return written.schemas[next(references).removeprefix(PREFIX)]
 
 
-def taken_by(operation: Schema, written: Written) -> list[Argument]:
+def parameters_of(operation: Schema, written: Written) -> list[Argument]:
     """The arguments of a route's method, but for the ids in its path."""
-    taken = [
+    params = [
         _parameter(each["name"], each["schema"] | _described(each), each["required"], written)
         for each in operation.get("parameters", ())
         if each["in"] == "query"
@@ -90,9 +90,9 @@ def taken_by(operation: Schema, written: Written) -> list[Argument]:
     body: Any = operation.get("requestBody", {}).get("content", {}).get(SHORT, {}).get("schema")
     if body:
         whole = written.schemas[body["$ref"].removeprefix(PREFIX)]
-        taken += written.arguments(whole) if "properties" in whole else []
+        params += written.arguments(whole) if "properties" in whole else []
     headers = [each["name"] for each in operation.get("parameters", ())]
-    return taken + [Argument(*HEADERS[name], False) for name in headers if name in HEADERS]
+    return params + [Argument(*HEADERS[name], False) for name in headers if name in HEADERS]
 
 
 def _described(parameter: Schema) -> Schema:

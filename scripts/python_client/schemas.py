@@ -17,10 +17,6 @@ SINCE: dict[str, str] = {}
 """Fields that services of earlier versions do not send, each with the value that it then has."""
 
 PREFIX = "#/components/schemas/"
-ENVELOPE = (
-    "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
-    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload", "fact",
-)  # fmt: skip
 
 
 class Names:
@@ -31,8 +27,8 @@ class Names:
 
     def of(self, name: str) -> str:
         """A name without the service's own prefix, if it is free then."""
-        shown = name.removeprefix("Shown")
-        return name if shown != name and shown in self._schemas else shown
+        short = name.removeprefix("Shown")
+        return name if short != name and short in self._schemas else short
 
 
 class Written:
@@ -92,8 +88,8 @@ class Written:
                 words.append((self.names.of(name), ""))
             elif "properties" in schema:
                 objects.append(self._definition(name))
-        told = "\n".join(f"    {name}: TypeAlias = {type_}" for name, type_ in words if type_)
-        told += "\n" + "\n\n".join(choices)
+        text = "\n".join(f"    {name}: TypeAlias = {type_}" for name, type_ in words if type_)
+        text += "\n" + "\n\n".join(choices)
         decoded = "\n".join(
             f"    {name} = {'str' if type_ else 'dict[str, Any]'}" for name, type_ in words
         )
@@ -103,7 +99,7 @@ class Written:
             for name in events
             if name != "Event"
         )
-        return HEAD.format(words=told, decoded=decoded) + TAIL.format(
+        return HEAD.format(words=text, decoded=decoded) + TAIL.format(
             objects="\n\n".join(objects), rows=rows, every=every
         )
 
@@ -128,7 +124,7 @@ class Written:
         return text
 
     def _is_choice(self, schema: Schema) -> bool:
-        """Whether an answer has the object as one of several, told apart by its ``kind``."""
+        """True if an answer has the object as one of several, told apart by its ``kind``."""
         return "const" in schema["properties"].get("kind", ())
 
     def _field(self, name: str, schema: Schema, is_required: bool) -> str:
@@ -138,8 +134,8 @@ class Written:
         default = SINCE.get(name) or ("None" if type_ == "Any" or type_.endswith(" | None") else "")
         own = f"{name}_" if keyword.iskeyword(name) else name
         if own != name:
-            given = f", default={default}" if default else ""
-            text = f"    {own}: {type_} = field(name={_quoted(name)}{given})\n"
+            suffix = f", default={default}" if default else ""
+            text = f"    {own}: {type_} = field(name={_quoted(name)}{suffix})\n"
         else:
             text = f"    {own}: {type_}{f' = {default}' if default else ''}\n"
         return text + explained(schema)
@@ -170,16 +166,16 @@ class Argument(NamedTuple):
     name: str
     type: str
     is_required: bool
-    told: str = ""
+    docs: str = ""
 
     def key(self) -> str:
         """The line of a ``TypedDict``."""
         type_ = f"Required[{self.type}]" if self.is_required else self.type
-        return f"    {self.name}: {type_}\n{self.told}"
+        return f"    {self.name}: {type_}\n{self.docs}"
 
 
 def is_sent(schema: Schema) -> bool:
-    """Whether an object is one that clients send, which takes no other fields."""
+    """True if an object is one that clients send, which takes no other fields."""
     return schema.get("additionalProperties") is False
 
 

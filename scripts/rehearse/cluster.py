@@ -107,11 +107,11 @@ class Member:
         except (OSError, ValueError):
             return 0, None
 
-    def tell(self, path: str, said: dict[str, Any], method: str = "POST") -> str:
+    def tell(self, path: str, body: dict[str, Any], method: str = "POST") -> str:
         """Send a request to Patroni; return its answer. Raises OSError."""
         request = urllib.request.Request(
             self._api(path),
-            json.dumps(said).encode(),
+            json.dumps(body).encode(),
             {"content-type": "application/json"},
             method=method,
         )
@@ -196,19 +196,19 @@ class Cluster:
             return False
         others = [member for member in self.members if member is not leader]
         follow = all(
-            status == 200 and said.get("replication_state") == "streaming"
-            for status, said in (member.ask("/replica") for member in others)
+            status == 200 and answer.get("replication_state") == "streaming"
+            for status, answer in (member.ask("/replica") for member in others)
         )
         return follow and (
             not self.is_synchronous() or any(m.ask("/synchronous")[0] == 200 for m in others)
         )
 
     def is_synchronous(self) -> bool:
-        """Whether commits wait for a standby."""
+        """True if commits wait for a standby."""
         for member in self.members:
-            status, said = member.ask("/config")
+            status, answer = member.ask("/config")
             if status == 200:
-                return bool(said["synchronous_mode"])
+                return bool(answer["synchronous_mode"])
         return False
 
     def set_synchronous(self, wanted: bool) -> None:

@@ -22,7 +22,7 @@ class Host:
 
     @property
     def is_center(self) -> bool:
-        """Whether the rehearsal runs on this host."""
+        """True if the rehearsal runs on this host."""
         return self.name == _CENTER_NAME
 
     @classmethod

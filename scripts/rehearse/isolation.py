@@ -14,7 +14,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def is_isolated() -> bool:
-    """Whether this process is in namespaces of its own, which reach no other host."""
+    """True if this process is in namespaces of its own, which reach no other host."""
     return os.environ.get(_INSIDE) == "1"
 
 

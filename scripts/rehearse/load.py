@@ -27,7 +27,7 @@ _ACKNOWLEDGED = (200, 201)
 
 
 @dataclass
-class Lane:
+class ClientGroup:
     """The clients of an address, and what they have seen."""
 
     name: str
@@ -45,9 +45,9 @@ class Lane:
 class Load:
     """Clients on several lanes, from ``with`` on until ``stop``."""
 
-    def __init__(self, name: str, token: str, lanes: list[Lane], line: str) -> None:
+    def __init__(self, name: str, token: str, groups: list[ClientGroup], line: str) -> None:
         self.source = f"/rehearsal/{name}"
-        self.lanes = {lane.name: lane for lane in lanes}
+        self.groups = {group.name: group for group in groups}
         self.acknowledged: dict[str, int] = {}
         """The position that was acknowledged, by the id of the fact."""
         self.began_at = self.ended_at = 0.0
@@ -55,9 +55,9 @@ class Load:
         self._numbers = itertools.count(1)
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=work, args=(lane,), daemon=True)
-            for lane in lanes
-            for work in [self._write] * lane.writers + [self._read] * lane.readers
+            threading.Thread(target=work, args=(group,), daemon=True)
+            for group in groups
+            for work in [self._write] * group.writers + [self._read] * group.readers
         ]
 
     def __enter__(self) -> Self:
@@ -79,62 +79,62 @@ class Load:
             if thread.is_alive():
                 raise TimeoutError("a client of the load hangs")
 
-    def await_more(self, count: int, lanes: tuple[str, ...] = (), seconds: float = 60.0) -> None:
+    def await_more(self, count: int, groups: tuple[str, ...] = (), seconds: float = 60.0) -> None:
         """Wait until each of these lanes (all unless given) has written so many more facts.
 
         Raises TimeoutError.
         """
-        wanted = {n: len(self.lanes[n].written_at) + count for n in lanes or self.lanes}
+        wanted = {n: len(self.groups[n].written_at) + count for n in groups or self.groups}
         deadline = time.monotonic() + seconds
-        while any(len(self.lanes[name].written_at) < least for name, least in wanted.items()):
+        while any(len(self.groups[name].written_at) < least for name, least in wanted.items()):
             if time.monotonic() > deadline:
-                seen = {name: dict(self.lanes[name].statuses) for name in wanted}
-                raise TimeoutError(f"writes do not go on; answers by status: {seen}")
+                before = {name: dict(self.groups[name].statuses) for name in wanted}
+                raise TimeoutError(f"writes do not go on; answers by status: {before}")
             time.sleep(0.05)
 
     def go_on_for(self, seconds: float) -> None:
         """Let the load go on for some time, which the rehearsed failure is meant to last."""
         self._stopping.wait(seconds)
 
-    def gap(self, lanes: tuple[str, ...], reads: bool = False) -> float:
+    def gap(self, groups: tuple[str, ...], reads: bool = False) -> float:
         """The longest time in seconds without a success on one of these lanes."""
         longest = 0.0
-        for name in lanes:
-            lane = self.lanes[name]
-            instants = list(lane.read_at if reads else lane.written_at)
+        for name in groups:
+            group = self.groups[name]
+            instants = list(group.read_at if reads else group.written_at)
             instants = [self.began_at, *(i for i in instants if i < self.ended_at), self.ended_at]
             longest = max([longest, *(b - a for a, b in itertools.pairwise(instants))])
         return longest
 
-    def _write(self, lane: Lane) -> None:
-        client = _Client(lane, self._token)
+    def _write(self, group: ClientGroup) -> None:
+        client = _Client(group, self._token)
         while not self._stopping.is_set():
-            name = f"{lane.name}-{next(self._numbers)}"
+            name = f"{group.name}-{next(self._numbers)}"
             body = json.dumps(checked_in(self._line, name, self.source)).encode()
             while not self._stopping.is_set():
                 status, answer = client.ask("POST", "/v1/facts", body)
                 if status in _ACKNOWLEDGED:
                     self.acknowledged[name] = json.loads(answer)["data"]["position"]
-                    lane.written_at.append(time.monotonic())
+                    group.written_at.append(time.monotonic())
                     break
                 self._stopping.wait(PAUSE_SECONDS)
             self._stopping.wait(PAUSE_SECONDS)
 
-    def _read(self, lane: Lane) -> None:
-        client = _Client(lane, self._token)
+    def _read(self, group: ClientGroup) -> None:
+        client = _Client(group, self._token)
         while not self._stopping.is_set():
             status, _ = client.ask("GET", f"/v1/execution/{self._line}")
             if status == 200:
-                lane.read_at.append(time.monotonic())
+                group.read_at.append(time.monotonic())
             self._stopping.wait(PAUSE_SECONDS)
 
 
 class _Client:
     """A client with one connection, which is made anew when it breaks."""
 
-    def __init__(self, lane: Lane, token: str) -> None:
-        self._lane = lane
-        self._places = itertools.cycle([urlsplit(address) for address in lane.addresses])
+    def __init__(self, group: ClientGroup, token: str) -> None:
+        self._group = group
+        self._addresses = itertools.cycle([urlsplit(address) for address in group.addresses])
         self._headers = {"authorization": f"Bearer {token}"}
         self._connection: http.client.HTTPConnection | None = None
 
@@ -143,25 +143,25 @@ class _Client:
         began = time.monotonic()
         try:
             if self._connection is None:
-                place = next(self._places)
+                address = next(self._addresses)
                 self._connection = http.client.HTTPConnection(
-                    place.hostname or "", place.port, timeout=CLIENT_SECONDS
+                    address.hostname or "", address.port, timeout=CLIENT_SECONDS
                 )
             headers = self._headers
             if body is not None:
                 headers = headers | {"content-type": "application/cloudevents+json"}
             self._connection.request(method, path, body, headers)
             answer = self._connection.getresponse()
-            said = answer.status, answer.read()
+            result = answer.status, answer.read()
         except (OSError, http.client.HTTPException):
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
-            self._lane.statuses[0] += 1
+            self._group.statuses[0] += 1
             return 0, b""
-        self._lane.slowest = max(self._lane.slowest, time.monotonic() - began)
-        self._lane.statuses[said[0]] += 1
-        return said
+        self._group.slowest = max(self._group.slowest, time.monotonic() - began)
+        self._group.statuses[result[0]] += 1
+        return result
 
 
 def checked_in(line: str, name: str, source: str) -> dict[str, object]:

@@ -61,8 +61,8 @@ class Machine:
         self._folder = folder / host.name
         self._disk = self._folder / "disk"
         self._group = folder / "groups" / f"{folder.name}-{host.name}"
-        given = map(str, (self._group, self._disk, shared, ROOT))
-        command = ["sh", "-e", "-c", _BOOT, "boot", *given]
+        arguments = map(str, (self._group, self._disk, shared, ROOT))
+        command = ["sh", "-e", "-c", _BOOT, "boot", *arguments]
         self._systemd = Program(host, command, folder / f"{host.name}.log")
 
     def boot(self, names: str) -> None:
@@ -120,8 +120,8 @@ class Machine:
         if self._group.exists():
             until(self._is_empty, f"the end of the machine {self.name}", 30)
             subprocess.run(["find", str(self._group), "-depth", "-type", "d", "-delete"])
-        for place in (self._disk, self._folder):
-            subprocess.run(["umount", "--lazy", str(place)], capture_output=True)
+        for folder in (self._disk, self._folder):
+            subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
 
     def _is_empty(self) -> bool:
         return "populated 0" in (self._group / "cgroup.events").read_text()

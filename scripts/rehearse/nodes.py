@@ -87,8 +87,8 @@ class Node:
         try:
             until(lambda: self.readiness()[0] == 200, f"the node {self.name}", seconds)
         except TimeoutError as error:
-            said = self.program.log.read_text()[-1500:] if self.program.log.exists() else ""
-            raise TimeoutError(f"{error}; it said: {said}") from error
+            text = self.program.log.read_text()[-1500:] if self.program.log.exists() else ""
+            raise TimeoutError(f"{error}; it said: {text}") from error
 
     def forget(self) -> None:
         """Remove the data directory: the node starts as a new one."""
@@ -107,7 +107,7 @@ class Node:
         found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M)
         return max(map(float, found), default=None)
 
-    def run(self, *arguments: str, said: str | None = None) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a ``ledger`` command with the node's settings."""
         return subprocess.run(
             self.host.command([*ledger_command(), *arguments]),
@@ -115,7 +115,7 @@ class Node:
             capture_output=True,
             text=True,
             timeout=120,
-            input=said,
+            input=stdin,
             cwd="/",
             check=False,
         )

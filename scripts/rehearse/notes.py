@@ -27,7 +27,7 @@ class Notes:
         self._nodes, self._token = nodes, token
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.seen: set[Note] = set()
+        self.collected: set[Note] = set()
         self._proven: set[Note] = set()
         """The notes from which a newer one was proven, which is proven itself the next time."""
 
@@ -47,9 +47,9 @@ class Notes:
         """
         found = []
         roots: dict[tuple[str, int], str] = {}
-        for note in sorted(self.seen):
-            known = roots.setdefault((note.origin, note.size), note.root)
-            if known != note.root:
+        for note in sorted(self.collected):
+            first = roots.setdefault((note.origin, note.size), note.root)
+            if first != note.root:
                 found.append(f"{note.origin}: two roots of size {note.size}")
         return [*found, *self._unproven()]
 
@@ -61,19 +61,19 @@ class Notes:
             return []
         key, last = keys.splitlines()[0], _opened(newest)
         found = []
-        for note in sorted(self.seen - self._proven):
+        for note in sorted(self.collected - self._proven):
             if note.origin != last.origin or note.size in (0, last.size):
                 continue
             path = f"/v1/log/proof/consistency?from={note.size}&to={last.size}"
             status, proof = self._ask(path)
-            said = f"status {status}"
+            error_text = f"status {status}"
             try:
                 if status == 200 and verifier.proves_consistency(key, note.text, newest, proof):
                     self._proven.add(note)
                     continue
             except ValueError as error:
-                said = str(error)
-            found.append(f"{note.origin}: no proof from {note.size} to {last.size}: {said}")
+                error_text = str(error)
+            found.append(f"{note.origin}: no proof from {note.size} to {last.size}: {error_text}")
         return found
 
     def _ask(self, path: str) -> tuple[int, str]:
@@ -89,7 +89,7 @@ class Notes:
                 url = f"{node.address}/v1/log/checkpoint"
                 status, text = fetch(url, 1.0, self._token)
                 if status == 200:
-                    self.seen.add(_opened(text))
+                    self.collected.add(_opened(text))
 
 
 def _opened(text: str) -> Note:

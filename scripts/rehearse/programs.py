@@ -45,7 +45,7 @@ class Program:
             )
 
     def is_running(self) -> bool:
-        """Whether the program runs."""
+        """True if the program runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -84,9 +84,11 @@ class Program:
         send(signal.SIGCONT, self.family())
 
 
-def run(command: list[str], said: str | None = None) -> None:
+def run(command: list[str], stdin: str | None = None) -> None:
     """Run a command to its end. Raises RuntimeError with the end of what it said."""
-    done = subprocess.run(command, input=said, capture_output=True, text=True, cwd="/", check=False)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, cwd="/", check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{Path(command[0]).name} says: {done.stderr.strip()[-500:]}")
 

@@ -15,8 +15,8 @@ def make_proxy(host: Host, folder: Path, members: list[Member], nodes: dict[str,
     """The proxy, not started yet. ``nodes`` are addresses by name."""
     folder.mkdir()
     databases = [f"    server {m.name} {m.host.address}:5432 check port 8008" for m in members]
-    checked = [f"    server {name} {place} check" for name, place in nodes.items()]
-    unready = [f"    server {name}-unready {place} backup" for name, place in nodes.items()]
+    checked = [f"    server {name} {address} check" for name, address in nodes.items()]
+    unready = [f"    server {name}-unready {address} backup" for name, address in nodes.items()]
     configuration = write(
         folder,
         "haproxy/haproxy.cfg",

@@ -25,7 +25,7 @@ class Goal:
     writes: float | None = None
     reads: float | None = None
     loses: bool = False
-    """Whether acknowledged facts may be lost, as by a restore. Positions are never used twice."""
+    """True if acknowledged facts may be lost, as by a restore. Positions are never used twice."""
     alerts: tuple[str, ...] = ()
     """The alerts that must fire."""
 
@@ -37,7 +37,7 @@ class Course:
     stage: Stage
     load: Load
     surroundings: World | None = None
-    lanes: tuple[str, ...] = ALL
+    groups: tuple[str, ...] = ALL
     """Lanes of nodes that the scenario itself kills are taken out."""
     faults: list[str] = field(default_factory=list)
     """The things that went otherwise than they should."""
@@ -55,7 +55,7 @@ class Course:
 
     def without(self, node_name: str) -> None:
         """Take the lane of a node out: its own clients can't be served while it is harmed."""
-        self.lanes = tuple(lane for lane in self.lanes if lane != node_name[-1])
+        self.groups = tuple(group for group in self.groups if group != node_name[-1])
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ def perform(stage: Stage, scenario: Scenario, world: World | None = None) -> Out
             course.faults.append(str(error))
         load.stop()
     outcome.missed += course.faults
-    outcome.writes, outcome.reads = (load.gap(course.lanes, reads=each) for each in (False, True))
-    outcome.slowest = max(load.lanes[name].slowest for name in course.lanes)
+    outcome.writes, outcome.reads = (load.gap(course.groups, reads=each) for each in (False, True))
+    outcome.slowest = max(load.groups[name].slowest for name in course.groups)
     _settle(stage, outcome)
     if world is not None:
         outcome.alerts = world.prometheus.fired_since(began)
-    _look_up(stage, outcome, load)
+    _read_back(stage, outcome, load)
     judge(outcome, has_alerts=world is not None)
     return outcome
 
@@ -117,13 +117,13 @@ def _settle(stage: Stage, outcome: Outcome) -> None:
         outcome.missed.append(str(error))
 
 
-def _look_up(stage: Stage, outcome: Outcome, load: Load) -> None:
+def _read_back(stage: Stage, outcome: Outcome, load: Load) -> None:
     outcome.counted = tally(load, stage.database)
     done = stage.nodes[0].run("verify")
-    said = (done.stdout or done.stderr).strip().splitlines() or [""]
-    outcome.verified = "clean" if done.returncode == 0 else said[-1][:60]
+    lines = (done.stdout or done.stderr).strip().splitlines() or [""]
+    outcome.verified = "clean" if done.returncode == 0 else lines[-1][:60]
     if done.returncode:
-        outcome.missed.append(f"ledger verify: {' '.join(said)[:500]}")
+        outcome.missed.append(f"ledger verify: {' '.join(lines)[:500]}")
     if stage.notes is not None:
         outcome.missed += stage.notes.contradictions()
 

@@ -16,14 +16,14 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from scripts.rehearse.hosts import Host
 from scripts.rehearse.report import print_outcome, print_table
 from scripts.rehearse.scenario import Outcome, Scenario, perform
-from scripts.rehearse.scenarios.nodes import TAKEN_OVER, frozen_for, kill_leading_node
+from scripts.rehearse.scenarios.nodes import FAILOVER, frozen_for, kill_leading_node
 from scripts.rehearse.stage import Stage
 
 _FROZEN_SECONDS = 2.0
 _SCENARIOS = (
     # The long form's bound is 1 s, which other work on the machine could exceed.
-    Scenario("node-killed", "leading node -9", kill_leading_node, TAKEN_OVER),
-    Scenario("node-frozen", "leading node frozen", frozen_for(_FROZEN_SECONDS), TAKEN_OVER),
+    Scenario("node-killed", "leading node -9", kill_leading_node, FAILOVER),
+    Scenario("node-frozen", "leading node frozen", frozen_for(_FROZEN_SECONDS), FAILOVER),
 )
 
 _WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -50,8 +50,8 @@ def main() -> int:
 
 
 def _perform_all(folder: Path, database: str, outcomes: list[Outcome]) -> None:
-    places = [(Host.this(), _free_port()) for _ in range(2)]
-    stage = Stage(folder / "node", places, [database] * 2, wrapper=_WITH_US)
+    nodes = [(Host.this(), _free_port()) for _ in range(2)]
+    stage = Stage(folder / "node", nodes, [database] * 2, wrapper=_WITH_US)
     try:
         stage.start()
         for scenario in _SCENARIOS:

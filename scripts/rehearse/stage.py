@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.rehearse.deployed import ROOT
 from scripts.rehearse.hosts import Host
-from scripts.rehearse.load import Lane, Load, activation
+from scripts.rehearse.load import ClientGroup, Load, activation
 from scripts.rehearse.nodes import Node
 from scripts.rehearse.notes import Notes
 from scripts.rehearse.programs import until
@@ -28,7 +28,7 @@ class Stage:
     def __init__(
         self,
         folder: Path,
-        places: list[tuple[Host, int]],
+        addresses: list[tuple[Host, int]],
         databases: list[str],
         front: str | None = None,
         tree: Path | None = None,
@@ -37,9 +37,9 @@ class Stage:
         self.database = databases[0]
         """The URL by which the rehearsal itself asks the database."""
         self.nodes: list[Node] = []
-        for (host, port), letter, database in zip(places, "ab", databases, strict=True):
-            place = folder.with_name(f"{folder.name}-{letter}")
-            node = Node(host, place, database, port, tree=tree or ROOT, wrapper=wrapper)
+        for (host, port), letter, database in zip(addresses, "ab", databases, strict=True):
+            path = folder.with_name(f"{folder.name}-{letter}")
+            node = Node(host, path, database, port, tree=tree or ROOT, wrapper=wrapper)
             self.nodes.append(node)
         self._front = (front,) if front else tuple(node.address for node in self.nodes)
         self._load_number = 0
@@ -65,12 +65,12 @@ class Stage:
             node.program.stop()
 
     def post(
-        self, path: str, said: dict[str, object], kind: str = "application/json"
+        self, path: str, body: dict[str, object], kind: str = "application/json"
     ) -> dict[str, object]:
         """Send a fact or a command to a node; return the data of its answer. Raises HTTPError."""
         headers = {"authorization": f"Bearer {self.token}", "content-type": kind}
         url = f"{self.nodes[0].address}{path}"
-        request = urllib.request.Request(url, json.dumps(said).encode(), headers)
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=12) as answer:
             data: dict[str, object] = json.load(answer)["data"]
             return data
@@ -78,9 +78,9 @@ class Stage:
     def load(self, name: str) -> Load:
         """Clients of the proxy, and of each node itself."""
         self._load_number += 1
-        lanes = [Lane("front", self._front, writers=3, readers=2)]
-        lanes += [Lane(n.name[-1], (n.address,), writers=1, readers=1) for n in self.nodes]
-        return Load(f"{name}-{self._load_number}", self.token, lanes, LINE)
+        groups = [ClientGroup("front", self._front, writers=3, readers=2)]
+        groups += [ClientGroup(n.name[-1], (n.address,), writers=1, readers=1) for n in self.nodes]
+        return Load(f"{name}-{self._load_number}", self.token, groups, LINE)
 
     def leading_node(self) -> Node:
         """The node that runs the projector; without a row of a leader, the first node."""

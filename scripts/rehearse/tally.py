@@ -32,12 +32,12 @@ def tally(load: Load, url: str) -> Tally:
     """Look each acknowledged fact up. Raises psycopg.Error."""
     rows = query(url, _RECORDED, load.source)
     times = Counter(name for name, _ in rows)
-    places = dict(rows)
-    known = dict(load.acknowledged)
-    lost = [name for name, position in known.items() if places.get(name) != position]
-    ((reused,),) = query(url, _POSITIONS, [known[name] for name in lost])
+    positions = dict(rows)
+    acknowledged = dict(load.acknowledged)
+    lost = [name for name, position in acknowledged.items() if positions.get(name) != position]
+    ((reused,),) = query(url, _POSITIONS, [acknowledged[name] for name in lost])
     return Tally(
-        acknowledged=len(known),
+        acknowledged=len(acknowledged),
         lost=len(lost),
         doubled=sum(number > 1 for number in times.values()),
         reused=reused,

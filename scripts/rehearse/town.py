@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 
 from scripts.rehearse.hosts import make_host, make_network
-from scripts.rehearse.load import Lane, Load, activation
+from scripts.rehearse.load import ClientGroup, Load, activation
 from scripts.rehearse.machines import Machine
 from scripts.rehearse.nodes import ORGANIZATION, fetch
 from scripts.rehearse.pages import PASSWORD, commands
@@ -95,8 +95,8 @@ class Town:
         until(lambda: self._readiness(name) != {}, f"the node {name}", seconds)
 
     def _readiness(self, name: str) -> dict[str, object]:
-        status, said = fetch(f"{self.address(name)}/readyz", 2.0)
-        return json.loads(said) if status == 200 else {}
+        status, answer = fetch(f"{self.address(name)}/readyz", 2.0)
+        return json.loads(answer) if status == 200 else {}
 
     def await_sealed(self, name: str) -> None:
         """Wait until all events are sealed, as the node says. Raises TimeoutError."""
@@ -120,9 +120,9 @@ class Town:
         """Wait until a member leads, and standbys stream from it. Raises TimeoutError."""
 
         def is_whole() -> bool:
-            said = self.machines[name].run("patronictl list").stdout.splitlines()
-            leads = any(f"| {leader} " in line and "Leader" in line for line in said)
-            return leads and sum("streaming" in line for line in said) == standbys
+            lines = self.machines[name].run("patronictl list").stdout.splitlines()
+            leads = any(f"| {leader} " in line and "Leader" in line for line in lines)
+            return leads and sum("streaming" in line for line in lines) == standbys
 
         until(is_whole, f"{leader} with {standbys} standbys", 400)
 
@@ -149,11 +149,11 @@ class Town:
         return run
 
     def send(
-        self, name: str, method: str, path: str, said: object, kind: str = "application/json"
+        self, name: str, method: str, path: str, content: object, kind: str = "application/json"
     ) -> dict[str, object]:
         """Send a request to a node; return the data of its answer. Raises HTTPError."""
         headers = {"authorization": f"Bearer {self.token}", "content-type": kind}
-        url, body = f"{self.address(name)}{path}", json.dumps(said).encode()
+        url, body = f"{self.address(name)}{path}", json.dumps(content).encode()
         request = urllib.request.Request(url, body, headers, method=method)
         with urllib.request.urlopen(request, timeout=12) as answer:
             data: dict[str, object] = json.load(answer)["data"]
@@ -161,4 +161,4 @@ class Town:
 
     def load(self, name: str, address: str) -> Load:
         """Two clients that report facts, and one that reads."""
-        return Load(name, self.token, [Lane("front", (self.address(address),))], LINE)
+        return Load(name, self.token, [ClientGroup("front", (self.address(address),))], LINE)

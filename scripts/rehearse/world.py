@@ -57,9 +57,9 @@ class World:
         return self._stage("server", [self.server.url()] * 2)
 
     def _stage(self, name: str, databases: list[str], tree: Path | None = None) -> Stage:
-        places = [(host, _NODE_PORT) for host in self._hosts]
+        addresses = [(host, _NODE_PORT) for host in self._hosts]
         front = f"http://{CENTER}:{PORT}"
-        return Stage(self.folder / name, places, databases, front, tree)
+        return Stage(self.folder / name, addresses, databases, front, tree)
 
     @property
     def server(self) -> Server:

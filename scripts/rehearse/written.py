@@ -115,7 +115,7 @@ def _serve_through_repairs(town: Town) -> None:
     town.make_key("a")
     with town.load("repairs", "proxy") as load:
         load.await_more(20)
-        _look(town)
+        _inspect(town)
         load.await_more(20)
         _start_elsewhere(town)
         load.await_more(20)
@@ -138,7 +138,7 @@ def _serve_through_repairs(town: Town) -> None:
     _verify(town, "a")
 
 
-def _look(town: Town) -> None:
+def _inspect(town: Town) -> None:
     town.follow("a", _RUNBOOK, "First look", 0)
     town.follow("pg1", _RUNBOOK, "First look", 1)
     town.follow("a", _RUNBOOK, "LedgerNodeDown")
@@ -162,18 +162,18 @@ def _start_elsewhere(town: Town) -> None:
 
 def _free_the_lock(town: Town) -> None:
     town.type("pg1", _HOLD)
-    said = town.follow("pg1", _RUNBOOK, "LedgerAppendsFailing")
-    (pid,) = {line.split("|")[0].strip() for line in said.splitlines() if "PgSleep" in line}
-    if f"{{{pid}}}" not in said:
-        raise RuntimeError(f"nobody waits for the session {pid}: {said}")
+    output = town.follow("pg1", _RUNBOOK, "LedgerAppendsFailing")
+    (pid,) = {line.split("|")[0].strip() for line in output.splitlines() if "PgSleep" in line}
+    if f"{{{pid}}}" not in output:
+        raise RuntimeError(f"nobody waits for the session {pid}: {output}")
     town.type("pg1", _END_SESSION.format(pid=pid))
 
 
 def _enable_endpoint(town: Town) -> None:
     receiver = Receiver(town.center)
     receiver.status = 410
-    said = {"url": receiver.url, "event_types": ["*"]}
-    endpoint = str(town.send("a", "POST", "/v1/webhooks", said)["id"])
+    body = {"url": receiver.url, "event_types": ["*"]}
+    endpoint = str(town.send("a", "POST", "/v1/webhooks", body)["id"])
     until(lambda: receiver.answered, "the first delivery", 60)
     until(
         lambda: town.send("a", "GET", f"/v1/webhooks/{endpoint}", None)["disabled_reason"],
@@ -202,7 +202,7 @@ def _go_back_with_patroni(town: Town) -> None:
     town.await_members("pg2", "pg2")
     with town.load("archived", "proxy") as load:
         load.await_more(20)
-        kept, instant = len(load.acknowledged), _now()
+        count, instant = len(load.acknowledged), _now()
         load.await_more(20)
     town.await_sealed("a")
     for name in NODES:
@@ -221,8 +221,8 @@ def _go_back_with_patroni(town: Town) -> None:
         town.await_ready(name)
     _adopt(town, "a")
     found = tally(load, town.url("pg2"))
-    print(f"{found}; {kept} were acknowledged before the instant", flush=True)
-    if not 0 < found.lost <= found.acknowledged - kept or found.doubled or found.reused:
+    print(f"{found}; {count} were acknowledged before the instant", flush=True)
+    if not 0 < found.lost <= found.acknowledged - count or found.doubled or found.reused:
         raise RuntimeError("the database was not taken back to the instant")
 
 
@@ -301,12 +301,12 @@ def _erase_again(town: Town, run: str, version: str) -> None:
     key = town.type("single", f"{SETTINGS}{_WRAPPED.format(run=run)}").strip()
     if not key or not _files_with(town, key, version):
         raise RuntimeError("the recovery has not brought the key of the run back")
-    said = town.follow("single", _RUNBOOK, "Erasures after a restore", before=SETTINGS)
+    output = town.follow("single", _RUNBOOK, "Erasures after a restore", before=SETTINGS)
     town.follow("single", _OPERATING, "How long an erased key survives")
     town.await_archived("single", f"/var/lib/postgresql/{version}/main")
     town.follow("single", _OPERATING, "How long an erased key survives")
     if found := _files_with(town, key, version):
-        raise RuntimeError(f"the key is left in {found}; runs erase said {said}")
+        raise RuntimeError(f"the key is left in {found}; runs erase said {output}")
 
 
 def _files_with(town: Town, key: str, version: str) -> str:
@@ -318,8 +318,8 @@ def _files_with(town: Town, key: str, version: str) -> str:
 def _newer_version() -> tuple[str, Path]:
     """The version of the embedded PostgreSQL, and its folder: Debian has one version alone."""
     folder = newer_programs().parent
-    said = subprocess.run([folder / "bin/postgres", "--version"], capture_output=True, text=True)
-    return said.stdout.split()[-1].split(".")[0], folder
+    done = subprocess.run([folder / "bin/postgres", "--version"], capture_output=True, text=True)
+    return done.stdout.split()[-1].split(".")[0], folder
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scripts.clients.shared import ROOT
 
-BESIDE = {
+OTHERS = {
     ".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "package.json",
     "pyproject.toml",
 }  # fmt: skip
@@ -22,7 +22,7 @@ def check_contents(dist: Path, source: Path) -> None:
     for path in sorted(dist.iterdir()):
         files = packed(path)
         if len(files) > 1:
-            code = {name for name in files if name not in BESIDE and ".dist-info/" not in name}
+            code = {name for name in files if name not in OTHERS and ".dist-info/" not in name}
             if wrong := code ^ expected(path.name, source):
                 raise SystemExit(f"{path.name} has too many files, or too few: {sorted(wrong)}")
             if not any(name.endswith("LICENSE") for name in files):

@@ -37,10 +37,10 @@ def try_release(dist: Path, build: Path) -> None:
 
 def type_in(text: str, folder: Path, environment: dict[str, str]) -> None:
     """Type the commands of a block; their output has the lines that the page shows."""
-    shown = [line for line in text.splitlines() if not line.startswith(("$ ", " "))]
+    output = [line for line in text.splitlines() if not line.startswith(("$ ", " "))]
     script = "set -e\n" + re.sub(r"^\$ ", "", text, flags=re.MULTILINE)
-    for line in shown:
+    for line in output:
         script = script.replace(f"{line}\n", "", 1)
     printed = run("sh", "-c", script, cwd=folder, env=environment)
-    if missing := [line for line in shown if line not in printed.splitlines()]:
+    if missing := [line for line in output if line not in printed.splitlines()]:
         raise SystemExit(f"{PAGE.name} shows {missing}, but the commands print:\n{printed}")

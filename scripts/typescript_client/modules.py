@@ -20,7 +20,7 @@ FOLDER = ROOT / "src/ledger_client_ts"
 ROUTES, TYPES = FOLDER / "src/routes.ts", FOLDER / "src/types.ts"
 
 FLAGS = ("--root-types", "--root-types-no-schema-prefix", "--default-non-nullable=false")
-TOLD = {"title", "example", "examples"}
+UNTYPED = {"title", "example", "examples"}
 """Members of a schema that say nothing to a type checker."""
 
 
@@ -50,21 +50,21 @@ def schemas(document: Schema) -> Schema:
 
 def filters_of(operation: Schema) -> Schema | None:
     """The filters of a route as one schema; None if there are none."""
-    taken = [each for each in operation.get("parameters", ()) if each["in"] == "query"]
-    if not taken:
+    parameters = [each for each in operation.get("parameters", ()) if each["in"] == "query"]
+    if not parameters:
         return None
-    properties = {each["name"]: _words(each) for each in taken}
-    required = [each["name"] for each in taken if each["required"]]
+    properties = {each["name"]: _words(each) for each in parameters}
+    required = [each["name"] for each in parameters if each["required"]]
     return {"type": "object", "properties": properties, "required": required}
 
 
 def _words(parameter: Schema) -> Schema:
     """A filter; of several words a single one may be given too."""
     schema = parameter["schema"]
-    told = {"description": parameter["description"]} if parameter.get("description") else {}
+    docs = {"description": parameter["description"]} if parameter.get("description") else {}
     if schema.get("type") == "array":
-        return {"anyOf": [schema["items"], {"type": "array", "items": schema["items"]}]} | told
-    return schema | told
+        return {"anyOf": [schema["items"], {"type": "array", "items": schema["items"]}]} | docs
+    return schema | docs
 
 
 def _references(schema: Any) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _renamed(schema: Any, names: Names, *, are_fields: bool = False) -> Any:
     if not isinstance(schema, dict):
         return schema
     # An object's choice between required fields is shown as unknown by the tool: it is left out.
-    left_out = TOLD | ({"anyOf"} if "properties" in schema else set())
+    left_out = UNTYPED | ({"anyOf"} if "properties" in schema else set())
     return {
         name: _renamed(each, names, are_fields=name in ("properties", "mapping"))
         for name, each in schema.items()
@@ -106,7 +106,7 @@ def digest_of(reduced: Schema) -> str:
 
 
 def is_of(module: str, reduced: Schema) -> bool:
-    """Whether a module was made of a document."""
+    """True if a module was made of a document."""
     return module.startswith(digest_of(reduced))
 
 

@@ -17,7 +17,7 @@ import type * as types from "./types.js";
 """
 
 
-KNOWN_BY = 3
+MIN_FIELDS = 3
 """So many fields tell an answer from one of something else."""
 
 
@@ -62,7 +62,7 @@ def _sure(schema: Schema, written: Written) -> list[str]:
     required = set(schema.get("required", ())) - SINCE.keys()
     members = schema.get("properties", {}).items()
     sure = [n for n, each in members if n in required and "None" not in written.type_of(each)]
-    return sure[:KNOWN_BY]
+    return sure[:MIN_FIELDS]
 
 
 def _instants(operations: dict[str, tuple[str, str, Schema]]) -> str:
@@ -94,24 +94,24 @@ def _route(method: str, verb: str, path: str, operation: Schema, written: Writte
     kind, answer = answer_of(operation, written)
     ids = [name.removesuffix("_id") for name in re.findall(r"{(\w+)}", path)]
     arguments = [f"{name}: {'number' if name == 'position' else 'string'}" for name in ids]
-    given = "undefined"
+    payload = "undefined"
     body = operation.get("requestBody", {}).get("content", {}).get(SHORT, {}).get("schema")
     if filters := filters_of(operation):
-        type_, given = f"Filters<types.{camel(operation['operationId'])}Query>", "query"
+        type_, payload = f"Filters<types.{camel(operation['operationId'])}Query>", "query"
         arguments.append(f"query: {type_}{'' if filters['required'] else ' = {}'}")
     elif body:
-        name, given = body["$ref"].removeprefix(PREFIX), "{}"
+        name, payload = body["$ref"].removeprefix(PREFIX), "{}"
         if written.schemas[name].get("properties"):
-            default, given = "" if written.schemas[name].get("required") else " = {}", "body"
+            default, payload = "" if written.schemas[name].get("required") else " = {}", "body"
             arguments.append(f"body: types.{written.names.of(name)}{default}")
     arguments.append("options: Options = {}")
-    shown, call = _answered(kind, answer, verb, path)
+    returned, call = _answered(kind, answer, verb, path)
     fields = _fields_of(answer) if ".data(" in call or ".bare(" in call else ""
     template = re.sub(r"{(\w+?)(?:_id)?}", r"${\1}", path)
     return _method(
         (operation.get("description") or operation["summary"]).split("\n\n")[0],
-        f"{_camel(method)}({', '.join(arguments)}): {shown}",
-        f"{call}path`{template}`, {given}, options{fields});",
+        f"{_camel(method)}({', '.join(arguments)}): {returned}",
+        f"{call}path`{template}`, {payload}, options{fields});",
     )
 
 
@@ -159,23 +159,23 @@ def _fact(method: str, kind: str, name: str, written: Written) -> str:
     required = set(data.get("required", ())) - {own}
     arguments.append(f"data: {type_}{'' if required else ' = {}'}")
     arguments.append("about: About = {}")
-    given = f"{{ ...data, {own}{more} }}" if own else "data"
-    told = data["description"]
+    payload = f"{{ ...data, {own}{more} }}" if own else "data"
+    description = data["description"]
     return _method(
-        f"Report `{kind}`: {told[0].lower()}{told[1:]}",
+        f"Report `{kind}`: {description[0].lower()}{description[1:]}",
         f"{_camel(method)}({', '.join(arguments)}): Promise<types.FactItem>",
-        f'this.transport.fact("{kind}", {subject}, {given}, about);',
+        f'this.transport.fact("{kind}", {subject}, {payload}, about);',
     )
 
 
-def _method(told: str, head: str, call: str) -> str:
+def _method(description: str, head: str, call: str) -> str:
     """A method of a class, with a parameter a line where one line is too short."""
     line = f"  {head} {{\n"
     if len(line) > 100:
         name, _, rest = head.partition("(")
-        parameters, _, shown = rest.rpartition("): ")
+        parameters, _, returned = rest.rpartition("): ")
         split = "".join(f"    {each},\n" for each in _split(parameters))
-        line = f"  {name}(\n{split}  ): {shown} {{\n"
+        line = f"  {name}(\n{split}  ): {returned} {{\n"
     body = f"    return {call}\n"
     if len(body) > 101:
         name, _, rest = call.removesuffix(");").partition("(")
@@ -184,15 +184,15 @@ def _method(told: str, head: str, call: str) -> str:
             + "".join(f"      {e},\n" for e in rest.split(", "))
             + "    );\n"
         )
-    return f"{_comment(told, '  ')}{line}{body}  }}\n"
+    return f"{_comment(description, '  ')}{line}{body}  }}\n"
 
 
 def _split(parameters: str) -> list[str]:
     return re.split(r", (?=\w+: )", parameters)
 
 
-def _comment(told: str, indent: str) -> str:
-    text = " ".join(told.split())
+def _comment(description: str, indent: str) -> str:
+    text = " ".join(description.split())
     text = text if text.endswith(".") else f"{text}."
     if len(indent) + len(text) + 7 <= 100:
         return f"{indent}/** {text} */\n"

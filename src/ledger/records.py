@@ -21,17 +21,17 @@ from ledger.features.webhooks.model.endpoint import ENDPOINT_TABLE, Endpoint
 
 
 class StreamRow(NamedTuple):
-    """The row of one kind of stream."""
+    """One kind of stream."""
 
     prefix: str
-    """The first three characters of the ids of its streams."""
+    """The first three characters of its streams' ids."""
     aggregate: type[Folded]
-    """The class that the events of such a stream fold into."""
+    """The class that applies the events of such a stream."""
     events: tuple[EventRow, ...]
     noun: str = ""
-    """The aggregate's name in refusals; empty: no command names one by its id."""
+    """The aggregate's name in refusals; empty if no command names one by its id."""
     subject_type: str = ""
-    """The type of such a subject of a command, as the audit log names it."""
+    """The subject's type in the audit log, if a command's subject is such an aggregate."""
     ids: str = ""
     """The pattern of such a subject's id."""
 
@@ -61,4 +61,4 @@ EVENT_TABLE: tuple[EventRow, ...] = tuple(event for row in STREAMS for event in 
 EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EVENT_TABLE)
 
 SINCE: dict[type[Event], int] = {row.event: row.since for row in EVENT_TABLE if row.since > 1}
-"""The events that not every node understands which may beat, with their languages."""
+"""Events that not every beating node understands, with the first language that has each."""

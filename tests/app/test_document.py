@@ -29,12 +29,6 @@ WITHOUT_TOKEN = {"/healthz", "/readyz", "/metrics"}
 SCHEMAS = "#/components/schemas/"
 
 
-@pytest.fixture(scope="module")
-def document(edge: Edge) -> dict[str, Any]:
-    answer: dict[str, Any] = edge.get("/openapi.json").json()
-    return answer
-
-
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, item in document["paths"].items():
         for method, operation in item.items():

@@ -18,6 +18,7 @@ from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.sealing import seal
 from tests.support.soak import repeated
+from tests.whole.test_every_route import ROUTES
 
 FOR_ANY_CREDENTIAL = {
     "/v1/log/checkpoint", "/v1/log/key", "/v1/log/proof/consistency", "/v1/credential",
@@ -26,12 +27,6 @@ OF_BATCHES = ("/v1/facts/batch", "/v1/otlp/v1/traces")
 OF_ITEMS = {"404", "409"}
 """The refusals that a batch of facts or spans tells of its items alone."""
 METHODS = {"get", "post", "put", "patch", "delete"}
-
-
-@pytest.fixture(scope="module")
-def document(edge: Edge) -> dict[str, Any]:
-    answer: dict[str, Any] = edge.get("/openapi.json").json()
-    return answer
 
 
 # The document.
@@ -334,93 +329,12 @@ BATCHED = "negative_data_rejection"
 BEYOND = "not_a_server_error"
 """Excluded for proofs and leaves: those of events that are not sealed yet are a rightful 503."""
 
-OPERATIONS = [
-    ("post", "/v1/facts"),
-    ("post", "/v1/facts/batch"),
-    ("get", "/v1/credential"),
-    ("get", "/v1/execution"),
-    ("get", "/v1/execution/summary"),
-    ("get", "/v1/execution/export"),
-    ("get", "/v1/execution/{line_id}"),
-    ("get", "/v1/execution/{line_id}/runs"),
-    ("get", "/v1/execution/{line_id}/history"),
-    ("get", "/v1/execution/{line_id}/timeline"),
-    ("get", "/v1/execution/{line_id}/usage"),
-    ("get", "/v1/usage"),
-    ("get", "/v1/usage/export"),
-    ("get", "/v1/compare"),
-    ("get", "/v1/compare/export"),
-    ("get", "/v1/runs"),
-    ("get", "/v1/runs/export"),
-    ("get", "/v1/directory"),
-    ("get", "/v1/organizations"),
-    ("get", "/v1/search"),
-    ("get", "/v1/runs/{run_id}"),
-    ("post", "/v1/runs/{run_id}/erase"),
-    ("post", "/v1/runs/{run_id}/heartbeat"),
-    ("post", "/v1/execution/pause"),
-    ("post", "/v1/execution/resume"),
-    ("post", "/v1/execution/{line_id}/pause"),
-    ("post", "/v1/execution/{line_id}/resume"),
-    ("get", "/v1/events"),
-    ("get", "/v1/events/export"),
-    ("get", "/v1/events/{event_id}"),
-    ("get", "/v1/event-types"),
-    ("get", "/v1/event-types/{type}"),
-    ("get", "/v1/audit-logs"),
-    ("get", "/v1/audit-logs/export"),
-    ("post", "/v1/webhooks"),
-    ("get", "/v1/webhooks"),
-    ("get", "/v1/webhooks/{endpoint_id}"),
-    ("patch", "/v1/webhooks/{endpoint_id}"),
-    ("delete", "/v1/webhooks/{endpoint_id}"),
-    ("post", "/v1/webhooks/{endpoint_id}/rotate-secret"),
-    ("post", "/v1/webhooks/{endpoint_id}/recover"),
-    ("post", "/v1/webhooks/{endpoint_id}/test"),
-    ("get", "/v1/webhooks/{endpoint_id}/deliveries"),
-    ("post", "/v1/webhooks/{endpoint_id}/deliveries/{event_id}/resend"),
-    ("post", "/v1/keys"),
-    ("get", "/v1/keys"),
-    ("get", "/v1/keys/{key_id}"),
-    ("patch", "/v1/keys/{key_id}"),
-    ("delete", "/v1/keys/{key_id}"),
-    ("post", "/v1/keys/{key_id}/rotate"),
-    ("get", "/v1/sessions"),
-    ("delete", "/v1/sessions/{session_id}"),
-    ("post", "/v1/otlp/v1/traces"),
-    ("get", "/v1/usage"),
-    ("post", "/v1/statements"),
-    ("get", "/v1/statements"),
-    ("get", "/v1/statements/{statement_id}"),
-    ("get", "/v1/statements/{statement_id}/export"),
-    ("get", "/v1/statements/{statement_id}/changes"),
-    ("get", "/v1/statements/{statement_id}/bundle"),
-    ("post", "/v1/statements/{statement_id}/withdraw"),
-    ("post", "/v1/watches"),
-    ("get", "/v1/watches"),
-    ("post", "/v1/watches/preview"),
-    ("get", "/v1/watches/{watch_id}"),
-    ("patch", "/v1/watches/{watch_id}"),
-    ("delete", "/v1/watches/{watch_id}"),
-    ("get", "/v1/alerts"),
-    ("get", "/v1/alerts/export"),
-    ("get", "/v1/alerts/{alert_id}"),
-    ("post", "/v1/alerts/acknowledge"),
-    ("post", "/v1/alerts/{alert_id}/acknowledge"),
-    ("get", "/v1/sources"),
-    ("get", "/v1/log/checkpoint"),
-    ("get", "/v1/log/key"),
-    ("get", "/v1/log/entries/{position}"),
-    ("get", "/v1/log/proof"),
-    ("get", "/v1/log/proof/inclusion"),
-    ("get", "/v1/log/proof/consistency"),
-    ("get", "/healthz"),
-    ("get", "/readyz"),
-    ("get", "/metrics"),
-]
-
-
 STREAM = ("get", "/v1/events/stream")  # an endless answer, which test_stream reads
+OPERATIONS = [
+    *(("get", path) for path in ("/healthz", "/readyz", "/metrics")),
+    *((method.lower(), route.path) for route in ROUTES for method in route.methods),
+]
+OPERATIONS.remove(STREAM)
 
 
 def test_every_documented_operation_has_generated_cases(document: dict[str, Any]) -> None:
@@ -456,7 +370,7 @@ def case_id(value: Any) -> str:
 
 
 def has_empty_words(sent: Any) -> bool:
-    """Whether a list of words, of a query, has an empty one among others."""
+    """True if a list of words, of a query, has an empty one among others."""
     words = sent.split(",") if isinstance(sent, str) else sent
     return isinstance(words, list) and len(words) > 1 and "" in words
 

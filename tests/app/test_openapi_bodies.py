@@ -26,12 +26,6 @@ Sent = dict[tuple[str, str, str], set[str]]
 """(method, path, status) → media types."""
 
 
-@pytest.fixture(scope="module")
-def document(edge: Edge) -> dict[str, Any]:
-    answer: dict[str, Any] = edge.get("/openapi.json").json()
-    return answer
-
-
 class Requests:
     """Requests by the document's paths, and the media types of their answers."""
 

@@ -126,19 +126,24 @@ def test_scripts_and_styles_are_cached_until_their_content_changes(edge: Edge) -
 
 def test_text_from_outside_is_shown_as_text(edge: Edge) -> None:
     nasty = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>{{ 7*7 }}"""
-    line_id = edge.fresh(project_tags=["<b>tag</b>"])
+    edge.clock.advance(minutes=1)
+    then = f"{edge.clock.now:%Y-%m-%dT%H:%M:%SZ}"
+    edge.clock.advance(minutes=1)
+    line_id = edge.fresh("capacity", project_tags=["<b>tag</b>"], name=nasty)
+    blocker = {"blocker_id": "B", "cause": "approval_gap", "reason": nasty}
+    hours = {"hours": 1, "resource_id": nasty}
     edge.accept(
-        fact(
-            "execution.blocked",
-            line_id,
-            {"blocker_id": "B", "cause": "approval_gap", "reason": nasty},
-        )
+        fact("execution.blocked", line_id, blocker), fact("execution.checked_in", line_id, hours)
     )
-    guest = visitor(edge, *ALL)
-    for path in ("/ui?state=blocked", f"/ui/lines/{line_id}", "/ui/events"):
+    guest, month = visitor(edge, *ALL), "/ui/usage?from=2026-04-01&to=2026-05-01&time_zone=UTC"
+    for path in (
+        "/ui?state=blocked", f"/ui/lines/{line_id}", f"/ui/lines/{line_id}/history", "/ui/events",
+        f"{month}&group_by=service_line", f"{month}&group_by=resource",
+        f"{month}&service_line_id={line_id}", f"/ui/compare?then={then}&time_zone=UTC",
+    ):  # fmt: skip
         page = guest.get(path)
-        assert nasty in page.html.get_text()
-        assert not page.all("img, script:not([src]), .why b")
+        assert nasty in page.html.get_text(), path
+        assert not page.all("img, script:not([src]), .why b"), path
 
 
 def test_a_body_that_breaks_off_leaves_no_traceback_in_the_log(

@@ -97,13 +97,6 @@ def test_a_filter_stays_when_zone_or_instant_change(board: Page, edge: Edge) -> 
     board.wait_for_url("/ui?product_line=agent_gateway&state=running")
 
 
-def test_an_id_is_found_from_anywhere(board: Page, edge: Edge) -> None:
-    line_id = edge.fresh()
-    board.get_by_role("searchbox").fill(line_id.lower())
-    board.keyboard.press("Enter")
-    board.wait_for_url(f"/ui/lines/{line_id}")
-
-
 def test_an_instant_is_chosen_and_the_banner_names_it(board: Page, edge: Edge) -> None:
     line_id = edge.fresh()
     edge.clock.advance(hours=2)

@@ -16,7 +16,7 @@ def visit(page: Page, edge: Edge) -> Page:
 
 
 def is_marked(element: Locator) -> bool:
-    """Whether the element has the system's colour of a selection."""
+    """True if the element has the system's colour of a selection."""
     marked: bool = element.evaluate(
         """(element) => {
             const probe = document.body.appendChild(document.createElement("i"))

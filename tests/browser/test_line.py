@@ -121,15 +121,6 @@ def test_a_refusal_is_a_sentence_beside_the_typed_reason(
     screenshot(line, "pause-refused", 390)
 
 
-def test_without_the_right_to_manage_there_is_no_button(
-    page: Page, edge: Edge, line_id: str
-) -> None:
-    enter(page, edge.token("read"))
-    page.goto(f"/ui/lines/{line_id}")
-    expect(standing(page)).to_have_text("running")
-    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
-
-
 def test_changes_by_others_appear_by_themselves(line: Page, edge: Edge, line_id: str) -> None:
     data = {"blocker_id": "C", "cause": "capacity_issue", "reason": "Nobody is free"}
     edge.accept(fact("execution.blocked", line_id, data))
@@ -407,23 +398,6 @@ def test_without_script_a_place_of_the_slider_is_sent_by_a_button(
         page.get_by_role("slider").press("End")
         page.get_by_role("button", name="Show this time").click()
         expect(page.get_by_text("looking at the past")).to_have_count(0)
-
-
-@pytest.mark.soak
-def test_without_script_the_past_is_walked_by_links(
-    chromium: Browser, address: str, edge: Edge, line_id: str
-) -> None:
-    with watched(chromium, address, java_script_enabled=False) as watch:
-        page = watch.context.new_page()
-        enter(page, edge.token("read"))
-        page.goto(f"/ui/lines/{line_id}")
-        page.get_by_role("link", name="First").click()
-        expect(page.get_by_text("looking at the past")).to_be_visible()
-        expect(page.locator("#standing-at")).to_contain_text("execution.started")
-        page.get_by_role("link", name="Next").click()
-        expect(standing(page)).to_have_text("blocked")
-        page.get_by_role("link", name="Now", exact=True).click()
-        expect(standing(page)).to_have_text("running")
 
 
 def test_a_run_shows_its_error(line: Page, line_id: str) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.browser import Watch, assert_accessible, enter, screenshot, show
 from tests.support.edge import Edge
-from tests.support.facts import ORGANIZATION, fact
+from tests.support.facts import fact
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import until
 from tests.support.webhook_api import Hooks, serving_webhooks
@@ -277,11 +277,3 @@ def test_a_refused_target_is_announced_beside_the_typed_url(visit: Page, watch: 
     expect(visit.get_by_role("alert")).to_contain_text("Nothing was changed.")
     expect(visit.get_by_label("URL")).to_have_value("ftp://example.com/hooks")
     assert_accessible(visit)
-
-
-def test_a_missing_permission_is_named(page: Page, edge: Edge, watch: Watch) -> None:
-    watch.expect("status of 403")
-    enter(page, edge.token("read"))
-    page.goto("/ui/audit")
-    expect(page.get_by_text("You may not read the audit log.")).to_be_visible()
-    assert ORGANIZATION in page.locator("footer").inner_text()

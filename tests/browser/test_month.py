@@ -38,21 +38,6 @@ def visit(page: Page, edge: Edge, told: str) -> Page:
     return page
 
 
-def test_a_workspaces_month_and_its_file_are_three_clicks_away(visit: Page) -> None:
-    visit.get_by_role("link", name="Month", exact=True).click()
-    visit.get_by_role("link", name="WS-26-820001").click()
-    expect(visit.locator(".sums tfoot")).to_contain_text("Total, 30 lines")
-    with visit.expect_download() as waiting:
-        visit.get_by_role("link", name="Download CSV").click()
-    assert waiting.value.path().read_text().splitlines()[-1].startswith("TOTAL")
-
-
-def test_the_changes_since_friday_are_two_clicks_away(visit: Page) -> None:
-    visit.get_by_role("link", name="What changed").click()
-    visit.get_by_role("link", name="since Friday 18:00").click()
-    expect(visit.locator(".tabs [aria-current]")).to_have_text("since Friday 18:00")
-
-
 def test_twenty_two_rows_fit_on_a_screen(visit: Page, told: str) -> None:
     visit.set_viewport_size({"width": 1440, "height": 900})
     for path in (

@@ -33,15 +33,6 @@ def test_a_wrong_token_is_told_in_words(page: Page, watch: Watch) -> None:
     assert_accessible(page)
 
 
-def test_a_shared_link_leads_there_once_signed_in(page: Page, edge: Edge, watch: Watch) -> None:
-    watch.expect("status of 401")
-    page.goto("/ui?state=blocked")
-    page.get_by_label("Token").fill(edge.token("read"))
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("/ui?state=blocked")
-    expect(page.locator(".tile.s-blocked")).to_have_attribute("aria-current", "true")
-
-
 def test_a_link_on_another_site_finds_the_session(
     chromium: Browser, address: str, edge: Edge
 ) -> None:

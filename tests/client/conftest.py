@@ -1,14 +1,13 @@
 """A real service on a real port, shared by the tests of a module, and clients of it."""
 
-import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from execution_ledger import AsyncLedger, Ledger, reporter
+from execution_ledger import Ledger, reporter
 
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
@@ -93,13 +92,6 @@ def options(service: Service, refusals: Refusals) -> dict[str, Any]:
 def ledger(options: dict[str, Any]) -> Iterator[Ledger]:
     """A client of the service."""
     with Ledger(**options) as ledger:
-        yield ledger
-
-
-@contextlib.asynccontextmanager
-async def async_ledger(options: dict[str, Any]) -> AsyncIterator[AsyncLedger]:
-    """An asynchronous client, which the test opens on its own loop."""
-    async with AsyncLedger(**options) as ledger:
         yield ledger
 
 

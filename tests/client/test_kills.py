@@ -72,7 +72,7 @@ def token(served: Served) -> str:
 
 
 def is_gone(served: Served) -> bool:
-    """Whether all processes of the service have ended."""
+    """True if all processes of the service have ended."""
     try:
         return is_refused(served) and not served.processes()
     except ConnectionResetError:

@@ -251,14 +251,6 @@ def test_a_wrong_parameter_is_refused(edge: Edge, query: dict[str, str]) -> None
     assert_problem(edge.get("/v1/directory", params=query), 422, "invalid_request")
 
 
-def test_a_cursor_serves_its_own_type_alone(edge: Edge) -> None:
-    line_with(edge, project_tags=["a", "b"])
-    page = edge.get("/v1/directory", params={"type": "project", "limit": 1}).json()
-    cursor = page["meta"]["cursor"]
-    for query in ({"type": "resource", "cursor": cursor}, {"type": "project", "cursor": "none"}):
-        assert_problem(edge.get("/v1/directory", params=query), 400, "invalid_cursor")
-
-
 def test_an_empty_directory_is_an_empty_page(edge: Edge) -> None:
     nobody = edge.token("read", organization_id="ORG-26-000999")
     for type in TYPES:

@@ -252,11 +252,6 @@ def test_lone_surrogate_escapes_are_checked_in_linear_time_and_are_no_broken_jso
     assert_problem(answer, 413, "too_large")
 
 
-def test_a_batch_of_nothing_but_open_brackets_is_broken_json(edge: Edge) -> None:
-    answer = edge.post("/v1/facts", content=b"[" * 100_000, headers=BATCH)
-    assert_problem(answer, 400, "invalid_request")
-
-
 # Hazards in a fact.
 
 

@@ -168,29 +168,15 @@ def command_classes(kind: type[OwnCommand]) -> Iterator[type[OwnCommand]]:
 
 
 UNAUDITED = {
-    "AskForClaims",
-    "BeginSession",
-    "DisableEndpoint",
-    "EndSessionsOfProvider",
-    "EnterPlace",
-    "ExpireLease",
-    "GiveParent",
-    "GiveUpDelivery",
-    "GoIdle",
-    "Heartbeat",
-    "KeepClaims",
-    "LiftHold",
-    "OpenAlert",
-    "OpenSourceAlert",
-    "RemindOfAlert",
-    "ResolveAlert",
-    "TellOmitted",
-}
+    "AskForClaims", "BeginSession", "DisableEndpoint", "EndSessionsOfProvider", "EnterTenant",
+    "ExpireLease", "GiveParent", "GiveUpDelivery", "GoIdle", "Heartbeat", "KeepClaims", "LiftHold",
+    "OpenAlert", "OpenSourceAlert", "RemindOfAlert", "ResolveAlert", "TellOmitted",
+}  # fmt: skip
 """The commands whose refusals the audit log does not keep: the ledger's own, and heartbeats."""
 
 BASES = {
-    "ManagedCommand", "NewCommand", "SubjectCommand", "TurnDown", "_EndpointCommand", "_KeyCommand",
-    "_OfLine", "_SessionCommand",
+    "ManagedCommand", "NewCommand", "RefusedWrite", "SubjectCommand", "_EndpointCommand",
+    "_KeyCommand", "_OfLine", "_SessionCommand",
 }  # fmt: skip
 """Base classes, and the command that carries the action of another one."""
 

@@ -9,9 +9,7 @@ from ledger.engine.values.recorded import FactIdentity, Recorded
 from ledger.engine.values.refusals import RefusalsOmitted, WriteRefused
 from ledger.engine.values.rendering import json_text
 from ledger.features.feed.envelopes import audit_entry_of
-from ledger.features.keys.model import ApiKeyRevoked
 from ledger.features.lines.model import execution_events as e
-from ledger.features.runs.model import run as r
 from projections.feed.items import delivery_item, feed_item, history_item, recorded_event
 from tests.support.domain import activated, minute, recorded
 
@@ -98,36 +96,6 @@ def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
 @pytest.mark.parametrize(
     ("event", "told"),
     [
-        (
-            recorded(ApiKeyRevoked(), 1, originator_id="KEY-26-000009", service_line_id=None),
-            {"action": "key.revoke", "resource": {"type": "api_key", "id": "KEY-26-000009"}},
-        ),
-        (
-            recorded(r.RunErased(reason="asked"), 1, originator_id="RUN-26-000009"),
-            {
-                "action": "run.erase",
-                "resource": {"type": "run", "id": "RUN-26-000009", "reason": "asked"},
-                "reason": '"asked"',
-            },
-        ),
-        (
-            recorded(
-                WriteRefused(
-                    action="run.cancel",
-                    code="invalid_state",
-                    resource_type="run",
-                    resource_id="RUN-26-000009",
-                ),
-                1,
-            ),
-            {
-                "action": "run.cancel",
-                "resource": {"type": "run", "id": "RUN-26-000009"},
-                "outcome": "refused",
-                "code": '"invalid_state"',
-                "errors": "[]",
-            },
-        ),
         (
             recorded(
                 WriteRefused(

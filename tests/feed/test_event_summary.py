@@ -7,29 +7,11 @@ MARKED = {"state_before", "state_after", "cause", "signal", "status"}
 """Fields shown by marks of their own (`event_says.html`)."""
 
 UNSAID = {
-    "execution_id",
-    "resources",
-    "started_at",
-    "fact_id",
-    "checked_in_at",
-    "last_heard_at",
-    "type",
-    "value",
-    "sequence",
-    "organization_id",
-    "workspace_id",
-    "time_zone",
-    "as_of",
-    "position",
-    "document_sha256",
-    "alert_id",
-    "watch_id",
-    "subject",
-    "condition",
-    "for_seconds",
-    "since",
+    "execution_id", "resources", "started_at", "fact_id", "checked_in_at", "last_heard_at", "type",
+    "value", "sequence", "organization_id", "workspace_id", "time_zone", "as_of", "position",
+    "document_sha256", "alert_id", "watch_id", "subject", "condition", "for_seconds", "since",
     "due",
-}
+}  # fmt: skip
 """Fields shown on the event's own page only, which has the whole payload."""
 
 

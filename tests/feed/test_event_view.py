@@ -5,7 +5,7 @@ from ledger.engine.values.refusals import WriteRefused
 from ledger.features.keys.model import ApiKeyRevoked
 from ledger.features.lines.model import execution_events as e
 from ledger.features.runs.model import run as r
-from projections.feed.view import EVENT, LINE, EventView, LineRow, ToldRow
+from projections.feed.view import EVENT, LINE, EventView, FeedRow, LineRow
 from tests.support.domain import activated, minute, recorded
 from tests.support.view_rows import given
 
@@ -24,7 +24,7 @@ def test_the_event_of_a_command_has_its_keys_and_the_state_before_and_after() ->
     written = given(EventView(), BEGUN).when(paused)
     written.then(
         EVENT,
-        ToldRow(
+        FeedRow(
             position=2,
             line_id=LINE_ID,
             organization_id=ORG,

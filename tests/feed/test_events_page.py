@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import pytest
 
 from ledger.engine.page import log
+from tests.support.boards import walk
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import Seen, Visitor, visitor
@@ -18,15 +19,6 @@ OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 
 def ids(page: Seen) -> list[str]:
     return [str(row["id"]) for row in page.all(".log tbody tr")]
-
-
-def walk(guest: Visitor, path: str) -> list[Seen]:
-    """The pages from this address on, newest first."""
-    pages = [guest.get(path)]
-    while following := pages[-1].all('a[rel="next"]'):
-        pages.append(guest.get(str(following[0]["href"])))
-        assert len(pages) < 100
-    return pages
 
 
 def fed(edge: Edge, query: str, token: str | None = None) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ledger.app.features import projections
-from ledger.engine.http.replies import SeenLine
+from ledger.engine.http.replies import DisclosedLine
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import Principal
@@ -75,7 +75,7 @@ def work(writer: Writer) -> None:
             command = Pause(LINES[part], ADMIN, reason="r")
             assert isinstance(writer.execute(command), Receipt)
             assert isinstance(writer.execute(Pause(UNKNOWN, ADMIN, reason="r")), NotFound)
-            seen = SeenLine(LINES[2], ORGANIZATION, WORKSPACES[0])
+            seen = DisclosedLine(LINES[2], ORGANIZATION, WORKSPACES[0])
             read = NoteRead(ADMIN, None, seen, FIRST_DAY + timedelta(days=part))
             assert isinstance(writer.execute(read), Receipt)
 

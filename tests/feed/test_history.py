@@ -5,14 +5,11 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.engine.http.replies import PageOf
 from ledger.engine.values.values import format_instant
-from ledger.features.feed.envelopes import HistoryItem
 from projections.feed import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
@@ -89,7 +86,7 @@ def fact_in(row: dict[str, Any]) -> dict[str, str] | None:
 
 
 def has_other_status(row: dict[str, Any], signals: dict[str, str]) -> bool:
-    """Whether a report changes a signal's status; ``signals`` has the statuses so far."""
+    """True if a report changes a signal's status; ``signals`` has the statuses so far."""
     if row["topic"] != "health.signal_reported":
         return False
     signal, status = row["body"]["signal"], row["body"]["status"]
@@ -137,13 +134,6 @@ def test_no_payload_holds_a_runs_input_output_or_error(edge: Edge, life: Life) -
         assert not event["payload"].keys() & {"input", "output", "error"}
 
 
-def test_a_page_of_the_history_fits_its_documented_model(edge: Edge, life: Life) -> None:
-    for limit in (1, 100):
-        answer = edge.get(f"/v1/execution/{life.line}/history?limit={limit}")
-        page = msgspec.json.decode(answer.content, type=PageOf[HistoryItem])
-        assert len(page.data) == min(limit, len(history_of(edge, life.line)))
-
-
 # Paging.
 
 
@@ -186,36 +176,10 @@ def test_the_default_limit_is_25_and_the_last_page_has_a_cursor(edge: Edge, walk
     assert last["cursor"] is not None
 
 
-def test_a_cursor_of_another_line_or_list_is_a_400(edge: Edge, walked: str) -> None:
-    other = edge.fresh()
-    edge.accept(fact("run.started", None, {"service_line_id": walked}))
-    of_other = edge.get(f"/v1/execution/{other}/history").json()["meta"]["cursor"]
-    of_runs = edge.get(f"/v1/execution/{walked}/runs").json()["meta"]["cursor"]
-    of_lines = edge.get("/v1/execution?limit=1").json()["meta"]["cursor"]
-    for cursor in (of_other, of_runs, of_lines, "", "x", "e30", "AAAA"):
-        answer = edge.get(f"/v1/execution/{walked}/history?cursor={cursor}")
-        assert_problem(answer, 400, "invalid_cursor")
-    own_cursor = edge.get(f"/v1/execution/{walked}/history?limit=1").json()["meta"]["cursor"]
-    answer = edge.get(f"/v1/execution/{walked}/runs?cursor={own_cursor}")
-    assert_problem(answer, 400, "invalid_cursor")
-
-
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "from=2026-04-15", "type=x"])
 def test_a_wrong_parameter_is_a_422(edge: Edge, walked: str, query: str) -> None:
     answer = edge.get(f"/v1/execution/{walked}/history?{query}")
     assert_problem(answer, 422, "invalid_request")
-
-
-def test_the_history_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
-    edge: Edge, walked: str
-) -> None:
-    stranger = edge.token("read", organization_id="ORG-26-000002")
-    elsewhere = edge.token("read", workspace_id="WS-26-000002")
-    for line, token in ((walked, stranger), (walked, elsewhere), ("LIN-26-999999", None)):
-        answer = edge.get(f"/v1/execution/{line}/history", token)
-        assert_problem(answer, 404, "not_found")
-    run = edge.data(f"/v1/execution/{walked}/runs")[0]["id"]
-    assert_problem(edge.get(f"/v1/execution/{run}/history"), 404, "not_found")
 
 
 # Bounds of the recording.
@@ -287,23 +251,13 @@ def test_the_bounds_may_be_dates_and_may_lie_before_the_line(edge: Edge, walked:
         assert_problem(answer, 404, "not_found")
 
 
-def test_the_cursor_of_a_history_belongs_to_both_bounds(edge: Edge, walked: str) -> None:
+def test_the_cursor_of_a_history_goes_on_at_an_instant(edge: Edge, walked: str) -> None:
     path = f"/v1/execution/{walked}/history"
     recorded = [event["recorded_at"] for event in history_of(edge, walked)]
     params = {"recorded_after": recorded[3], "recorded_until": recorded[30]}
     cursor = edge.get(path, params=params | {"limit": "5"}).json()["meta"]["cursor"]
     going_on = edge.get(path, params=params | {"cursor": cursor, "as_of": recorded[20]}).json()
     assert [event["recorded_at"] for event in going_on["data"]] == recorded[9:21]
-    others = [
-        {},
-        {"recorded_after": recorded[3]},
-        {"recorded_until": recorded[30]},
-        params | {"recorded_after": recorded[4]},
-        params | {"recorded_until": recorded[31]},
-    ]
-    for other in others:
-        answer = edge.get(path, params=other | {"cursor": cursor})
-        assert_problem(answer, 400, "invalid_cursor")
 
 
 def test_a_bound_in_the_future_or_an_end_before_its_start_is_a_422(edge: Edge, walked: str) -> None:

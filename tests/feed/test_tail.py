@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -21,7 +20,6 @@ from ledger.engine.writer.writer import Writer
 from ledger.features.feed.tail import CHUNK, Selection
 from tests.support.door import until_async
 from tests.support.facts import LINE, RUN, activation, fact
-from tests.support.racing_writers import running_writer
 from tests.support.views import HandProjector, breakable, head, projecting, query, report
 from tests.webhooks.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig
 
@@ -39,12 +37,6 @@ WHERE datname = current_database() AND application_name LIKE 'ledger api%'
 """
 
 Story = Callable[["Rig"], Awaitable[None]]
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 @pytest.fixture
@@ -254,12 +246,12 @@ def test_cancelled_page_reads_leave_connections_to_others_and_close_none(
         waiting = "SELECT pg_advisory_xact_lock_shared(1)"
         async with anyio.create_task_group() as listeners:
             for _ in range(40):
-                listeners.start_soon(rig.door.fetch, READER.tenant, waiting, {}, Planning.WALK)
+                listeners.start_soon(rig.door.fetch, READER.tenant, waiting, {}, Planning.SCAN)
             for _ in range(20):
                 assert await rig.door.fetch(EVERYONE, "SELECT 1", {}) == [(1,)]
             listeners.cancel_scope.cancel()
         await held.close()
-        assert await rig.door.fetch(EVERYONE, "SELECT 2", {}, Planning.WALK) == [(2,)]
+        assert await rig.door.fetch(EVERYONE, "SELECT 2", {}, Planning.SCAN) == [(2,)]
         assert connections <= set(query(conninfo, _CONNECTIONS))
 
     tell(story)

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from ledger.engine.http.replies import SeenLine
+from ledger.engine.http.replies import DisclosedLine
 from ledger.engine.values.principal import COMMAND_LINE, Principal
-from ledger.engine.writer.command import Command, OwnCommand, TurnDown
+from ledger.engine.writer.command import Command, OwnCommand, RefusedWrite
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.keys.commands import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.features.keys.model import Permission
@@ -172,7 +172,7 @@ def test_only_these_commands_do_not_ask_whether_their_key_has_ended() -> None:
             yield from kinds(subclass)
 
     exempt = {kind for kind in kinds(OwnCommand) if not kind.needs_key}
-    assert exempt == {TurnDown, NoteRead, Heartbeat, GiveParent}
+    assert exempt == {RefusedWrite, NoteRead, Heartbeat, GiveParent}
 
 
 def test_facts_and_notes_of_reads_do_not_ask_for_the_secret(ledger: Ledger) -> None:
@@ -181,5 +181,5 @@ def test_facts_and_notes_of_reads_do_not_ask_for_the_secret(ledger: Ledger) -> N
     rotate(ledger, key, COMMAND_LINE)
     ledger.accept(fact("execution.checked_in", line, {"hours": 1}), by=key)
     # Data that a worker showed to the replaced secret are noted too.
-    seen = SeenLine(line, ORGANIZATION, WORKSPACE)
+    seen = DisclosedLine(line, ORGANIZATION, WORKSPACE)
     assert ledger.execute(NoteRead(key, None, seen, ledger.clock())).outcome == "recorded"

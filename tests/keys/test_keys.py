@@ -119,19 +119,19 @@ def test_more_than_ones_own_is_a_403_before_any_422(keys: Keys, body: dict[str, 
 
 def test_a_key_that_expires_makes_and_rotates_no_key_that_outlives_it(keys: Keys) -> None:
     end = keys.in_(days=2)
-    asking = keys.create(permissions=["read", "keys:manage"], expires_at=end).token
+    request = keys.create(permissions=["read", "keys:manage"], expires_at=end).token
     for later in ({}, {"expires_at": None}, {"expires_at": keys.in_(days=2, seconds=1)}):
-        answer = keys.call("POST", token=asking, json={"permissions": ["read"]} | later)
+        answer = keys.call("POST", token=request, json={"permissions": ["read"]} | later)
         assert_problem(answer, 403, "forbidden")
-    made = keys.create(asking, expires_at=end)
+    made = keys.create(request, expires_at=end)
     for later in (None, keys.in_(days=3)):
-        answer = keys.call("PATCH", f"/{made.id}", asking, json={"expires_at": later})
+        answer = keys.call("PATCH", f"/{made.id}", request, json={"expires_at": later})
         assert_problem(answer, 403, "forbidden")
-    assert keys.call("PATCH", f"/{made.id}", asking, json={"name": "n"}).status_code == 200
+    assert keys.call("PATCH", f"/{made.id}", request, json={"name": "n"}).status_code == 200
     lasting = keys.create().id
-    assert_problem(keys.call("POST", f"/{lasting}/rotate", asking, json={}), 403, "forbidden")
-    assert keys.call("POST", f"/{made.id}/rotate", asking, json={}).status_code == 200
-    assert keys.call("DELETE", f"/{lasting}", asking).status_code == 204
+    assert_problem(keys.call("POST", f"/{lasting}/rotate", request, json={}), 403, "forbidden")
+    assert keys.call("POST", f"/{made.id}/rotate", request, json={}).status_code == 200
+    assert keys.call("DELETE", f"/{lasting}", request).status_code == 204
 
 
 def test_a_list_shows_what_the_position_that_it_names_has(keys: Keys) -> None:

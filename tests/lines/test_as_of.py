@@ -19,7 +19,6 @@ from tests.support.soak import repeated
 from tests.support.time_travel import (
     KINDS,
     OF_A_LINE,
-    OTHER,
     Answer,
     Question,
     Questions,
@@ -266,30 +265,6 @@ def test_an_instant_is_the_same_however_it_is_written(edge: Edge) -> None:
 
 
 # Tenants.
-
-
-def test_another_tenants_past_is_never_shown(edge: Edge) -> None:
-    others = edge.token("read", "write", organization_id=OTHER)
-    narrow = edge.token("read", workspace_id="WS-26-700002")
-    line, run = edge.fresh_id(), "RUN-26-700001"
-    began = activation(line, organization_id=OTHER, workspace_id="WS-26-700003")
-    requested = fact("run.requested", run, {"service_line_id": line})
-    items = edge.accept(began, requested, fact("service_line.closed", line), token=others)
-    ours = edge.fresh(workspace_id="WS-26-700003")
-    edge.clock.advance(days=1)
-    times = [recorded_at(edge, item) for item in items]
-    for moment in [*times, *(at + MICROSECOND for at in times), edge.clock.now]:
-        for path in [f"/v1/runs/{run}", *(f"/v1/execution/{line}{path}" for path in OF_A_LINE)]:
-            for token in (None, narrow):
-                assert_problem(edge.get(path, token, params=as_of(moment)), 404, "not_found")
-        for path in OF_A_LINE:
-            answer = edge.get(f"/v1/execution/{ours}{path}", narrow, params=as_of(moment))
-            assert_problem(answer, 404, "not_found")
-        listed = edge.data("/v1/execution", params=as_of(moment, limit=100))
-        assert line not in {row["service_line_id"] for row in listed}
-        assert edge.data("/v1/execution", narrow, params=as_of(moment)) == []
-        assert edge.data("/v1/execution/summary", narrow, params=as_of(moment))["total"] == 0
-    assert edge.data("/v1/execution", others, params=as_of(times[-1]))[0]["state"] == "closed"
 
 
 # Walks.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from ledger.engine.values.errors import InvalidState, RunsNotSupported
+from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.recorded import Actor, Event
 from ledger.features.lines.model import execution_events as e
 from ledger.features.lines.model.execution import Execution
@@ -15,7 +15,6 @@ from tests.support.domain import (
     ACTIVATED,
     NOTHING,
     Past,
-    activated,
     after,
     at_minute,
     given,
@@ -27,7 +26,6 @@ from tests.support.domain import (
 OPERATOR_PAUSED = e.Paused(hold="operator", reason="o")
 OPERATOR_RESUMED = e.Resumed(hold="operator")
 SERVICE_PAUSED = e.Paused(hold="service_line", reason="s")
-SERVICE_RESUMED = e.Resumed(hold="service_line")
 B_BLOCKED = e.Blocked(blocker_id="b", cause="capacity_issue")
 B_UNBLOCKED = e.Unblocked(blocker_id="b")
 C_BLOCKED = e.Blocked(blocker_id="c", cause="approval_gap", reason="r")
@@ -90,41 +88,6 @@ def test_a_command_that_contradicts_the_lines_state_is_refused(
     given(ACTIVATED, *past).when(*command).then(InvalidState)
 
 
-@pytest.mark.parametrize(
-    ("past", "state"),
-    [
-        ([], "running"),
-        ([WENT_IDLE], "idle"),
-        ([WENT_IDLE, WOKEN], "running"),
-        ([B_BLOCKED], "blocked"),
-        ([B_BLOCKED, C_BLOCKED, B_UNBLOCKED], "blocked"),
-        ([OPERATOR_PAUSED, B_BLOCKED], "paused"),
-        ([B_BLOCKED, OPERATOR_PAUSED], "paused"),
-        ([B_BLOCKED, OPERATOR_PAUSED, OPERATOR_RESUMED], "blocked"),
-        ([OPERATOR_PAUSED, B_BLOCKED, B_UNBLOCKED], "paused"),
-        ([OPERATOR_PAUSED, SERVICE_PAUSED, OPERATOR_RESUMED], "paused"),
-        ([OPERATOR_PAUSED, SERVICE_PAUSED, OPERATOR_RESUMED, SERVICE_RESUMED], "running"),
-        ([WENT_IDLE, B_BLOCKED, B_UNBLOCKED], "running"),
-        ([WENT_IDLE, OPERATOR_PAUSED, OPERATOR_RESUMED], "running"),
-        ([OPERATOR_PAUSED, B_BLOCKED, CLOSED], "closed"),
-        ([WENT_IDLE, CLOSED], "closed"),
-    ],
-)
-def test_closed_takes_precedence_over_paused_over_blocked_over_idle_and_running(
-    past: list[Past], state: str
-) -> None:
-    assert after(ACTIVATED, *past).state == state
-
-
-def test_a_change_takes_effect_no_earlier_than_the_previous_change() -> None:
-    line = after(ACTIVATED, at_minute(10, B_BLOCKED), at_minute(4, OPERATOR_PAUSED))
-    assert line.changed_at == minute(10)
-    assert line.holds["operator"].since == minute(10)
-    assert line.state_since == minute(10)
-    happen(line, at_minute(11, OPERATOR_RESUMED))
-    assert (line.state, line.state_since) == ("blocked", minute(11))
-
-
 def test_a_second_hold_or_blocker_does_not_move_state_since() -> None:
     held = after(
         ACTIVATED,
@@ -155,26 +118,6 @@ def test_held_since_and_blocked_since_begin_anew_after_the_last_hold_or_blocker_
     assert line.blocked_since == minute(3)
 
 
-def test_a_closing_clears_holds_and_blockers_and_their_times() -> None:
-    line = after(
-        ACTIVATED, at_minute(1, OPERATOR_PAUSED), at_minute(2, B_BLOCKED), at_minute(9, CLOSED)
-    )
-    assert (line.holds, line.blockers) == ({}, {})
-    assert (line.held_since, line.blocked_since) == (None, None)
-    assert line.closed_at == line.state_since == minute(9)
-
-
-def test_an_event_that_changes_no_state_leaves_the_time_of_the_last_change_alone() -> None:
-    line = after(
-        ACTIVATED,
-        at_minute(5, ALLOCATED),
-        at_minute(6, SIGNAL_RED),
-        at_minute(7, e.Updated(project_tags=())),
-        at_minute(8, e.CheckedIn()),
-    )
-    assert (line.changed_at, line.state_since, line.version) == (minute(0), minute(0), 5)
-
-
 # The end of a hold.
 
 UNTIL_30 = e.Paused(hold="operator", reason="o", until=minute(30))
@@ -198,7 +141,7 @@ def test_a_changed_hold_keeps_since_and_the_states_beginning_and_has_the_actor_o
 ):
     line = after(ACTIVATED, at_minute(5, UNTIL_30))
     changed = e.HoldChanged(hold="operator", reason="n", until=minute(90))
-    line.evolve(recorded(changed, 3, minute(20), actor=Actor("user", "USR-2")))
+    line.apply(recorded(changed, 3, minute(20), actor=Actor("user", "USR-2")))
     hold = line.holds["operator"]
     assert (hold.reason, hold.since, hold.until) == ("n", minute(5), minute(90))
     assert hold.by == Actor("user", "USR-2")
@@ -222,44 +165,6 @@ def test_the_operators_hold_is_due_at_its_end_and_not_before() -> None:
 
 
 # The start of a run.
-
-
-def test_a_start_is_refused_while_the_line_is_held_or_blocked_and_once_it_is_closed() -> None:
-    start = Execution.require_startable
-    given(ACTIVATED, at_minute(5, SERVICE_PAUSED)).when(start, minute(5)).then(InvalidState)
-    given(ACTIVATED, at_minute(5, B_BLOCKED)).when(start, minute(9)).then(InvalidState)
-    given(ACTIVATED, at_minute(5, CLOSED)).when(start, minute(4)).then(InvalidState)
-
-
-def test_a_start_that_occurred_before_the_line_was_held_or_blocked_is_accepted() -> None:
-    start, moment = Execution.require_startable, timedelta(microseconds=1)
-    both = given(ACTIVATED, at_minute(5, B_BLOCKED), at_minute(8, OPERATOR_PAUSED))
-    both.when(start, minute(5) - moment).then(NOTHING)
-    both.when(start, minute(5)).then(InvalidState)
-    held = given(
-        ACTIVATED,
-        at_minute(5, B_BLOCKED),
-        at_minute(8, OPERATOR_PAUSED),
-        at_minute(9, B_UNBLOCKED),
-    )
-    held.when(start, minute(7)).then(NOTHING)
-    held.when(start, minute(8)).then(InvalidState)
-
-
-def test_a_closed_line_accepts_reports_that_occurred_up_to_its_closing() -> None:
-    closed = given(ACTIVATED, at_minute(5, CLOSED))
-    closed.when(Execution.require_open_at, minute(5)).then(NOTHING)
-    closed.when(Execution.require_open_at, minute(5.01)).then(InvalidState)
-
-
-@pytest.mark.parametrize("model", ["agent_runtime", "timeboxed_outcome"])
-def test_two_execution_models_have_runs(model: str) -> None:
-    given(activated(model)).when(Execution.require_runs).then(NOTHING)
-
-
-@pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])
-def test_the_four_continuous_execution_models_have_no_runs(model: str) -> None:
-    given(activated(model)).when(Execution.require_runs).then(RunsNotSupported)
 
 
 # Idleness.
@@ -299,18 +204,6 @@ def test_an_activity_wakes_no_line_that_is_not_idle(more: list[Past]) -> None:
     given(ACTIVATED, *more).when(Execution.wake, now, True, now, THRESHOLD).then(NOTHING)
 
 
-def test_resources_are_replaced_by_id_and_signals_keep_their_first_place() -> None:
-    again = e.ResourceAllocated(resource=e.Resource(type="agent", id="SCR-1"))
-    amber = e.HealthSignalReported(signal="outcome_progress", status="amber")
-    green = e.HealthSignalReported(signal="sla_compliance", status="green")
-    line = after(ACTIVATED, ALLOCATED, again, SIGNAL_RED, amber, green)
-    assert line.resources == {"SCR-1": again.resource}
-    assert [(s.signal, s.status) for s in line.signals.values()] == [
-        ("sla_compliance", "green"),
-        ("outcome_progress", "amber"),
-    ]
-
-
 def test_a_line_has_the_name_of_its_activation_until_an_update_replaces_it() -> None:
     named = replace(ACTIVATED, name="Backend team")
     renamed = e.Updated(project_tags=(), name="Core team")
@@ -318,18 +211,6 @@ def test_a_line_has_the_name_of_its_activation_until_an_update_replaces_it() -> 
     assert after(named).name == "Backend team"
     assert after(named, renamed).name == "Core team"
     assert after(named, renamed, e.Updated(project_tags=())).name is None
-
-
-def test_a_blocker_keeps_its_assignee_due_date_and_reporter_while_it_is_open() -> None:
-    assigned = e.Blocked(
-        blocker_id="b", cause="approval_gap", assignee="USR-26-000044", due_at=minute(90)
-    )
-    given(ACTIVATED).when(
-        Execution.block, "b", "approval_gap", None, "USR-26-000044", minute(90)
-    ).then(assigned)
-    (blocker,) = after(ACTIVATED, assigned).blockers.values()
-    assert (blocker.assignee, blocker.due_at) == ("USR-26-000044", minute(90))
-    assert blocker.reported_by == "KEY-26-000001"
 
 
 # The size of a line.

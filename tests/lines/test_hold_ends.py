@@ -10,7 +10,7 @@ from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.values import format_instant
 from ledger.engine.writer import group
 from ledger.engine.writer.command import Command
-from ledger.engine.writer.periodic import sweepers_kept_away
+from ledger.engine.writer.periodic import sweepers_paused
 from ledger.engine.writer.request import Receipt
 from ledger.features.lines.commands.lines import LiftHold, Pause, Resume
 from ledger.features.lines.routes.holds import MOST_LINES
@@ -44,7 +44,7 @@ def last(ledger: Ledger, line: str) -> Any:
 
 
 def by_rule(event: dict[str, Any]) -> bool:
-    """Whether the ledger lifted a hold."""
+    """True if the ledger lifted a hold."""
     return bool(event["state"]["actor"]["id"] == "pause-until")
 
 
@@ -164,7 +164,7 @@ def test_two_nodes_lift_a_hold_once(own_ledger: Ledger, settings: Settings) -> N
 
 def test_no_hold_is_lifted_by_the_present_time_while_a_story_is_told(own_ledger: Ledger) -> None:
     line = over(own_ledger)
-    with sweepers_kept_away(own_ledger.conninfo):
+    with sweepers_paused(own_ledger.conninfo):
         assert own_ledger.sweep() == 0
         early = {"time": own_ledger.ago(minutes=30)}
         own_ledger.accept(fact("execution.checked_in", line, **early))

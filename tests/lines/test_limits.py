@@ -86,9 +86,21 @@ def test_an_answer_names_at_most_fifty_faults_of_one_kind(edge: Edge, line: str)
     assert len(problem["errors"]) == 50
 
 
-def test_an_empty_batch_is_answered_with_an_empty_list(edge: Edge) -> None:
-    answer = edge.send_batch()
-    assert (answer.status_code, answer.json()) == (200, {"data": []})
+def test_outcomes_of_a_batch_are_in_order_and_its_status_is_always_200(edge: Edge) -> None:
+    empty, line = edge.send_batch(), edge.fresh()
+    assert (empty.status_code, empty.json()) == (200, {"data": []})
+    good, bad = fact("execution.checked_in", line), fact("service_line.resumed", line)
+    answer = edge.send_batch(good, bad, good)
+    items = answer.json()["data"]
+    assert answer.status_code == 200
+    assert [item["index"] for item in items] == [0, 1, 2]
+    assert [item["outcome"] for item in items] == ["recorded", "refused", "duplicate"]
+    assert items[1]["error"].keys() == {"status", "code", "detail", "errors"}
+    assert (items[1]["error"]["code"], items[1]["error"]["errors"]) == ("invalid_state", [])
+    assert (items[1]["position"], items[1]["event_ids"]) == (None, [])
+    again = edge.send(good)
+    assert (again.status_code, again.json()["data"]["position"]) == (200, items[0]["position"])
+    assert_problem(edge.send(bad), 409, "invalid_state")
 
 
 def test_a_body_may_have_8_mib_and_no_more(edge: Edge, line: str) -> None:

@@ -49,18 +49,6 @@ def listed(edge: Edge, query: str) -> list[str]:
     return [row["service_line_id"] for row in edge.data(f"/v1/execution?{query}")]
 
 
-def test_the_line_that_is_longest_in_its_state_comes_first(edge: Edge) -> None:
-    first, second, third, fourth = lines(edge, "by-time", 4)
-    for line in (third, first):
-        edge.accept(blocked(line, time=later(edge)))
-    query = "project_tag=by-time&sort=state_since"
-    # Lines of one instant stand newest record first.
-    assert listed(edge, query) == [fourth, second, third, first]
-    assert listed(edge, f"{query}&state=blocked") == [third, first]
-    edge.accept(fact("execution.unblocked", third, {"blocker_id": "B-1"}, time=later(edge)))
-    assert listed(edge, query) == [fourth, second, first, third]
-
-
 def test_a_second_blocker_or_a_check_in_moves_no_line_in_the_order_by_time(edge: Edge) -> None:
     ids = lines(edge, "by-time-2", 2, execution_model="capacity")
     for line in ids:
@@ -73,94 +61,8 @@ def test_a_second_blocker_or_a_check_in_moves_no_line_in_the_order_by_time(edge:
     assert listed(edge, "project_tag=by-time-2&sort=state_since") == ids
 
 
-def test_the_worst_health_comes_first_and_lines_without_signals_last(edge: Edge) -> None:
-    green, silent, red, amber, other = lines(edge, "by-health", 5)
-    edge.accept(
-        signal(green, "green"),
-        signal(red, "red"),
-        signal(red, "red", "delivery_velocity"),
-        signal(amber, "red"),
-        signal(other, "red"),
-    )
-    query = "project_tag=by-health&sort=health_score"
-    assert listed(edge, query) == [red, other, amber, green, silent]
-    scores = [row["health_score"] for row in edge.data(f"/v1/execution?{query}")]
-    assert scores == [38, 69, 69, 100, None]
-    edge.accept(signal(silent, "red"), signal(silent, "red", "outcome_progress"))
-    assert listed(edge, query) == [red, silent, other, amber, green]
-
-
-def test_the_line_that_is_due_first_comes_first_and_lines_without_due_time_last(edge: Edge) -> None:
-    tomorrow, late = due(edge, days=1), due(edge, days=-1)
-    none, running, twice, same, paused, later = lines(edge, "by-due", 6)
-    edge.accept(
-        waits(twice, "B-1", None, due(edge, days=3)),
-        waits(twice, "B-2", None, tomorrow),
-        waits(same, "B-1", None, tomorrow),
-        waits(later, "B-1", None, due(edge, days=2)),
-        waits(paused, "B-1", None, late),
-        fact("service_line.paused", paused),
-        waits(none, "B-1", "USR-1", None),
-    )
-    query = "project_tag=by-due&sort=due_at"
-    assert listed(edge, query) == [paused, same, twice, later, running, none]
-    assert listed(edge, f"{query}&state=blocked") == [same, twice, later, none]
-    assert listed(edge, f"{query}&state=running,paused") == [paused, running]
-    assert listed(edge, f"{query}&blocked_cause=approval_gap") == [paused, same, twice, later, none]
-    edge.accept(
-        fact("execution.unblocked", twice, {"blocker_id": "B-2"}),
-        fact("execution.unblocked", paused, {"blocker_id": "B-1"}),
-    )
-    assert listed(edge, query) == [same, later, twice, paused, running, none]
-
-
 def due(edge: Edge, **duration: float) -> str:
     return format_instant(edge.clock.now + timedelta(**duration))
-
-
-def test_lines_are_found_and_counted_by_the_assignees_of_open_blockers(edge: Edge) -> None:
-    both, other, nobody, running = lines(edge, "desk", 4)
-    edge.accept(
-        waits(both, "B-1", "Amara Okafor", None),
-        waits(both, "B-2", "USR-2", None),
-        waits(both, "B-3", "Amara Okafor", None),
-        waits(other, "B-1", "USR-2", None),
-        waits(nobody, "B-1", None, None),
-        signal(both, "red"),
-    )
-    of_line = {"both": both, "other": other, "nobody": nobody, "running": running}
-
-    def assert_found(more: str, *names: str) -> None:
-        query, expected = f"project_tag=desk&{more}", [of_line[name] for name in names]
-        for sort in ("", "&sort=health_score", "&sort=state_since", "&sort=due_at"):
-            assert sorted(listed(edge, query + sort)) == sorted(expected), query + sort
-        assert listed(edge, query) == expected
-        assert edge.data(f"/v1/execution/summary?{query}")["total"] == len(expected)
-
-    assert_found("assignee=Amara%20Okafor", "both")
-    assert_found("assignee=USR-2", "other", "both")
-    assert_found("assignee=USR-2&health=amber", "both")
-    assert_found("assignee=USR-2&state=paused")
-    assert_found("assignee=Amara%20Okafor,unknown", "both")
-    assert_found("assignee=amara%20okafor")
-    assert_found("unassigned=true", "nobody")
-    assert_found("unassigned=true&assignee=USR-2")
-    edge.accept(
-        fact("service_line.paused", other),
-        fact("execution.unblocked", both, {"blocker_id": "B-1"}),
-        fact("execution.unblocked", both, {"blocker_id": "B-2"}),
-        fact("execution.unblocked", nobody, {"blocker_id": "B-1"}),
-        waits(nobody, "B-1", "USR-2", None),
-        waits(both, "B-2", None, None),
-    )
-    assert_found("assignee=Amara%20Okafor", "both")
-    assert_found("assignee=USR-2", "nobody", "other")
-    assert_found("assignee=USR-2&state=paused", "other")
-    assert_found("unassigned=true", "both")
-    assert_found("unassigned=true&assignee=Amara%20Okafor", "both")
-    edge.accept(fact("service_line.closed", other), fact("service_line.closed", both))
-    assert_found("assignee=USR-2", "nobody")
-    assert_found("unassigned=true")
 
 
 def test_a_line_is_overdue_from_the_instant_after_its_due_time_on(edge: Edge) -> None:
@@ -219,61 +121,6 @@ def test_lines_are_found_and_counted_by_organization(edge: Edge) -> None:
     rows = edge.data(f"/v1/execution?{tag}", admin)
     assert [row["organization_id"] for row in rows] == [other, ORGANIZATION, ORGANIZATION]
     assert edge.data(f"/v1/execution/{foreign[0]}", admin)["organization_id"] == other
-
-
-def test_lines_are_found_and_counted_by_health(edge: Edge) -> None:
-    green, amber, red, silent = lines(edge, "health", 4)
-    edge.accept(signal(green, "green"), signal(amber, "red"))
-    edge.accept(signal(red, "red"), signal(red, "red", "delivery_velocity"))
-    for words, expected in (
-        ("green", [green]), ("amber", [amber]), ("red", [red]), ("none", [silent]),
-        ("red,none", [silent, red]), ("green,amber,red,none", [silent, red, amber, green]),
-    ):  # fmt: skip
-        query = f"project_tag=health&health={words}"
-        assert listed(edge, query) == expected
-        summary = edge.data(f"/v1/execution/summary?{query}")
-        assert summary["total"] == len(expected)
-    # Counts without a tag come from other rows than counts with a tag.
-    before = edge.data("/v1/execution/summary?health=red")["total"]
-    edge.accept(signal(silent, "red"), signal(silent, "red", "delivery_velocity"))
-    assert edge.data("/v1/execution/summary?health=red")["total"] == before + 1
-    edge.accept(blocked(silent))
-    assert edge.data("/v1/execution/summary?project_tag=health&health=red")["by_state"] == {
-        "running": 1, "idle": 0, "paused": 0, "blocked": 1, "closed": 0,
-    }  # fmt: skip
-
-
-def test_lines_with_two_requested_projects_are_counted_once_by_health(edge: Edge) -> None:
-    line = edge.fresh(project_tags=["one-of-two", "two-of-two"])
-    edge.accept(signal(line, "red"))
-    edge.fresh(project_tags=["one-of-two", "two-of-two"])
-    query = "project_tag=one-of-two,two-of-two&health="
-    for words, total in (("amber", 1), ("none", 1), ("amber,none", 2), ("green", 0)):
-        assert edge.data(f"/v1/execution/summary?{query}{words}")["total"] == total
-
-
-def test_lines_are_found_and_counted_by_a_resource_while_it_is_allocated(edge: Edge) -> None:
-    one, two = edge.fresh(), edge.fresh()
-    other = edge.fresh(workspace_id="WS-26-000888")
-    for line in (one, two, other):
-        edge.accept(fact("resource.allocated", line, {"id": "SCR-77", "type": "person"}))
-    edge.accept(fact("resource.allocated", two, {"id": "SCR-78", "type": "person"}))
-    edge.accept(blocked(two, time=later(edge)))
-    for query, expected in (
-        ("resource_id=SCR-77", [other, two, one]),
-        ("resource_id=SCR-77,SCR-78", [other, two, one]),
-        ("resource_id=SCR-78", [two]),
-        ("resource_id=SCR-77&state=blocked", [two]),
-        ("resource_id=SCR-77&health=none&state=running", [other, one]),
-        ("resource_id=SCR-77&workspace_id=WS-26-000888", [other]),
-        ("resource_id=SCR-79", []),
-    ):
-        assert listed(edge, query) == expected, query
-        assert edge.data(f"/v1/execution/summary?{query}")["total"] == len(expected)
-    edge.accept(fact("resource.released", two, {"id": "SCR-77"}))
-    assert listed(edge, "resource_id=SCR-77") == [other, one]
-    edge.accept(fact("resource.allocated", two, {"id": "SCR-77", "type": "person"}))
-    assert listed(edge, "resource_id=SCR-77&sort=state_since") == [one, other, two]
 
 
 def test_a_resource_of_an_activation_is_found(edge: Edge) -> None:

@@ -157,19 +157,10 @@ def test_an_empty_page_of_lines_touches_few_rows(
 @pytest.mark.parametrize(
     "name",
     [
-        "all",
-        "a state",
-        "a rare state",
-        "rare states",
-        "a product line",
-        "a rare product line",
-        "a rare model",
-        "a rare workspace",
-        "a rare project",
-        "a cause",
-        "lines by id",
+        "all", "a state", "a rare state", "rare states", "a product line", "a rare product line",
+        "a rare model", "a rare workspace", "a rare project", "a cause", "lines by id",
     ],
-)
+)  # fmt: skip
 def test_a_page_for_an_administrator_touches_rows_in_proportion_to_its_limit(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
@@ -179,19 +170,9 @@ def test_a_page_for_an_administrator_touches_rows_in_proportion_to_its_limit(
 ORDERED: dict[str, dict[str, Any]] = {
     name: FOUND[name]
     for name in (
-        "all",
-        "a state",
-        "a rare state",
-        "rare states",
-        "states",
-        "a rare workspace",
-        "a rare workspace and state",
-        "a narrow token",
-        "a product line",
-        "a project",
-        "a rare project",
-        "a cause",
-        "lines by id",
+        "all", "a state", "a rare state", "rare states", "states", "a rare workspace",
+        "a rare workspace and state", "a narrow token", "a product line", "a project",
+        "a rare project", "a cause", "lines by id",
     )
 } | {
     "a health status": {"health": ["green"]},
@@ -204,7 +185,7 @@ ORDERED: dict[str, dict[str, Any]] = {
     "a resource": {"resource_id": ["USUAL"]},
     "a rare resource": {"resource_id": ["SELDOM"]},
     "rare resources": {"resource_id": ["SELDOM", "NONE"]},
-}
+}  # fmt: skip
 SORTS = [None, "state_since", "health_score", "due_at"]
 
 

@@ -296,13 +296,6 @@ def test_a_wrong_request_is_a_422_that_is_audited_once(
     ]
 
 
-def test_without_the_permission_it_is_a_403_that_is_audited_once(tenant: Tenant) -> None:
-    line, before = tenant.line(), tenant.log()
-    reader = tenant.new_token("read", "write")
-    assert_problem(many(tenant, lines=[line], token=reader), 403, "forbidden")
-    assert tenant.entries_after(*before)[1:] == [("execution.pause", None, "refused", "forbidden")]
-
-
 def test_another_number_than_expected_is_a_409_that_pauses_nothing(tenant: Tenant) -> None:
     lines, before = [tenant.line() for _ in range(2)], tenant.log()
     problem = assert_problem(many(tenant, lines=lines, expect=3), 409, "invalid_state")

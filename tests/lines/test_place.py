@@ -49,7 +49,7 @@ def past(edge: Edge, busy: Busy) -> Iterator[Past]:
 
 
 def place(past: Past, line_id: str, is_past: bool, **values: Any) -> Cost:
-    read = statements.place_read(frozenset(OWN), is_past)
+    read = statements.point_read(frozenset(OWN), is_past)
     given = {"line_id": line_id, "limit": LIMIT, "ticks": TICKS, **OWN, **values}
     return cost(past.connection, read, given)
 

@@ -205,21 +205,6 @@ def test_a_wrong_parameter_is_a_422(edge: Edge, eventful: str, query: str) -> No
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_the_timeline_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
-    edge: Edge, eventful: str
-) -> None:
-    stranger = edge.token("read", organization_id="ORG-26-000002")
-    elsewhere = edge.token("read", workspace_id="WS-26-000002")
-    for line, token in (
-        (eventful, stranger),
-        (eventful, elsewhere),
-        ("LIN-26-999999", None),
-        ("x", None),
-    ):
-        answer = edge.get(f"/v1/execution/{line}/timeline", token)
-        assert_problem(answer, 404, "not_found")
-
-
 # Random workloads, compared with the model of the raw log.
 
 

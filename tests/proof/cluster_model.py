@@ -8,18 +8,18 @@ import copy
 import itertools
 from dataclasses import dataclass, field, replace
 
-from ledger.features.proof.sealing.standing import (
+from ledger.features.proof.sealing.peers import (
     FOLLOWS,
     SEALS,
     STOPPED,
     UNHEARD,
     UNVOUCHED,
     Case,
-    Fit,
-    Known,
+    Evidence,
+    LogConsistency,
+    PeerMonitor,
     Row,
     Verdict,
-    Vigil,
     Witnessed,
     judge,
 )
@@ -40,7 +40,7 @@ def events_of(witness: Witnessed) -> Log:
 
 
 def contradict(one: Witnessed, other: Witnessed) -> bool:
-    """Whether two notes of an origin cannot both be of one log that only grew."""
+    """True if two notes of an origin cannot both be of one log that only grew."""
     short, long = sorted((events_of(one), events_of(other)), key=len)
     return one.origin == other.origin and long[: len(short)] != short
 
@@ -55,7 +55,7 @@ class Database:
     stopped: bool = False
     waits: bool = False
     has_key: bool = False
-    """Whether the log has a key: the first checkpoint brings one."""
+    """True if the log has a key: the first checkpoint brings one."""
     checkpoints: list[Witnessed] = field(default_factory=list)
     mark: Witnessed | None = None
     """The last checkpoint, as it is kept with the key."""
@@ -79,13 +79,13 @@ class Node:
     witness: Witnessed | None = None
     lineage: str | None = None
     is_full: bool = False
-    """Whether it can write no file."""
-    vigil: Vigil | None = None
+    """True if it can write no file."""
+    vigil: PeerMonitor | None = None
     unkept: Witnessed | None = None
     """A witness newer than the file, which the process only remembers."""
     is_frozen: bool = False
     has_beaten: bool = False
-    """Whether it has beaten since it was started or thawed: only then it lives for others."""
+    """True if it has beaten since it was started or thawed: only then it lives for others."""
     doubled_seconds: int = 0
     """For how long another process has beaten as this node without a pause."""
 
@@ -188,7 +188,7 @@ class Cluster:
 
     def start(self, node: Node) -> None:
         if node.vigil is None:
-            node.vigil, node.is_frozen = Vigil(node.name, self.now), False
+            node.vigil, node.is_frozen = PeerMonitor(node.name, self.now), False
             node.has_beaten = False
 
     def stop(self, node: Node) -> None:
@@ -326,7 +326,7 @@ class Cluster:
     def _obey(self, node: Node, verdict: Verdict) -> None:
         if verdict.contradicted is not None:
             self.database.stopped = self.database.has_key = True
-        if verdict.takes and self.database.newest is not None:
+        if verdict.advances and self.database.newest is not None:
             assert (
                 node.own is None
                 or node.own.origin < self.database.origin
@@ -351,7 +351,7 @@ class Cluster:
             is_between_beats=not leads,
         )
         newest, own, keeps = database.newest, node.own, node.unkept is None
-        known = Known(database.origin, database.stopped, newest, own, heard, leads, keeps)
+        known = Evidence(database.origin, database.stopped, newest, own, heard, leads, keeps)
         if not database.has_key:
             seen = [own, *(row.witness for row in rows), *database.checkpoints]
             strays = [witness for witness in seen if witness is not None]
@@ -365,10 +365,14 @@ class Cluster:
         if not leads:
             log = events_of(database.newest) if database.newest is not None else ()
 
-        def compare(witness: Witnessed) -> Fit:
+        def compare(witness: Witnessed) -> LogConsistency:
             if witness.size > len(log):
-                return Fit.SHORTER if leads else Fit.UNKNOWN
-            return Fit.SAME if repr(log[: witness.size]).encode() == witness.root else Fit.OTHER
+                return LogConsistency.SHORTER if leads else LogConsistency.UNKNOWN
+            return (
+                LogConsistency.SAME
+                if repr(log[: witness.size]).encode() == witness.root
+                else LogConsistency.OTHER
+            )
 
         verdict = judge(known, compare)
         knows = known.own is not None and known.own.origin == known.origin
@@ -380,7 +384,7 @@ class Cluster:
             else UNHEARD
             if not verdict.settles
             else SEALS
-            if newest is None or knows or verdict.takes
+            if newest is None or knows or verdict.advances
             else UNVOUCHED
         )
         self.cases.append(verdict.case)

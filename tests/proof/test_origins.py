@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.note import Checkpoint, Signer, parse
 from ledger.features.proof.sealing.origins import NothingIsWrong
-from ledger.features.proof.sealing.watch import Sight, WitnessWatch
+from ledger.features.proof.sealing.watch import Inspection, WitnessWatch
 from tests.proof.conftest import report
 from tests.proof.test_sealer import checkpoint_outside, go_back_to_501, rewrite_past
 from tests.support.data_dirs import MASTER_KEY
@@ -257,8 +257,8 @@ class Thawing(WitnessWatch):
     def happen(self) -> None:
         raise NotImplementedError
 
-    def look(self, connection: shelf.Connection, leads: bool) -> Sight:
-        sight = super().look(connection, leads)
+    def inspect(self, connection: shelf.Connection, leads: bool) -> Inspection:
+        sight = super().inspect(connection, leads)
         self.happen()
         return sight
 
@@ -273,7 +273,7 @@ def test_a_frozen_sealer_that_thaws_inserts_nothing_over_a_newer_origin(
 
     full.line()
     node = watch_of(folder)
-    sealer = sealer_of(full.conninfo, folder, watch=Adopting(node.node_id, folder, patience=0.0))
+    sealer = sealer_of(full.conninfo, folder, watch=Adopting(node.node_id, folder, timeout=0.0))
     assert sealer.run_once() == 0
     sealer.disconnect()
     assert [note.split("\n")[0][-2:] for note in notes(full)] == ["/2"]

@@ -18,7 +18,7 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.programs import find_programs
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.note import parse
-from ledger.features.proof.sealing.standing import NO_WITNESS
+from ledger.features.proof.sealing.peers import NO_WITNESS
 from tests.proof.conftest import report
 from tests.proof.test_sealer import BACK_TO_501, go_back_to_501, rewrite_past
 from tests.support.data_dirs import MASTER_KEY
@@ -99,7 +99,7 @@ def test_a_witness_is_never_replaced_by_an_older_checkpoint(
     older = full.rows("SELECT note FROM ledger.checkpoint WHERE size = 501")[0]["note"]
     with psycopg.connect(full.conninfo, row_factory=tuple_row) as connection:
         verifier = shelf.verifier_of(connection)
-    a.watch.take(verifier, older)
+    a.watch.store(verifier, older)
     assert size_of(a) == 601
 
 
@@ -291,11 +291,11 @@ def test_a_beat_does_not_wait_for_a_standby(
     """A node that lives must not fall silent while a synchronous standby is away."""
     found, beat = list[object](), nodes.beat
 
-    def look(connection: psycopg.Connection[tuple[object, ...]], *said: Any) -> Any:
+    def inspect(connection: psycopg.Connection[tuple[object, ...]], *said: Any) -> Any:
         found.append(connection.execute("SHOW synchronous_commit").fetchone())
         return beat(connection, *said)
 
-    monkeypatch.setattr(nodes, "beat", look)
+    monkeypatch.setattr(nodes, "beat", inspect)
     a.beat()
     assert found == [("local",)]
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from ledger.features.proof.sealing.standing import (
+from ledger.features.proof.sealing.peers import (
     FOLLOWS,
     SEALS,
     STOPPED,
     UNHEARD,
     UNVOUCHED,
+    PeerMonitor,
     Row,
-    Vigil,
 )
 from tests.proof.cluster_model import Cluster, Database, Node, contradict
 
@@ -24,7 +24,7 @@ one = st.integers(0, NODES - 1)
 
 def test_a_look_that_began_before_a_beat_was_acknowledged_misses_nothing() -> None:
     """The beat and the sealer of a node look at the rows at the same time."""
-    vigil, old = Vigil("n", 0.0), Row("n", None, 0.5, 1.0, "here")
+    vigil, old = PeerMonitor("n", 0.0), Row("n", None, 0.5, 1.0, "here")
     assert vigil.hear(1.0, 1.1, "here", [old]).has_waited
     vigil.beaten(2.0, 2.0)
     assert vigil.hear(1.9, 2.1, "here", [old]).has_waited
@@ -32,7 +32,7 @@ def test_a_look_that_began_before_a_beat_was_acknowledged_misses_nothing() -> No
 
 
 def test_another_process_that_beats_as_this_node_is_not_gone_while_the_database_is_away() -> None:
-    vigil = Vigil("n", 0.0)
+    vigil = PeerMonitor("n", 0.0)
 
     def hear(now: float, beaten_at: float) -> bool:
         row = Row("n", None, 0.5, beaten_at, "here")

@@ -76,7 +76,7 @@ def sealed(stored: bytes, topic: str = ISSUED, place: int = 4, signer: Signer = 
     tree = GrowingTree(0, {})
     for number in range(7):
         tree.add(hash_leaf(leaf if number == place else b"another leaf"))
-    tiles = tree.take_changed()
+    tiles = tree.pop_changed()
     hashes = [told(root_of(stretch, tiles)) for stretch in inclusion(place, 7)]
     found = {"leaf_index": place, "leaf_hash": told(hash_leaf(leaf)), "tree_size": 7}
     return {

@@ -49,8 +49,8 @@ def grown(hashes: Sequence[bytes], at_once: int) -> dict[Tile, bytes]:
         tree = GrowingTree(start, {tile: tiles[tile] for tile in edge_of(start)})
         for leaf in hashes[start : start + at_once]:
             tree.add(leaf)
-        tiles |= tree.take_changed()
-        assert tree.take_changed() == {}
+        tiles |= tree.pop_changed()
+        assert tree.pop_changed() == {}
         assert tree.root() == root_of((0, tree.size), tiles)
     return tiles
 

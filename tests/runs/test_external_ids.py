@@ -1,13 +1,10 @@
 """A run is found by the name that its reporter gave it (contract, Facts)."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from ledger.app.composition.writing import create_writer
-from ledger.engine.log.event_log import Log
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Identity
 from ledger.engine.writer.request import Receipt
@@ -85,34 +82,6 @@ def test_of_32_writers_that_race_for_a_name_one_begins_the_run(own_ledger: Ledge
     assert check(own_ledger.conninfo).findings == []
 
 
-def test_equal_names_of_two_organizations_or_two_sources_are_different_runs(
-    ledger: Ledger,
-) -> None:
-    line, their_line, name = ledger.line(), theirs(ledger), new_id("build")
-    (own,) = ledger.accept(named("run.started", name, line))
-    (other,) = ledger.accept(named("run.started", name, their_line), by=STRANGER)
-    (third,) = ledger.accept(named("run.started", name, line, source="/elsewhere"))
-    assert len({own.subject, other.subject, third.subject}) == 3
-    (ended,) = ledger.accept(named("run.failed", name), by=STRANGER)
-    assert ended.subject == other.subject
-    assert ledger.refusal(named("run.failed", name, source="/nowhere")) == GONE
-
-
-@pytest.mark.parametrize("type", ENDINGS)
-def test_an_ending_of_an_unknown_name_is_404(ledger: Ledger, type: str) -> None:
-    name, run = new_id("build"), ledger.run(ledger.line())
-    assert ledger.refusal(named(type, name)) == GONE
-    assert ledger.refusal(named(type, name, subject=run)) == GONE
-
-
-def test_a_start_gives_a_name_to_a_requested_run_that_has_none(ledger: Ledger) -> None:
-    name, run = new_id("build"), ledger.run(ledger.line(), started=False)
-    ledger.accept(named("run.started", name, subject=run))
-    (ended,) = ledger.accept(named("run.completed", name, subject=run))
-    assert ended.subject == run
-    assert ledger.shown_run(run)["external_id"] == name
-
-
 def test_a_run_has_one_name(ledger: Ledger) -> None:
     line, first, second = ledger.line(), new_id("build"), new_id("build")
     (item,) = ledger.accept(named("run.requested", first, line))
@@ -125,22 +94,6 @@ def test_a_run_has_one_name(ledger: Ledger) -> None:
 
 
 _NAMED = "SELECT FROM ledger.identity WHERE digest = encode(%s::bytea, 'hex')::uuid"
-
-
-def test_a_name_of_another_run_is_409_for_a_request_a_start_and_an_ending(ledger: Ledger) -> None:
-    line, name = ledger.line(), new_id("build")
-    ledger.accept(named("run.requested", name, line))
-    pending, running = ledger.run(line, started=False), ledger.run(line)
-    for event in (
-        named("run.requested", name, line),
-        named("run.requested", name, line, subject=new_id("RUN")),
-        named("run.started", name, line, subject=new_id("RUN")),
-        named("run.started", name, subject=pending),
-        named("run.completed", name, subject=running),
-    ):
-        assert ledger.refusal(event) == STATE
-    ledger.accept(named("run.started", name, line))
-    assert ledger.refusal(named("run.started", name, line)) == STATE
 
 
 def test_a_name_of_a_run_that_the_credential_does_not_see_is_taken(ledger: Ledger) -> None:
@@ -181,12 +134,6 @@ def test_a_name_has_1_to_200_characters(ledger: Ledger, type: str, name: Any) ->
     assert ledger.refusal(named(type, None)) == INVALID
 
 
-@pytest.mark.parametrize("lease", [4, 604_801, "60", 60.5])
-def test_a_lease_has_5_seconds_to_7_days(ledger: Ledger, lease: Any) -> None:
-    data = {"service_line_id": ledger.line(), "lease_seconds": lease}
-    assert ledger.refusal(fact("run.started", None, data)) == INVALID
-
-
 def test_an_administrator_names_a_run_or_a_line(ledger: Ledger) -> None:
     line, name = ledger.line(), new_id("build")
     (begun,) = ledger.accept(named("run.requested", name, line), by=ADMIN)
@@ -198,17 +145,6 @@ def test_an_administrator_names_a_run_or_a_line(ledger: Ledger) -> None:
         by=ADMIN,
     )
     assert started.subject == ended.subject == begun.subject
-
-
-@pytest.fixture
-def another(own_ledger: Ledger) -> Iterator[Writer]:
-    """The writer of another process, whose memory is empty at first."""
-    log = Log(own_ledger.conninfo)
-    writer = create_writer(own_ledger.settings, log, own_ledger.clock)
-    writer.start()
-    yield writer
-    writer.stop()
-    log.close()
 
 
 @pytest.mark.parametrize("by", [REPORTER, ADMIN])

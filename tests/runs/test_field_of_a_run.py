@@ -98,7 +98,7 @@ def test_each_field_of_a_run_is_shown() -> None:
     assert {f.name for f in fields(Run)} ^ set(SHOWN) == NOT_SHOWN | PAYLOADS
 
 
-@pytest.mark.parametrize("row", RUN_TABLE, ids=lambda row: row.told_as)
+@pytest.mark.parametrize("row", RUN_TABLE, ids=lambda row: row.published_as)
 def test_each_shown_field_of_an_event_is_published_and_comes_from_its_fact(row: EventRow) -> None:
     brought = {f.name for f in fields(row.event)} & set(SHOWN)
     published = {f.name for f in fields(PUBLISHED[row.event].payload)}

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.engine.log.leases import LOOK_AT_DUE
+from ledger.engine.log.leases import CHECK_DUE
 from ledger.features.runs import loops
 from ledger.features.runs.commands import ExpireLease, Heartbeat
 from tests.support.facts import fact
@@ -331,7 +331,7 @@ def test_due_leases_are_found_in_the_index_however_many_there_are(ledger: Ledger
         """
     with psycopg.connect(ledger.conninfo) as connection:
         connection.execute(due.encode())
-        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {LOOK_AT_DUE}".encode()
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {CHECK_DUE}".encode()
         ((plans,),) = connection.execute(explain, {"limit": 10}).fetchall()
         connection.rollback()
     scans = [

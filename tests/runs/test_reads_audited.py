@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from ledger.app.settings import Settings
-from ledger.engine.http.replies import SeenLine
+from ledger.engine.http.replies import DisclosedLine
 from ledger.engine.writer.writer import GROUP_FAILED
 from ledger.features.runs import read_notes
 from ledger.features.runs.read_notes import NoteRead, ReadNotes
@@ -218,7 +218,7 @@ def test_two_workers_that_note_the_same_read_leave_one_entry(
     run = run_on(tenant, line)
     principal = edge.run(services.authenticator.authenticate(tenant.token, None))
     edge.get(f"/v1/runs/{run}", tenant.token)
-    seen = [SeenLine(line, tenant.organization, WORKSPACE)]
+    seen = [DisclosedLine(line, tenant.organization, WORKSPACE)]
     for _ in range(2):
         worker = ReadNotes(services.writer, edge.clock)
         worker.note(principal, None, seen)
@@ -227,7 +227,7 @@ def test_two_workers_that_note_the_same_read_leave_one_entry(
         assert worker.run_once() == 0
         assert len(reads(tenant)) == 1
     # Two notes of the same read in one append.
-    other = SeenLine(tenant.line(), tenant.organization, WORKSPACE)
+    other = DisclosedLine(tenant.line(), tenant.organization, WORKSPACE)
     twins = [NoteRead(principal, None, other, edge.clock()) for _ in range(2)]
     first, second = services.writer.submit(twins).result()
     assert (first.duplicate, second.duplicate) == (False, True)

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.app.settings import Settings
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.engine.writer import turns
+from ledger.engine.writer import fair_queue
 from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.keys.commands import CreateApiKey
 from tests.support.facts import ORGANIZATION, activation, fact
@@ -43,7 +43,7 @@ def distant(
     conninfo: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Distant]:
     # A process apart asks in the midst of a long append whether another one waits.
-    monkeypatch.setattr(turns, "TURN_SECONDS", math.inf)
+    monkeypatch.setattr(fair_queue, "SLOT_SECONDS", math.inf)
     with (
         closing(Relay(conninfo, tmp_path)) as relay,
         working(relay.conninfo, settings) as ledger,

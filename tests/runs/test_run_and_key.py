@@ -10,6 +10,7 @@ from ledger.features.runs.model.run import (
     Run,
     RunCancelled,
     RunCompleted,
+    RunErased,
     RunFailed,
     RunName,
     RunRequested,
@@ -33,6 +34,7 @@ RUNNING = [REQUESTED, at_minute(2, STARTED)]
 RUNNING_AT_ONCE = [at_minute(2, STARTED_AT_ONCE)]
 CLOSED_WHILE_RUNNING = [*RUNNING_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING)]
 CLOSED_WHILE_PENDING = [REQUESTED, at_minute(9, CANCELLED_BY_CLOSING)]
+ERASED = [*CLOSED_WHILE_RUNNING, at_minute(10, RunErased(reason="r"))]
 
 
 UNNAMED = RunName(external_id=None, attempt=1, retry_of=None)
@@ -77,6 +79,8 @@ def failed(**more: Any) -> RunFailed:
         (CLOSED_WHILE_RUNNING, complete(9), completed(duration_ms=420_000, late=True)),
         (CLOSED_WHILE_RUNNING, fail(8, 1), failed(duration_ms=1, late=True)),
         (CLOSED_WHILE_PENDING, fail(9), failed(late=True)),
+        (CLOSED_WHILE_RUNNING, (Run.erase, "r"), RunErased(reason="r")),
+        (ERASED, complete(9), completed(duration_ms=420_000, late=True)),
     ],
     ids=[
         "start",
@@ -91,6 +95,8 @@ def failed(**more: Any) -> RunFailed:
         "complete at the closing of the line",
         "fail before the closing of the line",
         "fail before a start at the closing of the line",
+        "erase a run that a closing has cancelled",
+        "complete an erased run at the closing of the line",
     ],
 )
 def test_a_run_accepts_a_command_that_fits_its_status(
@@ -110,6 +116,9 @@ def test_a_run_accepts_a_command_that_fits_its_status(
         (CLOSED_WHILE_RUNNING, complete(9.01)),
         (CLOSED_WHILE_RUNNING, fail(9.01)),
         (CLOSED_WHILE_RUNNING, cancel(3)),
+        (ERASED, complete(9.01)),
+        ([*ERASED, at_minute(6, completed(late=True))], fail(6)),
+        ([*RUNNING, RunCompleted(), RunErased(reason="r")], cancel(3)),
     ],
 )
 def test_a_run_refuses_a_command_that_does_not_fit_its_status(

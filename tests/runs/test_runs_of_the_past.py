@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.values.rendering import json_text, shown_as, time_text
+from ledger.engine.values.rendering import json_text, render_as, time_text
 from ledger.features.facts.fact_types import FACT_TYPES
 from ledger.features.runs.model.run import RUN_EVENTS, Run
 from ledger.features.runs.model.token_usage import ShownTokenUsage
-from projections.runs.shown import RunColumns, shown_run
+from projections.runs.shown import RunColumns, run_view
 from projections.runs.statements import run_read
 from tests.runs.test_field_of_a_run import PAYLOADS, SHOWN
 from tests.support.facts import fact
@@ -113,13 +113,13 @@ NOT_AS_SENT = {"triggered_by", "tokens_used", "token_usage", "duration_ms"}
 def expected(run: Run) -> dict[str, Any]:
     """A run as the API shows it, without its payloads."""
     values = {name: getattr(run, name) for name in SHOWN if name not in PAYLOADS}
-    usage = run.token_usage and [shown_as(ShownTokenUsage, t) for t in run.token_usage]
+    usage = run.token_usage and [render_as(ShownTokenUsage, t) for t in run.token_usage]
     told = {k: time_text(v) if isinstance(v, datetime) else v for k, v in values.items()}
     return told | {"token_usage": usage}
 
 
 def shown(row: dict[str, Any]) -> str:
-    return json_text(shown_run(RunColumns(*(row[name] for name in RunColumns._fields))))
+    return json_text(run_view(RunColumns(*(row[name] for name in RunColumns._fields))))
 
 
 def test_each_field_of_a_run_is_told_after_the_run_began() -> None:
@@ -163,7 +163,7 @@ def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
     assert {type(event.body) for event in events} <= set(RUN_EVENTS)
     folded = Run(run)
     for event in events:
-        folded.evolve(event)
+        folded.apply(event)
         asked = {"run_id": run, "as_of": event.recorded_at, "settled": True}
         statement = run_read(frozenset(), past=True).sql.encode()
         row = own_ledger.reader.execute(statement, asked).fetchall()[0]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.features.sign_in.access.grants import LOOK_SECONDS, Grants, _found
+from ledger.features.sign_in.access.grants import CHECK_SECONDS, Grants, _found
 from tests.support.openid import FINANCE, Claims, Grant, write_grants
 
 Tenants = dict[tuple[str | None, str | None], set[str]]
@@ -89,10 +89,10 @@ def test_a_session_has_what_the_file_of_now_grants_to_the_claims_that_it_kept(
 ) -> None:
     """A claim that only a later file names was not kept, so that no grant by it holds."""
     with tempfile.TemporaryDirectory() as folder:
-        path, ticks = Path(folder, "grants.toml"), count(0, LOOK_SECONDS)
+        path, ticks = Path(folder, "grants.toml"), count(0, CHECK_SECONDS)
         write_grants(path, *files[0])
         grants = Grants(path, lambda: next(ticks))
-        kept = grants.kept(claims)
+        kept = grants.stored_claims(claims)
         named = {grant["claim"] for grant in files[0]}
         for file in files:
             write_grants(path, *file)
@@ -114,20 +114,20 @@ def test_a_pointer_with_a_zero_too_many_or_into_an_unverified_address_grants_not
     """RFC 6901, 4: an index has no leading zeros."""
     write_grants(tmp_path / "grants.toml", FINANCE | {"claim": claim, "value": "x"})
     grants = Grants(tmp_path / "grants.toml")
-    assert judged(grants, grants.kept(claims)) == {}
+    assert judged(grants, grants.stored_claims(claims)) == {}
 
 
 def test_a_file_that_was_away_is_whole_again_with_the_same_grants(tmp_path: Path) -> None:
-    file, ticks = tmp_path / "grants.toml", count(0, LOOK_SECONDS)
+    file, ticks = tmp_path / "grants.toml", count(0, CHECK_SECONDS)
     grant = {"claim": "0", "value": "x", "permissions": ["admin"]}
     write_grants(file, grant)
     grants = Grants(file, lambda: next(ticks))
     file.unlink()
-    grants.look()
+    grants.check()
     assert grants.why_broken == "LEDGER_OIDC_GRANTS is no file"
     assert judged(grants, '{"0": "x"}') == {(None, None): {"admin"}}
     write_grants(file, grant)
-    grants.look()
+    grants.check()
     assert grants.why_broken is None
 
 

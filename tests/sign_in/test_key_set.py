@@ -13,8 +13,8 @@ from jwt.algorithms import OKPAlgorithm
 from ledger.engine.values.errors import Unavailable
 from ledger.features.sign_in.access.key_set import (
     DEADLINE_SECONDS,
-    KEPT_SECONDS,
     LARGEST,
+    MAX_AGE_SECONDS,
     RETRY_SECONDS,
     KeySet,
     UnusableAnswer,
@@ -180,7 +180,7 @@ def test_known_keys_stay_valid_for_an_hour_while_the_provider_is_away(
         provider.fail(DOWN[how])
         with pytest.raises(Unavailable):
             await keys.find("ed-2", "EdDSA")
-        clock.now += KEPT_SECONDS - 1
+        clock.now += MAX_AGE_SECONDS - 1
         assert await keys.find("ed-1", "EdDSA") is known
         assert keys.holds(known.thumbprint())
         clock.now += 1

@@ -17,12 +17,6 @@ NAME, MAIL = "Ada <b>Lovelace</b>", "ada@example.com"
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider("ed-1") as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
     with trusting(server, "edge_persons", provider) as edge:
         yield edge
@@ -138,7 +132,7 @@ def test_a_page_asks_for_the_names_of_all_persons_at_once(
     line, _ = paused(edge, known)
     guest = Visitor(edge, provider.token("ed-1", sub=known))
     asked = list[str]()
-    door = edge.service.app.state.services.door
+    door = edge.service.app.state.services.pool
     fetch: Callable[..., Any] = door.fetch
 
     async def noting(tenant: Any, statement: str, *more: Any) -> Any:

@@ -89,13 +89,6 @@ def test_the_api_does_not_look_at_the_cookie(edge: Edge) -> None:
     assert answer.status == 401
 
 
-def test_signing_out_ends_the_session(edge: Edge) -> None:
-    guest = visitor(edge)
-    answer = guest.submit(guest.get("/ui"), "/ui/sign-out")
-    assert (answer.status, answer.location) == (303, "/")
-    assert guest.get("/ui").status == 401
-
-
 @pytest.mark.parametrize(
     ("permission", "home"),
     [("webhooks:manage", "/ui/webhooks"), ("audit:read", "/ui/audit")],

@@ -15,12 +15,6 @@ from tests.support.visitor import Visitor
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider("ed-1") as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
     with trusting(server, "edge_sign_in_by_token", provider) as edge:
         yield edge
@@ -33,18 +27,6 @@ def test_signing_in_leads_to_the_board_which_names_the_user(edge: Edge, provider
     assert board.status == 200
     assert f"Signed in with user:<b>alice</b> · {ORGANIZATION}" in board.text
     assert token not in guest.http.cookies[COOKIE]
-
-
-def test_a_pause_is_recorded_in_the_users_name(edge: Edge, provider: Provider) -> None:
-    guest = Visitor(edge, provider.token("ed-1", permissions=["read", "service_lines:manage"]))
-    line = edge.fresh()
-    page = guest.get(f"/ui/lines/{line}")
-    answer = guest.submit(page, f"/ui/lines/{line}/pause", reason="Review")
-    assert answer.status == 303
-    # The same form sent twice is carried out once.
-    assert guest.submit(page, f"/ui/lines/{line}/pause", reason="Review").status == 303
-    (hold,) = edge.data(f"/v1/execution/{line}")["holds"]
-    assert hold["by"] == {"type": "user", "id": "alice"}
 
 
 def test_a_session_ends_with_its_token(edge: Edge, provider: Provider) -> None:

@@ -97,7 +97,7 @@ def test_a_strict_provider_signs_in_and_its_rotated_refresh_tokens_are_used_once
     "town", [{"oidc_scopes": "openid profile email offline_access"}], indirect=True
 )
 def test_a_scope_that_the_strict_provider_does_not_grant_keeps_nobodys_rights(town: Town) -> None:
-    """Without asking for consent it grants no ``offline_access``, and gives a refresh token."""
+    """Without a request for consent it grants no ``offline_access``, and gives a refresh token."""
     town.provider.person("dora", groups=["ledger-finance"])
     guest = town.arrive()
     for _ in range(2):

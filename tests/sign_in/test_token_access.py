@@ -16,9 +16,8 @@ from ledger.features.runs.read_notes import ReadNotes
 from ledger.features.sign_in.access import json_web_tokens
 from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
 from ledger.features.sign_in.access.key_set import KeySet
-from tests.keys.test_access import attempts, equal_except_for_request_id
-from tests.support.edge import PLAIN, Edge, assert_problem, edge_of
-from tests.support.facts import ORGANIZATION, WORKSPACE, encode, fact
+from tests.support.edge import Edge, assert_problem, edge_of
+from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.provider import AUDIENCE, ISSUER, Provider, claims, signed, trusting
 from tests.support.receiver import Answer
 from tests.support.streaming import Listener, listening
@@ -29,22 +28,8 @@ REASON = {"json": {"reason": "because"}}
 EVERYTHING = [
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
 ]  # fmt: skip
-ROUTES = {
-    ("GET", "/v1/execution"): "read",
-    ("POST", "/v1/facts"): "write",
-    ("POST", "/v1/execution/LIN-26-999999/pause"): "service_lines:manage",
-    ("GET", "/v1/webhooks"): "webhooks:manage",
-    ("GET", "/v1/audit-logs"): "audit:read",
-    ("POST", "/v1/runs/RUN-26-999999/erase"): "runs:erase",
-}
 
 _names = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider("ed-1") as provider:
-        yield provider
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +78,18 @@ def test_a_persons_reads_of_runs_are_noted_under_each_tenant_of_the_tokens(
 # Permissions and tenants: the same code as for keys.
 
 
-@pytest.mark.parametrize("permission", [*EVERYTHING, "admin"])
-def test_each_permission_opens_its_routes_and_no_other(
-    edge: Edge, provider: Provider, permission: str
+@pytest.mark.parametrize("workspace", [None, WORKSPACE])
+@pytest.mark.parametrize("organization", [ORGANIZATION, OTHER_ORGANIZATION])
+def test_a_token_has_the_tenant_and_the_permissions_of_its_claims(
+    edge: Edge, provider: Provider, organization: str, workspace: str | None
 ) -> None:
-    token = provider.token("ed-1", permissions=[permission])
-    for (method, path), needed in ROUTES.items():
-        body = {"content": b'{"reason": "x"}', "headers": PLAIN} if method == "POST" else {}
-        answer = edge.request(method, path, token, **body)
-        if permission in (needed, "admin"):
-            assert answer.status_code in (200, 404, 422), (path, answer.text)
-        else:
-            assert_problem(answer, 403, "forbidden")
+    tenant = {"organization_id": organization, "workspace_id": workspace}
+    for permissions in (EVERYTHING, *([each] for each in EVERYTHING)):
+        named = {name: value for name, value in tenant.items() if value}
+        token = provider.token("ed-1", permissions=permissions, **named)
+        shown = edge.data("/v1/credential", token)
+        assert shown | tenant | {"type": "user"} == shown
+        assert sorted(shown["permissions"]) == sorted(permissions)
 
 
 def test_unknown_permissions_give_nothing(edge: Edge, provider: Provider) -> None:
@@ -113,42 +98,6 @@ def test_unknown_permissions_give_nothing(edge: Edge, provider: Provider) -> Non
     assert_problem(
         edge.get("/v1/execution", provider.token("ed-1", permissions=[])), 403, "forbidden"
     )
-
-
-@pytest.mark.parametrize("narrowed", [False, True])
-def test_lines_and_runs_outside_a_tokens_tenant_are_answered_like_unknown_ids(
-    edge: Edge, provider: Provider, narrowed: bool
-) -> None:
-    admin = edge.token("admin", organization_id=None)
-    tenant = {"organization_id": ORGANIZATION if narrowed else OTHER_ORGANIZATION}
-    line = edge.fresh(workspace_id=OTHER_WORKSPACE, token=admin, **tenant)
-    (begun,) = edge.accept(fact("run.started", None, {"service_line_id": line}), token=admin)
-    scope: dict[str, Any] = {"workspace_id": WORKSPACE} if narrowed else {}
-    token = provider.token("ed-1", permissions=EVERYTHING, **scope)
-    unknown = attempts("LIN-26-999999", "RUN-26-999999")
-    for real, empty in zip(attempts(line, begun["subject"]), unknown, strict=True):
-        answers = [
-            edge.request(
-                method,
-                path,
-                token,
-                **({} if body is None else {"content": encode(body), "headers": PLAIN}),
-            )
-            for method, path, body in (real, empty)
-        ]
-        assert_problem(answers[0], 404, "not_found")
-        assert equal_except_for_request_id(*answers), real
-    assert line not in edge.get("/v1/execution?limit=100", token).text
-    assert edge.data(f"/v1/execution/{line}", admin)["state"] == "running"
-
-
-def test_an_activation_outside_a_tokens_tenant_is_a_403(edge: Edge, provider: Provider) -> None:
-    token = provider.token("ed-1", permissions=["write"], workspace_id=WORKSPACE)
-    for more in ({"organization_id": OTHER_ORGANIZATION}, {"workspace_id": OTHER_WORKSPACE}):
-        data = {"organization_id": ORGANIZATION, "workspace_id": WORKSPACE} | more
-        data |= {"product_line": "ods", "execution_model": "capacity"}
-        refused = edge.send(fact("service_line.activated", edge.fresh_id(), data), token)
-        assert_problem(refused, 403, "forbidden")
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ class Watch:
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if "htmx:sendAbort" in message.text:
-            # The visitor has left a page that was asking: no error. htmx says so twice.
+            # The visitor has left a page that was request: no error. htmx says so twice.
             assert "htmx:afterRequest" in self._complaints.pop()
         elif message.type == "error":
             self._complaints.append(f"console: {message.text} ({message.location['url']})")

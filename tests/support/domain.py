@@ -98,7 +98,7 @@ def happen(aggregate: Any, *events: Past) -> None:
     """Let events happen to an aggregate, one after the other."""
     for past in events:
         minutes, event = past if isinstance(past, AtMinute) else (0.0, past)
-        aggregate.evolve(recorded(event, aggregate.version + 1, minute(minutes)))
+        aggregate.apply(recorded(event, aggregate.version + 1, minute(minutes)))
 
 
 def after(*events: Past) -> Any:

@@ -10,12 +10,12 @@ from typing import Any
 
 import psycopg
 
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.values.principal import ANY, Tenant
 from tests.support.reader import reading
 from tests.support.views import query, until
 
-Play = Callable[[Door], Awaitable[None]]
+Play = Callable[[ReadPool], Awaitable[None]]
 
 # Tenants of three organizations, some of them bound to a workspace.
 READERS = [
@@ -75,11 +75,11 @@ def play_with_door(
 ) -> None:
     """Run ``play`` with a door on a new loop; ``through`` is the address of a relay, if any."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_play(Door(reading(conninfo, through), size), play))
+        runner.run(_play(ReadPool(reading(conninfo, through), size), play))
     until(lambda: count_connections(conninfo) == 0, "the last connection to go")
 
 
-async def _play(door: Door, play: Play) -> None:
+async def _play(door: ReadPool, play: Play) -> None:
     loop, faults = asyncio.get_running_loop(), list[Any]()
     loop.set_exception_handler(lambda _, context: faults.append(context))
     before = watched(loop)

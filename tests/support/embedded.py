@@ -21,7 +21,7 @@ import psycopg
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.account import give
-from ledger.engine.postgres.embedded.place import ServerPlace
+from ledger.engine.postgres.embedded.place import ServerPaths
 from ledger.engine.postgres.embedded.programs import SYSTEM_DIR
 
 _ROOM = 4 * 1024**3
@@ -141,7 +141,7 @@ def words(url: str) -> list[str]:
     return [word for (word,) in query(url, "SELECT word FROM words ORDER BY word")]
 
 
-def make_private(place: ServerPlace) -> None:
+def make_private(place: ServerPaths) -> None:
     """Make the empty folder of a database, into which PostgreSQL's user copies another."""
     place.database.mkdir(mode=0o700)
     give(place.database, place.account)

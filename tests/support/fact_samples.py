@@ -17,7 +17,11 @@ FULL: dict[type[Event], Event] = {type(body): body for body in (*BODIES, *GROWN_
 def _data(row: EventRow) -> dict[str, Any]:
     """The values of the envelope, and those of the body or of the part that is published."""
     recorded = envelope(FULL[row.event])
-    part = getattr(recorded.body, row.told.field) if isinstance(row.told, Part) else recorded.body
+    part = (
+        getattr(recorded.body, row.payload.field)
+        if isinstance(row.payload, Part)
+        else recorded.body
+    )
     values = _as_json(recorded) | _as_json(part)
     fields = FACT_TYPES[row.fact or ""].data.model_fields
     return {name: values[name] for name in fields if name in values}

@@ -26,7 +26,7 @@ class Failover:
 
     @property
     def _files(self) -> Path:
-        return self.postgres.place.database
+        return self.postgres.paths.database
 
     def copy(self, name: str) -> None:
         """Keep a copy of what the server has now."""

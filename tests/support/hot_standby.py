@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.account import run
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.data_dirs import QUICK
 from tests.support.embedded import make_private, query, served, until
 
@@ -14,7 +14,7 @@ from tests.support.embedded import make_private, query, served, until
 @contextlib.contextmanager
 def standby_of(primary: EmbeddedPostgres, folder: Path) -> Iterator["Standby"]:
     """A hot standby of the primary, which follows it until the test makes it lag."""
-    place = find_place(folder)
+    place = find_paths(folder)
     place.make()
     make_private(place)
     source = primary.url.replace("/ledger?", "/postgres?")

@@ -9,8 +9,7 @@ from ledger.engine.values.values import format_instant
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE
 
-OTHER_ORGANIZATION, OTHER_WORKSPACE = "ORG-26-000002", "WS-26-000002"
-NOBODYS = "KEY-26-999999"
+OTHER_ORGANIZATION = "ORG-26-000002"
 
 
 class Made(NamedTuple):
@@ -21,49 +20,23 @@ class Made(NamedTuple):
     data: dict[str, Any]
 
 
-class Keys:
-    """An edge, and tokens that may manage keys."""
+class Api:
+    """An edge, and tokens of who manages the things below a path."""
 
-    def __init__(self, edge: Edge) -> None:
-        self.edge = edge
-        self.token = edge.token("read", "write", "audit:read", "keys:manage")
+    def __init__(self, edge: Edge, path: str, *permissions: str) -> None:
+        self.edge, self.path = edge, path
+        self.token = edge.token(*permissions)
         self.admin = edge.token("admin", organization_id=None)
-        self.narrow = edge.token("read", "keys:manage", workspace_id=WORKSPACE)
-        self.other = edge.token("read", "keys:manage", organization_id=OTHER_ORGANIZATION)
 
     def call(
         self, method: str, path: str = "", token: str | None = None, **options: Any
     ) -> httpx.Response:
-        return self.edge.request(method, f"/v1/keys{path}", token or self.token, **options)
-
-    def create(self, token: str | None = None, **body: Any) -> Made:
-        """Create a key that may read, unless the body says otherwise."""
-        answer = self.call("POST", token=token, json={"permissions": ["read"]} | body)
-        assert answer.status_code == 201, answer.text
-        data = answer.json()["data"]
-        secret = data.pop("key")
-        return Made(data["id"], secret, data)
+        return self.edge.request(method, self.path + path, token or self.token, **options)
 
     def data(self, path: str = "", token: str | None = None) -> Any:
         answer = self.call("GET", path, token)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]
-
-    def works(self, token: str) -> bool:
-        """Whether a token passes now: its answer is 200 or 403, else it must be 401."""
-        status = self.edge.get("/v1/log/proof/consistency?from=0&to=0", token).status_code
-        return status != 401
-
-    def forget(self) -> None:
-        """Let the worker forget the keys that it remembers for two seconds."""
-        self.edge.service.app.state.services.authenticator._known.clear()
-
-    def in_(self, **duration: float) -> str:
-        """An instant so long after the service's present."""
-        return format_instant(self.instant(**duration))
-
-    def instant(self, **duration: float) -> datetime:
-        return self.edge.clock() + timedelta(**duration)
 
     def head(self) -> int:
         """The log's last position."""
@@ -81,6 +54,39 @@ class Keys:
             (entry["action"], entry["code"], entry["resource"] and entry["resource"]["id"])
             for entry in self.audited(after, organization)
         ]
+
+
+class Keys(Api):
+    """An edge, and tokens that may manage keys."""
+
+    def __init__(self, edge: Edge) -> None:
+        super().__init__(edge, "/v1/keys", "read", "write", "audit:read", "keys:manage")
+        self.narrow = edge.token("read", "keys:manage", workspace_id=WORKSPACE)
+        self.other = edge.token("read", "keys:manage", organization_id=OTHER_ORGANIZATION)
+
+    def create(self, token: str | None = None, **body: Any) -> Made:
+        """Create a key that may read, unless the body says otherwise."""
+        answer = self.call("POST", token=token, json={"permissions": ["read"]} | body)
+        assert answer.status_code == 201, answer.text
+        data = answer.json()["data"]
+        secret = data.pop("key")
+        return Made(data["id"], secret, data)
+
+    def works(self, token: str) -> bool:
+        """True if a token passes now: its answer is 200 or 403, else it must be 401."""
+        status = self.edge.get("/v1/log/proof/consistency?from=0&to=0", token).status_code
+        return status != 401
+
+    def forget(self) -> None:
+        """Let the worker forget the keys that it remembers for two seconds."""
+        self.edge.service.app.state.services.authenticator._cached.clear()
+
+    def in_(self, **duration: float) -> str:
+        """An instant so long after the service's present."""
+        return format_instant(self.instant(**duration))
+
+    def instant(self, **duration: float) -> datetime:
+        return self.edge.clock() + timedelta(**duration)
 
 
 def every_command(key_id: str) -> list[tuple[str, str, Any, str]]:

@@ -37,7 +37,7 @@ from ledger.features.watches.kinds.base import Condition
 from ledger.features.watches.loops.loop import WatchLoop
 from ledger.features.watches.model.watch import WatchSettings
 from projections.lines import statements
-from projections.runs.shown import RunColumns, shown_run
+from projections.runs.shown import RunColumns, run_view
 from projections.runs.statements import run_read
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.leases import listen
@@ -283,7 +283,7 @@ class Ledger:
         statement = run_read(frozenset()).sql.encode()
         row = self.reader.execute(statement, {"run_id": run}).fetchall()[0]
         columns = RunColumns(*(row[name] for name in RunColumns._fields))
-        shown: dict[str, Any] = json.loads(json_text(shown_run(columns)))
+        shown: dict[str, Any] = json.loads(json_text(run_view(columns)))
         return shown
 
     def sweep(self) -> int:

@@ -130,7 +130,7 @@ class Endpoint:
     """The ids of the events due to the endpoint, in log order."""
 
     def wants(self, name: str, state: dict[str, Any]) -> bool:
-        """Whether an event of this name is sent to the endpoint (contract, Feeds)."""
+        """True if an event of this name is sent to the endpoint (contract, Feeds)."""
         return (
             self.enabled
             and self.organization == state.get("organization_id")

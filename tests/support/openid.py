@@ -38,7 +38,6 @@ from tests.support.facts import ORGANIZATION
 from tests.support.provider import OWN, encoded, jwk, signed, with_hmac
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.service import Clock, Service, serving
-from tests.support.views import until
 from tests.support.visitor import Seen, Visitor
 
 CLIENT, SECRET = "ledger", "a-secret-of-the-clients-of-32-bytes"
@@ -95,7 +94,7 @@ class OpenIdProvider(Receiver):
         super().__init__(self._serve_request, accept=lambda _: not self.is_away)
         self.secret, self.key = secret, key
         self.is_away = False
-        """Whether connections are closed without an answer."""
+        """True if connections are closed without an answer."""
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         """The clock of its tokens: the service's, once one trusts it."""
         self._numbers = itertools.count(1)
@@ -120,9 +119,9 @@ class OpenIdProvider(Receiver):
         self.answers: dict[str, Answer | Callable[[Request], Answer]] = {}
         """Scripted answers: discovery, keys, authorize, token, userinfo, end_session."""
         self.refreshes = True
-        """Whether there are refresh tokens."""
+        """True if there are refresh tokens."""
         self.repeats_id_token = True
-        """Whether a refresh answers with an ID token too."""
+        """True if a refresh answers with an ID token too."""
         self.complaints: list[str] = []
         """The faults of the client's requests."""
         self.forms: list[dict[str, str]] = []
@@ -370,7 +369,7 @@ class Company(Edge):
     def look_at_new_grants(self) -> None:
         """Let the nodes look at the file of grants, which was written just now."""
         for rules in self._rules:
-            rules.grants._look_at = -math.inf
+            rules.grants._check_at = -math.inf
 
     def write_uses(self) -> None:
         """Write the uses of sessions, as every quarter of a minute."""
@@ -546,7 +545,7 @@ class Person(Visitor):
         return self
 
     def is_signed_in(self, path: str = "/ui") -> bool:
-        """Whether a page opens, rather than asking to sign in."""
+        """True if a page opens, rather than a request to sign in."""
         status = self.get(path).status
         assert status in (200, 401), status
         return status == 200
@@ -556,7 +555,3 @@ class Person(Visitor):
         other = Person(edge, self._address)
         other.http.cookies = httpx.Cookies(self.http.cookies)
         return other
-
-    def await_end(self, path: str = "/ui") -> None:
-        """Wait until the session has ended, as it must within six seconds."""
-        until(lambda: not self.is_signed_in(path), "the end of the session", 6.0)

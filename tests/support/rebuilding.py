@@ -21,7 +21,7 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key
-from ledger.engine.views.contract import Projection, take
+from ledger.engine.views.contract import Projection, apply
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.rebuilding import rebuild as rebuilding
 from ledger.engine.views.rebuilding.compare import Difference
@@ -174,7 +174,7 @@ def rows_from_log(conninfo: str) -> Rows:
             generation = Generation(writes, 999)
             for event in events:
                 if type(event.body) in projection.events:
-                    take(projection, generation, [event])
+                    apply(projection, generation, [event])
                     projection.store(generation)
                     writes.flush()
         return _read(transaction.cursor().connection, lambda _, table: table_of(table, 999))
@@ -259,7 +259,7 @@ class Notifications:
         return [payload for payload in self.payloads if payload.endswith(" stopped")]
 
     def announced(self, name: str, position: int) -> bool:
-        """Whether a notification announced that a view reached a position."""
+        """True if a notification announced that a view reached a position."""
         pairs = (payload.split(" ") for payload in self.payloads)
         return any(name in names.split(",") and said == str(position) for names, said in pairs)
 
@@ -357,8 +357,8 @@ def skipping(projection: Projection, positions: Collection[int]) -> Projection:
     """The view with a bug: these events are not folded."""
 
     class Skipping(type(projection)):  # type: ignore[misc]
-        def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-            super().fold(generation, [e for e in events if e.position not in positions])
+        def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
+            super().apply(generation, [e for e in events if e.position not in positions])
 
     projection.__class__ = Skipping
     return projection

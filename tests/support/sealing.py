@@ -34,7 +34,7 @@ VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 def watch_of(folder: Path, patience: float = 0.0, node_id: str | None = None) -> WitnessWatch:
     """The knowledge of a node that keeps its witness in a folder, and has waited for the others."""
     node_id = node_id or hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return WitnessWatch(node_id, folder, patience=patience)
+    return WitnessWatch(node_id, folder, timeout=patience)
 
 
 def sealer_of(

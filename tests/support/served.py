@@ -152,7 +152,7 @@ class Served:
         return sorted(found - {self.process.pid})
 
     def _is_postgres(self, pid: int) -> bool:
-        """Whether a process works in the database's folder, whatever its environment is."""
+        """True if a process works in the database's folder, whatever its environment is."""
         folder = (self.data_dir / "postgres").resolve()
         return os.readlink(f"/proc/{pid}/cwd") == str(folder)
 
@@ -236,7 +236,7 @@ def post(client: httpx.Client, event: dict[str, Any]) -> httpx.Response:
 
 
 def is_refused(served: Served) -> bool:
-    """Whether no process listens at the port."""
+    """True if no process listens at the port."""
     try:
         socket.create_connection(("127.0.0.1", served.port), timeout=30).close()
     except ConnectionRefusedError:

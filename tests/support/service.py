@@ -106,7 +106,7 @@ class Service:
 
     def loop(self, kind: type[L]) -> L:
         """The loop of a feature."""
-        (loop,) = (each for each in self.loops.housekeeper.beside if isinstance(each, kind))
+        (loop,) = (each for each in self.loops.housekeeper.attached if isinstance(each, kind))
         return loop
 
     async def look(self) -> None:
@@ -120,7 +120,7 @@ class Service:
     async def shown(self) -> None:
         """Wait until the views show the end of the log; longer than a read on a busy machine."""
         positions = self.app.state.services.positions
-        rows = await self.app.state.services.door.fetch(EVERYONE, "SELECT ledger.log_end()", {})
+        rows = await self.app.state.services.pool.fetch(EVERYONE, "SELECT ledger.log_end()", {})
         for _ in range(20):
             if await positions.wait(rows[0][0]):
                 return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.account import run
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.data_dirs import QUICK, copy_of
 from tests.support.embedded import make_private
 from tests.support.views import head, query, until
@@ -24,7 +24,7 @@ class Pair:
     def copy(self) -> None:
         """Copy the primary, and let the copy follow it up to the end of the log, then lag."""
         self.standby.own()
-        place = find_place(self._copy_dir)
+        place = find_paths(self._copy_dir)
         make_private(place)
         made = run(
             place.command(

@@ -159,7 +159,7 @@ class Asked(NamedTuple):
         return self.params[name].split(",") if name in self.params else None
 
     def has(self, line_id: str, line: Line) -> bool:
-        """Whether the line is in scope."""
+        """True if the line is in scope."""
         values = {
             "organization_id": [line.organization],
             "workspace_id": [line.workspace],

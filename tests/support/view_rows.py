@@ -6,8 +6,8 @@ from typing import Any
 
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.contract import Projection, take
-from ledger.engine.views.folds import Folds
+from ledger.engine.views.contract import Projection, apply
+from ledger.engine.views.folds import FoldCache
 
 Rows = dict[str, list[Any]]
 
@@ -21,7 +21,7 @@ class _Memory:
     def write(self, table: Table, rows: Iterable[Any]) -> None:
         self.rows[table.name] += rows
 
-    def ask(self, folds: Folds[Any, Any], keys: Iterable[Any], *_: Any) -> None:
+    def ask(self, folds: FoldCache[Any, Any], keys: Iterable[Any], *_: Any) -> None:
         folds.add(folds.recall(keys), ())
 
     find = ask
@@ -32,7 +32,7 @@ class _Memory:
 
 def _written_rows(view: Projection, events: Sequence[Recorded]) -> Rows:
     memory: Any = _Memory()
-    take(view, memory, events)
+    apply(view, memory, events)
     view.store(memory)
     return memory.rows
 

@@ -20,7 +20,7 @@ from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.generation import Generation
 from ledger.engine.views.projector import Projector
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
@@ -56,8 +56,8 @@ class PoisonedRunView(RunView):
         super().__init__()
         self._poison = poison
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        super().fold(generation, events)
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        super().apply(generation, events)
         if any(event.originator_id == self._poison for event in events):
             self.meet_poison(generation)
 
@@ -84,8 +84,8 @@ class KilledRunView(RunView):
         self._conninfo = conninfo
         self.killed = False
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        super().fold(generation, events)
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        super().apply(generation, events)
         if not self.killed:
             self.killed = True
             assert query(self._conninfo, _KILL_PROJECTOR) == [(True,)]
@@ -95,10 +95,10 @@ def breakable(projection: Projection, is_broken: Callable[[str], bool]) -> Proje
     """The view, whose fold fails as long as ``is_broken`` is true for its name."""
 
     class Breakable(type(projection)):  # type: ignore[misc]
-        def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
             if is_broken(projection.name):
                 raise ValueError("broken by the test")
-            super().fold(generation, events)
+            super().apply(generation, events)
 
     projection.__class__ = Breakable
     return projection
@@ -132,7 +132,7 @@ class HandProjector(Projector):
         self.connection.execute("SELECT pg_advisory_unlock_all()")
 
 
-class AwaitedSession(LedSession):
+class AwaitedSession(LeaderSession):
     """A session whose end is awaited: whoever comes next leads at the first try.
 
     PostgreSQL gives the lead back when it notices the end, on a busy machine some rounds later.
@@ -227,10 +227,10 @@ def folded(conninfo: str) -> dict[str, Any]:
     for row in query(conninfo, statement):
         event = codec.decode(*row)
         line = event.service_line_id or event.originator_id
-        lines.setdefault(line, LineFold(Execution(line))).evolve(event)
+        lines.setdefault(line, LineFold(Execution(line))).apply(event)
         if isinstance(event.body, RUN_EVENTS):
             run = event.originator_id
-            runs.setdefault(run, RunFold(Run(run))).evolve(event)
+            runs.setdefault(run, RunFold(Run(run))).apply(event)
     stored_lines = {line: _encode(fold) for line, fold in lines.items()}
     return stored_lines | {run: row_of(fold) for run, fold in runs.items()}
 

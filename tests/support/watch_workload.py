@@ -98,7 +98,7 @@ class WatchManager:
             return ResolveAlert(alert, "disabled", alert.body.due, None, 0)
         if dice < 0.95:
             given = {"name": f"Blocked {dice:.2f}", "enabled": dice < 0.9}
-            return UpdateWatch(watch, COMMAND_LINE, given=given)
+            return UpdateWatch(watch, COMMAND_LINE, changes=given)
         return DeleteWatch(watch, COMMAND_LINE)
 
 

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
-
 from ledger.app.composition.loops import Dispatching
 from ledger.app.settings import Settings
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
-from tests.support.facts import ORGANIZATION, WORKSPACE
+from tests.support.facts import WORKSPACE
+from tests.support.keys_api import Api
 
 URL = "http://127.0.0.1:9/hooks?of=us"
 """No server listens there: a connection is refused at once."""
@@ -27,20 +26,13 @@ KEYS = {
 """The JSON keys of a shown endpoint."""
 
 
-class Hooks:
+class Hooks(Api):
     """An edge, and a token that may manage webhooks."""
 
     def __init__(self, edge: Edge) -> None:
-        self.edge = edge
-        self.token = edge.token("webhooks:manage", "audit:read")
-        self.admin = edge.token("admin", organization_id=None)
+        super().__init__(edge, "/v1/webhooks", "webhooks:manage", "audit:read")
         self.narrow = edge.token("webhooks:manage", workspace_id=WORKSPACE)
         self.other = edge.token("webhooks:manage", "audit:read", organization_id=OTHER_ORGANIZATION)
-
-    def call(
-        self, method: str, path: str = "", token: str | None = None, **options: Any
-    ) -> httpx.Response:
-        return self.edge.request(method, "/v1/webhooks" + path, token or self.token, **options)
 
     def create(self, token: str | None = None, **body: Any) -> dict[str, Any]:
         """Create an endpoint; return the ``data`` of the answer."""
@@ -49,29 +41,6 @@ class Hooks:
         assert answer.status_code == 201, answer.text
         data: dict[str, Any] = answer.json()["data"]
         return data
-
-    def data(self, path: str, token: str | None = None) -> Any:
-        answer = self.call("GET", path, token)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["data"]
-
-    def audited(self, after: int, organization: str = ORGANIZATION) -> list[dict[str, Any]]:
-        """The audit log's entries after a position."""
-        path = f"/v1/audit-logs?organization_id={organization}&limit=100&after=AUD-26-{after:06d}"
-        entries: list[dict[str, Any]] = self.edge.data(path, self.admin)
-        return entries
-
-    def refused(self, after: int, organization: str = ORGANIZATION) -> list[tuple[Any, ...]]:
-        """(action, code, resource's id) of the refusals recorded after a position."""
-        return [
-            (entry["action"], entry["code"], entry["resource"] and entry["resource"]["id"])
-            for entry in self.audited(after, organization)
-            if entry["outcome"] == "refused"
-        ]
-
-    def head(self) -> int:
-        """The log's last position."""
-        return int(self.edge.select("SELECT max(notification_id) FROM ledger.ledger_events")[0][0])
 
 
 @contextmanager

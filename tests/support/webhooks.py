@@ -11,9 +11,7 @@ from standardwebhooks import Webhook
 from ledger.app.composition.loops import Dispatching
 from ledger.app.composition.writing import writing
 from ledger.app.settings import Settings
-from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.values.principal import COMMAND_LINE
-from ledger.engine.values.recorded import Recorded
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
@@ -30,10 +28,6 @@ from tests.support.views import following, query, until
 QUICK = "0.05,0.05,0.05,0.05"
 """A schedule whose last attempt comes soon."""
 
-_EVENTS = """
-SELECT originator_id, originator_version, topic, state, notification_id
-FROM ledger.ledger_events ORDER BY notification_id
-"""
 
 _DELIVERIES = """
 SELECT m.number, m.sequence, coalesce(d.status, 'pending'), d.tried, d.attempts, d.due_at, m.type
@@ -145,7 +139,7 @@ class WebhookLedger:
 
     def resend(self, endpoint_id: str, event_id: str) -> int:
         return self.execute(
-            webhooks.ResendDelivery(endpoint_id, COMMAND_LINE, event_id=event_id, is_known=True)
+            webhooks.ResendDelivery(endpoint_id, COMMAND_LINE, event_id=event_id, has_delivery=True)
         ).position
 
     def test(self, endpoint_id: str) -> str:
@@ -286,9 +280,3 @@ def received(requests: Sequence[Request]) -> dict[int, str]:
         if body["sequence"]:
             assert known.setdefault(body["sequence"], body["id"]) == body["id"]
     return known
-
-
-def events_of(conninfo: str) -> list[Recorded]:
-    """All events of the log."""
-    codec = EnvelopeMapper()
-    return [codec.decode(*row) for row in query(conninfo, _EVENTS)]

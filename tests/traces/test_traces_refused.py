@@ -359,14 +359,9 @@ def with_values_in_values(sent: Any, count: int) -> None:
 
 
 ALL = [
-    with_attributes_of_a_resource,
-    with_attributes_of_a_scope,
-    with_attributes,
-    with_attributes_of_events,
-    with_links,
-    with_values,
-    with_values_in_values,
-]
+    with_attributes_of_a_resource, with_attributes_of_a_scope, with_attributes,
+    with_attributes_of_events, with_links, with_values, with_values_in_values,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("media", [JSON, PROTOBUF])

@@ -2,32 +2,14 @@
 
 import csv
 import io
-import itertools
 import re
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, quote, urlsplit
 
-import pytest
-
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import Seen, visitor
-
-_places = itertools.count(810_001)
-
-
-@pytest.fixture
-def place() -> str:
-    """A workspace of the test's own."""
-    return f"WS-26-{next(_places)}"
-
-
-def instant(edge: Edge) -> str:
-    """An instant between the events before and those that follow."""
-    edge.clock.advance(seconds=60)
-    now = str(edge.clock.now.isoformat())
-    edge.clock.advance(seconds=60)
-    return now
+from tests.usage.usage_answers import instant
 
 
 def blocked(line: str) -> dict[str, object]:
@@ -231,17 +213,6 @@ def test_the_page_shows_nothing_of_another_organization(edge: Edge, place: str) 
     stranger = visitor(edge, organization_id="ORG-26-000779")
     page = stranger.get(f"/ui/compare?then={quote(then)}&time_zone=UTC")
     assert page.words(".empty h2") == ["Nothing changed"]
-
-
-def test_names_of_a_tenant_are_shown_as_text(edge: Edge, place: str) -> None:
-    nasty = """<script>alert(1)</script>"'{{ 7*7 }}"""
-    then = instant(edge)
-    line = edge.fresh("capacity", workspace_id=place, name=nasty)
-    guest = visitor(edge)
-    for path in (address(place, then), f"/ui/lines/{line}/history"):
-        page = guest.get(path)
-        assert nasty in page.html.get_text()
-        assert page.all("script:not([src])") == []
 
 
 def test_the_history_of_a_line_goes_on_page_by_page(edge: Edge) -> None:

@@ -9,16 +9,9 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import fact
+from tests.usage.usage_answers import instant
 
 APRIL = {"from": "2026-04-01", "to": "2026-05-01"}
-
-
-def instant(edge: Edge) -> str:
-    """An instant between the events before and those that follow."""
-    edge.clock.advance(seconds=60)
-    now = str(edge.clock.now.isoformat())
-    edge.clock.advance(seconds=60)
-    return now
 
 
 def compared(edge: Edge, token: str | None = None, **params: Any) -> dict[str, Any]:

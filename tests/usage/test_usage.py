@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.engine.values.timeline import Amounts, Stretches
+from ledger.engine.values.timeline import Amounts, StateSpans
 from ledger.engine.values.values import RUN_STATUSES
 
 DAY = timedelta(days=1)
@@ -41,7 +41,7 @@ def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
             whole[midnight.date()] = within[0]
         elif min(bounds[-1], midnight + DAY) > max(bounds[0], midnight):
             parts.append(midnight.date())
-    told = Stretches(bounds).parameters
+    told = StateSpans(bounds).parameters
     assert dict(zip(told["days"], told["numbers"], strict=True)) == whole
     assert told["parts"] == parts
     assert (told["from"], told["to"], told["bounds"]) == (bounds[0], bounds[-1], bounds)
@@ -50,7 +50,7 @@ def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
 @pytest.mark.parametrize("second", [0, 1, 86_399])
 def test_an_empty_stretch_has_no_whole_day(second: int) -> None:
     at = datetime(2026, 4, 15, tzinfo=UTC) + timedelta(seconds=second)
-    assert Stretches([at, at]).parameters["days"] == []
+    assert StateSpans([at, at]).parameters["days"] == []
 
 
 PART = st.tuples(
@@ -78,7 +78,7 @@ def test_added_amounts_have_exact_sums(parts: list[tuple[Any, Any, int, Any]]) -
         total.add(part)
         for resource, amount, _ in hour_parts:
             hours[resource] = hours.get(resource, 0) + amount
-    shown = total.shown()
+    shown = total.rendered()
     assert shown["runs"] == {
         s: sum(runs.get(s, 0) for _, runs, _, _ in parts) for s in RUN_STATUSES
     }
@@ -100,13 +100,13 @@ def test_hours_are_ordered_by_resource_and_hours_without_a_resource_come_last() 
     amounts.add_hours(
         [(None, 150, 1), ("b", 25, 1), ("é", 1, 1), ("a", 10, 1), ("gone", 5, 1), ("gone", -5, -1)]
     )
-    assert amounts.shown()["hours_by_resource"] == [
+    assert amounts.rendered()["hours_by_resource"] == [
         {"resource_id": "a", "hours": 0.1},
         {"resource_id": "b", "hours": 0.25},
         {"resource_id": "é", "hours": 0.01},
         {"resource_id": None, "hours": 1.5},
     ]
-    assert amounts.shown()["hours"] == 1.86
+    assert amounts.rendered()["hours"] == 1.86
 
 
 def test_an_addition_leaves_the_added_part_as_it_was() -> None:

@@ -64,39 +64,6 @@ def test_each_amount_counts_on_its_own_day(edge: Edge) -> None:
     assert quiet == [NOTHING] * 26
 
 
-def test_a_void_removes_hours_from_the_day_of_the_check_in(edge: Edge) -> None:
-    line = edge.fresh()
-    wrong = check_in(line, "2026-04-10T10:00:00Z", 8, "a")
-    edge.accept(wrong, check_in(line, "2026-04-10T11:00:00Z", 1, "a"))
-    void = {"fact_id": wrong["id"]}
-    edge.accept(fact("execution.check_in_voided", line, void, time="2026-04-14T00:00:00Z"))
-    assert used(ask(edge, line, **APRIL)) == {"2026-04-10": {"hours": 1}}
-    part = {"from_": "2026-04-10T09:00:00Z", "to": "2026-04-10T10:30:00Z"}
-    assert ask(edge, line, **part)["total"] == NOTHING
-    part = {"from_": "2026-04-13T12:00:00Z", "to": "2026-04-14T10:30:00Z"}
-    assert ask(edge, line, **part)["total"] == NOTHING
-
-
-def test_a_run_counts_once_under_its_present_status(edge: Edge) -> None:
-    line, run_id = edge.fresh(), new_id("RUN")
-    begun = {"service_line_id": line}
-    edge.accept(fact("run.requested", run_id, begun, time="2026-04-10T10:00:00Z"))
-    assert ask(edge, line, **APRIL)["total"] == NOTHING
-    edge.accept(fact("run.started", run_id, time="2026-04-11T10:00:00Z"))
-    assert used(ask(edge, line, **APRIL)) == {"2026-04-11": {"running": 1}}
-    edge.accept(fact("run.cancelled", run_id, time="2026-04-12T10:00:00Z"))
-    assert used(ask(edge, line, **APRIL)) == {"2026-04-11": {"cancelled": 1}}
-
-
-def test_tokens_of_a_run_that_never_started_count_and_the_run_does_not(edge: Edge) -> None:
-    line, run_id = edge.fresh(), new_id("RUN")
-    edge.accept(
-        fact("run.requested", run_id, {"service_line_id": line}, time="2026-04-10T10:00:00Z"),
-        fact("run.failed", run_id, {"tokens_used": 9}, time="2026-04-12T10:00:00Z"),
-    )
-    assert used(ask(edge, line, **APRIL)) == {"2026-04-12": {"tokens_used": 9}}
-
-
 def test_a_late_completion_counts_its_run_as_completed(edge: Edge) -> None:
     line = edge.fresh(time="2026-04-08T00:00:00Z")
     late, lost = run(line, "2026-04-10T10:00:00Z"), run(line, "2026-04-10T11:00:00Z")
@@ -112,20 +79,6 @@ def test_a_late_completion_counts_its_run_as_completed(edge: Edge) -> None:
         "2026-04-10": {"cancelled": 1, "completed": 1},
         "2026-04-11": {"tokens_used": 5},
         "2026-04-12": {"hours": 3},
-    }
-
-
-def test_a_fact_with_an_offset_counts_on_its_utc_day(edge: Edge) -> None:
-    line = edge.fresh()
-    edge.accept(
-        check_in(line, "2026-04-11T01:00:00+02:00", 1),
-        check_in(line, "2026-04-10T22:00:00-03:00", 2),
-        *run(line, "2026-04-10T05:29:59+05:30", "2026-04-09T20:00:00-04:00", tokens_used=4),
-    )
-    assert used(ask(edge, line, **APRIL)) == {
-        "2026-04-09": {"completed": 1},
-        "2026-04-10": {"hours": 1, "tokens_used": 4},
-        "2026-04-11": {"hours": 2},
     }
 
 
@@ -232,14 +185,6 @@ def test_an_empty_range_has_no_usage(edge: Edge) -> None:
 def test_a_wrong_parameter_is_a_422(edge: Edge, query: str) -> None:
     answer = edge.get(f"/v1/execution/{edge.fresh()}/usage?{query}")
     assert_problem(answer, 422, "invalid_request")
-
-
-def test_the_usage_of_an_unknown_line_or_of_another_tenants_line_is_a_404(edge: Edge) -> None:
-    stranger = edge.token("read", organization_id="ORG-26-000002")
-    elsewhere = edge.token("read", workspace_id="WS-26-000002")
-    line = edge.fresh()
-    for name, token in ((line, stranger), (line, elsewhere), ("LIN-26-999999", None), ("x", None)):
-        assert_problem(edge.get(f"/v1/execution/{name}/usage", token), 404, "not_found")
 
 
 @pytest.mark.parametrize("most", repeated([200, 10_000]))

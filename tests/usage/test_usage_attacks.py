@@ -10,7 +10,7 @@ import pytest
 
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.principal import ANY, Tenant
 from ledger.engine.values.values import micros_of, sort_key
 from ledger.features.usage.model.usage import Grouping, LineInScope
@@ -203,22 +203,6 @@ def test_a_forged_cursor_is_refused(edge: Edge, lines: list[str], words: str) ->
         assert_problem(answer, 400, "invalid_cursor")
 
 
-def test_a_cursor_belongs_to_its_question(edge: Edge, lines: list[str]) -> None:
-    asked = {"from": "2026-04-01", "to": "2026-05-01", "limit": 1}
-    cursor = page(edge, **asked)["meta"]["cursor"]
-    for other in (
-        {"group_by": "workspace"}, {"group_by": "service_line,day"}, {"to": "2026-05-02"},
-        {"time_zone": "Europe/Berlin"}, {"as_of": "2026-04-15"}, {"workspace_id": WORKSPACE},
-        {"organization_id": ORGANIZATION}, {"resource_id": "ada"},
-    ):  # fmt: skip
-        answer = edge.get(USAGE, params=asked | other | {"cursor": cursor})
-        assert_problem(answer, 400, "invalid_cursor")
-    assert len(told(edge, **asked | {"limit": 2, "cursor": cursor})["rows"]) == 2
-    of_past = page(edge, **asked, as_of="2026-04-15T12:00:00.5Z")["meta"]["cursor"]
-    answer = edge.get(USAGE, params=asked | {"as_of": "2026-04-15T12:00:00Z", "cursor": of_past})
-    assert_problem(answer, 400, "invalid_cursor")
-
-
 @pytest.mark.parametrize("words", repeated(sorted(GROUPINGS, key=len), 4))
 def test_facts_recorded_between_two_pages_do_not_show(edge: Edge, words: str) -> None:
     workspace = f"WS-26-71{GROUPINGS.index(words):04d}"
@@ -279,29 +263,6 @@ def test_a_cursor_of_a_position_that_the_views_have_not_reached_is_behind(edge: 
 # Tenants.
 
 
-@pytest.mark.parametrize("words", GROUPINGS)
-def test_nobody_sees_the_usage_of_another_tenant(edge: Edge, lines: list[str], words: str) -> None:
-    period = {"group_by": words, "from": "2026-04-01", "limit": 1}
-    cursor = page(edge, **period)["meta"]["cursor"]
-    others = {
-        "organization": edge.token("read", organization_id=OTHER_ORGANIZATION),
-        "workspace": edge.token("read", workspace_id="WS-26-799999"),
-        "foreign workspace": edge.token(
-            "read", organization_id=OTHER_ORGANIZATION, workspace_id=WORKSPACE
-        ),
-    }
-    filters: tuple[dict[str, str], ...] = (
-        {}, {"service_line_id": ",".join(lines)}, {"workspace_id": WORKSPACE},
-        {"organization_id": ORGANIZATION}, {"project_tag": "tag"},
-    )  # fmt: skip
-    for token in others.values():
-        for more in filters:
-            data = told(edge, token, **period | more)
-            assert (data["rows"], data["total"]["lines"]) == ([], 0)
-        # The cursor pins no tenant: it shows each tenant its own.
-        assert told(edge, token, **period, cursor=cursor)["rows"] == []
-
-
 def test_an_administrator_names_the_organization(edge: Edge, lines: list[str]) -> None:
     admin = edge.token("admin", organization_id=None)
     problem = assert_problem(edge.get(USAGE, admin), 422, "invalid_request")
@@ -321,7 +282,7 @@ def test_the_statements_of_slices_read_nothing_of_a_line_of_another_tenant(
     line = LineInScope(key, lines[0], WORKSPACE, "agent_runtime", "agent_gateway", ["tag"])
     services, now = edge.service.app.state.services, edge.clock.now
     ((position,),) = edge.select("SELECT min(position) FROM ledger.projection")
-    corner = Corner(position, now)
+    corner = AsOf(position, now)
     start, end = datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC)
     stretches = [("2026-04", start, end)]
     for tenant, has in (
@@ -329,7 +290,7 @@ def test_the_statements_of_slices_read_nothing_of_a_line_of_another_tenant(
         (Tenant(ORGANIZATION, OTHER_WORKSPACE), False), (Tenant(OTHER_ORGANIZATION, ANY), False),
         (Tenant(OTHER_ORGANIZATION, WORKSPACE), False), (Tenant("", ""), False),
     ):  # fmt: skip
-        summing = Summing(services.door.fetch, UsageScope(tenant, {}), corner, start, end)
+        summing = Summing(services.pool.fetch, UsageScope(tenant, {}), corner, start, end)
         assert bool(edge.run(summing.of_lines([line]))) == has
         assert bool(edge.run(summing.names(lines[:1]))) == has
 
@@ -353,11 +314,11 @@ def test_sixteen_answers_of_an_organization_wait_and_a_further_one_is_refused(
     admins = {"authorization": f"Bearer {edge.token('admin', organization_id=None)}"}
 
     async def waiting(number: int) -> None:
-        while heavy._turns[ORGANIZATION][1] != number + 1:
+        while heavy._locks[ORGANIZATION][1] != number + 1:
             await asyncio.sleep(0)
 
     async def crowd() -> None:
-        async with heavy.turn(ORGANIZATION):
+        async with heavy.slot(ORGANIZATION):
             asked = [asyncio.create_task(http.get(USAGE)) for _ in range(16)]
             await waiting(16)
             refused = await http.get(USAGE)
@@ -374,7 +335,7 @@ def test_sixteen_answers_of_an_organization_wait_and_a_further_one_is_refused(
             assert not any(task.done() for task in asked)
         answers = await asyncio.gather(*asked)
         assert {answer.status_code for answer in answers} == {200}
-        assert heavy._turns == {}
+        assert heavy._locks == {}
 
     edge.run(crowd())
 
@@ -389,13 +350,13 @@ def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
     longer = {"from": "2026-03-01", "to": "2026-04-01T00:00:01Z"}
 
     async def crowd() -> None:
-        async with heavy.turn(ORGANIZATION):
+        async with heavy.slot(ORGANIZATION):
             asked = [
                 asyncio.create_task(http.get(address, params=params))
                 for address, params in [(USAGE, {}), (path, longer | {"as_of": then})] * 8
             ]
             async with asyncio.timeout(30):
-                while heavy._turns[ORGANIZATION][1] != 17:
+                while heavy._locks[ORGANIZATION][1] != 17:
                     await asyncio.sleep(0)
             refused = await http.get(path, params=longer | {"as_of": then})
             assert_problem(refused, 429, "rate_limited")
@@ -406,7 +367,7 @@ def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
             assert not any(task.done() for task in asked)
         answers = await asyncio.gather(*asked)
         assert {answer.status_code for answer in answers} == {200}
-        assert heavy._turns == {}
+        assert heavy._locks == {}
 
     edge.run(crowd())
 
@@ -432,7 +393,7 @@ def test_the_turn_of_an_answer_that_is_broken_off_is_given_on(
                 assert in_turn == number
                 tasks[number - 1].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        assert heavy._turns == {}
+        assert heavy._locks == {}
         assert (await http.get(USAGE)).status_code == 200
 
     edge.run(broken_off())

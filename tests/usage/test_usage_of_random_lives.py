@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from ledger.engine.http.replies import AnswerOf
-from ledger.engine.values.timeline import Stretches
+from ledger.engine.values.timeline import StateSpans
 from ledger.engine.values.values import format_instant
 from ledger.features.feed.routes.stories import ShownUsage
 from projections.runs.usage import usage_read
@@ -118,5 +118,5 @@ def test_usage_of_whole_days_touches_few_rows_however_many_facts_there_are(edge:
     start = datetime(2026, 4, 1, tzinfo=UTC)
     days = [start + timedelta(days=n) for n in range(30)]
     values = {"organization": ORGANIZATION, "line_id": line, "limit": 10_000}
-    values |= Stretches(days).parameters
+    values |= StateSpans(days).parameters
     assert rows_touched(edge, usage_read(frozenset({"organization"})), values) < 900

@@ -46,3 +46,11 @@ def used(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def check_in(line: str, time: str, hours: float, resource: str | None = None) -> dict[str, Any]:
     return fact("execution.checked_in", line, {"hours": hours, "resource_id": resource}, time=time)
+
+
+def instant(edge: Edge) -> str:
+    """An instant between the events before and those that follow."""
+    edge.clock.advance(seconds=60)
+    now = str(edge.clock.now.isoformat())
+    edge.clock.advance(seconds=60)
+    return now

@@ -123,7 +123,7 @@ def test_stretches_that_overlap_are_one_mark_that_says_all() -> None:
     hours = [start + timedelta(hours=n) for n in range(11)]
     told = [(hours[6], hours[7], "c"), (hours[0], hours[2], "a"), (hours[1], hours[3], "b")]
     found = charts.marks(told, start, hours[10])
-    assert [(mark.x, mark.width, mark.said) for mark in found] == [
+    assert [(mark.x, mark.width, mark.texts) for mark in found] == [
         (0.0, 30.0, ("a", "b")),
         (60.0, pytest.approx(10.0), ("c",)),
     ]

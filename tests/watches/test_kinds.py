@@ -21,7 +21,7 @@ SHARED = {"__init__", "base", "wording"}
 FILES = {"source_silent": 3, "usage_over": 3}
 """How many files may name a kind, beside the table: these have loops and limits of their own."""
 NEEDED = {"choice", "sentence", "at_once", "text"}
-NEEDED_OF_LINES = NEEDED | {"may_hold", "earliest", "stretches"}
+NEEDED_OF_LINES = NEEDED | {"may_hold", "earliest", "episodes"}
 GIVEN = {"now", "least", "line_id", "line_key", "subject", "since", "after", "before", "from", "to"}
 """The parameters of SQL that no kind gives."""
 

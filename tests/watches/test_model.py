@@ -223,7 +223,7 @@ class Histories:
         elif action == "patch" and self.watches:
             watch = pick([*self.watches])
             given = self._patch(isinstance(self.watches[watch], SourceSilent))
-            ledger.execute(UpdateWatch(watch, ADMIN, given=given))
+            ledger.execute(UpdateWatch(watch, ADMIN, changes=given))
         elif action == "delete" and self.dice.random() < 0.3 and self.watches:
             ledger.execute(DeleteWatch(pick([*self.watches]), ADMIN))
         elif action == "beat" and self.runs[line]:

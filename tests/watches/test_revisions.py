@@ -15,7 +15,7 @@ BLOCKED = InState(("blocked",))
 
 
 def change(watch: str, seconds: int) -> Command:
-    return UpdateWatch(watch, COMMAND_LINE, given={"for_seconds": seconds})
+    return UpdateWatch(watch, COMMAND_LINE, changes={"for_seconds": seconds})
 
 
 def test_a_refused_revision_neither_stops_nor_divides_its_group(own_ledger: Ledger) -> None:

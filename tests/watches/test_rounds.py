@@ -261,7 +261,7 @@ def test_a_new_revision_looks_anew_and_resolves_the_alerts_of_the_old_one(
 ) -> None:
     def change(**given: Any) -> str:
         own_ledger.clock.advance(minutes=1)
-        own_ledger.execute(UpdateWatch(watch, ADMIN, given=given))
+        own_ledger.execute(UpdateWatch(watch, ADMIN, changes=given))
         return own_ledger.at()
 
     line, watch = own_ledger.line(), own_ledger.watch(InState(("blocked",)))
@@ -464,7 +464,7 @@ def test_a_watch_that_is_disabled_and_then_deleted_ends_its_alerts_as_deleted(
     block(own_ledger, line)
     assert len(opened(own_ledger)) == 1
     own_ledger.clock.advance(minutes=1)
-    own_ledger.execute(UpdateWatch(watch, ADMIN, given={"enabled": False}))
+    own_ledger.execute(UpdateWatch(watch, ADMIN, changes={"enabled": False}))
     own_ledger.clock.advance(minutes=1)
     own_ledger.execute(DeleteWatch(watch, ADMIN))
     assert ends(own_ledger) == [("deleted", own_ledger.at())]

@@ -74,20 +74,6 @@ def test_a_page_of_sources_leads_to_the_next_one(tenant: Tenant, edge: Edge) -> 
     )
 
 
-def test_a_credential_sees_the_sources_of_its_tenant_alone(tenant: Tenant, edge: Edge) -> None:
-    tenant.check_in("/ours")
-    other = Tenant(edge)
-    assert "/ours" not in [each["source"] for each in other.sources()]
-    there = edge.token("read", organization_id=tenant.id, workspace_id="WS-26-000009")
-    assert tenant.sources(there) == []
-    of = {"organization_id": tenant.id, "workspace_id": "WS-26-000009"}
-    line = edge.fresh("capacity", token=tenant.token, **of)
-    edge.clock.advance(minutes=2)
-    tenant.check_in("/ours", line=line)
-    assert next(each["source"] for each in tenant.sources(there)) == "/ours"
-    assert [each["source"] for each in tenant.sources()].count("/ours") == 1
-
-
 def test_a_preview_of_sources_tells_those_that_are_silent_now(tenant: Tenant, edge: Edge) -> None:
     tenant.check_in("/timesheets")
     assert tenant.preview(SILENT) == {"data": [], "meta": {"count": 0, "truncated": False}}

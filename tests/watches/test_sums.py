@@ -9,8 +9,6 @@ from tests.support.facts import fact
 from tests.support.ledger import Ledger
 from tests.watches.test_rounds import ends, opened, say
 
-HOUR = 3600
-
 
 def check_in(ledger: Ledger, line: str, hours: float, **more: Any) -> dict[str, Any]:
     sent = fact("execution.checked_in", line, {"hours": hours}, **{"time": ledger.at()} | more)

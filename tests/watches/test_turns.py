@@ -6,7 +6,7 @@ import pytest
 
 from ledger.features.watches.commands.watches import UpdateWatch
 from ledger.features.watches.kinds import BlockerOpen, InState
-from ledger.features.watches.loops import looks, loop
+from ledger.features.watches.loops import loop, store
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, Ledger, new_id
 from tests.support.soak import repeated
@@ -84,7 +84,7 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_w
     before = len(alerts(own_ledger))
     assert before == 1500
     for watch in watches:
-        own_ledger.execute(UpdateWatch(watch, ADMIN, given={"enabled": False}))
+        own_ledger.execute(UpdateWatch(watch, ADMIN, changes={"enabled": False}))
     mine = one(own_ledger)
     own_ledger.clock.advance(seconds=1)
     own_ledger.look()
@@ -95,16 +95,16 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_w
 
 
 @pytest.mark.parametrize(
-    "bound", [{"_TURNS": 1}, {"_JUDGING_SECONDS": 0}, {"_DECIDING_SECONDS": 0}]
+    "bound", [{"_MOST_PASSES": 1}, {"_JUDGING_SECONDS": 0}, {"_DECIDING_SECONDS": 0}]
 )
 def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_oldest_due_first(
     own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch, bound: dict[str, int]
 ) -> None:
     for name, value in bound.items():
         monkeypatch.setattr(loop, name, value)
-    monkeypatch.setattr(loop, "TURN_FACTS", 10)
-    monkeypatch.setattr(loop, "TURN_SECONDS", 60)
-    monkeypatch.setattr(looks, "MOST_DUE", 25)
+    monkeypatch.setattr(loop, "SLOT_FACTS", 10)
+    monkeypatch.setattr(loop, "SLOT_SECONDS", 60)
+    monkeypatch.setattr(store, "MOST_DUE", 25)
     lines = many(own_ledger, 60)
     own_ledger.watch(BLOCKED)
     own_ledger.watch(BLOCKED, organization=OTHER)
@@ -130,7 +130,7 @@ def test_pages_of_looks_go_round_organizations(
 ) -> None:
     many(own_ledger, 40)
     mine = one(own_ledger)
-    monkeypatch.setattr(looks, "_PAGE", 1)
+    monkeypatch.setattr(store, "_PAGE", 1)
     own_ledger.watch(BLOCKED)
     own_ledger.watch(BLOCKED, organization=OTHER)
     own_ledger.clock.advance(seconds=1)

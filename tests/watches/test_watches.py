@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from ledger.features.watches.kinds.base import Condition
-from ledger.features.watches.loops import looks
+from ledger.features.watches.loops import store
 from ledger.features.watches.loops.loop import WatchLoop
 from tests.support.audits import BESIDE
 from tests.support.databases import execute
@@ -167,7 +167,7 @@ def test_a_watch_looks_until_its_revision_has_looked_at_all_lines(watcher: Watch
 def test_a_watch_looks_until_the_alerts_of_what_holds_are_open(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looks, "MOST_DUE", 2)
+    monkeypatch.setattr(store, "MOST_DUE", 2)
     lines = watcher.blocked("One", "Two", "Three", "Four", "Five")
     watcher.look()
     watch = watcher.create()["id"]

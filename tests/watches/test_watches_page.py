@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from ledger.features.watches.kinds import KINDS
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import STARTERS
 from ledger.features.watches.page.watch_forms import draft_of, sentence_of
 from ledger.features.watches.reads import preview

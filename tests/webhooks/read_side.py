@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.principal import Principal, Tenant
@@ -43,7 +43,7 @@ class Rig:
         self.broken = broken
         """Views that stop at the next event that they take."""
         own = reading(conninfo)
-        self.door, self.positions = Door(own), ViewPositions(own)
+        self.door, self.positions = ReadPool(own), ViewPositions(own)
         self.reads = self.pages = 0
         self.paged: asyncio.Queue[None] = asyncio.Queue()
         self.away = ""

@@ -128,9 +128,3 @@ def test_other_mail_addresses_are_refused(url: str) -> None:
     with pytest.raises(WrongAddress) as caught:
         new_address_of("email", url, None, MAIL)
     assert caught.value.field == "url"
-
-
-def test_where_mail_is_not_set_up_no_endpoint_is() -> None:
-    with pytest.raises(WrongAddress) as caught:
-        new_address_of("email", "mailto:a@example.com", None, STRICT)
-    assert caught.value.field == "format"

@@ -41,7 +41,7 @@ def are(*expected: str) -> Callable[[list[Delivery]], bool]:
 
 
 def planned(count: int) -> Callable[[list[Delivery]], bool]:
-    """Whether so many deliveries are sent already, or know when they are due."""
+    """True if so many deliveries are sent already, or know when they are due."""
     return lambda found: len(found) == count and all(d.due_at or d.attempts for d in found)
 
 

@@ -1,7 +1,6 @@
 """Slack and PagerDuty: the bodies of requests, and the secrets in addresses (contract, Feeds)."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,12 +9,11 @@ from hypothesis import strategies as st
 from jsonschema_rs import validator_for
 
 from ledger.features.webhooks.formats.contents import content_of
-from ledger.features.webhooks.formats.plain import Manner
-from tests.support.alerts import Alarms, alarms
+from ledger.features.webhooks.formats.plain import FormatOptions
+from tests.support.alerts import Alarms
 from tests.support.channels import PAGERDUTY, SLACK
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import query, until
-from tests.support.webhooks import webhook_ledger
 
 PUBLIC = "https://ledger.example.com/at"
 EVERY = ("alert.opened", "alert.reminded", "alert.acknowledged", "alert.resolved")
@@ -58,13 +56,15 @@ def envelope(type_: str = "alert.opened", **payload: Any) -> str:
 
 
 def slack_of(*bodies: str, details: bool = True, url: str | None = PUBLIC) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(content_of(Manner("slack", details, url), bodies).text)
+    found: dict[str, Any] = json.loads(
+        content_of(FormatOptions("slack", details, url), bodies).text
+    )
     slack.validate(found)
     return found
 
 
 def pagerduty_of(body: str, details: bool = True, url: str | None = PUBLIC) -> dict[str, Any]:
-    content = content_of(Manner("pagerduty", details, url), [body], KEY)
+    content = content_of(FormatOptions("pagerduty", details, url), [body], KEY)
     found: dict[str, Any] = json.loads(content.text)
     pagerduty.validate(found)
     return found
@@ -189,7 +189,7 @@ def test_without_details_no_word_of_the_tenant_is_sent_to_people(type_: str, for
     body = envelope(
         type_, **{k: v for k, v in said.items() if k not in {"note", "assignee"} - kept}
     )
-    content = content_of(Manner(format_, False, PUBLIC), [body, body], KEY).text
+    content = content_of(FormatOptions(format_, False, PUBLIC), [body, body], KEY).text
     assert "TENANT" not in content
     assert "ALR-26-000001" in content
 
@@ -245,12 +245,6 @@ def test_any_sentence_makes_an_event_that_pagerduty_takes(sentence: str) -> None
 
 
 # Delivery.
-
-
-@pytest.fixture
-def alarm(conninfo: str) -> Iterator[Alarms]:
-    with webhook_ledger(conninfo) as ledger, alarms(ledger) as found:
-        yield found
 
 
 def stored_anywhere(conninfo: str, secret: str) -> list[str]:

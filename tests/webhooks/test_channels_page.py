@@ -216,7 +216,7 @@ def test_a_refusal_is_shown_at_the_form_without_its_secrets(
     assert kept["min_severity"] == "critical"
     assert kept.get("addresses", "") == fields.get("addresses", "")
     assert all(field.has_attr("hx-preserve") for field in page.all("#channel [id^=secret]"))
-    assert [action for action, *_ in hooks.refused(before)] == ["webhook.create"]
+    assert [action for action, *_ in hooks.entries(before)] == ["webhook.create"]
     assert hooks.audited(before)[-1]["outcome"] == "refused", "no test was sent"
 
 

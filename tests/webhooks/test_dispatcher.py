@@ -29,12 +29,10 @@ SLOW = "3600,3600,3600,3600"
 
 
 @pytest.fixture
-def ledger(conninfo: str) -> Iterator[WebhookLedger]:
-    """A ledger with a line and a dispatcher."""
-    with webhook_ledger(conninfo) as ledger:
-        ledger.activate()
-        ledger.start()
-        yield ledger
+def ledger(ledger: WebhookLedger) -> WebhookLedger:
+    """A ledger with a line, and a dispatcher that runs."""
+    ledger.start()
+    return ledger
 
 
 @pytest.fixture
@@ -370,7 +368,7 @@ def test_a_deleted_endpoint_is_sent_no_more_requests(patient: WebhookLedger) -> 
 
 
 def is_deleted(ledger: WebhookLedger, endpoint: str) -> bool:
-    """Whether the view has marked the endpoint as deleted."""
+    """True if the view has marked the endpoint as deleted."""
     statement = "SELECT deleted FROM ledger.webhook WHERE endpoint_id = %s"
     return bool(query(ledger.conninfo, statement, endpoint)[0][0])
 

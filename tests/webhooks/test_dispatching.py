@@ -1,7 +1,6 @@
 """The dispatcher under trouble: endpoints that hang, connections that break, a lead that moves."""
 
 import random
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -18,13 +17,6 @@ _LEADERS = f"""
 SELECT l.pid FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND a.{_OURS.replace("AND ", "AND a.")}
 """
-
-
-@pytest.fixture
-def ledger(conninfo: str) -> Iterator[WebhookLedger]:
-    with webhook_ledger(conninfo) as ledger:
-        ledger.activate()
-        yield ledger
 
 
 def leaders(ledger: WebhookLedger) -> list[int]:

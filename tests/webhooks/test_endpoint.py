@@ -11,12 +11,8 @@ from ledger.features.webhooks.model.endpoint import (
     OVERLAP,
     Endpoint,
     WebhookCreated,
-    WebhookDeleted,
-    WebhookDeliveryFailed,
     WebhookDisabled,
-    WebhookRecoveryRequested,
     WebhookSecretRotated,
-    WebhookTestRequested,
     WebhookUpdated,
 )
 from tests.support.domain import after, given, minute, recorded
@@ -38,20 +34,10 @@ def updated(**more: Any) -> WebhookUpdated:
 def evolve_at(endpoint: Endpoint, body: Any, minutes: float) -> None:
     """Fold an event recorded so many minutes after the start."""
     event = recorded(body, endpoint.version + 1, recorded_at=minute(minutes))
-    endpoint.evolve(event)
+    endpoint.apply(event)
 
 
 # Decisions.
-
-
-def test_an_update_records_all_settings() -> None:
-    settings: dict[str, Any] = {
-        "url": "https://y.example/",
-        "event_types": ("run.failed",),
-        "description": "d",
-        "enabled": False,
-    }
-    given(created()).when(Endpoint.update, **settings).then(WebhookUpdated(**settings))
 
 
 @pytest.mark.parametrize("reason", ["gone", "failing"])
@@ -61,14 +47,6 @@ def test_an_enabled_endpoint_is_disabled_by_rule_once(reason: Any) -> None:
     given(created(), WebhookDisabled(reason="gone")).when(*disable).then(InvalidState)
     given(created(enabled=False)).when(*disable).then(InvalidState)
     given(created(), updated(url="https://new.example/")).when(*disable).then(InvalidState)
-
-
-def test_only_an_enabled_endpoint_accepts_a_recovery() -> None:
-    recover = (Endpoint.request_recovery, minute(0))
-    requested = WebhookRecoveryRequested(since=minute(0))
-    given(created()).when(*recover).then(requested)
-    given(created(), updated(enabled=False)).when(*recover).then(InvalidState)
-    given(created(), updated(enabled=False), updated()).when(*recover).then(requested)
 
 
 def test_a_rotation_beyond_the_limit_of_signing_secrets_is_refused() -> None:
@@ -106,33 +84,6 @@ def test_a_further_rotation_does_not_lengthen_an_older_secrets_day() -> None:
 # The choice of events.
 
 
-@pytest.mark.parametrize(
-    ("creation", "type_", "workspace", "wanted"),
-    [
-        (created(), "run.failed", WORKSPACE, True),
-        (created(), "run.failed", None, True),
-        (created(event_types=("run.failed",)), "run.failed", WORKSPACE, True),
-        (created(event_types=("run.failed",)), "run.started", WORKSPACE, False),
-        (created(enabled=False), "run.failed", WORKSPACE, False),
-    ],
-)
-def test_an_enabled_endpoint_wants_the_chosen_types_of_its_own_organization(
-    creation: Any, type_: str, workspace: str | None, wanted: bool
-) -> None:
-    endpoint = Endpoint("WHK-26-000001")
-    endpoint.evolve(recorded(creation, 1, workspace_id=None))
-    assert endpoint.wants(type_, ORGANIZATION, workspace) is wanted
-    assert not endpoint.wants(type_, "ORG-26-000002", workspace)
-
-
-def test_an_endpoint_of_a_workspace_wants_no_event_of_another_workspace_or_of_none() -> None:
-    endpoint = after(created())
-    assert endpoint.workspace_id == WORKSPACE
-    assert endpoint.wants("run.failed", ORGANIZATION, WORKSPACE)
-    assert not endpoint.wants("run.failed", ORGANIZATION, "WS-26-000002")
-    assert not endpoint.wants("run.failed", ORGANIZATION, None)
-
-
 # The effect of each event.
 
 
@@ -156,19 +107,3 @@ def test_a_disabled_endpoint_keeps_the_first_reason_and_its_time_until_it_is_ena
             None,
         )
     assert after(created(enabled=False)).disabled_reason == "operator"
-
-
-def test_tests_recoveries_and_failures_change_only_the_version_of_an_endpoint() -> None:
-    endpoint = after(created())
-    before = repr(endpoint)
-    failed = WebhookDeliveryFailed(event_id="EVT-26-000001", sequence=1, attempts=5)
-    for body in (WebhookTestRequested(), WebhookRecoveryRequested(since=minute(0)), failed):
-        evolve_at(endpoint, body, 1)
-    endpoint.version = 1
-    assert repr(endpoint) == before
-
-
-def test_a_deleted_endpoint_wants_no_event() -> None:
-    endpoint = after(created(), WebhookDeleted())
-    assert endpoint.deleted
-    assert not endpoint.wants("run.failed", ORGANIZATION, WORKSPACE)

@@ -1,13 +1,8 @@
 """An organization has at most 100 webhook endpoints, whoever creates them (contract, Feeds)."""
 
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-import pytest
-
-from ledger.app.composition.writing import create_writer
-from ledger.engine.log.event_log import Log
 from ledger.engine.values.errors import InvalidState
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.writer.command import Command
@@ -36,17 +31,6 @@ def endpoints(ledger: Ledger) -> list[tuple[Any, ...]]:
     """(organization, endpoint) of every endpoint that counts towards the limit."""
     rows = ledger.rows("SELECT * FROM ledger.endpoint ORDER BY organization_id, endpoint_id")
     return [tuple(row.values()) for row in rows]
-
-
-@pytest.fixture
-def another(own_ledger: Ledger) -> Iterator[Writer]:
-    """The writer of another process."""
-    log = Log(own_ledger.conninfo)
-    writer = create_writer(own_ledger.settings, log, own_ledger.clock)
-    writer.start()
-    yield writer
-    writer.stop()
-    log.close()
 
 
 def test_an_organization_has_at_most_100_endpoints(own_ledger: Ledger) -> None:

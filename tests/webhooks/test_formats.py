@@ -1,28 +1,20 @@
 """The formats that carry the envelope, and the choice of alerts (contract, Feeds)."""
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import pytest
 from cloudevents.core.bindings import http as binding
 from standardwebhooks import Webhook
 
 from ledger.features.webhooks.formats.contents import content_of
-from ledger.features.webhooks.formats.plain import CLOUDEVENT, Manner
-from tests.support.alerts import Alarms, alarms
+from ledger.features.webhooks.formats.plain import CLOUDEVENT, FormatOptions
+from tests.support.alerts import Alarms
 from tests.support.facts import ORGANIZATION
 from tests.support.receiver import Receiver, Request
 from tests.support.webhooks import webhook_ledger
 
 SECRET_WORDS = ("Payments gateway", "Not approved", "Blocked line", "Amara")
-
-
-@pytest.fixture
-def alarm(conninfo: str) -> Iterator[Alarms]:
-    with webhook_ledger(conninfo) as ledger, alarms(ledger) as found:
-        yield found
 
 
 def bodies(requests: list[Request]) -> list[dict[str, Any]]:
@@ -156,7 +148,7 @@ ALERT = {
 
 
 def test_links_lead_below_the_public_url() -> None:
-    manner = Manner("standard", False, "https://example.com/ledger")
+    manner = FormatOptions("standard", False, "https://example.com/ledger")
     sent = json.loads(content_of(manner, [json.dumps(ALERT)]).text)
     assert sent["payload"] == {
         "alert_id": "ALR-26-000001",
@@ -166,7 +158,7 @@ def test_links_lead_below_the_public_url() -> None:
 
 def test_details_concern_alerts_alone() -> None:
     other = json.dumps({"type": "run.failed", "payload": {"reason": "r"}})
-    assert json.loads(content_of(Manner("standard", False, None), [other]).text) == json.loads(
-        other
-    )
-    assert content_of(Manner("standard", True, None), [other]).text == other
+    assert json.loads(
+        content_of(FormatOptions("standard", False, None), [other]).text
+    ) == json.loads(other)
+    assert content_of(FormatOptions("standard", True, None), [other]).text == other

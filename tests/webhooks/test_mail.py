@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ledger.features.webhooks.delivery.mailer import Mailer
 from ledger.features.webhooks.delivery.sender import Attempt
 from ledger.features.webhooks.formats.mail import bytes_of, mail_of
-from ledger.features.webhooks.formats.plain import Manner
+from ledger.features.webhooks.formats.plain import FormatOptions
 from ledger.features.webhooks.formats.wording import saying_of
 from ledger.features.webhooks.model.channel import MailSecurity, MailServer
 from tests.support.alerts import alarms
@@ -35,7 +35,7 @@ AT = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 FROM = "ledger@example.com"
 TO = "amara@example.org"
 LACKS = "the mail server refused, or lacks what the settings ask for"
-MANNER = Manner("email", True, PUBLIC)
+MANNER = FormatOptions("email", True, PUBLIC)
 
 
 def server_at(port: int, security: MailSecurity = "none", **more: Any) -> MailServer:
@@ -43,7 +43,7 @@ def server_at(port: int, security: MailSecurity = "none", **more: Any) -> MailSe
     return MailServer("127.0.0.1", port, security, **values | more)
 
 
-def mail(*bodies: str, manner: Manner = MANNER) -> email.message.EmailMessage:
+def mail(*bodies: str, manner: FormatOptions = MANNER) -> email.message.EmailMessage:
     return mail_of([saying_of(manner, body) for body in bodies], FROM, TO, AT)
 
 
@@ -111,7 +111,7 @@ def test_a_mail_about_many_alerts_has_twenty_sentences_and_an_id_of_its_own() ->
 def test_without_details_a_mail_has_no_word_of_the_tenant() -> None:
     said = {"text": "TENANT", "watch_name": "TENANT"}
     for bodies in ([envelope(**said)], [envelope(**said)] * 3):
-        message = mail(*bodies, manner=Manner("email", False, PUBLIC))
+        message = mail(*bodies, manner=FormatOptions("email", False, PUBLIC))
         parts = [part.get_content() for part in message.walk() if not part.is_multipart()]
         assert [text for text in [*parts, message["Subject"]] if "TENANT" in text] == []
 
@@ -124,14 +124,9 @@ _CHARACTERS = st.text(
     max_size=500,
 )
 ENCODED = [
-    "=?utf-8?b?0aX:_y?=",
-    "=?utf-8?q?=E2=80=AE?=",
-    "=?utf-8?q?=0d=0aBcc:_eve@example.org?=",
-    "=?utf-8?b?AA==?=",
-    "=?utf-8?q?=1b[2J?=",
-    "=?utf-8?b?",
-    "?=",
-]
+    "=?utf-8?b?0aX:_y?=", "=?utf-8?q?=E2=80=AE?=", "=?utf-8?q?=0d=0aBcc:_eve@example.org?=",
+    "=?utf-8?b?AA==?=", "=?utf-8?q?=1b[2J?=", "=?utf-8?b?", "?=",
+]  # fmt: skip
 _HOSTILE = st.lists(st.one_of(_CHARACTERS, st.sampled_from([*ENCODED, " ", "x" * 80]))).map("".join)
 
 

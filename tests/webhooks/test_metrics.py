@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from ledger.engine.http.gauges import DatabaseGauges
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.features.webhooks.gauges import GAUGES
 from tests.support.reader import reading
 from tests.support.receiver import Answer, Receiver
@@ -37,7 +37,7 @@ def gauges(conninfo: str) -> dict[str, float]:
     """The gauges of webhooks, as a worker reads them."""
 
     async def read() -> dict[str, float]:
-        door = Door(reading(conninfo))
+        door = ReadPool(reading(conninfo))
         await door.open()
         try:
             metrics = await DatabaseGauges(door.fetch, Path("/nowhere"), [GAUGES]).read()

@@ -1,6 +1,5 @@
 """Recovery: failed deliveries are sent again at a client's request (contract, Feeds)."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -23,14 +22,6 @@ UPDATE ledger.dispatch SET planned = (SELECT max(position) FROM ledger.webhook_m
 """
 
 
-@pytest.fixture
-def ledger(conninfo: str) -> Iterator[WebhookLedger]:
-    with webhook_ledger(conninfo) as ledger:
-        ledger.activate()
-        ledger.start()
-        yield ledger
-
-
 class Switch:
     """Answers 500 until it is turned on."""
 
@@ -39,6 +30,13 @@ class Switch:
 
     def __call__(self, _: object) -> Answer:
         return Answer(200 if self.on else 500)
+
+
+@pytest.fixture
+def ledger(ledger: WebhookLedger) -> WebhookLedger:
+    """A ledger with a line, and a dispatcher that runs."""
+    ledger.start()
+    return ledger
 
 
 def test_deliveries_that_failed_since_a_time_are_sent_again_with_their_ids_and_numbers(

@@ -1,9 +1,6 @@
 """A delivery is sent again at a client's request, delivered or not (contract, Feeds)."""
 
 import asyncio
-from collections.abc import Iterator
-
-import pytest
 
 from ledger.features.webhooks.delivery.deliveries import Deliveries, connect
 from tests.support.decision_tables import assert_decision_tables_match_log
@@ -14,13 +11,6 @@ from tests.support.views import query, until
 from tests.support.webhooks import WebhookLedger, body_of, received, webhook_ledger
 
 CHECK_INS = ["execution.checked_in"]
-
-
-@pytest.fixture
-def ledger(conninfo: str) -> Iterator[WebhookLedger]:
-    with webhook_ledger(conninfo) as ledger:
-        ledger.activate()
-        yield ledger
 
 
 def test_a_delivered_event_is_sent_again_alone_with_its_id_and_number(
@@ -163,7 +153,7 @@ def test_a_resend_that_a_dispatcher_heeded_before_it_died_is_sent_by_the_next(
 
         async def heed_and_die() -> None:
             async with await connect(ledger.conninfo) as connection:
-                (heeded,) = await Deliveries(connection).heed([endpoint], ledger.clock())
+                (heeded,) = await Deliveries(connection).apply_requests([endpoint], ledger.clock())
                 assert (heeded.position, heeded.is_done) == (position, True)
 
         asyncio.run(heed_and_die())

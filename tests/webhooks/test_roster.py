@@ -4,11 +4,17 @@ import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ledger.features.webhooks.delivery.deliveries import Ask, Changed, Given, Heeded, News
-from ledger.features.webhooks.delivery.roster import IN_FLIGHT, PROBING, Roster, Watched
+from ledger.features.webhooks.delivery.deliveries import (
+    AppliedRequest,
+    Ask,
+    Changed,
+    ClaimedBatch,
+    ViewChanges,
+)
+from ledger.features.webhooks.delivery.registry import IN_FLIGHT, PROBING, EndpointRegistry, Watched
 from ledger.features.webhooks.delivery.verdict import Claimed
 from ledger.features.webhooks.model.endpoint import WebhookCreated, WebhookDeleted, WebhookUpdated
-from projections.webhooks.view import Standing
+from projections.webhooks.view import EndpointState
 from tests.support.domain import after
 
 NOW = datetime(2026, 4, 15, 13, 0, tzinfo=UTC)
@@ -22,19 +28,19 @@ def changed(
     """A change of an endpoint, as the view shows it."""
     endpoint = after(CREATED, *past)
     endpoint.id, endpoint.organization_id = endpoint_id, owner
-    standing = Standing(endpoint, position=max(latest, 1), latest=latest, sequence=latest)
-    values = {"planned": 0, "heeded": 0, "failing_since": None}
+    standing = EndpointState(endpoint, position=max(latest, 1), latest=latest, sequence=latest)
+    values = {"planned": 0, "applied": 0, "failing_since": None}
     return Changed(standing, **(values | more))
 
 
-def roster_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> Roster:
+def roster_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> EndpointRegistry:
     """A roster that knows these endpoints, and looks first for their old deliveries."""
-    roster = Roster(most)
-    roster.update(News(1, reached, list(endpoints)), NOW)
+    roster = EndpointRegistry(most)
+    roster.update(ViewChanges(1, reached, list(endpoints)), NOW)
     return roster
 
 
-def watched(roster: Roster, endpoint_id: str) -> Watched:
+def watched(roster: EndpointRegistry, endpoint_id: str) -> Watched:
     found = roster.get(endpoint_id)
     assert found is not None
     return found
@@ -44,16 +50,18 @@ def claimed(endpoint_id: str, position: int) -> Claimed:
     return Claimed(endpoint_id, position, position, 0, 0, None, "26-000001", "run.failed", "{}")
 
 
-def nothing(roster: Roster, asks: list[Ask], reached: int = 100, sends: bool = True) -> bool:
+def nothing(
+    roster: EndpointRegistry, asks: list[Ask], reached: int = 100, sends: bool = True
+) -> bool:
     """Give no delivery to any of the endpoints; return whether the roster knew their state."""
-    given = {ask.endpoint_id: Given(reached, sends, None, []) for ask in asks}
+    given = {ask.endpoint_id: ClaimedBatch(reached, sends, None, []) for ask in asks}
     return roster.give(asks, given, NOW)
 
 
-def some(roster: Roster, asks: list[Ask], count: int) -> None:
+def some(roster: EndpointRegistry, asks: list[Ask], count: int) -> None:
     """Give each endpoint ``count`` new deliveries, the last that there are."""
     given = {
-        ask.endpoint_id: Given(
+        ask.endpoint_id: ClaimedBatch(
             100, True, None, [claimed(ask.endpoint_id, n + 1) for n in range(min(count, ask.free))]
         )
         for ask in asks
@@ -63,62 +71,62 @@ def some(roster: Roster, asks: list[Ask], count: int) -> None:
 
 def test_an_endpoint_without_messages_has_no_further_turn_until_the_view_changes() -> None:
     roster = roster_of(changed("A"), changed("B", latest=7))
-    asks = roster.turn(NOW)
+    asks = roster.next_asks(NOW)
     assert [(ask.endpoint_id, ask.free, ask.sends) for ask in asks] == [
         ("A", IN_FLIGHT, True),
         ("B", IN_FLIGHT, True),
     ]
     assert nothing(roster, asks)
-    assert roster.turn(NOW + timedelta(days=1)) == []
+    assert roster.next_asks(NOW + timedelta(days=1)) == []
     assert roster.next_due() is None
-    roster.update(News(9, 109, [changed("A", latest=103)]), NOW)
-    assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
+    roster.update(ViewChanges(9, 109, [changed("A", latest=103)]), NOW)
+    assert [ask.endpoint_id for ask in roster.next_asks(NOW)] == ["A"]
 
 
 def test_a_disabled_endpoint_keeps_the_messages_that_it_had_not_taken() -> None:
     roster = roster_of(changed("A", latest=7))
-    assert not nothing(roster, roster.turn(NOW), sends=False), "the view has to be looked at"
-    assert watched(roster, "A").taken == 0
-    roster.update(News(2, 100, [changed("A", DISABLED, latest=7)]), NOW)
-    (ask,) = roster.turn(NOW)
+    assert not nothing(roster, roster.next_asks(NOW), sends=False), "the view has to be looked at"
+    assert watched(roster, "A").planned == 0
+    roster.update(ViewChanges(2, 100, [changed("A", DISABLED, latest=7)]), NOW)
+    (ask,) = roster.next_asks(NOW)
     assert not ask.sends
     assert nothing(roster, [ask], sends=False)
-    assert roster.turn(NOW) == []
-    roster.update(News(3, 100, [changed("A", latest=7)]), NOW)
-    assert [ask.sends for ask in roster.turn(NOW)] == [True]
+    assert roster.next_asks(NOW) == []
+    roster.update(ViewChanges(3, 100, [changed("A", latest=7)]), NOW)
+    assert [ask.sends for ask in roster.next_asks(NOW)] == [True]
 
 
 def test_messages_beyond_the_feeds_position_wait_until_the_feed_reaches_them() -> None:
     roster = roster_of(changed("A", latest=150), reached=100)
-    assert nothing(roster, roster.turn(NOW), reached=100)
-    assert roster.turn(NOW) == []
+    assert nothing(roster, roster.next_asks(NOW), reached=100)
+    assert roster.next_asks(NOW) == []
     assert not roster.is_ready
-    roster.update(News(150, 149, []), NOW)
-    assert nothing(roster, roster.turn(NOW), reached=149)
-    roster.update(News(150, 150, []), NOW)
-    assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
+    roster.update(ViewChanges(150, 149, []), NOW)
+    assert nothing(roster, roster.next_asks(NOW), reached=149)
+    roster.update(ViewChanges(150, 150, []), NOW)
+    assert [ask.endpoint_id for ask in roster.next_asks(NOW)] == ["A"]
 
 
 def test_deliveries_in_hand_reduce_the_room_for_more() -> None:
     roster = roster_of(changed("A", latest=90), most=2 * IN_FLIGHT)
-    some(roster, roster.turn(NOW), IN_FLIGHT)
-    assert roster.turn(NOW) == []
-    roster.update(News(2, 100, [changed("B", latest=90, owner="ORG-26-000002")]), NOW)
-    (ask,) = roster.turn(NOW)
+    some(roster, roster.next_asks(NOW), IN_FLIGHT)
+    assert roster.next_asks(NOW) == []
+    roster.update(ViewChanges(2, 100, [changed("B", latest=90, owner="ORG-26-000002")]), NOW)
+    (ask,) = roster.next_asks(NOW)
     assert (ask.endpoint_id, ask.free) == ("B", IN_FLIGHT // 2)
     some(roster, [ask], ask.free)
-    assert roster.turn(NOW) == []
+    assert roster.next_asks(NOW) == []
     for position in range(1, 5):
         roster.release(claimed("B", position), None, NOW)
-    (ask,) = roster.turn(NOW)
+    (ask,) = roster.next_asks(NOW)
     assert (ask.endpoint_id, ask.free) == ("B", 4)
 
 
-def fill(roster: Roster) -> list[Ask]:
+def fill(roster: EndpointRegistry) -> list[Ask]:
     """Take turns until there is no room, and fill each endpoint's; the asks of all turns."""
     asks: list[Ask] = []
     while roster.is_ready:
-        turn = roster.turn(NOW)
+        turn = roster.next_asks(NOW)
         some(roster, turn, IN_FLIGHT)
         asks += turn
     return asks
@@ -131,13 +139,13 @@ def test_an_organization_takes_no_more_places_than_it_leaves_free() -> None:
     roster = roster_of(*of("A", 100), most=96)
     fill(roster)
     assert roster.in_hand == 48
-    roster.update(News(2, 100, of("B", 100)), NOW)
+    roster.update(ViewChanges(2, 100, of("B", 100)), NOW)
     asked = fill(roster)
     assert {ask.endpoint_id[0] for ask in asked} == {"B"}
     assert sum(ask.free for ask in asked) == 24
-    roster.update(News(3, 100, of("C", 1)), NOW)
+    roster.update(ViewChanges(3, 100, of("C", 1)), NOW)
     assert [(ask.endpoint_id, ask.free) for ask in fill(roster)] == [("C-0", 12)]
-    roster.update(News(4, 100, [changed("A-0", WebhookDeleted(), owner="A")]), NOW)
+    roster.update(ViewChanges(4, 100, [changed("A-0", WebhookDeleted(), owner="A")]), NOW)
     assert roster.in_hand == 84, "the deleted endpoint's requests are still on their way"
 
 
@@ -150,20 +158,20 @@ def test_the_only_free_place_goes_to_an_endpoint_with_no_delivery_in_hand() -> N
 def test_organizations_take_turns_however_many_endpoints_they_have() -> None:
     many = [changed(f"A-{n}", latest=90, owner="A") for n in range(200)]
     roster = roster_of(*many, changed("B", latest=90, owner="B"), most=10**6)
-    assert [ask.endpoint_id for ask in roster.turn(NOW)][:3] == ["A-0", "B", "A-1"]
+    assert [ask.endpoint_id for ask in roster.next_asks(NOW)][:3] == ["A-0", "B", "A-1"]
 
 
 def test_a_failing_endpoint_has_fewer_deliveries_in_hand() -> None:
     roster = roster_of(changed("A", latest=90, failing_since=NOW))
-    (ask,) = roster.turn(NOW)
+    (ask,) = roster.next_asks(NOW)
     assert ask.free == PROBING
 
 
 def test_failures_before_an_endpoint_was_enabled_no_longer_count() -> None:
     one = changed("A", failing_since=NOW)
-    one.standing.enabled_at = NOW + timedelta(seconds=1)
+    one.state.enabled_at = NOW + timedelta(seconds=1)
     assert watched(roster_of(one), "A").failing_since is None
-    one.standing.enabled_at = NOW
+    one.state.enabled_at = NOW
     assert watched(roster_of(one), "A").failing_since == NOW
 
 
@@ -171,42 +179,42 @@ def test_a_failure_that_a_clock_dates_before_the_enabling_counts_from_the_enabli
     one = changed("A")
     later = NOW + timedelta(seconds=1)
     assert watched(roster_of(one), "A").counted_from(NOW) == NOW
-    one.standing.enabled_at = later
+    one.state.enabled_at = later
     assert watched(roster_of(one), "A").counted_from(NOW) == later
     assert watched(roster_of(one), "A").counted_from(later + timedelta(1)) == later + timedelta(1)
 
 
 def test_an_endpoint_has_a_turn_when_its_delivery_is_due() -> None:
     roster = roster_of(changed("A", latest=3))
-    some(roster, roster.turn(NOW), 3)
+    some(roster, roster.next_asks(NOW), 3)
     later = NOW + timedelta(seconds=5)
     roster.release(claimed("A", 2), later, NOW)
     roster.release(claimed("A", 3), later + timedelta(seconds=1), NOW)
     assert roster.next_due() == later
-    assert roster.turn(NOW) == []
-    (ask,) = roster.turn(later)
+    assert roster.next_asks(NOW) == []
+    (ask,) = roster.next_asks(later)
     assert (list(ask.busy), ask.free) == ([1], IN_FLIGHT - 1)
 
 
 def test_every_endpoint_has_a_turn_before_any_has_a_second_one() -> None:
     names = [f"WHK-{number:03d}" for number in range(100)]
     roster = roster_of(*(changed(name, latest=9_000) for name in names), most=10**6)
-    first = roster.turn(NOW)
+    first = roster.next_asks(NOW)
     some(roster, first, IN_FLIGHT)
     for ask in first:
         roster.release(claimed(ask.endpoint_id, 1), None, NOW)
-    second = roster.turn(NOW)
+    second = roster.next_asks(NOW)
     assert [ask.endpoint_id for ask in first + second][:100] == names
 
 
 def test_a_recovered_delivery_is_due_as_soon_as_its_attempt_is_over() -> None:
     roster = roster_of(changed("A", latest=1))
-    some(roster, roster.turn(NOW), 1)
-    roster.heed([Heeded("A", 50, True)], NOW)
-    assert watched(roster, "A").heeded == 50
-    assert nothing(roster, roster.turn(NOW))
+    some(roster, roster.next_asks(NOW), 1)
+    roster.apply_outcomes([AppliedRequest("A", 50, True)], NOW)
+    assert watched(roster, "A").applied == 50
+    assert nothing(roster, roster.next_asks(NOW))
     roster.release(claimed("A", 1), NOW + timedelta(hours=2), NOW)
-    assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
+    assert [ask.endpoint_id for ask in roster.next_asks(NOW)] == ["A"]
 
 
 def test_a_long_wait_keeps_one_timer_however_many_deliveries_are_due_before() -> None:
@@ -215,37 +223,39 @@ def test_a_long_wait_keeps_one_timer_however_many_deliveries_are_due_before() ->
     sizes = []
     for second in range(100):
         now = NOW + timedelta(seconds=second)
-        (ask,) = roster.turn(now)
-        assert roster.give([ask], {"A": Given(100, True, far, [claimed("A", second)])}, now)
+        (ask,) = roster.next_asks(now)
+        assert roster.give([ask], {"A": ClaimedBatch(100, True, far, [claimed("A", second)])}, now)
         roster.release(claimed("A", second), now + timedelta(seconds=1), now)
         sizes.append(len(pickle.dumps(roster)))
     assert sizes[-1] < sizes[9] + 100, "the bytes that the roster keeps"
-    assert [ask.endpoint_id for ask in roster.turn(now + timedelta(seconds=1))] == ["A"]
+    assert [ask.endpoint_id for ask in roster.next_asks(now + timedelta(seconds=1))] == ["A"]
     assert roster.next_due() == far
-    assert [ask.endpoint_id for ask in roster.turn(far)] == ["A"]
+    assert [ask.endpoint_id for ask in roster.next_asks(far)] == ["A"]
 
 
 def test_a_deleted_endpoint_is_forgotten_even_with_deliveries_in_hand() -> None:
     roster = roster_of(changed("A", latest=1))
-    some(roster, roster.turn(NOW), 1)
-    roster.update(News(2, 100, [changed("A", WebhookDeleted())]), NOW)
+    some(roster, roster.next_asks(NOW), 1)
+    roster.update(ViewChanges(2, 100, [changed("A", WebhookDeleted())]), NOW)
     assert roster.get("A") is None
     roster.release(claimed("A", 1), NOW, NOW)
-    assert (roster.in_hand, roster.turn(NOW)) == (0, [])
+    assert (roster.in_hand, roster.next_asks(NOW)) == (0, [])
 
 
 def test_deliveries_of_a_deleted_endpoint_take_no_room_from_its_organization() -> None:
     roster = roster_of(changed("A", latest=90), most=2 * IN_FLIGHT)
-    some(roster, roster.turn(NOW), IN_FLIGHT)
-    roster.update(News(2, 100, [changed("A", WebhookDeleted()), changed("B", latest=90)]), NOW)
+    some(roster, roster.next_asks(NOW), IN_FLIGHT)
+    roster.update(
+        ViewChanges(2, 100, [changed("A", WebhookDeleted()), changed("B", latest=90)]), NOW
+    )
     for position in range(1, IN_FLIGHT + 1):
         roster.release(claimed("A", position), None, NOW)
-    assert [(ask.endpoint_id, ask.free) for ask in roster.turn(NOW)] == [("B", IN_FLIGHT)]
+    assert [(ask.endpoint_id, ask.free) for ask in roster.next_asks(NOW)] == [("B", IN_FLIGHT)]
 
 
 def test_no_message_is_taken_again_when_a_view_falls_back() -> None:
     roster = roster_of(changed("A", latest=90))
-    assert nothing(roster, roster.turn(NOW), reached=100)
-    roster.update(News(101, 101, [changed("A", latest=101)]), NOW)
-    assert nothing(roster, roster.turn(NOW), reached=95)
-    assert watched(roster, "A").taken == 100
+    assert nothing(roster, roster.next_asks(NOW), reached=100)
+    roster.update(ViewChanges(101, 101, [changed("A", latest=101)]), NOW)
+    assert nothing(roster, roster.next_asks(NOW), reached=95)
+    assert watched(roster, "A").planned == 100

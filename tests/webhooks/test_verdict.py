@@ -53,14 +53,6 @@ def after(delivery: Claimed, tried: Attempt, jitter: float = 0.0) -> AttemptVerd
     return judge(delivery, tried, SCHEDULE, NOW, jitter)
 
 
-@pytest.mark.parametrize("status", [200, 204, 299])
-@pytest.mark.parametrize("tried", [0, 2])
-def test_2xx_is_delivered(status: int, tried: int) -> None:
-    verdict = after(claimed(tried=tried), attempt(status))
-    assert (verdict.result.status, verdict.result.due_at) == ("delivered", None)
-    assert (verdict.gives_up, verdict.gone) == (False, False)
-
-
 @pytest.mark.parametrize("status", [None, 100, 199, 300, 404, 429, 500])
 @pytest.mark.parametrize(("tried", "delay"), [(0, 5), (1, 300)])
 def test_any_other_status_is_tried_again_at_the_schedules_time(
@@ -71,44 +63,6 @@ def test_any_other_status_is_tried_again_at_the_schedules_time(
         assert result.status == "pending"
         assert result.due_at == NOW + timedelta(seconds=delay * (1 + 0.2 * jitter))
         assert result.counts
-
-
-def test_a_retry_is_never_sooner_than_the_receiver_asked_for() -> None:
-    busy = attempt(503, retry_after=timedelta(hours=1))
-    assert after(claimed(), busy).result.due_at == NOW + timedelta(hours=1)
-    soon = attempt(503, retry_after=timedelta(seconds=1))
-    assert after(claimed(), soon).result.due_at == NOW + timedelta(seconds=5)
-
-
-def test_a_delivery_is_given_up_after_its_last_attempt_once_the_log_records_it() -> None:
-    verdict = after(claimed(tried=2), attempt())
-    assert verdict.gives_up
-    assert (verdict.result.status, verdict.result.due_at) == ("pending", NOW)
-
-
-def test_a_failed_announcement_of_a_failure_is_not_announced_itself() -> None:
-    announcement = claimed(tried=2, type="webhook.delivery_failed")
-    verdict = after(announcement, attempt())
-    assert not verdict.gives_up
-    assert (verdict.result.status, verdict.result.due_at) == ("failed", None)
-    assert after(announcement._replace(tried=1), attempt()).result.status == "pending"
-
-
-@pytest.mark.parametrize("tried", [0, 2])
-def test_a_410_counts_as_no_attempt_and_leaves_the_delivery_pending(tried: int) -> None:
-    verdict = after(claimed(tried=tried), attempt(410))
-    assert verdict.gone
-    assert not verdict.gives_up
-    assert (verdict.result.status, verdict.result.counts) == ("pending", False)
-
-
-@pytest.mark.parametrize("status", [None, 410, 500])
-def test_a_test_event_is_not_tried_again_and_changes_nothing_else(status: int | None) -> None:
-    verdict = after(claimed(sequence=0), attempt(status))
-    assert verdict == AttemptVerdict(verdict.result)
-    assert (verdict.result.status, verdict.result.due_at) == ("failed", None)
-    assert not verdict.result.counts
-    assert after(claimed(sequence=0), attempt(200)).result.status == "delivered"
 
 
 def test_the_recorded_failure_names_the_last_attempt() -> None:

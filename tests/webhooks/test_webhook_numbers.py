@@ -104,7 +104,7 @@ class Story:
             "delete": webhooks.DeleteEndpoint(*target),
             "test": webhooks.TestEndpoint(*target),
             "recover": webhooks.RecoverEndpoint(*target, since=instant("2026-01-01T00:00:00Z")),
-            "resend": webhooks.ResendDelivery(*target, event_id="EVT-26-000001", is_known=True),
+            "resend": webhooks.ResendDelivery(*target, event_id="EVT-26-000001", has_delivery=True),
             "give up": webhooks.GiveUpDelivery(endpoint, "EVT-26-000001", next(_tenants), failed),
         }
         self.do(commands[name])

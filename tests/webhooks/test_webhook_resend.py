@@ -93,7 +93,7 @@ def test_a_disabled_endpoint_refuses_with_409_and_nothing_is_sent(hooks: Hooks) 
         hooks.call("PATCH", f"/{endpoint_id}", json={"enabled": False})
         before, known = hooks.head(), events_of(hooks, endpoint_id)
         assert_problem(resend(hooks, endpoint_id, event_id), 409, "invalid_state")
-        assert hooks.refused(before) == [("webhook.resend", "invalid_state", endpoint_id)]
+        assert hooks.entries(before) == [("webhook.resend", "invalid_state", endpoint_id)]
         assert events_of(hooks, endpoint_id) == known
         assert len(receiver.requests) == 1
 
@@ -109,7 +109,7 @@ def test_a_delivery_that_does_not_exist_is_a_404(hooks: Hooks) -> None:
     for name in unknown:
         before = hooks.head()
         assert_problem(resend(hooks, endpoint_id, name), 404, "not_found")
-        assert hooks.refused(before) == [("webhook.resend", "not_found", endpoint_id)]
+        assert hooks.entries(before) == [("webhook.resend", "not_found", endpoint_id)]
     assert_problem(resend(hooks, other_id, event_id), 404, "not_found")
     assert_problem(resend(hooks, NOBODYS, event_id), 404, "not_found")
 

@@ -98,8 +98,8 @@ def test_a_matching_event_becomes_the_next_message() -> None:
 def test_events_of_another_type_or_tenant_are_no_messages() -> None:
     narrow = own(CREATED, 1, workspace_id="WS-26-000002")
     resumed = recorded(e.Resumed(hold="operator"), 3)
-    foreign = paused(4, organization_id="ORG-26-000002")
-    written = given(WebhookView(), narrow).when(paused(2), resumed, foreign)
+    foreign, of_all = paused(4, organization_id="ORG-26-000002"), paused(5, workspace_id=None)
+    written = given(WebhookView(), narrow).when(paused(2), resumed, foreign, of_all)
     written.then(MESSAGE).then(WEBHOOK)
 
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,22 +9,15 @@ from ledger.app.composition.loops import Dispatching
 from ledger.features.webhooks.delivery import lead
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.views import query, until
-from tests.support.webhooks import WebhookLedger, received, webhook_ledger
+from tests.support.webhooks import WebhookLedger, received
 
 CHECK_INS = ["execution.checked_in"]
 
 
 @pytest.fixture
-def ledger(conninfo: str) -> Iterator[WebhookLedger]:
-    with webhook_ledger(conninfo) as ledger:
-        ledger.activate()
-        yield ledger
-
-
-@pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lead need not be kept for a minute before it is left."""
-    monkeypatch.setattr(lead, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(lead, "_STORED_SECONDS", 0.0)
 
 
 def set_ahead(dispatching: Dispatching, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The demo's story and the facts of the samples are accepted, and give the promised data."""
+"""The demo's story is accepted, and gives the promised data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
@@ -30,7 +29,7 @@ from ledger.features.facts.fact_types import FACT_TYPES
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import edge_of
-from tests.support.ledger import ADMIN, Ledger, working
+from tests.support.ledger import working
 from tests.support.log_checker import LogChecker, check
 from tests.support.model import STATES, STATUSES, Model
 from tests.support.service import Clock
@@ -41,11 +40,8 @@ Fact = dict[str, Any]
 
 instant = datetime.fromisoformat
 
-SAMPLES = Path(__file__).parents[1] / "samples"
-SAMPLES_NOW = datetime(2026, 4, 15, 9, 12, 45, tzinfo=UTC)
-
 MOMENTS = {
-    "a Wednesday morning": SAMPLES_NOW,
+    "a Wednesday morning": datetime(2026, 4, 15, 9, 12, 45, tzinfo=UTC),
     "a new year, elsewhere": datetime(
         2027, 1, 1, 1, 0, 30, 500_000, tzinfo=timezone(timedelta(hours=1))
     ),
@@ -72,9 +68,6 @@ class Told(NamedTuple):
     """The names of persons, by their ids."""
     sessions: list[Any]
     """The sessions that have not ended."""
-
-
-# The story of `ledger demo`.
 
 
 @pytest.fixture(scope="module", params=repeated(MOMENTS.values()), ids=list(MOMENTS))
@@ -391,104 +384,3 @@ def test_the_lines_of_the_seed_exist_and_only_they_bring_record_ids(
     assert demo_model.lines["LIN-26-084729"].tags == ["PROJ-26-004281"]
     numbers = sorted(int(run_id.rsplit("-")[-1]) for run_id in demo_model.runs)
     assert numbers == list(range(100_001, 100_001 + len(demo_model.runs)))
-
-
-# The samples: the answers in the seed, and the facts that give them.
-
-
-@pytest.fixture(scope="module")
-def sample_facts() -> list[Fact]:
-    return [json.loads(line) for line in (SAMPLES / "facts.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def samples(server: EmbeddedPostgres, sample_facts: list[Fact]) -> tuple[Model, Model]:
-    """The model after the facts of the samples, and the model after the completion of a run."""
-    settings = Settings(master_key=MASTER_KEY)
-    with (
-        copied(server.url, "told_samples") as conninfo,
-        working(conninfo, settings, Clock(SAMPLES_NOW)) as ledger,
-    ):
-        before = record(ledger, sample_facts)
-        ledger.clock.advance(seconds=2)
-        return before, record(ledger, [sample("completion.json")])
-
-
-def record(ledger: Ledger, facts: Sequence[Fact]) -> Model:
-    """Report facts, all of which must be recorded, and sweep; return the model of the log."""
-    items = ledger.report(*facts, by=ADMIN)
-    assert [item for item in items if item.outcome != "recorded"] == []
-    ledger.sweep()
-    assert check(ledger.conninfo).findings == []
-    return Model(ledger.events())
-
-
-def sample(name: str) -> Any:
-    return json.loads((SAMPLES / name).read_text())
-
-
-def zulu(at: datetime | None) -> str | None:
-    return at and at.isoformat().replace("+00:00", "Z")
-
-
-def test_the_facts_of_the_samples_are_in_order_of_time_and_have_distinct_ids(
-    sample_facts: list[Fact],
-) -> None:
-    times = [instant(fact["time"]) for fact in sample_facts]
-    assert times == sorted(times)
-    assert times[-1] < SAMPLES_NOW
-    assert len({(fact["source"], fact["id"]) for fact in sample_facts}) == len(sample_facts)
-
-
-def test_the_facts_of_the_samples_give_exactly_the_sample_list(
-    samples: tuple[Model, Model],
-) -> None:
-    model, _ = samples
-    rows = [
-        {
-            "id": line.record,
-            "service_line_id": line_id,
-            "execution_model": line.execution_model,
-            "state": line.state,
-            "workspace_id": line.workspace,
-            "product_line": line.product_line,
-            "project_tags": line.tags,
-            "started_at": zulu(line.started_at),
-            "last_activity_at": zulu(line.last_activity_at),
-            "metrics": model.metrics(line_id, SAMPLES_NOW),
-        }
-        for line_id, line in model.lines.items()
-    ]
-    rows.sort(key=lambda row: str(row["id"]), reverse=True)
-    assert rows == sample("execution_list.json")["data"]
-
-
-def test_the_facts_of_the_samples_give_the_resources_and_health_of_the_sample_detail(
-    samples: tuple[Model, Model],
-) -> None:
-    line, detail = samples[0].lines["LIN-26-084729"], sample("execution_detail.json")["data"]
-    assert list(line.resources.values()) == detail["resources"]
-    assert {"score": line.score, "signals": list(line.signals.values())} == detail["health"]
-
-
-def test_the_newest_run_after_the_sample_completion_equals_the_sample_run(
-    sample_facts: list[Fact], samples: tuple[Model, Model]
-) -> None:
-    _, model = samples
-    newest = max(model.runs, key=lambda run_id: (model.runs[run_id].requested_at, run_id))
-    run, completion = model.runs[newest], sample("completion.json")
-    assert completion["subject"] == newest
-    (start,) = (fact for fact in sample_facts if fact["subject"] == newest)
-    (row,) = sample("runs.json")["data"]
-    assert row == {
-        "id": newest,
-        "service_line_id": run.line,
-        "status": run.status,
-        "triggered_by": run.triggered_by,
-        "input": start["data"]["input"],
-        "output": completion["data"]["output"],
-        "duration_ms": run.duration_ms,
-        "tokens_used": run.tokens_used,
-        "started_at": zulu(run.started_at),
-        "completed_at": zulu(run.completed_at),
-    }

@@ -101,20 +101,10 @@ def test_an_answer_with_a_secret_may_not_be_stored(hooks: Hooks) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
-        "/docs",
-        "/docs/static/swagger-ui.css",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/openapi.json",
-        "/nothing",
-        "/v1x",
-        "/ui",
-        "/ui/nothing",
-        "/ui/static/page.css",
+        "/", "/docs", "/docs/static/swagger-ui.css", "/healthz", "/readyz", "/metrics",
+        "/openapi.json", "/nothing", "/v1x", "/ui", "/ui/nothing", "/ui/static/page.css",
     ],
-)
+)  # fmt: skip
 def test_answers_outside_the_api_forbid_sniffing_and_vary_by_encoding_alone(
     edge: Edge, path: str
 ) -> None:

@@ -73,6 +73,30 @@ REQUIRED = {
 }
 """Parameters without which a read is a 422, or reads no view. Braces are those of paths."""
 
+FILTERS = {
+    "action": "key.create", "actor_type": "user", "after": "EVT-26-000001",
+    "blocked_cause": "approval_gap", "execution_model": "capacity", "from": "2026-04-02",
+    "group_by": "day", "has_alerts": "true", "health": "red", "occurred_from": "2026-04-01",
+    "occurred_to": "2026-04-10", "outcome": "refused", "overdue": "true", "product_line": "ods",
+    "recorded_after": "2026-04-01", "recorded_until": "2026-04-10", "severity": "info",
+    "sort": "state_since", "state": "paused", "status": "completed", "then": "2026-04-02",
+    "time_zone": "Asia/Tokyo", "to": "2026-04-10", "type": "run.started", "unassigned": "true",
+}  # fmt: skip
+"""Filters that do not take any word, and a word that each takes."""
+OWN_FILTERS = {
+    "/v1/directory": {"type": "resource"},
+    "/v1/alerts": {"sort": "severity", "status": "open"},
+    "/v1/audit-logs": {"after": "AUD-26-000001"},
+    "/v1/webhooks/{endpoint_id}/deliveries": {"status": "failed"},
+}
+"""The filters whose values are others in a list."""
+OF_INSTANTS = ("/v1/keys",)
+"""Lists whose cursors are an instant alone, which some other lists' cursors have too."""
+GARBAGE = (
+    "", "x", "garbage!", "====", "null", "é", "a b", "AAAA", "e30", "bnVsbA", "W10", "A" * 5000,
+    "=" * 9,
+)  # fmt: skip
+
 _VIEWS = {table.name: view.name for view in projections() for table in view.tables}
 
 
@@ -121,9 +145,19 @@ def reads_views(route: LeanRoute) -> bool:
     return not route.path.startswith(without)
 
 
+def parameters_of(route: LeanRoute) -> set[str]:
+    """The names of the parameters in the query."""
+    found = inspect.signature(route.endpoint, eval_str=True).parameters.values()
+    return {
+        name.rstrip("_") for each in found for name in getattr(each.annotation, "model_fields", ())
+    }
+
+
 def takes_as_of(route: LeanRoute) -> bool:
-    parameters = inspect.signature(route.endpoint, eval_str=True).parameters.values()
-    return any("as_of" in getattr(each.annotation, "model_fields", {}) for each in parameters)
+    return "as_of" in parameters_of(route)
+
+
+LISTS = [r for r in READS if {"cursor", "limit"} <= parameters_of(r)]
 
 
 def statement_of(edge: Edge, token: str) -> str:
@@ -239,13 +273,15 @@ def test_its_permission_alone_opens_a_route_before_an_unknown_parameter_is_refus
         for query in ("", "?nonsense=1"):
             answer = target.edge.request(method, target.path(route) + query, token)
             assert_problem(answer, 403, "forbidden")
+    answer = target.edge.request(method, f"{target.path(route)}?nonsense=1", "garbage")
+    assert_problem(answer, 401, "unauthorized")
 
 
 @pytest.mark.parametrize("route", WRITES, ids=label)
 def test_every_write_route_but_two_records_refusals_that_precede_its_command(
     route: LeanRoute,
 ) -> None:
-    records = hasattr(route.endpoint, "turns_down")
+    records = hasattr(route.endpoint, "on_refusal")
     assert records == (route.path not in RECORDS_NOTHING), "command_route or records_refusals"
 
 
@@ -353,7 +389,52 @@ def test_a_read_of_views_waits_for_the_requested_position(
     headers, query = {"ledger-min-position": "1"}, target.query(route)
     target.edge.get(target.path(route), target.holder(route), headers=headers, params=query)
     expected = {1} if reads_views(route) else set()
-    assert {least for _, least in questions} == expected, "the route takes asking: Asking"
+    assert {least for _, least in questions} == expected, "the route takes request: ReadRequest"
+
+
+def cursor_of(target: Target, route: LeanRoute) -> str:
+    """A cursor of the list's first page."""
+    if route.path == "/v1/sessions":
+        Visitor(target.edge, target.holder(route))  # Earlier sessions may have ended.
+    query = target.query(route) | {"limit": "1"}
+    answer = target.edge.get(target.path(route), target.holder(route), params=query)
+    cursor: str = answer.json()["meta"]["cursor"]
+    assert cursor, "the list has no row: fill it in the fixture"
+    return cursor
+
+
+@pytest.mark.parametrize("route", LISTS, ids=label)
+def test_a_cursor_serves_no_other_filter(target: Target, route: LeanRoute) -> None:
+    path, token, asked = target.path(route), target.holder(route), target.query(route)
+    asked |= {"cursor": cursor_of(target, route)}
+    assert target.edge.get(path, token, params=asked).status_code == 200
+    for name in parameters_of(route) - {"cursor", "limit", "as_of", "now"}:
+        value = OWN_FILTERS.get(route.path, FILTERS).get(name, FILTERS.get(name, "x"))
+        answer = target.edge.get(path, token, params=asked | {name: value})
+        assert (name, answer.json().get("code")) == (name, "invalid_cursor")
+        assert_problem(answer, 400, "invalid_cursor")
+
+
+@pytest.mark.parametrize("route", LISTS, ids=label)
+def test_a_cursor_serves_no_other_list(target: Target, route: LeanRoute) -> None:
+    cursor = {"cursor": cursor_of(target, route)}
+    for other in LISTS:
+        paths = [target.path(other)] if other is not route and other.path not in OF_INSTANTS else []
+        if "{line_id}" in other.path:
+            paths.append(other.path.format(line_id=target.edge.fresh()))
+        for path in paths:
+            query = target.query(other) | cursor
+            answer = target.edge.get(path, target.holder(other), params=query)
+            assert (path, answer.json().get("code")) == (path, "invalid_cursor")
+            assert_problem(answer, 400, "invalid_cursor")
+
+
+@pytest.mark.parametrize("route", LISTS, ids=label)
+def test_a_garbage_cursor_is_refused(target: Target, route: LeanRoute) -> None:
+    for cursor in GARBAGE:
+        query = target.query(route) | {"cursor": cursor}
+        answer = target.edge.get(target.path(route), target.holder(route), params=query)
+        assert_problem(answer, 400, "invalid_cursor")
 
 
 @pytest.mark.parametrize("lacked", [*PERMISSIONS, None])

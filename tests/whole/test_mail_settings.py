@@ -44,19 +44,12 @@ def test_the_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "",
-        "mail.example.com",
-        "http://mail.example.com",
-        "smtp://",
-        "smtp://mail.example.com:0",
-        "smtp://mail.example.com:65536",
-        "smtp://mail.example.com/path",
-        "smtp://mail.example.com?x",
-        f"smtps://me:{SECRET}@mail.example.com",
-        "smtp://me@mail.example.com",
-        "smtps://mail.example.com\n",
+        "", "mail.example.com", "http://mail.example.com", "smtp://", "smtp://mail.example.com:0",
+        "smtp://mail.example.com:65536", "smtp://mail.example.com/path",
+        "smtp://mail.example.com?x", f"smtps://me:{SECRET}@mail.example.com",
+        "smtp://me@mail.example.com", "smtps://mail.example.com\n",
     ],
-)
+)  # fmt: skip
 def test_a_malformed_mail_server_is_refused_without_its_value(url: str, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("x")

@@ -68,7 +68,7 @@ TOURED = "toured"
 
 
 def is_make(step: Step) -> bool:
-    """Whether a step builds, tests or measures everything, which is too much for a test."""
+    """True if a step builds, tests or measures everything, which is too much for a test."""
     return step.command.startswith("make ")
 
 
@@ -98,7 +98,7 @@ def visits() -> list[list[Path]]:
 
 
 def has_packages(step: Step) -> bool:
-    """Whether the optional packages are here that a snippet imports, or a module of the client."""
+    """True if the optional packages are here that a snippet imports, or a module of the client."""
     named = re.findall(r"^(?:import|from) (?:execution_ledger\.)?(\w+)", step.command, re.M)
     return all(find_spec(OPTIONAL[name]) for name in named if name in OPTIONAL)
 

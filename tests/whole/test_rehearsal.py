@@ -3,7 +3,7 @@
 import pytest
 
 from ledger.app.settings import Settings
-from scripts.rehearse.load import Lane, Load, checked_in
+from scripts.rehearse.load import ClientGroup, Load, checked_in
 from scripts.rehearse.notes import Note, Notes
 from scripts.rehearse.scenario import Goal, Outcome, Scenario, judge
 from scripts.rehearse.stage import LINE
@@ -14,8 +14,8 @@ from tests.support.edge import edge_of
 
 def load_of(*written_at: float) -> Load:
     """A load of one lane that was acknowledged at these instants, from 0 to 10."""
-    load = Load("test", "token", [Lane("front", ("http://127.0.0.1:1",))], LINE)
-    load.lanes["front"].written_at += written_at
+    load = Load("test", "token", [ClientGroup("front", ("http://127.0.0.1:1",))], LINE)
+    load.groups["front"].written_at += written_at
     load.began_at, load.ended_at = 0.0, 10.0
     return load
 
@@ -77,7 +77,7 @@ def test_an_outcome_beyond_the_goal_is_missed(outcome: Outcome, missed: int) -> 
 
 def test_two_roots_of_one_size_contradict_each_other_under_one_origin_alone() -> None:
     notes = Notes([], "token")
-    notes.seen = {Note("a/1", 7, "x", ""), Note("a/2", 7, "y", ""), Note("a/1", 8, "z", "")}
+    notes.collected = {Note("a/1", 7, "x", ""), Note("a/2", 7, "y", ""), Note("a/1", 8, "z", "")}
     assert notes.contradictions() == []
-    notes.seen.add(Note("a/1", 7, "y", ""))
+    notes.collected.add(Note("a/1", 7, "y", ""))
     assert notes.contradictions() == ["a/1: two roots of size 7"]

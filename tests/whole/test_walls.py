@@ -18,7 +18,7 @@ from ledger.app.settings import Settings
 from ledger.engine.http import reading
 from ledger.engine.http.lean import LeanRoute
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.principal import ANY, EVERYONE, Principal, Tenant
 from tests.support.edge import Edge
@@ -157,7 +157,7 @@ def strangers(street: Street, is_narrow: bool) -> list[Neighbour]:
     return [street.foreign, street.adjacent] if is_narrow else [street.foreign]
 
 
-class UnboundDoor(Door):
+class UnboundDoor(ReadPool):
     """A door whose statements no policy binds: each reads as the service's own statements do."""
 
     async def fetch(
@@ -185,7 +185,7 @@ def behind(street: Street, wall: str) -> Iterator[Edge]:
     """A worker whose only wall is this one."""
     with pytest.MonkeyPatch.context() as patch:
         if wall == "filters":
-            patch.setattr("ledger.app.composition.api.Door", UnboundDoor)
+            patch.setattr("ledger.app.composition.api.ReadPool", UnboundDoor)
         else:
             whole = reading.tenant_filters
             for module in [*sys.modules.values()]:

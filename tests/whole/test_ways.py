@@ -30,9 +30,9 @@ OF_THE_LISTENER = {"ledger.engine.postgres.listening", "ledger.engine.postgres.s
 """The modules of the listener, which wakes at any moment."""
 AFTER_THE_COMMIT = OF_THE_LISTENER | {
     "ledger.engine.http.replies",
-    "ledger.engine.postgres.pool.door",
-    "ledger.engine.postgres.pool.lane",
-    "ledger.engine.postgres.pool.waiting",
+    "ledger.engine.postgres.pool.read_pool",
+    "ledger.engine.postgres.pool.pipelined",
+    "ledger.engine.postgres.pool.round_robin",
     "ledger.engine.reads.answers",
     "ledger.engine.reads.positions",
 }

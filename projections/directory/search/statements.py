@@ -1,9 +1,9 @@
 """The statement behind the search (contract, Reading).
 
-For each type one walk along an index finds the candidates: the rows whose word begins with the
-longest word, or is the number, in the order of word and name. The other words are tried on the
-candidates' names. So a search touches some hundreds of rows, however many names there are. Lines
-and runs by their number, and runs by their whole external id, are found by their own keys.
+For each type, one index scan finds the candidates in the order of word and name: rows whose word
+begins with the longest searched word, or equals the number. The other words are tried on the
+candidates' names. So a search touches some hundreds of rows, however many names exist. Lines and
+runs by number, and runs by whole external id, are found by their own keys.
 """
 
 from functools import cache
@@ -12,15 +12,13 @@ from ledger.engine.views.statements import Read, read_of, tenant_conditions, whe
 from projections.directory.search.view import WHOLE
 
 CANDIDATES = 200
-"""The most candidates of a type."""
 
 FOUND = 20
-"""The most results."""
 
 _ENTRIES = ("workspace", "project", "resource")
 
-# A workspace, project or resource is found as long as lines bear it. OFFSET 0 keeps the look-up one
-# by key: PostgreSQL could join the whole directory.
+# A workspace, project or resource is found while lines have it. OFFSET 0 keeps this a look-up by
+# key: PostgreSQL could join the whole directory.
 _BORNE = """
 CROSS JOIN LATERAL (
     SELECT FROM ledger.directory AS d
@@ -30,16 +28,16 @@ CROSS JOIN LATERAL (
 ) AS borne
 """
 
-_WALK = f"""
+_SCAN = f"""
 (SELECT w.type, w.owner, w.id, w.organization_id, w.workspace_id, w.word, w.folded
  FROM ledger.search_word AS w {{borne}}
  WHERE w.type = '{{type}}' AND w.word <> '' AND {{scope}} AND {{asked}}
  ORDER BY w.word COLLATE "C", w.folded COLLATE "C", w.owner LIMIT {CANDIDATES})
 """
 
-# The candidates of all organizations: an administrator's. No index has them in order, which would
-# cost every name a quarter more bytes: so each organization has a walk.
-_WALK_OF_ALL = f"""
+# An administrator's candidates, of all organizations. No index has them in order, since that would
+# cost every name a quarter more bytes: so each organization gets a scan.
+_SCAN_OF_ALL = f"""
 (SELECT w.* FROM organization AS o CROSS JOIN LATERAL {{walk}} AS w
  ORDER BY w.word COLLATE "C", w.folded COLLATE "C", w.owner LIMIT {CANDIDATES})
 """
@@ -55,15 +53,14 @@ WITH RECURSIVE organization (id) AS (
 )
 """
 
-# The conditions of the walks' indexes (``WORD``).
+# The conditions of the indexes (``WORD``).
 _OF_ORGANIZATION = "NOT w.of_workspace"
 _OF_WORKSPACE = "w.workspace_id <> ''"
 
 _BY_WORD = """w.word COLLATE "C" >= %(word)s AND w.word COLLATE "C" < %(beyond)s"""
 _BY_NUMBER = """w.word COLLATE "C" = %(number)s AND w.id ~* ALL (%(ids)s::text[])"""
 
-# The results among names, with their names: those that people see come from the views that show
-# them.
+# The results found by a name. The name that people see comes from the view that shows it.
 _NAMED = f"""
 SELECT f.type, CASE WHEN f.type IN ('line', 'run') THEN f.owner ELSE f.id END AS id,
     CASE f.type
@@ -90,8 +87,8 @@ FROM (SELECT * FROM ({{parts}}) AS part LIMIT {FOUND}) AS f
 LEFT JOIN ledger.run AS r ON f.type = 'run' AND r.run_id = f.owner
 """
 
-# The first of the candidates that all words fit. If lines fill the answer, the part of the other
-# types, which follows, is not executed.
+# The first candidates that all words fit. If lines fill the answer, the part of the other types,
+# which follows, is not executed.
 _PART = f"""
 (SELECT DISTINCT c.type, c.owner, c.id, c.organization_id, c.workspace_id, c.folded,
     c.folded COLLATE "C" AS name
@@ -101,13 +98,13 @@ _PART = f"""
  ORDER BY name, c.type, c.owner, c.id LIMIT {FOUND})
 """
 
-# Lines by their number. Their names are tried by the caller.
+# Lines by their number; the caller tries their names.
 _LINES = """
 (SELECT 'line', e.line_id, ('{{' || e.head || '}}')::json ->> 'name', e.line_id, NULL
  FROM ledger.execution AS e WHERE e.line_id = ANY(%(line_ids)s) AND {tenant})
 """
 
-# The line of a run, whose row has the id as a number.
+# The line of a run; a run's row has the line's id as a number.
 _LINE_ID = """
 'LIN-' || lpad((r.line_key / 1000000000000)::text, 2, '0') || '-'
     || lpad(mod(r.line_key, 1000000000000)::text,
@@ -138,8 +135,8 @@ LEFT JOIN ({found}) AS found ON true
 def search_read(filters: frozenset[str], by_number: bool) -> Read:
     """(position, type, id, name, line id, folded name, line's name); a row of nulls if none.
 
-    Lines that were found by their number and runs have no folded name: whether the words fit them
-    is left to the caller. Blockers and runs have the name of their line.
+    Runs, and lines found by their number, have no folded name: the caller decides whether the words
+    fit. Blockers and runs have the name of their line.
     """
     scope = where(
         filters,
@@ -149,12 +146,11 @@ def search_read(filters: frozenset[str], by_number: bool) -> Read:
     )
 
     def entry(row: str) -> str:
-        """The workspace in the directory's keys."""
         return f"{row}.workspace_id" if "workspace" in filters else f"'{WHOLE}'"
 
     def part(*types: str) -> str:
-        walks = (
-            _WALK.format(
+        scans = (
+            _SCAN.format(
                 type=each,
                 borne=_BORNE.format(scope=entry("w")) if each in _ENTRIES else "",
                 scope=scope,
@@ -163,8 +159,8 @@ def search_read(filters: frozenset[str], by_number: bool) -> Read:
             for each in types
         )
         if not filters:
-            walks = (_WALK_OF_ALL.format(walk=walk) for walk in walks)
-        return _PART.format(walks=" UNION ALL ".join(walks))
+            scans = (_SCAN_OF_ALL.format(walk=walk) for walk in scans)
+        return _PART.format(walks=" UNION ALL ".join(scans))
 
     runs = where_tenant(filters, "r")
     parts = (
@@ -179,14 +175,14 @@ def search_read(filters: frozenset[str], by_number: bool) -> Read:
             _LINES.format(tenant=where_tenant(filters, "e")),
             _RUNS.format(tenant=runs, line_id=_LINE_ID),
         ]
-    known = f"w.word <> '' AND {_OF_ORGANIZATION}"
+    condition = f"w.word <> '' AND {_OF_ORGANIZATION}"
     return read_of(
         _SEARCH,
         "search",
         "directory",
         "execution",
         "run",
-        is_kept=True,
-        organizations="" if filters else _ORGANIZATIONS.format(known=known),
+        is_pure=True,
+        organizations="" if filters else _ORGANIZATIONS.format(known=condition),
         found=" UNION ALL ".join(found),
     )

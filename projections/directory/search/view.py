@@ -1,9 +1,8 @@
-"""The view of words: by which words lines, runs, blockers and the directory's entries are found.
+"""The view of words, by which lines, runs, blockers and directory entries are found.
 
-Check-ins, ends of runs and changes of state are not folded: no such event changes a name. A run has
-rows only if it has an external id. Lines and runs by their number are found by the keys of their
-own views. Whether lines bear a project or resource now is read from the directory, and so are the
-names that a search shows.
+Check-ins, ends of runs and changes of state are skipped: they change no name. A run has rows only
+if it has an external id. Lines and runs by number are found by the keys of their own views. The
+directory tells whether lines have a project or resource now, and the names that a search shows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import msgspec
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Bool, Index, Int, Table, Text
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.folds import Folds, Packing, Remembering
+from ledger.engine.views.folds import FoldCache, Packing, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import DirectoryNamed, id_of, kind_of
 from ledger.features.lines.model import execution_events as lines
@@ -23,47 +22,45 @@ from ledger.features.runs.model.run import RunRequested, RunStarted
 from projections.directory.search.words import LONGEST, folded_name, leading, number_of
 
 WHOLE = ""
-"""The workspace of rows that are found in a whole organization."""
+"""The workspace of rows that belong to a whole organization."""
 
 
 class WordRow(NamedTuple):
-    """A word by which something is found: of its name, or the number of its id.
+    """A word by which something is found: from its name, or the number of its id.
 
-    A row belongs to an owner: to a line or a run, or to a workspace, project or resource of an
-    organization.
-    The rows of an owner are numbered. A row that is not needed any more is empty, and is the first
-    to be used again, so an owner has only as many rows as it once needed at a time.
-    The wide columns come first, so that PostgreSQL needs no padding.
+    A row belongs to an owner: a line, a run, or an organization's workspace, project or resource.
+    An owner's rows are numbered. A row that is no longer needed is emptied and reused first, so an
+    owner has only as many rows as it needed at one time. The wide columns come first, so that
+    PostgreSQL needs no padding.
     """
 
     position: BigInt
     slot: Int
     of_workspace: Bool
-    """Whether only credentials of the workspace find the row: the organization has another row."""
+    """True if only credentials of the workspace find the row: the organization has another."""
     owner: Text
     type: Text
-    """``line``, ``run``, ``blocker`` or an entry of the directory (``workspace``, ``project``,
-    ``resource``); empty in empty rows."""
+    """``line``, ``run``, ``blocker``, ``workspace``, ``project``, ``resource``, or empty."""
     organization_id: Text
     workspace_id: Text
-    """Of a line, its blockers and runs: the line's; of others ``WHOLE`` or the workspace of a line.
+    """A line's workspace for its rows, blockers and runs; else ``WHOLE`` or a line's workspace.
 
     A whole organization shares the row of a workspace in which the name is the same.
     """
     word: Text
-    """Empty in rows by which nothing is found."""
+    """Empty in rows that find nothing."""
     folded: Text
     """The words of the name; without a name those of the id, unless the id has a number."""
     id: Text
-    """Empty in rows of a line or run: the id is the owner's."""
+    """Empty in rows of a line or run: its id is the owner's."""
 
 
 _OF_ORGANIZATIONS = "NOT of_workspace AND word <> ''"
 _OF_WORKSPACES = f"workspace_id <> '{WHOLE}' AND word <> ''"
 _IN_ORDER = 'type, word COLLATE "C", folded COLLATE "C", owner'
 
-# A search is a walk along an index for each type, in the organization or in the workspace. The
-# collation "C" makes the words with a prefix neighbours.
+# A search is an index scan per type, in the organization or the workspace. The collation "C" puts
+# words with the same prefix side by side.
 WORD = Table(
     "search_word",
     WordRow,
@@ -83,17 +80,14 @@ WHERE owner = ANY($1::text[]) ORDER BY owner, slot
 """
 
 _OWN = ""
-"""The key of the text that is a line's or run's own name; a blocker's key is its id."""
+"""The key of a line's or run's own name; a blocker's key is its id."""
 
 _OF_RUN = "RUN-"
-"""Begins the ids of owners that are runs."""
 
 
 class _Slot(NamedTuple):
-    """A row of an owner."""
-
     key: str | None
-    """The text to which the row belongs; None: the row is empty."""
+    """The text of the row; None if the row is empty."""
     word: str
     position: int
 
@@ -101,32 +95,29 @@ class _Slot(NamedTuple):
 _EMPTY = None
 
 _BOTH = "="
-"""Begins the key of a name that an entry has in a workspace and in the whole organization."""
+"""The prefix of a name that an entry has in a workspace and in the whole organization."""
 
 
 class Owner(msgspec.Struct, array_like=True):
-    """The texts of an owner, and the rows that their words take.
+    """The texts of an owner, and the rows of their words.
 
-    The texts of a line are its name and those of its open blockers, by ``_OWN`` and by the
-    blockers' ids. The text of a run is its external id, by ``_OWN``. The texts of a workspace,
-    project or resource are its names in the whole organization and in each workspace, by
-    workspace. The whole organization shares the rows of a workspace in which the name is the same
-    (``_BOTH`` and the workspace).
+    A line's texts are its name and its open blockers', by ``_OWN`` and by blocker id. A run's text
+    is its external id, by ``_OWN``. The texts of a workspace, project or resource are its names by
+    workspace, and in the whole organization. The organization shares the rows of a workspace with
+    the same name (``_BOTH`` and the workspace).
     """
 
     id: str
-    """The id of a line or run; of others type, organization and id (``_owner_of``)."""
+    """The id of a line or run; otherwise type, organization and id (``_owner_of``)."""
     organization_id: str = ""
     workspace_id: str = ""
-    """Of a line or run: its workspace."""
     texts: dict[str, str] = {}
-    """The folded texts by key."""
     slots: list[_Slot] = []
     stored: int = 0
-    """The position up to which the rows are stored."""
+    """Rows are stored up to this position."""
 
     def put(self, key: str, folded: str, words: Sequence[str], position: int) -> bool:
-        """Give a text its folded form and its words. Return whether that changes a row."""
+        """Set a folded text and its words. Return True if that changes a row."""
         if self.texts.get(key) == folded:
             return False
         is_emptied = self.drop([key], position)
@@ -136,10 +127,10 @@ class Owner(msgspec.Struct, array_like=True):
         free = (n for n, slot in enumerate(self.slots) if slot.key is _EMPTY)
         for word in words:
             slot = _Slot(key, word, position)
-            if (place := next(free, None)) is None:
+            if (index := next(free, None)) is None:
                 self.slots.append(slot)
             else:
-                self.slots[place] = slot
+                self.slots[index] = slot
         return True
 
     def belong(self, event: Recorded) -> None:
@@ -147,23 +138,23 @@ class Owner(msgspec.Struct, array_like=True):
         self.workspace_id = event.workspace_id or ""
 
     def name(self, name: str, position: int) -> bool:
-        """Give a line or run its name. Return whether that changes a row."""
+        """Set the name of a line or run. Return True if that changes a row."""
         folded = folded_name(name)
         return self.put(_OWN, folded, leading(folded), position)
 
     def drop(self, keys: Iterable[str], position: int) -> bool:
-        """Empty the rows of some texts. Return whether there were any."""
+        """Empty the rows of these texts. Return True if there were any."""
         gone = {key for key in keys if self.texts.pop(key, None) is not None}
         if not gone:
             return False
-        for place, slot in enumerate(self.slots):
+        for index, slot in enumerate(self.slots):
             if slot.key in gone:
-                self.slots[place] = _Slot(_EMPTY, "", position)
+                self.slots[index] = _Slot(_EMPTY, "", position)
         return True
 
     @property
     def scopes(self) -> dict[str, str]:
-        """The folded texts of an entry by workspace, that of the whole organization too."""
+        """An entry's folded texts by workspace, including the one of the whole organization."""
         found: dict[str, str] = {}
         for key, folded in self.texts.items():
             if key.startswith(_BOTH):
@@ -172,7 +163,7 @@ class Owner(msgspec.Struct, array_like=True):
         return found
 
     def settle(self, scopes: Mapping[str, str], identifier: str, position: int) -> bool:
-        """Give an entry these texts. Return whether that changes a row."""
+        """Set an entry's texts. Return True if that changes a row."""
         alike = [_BOTH + scope for scope in scopes if scope and scopes[scope] == scopes[WHOLE]]
         both = next((key for key in alike if key in self.texts), min(alike, default=None))
         wanted = dict(scopes)
@@ -185,8 +176,8 @@ class Owner(msgspec.Struct, array_like=True):
             is_changed |= self.put(key, folded, words, position)
         return is_changed
 
-    def take_rows(self) -> Iterator[WordRow]:
-        """The rows that are not stored yet; they are taken for stored from now on."""
+    def pop_rows(self) -> Iterator[WordRow]:
+        """Yield the rows that are not stored yet, and count them as stored."""
         stored, self.stored = self.stored, max(slot.position for slot in self.slots)
         for number, slot in enumerate(self.slots):
             if slot.position > stored:
@@ -240,11 +231,11 @@ class SearchView(Remembering):
     )
 
     def __init__(self) -> None:
-        self._owners: Folds[str, Owner] = Folds(Owner, _PACKING)
+        self._owners: FoldCache[str, Owner] = FoldCache(Owner, _PACKING)
         super().__init__(self._owners)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        # A run is named once: it has no rows before.
+        # A run is named once: it had no rows before.
         self._owners.begin(
             e.originator_id
             for e in events
@@ -257,9 +248,9 @@ class SearchView(Remembering):
             owners |= dict.fromkeys(_owner_of(entry, event) for entry in _entries(event))
         generation.ask(self._owners, owners, _LOAD, _read)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         for event in events:
-            if type(event.body) in _OF_LINES and _fold_line(
+            if type(event.body) in _OF_LINES and _apply_to_line(
                 self._owners[event.originator_id], event
             ):
                 self._owners.change(event.originator_id)
@@ -270,23 +261,20 @@ class SearchView(Remembering):
                     self._owners.change(event.originator_id)
             for entry in _entries(event):
                 owner = _owner_of(entry, event)
-                if _fold_entry(self._owners[owner], entry, event):
+                if _apply_to_entry(self._owners[owner], entry, event):
                     self._owners.change(owner)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        changed = [owner for owner in self._owners.take_changed(most) if owner.slots]
-        generation.write(WORD, [row for owner in changed for row in owner.take_rows()])
+        changed = [owner for owner in self._owners.pop_changed(most) if owner.slots]
+        generation.write(WORD, [row for owner in changed for row in owner.pop_rows()])
 
 
 _OF_LINES = frozenset(
     (lines.Activated, lines.Updated, lines.Blocked, lines.Unblocked, lines.Closed)
 )
-"""The events that may change the rows of a line."""
 
 
 class _Entry(NamedTuple):
-    """A workspace, project or resource that an event names, or that a line bears from now on."""
-
     type: str
     id: str
     name: str | None = None
@@ -322,8 +310,8 @@ def _owner_of(entry: _Entry, event: Recorded) -> str:
     return f"{entry.type}/{event.organization_id}/{entry.id}"
 
 
-def _fold_line(line: Owner, event: Recorded) -> bool:
-    """Fold an event of a line's name or blockers. Return whether it changes a row."""
+def _apply_to_line(line: Owner, event: Recorded) -> bool:
+    """Apply an event about a line's name or blockers. Return True if it changes a row."""
     line.belong(event)
     position, body = event.position, event.body
     match body:
@@ -338,31 +326,31 @@ def _fold_line(line: Owner, event: Recorded) -> bool:
             return line.drop([key for key in line.texts if key != _OWN], position)
 
 
-def _fold_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:
-    """Fold a name, or that a line bears an entry. Return whether that changes a row."""
+def _apply_to_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:
+    """Apply a name, or a line's new entry. Return True if that changes a row."""
     owner.organization_id = event.organization_id or ""
-    folded, known = _text(entry.id, entry.name or ""), owner.scopes
+    folded, scopes = _text(entry.id, entry.name or ""), owner.scopes
     reached: tuple[str, ...] = (WHOLE, event.workspace_id or WHOLE)
     if isinstance(event.body, DirectoryNamed):
-        reached = (WHOLE, *known)
+        reached = (WHOLE, *scopes)
     elif entry.name is None:
         # Lines give no name to workspaces and projects: the organization's name stays.
-        reached = tuple(scope for scope in reached if scope not in known)
+        reached = tuple(scope for scope in reached if scope not in scopes)
         if entry.type != "resource":
-            folded = known.get(WHOLE, folded)
-    if all(known.get(scope) == folded for scope in reached):
+            folded = scopes.get(WHOLE, folded)
+    if all(scopes.get(scope) == folded for scope in reached):
         return False
-    return owner.settle(known | dict.fromkeys(reached, folded), entry.id, event.position)
+    return owner.settle(scopes | dict.fromkeys(reached, folded), entry.id, event.position)
 
 
 def _text(identifier: str, name: str) -> str:
-    """The folded text of what has an id: its name, or else the id if that has no number."""
+    """The folded name, or without a name the folded id unless that has a number."""
     folded = folded_name(name)
     return folded or ("" if number_of(identifier) else folded_name(identifier))
 
 
 def _words(identifier: str, folded: str) -> list[str]:
-    """The words by which what has an id is found: the id's number, and words of its text."""
+    """The words that find an id: its number, and words of its text."""
     number = number_of(identifier)
     return [*([number] if number else ()), *leading(folded)]
 

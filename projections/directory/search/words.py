@@ -9,7 +9,7 @@ import unicodedata
 from typing import Any, NamedTuple
 
 LONGEST = 200
-"""The most characters of a folded name, so that an entry of an index stays short."""
+"""The most characters of a folded name, so that index entries stay short."""
 
 _WORD = re.compile(r"[^\W_]+")
 _DIGITS = re.compile(r"[0-9]+")
@@ -18,27 +18,26 @@ _SOUGHT_ID = re.compile(r"(?:([a-z]+)-)?(?:([0-9]{2})-)?0*([0-9]+)", re.ASCII)
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 
 _MOST_DIGITS = 12
-"""The most digits of the number of a line or a run."""
+"""The most digits of the number in an id of a line or a run."""
 
 
 def fold(text: str) -> str:
-    """The text without differences of case, of marks, and of compatible characters."""
+    """Remove differences of case, combining marks and compatible characters."""
     parts = unicodedata.normalize("NFKD", text)
     return "".join(part for part in parts if not unicodedata.combining(part)).casefold()
 
 
 def folded_name(name: str) -> str:
-    """The folded words of a name, with a space between two: names are ordered by it."""
+    """The folded words of a name, separated by spaces: the sort key of names."""
     return " ".join(_WORD.findall(fold(name)))[:LONGEST].rstrip()
 
 
 def leading(folded: str) -> list[str]:
-    """The distinct words of a folded name that a search can begin with."""
     return [word for word in dict.fromkeys(folded.split()) if _leads(word)]
 
 
 def number_of(identifier: str) -> str | None:
-    """The number of an id such as ``SCR-128612``, without leading zeros; None: it has none."""
+    """The number of an id such as ``SCR-128612``, without leading zeros, or None."""
     match = _NUMBERED.fullmatch(identifier)
     return match and match[1]
 
@@ -47,22 +46,20 @@ class Sought(NamedTuple):
     """A searched text, parsed."""
 
     text: str
-    """The text as it was sent, without blanks around it."""
     words: tuple[str, ...]
-    """The folded words that begin words of the name, the longest first; maybe none."""
+    """The folded words that must begin words of the name, the longest first; may be empty."""
     ids: tuple[re.Pattern[str], ...]
-    """A pattern for each number: the id that is found has all of them; maybe none."""
+    """A pattern for each number: a found id matches all of them; may be empty."""
     number: str | None
-    """The first number, without leading zeros."""
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters of ``search_read``, beside the tenant's."""
+        """The parameters of ``search_read``, apart from the tenant's."""
         first = self.words[0] if self.words else ""
         return {
             "text": self.text,
             "words": list(self.words),
             "word": first,
-            # Behind all words that begin with the first: no character has a greater code point.
+            # After all words that begin with the first: no character has a greater code point.
             "beyond": f"{first}\U0010ffff",
             "number": self.number,
             "ids": [f"^(?:{pattern.pattern})$" for pattern in self.ids],
@@ -71,7 +68,6 @@ class Sought(NamedTuple):
         }
 
     def _keys(self, prefix: str) -> list[str]:
-        """The ids with this prefix, of whatever year, that have the first number."""
         if self.number is None or len(self.number) > _MOST_DIGITS:
             return []
         each = (f"{prefix}-{year:02d}-{self.number.zfill(6)}" for year in range(100))
@@ -81,16 +77,16 @@ class Sought(NamedTuple):
         return all(pattern.fullmatch(identifier) for pattern in self.ids)
 
     def fits_name(self, folded: str) -> bool:
-        """Whether each word begins a word of the folded name."""
+        """True if each word begins a word of the folded name."""
         return all(f" {word}" in f" {folded}" for word in self.words)
 
 
 def sought(text: str) -> Sought | None:
     """Parse a searched text; None if it has no usable word.
 
-    A token that is a number, or an id with a number, asks for the id. A token without letters asks
-    for each of its numbers. Of other tokens all words of two characters or more are searched. A
-    word of digits begins no search.
+    A token that is a number, or an id with a number, searches for the id. A token without letters
+    searches for each of its numbers. Of other tokens, all words of two or more characters are
+    searched. A word of digits begins no search.
     """
     words: dict[str, None] = {}
     ids: dict[tuple[str | None, str | None, str], None] = {}
@@ -107,7 +103,7 @@ def sought(text: str) -> Sought | None:
         return None
     return Sought(
         text.strip(),
-        # Sorting is stable: the first of equally long words stays the first.
+        # The sort is stable: equally long words keep their order.
         tuple(sorted(words, key=lambda word: (not _leads(word), -len(word)))),
         tuple(_pattern(*each) for each in ids),
         next(iter(ids))[2] if ids else None,
@@ -119,6 +115,5 @@ def _leads(word: str) -> bool:
 
 
 def _pattern(prefix: str | None, year: str | None, number: str) -> re.Pattern[str]:
-    """The pattern of the ids that have a number: of any prefix and year unless these are given."""
     of_year = f"{year}-" if year else "(?:[0-9]{2}-)?"
     return re.compile(rf"{prefix or '[a-z]+'}-{of_year}0*{number}", re.IGNORECASE | re.ASCII)

@@ -13,7 +13,7 @@ _FILTERS: Mapping[str, str] = {
         < (%(after)s, %(after_organization)s, %(after_source)s)""",
 }
 
-# A source that reports of several workspaces is shown once, as it was heard last.
+# A source that reports about several workspaces is shown once, with its latest report.
 _LIST = """
 SELECT p.position, page.*
 FROM ({position}) AS p
@@ -39,7 +39,7 @@ ORDER BY page.last_seen DESC, page.organization_id DESC, page.source DESC
 @cache
 def list_read(filters: frozenset[str]) -> Read:
     """(position, source, organization, credential, its name, first seen, last seen, type, subject)
-    rows, heard last first; a row of nulls if there is none."""
+    rows, the latest report first; a row of nulls if there is none."""
     return read_of(
         _LIST,
         "source",
@@ -49,7 +49,7 @@ def list_read(filters: frozenset[str]) -> Read:
     )
 
 
-_HEARD = """
+_LAST_REPORTS = """
 SELECT p.position, s.source, s.last_seen
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
@@ -60,8 +60,8 @@ LEFT JOIN LATERAL (
 
 
 @cache
-def heard_read(tenant: frozenset[str]) -> Read:
-    """(position, source, minute) rows: of ``sources``, those that were heard; nulls if none was."""
+def last_reports_read(tenant: frozenset[str]) -> Read:
+    """(position, source, minute) rows for the ``sources`` that have reported; nulls if none has."""
     return read_of(
-        _HEARD, "source", planning=Planning.LONG, where=where(tenant | {"sources"}, _FILTERS)
+        _LAST_REPORTS, "source", planning=Planning.LONG, where=where(tenant | {"sources"}, _FILTERS)
     )

@@ -1,8 +1,8 @@
-"""The view of sources: when each CloudEvents source was last heard (contract, Watches).
+"""The view of sources: when each CloudEvents source last reported (contract, Watches).
 
-A source has a row for each workspace of which it reports. The row is written at most once a minute,
-so a fact costs next to nothing here. An organization has at most ``MOST`` rows, of the sources that
-were heard last: a new source takes the slot of the source that has been silent longest.
+A source has a row for each workspace that it reports about, written at most once a minute: so a
+fact costs next to nothing here. An organization has at most ``MOST`` rows: a new source takes the
+slot of the source that has been silent longest.
 """
 
 from collections import OrderedDict
@@ -12,28 +12,27 @@ from typing import NamedTuple
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.schema.table import BigInt, Index, Instant, Int, Table, Text
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.folds import Folds, Remembering
+from ledger.engine.views.folds import FoldCache, Remembering
 from ledger.engine.views.generation import Generation
 from ledger.features.directory.model import id_of
 from ledger.features.feed.audited import write_of
 from ledger.records import EVENT_TABLE
 
 MOST = 5_000
-"""The most rows of an organization."""
 
 
 class SourceRow(NamedTuple):
-    """A source, as it was first heard in a minute."""
+    """A source, as of its first report in a minute."""
 
     organization_id: Text
     slot: Int
     workspace_id: Text
-    """Empty: its facts are about no workspace."""
+    """Empty if its facts are about no workspace."""
     source: Text
     reported_by: Text
     first_seen: Instant
     last_seen: Instant
-    """The minute, rounded down, of the recording of the last fact."""
+    """When the last fact was recorded, rounded down to the minute."""
     fact_type: Text
     subject: Text
     position: BigInt
@@ -49,7 +48,7 @@ SOURCE = Table(
     indexes=(Index("organization_id, source"),),
 )
 
-# In the order in which the sources were last heard, as the fold in memory has them.
+# In the order of the latest reports, like the fold in memory.
 _LOAD = """
 SELECT organization_id, slot, workspace_id, source, reported_by, first_seen, last_seen, fact_type,
        subject, position
@@ -61,24 +60,21 @@ _Key = tuple[str, str]
 
 
 class _Sources:
-    """The sources of an organization, in the order in which they were last heard."""
-
     def __init__(self) -> None:
         self.rows: OrderedDict[_Key, SourceRow] = OrderedDict()
         self.changed: dict[int, SourceRow] = {}
-        """The rows that are not stored yet, by slot."""
 
     def hear(self, event: Recorded) -> bool:
-        """Fold an event that records a fact; return whether a row changed."""
+        """Apply an event that records a fact; return True if a row changed."""
         assert event.fact is not None
         key = event.workspace_id or "", event.fact.source
         minute = event.recorded_at.replace(second=0, microsecond=0)
-        known = self.rows.get(key)
-        if known is not None and known.last_seen == minute:
+        stored = self.rows.get(key)
+        if stored is not None and stored.last_seen == minute:
             return False
         slot, first_seen = len(self.rows), event.recorded_at
-        if known is not None:
-            slot, first_seen = known.slot, known.first_seen
+        if stored is not None:
+            slot, first_seen = stored.slot, stored.first_seen
         elif slot >= MOST:
             slot = self.rows.popitem(last=False)[1].slot
         write = write_of(event)
@@ -108,14 +104,14 @@ class SourceView(Remembering):
     events = frozenset(row.event for row in EVENT_TABLE if row.fact is not None)
 
     def __init__(self) -> None:
-        self._organizations: Folds[str, _Sources] = Folds(lambda _: _Sources())
+        self._organizations: FoldCache[str, _Sources] = FoldCache(lambda _: _Sources())
         super().__init__(self._organizations)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        asked = {e.organization_id: None for e in events if e.fact and e.organization_id}
-        generation.ask(self._organizations, asked, _LOAD, _read)
+        organizations = {e.organization_id: None for e in events if e.fact and e.organization_id}
+        generation.ask(self._organizations, organizations, _LOAD, _read)
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
         for event in events:
             organization_id = event.organization_id
             if event.fact is None or organization_id is None:
@@ -124,7 +120,7 @@ class SourceView(Remembering):
                 self._organizations.change(organization_id)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        for sources in self._organizations.take_changed(most):
+        for sources in self._organizations.pop_changed(most):
             generation.write(SOURCE, sources.changed.values())
             sources.changed.clear()
 

@@ -82,9 +82,9 @@ def read() -> None:
     found = list_executions.sync(client=client, state=[State.RUNNING, State.IDLE], limit=100)
     assert isinstance(found, ShownLinePage), found
     assert [row.state for row in found.data if row.service_line_id == line] == [State.RUNNING]
-    shown = show_execution.sync(line, client=client)
-    assert isinstance(shown, LineDetailAnswer), shown
-    assert shown.data.open_runs == 1
+    view = show_execution.sync(line, client=client)
+    assert isinstance(view, LineDetailAnswer), view
+    assert view.data.open_runs == 1
     runs = list_execution_runs.sync(
         line, client=client, status=[RunStatus.RUNNING, RunStatus.FAILED]
     )
@@ -112,9 +112,9 @@ def manage() -> None:
     changes = WebhookChanges(event_types=[EventTypeOrEvery("*")], enabled=False)
     changed = update_webhook.sync(endpoint_id, client=client, body=changes)
     assert isinstance(changed, ShownEndpointAnswer), changed
-    shown = show_webhook.sync(endpoint_id, client=client)
-    assert isinstance(shown, ShownEndpointAnswer), shown
-    assert shown.data.event_types == ["*"]
+    view = show_webhook.sync(endpoint_id, client=client)
+    assert isinstance(view, ShownEndpointAnswer), view
+    assert view.data.event_types == ["*"]
     assert delete_webhook.sync_detailed(endpoint_id, client=client).status_code == 204
 
 

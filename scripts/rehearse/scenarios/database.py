@@ -88,8 +88,8 @@ def _exhaust_connections(course: Course) -> None:
                 stack.enter_context(psycopg.connect(url, autocommit=True))
         course.load.go_on_for(_HELD_SECONDS)
         for node in course.stage.nodes:
-            status, said = node.readiness()
-            course.expect(status == 200, f"{node.name} is not ready: {said}")
+            status, answer = node.readiness()
+            course.expect(status == 200, f"{node.name} is not ready: {answer}")
 
 
 def _slow_down(course: Course) -> None:

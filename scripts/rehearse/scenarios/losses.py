@@ -42,8 +42,8 @@ def adopt(course: Course) -> None:
 def decide(course: Course, reason: str) -> None:
     """Adopt the log as it is, by the operator's command; see that sealing goes on."""
     stage = course.stage
-    said = stage.nodes[0].readiness()[1].get("sealing", {"position": 0, "lag": 0})
-    wanted = said["position"] + said["lag"]
+    sealing = stage.nodes[0].readiness()[1].get("sealing", {"position": 0, "lag": 0})
+    wanted = sealing["position"] + sealing["lag"]
     done = stage.nodes[0].run("seal", "adopt", "--reason", reason)
     course.expect(done.returncode == 0, f"seal adopt says: {done.stderr.strip()[-300:]}")
     try:
@@ -53,9 +53,9 @@ def decide(course: Course, reason: str) -> None:
 
 
 def is_sealed_up_to(stage: Stage, position: int) -> bool:
-    """Whether both nodes say that the log is sealed up to a position."""
-    said = [node.readiness()[1].get("sealing", {}) for node in stage.nodes]
-    return all(one.get("position", 0) >= position and not one["stopped"] for one in said)
+    """True if both nodes say that the log is sealed up to a position."""
+    sealing = [node.readiness()[1].get("sealing", {}) for node in stage.nodes]
+    return all(one.get("position", 0) >= position and not one["stopped"] for one in sealing)
 
 
 def dump(url: str, file: Path, programs: Path) -> None:

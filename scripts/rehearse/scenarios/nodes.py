@@ -11,7 +11,7 @@ from scripts.rehearse.scenario import Course, Goal, Scenario
 from scripts.rehearse.sql import execute, query
 
 AT_ONCE = Goal(writes=1.0, reads=1.0)
-TAKEN_OVER = Goal(writes=15.0, reads=15.0)
+FAILOVER = Goal(writes=15.0, reads=15.0)
 _FROZEN_SECONDS = 25.0
 _STILL_SECONDS = 50.0
 """How long loops are frozen, so that the alerts of what stands still fire."""
@@ -79,16 +79,16 @@ def _await_views(course: Course, other: Node) -> None:
         return ("projector", own) in rows
 
     try:
-        took = until(leads, "the other node to lead the projector", 40.0)
+        seconds = until(leads, "the other node to lead the projector", 40.0)
     except TimeoutError as error:
         course.faults.append(str(error))
         return
-    course.expect(took <= 15.0, f"the projector was taken over after {took:.1f} s")
+    course.expect(seconds <= 15.0, f"the projector was taken over after {seconds:.1f} s")
 
 
-def _restart_in_turn(course: Course) -> None:
+def _restart_each(course: Course) -> None:
     """Each node is stopped and started again, while the other one serves."""
-    course.lanes = ("front",)
+    course.groups = ("front",)
     for node in course.stage.nodes:
         node.program.stop()
         course.load.await_more(20, ("front",))
@@ -97,7 +97,7 @@ def _restart_in_turn(course: Course) -> None:
 
 
 def _upgrade(course: Course) -> None:
-    course.lanes = ("front",)
+    course.groups = ("front",)
     for node in course.stage.nodes:
         node.program.stop()
         node.change(tree=ROOT)
@@ -107,7 +107,7 @@ def _upgrade(course: Course) -> None:
 
 def _put_clock_forward(course: Course) -> None:
     node = course.stage.nodes[1]
-    course.lanes = ("front", course.stage.nodes[0].name[-1])
+    course.groups = ("front", course.stage.nodes[0].name[-1])
     node.program.stop()
     plain, node.wrapper = node.wrapper, ("faketime", "-f", "+3600s")
     node.change()
@@ -136,8 +136,10 @@ def _stop_view(course: Course) -> None:
     try:
         course.world.prometheus.await_fired("LedgerViewStopped")
         for node in course.stage.nodes:
-            status, said = node.readiness()
-            course.expect((status, said.get("status")) == (200, "degraded"), f"{node.name}: {said}")
+            status, answer = node.readiness()
+            course.expect(
+                (status, answer.get("status")) == (200, "degraded"), f"{node.name}: {answer}"
+            )
     finally:
         execute(url, f"ALTER TABLE {table} DROP CONSTRAINT rehearsed")
     done = course.stage.nodes[0].run("projections", "rebuild", "event")
@@ -163,9 +165,9 @@ def _freeze_loops(course: Course) -> None:
 
 SCENARIOS = [
     Scenario("node-killed", "leading node -9", kill_leading_node, AT_ONCE),
-    Scenario("node-frozen", "leading node frozen", frozen_for(_FROZEN_SECONDS), TAKEN_OVER),
-    Scenario("node-vanished", "leading node vanished", _lose, TAKEN_OVER),
-    Scenario("rolling-restart", "rolling restart", _restart_in_turn, AT_ONCE),
+    Scenario("node-frozen", "leading node frozen", frozen_for(_FROZEN_SECONDS), FAILOVER),
+    Scenario("node-vanished", "leading node vanished", _lose, FAILOVER),
+    Scenario("rolling-restart", "rolling restart", _restart_each, AT_ONCE),
     Scenario(
         "clock",
         "clock of a node + 1 h",

@@ -45,8 +45,8 @@ def _fill_disk(course: Course) -> None:
     course.world.server.start()
     began = time.monotonic()
     course.load.await_more(5)
-    took = time.monotonic() - began
-    course.expect(took <= _ADMITTED_SECONDS, f"writes went on after {took:.1f} s")
+    seconds = time.monotonic() - began
+    course.expect(seconds <= _ADMITTED_SECONDS, f"writes went on after {seconds:.1f} s")
 
 
 def _is_refusing(node: Node) -> bool:
@@ -72,10 +72,10 @@ def _restore_with_witness(course: Course) -> None:
     _move(course, backup)
     stage.start_nodes()
     adopt(course)
-    again = stage.nodes[0].run("runs", "erase", "--from-audit", "-", said=audit)
+    again = stage.nodes[0].run("runs", "erase", "--from-audit", "-", stdin=audit)
     course.expect(again.stderr.startswith("1 erased"), f"runs erase says: {again.stderr.strip()}")
-    status, said = fetch(f"{stage.nodes[0].address}/v1/runs/{run}", CLIENT_SECONDS, stage.token)
-    is_erased = status == 200 and json.loads(said)["data"]["erased_at"] is not None
+    status, answer = fetch(f"{stage.nodes[0].address}/v1/runs/{run}", CLIENT_SECONDS, stage.token)
+    is_erased = status == 200 and json.loads(answer)["data"]["erased_at"] is not None
     course.expect(is_erased, f"the erased run is readable: {status}")
 
 
@@ -150,8 +150,8 @@ def _upgrade_postgres(course: Course) -> None:
     stage.use(server.url())
     stage.start_nodes()
     course.load.await_more(20)
-    said = stage.nodes[0].readiness()[1]
-    wanted = said["sealing"]["position"] + said["sealing"]["lag"]
+    answer = stage.nodes[0].readiness()[1]
+    wanted = answer["sealing"]["position"] + answer["sealing"]["lag"]
     try:
         until(lambda: is_sealed_up_to(stage, wanted), "sealing to go on by itself", 60)
     except TimeoutError as error:
@@ -174,10 +174,10 @@ def _start_run(stage: Stage) -> str:
     stage.post("/v1/facts", activation(_RUNNING, "agent_runtime"), _KIND)
     fact: dict[str, object] = {"specversion": "1.0", "source": "/rehearsal"}
     started = {"service_line_id": _RUNNING, "input": {"secret": 1}}
-    said = stage.post(
+    answer = stage.post(
         "/v1/facts", fact | {"id": "started", "type": "run.started", "data": started}, _KIND
     )
-    run = str(said["subject"])
+    run = str(answer["subject"])
     ended = {"id": "completed", "type": "run.completed", "subject": run, "data": {}}
     stage.post("/v1/facts", fact | ended, _KIND)
     return run

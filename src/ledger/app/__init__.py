@@ -23,10 +23,10 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def leads(role: str) -> bool:
-    """Whether a node of this role may lead loops."""
+    """True if a node of this role may lead loops."""
     return role in ("all", "loops")
 
 
 def serves(role: str) -> bool:
-    """Whether a node of this role serves the API and the page; else it answers probes only."""
+    """True if a node of this role serves the API and the pages; others answer probes only."""
     return role != "loops"

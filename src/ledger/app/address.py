@@ -1,9 +1,9 @@
 """The address where the service listens, in a file of the data directory while it serves.
 
-Other commands on the same data directory can thereby print the address. Two services may share a
-data directory (with a database elsewhere): the file is that of the newest service, and the end of a
-service leaves another's file alone. A killed service leaves its file behind, so a reader of the
-file checks that the service still answers.
+Other commands on the same data directory can then print it. Two services may share a data directory
+(with a database elsewhere). The file is then the newest service's, and a service that ends leaves
+another's file alone. A killed service leaves its file behind, so a reader checks that the service
+still answers.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ _WRITTEN = re.compile(r"(http://[^\s/?#@]+)\n([1-9][0-9]{0,9})\n")
 """The address, and the process that serves there."""
 
 _ALIVE = {"status": "ok"}
-"""The answer of ``/healthz``."""
+"""The response of ``/healthz``."""
 
 
 @contextlib.contextmanager
 def keeping_address(data_dir: Path, address: str) -> Iterator[None]:
-    """Keep the address in the data directory while the block runs.
+    """Store the address in the data directory while the block runs.
 
     A service whose data directory is not writable serves nevertheless.
     """
@@ -54,7 +54,7 @@ def keeping_address(data_dir: Path, address: str) -> Iterator[None]:
                 path.unlink()
 
 
-def address_kept(data_dir: Path) -> str | None:
+def stored_address(data_dir: Path) -> str | None:
     """The address of this data directory's service; None if the service does not run."""
     try:
         written = _WRITTEN.fullmatch((data_dir / _FILE).read_text("utf-8"))
@@ -67,9 +67,9 @@ def address_kept(data_dir: Path) -> str | None:
 
 
 def reachable(address: str) -> str | None:
-    """The address by which this machine reaches the service: a wildcard becomes the loopback.
+    """The address at which this machine reaches the service: a wildcard becomes the loopback.
 
-    Return None if the text is no address.
+    Returns None if the text is no address.
     """
     try:
         parts = urlsplit(address)
@@ -86,10 +86,7 @@ def reachable(address: str) -> str | None:
 
 
 def _is_running(process: int) -> bool:
-    """Whether the process that wrote the file is alive.
-
-    Another service may by now have the port of a killed one.
-    """
+    """True if the process that wrote the file is alive: another may have a killed one's port."""
     try:
         os.kill(process, 0)
     except PermissionError:
@@ -100,15 +97,15 @@ def _is_running(process: int) -> bool:
 
 
 def _answers(address: str) -> bool:
-    said = fetched(f"{address}/healthz", 2.0)
+    answer = fetched(f"{address}/healthz", 2.0)
     try:
-        return said is not None and bool(json.loads(said) == _ALIVE)
+        return answer is not None and bool(json.loads(answer) == _ALIVE)
     except ValueError:
         return False
 
 
 def fetched(url: str, seconds: float) -> bytes | None:
-    """The beginning of a 200 answer by a service on this machine; None for any other outcome."""
+    """The beginning of a 200 response on this machine; None for any other outcome."""
     # The environment's proxy is not used: it would look for this machine elsewhere.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -23,36 +23,36 @@ from ledger.engine.postgres.embedded.account import Account
 _logger = logging.getLogger(__name__)
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A closed terminal sends SIGHUP. ``nohup`` has that signal ignored, and it stays ignored."""
+"""A closed terminal sends SIGHUP. Under ``nohup`` the signal is ignored, and stays so."""
 
 _RESTART_SECONDS = 1.0
 """The least time between two starts of a child, and between two failed starts of PostgreSQL."""
 
 START_SECONDS = 60.0
-"""After so long of failed attempts to start a child the service ends."""
+"""After failing to start a child for so long, the service ends."""
 
 _LONGEST_REASON = 500
-"""Bytes of the reason for which a child ended."""
+"""The most bytes of the reason why a child ended."""
 
 _FORESEEN = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
-"""The errors by which a child ends while the database is away: told in a line, not as bugs."""
+"""The errors of a child while the database is away: logged in one line, not as bugs."""
 
-_ADDRESS_TAKEN = errno.EADDRINUSE
+_ADDRESS_IN_USE = errno.EADDRINUSE
 """The exit code of a child that cannot listen, since another service listens at the address."""
 
 ChildMain = Callable[[Callable[[], None]], None]
-"""The work of a process. Its argument is called once the process has started."""
+"""The work of a process. It calls its argument once the process has started."""
 
 
-class AddressTaken(Exception):
-    """Another service listens at the address, which both have bound before: a start is in vain."""
+class AddressInUse(Exception):
+    """Another service listens at the address that both have bound: a start is in vain."""
 
 
 class Child:
     """A process that is kept running.
 
     ``let_go`` closes the inherited files that the child must not hold. ``run`` calls its argument
-    once the child has started. ``account`` is the user of the child; None: the supervisor's.
+    once the child has started. ``account`` is the child's user; None for the supervisor's.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Child:
         # Shared memory, without a lock that a killed process could leave locked.
         self._has_started = multiprocessing.RawValue(c_bool, False)
         self._reason = multiprocessing.RawArray(c_char, _LONGEST_REASON)
-        """Why the child ended. The supervisor tells it: each attempt to start is a new process,
-        which cannot know that the same was told a second before."""
+        """Why the child ended. The supervisor logs it: each attempt to start is a new process,
+        which cannot know that the same was logged a second before."""
         self.process: BaseProcess | None = None
 
     def ensure_running(self) -> None:
-        """Start the child, unless it runs; log its death if it had died.
+        """Start the child unless it runs; log its death if it had died.
 
-        Raises ConfigurationError if no start has succeeded for too long, and AddressTaken.
+        Raises ConfigurationError if no start has succeeded for too long, and AddressInUse.
         """
         if self._has_started.value:
             self._trying_since = None
@@ -85,8 +85,8 @@ class Child:
             raise ConfigurationError(f"{self.name} could not be started for {START_SECONDS:.0f} s.")
         if self.process is not None and self.process.is_alive():
             return
-        if self.process is not None and self.process.exitcode == _ADDRESS_TAKEN:
-            raise AddressTaken
+        if self.process is not None and self.process.exitcode == _ADDRESS_IN_USE:
+            raise AddressInUse
         if time.monotonic() - self._started_at < _RESTART_SECONDS:
             return
         if self.process is not None:
@@ -126,8 +126,8 @@ class Child:
             self._run(self._tell_started)
         except _FORESEEN as error:
             self._reason.value = str(error).strip().partition("\n")[0].encode()[:_LONGEST_REASON]
-            is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            sys.exit(_ADDRESS_TAKEN if is_taken else 1)
+            is_in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            sys.exit(_ADDRESS_IN_USE if is_in_use else 1)
         except Exception:
             _logger.exception("%s failed", self.name)
             sys.exit(1)
@@ -158,8 +158,8 @@ class Database:
     def ensure_running(self) -> None:
         """Start PostgreSQL again if it has ended.
 
-        A failing start, as on a full disk, is tried again until it succeeds. Requests are answered
-        503 meanwhile.
+        A start that fails, as on a full disk, is repeated until it succeeds. Requests get 503
+        meanwhile.
         """
         if self._postgres.poll() is None or time.monotonic() - self._failed_at < _RESTART_SECONDS:
             return

@@ -1,7 +1,7 @@
 """The features of the ledger: a row for each, with all that it adds to the processes.
 
-Only ``ledger serve`` loads routes, pages and gauges, which are named by their places in the
-feature's folder, and loops. ``ledger keys list`` would wait for the web framework otherwise.
+Only ``ledger serve`` loads loops, routes, pages and gauges. The last three are named by their
+modules in the feature's folder. Otherwise ``ledger keys list`` would wait for the web framework.
 """
 
 from __future__ import annotations
@@ -32,42 +32,42 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from ledger.engine.http.gauges import Gauges
-    from ledger.engine.writer.periodic import LedSession, Periodic
+    from ledger.engine.writer.periodic import LeaderSession, Periodic
     from ledger.engine.writer.writer import Writer
 
 
-class LoopMeans(NamedTuple):
-    """What the loop of a feature is made of."""
+class LoopDeps(NamedTuple):
+    """The parts that a feature's loop needs."""
 
     settings: Settings
-    session: LedSession
+    session: LeaderSession
     writer: Writer
     clock: Callable[[], datetime]
 
 
-def _sweeper() -> Callable[[LoopMeans], Periodic]:
+def _sweeper() -> Callable[[LoopDeps], Periodic]:
     from ledger.features.lines.loops import Sweeper
 
-    return lambda means: Sweeper(
-        means.session,
-        means.writer,
-        means.clock,
-        means.settings.idle_after,
-        means.settings.idle_sweep_seconds,
+    return lambda deps: Sweeper(
+        deps.session,
+        deps.writer,
+        deps.clock,
+        deps.settings.idle_after,
+        deps.settings.idle_sweep_seconds,
     )
 
 
-def _lease_watch() -> Callable[[LoopMeans], Periodic]:
+def _lease_watch() -> Callable[[LoopDeps], Periodic]:
     from ledger.features.runs.loops import LeaseWatch
 
-    return lambda means: LeaseWatch(means.session, means.writer)
+    return lambda deps: LeaseWatch(deps.session, deps.writer)
 
 
-def _watch_loop() -> Callable[[LoopMeans], Periodic]:
+def _watch_loop() -> Callable[[LoopDeps], Periodic]:
     from ledger.features.watches.loops.loop import WatchLoop
 
-    return lambda means: WatchLoop(
-        means.session, means.writer, means.clock, means.settings.watch_seconds
+    return lambda deps: WatchLoop(
+        deps.session, deps.writer, deps.clock, deps.settings.watch_seconds
     )
 
 
@@ -75,7 +75,6 @@ class Feature(NamedTuple):
     """The parts that a feature adds to the processes."""
 
     name: str
-    """The name of its folder."""
     views: tuple[type[Projection], ...] = ()
     routes: tuple[str, ...] = ()
     """The modules of its routers. The OpenAPI document lists their routes in the same order."""
@@ -85,8 +84,8 @@ class Feature(NamedTuple):
     gauges: str | None = None
     chore: Callable[[Settings], Chore] | None = None
     """Makes the feature's part of the housekeeper's rounds."""
-    loop: Callable[[], Callable[[LoopMeans], Periodic]] | None = None
-    """Loads the maker of the feature's loop, whose rounds follow the views while its process leads.
+    loop: Callable[[], Callable[[LoopDeps], Periodic]] | None = None
+    """Loads the factory of the feature's loop. Its rounds follow the views while its process leads.
     """
 
 
@@ -126,7 +125,7 @@ FEATURES = (
     Feature(
         "feed",
         views=(EventView,),
-        # Else `/v1/events/{event_id}` would take `/v1/events/stream`.
+        # Else `/v1/events/{event_id}` would match `/v1/events/stream`.
         routes=("routes.streams", "routes.feeds", "routes.event_types"),
         further={"usage": "routes.stories", "proof": "routes.audit"},
         pages=("page.events", "page.audit"),
@@ -135,7 +134,7 @@ FEATURES = (
         "webhooks",
         views=(WebhookView,),
         routes=("routes.webhooks",),
-        # The address of channels has the form of an endpoint's, so it comes first.
+        # The path of channels has the form of an endpoint's, so it comes first.
         pages=("page.channels", "page.webhooks"),
         gauges="gauges",
     ),
@@ -150,26 +149,24 @@ FEATURES = (
     ),
     Feature("proof", routes=("routes",), pages=("page.integrity",)),
 )
-"""A route takes the requests of later ones that its path fits."""
+"""The order matters: the first route that fits a path handles it."""
 
 
 def projections() -> tuple[Projection, ...]:
-    """New instances of every projection: each projector keeps rows of its own in memory."""
+    """New instances of every projection: each projector has its own rows in memory."""
     return tuple(view() for feature in FEATURES for view in feature.views)
 
 
 def chores(settings: Settings) -> tuple[Chore, ...]:
-    """The features' parts of the housekeeper's rounds."""
     return tuple(feature.chore(settings) for feature in FEATURES if feature.chore is not None)
 
 
-def loops() -> tuple[Callable[[LoopMeans], Periodic], ...]:
-    """The makers of the features' loops, which share a session."""
+def loops() -> tuple[Callable[[LoopDeps], Periodic], ...]:
+    """The factories of the features' loops, which share a session."""
     return tuple(feature.loop() for feature in FEATURES if feature.loop is not None)
 
 
 def routers() -> Iterator[APIRouter]:
-    """The routers of the API."""
     for feature in FEATURES:
         for other in FEATURES:
             if feature.name in other.further:
@@ -179,14 +176,12 @@ def routers() -> Iterator[APIRouter]:
 
 
 def page_routers() -> Iterator[APIRouter]:
-    """The routers of the pages."""
     for feature in FEATURES:
         for module in feature.pages:
             yield _part(feature, module, "router")
 
 
 def gauges() -> list[Gauges]:
-    """The gauges of features."""
     return [_part(each, each.gauges, "GAUGES") for each in FEATURES if each.gauges is not None]
 
 

@@ -22,12 +22,12 @@ _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 def metrics_folder(data_dir: Path, port: int) -> Iterator[Path]:
     """The folder where the workers add up their metrics (prometheus-client's multiprocess mode).
 
-    The folder's place is fixed, and the folder is emptied at start: the metrics of a killed run are
-    not counted again. The folder is in memory if the system has such a place: metrics are written
-    into mapped files, and on a full disk the kernel kills a process that writes there.
+    Its path is fixed, and it is emptied at start, so the metrics of a killed run are not counted
+    again. It is in memory if the system allows that: metrics are written into mapped files, and on
+    a full disk the kernel kills a process that writes there.
     """
-    # Loaded without any folder, every process would count for itself, and a worker would tell its
-    # own counts alone.
+    # Loaded without any folder, every process would count for itself, and a worker would report
+    # only its own counts.
     counts_in_files = "prometheus_client" not in sys.modules or _VARIABLE in os.environ
     assert counts_in_files, "prometheus-client was loaded too early"
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
@@ -57,15 +57,15 @@ def forget_metrics(pid: int | None) -> None:
 def expect_restarts(processes: Iterable[str]) -> None:
     """Begin to count the restarts of these processes.
 
-    The file of the counts is opened here, before the folder is given to the user of the children:
-    else the supervisor, which may be root, would open a file that this user could have put there.
+    It opens the file of the counts before the children's user gets the folder. Otherwise the
+    supervisor, which may be root, would open a file that this user could have put there.
     """
     for process in processes:
         _restarts().labels(process)
 
 
 def count_restart(process: str) -> None:
-    """Count the start of a process that had ended. Only the supervisor calls this."""
+    """Count the restart of a process that had ended. Only the supervisor calls this."""
     _restarts().labels(process).inc()
 
 

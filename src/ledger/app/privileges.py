@@ -1,10 +1,10 @@
 """The user of the service's processes: none of them runs as root, where that can be avoided.
 
-A service that was started as root runs its processes as ``daemon``: PostgreSQL runs as another
-user, whose superuser, who can run programs, then reaches neither the processes nor the last signed
+A service that was started as root runs its processes as ``daemon``. PostgreSQL runs as another
+user. Its superuser, who can run programs, then reaches neither the processes nor the last signed
 checkpoint in the data directory. Without that user they run as the user of PostgreSQL, and one line
-says so. The supervisor starts the others, and stays root. The supervisor also reads the master key,
-so the key's file stays root's.
+says so. The supervisor starts the others, and stays root. It also reads the master key, so the
+key's file stays root's.
 
 The user must reach the code, the data directory and the database. A process of that user tries all
 of this before the first start. If anything fails, the processes stay root, and one line says why.
@@ -29,27 +29,27 @@ from ledger.engine.postgres.embedded.account import (
 )
 
 _MOST_BYTES = 1000
-"""Of a reason, which the trying process tells through a pipe."""
+"""The most bytes of a reason that the trying process sends through a pipe."""
 
 Announce = Callable[[str], None]
 
 
 def user_of_root(postgres: EmbeddedPostgres | None) -> Account | None:
-    """The user for the processes; None: the service was not started as root, or there is no user.
+    """The user for the processes; None if not started as root, or without such a user.
 
-    Where the embedded PostgreSQL cannot be kept apart, it is that one's user.
+    Where the embedded PostgreSQL cannot be kept apart, it is PostgreSQL's user.
     """
     if os.geteuid() != 0:
         return None
-    if postgres is not None and postgres.place.account is not None:
-        return postgres.place.service or postgres.place.account
+    if postgres is not None and postgres.paths.account is not None:
+        return postgres.paths.service or postgres.paths.account
     with suppress(EmbeddedPostgresError):
         return service_account() or default_account()
     return None
 
 
 def make_data_dir(data_dir: Path, account: Account | None) -> None:
-    """Create the data directory, if it is missing and can be made, as the user's."""
+    """Create the data directory as the user's, if it is missing and can be made."""
     with suppress(OSError):
         if account is not None and not data_dir.exists():
             data_dir.mkdir(mode=0o700, parents=True)
@@ -62,7 +62,7 @@ def unprivileged(
     conninfos: Sequence[str],
     announce: Announce,
 ) -> Account | None:
-    """The user as whom the processes are to run; None: as they are. Says if they stay root.
+    """The user for the processes; None to stay as they are. Announces if they stay root.
 
     ``folders`` are those in which the processes write, ``conninfos`` those by which they connect.
     """
@@ -85,11 +85,11 @@ def unprivileged(
 
 
 def become(account: Account) -> None:
-    """Make this process the user's, for good."""
+    """Switch this process to the user, for good."""
     os.setgroups([])
     os.setgid(account.gid)
     os.setuid(account.uid)
-    # Libraries look for files of the user, as libpq for passwords and certificates.
+    # Libraries look for files of the user, as libpq does for passwords and certificates.
     home = "/"
     with suppress(KeyError):
         home = pwd.getpwuid(account.uid).pw_dir
@@ -99,9 +99,9 @@ def become(account: Account) -> None:
 def _hand_over(account: Account, folders: Iterable[Path]) -> None:
     """Make the user the owner of folders in which the processes write, with their files.
 
-    Missing folders are created. A folder that is not root's is left as it is. Everything is opened
-    before its owner is asked for: a user who can put a link into a folder leads root nowhere.
-    Killed half-way, the next start does the rest. Raises OSError.
+    Missing folders are created. A folder that is not root's stays as it is. Everything is opened
+    before its owner is read: a user who can put a link into a folder leads root nowhere. After a
+    kill half-way, the next start does the rest. Raises OSError.
     """
     for folder in folders:
         with suppress(FileExistsError):
@@ -128,7 +128,7 @@ def _give_files(folder: int, account: Account) -> None:
 
 
 def _obstacle(account: Account, folders: Sequence[Path], conninfos: Sequence[str]) -> str | None:
-    """The reason why the processes cannot run as the user; None: there is none."""
+    """Why the processes cannot run as the user; None if they can."""
     code = list(_code())
     reading, writing = os.pipe()
     pid = os.fork()
@@ -140,8 +140,8 @@ def _obstacle(account: Account, folders: Sequence[Path], conninfos: Sequence[str
         os.write(writing, one_line(reason.splitlines()).encode()[:_MOST_BYTES])
         os._exit(0)
     os.close(writing)
-    with open(reading, "rb") as told:
-        reason = told.read().decode(errors="replace")
+    with open(reading, "rb") as pipe:
+        reason = pipe.read().decode(errors="replace")
     os.waitpid(pid, 0)
     return reason or None
 
@@ -151,9 +151,9 @@ def _tried(
 ) -> str:
     """The first obstacle that this process meets as the user; empty if there is none."""
     become(account)
-    for place in dict.fromkeys(map(os.path.dirname, code)):
-        if not os.access(place, os.R_OK | os.X_OK):
-            return f"cannot read the code in {place}"
+    for directory in dict.fromkeys(map(os.path.dirname, code)):
+        if not os.access(directory, os.R_OK | os.X_OK):
+            return f"cannot read the code in {directory}"
     for file in code:
         if not os.access(file, os.R_OK):
             return f"cannot read the code in {os.path.dirname(file)}"

@@ -19,22 +19,21 @@ GRACE_SECONDS = 20
 """Accepted requests may finish within this time after a signal to stop."""
 
 _COLLECT_SECONDS = 10.0
-"""Between two full collections."""
 
 
 class Lifeline:
     """Ends forked processes when their parent ends, in any way.
 
-    The lifeline is a pipe without data. Each child closes the writing end, so the end of the parent
-    closes it for all children. (The writing ends of multiprocessing's own pipes stay open: each
-    child would hold those of the children before it.)
+    It is a pipe without data. Each child closes the writing end, so the end of the parent closes it
+    for all children. (The writing ends of multiprocessing's own pipes stay open: each child would
+    hold those of the children before it.)
     """
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
 
     def watch(self) -> None:
-        """In a child: ask this process to stop as soon as the parent has ended."""
+        """In a child: stop this process as soon as the parent has ended."""
         os.close(self._writing)
 
         def watch() -> None:
@@ -90,9 +89,9 @@ def calm_collector(stopping: threading.Event | None = None) -> None:
 
     A full collection would otherwise take 40 ms. Rows and events make no cycles, yet a collection
     after each 2,000 of them took a tenth of a rebuild's time. Some objects do make cycles, such as
-    an error and the frames that it passed. A full collection by these thresholds would come after
-    200 million objects only, so a thread collects now and then: this one until ``stopping`` is set,
-    if that is given.
+    an error and the frames that it passed. By these thresholds a full collection would come only
+    after 200 million objects. So a thread collects now and then: this one until ``stopping`` is
+    set, if given.
     """
     gc.collect()
     gc.freeze()

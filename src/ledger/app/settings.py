@@ -29,7 +29,7 @@ _LONGEST_WAIT = 2_592_000
 """Seconds (30 days): the longest wait in a schedule of deliveries."""
 
 _LONGEST_QUIET = 3_153_600_000
-"""Seconds (100 years): an instant that lies so long ago is still within the range of dates."""
+"""Seconds (100 years): an instant so long ago is still within the range of dates."""
 
 
 _URL = TypeAdapter(AnyHttpUrl)
@@ -215,7 +215,7 @@ class Settings(SignInSettings):
 
     @property
     def key_file(self) -> Path | None:
-        """The file that has the master key; None: the environment has it."""
+        """The file with the master key; None if the environment has the key."""
         if self.master_key is not None:
             return None
         return self.master_key_file or self.data_dir / "master.key"
@@ -232,12 +232,12 @@ class Settings(SignInSettings):
 
     @property
     def is_public_by_https(self) -> bool:
-        """Whether people reach the service by https alone."""
+        """True if people reach the service only by https."""
         return self.public_url is not None and self.public_url.startswith("https:")
 
     @property
     def channel_rules(self) -> channel.ChannelRules:
-        """The addresses that endpoints may have which tell people."""
+        """The addresses that endpoints of channels to people may have."""
         server = self.mail_server
         return channel.ChannelRules(
             any_host=self.webhook_allow_private,
@@ -265,19 +265,18 @@ class Settings(SignInSettings):
 
     @property
     def provider(self) -> Provider | None:
-        """The provider whose tokens are accepted beside API keys; None: only API keys are."""
+        """The provider whose tokens are accepted besides API keys; None if only API keys are."""
         if self.jwks_url is None or self.jwt_issuer is None or self.jwt_audience is None:
             return None
         return Provider(self.jwks_url, self.jwt_issuer, self.jwt_audience)
 
     @property
     def verified_at(self) -> time | None:
-        """The time of day, in UTC, of the nightly verification; None: there is none."""
+        """The time of day, in UTC, of the nightly verification; None without one."""
         return time.fromisoformat(self.verify_at) if self.verify_at else None
 
     @property
     def webhook_delays(self) -> tuple[float, ...]:
-        """The waits between attempts of a delivery, in seconds."""
         return tuple(map(float, self.webhook_retry_seconds.split(",")))
 
     @field_validator("database_url", "api_database_url")
@@ -308,7 +307,7 @@ class Settings(SignInSettings):
 
     @model_validator(mode="after")
     def _reads_a_database_of_its_own(self) -> Self:
-        # The embedded server's address follows from the data directory.
+        # The embedded server's URL follows from the data directory.
         if self.api_database_url is not None and self.database_url is None:
             raise ValueError("LEDGER_API_DATABASE_URL needs LEDGER_DATABASE_URL")
         return self
@@ -328,7 +327,7 @@ class Settings(SignInSettings):
 
     @field_validator("jwks_url")
     @classmethod
-    def _check_trusted_place(cls, text: str | None) -> str | None:
+    def _check_trusted_url(cls, text: str | None) -> str | None:
         if text is None:
             return None
         try:
@@ -337,7 +336,7 @@ class Settings(SignInSettings):
             raise ValueError("must be a URL") from error
         if url.username is not None or url.password is not None or url.fragment is not None:
             raise ValueError("must not name a user, a password or a fragment")
-        # An attacker who can change the provider's answer on its way could forge tokens.
+        # An attacker who can change the provider's response on its way could forge tokens.
         if not is_guarded(url.scheme, url.host or ""):
             raise ValueError("must be https, unless the host is this machine")
         return str(url)
@@ -345,9 +344,9 @@ class Settings(SignInSettings):
     @model_validator(mode="after")
     def _names_a_provider_wholly(self) -> Self:
         # Without an issuer and an audience, the service would accept tokens of another issuer, and
-        # tokens meant for another service.
-        given = [self.jwks_url, self.jwt_issuer, self.jwt_audience]
-        if any(value is None for value in given) and given != [None, None, None]:
+        # tokens for another service.
+        provided = [self.jwks_url, self.jwt_issuer, self.jwt_audience]
+        if any(value is None for value in provided) and provided != [None, None, None]:
             raise ValueError(
                 "LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE must be set together"
             )
@@ -370,7 +369,7 @@ class Settings(SignInSettings):
         path = text.removesuffix("/")
         if _ROOT_PATH.fullmatch(path) is None:
             raise ValueError("must be a path such as /ledger, of letters, digits, - . _ and ~")
-        # Of a request for /ui, nobody could tell whether a proxy has stripped the prefix /ui.
+        # Nobody could tell if a proxy has stripped the prefix /ui from a request for /ui.
         if path and path.split("/")[1] in OWN_PATHS:
             raise ValueError("must not begin like a path of the service's own, such as /v1 or /ui")
         return path
@@ -472,12 +471,12 @@ class Settings(SignInSettings):
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:
     """A sentence for each variable with our prefix that is no setting, such as a misspelt one."""
-    known = {name.upper() for name in Settings.model_fields}
+    names = {name.upper() for name in Settings.model_fields}
     sentences = []
     for variable in sorted(environment):
         name = variable.upper().removeprefix(_PREFIX)
-        if variable.upper().startswith(_PREFIX) and name not in known:
-            nearest = get_close_matches(name, known, 1)
+        if variable.upper().startswith(_PREFIX) and name not in names:
+            nearest = get_close_matches(name, names, 1)
             hint = f"; did you mean {_PREFIX}{nearest[0]}?" if nearest else "."
             if name in _OPTIONS:
                 hint = f", but an option: ledger serve --{name.lower()}."

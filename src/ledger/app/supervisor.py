@@ -5,7 +5,7 @@
                       ├─ loops               projector, rebuilder, sweeper, lease watch,
                       │                      housekeeper: not in the workers, which would wait for
                       │                      the interpreter lock
-                      ├─ dispatcher          sends webhooks: beside the loops for the same reason
+                      ├─ dispatcher          sends webhooks: a separate process for the same reason
                       └─ sealer              seals the log: hashing would hold up the loops, too
 
 The role of a node says which of them run there: an ``api`` node has no loops and no dispatcher, and
@@ -38,7 +38,7 @@ from types import FrameType, ModuleType
 
 from ledger.app import Role, leads, serves
 from ledger.app.address import fetched, keeping_address, reachable
-from ledger.app.children import STOPS, AddressTaken, Child, ChildMain, Database
+from ledger.app.children import STOPS, AddressInUse, Child, ChildMain, Database
 from ledger.app.composition.database import (
     ConfigurationError,
     find_all,
@@ -74,7 +74,6 @@ def serve(
     """Serve until SIGINT, SIGTERM or SIGHUP. The role says which processes run here.
 
     With the role ``read`` only API workers run, which write nothing (contract, Several nodes).
-
     Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError, each
     with one clear line, if the service cannot start, or a child cannot be started again.
     """
@@ -96,11 +95,11 @@ def serve(
             make_data_dir(settings.data_dir, account)
         node_id_in(settings.data_dir)
         metrics = stack.enter_context(metrics_folder(settings.data_dir.absolute(), port))
-        with ThreadPoolExecutor(1) as beside:
-            loading = beside.submit(_load)
+        with ThreadPoolExecutor(1) as threads:
+            loading = threads.submit(_load)
             if postgres is not None:
                 postgres.start()
-                _tell_of_the_key(settings, postgres.place.base, announce)
+                _tell_of_the_key(settings, postgres.paths.base, announce)
             conninfo = settings.database_url or (postgres.service_url if postgres else "")
             begin = find_all if only_reads else prepare_all
             conninfo, reading = begin(settings, conninfo, announce)
@@ -126,7 +125,7 @@ def serve(
         line = f"Serving on {address}{settings.root_path}"
         try:
             _supervise(children, database, stopping, is_ready, line, announce, repetitions)
-        except AddressTaken as error:
+        except AddressInUse as error:
             raise _cannot_listen(host, port, os.strerror(errno.EADDRINUSE)) from error
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
@@ -134,7 +133,7 @@ def serve(
 
 
 def _refuse_settings(settings: Settings, role: Role) -> None:
-    """Raise ConfigurationError for what no service can start with, before anything is begun."""
+    """Raise ConfigurationError for settings with which no service can start."""
     if role == "read" and settings.database_url is None:
         raise ConfigurationError("A read node needs a database of others: set LEDGER_DATABASE_URL.")
     if settings.oidc_grants is None or not serves(role):
@@ -164,19 +163,19 @@ def _servers(
     role: Role,
     workers: int,
 ) -> dict[str, ChildMain]:
-    """The processes that answer requests, by their names. ``conninfos``: to write, and to read."""
-    # Nobody but probes asks a node that does not serve.
-    places = range(workers if serves(role) else 1)
+    """The processes that answer requests, by name. ``conninfos``: to write, and to read."""
+    # Only probes reach a node that does not serve.
+    indexes = range(workers if serves(role) else 1)
     if role == "read":
         run = partial(code.run_reading_api, settings, conninfos[1], listener)
-        return {f"api-{place + 1}": run for place in places}
-    board = code.create_board(len(places))
+        return {f"api-{index + 1}": run for index in indexes}
+    board = code.create_board(len(indexes))
     run = partial(code.run_api, settings, *conninfos, listener, role, board)
-    return {f"api-{place + 1}": partial(run, place) for place in places}
+    return {f"api-{index + 1}": partial(run, index) for index in indexes}
 
 
 def _set_by_signals() -> threading.Event:
-    """An event that is set by a signal to stop. An ignored SIGHUP (nohup) stays ignored."""
+    """An event that a signal to stop sets. An ignored SIGHUP (nohup) stays ignored."""
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -189,7 +188,7 @@ def _set_by_signals() -> threading.Event:
 
 
 def _tell_of_the_key(settings: Settings, folder: Path, announce: Announce) -> None:
-    """Say that the master key lies beside the database's files, where somebody chose the folder.
+    """Announce that the master key lies beside the database's files, in a folder somebody chose.
 
     A copy of such a folder, as in a backup, opens every run that was not erased.
     """
@@ -205,11 +204,11 @@ def _tell_of_the_key(settings: Settings, folder: Path, announce: Announce) -> No
 def _tell_of_the_user(
     account: Account, postgres: EmbeddedPostgres | None, announce: Announce
 ) -> None:
-    """Say that the processes cannot be kept apart from PostgreSQL, where that is so."""
-    if postgres is not None and postgres.place.why_shared is not None:
+    """Announce it if the processes cannot be kept apart from PostgreSQL."""
+    if postgres is not None and postgres.paths.why_shared is not None:
         announce(
             f"As root: the service's processes run as user {account.name}, like PostgreSQL, whose"
-            f" superuser reaches them ({postgres.place.why_shared})."
+            f" superuser reaches them ({postgres.paths.why_shared})."
         )
 
 
@@ -231,15 +230,15 @@ def _load() -> ModuleType:
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     """A socket at the address, which listens once the first worker takes requests.
 
-    Until then connections are refused: they would wait for the start, behind a proxy's back. But
-    until then another service may bind the address, too; the first to listen keeps it.
+    Until then connections are refused: they would wait for the start, unknown to a proxy. But until
+    then another service may bind the address too; the first to listen keeps it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Connections inherit this option. Without it, a connection whose client reads no more,
-            # or has vanished, would stay for ever, even once closed here: written data waits.
+            # Connections inherit this option. Without it, a connection whose client reads no more
+            # or has vanished would stay for ever, even once closed here: written data waits.
             milliseconds = int(_UNTAKEN_SECONDS * 1000)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         try:
@@ -262,9 +261,9 @@ def _supervise(
     announce: Announcing,
     repetitions: Repetitions,
 ) -> None:
-    """Keep everything running until told to stop; say the line once it is ready.
+    """Keep everything running until ``stopping`` is set; announce once it is ready.
 
-    Raises AddressTaken, or ConfigurationError if a child cannot be started.
+    Raises AddressInUse, or ConfigurationError if a child cannot be started.
     """
     ready = False
     while not stopping.is_set():
@@ -298,7 +297,7 @@ def address_of(host: str, port: int) -> str:
 
 
 def _is_ready(listener: socket.socket, address: str) -> bool:
-    """Whether this service is ready, not another one that listens at the address."""
+    """True if this service is ready, not another one that listens at the address."""
     if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return False
     own = reachable(address)

@@ -10,7 +10,7 @@ from functools import partial
 
 import uvicorn
 
-# uvicorn loads these two by name later; loaded here, they are shared by all children.
+# uvicorn loads these two by name later; loaded here, all children share them.
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
 from fastapi import FastAPI
@@ -26,13 +26,13 @@ from ledger.engine.background import Parts
 from ledger.engine.http.machinery.access_log import AccessLog
 from ledger.engine.http.machinery.connection import Connection
 from ledger.engine.telemetry.setup import begin_logging
-from ledger.engine.writer.turns import Board, Neighbours, create_board
+from ledger.engine.writer.fair_queue import Board, Neighbours, create_board
 
 __all__ = ["create_board"]
 
 
 def make_ready() -> None:
-    """Do the work once, before the fork, that each child would do otherwise."""
+    """Do the work that each child would otherwise do, once before the fork."""
     for load in (routers, page_routers, gauges, loops):
         list(load())
     site.make_ready()
@@ -41,7 +41,7 @@ def make_ready() -> None:
 class _Server(uvicorn.Server):
     """Uvicorn's server: calls ``tell_started`` once it takes requests, and ``tell_ending``.
 
-    After the last answer ``tell_ended`` is called. Code behind ``run`` would be too late: after a
+    It calls ``tell_ended`` after the last response. Code behind ``run`` would be too late: after a
     signal to stop, uvicorn raises the signal again there, and the signal ends the process.
     """
 
@@ -66,12 +66,12 @@ class _Server(uvicorn.Server):
         async def open_and_listen() -> None:
             await open_services()
             if not self.lifespan.should_exit:
-                # uvloop listens too, but hangs if it is refused: it has closed the socket then.
+                # uvloop listens too, but hangs if that is refused: it has closed the socket then.
                 for each in sockets or ():
                     each.listen(self.config.backlog)
 
         self.lifespan.startup = open_and_listen
-        # Uvicorn would tell a failure in a traceback, once for each attempt to start the worker.
+        # Uvicorn would log a failure as a traceback, once for each attempt to start the worker.
         logger = logging.getLogger("uvicorn.error")
         logger.disabled = True
         try:
@@ -98,15 +98,15 @@ def run_api(
     listener: socket.socket,
     role: Role,
     board: Board,
-    place: int,
+    index: int,
     tell_started: Callable[[], None],
 ) -> None:
-    """Run one API worker, which has a place on the board of all workers.
+    """Run one API worker, which has an index on the board of all workers.
 
     Raises the error of the services if they cannot be opened.
     """
     begin_logging()
-    neighbours = Neighbours(board, place)
+    neighbours = Neighbours(board, index)
     app = create_api(
         settings, conninfo, neighbours=neighbours, reading=reading, only_probes=not serves(role)
     )
@@ -152,21 +152,21 @@ def _run_app(
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    _run_until_told(Loops, settings, conninfo, tell_started)
+    _run_until_stopped(Loops, settings, conninfo, tell_started)
 
 
 def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
     allow_many_connections()
-    _run_until_told(Dispatching, settings, conninfo, tell_started)
+    _run_until_stopped(Dispatching, settings, conninfo, tell_started)
 
 
 def run_sealer(
     role: Role, settings: Settings, conninfo: str, tell_started: Callable[[], None]
 ) -> None:
-    _run_until_told(partial(Sealing, role=role), settings, conninfo, tell_started)
+    _run_until_stopped(partial(Sealing, role=role), settings, conninfo, tell_started)
 
 
-def _run_until_told(
+def _run_until_stopped(
     create: Callable[[Settings, str], Parts],
     settings: Settings,
     conninfo: str,

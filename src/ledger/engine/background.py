@@ -1,4 +1,4 @@
-"""A background loop: it runs on a thread of its own, from ``start`` to ``stop``."""
+"""A background loop, which runs on its own thread from ``start`` to ``stop``."""
 
 import threading
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class BackgroundLoop:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the work in hand is done, and wait for its end."""
+        """Wait until the thread has done the work in hand and ended."""
         self._stopping.set()
         self._interrupt()
         self._thread.join()
@@ -31,7 +31,7 @@ class BackgroundLoop:
 
 
 class Parts:
-    """The parts of a process: started in their order, and stopped in the opposite one."""
+    """The parts of a process, started in their order and stopped in the opposite one."""
 
     parts: Sequence[BackgroundLoop]
 

@@ -1,4 +1,4 @@
-"""Whom the service trusts when it calls others: identity providers, receivers, mail servers."""
+"""Trust in the servers that the service calls: identity providers, receivers, mail servers."""
 
 import ssl
 
@@ -6,7 +6,7 @@ import certifi
 
 
 def trusting_context() -> ssl.SSLContext:
-    """A context that trusts the system's authorities, and those of certifi. Loads files."""
+    """A context that trusts the authorities of the system and of certifi. Loads files."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context

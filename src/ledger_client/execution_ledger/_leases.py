@@ -34,7 +34,7 @@ class Leased(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether no heartbeat is due any more."""
+        """True if no heartbeat is due any more."""
         ...
 
 
@@ -111,9 +111,9 @@ class Leases:
         except Exception as error:
             log.debug("No heartbeat of %s arrived: %s", run.id, error)
             answer = None
-        is_known = answer is None or answer.status_code not in OVER or document_of(answer) is None
+        is_final = answer is None or answer.status_code not in OVER or document_of(answer) is None
         with self._changed:
-            if run.is_over or not is_known:
+            if run.is_over or not is_final:
                 self._due.pop(run, None)
             elif run in self._due:
                 self._due[run] = (time.monotonic() + next_in, interval)

@@ -57,7 +57,7 @@ class Outcomes:
         self._counted = (0, 0)
         """The recorded and the refused facts when the last flush returned."""
         self.are_final = False
-        """Whether no more facts are sent."""
+        """True if no more facts are sent."""
 
     @property
     def waiting(self) -> int:
@@ -76,7 +76,7 @@ class Outcomes:
             self.offered.add(self.last)
             return self.last
 
-    def take(self, left: int) -> None:
+    def adopt(self, left: int) -> None:
         """Count facts that another process has left; a negative number gives them up."""
         with self._changed:
             self._left += left

@@ -37,14 +37,14 @@ class Refusals:
         """Begin anew, as in the child of a fork."""
         self._lock = threading.RLock()  # a signal's handler may report, too
         self._here = threading.local()
-        self._known: set[str] = set()
+        self._logged: set[str] = set()
         self._more: Counter[str] = Counter()
         self._since = ""
         self._timer: threading.Timer | None = None
 
     @property
-    def are_told_here(self) -> bool:
-        """Whether the calling function runs within ``on_refused``."""
+    def is_in_callback(self) -> bool:
+        """True if the calling function runs within ``on_refused``."""
         return getattr(self._here, "depth", 0) > 0
 
     def tell(self, refused: Iterable[tuple[dict[str, Any], Problem]]) -> None:
@@ -63,8 +63,8 @@ class Refusals:
 
     def _is_first(self, code: str) -> bool:
         with self._lock:
-            if code not in self._known:
-                self._known.add(code)
+            if code not in self._logged:
+                self._logged.add(code)
                 return True
             self._more[code] += 1
             if self._timer is None:

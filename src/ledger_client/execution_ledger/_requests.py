@@ -80,13 +80,13 @@ def settings_of(url: str | None, token: str | None, source: str | None, timeout:
 
 
 def is_plain_loopback(url: str) -> bool:
-    """Whether an address is http, and of this machine."""
+    """True if an address is http, and of this machine."""
     parsed = httpx.URL(url)
     return parsed.scheme == "http" and is_loopback(parsed.host)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
+    """True if a host is this machine, by its name or address."""
     if host == "localhost":
         return True
     try:
@@ -109,24 +109,24 @@ def request_of(
     operation: Operation[Any], ids: tuple[object, ...], arguments: Mapping[str, object]
 ) -> Outgoing:
     """The request for a route, with the ids in its path. Raises ValueError for impossible ids."""
-    path, given = operation.path, dict(arguments)
+    path, fields = operation.path, dict(arguments)
     for value in map(str, ids):
         if value in ("", ".", ".."):
             raise ValueError(f"{value!r} is no id")
         before, _, after = path.partition("{")
         path = before + quote(value, safe="") + after.partition("}")[2]
     headers = {}
-    if (least := given.pop("min_position", None)) is not None:
+    if (least := fields.pop("min_position", None)) is not None:
         headers["ledger-min-position"] = str(least)
-    key = given.pop("idempotency_key", None)
+    key = fields.pop("idempotency_key", None)
     if operation.method == "GET":
-        query = {_name(name): word(value) for name, value in given.items() if value is not None}
+        query = {_name(name): word(value) for name, value in fields.items() if value is not None}
         return Outgoing("GET", path, query, headers, None)
     if operation.method == "DELETE" or operation.path.endswith("/heartbeat"):
         return Outgoing(operation.method, path, {}, headers, None)
     headers["idempotency-key"] = str(key or uuid.uuid4().hex)
     headers["content-type"] = "application/json"
-    return Outgoing(operation.method, path, {}, headers, ENCODER.encode(_sent(given)))
+    return Outgoing(operation.method, path, {}, headers, ENCODER.encode(_sent(fields)))
 
 
 def word(value: object) -> str:
@@ -166,10 +166,10 @@ def _sent(value: object) -> object:
 
 
 def fact_of(
-    kind: str, subject: str | None, given: Mapping[str, Any], source: str
+    kind: str, subject: str | None, fields: Mapping[str, Any], source: str
 ) -> dict[str, Any]:
     """A fact as a CloudEvent, of the attributes and the data that the caller gave."""
-    data, fact = dict(given), {"specversion": "1.0", "source": source, "type": kind}
+    data, fact = dict(fields), {"specversion": "1.0", "source": source, "type": kind}
     fact |= {} if subject is None else {"subject": subject}
     if "id" not in data:  # else the time is the caller's, too: see ``reporter.encoded``
         fact |= {"id": uuid.uuid4().hex, "time": instant(datetime.now(UTC))}
@@ -195,16 +195,16 @@ class _Data(msgspec.Struct, Generic[T]):
 _EVENT: Any = types.Event
 
 
-def _event(kind: type, told: Any) -> Any:
+def _event(kind: type, value: Any) -> Any:
     """An event of its own class; of an unknown type, or of an unknown form, an ``OtherEvent``."""
     if kind is not _EVENT:
         raise NotImplementedError
-    word = told.get("type") if isinstance(told, dict) else None
+    word = value.get("type") if isinstance(value, dict) else None
     with _reading_types:
         try:
-            return msgspec.convert(told, types.EVENTS.get(str(word), types.OtherEvent))
+            return msgspec.convert(value, types.EVENTS.get(str(word), types.OtherEvent))
         except msgspec.ValidationError:
-            return msgspec.convert(told, types.OtherEvent)
+            return msgspec.convert(value, types.OtherEvent)
 
 
 _reading_types = threading.RLock()
@@ -250,8 +250,8 @@ def unexpected(answer: httpx.Response, url: str) -> UnexpectedAnswer:
 
 def media_of(answer: httpx.Response) -> str:
     """The media type of an answer, in small letters; empty if it names none."""
-    told: str = answer.headers.get("content-type", "")
-    return told.partition(";")[0].strip().lower()
+    content_type: str = answer.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower()
 
 
 def decoded(kind: Any, answer: httpx.Response, url: str) -> Any:
@@ -286,19 +286,19 @@ PAGE = "text/html"
 
 def error_of(answer: httpx.Response, url: str) -> Problem | UnexpectedAnswer:
     """The error of an answer without success, whose body was read."""
-    told, status = document_of(answer), answer.status_code
-    if 300 <= status < 400 or (told is None and status in (401, 403, 404)):
+    document, status = document_of(answer), answer.status_code
+    if 300 <= status < 400 or (document is None and status in (401, 403, 404)):
         return unexpected(answer, url)
-    return problem_of(status, told, answer.headers.get("retry-after"))
+    return problem_of(status, document, answer.headers.get("retry-after"))
 
 
 def document_of(answer: httpx.Response) -> dict[str, Any] | None:
     """The problem document of an answer, which has a code or its own media type; else None."""
     try:
-        told = msgspec.json.decode(answer.content)
+        document = msgspec.json.decode(answer.content)
     except BROKEN:
-        told = None
-    members = told if isinstance(told, dict) else {}
+        document = None
+    members = document if isinstance(document, dict) else {}
     is_document = media_of(answer) == "application/problem+json"
     return members if is_document or isinstance(members.get("code"), str) else None
 
@@ -325,10 +325,10 @@ class Attempts:
             raise failure
         if isinstance(failure, Problem):
             error: Problem | NotReachable = failure
-            asked = failure.retry_after or 0.0
+            wait = failure.retry_after or 0.0
         else:
-            error, asked = not_reachable(failure), 0.0
-        pause = max(asked, self._pause) * random.uniform(1.0, 1.5)
+            error, wait = not_reachable(failure), 0.0
+        pause = max(wait, self._pause) * random.uniform(1.0, 1.5)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         if not is_passing(failure, self._method) or self._clock() + pause >= self._end:
             raise error from (None if error is failure else failure)
@@ -341,7 +341,7 @@ def not_reachable(failure: httpx.TransportError) -> NotReachable:
 
 
 def is_passing(failure: Problem | httpx.TransportError, method: str) -> bool:
-    """Whether the same request may be tried again: nothing happens twice, and it may succeed."""
+    """True if the same request may be tried again: nothing happens twice, and it may succeed."""
     if isinstance(failure, Problem):
         if failure.status == 503:
             return failure.code != "read_only" and method != "DELETE"
@@ -353,7 +353,7 @@ def is_passing(failure: Problem | httpx.TransportError, method: str) -> bool:
 
 
 def is_lost(failure: Exception) -> bool:
-    """Whether a reader should come back later."""
+    """True if a reader should come back later."""
     return isinstance(failure, NotReachable | Unavailable) or (
         isinstance(failure, Problem) and failure.status in (408, 429, 500, 502, 504)
     )

@@ -50,7 +50,7 @@ class Memory:
         return len(self._facts)
 
     def is_full(self, text: bytes, facts: int, size: int) -> bool:
-        """Whether a further fact would be too much."""
+        """True if a further fact would be too much."""
         return len(self._facts) >= facts or self._bytes + len(text) > size
 
     def append(self, fact: Waiting) -> None:
@@ -65,7 +65,7 @@ class Memory:
 
     def remove(self, facts: Sequence[Waiting]) -> None:
         """Forget facts that were judged, all among the oldest."""
-        gone, kept = {fact.number for fact in facts}, []
+        gone, left = {fact.number for fact in facts}, []
         with self._lock:
             while gone:
                 fact = self._facts.popleft()
@@ -73,8 +73,8 @@ class Memory:
                     gone.remove(fact.number)
                     self._bytes -= len(fact.text)
                 else:
-                    kept.append(fact)
-            self._facts.extendleft(reversed(kept))
+                    left.append(fact)
+            self._facts.extendleft(reversed(left))
 
 
 class SpoolFile:
@@ -152,7 +152,7 @@ def files_of(directory: Path) -> list[Path]:
 
 
 def is_locked(error: sqlite3.Error) -> bool:
-    """Whether a living process has the file that could not be opened."""
+    """True if a living process has the file that could not be opened."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
@@ -162,7 +162,7 @@ class Spool:
     def __init__(self, directory: str | Path) -> None:
         self._directory = Path(directory)
         self._own: SpoolFile | None = None
-        self._taken: list[SpoolFile] = []
+        self._adopted: list[SpoolFile] = []
         self._parents: list[SpoolFile] = []
         """The files of the processes from which this one was forked. Closing one would write."""
 
@@ -179,7 +179,7 @@ class Spool:
     def _new(self) -> SpoolFile:
         return SpoolFile(self._directory / f"{time.time_ns():020}-{uuid.uuid4().hex}.spool")
 
-    def take(self) -> list[SpoolFile]:
+    def adopt(self) -> list[SpoolFile]:
         """The files with facts of processes that have ended, each locked by this process."""
         for path in files_of(self._directory):
             try:
@@ -190,15 +190,15 @@ class Spool:
                     log.error("The facts in %s cannot be read: %s", path, error)
                 continue
             if file.left:
-                self._taken.append(file)
+                self._adopted.append(file)
             else:
                 file.close()
-        return self._taken
+        return self._adopted
 
     def after_fork(self) -> None:
         """Leave the parent's file alone."""
-        self._parents += [*self._taken, *([] if self._own is None else [self._own])]
-        self._own, self._taken = None, []
+        self._parents += [*self._adopted, *([] if self._own is None else [self._own])]
+        self._own, self._adopted = None, []
 
     def close(self) -> None:
         """Close the own file."""

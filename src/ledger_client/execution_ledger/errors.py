@@ -42,8 +42,8 @@ class UnexpectedAnswer(LedgerError):
         """The media type of the answer, such as ``text/html``; None if it names none."""
 
     def __str__(self) -> str:
-        told = f"{self.status}, {self.content_type}" if self.content_type else f"{self.status}"
-        return f"{self.url} has not answered as a ledger does ({told}): is the address right?"
+        text = f"{self.status}, {self.content_type}" if self.content_type else f"{self.status}"
+        return f"{self.url} has not answered as a ledger does ({text}): is the address right?"
 
 
 class NotVerified(LedgerError, ValueError):
@@ -78,10 +78,10 @@ class Problem(LedgerError):
         """Seconds after which the service asks to try again; None if it does not say."""
 
     def __str__(self) -> str:
-        places = "".join(f" {place.pointer or '/'}: {place.detail}." for place in self.errors)
+        faults = "".join(f" {fault.pointer or '/'}: {fault.detail}." for fault in self.errors)
         request = f" (request {self.request_id})" if self.request_id else ""
         status = f"{self.status} " if self.status else ""
-        return f"{status}{self.code or 'problem'}: {self.detail}{places}{request}"
+        return f"{status}{self.code or 'problem'}: {self.detail}{faults}{request}"
 
 
 class BadRequest(Problem):
@@ -140,18 +140,18 @@ BY_STATUS: Mapping[int, type[Problem]] = {
 }
 
 
-def problem_of(status: int, told: Any, retry_after: str | None = None) -> Problem:
+def problem_of(status: int, document: Any, retry_after: str | None = None) -> Problem:
     """The error of a problem document, or of the error of an item in a batch."""
-    if not isinstance(told, dict):
-        told = {}
-    given = told.get("errors")
+    if not isinstance(document, dict):
+        document = {}
+    items = document.get("errors")
     errors = [
         Place(str(each.get("pointer", "")), str(each.get("detail", "")))
-        for each in (given if isinstance(given, list) else ())
+        for each in (items if isinstance(items, list) else ())
         if isinstance(each, dict)
     ]
     seconds = float(retry_after) if retry_after and re.fullmatch("[0-9]+", retry_after) else None
-    detail = str(told.get("detail") or "The answer has no problem document of the ledger.")
+    detail = str(document.get("detail") or "The answer has no problem document of the ledger.")
     return BY_STATUS.get(status, Problem)(
-        status, told.get("code"), detail, errors, told.get("request_id"), seconds
+        status, document.get("code"), detail, errors, document.get("request_id"), seconds
     )

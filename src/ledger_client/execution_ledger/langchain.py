@@ -42,10 +42,10 @@ class LedgerCallback(BaseCallbackHandler):
         self._steps = Steps(ledger, line, lease, tells_errors)
 
     def _started(
-        self, *given: Any, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
+        self, *args: Any, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        described = (given[0] if given else told.get("serialized")) or {}
-        self._steps.begin(run_id, parent_run_id, told.get("name") or described.get("name"))
+        described = (args[0] if args else kwargs.get("serialized")) or {}
+        self._steps.begin(run_id, parent_run_id, kwargs.get("name") or described.get("name"))
 
     def _ended(self, *_: Any, run_id: UUID, **__: Any) -> None:
         self._steps.end(run_id, None)
@@ -68,7 +68,9 @@ class LedgerCallback(BaseCallbackHandler):
                 model = message.response_metadata.get("model_name")
                 parts = {"input": usage["input_tokens"], "output": usage["output_tokens"]}
                 for detail, names in DETAILS.items():
-                    told = usage.get(detail) or {}
-                    parts |= {ours: told[name] for name, ours in names.items() if name in told}
+                    details = usage.get(detail) or {}
+                    parts |= {
+                        ours: details[name] for name, ours in names.items() if name in details
+                    }
                 run.tokens(model=model, **parts)
         self._steps.end(run_id, None)

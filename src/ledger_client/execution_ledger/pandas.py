@@ -119,7 +119,7 @@ def types_of(kind: Any) -> Mapping[str, Any]:
 
 def decoded(export: Export, kind: Any) -> Iterator[Any]:
     """The rows of an export as JSON lines, without its total."""
-    asked = {**export._arguments, "format": "jsonl"}
-    for line in Export(export._transport, export._operation, export._ids, asked):
+    arguments = {**export._arguments, "format": "jsonl"}
+    for line in Export(export._transport, export._operation, export._ids, arguments):
         if line and not line.startswith('{"total":'):
             yield decoder(kind).decode(line)

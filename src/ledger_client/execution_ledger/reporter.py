@@ -51,7 +51,7 @@ JOIN_SECONDS = 1.0
 CREDENTIAL_SECONDS = 60.0
 """The pause after a refused credential, where a spool keeps the facts."""
 
-TOLD_FAILURES = 2
+LOGGED_FAILURES = 2
 """So many failures in a row are told: one may be a connection that the service closed idle."""
 
 
@@ -148,14 +148,14 @@ class Reporter:
         if text is None:
             return DONE
         offer = _Offer(text, None)
-        if not self._takes(offer) and wait and not self._refusals.are_told_here:
-            return self._taken(offer, None if wait is True else float(wait))
+        if not self._accepts(offer) and wait and not self._refusals.is_in_callback:
+            return self._accepted(offer, None if wait is True else float(wait))
         self._refuse(offer)
         return DONE
 
-    async def _taken(self, offer: _Offer, seconds: float | None) -> None:
+    async def _accepted(self, offer: _Offer, seconds: float | None) -> None:
         with self._offering(offer):
-            await self._changed.wait_for_async(lambda: self._takes(offer), seconds)
+            await self._changed.wait_for_async(lambda: self._accepts(offer), seconds)
         self._refuse(offer)
 
     def _made(
@@ -200,10 +200,10 @@ class Reporter:
         With ``wait`` it waits for room: for so many seconds, or, if True, until there is some.
         """
         offer = _Offer(text, judged)
-        if not self._takes(offer) and wait and not self._refusals.are_told_here:
+        if not self._accepts(offer) and wait and not self._refusals.is_in_callback:
             seconds = None if wait is True else float(wait)
             with self._offering(offer), self._changed:
-                self._changed.wait_for(lambda: self._takes(offer), seconds)
+                self._changed.wait_for(lambda: self._accepts(offer), seconds)
         self._refuse(offer)
 
     @contextmanager
@@ -217,7 +217,7 @@ class Reporter:
                 self._settle([Result(Waiting(offer.number, offer.text), None, None)])
             raise
 
-    def _takes(self, offer: _Offer) -> bool:
+    def _accepts(self, offer: _Offer) -> bool:
         """Queue a fact, or note why not. Returns False if there may be room later."""
         text = offer.text
         with self._changed:
@@ -259,7 +259,7 @@ class Reporter:
         Without ``counts`` the next flush tells the same outcomes again.
         """
         self._hurry()
-        seconds = 0.0 if self._refusals.are_told_here else timeout
+        seconds = 0.0 if self._refusals.is_in_callback else timeout
         return self._outcomes.flush(seconds, counts)
 
     async def flush_async(self, timeout: float) -> Flushed:
@@ -296,8 +296,8 @@ class Reporter:
 
     def _tell_lost(self) -> None:
         if queued := self._outcomes.queued:
-            place = "are lost" if self._spool is None else "stay in the spool"
-            log.error("%d facts were not judged by the ledger, and %s.", queued, place)
+            fate = "are lost" if self._spool is None else "stay in the spool"
+            log.error("%d facts were not judged by the ledger, and %s.", queued, fate)
         self._refusals.tell_more()
 
     @property
@@ -335,8 +335,8 @@ class Reporter:
     def _files(self) -> list[SpoolFile]:
         """The files of processes that have ended, which are this one's from now on."""
         if self._left is None:
-            self._left = [] if self._spool is None else self._spool.take()
-            self._outcomes.take(sum(file.left for file in self._left))
+            self._left = [] if self._spool is None else self._spool.adopt()
+            self._outcomes.adopt(sum(file.left for file in self._left))
         return self._left
 
     # The threads' side.
@@ -382,7 +382,7 @@ class Reporter:
                 pass
         except Exception:
             log.exception("The facts in %s cannot be sent.", left.path)
-            self._outcomes.take(-left.left)
+            self._outcomes.adopt(-left.left)
         finally:
             left.close()
 
@@ -412,7 +412,7 @@ class Reporter:
             return True
         if results:
             self._pause = FIRST_PAUSE
-            if self._failures >= TOLD_FAILURES:
+            if self._failures >= LOGGED_FAILURES:
                 log.info("The ledger takes facts again.")
             self._failures = 0
             queue.remove([result.fact for result in results])
@@ -432,16 +432,16 @@ class Reporter:
             self._rest(CREDENTIAL_SECONDS)
         return []
 
-    def _wait_for_service(self, error: Exception, asked: float) -> None:
+    def _wait_for_service(self, error: Exception, wait: float) -> None:
         """Rest; the log tells once that facts wait."""
         self._failures += 1
-        if self._failures == TOLD_FAILURES:
+        if self._failures == LOGGED_FAILURES:
             log.warning("The ledger takes no facts, and %d wait: %s", self.waiting, error)
-        self._rest(asked)
+        self._rest(wait)
 
-    def _rest(self, asked: float) -> None:
+    def _rest(self, wait: float) -> None:
         """Wait until the next attempt; a flush or the end of the program ends the first pause."""
-        seconds = max(asked, self._pause * random.uniform(0.5, 1.0))
+        seconds = max(wait, self._pause * random.uniform(0.5, 1.0))
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         with self._changed:
             self._changed.wait_for(lambda: self._is_hurried or self._is_closed, seconds)

@@ -45,7 +45,7 @@ class Hosting:
     report: Callable[..., None]
     """Queues a fact: its type, its data, the key that may be left out, and who is told."""
     leases: Leases
-    patience: float
+    timeout: float
     """How long a start that may be refused is waited for, in seconds."""
 
 
@@ -88,19 +88,19 @@ class OpenRun:
         ``cache_write`` and ``reasoning``. Each call adds to those before.
         """
         try:
-            given = {part: int(number) for part, number in {"input": 0, **parts}.items()}
-            given["input"] += int(count)
-            if unknown := given.keys() - PARTS or min(given.values()) < 0:
+            sizes = {part: int(number) for part, number in {"input": 0, **parts}.items()}
+            sizes["input"] += int(count)
+            if unknown := sizes.keys() - PARTS or min(sizes.values()) < 0:
                 raise ValueError(f"no tokens: {unknown}")
             if model is None and not self._models:
-                self._tokens = (self._tokens or 0) + given["input"] + given.get("output", 0)
+                self._tokens = (self._tokens or 0) + sizes["input"] + sizes.get("output", 0)
                 return
             if self._tokens is not None:
                 self._models[UNSPECIFIED], self._tokens = {"input": self._tokens}, None
             if model not in self._models and len(self._models) >= MAX_MODELS - 1:
                 model = None
             row = self._models.setdefault(model or UNSPECIFIED, {})
-            for part, number in given.items():
+            for part, number in sizes.items():
                 row[part] = row.get(part, 0) + number
         except Exception:
             log.exception("The tokens of the run %s could not be counted.", self.name)
@@ -111,7 +111,7 @@ class OpenRun:
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has ended, or never began."""
+        """True if the run has ended, or never began."""
         return self._ended or self.refusal is not None
 
     def begin(self) -> None:
@@ -129,7 +129,7 @@ class OpenRun:
             log.exception("The start of the run %s could not be reported.", self.name)
         if plan.on_refused == "raise":
             try:
-                self._judged.wait(self._host.patience)
+                self._judged.wait(self._host.timeout)
             except BaseException as error:  # an interrupt
                 self.end(error)
                 raise
@@ -182,10 +182,10 @@ def ending_of(error: BaseException | None, tells_errors: bool) -> tuple[str, dic
     is_left = isinstance(error, GeneratorExit)
     if error is None or is_left or (isinstance(error, SystemExit) and not error.code):
         return "run.completed", {}
-    told = {"code": type(error).__qualname__[:200]}
+    data = {"code": type(error).__qualname__[:200]}
     if tells_errors:
-        told["message"] = str(error)[:MAX_MESSAGE]
-    return "run.failed", {"error": told}
+        data["message"] = str(error)[:MAX_MESSAGE]
+    return "run.failed", {"error": data}
 
 
 def usage_of(model: str, parts: dict[str, int]) -> dict[str, Any]:
@@ -292,22 +292,22 @@ class RunScope:
             run = OpenRun(self._host, self._plan)
             await _begun(run, self._plan)
             inner = function(*args, **kwargs)
-            act, given = inner.asend, None
+            act, value = inner.asend, None
             with ending(run):
                 while True:
                     try:
                         with run.current():
-                            item = await act(given)
+                            item = await act(value)
                     except StopAsyncIteration:
                         return
                     try:
-                        act, given = inner.asend, (yield item)
+                        act, value = inner.asend, (yield item)
                     except GeneratorExit:
                         with run.current():
                             await inner.aclose()
                         raise
                     except BaseException as error:
-                        act, given = inner.athrow, error
+                        act, value = inner.athrow, error
 
         return reported
 
@@ -338,18 +338,18 @@ def ending(run: OpenRun) -> Iterator[None]:
 def _steps(run: OpenRun, inner: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """The steps of a generator, each within the run; the caller's own code between is not."""
     act: Callable[[Any], Any] = inner.send
-    given: Any = None
+    value: Any = None
     while True:
         try:
             with run.current():
-                item = act(given)
+                item = act(value)
         except StopIteration as stop:
             return stop.value
         try:
-            act, given = inner.send, (yield item)
+            act, value = inner.send, (yield item)
         except GeneratorExit:
             with run.current():
                 inner.close()
             raise
         except BaseException as error:
-            act, given = inner.throw, error
+            act, value = inner.throw, error

@@ -48,7 +48,7 @@ class Received:
                 self.heartbeats[path.split("/")[3]] += 1
                 return httpx.Response(204)
             if path in ("/v1/facts", "/v1/facts/batch") and request.method == "POST":
-                return self._taken(msgspec.json.decode(request.content))
+                return self._accepted(msgspec.json.decode(request.content))
             if path in self._answers:
                 return httpx.Response(200, json=self._answers[path])
             if path == "/v1/credential":
@@ -56,7 +56,7 @@ class Received:
         detail = f'The fake ledger has no answer: give one by answers("{path}", …).'
         return _refused(404, "not_found", detail)
 
-    def _taken(self, sent: Any) -> httpx.Response:
+    def _accepted(self, sent: Any) -> httpx.Response:
         if isinstance(sent, list):
             return httpx.Response(200, json={"data": [self._judged(fact) for fact in sent]})
         item = self._judged(sent)
@@ -152,9 +152,9 @@ class AsyncFakeLedger(AsyncLedger):
 def _credential(request: httpx.Request) -> dict[str, Any]:
     """A credential that may read and write, and a line that runs."""
     line = request.url.params.get("service_line_id")
-    shown = None if line is None else {"service_line_id": line, "state": "running"}
-    told = {"id": "KEY-26-000001", "type": "api_key", "permissions": ["read", "write"]}
-    return told | {"version": VERSION, "service_line": shown}
+    scope = None if line is None else {"service_line_id": line, "state": "running"}
+    credential = {"id": "KEY-26-000001", "type": "api_key", "permissions": ["read", "write"]}
+    return credential | {"version": VERSION, "service_line": scope}
 
 
 def _refused(status: int, code: str, detail: str) -> httpx.Response:

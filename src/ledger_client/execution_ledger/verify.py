@@ -68,11 +68,11 @@ def webhook(
     the event's own ``id``. ``now`` is in seconds since 1970, by default the clock's.
     """
     octets = body.encode() if isinstance(body, str) else body
-    told = {name.lower(): value for name, value in headers.items()}
+    lowered = {name.lower(): value for name, value in headers.items()}
     try:
-        sent_at = int(told["webhook-timestamp"])
-        signatures = told["webhook-signature"].split()
-        signed = f"{told['webhook-id']}.{sent_at}.".encode() + octets
+        sent_at = int(lowered["webhook-timestamp"])
+        signatures = lowered["webhook-signature"].split()
+        signed = f"{lowered['webhook-id']}.{sent_at}.".encode() + octets
     except (KeyError, ValueError):
         raise NotVerified("the headers of a signed delivery are missing") from None
     if abs((time.time() if now is None else now) - sent_at) > tolerance:

@@ -33,16 +33,16 @@ class Why(NamedTuple):
         )
 
     def __str__(self) -> str:
-        told = [f"{self.line} is {self.state} since {_minute(self.since)}."]
+        sentences = [f"{self.line} is {self.state} since {_minute(self.since)}."]
         for hold in self.holds:
             until = f" until {_minute(hold.until)}" if hold.until else ""
-            told.append(f"Hold of the {hold.hold}{until}: {hold.reason or 'no reason given'}.")
+            sentences.append(f"Hold of the {hold.hold}{until}: {hold.reason or 'no reason given'}.")
         for blocker in self.blockers:
             who = f", with {blocker.assignee}" if blocker.assignee else ""
             due = f", due {_minute(blocker.due_at)}" if blocker.due_at else ""
             reason = blocker.reason or "no reason given"
-            told.append(f"Blocker {blocker.id} ({blocker.cause}{who}{due}): {reason}.")
-        return "\n".join(told)
+            sentences.append(f"Blocker {blocker.id} ({blocker.cause}{who}{due}): {reason}.")
+        return "\n".join(sentences)
 
 
 def _minute(instant: datetime) -> str:

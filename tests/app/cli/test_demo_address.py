@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.app.address import address_kept, keeping_address, reachable
+from ledger.app.address import keeping_address, reachable, stored_address
 from ledger.app.supervisor import address_of
 from tests.app.cli.conftest import Ledger
 from tests.support.data_dirs import MASTER_KEY
@@ -153,7 +153,7 @@ def test_another_program_at_the_address_is_not_taken_for_the_service(
     tmp_path: Path, stranger: str
 ) -> None:
     with keeping_address(tmp_path, stranger):
-        assert address_kept(tmp_path) is None
+        assert stored_address(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_another_program_at_the_address_is_not_taken_for_the_service(
 def test_a_malformed_address_file_names_no_address(tmp_path: Path, text: str) -> None:
     content = text.replace("{pid}", str(os.getpid())).encode("utf-8", "surrogateescape")
     (tmp_path / "serving").write_bytes(content)
-    assert address_kept(tmp_path) is None
+    assert stored_address(tmp_path) is None
 
 
 @pytest.mark.parametrize(

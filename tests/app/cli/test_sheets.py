@@ -312,7 +312,7 @@ actortype = "user"
     assert parsed(by, text.encode()) == [(2, fact_of(encode(expected)))]
     broken = parsed(by, text.replace("3}]", "3}").encode())[0][1]
     assert isinstance(broken, Rejected)
-    assert Sheet(by).place("/data/token_usage/0/model") == (
+    assert Sheet(by).locate("/data/token_usage/0/model") == (
         "column 'tokens' (/data/token_usage/0/model)"
     )
 

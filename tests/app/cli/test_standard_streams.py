@@ -101,7 +101,7 @@ def test_a_closed_standard_error_does_not_lead_messages_to_the_output(conninfo: 
 
 
 def is_ready(port: int) -> bool:
-    """Whether the service takes connections, and is ready."""
+    """True if the service takes connections, and is ready."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
     except httpx.ConnectError:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.app.composition.database import prepare_database
 from ledger.app.settings import Settings
 from ledger.engine.http.machinery import access_log
-from ledger.engine.http.machinery.access_log import AccessLog, shown_credential, shown_path
+from ledger.engine.http.machinery.access_log import AccessLog, redacted_credential, redacted_path
 from ledger.engine.telemetry.lines import Line, LineFormatter, LogFormat, as_json
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
@@ -202,14 +202,14 @@ def test_a_form_of_a_page_is_named_by_its_path_alone(edge: Edge, tmp_path: Path)
     ],
 )
 def test_a_path_is_shown_without_query_and_tokens(sent: bytes, shown: str) -> None:
-    assert shown_path(sent) == shown
+    assert redacted_path(sent) == shown
 
 
 def test_the_subject_of_a_providers_token_is_shown_as_a_digest() -> None:
-    shown = shown_credential("user:jane@example.com")
+    shown = redacted_credential("user:jane@example.com")
     assert shown == "user:8c87b489ce35"
-    assert shown_credential("KEY-26-000001") == "KEY-26-000001"
-    assert shown_credential(None) is None
+    assert redacted_credential("KEY-26-000001") == "KEY-26-000001"
+    assert redacted_credential(None) is None
 
 
 def test_a_request_whose_client_left_before_the_answer_has_no_status(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_no_request_waits_while_nobody_reads_the_log(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then lines are kept up to a bound, and the others counted."""
-    monkeypatch.setattr(access_log, "_MOST_KEPT", 5)
+    monkeypatch.setattr(access_log, "_MOST_WAITING", 5)
     reading, writing, size = full_pipe()
     layer, client = logging_to(writing, edge)
     for _ in range(12):

@@ -17,7 +17,6 @@ import pytest
 from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
 from ledger.engine.reads.answers import Answers, Reads
-from ledger.engine.values.principal import Principal
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
@@ -29,14 +28,13 @@ from tests.support.time_travel import Questions, World, answer_of, as_of
 from tests.support.views import query, until
 
 SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
-ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
 
 
 def deaf_reads(services: Any, **options: Any) -> Reads:
     """Reads whose cache hears of erasures, but gets no notifications of the views."""
-    answers = Answers(services.door.fetch, **options)
+    answers = Answers(services.pool.fetch, **options)
     services.positions.on_erased(answers.forget)
-    return Reads(services.door.fetch, services.positions, answers, services.clock)
+    return Reads(services.pool.fetch, services.positions, answers, services.clock)
 
 
 @contextmanager
@@ -254,6 +252,6 @@ def test_no_worker_shows_a_run_that_was_erased_while_the_views_stood_still(alone
         erased = alone.post(f"/v1/runs/{run}/erase", json={"reason": "-"}).json()["data"]
         assert (erased["input"], bool(erased["erased_at"])) == (None, True)
         memory = deaf.service.app.state.services.reads.answers
-        until(lambda: not memory.bytes_kept, "an empty memory")
+        until(lambda: not memory.cached_bytes, "an empty memory")
         shown = [worker.data(path) for worker in (alone, deaf) for path in paths]
         assert shown == [erased, [erased]] * 2

@@ -22,7 +22,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 class Hasty(Connection):
     """A connection with short time limits for heads and bodies."""
 
-    patience_seconds = 0.2
+    head_seconds = 0.2
     pace = Pace(seconds=0.2)
 
 
@@ -35,7 +35,7 @@ class Forgetting(Connection):
 class Leaving(Connection):
     """A connection that a stopping service closes at once, unfinished requests included."""
 
-    last_patience_seconds = 0.0
+    closing_seconds = 0.0
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def status(client: socket.socket) -> int:
 def ended_while_sending(
     client: socket.socket, part: bytes, most: int, seconds: float = 0.0
 ) -> bool:
-    """Whether the service closed the connection before ``most`` parts were sent.
+    """True if the service closed the connection before ``most`` parts were sent.
 
     Each part is followed by a pause of ``seconds``.
     """
@@ -119,7 +119,7 @@ def test_a_body_that_stops_half_way_is_a_408_and_records_nothing(
 ) -> None:
     """A silent body has the time of a slow body: its sender gets a 408, not a cut connection."""
     recorded, services = edge.log()[0], edge.service.app.state.services
-    usual, services.pace = services.pace, Pace(seconds=5 * Hasty.patience_seconds)
+    usual, services.pace = services.pace, Pace(seconds=5 * Hasty.head_seconds)
     with connected(hasty) as client:
         kind = b"content-type: application/cloudevents+json"
         client.sendall(head(edge, kind, b"content-length: 100") + b'{"id":')
@@ -152,7 +152,7 @@ def test_a_connection_goes_on_as_long_as_the_heads_that_it_begins_are_completed(
 ) -> None:
     with connected(hasty) as client:
         client.sendall(HEALTH[:9])
-        end = time.monotonic() + 4 * Hasty.patience_seconds
+        end = time.monotonic() + 4 * Hasty.head_seconds
         while time.monotonic() < end:
             client.sendall(HEALTH[9:] + HEALTH[:9])
             assert status(client) == 200

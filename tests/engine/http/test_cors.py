@@ -111,18 +111,11 @@ def test_a_stream_is_read_from_its_start(open_edge: Edge) -> None:
 @pytest.mark.parametrize(
     "origin",
     [
-        STRANGER,
-        "null",
-        "",
-        "*",
-        "http://app.example.com",
-        "https://app.example.com:444",
-        "https://app.example.com/",
-        "https://APP.example.com",
-        "https://app.example.com.evil.com",
+        STRANGER, "null", "", "*", "http://app.example.com", "https://app.example.com:444",
+        "https://app.example.com/", "https://APP.example.com", "https://app.example.com.evil.com",
         f"{APP}, {LOCAL}",
     ],
-)
+)  # fmt: skip
 def test_another_origin_gets_the_answer_without_leave_to_read_it(
     open_edge: Edge, origin: str
 ) -> None:

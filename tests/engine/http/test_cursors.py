@@ -189,33 +189,6 @@ def test_a_cursor_with_other_characters_between_its_letters_is_refused(
         assert_invalid(edge, path, cursor[:8] + noise + cursor[8:])
 
 
-def test_a_huge_cursor_is_refused(edge: Edge) -> None:
-    assert_invalid(edge, "/v1/execution", "A" * 5000)
-
-
-def test_a_cursor_is_refused_with_other_filters_or_on_another_route(
-    edge: Edge, lines: list[str], busy: tuple[str, list[str]]
-) -> None:
-    line, other = busy[0], edge.fresh()
-    listed = edge.get("/v1/execution?project_tag=walk&limit=1").json()["meta"]["cursor"]
-    for path in (
-        "/v1/execution",
-        "/v1/execution?project_tag=walk2",
-        "/v1/execution?project_tag=walk&state=running",
-        "/v1/execution?state=running",
-        f"/v1/execution/{line}/runs",
-    ):
-        assert_invalid(edge, path, listed)
-    of_runs = edge.get(f"/v1/execution/{line}/runs?limit=1").json()["meta"]["cursor"]
-    for path in (
-        f"/v1/execution/{other}/runs",
-        f"/v1/execution/{line}/runs?status=pending",
-        f"/v1/execution/{line}/runs?from=2026-01-01",
-        "/v1/execution",
-    ):
-        assert_invalid(edge, path, of_runs)
-
-
 def forged(edge: Edge, line: str, **change: Any) -> str:
     """A genuine cursor of the line's runs with changed fields inside."""
     edge.accept(fact("run.requested", None, {"service_line_id": line}))

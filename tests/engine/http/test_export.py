@@ -135,17 +135,6 @@ def test_every_filter_finds_the_same_entries_as_in_the_list(
     assert (entries == []) == ("organization_id" in params)
 
 
-def test_a_narrow_key_exports_its_workspace_and_an_administrator_any_organization(
-    edge: Edge, auditor: str
-) -> None:
-    narrow = edge.token("audit:read", workspace_id="WS-26-000003")
-    _, entries = listed(edge, narrow)
-    assert [json.loads(line) for line in exported(edge, narrow).splitlines()] == entries != []
-    admin = edge.token("admin", organization_id=None)
-    others = exported(edge, admin, organization_id=OTHERS["organization_id"])
-    assert b"service_line.activated" in others
-
-
 def test_the_csv_table_has_every_field_of_every_entry(edge: Edge, auditor: str) -> None:
     _, entries = listed(edge, auditor)
     content = exported(edge, auditor, format="csv")
@@ -241,12 +230,6 @@ def test_a_cursor_of_the_list_resumes_as_an_export(edge: Edge, auditor: str) -> 
 )
 def test_a_wrong_parameter_is_a_422(edge: Edge, auditor: str, params: str) -> None:
     assert_problem(edge.get(f"{EXPORT}?{params}", auditor), 422, "invalid_request")
-
-
-def test_an_export_needs_the_permission_audit_read(edge: Edge) -> None:
-    path = f"{EXPORT}?organization_id={ORGANIZATION}"
-    assert_problem(edge.get(path, "garbage"), 401, "unauthorized")
-    assert_problem(edge.get(path, edge.token("read", "write")), 403, "forbidden")
 
 
 # Large exports, on a real port.

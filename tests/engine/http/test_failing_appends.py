@@ -28,7 +28,7 @@ def test_readyz_is_503_once_appends_have_failed_for_10_s_without_any_fact(
             failing_seconds = edge.service.app.state.services.failing_seconds
 
             def has_failed_for_long() -> bool:
-                """Whether ``/readyz`` is 503. Asserts 200 until appends have failed for 10 s."""
+                """True if ``/readyz`` is 503. Asserts 200 until appends have failed for 10 s."""
                 nonlocal ready_while_failing
                 before, status = failing_seconds(), edge.get("/readyz").status_code
                 after = failing_seconds()

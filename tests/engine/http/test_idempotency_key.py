@@ -12,13 +12,11 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
 from ledger.engine.http.problems import STATUS
 from ledger.engine.values.errors import IdempotencyKeyReused, Refused
 from ledger.engine.writer.group import LASTING
 from tests.engine.views.test_stopped_views import degraded
-from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import LINE, ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.views import query
@@ -57,7 +55,7 @@ def test_exactly_the_refusals_of_409_and_422_are_replayed() -> None:
 
 
 def replayed(answer: httpx.Response) -> bool:
-    """Whether the answer says that it is a replay."""
+    """True if the answer says that it is a replay."""
     assert answer.headers.get_list("idempotency-replayed") in ([], ["true"])
     return "idempotency-replayed" in answer.headers
 
@@ -224,12 +222,13 @@ def test_another_body_under_a_key_is_an_audited_422_and_keeps_the_first_outcome(
     assert [entry["resource"]["id"] for entry in reused] == [line] * 2
 
 
-def test_a_key_belongs_to_one_credential_and_one_path(edge: Edge) -> None:
+def test_a_key_belongs_to_one_credential_and_one_path_to_the_letter(edge: Edge) -> None:
     line, other, key = edge.fresh(), edge.fresh(), fresh_key()
     colleague = edge.token("service_lines:manage", "read", workspace_id=WORKSPACE)
     assert send(edge, line, key).status_code == 200
     assert send(edge, other, key).status_code == 200
     assert_problem(send(edge, line, key, token=colleague), 409, "invalid_state")
+    assert_problem(send(edge, line, key.upper()), 409, "invalid_state")
     answer = send(edge, line, key, "resume")
     assert (answer.status_code, replayed(answer)) == (200, False)
     assert replayed(send(edge, line, key, "resume"))
@@ -280,7 +279,7 @@ def test_any_visible_character_may_be_in_a_key(edge: Edge, key: str) -> None:
 
 
 def documented(edge: Edge, key: str) -> bool:
-    """Whether the OpenAPI document allows the key."""
+    """True if the OpenAPI document allows the key."""
     pause = edge.get("/openapi.json").json()["paths"]["/v1/execution/{line_id}/pause"]["post"]
     (parameter,) = (p for p in pause["parameters"] if p["name"] == "Idempotency-Key")
     return re.search(parameter["schema"]["pattern"], key) is not None
@@ -309,58 +308,6 @@ def test_a_key_is_the_same_under_any_host_header(edge: Edge, host: str) -> None:
 
 
 # Expiry, and commands in flight.
-
-
-def test_after_24_hours_a_key_may_be_used_anew(edge: Edge) -> None:
-    line, key = edge.fresh(), fresh_key()
-    assert send(edge, line, key).status_code == 200
-    edge.clock.advance(hours=23, minutes=59, seconds=59)
-    assert replayed(send(edge, line, key))
-    edge.clock.advance(seconds=2)
-    assert_problem(answer := send(edge, line, key), 409, "invalid_state")
-    assert not replayed(answer)
-
-
-@pytest.fixture(scope="module")
-def second_worker(edge: Edge) -> Iterator[httpx.AsyncClient]:
-    """A client of a second API worker on the same database."""
-    settings = Settings(master_key=MASTER_KEY)
-    app = create_api(settings, edge.conninfo, edge.clock)
-    lifespan = app.router.lifespan_context(app)
-    edge.run(lifespan.__aenter__())
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    client = httpx.AsyncClient(transport=transport, base_url="http://ledger.test")
-    client.headers["authorization"] = edge.service.http.headers["authorization"]
-    yield client
-    edge.run(client.aclose())
-    edge.run(lifespan.__aexit__(None, None, None))
-
-
-def test_twins_in_flight_on_two_workers_are_one_pause_with_one_answer(
-    edge: Edge, second_worker: httpx.AsyncClient
-) -> None:
-    lines = [edge.fresh() for _ in range(8)]
-    before, key = end(edge), fresh_key()
-
-    async def storm() -> list[tuple[str, httpx.Response]]:
-        clients = [edge.service.http, second_worker] * 4
-        tries = [(line, client) for client in clients for line in lines]
-        headers = {"idempotency-key": key}
-        answers = await asyncio.gather(
-            *(
-                client.post(f"/v1/execution/{line}/pause", json=REASON, headers=headers)
-                for line, client in tries
-            )
-        )
-        return [(line, answer) for (line, _), answer in zip(tries, answers, strict=True)]
-
-    answered = edge.run(storm())
-    assert end(edge) == before + len(lines)
-    for line in lines:
-        of_line = [answer for name, answer in answered if name == line]
-        assert {answer.status_code for answer in of_line} == {200}
-        assert len({answer.content for answer in of_line}) == 1
-        assert [replayed(answer) for answer in of_line].count(False) == 1
 
 
 def test_commands_are_carried_out_and_replayed_while_the_view_is_stopped(

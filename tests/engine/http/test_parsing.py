@@ -13,7 +13,7 @@ from starlette.types import Message
 from ledger.engine.http.machinery import parsing
 from ledger.engine.http.machinery.parsing import Parsing, Steps
 from ledger.engine.values.errors import TooLarge
-from ledger.engine.writer.turns import TURN_FACTS
+from ledger.engine.writer.fair_queue import SLOT_FACTS
 from tests.support.door import until_async
 
 LARGE = parsing.SMALL_BYTES + 1
@@ -48,8 +48,8 @@ def play(scene: Callable[[Parsing], Awaitable[Any]], started: Parsing | None = N
     asyncio.run(run())
 
 
-async def parse(parser: Parsing, party: str, size: int, steps: Steps[Any]) -> Any:
-    async with parser.parsed(party, size, steps) as result:
+async def parse(parser: Parsing, tenant_key: str, size: int, steps: Steps[Any]) -> Any:
+    async with parser.parsed(tenant_key, size, steps) as result:
         return result
 
 
@@ -58,8 +58,8 @@ def test_a_body_is_parsed_before_the_rest_of_a_neighbours_large_body() -> None:
 
     async def scene(parser: Parsing) -> None:
         tasks = [
-            asyncio.create_task(parse(parser, party, LARGE, bodies.steps(party, count)))
-            for party, count in (("flood", 1_000), ("other", 50))
+            asyncio.create_task(parse(parser, tenant_key, LARGE, bodies.steps(tenant_key, count)))
+            for tenant_key, count in (("flood", 1_000), ("other", 50))
         ]
         await until_async(lambda: len(parser._unparsed) == 2, "both bodies")
         parser.start()
@@ -68,7 +68,7 @@ def test_a_body_is_parsed_before_the_rest_of_a_neighbours_large_body() -> None:
     play(scene)
     assert bodies.order.count("flood") == 1_000
     last = len(bodies.order) - 1 - bodies.order[::-1].index("other")
-    assert bodies.order[:last].count("flood") == TURN_FACTS
+    assert bodies.order[:last].count("flood") == SLOT_FACTS
 
 
 def test_a_small_body_is_parsed_at_once() -> None:
@@ -88,8 +88,8 @@ def test_the_bodies_of_an_organization_stay_text_until_earlier_ones_are_answered
         answered = asyncio.Event()
         parsed: list[str] = []
 
-        async def ask(party: str, name: str, size: int) -> None:
-            async with parser.parsed(party, size, bodies.steps(name, 1)) as result:
+        async def ask(tenant_key: str, name: str, size: int) -> None:
+            async with parser.parsed(tenant_key, size, bodies.steps(name, 1)) as result:
                 parsed.append(result)
                 await answered.wait()
 

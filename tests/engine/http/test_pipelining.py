@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPResponse
 from typing import ClassVar
 from weakref import WeakSet
 
@@ -18,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.connection import MOST_WAITING, Connection
 from ledger.features.feed.stream import Streams
+from tests.engine.http.test_connection import rest, status
 from tests.support.edge import Edge
 from tests.support.streaming import STREAM, Address, listening
 from tests.support.views import until
@@ -36,7 +36,7 @@ class Watched(Connection):
     requests: ClassVar["WeakSet[RequestResponseCycle]"] = WeakSet()
     most_waiting = most_held = 0
     pace = Pace(seconds=0.5)
-    patience_seconds = 60.0
+    head_seconds = 60.0
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
@@ -79,23 +79,8 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def rest(client: socket.socket) -> bytes:
-    parts = []
-    while part := client.recv(65_536):
-        parts.append(part)
-    return b"".join(parts)
-
-
 def statuses(text: bytes) -> list[bytes]:
     return re.findall(rb"HTTP/1.1 (\d+)", text)
-
-
-def status(client: socket.socket) -> int:
-    """The status of the next answer, whose body is read."""
-    response = HTTPResponse(client)
-    response.begin()
-    response.read()
-    return response.status
 
 
 def fill(client: socket.socket, part: bytes) -> None:
@@ -211,7 +196,7 @@ def test_an_event_stream_ends_with_its_connection_though_a_request_came_after_it
 
 
 def ended_while_trickling(client: socket.socket, most: int) -> bool:
-    """Whether the service closed the connection before ``most`` bytes were sent, one per 50 ms."""
+    """True if the service closed the connection before ``most`` bytes were sent, one per 50 ms."""
     try:
         for _ in range(most):
             client.sendall(b" ")
@@ -372,10 +357,10 @@ def test_a_connection_is_scheduled_for_one_turn_at_a_time_and_logs_no_error(
 
 def test_a_head_with_too_many_headers_is_a_431(watched: Address) -> None:
     """Short headers take ten times their bytes in memory."""
-    for number, status in ((126, b"200"), (4_000, b"431")):
+    for number, code in ((126, b"200"), (4_000, b"431")):
         with connected(watched) as client:
             client.sendall(LAST[:-2] + b"x: y\r\n" * number + b"\r\n")
-            assert statuses(rest(client)) == [status]
+            assert statuses(rest(client)) == [code]
 
 
 def test_a_large_head_that_arrives_in_one_piece_is_a_431_too(watched: Address) -> None:

@@ -16,16 +16,10 @@ from ledger.engine.values.principal import Principal
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import encode, fact
 from tests.support.service import BATCH, STRUCTURED
-from tests.support.streaming import Address, listening
+from tests.support.streaming import Address
 from tests.support.views import until
 
 MANY, MUCH = 3, 100_000
-
-
-@pytest.fixture(scope="module")
-def address(edge: Edge) -> Iterator[Address]:
-    with listening(edge) as address:
-        yield address
 
 
 @pytest.fixture(autouse=True)

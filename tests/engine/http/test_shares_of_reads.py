@@ -12,10 +12,10 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.features.lines.kept_views import Kept, KeptView
+from ledger.features.lines.kept_views import Saved, SavedView
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
-from tests.support.streaming import Address, Listener, listening, narrow
+from tests.support.streaming import Address, Listener, narrow
 from tests.support.views import until
 from tests.support.visitor import Visitor
 
@@ -28,12 +28,6 @@ EXPORTED = (
     "/v1/runs/export",
     "/v1/execution/export",
 )
-
-
-@pytest.fixture(scope="module")
-def address(edge: Edge) -> Iterator[Address]:
-    with listening(edge) as address:
-        yield address
 
 
 class InHand:
@@ -174,7 +168,7 @@ def test_a_page_with_kept_views_counts_by_the_lists_that_it_asks(
     cookie = cookie_of(guest)
 
     def cookies(views: int) -> str:
-        kept = Kept("me" if views else "", [KeptView(f"{n}", "/ui") for n in range(views)])
+        kept = Saved("me" if views else "", [SavedView(f"{n}", "/ui") for n in range(views)])
         words = base64.urlsafe_b64encode(msgspec.json.encode(kept)).decode().rstrip("=")
         return f"cookie: {cookie}; ledger_views={words}"
 
@@ -212,7 +206,7 @@ def test_requests_that_come_at_once_with_a_new_key_share_its_look_up(
 ) -> None:
     """Hundreds of look-ups would wait for connections before those of other keys."""
     token = edge.token("read")
-    door = edge.service.app.state.services.door
+    door = edge.service.app.state.services.pool
     asked, fetch = list[str](), door.fetch
 
     async def noted(tenant: Any, statement: str, *more: Any) -> Any:

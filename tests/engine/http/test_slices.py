@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from ledger.engine.http import exports
-from ledger.engine.http.machinery.loop_turns import LoopTurns
+from ledger.engine.http.machinery.loop_slices import LoopSlices
 from ledger.engine.page import pages
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact
@@ -17,7 +17,7 @@ def test_one_slice_is_rendered_in_a_turn_of_the_loop_and_organizations_take_turn
     order, turns = list[str](), list[int]()
 
     async def play() -> None:
-        slices, loop = LoopTurns(), asyncio.get_running_loop()
+        slices, loop = LoopSlices(), asyncio.get_running_loop()
         turn = 0
 
         def count() -> None:
@@ -25,10 +25,10 @@ def test_one_slice_is_rendered_in_a_turn_of_the_loop_and_organizations_take_turn
             turn += 1
             loop.call_soon(count)
 
-        async def render(party: str, count: int) -> None:
+        async def render(tenant_key: str, count: int) -> None:
             for _ in range(count):
-                await slices.next(party)
-                order.append(party)
+                await slices.next(tenant_key)
+                order.append(tenant_key)
                 turns.append(turn)
 
         count()

@@ -15,19 +15,13 @@ from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.connection import Connection
 from tests.support.edge import Edge
 from tests.support.facts import encode, fact
-from tests.support.streaming import Address, listening
+from tests.support.streaming import Address
 from tests.support.visitor import visitor
 
 SHORT = 0.5
 UNREACHABLE, EASY, FAIR = Pace(SHORT, 1e9), Pace(SHORT, 100), Pace(SHORT, 20)
 """Under the first pace a body has SHORT seconds. Every sender keeps the second pace, and the third
 one also where a sender has to wait for a processor."""
-
-
-@pytest.fixture(scope="module")
-def address(edge: Edge) -> Iterator[Address]:
-    with listening(edge) as address:
-        yield address
 
 
 @pytest.fixture(params=[UNREACHABLE])
@@ -63,7 +57,7 @@ def trickle(client: socket.socket, body: bytes, part: int, seconds: float) -> in
 
 
 def is_answered(client: socket.socket, seconds: float) -> bool:
-    """Whether an answer arrives within so many seconds."""
+    """True if an answer arrives within so many seconds."""
     return bool(select.select([client], [], [], seconds)[0])
 
 
@@ -74,7 +68,7 @@ def answered(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 
 def is_ended(client: socket.socket) -> bool:
-    """Whether the other side ends the connection: by a reset if a byte was still on its way."""
+    """True if the other side ends the connection: by a reset if a byte was still on its way."""
     try:
         return client.recv(1) == b""
     except ConnectionResetError:
@@ -162,4 +156,4 @@ def test_a_complete_body_is_accepted_however_short_the_time_limit_is(
 
 def test_a_body_has_a_minute_and_then_must_keep_64_kib_a_second(edge: Edge) -> None:
     assert edge.service.app.state.services.pace == Pace(60, 64 * 1024)
-    assert Connection.patience_seconds < 60, "a silent connection is closed earlier"
+    assert Connection.head_seconds < 60, "a silent connection is closed earlier"

@@ -78,7 +78,7 @@ class Views:
         )
 
     def are_heard(self) -> bool:
-        """Whether a new listener has heard of every acknowledged position."""
+        """True if a new listener has heard of every acknowledged position."""
         listeners = set(self._listeners())
         is_new = len(listeners) == 1 and not self._ended & listeners
         return is_new and self.heard.reached >= self.position

@@ -10,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from ledger.app.composition.database import prepare_database
 from ledger.app.settings import Settings
+from tests.engine.http.test_failing_appends import start
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import fact
 from tests.support.relay import Relay
@@ -27,11 +28,6 @@ def behind(conninfo: str, settings: Settings) -> Iterator[tuple[Edge, Relay]]:
             finally:
                 relay.reconnect_server()
                 relay.cut()
-
-
-def start(edge: Edge, line: str) -> int:
-    """The status of the answer to a fact that starts a run."""
-    return edge.send(fact("run.started", None, {"service_line_id": line})).status_code
 
 
 class BackgroundRequest(Thread):

@@ -116,6 +116,6 @@ def test_a_page_by_due_time_far_behind_the_first_touches_rows_in_proportion_to_i
 
 
 def test_an_answer_that_follows_the_clock_is_not_kept() -> None:
-    kept = [lists.list_read(ASKED[name]).is_kept for name in ("nobody", "somebody late")]
-    kept += [summary_read(frozenset(ASKED[name])).is_kept for name in ("nobody", "somebody late")]
+    kept = [lists.list_read(ASKED[name]).is_pure for name in ("nobody", "somebody late")]
+    kept += [summary_read(frozenset(ASKED[name])).is_pure for name in ("nobody", "somebody late")]
     assert kept == [True, False, True, False]

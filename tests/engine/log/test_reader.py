@@ -277,7 +277,7 @@ def test_a_lock_of_the_service_that_the_role_of_reads_holds_keeps_no_service_fro
 ) -> None:
     made = prepare_reading(settings, prepare_database(settings, conninfo))
     with psycopg.connect(made, autocommit=True) as reader:
-        for lock in (locks.MIGRATIONS, locks.VIEW_TABLES, locks.WALLS):
+        for lock in (locks.MIGRATIONS, locks.VIEW_TABLES, locks.POLICIES):
             reader.execute("SELECT pg_advisory_lock(%s)", (lock,))
         with ThreadPoolExecutor(1) as beside:
             starting = beside.submit(prepare_database, settings, conninfo)

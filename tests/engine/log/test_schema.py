@@ -9,10 +9,8 @@ import pytest
 from psycopg import errors
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
-from ledger.engine.values.principal import EVERYONE
 from tests.conftest import Databases
 from tests.support.databases import drop, named
-from tests.support.reader import become_reader
 
 Connection = psycopg.Connection[Any]
 
@@ -25,11 +23,23 @@ ANOTHER = EVENT | {
     "originator_version": 2, "notification_id": 2,
     "state": b"[2,null,null,null,0,1776254401000000,[]]", "recorded_at": "2026-04-15T12:00:01Z",
 }  # fmt: skip
+OUTCOME = {
+    "credential": "KEY-26-000001", "path": "/v1/x", "key": "k", "fingerprint": b"f",
+    "outcome": b"o", "recorded_at": "2026-04-15T12:00:00Z",
+}  # fmt: skip
+OMITTED = {"credential": "KEY-26-000001", "since": "2026-04-15T12:00:00Z", "count": 1}
+ROWS = {"ledger_events": ANOTHER, "idempotency": OUTCOME, "refusals_omitted": OMITTED}
 KEY = {
     "key_id": "KEY-26-000001", "secret_hash": b"h", "permissions": ["read"],
     "created_at": "2026-04-15T12:00:00Z", "prefix": "elk_", "created_by_type": "system",
     "created_by_id": "cli:root",
 }  # fmt: skip
+LEASE = {
+    "run_id": "RUN-26-000001", "seconds": 5, "heard_at": "2026-04-15T12:00:00Z",
+    "organization_id": "ORG-26-000001", "ends_at": "2026-04-15T12:00:05Z",
+}  # fmt: skip
+RUN_KEY = {"run_id": "RUN-26-000001", "organization_id": "ORG-26-000001", "wrapped": b"w"}
+ACTIVITY = {"line_id": "LIN-26-000001", "last_activity_at": "2026-04-15T12:00:00Z"}
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +79,14 @@ def test_the_log_is_append_only(connection: Connection, statement: str) -> None:
     assert refused.value.diag.constraint_name == "ledger_events_append_only"
 
 
-@pytest.mark.parametrize("name", ANOTHER)
-def test_an_event_has_a_value_in_every_column(connection: Connection, name: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "name"), [(table, name) for table, row in ROWS.items() for name in row]
+)
+def test_an_event_an_outcome_and_a_count_have_a_value_in_every_column(
+    connection: Connection, table: str, name: str
+) -> None:
     with pytest.raises(errors.NotNullViolation) as refused:
-        insert(connection, "ledger_events", ANOTHER | {name: None})
+        insert(connection, table, ROWS[table] | {name: None})
     assert refused.value.diag.column_name == name
 
 
@@ -125,13 +139,6 @@ def test_no_two_events_share_an_identity(connection: Connection) -> None:
     assert refused.value.diag.constraint_name == "identity_pkey"
 
 
-def test_a_lines_count_of_open_runs_is_not_negative(connection: Connection) -> None:
-    row = {"line_id": "LIN-26-000001", "last_activity_at": "2026-04-15T12:00:00Z", "open_runs": -1}
-    with pytest.raises(errors.CheckViolation) as refused:
-        insert(connection, "line_activity", row)
-    assert refused.value.diag.constraint_name == "line_activity_open_runs_from_zero"
-
-
 def test_a_record_id_names_one_line(connection: Connection) -> None:
     row = {"execution_id": "RUN-26-000001", "organization_id": "ORG-26-000001"}
     insert(connection, "execution_record", row | {"line_id": "LIN-26-000001"})
@@ -144,18 +151,6 @@ def test_no_two_keys_share_a_secret(connection: Connection) -> None:
     with pytest.raises(errors.UniqueViolation) as refused:
         insert(connection, "api_key", KEY | {"key_id": "KEY-26-000002"})
     assert refused.value.diag.constraint_name == "api_key_secret_hash_unique"
-
-
-@pytest.mark.parametrize(
-    ("wrapped", "destroyed_at"), [(None, None), (b"w", "2026-04-15T12:00:00Z")]
-)
-def test_a_runs_key_is_either_wrapped_or_destroyed(
-    connection: Connection, wrapped: bytes | None, destroyed_at: str | None
-) -> None:
-    row = {"run_id": "RUN-26-000001", "organization_id": "ORG-26-000001", "wrapped": wrapped}
-    with pytest.raises(errors.CheckViolation) as refused:
-        insert(connection, "run_key", row | {"destroyed_at": destroyed_at})
-    assert refused.value.diag.constraint_name == "run_key_wrapped_or_destroyed"
 
 
 @pytest.mark.parametrize(
@@ -176,49 +171,55 @@ def test_a_views_position_is_not_negative_and_a_stopped_view_has_an_error(
     assert refused.value.diag.constraint_name == constraint
 
 
-def test_the_table_that_probes_appends_has_one_row(connection: Connection) -> None:
-    with pytest.raises(errors.CheckViolation) as refused:
-        insert(connection, "append_probe", {"is_only": False, "written_at": "2026-04-15"})
-    assert refused.value.diag.constraint_name == "append_probe_one_row"
+@pytest.mark.parametrize("changed", ["credential", "path", "key"])
+def test_an_idempotency_key_has_one_outcome_per_credential_and_path(
+    connection: Connection, changed: str
+) -> None:
+    insert(connection, "idempotency", OUTCOME)
+    insert(connection, "idempotency", OUTCOME | {changed: "another"})
+    with pytest.raises(errors.UniqueViolation) as refused:
+        insert(connection, "idempotency", OUTCOME | {"fingerprint": b"g", "outcome": b"p"})
+    assert refused.value.diag.constraint_name == "idempotency_pkey"
 
 
-def test_the_table_that_notes_who_listens_has_one_row(connection: Connection) -> None:
-    with pytest.raises(errors.CheckViolation) as refused:
-        insert(connection, "listening", {"is_only": False, "listened_at": "2026-04-15"})
-    assert refused.value.diag.constraint_name == "listening_one_row"
+def test_expired_outcomes_are_found_through_an_index(connection: Connection) -> None:
+    connection.execute(
+        "INSERT INTO ledger.idempotency"
+        " SELECT 'c', 'p', n::text, '', '', now() + n * '1 s'::interval"
+        " FROM generate_series(1, 5000) AS n"
+    )
+    connection.execute("ANALYZE ledger.idempotency")
+    (plan,) = zip(*connection.execute(
+        "EXPLAIN SELECT 1 FROM ledger.idempotency WHERE recorded_at <= now()"
+        " ORDER BY recorded_at LIMIT 5"
+    ).fetchall(), strict=True)  # fmt: skip
+    assert "idempotency_recorded_at" in "\n".join(plan)
 
 
-def test_a_lease_is_looked_at_by_its_end(connection: Connection) -> None:
-    at = "2026-04-15T12:00:05Z"
-    row = {"run_id": "RUN-26-000001", "seconds": 5, "heard_at": "2026-04-15T12:00:00Z"}
-    row |= {"organization_id": "ORG-26-000001", "ends_at": at}
-    with pytest.raises(errors.CheckViolation) as refused:
-        insert(connection, "lease", row | {"due_at": "2026-04-15T12:00:06Z"})
-    assert refused.value.diag.constraint_name == "lease_looked_at_by_its_end"
+def test_a_credential_has_one_count_of_omitted_refusals(connection: Connection) -> None:
+    insert(connection, "refusals_omitted", OMITTED)
+    insert(connection, "refusals_omitted", OMITTED | {"credential": "KEY-26-000002"})
+    with pytest.raises(errors.UniqueViolation) as refused:
+        insert(connection, "refusals_omitted", OMITTED | {"count": 5})
+    assert refused.value.diag.constraint_name == "refusals_omitted_pkey"
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("table", "row", "constraint"),
     [
-        "SELECT state FROM ledger.ledger_events",
-        "SELECT originator_id FROM ledger.ledger_events",
-        "SELECT * FROM ledger.identity",
-        "SELECT * FROM ledger.snapshot",
-        "SELECT * FROM ledger.setting",
-        "LOCK TABLE ledger.ledger_events IN ROW SHARE MODE",
-        "LOCK TABLE ledger.append_lock IN ROW SHARE MODE",
-        "UPDATE ledger.api_key SET revoked_at = NULL",
-        "DELETE FROM ledger.run_key",
-        "UPDATE ledger.projection SET position = 0",
-        "DELETE FROM ledger.delivery",
-        "UPDATE ledger.append_probe SET written_at = now()",
-        "UPDATE ledger.lease SET ends_at = now()",
-        "UPDATE ledger.listening SET listened_at = now()",
+        ("append_probe", {"is_only": False, "written_at": "2026-04-15"}, "append_probe_one_row"),
+        ("listening", {"is_only": False, "listened_at": "2026-04-15"}, "listening_one_row"),
+        ("refusals_omitted", OMITTED | {"count": 0}, "refusals_omitted_count_from_one"),
+        ("refusals_omitted", OMITTED | {"count": -1}, "refusals_omitted_count_from_one"),
+        ("lease", LEASE | {"due_at": "2026-04-15T12:00:06Z"}, "lease_looked_at_by_its_end"),
+        ("line_activity", ACTIVITY | {"open_runs": -1}, "line_activity_open_runs_from_zero"),
+        ("run_key", RUN_KEY | {"wrapped": None}, "run_key_wrapped_or_destroyed"),
+        ("run_key", RUN_KEY | {"destroyed_at": "2026-04-15"}, "run_key_wrapped_or_destroyed"),
     ],
 )
-def test_the_apis_reading_role_reads_no_event_and_writes_no_table(
-    connection: Connection, conninfo: str, statement: str
+def test_a_row_that_must_never_be_there_is_refused(
+    connection: Connection, table: str, row: dict[str, Any], constraint: str
 ) -> None:
-    become_reader(connection, conninfo, EVERYONE)
-    with pytest.raises(errors.InsufficientPrivilege):
-        connection.execute(statement.encode())
+    with pytest.raises(errors.CheckViolation) as refused:
+        insert(connection, table, row)
+    assert refused.value.diag.constraint_name == constraint

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
 from ledger.app.features import projections
-from ledger.engine.log.schema.walls import FUNCTIONS, INTERNAL, SHARED, WALLS, granted
+from ledger.engine.log.schema.walls import FUNCTIONS, INTERNAL, POLICIES, SHARED, granted
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.schema.table import Table
 from tests.support.databases import copied
@@ -77,7 +77,7 @@ def unwalled(conninfo: str) -> list[str]:
     return [
         name
         for name, base, is_on, policies, _ in query(conninfo, _TABLES)
-        if not (is_on and policies == 1 and (base in TABLES or name in WALLS))
+        if not (is_on and policies == 1 and (base in TABLES or name in POLICIES))
         and name not in SHARED.keys() | INTERNAL.keys()
     ]
 
@@ -85,7 +85,7 @@ def unwalled(conninfo: str) -> list[str]:
 def test_every_table_has_a_policy_or_is_named_as_one_without_rows_of_tenants(prepared: str) -> None:
     assert unwalled(prepared) == [], "name it in engine/log/schema/walls.py"
     found = {base for _, base, *_ in query(prepared, _TABLES)}
-    named = TABLES.keys() | WALLS.keys() | SHARED.keys() | INTERNAL.keys()
+    named = TABLES.keys() | POLICIES.keys() | SHARED.keys() | INTERNAL.keys()
     assert named == found
 
 
@@ -110,8 +110,8 @@ def test_the_role_of_reads_may_select_the_named_columns_and_no_others(prepared: 
                 if table.reading:
                     allowed[table.reading.name] = table.reading.columns
                 continue
-            allowed[table.name] = own = table.shown
-            if table.is_seen_by_view:
+            allowed[table.name] = own = table.visible
+            if table.is_filtered_by_view:
                 keys = [column for name, column in compared if name == table.name]
                 own = (*keys, *table.tenant) if keys else ()
             allowed[f"{table.name}_g{generations[view.name]}"] = own

@@ -22,7 +22,7 @@ from ledger.engine.postgres.embedded import (
 )
 from ledger.engine.postgres.embedded.account import environment
 from ledger.engine.postgres.embedded.lock import FileLock
-from ledger.engine.postgres.embedded.place import ServerPlace, find_place
+from ledger.engine.postgres.embedded.place import ServerPaths, find_paths
 from ledger.engine.postgres.embedded.server import answers
 from tests.support.data_dirs import copy_of
 from tests.support.embedded import (
@@ -82,7 +82,7 @@ def test_a_directory_unfit_for_a_socket_gets_its_socket_in_tmp(
 ) -> None:
     subprocess.run(["cp", "-a", str(data_dir), str(folder / name)], check=True)
     with served(folder / name) as server:
-        socket_dir = find_place(folder / name).socket_dir
+        socket_dir = find_paths(folder / name).socket_dir
         info = socket_dir.stat()
         assert socket_dir.parent == Path("/tmp")
         assert stat.S_IMODE(info.st_mode) == (0o710 if os.geteuid() == 0 else 0o700)
@@ -253,7 +253,7 @@ def test_commands_that_start_together_share_one_server(folder: Path) -> None:
 
 
 def test_a_start_is_not_misled_by_pid_files_that_name_a_foreign_process(data_dir: Path) -> None:
-    place = find_place(data_dir)
+    place = find_paths(data_dir)
     with Command(data_dir) as owner:
         postmaster, _ = owner.await_ready()
         os.kill(postmaster, signal.SIGKILL)
@@ -271,14 +271,14 @@ def test_a_start_is_not_misled_by_pid_files_that_name_a_foreign_process(data_dir
 
 
 def test_an_empty_pid_file_does_not_prevent_a_start(data_dir: Path) -> None:
-    place = find_place(data_dir)
+    place = find_paths(data_dir)
     (place.database / "postmaster.pid").write_text("")
     with served(data_dir) as server:
         assert query(server.url, "SELECT 1") == [(1,)]
 
 
 def test_an_orphaned_server_of_the_ledger_is_stopped(data_dir: Path) -> None:
-    place = find_place(data_dir)
+    place = find_paths(data_dir)
     with FileLock(place.base / "server.lock", place.account) as lock:
         assert lock.try_exclusive()
         orphan = _server_without_owner(place, pass_fds=(lock.fd,))
@@ -290,7 +290,7 @@ def test_an_orphaned_server_of_the_ledger_is_stopped(data_dir: Path) -> None:
 
 
 def test_a_server_that_is_not_the_ledgers_is_left_alone(data_dir: Path) -> None:
-    place = find_place(data_dir)
+    place = find_paths(data_dir)
     with terminated_at_end(_server_without_owner(place)) as foreign:
         until(lambda: answers(place, "ledger"), "the server")
         with pytest.raises(EmbeddedPostgresError, match=rf"not ours \(pid {foreign.pid}\)"):
@@ -298,7 +298,7 @@ def test_a_server_that_is_not_the_ledgers_is_left_alone(data_dir: Path) -> None:
         assert query(place.url(), "SELECT 1") == [(1,)]
 
 
-def _server_without_owner(place: ServerPlace, **options: Any) -> subprocess.Popen[bytes]:
+def _server_without_owner(place: ServerPaths, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         place.command("postgres", "-D", str(place.database), "-k", str(place.socket_dir), "-h", ""),
         stderr=subprocess.DEVNULL,
@@ -334,7 +334,7 @@ def test_an_impossible_data_directory_is_one_clear_line(folder: Path) -> None:
 
 
 def test_a_long_log_is_set_aside(data_dir: Path) -> None:
-    place = find_place(data_dir)
+    place = find_paths(data_dir)
     os.truncate(place.log, 11 * 1024 * 1024)
     with served(data_dir):
         assert place.log.stat().st_size < 100_000

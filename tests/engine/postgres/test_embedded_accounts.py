@@ -18,7 +18,7 @@ import pytest
 
 from ledger.engine.postgres.embedded import account
 from ledger.engine.postgres.embedded.account import EmbeddedPostgresError
-from ledger.engine.postgres.embedded.place import ServerPlace, find_place
+from ledger.engine.postgres.embedded.place import ServerPaths, find_paths
 from ledger.engine.postgres.embedded.programs import SYSTEM_DIR
 from tests.support.embedded import (
     Command,
@@ -46,7 +46,7 @@ def test_as_root_files_go_elsewhere_if_the_account_cannot_reach_the_data_directo
     data_dir = folder / "project" / ".ledger"
     data_dir.parent.mkdir()
     modes = {parent: parent.stat().st_mode for parent in data_dir.parents}
-    place = find_place(data_dir)
+    place = find_paths(data_dir)
     user = place.account.name
     assert place.base.parent == SYSTEM_DIR
     announced: list[str] = []
@@ -77,13 +77,13 @@ def test_as_root_concurrent_first_starts_make_the_same_folders(folder: Path, sta
     folder.chmod(0o700)
     together = threading.Barrier(4)
 
-    def make(place: ServerPlace) -> None:
+    def make(place: ServerPaths) -> None:
         together.wait(20)
         place.make()
 
     with ThreadPoolExecutor(4) as pool:
         for number in range(starts):
-            place = find_place(folder / f"project{number}" / ".ledger")
+            place = find_paths(folder / f"project{number}" / ".ledger")
             with removed_at_end(place.base):
                 list(pool.map(make, [place] * 4))
                 assert (place.data_dir / "postgres").readlink() == place.database
@@ -119,9 +119,9 @@ def test_as_root_a_copied_database_that_its_owner_cannot_reach_is_refused_with_t
     copy.parent.mkdir(mode=0o700)
     subprocess.run(["cp", "-a", str(data_dir), str(copy)], check=True)
     with pytest.raises(EmbeddedPostgresError, match=r"cannot reach it: .* \(chmod o\+x\)"):
-        find_place(copy)
+        find_paths(copy)
     copy.parent.chmod(0o711)
-    assert find_place(copy).base == copy
+    assert find_paths(copy).base == copy
 
 
 def test_as_root_a_database_is_run_by_its_owner(folder: Path, data_dir: Path) -> None:
@@ -161,16 +161,16 @@ def test_an_ordinary_user_has_everything_in_the_data_directory(folder: Path) -> 
 def test_as_root_the_two_users_are_apart_unless_one_reaches_the_data_directory(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = find_place(folder / ".ledger")
+    place = find_paths(folder / ".ledger")
     assert place.service is not None
     assert place.service.uid not in (0, place.account.uid)
     theirs = folder / "home"
     theirs.mkdir()
     os.chown(theirs, place.account.uid, place.account.gid)
-    below = find_place(theirs / ".ledger")
+    below = find_paths(theirs / ".ledger")
     assert (below.service, below.why_shared) == (None, f"{theirs} is that user's")
     monkeypatch.setattr(account, "_SERVICE", "no-such-user")
-    alone = find_place(folder / ".ledger")
+    alone = find_paths(folder / ".ledger")
     assert (alone.service, alone.why_shared) == (None, "there is no other user")
 
 
@@ -178,6 +178,6 @@ def test_as_root_only_the_services_group_enters_the_folder_of_its_socket(folder:
     with served(folder / ".ledger") as server:
         assert query(server.service_url, "SELECT 1") == [(1,)]
         socket = (folder / ".ledger" / "socket").stat()
-        place = find_place(folder / ".ledger")
+        place = find_paths(folder / ".ledger")
         assert (socket.st_uid, socket.st_gid) == (place.account.uid, place.service.gid)
         assert stat.S_IMODE(socket.st_mode) == 0o710

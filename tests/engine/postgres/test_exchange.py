@@ -20,7 +20,7 @@ PREPARED = b"SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELE
 class Patient(RoundConnection):
     """A connection that waits nine seconds for its server."""
 
-    patience = 9.0
+    max_wait = 9.0
 
 
 Outcomes = list[tuple[str | None, StatementResult]]
@@ -55,7 +55,7 @@ def take(exchange: Exchange[str], outcomes: Outcomes) -> Outcomes:
         exchange.consume()
     socket.register(exchange.socket, select.POLLIN)
     while True:
-        exchange.take(outcomes)
+        exchange.collect(outcomes)
         if not exchange.is_waiting:
             return outcomes
         assert socket.poll(15_000), "no reply comes"
@@ -84,7 +84,7 @@ def test_unrequested_rows_are_not_returned_but_their_error_is(
     exchange: Exchange[str],
 ) -> None:
     for text, count in ((b"SELECT 1", 0), (b"SELECT 1 / 0", 1)):
-        exchange.send("scope", (text, ()), (), (), is_asked=False)
+        exchange.send("scope", (text, ()), (), (), wants_rows=False)
         outcomes = finish(exchange)
         assert [(owner, type(outcome)) for owner, outcome in outcomes] == [
             ("scope", errors.DivisionByZero)
@@ -169,7 +169,7 @@ def test_a_lost_connection_raises_instead_of_giving_results_without_end(
     with pytest.raises(psycopg.OperationalError):
         exchange.consume()
     with pytest.raises(psycopg.OperationalError, match="lost"):
-        exchange.take([])
+        exchange.collect([])
 
 
 def test_psycopg_can_use_the_connection_between_groups(

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from ledger.engine.postgres.exchange import SilentServer
-from ledger.engine.postgres.pool.lane import Asked, Lane
+from ledger.engine.postgres.pool.pipelined import PendingRead, PipelinedConnection
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.postgres.session import AsyncRoundConnection
 from ledger.engine.values.principal import EVERYONE
@@ -17,7 +17,7 @@ from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
-Done = list[tuple[list[Asked], psycopg.Error | None]]
+Done = list[tuple[list[PendingRead], psycopg.Error | None]]
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 
@@ -25,18 +25,22 @@ LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_
 class Hasty(AsyncRoundConnection):
     """A connection that soon gives up a silent server."""
 
-    patience = 0.2
+    max_wait = 0.2
 
 
 def play_with_lane(
-    conninfo: str, new_loop: Loop, play: Callable[[Lane, Relay, Done], Awaitable[None]]
+    conninfo: str,
+    new_loop: Loop,
+    play: Callable[[PipelinedConnection, Relay, Done], Awaitable[None]],
 ) -> None:
     """Run ``play`` with a lane through a relay, and the list of the lane's reports."""
 
     async def prepare(relay: Relay) -> None:
         done: Done = []
         connection = await Hasty.connect(relay.conninfo, autocommit=True)
-        lane = Lane(connection, lambda _, unanswered, error: done.append((unanswered, error)))
+        lane = PipelinedConnection(
+            connection, lambda _, unanswered, error: done.append((unanswered, error))
+        )
         await play(lane, relay, done)
 
     with (
@@ -47,17 +51,17 @@ def play_with_lane(
         runner.run(prepare(relay))
 
 
-def ask(lane: Lane, number: int) -> Asked:
+def ask(lane: PipelinedConnection, number: int) -> PendingRead:
     """Send a read of the number."""
     loop = asyncio.get_running_loop()
-    read = Asked(loop, EVERYONE, "SELECT %(n)s::int", {"n": number}, Planning.SHORT)
+    read = PendingRead(loop, EVERYONE, "SELECT %(n)s::int", {"n": number}, Planning.SHORT)
     lane.send([read])
     return read
 
 
 @LOOPS
 def test_a_message_that_answers_no_statement_ends_no_group(conninfo: str, new_loop: Loop) -> None:
-    async def play(lane: Lane, relay: Relay, done: Done) -> None:
+    async def play(lane: PipelinedConnection, relay: Relay, done: Done) -> None:
         for number in range(3):
             relay.send_notice()
             await asyncio.sleep(0.05)
@@ -75,11 +79,11 @@ def test_a_message_that_answers_no_statement_ends_no_group(conninfo: str, new_lo
 def test_a_silent_server_costs_the_lane_and_no_read(conninfo: str, new_loop: Loop) -> None:
     """The door sends the read again on another lane, unless the read is overdue itself."""
 
-    async def play(lane: Lane, relay: Relay, done: Done) -> None:
+    async def play(lane: PipelinedConnection, relay: Relay, done: Done) -> None:
         relay.vanish()
         read = ask(lane, 1)
         assert not lane.give_up_overdue()
-        await asyncio.sleep(2 * Hasty.patience)
+        await asyncio.sleep(2 * Hasty.max_wait)
         assert lane.give_up_overdue()
         ((unanswered, error),) = done
         assert unanswered == [read]

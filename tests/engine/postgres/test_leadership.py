@@ -54,12 +54,12 @@ def test_a_lead_that_is_left_is_not_taken_back_at_once(
 ) -> None:
     monkeypatch.setattr(timing, "LEFT_SECONDS", 0.5)
     ours, first = candidate(), session(opened, conninfo)
-    assert ours.take(first)
+    assert ours.try_lead(first)
     ours.leave()
     began = time.monotonic()
     first.close()
     second = session(opened, conninfo)
-    until(lambda: ours.take(second), "the lead", 5.0)
+    until(lambda: ours.try_lead(second), "the lead", 5.0)
     assert time.monotonic() - began >= 0.5
 
 
@@ -68,12 +68,12 @@ def test_the_next_session_leads_as_soon_as_the_leader_has_ended(
 ) -> None:
     monkeypatch.setattr(timing, "FROZEN_SECONDS", 3600.0)
     first, second = session(opened, at_node(conninfo, "a")), session(opened, conninfo)
-    assert candidate().take(first)
+    assert candidate().try_lead(first)
     assert query(conninfo, ROW)[0][:2] == (first.info.backend_pid, "a")
     rival = candidate()
-    assert not rival.take(second)
+    assert not rival.try_lead(second)
     first.close()
-    until(lambda: rival.take(second), "the lead")
+    until(lambda: rival.try_lead(second), "the lead")
     assert query(conninfo, ROW)[0][:2] == (second.info.backend_pid, "")
 
 
@@ -86,14 +86,14 @@ def test_a_leader_whose_process_beats_is_left_alone(
     beat.start()
     try:
         leader, rival = session(opened, beat.conninfo), candidate()
-        assert candidate().take(leader)
+        assert candidate().try_lead(leader)
         second, end = session(opened, conninfo), time.monotonic() + 3.0
         # The leader waits for its statement, as in a rebuild, and its process beats.
         with psycopg.connect(conninfo) as other:
             other.execute("SELECT pg_advisory_xact_lock(1)")
             waiting = opened.enter_context(_Waiting(leader))
             while time.monotonic() < end:
-                assert not rival.take(second)
+                assert not rival.try_lead(second)
                 waiting.thread.join(0.02)
         waiting.thread.join(5)
         assert waiting.done
@@ -125,9 +125,9 @@ def test_a_leader_that_does_not_beat_is_ended_and_finds_that_out(
     conninfo: str, opened: ExitStack
 ) -> None:
     frozen, rival, second = session(opened, conninfo), candidate(), session(opened, conninfo)
-    assert candidate().take(frozen)
+    assert candidate().try_lead(frozen)
     began = time.monotonic()
-    until(lambda: rival.take(second), "the lead", 5.0)
+    until(lambda: rival.try_lead(second), "the lead", 5.0)
     assert time.monotonic() - began >= 0.8
     assert query(conninfo, ROW)[0][0] == second.info.backend_pid
     until(lambda: has_ended(frozen), "the end of the session")
@@ -147,13 +147,13 @@ def test_a_rival_on_an_event_loop_ends_a_frozen_leader_too(
     conninfo: str, opened: ExitStack
 ) -> None:
     frozen = session(opened, conninfo)
-    assert candidate().take(frozen)
+    assert candidate().try_lead(frozen)
 
     async def take() -> bool:
         rival, end = candidate(), time.monotonic() + 5
         async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as second:
             while time.monotonic() < end:
-                if await rival.take_soon(second):
+                if await rival.try_lead_async(second):
                     return True
         return False
 
@@ -167,10 +167,10 @@ def test_looks_that_are_far_apart_prove_nothing(
     """The database may have stood still, and the leader could not beat."""
     monkeypatch.setattr(timing, "APART_SECONDS", 0.0)
     leader, rival, second = session(opened, conninfo), candidate(), session(opened, conninfo)
-    assert candidate().take(leader)
+    assert candidate().try_lead(leader)
     end = time.monotonic() + 1.5
     while time.monotonic() < end:
-        assert not rival.take(second)
+        assert not rival.try_lead(second)
     assert_alive(leader)
 
 
@@ -178,14 +178,14 @@ def test_only_the_session_of_the_row_that_holds_the_lock_is_ended(
     conninfo: str, opened: ExitStack
 ) -> None:
     holder, named = session(opened, conninfo), session(opened, conninfo)
-    assert candidate().take(named)
+    assert candidate().try_lead(named)
     named.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
     # The row's session holds a lock, but not this one: a version without rows holds it.
     named.execute("SELECT pg_advisory_lock(%s)", (LOCK + 1,))
     holder.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
     rival, second, end = candidate(), session(opened, conninfo), time.monotonic() + 2.0
     while time.monotonic() < end:
-        assert not rival.take(second)
+        assert not rival.try_lead(second)
     assert_alive(holder)
     assert_alive(named)
 
@@ -197,13 +197,13 @@ def test_all_loops_are_led_or_none_while_an_older_node_leads_one_of_them(
     old, second = session(opened, conninfo), session(opened, conninfo)
     old.execute("SELECT pg_advisory_lock(%s)", (LOCK + 1,))
     ours = candidate(other=LOCK + 1, last=LOCK + 2)
-    assert not ours.take(second)
+    assert not ours.try_lead(second)
     free = "SELECT pg_try_advisory_xact_lock(%s)"
     for lock, is_free in ((LOCK, True), (LOCK + 1, False), (LOCK + 2, True)):
         assert query(conninfo, free, lock) == [(is_free,)]
     assert query(conninfo, "SELECT 1 FROM ledger.leader") == []
     old.close()
-    until(lambda: ours.take(second), "the lead")
+    until(lambda: ours.try_lead(second), "the lead")
     led = "SELECT loop FROM ledger.leader WHERE pid = %s ORDER BY loop"
     assert query(conninfo, led, second.info.backend_pid) == [("last",), ("other",), ("test",)]
     for lock in (LOCK, LOCK + 1, LOCK + 2):
@@ -217,10 +217,10 @@ def test_all_sessions_by_which_a_frozen_process_leads_are_ended_at_once(
     beat = LeadBeat(conninfo)
     sessions = [session(opened, beat.conninfo) for _ in range(3)]
     for number, each in enumerate(sessions):
-        assert Candidate({f"test {number}": LOCK + number}).take(each)
+        assert Candidate({f"test {number}": LOCK + number}).try_lead(each)
     idle, second = session(opened, beat.conninfo), session(opened, conninfo)
     rival = Candidate({f"test {number}": LOCK + number for number in range(3)})
-    until(lambda: rival.take(second), "the lead", 10.0)
+    until(lambda: rival.try_lead(second), "the lead", 10.0)
     assert caplog.text.count("was frozen") == 1
     until(lambda: all(has_ended(each) for each in sessions), "the end of the sessions")
     assert_alive(idle)
@@ -247,11 +247,11 @@ def test_a_process_that_freezes_within_a_beat_keeps_no_rival_from_the_lead(
     monkeypatch.setattr(timing, "FROZEN_SECONDS", 1.5)
     beat, rival, second = FrozenBeat(conninfo), candidate(), session(opened, conninfo)
     second.execute("SET lock_timeout = '8s'")
-    assert candidate().take(session(opened, beat.conninfo))
+    assert candidate().try_lead(session(opened, beat.conninfo))
     beat.start()
     try:
         assert beat.freezes.wait(10)
-        until(lambda: rival.take(second), "the lead", 10.0)
+        until(lambda: rival.try_lead(second), "the lead", 10.0)
     finally:
         beat.thaws.set()
         beat.stop()
@@ -265,7 +265,7 @@ def test_a_beat_is_of_living_sessions_of_the_own_process_only(
         session(opened, where) for where in (beat.conninfo, beat.conninfo, conninfo)
     )
     for number, connection in enumerate((ours, ended, theirs)):
-        assert Candidate({f"test {number}": LOCK + number}).take(connection)
+        assert Candidate({f"test {number}": LOCK + number}).try_lead(connection)
     rows = "SELECT beaten_at FROM ledger.leader WHERE loop LIKE 'test %' ORDER BY loop"
     ended.close()
     gone = f"SELECT 1 FROM pg_locks WHERE objid = {(LOCK + 1) & 0xFFFFFFFF}"
@@ -281,7 +281,7 @@ def test_a_beat_is_of_living_sessions_of_the_own_process_only(
 
 def test_a_beat_goes_on_after_its_connection_was_lost(conninfo: str, opened: ExitStack) -> None:
     beat = LeadBeat(conninfo)
-    assert candidate().take(session(opened, beat.conninfo))
+    assert candidate().try_lead(session(opened, beat.conninfo))
     beat.start()
     try:
         end = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity

@@ -29,7 +29,7 @@ PREPARED = Statement(
 class Hasty(RoundConnection):
     """A connection that soon gives up a silent server."""
 
-    patience = 2.0
+    max_wait = 2.0
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.engine.postgres.pool.waiting import RoundRobin
+from ledger.engine.postgres.pool.round_robin import RoundRobin
 
-PARTIES = st.sampled_from("ABCD")
+KEYS = st.sampled_from("ABCD")
 ACTS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["add", "add_first"]), PARTIES),
+        st.tuples(st.sampled_from(["add", "add_first"]), KEYS),
         st.tuples(st.sampled_from(["take", "serve"]), st.just("")),
-        st.tuples(st.just("remove"), PARTIES),
+        st.tuples(st.just("remove"), KEYS),
     ),
     max_size=60,
 )
@@ -24,31 +24,31 @@ def test_parties_take_turns_and_the_items_of_each_keep_their_order(
 ) -> None:
     turns: RoundRobin[str, int] = RoundRobin()
     waiting: dict[str, deque[int]] = {}
-    order: list[str] = []  # the parties that wait, the next one first
-    for number, (act, party) in enumerate(acts):
+    order: list[str] = []  # the keys that wait, the next one first
+    for number, (act, key) in enumerate(acts):
         if act == "add":
-            turns.add(party, number)
-            turns.add(party, number)
-            waiting.setdefault(party, deque()).append(number)
-            if party not in order:
-                order.append(party)
+            turns.add(key, number)
+            turns.add(key, number)
+            waiting.setdefault(key, deque()).append(number)
+            if key not in order:
+                order.append(key)
         elif act == "add_first":
-            turns.add_first(party, number)
-            waiting.setdefault(party, deque()).appendleft(number)
-            order = [party, *(other for other in order if other != party)]
-        elif act == "remove" and party in order:
-            turns.remove(party, waiting[party].pop())
+            turns.add_first(key, number)
+            waiting.setdefault(key, deque()).appendleft(number)
+            order = [key, *(other for other in order if other != key)]
+        elif act == "remove" and key in order:
+            turns.remove(key, waiting[key].pop())
         elif act != "remove" and order:
-            party = order.pop(0)
-            order.append(party)
-            assert next(iter(turns)) == party
+            key = order.pop(0)
+            order.append(key)
+            assert next(iter(turns)) == key
             if act == "take":
-                assert turns.take(party) == waiting[party].popleft()
+                assert turns.pop_first(key) == waiting[key].popleft()
             else:
-                turns.serve(party)
+                turns.serve(key)
         turns.remove("A", -1)  # does not wait
-        order = [party for party in order if waiting[party]]
+        order = [key for key in order if waiting[key]]
         assert list(turns) == order
         assert len(turns) == len(order)
         assert turns.count == sum(map(len, waiting.values()))
-        assert [list(turns[party]) for party in turns] == [list(waiting[p]) for p in order]
+        assert [list(turns[key]) for key in turns] == [list(waiting[p]) for p in order]

@@ -14,13 +14,13 @@ from tests.support.relay import Relay
 class Hasty(RoundConnection):
     """A connection that soon gives up a silent server."""
 
-    patience = 0.5
+    max_wait = 0.5
 
 
 class AsyncHasty(AsyncRoundConnection):
     """The same for asyncio."""
 
-    patience = 0.5
+    max_wait = 0.5
 
 
 def test_a_statement_without_an_answer_in_time_closes_its_connection(conninfo: str) -> None:

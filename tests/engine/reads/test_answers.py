@@ -36,9 +36,9 @@ class Asker:
 
     def __init__(self, edge: Edge, budget: int = 10**6) -> None:
         services = edge.service.app.state.services
-        self._door, self.reads = services.door, 0
-        self.answers = Answers(services.door.fetch, budget)
-        services.positions.on_moved(self.answers.heard)
+        self._door, self.reads = services.pool, 0
+        self.answers = Answers(services.pool.fetch, budget)
+        services.positions.on_moved(self.answers.on_moved)
         # The memory's own reads of the views' positions are not counted.
         self._reads = Reads(self._count, services.positions, self.answers, services.clock)
 
@@ -50,7 +50,7 @@ class Asker:
     async def ask(self, statement: str, by: Principal = ANYONE, **parameters: Any) -> str:
         question = Question(
             tenant=by.tenant,
-            read=read_of(f"SELECT 0, ({statement})", is_kept=True),
+            read=read_of(f"SELECT 0, ({statement})", is_pure=True),
             parameters=parameters,
         )
         reply = (await self._reads.ask(question)).once(text_reply)
@@ -139,8 +139,8 @@ def test_kept_answers_take_no_more_memory_than_their_budget(edge: Edge, letter: 
             for number in range(200):
                 words = [f"{number}{letter}" * dice.randint(1, 400) for _ in range(number % 7)]
                 await asker.ask(dice.choice([BRIEF, TENANT]), word=letter, words=words)
-                assert asker.answers.bytes_kept <= budget
-            assert budget * 0.8 < asker.answers.bytes_kept
+                assert asker.answers.cached_bytes <= budget
+            assert budget * 0.8 < asker.answers.cached_bytes
             assert tracemalloc.get_traced_memory()[0] < budget
         finally:
             tracemalloc.stop()
@@ -165,8 +165,8 @@ def test_the_least_recently_used_answer_is_dropped_first_and_none_for_an_oversiz
         assert await reads("b", 2000) == 1
         assert [await reads("z", 2**13) for _ in range(2)] == [1, 1]
         assert [await reads(word, 2000) for word in "apb"] == [0, 0, 0]
-        asker.answers.heard(["execution"], 10**9)
-        assert asker.answers.bytes_kept == 0
+        asker.answers.on_moved(["execution"], 10**9)
+        assert asker.answers.cached_bytes == 0
 
     edge.run(play())
 
@@ -180,12 +180,12 @@ def test_an_instant_that_is_not_known_yet_is_asked_for_again() -> None:
     answers = Answers(nothing)
     question = Question(
         tenant=ANYONE.tenant,
-        read=read_of("SELECT %(as_of)s", "execution", is_kept=True),
+        read=read_of("SELECT %(as_of)s", "execution", is_pure=True),
         parameters={},
         as_of=datetime(2026, 1, 1, tzinfo=UTC),
         is_settled=True,
     )
     answers.keep(question, Answer([(None,)]), answers.moves)
-    assert answers.bytes_kept == 0
+    assert answers.cached_bytes == 0
     answers.keep(question, Answer([(0,)]), answers.moves)
-    assert answers.bytes_kept > 0
+    assert answers.cached_bytes > 0

@@ -31,10 +31,10 @@ def test_a_beat_is_as_old_as_the_look_that_found_it(conninfo: str) -> None:
     async def play() -> None:
         positions, now = ReplicatedPositions(conninfo, utc_now), utc_now()
         row = (True, 0, now, now, now, None, None, None, None)
-        await positions._take(time.monotonic() - 60, [row])
+        await positions._apply(time.monotonic() - 60, [row])
         assert positions.beat_seconds >= 60
         assert positions.why_late is not None
-        await positions._take(time.monotonic(), [(True, 0, utc_now(), *row[3:])])
+        await positions._apply(time.monotonic(), [(True, 0, utc_now(), *row[3:])])
         assert positions.why_late is None
 
     asyncio.run(play())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ledger.engine.http import writing
 from ledger.engine.reads import answers
-from ledger.engine.reads.answers import Turns
+from ledger.engine.reads.answers import SingleFlight
 from tests.support.edge import Edge, assert_problem
 from tests.support.views import until
 
@@ -27,7 +27,7 @@ class Desk:
     """Requests under keys, and their reads, which the test answers by hand."""
 
     def __init__(self) -> None:
-        self.turns: Turns[int] = Turns(self._read)
+        self.turns: SingleFlight[int] = SingleFlight(self._read)
         self.open: list[tuple[object, asyncio.Future[int], int]] = []
         """The key, the future answer and the moment of each read under way, in order."""
         self.moment = 0
@@ -36,7 +36,7 @@ class Desk:
     def request(self, key: object) -> tuple[int, asyncio.Task[int]]:
         """Make a request under a key: its moment, and the task that waits for its answer."""
         self.moment += 1
-        return self.moment, asyncio.create_task(self.turns.take(key, key))
+        return self.moment, asyncio.create_task(self.turns.do(key, key))
 
     def answer(self, number: int = 0) -> None:
         """Answer a read with the moment in which it began."""
@@ -376,7 +376,7 @@ def test_a_read_that_takes_too_long_ends_as_late_and_a_cancelled_read_as_cancell
     monkeypatch.setattr(answers, "OVERDUE_SECONDS", 0.01)
 
     async def play() -> None:
-        patience, never = answers.Patience(), asyncio.Event()
+        patience, never = answers.ReadTimeout(), asyncio.Event()
         both: asyncio.Task[bool]
 
         async def first() -> None:

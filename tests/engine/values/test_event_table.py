@@ -10,7 +10,7 @@ import pytest
 
 from ledger.app.features import projections
 from ledger.engine.log.decisions import DecisionTables
-from ledger.engine.values.event_table import EventRow, Note, Part
+from ledger.engine.values.event_table import DecisionEffect, EventRow, Part
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.refusals import REFUSAL_TABLE, Refusals
 from ledger.features.facts.fact_types import FACT_TYPES
@@ -38,20 +38,20 @@ SAMPLED_ROWS = pytest.mark.parametrize(
 )
 
 FOLDS: Mapping[str, tuple[tuple[type[Event], ...], Callable[[Recorded], None]]] = {
-    "Execution": (EXECUTION_EVENTS, Execution("LIN").evolve),
-    "Run": (run.RUN_EVENTS, Run("RUN").evolve),
-    "ApiKey": (tuple(row.event for row in API_KEY_TABLE), ApiKey("KEY").evolve),
-    "Endpoint": (endpoint.ENDPOINT_EVENTS, Endpoint("WHK").evolve),
-    "Statement": (statement.STATEMENT_EVENTS, statement.UsageStatement("STM").evolve),
-    "Watch": (watch.WATCH_EVENTS, watch.Watch("WCH", settings=WATCH).evolve),
-    "Alert": (alert.ALERT_EVENTS, alert.Alert("ALR").evolve),
-    "Refusals": (tuple(row.event for row in REFUSAL_TABLE), Refusals("REF").evolve),
-    "the view of lines": ((*EXECUTION_EVENTS, *run.RUN_EVENTS), LineFold(Execution("LIN")).evolve),
+    "Execution": (EXECUTION_EVENTS, Execution("LIN").apply),
+    "Run": (run.RUN_EVENTS, Run("RUN").apply),
+    "ApiKey": (tuple(row.event for row in API_KEY_TABLE), ApiKey("KEY").apply),
+    "Endpoint": (endpoint.ENDPOINT_EVENTS, Endpoint("WHK").apply),
+    "Statement": (statement.STATEMENT_EVENTS, statement.UsageStatement("STM").apply),
+    "Watch": (watch.WATCH_EVENTS, watch.Watch("WCH", settings=WATCH).apply),
+    "Alert": (alert.ALERT_EVENTS, alert.Alert("ALR").apply),
+    "Refusals": (tuple(row.event for row in REFUSAL_TABLE), Refusals("REF").apply),
+    "the view of lines": ((*EXECUTION_EVENTS, *run.RUN_EVENTS), LineFold(Execution("LIN")).apply),
 }
 
 
 def is_unhandled(fold: Callable[[Recorded], None], sample: Recorded) -> bool:
-    """Whether a fold has no entry for the event. Other tests cover the results of folds."""
+    """True if a fold has no entry for the event. Other tests cover the results of folds."""
     try:
         fold(sample)
     except KeyError as error:
@@ -76,16 +76,18 @@ def test_every_class_of_events_has_one_row() -> None:
 
 @ROWS
 def test_a_row_has_both_a_published_type_and_a_payload_or_neither(row: EventRow) -> None:
-    assert (row.told_as is None) == (row.told is None), "a published type goes with a payload"
-    if isinstance(row.told, tuple) and not isinstance(row.told, Part):
-        assert set(row.told) <= set(row.event.__struct_fields__)
-    if isinstance(row.told, Part):
-        assert row.told.field in row.event.__struct_fields__
+    assert (row.published_as is None) == (row.payload is None), (
+        "a published type goes with a payload"
+    )
+    if isinstance(row.payload, tuple) and not isinstance(row.payload, Part):
+        assert set(row.payload) <= set(row.event.__struct_fields__)
+    if isinstance(row.payload, Part):
+        assert row.payload.field in row.event.__struct_fields__
     assert row.event.__doc__, "the docstring documents the published type"
 
 
 def test_published_types_and_topics_are_unique() -> None:
-    types = [row.told_as for row in EVENT_TABLE if row.told_as is not None]
+    types = [row.published_as for row in EVENT_TABLE if row.published_as is not None]
     assert len(types) == len(set(types))
     assert len({event.TOPIC for event in EVENTS}) == len(EVENTS)
 
@@ -98,8 +100,8 @@ def test_every_fact_type_is_recorded_by_an_event() -> None:
 
 @pytest.mark.parametrize("fold", FOLDS)
 def test_each_fold_handles_all_of_its_events_and_no_other_event(fold: str) -> None:
-    events, evolve = FOLDS[fold]
-    unknown = {event for event, sample in SAMPLES.items() if is_unhandled(evolve, sample)}
+    events, apply = FOLDS[fold]
+    unknown = {event for event, sample in SAMPLES.items() if is_unhandled(apply, sample)}
     assert unknown & set(events) == set(), f"{fold} does not fold it: give it a case"
     assert SAMPLES.keys() - unknown - set(events) == set(), (
         "handled, though it is not an event of this fold"
@@ -114,7 +116,9 @@ def test_the_decision_tables_handle_every_event(row: EventRow) -> None:
 
 
 def test_every_change_to_the_decision_tables_is_made_by_an_event() -> None:
-    assert set(Note) - {row.noted for row in EVENT_TABLE} == set(), "no event makes this change"
+    assert set(DecisionEffect) - {row.noted for row in EVENT_TABLE} == set(), (
+        "no event makes this change"
+    )
 
 
 @SAMPLED_ROWS
@@ -122,7 +126,7 @@ def test_every_event_is_audited_unless_the_ledger_itself_records_it(row: EventRo
     sample = SAMPLES[row.event]
     reported = sample if row.fact is not None else msgspec.structs.replace(sample, fact=None)
     is_written = audited.write_of(reported) is not None
-    is_systems = row.told_as in SYSTEM_TYPES
+    is_systems = row.published_as in SYSTEM_TYPES
     assert is_written != is_systems, "an audited action or a type in SYSTEM_TYPES, not both"
 
 

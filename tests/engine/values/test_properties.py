@@ -89,7 +89,7 @@ def test_a_line_folds_any_sequence_of_events_as_the_model_of_the_contract_does(
     line = Execution("LIN-26-000001")
     previous = None
     for event in events:
-        line.evolve(event)
+        line.apply(event)
         assert line.changed_at is not None
         assert previous is None or line.changed_at >= previous
         previous = line.changed_at
@@ -115,11 +115,11 @@ def test_a_line_restored_from_a_snapshot_goes_on_as_the_original(
 ) -> None:
     original, restored = Execution("LIN-26-000001"), Execution("LIN-26-000001")
     for version, (body, at) in enumerate([(activated(), START), *past], 1):
-        original.evolve(recorded(body, version, at))
+        original.apply(recorded(body, version, at))
         if version == cut + 1:
             stored = msgspec.json.encode(restored)
             restored = msgspec.json.decode(stored, type=Execution)
-        restored.evolve(recorded(body, version, at))
+        restored.apply(recorded(body, version, at))
     assert restored == original
     assert list(restored.signals) == list(original.signals)
 
@@ -131,10 +131,10 @@ def test_a_run_and_a_run_restored_from_a_snapshot_fold_any_sequence_of_events(
 ) -> None:
     original, restored = Run("RUN-26-000001"), Run("RUN-26-000001")
     for version, (body, at) in enumerate(past, 1):
-        original.evolve(recorded(body, version, at))
+        original.apply(recorded(body, version, at))
         if version == cut + 1:
             restored = msgspec.json.decode(msgspec.json.encode(restored), type=Run)
-        restored.evolve(recorded(body, version, at))
+        restored.apply(recorded(body, version, at))
     assert restored == original
     ended = [body for body, _ in past if not isinstance(body, r.RunRequested | r.RunStarted)]
     assert (original.completed_at is None) == (not ended)
@@ -145,6 +145,6 @@ def test_a_run_and_a_run_restored_from_a_snapshot_fold_any_sequence_of_events(
 def test_the_events_of_a_line_do_not_change_another_line(past: list[tuple[Any, datetime]]) -> None:
     line, other = Execution("LIN-26-000001"), Execution("LIN-26-000002")
     for version, (body, at) in enumerate([(activated(), START), *past], 1):
-        line.evolve(recorded(body, version, at))
+        line.apply(recorded(body, version, at))
     assert other == Execution("LIN-26-000002")
     assert other.holds == other.blockers == other.resources == other.signals == {}

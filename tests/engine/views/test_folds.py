@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.engine.views import folds
-from ledger.engine.views.folds import Folds, Packing
+from ledger.engine.views.folds import FoldCache, Packing
 
 
 class Fold:
@@ -50,17 +50,17 @@ def test_folds_equal_those_of_a_memory_that_keeps_all(
 ) -> None:
     stored: dict[int, list[int]] = {}
     whole: dict[int, list[int]] = {}
-    kept: Folds[int, Fold] = Folds(lambda key: Fold([key]), packing)
+    kept: FoldCache[int, Fold] = FoldCache(lambda key: Fold([key]), packing)
     before = Fold.alive, Packed.alive
 
     def load(keys: list[int]) -> Iterator[tuple[int, Fold]]:
         return ((key, Fold(stored[key])) for key in keys if key in stored)
 
     def store(most: int | None) -> None:
-        stored.update({fold.numbers[0]: fold.numbers[:] for fold in kept.take_changed(most)})
+        stored.update({fold.numbers[0]: fold.numbers[:] for fold in kept.pop_changed(most)})
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, few in {"_KEPT": 5, "_UNPACKED": 3, "_PACKED": 4, "_PACKED_IN_ALL": 6}.items():
+        for name, few in {"_CACHED": 5, "_UNPACKED": 3, "_PACKED": 4, "_PACKED_IN_ALL": 6}.items():
             patch.setattr(folds, name, few)
         for number, (keys, most) in enumerate(steps):
             missing = kept.recall(keys)
@@ -81,7 +81,7 @@ def test_folds_equal_those_of_a_memory_that_keeps_all(
 
 def test_a_forgotten_fold_is_loaded_again() -> None:
     before = Fold.alive + Packed.alive
-    kept: Folds[int, Fold] = Folds(lambda key: Fold([key]), PACKING)
+    kept: FoldCache[int, Fold] = FoldCache(lambda key: Fold([key]), PACKING)
     kept.begin([1])
     kept[1].numbers.append(5)
     kept.change(1)

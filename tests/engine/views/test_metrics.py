@@ -190,14 +190,9 @@ def test_cycles_are_counted_when_their_run_starts_and_when_it_completes(own_ledg
 
 
 SIGNALS = [
-    "hours_on_target",
-    "sla_compliance",
-    "delivery_velocity",
-    "capacity_utilisation",
-    "incident_frequency",
-    "agent_error_rate",
-    "outcome_progress",
-]
+    "hours_on_target", "sla_compliance", "delivery_velocity", "capacity_utilisation",
+    "incident_frequency", "agent_error_rate", "outcome_progress",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Collection, Iterator
-from datetime import timedelta
 
 import psycopg
 import pytest
@@ -21,7 +20,6 @@ from projections.runs.view import RunView
 from tests.support.databases import copied
 from tests.support.edge import edge_of
 from tests.support.facts import LINE, activation, fact
-from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import (
     NAMES,
     PatientRebuilder,
@@ -54,12 +52,6 @@ HALVES = (
     ("webhook", "directory", "search", "statement", "watch", "source"),
 )
 """The views of one half show what is written while those of the other one stand still."""
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 def start(run: str) -> dict[str, object]:

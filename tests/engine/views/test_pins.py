@@ -20,7 +20,7 @@ from ledger.app.features import projections
 from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.values.values import EXECUTION_MODELS, MODELS_WITH_RUNS
-from ledger.engine.views.contract import Projection, take
+from ledger.engine.views.contract import Projection, apply
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_indexes, create_tables, table_of
 from ledger.features.lines.model import execution_events as e
@@ -187,7 +187,7 @@ def digest_of(projection: Projection, conninfo: str) -> str:
         writes = Writes(transaction)
         generation = Generation(writes, 999)
         for event in story(projection.events):
-            take(projection, generation, [event])
+            apply(projection, generation, [event])
             projection.store(generation)
             writes.flush()
         transaction.flush()

@@ -4,8 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -17,7 +15,6 @@ from projections.lines.view import ExecutionView
 from projections.runs.view import RunView
 from tests.support.facts import LINE, activation, fact
 from tests.support.forked import CONTEXT
-from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import NAMES
 from tests.support.views import (
     HandProjector,
@@ -32,12 +29,6 @@ from tests.support.views import (
     until,
     view_positions,
 )
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 def checked_in(hours: float) -> dict[str, Any]:
@@ -120,7 +111,7 @@ def test_a_projector_that_loses_its_connection_while_it_starts_over_goes_on(
         lost.append("the connection")
         raise psycopg.OperationalError("the connection is lost")
 
-    monkeypatch.setattr(Projector, "_assert_standing", start_over)
+    monkeypatch.setattr(Projector, "_assert_generations", start_over)
     monkeypatch.setattr(Projector, "_is_superseded", lose)
     with following(conninfo):
         until(lambda: lost, "the loss")

@@ -1,9 +1,7 @@
 """A rebuild makes the log's rows beside the live view, and leaves no table behind."""
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import psycopg
 import pytest
@@ -18,7 +16,6 @@ from ledger.engine.views.rebuilding.shadow import CannotBuild, clean_up, shadow
 from ledger.engine.views.schema import create_tables
 from ledger.engine.writer.writer import Writer
 from tests.support.facts import LINE, activation, fact
-from tests.support.racing_writers import running_writer
 from tests.support.reader import become_reader, reading
 from tests.support.rebuilding import (
     NAMES,
@@ -46,12 +43,6 @@ from tests.support.views import (
 )
 
 POISON = "RUN-26-900666"
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 def start(run: str) -> dict[str, object]:
@@ -129,7 +120,7 @@ def test_the_reading_role_may_read_rebuilt_tables_and_not_change_them(worked: st
     with psycopg.connect(worked, autocommit=True) as connection:
         become_reader(connection, worked, EVERYONE)
         for table in (table for projection in projections() for table in projection.tables):
-            read = f"SELECT {', '.join(table.shown)} FROM ledger.{table.name}"
+            read = f"SELECT {', '.join(table.visible)} FROM ledger.{table.name}"
             for relation in (f"ledger.{table.name}", f"ledger.{table.name}_g2"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(f"DELETE FROM {relation}".encode())

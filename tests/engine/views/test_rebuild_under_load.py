@@ -255,7 +255,7 @@ def test_statements_prepared_on_pooled_connections_survive_swaps(
     async def play() -> None:
         async with serving(settings, conninfo) as service:
             await prepared(service)
-            door = service.app.state.services.door
+            door = service.app.state.services.pool
             # Often enough, on several connections, for the server to keep the plans.
             for _ in range(10):
                 answers = await asyncio.gather(*(service.http.get(path) for path in PATHS))

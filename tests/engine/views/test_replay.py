@@ -16,7 +16,7 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views import folds
-from ledger.engine.views.contract import Projection, take
+from ledger.engine.views.contract import Projection, apply
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_tables, table_of
 from ledger.engine.writer.request import Receipt
@@ -77,7 +77,7 @@ def replay(
     for start in range(0, len(events), size):
         batch = [e for e in events[start : start + size] if type(e.body) in view.events]
         if batch:
-            take(view, generation, batch)
+            apply(view, generation, batch)
             if size != 7:  # as a rebuild does, which stores seldom
                 view.store(generation)
             writes.flush()
@@ -95,7 +95,7 @@ def test_replayed_rows_equal_the_live_ones_in_every_column(
 ) -> None:
     forgetful = memory == "none"
     if memory == "small":
-        for name, few in {"_KEPT": 3, "_UNPACKED": 2, "_PACKED": 9}.items():
+        for name, few in {"_CACHED": 3, "_UNPACKED": 2, "_PACKED": 9}.items():
             monkeypatch.setattr(folds, name, few)
     assert work(conninfo, facts) > facts
     events = events_of(conninfo)

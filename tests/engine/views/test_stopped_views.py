@@ -1,9 +1,8 @@
 """An event that a view cannot take stops that view, visibly, and no other."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 
 import psycopg
 import pytest
@@ -17,7 +16,6 @@ from ledger.features.lines.model.execution_events import Updated
 from ledger.features.runs.model.run import RunStarted
 from projections.lines.view import ExecutionView
 from tests.support.facts import LINE, activation, fact
-from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import NAMES
 from tests.support.service import Clock, Service, serving
 from tests.support.views import (
@@ -37,12 +35,6 @@ from tests.support.views import (
 
 POISON = "RUN-26-900666"
 UPDATED = "execution.updated/1"
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 def start(run: str) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -50,12 +50,6 @@ SELECT notification_id, 'EVT-' || to_char(recorded_at AT TIME ZONE 'UTC', 'YY-')
     || lpad(notification_id::text, 6, '0')
 FROM ledger.ledger_events
 """
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 def assert_events_are_right(conninfo: str, named: list[Difference]) -> None:

@@ -133,7 +133,7 @@ def replayed(ledger: Ledger, stream: str) -> Folded:
     """The aggregate, folded from its whole stream."""
     aggregate = AGGREGATES[stream[:3]](stream)
     for recorded in stored_events(ledger, stream):
-        aggregate.evolve(recorded)
+        aggregate.apply(recorded)
     return aggregate
 
 
@@ -160,7 +160,7 @@ def repacked(aggregate: Folded) -> Folded:
         remembered.begin(Append(cast(Any, None)), DecisionTables())
         remembered.keep(aggregate)
         remembered.end()
-    found = remembered.known(aggregate.id)
+    found = remembered.cached(aggregate.id)
     assert found is not None
     assert found is not aggregate
     return found

@@ -15,11 +15,11 @@ from ledger.app.composition.writing import writing
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
-from ledger.engine.writer.group import KEPT_FOR, Group
+from ledger.engine.writer.group import RETENTION, Group
 from ledger.engine.writer.housekeeper import DROP_EXPIRED, Housekeeper
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.features.lines.commands.lines import Pause, Resume
-from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id
+from tests.support.ledger import NARROW, REPORTER, Ledger
 from tests.support.views import led, query, until
 
 FIRST, OTHER = b"1" * 32, b"2" * 32
@@ -58,71 +58,6 @@ def last_position(ledger: Ledger) -> int:
 
 
 # Replayed outcomes.
-
-
-def test_a_repeated_command_gets_its_first_outcome_and_is_not_carried_out_again(
-    ledger: Ledger,
-) -> None:
-    line = ledger.line()
-    first = execute_pause(ledger, pause(line))
-    ledger.resume(line)
-    before = last_position(ledger)
-    again = execute_pause(ledger, pause(line))
-    assert (shown(again), first.replayed, again.replayed) == (shown(first), False, True)
-    assert last_position(ledger) == before
-    assert ledger.detail(line)["state"] == "running"
-
-
-@pytest.mark.parametrize("status", [409, 422])
-def test_a_409_and_a_422_are_replayed_though_the_command_would_be_accepted_now(
-    ledger: Ledger, status: int
-) -> None:
-    line = ledger.line()
-    fault = WRONG if status == 422 else None
-    ledger.pause(line)
-    first = execute_pause(ledger, pause(line, fault=fault))
-    ledger.resume(line)
-    before = last_position(ledger)
-    again = execute_pause(ledger, pause(line))
-    assert isinstance(again, Refused)
-    assert (shown(again), first.replayed, again.replayed) == (shown(first), False, True)
-    assert last_position(ledger) == before, "neither an event nor a second record"
-
-
-def test_a_404_is_not_kept_and_the_repeated_command_is_decided_again(ledger: Ledger) -> None:
-    line, before = new_id("LIN"), count_outcomes(ledger)
-    assert execute_pause(ledger, pause(line)).code == "not_found"
-    assert count_outcomes(ledger) == before
-    ledger.line(line=line)
-    assert isinstance(execute_pause(ledger, pause(line)), Receipt)
-
-
-def test_another_request_under_a_used_key_is_refused_and_recorded_but_not_kept(
-    ledger: Ledger,
-) -> None:
-    line = ledger.line()
-    first = execute_pause(ledger, pause(line))
-    before = last_position(ledger)
-    for _ in range(2):
-        assert (
-            execute_pause(ledger, pause(line, fingerprint=OTHER)).code == "idempotency_key_reused"
-        )
-    records = ledger.events(f"REF-{REPORTER.id}", after=before)
-    assert [r["state"]["body"]["code"] for r in records] == ["idempotency_key_reused"] * 2
-    assert last_position(ledger) == before + 2
-    assert shown(execute_pause(ledger, pause(line))) == shown(first)
-
-
-def test_idempotency_keys_differ_by_credential_path_and_exact_name(ledger: Ledger) -> None:
-    line, other = ledger.line(workspace_id="WS-26-000002"), ledger.line()
-    assert isinstance(execute_pause(ledger, pause(line)), Receipt)
-    for command in (
-        pause(line, "K"), pause(line, "k "), pause(line, by=NARROW),
-        Pause(line, REPORTER, reason="x", idempotency=key(other)),
-    ):  # fmt: skip
-        outcome = execute_pause(ledger, command)
-        assert (outcome.code, outcome.replayed) == ("invalid_state", False)
-    assert execute_pause(ledger, pause(line, by=STRANGER)).code == "not_found"
 
 
 def test_an_idempotency_key_holds_within_one_group(ledger: Ledger) -> None:
@@ -188,7 +123,7 @@ def test_an_outcome_stays_if_it_replaces_an_expired_outcome_that_is_being_droppe
     line = ledger.line()
     execute_pause(ledger, pause(line))
     ledger.clock.advance(hours=25)
-    expired = {"until": ledger.clock.now - KEPT_FOR, "limit": 10}
+    expired = {"until": ledger.clock.now - RETENTION, "limit": 10}
     with ThreadPoolExecutor() as other, psycopg.connect(ledger.conninfo) as replacing:
         replacing.execute("UPDATE ledger.idempotency SET recorded_at = %s", (ledger.clock.now,))
         dropping = other.submit(drop_expired, ledger.conninfo, DROP_EXPIRED, expired)
@@ -307,4 +242,4 @@ def test_concurrent_duplicates_on_several_writers_are_one_command(own_ledger: Le
 
 
 def test_outcomes_are_kept_for_the_24_hours_of_the_contract() -> None:
-    assert timedelta(hours=24) == KEPT_FOR
+    assert timedelta(hours=24) == RETENTION

@@ -9,7 +9,7 @@ import pytest
 from ledger.engine.log import nodes
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import ClockSkew, Unavailable
-from ledger.engine.writer.periodic import LedSession, Periodic, present, sweepers_kept_away
+from ledger.engine.writer.periodic import LeaderSession, Periodic, present, sweepers_paused
 from tests.support.views import led, query, until
 
 
@@ -114,7 +114,7 @@ def test_a_loop_whose_node_has_a_wrong_clock_leaves_the_lead_to_another(conninfo
 def test_no_round_decides_by_time_while_a_story_is_told(conninfo: str) -> None:
     timed, other = Timed(conninfo), Counting(conninfo)
     try:
-        with sweepers_kept_away(conninfo):
+        with sweepers_paused(conninfo):
             assert timed.run_once() == 0
             timed.disconnect()
             until(lambda: other.run_once() == 1, "a loop that does not decide by time", 5.0)
@@ -145,10 +145,10 @@ def test_a_loop_whose_node_alone_may_lead_keeps_the_lead_although_its_clock_is_w
 def test_the_loops_of_a_process_work_while_one_of_them_has_its_lead(conninfo: str) -> None:
     candidate = Candidate({"leading": 1, "following": 2, "beside": 3})
     leading, following, beside = Counting(conninfo), Counting(conninfo), Counting(conninfo, 0.1)
-    leading.session = LedSession(conninfo, "leading", candidate)
-    following.session = LedSession(conninfo, "following", candidate, takes=False)
+    leading.session = LeaderSession(conninfo, "leading", candidate)
+    following.session = LeaderSession(conninfo, "following", candidate, competes=False)
     beside.session = following.session
-    following.beside = (beside,)
+    following.attached = (beside,)
     assert following.run_once() == 0, "nobody leads"
     assert leading.run_once() == 1
     following.start()
@@ -167,8 +167,8 @@ def test_the_loops_of_a_process_work_while_one_of_them_has_its_lead(conninfo: st
 def test_a_session_between_rare_rounds_is_closed_unless_it_has_the_lead(conninfo: str) -> None:
     candidate = Candidate({"leading": 1, "following": 2})
     leading, following = Counting(conninfo, 3600), Counting(conninfo, 3600)
-    leading.session = LedSession(conninfo, "leading", candidate)
-    following.session = LedSession(conninfo, "following", candidate, takes=False)
+    leading.session = LeaderSession(conninfo, "leading", candidate)
+    following.session = LeaderSession(conninfo, "following", candidate, competes=False)
     assert [leading.run_once(), following.run_once(), following.run_once()] == [1, 1, 1]
     names = "SELECT application_name FROM pg_stat_activity WHERE application_name ~ 'ing$'"
     ours = f"{names} AND datname = current_database()"

@@ -16,19 +16,18 @@ from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values.errors import InvalidState, NotFound
 from ledger.engine.values.principal import HOUSEKEEPER, Principal
 from ledger.engine.values.refusals import DAILY, stream_of
-from ledger.engine.writer.command import Command, OwnCommand
-from ledger.engine.writer.group import Group
-from ledger.engine.writer.housekeeper import Housekeeper, TellOmitted
+from ledger.engine.writer.command import Command
+from ledger.engine.writer.housekeeper import TellOmitted
 from ledger.engine.writer.request import IdempotencyKey, Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from ledger.features.lines.commands.lines import Pause
+from tests.engine.writer.test_idempotency import Breaks, housekeeping
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.databases import TEMPLATE, copied
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, instant, working
 from tests.support.racing_writers import parsed
-from tests.support.views import led
 
 UNKNOWN = "LIN-26-999999"
 BATCH = 1_000
@@ -116,16 +115,6 @@ def omission_reports(ledger: Ledger, by: Principal = REPORTER) -> list[dict[str,
 def omitted_counts(ledger: Ledger) -> list[tuple[str, int, datetime]]:
     rows = ledger.rows("SELECT credential, count, since FROM ledger.refusals_omitted")
     return [(row["credential"], row["count"], row["since"]) for row in rows]
-
-
-@contextlib.contextmanager
-def housekeeping(ledger: Ledger) -> Iterator[Housekeeper]:
-    session = led(ledger.conninfo, "housekeeper")
-    housekeeper = Housekeeper(session, ledger.writer, ledger.clock, chores=())
-    try:
-        yield housekeeper
-    finally:
-        housekeeper.disconnect()
 
 
 def test_refusals_beyond_the_daily_limit_are_counted_and_do_not_grow_the_log(
@@ -264,13 +253,6 @@ def test_two_housekeepers_report_omitted_refusals_once(flooded: Ledger) -> None:
         outcomes = [outcome for future in futures for outcome in future.result(20)]
     assert sum(isinstance(outcome, Receipt) for outcome in outcomes) == 1
     assert [event["body"]["count"] for event in omission_reports(flooded)] == [9]
-
-
-class Breaks(OwnCommand):
-    """A command with a bug: its group is rolled back and carried out again, one by one."""
-
-    def decide(self, group: Group) -> Receipt:
-        raise RuntimeError("nobody thought of this")
 
 
 def test_a_failed_group_neither_doubles_nor_loses_the_count_of_omitted_refusals(

@@ -7,7 +7,7 @@ import pytest
 from ledger.features.facts.fact_types import FACT_TYPES
 from tests.support.fact_samples import DATA
 from tests.support.facts import activation, fact
-from tests.support.ledger import ADMIN, NARROW, STRANGER, Ledger, new_id
+from tests.support.ledger import NARROW, STRANGER, Ledger, new_id
 
 GONE = (404, "not_found")
 STATE = (409, "invalid_state")
@@ -87,15 +87,6 @@ def test_another_tenants_record_id_is_taken_as_a_run_and_as_a_record(ledger: Led
     assert ledger.refusal(again, by=STRANGER) == TAKEN
 
 
-def test_an_activation_for_another_tenant_is_403(ledger: Ledger) -> None:
-    assert ledger.refusal(activation(new_id("LIN")), by=STRANGER) == (403, "forbidden")
-    assert ledger.refusal(activation(new_id("LIN")), by=NARROW) == (403, "forbidden")
-    # 403 comes before 404, 422 and 409: the line is known, and the data is invalid, too.
-    wrong = activation(ledger.line(), product="nonsense")
-    assert ledger.refusal(wrong, by=STRANGER) == (403, "forbidden")
-    ledger.line(by=ADMIN)
-
-
 @pytest.mark.parametrize("type", [*ON_LINES, "run.requested", "run.started"])
 def test_a_closed_line_accepts_only_check_ins_and_voids_from_before_its_closing(
     ledger: Ledger, type: str
@@ -114,32 +105,6 @@ def test_a_closed_line_accepts_only_check_ins_and_voids_from_before_its_closing(
         assert ledger.detail(line)["state"] == "closed"
     else:
         assert ledger.refusal(early) == STATE
-
-
-def test_commands_on_a_closed_line_are_409(ledger: Ledger) -> None:
-    line = ledger.line()
-    ledger.accept(fact("service_line.paused", line))
-    ledger.pause(line)
-    ledger.accept(fact("service_line.closed", line))
-    assert ledger.pause(line).refusal == ledger.resume(line).refusal == STATE
-
-
-def test_the_operator_and_the_service_line_each_lift_only_their_own_hold(ledger: Ledger) -> None:
-    line = ledger.line()
-    assert ledger.refusal(fact("service_line.resumed", line)) == STATE
-    assert ledger.resume(line).refusal == STATE
-
-    ledger.accept(fact("service_line.paused", line))
-    assert ledger.refusal(fact("service_line.paused", line)) == STATE
-    assert ledger.resume(line).refusal == STATE
-    assert ledger.pause(line).outcome == "recorded"
-    assert ledger.pause(line).refusal == STATE
-
-    ledger.accept(fact("service_line.resumed", line))
-    assert ledger.detail(line)["state"] == "paused"
-    assert ledger.refusal(fact("service_line.resumed", line)) == STATE
-    assert ledger.resume(line).outcome == "recorded"
-    assert ledger.detail(line)["state"] == "running"
 
 
 @pytest.mark.parametrize("requested", [True, False])

@@ -4,17 +4,13 @@ from typing import Any
 
 import pytest
 
-from ledger.engine.values.errors import Invalid
-from ledger.engine.values.principal import COMMAND_LINE, Principal
+from ledger.engine.values.principal import Principal
 from ledger.engine.values.refusals import stream_of
-from ledger.engine.writer.command import Command
-from ledger.features.keys.commands import RevokeApiKey
 from ledger.features.lines.commands.lines import Pause
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
-from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, instant, new_id
+from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, new_id
 
 CANARY = "Kanarienvogel"
-WRONG = Invalid.at("/reason", "must be a string")
 OWN = (ORGANIZATION, WORKSPACE)
 
 
@@ -113,35 +109,6 @@ def test_each_refused_fact_leaves_one_record_that_names_its_resource(
     assert record["request_id"] == "asked-for"
 
 
-def test_each_refused_command_leaves_one_record_that_names_its_resource(ledger: Ledger) -> None:
-    line, unknown, key = ledger.line(), new_id("LIN"), new_id("KEY")
-    ledger.pause(line)
-    tries: list[tuple[Command, str, tuple[str, str]]] = [
-        (Pause(line, REPORTER, reason="x"), "invalid_state", ("service_line", line)),
-        (Pause(unknown, REPORTER, reason="x"), "not_found", ("service_line", unknown)),
-        (Pause(line, REPORTER, reason=None, fault=WRONG), "invalid_request",
-         ("service_line", line)),
-        (RevokeApiKey(key, COMMAND_LINE), "not_found", ("api_key", key)),
-    ]  # fmt: skip
-    for command, code, about in tries:
-        before = last_position(ledger)
-        assert ledger.execute(command).code == code
-        (record,) = stored_records(ledger, before, command.principal)
-        assert resource(record) == about
-        assert record["body"]["code"] == code
-        assert record["actor"] == {"type": command.principal.type, "id": command.principal.id}
-
-
-def test_a_batch_leaves_one_record_for_each_refused_fact_and_no_other(ledger: Ledger) -> None:
-    line, before = ledger.line(), last_position(ledger)
-    good = fact("execution.checked_in", line)
-    bad = [fact("service_line.resumed", line) for _ in range(3)]
-    items = ledger.report(good, bad[0], good, bad[1], bad[2], good)
-    assert [item.outcome[0] for item in items] == list("rrdrrd")
-    assert [r["body"]["fact_id"] for r in stored_records(ledger, before)] == [b["id"] for b in bad]
-    assert last_position(ledger) == before + 4
-
-
 def test_a_refused_fact_leaves_a_record_each_time_that_it_is_sent(ledger: Ledger) -> None:
     event = fact("service_line.resumed", ledger.line())
     first, second = record_of(ledger, event), record_of(ledger, event)
@@ -166,14 +133,6 @@ def test_a_body_that_is_no_fact_leaves_no_record(ledger: Ledger, case: str) -> N
     before = last_position(ledger)
     (item,) = ledger.report(NO_FACTS[case])
     assert item.status in (413, 422)
-    assert last_position(ledger) == before
-
-
-def test_a_duplicate_leaves_no_record(ledger: Ledger) -> None:
-    line = ledger.line()
-    ledger.accept(event := fact("service_line.paused", line))
-    before = last_position(ledger)
-    assert ledger.report(event, event)[1].outcome == "duplicate"
     assert last_position(ledger) == before
 
 
@@ -248,26 +207,6 @@ def test_a_record_is_written_in_the_transaction_of_its_group(ledger: Ledger) -> 
     )
     assert len(rows) == 2
     assert len({row["transaction"] for row in rows}) == 1
-
-
-def test_a_record_names_the_reported_actor_the_credential_and_both_times(
-    ledger: Ledger,
-) -> None:
-    line, at = ledger.line(), ledger.ago(minutes=3)
-    person = {"actortype": "user", "actorid": "USR-1"}
-    for event in (
-        fact("service_line.resumed", line, {}, time=at, **person),
-        fact("service_line.resumed", line, {"x": 1}, time=at, **person),
-        fact("service_line.praised", line, {}, time=at, **person),
-    ):
-        record = record_of(ledger, event)
-        assert record["actor"] == {"type": "user", "id": "USR-1"}, event
-        assert record["reported_by"] == REPORTER.id
-        assert instant(record["occurred_at"]) == instant(at), event
-    record = record_of(ledger, fact("service_line.resumed", line))
-    assert record["actor"] == {"type": "api_key", "id": REPORTER.id}
-    assert record["occurred_at"] == record["recorded_at"]
-    assert record["request_id"] == "asked-for"
 
 
 # The tenant of a record.

@@ -15,7 +15,7 @@ from ledger.app.composition.verification import compare
 from ledger.app.settings import Settings
 from ledger.engine.log import snapshots
 from ledger.engine.log.schema.migrate import migrate
-from ledger.engine.log.snapshots import EVERY, FOLD, restore, row_of
+from ledger.engine.log.snapshots import EVERY, VERSION, restore, row_of
 from ledger.engine.log.tables import SNAPSHOT
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.pipeline import Transaction, insert
@@ -90,7 +90,7 @@ def test_every_intermediate_state_of_a_line_is_restored_from_its_snapshot(
     aggregate = AGGREGATES["LIN"](chance.line)
     with undone(own_ledger.conninfo) as transaction:
         for recorded in stored_events(own_ledger, chance.line):
-            aggregate.evolve(recorded)
+            aggregate.apply(recorded)
             transaction.defer(insert({SNAPSHOT: [row_of(aggregate)]}))
             again = restore(*kept_row(transaction))
             assert again is not None
@@ -201,8 +201,8 @@ def test_the_first_start_of_a_version_drops_the_snapshots_of_other_folds(
     fill(own_ledger, own_ledger.line(), EVERY)
     stored = "SELECT fold FROM ledger.snapshot"
     migrate(own_ledger.conninfo)
-    assert own_ledger.rows(stored) == [{"fold": FOLD}]
-    monkeypatch.setattr(snapshots, "FOLD", FOLD + 1)
+    assert own_ledger.rows(stored) == [{"fold": VERSION}]
+    monkeypatch.setattr(snapshots, "VERSION", VERSION + 1)
     migrate(own_ledger.conninfo)
     assert own_ledger.rows(stored) == []
 
@@ -217,7 +217,7 @@ def test_a_later_start_leaves_an_altered_fold_to_the_verification(own_ledger: Le
     assert [(difference.table, difference.column) for difference in found] == [("snapshot", "fold")]
 
 
-@pytest.mark.parametrize("fold", [FOLD - 1, FOLD + 1])
+@pytest.mark.parametrize("fold", [VERSION - 1, VERSION + 1])
 def test_a_snapshot_of_another_fold_version_is_ignored_and_replaced(
     own_ledger: Ledger, fold: int
 ) -> None:
@@ -229,7 +229,7 @@ def test_a_snapshot_of_another_fold_version_is_ignored_and_replaced(
     assert restore(line, EVERY + 1, state) is not None
     spoil(own_ledger, "fold = %s, state = %s", fold, state)
     assert_replaced(own_ledger, line)
-    assert own_ledger.rows("SELECT fold FROM ledger.snapshot") == [{"fold": FOLD}]
+    assert own_ledger.rows("SELECT fold FROM ledger.snapshot") == [{"fold": VERSION}]
 
 
 @pytest.fixture(scope="module")
@@ -356,11 +356,11 @@ def test_a_changed_fold_needs_a_new_fold_version(prefix: str) -> None:
         aggregate = kind(prefix)
         chosen = random.Random(seed).choices(samples, k=12)
         for version, body in enumerate([*samples, *chosen] if seed == 0 else chosen, 1):
-            aggregate.evolve(_at(version, body))
+            aggregate.apply(_at(version, body))
             digest.update(msgspec.json.encode(aggregate))
     fold, digests = PINNED
     found = digest.hexdigest()[:16]
-    assert (FOLD, found) == (fold, digests[prefix]), (
+    assert (VERSION, found) == (fold, digests[prefix]), (
         f"The fold of {kind.__name__} or its fields changed, or a sample of its events. Is it the"
         " sample alone, of a new event that changes no kept field? Then pin the digest alone."
         " Otherwise snapshots made by the old fold would pass for snapshots of the new fold: raise"

@@ -2,7 +2,7 @@
 
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
-from ledger.engine.writer.turns import GROUP, TURN_FACTS, Neighbours, Ticket, Turns
+from ledger.engine.writer.fair_queue import GROUP, SLOT_FACTS, FairQueue, Neighbours, Ticket
 from tests.support.racing_writers import principal
 
 ALONE = principal("alone")
@@ -14,7 +14,7 @@ def ticket(by: Principal, commands: int) -> Ticket:
 
 
 def planned(*tickets: Ticket) -> list[int]:
-    turns = Turns(Neighbours())
+    turns = FairQueue(Neighbours())
     for each in tickets:
         turns.add(each)
     return [each.size for each in turns.plan()]
@@ -26,4 +26,4 @@ def test_all_that_one_organization_has_handed_in_is_one_append() -> None:
 
 
 def test_beside_another_organization_each_has_a_turn_of_the_append() -> None:
-    assert planned(ticket(ALONE, 300), ticket(OTHER, 300)) == [TURN_FACTS, TURN_FACTS]
+    assert planned(ticket(ALONE, 300), ticket(OTHER, 300)) == [SLOT_FACTS, SLOT_FACTS]

@@ -88,7 +88,7 @@ def kill_dispatchers(served: Served, conninfo: str, rounds: int) -> None:
 
 
 def successor(served: Served, killed: int) -> bool:
-    """Whether another dispatcher runs than the one that was killed."""
+    """True if another dispatcher runs than the one that was killed."""
     found = served.named(b"ledger-dispatch")
     return bool(found) and killed not in found
 

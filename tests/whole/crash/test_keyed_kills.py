@@ -8,23 +8,19 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
 
-from ledger.engine.postgres.embedded.place import find_place
-from tests.support.data_dirs import copy_of
-from tests.support.embedded import folder_in_tmp
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.log_checker import check
-from tests.support.served import Served, connections, free_port, post, run_ledger
+from tests.support.served import Served, connections, post, run_ledger
 from tests.support.views import query, until
 
 _numbers = itertools.count(1)
@@ -93,16 +89,6 @@ def outcome(answer: httpx.Response) -> tuple[Any, ...]:
     return answer.status_code, answer.headers["ledger-position"], data.get("state"), holds
 
 
-@pytest.fixture(scope="module")
-def served(template: Path) -> Iterator[Served]:
-    """A service whose workers are killed and replaced."""
-    with (
-        folder_in_tmp(0o755) as folder,
-        Served(copy_of(template, folder / "data"), free_port()) as service,
-    ):
-        yield service
-
-
 @pytest.fixture
 def manager(served: Served) -> str:
     """A token that may report, pause and resume."""
@@ -124,7 +110,7 @@ def new_line(served: Served, token: str) -> str:
 def operated(served: Served) -> dict[str, list[str]]:
     """The reasons of all pauses and resumes, by line, in log order."""
     reasons: dict[str, list[str]] = {}
-    for line, reason in query(find_place(served.data_dir).url(), _OPERATED):
+    for line, reason in query(find_paths(served.data_dir).url(), _OPERATED):
         reasons.setdefault(line, []).append(reason)
     return reasons
 
@@ -159,11 +145,11 @@ def kill_workers(served: Served, token: str, kills: int) -> None:
     with served.client(token) as client:
         assert [wrong for one in operators for wrong in one.send_again(client)] == []
     assert operated(served) == found
-    assert check(find_place(served.data_dir).url()).findings == []
+    assert check(find_paths(served.data_dir).url()).findings == []
 
 
 def is_replaced(served: Served, killed: int) -> bool:
-    """Whether the killed worker is gone and its successor has started."""
+    """True if the killed worker is gone and its successor has started."""
     workers = served.api_workers()
     return killed not in workers and len(workers) == served.workers
 
@@ -222,7 +208,7 @@ def test_holds_whose_ends_come_after_the_loops_were_killed_end_once(
         for line in lines:
             assert post(client, fact("execution.checked_in", line)).status_code == 201
     assert [operated(served)[line] for line in lines] == [ended] * len(lines)
-    assert check(find_place(served.data_dir).url()).findings == []
+    assert check(find_paths(served.data_dir).url()).findings == []
 
 
 LOCK = 4711
@@ -243,7 +229,7 @@ def test_a_request_for_many_lines_goes_on_after_a_kill_in_its_midst(
     lines = [f"LIN-26-{next(_numbers):06d}" for _ in range(120)]
     path, key = "/v1/execution/pause", {"idempotency-key": "many"}
     body = {"filter": {"service_line_id": lines}, "reason": "once", "expect": len(lines)}
-    url = find_place(served.data_dir).url()
+    url = find_paths(served.data_dir).url()
     with psycopg.connect(url, autocommit=True) as database, served.client(manager) as client:
         begun = client.post("/v1/facts", json=[activation(line, "capacity") for line in lines])
         assert {item["outcome"] for item in begun.json()["data"]} == {"recorded"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger.engine.log.vault import Vault, load_master_key
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.facts import activation
 from tests.support.load import Load, recorded, total_hours
 from tests.support.log_checker import check
@@ -33,7 +33,7 @@ class Trial:
     def rounds(self, targets: list[str]) -> None:
         with contextlib.ExitStack() as stack:
             served = stack.enter_context(Served(self.data_dir, self.port))
-            self.conninfo = find_place(self.data_dir).url()
+            self.conninfo = find_paths(self.data_dir).url()
             token = served.token()
             with served.client(token) as client:
                 assert post(client, activation(model="capacity")).status_code == 201

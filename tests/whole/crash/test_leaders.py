@@ -37,7 +37,7 @@ def record(client: httpx.Client, count: int = 1) -> None:
 
 
 def views_are_level(conninfo: str) -> bool:
-    """Whether all views have folded the whole log."""
+    """True if all views have folded the whole log."""
     return {position for position, _ in view_positions(conninfo).values()} == {head(conninfo)}
 
 
@@ -165,7 +165,7 @@ def test_a_node_that_freezes_under_load_loses_and_doubles_nothing_and_holds_up_n
 
 
 def views_move(conninfo: str) -> bool:
-    """Whether the views have reached what was the log's end a moment ago."""
+    """True if the views have reached what was the log's end a moment ago."""
     end = head(conninfo)
     until(lambda: min(p for p, _ in view_positions(conninfo).values()) >= end, "the views", 5.0)
     return True

@@ -18,7 +18,7 @@ import projections
 from ledger.app import privileges
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.postgres.embedded.account import Account, default_account, service_account
-from ledger.engine.postgres.embedded.place import find_place
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.embedded import folder_in_tmp
 from tests.support.facts import LINE, activation
@@ -112,7 +112,7 @@ def test_a_superuser_who_rewrites_history_reaches_neither_witness_nor_processes(
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201
             until(lambda: client.get("/readyz").json()["sealing"]["lag"] == 0, "the seal")
-            url = find_place(data_dir).url()
+            url = find_paths(data_dir).url()
             witness = {path: path.read_text() for path in sealed.glob("*.checkpoint")}
             own = [service.sealer(), service.loops(), *service.api_workers()]
 

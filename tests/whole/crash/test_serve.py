@@ -189,7 +189,7 @@ def children(served: Served) -> list[int]:
 
 
 def is_ready(served: Served) -> bool:
-    """Whether a worker answers that the service can be used."""
+    """True if a worker answers that the service can be used."""
     try:
         return httpx.get(f"{served.address}/readyz").status_code == 200
     except httpx.TransportError:

@@ -9,9 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,12 +17,10 @@ import psycopg
 import pytest
 
 from ledger.app.composition.verification import compare
-from ledger.engine.postgres.embedded.place import find_place
-from tests.support.data_dirs import copy_of
-from tests.support.embedded import folder_in_tmp
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check
-from tests.support.served import Served, free_port, post
+from tests.support.served import Served, post
 from tests.support.views import query, until
 
 PATH = "/v1/statements"
@@ -49,15 +45,6 @@ _keys = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def served(template: Path) -> Iterator[Served]:
-    with (
-        folder_in_tmp(0o755) as folder,
-        Served(copy_of(template, folder / "data"), free_port()) as service,
-    ):
-        yield service
-
-
-@pytest.fixture(scope="module")
 def token(served: Served) -> str:
     """A token that may issue statements, of a ledger with a line that has hours."""
     token = served.token("statements:issue")
@@ -70,7 +57,7 @@ def token(served: Served) -> str:
 
 
 def url(served: Served) -> str:
-    return find_place(served.data_dir).url()
+    return find_paths(served.data_dir).url()
 
 
 def kill_workers(served: Served) -> None:

@@ -3,9 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,11 +12,9 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ledger.app.composition.verification import compare
-from ledger.engine.postgres.embedded.place import find_place
-from tests.support.data_dirs import copy_of
-from tests.support.embedded import folder_in_tmp
+from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.facts import activation
-from tests.support.served import Served, free_port, post
+from tests.support.served import Served, post
 from tests.support.traces import PROTOBUF, TRACES, agent, chat, exported, name_of, span
 from tests.support.views import until
 
@@ -33,15 +29,6 @@ CREATE TRIGGER stops BEFORE INSERT ON ledger.ledger_events FOR EACH ROW
     WHEN (NEW.topic LIKE '{{kind}}%') EXECUTE FUNCTION public.wait_for_event()
 """
 WAITS = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = {LOCK} AND NOT granted"
-
-
-@pytest.fixture(scope="module")
-def served(template: Path) -> Iterator[Served]:
-    with (
-        folder_in_tmp(0o755) as folder,
-        Served(copy_of(template, folder / "data"), free_port()) as service,
-    ):
-        yield service
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +65,7 @@ def run_of(client: httpx.Client, sent: Span) -> dict[str, Any]:
 def test_a_trace_whose_worker_is_killed_is_whole_when_it_is_sent_again(
     served: Served, token: str, kind: str
 ) -> None:
-    place = find_place(served.data_dir).url()
+    place = find_paths(served.data_dir).url()
     root = agent(LINE)
     tool = span("tool", root)
     sub = agent(LINE, tool)

@@ -114,7 +114,7 @@ def faults(ledger: Ledger) -> list[str]:
 
 
 def is_settled(ledger: Ledger) -> bool:
-    """Whether each stretch that lasts has an alert, and no other alert is open."""
+    """True if each stretch that lasts has an alert, and no other alert is open."""
     lasting = {began for began, each in stretches(ledger).items() if each.end is None}
     ends = {event["originator_id"] for event in alerts(ledger, "resolved")}
     unresolved = [e for e in alerts(ledger, "opened") if e["originator_id"] not in ends]

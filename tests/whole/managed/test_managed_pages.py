@@ -24,7 +24,7 @@ class Form(NamedTuple):
     page: str = ""
     """The address of its page, behind that of the thing."""
     is_shown: bool = False
-    """Whether the answer is a page, with a secret."""
+    """True if the answer is a page, with a secret."""
 
 
 class Pages(NamedTuple):

@@ -4,7 +4,7 @@ The events are all written at the end or, as in large groups, some of them while
 still decided.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -76,12 +76,6 @@ def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Set after how many events a group begins to write them: by default at its end."""
     if request.param is not None:
         monkeypatch.setattr(group, "_AHEAD", request.param)
-
-
-@pytest.fixture
-def writer(conninfo: str) -> Iterator[Writer]:
-    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
-        yield running
 
 
 def report(event: dict[str, Any]) -> Command:

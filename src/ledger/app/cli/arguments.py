@@ -27,14 +27,13 @@ from ledger.engine.values.values import (
 from ledger.features.keys.model import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
 
 _LONGEST_REASON = 500
-"""Characters of the reason why an operator adopts the log."""
+"""The most characters of the reason why an operator adopts the log."""
 
 Needs = Literal["nothing", "an address", "to read", "to verify", "to write", "to begin"]
-"""Why a command is given a database, if it is. A command that may begin a ledger makes an embedded
-database where there is none. Before one that writes, the schema is brought up to date."""
+"""Why a command gets a database, if it does. A command that may begin a ledger creates a missing
+embedded database. Before one that writes, the schema is brought up to date."""
 
 _Argument = tuple[tuple[str, ...], Mapping[str, Any]]
-"""An argument as argparse takes it."""
 
 
 class ShellCommand:
@@ -75,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _occupy_closed_streams() -> None:
     """Open the null device in the place of each standard stream that is closed.
 
-    Otherwise the next file that is opened would get the stream's number. If the event loop opens
-    that file, its process ends; if the file is the lock that PostgreSQL inherits, PostgreSQL's log
-    replaces the lock.
+    Otherwise the next opened file would get the stream's number. If the event loop opens that file,
+    its process ends; if it is the lock that PostgreSQL inherits, PostgreSQL's log replaces the
+    lock.
     """
     for number in range(3):
         try:
@@ -119,7 +118,7 @@ def _fault_of_new_key(parsed: argparse.Namespace) -> str | None:
 def _fault_of_import(parsed: argparse.Namespace) -> str | None:
     if parsed.origin is parsed.map_file is parsed.line is None:
         return None
-    # A map is read by the models of facts, which take a third of a second to load.
+    # The models of facts read a map, and take a third of a second to load.
     from ledger.app.cli.files import fault_of
 
     return fault_of(parsed)
@@ -305,4 +304,3 @@ COMMANDS = (
         "migrate", "bring the schema up to date, and nothing else",
         "dispatch:migrate", "nothing"),
 )  # fmt: skip
-"""The commands, in the order of the help."""

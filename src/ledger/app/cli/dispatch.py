@@ -68,8 +68,7 @@ def _named(fault: ErrorDetails) -> str:
 def _line_of(error: OSError) -> str:
     """The line for an error of the system.
 
-    If standard output cannot be written, the output is discarded: Python would otherwise try to
-    write it again at the exit.
+    If standard output cannot be written, it is discarded: Python would otherwise try again at exit.
     """
     # Pipes to child processes and sockets raise other errors, so a broken pipe is the output's.
     is_output = isinstance(error, BrokenPipeError)
@@ -115,10 +114,10 @@ def _run(settings: Settings, command: ShellCommand, arguments: Mapping[str, Any]
 
 @contextmanager
 def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Iterator[str]:
-    """The address of the configured database, or of the embedded one, started unless it runs.
+    """The URL of the configured database, or of the embedded one, started unless it runs.
 
-    Raises ConfigurationError if there is no embedded one, unless the command ``begins`` it: in a
-    mistyped data directory, the answer would be that of an empty ledger.
+    Raises ConfigurationError without an embedded one, unless the command ``begins`` it: in a
+    mistyped data directory, the result would be an empty ledger's.
     """
     if settings.database_url is not None:
         yield settings.database_url
@@ -128,7 +127,7 @@ def _address(settings: Settings, purpose: str, *, begins: bool = False) -> Itera
             f"LEDGER_DATA_DIR ({settings.data_dir.absolute()}) is no data directory of a ledger."
         )
     if begins:
-        database.known_master_key(settings)  # no database is made for a key that is refused
+        database.configured_master_key(settings)  # no database is made for a key that is refused
     with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
         yield postgres.url
 
@@ -137,7 +136,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, role: Role) ->
     """Serve until a signal. No database is made for a master key that is refused."""
     from ledger.app import supervisor
 
-    database.known_master_key(settings)
+    database.configured_master_key(settings)
     supervisor.serve(settings, host, port, workers, _announce, role=role)
     return 0
 

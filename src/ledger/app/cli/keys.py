@@ -34,7 +34,7 @@ _DATES = (
     ("last_used_at", "used %Y-%m-%d\u00a0%H:%M"),
     ("revoked_at", "revoked %Y-%m-%d"),
 )
-"""Instants as a terminal shows them: days, and of the last use the minute."""
+"""Instants as a terminal shows them: days, and the minute of the last use."""
 
 
 def create_key(
@@ -132,7 +132,7 @@ def list_keys(_: Settings, conninfo: str, *, as_json: bool) -> int:
 
 
 def _in_four_columns(key: Row) -> Row:
-    """A key as it fits a terminal of 80 columns."""
+    """A key's columns for a terminal of 80 columns."""
     tenant = (key["name"], key["organization_id"], key["workspace_id"])
     dates = (f"{key[name]:{form}}" for name, form in _DATES if key[name] is not None)
     return {

@@ -1,8 +1,8 @@
 """A process that parses a file's facts while they are recorded.
 
 Parsing a fact takes half as long as deciding and writing it, so a second interpreter does it. A
-chunk that was handed ahead waits until further chunks follow. If a pipe has no more input for a
-moment, ``None`` takes the place of a chunk in each stage, and the stage finishes its chunks.
+submitted chunk waits until further chunks follow. If a pipe has no more input for a moment,
+``None`` takes the place of a chunk in each stage, and the stage finishes its chunks.
 """
 
 import multiprocessing
@@ -23,10 +23,9 @@ from ledger.features.facts import envelope
 from ledger.features.facts.envelope import MAX_FACT_BYTES, MAX_ITEMS, TOO_LARGE, Fact, Rejected
 
 _AHEAD = 3
-"""Chunks handed to the parser before the oldest is waited for."""
+"""Chunks submitted to the parser before waiting for the oldest."""
 
 _READ = 1 << 18
-"""Bytes per read."""
 
 MAX_LINE = 2 * MAX_FACT_BYTES
 """The rest of a longer line is dropped: no fact needs it, even with blanks around the fact."""
@@ -44,7 +43,7 @@ ParsedLine = tuple[int, Fact | Rejected]
 """The number of a line, and its fact or refusal. Empty lines are left out."""
 
 Chunk = tuple[int, list[tuple[int, T]]]
-"""The bytes that a chunk took, and its items with the numbers of their lines."""
+"""The bytes of a chunk, and its items with the numbers of their lines."""
 
 
 class Format(Protocol[T]):
@@ -54,10 +53,10 @@ class Format(Protocol[T]):
         """The items of a file in chunks of ``MAX_ITEMS``, None for a pause of a pipe."""
 
     def read(self, item: T, /) -> Fact | Rejected:
-        """The fact of an item. The parser's process does this."""
+        """The fact of an item. Runs in the parser's process."""
 
-    def place(self, pointer: str) -> str:
-        """A place of a fact as the author of the file knows it."""
+    def locate(self, pointer: str) -> str:
+        """A place of a fact in the words of the file's author."""
 
 
 class JsonLines:
@@ -69,7 +68,7 @@ class JsonLines:
     def read(self, item: bytes) -> Fact | Rejected:
         return fact_of(item)
 
-    def place(self, pointer: str) -> str:
+    def locate(self, pointer: str) -> str:
         return pointer
 
 
@@ -84,7 +83,7 @@ class Parser:
     ) -> Iterator[list[ParsedLine] | None]:
         """The stream's facts in chunks, None for a pause.
 
-        ``advance`` is called with the bytes that each chunk took.
+        Calls ``advance`` with the bytes of each chunk.
         """
         submitted = (
             None if chunk is None else (chunk[0], self._pool.submit(_parse, form.read, chunk[1]))
@@ -104,7 +103,7 @@ def in_order(
 ) -> Iterator[tuple[T, R] | None]:
     """Each item with its result, in order; None passes through once all items before it are done.
 
-    So many items are submitted before the oldest is waited for.
+    ``ahead`` items are submitted before waiting for the oldest.
     """
     waiting: deque[tuple[T, Future[R]]] = deque()
     for entry in submitted:
@@ -126,17 +125,17 @@ def chunks_of_lines(stream: BinaryIO) -> Iterator[Chunk[bytes] | None]:
     while True:
         if not select.select([source], [], [], _PAUSE_SECONDS)[0]:
             if lines.whole:
-                yield lines.take()
+                yield lines.pop_chunk()
             yield None
         read = os.read(source, _READ)
         if not read:
             break
         lines.add(read)
         while lines.suffice():
-            yield lines.take()
+            yield lines.pop_chunk()
     lines.end()
     if lines.whole:
-        yield lines.take()
+        yield lines.pop_chunk()
 
 
 class _Lines:
@@ -149,7 +148,6 @@ class _Lines:
         self.whole: list[bytes] = []
         self._begun = bytearray()
         self._number = 1
-        """The number of the first whole line."""
         self._held = 0
         """The bytes of the whole lines."""
         self._read = 0
@@ -174,17 +172,17 @@ class _Lines:
     def suffice(self) -> bool:
         return len(self.whole) >= MAX_ITEMS or self._held > CHUNK_BYTES
 
-    def take(self) -> Chunk[bytes]:
+    def pop_chunk(self) -> Chunk[bytes]:
         """Take the first whole lines as a chunk, with the bytes read since the last chunk."""
-        taken, self.whole = self.whole[:MAX_ITEMS], self.whole[MAX_ITEMS:]
-        self._held -= sum(map(len, taken))
+        lines, self.whole = self.whole[:MAX_ITEMS], self.whole[MAX_ITEMS:]
+        self._held -= sum(map(len, lines))
         size, self._read = self._read, 0
-        numbered = [(n, raw) for n, raw in enumerate(taken, self._number) if raw.strip()]
-        self._number += len(taken)
+        numbered = [(n, raw) for n, raw in enumerate(lines, self._number) if raw.strip()]
+        self._number += len(lines)
         return size, numbered
 
     def _go_on(self, piece: bytes) -> None:
-        # One byte above the maximum is kept: it marks the line as too long.
+        # One byte above the maximum stays: it marks the line as too long.
         self._begun += piece[: MAX_LINE + 1 - len(self._begun)]
 
     def _end_line(self) -> None:
@@ -224,7 +222,6 @@ def _parse(
 
 
 def fact_of(raw: bytes) -> Fact | Rejected:
-    """The fact of a structured CloudEvent."""
     if len(raw) > MAX_LINE:
         return Rejected(TooLarge(TOO_LARGE))
     try:

@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
 
-from ledger.app.address import address_kept
+from ledger.app.address import stored_address
 from ledger.app.cli.input import opened
 from ledger.app.cli.keys import make_key
 from ledger.app.cli.line_parser import Format, ParsedLine, in_order, parsing
@@ -33,9 +33,9 @@ from ledger.engine.values.places import full_detail
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import escaped, format_instant, parse_instant
 from ledger.engine.writer.command import Command
-from ledger.engine.writer.periodic import sweepers_kept_away
+from ledger.engine.writer.fair_queue import Outcomes
+from ledger.engine.writer.periodic import sweepers_paused
 from ledger.engine.writer.request import Outcome, Receipt
-from ledger.engine.writer.turns import Outcomes
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.envelope import Fact, Rejected
 from ledger.features.facts.report import command_of
@@ -44,13 +44,13 @@ from ledger.features.keys.model import GRACE, SINGLE_PERMISSIONS
 from ledger.features.keys.tokens import create_token
 
 _IN_FLIGHT = 3
-"""Chunks handed to the writer before the oldest is waited for."""
+"""Chunks submitted to the writer before waiting for the oldest."""
 
 RETRY_SECONDS = 1.0
-"""The time after which commands are handed in again that were turned away."""
+"""The time after which rejected commands are submitted again."""
 
-_SHOWN = 10
-"""The facts that a dry run shows."""
+_PRINTED = 10
+"""The facts that a dry run prints."""
 
 _HELD = """
 SELECT count(*) FILTER (WHERE originator_id ~ '^(LIN|RUN)-'), max(recorded_at)
@@ -67,8 +67,8 @@ def try_import(file: str, form: Format[Any]) -> int:
                 fault = parsed.fault if isinstance(parsed, Fact) else parsed.error
                 if fault is not None:
                     print(f"line {number}: {_refusal(fault, parsed, form)}")
-                elif isinstance(parsed, Fact) and counts["valid"] < _SHOWN:
-                    print(f"line {number}: {_shown(parsed)}")
+                elif isinstance(parsed, Fact) and counts["valid"] < _PRINTED:
+                    print(f"line {number}: {_rendered(parsed)}")
                 counts["valid" if fault is None else "refused"] += 1
     print(
         f"{counts['valid']:,} valid, {counts['refused']:,} refused; nothing was recorded",
@@ -77,7 +77,7 @@ def try_import(file: str, form: Format[Any]) -> int:
     return 1 if counts["refused"] else 0
 
 
-def _shown(fact: Fact) -> str:
+def _rendered(fact: Fact) -> str:
     """A fact as JSON, with its time in UTC."""
     event = {
         "id": fact.id,
@@ -95,8 +95,8 @@ def _shown(fact: Fact) -> str:
 def import_facts(settings: Settings, conninfo: str, file: str, form: Format[Any]) -> int:
     """Record every line of a file, and print the refused lines; return 1 if there are any.
 
-    Raises Unavailable, after the counts are printed, if the database accepts no more, or the
-    clock is wrong.
+    Raises Unavailable, after the counts are printed, if the database accepts no more or the clock
+    is wrong.
     """
     calm_collector()
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
@@ -128,7 +128,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, form: Format[Any]
 
 
 def _is_lost(outcomes: Outcomes) -> bool:
-    """Whether the database recorded nothing of a chunk. (A single command can also fail alone.)"""
+    """True if the database recorded nothing of a chunk. (A single command can also fail alone.)"""
     return bool(outcomes) and all(
         isinstance(outcome, errors.Unavailable) and not isinstance(outcome, errors.NotCarriedOut)
         for outcome in outcomes
@@ -137,7 +137,6 @@ def _is_lost(outcomes: Outcomes) -> bool:
 
 @contextmanager
 def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, in bytes."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Recording facts", total=total)
         yield lambda amount: progress.update(task, advance=amount)
@@ -146,7 +145,7 @@ def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
 def _record(
     writer: Writer, chunks: Iterable[list[ParsedLine] | None]
 ) -> Iterator[tuple[list[ParsedLine], list[Outcome]] | None]:
-    """Hand chunks of lines to the writer, a few ahead; yield each with its outcomes."""
+    """Submit chunks of lines to the writer, a few ahead; yield each with its outcomes."""
 
     def submit(chunk: list[ParsedLine]) -> tuple[list[ParsedLine], Future[Outcomes]]:
         commands = [command_of(parsed, COMMAND_LINE) for _, parsed in chunk]
@@ -167,8 +166,8 @@ def submit_patiently(writer: Writer, commands: Sequence[Command]) -> Future[Outc
 
 @contextmanager
 def _following(conninfo: str, writer: Writer) -> Iterator[None]:
-    """Let the writer know how far the views are: beside others an import waits for them."""
-    follower = ViewFollower(conninfo, writer.note_shown)
+    """Tell the writer how far the views are: with others present, an import waits for them."""
+    follower = ViewFollower(conninfo, writer.note_projected)
     follower.start()
     try:
         yield
@@ -184,7 +183,7 @@ def _kind(outcome: Outcome) -> str:
 
 def _refusal(error: errors.LedgerError, parsed: Fact | Rejected, form: Format[Any]) -> str:
     named = "" if parsed.id is None else f" ({parsed.id!a})"
-    return f"{error.code}{named} {full_detail(error, form.place)}"
+    return f"{error.code}{named} {full_detail(error, form.locate)}"
 
 
 def load_demo(settings: Settings, conninfo: str) -> int:
@@ -196,7 +195,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
 
     code = 0
     # The story's past is told to an empty ledger, whose service may have beaten for long.
-    with sweepers_kept_away(conninfo), writing(settings, conninfo, heeds_beats=False) as writer:
+    with sweepers_paused(conninfo), writing(settings, conninfo, heeds_beats=False) as writer:
         held, last = _held(conninfo)
         if held:
             print(f"The ledger already holds {held:,} events: the story is not told again.")
@@ -217,8 +216,8 @@ def load_demo(settings: Settings, conninfo: str) -> int:
                     SignIns(PRIMARY_ORGANIZATION, people_of(closing), now - timedelta(hours=4)),
                 ]
                 outcomes = tell(writer, chain([first], facts), advance, acts)
-                told = Counter(map(_kind, outcomes))
-            recorded, refused = told["recorded"] + told["duplicate"], told["refused"]
+                counts = Counter(map(_kind, outcomes))
+            recorded, refused = counts["recorded"] + counts["duplicate"], counts["refused"]
             print(f"Told the story: {recorded:,} facts recorded, {refused} refused.")
             if refused:
                 print("ledger: The story is not whole: facts were refused.", file=sys.stderr)
@@ -232,7 +231,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
             permissions=SINGLE_PERMISSIONS,
         )
     print(f"Token: {token}")
-    address = address_kept(settings.data_dir)
+    address = stored_address(settings.data_dir)
     if address is None:
         print("Page:  start the service with `ledger serve`; it prints the page's address")
     else:
@@ -241,7 +240,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
 
 
 def _make_keys(writer: Writer) -> None:
-    """Hand out the story's keys. Nobody is told their secrets."""
+    """Create the story's keys. Nobody gets their secrets."""
     for key in KEYS:
         key_id, _ = make_key(
             writer,

@@ -1,4 +1,4 @@
-"""The commands about persons, whose names are kept beside the log (contract, Sign-in)."""
+"""The commands about persons, whose names are stored outside the log (contract, Sign-in)."""
 
 import sys
 
@@ -28,7 +28,7 @@ def list_persons(_: Settings, conninfo: str, *, as_json: bool) -> int:
 
 
 def forget_person(_: Settings, conninfo: str, sub: str) -> int:
-    """Delete the names of a person. Raises NotFound if none are kept."""
+    """Delete the names of a person. Raises NotFound if there are none."""
     with psycopg.connect(conninfo) as connection:
         if not connection.execute(_FORGET, (sub,)).rowcount:
             raise NotFound(f"There is no person {sub}: `ledger persons list` shows the subs.")

@@ -21,7 +21,7 @@ from rich.table import Table
 from ledger.engine.values.values import escaped, format_instant
 
 ShowProgress = Callable[[int, int], None]
-"""Gets the present position, and the last one."""
+"""Gets the current position, and the last one."""
 
 
 Row = Mapping[str, Any]
@@ -34,7 +34,7 @@ _UNBROKEN = 20
 def print_rows(rows: Sequence[Row], columns: Sequence[str], table: Sequence[Row] = ()) -> None:
     """Print rows on standard output: as a table on a terminal, else as TSV with a line of names.
 
-    ``table`` has the rows as the terminal shows them, if not by the same columns.
+    ``table`` has the rows for the terminal, if its columns differ.
     """
     if sys.stdout.isatty():
         _print_table(table or rows, tuple(table[0]) if table else columns)
@@ -52,7 +52,7 @@ def print_json(value: Any) -> None:
 def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
     """Print a table that fits the terminal: cells break at blanks and in long words, never in ids.
 
-    A terminal that is narrower than the unbroken words breaks the lines itself.
+    A terminal narrower than the unbroken words breaks the lines itself.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     cells = [[_lines(row[column]) for column in columns] for row in rows]

@@ -1,4 +1,4 @@
-"""The commands about signing: how it stands, and an operator's word to go on (contract, Proof)."""
+"""The commands about signing: its status, and an operator's order to go on (contract, Proof)."""
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
@@ -14,7 +14,7 @@ from ledger.features.proof.sealing.note import BadNote, parse
 from ledger.features.proof.sealing.origins import NothingIsWrong, adopt, former_origins
 from ledger.features.proof.sealing.watch import WitnessWatch
 
-# The present origin with the newest checkpoint that is shown, the newest of all, and who leads.
+# The current origin with the newest published checkpoint, the newest of all, and the leader.
 _STATUS = """
 SELECT split_part(s.vkey, '+', 1), newest.note, shown.size, s.stopped_at, s.error, s.waits_for,
     (SELECT node_id FROM ledger.leader WHERE loop = 'sealer')
@@ -57,7 +57,7 @@ def show_status(_: Settings, conninfo: str, *, as_json: bool) -> int:
 
 
 def _status(row: TupleRow) -> Row:
-    origin, note, shown, stopped_at, error, waits_for, leader = row
+    origin, note, published, stopped_at, error, waits_for, leader = row
     size, root = ("0", None) if note is None else note.split("\n")[1:3]
     signing = "nothing is signed yet" if origin is None else "signing"
     state = signing if waits_for is None else "waiting"
@@ -65,7 +65,7 @@ def _status(row: TupleRow) -> Row:
         "origin": origin,
         "size": int(size),
         "root": root,
-        "shown_size": shown or 0,
+        "shown_size": published or 0,
         "sealer": leader,
         "state": state if stopped_at is None else "stopped",
         "stopped_at": stopped_at,
@@ -78,8 +78,8 @@ def _beat(node: Node) -> Row:
     origin = None
     try:
         if node.witness is not None:
-            said = parse(node.witness)
-            size, origin = said.checkpoint.size, said.origin
+            parsed = parse(node.witness)
+            size, origin = parsed.checkpoint.size, parsed.origin
     except BadNote:
         size = "unreadable"
     return {

@@ -1,4 +1,4 @@
-"""The command ``ledger verify``: compares what is stored with the log (contract, Proof)."""
+"""The command ``ledger verify``: compares stored data with the log (contract, Proof)."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.app.cli.printing import progress_bars
-from ledger.app.composition.database import known_master_key
+from ledger.app.composition.database import configured_master_key
 from ledger.app.composition.verification import compare
 from ledger.app.features import projections
 from ledger.app.processes import Lifeline
@@ -32,34 +32,34 @@ _PRINTED = 1000
 def verify(settings: Settings, conninfo: str) -> int:
     """Print each difference; return 1 if there is any.
 
-    The definitions of the schema are compared first: the rest is read through them. Then the sealed
-    log and the tables beside it are compared at the same time, in two processes.
+    The definitions of the schema are compared first, since everything else is read through them.
+    Then the sealed log and the other tables are compared at the same time, in two processes.
     """
-    differences, key = _Differences(), known_master_key(settings)
+    differences, key = _Differences(), configured_master_key(settings)
     schema = _compare_schema(conninfo, differences)
-    ours, beside = Lifeline().fork(partial(_compare, conninfo))
+    ours, child = Lifeline().fork(partial(_compare, conninfo))
     with (
-        progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as shown,
+        progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as bars,
         ThreadPoolExecutor(1) as threads,
     ):
-        received = threads.submit(_receive, ours, differences, shown["the tables beside it"])
+        received = threads.submit(_receive, ours, differences, bars["the tables beside it"])
         try:
             found = check(
                 conninfo,
                 settings.witness_folder,
-                differences.take,
-                shown["the sealed log"],
+                differences.add,
+                bars["the sealed log"],
                 vault=Vault(key) if key is not None else None,
             )
         except BadNote as error:
             print(f"signer is_only=true: its column vkey: {error}")
-            beside.terminate()
+            child.terminate()
             return 1
         except BaseException:
-            beside.terminate()
+            child.terminate()
             raise
         tables = received.result()
-    beside.join()
+    child.join()
     differences.print_rest()
     _print_adopted(conninfo)
     _print_uncompared(schema)
@@ -76,12 +76,12 @@ def _compare_schema(conninfo: str, differences: "_Differences") -> Definitions:
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         schema = compare_definitions(connection, projections())
     for each in schema.differing:
-        differences.take(Difference.of_object(each))
+        differences.add(Difference.of_object(each))
     return schema
 
 
 def _print_uncompared(schema: Definitions) -> None:
-    """Print what of the schema this version cannot judge: no differences."""
+    """Print the parts of the schema that this version cannot judge; they are no differences."""
     for view in schema.elsewhere:
         print(f"The view {view} is of another version: its tables were not compared.")
     for role in schema.admitted:
@@ -89,7 +89,7 @@ def _print_uncompared(schema: Definitions) -> None:
 
 
 def _print_adopted(conninfo: str) -> None:
-    """Print what of earlier origins the log has lost, and who adopted that: no differences."""
+    """Print what the log has lost of earlier origins, and who adopted that: no differences."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         for origin in former_origins(connection):
             lost = max(0, origin.last_size - origin.kept_size)
@@ -101,9 +101,9 @@ def _print_adopted(conninfo: str) -> None:
 
 
 def _compare(conninfo: str, pipe: Connection) -> None:
-    """Compare the tables beside the log, in a process of its own; send what is found."""
+    """Compare the tables beside the log, in a process of its own; send the results."""
     try:
-        pipe.send(compare(conninfo, pipe.send, lambda *places: pipe.send(places)))
+        pipe.send(compare(conninfo, pipe.send, lambda *progress: pipe.send(progress)))
     except BrokenPipeError:
         pass  # the command was interrupted
     except Exception as error:
@@ -113,7 +113,7 @@ def _compare(conninfo: str, pipe: Connection) -> None:
 def _receive(
     pipe: Connection, differences: "_Differences", progress: Callable[[int, int], None]
 ) -> Compared:
-    """Take what the other process sends. Raises the error that it ended with."""
+    """Process what the other process sends. Raises the error that it ended with."""
     while True:
         try:
             message = pipe.recv()
@@ -122,7 +122,7 @@ def _receive(
         if isinstance(message, Compared):
             return message
         if isinstance(message, Difference):
-            differences.take(message)
+            differences.add(message)
         elif isinstance(message, Exception):
             raise message
         else:
@@ -130,12 +130,12 @@ def _receive(
 
 
 class _Differences:
-    """Prints differences as they are found, of each table a bounded number."""
+    """Prints differences as they are found, for each table a bounded number."""
 
     def __init__(self) -> None:
         self._found: Counter[str] = Counter()
 
-    def take(self, difference: Difference) -> None:
+    def add(self, difference: Difference) -> None:
         self._found[difference.table] += 1
         if self._found[difference.table] <= _PRINTED:
             print(difference)

@@ -56,16 +56,16 @@ def list_projections(_: Settings, conninfo: str, *, as_json: bool) -> int:
 def rebuild(_: Settings, conninfo: str, names: Sequence[str]) -> int:
     """Rebuild the named views, or all, beside the live ones; reads and writes go on.
 
-    As many views are built at once as there are processors, each in a process of its own. Raises
+    It builds as many views at once as there are processors, each in its own process. Raises
     CannotBuild if a view could not be built, once the others are done.
     """
     lifeline, wanted = Lifeline(), _views_named(names)
-    # The progress bars begin a thread, so each builder is forked before, and waits for its turn.
+    # The progress bars begin a thread, so each builder is forked before, and then waits.
     builders = {view.name: lifeline.fork(partial(_build, conninfo, view)) for view in wanted}
     waiting = list(builders)
     at_work: dict[Connection, str] = {}
     results: dict[str, Rebuilt | CannotBuild] = {}
-    with progress_bars("Rebuilding", waiting) as shown:
+    with progress_bars("Rebuilding", waiting) as bars:
         while waiting or at_work:
             while waiting and len(at_work) < (os.cpu_count() or 1):
                 name = waiting.pop(0)
@@ -78,7 +78,7 @@ def rebuild(_: Settings, conninfo: str, names: Sequence[str]) -> int:
                 name = at_work[pipe]
                 message = _receive(pipe, name)
                 if isinstance(message, tuple) and not isinstance(message, Rebuilt):
-                    shown[name](*message)
+                    bars[name](*message)
                 else:
                     results[name] = message
                     del at_work[pipe]
@@ -106,7 +106,7 @@ def _receive(pipe: Connection, name: str) -> tuple[int, int] | Rebuilt | CannotB
 
 
 def _build(conninfo: str, projection: Projection, pipe: Connection) -> None:
-    """Build one view in a process of its own, when told; send its progress, then its result."""
+    """Build one view in its own process, on a message; send its progress, then its result."""
     pipe.recv()
     calm_collector()
     end: Rebuilt | CannotBuild
@@ -139,17 +139,17 @@ def _summary(name: str, built: Rebuilt) -> str:
 def verify(_: Settings, conninfo: str, names: Sequence[str]) -> int:
     """Print each row of the named views, or of all, that differs from the log; 1 if any does.
 
-    The views are filled anew in a PostgreSQL of the command's own, in a temporary folder.
+    The views are filled anew in the command's own PostgreSQL, in a temporary folder.
     """
     differing = 0
     with temporary_server() as url:
-        beside = pin(url)
-        migrate(beside)
+        scratch = pin(url)
+        migrate(scratch)
         for projection in _views_named(names):
-            with progress_bars("Verifying", [projection.name]) as shown:
-                bar = shown[projection.name]
+            with progress_bars("Verifying", [projection.name]) as bars:
+                bar = bars[projection.name]
                 found = rebuilding.verify(
-                    conninfo, EnvelopeMapper(), projection, bar, _print, beside
+                    conninfo, EnvelopeMapper(), projection, bar, _print, scratch
                 )
             print(
                 f"{projection.name}: {found.rows:,} rows at position {found.position},"
@@ -162,5 +162,5 @@ def verify(_: Settings, conninfo: str, names: Sequence[str]) -> int:
 def _print(difference: Difference) -> None:
     what = difference.kind + (f" in {', '.join(difference.columns)}" if difference.columns else "")
     # A damaged key may contain any character, and must not break the line.
-    said = f"{difference.table} {difference.key}: {what}; last touched by {difference.event_id}"
-    print(escaped(said))
+    line = f"{difference.table} {difference.key}: {what}; last touched by {difference.event_id}"
+    print(escaped(line))

@@ -22,11 +22,11 @@ from ledger.engine.http.gauges import DatabaseGauges
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.services import ApiServices, Submissions, Writing
 from ledger.engine.log.event_log import Log
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.engine.views.rebuilding.shadow import live_generations
-from ledger.engine.writer.turns import Neighbours
+from ledger.engine.writer.fair_queue import Neighbours
 from ledger.features.feed.stream import Streams
 from ledger.features.feed.tail import Tail
 from ledger.features.keys.key_uses import KeyUses
@@ -55,8 +55,9 @@ def create_api(
 ) -> LedgerApi:
     """Create the API and the pages, with their own services.
 
-    ``reading`` is the connection string of reads, by ``prepare_reading``; None: prepared here. With
-    ``only_probes``, the application answers health and metrics, and takes no heartbeats of runs.
+    ``reading`` is the connection string of reads, by ``prepare_reading``; None to prepare it here.
+    With ``only_probes``, the application answers health and metrics, and takes no heartbeats of
+    runs.
     """
     log = Log(conninfo)
     reading = reading or prepare_reading(settings, conninfo)
@@ -95,26 +96,26 @@ def _app(
     *,
     only_probes: bool = False,
 ) -> LedgerApi:
-    door, vault = Door(reading), open_vault(settings)
+    pool, vault = ReadPool(reading), open_vault(settings)
     uses = None if recording is None else recording.key_uses
     verifier, rules = _create_verifier(settings, clock), create_rules(settings, clock)
-    authenticator = Authenticator(door, clock, uses, verifier)
+    authenticator = Authenticator(pool, clock, uses, verifier)
     submit = partial(writing.submissions.submit, for_views=False) if writing else None
-    store = SessionStore(door, clock, vault, rules.idle, submit)
+    store = SessionStore(pool, clock, vault, rules.idle, submit)
     sessions = Sessions(store, clock, authenticator, uses, rules)
     services = ApiServices(
         writing,
-        door,
+        pool,
         positions,
         vault,
         clock,
         authenticator,
         sessions.lapsed,
-        DatabaseGauges(door.fetch, settings.data_dir, gauges()),
+        DatabaseGauges(pool.fetch, settings.data_dir, gauges()),
         parts=(
             *(recording or ()),
             sessions,
-            Streams(Tail(door.fetch, positions), door.fetch, sessions.lapsed),
+            Streams(Tail(pool.fetch, positions), pool.fetch, sessions.lapsed),
             Nightly(settings.verified_at),
             Targets(settings.webhook_allow_private),
             settings.channel_rules,
@@ -132,14 +133,14 @@ def _app(
     if settings.mcp and settings.public_url is not None and writing and not only_probes:
         from ledger.app.http.assistants import Assistants
 
-        provider, shown = settings.provider, settings.mcp_payloads
+        provider, payloads = settings.provider, settings.mcp_payloads
         issuer = provider and provider.issuer
-        app.assistants = Assistants(app, settings.public_url, issuer, shows_payloads=shown)
+        app.assistants = Assistants(app, settings.public_url, issuer, shows_payloads=payloads)
     return app
 
 
 class _Recording(NamedTuple):
-    """The services of features that write; a process of a read node has none of them."""
+    """The services of features that write; a read node's process has none of them."""
 
     key_uses: KeyUses
     read_notes: ReadNotes
@@ -151,7 +152,7 @@ class _Recording(NamedTuple):
 async def _running(
     recording: _Recording | None, verifier: TokenVerifier | None, services: ApiServices
 ) -> AsyncIterator[None]:
-    """Have the services of features run until the block ends, and who read runs recorded."""
+    """Run the services of features, and the recording of who read runs, until the block ends."""
     if verifier is not None:
         verifier.keys.start()
     if recording is not None:
@@ -185,8 +186,7 @@ def _create_verifier(settings: Settings, clock: Clock) -> TokenVerifier | None:
 def _versions_of_views(reading: str) -> Versions:
     """The views that a process of this code may read.
 
-    ``reading`` is the connection string of reads. The database is asked if it has a view of another
-    version.
+    ``reading`` is the connection string of reads, used if a view may have another version.
     """
 
     def find_unfit() -> frozenset[str]:

@@ -47,7 +47,7 @@ _FINGERPRINT = """
 INSERT INTO ledger.setting (name, value) VALUES ('master_key', %s) ON CONFLICT DO NOTHING
 """
 
-_KEPT_FINGERPRINT = "SELECT value FROM ledger.setting WHERE name = 'master_key'"
+_STORED_FINGERPRINT = "SELECT value FROM ledger.setting WHERE name = 'master_key'"
 
 _READ_ONLY = "-c default_transaction_read_only=on"
 
@@ -61,11 +61,9 @@ class ConfigurationError(Exception):
 def prepare_database(settings: Settings, conninfo: str) -> str:
     """Prepare schema, views' tables and master key, before any worker starts.
 
-    Return the connection string for all later connections: it also pins their session settings.
-    With ``LEDGER_MIGRATE=never`` the schema is compared, and nothing is done that needs a right to
-    change it.
-
-    Raises ConfigurationError, SchemaError, or psycopg.OperationalError if it is unreachable.
+    Returns the connection string for all later connections, which also pins their session settings.
+    With ``LEDGER_MIGRATE=never`` the schema is only compared, and nothing needs a right to change
+    it. Raises ConfigurationError, SchemaError, or psycopg.OperationalError if it is unreachable.
     """
     conninfo = pin(conninfo)
     with _connected(conninfo) as connection:
@@ -78,22 +76,22 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
         connection.execute(_FINGERPRINT, (vault.fingerprint,))
         _compare_key(connection, vault)
         if settings.migrate == "auto":
-            _raise_walls(connection)
+            _ensure_policies(connection)
     return conninfo
 
 
 def migrate_database(settings: Settings, conninfo: str) -> tuple[str, list[str]]:
     """Bring the schema up to date: tables, views' tables and policies, and nothing else.
 
-    Return the connection string, and the names of the migrations that were applied. Raises as
-    ``prepare_database`` does. A ledger that is too old, or of another master key, is refused before
+    Returns the connection string, and the names of the migrations that were applied. Raises as
+    ``prepare_database`` does. It refuses a ledger that is too old, or of another master key, before
     any change.
     """
     conninfo = pin(conninfo)
     with _connected(conninfo) as connection:
         _refuse_foreign(settings, connection)
         applied = _bring_up_to_date(settings, connection, conninfo)
-        _raise_walls(connection)
+        _ensure_policies(connection)
     return conninfo, applied
 
 
@@ -102,11 +100,11 @@ def inspect_database(
 ) -> str:
     """Compare what ``prepare_database`` prepares, and write nothing: works on a standby too.
 
-    Return a connection string whose sessions only read. The master key is compared if it is known;
-    a node that ``serves`` must know it. A command that ``verifies`` names itself what is not as the
-    code makes it. Raises as ``prepare_database`` does.
+    Returns a connection string whose sessions only read. The master key is compared if it is
+    available; a node that ``serves`` needs it. A command that ``verifies`` names differences from
+    the code itself. Raises as ``prepare_database`` does.
     """
-    key = _known_key(settings) if serves else known_master_key(settings)
+    key = _require_key(settings) if serves else configured_master_key(settings)
     conninfo = pin(conninfo)
     conninfo = make_conninfo(conninfo, options=options_of(conninfo, _READ_ONLY))
     with _connected(conninfo) as connection:
@@ -137,7 +135,7 @@ def _bring_up_to_date(
     tidy(connection, settings.api_database_url)
     applied = migrate(conninfo)
     if applied:
-        _raise_walls(connection)
+        _ensure_policies(connection)
     _mend(connection, is_upgrade=bool(applied))
     if not is_registered(connection, projections(), by_this_version=True):
         register(conninfo, projections())
@@ -145,9 +143,9 @@ def _bring_up_to_date(
 
 
 def _mend(connection: psycopg.Connection[TupleRow], *, is_upgrade: bool) -> None:
-    """Mend the definitions of the schema, name what differed, and keep what still differs.
+    """Restore the definitions of the schema; log and store the differences.
 
-    In an upgrade some of them are those of the version before: nobody need have altered them.
+    In an upgrade some are those of the previous version: nobody need have altered them.
     """
     started_at = datetime.now(UTC)
     mended = mend(connection, projections())
@@ -183,19 +181,19 @@ def _connected(conninfo: str) -> psycopg.Connection[TupleRow]:
 
 
 def _refuse_foreign(settings: Settings, connection: psycopg.Connection[TupleRow]) -> None:
-    """Raise SchemaError if the ledger is too old, and ConfigurationError if its key is not known.
+    """Raise SchemaError if the ledger is too old, ConfigurationError if its key is missing.
 
-    Nothing is made or changed: a new key in place of one that is lost would open no run.
+    Nothing is changed: a new key in place of a lost one would open no run.
     """
     refuse_older(applied_in(connection))
     is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
-    if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
-        _compare_key(connection, Vault(_known_key(settings)))
+    if is_begun and connection.execute(_STORED_FINGERPRINT).fetchone() is not None:
+        _compare_key(connection, Vault(_require_key(settings)))
 
 
 def _compare_key(connection: psycopg.Connection[TupleRow], vault: Vault) -> None:
     """Raise ConfigurationError if the database belongs to another master key."""
-    row = connection.execute(_KEPT_FINGERPRINT).fetchone()
+    row = connection.execute(_STORED_FINGERPRINT).fetchone()
     if row is not None and row != (vault.fingerprint,):
         raise ConfigurationError(
             "The master key is not the key of this database: set LEDGER_MASTER_KEY or"
@@ -203,10 +201,10 @@ def _compare_key(connection: psycopg.Connection[TupleRow], vault: Vault) -> None
         )
 
 
-def _raise_walls(connection: psycopg.Connection[TupleRow]) -> None:
+def _ensure_policies(connection: psycopg.Connection[TupleRow]) -> None:
     """Ensure the policies of the tables of migrations; ``register`` ensures those of views."""
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.WALLS,))
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.POLICIES,))
         connection.execute("SET LOCAL lock_timeout = '5s'")
         walls.protect(connection)
 
@@ -225,8 +223,8 @@ def with_master_key(settings: Settings) -> Settings:
     return settings.model_copy(update=key)
 
 
-def known_master_key(settings: Settings) -> bytes | None:
-    """The configured master key; None where a start would make one. Nothing is made here.
+def configured_master_key(settings: Settings) -> bytes | None:
+    """The configured master key; None where a start would create one. Creates nothing.
 
     Raises ConfigurationError for an unusable key.
     """
@@ -234,8 +232,8 @@ def known_master_key(settings: Settings) -> bytes | None:
     return _master_key(settings) if is_named or _own_file(settings).exists() else None
 
 
-def _known_key(settings: Settings) -> bytes:
-    key = known_master_key(settings)
+def _require_key(settings: Settings) -> bytes:
+    key = configured_master_key(settings)
     if key is None:
         raise ConfigurationError(
             "The master key is not known here: set LEDGER_MASTER_KEY or LEDGER_MASTER_KEY_FILE."
@@ -252,7 +250,7 @@ def _master_key(settings: Settings) -> bytes:
         if settings.master_key is not None:
             return parse_master_key(settings.master_key)
         if settings.master_key_file is not None:
-            # Never created: a new key in place of one that is missing would open no run.
+            # Never created: a new key in place of a missing one would open no run.
             _refuse_exposed(settings.master_key_file)
             return parse_master_key(settings.master_key_file.read_text())
         key = load_master_key(_own_file(settings))
@@ -269,7 +267,7 @@ def _master_key(settings: Settings) -> bytes:
 def _refuse_exposed(file: Path) -> None:
     """Raise ConfigurationError if others than the file's owner may use it.
 
-    Where root owns the file, its group may read it: so the service, which runs as another user,
+    Where root owns the file, its group may read it. So the service, which runs as another user,
     gets a file that it cannot change (systemd's credentials, mounted secrets).
     """
     found = file.stat()
@@ -282,8 +280,8 @@ def _refuse_exposed(file: Path) -> None:
         )
 
 
-# A rebuild holds its view's row while it grants rights on the new generation: it would otherwise
-# meet the rights that a start gives and takes, in another order.
+# A rebuild locks its view's row while it grants rights on the new generation. It would otherwise
+# meet, in another order, the rights that a start grants and revokes.
 _KEEP_GENERATIONS = b"LOCK TABLE ledger.projection IN EXCLUSIVE MODE"
 
 
@@ -304,10 +302,10 @@ def find_all(settings: Settings, conninfo: str, announce: Callable[[str], None])
 def prepare_reading(
     settings: Settings, conninfo: str, announce: Callable[[str], None] | None = None
 ) -> str:
-    """Prepare the role by which the API reads; return the connection string of reads.
+    """Prepare the role of the API's reads; return the connection string of reads.
 
-    ``conninfo`` is that of ``prepare_database``. ``announce`` gets one line if reads have no login
-    of their own. With ``LEDGER_MIGRATE=never`` the role is only looked for. Raises
+    ``conninfo`` comes from ``prepare_database``. ``announce`` gets one line if reads have no login
+    of their own. With ``LEDGER_MIGRATE=never`` the role is only looked up. Raises
     ConfigurationError, or psycopg.OperationalError if the database is away.
     """
     if settings.migrate == "never":
@@ -320,7 +318,7 @@ def admit_reads(
 ) -> str:
     """As ``prepare_reading``, whatever ``LEDGER_MIGRATE`` says: give the role its rights."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
+        connection.execute("SELECT pg_advisory_lock(%s)", (locks.POLICIES,))
         try:
             reader = _reader(connection, settings, conninfo)
             with connection.transaction():
@@ -344,7 +342,7 @@ def admit_reads(
 def find_reading(
     settings: Settings, conninfo: str, announce: Callable[[str], None] | None = None
 ) -> str:
-    """Find the role by which the API reads, as ``prepare_reading`` left it; write nothing.
+    """Find the role of the API's reads as ``prepare_reading`` left it; write nothing.
 
     Works on a standby. Raises as ``prepare_reading`` does.
     """

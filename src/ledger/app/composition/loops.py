@@ -1,8 +1,8 @@
 """The loops of ``ledger serve``, in three processes beside the API workers.
 
-Each of them would compete with the others for the interpreter: the loops that follow the log, the
+In one process they would compete for the interpreter. They are the loops that follow the log, the
 dispatcher, and sealing with the nightly verification, which hash. The node's beat reports the
-witness of sealing, and so is in that process.
+witness of sealing, so it is in that process.
 """
 
 from datetime import timedelta
@@ -13,7 +13,7 @@ from ledger.app.composition.database import open_vault
 from ledger.app.composition.metrics import WriterMetrics
 from ledger.app.composition.verification import nightly_verification
 from ledger.app.composition.writing import Clock, create_writer, utc_now
-from ledger.app.features import LoopMeans, chores, loops, projections
+from ledger.app.features import LoopDeps, chores, loops, projections
 from ledger.app.processes import connections_allowed
 from ledger.app.settings import Settings
 from ledger.engine.background import Parts
@@ -25,15 +25,15 @@ from ledger.engine.postgres.leadership import Candidate, LeadBeat
 from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder
 from ledger.engine.writer.housekeeper import Housekeeper
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.features.proof.sealing.beat import NodeBeat
 from ledger.features.proof.sealing.sealer import Sealer
 from ledger.features.proof.sealing.watch import WitnessWatch
 from ledger.features.webhooks.commands import open_secret
 from ledger.features.webhooks.delivery.dispatcher import Dispatcher
-from ledger.features.webhooks.delivery.lead import Means
+from ledger.features.webhooks.delivery.lead import DispatcherDeps
 from ledger.features.webhooks.delivery.mailer import Mailer
-from ledger.features.webhooks.delivery.roster import GATHER_SECONDS, MOST_IN_FLIGHT
+from ledger.features.webhooks.delivery.registry import GATHER_SECONDS, MOST_IN_FLIGHT
 from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Sender
 
@@ -58,22 +58,23 @@ class Loops(_Writing):
         super().__init__(settings, conninfo, clock)
         conninfo, candidate = self._beat.conninfo, Candidate(locks.FOLLOWING)
         self.projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
-        session = LedSession(conninfo, "loops", candidate, takes=False)
+        session = LeaderSession(conninfo, "loops", candidate, competes=False)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
         # By a wrong clock, outcomes would be dropped before their day is over.
         self.housekeeper = Housekeeper(
             session, self._writer, self._beat.corrected(clock), chores(settings)
         )
-        means = LoopMeans(settings, session, self._writer, clock)
-        self.housekeeper.beside = tuple(make(means) for make in loops())
+        deps = LoopDeps(settings, session, self._writer, clock)
+        self.housekeeper.attached = tuple(make(deps) for make in loops())
         self.parts = (self._writer, self._beat, self.projector, self.rebuilder, self.housekeeper)
 
 
 class Dispatching(_Writing):
-    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds), and
-    ``gather`` how long a message to people waits for others about the same watch.
+    """The dispatcher with its writer.
 
-    ``stop`` returns once the requests in flight are answered and recorded.
+    ``deadline`` is how long a receiver may take (seconds), and ``gather`` how long a message to
+    people waits for others about the same watch. ``stop`` returns once the requests in flight are
+    answered and recorded.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Dispatching(_Writing):
         super().__init__(settings, conninfo, clock)
         # Receivers refuse a request that is signed under a wrong time.
         clock = self._beat.corrected(clock)
-        means = Means(
+        deps = DispatcherDeps(
             self._writer.submit,
             partial(open_secret, open_vault(settings)),
             Schedule(settings.webhook_delays),
@@ -98,7 +99,7 @@ class Dispatching(_Writing):
             timedelta(seconds=gather),
         )
         sender = partial(Sender, settings.webhook_allow_private, clock, deadline)
-        self.dispatcher = Dispatcher(self._beat.conninfo, sender, means)
+        self.dispatcher = Dispatcher(self._beat.conninfo, sender, deps)
         self.parts = (self._writer, self._beat, self.dispatcher)
 
 
@@ -114,10 +115,10 @@ class Sealing(Parts):
         watch = WitnessWatch(node_id_in(settings.data_dir), settings.witness_folder)
         self.beat = NodeBeat(conninfo, watch, role, clock)
         conninfo, candidate = self.beat.conninfo, Candidate(locks.SEALING)
-        session, vault = LedSession(conninfo, "sealer", candidate), open_vault(settings)
+        session, vault = LeaderSession(conninfo, "sealer", candidate), open_vault(settings)
         self.sealer = Sealer(session, vault, clock, watch)
         verification = nightly_verification(
-            LedSession(conninfo, "verification", candidate, takes=False),
+            LeaderSession(conninfo, "verification", candidate, competes=False),
             vault,
             watch.folder,
             settings.verified_at,

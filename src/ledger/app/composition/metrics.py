@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.refusals import UNKNOWN_ACTION
-from ledger.engine.writer.command import Command, TurnDown
+from ledger.engine.writer.command import Command, RefusedWrite
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Observer
 from ledger.features.facts.fact_types import FACT_TYPES
@@ -38,7 +38,7 @@ _QUEUE = Gauge("ledger_queue", "Commands that wait for their append.", multiproc
 _FACTS = Counter("ledger_facts", "Facts, by type and outcome.", ["type", "outcome"])
 
 _OTHER = "other"
-"""The type of what is no fact of a known type: anybody could make up a thousand types."""
+"""The type for facts of unknown types: anybody could make up a thousand types."""
 
 
 class WriterMetrics(Observer):
@@ -61,7 +61,7 @@ class WriterMetrics(Observer):
                 counts[command.fact.type, _name_of(outcome)] += 1
             elif isinstance(command, ReportSpan):
                 counts.update((fact.type, _name_of(outcome)) for fact in command.facts)
-            elif isinstance(command, TurnDown) and (kind := _type_of(command)) is not None:
+            elif isinstance(command, RefusedWrite) and (kind := _type_of(command)) is not None:
                 counts[kind, _name_of(outcome)] += 1
         for labels, count in counts.items():
             _counter(*labels).inc(count)
@@ -73,8 +73,8 @@ def _name_of(outcome: Outcome) -> str:
     return "unavailable" if isinstance(outcome, Unavailable) else "refused"
 
 
-def _type_of(command: TurnDown) -> str | None:
-    """The type of a fact that was refused before any decision; None: the command was no fact."""
+def _type_of(command: RefusedWrite) -> str | None:
+    """The type of a fact that was refused before any decision; None if the command was no fact."""
     about = command.about()
     if about is None:
         return _OTHER  # an item of a body that could not be read as an object

@@ -9,7 +9,7 @@ from ledger.features.sign_in.access.session_store import SessionRules
 
 
 def create_rules(settings: Settings, clock: Clock) -> SessionRules:
-    """The rules of sessions in one process; the provider is first asked when somebody signs in."""
+    """The rules of sessions in one process; the provider gets its first request at a sign-in."""
     open_id = settings.open_id
     if open_id is not None:
         # Only loaded where a provider is configured.
@@ -19,7 +19,7 @@ def create_rules(settings: Settings, clock: Clock) -> SessionRules:
     return SessionRules(
         idle=timedelta(seconds=settings.session_idle_seconds),
         seconds=settings.session_seconds,
-        takes_tokens=settings.token_sign_in,
+        allows_tokens=settings.token_sign_in,
         grants=Grants(settings.oidc_grants),
         provider=provider if open_id is not None else None,
     )

@@ -1,4 +1,4 @@
-"""The verification of the tables beside the log, with those that features own."""
+"""The verification of the tables beside the log, with the features' own."""
 
 from collections.abc import Callable
 from datetime import datetime, time
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ledger.app.features import projections
 from ledger.engine.log.vault import Vault
-from ledger.engine.writer.periodic import LedSession
+from ledger.engine.writer.periodic import LeaderSession
 from ledger.features.proof.verification import derived
 from ledger.features.proof.verification.nightly import NightlyVerification
 from ledger.features.usage.reads.issued_documents import IssuedDocuments
@@ -17,7 +17,7 @@ compare = partial(derived.compare, documents=IssuedDocuments, deliveries=Deliver
 
 
 def nightly_verification(
-    session: LedSession,
+    session: LeaderSession,
     vault: Vault,
     folder: Path,
     at: time | None,

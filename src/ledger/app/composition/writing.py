@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from ledger.app.composition.database import open_vault
 from ledger.app.settings import Settings
 from ledger.engine.log.event_log import Log
-from ledger.engine.writer.turns import Neighbours
+from ledger.engine.writer.fair_queue import Neighbours
 from ledger.engine.writer.writer import Observer, Writer
 
 Clock = Callable[[], datetime]

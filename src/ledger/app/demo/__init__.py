@@ -2,7 +2,7 @@
 
 `story(now)` is a pure function: it takes the time as an argument, draws every random choice from
 seeded generators, and gives the same facts, byte for byte, for the same `now`. The story knows
-nothing of the ledger: its facts are CloudEvents as any product line would send them.
+nothing of the ledger: its facts are CloudEvents that any product line could send.
 
     cast.py    the lines, the fate of each, and when it was held; the keys of programs
     work.py    the facts that a line reports: activation, people, check-ins, holds, health
@@ -38,7 +38,7 @@ FIRST_RUN_NUMBER = 100_001
 
 
 def story(now: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the story's facts in the order in which they are told, which the ledger accepts whole.
+    """Yield the story's facts in the order in which they are told; the ledger accepts them all.
 
     A fact that is older than the one before was reported late.
     """
@@ -47,10 +47,10 @@ def story(now: datetime) -> Iterator[dict[str, Any]]:
     now = now.astimezone(UTC).replace(microsecond=0)
     lines = cast(now)
     runs = sorted(chain.from_iterable(map(runs_of, lines)), key=attrgetter("first_at"))
-    told = [*directory_facts(lines), *chain.from_iterable(map(line_facts, lines))]
+    facts = [*directory_facts(lines), *chain.from_iterable(map(line_facts, lines))]
     for number, run in enumerate(runs, FIRST_RUN_NUMBER):
-        told.extend(run_facts(run, f"RUN-{now:%y}-{number:06d}"))
-    told.extend(late_reports(lines, told, closing_of(now)))
+        facts.extend(run_facts(run, f"RUN-{now:%y}-{number:06d}"))
+    facts.extend(late_reports(lines, facts, closing_of(now)))
     # The sort is stable, so facts of one instant stay in the order of their causes.
-    told.sort(key=attrgetter("at"))
-    return (each.fact for each in told)
+    facts.sort(key=attrgetter("at"))
+    return (each.fact for each in facts)

@@ -1,6 +1,6 @@
 """The cast of the story: the lines, the fate of each, when each was held, and programs' keys.
 
-The roster is a literal and not random, so the board shows every state in both organizations at any
+The fates are literal and not random, so the board shows every state in both organizations at any
 time. Only the hours are random.
 """
 
@@ -35,7 +35,7 @@ LEAD = "USR-26-000044"
 """The operations lead of the primary organization."""
 
 FATES = {"R": "running", "I": "idle", "P": "paused", "B": "blocked", "C": "closed"}
-ROSTER = {
+LINE_FATES = {
     "talent": "RRBRIRPRRBRRCRP",
     "managed_services": "RPRIRBRRBRC",
     "ods": "RRIRBRPRCB",
@@ -48,7 +48,8 @@ ROSTER = {
 MOODS = (
     "well", "well", "watch", "well", "trouble", "well", "watch", "well", "well", "failing", "well",
 )  # fmt: skip
-"""The lines' health, in turn: eleven moods, so that they spread over fates and product lines."""
+"""The health of one line after the other: eleven moods, so that they spread over fates and product
+lines."""
 
 WEEKS = 6
 SEED_TALENT = ("talent", 0)
@@ -65,7 +66,7 @@ FIRST_PROJECT_NUMBERS = {PRIMARY_ORGANIZATION: 4281, SECOND_ORGANIZATION: 4612}
 
 @dataclass(frozen=True)
 class Interruption:
-    """A stretch in which a line was paused or blocked; `end` is None while it lasts."""
+    """A span in which a line was paused or blocked; `end` is None while it lasts."""
 
     begin: datetime
     end: datetime | None
@@ -75,7 +76,7 @@ class Interruption:
     blocker_id: str | None = None
 
     def covers(self, moment: datetime) -> bool:
-        """Whether no run may start at that moment; both edges are included."""
+        """True if no run may start at that moment; both edges are included."""
         return self.begin <= moment and (self.end is None or moment <= self.end)
 
 
@@ -121,15 +122,14 @@ class CastLine:
 
     @property
     def lead(self) -> str:
-        """The user who answers for the line."""
         if self.organization_id == PRIMARY_ORGANIZATION and self.position % 4 == 0:
             return LEAD
         return self.user(self.index)
 
-    def user(self, turn: int) -> str:
+    def user(self, number: int) -> str:
         """One of the organization's 23 people; no person works for both organizations."""
         first = FIRST_USER_NUMBERS[self.organization_id]
-        return f"USR-{self.year}-{first + turn % 23:06d}"
+        return f"USR-{self.year}-{first + number % 23:06d}"
 
     def held(self, moment: datetime) -> bool:
         return any(each.covers(moment) for each in self.interruptions)
@@ -142,7 +142,7 @@ class CastLine:
 def cast(now: datetime) -> list[CastLine]:
     rng = Random(SEED)
     parts = []
-    for product_line, letters in ROSTER.items():
+    for product_line, letters in LINE_FATES.items():
         for position, letter in enumerate(letters):
             fate = FATES[letter]
             opened = _opening(product_line, position, fate, now, rng)
@@ -255,28 +255,28 @@ def _past_interruptions(
     room = (quiet - opened - timedelta(days=6)) / max(count, 1)
     if room < timedelta(days=4):
         return
-    for turn in range(count):
-        begin = opened + timedelta(days=2) + room * turn + room * rng.uniform(0.05, 0.3)
+    for number in range(count):
+        begin = opened + timedelta(days=2) + room * number + room * rng.uniform(0.05, 0.3)
         begin = begin.replace(microsecond=0)
-        if (index + turn) % 2:
+        if (index + number) % 2:
             reason, ending = rng.choice(words.PAUSES)
             yield Interruption(
                 begin, begin + timedelta(minutes=rng.randrange(1440, 3900)), reason, ending
             )
         else:
-            cause = words.CAUSES[(index // 2 + turn) % 4]
+            cause = words.CAUSES[(index // 2 + number) % 4]
             reason, ending = rng.choice(words.BLOCKS[cause])
             end = begin + timedelta(minutes=rng.randrange(160, 2300))
             yield Interruption(begin, end, reason, ending, cause, _incident(incidents, year))
 
 
 def _open_blockers(
-    turn: int, begin: datetime, now: datetime, rng: Random, incidents: Iterator[int], year: str
+    number: int, begin: datetime, now: datetime, rng: Random, incidents: Iterator[int], year: str
 ) -> Iterator[Interruption]:
-    """Block a line until today, every third line twice; the causes take turns."""
-    for extra in range(2 if turn % 3 == 1 else 1):
-        cause = words.CAUSES[(turn + extra) % 4]
-        reason, ending = words.BLOCKS[cause][turn % len(words.BLOCKS[cause])]
+    """Block a line until today, every third line twice; the causes alternate."""
+    for extra in range(2 if number % 3 == 1 else 1):
+        cause = words.CAUSES[(number + extra) % 4]
+        reason, ending = words.BLOCKS[cause][number % len(words.BLOCKS[cause])]
         yield Interruption(begin, None, reason, ending, cause, _incident(incidents, year))
         begin += (
             ((now - begin) * rng.uniform(0.2, 0.7)) // timedelta(seconds=1) * timedelta(seconds=1)
@@ -295,17 +295,16 @@ class Closing:
     beyond: datetime
     at: datetime
     late_at: datetime
-    """When reports about the month came that the statement does not know."""
+    """When reports about the month came that the statement does not contain."""
     organization_id: str = PRIMARY_ORGANIZATION
 
     @property
     def clerk(self) -> str:
-        """The user who issued the statement."""
         return f"USR-{self.at:%y}-000012"
 
 
 def closing_of(now: datetime) -> Closing:
-    """The month before that of ``now``: all happens on its first days, however few have passed."""
+    """The month before ``now``'s: everything happens on its first days, however few have passed."""
     beyond = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     first = (beyond - timedelta(days=1)).replace(day=1)
     part = (now - beyond) // 3
@@ -329,7 +328,7 @@ class StoryKey:
     name: str
     permissions: tuple[Permission, ...]
     lives: timedelta | None = None
-    """How long the key works from the end of the story on; None: it never expires."""
+    """How long the key works from the end of the story on; None if it never expires."""
     workspace_id: str | None = None
     ending: str | None = None
     """``rotated`` or ``revoked`` since, or None."""

@@ -1,7 +1,7 @@
 """Issues the statement by which finance closed a month of the story.
 
-The document is computed by the API's own code, as known at an instant of the story. So the telling
-stops there, until the views show all that was told before.
+The API's own code computes the document, as of an instant of the story. So the telling stops there
+until the views have all that was told before.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ import msgspec
 from ledger.app.demo.cast import Closing
 from ledger.app.demo.telling import Stage
 from ledger.app.demo.views import later, views_at_end
-from ledger.engine.postgres.pool.door import Door
-from ledger.engine.reads.corner import Corner
+from ledger.engine.postgres.pool.read_pool import ReadPool
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.principal import Principal
 from ledger.features.usage.commands import IssueStatement, StatementNumbers
 from ledger.features.usage.reads.statement import Document, compose, scope_of
@@ -24,7 +24,6 @@ class Closer:
     """The act of a story that issues the statement of its closing."""
 
     def __init__(self, conninfo: str, reading: str, closing: Closing) -> None:
-        """``reading`` is the connection string of reads."""
         self._conninfo, self._reading, self._closing = conninfo, reading, closing
 
     @property
@@ -32,7 +31,7 @@ class Closer:
         return self._closing.at
 
     def play(self, stage: Stage) -> None:
-        """Store the document, and issue the statement. Raises Unavailable if the views stand."""
+        """Store the document and issue the statement. Raises Unavailable if the views stall."""
         stage.execute(self._command())
 
     def _command(self) -> IssueStatement:
@@ -41,26 +40,26 @@ class Closer:
             closing.clerk, "user", frozenset({"statements:issue"}), closing.organization_id
         )
         with views_at_end(self._conninfo) as (_, end):
-            corner = later(end, self.at)
-        made = asyncio.run(self._document(clerk, corner))
-        Documents(self._conninfo).store(made.row(corner.clock))
+            as_of = later(end, self.at)
+        made = asyncio.run(self._document(clerk, as_of))
+        Documents(self._conninfo).store(made.row(as_of.clock))
         return IssueStatement(
             clerk,
             None,
             organization_id=closing.organization_id,
             workspace_id=None,
             replaces=None,
-            numbers=StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total)),
+            numbers=StatementNumbers(made.event, as_of.clock, msgspec.Raw(made.total)),
         )
 
-    async def _document(self, clerk: Principal, corner: Corner) -> Document:
-        closing, door = self._closing, Door(self._reading)
-        await door.open()
+    async def _document(self, clerk: Principal, as_of: AsOf) -> Document:
+        closing, pool = self._closing, ReadPool(self._reading)
+        await pool.open()
         try:
             return await compose(
-                door.fetch,
+                pool.fetch,
                 scope_of(clerk.tenant, closing.organization_id, None),
-                corner,
+                as_of,
                 (closing.first, closing.beyond),
                 by_resource=False,
                 organization_id=closing.organization_id,
@@ -68,4 +67,4 @@ class Closer:
                 reference=f"INV-{closing.first:%Y-%m}",
             )
         finally:
-            await door.close()
+            await pool.close()

@@ -72,7 +72,7 @@ def tell(
     id: str,
     actor: Actor | None = None,
 ) -> StoryFact:
-    """Make one fact; keys of `data` that hold None are left out, as a sender would leave them."""
+    """Make one fact without the keys of `data` that hold None, as a sender would leave them out."""
     fact: dict[str, Any] = {
         "specversion": "1.0",
         "id": id,
@@ -102,9 +102,9 @@ def directory_facts(lines: Sequence[CastLine]) -> Iterator[StoryFact]:
     """Name an organization's workspaces and projects shortly before its first line begins."""
     first = {line.organization_id: line for line in reversed(lines)}
     for organization_id, line in first.items():
-        for turn, (identifier, name) in enumerate(_names(organization_id, line.year)):
+        for number, (identifier, name) in enumerate(_names(organization_id, line.year)):
             yield tell(
-                line.opened - timedelta(minutes=5) + timedelta(seconds=turn),
+                line.opened - timedelta(minutes=5) + timedelta(seconds=number),
                 "directory.named",
                 identifier,
                 {"name": name, "organization_id": organization_id},

@@ -1,4 +1,4 @@
-"""The people of the story sign in: the audit log tells of it, and pages show their names."""
+"""The people of the story sign in, so the audit log records it and pages show their names."""
 
 import os
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ _WEEK = 604_800.0
 
 
 class SignIns:
-    """An act in which people come by their company's door, and sign out again.
+    """An act in which people sign in by their company's provider, and sign out again.
 
-    ``names`` has each person's name by the ``sub``. No session of theirs is left.
+    ``names`` has each person's name by the ``sub``. No session remains.
     """
 
     def __init__(self, organization_id: str, names: Mapping[str, str], at: datetime) -> None:

@@ -13,7 +13,7 @@ from ledger.app.demo.facts import Actor, StoryFact, rfc3339, tell
 from ledger.app.demo.work import agent_id
 
 INVOCATIONS = (1203, 760, 900, 620, 560, 470, 320, 120)
-"""The number of each agent's runs, by its place in the roster."""
+"""The number of each agent's runs, by its position among the fates."""
 
 SOURCES = {"agent_gateway": "/agent-gateway/runs", "ods": "/ods/cycles"}
 
@@ -38,9 +38,8 @@ class CastRun:
     closing: dict[str, Any]
     """The data of the fact that ends the run."""
     name: str | None = None
-    """The run's external id."""
     attempt: int | None = None
-    """The attempt of that name; None: the only one."""
+    """The attempt of that name; None for the only one."""
     remedies: str | None = None
     """The name of the failed run that this run is a part of."""
     lease_seconds: int | None = None
@@ -70,25 +69,25 @@ def run_facts(run: CastRun, run_id: str) -> Iterator[StoryFact]:
     trace = sha256(run_id.encode()).hexdigest() if worker[0] == "agent" else None
 
     def say(
-        at: datetime, verb: str, data: dict[str, Any], actor: Actor, turn: str = ""
+        at: datetime, verb: str, data: dict[str, Any], actor: Actor, suffix: str = ""
     ) -> StoryFact:
-        id = f"{run_id}-{verb}{turn}"
-        said = tell(at, f"run.{verb}", run_id, data, source=source, id=id, actor=actor)
+        id = f"{run_id}-{verb}{suffix}"
+        item = tell(at, f"run.{verb}", run_id, data, source=source, id=id, actor=actor)
         if trace is not None:
-            said.fact["traceparent"] = f"00-{trace[:32]}-{trace[32:48]}-01"
-        return said
+            item.fact["traceparent"] = f"00-{trace[:32]}-{trace[32:48]}-01"
+        return item
 
     if run.requested is not None:
         yield say(run.requested, "requested", opening, _requester(run))
     if run.started is not None:
-        known = run.requested is not None
-        start = {"service_line_id": run.line.id} if known else opening
+        is_requested = run.requested is not None
+        start = {"service_line_id": run.line.id} if is_requested else opening
         yield say(run.started, "started", start | {"lease_seconds": run.lease_seconds}, worker)
     if run.ended is not None and run.outcome is not None:
         actor = _requester(run) if run.outcome == "cancelled" else worker
         yield say(run.ended, run.outcome, run.closing, actor)
-    for turn, (at, used) in enumerate(run.corrections, 1):
-        yield say(at, "usage_corrected", used, ("user", run.line.lead), f"-{turn}")
+    for number, (at, used) in enumerate(run.corrections, 1):
+        yield say(at, "usage_corrected", used, ("user", run.line.lead), f"-{number}")
 
 
 def _worker(line: CastLine) -> Actor:
@@ -98,7 +97,7 @@ def _worker(line: CastLine) -> Actor:
 
 
 def _requester(run: CastRun) -> Actor:
-    """Name who asked for the run. A key of the caller's own is no actor of the ledger's."""
+    """Name the requester of the run. A key of the caller's own is no actor of the ledger's."""
     kinds = {"user": "user", "agent": "agent", "schedule": "agent", "system": "agent"}
     kind = kinds.get(run.triggered_by["type"])
     return _worker(run.line) if kind is None else (kind, run.triggered_by["actor_id"])
@@ -219,10 +218,10 @@ def _during_holds(line: CastLine, rng: Random) -> Iterator[CastRun]:
             room = (line.over - each.begin) // timedelta(seconds=1)
             yield _open(line, rng, each.begin + timedelta(seconds=rng.randrange(30, room)), None)
             continue
-        asked = each.end - timedelta(minutes=rng.randrange(5, 90))
+        paused_at = each.end - timedelta(minutes=rng.randrange(5, 90))
         freed = each.end + timedelta(seconds=rng.randrange(2, 40))
         yield _invocation(
-            line, rng, asked, (freed - asked) // timedelta(milliseconds=1), certain=True
+            line, rng, paused_at, (freed - paused_at) // timedelta(milliseconds=1), certain=True
         )
 
 
@@ -238,8 +237,8 @@ def _right_now(line: CastLine, rng: Random) -> Iterator[CastRun]:
         yield _open(
             line, rng, None, line.now - timedelta(milliseconds=rng.randrange(9_000, 80_000))
         )
-    asked = line.now - timedelta(milliseconds=rng.randrange(6_000, 20_000))
-    yield _open(line, rng, asked, None)
+    paused_at = line.now - timedelta(milliseconds=rng.randrange(6_000, 20_000))
+    yield _open(line, rng, paused_at, None)
     if line.position == 0:
         yield _open(
             line, line.chance("lease"), None, line.now - timedelta(minutes=41), LEASE_SECONDS
@@ -263,7 +262,7 @@ def _retried(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
 
 
 def _with_tokens(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
-    """Let runs say the models of their tokens, as most gateways do, and correct some days later."""
+    """Let runs name the models of their tokens, as most gateways do; correct some days later."""
     rng = line.chance("tokens")
     for run in runs:
         tokens = run.closing.get("tokens_used")
@@ -286,7 +285,7 @@ def _with_tokens(line: CastLine, runs: Iterable[CastRun]) -> Iterator[CastRun]:
 
 
 def _models(line: CastLine, rng: Random) -> tuple[str, ...]:
-    """The models that a run asked, none if its gateway tells no models."""
+    """The models that a run used; none if its gateway does not name them."""
     main, other = (words.MODELS[(line.position + n) % len(words.MODELS)] for n in (0, 1))
     return rng.choices(((main,), (main, other), ()), (55, 30, 15))[0]
 
@@ -325,27 +324,27 @@ def _cycles(line: CastLine) -> Iterator[CastRun]:
     """
     rng = line.chance("cycles")
     requested = line.opened + timedelta(minutes=rng.randrange(20, 90))
-    turn, failed = 0, None
+    number, failed = 0, None
     while True:
         started = _free(line, requested + timedelta(minutes=rng.randrange(60, 900)))
         ended = started + timedelta(minutes=rng.randrange(4 * 1440, 8 * 1440))
         if ended >= line.quiet:
             break
-        cycle = _cycle(line, rng, turn, requested, started, ended, failed)
+        cycle = _cycle(line, rng, number, requested, started, ended, failed)
         yield cycle
         failed = cycle.name if cycle.outcome == "failed" else None
         requested = ended + timedelta(minutes=rng.randrange(30, 600))
-        turn += 1
+        number += 1
     if line.fate == "idle":
         if started < line.quiet:
-            yield _cycle(line, rng, turn, requested, started, line.quiet, failed)
+            yield _cycle(line, rng, number, requested, started, line.quiet, failed)
     elif line.fate == "closed":
         if requested < line.quiet:
-            yield _cycle(line, rng, turn, requested, None, None, failed)
+            yield _cycle(line, rng, number, requested, None, None, failed)
     elif started < line.quiet:
-        yield _cycle(line, rng, turn, requested, started, None, failed)
+        yield _cycle(line, rng, number, requested, started, None, failed)
     elif requested < line.over:
-        yield _cycle(line, rng, turn, requested, None, None, failed)
+        yield _cycle(line, rng, number, requested, None, None, failed)
 
 
 def _free(line: CastLine, at: datetime) -> datetime:
@@ -358,7 +357,7 @@ def _free(line: CastLine, at: datetime) -> datetime:
 def _cycle(
     line: CastLine,
     rng: Random,
-    turn: int,
+    number: int,
     requested: datetime,
     started: datetime | None,
     ended: datetime | None,
@@ -368,7 +367,7 @@ def _cycle(
 
     The cycle after a failed one remedies it.
     """
-    goal, deliverables = words.CYCLES[(line.position + turn) % len(words.CYCLES)]
+    goal, deliverables = words.CYCLES[(line.position + number) % len(words.CYCLES)]
     planned = (started or requested) + timedelta(days=7)
     outcome = None
     closing: dict[str, Any] = {}
@@ -386,16 +385,16 @@ def _cycle(
         ended=ended,
         outcome=outcome,
         triggered_by={
-            "type": "user" if turn else "system",
-            "actor_id": line.lead if turn else "scoping",
+            "type": "user" if number else "system",
+            "actor_id": line.lead if number else "scoping",
         },
         input={
             "goal": goal,
-            "cycle": turn + 1,
+            "cycle": number + 1,
             "deliverables": list(deliverables),
             "planned_end": rfc3339(planned),
         },
         closing=closing,
-        name=f"{line.id} cycle {turn + 1}",
+        name=f"{line.id} cycle {number + 1}",
         remedies=failed,
     )

@@ -1,8 +1,8 @@
 """Tells a story to the ledger as if the ledger had run all along.
 
-Each fact is recorded a moment after it happened. In between lines become idle, and runs fail by
-their leases, as the ledger's loops would have found them. So the story's past can be read: also a
-past in which a later fact was not known yet.
+Each fact is recorded a moment after it happened. In between lines become idle and runs fail by
+their leases, as the ledger's loops would have decided. So the story's past can be read, even one in
+which a later fact was not recorded yet.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,9 @@ from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import parse_instant
 from ledger.engine.writer.command import Command
+from ledger.engine.writer.fair_queue import Outcomes
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Outcome, Receipt
-from ledger.engine.writer.turns import Outcomes
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts import envelope
 from ledger.features.facts.report import command_of
@@ -32,19 +32,19 @@ _DELAY = timedelta(milliseconds=350)
 """From an occurrence to its recording."""
 
 _SWEEP_EVERY = timedelta(hours=3)
-"""Idle lines are looked for so often: seldom for a sweeper, yet enough that idle times show."""
+"""The interval of sweeps for idle lines: seldom for a sweeper, yet enough to show idle times."""
 
 _BEATS_FOR = timedelta(minutes=4)
-"""For so long a worker that dies has sent heartbeats."""
+"""How long a worker that dies has sent heartbeats."""
 
 _AT_ONCE = 1000
 
 _TRIES = 3
-"""How often commands are handed in: an append waits some seconds before it fails."""
+"""How often commands are submitted: an append waits some seconds before it fails."""
 
 
 class _Expire(ExpireLease):
-    """Fail a run by a lease that ended in the story: nobody listened then, and no row tells it."""
+    """Fail a run by a lease that ended in the story: nobody listened then, and it has no row."""
 
     def __init__(self, run_id: str, lease: EndedLease) -> None:
         super().__init__(run_id)
@@ -54,8 +54,8 @@ class _Expire(ExpireLease):
         return self._lease
 
 
-class _Told:
-    """A command that is decided at an instant of the story, whenever it is handed in."""
+class _Timed:
+    """A command that is decided at an instant of the story, whenever it is submitted."""
 
     def __init__(self, command: Command, at: datetime) -> None:
         self.command, self._at = command, at
@@ -64,22 +64,20 @@ class _Told:
         return getattr(self.command, name)
 
     def decide(self, group: Group) -> Receipt:
-        """Decide the command at its instant. Raises Refused."""
         group.begin(self._at)
         return self.command.decide(group)
 
 
 class Stage:
-    """The writer as an act of the story has it: it decides by an instant of the story."""
+    """The writer for an act of the story: it decides by an instant of the story."""
 
     def __init__(self, writer: Writer, at: datetime) -> None:
         self._writer, self.at = writer, at
 
     def submit(self, commands: Sequence[Command]) -> Future[Outcomes]:
-        return self._writer.submit([cast(Command, _Told(each, self.at)) for each in commands])
+        return self._writer.submit([cast(Command, _Timed(each, self.at)) for each in commands])
 
     def execute(self, command: Command) -> Receipt:
-        """Record a command. Raises its refusal."""
         (outcome,) = _record(self._writer, [(self.at, command)])
         if not isinstance(outcome, Receipt):
             raise outcome
@@ -87,7 +85,7 @@ class Stage:
 
 
 class Act(Protocol):
-    """A part of the story that rests on all that was recorded before its instant."""
+    """A part of the story that needs all that was recorded before its instant."""
 
     @property
     def at(self) -> datetime: ...
@@ -110,10 +108,10 @@ def tell(
     while batch := list(islice(commands, _AT_ONCE)):
         while waiting and batch[-1][0] >= waiting[0].at:
             act = waiting.pop(0)
-            place = next(number for number, (at, _) in enumerate(batch) if at >= act.at)
-            yield from _outcomes(writer, batch[:place])
+            index = next(number for number, (at, _) in enumerate(batch) if at >= act.at)
+            yield from _outcomes(writer, batch[:index])
             act.play(Stage(writer, act.at))
-            batch = batch[place:]
+            batch = batch[index:]
         yield from _outcomes(writer, batch)
     for act in waiting:
         act.play(Stage(writer, act.at))
@@ -128,10 +126,10 @@ def _outcomes(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Iter
 
 
 def _record(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Sequence[Outcome]:
-    """Hand in commands, all of them again if an append failed: what was recorded is a duplicate."""
-    told = [cast(Command, _Told(command, at)) for at, command in batch]
+    """Submit commands, and all of them again if an append failed: repeated ones are duplicates."""
+    commands = [cast(Command, _Timed(command, at)) for at, command in batch]
     for _ in range(_TRIES):
-        outcomes = writer.submit(told).result()
+        outcomes = writer.submit(commands).result()
         if not any(isinstance(outcome, Unavailable) for outcome in outcomes):
             return outcomes
     raise Unavailable(
@@ -156,9 +154,9 @@ def _with_sweeps(
             lease = leases.pop(run_id)
             yield lease.ends_at + _DELAY, _Expire(run_id, lease)
         if seconds := fact["data"].get("lease_seconds"):
-            heard_at = at + _BEATS_FOR
-            ends_at = heard_at + timedelta(seconds=seconds)
-            leases[fact["subject"]] = EndedLease(heard_at, ends_at)
+            last_at = at + _BEATS_FOR
+            ends_at = last_at + timedelta(seconds=seconds)
+            leases[fact["subject"]] = EndedLease(last_at, ends_at)
         if fact["type"] == "service_line.activated":
             lines.append(fact["subject"])
         raw = msgspec.json.encode(fact)

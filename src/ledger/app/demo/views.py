@@ -1,4 +1,4 @@
-"""Moves the views behind the story, for acts that rest on what was told before."""
+"""Moves the views along with the story, for acts that need what was told before."""
 
 import threading
 import time
@@ -13,14 +13,14 @@ from ledger.app.features import projections
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.views.projector import Projector
 
-_PATIENCE_SECONDS = 60.0
-_LOOK_SECONDS = 0.05
+_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.05
 
-# The end of the log with its instant, and how far the views are.
+# The end of the log with its instant, and the views' position.
 _REACHED = """
 SELECT max(notification_id), max(recorded_at), (SELECT min(position) FROM ledger.projection)
 FROM ledger.ledger_events
@@ -28,10 +28,10 @@ FROM ledger.ledger_events
 
 
 @contextmanager
-def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], Corner]]:
-    """A connection, and the end of the log, once the views show it. Raises Unavailable.
+def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], AsOf]]:
+    """A connection, and the end of the log, once the views reach it. Raises Unavailable.
 
-    Where no service runs, a projector of this process moves the views, until the block ends.
+    Without a running service, a projector of this process moves the views until the block ends.
     """
     candidate = Candidate({"projector": locks.FOLLOWING["projector"]})
     projector = Projector(conninfo, EnvelopeMapper(), projections(), candidate)
@@ -43,17 +43,17 @@ def views_at_end(conninfo: str) -> Iterator[tuple[psycopg.Connection[TupleRow], 
         projector.stop()
 
 
-def await_end(connection: psycopg.Connection[TupleRow]) -> Corner:
-    """The end of the log, once the views show it. Raises Unavailable."""
-    pause, until = threading.Event(), time.monotonic() + _PATIENCE_SECONDS
+def await_end(connection: psycopg.Connection[TupleRow]) -> AsOf:
+    """The end of the log, once the views reach it. Raises Unavailable."""
+    pause, until = threading.Event(), time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < until:
-        end, recorded_at, shown = connection.execute(_REACHED).fetchone() or (0, None, 0)
-        if recorded_at is not None and shown >= end:
-            return Corner(end, recorded_at.astimezone(UTC))
-        pause.wait(_LOOK_SECONDS)
+        end, recorded_at, reached = connection.execute(_REACHED).fetchone() or (0, None, 0)
+        if recorded_at is not None and reached >= end:
+            return AsOf(end, recorded_at.astimezone(UTC))
+        pause.wait(_POLL_SECONDS)
     raise Unavailable("The views do not follow the log: the story is told in part.")
 
 
-def later(corner: Corner, at: datetime) -> Corner:
-    """The corner at an instant, or at its own if that is later."""
-    return corner._replace(clock=max(corner.clock, at))
+def later(as_of: AsOf, at: datetime) -> AsOf:
+    """Move ``as_of`` to an instant if that is later."""
+    return as_of._replace(clock=max(as_of.clock, at))

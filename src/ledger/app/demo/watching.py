@@ -1,6 +1,6 @@
-"""The watches of the story: what they told its people, and what those did about it.
+"""The watches of the story: what they reported, and what people did about it.
 
-The loop of watches looks at a few instants of the story. So some alerts were opened days ago, and
+The loop of watches runs at a few instants of the story. So some alerts were opened days ago, and
 were resolved, or acknowledged, since.
 """
 
@@ -16,18 +16,18 @@ from ledger.features.watches.loops.loop import Rounds
 from ledger.features.watches.model.watch import STARTERS
 
 _FIRST = timedelta(days=14)
-"""Before the end of the story the watches are set up."""
+"""How long before the end of the story the watches are set up."""
 
 _LAST = timedelta(hours=3)
-"""Before the end of the story the loop looks last."""
+"""How long before the end of the story the last check is."""
 
 _BLOCKED = timedelta(hours=2, minutes=5)
-"""So long lines have been blocked when the loop looks at other times: it opens alerts by then."""
+"""Other checks come after lines have been blocked for so long: by then the loop opens alerts."""
 
-_MOST_LOOKS = 6
-"""The looks at such times, the latest ones."""
+_MOST_CHECKS = 6
+"""The most such checks, the latest ones."""
 
-# The alerts that nobody takes care of, the longest due first.
+# The alerts that nobody acknowledged, the longest due first.
 _UNACKNOWLEDGED = """
 SELECT a.alert_id FROM ledger.alert AS a
 WHERE a.resolved IS NULL AND a.organization_id = %s
@@ -36,11 +36,11 @@ ORDER BY a.rank DESC, a.due_at, a.alert_key LIMIT %s
 """
 
 _NOTES = ("On it: I call them today.",)
-"""The notes with which the lead takes care of alerts after each look."""
+"""The notes with which the lead acknowledges alerts after each check."""
 
 
-class WatchLook:
-    """An act of the story in which the loop of watches looks."""
+class WatchCheck:
+    """An act of the story in which the loop of watches checks."""
 
     def __init__(self, conninfo: str, organization_id: str, lead: str, at: datetime) -> None:
         self._conninfo, self._organization_id, self.at = conninfo, organization_id, at
@@ -49,11 +49,11 @@ class WatchLook:
         )
 
     def play(self, stage: Stage) -> None:
-        """Have the loop look, then let the lead take care of some alerts. Raises Unavailable."""
+        """Run the loop, then let the lead acknowledge some alerts. Raises Unavailable."""
         with views_at_end(self._conninfo) as (connection, _):
             rounds, has_more = Rounds(stage, lambda: stage.at), True
             while has_more:
-                done, has_more = rounds.look(connection)
+                done, has_more = rounds.run_round(connection)
                 has_more = has_more or done > 0
                 await_end(connection)
             found = connection.execute(
@@ -65,8 +65,8 @@ class WatchLook:
             )
 
 
-class WatchSetUp(WatchLook):
-    """The act in which the lead sets up the starter watches; the first look follows."""
+class WatchSetUp(WatchCheck):
+    """The act in which the lead sets up the starter watches; the first check follows."""
 
     def play(self, stage: Stage) -> None:
         for settings in STARTERS:
@@ -82,7 +82,7 @@ class WatchSetUp(WatchLook):
         super().play(stage)
 
 
-def watch_acts(conninfo: str, organization_id: str, lead: str, now: datetime) -> list[WatchLook]:
+def watch_acts(conninfo: str, organization_id: str, lead: str, now: datetime) -> list[WatchCheck]:
     """The acts of the watches in a story that ends now."""
     who, begin = (conninfo, organization_id, lead), now - _FIRST
     blocked = sorted(
@@ -95,5 +95,5 @@ def watch_acts(conninfo: str, organization_id: str, lead: str, now: datetime) ->
         and each.end is not None
         and each.end > each.begin + _BLOCKED
     )
-    looks = [*blocked[-_MOST_LOOKS:], now - _LAST]
-    return [WatchSetUp(*who, begin), *(WatchLook(*who, at) for at in sorted(looks))]
+    checks = [*blocked[-_MOST_CHECKS:], now - _LAST]
+    return [WatchSetUp(*who, begin), *(WatchCheck(*who, at) for at in sorted(checks))]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 def _pairs(text: str) -> tuple[tuple[str, str], ...]:
-    """Pairs of texts, each with ``=>`` between its two, which may stand in two lines."""
+    """Pairs of texts, each with ``=>`` between its two, which may be on two lines."""
     lines = re.sub(r"\s*=>\s*", "=>", text).strip().splitlines()
     return tuple((left.strip(), right) for left, _, right in (one.partition("=>") for one in lines))
 

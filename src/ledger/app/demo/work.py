@@ -74,7 +74,6 @@ def line_facts(line: CastLine) -> Iterator[StoryFact]:
 
 
 def _own(line: CastLine, at: datetime, type: str, word: str, data: dict[str, Any]) -> StoryFact:
-    """Tell a fact that the product line's own desk reports."""
     return tell(
         at,
         type,
@@ -132,12 +131,12 @@ def _people(line: CastLine) -> list[Assignment]:
     """Staff a talent line: one to three people; some leave, join late or change their hours."""
     rng = line.chance("people")
     people = []
-    for turn in range(1 + line.position % 3):
-        name, role = words.PEOPLE[(line.index * 3 + turn) % len(words.PEOPLE)]
+    for number in range(1 + line.position % 3):
+        name, role = words.PEOPLE[(line.index * 3 + number) % len(words.PEOPLE)]
         people.append(
             _resource(
                 "talent",
-                f"SCR-{128_500 + line.index * 4 + turn}",
+                f"SCR-{128_500 + line.index * 4 + number}",
                 name,
                 role,
                 rng.choice((40, 40, 32, 20)),
@@ -199,9 +198,9 @@ def _check_ins(line: CastLine, assignments: list[Assignment]) -> Iterator[StoryF
         present = [
             each for each in assignments if each.begin <= at and (each.end is None or at < each.end)
         ]
-        for turn, each in enumerate(present):
+        for number, each in enumerate(present):
             # The team's check-ins are minutes apart; only the last is at the line's quiet moment.
-            moment = at - timedelta(minutes=7 * (len(present) - 1 - turn))
+            moment = at - timedelta(minutes=7 * (len(present) - 1 - number))
             if moment <= each.begin:
                 continue
             yield from _check_in(line, moment, each, rng, numbers)
@@ -238,7 +237,7 @@ def _check_in(
 
 
 def _working_moments(line: CastLine, rng: Random) -> Iterator[datetime]:
-    """Choose a moment on each working day on which the line wasn't held, then its quiet moment."""
+    """Choose a moment on each working day on which the line was not held, then its quiet moment."""
     day = line.opened.date() + timedelta(days=1)
     while True:
         at = datetime.combine(day, time(15), line.opened.tzinfo) + timedelta(
@@ -253,9 +252,9 @@ def _working_moments(line: CastLine, rng: Random) -> Iterator[datetime]:
 
 
 def late_reports(
-    lines: Sequence[CastLine], told: Sequence[StoryFact], closing: Closing
+    lines: Sequence[CastLine], facts: Sequence[StoryFact], closing: Closing
 ) -> Iterator[StoryFact]:
-    """Report a timesheet of a closed month late, and void a check-in of it: both in ``late_at``."""
+    """Report a timesheet of a closed month late, and void a check-in of it, both in ``late_at``."""
     (seed,) = (line for line in lines if (line.product_line, line.position) == SEED_TALENT)
     source, prefix = REPORTS[seed.product_line]
     friday = closing.beyond - timedelta(days=1 + (closing.beyond.weekday() + 2) % 7, hours=-17)
@@ -269,7 +268,7 @@ def late_reports(
         actor=("user", seed.lead),
     )
     yield sheet._replace(at=closing.late_at)
-    wrong = _last_of_month(lines, told, closing).fact
+    wrong = _last_of_month(lines, facts, closing).fact
     data = {"fact_id": wrong["id"], "reason": words.VOIDS[1]}
     id, actor = f"void-{wrong['id']}", (wrong["actortype"], wrong["actorid"])
     yield tell(
@@ -284,7 +283,7 @@ def late_reports(
 
 
 def _last_of_month(
-    lines: Sequence[CastLine], told: Sequence[StoryFact], closing: Closing
+    lines: Sequence[CastLine], facts: Sequence[StoryFact], closing: Closing
 ) -> StoryFact:
     """The last check-in with hours of a closed month, of another line that still runs."""
     running = {
@@ -294,10 +293,10 @@ def _last_of_month(
         and line.fate == "running"
         and (line.product_line, line.position) != SEED_TALENT
     }
-    voided = {each.fact["data"].get("fact_id") for each in told}
+    voided = {each.fact["data"].get("fact_id") for each in facts}
     found = (
         each
-        for each in told
+        for each in facts
         if each.fact["subject"] in running
         and "hours" in each.fact["data"]
         and closing.first <= each.at < closing.beyond
@@ -371,7 +370,7 @@ def _health(line: CastLine) -> Iterator[StoryFact]:
     weeks = (line.over - line.opened - timedelta(hours=21)) // timedelta(days=7)
     for week in range(weeks + 1):
         at = line.opened + timedelta(days=7 * week, hours=20)
-        for turn, (signal, status) in enumerate(worst.items()):
+        for index, (signal, status) in enumerate(worst.items()):
             if week < weeks - 1:
                 status = rng.choice(("green", "green", "green", "green", "green", "amber"))
             meter = words.METERS[signal]
@@ -380,7 +379,7 @@ def _health(line: CastLine) -> Iterator[StoryFact]:
             value = number if meter.decimals else int(number)
             evidence = meter.evidence.format(value=value)
             yield tell(
-                at + timedelta(seconds=2 * turn),
+                at + timedelta(seconds=2 * index),
                 "health.signal_reported",
                 line.id,
                 {"signal": signal, "status": status, "value": value, "evidence": evidence},

@@ -1,4 +1,4 @@
-"""The HTTP application: its routes, its refusals, and the middleware of every answer."""
+"""The HTTP application: its routes, its refusals, and the middleware of every response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ledger.engine.http.document.compose import compose
 from ledger.engine.http.lean import LeanRoute, Router
 from ledger.engine.http.machinery.cors import Cors
 from ledger.engine.http.machinery.headers import Compression, Packed
-from ledger.engine.http.machinery.middleware import EveryAnswer, RootPath, answer_head
+from ledger.engine.http.machinery.middleware import ResponseMiddleware, RootPath, answer_head
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 PROBES = ("/healthz", "/readyz", "/metrics")
-"""The paths that a node answers that serves no requests (contract, Several nodes)."""
+"""The only paths on a node that does not serve requests (contract, Several nodes)."""
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _OURS = ("/v1", "/ui")
-"""The API and the pages. Health and metrics are asked on every node."""
+"""The API and the pages. Every node answers health and metrics."""
 
 _FIXED = "/ui/static/"
 """Files that are a part of the code."""
@@ -54,7 +54,7 @@ class LedgerApi(FastAPI):
         self.state.services = services
         origins = services.cors_origins
         self._cors = Cors(origins) if origins else None
-        app = EveryAnswer(
+        app = ResponseMiddleware(
             Compression(self._dispatch),
             services.positions,
             self._cors,
@@ -63,19 +63,18 @@ class LedgerApi(FastAPI):
         root_path = services.root_path
         self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
         self._lean: defaultdict[str, list[LeanRoute]] = defaultdict(list)
-        """By method."""
         self.routers: list[Router] = []
         """The routers of the API, which the OpenAPI document describes."""
         self.assistants: Assistants | None = None
-        """Serves assistants; None: no assistant is served."""
+        """Serves assistants; None if no assistant is served."""
         self.answer_nothing: Callable[[Request], Response] = _nothing
         """Answers a request whose path can name no resource; the pages replace it by their own."""
         self.refuse: Callable[[Request, LedgerError], Response] = problems.problem
-        """Answers a request that a read node refuses; the pages replace it for their addresses."""
+        """Answers a request that a read node refuses; the pages replace it for their paths."""
 
     @cached_property
     def document(self) -> Packed:
-        """The OpenAPI document as it is sent, encoded once: it depends on no request."""
+        """The OpenAPI document, encoded once: it depends on no request."""
         text = json.dumps(compose(self, self.routers), ensure_ascii=False, separators=(",", ":"))
         return Packed(text.encode(), "application/json")
 
@@ -90,7 +89,7 @@ class LedgerApi(FastAPI):
             self.routers.append(router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; every HTTP answer passes ``EveryAnswer``, whichever handler gives it."""
+        """Serve a request. ``ResponseMiddleware`` handles every HTTP response."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
         elif scope["method"] == "HEAD":
@@ -110,7 +109,7 @@ class LedgerApi(FastAPI):
         if _has_encoded_slash(scope) or (self._only_probes and scope["path"] not in PROBES):
             scope["app"] = self
             return self.answer_nothing(Request(scope))(scope, receive, send)
-        if self.assistants is not None and self.assistants.takes(scope["path"]):
+        if self.assistants is not None and self.assistants.serves(scope["path"]):
             scope["app"] = self
             return self.assistants(scope, receive, send)
         for route in self._lean.get(scope["method"], ()):
@@ -121,7 +120,7 @@ class LedgerApi(FastAPI):
 
 
 def _has_encoded_slash(scope: Scope) -> bool:
-    """Whether a name in the path contains a slash: no resource has such a name (contract, Access).
+    """True if a name in the path contains a slash: no resource has such a name (contract, Access).
 
     The server decodes the path as a whole, so one name would become two. A proxy that allows paths
     by their prefix would read such a path differently.
@@ -131,12 +130,12 @@ def _has_encoded_slash(scope: Scope) -> bool:
 
 
 def _refusal_of(scope: Scope, *, why_late: str | None) -> LedgerError | None:
-    """Why a read node refuses a request; None: it takes the request.
+    """Why a read node refuses a request; None if it takes the request.
 
-    ``why_late`` says why its standby is too far behind to answer any read; None: it is not.
+    ``why_late`` says why its standby is too far behind to answer any read; None if it is not.
     """
     path: str = scope["path"]
-    if not any(path == place or path.startswith(f"{place}/") for place in _OURS):
+    if not any(path == prefix or path.startswith(f"{prefix}/") for prefix in _OURS):
         return None
     if scope["method"] not in _READING:
         return ReadOnly()
@@ -153,9 +152,8 @@ def create_app(
 ) -> LedgerApi:
     """Return the application over one process's services; it opens and closes the services.
 
-    While the services are open, those of features are ``running``.
-
-    With ``only_probes``, it knows no paths but those of ``PROBES``.
+    While they are open, those of features are ``running``. With ``only_probes``, the application
+    serves only the paths of ``PROBES``.
     """
 
     @asynccontextmanager

@@ -1,9 +1,10 @@
 """``/mcp``: the reading tools for assistants (contract, Assistants), by the official SDK.
 
-The tools are those of the Python client (``execution_ledger.mcp``). A call asks the routes of this
-same application, in the process, with the bearer token of the request: permissions, walls between
-tenants, shares, metrics and the audit of reads are therefore those of the routes. The module is
-loaded only where ``LEDGER_MCP`` is set: it needs the extra ``mcp``, and takes half a second.
+The tools are those of the Python client (``execution_ledger.mcp``). A call sends requests to the
+routes of this same application, in the process, with the bearer token of the request. So
+permissions, tenant isolation, shares, metrics and the audit of reads are those of the routes. The
+module is loaded only where ``LEDGER_MCP`` is set: it needs the extra ``mcp``, and takes half a
+second.
 
 Each request is whole in itself: no session, no cookie, no stream from the service.
 """
@@ -39,26 +40,26 @@ from ledger.engine.values.errors import Forbidden, NotFound
 
 PATH = "/mcp"
 METADATA_PATH = "/.well-known/oauth-protected-resource"
-"""RFC 9728: a client that has no token finds the identity provider here."""
+"""RFC 9728: a client without a token finds the identity provider here."""
 
 MAX_BYTES = 256 * 1024
-"""Bytes of a request, which holds a few short arguments."""
+"""The most bytes of a request, which holds a few short arguments."""
 
 CALL_SECONDS = 10.0
-"""The time of a question to a route, with its attempts."""
+"""The time limit of a request to a route, with its attempts."""
 
 _THIS = ("localhost", "127.0.0.1", "[::1]")
 """The names of this machine."""
 
 _NO_STORE = (b"cache-control", b"no-store")
 _REPLACED = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"accept"})
-"""Headers that no longer hold for a body that was read, and the accepted types: answers are JSON,
+"""Headers that no longer fit a body that was read, and the accepted types: responses are JSON,
 whatever a client says."""
 _ACCEPT = (b"accept", b"application/json, text/event-stream")
 
 
-class _Asked(msgspec.Struct):
-    """A request or a notification of JSON-RPC. The library would answer others in its own words."""
+class _Message(msgspec.Struct):
+    """A request or a notification of JSON-RPC. The library would refuse others in its own words."""
 
     jsonrpc: Literal["2.0"]
     method: str
@@ -66,15 +67,15 @@ class _Asked(msgspec.Struct):
     params: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
-_read_message = msgspec.json.Decoder(_Asked).decode
+_read_message = msgspec.json.Decoder(_Message).decode
 
 
 class Assistants:
     """The ASGI application at ``/mcp``, and at the path of its metadata.
 
-    ``app`` answers the routes. ``public_url`` is the address by which clients reach the service; a
-    request that names another host is refused, as is that of a page of another origin. ``issuer``
-    is the identity provider; None: there are API keys alone.
+    ``app`` has the routes. ``public_url`` is the address at which clients reach the service; a
+    request with another host is refused, as is one of a page of another origin. ``issuer`` is the
+    identity provider; None if there are only API keys.
     """
 
     path = PATH
@@ -96,10 +97,10 @@ class Assistants:
                 "authorization_servers": [issuer],
                 "bearer_methods_supported": ["header"],
             }
-            place = f"{public_url}{METADATA_PATH}{PATH}"
-            self._challenge = f'Bearer resource_metadata="{place}"'
+            url = f"{public_url}{METADATA_PATH}{PATH}"
+            self._challenge = f'Bearer resource_metadata="{url}"'
         self._metadata_paths = {f"{METADATA_PATH}{prefix}{PATH}" for prefix in ("", public.path)}
-        # The library tells each request and each refusal, beside our own log of accesses.
+        # The library logs each request and each refusal, in addition to our own access log.
         logging.getLogger("mcp").setLevel(logging.ERROR)
         self._sessions = StreamableHTTPSessionManager(
             create_server(self._ledger_of, __version__),
@@ -110,7 +111,7 @@ class Assistants:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """The time in which requests are served."""
+        """Serve requests until the block ends."""
         begun, ended = asyncio.Event(), asyncio.Event()
 
         async def serve() -> None:
@@ -118,7 +119,7 @@ class Assistants:
                 begun.set()
                 await ended.wait()
 
-        # A task of its own: the library's scope must be left by the task that has entered it.
+        # A task of its own: the task that entered the library's scope must leave it.
         serving = asyncio.create_task(serve())
         serving.add_done_callback(lambda _: begun.set())
         await begun.wait()
@@ -128,12 +129,11 @@ class Assistants:
             ended.set()
             await serving
 
-    def takes(self, path: str) -> bool:
-        """Whether a request of this path is served here."""
+    def serves(self, path: str) -> bool:
         return path == PATH or path in self._metadata_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request. A refusal is a problem, a fault within the protocol an error of it."""
+        """Serve a request. A refusal is a problem; a fault within the protocol is its error."""
         request = Request(scope, receive)
 
         async def send_unstored(message: Message) -> None:
@@ -158,7 +158,7 @@ class Assistants:
             await answer(scope, receive, send_unstored)
 
     def _check(self, request: Request) -> None:
-        """Raises Misdirected or Forbidden for a request that a foreign page may have caused.
+        """Raise Misdirected or Forbidden for a request that a foreign page may have caused.
 
         A page of another site, whose name its owner points to this machine, names its own host.
         """
@@ -169,7 +169,6 @@ class Assistants:
             raise Forbidden("Pages of other origins may not use the tools.")
 
     def _described(self, request: Request) -> Response:
-        """The metadata of the protected resource (RFC 9728)."""
         if self._metadata is None:
             raise NotFound("No resource has this path.")
         if request.method != "GET":
@@ -177,14 +176,14 @@ class Assistants:
         return Response(json.dumps(self._metadata), media_type="application/json")
 
     async def _exchange(self, request: Request, send: Send) -> None:
-        """A message of a client, and its answer. Raises one of REFUSALS before the answer."""
+        """Answer a client's message. Raises one of REFUSALS before the response."""
         if request.method != "POST":
             raise problems.MethodNotAllowed("The path does not support this method.")
         principal = await authenticate(request)
         state = request.scope["state"]
         state["credential"] = principal.id
         request.scope["route"] = self
-        # A share of their own: what calls read counts as reads, and must find room there.
+        # A separate share: what calls read counts as reads, and must find room there.
         state["share"] = share = Share(request.app.state.services.shares.calls, principal)
         try:
             if media_type(request) != "application/json":
@@ -214,7 +213,7 @@ class Assistants:
 
 
 class _Inside(httpx.AsyncBaseTransport):
-    """The routes of this process, asked on behalf of a request and under its id."""
+    """Sends requests to the routes of this process on behalf of a request, under its id."""
 
     def __init__(self, app: ASGIApp, request: Request) -> None:
         client = (request.client.host, request.client.port) if request.client else ("", 0)
@@ -228,7 +227,7 @@ class _Inside(httpx.AsyncBaseTransport):
 
 
 def _refusal_of(body: bytes) -> Response | None:
-    """The answer to a body that is no single message of JSON-RPC; None: it is one."""
+    """The refusal of a body that is no single message of JSON-RPC; None if it is one."""
     try:
         _read_message(body)
     except msgspec.ValidationError:
@@ -237,8 +236,8 @@ def _refusal_of(body: bytes) -> Response | None:
         code, words = -32700, "The body is no JSON."
     else:
         return None
-    told = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": words}}
-    return Response(json.dumps(told), 400, media_type="application/json")
+    problem = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": words}}
+    return Response(json.dumps(problem), 400, media_type="application/json")
 
 
 def _giving(body: bytes) -> Receive:
@@ -254,7 +253,7 @@ def _giving(body: bytes) -> Receive:
 
 
 def _hosts_of(public: SplitResult) -> frozenset[str]:
-    """The hosts that a request may name: the public one; of this machine each of its names."""
+    """The hosts that a request may name: the public one; for this machine each of its names."""
     port = f":{public.port}" if public.port is not None else ""
     host = public.netloc.removesuffix(port)
     return frozenset(f"{name}{port}" for name in (_THIS if host in _THIS else (host,)))

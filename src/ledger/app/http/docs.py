@@ -1,11 +1,11 @@
 """`/docs`: the API as a page to read and to try, from this service alone (contract, Access).
 
-FastAPI's own page loads its script from a public server. In a closed network that page shows
-nothing, and the owner of that server could read the token that a user types in. ``fastapi-offline``
-brings the same files as a package; the Content-Security-Policy limits the page to these files.
+FastAPI's own page loads its script from a public server. In a closed network that page is empty,
+and the owner of that server could read the token that a user types in. ``fastapi-offline`` brings
+the same files as a package; the Content-Security-Policy limits the page to these files.
 
-The viewer stands in the page's frame. Its style and the page's would disturb each other: so the
-page's style stands in a cascade layer, below the viewer's, and does not reach into the viewer.
+The viewer is in the page's frame, and their styles would disturb each other. So the page's style is
+in a cascade layer, below the viewer's, and does not reach into the viewer.
 """
 
 from contextlib import suppress

@@ -28,17 +28,17 @@ from ledger.features.sign_in.access.sessions import Sessions
 router = APIRouter(tags=["operations"])
 
 _ANSWERED_SECONDS = 0.5
-"""The time limit of the database's answer: a probe may wait for a second (contract, Health), and on
-a busy machine the answer itself takes some tenths."""
+"""The time limit of the database's reply: a probe may wait for a second (contract, Health), and on
+a busy machine the reply itself takes some tenths."""
 
 _FAILING_SECONDS = 10.0
 """Once appends have failed for this time, clients should send facts to another node."""
 
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
 _Sealing = tuple[int, int, bool, int, bool, bool]
-"""(sealed position, its lag behind the log, whether sealing has stopped, the number of differences
-between stored data and the log that were found last, whether sealing has stopped for good, whether
-it waits for a node with a witness)."""
+"""(sealed position, its lag behind the log, True if sealing has stopped, the number of differences
+between stored data and the log in the last verification, True if sealing has stopped for good, True
+if it waits for a node with a witness)."""
 
 # OFFSET 0: the log's end is read once, wherever it is used.
 _SEALING = """
@@ -122,7 +122,7 @@ async def check_readiness(request: Request) -> Response:
     ]
     is_sealing = not sealing_stopped and not waits
     grants = services.of(Sessions).rules.grants
-    grants.look()
+    grants.check()
     sign_in: dict[str, Any] = {}
     if grants.why_broken is not None:
         sign_in["grants"] = {"broken": True}
@@ -164,7 +164,7 @@ async def show_metrics(request: Request) -> Response:
 
 
 def _require_token(request: Request, token: str) -> None:
-    """Raises Unauthorized unless the request's bearer token is this one."""
+    """Raise Unauthorized unless the request's bearer token is this one."""
     if not hmac.compare_digest(token_of(request).encode(), token.encode()):
         services_of(request).authenticator.failures.note(address_of(request))
         raise Unauthorized(NOT_VALID)
@@ -210,17 +210,17 @@ async def show_document(request: Request) -> Response:
 
 
 async def _lag(services: ApiServices) -> _Lag:
-    rows: _Lag = await services.door.fetch(EVERYONE, LAG, {})
+    rows: _Lag = await services.pool.fetch(EVERYONE, LAG, {})
     return rows
 
 
 async def _sealing(services: ApiServices) -> _Sealing:
-    rows: list[_Sealing] = await services.door.fetch(EVERYONE, _SEALING, {})
+    rows: list[_Sealing] = await services.pool.fetch(EVERYONE, _SEALING, {})
     return rows[0]
 
 
 async def _leases(services: ApiServices) -> int:
-    ((number,),) = await services.door.fetch(EVERYONE, _LEASES, {})
+    ((number,),) = await services.pool.fetch(EVERYONE, _LEASES, {})
     return int(number)
 
 
@@ -297,8 +297,8 @@ class _Beat:
 
 
 class _Up:
-    """The gauges of the database: whether it answers, and whether this worker's appends fail, and
-    how far apart the clocks are."""
+    """The gauges of the database: if it answers, if this worker's appends fail, and how far apart
+    the clocks are."""
 
     def __init__(self, up: int, failing_seconds: float, clock_skew: float) -> None:
         self._up, self._failing_seconds, self._clock_skew = up, failing_seconds, clock_skew

@@ -1,13 +1,11 @@
 """Exports as files of any length: JSON lines and CSV, in constant memory.
 
-The routes of an export stand beside that of the list. An export goes up to the position that was
-reached when it began, its ``Ledger-Position``. The export therefore ends. Its first page is read
-before the answer begins, so that a refusal gets its own status.
+An export ends at the position that was reached when it began, its ``Ledger-Position``. Its first
+page is read before the answer begins, so that a refusal gets its own status.
 
-An export walks its rows page by page, each page by a short statement of its own. The export
-therefore holds no connection while a slow reader takes its time. If an export cannot go on, it
-breaks off: an incomplete file never looks complete, and the missing entries follow the last line
-that was received (``after``).
+Each page is read by a short statement of its own, so a slow reader holds no connection. If an
+export cannot go on, it breaks off: an incomplete file never looks complete. The missing entries
+follow the last line that was received (``after``).
 """
 
 import csv
@@ -28,7 +26,7 @@ from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http.problems import READ_ERRORS, Unauthorized
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, LedgerError
 from ledger.engine.values.rendering import json_text
@@ -37,23 +35,23 @@ from ledger.engine.values.values import format_instant
 _logger = logging.getLogger(__name__)
 
 PORTION = 100
-"""Entries of a slice (``loop_turns.py``): other requests wait for some milliseconds at most."""
+"""Entries of a slice (``loop_slices.py``): other requests wait for some milliseconds at most."""
 
 PAGE = 1000
 """Entries in a page, half a megabyte: some milliseconds for the database."""
 
-# Signs by which a spreadsheet takes a cell for a formula: senders choose some cells. Blanks and
+# Signs that make a spreadsheet read a cell as a formula; senders choose some cells. Blanks and
 # quotation marks before the sign may be dropped. Many spreadsheets divide lines at ``;``, others at
-# tabs, and then don't know where a cell with a line end in it ends.
+# tabs, and then don't know where a cell with a line end ends.
 _SIGNS = "=+@\\-＝＋－＠"
 _BEFORE = r';\s"\u200b\ufeff'
 _DIVIDES = re.compile(r"[;\t\r\n\v\f]")
 _FORMULA = re.compile(rf"\A[{_BEFORE}]*+(?=[{_SIGNS}])|(?<![{_BEFORE}])[{_BEFORE}]++(?=[{_SIGNS}])")
-"""The blanks and dividers before a sign. (Possessive, and never from the middle of a run: the time
-grows with the length only.)"""
+"""The blanks and dividers before a sign. Possessive, and never from the middle of a run, so the
+time is linear."""
 
 _JSON = (msgspec.inspect.DictType, msgspec.inspect.ListType, msgspec.inspect.VarTupleType)
-"""The types whose values are a cell with JSON."""
+"""Types whose values become a cell with JSON."""
 
 _LINES, _TABLE = "application/x-ndjson", "text/csv"
 _KINDS = {"jsonl": _LINES, "csv": _TABLE}
@@ -61,8 +59,8 @@ _KINDS = {"jsonl": _LINES, "csv": _TABLE}
 Row = Sequence[Any]
 Cells = Sequence[str | int | None]
 
-Turn = Callable[[], Awaitable[None]]
-"""Waits for the turn of an export's next slice."""
+NextSlice = Callable[[], Awaitable[None]]
+"""Waits until an export's next slice may be rendered."""
 
 Format = Annotated[
     Literal["jsonl", "csv"], Field(description="JSON objects, one on each line, or a table.")
@@ -76,52 +74,49 @@ class Cut(NamedTuple):
     cells: Callable[[Any], Cells]
 
     def ordered(self, names: str) -> "Cut":
-        """The same columns in another order."""
         columns = tuple(names.split())
         assert sorted(columns) == sorted(self.columns), set(columns) ^ set(self.columns)
         pick = itemgetter(*map(self.columns.index, columns))
         return Cut(columns, lambda entry: pick(self.cells(entry)))
 
 
-def cut_of(shown: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
-    """The columns of a table of these structs, in the order of the fields but for ``without``.
+def cut_of(struct: type[msgspec.Struct], *, without: Sequence[str] = ()) -> Cut:
+    """The columns of a table of these structs, in the order of the fields.
 
-    A field of a struct within is left out by its column's name.
-
-    A struct within has columns of its own, which begin with the name of its field. A list or a
-    document is a cell with JSON, behind all others.
+    ``without`` names columns to leave out. A nested struct has columns of its own, which begin with
+    its field's name. A list or a document is a cell with JSON, after all others.
     """
-    info = msgspec.inspect.type_info(shown)
+    info = msgspec.inspect.type_info(struct)
     assert isinstance(info, msgspec.inspect.StructType)
     fields = [(f.name, _kind(f.type), f.required) for f in info.fields if f.name not in without]
     fields.sort(key=lambda field: isinstance(field[1], _JSON))
     columns, within = list[str](), list[tuple[int, Callable[[Any], Cells]]]()
     ways = dict[int, Callable[[Any], Any]]()
-    for place, (name, kind, is_set) in enumerate(fields):
+    for index, (name, kind, is_set) in enumerate(fields):
         if isinstance(kind, msgspec.inspect.StructType):
             inner = cut_of(kind.cls, without=[each.removeprefix(f"{name}_") for each in without])
             columns += [f"{name}_{column}" for column in inner.columns]
-            # From the last to the first, since a struct's cells move those behind it.
-            within.insert(0, (place, partial(_within, inner)))
+            # From last to first, since a struct's cells move those after it.
+            within.insert(0, (index, partial(_within, inner)))
             continue
         columns.append(name)
         if (way := _way(kind, is_set=is_set)) is not None:
-            ways[place] = way
+            ways[index] = way
     pick = attrgetter(*(name for name, *_ in fields))
 
     def cells(entry: Any) -> Cells:
         found = list(pick(entry))
-        for place, way in ways.items():
-            found[place] = way(found[place])
-        for place, spread in within:
-            found[place : place + 1] = spread(found[place])
+        for index, way in ways.items():
+            found[index] = way(found[index])
+        for index, spread in within:
+            found[index : index + 1] = spread(found[index])
         return found
 
     return Cut(tuple(columns), cells)
 
 
 def _kind(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
-    """The type of a field's values but null."""
+    """The type of a field without null."""
     if isinstance(kind, msgspec.inspect.Metadata):
         return _kind(kind.type)
     if isinstance(kind, msgspec.inspect.UnionType):
@@ -148,27 +143,27 @@ def _within(inner: Cut, entry: Any) -> Cells:
 
 
 class Exported(NamedTuple):
-    """A log or list that can be exported: the name of its file, and how its entries are written."""
+    """The file name of an export, and how its entries are written."""
 
     name: str
     entry: Callable[[Row], Any]
-    """Makes an entry, whose JSON is a line, from a row behind its position."""
+    """Makes an entry from a row without its position; the entry's JSON is a line."""
     cut: Cut
 
     def file(
         self,
-        turn: Turn,
+        next_slice: NextSlice,
         format_: str,
         pages: AsyncIterator[Sequence[Row]],
         position: int,
         *,
         goes_on: bool,
     ) -> StreamingResponse:
-        """The answer with the found rows of these pages; a table has no heading if it goes on."""
+        """The rows of these pages as a file; a table that ``goes_on`` has no heading."""
         is_table = format_ == "csv"
         heading = _csv([self.cut.columns]) if is_table and not goes_on else b""
         return _File(
-            _written(turn, pages, self._table if is_table else self._lines, heading),
+            _written(next_slice, pages, self._table if is_table else self._lines, heading),
             media_type=f"{_TABLE}; charset=utf-8" if is_table else _LINES,
             headers={
                 "Ledger-Position": str(position),
@@ -185,18 +180,14 @@ class Exported(NamedTuple):
 
 
 def answers(description: str, *formats: str) -> dict[int | str, dict[str, Any]]:
-    """The answers of an export, as OpenAPI has them; of all formats if none is named."""
+    """The OpenAPI responses of an export, in all formats if none is named."""
     kinds = [kind for name, kind in _KINDS.items() if name in (formats or _KINDS)]
     content = {kind: {"schema": {"type": "string"}} for kind in kinds}
     return {200: {"description": description, "content": content}, **READ_ERRORS}
 
 
 def harmless(word: str | None) -> str | None:
-    """Return the word in a form that no spreadsheet takes for a formula, however it divides lines.
-
-    An apostrophe stands before the sign of a formula, and before a word that begins with a tab or a
-    line end.
-    """
+    """Put an apostrophe before each sign of a formula, and before a first tab or line end."""
     if word is None or ((word[:1].isalnum() or word[:1] == "/") and _DIVIDES.search(word) is None):
         return word
     tame = _FORMULA.sub(_with_apostrophe, word)
@@ -215,20 +206,21 @@ def harmless_json(text: str) -> str:
     return _FORMULA.sub(lambda found: found[0].replace(";", r"\u003b"), text)
 
 
-def begin_export(asking: Asking) -> Turn:
-    """Count the request as an export; how it waits for its slices. Raises RateLimited."""
-    services = asking.services
-    asking.request.state.share.count(services.shares.exports)
-    return partial(services.slices.next, asking.principal.party)
+def begin_export(request: ReadRequest) -> NextSlice:
+    """Count the request as an export; return how it waits for slices. Raises RateLimited."""
+    services = request.services
+    request.http.state.share.count(services.shares.exports)
+    return partial(services.slices.next, request.principal.tenant_key)
 
 
 async def pages(
-    asking: Asking, rows: Answer, following: Callable[[Row], Question], *, is_log: bool = True
+    request: ReadRequest, rows: Answer, following: Callable[[Row], Question], *, is_log: bool = True
 ) -> AsyncIterator[Sequence[Row]]:
-    """The found rows of an export, from its first page on, up to the position of that page.
+    """The rows of an export from its first page on, up to the position of that page.
 
-    ``following`` asks for the page behind a row. The export of a log has its entries up to that
-    position; any other shows each thing as it was there, so no page may be of a view behind it.
+    ``following`` returns the question for the page after a row. The export of a log has its entries
+    up to that position. Any other shows each thing as of it, so no page may come from a view behind
+    it.
     """
     end = rows.position
     while True:
@@ -241,15 +233,17 @@ async def pages(
         if is_last:
             return
         # A credential that ended meanwhile ends the export, of the API and of the page alike.
-        if await asking.services.lapsed([asking.principal]):
+        if await request.services.lapsed([request.principal]):
             raise Unauthorized("The credential was revoked or has expired.")
-        rows = Answer(await asking.services.door.fetch(*following(found[-1]).asked))
+        rows = Answer(await request.services.pool.fetch(*following(found[-1]).arguments))
 
 
-def log_pages(asking: Asking, question: Question, rows: Answer) -> AsyncIterator[Sequence[Row]]:
-    """The pages of a walk along a log, whose statement begins ``after`` a position."""
+def log_pages(
+    request: ReadRequest, question: Question, rows: Answer
+) -> AsyncIterator[Sequence[Row]]:
+    """The pages of a log, whose statement begins ``after`` a position."""
     return pages(
-        asking,
+        request,
         rows,
         lambda row: replace(question, parameters={**question.parameters, "after": row[1]}),
     )
@@ -265,14 +259,14 @@ class _File(StreamingResponse):
         except (LedgerError, psycopg.Error, OSError) as error:
             _logger.warning("an export broke off: %s", error)
         finally:
-            # A client that goes away leaves the rows half read. Let them end in this event loop:
-            # the collector of garbage may come when the loop is closed.
+            # A client that leaves drops the rows half read. They must end in this event loop: the
+            # garbage collector may come after the loop is closed.
             if isinstance(self.body_iterator, AsyncGenerator):
                 await self.body_iterator.aclose()
 
 
 async def _written(
-    turn: Turn,
+    next_slice: NextSlice,
     pages: AsyncIterator[Sequence[Row]],
     render: Callable[[Iterable[Row]], bytes],
     heading: bytes,
@@ -281,12 +275,11 @@ async def _written(
         yield heading
     async for found in pages:
         for begin in range(0, len(found), PORTION):
-            await turn()
+            await next_slice()
             yield render(row[1:] for row in found[begin : begin + PORTION])
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return the rows as CSV (RFC 4180)."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()

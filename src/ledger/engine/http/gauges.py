@@ -1,12 +1,12 @@
-"""The metrics that are made when somebody asks for them (contract, Health).
+"""The metrics that are collected on request (contract, Health).
 
-The gauges of the database are several statements, sent together: how far the loops of this node and
-of the ledger are, and those of features. Each has a time limit of its own, and the gauges of a
-statement that fails are left out: a slow count must not make the database look as if it were away.
+The gauges of the database are several statements, sent together: those of the loops of this node
+and of the ledger, and those of features. Each has its own time limit, and one that fails is left
+out. So a slow count does not make the database look unreachable.
 
-The metrics of prometheus-client's collector of processes are those of the process that answers, and
-where several processes add up their metrics, it is left out. Here the answering worker reads the
-system's figures of its parent, the supervisor, and of the supervisor's other children.
+prometheus-client's process collector covers the answering process alone, and is left out if several
+processes add up their metrics. Here the answering worker reads the system's figures of its parent,
+the supervisor, and of the supervisor's other children.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from ledger import __version__
 from ledger.engine.http.machinery.headers import Packed
-from ledger.engine.log.nodes import known_node_id
+from ledger.engine.log.nodes import stored_node_id
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pool.scope import Fetch, Planning
 from ledger.engine.postgres.timing import LIVING_SECONDS
@@ -35,19 +35,19 @@ from ledger.engine.values.principal import EVERYONE
 _logger = logging.getLogger(__name__)
 
 _ANSWERED_SECONDS = 0.7
-"""The time limit of a statement. Metrics are asked for within a second or so."""
+"""The time limit of a statement: scrapers expect metrics within about a second."""
 
 MOST_COUNTED = 100_000
-"""The most rows of a kind that are counted, so that the count takes a fraction of a second."""
+"""The most rows of a kind that are counted, so that a count takes a fraction of a second."""
 
 _EVERY_SECONDS = 1.0
-"""From the begin of a text until the begin of the next one."""
+"""The least time between the starts of two texts."""
 
 _PREFIX = "ledger-"
-"""The begin of the name of each process of the service."""
+"""The prefix of the name of each process of the service."""
 
-# For how long the first event after a position has waited; 0 if there is none. OFFSET 0: the
-# position is found once.
+# How long the first event after a position has waited; 0 if there is none. OFFSET 0: the position
+# is found once.
 _WAITED = """
 coalesce(greatest(0, extract(epoch FROM clock_timestamp() - ledger.recorded_at(
     ledger.position_from(CASE WHEN {position} = 0 THEN '-infinity'::timestamptz
@@ -55,10 +55,10 @@ coalesce(greatest(0, extract(epoch FROM clock_timestamp() - ledger.recorded_at(
 )))::float8, 0)
 """
 
-# The server's version, the loops that some node leads, those that this node leads, each view with
-# the seconds that it is behind, and for how long the first event has waited that the node's witness
-# does not cover. Of a node without a witness, the newest checkpoint of the database is taken.
-_STANDING = f"""
+# The server's version, the loops that have a leader, those that this node leads, and the seconds
+# that each view is behind. Last, how long the first event has waited that the node's witness does
+# not cover. Without a witness, the newest checkpoint of the database counts.
+_STATE = f"""
 SELECT current_setting('server_version'),
     ARRAY(SELECT loop FROM ledger.leader ORDER BY loop),
     ARRAY(SELECT loop FROM ledger.leader WHERE node_id = %(node)s
@@ -85,7 +85,7 @@ FROM (
 
 
 class Collected:
-    """Metrics that were collected already, for a registry."""
+    """Collected metrics, for a registry."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = [*metrics]
@@ -106,22 +106,22 @@ class DatabaseGauges:
     """Reads the gauges; remembers the server's version for when the database is away."""
 
     def __init__(self, fetch: Fetch, data_dir: Path, of_features: Sequence[Gauges]) -> None:
-        """``data_dir`` is the node's, which keeps its id."""
+        """``data_dir`` keeps the node's id."""
         self._fetch, self._data_dir, self._of_features = fetch, data_dir, of_features
         self._node_id: str | None = None
         self._postgres = "unknown"
 
     async def read(self) -> list[Metric]:
         """The gauges that could be read in time, and the build."""
-        self._node_id = self._node_id or known_node_id(self._data_dir)
-        standing, *of_features = await asyncio.gather(
-            self._rows(_STANDING, {"node": self._node_id}),
+        self._node_id = self._node_id or stored_node_id(self._data_dir)
+        state, *of_features = await asyncio.gather(
+            self._rows(_STATE, {"node": self._node_id}),
             *(self._rows(each.statement, each.values) for each in self._of_features),
         )
         metrics: list[Metric] = []
-        for version, loops, led, names, seconds, witness in standing:
+        for version, loops, led, names, seconds, witness in state:
             self._postgres = version
-            metrics += _standing(loops, led, zip(names, seconds, strict=True), witness)
+            metrics += _state_metrics(loops, led, zip(names, seconds, strict=True), witness)
         for gauges, rows in zip(self._of_features, of_features, strict=True):
             if rows:
                 metrics += gauges.metrics_of(rows)
@@ -146,7 +146,7 @@ class DatabaseGauges:
         return build
 
 
-def _standing(
+def _state_metrics(
     loops: Iterable[str], led: Iterable[str], views: Iterable[tuple[str, float]], witness: float
 ) -> list[Metric]:
     leads = GaugeMetricFamily(
@@ -167,17 +167,17 @@ def _standing(
 
 
 def process_gauges() -> list[Metric]:
-    """The metrics of each process by its name; none where the system has no ``/proc``."""
+    """The metrics of each process by its name; empty if the system has no ``/proc``."""
     merged: dict[str, Metric] = {}
     for name, pid in _processes():
         registry = CollectorRegistry()
         collector = ProcessCollector(pid=lambda pid=pid: pid, registry=registry)  # type: ignore[misc]
         for metric in collector.collect():
-            kept = merged.setdefault(
+            family = merged.setdefault(
                 metric.name, Metric(metric.name, metric.documentation, metric.type)
             )
             for sample in metric.samples:
-                kept.add_sample(sample.name, {"process": name}, sample.value)
+                family.add_sample(sample.name, {"process": name}, sample.value)
     return [*merged.values()]
 
 
@@ -199,16 +199,16 @@ def _processes() -> Iterator[tuple[str, int]]:
 
 
 def _whole(name: str) -> str:
-    """The system shows the first 15 letters of a name."""
+    """The system cuts names at 15 letters."""
     return "dispatcher" if "dispatcher".startswith(name) else name
 
 
 class SharedText:
-    """The text of the metrics, made at most once in so many seconds: all who ask get the same.
+    """The text of the metrics, made at most once in so many seconds, for all requests.
 
-    Anybody may ask, and the text costs much to make. The cost therefore does not grow with the
-    requests. No text is kept: a request that comes too early waits for the next text. So nobody
-    gets old numbers, and a client that asks in a loop gets one answer a second on each connection.
+    Anybody may request it, and it is expensive, so its cost must not grow with the requests. No
+    text is cached: an early request waits for the next text, so nobody gets old numbers. A client
+    that polls in a loop gets one answer a second on each connection.
     """
 
     def __init__(self, every_seconds: float = _EVERY_SECONDS) -> None:
@@ -217,11 +217,11 @@ class SharedText:
         self._making: asyncio.Task[Packed] | None = None
 
     async def read(self, make: Callable[[], Awaitable[Packed]]) -> Packed:
-        """The next text, which ``make`` makes. Raises the error of ``make``."""
+        """Return the next text. Raises the error of ``make``."""
         if self._making is None:
             loop = asyncio.get_running_loop()
             self._making = loop.create_task(self._make(make), context=for_nobody())
-        # A client that leaves takes the text from nobody else.
+        # A client that leaves must not cancel the text of the others.
         return await asyncio.shield(self._making)
 
     async def _make(self, make: Callable[[], Awaitable[Packed]]) -> Packed:

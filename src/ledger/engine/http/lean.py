@@ -1,12 +1,14 @@
-"""Lean routes: declared as FastAPI describes them, but called without its dependency machinery.
+"""Lean routes: declared as for FastAPI, but called without its dependency machinery.
 
-FastAPI resolves dependencies for every request through exit stacks and a walk over each field,
-below five layers of middleware; for our reads this costs as much as the database. A lean route
-says which struct it shows, from which OpenAPI is made. ``app/http/app.py`` calls a lean
-route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
-principal or an ``Asking``, one query model (a route without one refuses every parameter), the names
-in the path, and at last what a command was ``Sent``. The principal's permission is checked before
-anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
+FastAPI resolves dependencies for each request through exit stacks and every field, below five
+layers of middleware; for our reads this costs as much as the database. A lean route names the
+struct that it shows, from which OpenAPI is made. ``app/http/app.py`` calls a lean route before any
+of FastAPI's layers.
+
+The route fills its endpoint's arguments directly: the principal or a ``ReadRequest``, one query
+model, the names in the path, and last a command's body (``Sent``). A route without a query model
+refuses every parameter. The permission is checked before anything is parsed (contract, Facts: 401,
+403, 404, 422, 409).
 """
 
 import inspect
@@ -23,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.engine.http import problems, writing
 from ledger.engine.http.machinery.headers import address_of, header, token_of
 from ledger.engine.http.machinery.shares import Share
-from ledger.engine.http.reading import OR, Asking, Present, services_of
+from ledger.engine.http.reading import OR, Present, ReadRequest, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.services import Credentials
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
@@ -41,7 +43,7 @@ _NONE: Mapping[str, Any] = {}
 
 _answer_of: Any = AnswerOf
 _page_of: Any = PageOf
-"""Of structs that are arguments, whose types mypy does not know."""
+"""Untyped: mypy does not know the types of structs that are arguments."""
 
 _IDEMPOTENT: dict[str, Any] = {
     "name": "Idempotency-Key",
@@ -58,10 +60,7 @@ _IDEMPOTENT: dict[str, Any] = {
 
 
 def needs(permission: str | None) -> dict[str, Any]:
-    """The permission that a route needs, as OpenAPI shows it; None: any credential is enough.
-
-    A route without this declaration cannot be built.
-    """
+    """None: any credential is enough. A route without this declaration cannot be built."""
     return {"x-permission": permission}
 
 
@@ -92,11 +91,11 @@ def command_route(
     status: int = 200,
     further: tuple[int, ...] = (),
 ) -> Callable[[F], F]:
-    """Route a command to the decorated function; refusals of the command are recorded.
+    """Route a command to the decorated function; its refusals are recorded.
 
     ``answer`` is the struct that is shown. A function that takes ``Sent[Any]`` has no body and no
-    answer, and accepts no Idempotency-Key; ``further`` are statuses of its refusals beside the
-    usual ones. Pages are not in OpenAPI: their forms name no answer.
+    answer, and accepts no Idempotency-Key; ``further`` are additional statuses of its refusals.
+    Pages are not in OpenAPI: their forms name no answer.
     """
 
     def mark(endpoint: F) -> F:
@@ -121,7 +120,7 @@ def command_route(
 
 
 class LeanRoute(APIRoute):
-    """A route whose endpoint is called directly. The routes of pages (``web``) are a subclass."""
+    """A route whose endpoint is called directly. Page routes are a subclass."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["name"] = endpoint.__name__
@@ -132,13 +131,13 @@ class LeanRoute(APIRoute):
         self._permission: str | None = (self.openapi_extra or {})["x-permission"]
         self._is_read = "GET" in (self.methods or ())
         self._is_stream = path.endswith("/stream")
-        self._turns_down: writing.TurnsDown | None = getattr(endpoint, "turns_down", None)
+        self._on_refusal: writing.OnRefusal | None = getattr(endpoint, "on_refusal", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
-        # Of two faults, the one in the query is told before the one in the header of ``Asking``.
+        # A fault in the query is reported before a fault in the header of ``ReadRequest``.
         ordered = sorted(
-            # Callers within give what has a default.
+            # Internal callers pass what has a default.
             (named for named in parameters.items() if named[1].default is inspect.Parameter.empty),
-            key=lambda named: named[1].annotation is Asking,
+            key=lambda named: named[1].annotation is ReadRequest,
         )
         bodies = {name: self.body_of(p.annotation) for name, p in ordered}
         self._bodies = [(name, body) for name, body in bodies.items() if body is not None]
@@ -148,7 +147,6 @@ class LeanRoute(APIRoute):
         self._has_query = any(is_model(p.annotation) for n, p in ordered if bodies[n] is None)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate, fill the arguments, call the endpoint, and send the response or refusal."""
         request = Request(scope, receive, send)
         try:
             try:
@@ -165,18 +163,17 @@ class LeanRoute(APIRoute):
                 share.end()
 
     async def identify(self, request: Request) -> Principal:
-        """The principal of the request. Raises Unauthorized."""
         return await authenticate(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
         return problems.problem(request, error)
 
     def body_of(self, annotation: Any) -> Any:
-        """The model of the body, if a parameter of this annotation takes the body."""
+        """The model of the body, if this annotation takes the body, else None."""
         return _sent(annotation)
 
     async def read(self, request: Request, principal: Principal, model: Any) -> Any:
-        """The body as the endpoint takes it. ``Any`` is a command that has none."""
+        """Read the body for the endpoint. ``Any``: the command has none."""
         if model is Any:
             return writing.Sent[Any](None, None, None)
         return await writing.read_command(request, principal, model)
@@ -187,8 +184,8 @@ class LeanRoute(APIRoute):
         if text is None:
             return None
         if not (text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_POSITION):
-            place = "/Ledger-Min-Position"
-            raise Invalid.at(place, "must be a position: a whole number, 0 or more")
+            pointer = "/Ledger-Min-Position"
+            raise Invalid.at(pointer, "must be a position: a whole number, 0 or more")
         return int(text)
 
     def _filler(self, name: str, annotation: Any) -> _Filler:
@@ -196,20 +193,22 @@ class LeanRoute(APIRoute):
             return lambda request, _: request
         if annotation is Principal:
             return lambda _, principal: principal
-        if annotation is Asking:
-            return lambda request, principal: Asking(request, principal, self.min_position(request))
+        if annotation is ReadRequest:
+            return lambda request, principal: ReadRequest(
+                request, principal, self.min_position(request)
+            )
         if is_model(annotation):
             return _query_filler(annotation)
         return lambda request, _: request.path_params[name]
 
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
-        """Count a request for much in a further share. Raises RateLimited."""
+        """Count an expensive request in a further share. Raises RateLimited."""
 
     async def answer(self, request: Request) -> Response:
         """The endpoint's response, if the caller has the permission. Raises one of REFUSALS."""
         principal = await self.identify(request)
         request.scope["state"]["credential"] = principal.id
-        # The metrics name the route from here on: without a valid credential, nobody makes series.
+        # From here on the metrics name the route: without a valid credential, nobody adds a series.
         request.scope["route"] = self
         if not self._is_stream:
             shares = services_of(request).shares
@@ -222,9 +221,9 @@ class LeanRoute(APIRoute):
                 _no_parameters(request, principal)
             arguments = {name: fill(request, principal) for name, fill in self._fillers}
         except Refused as refusal:
-            if self._turns_down is None:
+            if self._on_refusal is None:
                 raise
-            await writing.turn_down(request, principal, refusal, self._turns_down)
+            await writing.record_refusal(request, principal, refusal, self._on_refusal)
         self.weigh(request, arguments)
         for name, model in self._bodies:
             arguments[name] = await self.read(request, principal, model)
@@ -232,11 +231,11 @@ class LeanRoute(APIRoute):
 
 
 class Router(APIRouter):
-    """The routes of a module, and what the OpenAPI document has to know beside them.
+    """The routes of a module, and its additions to the OpenAPI document.
 
-    ``words`` are the enumerations that stand in several places, or whose place alone says too
-    little; ``unions`` the names of alternatives, by the first. ``sent`` and ``shown`` return
-    further schemas, by name: of what is sent to the routes, and of what they show.
+    ``words`` are enumerations used in several places, or whose place alone says too little;
+    ``unions`` names alternatives by the first of them. ``sent`` and ``answers`` return further
+    schemas, by name: of bodies, and of answers.
     """
 
     def __init__(
@@ -248,17 +247,17 @@ class Router(APIRouter):
         words: Mapping[str, tuple[str, ...]] = _NONE,
         unions: Mapping[str, str] = _NONE,
         sent: Callable[[], Mapping[str, Any]] = dict,
-        shown: Callable[[], Mapping[str, Any]] = dict,
+        answers: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__(prefix=prefix, tags=[tag], route_class=route_class)
-        self.words, self.unions, self.sent, self.shown = words, unions, sent, shown
+        self.words, self.unions, self.sent, self.answers = words, unions, sent, answers
 
 
 class ManagedRouter(Router):
-    """The routes of things that people manage: their list, one by its id, and their commands.
+    """The routes of managed things: their list, one by its id, and their commands.
 
     ``identifier`` is the id's name in paths, ``manages`` the permission of the commands, ``reads``
-    that of the reads. Each method routes the decorated function, and shows the struct ``shown``.
+    that of the reads. Each method routes the decorated function, and shows ``struct``.
     """
 
     def __init__(
@@ -267,25 +266,25 @@ class ManagedRouter(Router):
         super().__init__(prefix, tag, **more)
         self._thing, self._manages, self._reads = f"/{{{identifier}}}", manages, reads
 
-    def lists(self, shown: Any, summary: str) -> Callable[[F], F]:
-        return read_route(self, "", _page_of[shown], summary=summary, permission=self._reads)
+    def lists(self, struct: Any, summary: str) -> Callable[[F], F]:
+        return read_route(self, "", _page_of[struct], summary=summary, permission=self._reads)
 
-    def shows(self, shown: Any, summary: str) -> Callable[[F], F]:
-        answer, refused = _answer_of[shown], problems.FEED_ERRORS
+    def shows(self, struct: Any, summary: str) -> Callable[[F], F]:
+        answer, refused = _answer_of[struct], problems.FEED_ERRORS
         reads = self._reads
         return read_route(self, self._thing, answer, refused, summary=summary, permission=reads)
 
-    def creates(self, command: type[OwnCommand], shown: Any, summary: str) -> Callable[[F], F]:
-        return self._command("", command, summary, answer=_answer_of[shown], status=201)
+    def creates(self, command: type[OwnCommand], struct: Any, summary: str) -> Callable[[F], F]:
+        return self._command("", command, summary, answer=_answer_of[struct], status=201)
 
-    def changes(self, command: type[OwnCommand], shown: Any, summary: str) -> Callable[[F], F]:
-        answer = _answer_of[shown]
+    def changes(self, command: type[OwnCommand], struct: Any, summary: str) -> Callable[[F], F]:
+        answer = _answer_of[struct]
         return self._command(self._thing, command, summary, method="PATCH", answer=answer)
 
     def acts(
-        self, act: str, command: type[OwnCommand], shown: Any, summary: str, status: int = 200
+        self, act: str, command: type[OwnCommand], struct: Any, summary: str, status: int = 200
     ) -> Callable[[F], F]:
-        path, answer = f"{self._thing}/{act}", _answer_of[shown]
+        path, answer = f"{self._thing}/{act}", _answer_of[struct]
         return self._command(path, command, summary, answer=answer, status=status)
 
     def removes(self, command: type[OwnCommand], summary: str, *further: int) -> Callable[[F], F]:
@@ -299,13 +298,13 @@ class ManagedRouter(Router):
 
 
 async def authenticate(request: Request) -> Principal:
-    """The principal of the request's bearer token. Raises Unauthorized."""
+    """Check the request's bearer token. Raises Unauthorized."""
     authenticator: Credentials = request.app.state.services.authenticator
     return await authenticator.authenticate(token_of(request), address_of(request))
 
 
 async def _never() -> Response:
-    """Stands for an endpoint, of whose parameters FastAPI would make models of its own."""
+    """Replaces the endpoint for FastAPI, which would make models of its parameters."""
     raise NotImplementedError
 
 
@@ -342,13 +341,12 @@ def parse_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
     try:
         return model.model_validate_strings(values)
     except ValidationError as error:
-        places = pointers(error, "", "parameter")
-        raise Invalid("The request has invalid parameters.", places) from error
+        errors = pointers(error, "", "parameter")
+        raise Invalid("The request has invalid parameters.", errors) from error
 
 
 @cache
 def _several(model: type[BaseModel]) -> frozenset[str]:
-    """The names of the parameters that take several words."""
     return frozenset(
         field.alias or name
         for name, field in model.model_fields.items()
@@ -357,10 +355,7 @@ def _several(model: type[BaseModel]) -> frozenset[str]:
 
 
 def _joined(pairs: Sequence[tuple[str, str]], several: frozenset[str]) -> dict[str, str]:
-    """The values of parameters, some of them given repeatedly, as generated clients send arrays.
-
-    Raises Invalid if a parameter that takes a single value is given twice.
-    """
+    """Join repeated parameters with commas. Raises Invalid for one that takes a single value."""
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values and name not in several:

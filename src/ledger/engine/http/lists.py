@@ -1,4 +1,4 @@
-"""Lists with a cursor: the order of a list, the cursor that names a place in it, and its pages."""
+"""Lists with a cursor: the order of a list, the cursor of a row, and the pages."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import SUBJECTS, Asking, Page
+from ledger.engine.http.reading import SUBJECTS, Page, ReadRequest
 from ledger.engine.http.replies import Reply, page
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.values import format_instant, id_of_key, parse_instant, sort_key
@@ -24,19 +24,18 @@ class SortColumn(NamedTuple):
     """A column by which a list is ordered."""
 
     name: str
-    """The field of the cursor."""
     column: int
     parameter: str
     """The parameter of the statement for the rows after the cursor."""
-    told: Callable[[Any], Any]
-    """Returns the column's value as the cursor has it."""
+    encode: Callable[[Any], Any]
+    """Returns the column's value for the cursor."""
     parsed: Callable[[Any], Any]
-    """Returns the parameter's value. Raises ValueError for what the service has not told."""
+    """Returns the parameter's value. Raises ValueError for a value that no cursor has."""
 
 
 def instant(name: str, column: int, parameter: str) -> SortColumn:
     return SortColumn(
-        name, column, parameter, format_instant, lambda told: parse_instant(str(told))
+        name, column, parameter, format_instant, lambda value: parse_instant(str(value))
     )
 
 
@@ -47,32 +46,32 @@ def text(name: str, column: int, parameter: str) -> SortColumn:
 def number(name: str, column: int, parameter: str, most: int = 2**63 - 1) -> SortColumn:
     """A whole number from 0 to ``most``."""
 
-    def parsed(told: Any) -> int:
-        if type(told) is not int or not 0 <= told <= most:
+    def parsed(value: Any) -> int:
+        if type(value) is not int or not 0 <= value <= most:
             raise ValueError
-        return told
+        return value
 
     return SortColumn(name, column, parameter, lambda value: value, parsed)
 
 
 def identifier(prefix: str, pattern: str, column: int = 1) -> SortColumn:
-    """An id, which the statement has as a number (``sort_key``), and most rows too."""
+    """An id; the statement and most rows have it as a number (``sort_key``)."""
 
-    def told(key: int | str) -> str:
+    def encode(key: int | str) -> str:
         return key if isinstance(key, str) else id_of_key(prefix, key)
 
-    def parsed(told: Any) -> int:
-        if not re.fullmatch(pattern, str(told)):
+    def parsed(value: Any) -> int:
+        if not re.fullmatch(pattern, str(value)):
             raise ValueError
-        return sort_key(told)
+        return sort_key(value)
 
-    return SortColumn("id", column, "after", told, parsed)
+    return SortColumn("id", column, "after", encode, parsed)
 
 
-def _text(told: Any) -> str:
-    if not isinstance(told, str) or "\0" in told:
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError
-    return told
+    return value
 
 
 class Order:
@@ -82,9 +81,8 @@ class Order:
         self._columns = columns
 
     def cursor(self, row: Sequence[Any], bound_to: Mapping[str, Any]) -> str:
-        """The cursor of a row, bound to the filters of the list."""
-        place = {each.name: each.told(row[each.column]) for each in self._columns}
-        return encode_cursor(place, bound_to)
+        key = {each.name: each.encode(row[each.column]) for each in self._columns}
+        return encode_cursor(key, bound_to)
 
     def after(self, cursor: str | None, bound_to: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters for the rows after a cursor, or none. Raises InvalidCursor."""
@@ -107,39 +105,35 @@ class Order:
         cursor: str | None = None,
         tagged: bool = False,
     ) -> Reply:
-        """Return a page's reply; the statement was asked for one row more than ``limit``.
+        """Return a page; the statement reads one row more than ``limit``.
 
-        ``key`` is the column that is null if nothing was found. ``item`` makes a row's JSON;
-        without ``item`` the JSON is in the column after ``key``. An empty page repeats ``cursor``;
-        any other page has the cursor of its last row.
+        The column ``key`` is null if nothing was found. ``item`` makes a row's JSON; without it,
+        the JSON is in the column after ``key``. An empty page repeats ``cursor``; any other page
+        has the cursor of its last row.
         """
         found = [row for row in rows if row[key] is not None]
-        shown = found[:limit]
-        items = [row[key + 1] for row in shown] if item is None else [item(row) for row in shown]
-        if shown:
-            cursor = self.cursor(shown[-1], bound_to)
-        return page(items, cursor, len(found) > len(shown), rows.position, tagged=tagged)
+        first = found[:limit]
+        items = [row[key + 1] for row in first] if item is None else [item(row) for row in first]
+        if first:
+            cursor = self.cursor(first[-1], bound_to)
+        return page(items, cursor, len(found) > len(first), rows.position, tagged=tagged)
 
     async def listed(
         self,
-        asking: Asking,
+        request: ReadRequest,
         query: Page,
         chosen: Mapping[str, Any],
         read: Callable[[frozenset[str]], Read],
         item: Callable[[Any], str] | None = None,
     ) -> Reply:
-        """Return a page of what the tenant has and was chosen; ``read`` takes the filters' names.
-
-        Of the place of a cursor, the first parameter is a filter.
-        """
-        filters, after = {**asking.tenant, **chosen}, self.after(query.cursor, chosen)
+        """``read`` takes the filters' names; the first parameter of a cursor counts as a filter."""
+        filters, after = {**request.tenant, **chosen}, self.after(query.cursor, chosen)
         names = frozenset((*filters, *[*after][:1]))
-        rows = await asking.rows(read(names), {**filters, **after, "limit": query.limit + 1})
+        rows = await request.rows(read(names), {**filters, **after, "limit": query.limit + 1})
         return self.page(rows, query.limit, chosen, item)
 
 
 def newest_first(subject_type: str) -> Order:
-    """The order of a list by the ids of its subjects, the newest first."""
     row = SUBJECTS[subject_type]
     return Order(identifier(row.prefix, row.ids))
 

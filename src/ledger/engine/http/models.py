@@ -1,4 +1,4 @@
-"""What the API's descriptions share: names of schemas, fields, and the bodies of commands."""
+"""Shared parts of the API's descriptions: names of schemas, fields, and the bodies of commands."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -23,21 +23,19 @@ from ledger.engine.values.values import LABEL, OMITTED, TEXT, is_plain, parse_in
 W = TypeVar("W", bound=str)
 
 SCHEMAS = "#/components/schemas/"
-"""The place of schemas in the OpenAPI document."""
 
 TEMPLATE = SCHEMAS + "{model}"
 
 
 def reference(name: str) -> dict[str, Any]:
-    """A reference to a schema of the OpenAPI document."""
     return {"$ref": SCHEMAS + name}
 
 
 def one_of(field: str, names: Mapping[str, str]) -> dict[str, Any]:
-    """The alternatives of a schema, told apart by a field's value: value → name of a schema."""
+    """Alternatives by a discriminator field: value → name of a schema."""
     references = {value: SCHEMAS + name for value, name in names.items()}
     return {
-        "oneOf": [{"$ref": place} for place in references.values()],
+        "oneOf": [{"$ref": target} for target in references.values()],
         "discriminator": {"propertyName": field, "mapping": references},
     }
 
@@ -49,10 +47,7 @@ def camel(*names: str) -> str:
 
 
 def as_answer(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an answer, which has all its keys but those that are UNSET, or omitted.
-
-    The schema is open to other keys, which later versions of the service add to answers.
-    """
+    """All keys are required but UNSET and omitted ones; later versions may add others."""
     fields = schema.get("properties")
     if fields is None:
         return schema
@@ -70,14 +65,11 @@ NOT_PLAIN = {
     LABEL: "must not have control characters or bidirectional controls",
     TEXT: "must not have control characters but tabs and line ends, or bidirectional controls",
 }
-"""The sentence about a text that has other characters than those of the pattern."""
+"""The message for a text with other characters than those of the pattern."""
 
 
 class Characters(NamedTuple):
-    """The annotation of a text that has only the characters of ``LABEL``, or of ``TEXT``.
-
-    (The sentence of pydantic's own ``pattern`` would be the pattern.)
-    """
+    """Annotates a text of the characters of ``LABEL``, or of ``TEXT``, with a plain message."""
 
     pattern: str
 
@@ -107,7 +99,6 @@ Instant = Annotated[
 MAX_LABEL = 200
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL), Characters(LABEL)]
 Written = Annotated[str, Field(min_length=1, max_length=500), Characters(TEXT)]
-"""A reason."""
 
 
 class CommandBody(BaseModel):
@@ -194,6 +185,5 @@ class Changes(CommandBody):
         return self
 
     @property
-    def given(self) -> dict[str, Any]:
-        """The fields that were sent."""
+    def provided(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.model_fields_set}

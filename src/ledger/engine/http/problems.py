@@ -1,6 +1,6 @@
 """Refusals as RFC 9457 problem details (contract, Access), with the one table of codes.
 
-OpenAPI's description of the refusals of a route, by its kind, stands at the end.
+The OpenAPI responses of the refusals, by kind of route, stand at the end.
 """
 
 import json
@@ -78,8 +78,8 @@ UNBUILT = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 """The database's errors while the tables of a view are not built yet, or not rebuilt yet."""
 
 REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT)
-"""The errors of a route that are answered by a problem. The door's own errors (no connection in
-time, too many waiting reads) are operational errors too."""
+"""The errors of a route that are answered by a problem. The read pool's own errors (no connection
+in time, too many waiting reads) are operational errors too."""
 
 _SECONDS = {
     "behind": "1",
@@ -167,12 +167,10 @@ class InternalError(LedgerError):
 
 
 def status_of(error: LedgerError) -> int:
-    """The HTTP status of a refusal."""
     return 400 if isinstance(error, BadRequest) else STATUS[error.code][0]
 
 
 def count_refusal(error: LedgerError) -> None:
-    """Count a refusal, in the metrics."""
     _counter(error.code).inc()
 
 
@@ -181,13 +179,13 @@ def _counter(code: str) -> Counter:
     return _REFUSED.labels(code)
 
 
-def wrong_places(error: LedgerError) -> list[FieldError]:
-    """The wrong places of a refused request; none unless the refusal is about places."""
-    return [FieldError(*place) for place in (error.errors if isinstance(error, Invalid) else ())]
+def field_errors(error: LedgerError) -> list[FieldError]:
+    """The invalid fields of a refused request; empty for any other refusal."""
+    return [FieldError(*pair) for pair in (error.errors if isinstance(error, Invalid) else ())]
 
 
 def retry_after(error: LedgerError) -> dict[str, str]:
-    """The header that tells when the request may be sent again, if it may."""
+    """The header Retry-After, if the request may be sent again."""
     seconds = str(error.seconds) if isinstance(error, RateLimited) else _SECONDS.get(error.code)
     return {} if seconds is None else {"Retry-After": seconds}
 
@@ -214,7 +212,7 @@ def problem(
         "request_id": request.scope.get("state", {}).get("request_id"),
     }
     if isinstance(error, Invalid):
-        document["errors"] = list(map(msgspec.structs.asdict, wrong_places(error)))
+        document["errors"] = list(map(msgspec.structs.asdict, field_errors(error)))
     return Response(
         json.dumps(document, ensure_ascii=False).encode(),
         status_code=status,
@@ -224,7 +222,6 @@ def problem(
 
 
 def as_refusal(error: Exception) -> LedgerError:
-    """Return the refusal for an error of the ledger or of the database."""
     if isinstance(error, LedgerError):
         return error
     if isinstance(error, UNBUILT):
@@ -257,7 +254,7 @@ def install(app: FastAPI) -> None:
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        known: dict[int, LedgerError] = {
+        by_status: dict[int, LedgerError] = {
             404: NotFound("No resource has this path."),
             405: MethodNotAllowed("The path does not support this method."),
         }
@@ -265,7 +262,7 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = _methods(request)
-        return problem(request, known.get(error.status_code, fallback), headers)
+        return problem(request, by_status.get(error.status_code, fallback), headers)
 
     app.add_exception_handler(HTTPException, http_error)
     for kind in REFUSALS:

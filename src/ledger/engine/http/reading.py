@@ -1,4 +1,4 @@
-"""Shared code of the reading routes: parameters, the instant of a question, who asks."""
+"""Shared code of the reading routes: parameters, the instant of a question, the principal."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -81,8 +81,8 @@ TimeZone = Annotated[
 ]
 
 OR = "A comma means or."
-"""Ends the description of a parameter that ``split_words`` reads: it may also be given repeatedly.
-The OpenAPI document describes such a parameter as an array of words."""
+"""Ends the description of a parameter that ``split_words`` reads, and that may be repeated. OpenAPI
+describes it as an array of words."""
 
 MOST_WORDS, LONGEST_WORD = 1000, 2000
 
@@ -97,7 +97,6 @@ def _words(text: str | None) -> str | None:
 
 
 Words = Annotated[str | None, Field(min_length=1, description=OR), AfterValidator(_words)]
-"""A parameter of any words."""
 
 Identifier = Annotated[str | None, Field(min_length=1, max_length=200, description="A single id.")]
 Cursor = Annotated[
@@ -117,17 +116,15 @@ class Present(BaseModel):
 
     @property
     def calendar(self) -> Calendar:
-        """The calendar by which a date is read."""
         return UTC_CALENDAR
 
     @property
     def instant(self) -> datetime | None:
-        """The instant that is asked about; None: now."""
+        """None: now."""
         return None
 
     @property
     def is_past(self) -> bool:
-        """Whether the question names an instant."""
         return self.instant is not None
 
 
@@ -188,14 +185,14 @@ class RangeParameters(Present):
     to: Annotated[Bound | None, Field(description="The end, excluded.", examples=[])] = None
 
     def bounds(self) -> tuple[datetime | None, datetime | None]:
-        """Return start and end. Raises Invalid if the start lies after the end."""
+        """Raises Invalid if the start lies after the end."""
         return bounds_of(self.calendar, self.from_, self.to, "from", "to")
 
 
 def bounds_of(
     calendar: Calendar, start: str | None, end: str | None, start_name: str, end_name: str
 ) -> tuple[datetime | None, datetime | None]:
-    """Return two bounds as instants. Raises Invalid if the start lies after the end."""
+    """Raises Invalid if the start lies after the end."""
     begin, beyond = (None if text is None else calendar.instant(text) for text in (start, end))
     if begin is not None and beyond is not None and begin > beyond:
         raise Invalid.at(f"/{end_name}", f"lies before {start_name}")
@@ -215,10 +212,7 @@ class Filtered(Present):
         def __getattr__(self, name: str) -> str | None: ...
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, each with its words or its id.
-
-        Raises Invalid for a filter of now only if the question names an instant.
-        """
+        """The sent filters. Raises Invalid for one of now only if the query names an instant."""
         chosen = dict[str, Any]()
         for each in self.filters:
             value = getattr(self, each.name)
@@ -233,13 +227,13 @@ class FilteredRange(Filtered, RangeParameters):
     """Filters as rows, and a range of time."""
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
+        """Raises Invalid if ``from`` lies after ``to``."""
         bounds = zip(("from", "to"), self.bounds(), strict=True)
         return super().chosen() | {name: at for name, at in bounds if at is not None}
 
 
 def filtered_by(*filters: Filter) -> Callable[[type[F]], type[F]]:
-    """Make a decorator that gives a query the parameters of these filters, behind its own."""
+    """Return a decorator that adds the parameters of these filters to a query."""
 
     def with_filters(query: type[F]) -> type[F]:
         fields: Any = {each.name: (_parameter(each), None) for each in filters}
@@ -251,7 +245,6 @@ def filtered_by(*filters: Filter) -> Callable[[type[F]], type[F]]:
 
 
 def _parameter(each: Filter) -> Any:
-    """The type of a filter's parameter, with its description."""
     about = f"{each.about} Not with `as_of`." if each.then is None else each.about
     if each.takes == "flag":
         return Annotated[Literal["true"] | None, Field(description=about)]
@@ -268,26 +261,25 @@ class TenantQuery(Filtered, Page):
 
 
 def path_id(description: str, example: str, pattern: str) -> Any:
-    """A path's id. In the document only: an id of another form is 404, like an unknown id."""
+    """An id in a path. The pattern is only documented: an id of another form is 404, if unknown."""
     return Path(description=description, examples=[example], json_schema_extra={"pattern": pattern})
 
 
 def services_of(request: Request) -> ApiServices:
-    """The process's services."""
     services: ApiServices = request.app.state.services
     return services
 
 
-class Asking(NamedTuple):
-    """A request that asks: its principal, and the position that the answers must show."""
+class ReadRequest(NamedTuple):
+    """A reading request: its principal, and the position that the answers must show."""
 
-    request: Request
+    http: Request
     principal: Principal
     min_position: int | None = None
 
     @property
     def services(self) -> ApiServices:
-        return services_of(self.request)
+        return services_of(self.http)
 
     @property
     def tenant(self) -> dict[str, Any]:
@@ -314,15 +306,12 @@ class Asking(NamedTuple):
     async def require_past(self, name: str, instant: datetime) -> None:
         """Raise Invalid if the instant of a parameter is later than now, and than the log."""
         if instant > self.services.clock():
-            ((_, known, _),) = await self.fetch(INSTANT, {"as_of": instant})
-            if known is None or instant > known:
+            ((_, latest, _),) = await self.fetch(INSTANT, {"as_of": instant})
+            if latest is None or instant > latest:
                 raise Invalid.at(f"/{name}", "lies in the future")
 
-    async def beside(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
-        """The rows of a statement about tables that an append writes, with the log's end first.
-
-        Raises Behind if the log does not reach the asked position in time.
-        """
+    async def current_rows(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
+        """Read tables that appends write, the log's end first. Raises Behind if that is late."""
         least = self.min_position or 0
         rows = Answer(await self.fetch(statement, parameters))
         if rows.position < least:
@@ -333,12 +322,11 @@ class Asking(NamedTuple):
         return rows
 
     def fetch(self, statement: str, parameters: Mapping[str, Any]) -> Awaitable[list[Any]]:
-        """The rows of a statement that reads no view, as ``Door.fetch`` gives them."""
-        return self.services.door.fetch(self.principal.tenant, statement, parameters)
+        """The rows of a statement that reads no view, as ``ReadPool.fetch`` gives them."""
+        return self.services.pool.fetch(self.principal.tenant, statement, parameters)
 
 
 def periods(instant: datetime) -> dict[str, Any]:
-    """The day and the week for which metrics are shown."""
     return {"today": day_of(instant), "week": week_of(instant)}
 
 
@@ -353,10 +341,7 @@ def tenant_filters(principal: Principal) -> dict[str, Any]:
 
 
 def split_words(value: str | None) -> list[str] | None:
-    """The words of a comma-separated parameter, sorted and without duplicates.
-
-    Two requests for the same words are therefore equal, for cursors and for kept answers.
-    """
+    """Sorted and distinct, so that equal requests share cursors and cached answers."""
     return None if value is None else sorted(set(value.split(",")))
 
 
@@ -364,7 +349,6 @@ _ANY_OF = re.compile(r"\^\(\?:(?P<words>[^()]+)\)\(\?:,\(\?:(?P=words)\)\)\*\$")
 
 
 def any_of(words: tuple[str, ...]) -> str:
-    """The pattern of a comma-separated list of these words."""
     word = "|".join(map(re.escape, words))
     return rf"^(?:{word})(?:,(?:{word}))*$"
 
@@ -398,7 +382,7 @@ def require_id(subject_type: str, subject_id: str) -> None:
         raise unknown(subject_type)
 
 
-def shown(subject_type: str, rows: Answer, item: str | None) -> Reply:
+def subject_reply(subject_type: str, rows: Answer, item: str | None) -> Reply:
     """The answer that shows a subject of these rows. Raises NotFound if its JSON is None."""
     if item is None:
         raise unknown(subject_type, rows)

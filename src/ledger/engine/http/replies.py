@@ -17,7 +17,7 @@ _JSON = b"application/json"
 
 
 def keyed(words: Any) -> msgspec.Meta:
-    """Annotates a mapping whose keys are these words: msgspec's schemas do not tell them."""
+    """Annotates a mapping whose keys are these words: msgspec's schemas do not list them."""
     return msgspec.Meta(extra_json_schema={"propertyNames": {"enum": list(get_args(words))}})
 
 
@@ -41,8 +41,8 @@ class PageOf(msgspec.Struct, Generic[T]):
     meta: Meta
 
 
-class SeenLine(NamedTuple):
-    """A line some of whose runs' data is in an answer, with its tenant."""
+class DisclosedLine(NamedTuple):
+    """A line, with its tenant, whose runs' data is in an answer."""
 
     line_id: str
     organization_id: str
@@ -50,13 +50,10 @@ class SeenLine(NamedTuple):
 
 
 class Reply(Response):
-    """A response that is made once, with its headers, and may be sent to many (``answers.py``).
+    """A response that may be sent to many (``answers.py``), so it never changes."""
 
-    A reply is therefore never changed: a different answer is a new reply.
-    """
-
-    seen: frozenset[SeenLine] = frozenset()
-    """The lines of whose runs the reply holds an input, output or error."""
+    disclosed: frozenset[DisclosedLine] = frozenset()
+    """The lines whose runs' inputs, outputs or errors the reply holds."""
 
     def __init__(
         self,
@@ -92,29 +89,27 @@ class Reply(Response):
 
 
 def answer(body: str, position: int, status: int = 200, *, tagged: bool = False) -> Reply:
-    """Return ready JSON as a reply, with the position at which it was read."""
     return Reply(body.encode(), position, status, tagged=tagged)
 
 
 def page(
     items: Sequence[str], cursor: str | None, has_more: bool, position: int, *, tagged: bool = False
 ) -> Reply:
-    """Return the reply of a list from ready JSON items."""
     meta = json_text({"cursor": cursor, "has_more": has_more})
     body = f'{{"data":[{",".join(items)}],"meta":{meta}}}'
     return answer(body, position, tagged=tagged)
 
 
-def unless_known(request: Request, reply: Reply) -> Response:
+def or_not_modified(request: Request, reply: Reply) -> Response:
     """Return the reply, or 304 if the request names the reply's entity tag (RFC 9110)."""
-    asked = joined(request.scope, b"if-none-match")
-    if asked is None or reply.tag is None:
+    sent = joined(request.scope, b"if-none-match")
+    if sent is None or reply.tag is None:
         return reply
-    tags = {part.strip().removeprefix(b"W/") for part in asked.split(b",")}
+    tags = {part.strip().removeprefix(b"W/") for part in sent.split(b",")}
     if reply.tag not in tags and b"*" not in tags:
         return reply
-    known = Response(status_code=304)
+    unchanged = Response(status_code=304)
     # The tag that the reply itself would have been sent with.
     tag = weak(reply.tag) if compresses(request.scope, len(reply.body)) else reply.tag
-    known.raw_headers = [(b"etag", tag), (b"ledger-position", b"%d" % reply.position)]
-    return known
+    unchanged.raw_headers = [(b"etag", tag), (b"ledger-position", b"%d" % reply.position)]
+    return unchanged

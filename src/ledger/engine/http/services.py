@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from ledger.engine.http.gauges import DatabaseGauges, SharedText
 from ledger.engine.http.machinery.bodies import Pace
 from ledger.engine.http.machinery.failures import Failures
-from ledger.engine.http.machinery.loop_turns import LoopTurns
+from ledger.engine.http.machinery.loop_slices import LoopSlices
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.machinery.shares import Heavy, Shares
 from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.clocks import is_wrong
-from ledger.engine.postgres.pool.door import Door
-from ledger.engine.postgres.timing import FAILING_SECONDS, PATIENCE_SECONDS
+from ledger.engine.postgres.pool.read_pool import ReadPool
+from ledger.engine.postgres.timing import FAILING_SECONDS, WRITER_SECONDS
 from ledger.engine.reads.answers import Answers, Reads
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.errors import ReadOnly, Unavailable
@@ -30,13 +30,11 @@ from ledger.engine.writer.writer import Writer
 
 T = TypeVar("T")
 
-_LOOK_SECONDS = 0.5
-"""The time between two further looks at whether appends fail."""
+_CHECK_SECONDS = 0.5
+"""The time between two checks for failing appends."""
 
 
 class _Waiting:
-    """A request that waits for the outcomes of its commands."""
-
     __slots__ = ("for_views", "future", "timer")
 
     def __init__(self, future: asyncio.Future[list[Outcome]], for_views: bool) -> None:
@@ -60,10 +58,10 @@ def _last_of(outcome: Outcome) -> int:
 
 
 class Submissions:
-    """Hands the commands of one process to its writer, and brings their outcomes back.
+    """Hands the commands of one process to its writer, and returns their outcomes.
 
-    The writer's thread answers a whole group at once. The loop is therefore woken once for a group,
-    and each request is woken once, when the views show its events.
+    The writer's thread answers a whole group at once. So the loop is woken once for a group, and
+    each request once, when the views show its events.
     """
 
     def __init__(self, writer: Writer, positions: ViewPositions) -> None:
@@ -71,7 +69,7 @@ class Submissions:
         self._positions = positions
         self._answered: deque[_Answered] = deque()
         self._is_awake = False
-        """Whether a drain is scheduled on the loop; a drain that finds nothing costs nothing."""
+        """True if a drain is scheduled on the loop; a drain that finds nothing costs nothing."""
 
     async def submit(self, commands: Sequence[Command], *, for_views: bool = True) -> list[Outcome]:
         """Return the outcomes in the commands' order, once the views show them, or after 2 s.
@@ -90,13 +88,13 @@ class Submissions:
                 loop.call_soon_threadsafe(self._drain)
 
         self._writer.hand_in(commands, deliver)
-        waiting.timer = loop.call_later(PATIENCE_SECONDS, self._look, waiting)
+        waiting.timer = loop.call_later(WRITER_SECONDS, self._check, waiting)
         try:
             return await waiting.future
         finally:
             waiting.timer.cancel()
 
-    def _look(self, waiting: _Waiting) -> None:
+    def _check(self, waiting: _Waiting) -> None:
         """Give up a request if appends fail: the group before its own may have taken the time."""
         if waiting.future.done():
             return
@@ -106,7 +104,7 @@ class Submissions:
             )
             return
         loop = asyncio.get_running_loop()
-        waiting.timer = loop.call_later(_LOOK_SECONDS, self._look, waiting)
+        waiting.timer = loop.call_later(_CHECK_SECONDS, self._check, waiting)
 
     def _drain(self) -> None:
         self._is_awake = False
@@ -119,7 +117,7 @@ class Submissions:
 
 
 class Writing(NamedTuple):
-    """The parts with which a process writes; a process of a read node has none of them."""
+    """The parts that write; a process of a read node has none."""
 
     log: Log
     writer: Writer
@@ -132,23 +130,17 @@ class Credentials(Protocol):
     failures: Failures
 
     async def authenticate(self, token: str, peer: str | None) -> Principal:
-        """The principal of the token that a client with the address ``peer`` sent.
-
-        Raises Unauthorized, or Unavailable if no check is possible.
-        """
+        """``peer`` is the client's address. Raises Unauthorized; Unavailable without a check."""
         ...
 
 
 class ApiServices:
-    """The services of one API process, built by the composition root.
-
-    Without ``writing`` they are those of a read node (contract, Several nodes).
-    """
+    """The services of one API process; without ``writing`` those of a read node."""
 
     def __init__(
         self,
         writing: Writing | None,
-        door: Door,
+        pool: ReadPool,
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],
@@ -164,16 +156,13 @@ class ApiServices:
         metrics_token: str | None = None,
         public_url: str | None = None,
     ) -> None:
-        """``parts`` are the services of features.
-
-        ``lapsed`` tells who may no longer pass: for streams and exports, which last long.
-        """
+        """``parts`` are services of features; ``lapsed`` finds the ended credentials."""
         self._writing = writing
         self.only_reads = writing is None
-        """Whether this is a process of a read node, without a writer (contract, Several nodes)."""
+        """True on a read node, which has no writer (contract, Several nodes)."""
         self.shows_payloads = writing is not None or unaudited_reads
-        """Whether answers may hold a run's data: not on a read node, unless its operator allows."""
-        self.door = door
+        """True if answers may hold a run's data: not on a read node, unless its operator allows."""
+        self.pool = pool
         self.positions = positions
         self.vault = vault
         self.clock = clock
@@ -184,27 +173,26 @@ class ApiServices:
         self.is_public_by_https = is_public_by_https
         self.public_url = public_url
         """The address by which people reach the service, for links in messages."""
-        answers = Answers(door.fetch)
-        self.reads = Reads(door.fetch, positions, answers, clock)
-        positions.on_moved(answers.heard)
-        positions.on_silence(door.renew)
+        answers = Answers(pool.fetch)
+        self.reads = Reads(pool.fetch, positions, answers, clock)
+        positions.on_moved(answers.on_moved)
+        positions.on_silence(pool.renew)
         if writing is not None:
-            positions.on_reached(writing.writer.note_shown)
+            positions.on_reached(writing.writer.note_projected)
             positions.on_erased(writing.writer.forget_key)
         positions.on_erased(answers.forget)
         self.authenticator, self.lapsed = authenticator, lapsed
         self.gauges = gauges
         self.metrics = SharedText()
         self.metrics_token = metrics_token
-        """The bearer token of who may read the metrics; None: anybody may."""
+        """The bearer token for the metrics; None: anybody may read them."""
         self.shares = Shares()
         self.heavy = Heavy()
         self.parsing = Parsing()
-        self.slices = LoopTurns()
+        self.slices = LoopSlices()
         self._parts: dict[type[Any], Any] = {}
         self.add(*parts)
         self.failure: Exception | None = None
-        """The error because of which the services could not be opened."""
 
     def add(self, *parts: object) -> None:
         """Have ``of`` return these services of features."""
@@ -219,14 +207,14 @@ class ApiServices:
 
     @property
     def writer(self) -> Writer:
-        """The writer of the process. Raises ReadOnly on a read node."""
+        """Raises ReadOnly on a read node."""
         if self._writing is None:
             raise ReadOnly
         return self._writing.writer
 
     @property
     def submissions(self) -> Submissions:
-        """The commands of the process's requests. Raises ReadOnly on a read node."""
+        """Raises ReadOnly on a read node."""
         if self._writing is None:
             raise ReadOnly
         return self._writing.submissions
@@ -237,12 +225,12 @@ class ApiServices:
 
     @property
     def is_skewed(self) -> bool:
-        """Whether the clock is wrong: too far from the database's to write."""
+        """True if the clock is wrong: too far from the database's to write."""
         return is_wrong(self.clock_skew)
 
     @property
     def clock_skew(self) -> float:
-        """By how many seconds the clock is ahead of that of the database which the node asks."""
+        """Seconds by which the clock is ahead of the database's."""
         return (self._writing.writer if self._writing else self.positions).clock_skew
 
     def stop_listening(self) -> None:
@@ -252,7 +240,7 @@ class ApiServices:
 
     def _leave(self) -> None:
         """Read from the server to which writes go now: the former one may live on."""
-        self.door.leave()
+        self.pool.leave()
         self.positions.leave()
 
     async def open(self) -> None:
@@ -261,7 +249,7 @@ class ApiServices:
             loop = asyncio.get_running_loop()
             leave = partial(loop.call_soon_threadsafe, self._leave)
             self._writing.log.on_elsewhere = leave
-        await self.door.open()
+        await self.pool.open()
         await self.positions.start()
         self.parsing.start()
         if self._writing is not None:
@@ -274,6 +262,6 @@ class ApiServices:
             self._writing.writer.stop()
         self.authenticator.failures.tell()
         await self.positions.stop()
-        await self.door.close()
+        await self.pool.close()
         if self._writing is not None:
             self._writing.log.close()

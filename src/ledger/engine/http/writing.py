@@ -1,11 +1,11 @@
 """Shared code of the writing routes: bodies, commands to the writer, the wait for views.
 
-The writer records every refusal of a write for the audit log (contract, Feeds). A refusal by a
-decision is made in the writer already; ``turn_down`` brings it a refusal from before any decision.
+The writer records every refusal of a write for the audit log (contract, Feeds). The writer makes
+the refusals of decisions itself; ``record_refusal`` hands it one from before any decision.
 
-A request about many things is a command for each, in turns (``carry_out``). A command of the whole
-request checks it, and keeps an instant under its idempotency key. The commands of the things have
-keys of their own, so a request that is sent again goes on: the commands that were carried out
+A request about many things is a command for each, in groups (``carry_out``). A command of the whole
+request checks it, and stores an instant under its idempotency key. The commands of the things have
+keys of their own. So a request that is sent again goes on: the commands that were carried out
 before are replayed.
 """
 
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from ledger.engine.http.machinery.bodies import media_type, read_capped
 from ledger.engine.http.problems import BadRequest, UnsupportedMediaType
-from ledger.engine.http.reading import SUBJECTS, Asking, Query, require_id, services_of
+from ledger.engine.http.reading import SUBJECTS, Query, ReadRequest, require_id, services_of
 from ledger.engine.http.replies import Reply, answer
 from ledger.engine.http.services import last_position
 from ledger.engine.postgres.timing import ANSWER_SECONDS
@@ -44,16 +44,16 @@ from ledger.engine.writer.command import (
     Command,
     NewCommand,
     OwnCommand,
+    RefusedWrite,
     SubjectCommand,
-    TurnDown,
 )
+from ledger.engine.writer.fair_queue import SLOT_FACTS
 from ledger.engine.writer.request import About, IdempotencyKey, Outcome, Receipt
-from ledger.engine.writer.turns import TURN_FACTS
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 
-TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
+OnRefusal = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
 """Makes the commands that record a refusal from before the endpoint's call."""
 
 _LARGEST_COMMAND = 64 * 1024
@@ -61,10 +61,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read a command's JSON body: no bytes if the body is missing, whatever its content type.
-
-    The caller checks a missing body as an empty object, so a problem names the missing fields.
-    """
+    """A missing body is no bytes, whatever its type: the caller checks it as an empty object."""
     raw = await read_capped(request, limit)
     if not raw:
         return raw
@@ -76,15 +73,12 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 class Sent(NamedTuple, Generic[M]):
-    """A command's body and idempotency key, and the fault in them.
-
-    The writer reports a fault, after 404, and records it.
-    """
+    """A command's body, idempotency key and fault, which the writer reports after 404."""
 
     body: M | None
     key: IdempotencyKey | None
     fault: Invalid | None
-    said: Any = None
+    parsed: Any = None
     """The parsed body, valid or not."""
 
 
@@ -101,14 +95,14 @@ async def read_command(request: Request, principal: Principal, model: type[M]) -
 
 
 def checked(
-    said: Any, model: type[M], key: IdempotencyKey | None, fault: Invalid | None = None
+    parsed: Any, model: type[M], key: IdempotencyKey | None, fault: Invalid | None = None
 ) -> Sent[M]:
     """Return the parsed body as its model, or with a fault that names all its errors."""
     try:
-        return Sent(model.model_validate(said), key, fault, said)
+        return Sent(model.model_validate(parsed), key, fault, parsed)
     except ValidationError as error:
-        places = (*(fault.errors if fault else ()), *pointers(error, ""))
-        return Sent(None, key, Invalid("The request is not valid.", places), said)
+        errors = (*(fault.errors if fault else ()), *pointers(error, ""))
+        return Sent(None, key, Invalid("The request is not valid.", errors), parsed)
 
 
 def _idempotency_key(
@@ -128,25 +122,22 @@ def _idempotency_key(
     return IdempotencyKey(principal.credential, request.url.path, key, fingerprint), None
 
 
-def records_refusals(turns_down: TurnsDown) -> Callable[[F], F]:
+def records_refusals(on_refusal: OnRefusal) -> Callable[[F], F]:
     """Mark a writing endpoint with the function for refusals that come before its call."""
 
     def mark(endpoint: F) -> F:
-        endpoint.turns_down = turns_down  # type: ignore[attr-defined]
+        endpoint.on_refusal = on_refusal  # type: ignore[attr-defined]
         return endpoint
 
     return mark
 
 
-def refusals_of(command: type[OwnCommand]) -> TurnsDown:
-    """Return the function that makes the record of a refused command.
-
-    The record is about the subject that the path names first, if its id is well-formed.
-    """
+def refusals_of(command: type[OwnCommand]) -> OnRefusal:
+    """Make the record of a refused command, about the subject that the path names first."""
     subject_type = command.subject_type
     pattern = SUBJECTS[subject_type].ids if subject_type is not None else None
 
-    async def turns_down(
+    async def on_refusal(
         request: Request, principal: Principal, refusal: Refused
     ) -> Sequence[Command]:
         resource = None
@@ -155,26 +146,23 @@ def refusals_of(command: type[OwnCommand]) -> TurnsDown:
             if re.fullmatch(pattern, subject_id):
                 resource = subject_type, subject_id
         about = About(command.action, resource)
-        return [TurnDown(refusal, about, principal, request.state.request_id)]
+        return [RefusedWrite(refusal, about, principal, request.state.request_id)]
 
-    return turns_down
+    return on_refusal
 
 
-async def turn_down(
-    request: Request, principal: Principal, refusal: Refused, turns_down: TurnsDown
+async def record_refusal(
+    request: Request, principal: Principal, refusal: Refused, on_refusal: OnRefusal
 ) -> NoReturn:
     """Record a refusal and raise it. Raises Unavailable if the refusal cannot be recorded."""
-    for outcome in await submit(request, await turns_down(request, principal, refusal)):
+    for outcome in await submit(request, await on_refusal(request, principal, refusal)):
         if isinstance(outcome, Unavailable):
             raise outcome
     raise refusal
 
 
 async def submit(request: Request, commands: Sequence[Command]) -> list[Outcome]:
-    """Return the outcomes in order, once the views show them, or after 2 s.
-
-    The time limit keeps a slow view from blocking writing clients.
-    """
+    """Return the outcomes in order, once the views show them, or after 2 s if a view is slow."""
     request.state.handed_in = asyncio.get_running_loop().time()
     return await services_of(request).submissions.submit(commands)
 
@@ -191,7 +179,7 @@ async def execute(request: Request, command: Command) -> Receipt:
 
 
 async def execute_on(
-    asking: Asking,
+    request: ReadRequest,
     command: type[SubjectCommand],
     subject_id: str,
     sent: Sent[Any],
@@ -201,13 +189,13 @@ async def execute_on(
     try:
         require_id(command.subject_type, subject_id)
     except NotFound as refusal:
-        await turn_down(asking.request, asking.principal, refusal, refusals_of(command))
+        await record_refusal(request.http, request.principal, refusal, refusals_of(command))
     return await execute(
-        asking.request,
+        request.http,
         command(
             subject_id,
-            asking.principal,
-            asking.request.state.request_id,
+            request.principal,
+            request.http.state.request_id,
             fault=sent.fault,
             idempotency=sent.key,
             **details,
@@ -216,15 +204,15 @@ async def execute_on(
 
 
 async def execute_new(
-    asking: Asking, command: type[NewCommand], sent: Sent[Any], **details: Any
+    request: ReadRequest, command: type[NewCommand], sent: Sent[Any], **details: Any
 ) -> Receipt:
     """Return the receipt of a command that makes something. Raises the recorded refusal."""
-    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+    organization_id, workspace_id = named_tenant(request.principal, sent.parsed)
     return await execute(
-        asking.request,
+        request.http,
         command(
-            principal=asking.principal,
-            request_id=asking.request.state.request_id,
+            principal=request.principal,
+            request_id=request.http.state.request_id,
             organization_id=organization_id,
             workspace_id=workspace_id,
             fault=sent.fault,
@@ -234,17 +222,17 @@ async def execute_new(
     )
 
 
-def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | None]:
+def named_tenant(principal: Principal, parsed: Any) -> tuple[str | None, str | None]:
     """The tenant of something new: the named one, or the credential's; administrators name it.
 
     Another tenant is 403 before any field is 422, so the tenant is read from the parsed body. A
     workspace that is null is the whole organization.
     """
-    organization_id = values.id_named(said, "organization_id", values.ORGANIZATION_ID)
-    workspace_id = values.id_named(said, "workspace_id", values.WORKSPACE_ID)
+    organization_id = values.id_named(parsed, "organization_id", values.ORGANIZATION_ID)
+    workspace_id = values.id_named(parsed, "workspace_id", values.WORKSPACE_ID)
     if principal.is_admin:
         return organization_id, workspace_id
-    is_null = isinstance(said, dict) and said.get("workspace_id", "") is None
+    is_null = isinstance(parsed, dict) and parsed.get("workspace_id", "") is None
     return (
         organization_id or principal.organization_id,
         None if is_null else workspace_id or principal.workspace_id,
@@ -252,12 +240,12 @@ def named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | Non
 
 
 async def require_named_tenant(
-    asking: Asking, command: type[SubjectCommand], sent: Sent[Any]
+    request: ReadRequest, command: type[SubjectCommand], sent: Sent[Any]
 ) -> None:
     """Record and raise Forbidden for a change that names another tenant, valid or not."""
-    if not asking.principal.sees(*named_tenant(asking.principal, sent.said)):
+    if not request.principal.sees(*named_tenant(request.principal, sent.parsed)):
         refusal = Forbidden(OTHER_TENANT)
-        await turn_down(asking.request, asking.principal, refusal, refusals_of(command))
+        await record_refusal(request.http, request.principal, refusal, refusals_of(command))
 
 
 def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> IdempotencyKey | None:
@@ -267,21 +255,21 @@ def own_key(key: IdempotencyKey | None, thing: str, at: datetime) -> Idempotency
     return msgspec.structs.replace(key, path=f"{key.path}/{thing}/{values.format_instant(at)}")
 
 
-async def carry_out(asking: Asking, commands: Sequence[Command]) -> list[Receipt | Refused]:
-    """The outcomes of the commands, as soon as the views show them.
+async def carry_out(request: ReadRequest, commands: Sequence[Command]) -> list[Receipt | Refused]:
+    """Return the outcomes of the commands, once the views show them.
 
-    Each append takes one turn's commands at most, so no other organization waits for all of them.
+    Each append takes ``SLOT_FACTS`` commands at most, so no other organization waits for all.
     Raises Unavailable if a command was not carried out.
     """
     decided = list[Receipt | Refused]()
-    for start in range(0, len(commands), TURN_FACTS):
-        some = commands[start : start + TURN_FACTS]
-        for outcome in await asking.services.submissions.submit(some, for_views=False):
+    for start in range(0, len(commands), SLOT_FACTS):
+        some = commands[start : start + SLOT_FACTS]
+        for outcome in await request.services.submissions.submit(some, for_views=False):
             if isinstance(outcome, Unavailable):
                 raise outcome
             decided.append(outcome)
-    await asking.services.positions.wait(last_position(decided))
-    state = asking.request.state
+    await request.services.positions.wait(last_position(decided))
+    state = request.http.state
     receipts = [each for each in decided if isinstance(each, Receipt)]
     state.receipt = max(receipts, key=lambda each: each.position, default=None)
     state.replayed = state.replayed and all(outcome.replayed for outcome in decided)
@@ -323,19 +311,17 @@ async def _as_left(
 
 
 async def _recorded_at(request: Request, position: int) -> str:
-    ((instant,),) = await services_of(request).door.fetch(
+    ((instant,),) = await services_of(request).pool.fetch(
         EVERYONE, RECORDED_AT, {"position": position}
     )
     return values.format_instant(instant)
 
 
 def answered(receipt: Receipt, status: int = 200) -> Response:
-    """The answer of a command that its receipt has."""
     return answer((receipt.answer or b"").decode(), receipt.position, status)
 
 
 def deleted(receipt: Receipt) -> Response:
-    """The answer of a command after which nothing is shown."""
     return Response(status_code=204, headers={"Ledger-Position": str(receipt.position)})
 
 

@@ -22,7 +22,7 @@ from ledger.engine.log import leases, snapshots
 from ledger.engine.log.decisions import DecisionTables
 from ledger.engine.log.leases import EndedLease
 from ledger.engine.log.nodes import SPOKEN
-from ledger.engine.log.snapshots import FOLD
+from ledger.engine.log.snapshots import VERSION
 from ledger.engine.log.tables import (
     ENDPOINT,
     IDENTITY,
@@ -44,9 +44,9 @@ from ledger.engine.postgres.schema.table import Table
 from ledger.engine.values.recorded import Folded, Identity
 
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays
-# (``planned_once``), and a plan made while the table is empty would prefer to scan that table.
+# (``planned_once``), and one made while the table is empty would prefer to scan that table.
 
-# The end of the log: the next position, the instants of the last event and beat, and the present.
+# The end of the log: the next position, the instants of the last event and beat, and now.
 _END = """
 SELECT s.last_value + s.is_called::int,
     (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1),
@@ -69,7 +69,7 @@ CROSS JOIN LATERAL (
 """
 
 _NEAR = 20
-"""The number of unknown events from which on a stream is first looked up among the snapshots."""
+"""A stream with at least so many unknown events is first looked up among the snapshots."""
 
 # The snapshots of streams beyond the versions known to this process.
 _SNAPSHOTS = """
@@ -82,8 +82,8 @@ CROSS JOIN LATERAL (
 ) AS s
 """
 
-# The event that has each identity, and before it the event at the position before: this event may
-# have been caused by the first, and then has no identity of its own.
+# The event that has each identity, and before it the event at the previous position: the first may
+# have caused that one, which then has no identity of its own.
 _FIRSTS = """
 SELECT asked.number, e.originator_id, e.originator_version, e.topic, e.state, e.notification_id
 FROM unnest(%(digest)s::uuid[]) WITH ORDINALITY AS asked (digest, number)
@@ -98,7 +98,7 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
-# The streams of the events that have these identities, in the order of the identities.
+# The streams of the events that have these identities, in the same order.
 _STREAMS = """
 SELECT e.originator_id
 FROM unnest(%(digest)s::uuid[]) WITH ORDINALITY AS asked (digest, number)
@@ -117,7 +117,7 @@ SELECT {", ".join(OpenRunRow._fields)} FROM ledger.open_run
 WHERE line_id = %(line)s ORDER BY run_id
 """
 
-# Whether another transaction waits for the append lock.
+# True if another transaction waits for the append lock.
 _IS_AWAITED = b"""
 SELECT EXISTS (
     SELECT FROM pg_locks
@@ -129,8 +129,8 @@ SELECT EXISTS (
 # The number of an organization's endpoints or watches.
 _OWNED = "SELECT count(*) FROM ledger.{} WHERE organization_id = %(organization)s"
 
-# The ids in each window of numbers that already name a stream or an execution record. The window
-# begins after a number, or else after the last number that the counter issued.
+# The ids in each window of numbers that already name a stream or an execution record. A window
+# begins after a number, or after the last one that the counter issued.
 _NUMBERS = """
 SELECT asked.prefix, asked.year, asked.size, base.last, ARRAY(
     SELECT originator_id FROM ledger.ledger_events
@@ -152,9 +152,9 @@ CROSS JOIN LATERAL (SELECT ARRAY(
 ) OFFSET 0) AS looked_up (ids)
 """
 
-# The line and the source of each event after a position, but of alerts. The line is the fourth
+# The line and the source of each event after a position, except alerts. The line is the fourth
 # element of the envelope, or the stream; the source is the first part of the ninth.
-_HEARD_AFTER = """
+_CHANGED_AFTER = """
 SELECT COALESCE(convert_from(state, 'UTF8')::json ->> 3,
                 CASE WHEN originator_id LIKE 'LIN-%%' THEN originator_id END),
        convert_from(state, 'UTF8')::json -> 8 ->> 0
@@ -163,8 +163,8 @@ WHERE notification_id > %(after)s::bigint AND originator_id NOT LIKE 'ALR-%%'
 ORDER BY notification_id LIMIT %(limit)s::int
 """
 
-# The positions were assigned under the lock, so the sequence is moved past them. After a rollback
-# the sequence stays moved: a gap remains, and no position is used twice.
+# Positions were assigned under the lock, so the sequence is moved past them. After a rollback it
+# stays moved: a gap remains, and no position is used twice.
 _MOVE_END = "setval('ledger.ledger_events_notification_id_seq', {}::bigint)"
 
 # The last position that was recorded by an instant.
@@ -173,21 +173,21 @@ SELECT notification_id FROM ledger.ledger_events
 WHERE recorded_at <= %(at)s::timestamptz ORDER BY recorded_at DESC LIMIT 1
 """
 
-# Updates and deletions of stored rows. A run that ends has no lease any more.
+# Updates and deletions of stored rows. A run that ends loses its lease.
 _END_RUNS = """
 WITH let_go AS (DELETE FROM ledger.lease WHERE run_id = ANY(%(run)s::text[]))
 DELETE FROM ledger.open_run AS o
 USING (SELECT unnest(%(line)s::text[]) AS line_id, unnest(%(run)s::text[]) AS run_id) AS ended
 WHERE o.line_id = ended.line_id AND o.run_id = ended.run_id
 """
-# A run's version rises also by events that open and end nothing.
+# Events that open and end nothing also raise a run's version.
 _MOVE_RUNS = """
 UPDATE ledger.open_run AS o SET version = moved.version
 FROM unnest(%(line)s::text[], %(run)s::text[], %(version)s::bigint[])
     AS moved (line_id, run_id, version)
 WHERE o.line_id = moved.line_id AND o.run_id = moved.run_id
 """
-# Destroy a run's key. At the commit a notification tells processes that have the key in memory.
+# Destroy a run's key. A notification at the commit tells processes with the key in memory.
 _DESTROY_RUN_KEY = """
 WITH destroyed AS (
     UPDATE ledger.run_key SET wrapped = NULL, destroyed_at = %(at)s::timestamptz
@@ -205,22 +205,22 @@ SELECT unnest(%(credential)s::text[]), unnest(%(organization_id)s::text[]),
 ON CONFLICT (credential) DO UPDATE SET count = o.count + excluded.count
 """
 
-# Take a credential's count out of the table: from now on an event tells it.
-_TAKE_OMITTED = """
+# Delete a credential's count: from now on an event has it.
+_DELETE_OMITTED = """
 DELETE FROM ledger.refusals_omitted WHERE credential = %(credential)s
 RETURNING credential, organization_id, workspace_id, since, count
 """
 
-# A transaction with a NOTIFY commits under a lock of the whole cluster, for which every other such
-# transaction waits, and an append's commit waits for the disk. So NOTIFY is sent after the commit,
-# in its own transaction. If a NOTIFY is lost, the projector finds the events at its next poll.
+# A transaction with a NOTIFY commits under a lock of the whole cluster. Every other such
+# transaction waits for it, and an append's commit waits for the disk. So NOTIFY is sent after the
+# commit, in its own transaction. If one is lost, the projector finds the events at its next poll.
 _NOTIFY = Statement(b"NOTIFY ledger_events")
 
 StoredRow = tuple[str, int, str, bytes, int]
 """(stream, version, topic, state, position)"""
 
 # An update in place needs no new disk space, so it could succeed on a full disk. So the probe also
-# needs some space for a moment: the rows beyond work_mem go to a temporary file.
+# needs space for a moment: rows beyond work_mem go to a temporary file.
 _LITTLE_MEMORY = b"SET LOCAL work_mem = '64kB'"
 _PROBE = b"""
 UPDATE ledger.append_probe SET written_at = clock_timestamp()
@@ -237,7 +237,7 @@ class Window(NamedTuple):
     """The year of recording, in UTC."""
     size: int
     after: int | None = None
-    """None: after the last number that was issued."""
+    """None starts after the last number that was issued."""
 
 
 class Numbers(NamedTuple):
@@ -248,12 +248,12 @@ class Numbers(NamedTuple):
     size: int
     last: int
     """The number before the first one."""
-    taken: Collection[str]
+    used: Collection[str]
     """The ids of the window that name something."""
 
 
 class Wanted(NamedTuple):
-    """The things that a read asks for. A part without keys costs nothing."""
+    """What to read. A part without keys costs nothing."""
 
     streams: Mapping[str, int] = MappingProxyType({})
     """The known version of each stream."""
@@ -270,9 +270,9 @@ class Loaded(NamedTuple):
     tails: Sequence[StoredRow]
     """The events beyond the known version, or beyond the snapshot if there is one."""
     firsts: Mapping[Identity, Sequence[StoredRow]]
-    """The event of each known identity; before it the event at the position before, if any."""
+    """The event of each known identity; before it the event at the previous position, if any."""
     rows: Mapping[Table, Sequence[Any]]
-    """The rows that there are, of the asked tables, as their tables describe them."""
+    """The existing rows of the requested tables."""
     numbers: Sequence[Numbers]
 
 
@@ -291,32 +291,30 @@ class Append:
         self._transaction, self._heeds_beats = transaction, heeds_beats
         self.clocks = Comparison(wall, steady)
         self.is_first = is_first
-        """Whether this is the connection's first append: the database may be another one."""
+        """True if this is the connection's first append: the database may be another one."""
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
-        """The instant after which the next event is recorded: that of the last event, or of the
-        last beat if that is later. Known, as ``next_position`` is, from the first ``read`` on."""
-
-    # Reading, under the lock: no other transaction changes these rows.
+        """The next event is recorded after this instant: the one of the last event, or of the last
+        beat if that is later. Known, as ``next_position`` is, from the first ``read`` on."""
 
     def read(self, wanted: Wanted) -> Loaded:
-        """Read what is wanted: in one round trip, unless a tail is long.
+        """Read in one round trip, unless a tail is long. No other transaction changes these rows.
 
-        The first read also tells the end of the log.
+        The first read also finds the end of the log.
         """
-        asked: dict[Table | str, Statement] = {
+        queries: dict[Table | str, Statement] = {
             table: find(table, keys) for table, keys in wanted.rows.items() if keys
         }
         if not self.next_position:
-            asked[_END] = Statement(_END.encode())
+            queries[_END] = Statement(_END.encode())
         if wanted.streams:
-            asked[_TAILS] = named(_TAILS, _streams(wanted.streams) | {"limit": _NEAR})
+            queries[_TAILS] = named(_TAILS, _streams(wanted.streams) | {"limit": _NEAR})
         if wanted.identities:
             digests = array("uuid", [identity.digest for identity in wanted.identities])
-            asked[_FIRSTS] = named(_FIRSTS, {"digest": digests})
+            queries[_FIRSTS] = named(_FIRSTS, {"digest": digests})
         if wanted.windows:
             prefixes, years, sizes, begins = zip(*wanted.windows, strict=True)
-            asked[_NUMBERS] = named(
+            queries[_NUMBERS] = named(
                 _NUMBERS,
                 {
                     "prefix": array("text", prefixes),
@@ -325,7 +323,7 @@ class Append:
                     "after": array("bigint", begins),
                 },
             )
-        found = self._transaction.ask(asked)
+        found = self._transaction.ask(queries)
         for self.next_position, recorded_at, beaten_at, at in found.get(_END, ()):
             beats = [beaten_at] if self._heeds_beats else []
             self.last_recorded_at = max(filter(None, [recorded_at, *beats]), default=None)
@@ -343,22 +341,22 @@ class Append:
             [Numbers(*row) for row in found.get(_NUMBERS, ())],
         )
 
-    def _complete(self, known: Mapping[str, int], tails: Rows) -> tuple[list[Folded], Rows]:
-        """Return the aggregates of snapshots and the tails beyond them, where tails are long."""
+    def _complete(self, versions: Mapping[str, int], tails: Rows) -> tuple[list[Folded], Rows]:
+        """Where tails are long, return the aggregates of snapshots and the tails beyond them."""
         if len(tails) < _NEAR:
             return [], tails
         sizes = Counter(row[0] for row in tails)
-        far = {stream: known[stream] for stream, size in sizes.items() if size == _NEAR}
+        far = {stream: versions[stream] for stream, size in sizes.items() if size == _NEAR}
         if not far:
             return [], tails
-        found = self._transaction.run(named(_SNAPSHOTS, _streams(far) | {"fold": FOLD}))
+        found = self._transaction.run(named(_SNAPSHOTS, _streams(far) | {"fold": VERSION}))
         restored = [a for row in found if (a := snapshots.restore(*row)) is not None]
         far |= {aggregate.id: aggregate.version for aggregate in restored}
         whole = self._transaction.run(named(_TAILS, _streams(far) | {"limit": None}))
         return restored, [row for row in tails if row[0] not in far] + whole
 
     def streams_of(self, identities: Sequence[Identity]) -> list[str]:
-        """The streams of the stored events that have these identities, in their order."""
+        """The streams of the stored events that have these identities, in the same order."""
         digests = array("uuid", [identity.digest for identity in identities])
         return [stream for (stream,) in self._transaction.run(named(_STREAMS, {"digest": digests}))]
 
@@ -368,41 +366,39 @@ class Append:
         return [OpenRunRow(*row) for row in found]
 
     def owned(self, table: Table, organization_id: str) -> int:
-        """How many endpoints, or watches, the organization had before this append."""
+        """How many endpoints or watches the organization had before this append."""
         counted = named(_OWNED.format(table.name), {"organization": organization_id})
         found = self._transaction.run(counted)
         return int(found[0][0])
 
-    def heard_after(self, position: int, most: int) -> set[str] | None:
-        """The lines and the sources of stored events after a position; None: more than ``most``."""
-        found = self._transaction.run(named(_HEARD_AFTER, {"after": position, "limit": most + 1}))
+    def changed_after(self, position: int, most: int) -> set[str] | None:
+        """The lines and sources of stored events after a position; None if more than ``most``."""
+        found = self._transaction.run(named(_CHANGED_AFTER, {"after": position, "limit": most + 1}))
         return None if len(found) > most else {name for row in found for name in row if name}
 
     def position_by(self, at: datetime) -> int:
-        """The last position that was recorded by an instant, without those of this append."""
+        """The last position recorded by an instant, without those of this append."""
         found = self._transaction.run(named(_POSITION_BY, {"at": at.isoformat()}))
         return int(found[0][0]) if found else 0
 
     def ended(self, runs: Collection[str]) -> dict[str, EndedLease]:
-        """The stored leases of these runs that have ended, by run, each locked."""
+        """Those stored leases of these runs that have ended, by run, each locked."""
         rows = self._transaction.run(named(leases.ENDED, {"run": array("text", runs)}))
         return {run_id: EndedLease(*instants) for run_id, *instants in rows}
 
-    def take_omitted(self, credential: str) -> OmittedRow | None:
+    def pop_omitted(self, credential: str) -> OmittedRow | None:
         """Remove and return the credential's count of refusals, or None."""
-        rows = self._transaction.run(named(_TAKE_OMITTED, {"credential": credential}))
+        rows = self._transaction.run(named(_DELETE_OMITTED, {"credential": credential}))
         return OmittedRow(*rows[0]) if rows else None
 
     def language(self) -> int | None:
-        """The oldest language that a living node speaks; None if no node beats."""
+        """The oldest language of a living node; None if no node beats."""
         spoken: int | None = self._transaction.run(Statement(SPOKEN))[0][0]
         return spoken
 
     def is_awaited(self) -> bool:
-        """Whether another transaction waits for the append lock: of any process, on any node."""
+        """True if another transaction waits for the append lock: of any process, on any node."""
         return bool(self._transaction.run(Statement(_IS_AWAITED))[0][0])
-
-    # Writing: the statements are sent with the commit at the latest.
 
     def write(
         self,
@@ -414,10 +410,11 @@ class Append:
     ) -> None:
         """Write events, identities and run keys; with the last events also all noted changes.
 
-        Other events are sent at once, and the caller goes on while PostgreSQL writes them.
+        The last ones are sent with the commit. Others are sent at once, and the caller goes on
+        while PostgreSQL writes them.
         """
         rows = tables.changed() if is_last else {}
-        rows |= {LOG: events, IDENTITY: tables.take_identities(), RUN_KEY: keys}
+        rows |= {LOG: events, IDENTITY: tables.pop_identities(), RUN_KEY: keys}
         self.next_position += len(events)
         self._add(rows, _MOVE_END, self.next_position - 1)
         if not is_last:
@@ -438,38 +435,38 @@ class Append:
             self.change(statement, organization=row.organization_id, id=identifier)
         self._transaction.defer_beyond(_NOTIFY)
 
-    def write_beside(
+    def write_tables(
         self,
         rows: Mapping[Table, Sequence[Sequence[Any]]],
-        heard: Mapping[str, datetime],
+        heartbeats: Mapping[str, datetime],
         omitted: Collection[OmittedRow],
     ) -> None:
-        """Write what no event tells: rows, heartbeats by run, and counts of omitted refusals."""
+        """Write rows without events, heartbeats by run, and counts of omitted refusals."""
         self.write_rows(rows)
-        if heard:
-            instants = array("timestamptz", heard.values())
-            self.change(leases.HEAR, run=array("text", heard), at=instants)
+        if heartbeats:
+            instants = array("timestamptz", heartbeats.values())
+            self.change(leases.HEAR, run=array("text", heartbeats), at=instants)
         if omitted:
             columns = map(array, OMITTED.columns.values(), zip(*omitted, strict=True))
             self.change(_OMIT, **dict(zip(OMITTED.columns, columns, strict=True)))
 
     def write_rows(self, rows: Mapping[Table, Sequence[Sequence[Any]]]) -> None:
-        """Insert rows, or replace those of tables that say so."""
+        """Insert rows, or replace those of tables with ``replaces``."""
         self._add(rows)
 
     def beat(self, now: datetime, *, listens: bool) -> None:
         """Beat: no later event is recorded before this instant (contract, Several nodes).
 
-        With ``listens`` also note that the service is able to take heartbeats at this instant.
+        With ``listens``, also note that the service can take heartbeats at this instant.
         """
         self.change(leases.LISTEN if listens else leases.BEAT, now=now.isoformat())
 
     def select(self, statement: str, values: Mapping[str, Value]) -> Rows:
-        """The rows of a statement about tables beside the log, or about stored events."""
+        """The rows of a statement about tables other than the log's, or about stored events."""
         return self._transaction.run(named(statement, values))
 
     def change(self, statement: str, **values: Value) -> None:
-        """Send a statement that changes stored rows with the commit."""
+        """Send a statement that changes stored rows, with the commit."""
         self._transaction.defer(named(statement, values))
 
     def _add(
@@ -479,14 +476,14 @@ class Append:
             self._transaction.defer(insert(some, select, value))
 
     def probe(self) -> None:
-        """Update the probe row, to find out whether an append could write, and the clock's skew."""
+        """Update the probe row, to find out if an append could write, and the clock's skew."""
         self._transaction.defer(Statement(_LITTLE_MEMORY))
         self._transaction.defer(Statement(_PROBE), lambda rows: self.clocks.compare(rows[0][0]))
         self._transaction.flush()
 
 
-def _streams(known: Mapping[str, int]) -> dict[str, Value]:
-    return {"stream": array("text", known), "version": array("bigint", known.values())}
+def _streams(versions: Mapping[str, int]) -> dict[str, Value]:
+    return {"stream": array("text", versions), "version": array("bigint", versions.values())}
 
 
 def _by_identity(identities: Sequence[Identity], found: Rows) -> dict[Identity, list[StoredRow]]:

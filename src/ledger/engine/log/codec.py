@@ -1,16 +1,16 @@
 """Events to stored bytes and back: stable topics, one decoder for each topic, JSON.
 
 A stored event is (stream id, version, topic, state). The topic is the event class's ``TOPIC``,
-``name/version``; the state is the envelope: a JSON array, whose elements ``StoredArray`` names. The
-array repeats no names, and begins with the number of this format, which is 2. Stored events are
-never rewritten. PostgreSQL can read them: ``convert_from(state, 'UTF8')::json``. The format is also
-that of the event's leaf in the sealed log (``features/proof/sealing/leaf.py``).
+``name/version``. The state is the envelope: a JSON array with the elements of ``StoredArray``, so
+it repeats no names. It begins with the number of this format, which is 2. Stored events are never
+rewritten. PostgreSQL can read them: ``convert_from(state, 'UTF8')::json``. The event's leaf in the
+sealed log has this format too (``features/proof/sealing/leaf.py``).
 
 An event's schema changes in one of two ways. A new field of the body gets a default, and old bytes
-decode as they are. Any other change needs a new class with the next version in its topic, which
-takes the old one's place in the table of events, and here a decoder of the old topic that makes the
-new class: so folds and views see one schema. No event has needed that so far. The envelope may grow
-by elements at its end, which older nodes ignore; any other change of it needs a new format.
+decode as they are. Any other change needs a new class with the next version in its topic. It takes
+the old one's place in the table of events, and a decoder of the old topic here makes the new class,
+so folds and views see one schema. No event has needed that so far. The envelope may grow at its
+end, which older nodes ignore; any other change of it needs a new format.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ B = TypeVar("B")
 
 
 class StoredBeginning(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The first elements of the envelope: a sixth of the time that it takes to decode the whole."""
+    """The first elements of the envelope, decoded in a sixth of the time that the whole takes."""
 
     format: Literal[2]
     organization_id: str | None
@@ -72,14 +72,13 @@ class EnvelopeMapper(Mapper[str]):
         return {cls.TOPIC: cls for cls in events}
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
-        """Encode a ``Recorded``. Its position is not in the bytes, but in a column of its own."""
+        """Encode a ``Recorded``. Its position is not in the bytes, but in its own column."""
         e = cast(Recorded, domain_event)
         return StoredEvent(
             e.originator_id, e.originator_version, type(e.body).TOPIC, self.encode(e)
         )
 
     def encode(self, event: Recorded) -> bytes:
-        """The state of an event."""
         fact, trace = event.fact, event.traceparent
         make, traced = (StoredArray, ()) if trace is None else (TracedArray, (trace,))
         return self._encode(

@@ -1,8 +1,8 @@
-"""Decision tables: state for rules that span streams, folded from the same events.
+"""Decision tables: state for rules that span streams, derived from the same events.
 
 Rows are read under the append lock, changed in memory by each event that is about to be written,
-and stored in the same transaction. Only the fold (``note``) defines how an event changes them, so
-the tables that are ``AS_FOLDED`` can be derived from the log at any time.
+and stored in the same transaction. Only ``note`` defines how an event changes them, so the tables
+that are ``AS_FOLDED`` can be derived from the log at any time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ from ledger.engine.log.tables import (
     OrganizationWatchRow,
 )
 from ledger.engine.postgres.schema.table import Table
-from ledger.engine.values.event_table import Note
+from ledger.engine.values.event_table import DecisionEffect
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import sort_key
 from ledger.records import AGGREGATES, EVENT_TABLE
@@ -39,17 +39,17 @@ from ledger.records import AGGREGATES, EVENT_TABLE
 OwnedRow = EndpointRow | OrganizationWatchRow
 
 
-class First(NamedTuple):
+class IdentityOwner(NamedTuple):
     """The event that has an identity, and the EVT ids of its receipt."""
 
     event: Recorded
     event_ids: tuple[str, ...]
-    """The event's own id, then that of the event before it that woke the line or lifted its hold
-    for it, if there is one."""
+    """The event's own id; then, if there is one, the id of the previous event, which woke the line
+    or lifted its hold for it."""
 
     @classmethod
-    def of(cls, event: Recorded, before: Recorded | None = None) -> "First":
-        """``before`` is the event at the position before, if there is one."""
+    def of(cls, event: Recorded, before: Recorded | None = None) -> "IdentityOwner":
+        """``before`` is the event at the previous position, if there is one."""
         own = event.event_id
         is_led = before is not None and before.body.LEADS
         if before is None or not is_led or before.causation_id != own:
@@ -60,14 +60,14 @@ class First(NamedTuple):
 class DecisionTables:
     """The rows that an append has read, and the changes that its events make.
 
-    A fold of the whole log needs no stored rows: it produces every row.
+    Applying the whole log needs no stored rows: it produces every row.
     """
 
     def __init__(self) -> None:
-        self.firsts: dict[Identity, First] = {}
-        """The identities that were found in the log, and those of this append."""
+        self.firsts: dict[Identity, IdentityOwner] = {}
+        """The identities found in the log, and those of this append."""
         self.new_identities: list[IdentityRow] = []
-        """The identities of those events that are not written yet."""
+        """The identities of events that are not written yet."""
         self.activity: dict[str, LineActivityRow] = {}
         self.touched: set[str] = set()
         """Lines whose activity row changed."""
@@ -75,31 +75,32 @@ class DecisionTables:
         self.ended: dict[str, str] = {}
         """Run id → line id of open runs that ended and may be stored."""
         self.moved: dict[str, tuple[str, int]] = {}
-        """Run id → line id and version of stored open runs whose version alone changed. Runs that
+        """Run id → line id and version of stored open runs that changed only in version. Runs that
         have ended are among them."""
         self.leases: dict[str, LeaseRow] = {}
         """The leases that facts of this append began, by run."""
-        self.heard: dict[str, datetime] = {}
-        """The runs whose stored leases heartbeats begin anew, with the instants of arrival."""
+        self.heartbeats: dict[str, datetime] = {}
+        """The runs whose stored leases restart because of heartbeats, with the instants of arrival.
+        """
         self.records: dict[str, ExecutionRecordRow] = {}
         """Execution records by id: those that were looked up, and those of this append."""
         self.new_records: set[str] = set()
         self.counters: dict[tuple[str, int], int] = {}
         """The last id that was issued, by prefix and year."""
         self.keys: dict[str, Any] = {}
-        """The keys that changed: a key that is stored is put here before its first event."""
+        """The keys that changed. A stored key is put here before its first event."""
         self.former: dict[bytes, FormerSecretRow] = {}
-        """The replaced secrets whose rows are new, or were changed."""
+        """The replaced secrets with a new or changed row."""
         self.owned: dict[str, OwnedRow] = {}
         """The endpoints and watches of this append, by id."""
         self.disowned: dict[str, OwnedRow] = {}
         """Stored endpoints and watches that were deleted."""
         self.erased: dict[str, datetime] = {}
         self.last: Recorded | None = None
-        """The event that was folded last."""
+        """The event that was noted last."""
 
     def changed(self) -> dict[Table, Sequence[Sequence[Any]]]:
-        """The rows to be inserted or replaced, by table; a table may have no rows."""
+        """The rows to insert or replace, by table; a table may have no rows."""
         return {
             LINE_ACTIVITY: [self.activity[line] for line in sorted(self.touched)],
             OPEN_RUN: [*self.opened.values()],
@@ -112,23 +113,21 @@ class DecisionTables:
             LEASE: [*self.leases.values()],
         }
 
-    def take_identities(self) -> list[IdentityRow]:
+    def pop_identities(self) -> list[IdentityRow]:
         """The new identities since the last call: they are written with their events."""
-        taken, self.new_identities = self.new_identities, []
-        return taken
+        identities, self.new_identities = self.new_identities, []
+        return identities
 
     def hear(self, run_id: str, at: datetime) -> None:
-        """Begin an open run's lease anew, for a heartbeat. No event tells of it."""
+        """Restart an open run's lease because of a heartbeat. No event records it."""
         begun = self.leases.get(run_id)
         if begun is None:
-            self.heard[run_id] = at
+            self.heartbeats[run_id] = at
         else:
             self.leases[run_id] = _lease(run_id, begun.seconds, at, begun.organization_id)
 
-    # The fold.
-
     def note(self, recorded: Recorded) -> None:
-        """Fold an event that is about to be written."""
+        """Apply an event that is about to be written."""
         own = recorded.identity
         if own is not None:
             self.identify(own, recorded)
@@ -137,15 +136,15 @@ class DecisionTables:
 
     def identify(self, new: Identity, recorded: Recorded) -> None:
         """Give an identity to an event that is about to be written."""
-        self.firsts[new] = First.of(recorded, self.last)
+        self.firsts[new] = IdentityOwner.of(recorded, self.last)
         self.new_identities.append(IdentityRow(new.digest, recorded.position))
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:
         line_id = recorded.service_line_id or ""
-        known = self.activity[line_id]
-        at = max(known.last_activity_at, recorded.occurred_at)
-        row = LineActivityRow(line_id, at, known.open_runs + opened)
-        if row != known:
+        activity = self.activity[line_id]
+        at = max(activity.last_activity_at, recorded.occurred_at)
+        row = LineActivityRow(line_id, at, activity.open_runs + opened)
+        if row != activity:
             self.activity[line_id] = row
             self.touched.add(line_id)
 
@@ -185,13 +184,13 @@ class DecisionTables:
         )
 
     def _lend(self, body: Any, recorded: Recorded) -> None:
-        """Begin the run's lease, if it has one, by the fact's arrival."""
+        """Begin the run's lease, if it has one, at the fact's arrival."""
         if body.lease_seconds is not None:
             run_id = recorded.originator_id
             self.leases[run_id] = _lease(
                 run_id, body.lease_seconds, recorded.recorded_at, recorded.organization_id or ""
             )
-            self.heard.pop(run_id, None)
+            self.heartbeats.pop(run_id, None)
 
     def _ended(self, body: Any, recorded: Recorded) -> None:
         if body.late:
@@ -228,8 +227,8 @@ class DecisionTables:
     def _key_changed(self, body: Event, recorded: Recorded) -> None:
         key = self.keys[recorded.originator_id]
         before = dict(key.former)
-        key.evolve(recorded)
-        # A secret that is no longer in the key ends now, unless it had ended before.
+        key.apply(recorded)
+        # A secret that is no longer in the key ends now, unless it ended before.
         ends = {secret: min(at, recorded.recorded_at) for secret, at in before.items()}
         self.former |= {
             secret: FormerSecretRow(secret, key.id, key.organization_id, key.workspace_id, ends_at)
@@ -249,9 +248,9 @@ class DecisionTables:
         self._identified(body, recorded)
 
 
-def _lease(run_id: str, seconds: int, heard_at: datetime, organization_id: str) -> LeaseRow:
-    ends_at = heard_at + timedelta(seconds=seconds)
-    return LeaseRow(run_id, seconds, heard_at, ends_at, ends_at, organization_id)
+def _lease(run_id: str, seconds: int, arrived_at: datetime, organization_id: str) -> LeaseRow:
+    ends_at = arrived_at + timedelta(seconds=seconds)
+    return LeaseRow(run_id, seconds, arrived_at, ends_at, ends_at, organization_id)
 
 
 def _key_row(key: Any) -> ApiKeyRow:
@@ -276,24 +275,26 @@ def _owned(recorded: Recorded) -> OwnedRow:
     return kind(recorded.organization_id or "", recorded.originator_id)
 
 
-_BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
-    Note.PASSES: lambda tables, body, recorded: None,
-    Note.IDENTIFIED: DecisionTables._identified,
-    Note.ISSUED: DecisionTables._first,
-    Note.OWNED: DecisionTables._own,
-    Note.DISOWNED: DecisionTables._disown,
-    Note.LINE_BEGAN: DecisionTables._activated,
-    Note.CHECKED_IN: lambda tables, body, recorded: tables._active(recorded),
-    Note.RUN_REQUESTED: lambda tables, body, recorded: tables._begun(body, recorded, None),
-    Note.RUN_STARTED: lambda tables, body, recorded: tables._begun(
+_BY_NOTE: Mapping[DecisionEffect, Callable[[DecisionTables, Any, Recorded], None]] = {
+    DecisionEffect.PASSES: lambda tables, body, recorded: None,
+    DecisionEffect.IDENTIFIED: DecisionTables._identified,
+    DecisionEffect.ISSUED: DecisionTables._first,
+    DecisionEffect.OWNED: DecisionTables._own,
+    DecisionEffect.DISOWNED: DecisionTables._disown,
+    DecisionEffect.LINE_BEGAN: DecisionTables._activated,
+    DecisionEffect.CHECKED_IN: lambda tables, body, recorded: tables._active(recorded),
+    DecisionEffect.RUN_REQUESTED: lambda tables, body, recorded: tables._begun(
+        body, recorded, None
+    ),
+    DecisionEffect.RUN_STARTED: lambda tables, body, recorded: tables._begun(
         body, recorded, recorded.occurred_at
     ),
-    Note.RUN_ENDED: DecisionTables._ended,
-    Note.RUN_CANCELLED: DecisionTables._cancelled,
-    Note.RUN_MOVED: DecisionTables._moved,
-    Note.RUN_ERASED: DecisionTables._erased,
-    Note.KEY_CREATED: DecisionTables._key_created,
-    Note.KEY_CHANGED: DecisionTables._key_changed,
+    DecisionEffect.RUN_ENDED: DecisionTables._ended,
+    DecisionEffect.RUN_CANCELLED: DecisionTables._cancelled,
+    DecisionEffect.RUN_MOVED: DecisionTables._moved,
+    DecisionEffect.RUN_ERASED: DecisionTables._erased,
+    DecisionEffect.KEY_CREATED: DecisionTables._key_created,
+    DecisionEffect.KEY_CHANGED: DecisionTables._key_changed,
 }
 
 _NOTE = {row.event: _BY_NOTE[row.noted] for row in EVENT_TABLE}

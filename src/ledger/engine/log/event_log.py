@@ -1,10 +1,10 @@
 """The log of a process: its appends, on a connection of its own, and reads in log order.
 
-The events table is that of the eventsourcing library, and so are the mapper and the stored event.
-The library's recorder is not used, for three reasons: its pipelined insert hangs for ever, holding
-the lock, once a batch fills the socket's buffer; the ledger's decisions are made inside the append
-transaction; and the library's lock is on the events table itself. (Without that lock, with its
-option ``enable_db_functions``, a reader that tails the log would lose events for good.)
+The events table, the mapper and the stored event are those of the eventsourcing library. The
+library's recorder is not used, for three reasons. Its pipelined insert hangs for ever, holding the
+lock, once a batch fills the socket's buffer. The ledger decides inside the append transaction. The
+library's lock is on the events table itself. (Without that lock, with its option
+``enable_db_functions``, a reader that tails the log would lose events for good.)
 """
 
 import time
@@ -38,33 +38,33 @@ WHERE before < $3
 ORDER BY notification_id
 """
 
-# The append lock is a lock on a table of its own, in the library's mode, not on the events table:
-# VACUUM's lock conflicts with every lock mode by which appends could exclude each other. Appends
-# would be refused while a vacuum of the log runs. (Autovacuum gives way, so appends would wait a
-# second for it, and it would never finish.) The lock timeout is an option of the connection: this
-# saves a statement per append.
+# The append lock is on a table of its own, in the library's mode, not on the events table. There
+# VACUUM's lock conflicts with every mode by which appends could exclude each other, so a vacuum of
+# the log would make appends fail. (Autovacuum gives way, so appends would wait a second for it, and
+# it would never finish.) The lock timeout is an option of the connection: this saves a statement
+# per append.
 _LOCK = Statement(b"LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
 
 _TIMEOUTS = (
     f"-c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout={HELD_SECONDS}s"
 )
 
-_TAKES_NO_WRITES = (errors.ReadOnlySqlTransaction, errors.ObjectNotInPrerequisiteState)
-"""The errors of an append on a server that is a standby or read-only."""
+_READ_ONLY_ERRORS = (errors.ReadOnlySqlTransaction, errors.ObjectNotInPrerequisiteState)
+"""The errors of an append on a standby or a read-only server."""
 
 _READ_BYTES = 16 * 1024 * 1024
 
 _AGAIN_SECONDS = 0.25
-"""The time between two attempts to connect, as long as an append waits."""
+"""The time between two attempts to connect while an append waits."""
 
 
 def planned_once(conninfo: str) -> str:
     """Return the options of a connection that executes the same few statements through indexes.
 
-    The statements get generic plans, made once a connection: planning them for each execution takes
-    a good part of a small group's time. A generic plan stays, and on a new ledger it is made while
-    the tables are empty. So sequential scans are off: otherwise a plan could scan a table that has
-    a million rows by now.
+    The statements get generic plans, made once a connection: planning each execution takes a good
+    part of a small group's time. A generic plan stays, and on a new ledger it is made while the
+    tables are empty. So sequential scans are off: otherwise a plan could scan a table that has a
+    million rows by now.
     """
     return options_of(conninfo, "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off")
 
@@ -73,22 +73,20 @@ class Log:
     """The log of a process, whose appends come one after the other."""
 
     lock = _LOCK
-    """The first statement of an append."""
     wall: Callable[[], float] = staticmethod(time.time)
-    """The machine's clock, in seconds: the database's is compared with it."""
+    """The machine's clock in seconds, with which the database's is compared."""
     steady: Callable[[], float] = staticmethod(time.monotonic)
     """A clock that nobody sets, in seconds."""
     heeds_beats = True
-    """Whether events are recorded after the last beat: all but those of the demo's story are."""
+    """True if events are recorded after the last beat: all except those of the demo's story."""
     on_elsewhere: Callable[[], object] = staticmethod(lambda: None)
-    """Called by the writer's thread when a new connection has led to another PostgreSQL."""
+    """The writer's thread calls it when a new connection has led to another PostgreSQL."""
 
     def __init__(self, conninfo: str) -> None:
-        """Does not connect yet."""
         self.codec = EnvelopeMapper()
         self._conninfo = conninfo
         self._pipeline: Pipeline | None = None
-        """On the connection, whose prepared statements it knows."""
+        """The pipeline on the connection: it knows the prepared statements."""
         self._follower: Follower | None = None
         """Follows to the PostgreSQL of a new connection, until its first append has succeeded.
         After another connection to the same PostgreSQL it goes on, and moves the positions no
@@ -98,12 +96,11 @@ class Log:
 
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
-        """A transaction that takes the append lock with its first read, until its COMMIT.
+        """A transaction that holds the append lock from its first read until its COMMIT.
 
-        The isolation level is READ COMMITTED, so every statement after the lock sees all commits
-        before the lock was granted. Raises psycopg.OperationalError if the lock is not granted
-        within ``lock_timeout``, if a reply does not come within ``ANSWER_SECONDS``, or if the
-        server takes no writes.
+        The isolation level is READ COMMITTED, so every statement after the lock sees all earlier
+        commits. Raises psycopg.OperationalError if the lock is not granted within ``lock_timeout``,
+        if a reply does not come within ``ANSWER_SECONDS``, or if the server takes no writes.
         """
         pipeline = self.connected()
         with _leaving_standbys(pipeline), pipeline.transaction(self.lock) as transaction:
@@ -132,26 +129,26 @@ class Log:
             self._pipeline.connection.close()
 
     def _connect(self) -> AppendConnection[TupleRow]:
-        """Connect, again and again until each host may have been tried. Raises OperationalError.
+        """Connect; retry until each host may have been tried. Raises OperationalError.
 
-        An append waits no longer, since a write may have to wait for two groups: the previous group
+        An append waits no longer, since a write may have to wait for two groups: the previous one
         and its own.
         """
-        patience = CONNECT_SECONDS * hosts_of(self._conninfo)
-        deadline = time.monotonic() + patience
-        said = conninfo_to_dict(self._conninfo)
+        timeout = CONNECT_SECONDS * hosts_of(self._conninfo)
+        deadline = time.monotonic() + timeout
+        options = conninfo_to_dict(self._conninfo)
         while True:
             try:
                 return AppendConnection.connect(
                     self._conninfo,
                     autocommit=True,
                     application_name="ledger",
-                    connect_timeout=said.get("connect_timeout", CONNECT_SECONDS),
+                    connect_timeout=options.get("connect_timeout", CONNECT_SECONDS),
                     options=f"{planned_once(self._conninfo)} {_TIMEOUTS}",
                 )
             except psycopg.OperationalError as error:
                 if time.monotonic() + _AGAIN_SECONDS >= deadline:
-                    why = f"couldn't get a connection in {patience} s"
+                    why = f"couldn't get a connection in {timeout} s"
                     raise psycopg.OperationalError(why) from error
             time.sleep(_AGAIN_SECONDS)
 
@@ -179,7 +176,7 @@ def _leaving_standbys(pipeline: Pipeline) -> Iterator[None]:
     """
     try:
         yield
-    except _TAKES_NO_WRITES as error:
+    except _READ_ONLY_ERRORS as error:
         pipeline.connection.close()
         raise psycopg.OperationalError(str(error)) from error
 
@@ -187,16 +184,15 @@ def _leaving_standbys(pipeline: Pipeline) -> Iterator[None]:
 def read_log(pipeline: Pipeline, after: int, limit: int) -> list[StoredRow]:
     """Return stored events after a position, in order, without gaps (because of the append lock).
 
-    If events are large, the result has fewer than ``limit`` events, but at least one if any exists.
+    If events are large there may be fewer than ``limit``, but at least one if any exists.
     """
     return pipeline.run(reading(after, limit))[0]
 
 
 def reading(after: int, limit: int) -> Statement:
-    """The statement of ``read_log``."""
     return Statement(_READ, (after, limit, _READ_BYTES))
 
 
 def is_full(rows: Sequence[StoredRow], limit: int) -> bool:
-    """Whether the log may have more events than ``read_log`` returned."""
+    """True if the log may have more events than ``read_log`` returned."""
     return len(rows) == limit or sum(len(row[3]) for row in rows) >= _READ_BYTES

@@ -1,14 +1,14 @@
-"""The leases of open runs: the statements of appends, and that of the loop that finds due ones.
+"""The leases of open runs: the statements of appends, and the one of the loop that finds due ones.
 
-Time in which the service could take no heartbeat does not count. The API's writers therefore note
-each second that they listen (``listen``). After a gap the first of them puts off the end of every
+Time in which the service could take no heartbeat does not count. So the API's writers note each
+second that they listen (``listen``). After a gap, the first of them postpones the end of every
 lease by the gap, in the same transaction. A lease has ended only if the service was still listening
-at its end: so nothing expires before the gap is known, whichever process starts first.
+at its end, so nothing expires before the gap is known, whichever process starts first.
 
-A heartbeat, an expiry and an ending of the same run exclude each other by the append lock, and by
-the lock of the lease's row.
+The append lock and the lock of the lease's row keep a heartbeat, an expiry and an ending of the
+same run apart.
 
-With the note a writer beats: by the beat a standby knows up to which instant it has every event.
+With the note a writer beats: a standby then knows up to which instant it has every event.
 """
 
 from datetime import datetime
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from ledger.engine.postgres.timing import GAP_SECONDS
 
-# Begin stored leases anew, unless the run has ended meanwhile. The clocks of nodes may differ, so
-# no heartbeat makes a lease end earlier. The second condition keeps it a look-up by key.
+# Restart stored leases, unless the run has ended meanwhile. The clocks of nodes may differ, so no
+# heartbeat makes a lease end earlier. The second condition keeps it a look-up by key.
 HEAR = """
 UPDATE ledger.lease AS l
 SET heard_at = greatest(l.heard_at, beat.at),
@@ -35,9 +35,9 @@ BEAT = f"""
 UPDATE ledger.listening SET beaten_at = {_NOW} WHERE is_only AND beaten_at < {_NOW}
 """
 
-# Note that the service listens now, and beat. After a gap (more than two notes are missing), put
-# off the leases that had not ended when it began: each by the part of the gap after it last was
-# heard of. The note only rises, too; the beat rises also after a note of a node that is ahead.
+# Note that the service listens now, and beat. After a gap (more than two notes are missing),
+# postpone each lease that had not ended when it began, by the part of the gap after the lease's
+# last report. The note, too, only rises; the beat rises also after a note of a node that is ahead.
 LISTEN = f"""
 WITH earlier AS (
     SELECT listened_at FROM ledger.listening WHERE is_only FOR UPDATE
@@ -55,20 +55,20 @@ WHERE earlier.listened_at < %(now)s::timestamptz - interval '{GAP_SECONDS} secon
   AND l.ends_at > earlier.listened_at
 """
 
-# The ended ones among the leases of these runs, in the order of the runs, since rows are locked.
+# Those leases of these runs that have ended, in the order of the runs, since rows are locked.
 ENDED = """
 SELECT l.run_id, l.heard_at, l.ends_at FROM ledger.lease AS l, ledger.listening AS s
 WHERE l.run_id = ANY(%(run)s::text[]) AND l.ends_at <= s.listened_at
 ORDER BY l.run_id FOR UPDATE OF l
 """
 
-# The leases that are due to be looked at, and whether each has ended. A lease that was begun anew
-# is due at its new end. Organizations take turns, each with its oldest lease first: however many
-# leases of one organization end together, those of another do not wait behind them. A row that an
-# append has locked is looked at in the next round, and null here: no waiting while holding rows, so
-# no deadlock. (A heartbeat may come between the snapshot and the lock: PostgreSQL checks the
-# constraint first on the snapshot's row, so both instants are of that row.)
-LOOK_AT_DUE = """
+# The leases that are due for a check, each with whether it has ended. A restarted lease is due at
+# its new end. Organizations are served in turn, oldest lease first, so those of one never wait
+# behind those of another. A row that an append has locked is null here and checked in the next
+# round: nothing waits while holding rows, so there is no deadlock. (A heartbeat may come between
+# the snapshot and the lock: PostgreSQL checks the constraint first on the snapshot's row, so both
+# instants are of that row.)
+CHECK_DUE = """
 WITH RECURSIVE organization AS (
     SELECT min(organization_id) AS id FROM ledger.lease
     UNION ALL
@@ -100,6 +100,6 @@ ORDER BY turn.number, turn.due_at
 class EndedLease(NamedTuple):
     """A lease that has ended, of a run that is open."""
 
-    heard_at: datetime
-    """When something of the run last arrived."""
+    reported_at: datetime
+    """When a fact or a heartbeat of the run last arrived."""
     ends_at: datetime

@@ -1,14 +1,14 @@
 """The PostgreSQL that wrote the log last (contract, Several nodes, "Positions and ids").
 
-A failover to a standby that was behind loses acknowledged events, and so does a restored backup.
-The positions and ids of lost events are known outside, so they must not be given again. A promoted
-standby has another timeline, another cluster another system identifier, and a restored dump other
-tables. A writer asks for them once a connection: no connection outlives a failover. Where they are
-others than the row ``ledger.lineage`` has, the first append of the connection moves the log's
-sequence and the counters of ids on.
+A failover to a standby that lagged loses acknowledged events, and so does a restored backup. Their
+positions and ids are known outside, so they must not be given again. A promoted standby has another
+timeline, another cluster another system identifier, and a restored dump other tables. A writer
+reads these once a connection, since no connection outlives a failover. If they differ from the row
+``ledger.lineage``, the first append of the connection moves the log's sequence and the counters of
+ids on.
 
-A backup may be old, or restored a second time. So the skip grows with the time since the last beat
-that the database has, from a minute on, by more than can be recorded in that time. All that was
+A backup may be old, or restored a second time. So the skip grows with the time since the database's
+last beat, after the first minute, by more than can be recorded in that time. Everything that was
 recorded meanwhile, after an earlier skip or without one, lies before.
 """
 
@@ -21,23 +21,23 @@ from ledger.engine.postgres.pipeline import Pipeline, Statement, Transaction, na
 _logger = logging.getLogger(__name__)
 
 POSITIONS_MOVED = 1_000_000
-"""So many positions are skipped after a possible loss, at least."""
+"""The fewest positions that are skipped after a possible loss."""
 
 IDS_MOVED = 10_000
-"""So many ids of each prefix are skipped, at least."""
+"""The fewest ids of each prefix that are skipped."""
 
 _LATE_SECONDS = 60
-"""So long after the last beat nothing more is skipped: a standby is not further behind."""
+"""Within this time after the last beat nothing more is skipped: no standby lags further."""
 
 _POSITIONS_A_SECOND = 30_000
-"""So many more for each later second: more than are ever recorded in a second."""
+"""Positions skipped for each later second: more than are ever recorded in one."""
 
 _IDS_A_SECOND = 1_000
-"""So many more ids for each such second."""
+"""Ids skipped for each later second."""
 
 _MOST_SECONDS = 10_000_000
-"""The most seconds that count. An event's id has 12 digits for its position, so room must be left,
-also where a ledger was away for years."""
+"""The most seconds that count. An event's id has 12 digits for its position, so room must be left
+even if a ledger was away for years."""
 
 # The timeline is the first part of a WAL file's name. Raises an error on a standby.
 _WHERE = b"""
@@ -48,11 +48,11 @@ FROM pg_database AS d WHERE d.datname = current_database()
 """
 _SYSTEM = b"SELECT system_identifier::text FROM pg_control_system()"
 
-# Write the lineage anew if it has changed. Then move the sequence, and the counters that there are
-# or may have been. A sequence that was moved stays so after a rollback. So the next attempt counts
-# from the same base, unless the statement's result was lost with the append, which is no harm. An
-# identifier that the user may not read is unknown, and is not another one. This append's own beat
-# comes later; 1970 means that no writer of a service has listened yet.
+# Write the lineage anew if it has changed. Then move the sequence, and the counters that exist or
+# may have existed. A moved sequence stays so after a rollback. So the next attempt counts from the
+# same base, unless the statement's result was lost with the append, which does no harm. An
+# identifier that the user may not read is unknown, and does not count as another one. This append's
+# own beat comes later; 1970 means that no writer of a service has listened yet.
 _FOLLOW = f"""
 WITH other AS MATERIALIZED (
     SELECT CASE WHEN s.listened_at > '1970-01-01T00:00:00Z' THEN greatest(0, least(
@@ -97,7 +97,7 @@ class Lineage(NamedTuple):
 
 
 def ask(pipeline: Pipeline, *before: Statement) -> Lineage:
-    """Ask a connection for its PostgreSQL, in one group with the statements ``before``.
+    """Read the lineage of a connection, in one group with the statements ``before``.
 
     Raises psycopg's ObjectNotInPrerequisiteState on a standby.
     """
@@ -112,12 +112,12 @@ class Follower:
     def __init__(self, lineage: Lineage) -> None:
         self._lineage = lineage
         self._base: int | None = None
-        """The end of the sequence before it was moved, by an append that was then given up."""
+        """The end of the sequence before an append moved it that was then given up."""
 
     def follow(self, transaction: Transaction) -> None:
         """Skip positions and ids if another PostgreSQL wrote last. Sent behind the append lock."""
-        asked = self._lineage._asdict() | {"base": self._base}
-        transaction.defer(named(_FOLLOW, asked), self._note)
+        values = self._lineage._asdict() | {"base": self._base}
+        transaction.defer(named(_FOLLOW, values), self._note)
 
     def _note(self, moved: Rows) -> None:
         for base, end in moved:

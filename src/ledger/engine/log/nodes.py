@@ -1,7 +1,7 @@
-"""The nodes of a ledger, as they tell of themselves each second (contract, Several nodes).
+"""The nodes of a ledger, which report each second (contract, Several nodes).
 
-A node is a ``ledger serve`` with its data directory. Its id is kept there, so a node that starts
-with an empty directory is a new one. Instants are those of the database's clock.
+A node is a ``ledger serve`` with its data directory, which holds its id. So a node that starts with
+an empty directory is a new one. Instants are those of the database's clock.
 """
 
 import os
@@ -18,7 +18,7 @@ from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.values.event_table import LANGUAGE
 
 FORGET_SECONDS = 7 * 86_400.0
-"""A node that has not beaten for so long is forgotten."""
+"""A node without a beat for so long is forgotten."""
 
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -57,29 +57,29 @@ class Node(NamedTuple):
     started_at: datetime
     beaten_at: datetime
     witness: str | None
-    """The newest checkpoint that the node has seen: a signed note."""
+    """The newest checkpoint that the node has seen, a signed note."""
     silent_seconds: float
     lineage: str | None = None
     """The PostgreSQL on which it has waited for the others' reports
-    (``features/proof/sealing/standing.py``)."""
+    (``features/proof/sealing/peers.py``)."""
 
     @property
     def lives(self) -> bool:
         return self.silent_seconds < LIVING_SECONDS
 
 
-def known_node_id(folder: Path) -> str | None:
-    """The id of the node whose data directory this is; None before its first beat."""
+def stored_node_id(folder: Path) -> str | None:
+    """The node id in a data directory; None before the node's first beat."""
     with suppress(OSError):
         return _id_in(folder / "node")
     return None
 
 
 def node_id_in(folder: Path) -> str:
-    """The id of the node whose data directory this is, made at its first start. Raises OSError."""
+    """The node id in a data directory, created at its first start. Raises OSError."""
     path = folder / "node"
-    if (known := _id_in(path)) is not None:
-        return known
+    if (existing := _id_in(path)) is not None:
+        return existing
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = os.urandom(8).hex()
     own = path.with_name(f"node.{made}")
@@ -89,8 +89,8 @@ def node_id_in(folder: Path) -> str:
         # Another process may make the file at the same time, and both must have the same id.
         os.link(own, path)
     except FileExistsError:
-        if (known := _id_in(path)) is not None:
-            return known
+        if (existing := _id_in(path)) is not None:
+            return existing
         own.replace(path)
     finally:
         own.unlink(missing_ok=True)
@@ -99,8 +99,8 @@ def node_id_in(folder: Path) -> str:
 
 def _id_in(path: Path) -> str | None:
     with suppress(FileNotFoundError):
-        if _ID.fullmatch(said := path.read_text("utf-8", "replace").strip()):
-            return said
+        if _ID.fullmatch(text := path.read_text("utf-8", "replace").strip()):
+            return text
     return None
 
 
@@ -112,10 +112,10 @@ def beat(
     witness: str | None,
     lineage: str | None = None,
 ) -> datetime:
-    """Write the node's row anew; return the instant of the beat. None leaves the lineage."""
-    said = {"node_id": node_id, "version": version, "role": role, "witness": witness}
+    """Write the node's row anew; return the instant of the beat. None keeps the lineage."""
+    values = {"node_id": node_id, "version": version, "role": role, "witness": witness}
     ((beaten_at,),) = connection.execute(
-        _BEAT, said | {"lineage": lineage, "language": LANGUAGE}
+        _BEAT, values | {"lineage": lineage, "language": LANGUAGE}
     ).fetchall()
     return cast("datetime", beaten_at)
 
@@ -125,11 +125,11 @@ def forget(connection: psycopg.Connection[Any]) -> None:
 
 
 def runs_other_version(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
-    """Whether a node of another version lives. A beat of the future is of no node."""
+    """True if a node of another version lives. Beats in the future do not count."""
     living = [n for n in nodes(connection) if n.lives and n.silent_seconds >= 0]
     return any(node.version != __version__ for node in living)
 
 
 def nodes(connection: psycopg.Connection[tuple[Any, ...]]) -> list[Node]:
-    """All nodes that have beaten, also those that are silent now."""
+    """All nodes that have beaten, even those that are silent now."""
     return [Node(*row) for row in connection.execute(_NODES).fetchall()]

@@ -1,12 +1,12 @@
-"""Snapshots: the folded aggregate of a long stream at a version.
+"""Snapshots: the aggregate of a long stream at a version.
 
 A line that reports its hours has an event for each check-in, for years. A process that loads such a
 line for the first time would replay all of its events, under the append lock, while every other
 writer waits. So the writer stores each long stream's aggregate from time to time, in the append
 transaction itself. A process that loads the stream starts from the snapshot.
 
-A snapshot is a cache, never a source. If another version of the folds made it, or if it cannot be
-decoded, it is ignored.
+A snapshot is a cache, never a source. It is ignored if another version of the folds made it, or if
+it cannot be decoded.
 """
 
 import logging
@@ -20,11 +20,11 @@ from ledger.engine.log.tables import SnapshotRow
 from ledger.engine.values.recorded import Folded
 from ledger.records import AGGREGATES
 
-FOLD = 11
+VERSION = 11
 """The folds' version. Raise it with every change of an aggregate's fields or of its fold: old
 snapshots are then ignored, and replaced when their streams are next read."""
 
-# Drop the snapshots of other folds, once for each version of the folds: no process reads them.
+# Drop the snapshots of other folds, once for each version: no process reads them.
 _DROP_OTHERS = """
 WITH noted AS (
     INSERT INTO ledger.setting AS s (name, value) VALUES ('snapshot_fold', %(fold)s::text)
@@ -51,12 +51,12 @@ def row_of(aggregate: Folded) -> SnapshotRow:
 
     The append lock is held, so the snapshot written last has the highest version.
     """
-    return SnapshotRow(aggregate.id, aggregate.version, FOLD, encode(aggregate))
+    return SnapshotRow(aggregate.id, aggregate.version, VERSION, encode(aggregate))
 
 
 def drop_others(connection: psycopg.Connection[Any]) -> None:
-    """Drop the snapshots that other versions of the folds made, at the first start of this one."""
-    connection.execute(_DROP_OTHERS, {"fold": FOLD})
+    """Drop the snapshots of other versions of the folds, at the first start of this one."""
+    connection.execute(_DROP_OTHERS, {"fold": VERSION})
 
 
 def restore(stream: str, version: int, state: bytes) -> Folded | None:

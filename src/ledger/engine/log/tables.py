@@ -1,7 +1,7 @@
 """The tables that an append writes, each described once.
 
-The DDL is in the migrations. A test compares each description with the catalog of a migrated
-database. Another test compares the rows that are ``AS_FOLDED`` with a fold of the log.
+The DDL is in the migrations. Tests compare each description with the catalog of a migrated
+database, and the rows that are ``AS_FOLDED`` with a fold of the log.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Derived(Enum):
     """How a table's rows follow from the log."""
 
     AS_FOLDED = auto()
-    """The fold of the whole log (``DecisionTables.note``) gives exactly the stored rows."""
+    """``DecisionTables.note``, applied to the whole log, gives exactly the stored rows."""
     IN_PART = auto()
     """The log determines which rows exist, but not all of their columns."""
     NOT_DERIVABLE = auto()
@@ -32,14 +32,13 @@ class DecisionTable(table.Table):
 
 
 class LogRow(NamedTuple):
-    """A stored event. The table is the library's, with one more column: ``recorded_at``."""
+    """A stored event. The library's table, with one more column: ``recorded_at``."""
 
     originator_id: table.Text
     originator_version: table.BigInt
     topic: table.Text
     state: table.Octets
     notification_id: table.BigInt
-    """The position."""
     recorded_at: table.Instant
 
 
@@ -61,14 +60,14 @@ IDENTITY = DecisionTable("identity", IdentityRow, key=("digest",), derived=Deriv
 
 
 class OpenRunRow(NamedTuple):
-    """A pending or running run. A closing takes its version from here."""
+    """A pending or running run. The closing of a line takes the run's version from here."""
 
     line_id: table.Text
     run_id: table.Text
     version: table.BigInt
     started_at: table.Instant | None
     external_id: table.Text | None
-    """For the event of the closing, which loads no run; so are the next two."""
+    """For the closing's event, which loads no run; so are the next two."""
     attempt: table.Int
     retry_of: table.Text | None
 
@@ -79,7 +78,7 @@ OPEN_RUN = DecisionTable(
 
 
 class LineActivityRow(NamedTuple):
-    """A line's activity, for the decision whether it is idle.
+    """When a line was last active, for the decision that it is idle.
 
     Runs change this row without changing the version of the line's stream.
     """
@@ -95,7 +94,7 @@ LINE_ACTIVITY = DecisionTable(
 
 
 class ExecutionRecordRow(NamedTuple):
-    """An execution record. Its RUN id is taken, but names no run."""
+    """An execution record. Its RUN id is used, but names no run."""
 
     execution_id: table.Text
     line_id: table.Text
@@ -161,7 +160,7 @@ class FormerSecretRow(NamedTuple):
     organization_id: table.Text | None
     workspace_id: table.Text | None
     valid_until: table.Instant
-    """From this instant on, the secret is refused."""
+    """The secret is refused from then on."""
 
 
 FORMER_SECRET = DecisionTable(
@@ -180,7 +179,7 @@ class RunKeyRow(NamedTuple):
     run_id: table.Text
     organization_id: table.Text
     wrapped: table.Octets | None
-    """The key, wrapped by the master key; None after its destruction. The log never has the key."""
+    """The key, wrapped by the master key; None after its destruction. It is never in the log."""
     destroyed_at: table.Instant | None
 
 
@@ -222,14 +221,14 @@ WATCH = DecisionTable(
 
 
 class OutcomeRow(NamedTuple):
-    """The outcome of a command that was sent with an Idempotency-Key, kept for 24 hours."""
+    """The outcome of a command with an Idempotency-Key, stored for 24 hours."""
 
     credential: table.Text
     path: table.Text
     key: table.Text
     fingerprint: table.Octets
     outcome: table.Octets
-    """Encrypted, since an outcome may show a secret."""
+    """Encrypted, since an outcome may contain a secret."""
     recorded_at: table.Instant
 
 
@@ -270,9 +269,9 @@ class LeaseRow(NamedTuple):
     heard_at: table.Instant
     """When a fact or a heartbeat of the run last arrived."""
     ends_at: table.Instant
-    """``seconds`` later, and later still by the time in which no heartbeat could be taken."""
+    """``seconds`` later, plus the time in which no heartbeat could be taken."""
     due_at: table.Instant
-    """When the lease is looked at next, at its end or before: heartbeats leave this index alone."""
+    """When the lease is next checked, at its end or before: heartbeats do not touch this index."""
     organization_id: table.Text
 
 
@@ -287,7 +286,7 @@ LEASE = DecisionTable(
 
 
 class ListeningRow(NamedTuple):
-    """The row of beats: when the service was last able to take heartbeats, and the last beat."""
+    """The row of beats: when the service could last take heartbeats, and the last beat."""
 
     is_only: table.Bool
     listened_at: table.Instant
@@ -298,9 +297,9 @@ LISTENING = DecisionTable("listening", ListeningRow, key=("is_only",))
 
 
 class SessionRow(NamedTuple):
-    """A session of a person at the pages (contract, Sign-in); its last use is among those of keys.
+    """A person's session at the pages (contract, Sign-in). Keys' table has its last use.
 
-    Rows leave with the end of their session.
+    Rows are deleted with the end of their session.
     """
 
     session_id: table.Text
@@ -310,15 +309,15 @@ class SessionRow(NamedTuple):
     """``provider`` or ``token``."""
     issuer: table.Text | None
     sub: table.Text
-    """The provider's name of the person; of a token, the id of the key, or the token's ``sub``."""
+    """The provider's name of the person; for a token, the key's id or the token's ``sub``."""
     sid: table.Text | None
     """The provider's name of its own session."""
     organization_id: table.Text | None
     workspace_id: table.Text | None
     permissions: table.Texts
-    """In the tenant; empty: several are granted, and none is chosen yet."""
+    """In the tenant; empty if several tenants are granted and none is chosen yet."""
     claims: table.Text
-    """JSON: the values by which grants are judged (``features/sign_in/access/grants.py``)."""
+    """JSON: the values that decide on grants (``features/sign_in/access/grants.py``)."""
     kept: table.Octets
     """Sealed: the token, or the refresh token and the ID token."""
     signed_at: table.Instant
@@ -326,7 +325,7 @@ class SessionRow(NamedTuple):
     checked_at: table.Instant
     """When the provider gave the claims."""
     asked_at: table.Instant
-    """When a node last began to ask for them anew."""
+    """When a node last began to ask for new claims."""
     begun_at: table.Instant
     ends_at: table.Instant
     browser: table.Text
@@ -334,7 +333,7 @@ class SessionRow(NamedTuple):
 
     @property
     def tenant(self) -> tuple[str | None, str | None]:
-        """The tenant that the session has entered; (None, None) too if it has entered none."""
+        """The tenant that the session has entered; (None, None) if none."""
         return self.organization_id, self.workspace_id
 
 
@@ -369,12 +368,12 @@ DECISION_TABLES: tuple[DecisionTable, ...] = (
 
 
 class SnapshotRow(NamedTuple):
-    """The folded aggregate of a long stream. A cache: rows may be deleted at any time."""
+    """The aggregate of a long stream. A cache: rows may be deleted at any time."""
 
     stream: table.Text
     version: table.BigInt
     fold: table.Int
-    """The version of the folds that made it (``snapshots.FOLD``); other versions ignore it."""
+    """The version of the folds that made it (``snapshots.VERSION``); other versions ignore it."""
     state: table.Octets
 
 
@@ -382,7 +381,7 @@ SNAPSHOT = table.Table("snapshot", SnapshotRow, key=("stream",), is_internal=Tru
 
 
 class DocumentRow(NamedTuple):
-    """The document of a statement, which is stored before its event, and never changed."""
+    """A statement's document. It is stored before its event and never changed."""
 
     document_sha256: table.Octets
     organization_id: table.Text
@@ -403,43 +402,43 @@ STATEMENT_DOCUMENT = table.Table(
 
 
 class PersonRow(NamedTuple):
-    """The names of a person, as the latest sign-in told them: never in the log."""
+    """A person's names, from the latest sign-in: never in the log."""
 
     sub: table.Text
     name: table.Text | None
     email: table.Text | None
     seen_at: table.Instant
     organizations: table.Texts
-    """The organizations that the person has entered: their members are shown the names."""
+    """The organizations that the person has entered: their members see the names."""
 
 
 PERSON = table.Table("person", PersonRow, key=("sub",), replaces=True)
 
 
 class SpanRow(NamedTuple):
-    """A span, as far as other spans need it (contract, Traces): kept for an hour."""
+    """The part of a span that other spans need (contract, Traces), stored for an hour."""
 
     organization_id: table.Text
     trace_id: table.Octets
     span_id: table.Octets
     parent_id: table.Octets | None
-    """None: the span is a root."""
+    """None for a root."""
     workspace_id: table.Text
-    """The workspace of the credential that sent the span; empty: it sees all. No other credential
+    """The workspace of the credential that sent the span; empty if it sees all. No other credential
     changes the row."""
     source: table.Text | None
-    """Of a run: with the two ids its name. None: the span is no run."""
+    """For a run: its name, with the two ids. None if the span is no run."""
     model: table.Text | None
     input: table.BigInt | None
-    """None: the span used no tokens; then so are the next four."""
+    """None if the span used no tokens; the next four are then None too."""
     output: table.BigInt | None
     cache_read: table.BigInt | None
     cache_write: table.BigInt | None
     reasoning: table.BigInt | None
     response_id: table.Text | None
-    """The model's answer that used the tokens: two spans may tell of one."""
+    """The model's response that used the tokens: two spans may report one."""
     number: table.BigInt = 0
-    """Rises in an organization: the oldest spans leave first. The database gives it."""
+    """Rises in an organization: the oldest spans leave first. The database sets it."""
     arrived_at: table.Instant = EARLIEST
 
 

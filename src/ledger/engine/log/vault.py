@@ -1,13 +1,13 @@
 """Encryption of possibly personal data: a run's input, output and error.
 
-Every run has its own data key, wrapped by the master key and kept in ``run_key``. Destroying this
+Every run has its own data key, wrapped by the master key and stored in ``run_key``. Destroying this
 key makes the run's payloads unreadable everywhere, in the log and in every copy of it; hashes over
 the ciphertext stay valid.
 
-A sealed value is ``version(8) || nonce(12) || commitment(32) || AES-256-GCM``. The stream version
-of the event that carries it, the run, the organization and the field are bound as associated
-data: a ciphertext moved to another run, field or event does not open. GCM alone does not commit
-to its key; the commitment does, so no second key opens the same bytes.
+A sealed value is ``version(8) || nonce(12) || commitment(32) || AES-256-GCM``. The event's stream
+version, the run, the organization and the field are bound as associated data: a ciphertext moved to
+another run, field or event does not open. GCM alone does not commit to its key; the commitment
+does, so no second key opens the same bytes.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _LOGIN_LABEL = b"ledger/login/v1"
 
 
 class CannotOpen(Exception):
-    """The bytes were not sealed under this key for this place, or were altered."""
+    """The bytes were sealed under another key or for another place, or were altered."""
 
 
 class RunKey:
@@ -65,7 +65,7 @@ class RunKey:
             raise CannotOpen("sealed for another place, or altered") from error
 
     def digest(self, content: bytes) -> bytes:
-        """HMAC-SHA256 of a fact's content: without the key, the content cannot be guessed."""
+        """HMAC-SHA256 of a fact's content, which cannot be guessed without the key."""
         if self._digest_key is None:
             self._digest_key = hmac.digest(self._key, _DIGEST_LABEL, "sha256")
         return hmac.digest(self._digest_key, content, "sha256")
@@ -82,11 +82,11 @@ class Vault:
             raise ValueError("the master key must have 32 bytes")
         self._aead = AESGCM(master_key)
         self.fingerprint = hmac.digest(master_key, b"ledger/master-key/v1", "sha256").hex()[:32]
-        """Identifies the master key without revealing it; kept in the database."""
+        """Identifies the master key without revealing it; stored in the database."""
         self._login_key = hmac.digest(master_key, _LOGIN_LABEL, "sha256")
 
     def password_of(self, role: str) -> str:
-        """The password of a database role of the ledger's own: the same for each process."""
+        """The password of one of the ledger's own database roles, the same for each process."""
         return hmac.digest(self._login_key, role.encode(), "sha256").hex()
 
     def create(self, organization_id: str, run_id: str) -> tuple[RunKey, bytes]:
@@ -106,9 +106,9 @@ class Vault:
         return RunKey(key, organization_id, run_id)
 
     def seal(self, purpose: str, plaintext: bytes) -> bytes:
-        """Encrypt a secret of the ledger's own, such as a signing key, under the master key.
+        """Encrypt one of the ledger's own secrets, such as a signing key, under the master key.
 
-        The purpose is bound as associated data: the bytes don't open for another purpose.
+        The purpose is bound as associated data: the bytes do not open for another purpose.
         """
         nonce = os.urandom(_NONCE)
         return nonce + self._aead.encrypt(nonce, plaintext, _own_aad(purpose))

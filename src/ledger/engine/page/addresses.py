@@ -37,10 +37,10 @@ def own_page(address: str) -> str:
 def with_parameter(address: str, name: str, value: str | None) -> str:
     """An address of this site with one parameter set, or removed if the value is None."""
     path, _, query = address.partition("?")
-    given = [pair for pair in parse_qsl(query) if pair[0] != name]
+    pairs = [pair for pair in parse_qsl(query) if pair[0] != name]
     if value is not None:
-        given.append((name, value))
-    return path + (f"?{urlencode(given)}" if given else "")
+        pairs.append((name, value))
+    return path + (f"?{urlencode(pairs)}" if pairs else "")
 
 
 def here(request: Request) -> str:

@@ -51,14 +51,14 @@ class Piece(NamedTuple):
     """The number of intervals in the piece; ``kind`` is the one with the longest total time."""
 
 
-class AlertStretch(NamedTuple):
-    """A stretch of a band, from ``x`` on, with what is said of it."""
+class AlertMark(NamedTuple):
+    """A mark on a band, from ``x`` on, with its texts."""
 
     x: float
     width: float
     since: datetime
     until: datetime
-    said: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 class Label(NamedTuple):
@@ -96,7 +96,7 @@ class Level(NamedTuple):
 
 
 def percent_between(at: datetime, start: datetime, end: datetime) -> float:
-    """The place of an instant between two others, from 0 to 100."""
+    """The position of an instant between two others, from 0 to 100."""
     whole = (end - start).total_seconds()
     if whole <= 0:
         return 0.0
@@ -106,10 +106,7 @@ def percent_between(at: datetime, start: datetime, end: datetime) -> float:
 def band(
     intervals: Sequence[TimeSpan], start: datetime, end: datetime, most: int = 1000
 ) -> list[Piece]:
-    """Adjacent pieces on the scale from ``start`` to ``end``; at most about twice ``most``.
-
-    Neighbouring intervals that are too short to be distinguished are merged into one piece.
-    """
+    """Adjacent pieces, at most about twice ``most``: intervals too short to see are merged."""
     least = (end - start) / most if len(intervals) > most else timedelta(0)
     found: list[Piece] = []
     waiting: list[TimeSpan] = []
@@ -139,21 +136,21 @@ def lane(intervals: Iterable[TimeSpan], start: datetime, end: datetime) -> list[
 
 
 def marks(
-    told: Iterable[tuple[datetime, datetime, str]], start: datetime, end: datetime
-) -> list[AlertStretch]:
-    """Separate stretches between ``start`` and ``end``; those that overlap are one, and say all."""
-    found = list[AlertStretch]()
-    for since, until, said in sorted(told):
+    alerts: Iterable[tuple[datetime, datetime, str]], start: datetime, end: datetime
+) -> list[AlertMark]:
+    """Separate marks between ``start`` and ``end``; overlapping ones become one, with all texts."""
+    found = list[AlertMark]()
+    for since, until, text in sorted(alerts):
         if until < start or since > end:
             continue
         if found and since <= found[-1].until:
             last = found.pop()
-            since, until, all_said = last.since, max(until, last.until), (*last.said, said)
+            since, until, texts = last.since, max(until, last.until), (*last.texts, text)
         else:
-            all_said = (said,)
+            texts = (text,)
         x = percent_between(since, start, end)
         width = max(percent_between(until, start, end) - x, LEAST)
-        found.append(AlertStretch(min(x, 100 - width), width, since, until, all_said))
+        found.append(AlertMark(min(x, 100 - width), width, since, until, texts))
     return found
 
 
@@ -193,11 +190,11 @@ def axis(start: datetime, end: datetime, most: int = 8) -> list[Label]:
     # Steps follow the wall clock, as the days of a zone do; positions follow elapsed time.
     first, last = start.astimezone(UTC), end.astimezone(UTC)
     number = math.ceil(span / step) + 2
-    walls = (begin + timedelta(seconds=step) * n for n in range(number))
+    local_times = (begin + timedelta(seconds=step) * n for n in range(number))
     found = [
-        Label(percent_between(wall.astimezone(UTC), first, last), wall, written)
-        for wall in walls
-        if first <= wall.astimezone(UTC) <= last
+        Label(percent_between(local.astimezone(UTC), first, last), local, written)
+        for local in local_times
+        if first <= local.astimezone(UTC) <= last
     ]
     return found or [Label(0, start, "%Y-%m-%d %H:%M:%S")]
 
@@ -212,9 +209,9 @@ def _written(step: float, span: float) -> str:
 
 def levels(seconds: Iterable[float], height: float) -> list[Level]:
     """The grid of a logarithmic scale that covers all of these durations, from the bottom up."""
-    given = [length for length in seconds if length > 0] or [1.0]
-    low = max((n for n, s in enumerate(_LEVELS) if s <= min(given)), default=0)
-    high = min((n for n, s in enumerate(_LEVELS) if s >= max(given)), default=len(_LEVELS) - 1)
+    lengths = [length for length in seconds if length > 0] or [1.0]
+    low = max((n for n, s in enumerate(_LEVELS) if s <= min(lengths)), default=0)
+    high = min((n for n, s in enumerate(_LEVELS) if s >= max(lengths)), default=len(_LEVELS) - 1)
     chosen = _LEVELS[low : max(high, low + 1) + 1]
     if len(chosen) < 2:
         chosen = _LEVELS[-2:]

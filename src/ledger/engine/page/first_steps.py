@@ -25,12 +25,11 @@ class FirstSteps(NamedTuple):
     @property
     def line(self) -> str:
         """The id of the first line: another one for each organization, so that none is taken."""
-        digest = hashlib.sha256(self.principal.party.encode()).digest()
+        digest = hashlib.sha256(self.principal.tenant_key.encode()).digest()
         year = services_of(self.request).clock().year % 100
         return f"LIN-{year:02}-{int.from_bytes(digest[:4]) % 900_000 + 100_000}"
 
     def fact(self) -> str:
-        """Activates a line."""
         return self._report(
             "service_line.activated",
             self.line,
@@ -46,11 +45,9 @@ class FirstSteps(NamedTuple):
         return self._report("run.started", None, service_line_id=line_id or self.line)
 
     def key(self) -> str:
-        """Creates a key that may report facts."""
         return self._post("/v1/keys", name="my program", permissions=["write"], **self._owner)
 
     def endpoint(self) -> str:
-        """Adds an endpoint."""
         url = "https://example.com/webhooks"
         return self._post("/v1/webhooks", url=url, event_types=["*"], **self._owner)
 
@@ -72,7 +69,6 @@ class FirstSteps(NamedTuple):
 
 
 def address_of_visit(request: Request) -> str:
-    """The service's address, by which the browser came."""
     # Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used: that of
     # a form, or the one with which the session began.
     scheme = urlsplit(request.headers.get("origin", "")).scheme

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from fastapi import Request, Response
 from jinja2 import Environment
 
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Actor
@@ -15,7 +15,7 @@ from ledger.engine.values.recorded import Actor
 class ReadLast(Protocol):
     """A part of a page that is read after the page's own answers."""
 
-    async def look(self, request: Request) -> None: ...
+    async def load(self, request: Request) -> None: ...
 
 
 class NamesOfPersons(ReadLast, Protocol):
@@ -39,12 +39,10 @@ class Frame(NamedTuple):
     persons_of: Callable[[Request], NamesOfPersons]
     bell_of: Callable[[Request], ReadLast]
     label_of: Callable[[str], str]
-    """The label of a recorded action."""
-    names_of_managed: Callable[[Asking, Sequence[Any]], Awaitable[Mapping[str, Any]]]
+    names_of_managed: Callable[[ReadRequest, Sequence[Any]], Awaitable[Mapping[str, Any]]]
     """The names that a page with these managed things shows, as values of its template."""
 
 
 def frame_of(request: Request) -> Frame:
-    """The frame of the application's pages."""
     frame: Frame = request.app.state.frame
     return frame

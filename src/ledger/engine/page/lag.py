@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from fastapi import Request, Response
 
-from ledger.engine.http.reading import Asking, services_of
+from ledger.engine.http.reading import ReadRequest, services_of
 from ledger.engine.page.frame import frame_of
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.principal import EVERYONE
@@ -18,15 +18,15 @@ from ledger.engine.writer.request import Receipt
 
 COOKIE = "ledger_written"
 
-_KEPT_SECONDS = 600
-_PATIENCE = timedelta(seconds=3)
+_COOKIE_SECONDS = 600
+_TOLERANCE = timedelta(seconds=3)
 """A page that lags less than this behind the writes of others says nothing."""
 
 MOST = 1000
 """More events behind are not counted."""
 
-_BESIDE = frozenset({"directory", "search"})
-"""The views of which a page takes names only."""
+_NAMES_ONLY = frozenset({"directory", "search"})
+"""Views that give only names to a page."""
 
 # The events that a page does not show, and when the first of them was recorded. (A position may
 # have no event.)
@@ -36,45 +36,44 @@ SELECT ledger.events_between(%(shown)s + 1, NULL, %(most)s + 1),
 """
 
 
-class PageAsking(Asking):
-    """The questions of a page: its lag notes the lowest position that the answers of now show."""
+class PageRequest(ReadRequest):
+    """The reads of a page: its lag notes the lowest position that the answers about now show."""
 
     async def ask(self, question: Question) -> Answer:
         answer = await super().ask(question)
-        if question.as_of is None and not question.read.views <= _BESIDE:
-            lag_of(self.request).show(answer.position)
+        if question.as_of is None and not question.read.views <= _NAMES_ONLY:
+            lag_of(self.http).show(answer.position)
         return answer
 
 
 class Lag:
-    """The lag of a page, known once the page has read all that it shows."""
+    """The lag of a page, set once the page has read all that it shows."""
 
     def __init__(self) -> None:
-        self.shown: int | None = None
+        self.position: int | None = None
         """The position that the page shows; None: it has read nothing about now."""
-        self.said = ""
+        self.sentence = ""
         """The lag as a sentence; empty if there is nothing to say."""
 
     def show(self, position: int) -> None:
-        self.shown = position if self.shown is None else min(self.shown, position)
+        self.position = position if self.position is None else min(self.position, position)
 
-    async def look(self, request: Request) -> None:
+    async def load(self, request: Request) -> None:
         """Find out how far the page is behind. Raises the database's error."""
-        if self.shown is None:
+        if self.position is None:
             return
         services, (position, action) = services_of(request), _written(request)
-        values = {"shown": self.shown, "most": MOST}
-        ((behind, since),) = await services.door.fetch(EVERYONE, _UNSHOWN, values)
-        is_own = position > self.shown
-        if not behind or not (is_own or services.clock() - since > _PATIENCE):
+        values = {"shown": self.position, "most": MOST}
+        ((behind, since),) = await services.pool.fetch(EVERYONE, _UNSHOWN, values)
+        is_own = position > self.position
+        if not behind or not (is_own or services.clock() - since > _TOLERANCE):
             return
         count = f"{behind:,}" if behind <= MOST else f"more than {MOST:,}"
         done = f"{frame_of(request).label_of(action)}. " if is_own and action else ""
-        self.said = f"{done}This page is {count} event{'s' * (behind != 1)} behind."
+        self.sentence = f"{done}This page is {count} event{'s' * (behind != 1)} behind."
 
 
 def lag_of(request: Request) -> Lag:
-    """The lag of the page that answers the request."""
     state = request.scope["state"]
     found: Lag = state.setdefault("lag", Lag())
     return found
@@ -95,7 +94,7 @@ def keep_written(request: Request, response: Response) -> None:
         response.set_cookie(
             COOKIE,
             f"{receipt.position}~{request.state.action}",
-            max_age=_KEPT_SECONDS,
+            max_age=_COOKIE_SECONDS,
             httponly=True,
             samesite="strict",
             secure=request.state.session.secure,

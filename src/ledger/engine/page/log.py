@@ -12,7 +12,6 @@ from ledger.engine.page.showing import zone_of
 from ledger.engine.values.principal import Principal
 
 PAGE_ROWS = 50
-"""Rows per page by default."""
 
 WrittenInstant = Annotated[str | None, Field(max_length=40)]
 
@@ -30,13 +29,9 @@ class WrittenRange(BaseModel):
     to_exact: WrittenInstant = None
 
     written: ClassVar[Sequence[str]] = ("from", "to")
-    """The names of the bounds."""
 
     def canonical(self, request: Request) -> str | None:
-        """The page's address with UTC instants, which can be shared. Raises Invalid.
-
-        None if the address has this form already.
-        """
+        """The shareable address with UTC instants; None if it has this form. Raises Invalid."""
         address = here(request)
         for name in self.written:
             written, exact = getattr(self, f"{name}_local"), getattr(self, f"{name}_exact")
@@ -60,11 +55,10 @@ class FilterInForce(NamedTuple):
 
 
 COUNTED = 1001
-"""The most rows that are counted for a page: of more, it tells that there are more than 1,000."""
+"""The most rows that a page counts: for more, it shows that there are more than 1,000."""
 
 
 def chips(request: Request, chosen: Mapping[str, Any]) -> list[FilterInForce]:
-    """The active filters, each with the address of the page without it."""
     begun = with_parameter(here(request), "cursor", None)
     return [
         FilterInForce(name, str(value), with_parameter(begun, name, None))
@@ -73,10 +67,10 @@ def chips(request: Request, chosen: Mapping[str, Any]) -> list[FilterInForce]:
     ]
 
 
-def listed(request: Request, page: PageOf[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def listed(request: Request, page: PageOf[Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The filters of a list and the cursor of its next page, as values of its template."""
     older = page.meta.cursor if page.meta.has_more else None
-    return {"older": older, "given": given, "chips": chips(request, given)}
+    return {"older": older, "given": chosen, "chips": chips(request, chosen)}
 
 
 def stream_address(principal: Principal, chosen: Mapping[str, Any], names: tuple[str, ...]) -> str:

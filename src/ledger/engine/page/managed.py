@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from ledger.engine.http.lean import needs
 from ledger.engine.http.problems import status_of
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.writing import Sent
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.frame import frame_of
@@ -34,7 +34,6 @@ class Managed(NamedTuple):
     path: str
     """The address of the list. The address of a thing has its id behind it."""
     id: str
-    """The name of the id in paths."""
     done: Mapping[Any, str]
     """The messages that a page shows once, after a form was carried out."""
     list_page: Callable[..., Awaitable[Response]]
@@ -43,7 +42,7 @@ class Managed(NamedTuple):
 
     async def show(
         self,
-        asking: Asking,
+        request: ReadRequest,
         template: str,
         things: Sequence[Any],
         query: Any,
@@ -53,35 +52,35 @@ class Managed(NamedTuple):
         """A page with the things, or with the one thing that the request's path names."""
         form, error = refused or (None, None)
         return show(
-            asking.request,
+            request.http,
             template,
             200 if error is None else status_of(error),
-            **await frame_of(asking.request).names_of_managed(asking, things),
+            **await frame_of(request.http).names_of_managed(request, things),
             query=query,
             done=self.done.get(getattr(query, "done", None)),
             refused=error,
             refused_at=type(form).__name__ if form is not None else None,
             form=form,
-            here=here(asking.request) if form is None else self._address(asking.request),
+            here=here(request.http) if form is None else self._address(request.http),
             **context,
         )
 
     async def send(
         self,
-        asking: Asking,
+        request: ReadRequest,
         form: Form,
         command: Callable[..., Awaitable[Response]],
         then: str | Callable[[Response], Response],
         sent: Sent[Any] | None = None,
     ) -> Response:
         """Carry out the command that the form sends, about the thing of the request's path."""
-        sent = form.sent(idempotency_of(asking, form)) if sent is None else sent
-        things = asking.request.path_params.values()
-        return await self.carry_out(asking, form, command(asking, *things, sent), then)
+        sent = form.sent(idempotency_of(request, form)) if sent is None else sent
+        things = request.http.path_params.values()
+        return await self.carry_out(request, form, command(request, *things, sent), then)
 
     async def carry_out(
         self,
-        asking: Asking,
+        request: ReadRequest,
         form: Form,
         command: Awaitable[Response],
         then: str | Callable[[Response], Response],
@@ -97,12 +96,12 @@ class Managed(NamedTuple):
             raise
         except (Refused, ChangedTooOften) as error:
             refused = RefusedForm(form, error)
-            thing = asking.request.path_params.get(self.id)
+            thing = request.http.path_params.get(self.id)
             if thing is None:
-                return await self.list_page(asking, refused=refused)
-            return await self.page(asking, thing, refused=refused)
+                return await self.list_page(request, refused=refused)
+            return await self.page(request, thing, refused=refused)
         if isinstance(then, str):
-            return go(with_parameter(self._address(asking.request), "done", then))
+            return go(with_parameter(self._address(request.http), "done", then))
         return then(made)
 
     def route_back(self, router: APIRouter, permission: str) -> None:

@@ -3,7 +3,7 @@
 from ledger.engine.page.addresses import HOME, START
 from ledger.engine.values.principal import Principal
 
-PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
+PAGES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     (HOME, ("/ui/lines/",), "Board", "read"),
     ("/ui/alerts", ("/ui/alerts/", "/ui/watches", "/ui/sources"), "Alerts", "read"),
     ("/ui/compare", ("/ui/compare/",), "What changed", "read"),
@@ -19,19 +19,18 @@ PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
 """The navigation: (address, prefixes of the pages below it, name, permission; None: any visitor).
 """
 
-BESIDE_ALERTS: tuple[tuple[str, str], ...] = (
+ALERT_PAGES: tuple[tuple[str, str], ...] = (
     ("/ui/alerts", "Alerts"),
     ("/ui/watches", "Watches"),
     ("/ui/sources", "Sources"),
 )
-"""The pages that stand beside each other below the navigation's *Alerts*: (address, name)."""
+"""The pages below the navigation's *Alerts*: (address, name)."""
 
 
-def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str | None]]:
-    """The entries of the navigation that a credential may open."""
-    return [place for place in PLACES if place[3] is None or principal.may(place[3])]
+def pages_for(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str | None]]:
+    return [page for page in PAGES if page[3] is None or principal.may(page[3])]
 
 
 def home_of(principal: Principal) -> str:
     """The first page that a credential's permissions open; else the one that says what it may."""
-    return next((place[0] for place in places_of(principal) if place[3] is not None), START)
+    return next((page[0] for page in pages_for(principal) if page[3] is not None), START)

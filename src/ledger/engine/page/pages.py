@@ -22,17 +22,17 @@ from starlette.types import Receive, Scope, Send
 from ledger.engine.http import problems
 from ledger.engine.http.lean import LeanRoute, is_model, needs, parse_query
 from ledger.engine.http.machinery.bodies import media_type, read_capped
-from ledger.engine.http.machinery.loop_turns import SLICE_SECONDS, LoopTurns
+from ledger.engine.http.machinery.loop_slices import SLICE_SECONDS, LoopSlices
 from ledger.engine.http.machinery.shares import LARGE_PAGE
 from ledger.engine.http.models import EmptyBody
-from ledger.engine.http.reading import Asking, Query, services_of
+from ledger.engine.http.reading import Query, ReadRequest, services_of
 from ledger.engine.http.writing import Sent
 from ledger.engine.page import showing
 from ledger.engine.page.addresses import here, own_page, with_parameter
 from ledger.engine.page.first_steps import FirstSteps
 from ledger.engine.page.frame import frame_of
-from ledger.engine.page.lag import PageAsking, keep_written, lag_of
-from ledger.engine.page.navigation import BESIDE_ALERTS, home_of, places_of
+from ledger.engine.page.lag import PageRequest, keep_written, lag_of
+from ledger.engine.page.navigation import ALERT_PAGES, home_of, pages_for
 from ledger.engine.page.visits import keep_visit
 from ledger.engine.values.errors import Invalid, LedgerError, NotFound
 from ledger.engine.values.principal import Principal
@@ -77,8 +77,8 @@ _LARGEST_FORM = 64 * 1024
 _ADDRESS = re.compile(
     r"""\s(?:(?:href|src|action|formaction|hx-get|hx-post|data-stream)="|content="0; url=)(?=/)"""
 )
-"""Where an address of ours begins in a page. A user's text cannot look like such a place, since
-templates escape its quotation marks."""
+"""Where an address of ours begins in a page. A user's text cannot look so: templates escape its
+quotation marks."""
 
 
 def templates_of(*packages: str) -> Environment:
@@ -125,45 +125,42 @@ def reason_of(typed: str | None) -> str | None:
 
 
 def gathered(values: Mapping[str, Any], prefix: str, field: str) -> dict[str, Any]:
-    """The values of a form, with one field for the boxes whose names have the prefix.
-
-    The field has the names of the ticked boxes behind the prefix, separated by commas.
-    """
+    """Replace the ticked boxes with the prefix by one field: their names, joined with commas."""
     boxes = [name for name in values if name.startswith(prefix)]
     rest = {name: value for name, value in values.items() if name not in boxes}
     return rest | {field: ",".join(name.removeprefix(prefix) for name in boxes)}
 
 
 class PageResponse(Response):
-    """A page, whose text is made in slices: at last when it is sent."""
+    """A page whose text is rendered in slices, at the latest when it is sent."""
 
     def __init__(
         self,
         text: Iterator[str],
         status: int,
-        slices: LoopTurns,
-        party: str,
+        slices: LoopSlices,
+        tenant_key: str,
         root_path: str,
-        look: Callable[[], Awaitable[None]],
+        load: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(status_code=status, headers=dict(HEADERS), media_type="text/html")
         self._text: Iterator[str] | None = text
-        self._slices, self._party, self._root_path = slices, party, root_path
-        self._look = look
+        self._slices, self._tenant_key, self._root_path = slices, tenant_key, root_path
+        self._load = load
         self.is_whole = True
-        """Whether the page has the frame with the navigation."""
+        """True if the page has the frame with the navigation."""
 
     async def make(self) -> None:
         """Make the text, unless it is made already. Raises what the template raises."""
         if self._text is None:
             return
-        await self._look()
-        await self._slices.next(self._party)
+        await self._load()
+        await self._slices.next(self._tenant_key)
         parts, until = list[str](), monotonic() + SLICE_SECONDS
         for part in self._text:
             parts.append(part)
             if monotonic() > until:
-                await self._slices.next(self._party)
+                await self._slices.next(self._tenant_key)
                 until = monotonic() + SLICE_SECONDS
         text, self._text = "".join(parts), None
         if self._root_path:
@@ -195,9 +192,9 @@ class PageRoute(LeanRoute):
         return await read_form(request, model)
 
     def _filler(self, name: str, annotation: Any) -> Any:
-        if annotation is Asking:
-            # Without a least position: a page is of what its node shows.
-            return lambda request, principal: PageAsking(request, principal)
+        if annotation is ReadRequest:
+            # Without a minimum position: a page shows what its node has.
+            return lambda request, principal: PageRequest(request, principal)
         return super()._filler(name, annotation)
 
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
@@ -213,10 +210,10 @@ class PageRoute(LeanRoute):
             if isinstance(response, PageResponse):
                 keep_visit(request, response)
                 if response.is_whole:
-                    await frame_of(request).bell_of(request).look(request)
-                await lag_of(request).look(request)
-                if lag_of(request).said:
-                    response.headers["Ledger-Behind"] = lag_of(request).said
+                    await frame_of(request).bell_of(request).load(request)
+                await lag_of(request).load(request)
+                if lag_of(request).sentence:
+                    response.headers["Ledger-Behind"] = lag_of(request).sentence
                 await response.make()
             return response
         except problems.REFUSALS:
@@ -229,36 +226,33 @@ class PageRoute(LeanRoute):
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Redirect an address with empty parameters to one without them, which can be shared."""
-        if scope["method"] == "GET" and (given := _without_blanks(scope["query_string"])):
-            await go(quote(scope["path"]) + given.rstrip("?"))(scope, receive, send)
+        if scope["method"] == "GET" and (query := _without_blanks(scope["query_string"])):
+            await go(quote(scope["path"]) + query.rstrip("?"))(scope, receive, send)
             return
         await super().serve(scope, receive, send)
 
 
-def of_organization(asking: Asking, organization_id: str | None) -> Asking:
-    """Ask for what belongs to one organization; None: for all that the reader sees.
+def of_organization(request: ReadRequest, organization_id: str | None) -> ReadRequest:
+    """Narrow the request to one organization; None: to all that the reader sees.
 
     An administrator then reads as the organization's own readers do. Anybody else who names another
-    organization than the own one finds nothing.
+    organization finds nothing.
     """
-    reader = asking.principal
+    reader = request.principal
     if organization_id is None or organization_id == reader.organization_id:
-        return asking
+        return request
     narrowed = msgspec.structs.replace(
         reader,
         permissions=reader.permissions - {"admin"} | {"read"},
         organization_id=organization_id if reader.is_admin else "",
     )
-    return asking._replace(principal=narrowed)
+    return request._replace(principal=narrowed)
 
 
 def writes_of(
     principal: Principal | None, actor_id: str, organization_id: str | None = None
 ) -> str | None:
-    """The address of an actor's writes in the audit log; None if this reader may not open it.
-
-    Each organization has its own audit log, so an administrator's link must name the organization.
-    """
+    """An actor's writes in the organization's audit log; None if the reader may not open it."""
     if principal is None or not principal.may("audit:read"):
         return None
     address = with_parameter("/ui/audit", "actor_id", actor_id)
@@ -267,16 +261,12 @@ def writes_of(
     return organization_id and with_parameter(address, "organization_id", organization_id)
 
 
-async def read_answer(answer: Awaitable[Response], shown: type[T]) -> T:
-    """The answer of an API endpoint, as the struct that it shows."""
-    return msgspec.json.decode((await answer).body, type=shown)
+async def read_answer(answer: Awaitable[Response], struct: type[T]) -> T:
+    return msgspec.json.decode((await answer).body, type=struct)
 
 
-async def as_known(read: Callable[[Query], Awaitable[T]], as_of: str | None, sentence: str) -> T:
-    """Return what ``read`` reads as of the instant. Raises NotFound.
-
-    A record that exists now but was unknown at the instant is refused with ``sentence``.
-    """
+async def read_as_of(read: Callable[[Query], Awaitable[T]], as_of: str | None, sentence: str) -> T:
+    """Raises NotFound, with ``sentence`` for a record that exists now but not then."""
     try:
         return await read(Query(as_of=as_of))
     except NotFound:
@@ -311,19 +301,20 @@ def export_route(
 
 
 def show(
-    request: Request, template: str, status: int = 200, shown_at: str | None = None, **context: Any
+    request: Request,
+    template: str,
+    status: int = 200,
+    refresh_address: str | None = None,
+    **context: Any,
 ) -> Response:
-    """A page; its banner and its links keep the instant that its address names.
-
-    ``shown_at`` replaces the request's address, as the one that the page asks for again.
-    """
-    address = shown_at or here(request)
+    """A page of the instant in its address; ``refresh_address`` replaces the request's address."""
+    address = refresh_address or here(request)
     services = services_of(request)
     principal: Principal | None = getattr(request.state, "principal", None)
     frame = frame_of(request)
     persons = frame.persons_of(request)
     now, zone = services.clock(), showing.zone_of(request)
-    as_of, instant = _asked(request, now)
+    as_of, instant = _instant_of(request, now)
     # A cursor of a list as of one instant is meaningless in the list as of another.
     first_page = with_parameter(address, "cursor", None)
     common = {
@@ -344,18 +335,18 @@ def show(
         "here": address,
         # In another zone, the dates of an address are others: it is made anew.
         "zoned": with_parameter(address, "time_zone", None),
-        "nav": places_of(principal) if principal is not None else (),
+        "nav": pages_for(principal) if principal is not None else (),
         "home": home_of(principal) if principal is not None else "/",
         "steps": FirstSteps(request, principal) if principal is not None else None,
         "static": showing.static,
         "link": _linker(as_of),
         "lag": lag_of(request),
         "bell": frame.bell_of(request),
-        "beside_alerts": BESIDE_ALERTS,
+        "beside_alerts": ALERT_PAGES,
         "shows_payloads": services.shows_payloads,
         "may_read": principal is not None and principal.may("read"),
         "writes_of": partial(writes_of, principal),
-        # The names by id that a page looks up: of workspaces and projects, of lines, of keys.
+        # The names by id that a page finds: of workspaces and projects, of lines, of keys.
         "names": {},
         "line_names": {},
         "key_names": {},
@@ -366,18 +357,15 @@ def show(
     if principal is not None and made.blocks:  # the frame shows who is signed in
         persons.note([], [principal.id])
     text = made.generate(common | context)
-    party = principal.party if principal is not None else ""
-    look = partial(persons.look, request)
-    response = PageResponse(text, status, services.slices, party, services.root_path, look)
+    tenant_key = principal.tenant_key if principal is not None else ""
+    load = partial(persons.load, request)
+    response = PageResponse(text, status, services.slices, tenant_key, services.root_path, load)
     response.is_whole = bool(made.blocks)
     return response
 
 
-def _asked(request: Request, now: datetime) -> tuple[str | None, datetime | None]:
-    """The instant that the page shows: the address's text and the parsed value; None means now.
-
-    An instant that cannot be shown (malformed, or in the future) is None too.
-    """
+def _instant_of(request: Request, now: datetime) -> tuple[str | None, datetime | None]:
+    """The shown instant as text and value; None means now, as does a malformed or future one."""
     text = request.query_params.get("as_of")
     with suppress(ValueError):
         if text is not None and (instant := parse_bound(text)) <= now:
@@ -442,16 +430,15 @@ async def read_form(request: Request, model: type[M]) -> M:
     return filled
 
 
-def idempotency_of(asking: Asking, form: Form) -> IdempotencyKey:
+def idempotency_of(request: ReadRequest, form: Form) -> IdempotencyKey:
     """The idempotency key of a form. The fingerprint tells apart two forms with other values."""
-    said = form.model_dump_json(exclude={"form_key", "request_key"})
-    fingerprint = hashlib.sha256(said.encode()).digest()
+    text = form.model_dump_json(exclude={"form_key", "request_key"})
+    fingerprint = hashlib.sha256(text.encode()).digest()
     name = f"ui-{form.request_key}"
-    return IdempotencyKey(asking.principal.credential, asking.request.url.path, name, fingerprint)
+    return IdempotencyKey(request.principal.credential, request.http.url.path, name, fingerprint)
 
 
 def go(path: str) -> Response:
-    """Redirect to another page, to be requested by GET."""
     return RedirectResponse(path, status_code=303, headers=dict(HEADERS))
 
 
@@ -459,9 +446,9 @@ def _linker(as_of: str | None) -> Any:
     """Return the function by which templates make links that keep the shown instant."""
 
     def link(path: str, **parameters: Any) -> str:
-        given = {n.rstrip("_"): v for n, v in parameters.items() if v is not None and v != ""}
+        query = {n.rstrip("_"): v for n, v in parameters.items() if v is not None and v != ""}
         if as_of is not None:
-            given.setdefault("as_of", as_of)
-        return path + (f"?{urlencode(given)}" if given else "")
+            query.setdefault("as_of", as_of)
+        return path + (f"?{urlencode(query)}" if query else "")
 
     return link

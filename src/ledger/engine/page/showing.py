@@ -38,7 +38,6 @@ COLUMNS: Mapping[str, str] = {
     "id": "ID",
     "since": "Since",
 }
-"""The board's columns of choice, and their headings."""
 
 _EXACT = 10**16
 """A float from here on may be inexact in its last digits, so it is written with an exponent."""
@@ -62,8 +61,8 @@ class Zone:
         return self.name == "UTC"
 
     def local(self, instant: datetime | str) -> datetime:
-        known = parse_instant(instant) if isinstance(instant, str) else instant
-        return known.astimezone(self._zone)
+        parsed = parse_instant(instant) if isinstance(instant, str) else instant
+        return parsed.astimezone(self._zone)
 
     def instant(self, text: str) -> datetime:
         """Text that a person typed (``2026-11-30T18:00``) as an instant. Raises ValueError."""
@@ -74,14 +73,11 @@ class Zone:
 
     def field(self, instant: datetime | str) -> str:
         """An instant, or a bound from an address, as the value of a form's field."""
-        known = parse_bound(instant) if isinstance(instant, str) else instant
-        return f"{self.local(known):%Y-%m-%dT%H:%M:%S}"
+        parsed = parse_bound(instant) if isinstance(instant, str) else instant
+        return f"{self.local(parsed):%Y-%m-%dT%H:%M:%S}"
 
     def meant(self, name: str, text: str, exact: str | None = None) -> str:
-        """The instant in the field of this name, as text for an address. Raises Invalid.
-
-        A field shows whole seconds. An unchanged field therefore means the exact instant behind it.
-        """
+        """The field's instant for an address; unchanged, the exact one. Raises Invalid."""
         try:
             with suppress(ValueError):
                 # Compared as date and time, not as text: browsers omit seconds that are zero.
@@ -96,18 +92,15 @@ class Zone:
             ) from error
 
     def show(
-        self, instant: datetime | str | None, precise: bool = False, said: str | None = None
+        self, instant: datetime | str | None, precise: bool = False, label: str | None = None
     ) -> Markup:
-        """An instant as an HTML element with the exact value; ``precise`` shows microseconds.
-
-        With ``said``, that text is shown, and the instant in whole seconds to the pointer.
-        """
+        """``precise`` shows microseconds; with ``label``, the pointer shows the instant."""
         if instant is None:
             return Markup("—")
         at = self.local(instant)
-        if said is not None:
+        if label is not None:
             return Markup('<time datetime="{}Z" title="{} {}">{}</time>').format(
-                _UTC.plain(at), self.plain(at), self.name, said
+                _UTC.plain(at), self.plain(at), self.name, label
             )
         text = self.plain(at) + (f".{at.microsecond:06}" if precise else "")
         exact = format_instant(at)
@@ -116,14 +109,12 @@ class Zone:
         )
 
     def plain(self, instant: datetime | str) -> str:
-        """An instant as plain text, for attributes."""
         return f"{self.local(instant):%Y-%m-%d %H:%M:%S}"
 
     def day(self, instant: datetime | str) -> str:
         return f"{self.local(instant):%Y-%m-%d}"
 
     def short(self, instant: datetime | str) -> str:
-        """An instant for the axis of a chart."""
         return f"{self.local(instant):%m-%d %H:%M}"
 
 
@@ -161,7 +152,6 @@ def theme_of(request: Request) -> str:
 
 
 def theme_after(theme: str) -> str:
-    """The colour scheme to which the page's switch leads."""
     return THEMES[(THEMES.index(theme) + 1) % len(THEMES)]
 
 
@@ -197,10 +187,7 @@ def milliseconds(length: float | None) -> str:
 
 
 def since(instant: datetime, now: datetime) -> str:
-    """The time from ``instant`` to ``now``, in whole minutes.
-
-    Its text changes once a minute only, so a refresh of a page leaves most elements untouched.
-    """
+    """In whole minutes, so that a refresh of a page leaves most elements untouched."""
     minutes = (now - instant) // timedelta(minutes=1)
     return duration(minutes * 60) if minutes > 0 else "less than a minute"
 
@@ -243,13 +230,13 @@ def label(name: str) -> str:
 def actor(identifier: str, type_: str = "system") -> str:
     """An actor of the ledger itself in words; any other actor by its id.
 
-    ``type_`` is the actor's. A credential, whose type no event tells, is none of the ledger's own
-    by chance: keys and persons have ids with prefixes.
+    ``type_`` is the actor's. A credential without a known type cannot be one of the ledger's own:
+    keys and persons have ids with prefixes.
     """
     if type_ != "system":
         return identifier
-    place, _, user = identifier.partition(":")
-    if place == "cli":
+    prefix, _, user = identifier.partition(":")
+    if prefix == "cli":
         return f"{user} at the command line"
     return _SYSTEM.get(identifier, identifier)
 
@@ -328,17 +315,17 @@ _PLAIN: Sequence[tuple[str, str]] = (
 """Messages of validation, and the page's words for them."""
 
 
-def complaint(place: tuple[str, str]) -> str:
+def complaint(error: tuple[str, str]) -> str:
     """A (pointer, detail) pair of a refusal, as a sentence about a field of the page."""
-    pointer, detail = place
+    pointer, detail = error
     if detail == "lies in the future":
         return "Choose a past time."
     for message, plain in _PLAIN:
         detail, changed = re.subn(f"^{message}$", plain, detail, flags=re.DOTALL)
         if changed:
             break
-    field, *places = pointer.strip("/").split("/")
-    name = " ".join([label(field), *places])
+    field, *rest = pointer.strip("/").split("/")
+    name = " ".join([label(field), *rest])
     return f"{name}: {detail}." if name else f"{detail[:1].upper()}{detail[1:]}."
 
 
@@ -426,17 +413,16 @@ def summary(payload: dict[str, Any]) -> list[str]:
     The texts stay apart, so that the page can isolate each one: text that is read from right to
     left would otherwise reorder the text next to it.
     """
-    said = (say(payload[name]) for name, say in _SAYS if not _is_nothing(payload.get(name)))
-    return [part for part in said if part]
+    texts = (say(payload[name]) for name, say in _SAYS if not _is_nothing(payload.get(name)))
+    return [part for part in texts if part]
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether a value is empty. Zero is not empty: 0 hours are shown."""
+    """True if a value is empty. Zero is not empty: 0 hours are shown."""
     return value is None or value is False or value in ("", [], {})
 
 
 def pretty(value: Any) -> str:
-    """A value as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
@@ -469,7 +455,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "instant": format_instant,
     "after": lambda instant: format_instant(instant + timedelta(microseconds=1)),
 }
-"""The filters of the templates."""
 
 
 @cache

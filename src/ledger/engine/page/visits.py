@@ -13,7 +13,7 @@ _BREAK = timedelta(minutes=30)
 _YEAR = 365 * 86_400
 
 
-def _kept(request: Request) -> tuple[datetime | None, datetime | None]:
+def _stored(request: Request) -> tuple[datetime | None, datetime | None]:
     """The latest page that was opened, and the last one of the visit before."""
     found: list[datetime | None] = []
     for text in request.cookies.get(_COOKIE, "").split("~")[:2]:
@@ -25,7 +25,7 @@ def _kept(request: Request) -> tuple[datetime | None, datetime | None]:
 
 def last_visit(request: Request) -> datetime | None:
     """The instant of the last page of the visit before this one; None: this is the first one."""
-    latest, before = _kept(request)
+    latest, before = _stored(request)
     if latest is not None and services_of(request).clock() - latest > _BREAK:
         return latest
     return before
@@ -35,7 +35,7 @@ def keep_visit(request: Request, response: Response) -> None:
     """Keep that a person opened a page; a page that refreshes itself is no visit."""
     if request.headers.get("hx-target") == "view":
         return
-    now, (latest, _) = services_of(request).clock(), _kept(request)
+    now, (latest, _) = services_of(request).clock(), _stored(request)
     if latest is not None and now - latest < timedelta(minutes=1):
         return
     before = last_visit(request)

@@ -1,12 +1,12 @@
 """Arrays and ``COPY`` in PostgreSQL's binary format, for many rows; arrays as text, for a few.
 
-psycopg dumps a list element by element through its adapters. PostgreSQL parses a text array
-character by character, with its quotes and escapes; most values that the ledger writes are JSON,
-which has many of them. In binary format both sides copy bytes. A column of a declared type is
-encoded at once, each value with its length before it. psycopg writes the rows of ``COPY``.
+psycopg dumps a list element by element through its adapters, and PostgreSQL parses a text array
+character by character, with its quotes and escapes. Most values of the ledger are JSON, with many
+quotes. In binary format both sides copy bytes: a column of a declared type is encoded at once, each
+value with its length before it. psycopg writes the rows of ``COPY``.
 
-The types have their SQL names. A statement casts each array parameter (``%(name)s::text[]``), so
-its type is the same in each call, and the statement is prepared once.
+Types have their SQL names. A statement casts each array parameter (``%(name)s::text[]``), so its
+type is the same in each call, and the statement is prepared once.
 """
 
 import struct
@@ -53,15 +53,15 @@ def _days(items: Iterable[date | None]) -> list[int | None]:
 
 
 class _Type(NamedTuple):
-    """A type of columns: its values have one size, or are texts or bytes."""
+    """A type of columns. Its values have one size, or are texts or bytes."""
 
     oid: int
     size: int
-    """The bytes of a value; 0: they differ."""
+    """The bytes of a value; 0 if they differ."""
     pack: Callable[..., bytes]
-    """Encodes a value: one of a fixed size behind its size, as ``pack(size, value)``."""
+    """Encodes a value; one of a fixed size behind its size, as ``pack(size, value)``."""
     numbers: Callable[[Iterable[Any]], list[int | None]] | None = None
-    """Makes numbers of the values, to be packed."""
+    """Converts the values to numbers before they are packed."""
 
 
 _TYPES: dict[str, _Type] = {
@@ -83,7 +83,7 @@ _EMPTY = {name: BinaryArray(_empty_array_head(0, 0, type_.oid)) for name, type_ 
 
 
 def array(type_: str, items: Iterable[Any]) -> BinaryArray:
-    """Return an array of a type's values; ``text[]`` ones as text, since arrays do not nest."""
+    """Encode an array of a type's values; ``text[]`` ones as text, since arrays do not nest."""
     if type_ == "text[]":
         type_, items = "text", map(array_text, items)
     oid, size, pack, numbers = _TYPES[type_]
@@ -105,15 +105,15 @@ def array(type_: str, items: Iterable[Any]) -> BinaryArray:
     return BinaryArray(_array_head(1, 1, oid, len(values), 1) + body)
 
 
-def unnested(place: str, type_: str) -> str:
+def unnested(parameter: str, type_: str) -> str:
     """Return SQL for the elements of an array, one row for each element.
 
-    Use it in a ``SELECT`` list: there PostgreSQL unnests all arrays in lockstep. In ``FROM``
+    Use it in a ``SELECT`` list: there PostgreSQL unnests all arrays in lockstep. In ``FROM``,
     PostgreSQL would first copy each array into a tuplestore.
     """
     if type_.endswith("[]"):
-        return f"unnest({place}::text[])::{type_}"
-    return f"unnest({place}::{type_}[])"
+        return f"unnest({parameter}::text[])::{type_}"
+    return f"unnest({parameter}::{type_}[])"
 
 
 def copy_rows(copy: Copy, types: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -126,9 +126,8 @@ def copy_rows(copy: Copy, types: Iterable[str], rows: Iterable[Sequence[Any]]) -
 def array_text(items: Iterable[Any]) -> str:
     """An array literal of text, numbers, booleans, bytes, instants, dates and nulls.
 
-    For statements with a few values of any type. psycopg dumps lists too, but element by element
-    through adapters and regular expressions. Their type then depends on their elements, so one
-    statement may be prepared several times.
+    Use it for statements with a few values of any type. psycopg dumps lists element by element, and
+    their type then depends on the elements, so one statement may be prepared several times.
     """
     return "{" + ",".join(map(_element, items)) + "}"
 
@@ -144,7 +143,7 @@ def _element(item: Any) -> str:
     if kind is datetime or kind is date:
         return _json(item).decode()
     if kind is list or kind is tuple:
-        # An array within a row is sent as text: unnest would flatten a nested array. The
+        # An array within a row is sent as text, since unnest would flatten a nested array. The
         # statement casts it again.
         return _quoted(array_text(item))
     return str(item)

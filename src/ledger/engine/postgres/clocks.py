@@ -3,26 +3,26 @@
 from collections.abc import Callable
 
 _MOST_SECONDS = 5.0
-"""A clock that is farther from the database's is wrong (contract, Several nodes)."""
+"""A clock that differs more from the database's is wrong (contract, Several nodes)."""
 
 
 def is_wrong(skew: float) -> bool:
-    """Whether a clock that is ahead by so many seconds is wrong."""
+    """True if a clock that is ahead by so many seconds is wrong."""
     return abs(skew) > _MOST_SECONDS
 
 
 def skew(sent_at: float, at: float, answered_at: float) -> float:
     """By how many seconds this machine's clock is ahead at the least; behind is negative.
 
-    The database gave ``at`` at some moment between the other two instants. Both are this machine's.
-    So a process that stood still meanwhile does not count as a wrong clock.
+    The database gave ``at`` between the other two instants, which are this machine's. So a process
+    that stood still meanwhile does not count as a wrong clock.
     """
     earliest, latest = sorted((sent_at, answered_at))
     return min(0.0, latest - at) or max(0.0, earliest - at)
 
 
 class Comparison:
-    """The comparison of the clocks in an append, which begins now. ``steady`` is never set."""
+    """Compares the clocks during an append, which begins now. Nobody sets the ``steady`` clock."""
 
     def __init__(self, wall: Callable[[], float], steady: Callable[[], float]) -> None:
         self._wall, self._steady = wall, steady
@@ -30,14 +30,14 @@ class Comparison:
         self._skew: float | None = None
 
     def compare(self, at: float) -> None:
-        """Take the instant that the database gave since the beginning."""
+        """Take the database's instant, given since the beginning."""
         self._skew = skew(self._wall_began, at, self._wall())
 
     @property
     def skew(self) -> float | None:
-        """By how many seconds this machine's clock is ahead now, at the least; None: unknown yet.
+        """By how many seconds this machine's clock is ahead now, at the least; None if unknown yet.
 
-        A clock that was set since the beginning has moved otherwise than the steady one.
+        If the clock was set since the beginning, it differs from the steady one.
         """
         if self._skew is None:
             return None

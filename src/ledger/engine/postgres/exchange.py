@@ -1,14 +1,14 @@
 """The exchange of a connection with PostgreSQL: statements out, results in, in the same order.
 
-For each statement psycopg takes 60 to 70 µs of the interpreter's time, in its own pipeline too.
+For each statement psycopg takes 60 to 70 µs of the interpreter's time, even in its own pipeline.
 The exchange takes 5 to 30 µs, depending on how many statements are sent together. psycopg connects,
-adapts values and makes exceptions of errors; psycopg's ``pq`` module, a wrapper of libpq, sends and
+adapts values and makes exceptions of errors; its ``pq`` module, a wrapper of libpq, sends and
 receives.
 
-    send, send, sync ─▶ flush ─▶ socket ─▶ consume ─▶ take: an outcome a statement
+    send, send, sync ─▶ flush ─▶ socket ─▶ consume ─▶ collect: one outcome per statement
 
 The exchange never blocks: it has no poll, no sleep, no loop. Its two drivers have them:
-``pipeline.py`` for a thread, and ``LoopDriver`` (``pool/lane.py``) for an event loop.
+``pipeline.py`` for a thread, and ``LoopDriver`` (``pool/pipelined.py``) for an event loop.
 
 The statements up to a ``sync`` are a group. A group is one transaction, unless its statements begin
 or end one. After an error PostgreSQL skips the rest of the group. The connection is in pipeline
@@ -29,7 +29,7 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow
 
-from ledger.engine.postgres.session import patience_of
+from ledger.engine.postgres.session import max_wait_of
 
 _MOST_PREPARED = 100
 """The most prepared statements of a connection: each takes memory in PostgreSQL."""
@@ -37,7 +37,7 @@ _MOST_PREPARED = 100
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%|)")
 
 StatementKey = tuple[bytes, tuple[int, ...]]
-"""SQL and the type OIDs of its parameters (none: PostgreSQL infers them): the key of a prepared
+"""SQL and the type OIDs of its parameters (none if PostgreSQL infers them): the key of a prepared
 statement."""
 
 Rows = list[TupleRow]
@@ -46,10 +46,10 @@ StatementResult = Rows | Exception | None
 """A statement's rows, its error, or None if its kind returns no rows."""
 
 Owner = TypeVar("Owner")
-"""The type of the objects for which statements are sent: each outcome comes with its owner."""
+"""The type of the objects for which statements are sent; each outcome comes with its owner."""
 
 _Due = tuple[Owner | None, StatementKey | None, bool]
-"""An expected result: its owner, its statement's key, and whether its rows are an outcome."""
+"""An expected result: its owner, its statement's key, and True if its rows are an outcome."""
 
 _NOBODYS: tuple[None, None, bool] = (None, None, False)
 """The result of closing a prepared statement, or a result beyond the expected ones."""
@@ -71,13 +71,13 @@ class SilentServer(psycopg.OperationalError):
 class Exchange(Generic[Owner]):
     """The groups of one connection in autocommit mode. Create it before the first LISTEN.
 
-    The connection's class says for how long to wait for the replies to a group (``patience_of``).
-    The driver keeps that time limit, with ``seconds_left``.
+    The connection's class sets the time limit of the replies to a group (``max_wait_of``). The
+    driver keeps that limit, with ``seconds_left``.
     """
 
     def __init__(self, connection: psycopg.BaseConnection[Any]) -> None:
         self._pg = connection.pgconn
-        self._patience = patience_of(connection)
+        self._max_wait = max_wait_of(connection)
         self._sent_at = inf
         self._adapt = Transformer.from_context(connection)
         self._prepared = _Prepared(self._pg)
@@ -85,13 +85,13 @@ class Exchange(Generic[Owner]):
         self._notified: list[str] = []
         self.socket = self._pg.socket
         self.is_waiting = False
-        """Whether the reply to a sync is still missing."""
+        """True until the reply to a sync has come."""
         notified = self._notified  # a handler that held self would make a reference cycle
-        connection.add_notify_handler(lambda heard: notified.append(heard.payload))
+        connection.add_notify_handler(lambda notice: notified.append(notice.payload))
 
     @property
     def is_begun(self) -> bool:
-        """Whether a group has begun, and the reply to its sync was not taken yet."""
+        """True if a group has begun, and the reply to its sync was not collected yet."""
         return self._pg.pipeline_status != pq.PipelineStatus.OFF
 
     def send(
@@ -100,12 +100,12 @@ class Exchange(Generic[Owner]):
         key: StatementKey,
         values: Sequence[Buffer | None],
         formats: Sequence[pq.Format],
-        is_asked: bool = True,
+        wants_rows: bool = True,
     ) -> None:
         """Add a statement to the group; it is prepared once a connection.
 
-        An error of the statement is always an outcome; its rows are an outcome if ``is_asked``.
-        Raises psycopg.OperationalError if the connection is lost.
+        An error of the statement is always an outcome; its rows are one if ``wants_rows``. Raises
+        psycopg.OperationalError if the connection is lost.
         """
         if not self._due:
             self._begin()
@@ -116,7 +116,7 @@ class Exchange(Generic[Owner]):
         else:
             self._prepared.names.move_to_end(key)
         self._pg.send_query_prepared(name, values, formats, pq.Format.BINARY)
-        self._due.append((owner, key, is_asked))
+        self._due.append((owner, key, wants_rows))
 
     def sync(self, now: float) -> None:
         """End the group with a sync. The server replies even if the group is empty."""
@@ -130,15 +130,15 @@ class Exchange(Generic[Owner]):
         self._sent_at = now
 
     def seconds_left(self, now: float) -> float:
-        """The seconds until the replies are overdue; 0 or negative if they are overdue."""
-        return self._sent_at + self._patience - now
+        """The seconds until the replies are overdue; 0 or negative if they are."""
+        return self._sent_at + self._max_wait - now
 
     def waited_seconds(self, now: float) -> float:
-        """For how many seconds the replies have been missing; 0 if no reply is missing."""
+        """For how many seconds the replies have been missing; 0 if none is missing."""
         return max(0.0, now - self._sent_at)
 
     def flush(self) -> bool:
-        """Write buffered output. Return whether some is left: the send buffer is full.
+        """Write buffered output. Return True if some is left, because the send buffer is full.
 
         Then call ``flush`` again when the socket is writable, and ``consume`` meanwhile: if both
         sides only wrote, both would wait for ever.
@@ -149,12 +149,12 @@ class Exchange(Generic[Owner]):
         """Read arrived bytes. Raises psycopg.OperationalError if the connection is lost."""
         self._pg.consume_input()
 
-    def take(self, outcomes: list[tuple[Owner | None, StatementResult]]) -> None:
+    def collect(self, outcomes: list[tuple[Owner | None, StatementResult]]) -> None:
         """Append the outcomes that have arrived, in order. A skipped statement has no outcome.
 
         The closing of a prepared statement has no owner; only its error is an outcome. Raises
-        psycopg.OperationalError, behind the outcomes so far, if the connection is lost, or if
-        results can no longer be matched with statements.
+        psycopg.OperationalError, after the outcomes so far, if the connection is lost or if results
+        can no longer be matched with statements.
         """
         pg, due, is_between = self._pg, self._due, False
         while self.is_waiting and not pg.is_busy():
@@ -173,9 +173,9 @@ class Exchange(Generic[Owner]):
                 return
             # A result beyond the expected ones means that the server is closing the connection;
             # all replies before it are complete.
-            owner, key, is_asked = due.popleft() if due else _NOBODYS
+            owner, key, wants_rows = due.popleft() if due else _NOBODYS
             if status == _ROWS:
-                if is_asked:
+                if wants_rows:
                     outcomes.append((owner, self._rows(result)))
             elif status in (_FAILED, _PASSED_OVER):
                 if key is not None:
@@ -186,21 +186,21 @@ class Exchange(Generic[Owner]):
                 # COPY: libpq would now return COPY results without end.
                 outcomes.append((owner, psycopg.ProgrammingError("the statement copies")))
                 raise psycopg.OperationalError("the statement takes the connection for itself")
-            elif is_asked:
+            elif wants_rows:
                 outcomes.append((owner, None))
 
     def notifications(self) -> list[str]:
-        """Return the payloads that arrived since the last call, also while psycopg was reading.
+        """Return the payloads that arrived since the last call, including those that psycopg read.
 
-        Call it after ``take``: libpq may have read a notification behind the results, and the
+        Call it after ``collect``: libpq may have read a notification behind the results, and the
         socket does not become readable again for bytes that were read.
         """
         notified = self._notified
-        while heard := self._pg.notifies():
-            notified.append(heard.extra.decode())
-        taken = notified[:]
+        while notice := self._pg.notifies():
+            notified.append(notice.extra.decode())
+        payloads = notified[:]
         notified.clear()
-        return taken
+        return payloads
 
     def close(self) -> None:
         """Close the connection, even if replies are missing."""
@@ -209,7 +209,7 @@ class Exchange(Generic[Owner]):
 
     def _begin(self) -> None:
         self._pg.enter_pipeline_mode()
-        # Close prepared statements first: behind a failed statement PostgreSQL would skip them.
+        # Close prepared statements first: PostgreSQL would skip them behind a failed statement.
         outdated = self._prepared.outdated
         self._due.extend([_NOBODYS] * len(outdated))
         while outdated:
@@ -245,7 +245,7 @@ class _Prepared:
         self._made = 0
 
     def prepare(self, key: StatementKey) -> bytes:
-        """Prepare a statement, and return its name. A result of PREPARE will come."""
+        """Prepare a statement, and return its name. The result of PREPARE will come."""
         if len(self.names) >= _MOST_PREPARED:
             self.outdated.append(self.names.popitem(last=False)[1])
         self._made += 1

@@ -1,20 +1,20 @@
-"""The leaders: the loops of a process are led by one session at a time (contract, Several nodes).
+"""Leadership: one session at a time leads the loops of a process (contract, Several nodes).
 
 A session leads from the moment it gets the advisory locks of all loops of its process until it
-ends, so there are never two leaders. The writes of a leader go through that session, or assert
-where they go on, or are decided anew under the append lock: a leader that was frozen and wakes
-finds its session ended, and can do no harm.
+ends, so there are never two leaders. A leader writes through that session, or asserts where the
+write goes on, or is decided anew under the append lock. So a leader that was frozen and wakes finds
+its session ended, and can do no harm.
 
-    rival ── a lock is taken ──▶ look again in a second ── no beat for 8 s ──▶ end the session
+    rival ── a lock is taken ──▶ check again in a second ── no beat for 8 s ──▶ end the session
       └──── all are free ────▶ leader ── session lost ──▶ rival
 
-Each loop has a lock of its own, which means the same to every version, also to one that groups the
-loops otherwise. A session that gets some of its locks only gives them back at once, so a newer node
-leads once the older nodes have left each of its loops.
+Each loop has its own lock, which means the same to every version, even to one that groups the loops
+otherwise. A session that gets only some of its locks gives them back at once, so a newer node leads
+once the older nodes have left each of its loops.
 
-PostgreSQL gives the locks of a dead process back at once, but those of a frozen one never. So each
-process beats: a thread of its own writes each second, for all loops that the process leads, the
-rows' ``beaten_at``. A frozen process beats no more; a process in a long statement does. A rival
+PostgreSQL gives back the locks of a dead process at once, but never those of a frozen one. So each
+process beats: every second a thread of its own writes the rows' ``beaten_at``, for all loops that
+the process leads. A frozen process stops beating; a process in a long statement goes on. A rival
 that sees the same beat for ``FROZEN_SECONDS`` ends all sessions by which that process leads.
 """
 
@@ -37,9 +37,9 @@ from ledger.engine.postgres.session import RoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
 
-# Try to lead: take the locks in their order, up to the first that is taken, and write the rows in
-# the same statement. If one is taken, its loop's row tells who leads, and others are given back.
-_TAKE = """
+# Try to lead: take the locks in order, up to the first that is taken, and write the rows in the
+# same statement. If one is taken, its loop's row names the leader, and the others are given back.
+_TRY_LEAD = """
 WITH taken AS MATERIALIZED (
     SELECT loop FROM unnest(%(loops)s::text[], %(locks)s::bigint[]) AS l (loop, lock)
     WHERE NOT pg_try_advisory_lock(lock) LIMIT 1
@@ -56,9 +56,9 @@ SELECT taken.loop, l.pid, l.beaten_at::text, pg_advisory_unlock_all()
 FROM taken LEFT JOIN ledger.leader AS l USING (loop)
 """
 
-# End the session that leads a loop, if it still holds the loop's lock in this database, and its
-# process has not beaten since; and with it the other sessions by which that process leads. A lock
-# of one key has its halves in classid and objid.
+# End the session that leads a loop, if it still holds the loop's lock in this database and its
+# process has not beaten since. End the other sessions by which that process leads too. A lock of
+# one key has its halves in classid and objid.
 _END = """
 WITH held AS MATERIALIZED (
     SELECT pid, objsubid = 1 AND classid::bigint = %(lock)s::bigint >> 32
@@ -76,7 +76,7 @@ SELECT pg_terminate_backend(ended.pid, 1000) FROM (
 ) AS ended
 """
 
-# Beat for all loops that the process leads. A row whose session has ended beats no more.
+# Beat for all loops that the process leads. A row whose session has ended gets no beat.
 _BEAT = """
 WITH beat AS (
     UPDATE ledger.leader AS l SET beaten_at = clock_timestamp()
@@ -86,17 +86,17 @@ WITH beat AS (
 SELECT extract(epoch FROM clock_timestamp())::float8
 """
 
-_Asked = tuple[str, Mapping[str, Any]]
+_Statement = tuple[str, Mapping[str, Any]]
 """A statement with its values."""
 
 
 def at_node(conninfo: str, node_id: str) -> str:
-    """The connection string of a node: the loops that its sessions lead have its name."""
+    """The connection string of a node: its name marks the loops that its sessions lead."""
     return make_conninfo(conninfo, options=options_of(conninfo, f"-c ledger.node_id={node_id}"))
 
 
-class _Seen(NamedTuple):
-    """A leader as a rival has seen it: of the first loop that it holds."""
+class _Leader(NamedTuple):
+    """A leader as a rival has seen it, at the first loop that it holds."""
 
     loop: str
     pid: int
@@ -104,7 +104,7 @@ class _Seen(NamedTuple):
 
 
 class Candidate:
-    """A process's attempts to lead its loops, by sessions, one after the other.
+    """A process's attempts to lead its loops, by one session after the other.
 
     ``loops`` has the lock of each. All are led, or none.
     """
@@ -112,93 +112,94 @@ class Candidate:
     def __init__(self, loops: Mapping[str, int]) -> None:
         self._loops = loops
         self.leads = False
-        """Whether a session leads, as far as its owner knows, who sets it to false at its end."""
-        self._seen: _Seen | None = None
+        """True if a session leads, as far as its owner knows. The owner sets it to False at its
+        end."""
+        self._leader: _Leader | None = None
         self._since = self._looked_at = 0.0
-        """When the leader was first seen with this beat, and last."""
+        """When the leader was first seen with this beat, and when last."""
         self._left_until = 0.0
 
-    def take(self, connection: psycopg.Connection[Any]) -> bool:
-        """Try to lead for as long as the connection lives. A session that leads asks no more.
+    def try_lead(self, connection: psycopg.Connection[Any]) -> bool:
+        """Try to lead for as long as the connection lives. A session that leads sends nothing more.
 
-        False while the lead is left to others. A leader that is frozen is ended first. After an
-        error the caller closes the connection: it may hold the locks.
+        Returns False while the lead is left to others. A frozen leader is ended first. After an
+        error, close the connection: it may hold the locks.
         """
         attempt = self._attempt()
         try:
-            asked = next(attempt)
+            query = next(attempt)
             while True:
-                asked = attempt.send(connection.execute(*_sent(asked)).fetchone())
+                query = attempt.send(connection.execute(*_sent(query)).fetchone())
         except StopIteration:
             return self.leads
 
-    async def take_soon(self, connection: psycopg.AsyncConnection[Any]) -> bool:
-        """The same on an event loop."""
+    async def try_lead_async(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        """Do the same on an event loop."""
         attempt = self._attempt()
         try:
-            asked = next(attempt)
+            query = next(attempt)
             while True:
-                asked = attempt.send(await (await connection.execute(*_sent(asked))).fetchone())
+                query = attempt.send(await (await connection.execute(*_sent(query))).fetchone())
         except StopIteration:
             return self.leads
 
-    def _attempt(self) -> Generator[_Asked, TupleRow | None]:
+    def _attempt(self) -> Generator[_Statement, TupleRow | None]:
         """Yield the statements of an attempt, and get the row of each."""
         self.leads = False
         if self.is_left:
             return
         wanted = {"loops": [*self._loops], "locks": [*self._loops.values()]}
-        row = yield _TAKE, wanted
+        row = yield _TRY_LEAD, wanted
         if (frozen := self._frozen(row)) is not None:
             if (yield _END, frozen._asdict() | {"lock": self._loops[frozen.loop]}) is not None:
                 _logger.warning("the leader of %s was frozen: its session is ended", frozen.loop)
-            row = yield _TAKE, wanted
+            row = yield _TRY_LEAD, wanted
         self.leads = row is None
 
     @property
     def is_left(self) -> bool:
-        """Whether the lead is left to others: whoever has the session that leads closes it."""
+        """True if the lead is left to others; the owner of the leading session then closes it."""
         return time.monotonic() < self._left_until
 
     def leave(self) -> None:
         """Leave the lead to other nodes for a while, since this one cannot do the work."""
         self._left_until = time.monotonic() + timing.LEFT_SECONDS
 
-    def _frozen(self, row: TupleRow | None) -> _Seen | None:
-        """Note what a look has found. Return the leader if it is frozen."""
+    def _frozen(self, row: TupleRow | None) -> _Leader | None:
+        """Note the result of a check. Return the leader if it is frozen."""
         now = time.monotonic()
         if row is None or row[1] is None:
-            self._seen = None
+            self._leader = None
             return None
-        seen = _Seen(*row[:3])
-        if seen != self._seen or now - self._looked_at > timing.APART_SECONDS:
-            self._seen, self._since = seen, now
+        leader = _Leader(*row[:3])
+        if leader != self._leader or now - self._looked_at > timing.APART_SECONDS:
+            self._leader, self._since = leader, now
         self._looked_at = now
         if now - self._since < timing.FROZEN_SECONDS:
             return None
-        self._seen = None
-        return seen
+        self._leader = None
+        return leader
 
 
-def _sent(asked: _Asked) -> tuple[bytes, Mapping[str, Any]]:
-    return asked[0].encode(), asked[1]
+def _sent(query: _Statement) -> tuple[bytes, Mapping[str, Any]]:
+    return query[0].encode(), query[1]
 
 
 class _BeatConnection(RoundConnection[TupleRow]):
-    """The connection of beats: a silent server is given up before a rival loses patience."""
+    """The connection of beats. It gives up a silent server before a rival's time limit is over."""
 
-    patience = timing.BEAT_ANSWER_SECONDS
+    max_wait = timing.BEAT_ANSWER_SECONDS
 
 
 class LeadBeat(BackgroundLoop):
     """Beats each second for the loops that this process leads, by sessions of ``conninfo``.
 
-    By a thread and a connection of its own, so neither a long statement nor a long round holds up
-    the beat of a process that lives.
+    It has its own thread and connection, so neither a long statement nor a long round delays the
+    beat.
     """
 
     commits: ClassVar[str] = "off"
-    """PostgreSQL's ``synchronous_commit`` of the beats: the lead's need not reach the disk."""
+    """PostgreSQL's ``synchronous_commit`` of the beats: they need not reach the disk."""
 
     def __init__(self, conninfo: str) -> None:
         super().__init__("beat")
@@ -210,11 +211,11 @@ class LeadBeat(BackgroundLoop):
         self._skew = 0.0
 
     def corrected(self, clock: Callable[[], datetime]) -> Callable[[], datetime]:
-        """The clock, set right by the database's if the machine's is clearly wrong."""
+        """The clock, corrected by the database's if the machine's is clearly wrong."""
         return lambda: clock() - timedelta(seconds=self._skew)
 
     def beat(self, connection: psycopg.Connection[TupleRow]) -> str | None:
-        """Beat, and compare the clocks; return what is wrong nevertheless, if anything is."""
+        """Beat, and compare the clocks. Return the fault, or None."""
         sent_at = time.time()
         ((at,),) = connection.execute(_BEAT, {"process": self._process})
         found = skew(sent_at, at, time.time())
@@ -222,7 +223,7 @@ class LeadBeat(BackgroundLoop):
         return None
 
     def beat_once(self) -> None:
-        """Beat, and tell of a fault. Raises psycopg.Error if the database cannot be used."""
+        """Beat, and log a fault. Raises psycopg.Error if the database cannot be used."""
         if self._connection is None:
             self._connection = _BeatConnection.connect(
                 self.conninfo,
@@ -254,7 +255,7 @@ class LeadBeat(BackgroundLoop):
         self.disconnect()
 
     def _tell(self, fault: str | None) -> None:
-        """Log a fault once, until there is none."""
+        """Log each fault once."""
         if fault is not None and self._fault is None:
             _logger.warning("beat: %s", fault)
         self._fault = fault
@@ -267,7 +268,7 @@ class LeadBeat(BackgroundLoop):
 
 
 def assert_alive(connection: psycopg.Connection[Any]) -> None:
-    """Raise psycopg.OperationalError if the server has ended a session that waits for nothing."""
+    """Raise psycopg.OperationalError if the server has ended an idle session."""
     socket = select.poll()
     socket.register(connection.fileno(), select.POLLIN)
     while socket.poll(0):

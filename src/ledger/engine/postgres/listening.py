@@ -1,7 +1,8 @@
 """Listening on an event loop: the notifications of one connection (LISTEN, NOTIFY).
 
-Silence may mean that nothing happens. Or the server has vanished, and a proxy keeps the connection
-open. So a listener sends an empty statement every few seconds, which the server must answer.
+Silence may mean that nothing happens, or that the server has vanished while a proxy keeps the
+connection open. So a listener sends an empty statement every few seconds, which the server must
+answer.
 """
 
 import asyncio
@@ -21,19 +22,19 @@ async def listen(
 ) -> None:
     """Give ``hear`` the payload of each notification, until cancelled.
 
-    Raises what ``hear`` raises, SilentServer, or psycopg.OperationalError if the connection is
+    Raises the errors of ``hear``, SilentServer, or psycopg.OperationalError if the connection is
     lost.
     """
     while True:
         async for notification in connection.notifies(timeout=ask_seconds):
             hear(notification.payload)
-        asking = asyncio.ensure_future(connection.execute(""))
+        probe = asyncio.ensure_future(connection.execute(""))
         try:
-            await asyncio.wait([asking], timeout=ask_seconds)
-            if not asking.done():
+            await asyncio.wait([probe], timeout=ask_seconds)
+            if not probe.done():
                 # Cancelling alone would ask the silent server to cancel, and wait for it.
                 await connection.close()
                 raise SilentServer
-            await asking
+            await probe
         finally:
-            asking.cancel()
+            probe.cancel()

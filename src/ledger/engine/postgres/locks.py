@@ -1,4 +1,4 @@
-"""Keys of advisory locks, by which processes agree which process does which work.
+"""Keys of advisory locks: they assign each kind of work to one process.
 
 The numbers are arbitrary, but all different, and they must never change.
 """
@@ -13,10 +13,10 @@ BUILDER = 7_300_005
 """Held by a process that builds a generation of a view. The second key is the view's."""
 
 REBUILDER = 7_300_012
-"""Held by the process that builds new views, and views of another version, after its start."""
+"""Held by the process that, after its start, builds new views and views of another version."""
 
 STORY = 7_300_014
-"""Held by a process that records facts under another time than now. Shared by the rounds of loops
+"""Held by a process that records facts under a time other than now. Shared by the rounds of loops
 that decide by the present time."""
 
 DISPATCHER = 7_300_007
@@ -29,12 +29,12 @@ FOLLOWING = {
     "housekeeper": 7_300_006,
     "watches": 7_300_015,
 }
-"""The loops that follow the log: the locks are held by the process that leads them together."""
+"""The loops that follow the log. The process that leads them together holds the locks."""
 
 SEALING = {"sealer": 7_300_008, "verification": 7_300_011}
-"""The loops that hash: held by another process."""
+"""The loops that hash, led by another process."""
 
-WALLS = 7_300_020
+POLICIES = 7_300_020
 """Held by a process that sets policies, or the rights of the role that reads."""
 
 SPANS = 7_300_021

@@ -7,7 +7,7 @@
         work.defer(write)
                                  write; COMMIT           another, at the end of the block
 
-A pipeline is the blocking driver of an ``Exchange``. Appends, and the batches of projections, run
+A pipeline is the blocking driver of an ``Exchange``. Appends and the batches of projections run
 one after the other, so the duration of each counts. Most of them hold few rows: a round trip for
 each statement would take longer than the statements. Between two exchanges psycopg may use the
 connection.
@@ -39,7 +39,7 @@ from ledger.engine.postgres.schema.table import Table
 
 Value = BinaryArray | int | str | None
 
-_Take = Callable[[Rows], None]
+_Sink = Callable[[Rows], None]
 _Name = TypeVar("_Name")
 
 
@@ -64,25 +64,25 @@ _BEGIN, _COMMIT, _ROLLBACK = Statement(b"BEGIN"), Statement(b"COMMIT"), Statemen
 class Pipeline:
     """Exchanges on one connection in autocommit mode, used by one thread at a time.
 
-    As long as the pipeline is in use, psycopg must execute no DROP and no ROLLBACK on the
-    connection: psycopg would then deallocate all prepared statements, the exchange's included.
-    A byte at the ``waker`` ends ``wait``.
+    While the pipeline is in use, psycopg must execute no DROP and no ROLLBACK on the connection: it
+    would then deallocate all prepared statements, including those of the exchange. A byte at the
+    ``waker`` ends ``wait``.
     """
 
     def __init__(self, connection: Connection[Any], waker: socket | None = None) -> None:
         self.connection = connection
         self._exchange: Exchange[None] = Exchange(connection)
-        self._socket, self._heard = select.poll(), select.poll()
+        self._socket, self._notices = select.poll(), select.poll()
         self._socket.register(self._exchange.socket, select.POLLIN)
-        self._heard.register(self._exchange.socket, select.POLLIN)
+        self._notices.register(self._exchange.socket, select.POLLIN)
         if waker is not None:
-            self._heard.register(waker, select.POLLIN)
+            self._notices.register(waker, select.POLLIN)
 
     def send(self, *statements: Statement) -> None:
         """Send statements without waiting for their results.
 
-        The statements begin the group of the next ``run``, which returns their results too. Until
-        then no other code may use the connection.
+        They begin the group of the next ``run``, which returns their results too. Until then no
+        other code may use the connection.
         """
         try:
             self._add(statements)
@@ -97,8 +97,8 @@ class Pipeline:
 
         The group is one transaction, unless its statements begin or end one. Raises the error of
         the first statement that fails; PostgreSQL skips the statements after it. The connection is
-        closed if it is lost, if the reply does not come in time, or if any other exception breaks
-        off the exchange.
+        closed if it is lost, if the reply is overdue, or if any other exception breaks off the
+        exchange.
         """
         try:
             self._add(statements)
@@ -118,14 +118,14 @@ class Pipeline:
         Returns how many have come. Raises psycopg.OperationalError if the connection is lost.
         """
         # A notification that libpq has read already does not make the socket readable.
-        heard = len(self._exchange.notifications())
-        if not heard and self._heard.poll(seconds * 1000):
+        count = len(self._exchange.notifications())
+        if not count and self._notices.poll(seconds * 1000):
             self._exchange.consume()
-            heard = len(self._exchange.notifications())
-        return heard
+            count = len(self._exchange.notifications())
+        return count
 
     def is_lost(self) -> bool:
-        """Whether the server has closed the connection since it was last used."""
+        """True if the server has closed the connection since its last use."""
         try:
             while self._socket.poll(0):
                 self._exchange.consume()
@@ -135,7 +135,7 @@ class Pipeline:
 
     @contextmanager
     def transaction(self, *first: Statement) -> Iterator["Transaction"]:
-        """A transaction that begins with these statements; rolled back if the block raises."""
+        """Begin a transaction with these statements. It is rolled back if the block raises."""
         transaction = Transaction(self, _BEGIN, *first)
         try:
             yield transaction
@@ -178,7 +178,7 @@ class Pipeline:
             self._exchange.consume()
 
     def _await_socket(self) -> None:
-        """Wait until the socket is ready. Raises SilentServer if it is not in time."""
+        """Wait until the socket is ready. Raises SilentServer if that takes too long."""
         seconds = self._exchange.seconds_left(time.monotonic())
         milliseconds = None if seconds == inf else seconds * 1000
         if seconds <= 0 or not self._socket.poll(milliseconds):
@@ -189,7 +189,7 @@ class Pipeline:
         exchange, outcomes = self._exchange, list[tuple[None, StatementResult]]()
         while True:
             try:
-                exchange.take(outcomes)
+                exchange.collect(outcomes)
             except psycopg.OperationalError:
                 for _, outcome in outcomes:
                     if isinstance(outcome, Exception):
@@ -209,34 +209,34 @@ class Transaction:
 
     def __init__(self, pipeline: Pipeline, *first: Statement) -> None:
         self._pipeline = pipeline
-        self._due: list[tuple[Statement, _Take | None]] = [(statement, None) for statement in first]
-        self._sent: list[_Take | None] = []
+        self._due: list[tuple[Statement, _Sink | None]] = [(statement, None) for statement in first]
+        self._sent: list[_Sink | None] = []
         self._afterwards: list[Statement] = []
 
     def run(self, statement: Statement) -> Rows:
         """Send the deferred statements and this one. Return this one's rows."""
         return self._exchange(statement)[-1]
 
-    def ask(self, asked: Mapping[_Name, Statement]) -> dict[_Name, Rows]:
+    def ask(self, statements: Mapping[_Name, Statement]) -> dict[_Name, Rows]:
         """Send the deferred statements and these in one round trip. Return the rows of these."""
-        found = self._exchange(*asked.values()) if asked else []
-        return dict(zip(asked, found[len(found) - len(asked) :], strict=True))
+        found = self._exchange(*statements.values()) if statements else []
+        return dict(zip(statements, found[len(found) - len(statements) :], strict=True))
 
-    def defer(self, statement: Statement, take: _Take | None = None) -> None:
-        """Execute a statement before any statement that is run later; ``take`` gets its rows."""
-        self._due.append((statement, take))
+    def defer(self, statement: Statement, sink: _Sink | None = None) -> None:
+        """Execute a statement before any statement that is run later; ``sink`` gets its rows."""
+        self._due.append((statement, sink))
 
     def send(self) -> None:
         """Send the deferred statements without waiting for their results.
 
-        Their error is raised by the next call that waits.
+        The next call that waits raises their error.
         """
         self._pipeline.send(*[statement for statement, _ in self._due])
-        self._sent += [take for _, take in self._due]
+        self._sent += [sink for _, sink in self._due]
         self._due = []
 
     def flush(self) -> None:
-        """Send the deferred statements, if there are any, and wait for their results."""
+        """Send any deferred statements, and wait for their results."""
         if self._due or self._sent:
             self._exchange()
 
@@ -250,30 +250,29 @@ class Transaction:
         return self._pipeline.connection.cursor(row_factory=tuple_row, binary=True)
 
     def commit(self) -> None:
-        """Send the deferred statements, COMMIT, and the statements beyond the commit."""
         self._exchange(_COMMIT, *self._afterwards)
 
     def _exchange(self, *statements: Statement) -> list[Rows]:
         due, self._due = self._due, []
-        takes = self._sent + [take for _, take in due]
+        sinks = self._sent + [sink for _, sink in due]
         self._sent = []
         found = self._pipeline.run(*[statement for statement, _ in due], *statements)
-        for take, rows in zip(takes, found, strict=False):
-            if take is not None:
-                take(rows)
+        for sink, rows in zip(sinks, found, strict=False):
+            if sink is not None:
+                sink(rows)
         return found
 
 
-# Rows of described tables: the statements that write them, and that find them by their keys, are
-# made from the description. Rows are sent as one array for each column, so a statement is prepared
-# once, for any number of rows.
+# Rows of described tables. The description gives the statements that write them and that find them
+# by their keys. Rows are sent as one array for each column, so a statement is prepared once, for
+# any number of rows.
 
 _INSERT = "INSERT INTO ledger.{table} ({columns}) SELECT {values}"
 
 _REPLACE = " ON CONFLICT ({key}) DO UPDATE SET {changes}"
 
 # OFFSET 0 keeps the look-up in a large table a look-up by key. A generic plan stays
-# (``planned_once``), and a plan made while the table is empty would prefer a sequential scan.
+# (``planned_once``), and one made while the table is empty would prefer a sequential scan.
 _FIND = """
 SELECT found.* FROM unnest({keys}) AS asked ({key})
 CROSS JOIN LATERAL (
@@ -313,7 +312,7 @@ def find(table: Table, keys: Collection[Sequence[Any]]) -> Statement:
 def _insert_all(tables: tuple[Table, ...], select: str) -> bytes:
     """Return one INSERT for all these tables. Its parameters are all columns, then the value.
 
-    A statement for each table would cost more than the rows, if the rows are few.
+    With few rows, a statement for each table would cost more than the rows.
     """
     numbers = count(1)
     parts = [f"i{n} AS ({_insert(table, numbers)})" for n, table in enumerate(tables)]

@@ -1,15 +1,15 @@
 """Settings of connections and sessions, independent of role, database, server and PGOPTIONS.
 
 The administrator of a shared server may have set a timeout, another isolation level or another date
-style for a role. These settings suit people at a prompt, and each of them would break something
-here. Options in the connection string win over them, so every part of the ledger gets a connection
-string with pinned options. An option of LEDGER_DATABASE_URL stays, unless it is a pinned one.
+style for a role. Such settings suit people at a prompt, but would break something here. Options in
+the connection string win over them, so every part of the ledger gets a connection string with
+pinned options. An option of LEDGER_DATABASE_URL stays, unless it is a pinned one.
 
 A host that vanishes sends nothing. Without time limits, connecting would wait for two minutes and a
 statement for a quarter of an hour; a server would keep the locks of a vanished client for two
-hours. So both ends of each connection watch each other, by TCP keepalives and user timeouts
-(contract, Health). A proxy may acknowledge in place of a vanished host, and TCP can't notice that.
-So a client waits at most ``ANSWER_SECONDS`` for the reply to a statement that a request waits for.
+hours. So both ends watch each other, by TCP keepalives and user timeouts (contract, Health). TCP
+cannot notice that a proxy acknowledges in place of a vanished host. So a client waits at most
+``ANSWER_SECONDS`` for the reply to a statement that a request waits for.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ PINNED: Mapping[str, str] = MappingProxyType(
         # An append must see everything that was committed before it got the lock.
         "default_transaction_isolation": "read committed",
         "default_transaction_deferrable": "off",
-        # The parts of the ledger have time limits of their own. Loops and listeners are idle while
-        # nothing happens; a rebuild holds a snapshot for as long as it compares.
+        # The ledger has its own time limits. Loops and listeners are idle while nothing happens; a
+        # rebuild holds a snapshot for as long as it compares.
         "statement_timeout": "0",
         "lock_timeout": "0",
         "idle_in_transaction_session_timeout": "0",
@@ -50,7 +50,7 @@ PINNED: Mapping[str, str] = MappingProxyType(
         "standard_conforming_strings": "on",
         "TimeZone": "UTC",
         "transform_null_equals": "off",
-        # Off, it makes a read fail that a policy binds. A limit gives some of the rows found only.
+        # Off, it makes a read fail that a policy binds. A limit gives only some of the rows found.
         "row_security": "on",
         "gin_fuzzy_search_limit": "0",
         # The server's keepalives: the locks of a vanished client are released after 15 s.
@@ -84,14 +84,14 @@ WHERE current_setting('synchronous_commit') = 'off'
 
 
 class RoundConnection(psycopg.Connection[Row]):
-    """A background loop's connection: closed if psycopg gets no reply in time."""
+    """A background loop's connection, closed if a reply to psycopg is overdue."""
 
-    patience = ROUND_SECONDS
+    max_wait = ROUND_SECONDS
 
     def wait(self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None) -> RV:
         """Wait as psycopg does. Closes the connection if no reply comes in time."""
         try:
-            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+            return super().wait(gen, interval, self.max_wait if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()
@@ -101,20 +101,19 @@ class RoundConnection(psycopg.Connection[Row]):
 class AppendConnection(RoundConnection[Row]):
     """A writer's connection."""
 
-    patience = ANSWER_SECONDS
+    max_wait = ANSWER_SECONDS
 
 
 class AsyncRoundConnection(psycopg.AsyncConnection[Row]):
     """The connection of a background loop that is an asyncio task."""
 
-    patience = ROUND_SECONDS
+    max_wait = ROUND_SECONDS
 
     async def wait(
         self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None
     ) -> RV:
-        """Wait as psycopg does. Closes the connection if no reply comes in time."""
         try:
-            return await super().wait(gen, interval, self.patience if timeout is None else timeout)
+            return await super().wait(gen, interval, self.max_wait if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 await self.close()
@@ -122,38 +121,38 @@ class AsyncRoundConnection(psycopg.AsyncConnection[Row]):
 
 
 class ReadConnection(AsyncRoundConnection[Row]):
-    """A lane's connection."""
+    """The connection of a read pool."""
 
-    patience = ANSWER_SECONDS
+    max_wait = ANSWER_SECONDS
 
 
-def patience_of(connection: psycopg.BaseConnection[Any]) -> float:
+def max_wait_of(connection: psycopg.BaseConnection[Any]) -> float:
     """Return the time limit of a reply in seconds.
 
-    Infinite for psycopg's own classes, which are used for statements that may take long.
+    It is infinite for psycopg's own classes, which run statements that may take long.
     """
     if isinstance(connection, RoundConnection | AsyncRoundConnection):
-        return connection.patience
+        return connection.max_wait
     return inf
 
 
 def hosts_of(conninfo: str) -> int:
-    """The number of hosts that libpq tries in turn until a connection succeeds."""
-    said = conninfo_to_dict(conninfo)
-    return max(len(str(said.get(name) or "").split(",")) for name in ("host", "hostaddr"))
+    """The number of hosts that libpq tries in order until a connection succeeds."""
+    options = conninfo_to_dict(conninfo)
+    return max(len(str(options.get(name) or "").split(",")) for name in ("host", "hostaddr"))
 
 
 def pin(conninfo: str) -> str:
-    """Return the connection string with the pinned settings; asks the server for its version.
+    """Return the connection string with the pinned settings. Reads the server's version.
 
     Raises psycopg.OperationalError if the server is unreachable.
     """
-    said = conninfo_to_dict(conninfo)
-    conninfo = make_conninfo(conninfo, **{k: v for k, v in _REACHED.items() if k not in said})
+    options = conninfo_to_dict(conninfo)
+    conninfo = make_conninfo(conninfo, **{k: v for k, v in _REACHED.items() if k not in options})
     with psycopg.connect(conninfo) as connection:
         version = connection.info.server_version
-        asked_for = connection.info.get_parameters()  # of the environment too
-    if asked_for.get("target_session_attrs") == "read-write":
+        requested = connection.info.get_parameters()  # includes the environment's
+    if requested.get("target_session_attrs") == "read-write":
         # libpq takes a server for a standby if its sessions begin read-only, as reads' do.
         conninfo = make_conninfo(conninfo, target_session_attrs="primary")
     settings = {**PINNED, **({"transaction_timeout": "0"} if version >= 170000 else {})}
@@ -163,10 +162,10 @@ def pin(conninfo: str) -> str:
 
 
 def is_pinned(connection: psycopg.Connection[TupleRow]) -> bool:
-    """Whether the session got the pinned settings: some poolers drop a connection's options."""
+    """True if the session got the pinned settings: some poolers drop a connection's options."""
     return connection.execute("SHOW search_path").fetchone() == (PINNED["search_path"],)
 
 
 def options_of(conninfo: str, *more: str) -> str:
-    """Return a connection string's options and then more, which win: for ``connect(options=)``."""
+    """Return a connection string's options and then more, which win; for ``connect(options=)``."""
     return " ".join(filter(None, (conninfo_to_dict(conninfo).get("options"), *more)))  # type: ignore[arg-type]

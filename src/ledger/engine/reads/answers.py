@@ -1,26 +1,26 @@
-"""Answers questions, from memory or by PostgreSQL, once the views have the due position.
+"""Answers questions, from the cache or by PostgreSQL, once the views have the due position.
 
 The answer of a statement, for given parameters and tenant, depends only on the rows of the views.
 These rows change only together with their view's tracking, in one transaction: a batch moves the
-position, the swap of a rebuild changes the generation. The *standing* is the tracking of all views.
-An answer is kept with the standing that was known before its statement began. The answer is given
-again only if a *look* at the tracking, begun after the request arrived, finds the same standing.
-Then the answer contains every write that any worker acknowledged before the request arrived.
+position, the swap of a rebuild changes the generation. An answer is cached with the tracking of all
+views that was known before its statement began. It is used again only if a check of the tracking,
+begun after the request arrived, finds the same. Then the answer contains every write that any
+worker acknowledged before the request arrived.
 
-    ask ─▶ kept? ─ no ──────────────────────────▶ read ─▶ keep, if no view moved meanwhile
-             └ yes ▶ look ─ a view moved: forget all ▲
-                       └ the same standing: the kept answer
+    ask ─▶ cached? ─ no ───────────────────────────▶ read ─▶ cache, if no view moved meanwhile
+             └ yes ▶ check ─ a view moved: forget all ▲
+                        └ the same tracking: the cached answer
 
-A miss needs no look: the standing is known from the last look, or from a later notification of the
-projector (``heard``). A notification may come late, but never early. So a notification invalidates
-answers at once, which saves looks under a load of writes; but only a look confirms an answer.
-Concurrent requests share a look, and concurrent equal questions share a statement (``Turns``).
+A miss needs no check: the tracking is known from the last one, or from a later notification of the
+projector (``on_moved``). A notification may come late, but never early. So it invalidates answers
+at once, which saves checks under a load of writes; but only a check confirms an answer. Concurrent
+requests share a check, and concurrent equal questions share a statement (``SingleFlight``).
 
-The kept answers belong to one standing: as soon as any view moves, all answers are dropped. The
-statements read one table beside the views: the run keys. A run key is destroyed in the transaction
-that appends the erasure, before any view folds it, and an erased run must not be shown from this
-cache while the views are stopped. So the end of the log belongs to the standing too. The answer of
-a question that depends on anything else (deliveries, credentials, the clock) must not be kept.
+All cached answers have the same tracking: when any view moves, all are dropped. The statements also
+read the run keys. A run key is destroyed in the transaction that appends the erasure, before any
+view folds it, and an erased run must not be shown from this cache while the views are stopped. So
+the end of the log belongs to the tracking too. The answer of a question that depends on anything
+else (deliveries, credentials, the clock) must not be cached.
 """
 
 import asyncio
@@ -43,13 +43,13 @@ from ledger.engine.views.statements import AWAIT_APPEND, INSTANT
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
-    """Concurrent equal questions are asked in turns: under each key one question at a time.
+class SingleFlight(Generic[T]):
+    """Runs concurrent equal questions one at a time for each key.
 
-    A request that arrives while its question is under way cannot use the answer: the statement may
-    have begun before the request arrived, and so miss a write that the client knows of. The request
-    waits for the next turn, which begins after its arrival and serves all requests that arrived
-    meanwhile. So however many requests arrive, one question of a key is under way.
+    A request that arrives while its question runs cannot use that answer: the statement may have
+    begun before the request, and so miss a write that the client knows of. The request waits for
+    the next run, which serves all requests that arrived meanwhile. So one question of a key runs at
+    a time, however many requests arrive.
     """
 
     def __init__(self, ask: Callable[..., Awaitable[T]]) -> None:
@@ -57,11 +57,8 @@ class Turns(Generic[T]):
         self._waiting: dict[Hashable, list[asyncio.Future[T]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, key: Hashable, *question: Any) -> T:
-        """Return the answer of a question that is asked from now on. Raises what ``ask`` raises.
-
-        The question may be another request's: under one key all questions must be equal.
-        """
+    async def do(self, key: Hashable, *question: Any) -> T:
+        """Raises what ``ask`` raises. Questions under one key must be equal: they share a run."""
         waiting = self._waiting.get(key)
         if waiting is not None:
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -74,7 +71,7 @@ class Turns(Generic[T]):
             self._pass_on(key, question)
 
     def _pass_on(self, key: Hashable, question: tuple[Any, ...]) -> None:
-        """End the turn. Begin the next for the requests that arrived meanwhile and still wait."""
+        """Begin the next run, for the requests that arrived meanwhile and still wait."""
         if waiting := [future for future in self._waiting.pop(key) if not future.done()]:
             self._waiting[key] = []
             task = asyncio.create_task(self._ask_for(waiting, key, question))
@@ -103,7 +100,7 @@ class Turns(Generic[T]):
             self._pass_on(key, question)
 
 
-class Patience:
+class ReadTimeout:
     """Ends what takes longer than ``ANSWER_SECONDS``, within ``OVERDUE_SECONDS`` after that.
 
     One timer serves all reads: ``asyncio.timeout`` makes one for each, which is 8 % of a detail
@@ -122,7 +119,7 @@ class Patience:
         assert task is not None
         self._ends[task] = loop.time() + ANSWER_SECONDS
         if self._timer is None:
-            self._timer = loop.call_later(OVERDUE_SECONDS, self._look)
+            self._timer = loop.call_later(OVERDUE_SECONDS, self._cancel_overdue)
         try:
             return await answer
         except asyncio.CancelledError as error:
@@ -134,20 +131,20 @@ class Patience:
             self._ends.pop(task, None)
             self._overdue.discard(task)
 
-    def _look(self) -> None:
+    def _cancel_overdue(self) -> None:
         loop = asyncio.get_running_loop()
         while self._ends and next(iter(self._ends.values())) <= loop.time():
             task = next(iter(self._ends))
             del self._ends[task]
             self._overdue.add(task)
             task.cancel()
-        self._timer = loop.call_later(OVERDUE_SECONDS, self._look) if self._ends else None
+        self._timer = loop.call_later(OVERDUE_SECONDS, self._cancel_overdue) if self._ends else None
 
 
 _LOG = "log"
 
-# The standing: the tracking of every view, and the end of the log.
-_LOOK = f"""
+# The tracking of every view, and the end of the log.
+_TRACKING = f"""
 SELECT name, generation, position FROM ledger.projection
 UNION ALL SELECT '{_LOG}', 0, COALESCE(ledger.log_end(), 0)
 """
@@ -156,51 +153,49 @@ _BUDGET = 24 * 1024 * 1024
 """Bytes that the answers of a process may take."""
 
 _OVERHEAD = 1500
-"""Bytes of an answer beside its text and the words of its key; a high estimate."""
+"""Bytes of an answer besides its text and the words of its key; a high estimate."""
 
 _Key = tuple[Any, ...]
-_Standing = dict[str, tuple[int, int]]
+_Tracking = dict[str, tuple[int, int]]
 """The name of a view, or of the log → (generation, position)."""
 
 
 class Answers:
-    """The kept answers of a process; the least recently used answer is dropped first."""
+    """The cached answers of a process; the least recently used answer is dropped first."""
 
     def __init__(self, fetch: Fetch, budget: int = _BUDGET) -> None:
         self._fetch = fetch
         self._budget = budget
-        self._kept: OrderedDict[_Key, tuple[Answer, int]] = OrderedDict()
-        self._standing: _Standing = {}
-        self._looks: Turns[None] = Turns(self._look)
-        self.bytes_kept = 0
-        """The estimated bytes of the kept answers."""
+        self._cached: OrderedDict[_Key, tuple[Answer, int]] = OrderedDict()
+        self._tracking: _Tracking = {}
+        self._checks: SingleFlight[None] = SingleFlight(self._check)
+        self.cached_bytes = 0
         self.moves = 0
-        """How often the answers were dropped. If the number is the same before and after a
-        statement, no view is known to have moved meanwhile."""
+        """How often the answers were dropped. If it is the same before and after a statement, no
+        view is known to have moved meanwhile."""
 
     async def find(self, question: Question) -> Answer | None:
-        """The kept answer of a question if a look confirms it, or None. Raises the door's error."""
+        """The cached answer if a check confirms it, else None. Raises the read pool's error."""
         key = question.key
-        if key not in self._kept:
+        if key not in self._cached:
             return None
-        await self._looks.take(None)
-        if (found := self._kept.get(key)) is None:
+        await self._checks.do(None)
+        if (found := self._cached.get(key)) is None:
             return None
-        self._kept.move_to_end(key)
+        self._cached.move_to_end(key)
         return found[0]
 
     def keep(self, question: Question, answer: Answer, moves: int) -> None:
-        """Keep an answer, unless the standing has changed since its statement began (``moves``).
+        """Cache an answer, unless the tracking has changed since its statement began (``moves``).
 
         An instant of the past becomes known although no view moves. So the answer that it is not
-        known yet is not kept.
+        known yet is not cached.
 
         A crash of the database may take back commits of the views. An answer that is read then has
-        a lower position than this process has heard of. When the views have folded the events
-        again, a look finds the known standing, but the answer lacks these events: so it is not
-        kept.
+        a lower position than this process has seen. When the views have folded the events again, a
+        check would confirm it, but it lacks these events: so it is not cached.
         """
-        stand = [self._standing.get(view, (0, 0))[1] for view in question.read.views]
+        stand = [self._tracking.get(view, (0, 0))[1] for view in question.read.views]
         if question.as_of is None and answer.position < min(stand, default=0):
             return
         if question.as_of is not None and not answer.is_known:
@@ -209,44 +204,43 @@ class Answers:
         size = _size_of_key(key) + _size_of_text(answer)
         if moves != self.moves or size > self._budget // 8:
             return
-        while self.bytes_kept + size > self._budget:
-            _, (_, dropped) = self._kept.popitem(last=False)
-            self.bytes_kept -= dropped
-        self._kept[key] = answer, size
-        self.bytes_kept += size
+        while self.cached_bytes + size > self._budget:
+            _, (_, dropped) = self._cached.popitem(last=False)
+            self.cached_bytes -= dropped
+        self._cached[key] = answer, size
+        self.cached_bytes += size
 
-    def heard(self, views: Sequence[str], position: int) -> None:
+    def on_moved(self, views: Sequence[str], position: int) -> None:
         """Note that views have reached a position, as the projector has announced."""
         moved = {}
         for name in (*views, _LOG):
-            generation, known = self._standing.get(name, (0, 0))
-            if position > known:
+            generation, reached = self._tracking.get(name, (0, 0))
+            if position > reached:
                 moved[name] = generation, position
         if moved.keys() - {_LOG}:
-            self._move({**self._standing, **moved})
+            self._move({**self._tracking, **moved})
 
     def forget(self, _run_id: str | None = None) -> None:
         """Drop all answers, because a run was erased: its data must leave the memory soon."""
-        self._move(self._standing)
+        self._move(self._tracking)
 
-    async def _look(self) -> None:
-        rows = await self._fetch(EVERYONE, _LOOK, {}, Planning.SHORT)
-        standing = {name: (generation, position) for name, generation, position in rows}
-        # A view's notification may have come since the look began; then the answers kept now are
-        # newer than the look. All answers are dropped nevertheless: the next look finds that news
-        # too.
-        if standing != self._standing:
-            self._move(standing)
+    async def _check(self) -> None:
+        rows = await self._fetch(EVERYONE, _TRACKING, {}, Planning.SHORT)
+        tracking = {name: (generation, position) for name, generation, position in rows}
+        # A notification may have come since the check began: the cached answers are then newer than
+        # the check. All are dropped nevertheless: the next check finds that change too.
+        if tracking != self._tracking:
+            self._move(tracking)
 
-    def _move(self, standing: _Standing) -> None:
-        self._standing = standing
+    def _move(self, tracking: _Tracking) -> None:
+        self._tracking = tracking
         self.moves += 1
-        self._kept.clear()
-        self.bytes_kept = 0
+        self._cached.clear()
+        self.cached_bytes = 0
 
 
 def _size_of_key(key: _Key) -> int:
-    """Bytes of an answer beside its text: clients choose the size of the parameters."""
+    """Bytes of an answer besides its text: clients choose the size of the parameters."""
     words = key[2:]
     items = sum([sum(map(getsizeof, word)) for word in words if isinstance(word, tuple)])
     return _OVERHEAD + sum(map(getsizeof, words)) + items
@@ -280,22 +274,22 @@ class Reads:
     ) -> None:
         self._fetch, self._positions, self._clock = fetch, positions, clock
         self.answers = answers
-        self._turns: Turns[Answer] = Turns(self._read_in_turn)
-        self._patience = Patience()
+        self._flights: SingleFlight[Answer] = SingleFlight(self._read_once)
+        self._timeout = ReadTimeout()
 
     async def ask(self, question: Question, min_position: int | None = None) -> Answer:
         """Return the rows of a question, which show ``min_position`` at least.
 
         A crash of the database may take back commits of a view. The read then waits, up to two
-        seconds, until the view shows again what it has shown before (``ViewPositions.due``); after
-        that it returns the rows as they are. Raises Behind if the views do not reach
-        ``min_position`` or the asked instant in time, Unavailable after ``ANSWER_SECONDS``, and
-        Invalid for an instant in the future.
+        seconds, until the view shows again what it has shown before (``ViewPositions.due``). Then
+        it returns the rows as they are. Raises Behind if the views do not reach ``min_position`` or
+        the instant in time, Unavailable after ``ANSWER_SECONDS``, and Invalid for an instant in the
+        future.
         """
         try:
-            # A request waits for its turn, for views and for several statements: together no longer
-            # than for one statement (contract, Health).
-            return await self._patience.wait(self._ask(question, min_position))
+            # A request waits for other runs, for views and for several statements: together no
+            # longer than for one statement (contract, Health).
+            return await self._timeout.wait(self._ask(question, min_position))
         except TimeoutError as error:
             raise Unavailable("The database does not answer.") from error
 
@@ -308,12 +302,12 @@ class Reads:
         least, time = min_position or 0, asyncio.get_running_loop().time
         due, deadline = self._due(question, least), time() + WAIT_SECONDS
         while True:
-            if not question.read.is_kept:
-                answer = Answer(await self._fetch(*question.asked))
-            elif (kept := await self.answers.find(question)) is not None:
-                answer = kept
+            if not question.read.is_pure:
+                answer = Answer(await self._fetch(*question.arguments))
+            elif (cached := await self.answers.find(question)) is not None:
+                answer = cached
             else:
-                answer = await self._turns.take(question.key, question)
+                answer = await self._flights.do(question.key, question)
             if answer.position >= due and (answer.is_known or question.as_of is None):
                 self.require_readable(question.read.views)  # a view may have been rebuilt meanwhile
                 return answer
@@ -333,12 +327,12 @@ class Reads:
         if not self._positions.versions.refused.isdisjoint(views):
             raise Behind("Another version of the service has the view: ask another node, or later.")
 
-    async def _read_in_turn(self, question: Question) -> Answer:
-        # Most often the previous turn has just kept this answer.
-        if (kept := await self.answers.find(question)) is not None:
-            return kept
+    async def _read_once(self, question: Question) -> Answer:
+        # Most often the previous run has just cached this answer.
+        if (cached := await self.answers.find(question)) is not None:
+            return cached
         moves = self.answers.moves
-        answer = Answer(await self._fetch(*question.asked))
+        answer = Answer(await self._fetch(*question.arguments))
         self.answers.keep(question, answer, moves)
         return answer
 
@@ -361,12 +355,12 @@ class Reads:
             raise Behind("The views have not reached the asked instant.")
         fetch, tenant, planning = self._fetch, question.tenant, question.read.planning
         await fetch(tenant, AWAIT_APPEND, {}, planning)
-        ((position, known, is_standby),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
+        ((position, latest, is_standby),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
         # Under load ``recorded_at`` may be some microseconds ahead of the clock.
-        if as_of > self._clock() and (known is None or as_of > known):
+        if as_of > self._clock() and (latest is None or as_of > latest):
             raise Invalid.at("/as_of", "lies in the future")
-        if is_standby and (known is None or as_of >= known):
-            if not await self._positions.wait_known(as_of):
+        if is_standby and (latest is None or as_of >= latest):
+            if not await self._positions.wait_for_instant(as_of):
                 raise Behind("The standby does not know yet what was recorded by the instant.")
             ((position, _, _),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
         if not await self._reach(question, position):

@@ -1,4 +1,4 @@
-"""A filter of a list as a row, of which all that knows the filter is made.
+"""A filter of a list as a row, from which everything about the filter is made.
 
 ``filtered_by`` (``engine/http/reading.py``) makes its parameter, the statements of the view make
 its condition, and pages make a field of a form and the words of a filter that is on.
@@ -31,15 +31,11 @@ class Filter(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The name in statements and cursors."""
         return self.parameter or self.name
 
 
 def conditions(filters: Iterable[Filter], row: str, past: bool = False) -> dict[str, str]:
-    """The conditions on a row, by its alias, with those on its tenant.
-
-    The conditions of the past lack the filters of now only.
-    """
+    """Conditions on a row, by its alias, and on its tenant; of the past without filters of now."""
     return tenant_conditions(row) | {
         each.key: (past and each.then) or each.now or f"{row}.{each.name} = ANY(%({each.key})s)"
         for each in filters
@@ -52,6 +48,5 @@ WORKSPACE = Filter("workspace_id", "Workspace", "words")
 
 
 def in_order(filters: Iterable[Filter], *first: str) -> list[Filter]:
-    """The filters of these names first, then all others."""
     by_name = {each.name: each for each in filters}
     return [by_name.pop(name) for name in first if name in by_name] + [*by_name.values()]

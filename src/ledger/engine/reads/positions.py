@@ -1,8 +1,7 @@
 """The positions and versions of the views, as last announced to this process.
 
-A write waits for the positions. The projector notifies with each batch. No process polls, but that
-of a read node, whose server may be a standby (``replicated.py``). Reads and writes do not wait for
-a stopped view.
+A write waits for the positions. The projector notifies with each batch. Only a read node polls,
+whose server may be a standby (``replicated.py``). Reads and writes do not wait for a stopped view.
 
 A view may lose events that it has shown: its commits do not wait for the disk, so a crash of the
 database may take back the last ones. The projector then folds these events again. A client whose
@@ -30,7 +29,7 @@ from ledger.engine.postgres.timing import WAIT_SECONDS
 
 _logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.25
+_POLL_SECONDS = 0.25
 """How soon the thread of a ``ViewFollower`` notices that it is to stop."""
 
 T = TypeVar("T")
@@ -73,7 +72,7 @@ class Versions:
 
     @property
     def are_outdated(self) -> bool:
-        """Whether a newer node has rebuilt a view that this process had been able to read."""
+        """True if a newer node has rebuilt a view that this process had been able to read."""
         return not self._had.isdisjoint(self._others(self._stored))
 
     async def load(self, stored: Mapping[str, int]) -> None:
@@ -111,7 +110,7 @@ class ViewPositions:
         *,
         name: str = "ledger api listener",
     ) -> None:
-        """``name`` is that of the connection, as the database shows it."""
+        """``name`` is the connection's, as the database shows it."""
         self._conninfo, self._name = conninfo, name
         self.versions = versions or Versions({}, frozenset)
         self._listeners: list[Callable[[Sequence[str], int], None]] = []
@@ -123,7 +122,7 @@ class ViewPositions:
         self._stopped: set[str] = set()
         self._owed: dict[str, int] | None = None
         """The positions that views must reach after an interruption; None: all are reached."""
-        self._patience: asyncio.TimerHandle | None = None
+        self._owed_timer: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, int, float, asyncio.Future[Any], Any, Any]] = []
         """A heap of (position, order of arrival, deadline, future, value, value when late)."""
         self._expiry: asyncio.TimerHandle | None = None
@@ -131,7 +130,7 @@ class ViewPositions:
         self._task: asyncio.Task[None] | None = None
         self.reached = 0
         """The position that every live view has reached."""
-        self.last_heard = 0
+        self.last_announced = 0
         """The highest announced position, for responses that read no rows."""
         self.clock_skew = 0.0
         """By how many seconds the machine's clock is ahead of the database's, where that is asked
@@ -139,16 +138,16 @@ class ViewPositions:
 
     @property
     def why_late(self) -> str | None:
-        """Why the server, a standby, is too far behind to answer any read; None: it is not."""
+        """Why the server, a standby, is too far behind for any read; None if it is not."""
         return None
 
     @property
     def beat_seconds(self) -> float | None:
-        """The age of the log's last beat; None in a process that does not look at it."""
+        """The age of the log's last beat; None in a process that does not read it."""
         return None
 
-    async def wait_known(self, instant: datetime) -> bool:
-        """Wait until a standby has every event by the instant. Return whether it has, in time.
+    async def wait_for_instant(self, instant: datetime) -> bool:
+        """Wait until a standby has every event by the instant. Return False if it is late.
 
         Not where the server is the primary: no standby takes the LISTEN of this class.
         """
@@ -156,9 +155,9 @@ class ViewPositions:
 
     def due(self, views: frozenset[str] | None) -> int:
         """The position that a read of these views (None: of all live views) must show now."""
-        known = self._positions if self._owed is None else self._owed
-        names = known.keys() - self._stopped if views is None else views
-        return min([known.get(name, 0) for name in names], default=0)
+        required = self._positions if self._owed is None else self._owed
+        names = required.keys() - self._stopped if views is None else views
+        return min([required.get(name, 0) for name in names], default=0)
 
     def on_moved(self, listener: Callable[[Sequence[str], int], None]) -> None:
         """Call the listener with the views that reach a position, before waiters are resolved."""
@@ -173,10 +172,7 @@ class ViewPositions:
         self._renewers.append(renew)
 
     def on_erased(self, forget: Callable[[str | None], None]) -> None:
-        """Call ``forget`` with each erased run, before any view shows its erasure.
-
-        Called with None if notifications may have been missed while the process did not listen.
-        """
+        """Call ``forget`` before a view shows a run's erasure; with None if some were missed."""
         self._forgetters.append(forget)
 
     async def start(self) -> None:
@@ -198,10 +194,7 @@ class ViewPositions:
                 await task
 
     def after(self, position: int, future: asyncio.Future[T], value: T, late: T) -> None:
-        """Set the future to ``value`` once every live view has reached the position.
-
-        After ``WAIT_SECONDS``, set it to ``late``.
-        """
+        """Set the future to ``value`` at the position, or to ``late`` after ``WAIT_SECONDS``."""
         if position <= self.reached:
             _set(future, value)
             return
@@ -219,10 +212,7 @@ class ViewPositions:
         return await future
 
     async def wait_for(self, views: frozenset[str], position: int) -> bool:
-        """Wait for the position, unless one of these views is stopped.
-
-        Return whether all of these views have reached the position.
-        """
+        """Return True if all views reached the position; wait only if none of them is stopped."""
         if position > self._least(views) and not self._stopped & views:
             await self.wait(position)
         return position <= self._least(views)
@@ -238,7 +228,7 @@ class ViewPositions:
             self.reached = reached
             for follower in self._followers:
                 follower(reached)
-        self.last_heard = max(self._positions.values(), default=self.last_heard)
+        self.last_announced = max(self._positions.values(), default=self.last_announced)
         if self._owed is not None and self._positions and self._is_paid(self._owed):
             self._owe(None)
         while self._waiting and self._waiting[0][0] <= self.reached:
@@ -295,10 +285,7 @@ class ViewPositions:
             await listening.listen(connection, lambda payload: self._hear(*payload.split(" ")))
 
     def _show(self, views: Sequence[View], owed: int | None = None) -> None:
-        """Take the positions of all views, and announce those that have moved.
-
-        Reads wait for the position ``owed``, if it is given: the end of the log at the beginning.
-        """
+        """Take and announce the positions; reads wait for ``owed``, the log's end at the start."""
         self._stopped = {view.name for view in views if view.is_stopped}
         for view in views:
             if self._positions.get(view.name) != view.position:
@@ -309,28 +296,23 @@ class ViewPositions:
         self._settle()
 
     def _lose(self) -> None:
-        """Forget the positions: from now on only the earlier ones are known, as owed positions."""
+        """Forget the positions, except as owed ones."""
         self._owe(self._positions if self._owed is None else self._owed)
         self._positions, self._stopped = {}, set()
         self._settle()
 
     def _expect(self, owed: dict[str, int]) -> None:
-        """For ``WAIT_SECONDS``, make reads wait for all events from before the listening began.
-
-        A view that takes longer was not taken back by a crash: it lags for another reason.
-        """
+        """Make reads wait for ``WAIT_SECONDS``: a later view was not taken back by a crash."""
         loop = asyncio.get_running_loop()
         self._owe(owed, loop.call_later(WAIT_SECONDS, self._owe, None))
 
     def _is_paid(self, owed: dict[str, int]) -> bool:
         return all(self._positions.get(name, 0) >= position for name, position in owed.items())
 
-    def _owe(
-        self, owed: dict[str, int] | None, patience: asyncio.TimerHandle | None = None
-    ) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._owed, self._patience = owed, patience
+    def _owe(self, owed: dict[str, int] | None, timer: asyncio.TimerHandle | None = None) -> None:
+        if self._owed_timer is not None:
+            self._owed_timer.cancel()
+        self._owed, self._owed_timer = owed, timer
 
     def _hear(self, names: str, what: str) -> None:
         """Take a notification: views, separated by commas, have stopped or reached a position.
@@ -369,10 +351,10 @@ def _set(future: asyncio.Future[T], value: T) -> None:
 
 
 class ViewFollower(BackgroundLoop):
-    """Tells each position that every live view has reached, from the first movement on.
+    """Announces each position that every live view has reached, from the first movement on.
 
-    For a process without an event loop, such as an import. Nothing is told where no service runs:
-    nobody moves the views then. If the connection is lost, nothing more is told.
+    For a process without an event loop, such as an import. Without a service nobody moves the
+    views, so nothing is announced; nor after the connection is lost.
     """
 
     def __init__(self, conninfo: str, tell: Callable[[int], None]) -> None:
@@ -387,7 +369,7 @@ class ViewFollower(BackgroundLoop):
     async def _follow(self) -> None:
         listening = asyncio.create_task(self._positions.listen(self._begin))
         while not (self._stopping.is_set() or listening.done()):
-            await asyncio.wait([listening], timeout=_LOOK_SECONDS)
+            await asyncio.wait([listening], timeout=_POLL_SECONDS)
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening

@@ -22,9 +22,9 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
     read: Read
     parameters: Mapping[str, Any]
     as_of: datetime | None = None
-    """The asked instant, the statement's parameter ``as_of``; None: the present."""
+    """The instant, the statement's parameter ``as_of``; None: the present."""
     is_settled: bool = False
-    """Whether no further event can be recorded by that instant: the parameter ``settled``."""
+    """True if no further event can be recorded by that instant: the parameter ``settled``."""
 
     @cached_property
     def values(self) -> Mapping[str, Any]:
@@ -34,8 +34,8 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
         return {**self.parameters, "as_of": self.as_of, "settled": self.is_settled}
 
     @property
-    def asked(self) -> tuple[Tenant, str, Mapping[str, Any], Planning]:
-        """The arguments of the door's ``fetch``."""
+    def arguments(self) -> tuple[Tenant, str, Mapping[str, Any], Planning]:
+        """The arguments of the read pool's ``fetch``."""
         return self.tenant, self.read.sql, self.values, self.read.planning
 
     @cached_property
@@ -47,13 +47,10 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     def walked(self) -> "Question":
         """The same question as a page of an export."""
-        return replace(self, read=self.read._replace(planning=Planning.WALK))
+        return replace(self, read=self.read._replace(planning=Planning.SCAN))
 
     def counted(self) -> "Question":
-        """The question for the number of a list's rows: one (position, number) row.
-
-        The parameter ``limit`` bounds the number, and so what PostgreSQL reads.
-        """
+        """The number of a list's rows as one (position, number) row, bounded by ``limit``."""
         sql = f"SELECT max(l.position), count(l.key) FROM ({self.read.sql}) AS l (position, key)"
         planning = self.read.planning
         planning = Planning.LONG if planning is Planning.SHORT else planning
@@ -68,9 +65,8 @@ class Answer(list[Any]):
     def __init__(self, rows: Sequence[Any]) -> None:
         super().__init__(rows)
         self.is_known: bool = rows[0][0] is not None
-        """Whether the answer has a position: at an instant of the past it may not be known yet."""
+        """True if the answer has a position: at an instant of the past it may not be known yet."""
         self.position: int = rows[0][0] or 0
-        """The position that the rows show."""
         self._made: Any = None
 
     def once(self, make: Callable[..., T], *details: Any) -> T:

@@ -2,10 +2,10 @@
 
 The contract, Several nodes, says what such a node answers.
 
-A standby takes no LISTEN. So the process looks at the views' positions some thirty times a second:
-at those that have been replicated. With them it looks at the last beat of the log, by which it
-knows how old its picture is, and up to which instant every event is there. The age counts by the
-clock of the database that is read, as for writers: the clock of this machine may be wrong.
+A standby takes no LISTEN. So the process polls the replicated positions of the views some thirty
+times a second, with the last beat of the log. The beat tells how old this state is, and up to which
+instant every event is there. The age counts by the clock of the database that is read, as for
+writers: this machine's may be wrong.
 """
 
 import asyncio
@@ -26,11 +26,10 @@ from ledger.engine.reads.positions import Versions, View, ViewPositions
 
 _logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.03
-"""The time between two looks."""
+_POLL_SECONDS = 0.03
 
 # The state of the log, with a row for each view.
-_LOOK = """
+_STATE = """
 SELECT known.*, p.name, p.position, p.stopped_at IS NOT NULL, p.version
 FROM (
     SELECT pg_is_in_recovery(), COALESCE(ledger.log_end(), 0), ledger.beaten_at(),
@@ -40,14 +39,14 @@ LEFT JOIN ledger.projection AS p ON true
 """
 
 
-class _LookConnection(AsyncRoundConnection[Any]):
-    """The connection of the looks: its server is silent if no reply comes in this time."""
+class _PollConnection(AsyncRoundConnection[Any]):
+    """The polling connection: its server counts as silent without a reply in this time."""
 
-    patience = BEAT_ANSWER_SECONDS
+    max_wait = BEAT_ANSWER_SECONDS
 
 
 class ReplicatedPositions(ViewPositions):
-    """The positions, by looks at the database that the reads of this process ask."""
+    """The positions, polled from the database that the reads of this process use."""
 
     def __init__(
         self, conninfo: str, clock: Callable[[], datetime], versions: Versions | None = None
@@ -56,17 +55,17 @@ class ReplicatedPositions(ViewPositions):
         self._clock = clock
         self._log_end = 0
         self._is_standby: bool | None = None
-        """Whether the server is a standby; None before the first look."""
+        """True if the server is a standby; None before the first poll."""
         self._beaten_at: datetime | None = None
         self._rose_at = self._made_at = 0.0
         """When the beat was last seen to rise, and when it was made, by the monotonic clock."""
-        self._known_until: datetime | None = None
+        self._complete_until: datetime | None = None
         self._looked = asyncio.Event()
-        """Set with each look; waiters take the event before they wait, and find a new one then."""
+        """Set by each poll; waiters take the event before they wait, and find a new one then."""
 
     @property
     def beat_seconds(self) -> float:
-        """The age of the last beat that this process has seen: infinite before the first one."""
+        """The age of the last beat that this process has seen; infinite before the first one."""
         return float("inf") if self._beaten_at is None else time.monotonic() - self._made_at
 
     @property
@@ -84,11 +83,11 @@ class ReplicatedPositions(ViewPositions):
             " or the clocks of the standby and the primary differ"
         )
 
-    async def wait_known(self, instant: datetime) -> bool:
-        """Wait until every event by the instant is there. Return whether it is, in time."""
+    async def wait_for_instant(self, instant: datetime) -> bool:
+        """Wait until every event by the instant is there. Return False if it is late."""
         time_ = asyncio.get_running_loop().time
         deadline = time_() + WAIT_SECONDS
-        while self._known_until is None or self._known_until <= instant:
+        while self._complete_until is None or self._complete_until <= instant:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._looked.wait()
@@ -97,33 +96,33 @@ class ReplicatedPositions(ViewPositions):
         return True
 
     async def listen(self, begun: Callable[[], None] = lambda: None) -> None:
-        connection = await _LookConnection.connect(
+        connection = await _PollConnection.connect(
             self._conninfo,
             autocommit=True,
             application_name=self._name,
             options=options_of(self._conninfo, FOR_EVERYONE),
         )
         async with connection:
-            await self._take(*await self._look(connection), is_first=True)
+            await self._apply(*await self._poll(connection), is_first=True)
             begun()
             while True:
-                await asyncio.sleep(_LOOK_SECONDS)
-                await self._take(*await self._look(connection))
+                await asyncio.sleep(_POLL_SECONDS)
+                await self._apply(*await self._poll(connection))
 
-    async def _look(self, connection: psycopg.AsyncConnection[Any]) -> tuple[float, list[Any]]:
-        """Look; return the instant before it, by the monotonic clock, and what it has found."""
-        began, sent_at = time.monotonic(), self._wall()
+    async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> tuple[float, list[Any]]:
+        """Return the monotonic time before the poll, and its rows."""
+        began, sent_at = time.monotonic(), self._clock_seconds()
         try:
-            cursor = await connection.execute(_LOOK)
+            cursor = await connection.execute(_STATE)
             rows = await cursor.fetchall()
         except psycopg.OperationalError as error:
-            if time.monotonic() - began >= _LookConnection.patience:
+            if time.monotonic() - began >= _PollConnection.max_wait:
                 raise SilentServer from error
             raise
-        self._note_skew(skew(sent_at, rows[0][4].timestamp(), self._wall()))
+        self._note_skew(skew(sent_at, rows[0][4].timestamp(), self._clock_seconds()))
         return began, rows
 
-    def _wall(self) -> float:
+    def _clock_seconds(self) -> float:
         return self._clock().timestamp()
 
     def _note_skew(self, found: float) -> None:
@@ -133,11 +132,11 @@ class ReplicatedPositions(ViewPositions):
         elif was_wrong and not is_wrong(found):
             _logger.warning("the clock is right again")
 
-    async def _take(self, began: float, rows: list[Any], *, is_first: bool = False) -> None:
-        """Take what a look has found, which began then: perhaps the process stood still since."""
+    async def _apply(self, began: float, rows: list[Any], *, is_first: bool = False) -> None:
+        """Take the rows of a poll that began then: perhaps the process stood still since."""
         views = [View(*row[-4:]) for row in rows if row[-4] is not None]
         await self.versions.load({view.name: view.version for view in views})
-        self._is_standby, log_end, beaten_at, self._known_until, now, *_ = rows[0]
+        self._is_standby, log_end, beaten_at, self._complete_until, now, *_ = rows[0]
         if beaten_at is not None and (self._beaten_at is None or beaten_at > self._beaten_at):
             self._beaten_at, self._rose_at = beaten_at, began
             self._made_at = began - max(0.0, (now - beaten_at).total_seconds())

@@ -126,9 +126,9 @@ def traceback_of(error: BaseException) -> str:
     kept = []
     for part in traceback.TracebackException.from_exception(error).format():
         # A part is a place in the code, a sentence between empty lines, or an error's whole text.
-        is_kept = part.startswith("\n") or _PLACE.match(part)
+        is_pure = part.startswith("\n") or _PLACE.match(part)
         first, _, _ = part.partition("\n")
-        kept.append(part if is_kept else f"{first}\n")
+        kept.append(part if is_pure else f"{first}\n")
     return "".join(kept).rstrip("\n")
 
 

@@ -23,7 +23,7 @@ class Calendar:
     """The dates of a time zone; calendars of the same name are equal.
 
     A date begins at the first instant whose local date is not before it, and lasts until the next
-    date begins. So each date is a single stretch of time, also where clocks are set back across
+    date begins. So each date is one span of time, even where clocks are set back across
     midnight and show the end of a date twice: the second time belongs to the new date.
     """
 
@@ -36,7 +36,7 @@ class Calendar:
 
     def date_of(self, at: datetime) -> date:
         """The date to which an instant belongs: the last that begins no later."""
-        day = _wall(self.zone, at).date()
+        day = _local(self.zone, at).date()
         while self.begin(day + _DAY) <= at:
             day += _DAY
         return day
@@ -49,15 +49,15 @@ class Calendar:
         return self._parts(start, end, self.date_of(start), lambda day: day + _DAY)
 
     def months(self, start: datetime, end: datetime) -> list[tuple[str, datetime, datetime]]:
-        """The months (``2026-11``) in ``[start, end)``, as ``days`` gives the dates."""
+        """The months (``2026-11``) in ``[start, end)``, in the form of ``days``."""
         first = self.date_of(start).replace(day=1)
         parts = self._parts(start, end, first, lambda day: (day + 31 * _DAY).replace(day=1))
         return [(f"{month:%Y-%m}", since, until) for month, since, until in parts]
 
     def instant(self, text: str) -> datetime:
-        """As ``parse_bound``, but a plain date means its beginning. Raises ValueError.
+        """Parse as ``parse_bound`` does; a plain date means its beginning. Raises ValueError.
 
-        East of UTC 1900 begins in UTC's 1899: no instant is before ``EARLIEST``, also this one.
+        East of UTC, 1900 begins in UTC's 1899. The result is never before ``EARLIEST``.
         """
         bound = parse_bound(text)
         return max(self.begin(bound.date()), EARLIEST) if is_date(text) else bound
@@ -91,15 +91,14 @@ def calendar_of(name: str) -> Calendar:
 
 @cache
 def zone_names() -> frozenset[str]:
-    """The names of all time zones, links included."""
     names = files("tzdata").joinpath("zones").read_text("utf-8").split()
-    return frozenset(names) - {"Factory"}  # A placeholder for a zone that is not chosen yet.
+    return frozenset(names) - {"Factory"}  # not a zone: a placeholder until one is chosen
 
 
 @lru_cache(8192)
 def _begin(zone: tzinfo, day: date) -> datetime:
     midnight = datetime.combine(day, time.min)
-    # Of two midnights, where clocks are set back, fold=0 is the first.
+    # Where clocks are set back there may be two midnights; fold=0 is the first.
     late = midnight.replace(tzinfo=zone).astimezone(UTC)
     early = midnight.replace(tzinfo=zone, fold=1).astimezone(UTC)
     if early >= late:
@@ -108,9 +107,9 @@ def _begin(zone: tzinfo, day: date) -> datetime:
     return early + _SECOND * bisect_left(
         range((late - early) // _SECOND),
         True,
-        key=lambda passed: _wall(zone, early + _SECOND * passed) >= midnight,
+        key=lambda passed: _local(zone, early + _SECOND * passed) >= midnight,
     )
 
 
-def _wall(zone: tzinfo, at: datetime) -> datetime:
+def _local(zone: tzinfo, at: datetime) -> datetime:
     return at.astimezone(zone).replace(tzinfo=None)

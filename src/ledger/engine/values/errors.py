@@ -14,12 +14,12 @@
     │   └── FactConflict        the fact's source and id were recorded before with other content
     ├── Unavailable             the database cannot be reached, or accepts no writes; try again
     │   ├── NotCarriedOut       a bug of the ledger; only this command fails
-    │   ├── RateLimited         too much of the credential waits already; try again later
-    │   │   └── ChangedTooOften       the subject was changed too often; wait for so long
+    │   ├── RateLimited         too many requests of the credential wait; try again later
+    │   │   └── ChangedTooOften       the subject was changed too often; wait before a retry
     │   └── ClockSkew           the node's clock differs from the database's; try another node
     ├── ReadOnly                the node only reads; send the request to another node
     ├── DocumentAltered         a statement's document is not the one that was issued
-    └── Behind                  a view or the seal lags behind the asked position; try again
+    └── Behind                  a view or the seal lags behind the requested position; try again
 
 The classes know nothing of HTTP: ``engine/http/problems.py`` has the table of codes and statuses.
 Messages never repeat text of the sender.
@@ -39,21 +39,21 @@ class LedgerError(Exception):
 
 
 class Refused(LedgerError):
-    """The request was understood and refused; the same request sent again is decided anew."""
+    """The request was understood and refused. The same request, sent again, is decided anew."""
 
     audited: ClassVar[bool] = True
-    """Whether the audit log keeps a write refused with this error (contract, Feeds)."""
+    """True if the audit log keeps a write refused with this error (contract, Feeds)."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.position = 0
-        """Position of the refusal's record in the audit log, or of the views read; else 0."""
+        """Position of the refusal's record in the audit log, or of the views read; otherwise 0."""
         self.replayed = False
-        """Whether this is the outcome of an earlier request under the same idempotency key."""
+        """True if this is the outcome of an earlier request under the same idempotency key."""
 
 
 class CredentialEnded(Refused):
-    """The secret is no longer its key's, although a worker still remembers it."""
+    """The key has a new secret. A worker still has the old one in its cache."""
 
     code = "unauthorized"
 
@@ -111,9 +111,10 @@ class InvalidState(Refused):
 
 
 class IdTaken(Refused):
-    """An id for something new names something that the credential does not see (contract, Facts).
+    """The id for something new already exists, where the credential cannot see it (contract,
+    Facts).
 
-    The refusal tells nothing else of it. Choose another id.
+    The refusal tells nothing else about it. Choose another id.
     """
 
     code = "id_taken"
@@ -151,15 +152,15 @@ class NotCarriedOut(Unavailable):
 
 
 class RateLimited(Unavailable):
-    """Too much of the credential waits already; nothing has changed. Send it again later."""
+    """Too many requests of the credential wait; nothing has changed. Send it again later."""
 
     code = "rate_limited"
     seconds = 1
-    """After so long it may be sent again."""
+    """The pause before the next attempt."""
 
 
 class ChangedTooOften(RateLimited):
-    """The subject was changed too often in a short time; nothing has changed. Wait for so long."""
+    """The subject was changed too often in a short time; nothing has changed. Wait, then retry."""
 
     def __init__(self, detail: str, seconds: int) -> None:
         super().__init__(detail)
@@ -167,8 +168,8 @@ class ChangedTooOften(RateLimited):
 
 
 class ClockSkew(Unavailable):
-    """The node's clock is more than 5 s from the database's; nothing has changed. Another node may
-    take the write, and this one will once its clock is right."""
+    """The node's clock is more than 5 s off the database's; nothing has changed. Another node may
+    take the write, and so does this one once its clock is right."""
 
     code = "clock_skew"
 
@@ -177,10 +178,9 @@ class ClockSkew(Unavailable):
 
 
 class ReadOnly(LedgerError):
-    """A read node takes no writes, and gives no answer whose reader must be audited.
+    """A read node takes no writes, and gives no answer that must be audited.
 
-    The same node answers the same request in the same way: send it to another node (contract,
-    Several nodes).
+    The node answers a repeated request in the same way: use another node (contract, Several nodes).
     """
 
     code = "read_only"
@@ -202,6 +202,6 @@ class DocumentAltered(LedgerError):
 
 
 class Behind(LedgerError):
-    """The views, the seal or the standby did not reach the asked position in time. Retry."""
+    """The views, the seal or the standby did not reach the requested position in time. Retry."""
 
     code = "behind"

@@ -5,8 +5,7 @@
                                                            ─▶  audited     actions
                                                            ─▶  decisions   notes
 
-A row must fill every column, if need be with a word for "nothing", so that no column is left out by
-accident.
+A row fills every column, if need be with a word for "nothing", so that none is forgotten.
 """
 
 from collections.abc import Mapping
@@ -19,17 +18,16 @@ LANGUAGE = 1
 """The number of the language of events that this version understands: the highest ``since``."""
 
 
-class Note(Enum):
+class DecisionEffect(Enum):
     """The change that an event makes to the decision tables (``engine/log/decisions.py``)."""
 
     PASSES = auto()
-    """No change."""
     IDENTIFIED = auto()
-    """No change but the event's own ``identities``."""
+    """Only the event's own ``identities``."""
     ISSUED = auto()
     """A stream with an issued id begins; the event's own ``identities`` are noted too."""
     OWNED = auto()
-    """An organization has one more of the things that are counted: endpoints, watches."""
+    """The organization owns one more of the things that are counted: endpoints, watches."""
     DISOWNED = auto()
     LINE_BEGAN = auto()
     CHECKED_IN = auto()
@@ -38,13 +36,13 @@ class Note(Enum):
     RUN_ENDED = auto()
     RUN_CANCELLED = auto()
     RUN_MOVED = auto()
-    """An event that changes nothing but the version of the run's stream."""
+    """Only the version of the run's stream."""
     RUN_ERASED = auto()
     KEY_CREATED = auto()
     KEY_CHANGED = auto()
 
 
-PASSES: Final = Note.PASSES
+PASSES: Final = DecisionEffect.PASSES
 
 
 class _Same(Enum):
@@ -56,13 +54,13 @@ SAME: Final = _Same.SAME
 
 
 class Part(NamedTuple):
-    """The published fields are those of one field's value, with these types outside."""
+    """The payload is the value of one field; ``types`` are its fields' types."""
 
     field: str
     types: Mapping[str, Any]
 
 
-Told = _Same | tuple[str, ...] | Part
+PayloadFields = _Same | tuple[str, ...] | Part
 """The published fields of an event: all, some in this order, or those of a part.
 
 Instants are published as texts. The payload's class is named after the published type, and the
@@ -75,18 +73,18 @@ EVERY_TYPE = "*"
 
 
 class EventRow(NamedTuple):
-    """The row of one class of events."""
+    """The row of one event class."""
 
     event: type[Event]
-    told_as: str | None
-    """The type in feeds, histories and webhooks (contract, Feeds); None: it is not published."""
-    told: Told | None
+    published_as: str | None
+    """The type in feeds, histories and webhooks (contract, Feeds); None if it is not published."""
+    payload: PayloadFields | None
     """The payload there; events ``execution.*`` also have the line's states."""
     fact: str | None
-    """The type of the fact that the event records, which is the audit log's action then."""
+    """The type of the fact that the event records, which is then the audit log's action."""
     command: str | None
-    """The audit log's action if no fact was reported; None: the event is not a write then."""
-    noted: Note
+    """The audit log's action if no fact was reported; None if the event is not a write."""
+    noted: DecisionEffect
     since: int = 1
-    """The language that first had the event. A newer one is recorded only while no node beats that
-    does not understand it (contract, Several nodes)."""
+    """The first language with this event. It is recorded only while all beating nodes understand it
+    (contract, Several nodes)."""

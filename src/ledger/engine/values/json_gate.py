@@ -1,9 +1,8 @@
 """The JSON that may enter the ledger: I-JSON, bounded in depth and numbers (contract, Facts).
 
-There are two kinds of refusal. ``BrokenJson`` is about the whole body, which is not JSON in UTF-8
-at all. ``Invalid`` is about one item of the body: JSON that parsers disagree on or that PostgreSQL
-cannot store, such as duplicate keys, NUL, lone surrogates, and integers that a double does not hold
-exactly.
+``BrokenJson`` refuses a whole body that is not JSON in UTF-8. ``Invalid`` refuses one item of the
+body: JSON that parsers disagree on or that PostgreSQL cannot store. Examples are duplicate keys,
+NUL, lone surrogates, and integers that a double does not hold exactly.
 """
 
 import json
@@ -28,15 +27,16 @@ _HALF_ESCAPE = re.compile(rb"\\u(?![0-9a-fA-F]{4})")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+("|\\?\Z)|[\[\]{},]', re.DOTALL)
 """A whole string, a bracket, a brace or a comma.
 
-A string without an end is a token that goes to the end of the text. Otherwise the search would try
-each quote within such a string anew, and its time would grow with the square of the length.
+An unclosed string is one token to the end of the text. Otherwise the search would try each quote
+within it anew, in time that grows with the square of the length.
 """
 
 _MANY_COMMAS = 100_000
-"""A body with more commas may hold millions of items: they are split one by one, up to a limit."""
+"""A body with more commas may hold millions of items, so they are split one by one, up to a limit.
+"""
 
 _TOKENS_A_STEP = 10_000
-"""Tokens that are looked at in one step, which takes some 5 ms: a body may have millions."""
+"""Tokens read in one step, which takes some 5 ms: a body may have millions."""
 
 _SPACE = " \t\r\n"
 
@@ -48,7 +48,7 @@ class BrokenJson(Exception):
 
 
 class _Duplicate:
-    """The parsed value of an object that had the same key twice."""
+    """Stands for a parsed object that had the same key twice."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
@@ -64,7 +64,7 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def check_text(body: bytes) -> str:
-    """The body as text. Raises BrokenJson for a byte order mark or anything but UTF-8."""
+    """Return the body as text. Raises BrokenJson for a byte order mark or anything but UTF-8."""
     if body.startswith(b"\xef\xbb\xbf"):
         raise BrokenJson("The body starts with a byte order mark.")
     try:
@@ -74,7 +74,7 @@ def check_text(body: bytes) -> str:
 
 
 def parse(raw: bytes, depth: int = 1) -> Any:
-    """Parse one JSON value that stands at a depth. Raises BrokenJson, or Invalid."""
+    """Parse one JSON value at a depth of nesting. Raises BrokenJson or Invalid."""
     try:
         value = _decoder.decode(check_text(raw))
     except RecursionError as error:
@@ -84,20 +84,20 @@ def parse(raw: bytes, depth: int = 1) -> Any:
     except ValueError as error:
         # CPython refuses to convert an integer literal of thousands of digits.
         raise Invalid.at("", "a number is out of range") from error
-    _walk(value, depth, _ESCAPE.search(raw) is not None)
+    _check(value, depth, _ESCAPE.search(raw) is not None)
     return value
 
 
 def check_syntax(raw: bytes) -> None:
     """Raise BrokenJson for a body that is not JSON, without building values, whatever its size.
 
-    JSON that is nested too deep for the parser passes, and its inner values are not checked.
+    JSON nested too deep for the parser passes; its inner values are not checked.
     """
     check_text(raw)
     if _ESCAPE.search(raw):
-        # An escape of a lone surrogate is JSON, but msgspec refuses such escapes. So the first two
-        # bytes of each escape are replaced by two letters. Within a string, the replacement does
-        # not change whether the text is JSON; outside of strings, an escape is no JSON anyway.
+        # A lone surrogate's escape is JSON, but msgspec refuses it. So two letters replace the
+        # first two bytes of each escape. Within a string the text stays JSON; elsewhere an escape
+        # is no JSON anyway.
         raw = raw.replace(rb"\\", b"xx")
         if _HALF_ESCAPE.search(raw):
             raise BrokenJson("The body is not valid JSON.")
@@ -113,13 +113,13 @@ def check_syntax(raw: bytes) -> None:
 def split_in_steps(body: bytes, most: int) -> Generator[None, None, list[bytes]]:
     """Split a JSON array into its raw items, each as it was sent; yield between two steps.
 
-    If the array has more than ``most`` items, at least ``most + 1`` of them are returned. Raises
-    BrokenJson, or Invalid for JSON that is not an array.
+    Returns at least ``most + 1`` items if the array has more than ``most``. Raises BrokenJson, or
+    Invalid for JSON that is not an array.
     """
     if body.count(b",") <= _MANY_COMMAS:
-        # A body that msgspec refuses may still be an array with one bad item: an item that is
-        # nested too deep, or that has an escape of a lone surrogate. Such a body is split by its
-        # brackets below, and each item is checked by itself.
+        # msgspec also refuses an array for one bad item: nested too deep, or with the escape of a
+        # lone surrogate. Such a body is split by its brackets below, and each item is checked by
+        # itself.
         with suppress(msgspec.DecodeError, RecursionError):
             return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
     text = check_text(body)
@@ -130,7 +130,7 @@ def split_in_steps(body: bytes, most: int) -> Generator[None, None, list[bytes]]
 
 
 def _split_by_brackets(text: str, most: int) -> Generator[None, None, list[bytes]]:
-    """``split_in_steps`` by brackets and commas. Raises BrokenJson unless all brackets match."""
+    """Split by brackets and commas. Raises BrokenJson unless all brackets match."""
     closing: list[str] = []
     items: list[str] = []
     start, end = 0, len(text)
@@ -190,7 +190,7 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def _walk(value: Any, depth: int, check_strings: bool) -> None:
+def _check(value: Any, depth: int, check_strings: bool) -> None:
     """Raise Invalid for a value that parsers disagree on or that PostgreSQL cannot store."""
     kind = type(value)
     if kind is str:
@@ -205,7 +205,7 @@ def _walk(value: Any, depth: int, check_strings: bool) -> None:
                     _check_string(key)
             value = value.values()
         for item in value:
-            _walk(item, depth + 1, check_strings)
+            _check(item, depth + 1, check_strings)
     elif kind is int:
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
             raise Invalid.at("", "an integer is beyond 2^53 - 1")

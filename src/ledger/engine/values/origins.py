@@ -1,4 +1,4 @@
-"""Origins and hosts, as settings name them."""
+"""Origins and hosts in settings."""
 
 import ipaddress
 import re
@@ -6,13 +6,13 @@ import re
 ORIGIN = re.compile(
     r"https?://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9]\d{0,4}))?"
 )
-"""An origin as browsers send it: in small letters, international names as ``xn--…``."""
+"""An origin as browsers send it: in lower case, international names as ``xn--…``."""
 
 _USUAL_PORTS = {"http": "80", "https": "443"}
 
 
 def is_origin(text: str) -> bool:
-    """Whether a text is an origin, without the usual port."""
+    """True if a text is an origin without the scheme's default port."""
     found = ORIGIN.fullmatch(text)
     if found is None:
         return False
@@ -21,12 +21,11 @@ def is_origin(text: str) -> bool:
 
 
 def is_guarded(scheme: str, host: str) -> bool:
-    """Whether nobody on the way can alter what comes from there: by https, or from this machine."""
+    """True if nobody on the way can alter the response: it is https, or from this machine."""
     return scheme == "https" or (scheme == "http" and is_this_machine(host))
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
     if host == "localhost":
         return True
     try:

@@ -17,7 +17,7 @@ ANY = "*"
 
 
 class Tenant(NamedTuple):
-    """The tenant whose stored events a statement sees: ids, or ``ANY``. With "" it sees none."""
+    """The tenant whose stored events a statement sees: ids, or ``ANY``; with "" it sees none."""
 
     organization: str
     workspace: str
@@ -27,20 +27,20 @@ EVERYONE = Tenant(ANY, ANY)
 """All tenants: for administrators, and for statements of the service itself."""
 
 USER = "user:"
-"""Begins the id of a credential of a person; the provider's name of the person follows."""
+"""The prefix of a person's credential id; the provider's name of the person follows."""
 
 
 class Grant(msgspec.Struct, frozen=True):
     """The conditions that end a token of an identity provider."""
 
     expires_at: float
-    """Seconds since 1970: from this instant on, the token is refused."""
+    """Seconds since 1970; the token is refused from then on."""
     signed_by: str
-    """The thumbprint of the signing key: when the provider drops the key, the token is refused."""
+    """The signing key's thumbprint: when the provider drops the key, the token is refused."""
 
 
 class Principal(msgspec.Struct, frozen=True, dict=True):
-    """A credential that was checked. ``admin`` has all permissions, for every tenant."""
+    """An authenticated credential. ``admin`` has all permissions, for every tenant."""
 
     id: str
     type: ActorType
@@ -48,11 +48,11 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
     organization_id: str | None = None
     workspace_id: str | None = None
     grant: Grant | None = None
-    """Set if the credential is a token that an identity provider signed, else None."""
+    """Set if an identity provider signed the credential, a token; otherwise None."""
     secret: bytes | None = None
     """The hash of the API key's secret that was sent: a replaced secret ends before its key."""
     session: bytes | None = None
-    """The hash of the secret of the session at the pages, with which the credential ends."""
+    """The hash of the page session's secret; the credential ends with the session."""
 
     @cached_property
     def is_admin(self) -> bool:
@@ -60,17 +60,15 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def tenant(self) -> Tenant:
-        """The tenant whose stored events the credential reads."""
         if self.is_admin:
             return EVERYONE
         return Tenant(self.organization_id or "", self.workspace_id or ANY)
 
     @cached_property
-    def party(self) -> str:
-        """The name under which the credential takes turns: its organization.
+    def tenant_key(self) -> str:
+        """The credential's key in fair queues: its organization.
 
-        An administrator may act for any organization, so all administrators together take turns as
-        one organization, as they do with streams.
+        An administrator may act for any organization, so all administrators share one key.
         """
         return "*" if self.is_admin else self.organization_id or ""
 
@@ -83,28 +81,27 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
     def credential(self) -> str:
         """The name under which idempotency keys and refusals of the credential are kept.
 
-        An API key has one tenant. A person may have tokens for several tenants, and the outcome of
-        a request under one token must not be told under another. So the name includes the tenant.
+        It includes the tenant: a person may have tokens for several tenants, and no outcome may be
+        told under another tenant's token.
         """
         if self.type != "user":
             return self.id
         return f"{self.id} at {self.organization_id or '*'}/{self.workspace_id or '*'}"
 
     def may_name(self, actor: Actor) -> bool:
-        """Whether a fact that this credential reports may name the actor (contract, Facts).
+        """True if a fact that this credential reports may name the actor (contract, Facts).
 
-        The ledger alone acts as ``system``, and an API key acts for itself only.
+        Only the ledger acts as ``system``, and an API key acts for itself only.
         """
         if actor.type == "api_key":
             return (self.type, self.id) == (actor.type, actor.id)
         return actor.type != "system"
 
     def may(self, permission: str) -> bool:
-        """Whether the permission (or admin) is held."""
         return self.is_admin or permission in self.permissions
 
     def require(self, permission: str) -> None:
-        """Raise Forbidden unless the permission (or admin) is held."""
+        """Raise Forbidden unless the credential has the permission, or admin."""
         if not self.may(permission):
             raise Forbidden(f"The credential lacks the permission {permission}.")
 
@@ -118,7 +115,7 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
     def covers(
         self, permissions: Collection[str], organization_id: str | None, workspace_id: str | None
     ) -> bool:
-        """Whether a key of these permissions and this tenant is within the credential's own."""
+        """True if a key of these permissions and this tenant is within the credential's own."""
         if self.is_admin:
             return True
         return self.permissions.issuperset(permissions) and self.sees(organization_id, workspace_id)
@@ -133,7 +130,6 @@ def person(
     grant: Grant | None = None,
     session: bytes | None = None,
 ) -> Principal:
-    """A person whom an identity provider knows by ``sub``, in a tenant."""
     return Principal(
         USER + sub,
         "user",
@@ -148,7 +144,7 @@ def person(
 def _user() -> str:
     """The operating system's user who runs this process; under sudo, the user who called sudo.
 
-    Only root's environment is believed: any other user could set the variable to any name.
+    Only root's environment is trusted: any other user could set the variable to any name.
     """
     user_id = os.getuid()
     if user_id == 0 and (caller := os.environ.get("SUDO_USER")):
@@ -160,31 +156,32 @@ def _user() -> str:
 
 
 COMMAND_LINE = Principal(f"cli:{_user()}", "system", frozenset({"admin"}))
-"""The command line, with all permissions: its operator has access to the database anyway."""
+"""The command line. It has all permissions, since its operator has access to the database anyway.
+"""
 
 SWEEPER = Principal("idle-sweeper", "system", frozenset({"admin"}))
-"""The service itself, when a line goes idle."""
+"""Marks lines as idle."""
 
 PAUSE_UNTIL = Principal("pause-until", "system", frozenset({"admin"}))
-"""The service itself, when it lifts a hold whose end has come."""
+"""Lifts a hold whose end has come."""
 
 LEASE_WATCH = Principal("lease-watch", "system", frozenset({"admin"}))
-"""The service itself, when a run fails because its lease has ended."""
+"""Fails a run whose lease has ended."""
 
 PARENT_BY_NAME = Principal("parent-by-name", "system", frozenset({"admin"}))
-"""The service itself, when a run gets the parent that it had named before there was one."""
+"""Gives a run the parent that it named before the parent existed."""
 
 PARENT_BY_TRACE = Principal("parent-by-trace", "system", frozenset({"admin"}))
-"""The service itself, when a run gets the parent that its trace shows (contract, Traces)."""
+"""Gives a run the parent that its trace shows (contract, Traces)."""
 
 WATCHER = Principal("watches", "system", frozenset({"admin"}))
-"""The service itself, when a watch opens, repeats or resolves an alert."""
+"""Opens, repeats and resolves alerts."""
 
 HOUSEKEEPER = Principal("housekeeper", "system", frozenset({"admin"}))
-"""The service itself, when it records how many refusals were only counted."""
+"""Records how many refusals were only counted."""
 
 SIGN_IN = Principal("sign-in", "system", frozenset({"admin"}))
-"""The service itself, when a session ends because of its provider, or of its grants."""
+"""Ends a session because of its provider or its grants."""
 
 DISPATCHER = Principal("webhook-dispatcher", "system", frozenset({"admin"}))
-"""The service itself, when a delivery fails for good or an endpoint is disabled by rule."""
+"""Records that a delivery failed for good, or that a rule disabled an endpoint."""

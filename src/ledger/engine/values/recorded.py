@@ -1,7 +1,7 @@
-"""The envelope: the data that every event carries beside its own fields, for ever.
+"""The envelope: the data that every event has besides its own fields, for ever.
 
-An event class says what happened. ``Recorded`` adds who reported the event, when it happened, when
-the ledger learned of it, its version in the stream and its position in the log.
+An event class says what happened. ``Recorded`` adds who reported it, when it happened, when the
+ledger recorded it, its version in the stream and its position in the log.
 """
 
 import hashlib
@@ -15,24 +15,23 @@ from ledger.engine.values.values import ActorType, format_id
 
 
 def outside(name: str) -> str:
-    """The stored and published name of a field: ``from_`` is ``from``."""
+    """The stored and published name of a field: ``from`` for ``from_``."""
     return name.removesuffix("_")
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """A recorded change, named in the past tense. ``TOPIC`` is its stored name and schema version.
 
-    The name is stored, so it never changes. A field may be added with a default; any other change
-    needs a new class with the next version, and the old class stays readable
-    (``engine/log/codec.py``).
+    The name is stored, so it never changes. A field may be added with a default. Any other change
+    needs a new class with the next version; the old class stays readable (``engine/log/codec.py``).
     """
 
     TOPIC: ClassVar[str]
     LEADS: ClassVar[bool] = False
-    """Whether the event may stand just before the event that caused it."""
+    """True if the event may come right before the event that caused it."""
 
     def identities(self, recorded: "Recorded") -> Iterable["Identity"]:
-        """The identities that the event has beside that of its fact."""
+        """The identities that the event has in addition to the one of its fact."""
         return ()
 
 
@@ -46,8 +45,8 @@ class Actor(msgspec.Struct, frozen=True):
 class Identity(NamedTuple):
     """An identity of an event in its organization: the event is recorded once, however often sent.
 
-    A fact has the source and id that its sender chose, and neither is empty. Identities that the
-    ledger makes have an empty source, so no fact can have them.
+    A fact has the source and id that its sender chose; neither is empty. The ledger's own
+    identities have an empty source, so no fact can have them.
     """
 
     organization_id: str
@@ -71,12 +70,13 @@ class Identity(NamedTuple):
         return cls(organization_id, "", f"{source}\0{name}\0{suffix}")
 
     def awaiting(self, rank: int) -> "Identity":
-        """The identity of the run that awaits a parent of this name as the first, second … one."""
+        """The identity of the run that is number ``rank`` of those that await a parent of this
+        name."""
         return self._replace(name=f"{self.name}\0awaiting/{rank}")
 
     @classmethod
     def of_replacement(cls, organization_id: str, statement_id: str) -> Self:
-        """The identity of the statement that replaces this one: no second one can."""
+        """The identity of the statement that replaces this one; there is at most one."""
         return cls(organization_id, "", f"{statement_id}\0replaced")
 
     @classmethod
@@ -88,7 +88,7 @@ class Identity(NamedTuple):
     def of_alert(
         cls, organization_id: str, watch: str, revision: int, subject: str, began_by: str
     ) -> Self:
-        """The identity of the alert of one revision of a watch for one stretch of a subject."""
+        """The identity of the alert of a watch's revision for one episode of a subject."""
         return cls(organization_id, "", f"{watch}/{revision}\0{subject}\0{began_by}\0alert")
 
     @classmethod
@@ -99,7 +99,7 @@ class Identity(NamedTuple):
 class FactIdentity(msgspec.Struct, frozen=True):
     """The fact that an event records: its source and id, and a digest of its content.
 
-    With the organization of the envelope, source and id are the fact's ``Identity``.
+    With the envelope's organization, source and id are the fact's ``Identity``.
     """
 
     source: str
@@ -109,7 +109,7 @@ class FactIdentity(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """An event in its envelope; the class satisfies the library's ``DomainEventProtocol``."""
+    """An event in its envelope. Satisfies the library's ``DomainEventProtocol``."""
 
     originator_id: str
     """The stream: a LIN, RUN, KEY, WHK, STM, WCH or ALR id, ``REF-`` and a credential, ``DIR-`` and
@@ -123,7 +123,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """When the event was recorded: set under the append lock, strictly rising with position."""
     actor: Actor
     reported_by: str
-    """The credential that reported the event, which no sender can set."""
+    """The credential that reported the event; no sender can set it."""
     organization_id: str | None
     workspace_id: str | None
     service_line_id: str | None
@@ -132,19 +132,20 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str | None
     """The EVT id of the event that caused this one; on a void, of the check-in that it voids."""
     nonce: bytes
-    """16 random bytes: a reader of other leaves in the sealed log cannot guess this event."""
+    """16 random bytes, so that a reader of other leaves in the sealed log cannot guess this event.
+    """
     body: Event
     traceparent: str | None = None
     """The trace that the fact named (W3C Trace Context)."""
 
     @property
     def line_id(self) -> str:
-        """The line of the event: the line of its run, or the line whose own stream it is in."""
+        """The line of the event's run, or the line whose own stream it is in."""
         return self.service_line_id or self.originator_id
 
     @property
     def identity(self) -> Identity | None:
-        """The identity of the fact that the event records; None: the event records no fact."""
+        """The identity of the fact that the event records; None if it records no fact."""
         if self.fact is None:
             return None
         return Identity(self.organization_id or "", self.fact.source, self.fact.id)
@@ -171,7 +172,7 @@ class Folded(msgspec.Struct):
     version: int = 0
 
     _APPLY: ClassVar[Mapping[type[Event], Callable[[Any, Any, Recorded], None]]]
-    """The change that an event of each class makes."""
+    """How an event of each class changes the state."""
 
     @property
     def organization_id(self) -> str | None:
@@ -184,16 +185,16 @@ class Folded(msgspec.Struct):
 
     @property
     def service_line_id(self) -> str | None:
-        """The line that the aggregate's events are about; None: no line."""
+        """The line that the aggregate's events are about; None if there is none."""
         return None
 
     @property
     def deleted(self) -> bool:
-        """Whether commands no longer find the aggregate."""
+        """True if commands no longer find the aggregate."""
         return False
 
-    def evolve(self, recorded: Recorded) -> None:
-        """Apply one event of the stream. The fold only assigns and never fails."""
+    def apply(self, recorded: Recorded) -> None:
+        """Apply one event of the stream. This only assigns and never fails."""
         self.version = recorded.originator_version
         self._APPLY[type(recorded.body)](self, recorded.body, recorded)
 
@@ -202,13 +203,13 @@ class Folded(msgspec.Struct):
 
 
 class Credential(Folded):
-    """An aggregate by whose secret a caller is known, and that may end: the base of API keys."""
+    """An aggregate whose secret identifies a caller, and that may end: the base of API keys."""
 
     @property
     def expires_at(self) -> datetime | None:
-        """From this instant on the credential has ended; None: it does not expire."""
+        """The instant at which the credential ends; None if it does not expire."""
         raise NotImplementedError
 
     def require_working(self, secret_hash: bytes | None, at: datetime) -> None:
-        """Raise Forbidden if the credential has ended at an instant, or this secret of it."""
+        """Raise Forbidden if the credential, or this secret of it, has ended at an instant."""
         raise NotImplementedError

@@ -1,8 +1,7 @@
 """Refusals: the refused writes of one credential, for the audit log (contract, Feeds).
 
 A flood of refused requests must not fill the disk. So only a limited number of a credential's
-refusals is recorded one by one each day; further refusals are counted, and one event records their
-count. The file has, in this order: events, state, decision, fold.
+refusals is recorded one by one each day. Further ones are counted, and one event has the count.
 """
 
 from datetime import date, datetime
@@ -13,8 +12,8 @@ from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.engine.values.values import day_of
 
 DAILY = 10_000
-"""The most refusals of a credential recorded one by one on a UTC day: some 10 MB, a few times as
-much if each names many places."""
+"""The most refusals of a credential recorded one by one on a UTC day: some 10 MB, or a few times as
+much if each names many fields."""
 
 
 class WriteRefused(Event, frozen=True, kw_only=True):
@@ -28,7 +27,7 @@ class WriteRefused(Event, frozen=True, kw_only=True):
     source: str | None = None
     fact_id: str | None = None
     pointers: tuple[str, ...] = ()
-    """The wrong places of the request, as its answer named them."""
+    """JSON pointers to the wrong fields, as the response named them."""
 
 
 class RefusalsOmitted(Event, frozen=True, kw_only=True):
@@ -39,8 +38,8 @@ class RefusalsOmitted(Event, frozen=True, kw_only=True):
     since: datetime
 
 
-# Columns: event, published type, published payload, fact, command, note. The audit log's action of
-# a refusal is a field of the event itself.
+# Columns: event, published type, published payload, fact, command, note. A field of the event
+# itself is the audit log's action of a refusal.
 REFUSAL_TABLE: tuple[EventRow, ...] = (
     EventRow(WriteRefused, None, None, None, None, PASSES),
     EventRow(RefusalsOmitted, None, None, None, None, PASSES),
@@ -57,7 +56,7 @@ def stream_of(credential: str) -> str:
 
 
 class Refusals(Folded):
-    """The number of a credential's refusals that were recorded on the latest day."""
+    """How many of a credential's refusals were recorded on the latest day."""
 
     organization_id: str | None = None
     workspace_id: str | None = None

@@ -1,4 +1,4 @@
-"""JSON as commands, views and reads make it alike.
+"""JSON that commands, views and reads render alike.
 
 Views store JSON texts, so that reads pass them on without parsing.
 """
@@ -18,30 +18,30 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _encode = msgspec.json.Encoder().encode
 
-ShownInstant = Annotated[datetime, Meta(tz=True)]
-"""An instant in a struct that is shown: ``time_text`` renders it, and decoding gives it back."""
+ViewInstant = Annotated[datetime, Meta(tz=True)]
+"""An instant in a struct of a response: ``time_text`` renders it, and decoding restores it."""
 
 
 def doc(description: str) -> Meta:
-    """The description of a field of what is shown."""
+    """The description of a field of a response."""
     return Meta(description=description)
 
 
 def time_text(instant: datetime | None) -> Any:
-    """The text of an instant, for a ``ShownInstant``: msgspec would write all six decimals."""
+    """The text of an instant, for a ``ViewInstant``: msgspec would write all six decimals."""
     return None if instant is None else format_instant(instant)
 
 
-def shown_as(shown: type[S], of: object, **more: Any) -> S:
-    """A struct of the values that ``of`` has under the names of its fields, and of ``more``."""
-    names, pick = _picker(shown, tuple(more))
+def render_as(view: type[S], of: object, **more: Any) -> S:
+    """A struct of ``view`` with the values that ``of`` has for its fields, and ``more``."""
+    names, pick = _picker(view, tuple(more))
     values = [format_instant(each) if type(each) is datetime else each for each in pick(of)]
-    return shown(**dict(zip(names, values, strict=True)), **more) if more else shown(*values)
+    return view(**dict(zip(names, values, strict=True)), **more) if more else view(*values)
 
 
 @cache
-def _picker(shown: type[S], but: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
-    names = tuple(name for name in shown.__struct_fields__ if name not in but)
+def _picker(view: type[S], but: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
+    names = tuple(name for name in view.__struct_fields__ if name not in but)
     return names, attrgetter(*names)
 
 

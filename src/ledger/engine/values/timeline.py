@@ -1,6 +1,6 @@
 """A line's timeline and its usage (contract, Reading).
 
-A timeline has the intervals between turning points. A usage has, by day, the check-ins and hours by
+A timeline has the intervals between turning points. Usage has, by day, the check-ins and hours by
 resource, the runs by status and the tokens by model.
 """
 
@@ -13,7 +13,7 @@ from ledger.engine.values.values import CAUSES, RUN_STATUSES, STATES, Cause, Sta
 
 
 class TurningPoint(NamedTuple):
-    """A turning point: from ``since`` on (effective time) this state and these causes held."""
+    """From ``since`` on (effective time), this state and these causes held."""
 
     since: datetime
     state: State
@@ -32,29 +32,29 @@ class StateInterval(NamedTuple):
 
 
 def intervals(
-    turns: Sequence[TurningPoint], start: datetime | None, end: datetime | None, now: datetime
+    points: Sequence[TurningPoint], start: datetime | None, end: datetime | None, now: datetime
 ) -> list[StateInterval]:
     """The intervals between turning points, clipped to ``start`` (inclusive) and ``end``.
 
-    Intervals without length are left out, and neighbours with the same state and causes are then
+    Intervals without length are left out. Neighbours with the same state and causes are then
     joined, so that each instant lies in one interval. The last interval is open unless ``end``
     clips it at or before now; the length of an open interval is counted up to now.
     """
     if start is not None and end is not None and end <= start:
         return []
     found: list[StateInterval] = []
-    for number, turn in enumerate(turns):
-        since = turn.since if start is None else max(turn.since, start)
-        following = turns[number + 1].since if number + 1 < len(turns) else None
+    for number, point in enumerate(points):
+        since = point.since if start is None else max(point.since, start)
+        following = points[number + 1].since if number + 1 < len(points) else None
         lasts = following is None and (end is None or end > now)
         until = None if lasts else min(at for at in (following, end) if at is not None)
         if until is not None and until <= since:
             continue
-        causes = tuple(cause for cause in CAUSES if cause in turn.causes)
-        if found and (found[-1].state, found[-1].causes) == (turn.state, causes):
+        causes = tuple(cause for cause in CAUSES if cause in point.causes)
+        if found and (found[-1].state, found[-1].causes) == (point.state, causes):
             since = found.pop().since
         length = (max(now, since) if until is None else until) - since
-        found.append(StateInterval(turn.state, causes, since, until, length))
+        found.append(StateInterval(point.state, causes, since, until, length))
     return found
 
 
@@ -74,7 +74,7 @@ TOKENS = ("input", "output", "cache_read", "cache_write", "reasoning")
 
 
 class Amounts:
-    """The sums of one stretch of time or of several ones."""
+    """The sums of one or more spans of time."""
 
     def __init__(self) -> None:
         self.hours: dict[str | None, int] = {}
@@ -83,7 +83,7 @@ class Amounts:
         self.runs: dict[str, int] = dict.fromkeys(RUN_STATUSES, 0)
         self.tokens = 0
         self.models: dict[str, list[int]] = {}
-        """The numbers of ``TOKENS`` by model. A run need not say its models."""
+        """The numbers of ``TOKENS`` by model. A run may leave out its models."""
 
     def add_hours(self, amounts: Iterable[tuple[str | None, int, int]]) -> None:
         """Add hundredths of hours and check-ins by resource."""
@@ -115,24 +115,24 @@ class Amounts:
     @property
     def tokens_by_model(self) -> list[dict[str, Any]]:
         """The tokens by model, most first; last, under null, those of runs without models."""
-        known = {model: numbers for model, numbers in self.models.items() if any(numbers)}
-        used = {model: numbers[0] + numbers[1] for model, numbers in known.items()}
-        shown = [
+        nonzero = {model: numbers for model, numbers in self.models.items() if any(numbers)}
+        used = {model: numbers[0] + numbers[1] for model, numbers in nonzero.items()}
+        rows = [
             {"model": model, "tokens_used": used[model]}
-            | dict(zip(TOKENS, known[model], strict=True))
-            for model in sorted(known, key=lambda model: (-used[model], model))
+            | dict(zip(TOKENS, nonzero[model], strict=True))
+            for model in sorted(nonzero, key=lambda model: (-used[model], model))
         ]
         if rest := self.tokens - sum(used.values()):
-            shown.append({"model": None, "tokens_used": rest} | dict.fromkeys(TOKENS))
-        return shown
+            rows.append({"model": None, "tokens_used": rest} | dict.fromkeys(TOKENS))
+        return rows
 
-    def shown(self) -> dict[str, Any]:
-        """The sums as the API shows them; hours without a resource come last, under null."""
-        kept = {r: h for r, h in self.hours.items() if h}
-        order = sorted(kept, key=lambda r: (r is None, r or ""))
+    def rendered(self) -> dict[str, Any]:
+        """The sums as the API returns them; hours without a resource come last, under null."""
+        nonzero = {r: h for r, h in self.hours.items() if h}
+        order = sorted(nonzero, key=lambda r: (r is None, r or ""))
         return {
             "hours": self.total_hours,
-            "hours_by_resource": [{"resource_id": r, "hours": kept[r] / 100} for r in order],
+            "hours_by_resource": [{"resource_id": r, "hours": nonzero[r] / 100} for r in order],
             "check_ins": self.check_ins,
             "runs": self.runs,
             "tokens_used": self.tokens,
@@ -140,18 +140,18 @@ class Amounts:
         }
 
 
-class Stretches(NamedTuple):
-    """Stretches of time that follow each other, by number from 1 on: days or months, say."""
+class StateSpans(NamedTuple):
+    """Consecutive spans of time, such as days or months, numbered from 1."""
 
     bounds: Sequence[datetime]
-    """The beginning of each stretch, and last the end of the last one."""
+    """The beginning of each span, then the end of the last one."""
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The stretches as parameters of a statement (``projections/runs/usage.py``).
+        """The spans as parameters of a statement (``projections/runs/usage.py``).
 
-        ``days`` and ``numbers``: the UTC days that lie within a stretch, with its number;
-        ``parts``: the other days, which a bound cuts; ``first`` and ``last`` of all days.
+        ``days`` and ``numbers`` are the UTC days within a span, with its number. ``parts`` are the
+        other days, which a bound cuts; ``first`` and ``last`` are the bounds of all days.
         """
         start, end = self.bounds[0], self.bounds[-1]
         days, numbers, parts = list[date](), list[int](), list[date]()

@@ -37,7 +37,7 @@ RUN_STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
 ENDED: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled"})
 
 MODELS_WITH_RUNS: frozenset[ExecutionModel] = frozenset({"agent_runtime", "timeboxed_outcome"})
-"""The two execution models that have discrete runs; the other four are continuous."""
+"""The execution models with discrete runs; the other four are continuous."""
 
 MAX_OPEN_RUNS = 3_000
 """The most open runs that a line may have at once (contract, State)."""
@@ -46,7 +46,7 @@ LEASE_SECONDS = (5, 604_800)
 """The shortest and the longest lease of a run (contract, Facts)."""
 
 OMITTED = "omitted"
-"""Marks a field, in its JSON schema, that answers leave out where it has its default."""
+"""Marks, in a field's JSON schema, that responses leave the field out if it has its default."""
 
 _NUMBER = r"(?:[0-9]{6}|[1-9][0-9]{6,11})"
 LINE_ID = rf"^LIN-[0-9]{{2}}-{_NUMBER}$"
@@ -63,14 +63,14 @@ ALERT_ID = rf"^ALR-[0-9]{{2}}-{_NUMBER}$"
 EVENT_ID = rf"^EVT-[0-9]{{2}}-{_NUMBER}$"
 AUDIT_ID = rf"^AUD-[0-9]{{2}}-{_NUMBER}$"
 
-# Unicode's Bidi_Control: they show a text in another order than it has.
+# Unicode's Bidi_Control: they change the order in which a text appears.
 _BIDIRECTIONAL = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _CONTROLS = rf"\x00-\x1f\x7f-\x9f{_BIDIRECTIONAL}"
 _CONTROLS_BUT_LINES = rf"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_BIDIRECTIONAL}"
 LABEL = f"^[^{_CONTROLS}]*$"
 """The characters of a name or an id: no control characters and no bidirectional controls."""
 TEXT = f"^[^{_CONTROLS_BUT_LINES}]*$"
-"""The characters of a text of several lines: as those of a name, and tabs and line ends."""
+"""The characters of a text of several lines: those of a name, tabs and line ends."""
 
 _UNPLAIN = {LABEL: re.compile(f"[{_CONTROLS}]"), TEXT: re.compile(f"[{_CONTROLS_BUT_LINES}]")}
 
@@ -103,23 +103,23 @@ def id_of_key(prefix: str, key: int) -> str:
     return format_id(prefix, *divmod(key, 10**12))
 
 
-def id_named(said: Any, name: str, pattern: str | re.Pattern[str]) -> str | None:
-    """The id in this field of sent data, or None if the field does not have the form of the id.
+def id_named(data: Any, name: str, pattern: str | re.Pattern[str]) -> str | None:
+    """The id in this field of a sent body, or None if the field is no well-formed id.
 
-    The rest of the data may be wrong.
+    The rest of the body may be wrong.
     """
-    value = said.get(name) if isinstance(said, dict) else None
+    value = data.get(name) if isinstance(data, dict) else None
     return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
 
 
 def is_plain(text: str, pattern: str = LABEL) -> bool:
-    """Whether a text has only the characters of ``LABEL``, or of ``TEXT``."""
-    # ``isprintable`` refuses more, but most texts have no character that it refuses.
+    """True if a text has only the characters of ``LABEL``, or of ``TEXT``."""
+    # ``isprintable`` refuses more, but most texts pass it.
     return text.isprintable() or _UNPLAIN[pattern].search(text) is None
 
 
 def escaped(text: str, pattern: str = LABEL) -> str:
-    r"""The text with an escape (``\x1b``) for each character that the pattern does not have.
+    r"""Escape (``\x1b``) each character that the pattern does not have.
 
     Control characters hide or forge what people see.
     """
@@ -131,8 +131,8 @@ def escaped(text: str, pattern: str = LABEL) -> str:
 def parse_instant(text: str) -> datetime:
     """An RFC 3339 instant, any offset, as UTC; digits below a microsecond are dropped.
 
-    Raises ValueError for any other text: a missing offset, a leap second (RFC 3339 allows leap
-    seconds, but PostgreSQL would roll them into the next day), a year outside 1900 to 2099.
+    Raises ValueError for any other text: without an offset, with a year outside 1900 to 2099, or
+    with a leap second, which RFC 3339 allows but PostgreSQL would roll into the next day.
     """
     match = _INSTANT.fullmatch(text)
     if match is None:
@@ -150,19 +150,18 @@ def parse_instant(text: str) -> datetime:
 
 
 def is_date(text: str) -> bool:
-    """Whether a bound is a plain date."""
     return _DATE.fullmatch(text) is not None
 
 
 def parse_bound(text: str) -> datetime:
-    """An instant as a query parameter gives it: RFC 3339, or a plain date meaning 00:00Z."""
+    """An instant as a query parameter has it: RFC 3339, or a plain date meaning 00:00Z."""
     if is_date(text):
         return parse_instant(f"{text}T00:00:00Z")
     return parse_instant(text)
 
 
 InstantText = NewType("InstantText", str)
-"""An instant as ``format_instant`` formats it, in an event that tells it as this text."""
+"""An instant as ``format_instant`` formats it, in an event that stores it as text."""
 
 
 def format_instant(instant: datetime) -> str:
@@ -175,27 +174,25 @@ def format_instant(instant: datetime) -> str:
 
 
 def micros_of(instant: datetime) -> int:
-    """The whole microseconds from 1970-01-01 UTC to an instant."""
     since = instant - _EPOCH
     # A division by a timedelta takes longer.
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def name_of_span(trace_id: bytes, span_id: bytes) -> str:
-    """The name that the run of a span of OpenTelemetry has at its source (contract, Traces)."""
+    """The name that a run has at its source if it is an OpenTelemetry span (contract, Traces)."""
     return f"{trace_id.hex()}-{span_id.hex()}"
 
 
 def instant_of(micros: int) -> datetime:
-    """The instant, in UTC, so many microseconds after 1970-01-01 UTC.
+    """The UTC instant so many microseconds after 1970-01-01.
 
-    Raises OverflowError if no datetime can represent the instant.
+    Raises OverflowError if no datetime can represent it.
     """
     return _EPOCH + micros * _MICROSECOND
 
 
 def day_of(instant: datetime) -> date:
-    """The UTC day of an instant."""
     return instant.astimezone(UTC).date()
 
 

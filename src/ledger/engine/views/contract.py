@@ -1,9 +1,9 @@
 """The contract of a projection: a pure fold of events into the rows of a few tables.
 
-A projection is a folder in ``projections/``, whose ``view.py`` has its rows, tables and fold. The
-machinery gives a projection batches of events in log order, inside a transaction that also moves
-its tracking. The projection never reads a clock and never commits. The same code fills a live view,
-a view that is being rebuilt, and the copy that ``verify`` compares with.
+A projection is a folder in ``projections/``, whose ``view.py`` has its rows, tables and fold. It
+gets batches of events in log order, inside a transaction that also moves its tracking. It never
+reads a clock and never commits. The same code fills a live view, a view that is being rebuilt, and
+the copy that ``verify`` compares with.
 """
 
 from collections.abc import Sequence
@@ -24,27 +24,27 @@ class Projection(Protocol):
 
     name: str
     version: int
-    """Raised when the fold or its tables change: the view is then rebuilt."""
+    """Raise it when the fold or its tables change: the view is then rebuilt."""
     tables: tuple[Table, ...]
-    """The tables in the order in which statements name them: a swap locks them in this order too,
+    """The tables in the order in which statements name them. A swap locks them in this order too,
     to avoid deadlocks.
 
-    The column ``position`` of each row has the position of the event that last changed it.
+    A row's column ``position`` has the position of the event that last changed it.
     """
     events: frozenset[type[Event]]
-    """The events that it folds; other events are not even decoded for it."""
+    """The events that it applies; other events are not even decoded for it."""
 
     @property
     def waiting(self) -> int:
         """The number of changed rows that ``store`` would write."""
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the rows that ``fold`` needs: one round trip loads them for all views."""
+        """Request the rows that ``apply`` needs: one round trip loads them for all views."""
 
-    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch: new rows are written, changed rows wait for ``store``.
+    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Apply a batch: new rows are written, changed rows wait for ``store``.
 
-        Raises any error of the fold; the transaction then keeps nothing.
+        If it raises an error, the transaction changes nothing.
         """
 
     def store(self, generation: Generation, most: int | None = None) -> None:
@@ -57,21 +57,21 @@ class Projection(Protocol):
         """Drop the rows in memory: the transaction that changed them was not committed."""
 
 
-def take(projection: Projection, generation: Generation, events: Sequence[Recorded]) -> None:
+def apply(projection: Projection, generation: Generation, events: Sequence[Recorded]) -> None:
     projection.prepare(generation, events)
     generation.load()
-    projection.fold(generation, events)
+    projection.apply(generation, events)
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether a failure is transient: then the events are tried again, and no view is stopped."""
+    """True if a failure is transient: the events are then tried again, and no view is stopped."""
     if isinstance(error, psycopg.OperationalError):
         return error.sqlstate is None or error.sqlstate[:2] in _PASSING
     return isinstance(error, psycopg.InterfaceError)
 
 
-def told(error: Exception) -> str:
-    """An error in one line. PostgreSQL repeats values of rows behind the first line of its own."""
+def error_line(error: Exception) -> str:
+    """An error in one line. PostgreSQL repeats values of rows behind its own first line."""
     if isinstance(error, psycopg.Error):
         first, _, _ = str(error).partition("\n")
         return f"{type(error).__name__}({first!r})"

@@ -1,15 +1,15 @@
 """The definitions of the schema's objects, compared with those that this version makes.
 
 ``definitions.txt`` has what the code makes: functions, triggers, policies, views, tables with their
-columns, constraints and indexes. A test compares the file with a new database, and its docstring
-says how the file is written. Rights follow from their descriptions (``engine/log/schema/walls.py``,
+columns, constraints and indexes. A test compares it with a new database, and its docstring says how
+to write the file. Rights follow from their descriptions (``engine/log/schema/walls.py``,
 ``schema.py``). In the file ``_g#`` stands for the suffix of a generation's tables.
 
-Of a view the live generation is compared, if this version made it. Other generations belong to a
+The live generation of a view is compared if this version made it. Other generations belong to a
 rebuild, or to a node of another version.
 
 Code alone can be made again at any time: ``mend`` does so. Columns, constraints, indexes and owners
-are only named, since data may contradict them.
+are only reported, since data may contradict them.
 """
 
 import re
@@ -33,8 +33,8 @@ _TRACKING = "SELECT name, version, generation FROM ledger.projection ORDER BY na
 
 _OWNER = "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'ledger.ledger_events'::regclass"
 
-# The database's user, who may be another one than the owner, and the roles to which the owner gives
-# rights on all that will be made (docs/operating.md).
+# The database's user, who may differ from the owner, and the roles to which the owner gives rights
+# on all future objects (docs/operating.md).
 _ADMITTED = """
 SELECT current_user::text
 UNION SELECT r.rolname FROM pg_default_acl AS d, aclexplode(d.defaclacl) AS g
@@ -49,17 +49,16 @@ _PASSING = (psycopg.errors.UndefinedTable, psycopg.errors.InternalError_)
 """The errors of reading the definition of an object that is being dropped."""
 
 _GENERATION = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g([0-9]+)")
-_PLACE = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g#")
+_PLACEHOLDER = re.compile(r"(?<![a-z_])([a-z][a-z_]*?)_g#")
 _NUMBERED = re.compile(r"_g[0-9]+$")
 
 MISSING = "it is missing"
 TRACKING = "projection"
-"""The kind of a difference of a view's tracking, whose version keeps the view from comparison."""
+"""The kind of a difference in a view's tracking. Its version excludes the view from comparison."""
 _EXTRA = "this version of the ledger makes no such object"
 
 
 Object = tuple[str, str]
-"""The kind and the name of an object."""
 
 
 class Differing(NamedTuple):
@@ -69,19 +68,19 @@ class Differing(NamedTuple):
     name: str
     says: str
     made: str | None
-    """The definition by the code; None: the code makes no such object, or its owner differs."""
+    """The definition by the code; None if the code makes no such object, or its owner differs."""
     found: str | None
-    """The definition in the database; None: the object is missing, or its owner differs."""
+    """The definition in the database; None if the object is missing, or its owner differs."""
     right: Right | None = None
     """A right that a role has, or lacks."""
 
     @property
-    def told(self) -> tuple[str, str, str]:
+    def printable(self) -> tuple[str, str, str]:
         """Kind, name and difference, without characters that a terminal would obey."""
         return _plain(self.kind), _plain(self.name), _plain(self.says)
 
     def __str__(self) -> str:
-        kind, name, says = self.told
+        kind, name, says = self.printable
         return f"{kind} {name}: {says}"
 
 
@@ -94,7 +93,7 @@ class Definitions(NamedTuple):
     elsewhere: Sequence[str]
     """The views of other versions, which were not compared."""
     admitted: Sequence[str]
-    """The other roles that have rights, since the owner's default privileges name them."""
+    """The other roles with rights, from the owner's default privileges."""
 
 
 class Views(NamedTuple):
@@ -107,19 +106,19 @@ class Views(NamedTuple):
     others: Sequence[str]
     """The views of other versions."""
     newer: Sequence[str]
-    """The views among them that a newer version of their code is said to have made."""
+    """Those of them that a newer version of their code seems to have made."""
 
-    def told(self, text: str) -> str:
-        """A text with ``_g#`` in place of the live generations."""
-        return _GENERATION.sub(self._told, text)
+    def normalized(self, text: str) -> str:
+        """Replace the live generations in a text by ``_g#``."""
+        return _GENERATION.sub(self._normalize, text)
 
-    def _told(self, found: re.Match[str]) -> str:
+    def _normalize(self, found: re.Match[str]) -> str:
         name, number = found.groups()
         return f"{name}_g#" if self.live.get(name) == int(number) else found[0]
 
     def filled(self, text: str) -> str:
-        """A text of the file with the live generations."""
-        return _PLACE.sub(lambda found: f"{found[1]}_g{self.live.get(found[1], '#')}", text)
+        """Replace ``_g#`` in a text of the file by the live generations."""
+        return _PLACEHOLDER.sub(lambda found: f"{found[1]}_g{self.live.get(found[1], '#')}", text)
 
     def has(self, item: Item) -> bool:
         relation = item.name.partition(".")[0]
@@ -147,7 +146,7 @@ def compare(connection: Connection[Any], projections: Sequence[Projection]) -> D
 
 
 def views_of(projections: Sequence[Projection], tracking: Sequence[Any]) -> Views:
-    """The views that are compared, by rows of their tracking."""
+    """The views to compare, by rows of their tracking."""
     tracked = {name: (version, generation) for name, version, generation in tracking}
     own = {view.name: view.version for view in projections}
     live: dict[str, int] = {}
@@ -175,14 +174,14 @@ def load(text: str) -> dict[Object, Item]:
 
 
 def objects_of(connection: Connection[Any], views: Views) -> dict[Object, Item]:
-    """The objects of a database that are compared, as the file names them."""
-    found = (_told(item, views) for item in catalog.items(connection))
+    """The objects of a database to compare, as the file names them."""
+    found = (_normalized(item, views) for item in catalog.items(connection))
     return {(item.kind, item.name): item for item in found if views.has(item)}
 
 
-def _told(item: Item, views: Views) -> Item:
-    """An object as the file names it: of a view's index PostgreSQL chose the name."""
-    name, definition = views.told(item.name), views.told(item.definition.strip())
+def _normalized(item: Item, views: Views) -> Item:
+    """An object as the file names it: PostgreSQL chose the name of a view's index."""
+    name, definition = views.normalized(item.name), views.normalized(item.definition.strip())
     if item.kind == "index" and "_g#." in name:
         head, _, columns = definition.partition(" USING ")
         name = f"{name.partition('.')[0]}.{columns}"
@@ -209,15 +208,15 @@ def _compare(
         says = "its column version says a newer one than the code, and no other version runs"
         for name in views.newer:
             differing.append(Differing(TRACKING, f"name={name}", says, None, None))
-    given: set[Right] = set()
+    held: set[Right] = set()
     if (role := reader_of(connection)) is not None:  # else no service has started yet
-        given = {right for right in _rights(connection, views) if right.role not in admitted}
+        held = {right for right in _rights(connection, views) if right.role not in admitted}
         due = set(_due(connection, projections, views, role))
-        for right in sorted(given ^ due, key=str):
-            differing.append(_of_right(right, is_given=right in given))
+        for right in sorted(held ^ due, key=str):
+            differing.append(_of_right(right, is_granted=right in held))
         for (fault,) in connection.execute(POWERS_OF, (role,)):
             differing += [Differing("role", role, f"it {fault}", None, None)] if fault else []
-    return Definitions(len(found) + len(given), differing, views.others, sorted(admitted - {owner}))
+    return Definitions(len(found) + len(held), differing, views.others, sorted(admitted - {owner}))
 
 
 def _differing(
@@ -240,7 +239,7 @@ def _differing(
 
 def _rights(connection: Connection[Any], views: Views) -> Iterator[Right]:
     for right in catalog.rights(connection):
-        if right.kind != "table" or views.has(Item("", views.told(right.name), "", None)):
+        if right.kind != "table" or views.has(Item("", views.normalized(right.name), "", None)):
             yield right
 
 
@@ -260,10 +259,10 @@ def _due(
             yield Right("table", name, column, role, "SELECT")
 
 
-def _of_right(right: Right, *, is_given: bool) -> Differing:
+def _of_right(right: Right, *, is_granted: bool) -> Differing:
     part = f".{right.part}" if right.part else ""
     name = f"{right.privilege} on {right.kind} {right.name}{part} to {right.role}"
-    says = "the code gives no such right" if is_given else MISSING
+    says = "the code gives no such right" if is_granted else MISSING
     return Differing("grant", name, says, None, None, right)
 
 

@@ -1,9 +1,8 @@
-"""A write-back cache of folds: the rows that a projection has folded lately.
+"""A write-back cache of folds: the rows that a projection has changed or read lately.
 
-The most recently used folds are kept as objects. If a projection can pack its folds, many more are
-kept as bytes: unpacking a fold costs less than half of loading it, and no round trip. A changed
-fold is kept until it is stored. So a rebuild writes each row only once, at the end, as long as all
-rows fit.
+The most recently used ones are objects. If a projection can pack them, many more are bytes:
+unpacking costs less than half of loading, and no round trip. A changed one stays until it is
+stored. So a rebuild writes each row only once, at the end, as long as all rows fit.
 """
 
 from collections import OrderedDict
@@ -15,14 +14,14 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K")
 R = TypeVar("R")
 
-_KEPT = 20_000
-"""Folds without packing, at most; in addition to changed folds that are not stored yet."""
+_CACHED = 20_000
+"""The most without packing, in addition to changed ones that are not stored yet."""
 
 _UNPACKED = 5_000
 _PACKED = 80_000
 _PACKED_IN_ALL = 110_000
-"""Folds with packing, at most: as objects, as bytes, and as bytes with the changed folds that are
-not stored yet. The object of a line takes 3 to 5 KB, its bytes 700, the key included."""
+"""The most with packing: objects, bytes, and bytes with changes that are not stored yet. The object
+of a line takes 3 to 5 KB, its bytes 700, including the key."""
 
 
 @dataclass(frozen=True)
@@ -33,52 +32,52 @@ class Packing(Generic[R]):
     unpack: Callable[[bytes], R]
 
 
-class Folds(Generic[K, R]):
-    """Folds by key. The least recently used folds are packed, and then dropped, first."""
+class FoldCache(Generic[K, R]):
+    """A cache by key. The least recently used states are packed, and then dropped, first."""
 
     def __init__(self, make: Callable[[K], R], packing: Packing[R] | None = None) -> None:
         self._make, self._packing = make, packing
-        self._folds: OrderedDict[K, R] = OrderedDict()
+        self._states: OrderedDict[K, R] = OrderedDict()
         self._changed: dict[K, None] = {}
         self._packed: OrderedDict[K, bytes] = OrderedDict()
-        """Packed folds that are stored in the database as they are here."""
+        """Packed states equal to the database's."""
         self._packed_changed: dict[K, bytes] = {}
-        """Packed folds that were changed and are not stored yet."""
+        """Packed states that were changed and are not stored yet."""
 
     def __getitem__(self, key: K) -> R:
-        return self._folds[key]
+        return self._states[key]
 
     @property
     def waiting(self) -> int:
         return len(self._changed)
 
     def recall(self, keys: Iterable[K]) -> list[K]:
-        """Trim the cache, then unpack these keys' folds. Return the keys that must be loaded."""
+        """Trim the cache, then unpack these keys' states. Return the keys that must be loaded."""
         self._trim()
         missing = []
         for key in keys:
-            if key in self._folds:
-                self._folds.move_to_end(key)
+            if key in self._states:
+                self._states.move_to_end(key)
             elif not self._unpack(key):
                 missing.append(key)
         return missing
 
     def add(self, missing: Iterable[K], loaded: Iterable[tuple[K, R]]) -> None:
-        """Put the loaded folds into the cache, and a new fold for each key that was not loaded."""
-        self._folds.update(loaded)
+        """Put the loaded states into the cache, and a new one for each key that was not loaded."""
+        self._states.update(loaded)
         for key in missing:
-            if key not in self._folds:
-                self._folds[key] = self._make(key)
+            if key not in self._states:
+                self._states[key] = self._make(key)
 
     def begin(self, keys: Iterable[K]) -> None:
-        """Put new folds into the cache for keys that the database does not have: skip the load."""
+        """Put new states into the cache for keys that the database does not have: skip the load."""
         self.add(self.recall(keys), ())
 
     def change(self, key: K) -> None:
         self._changed[key] = None
 
-    def take_changed(self, most: int | None = None) -> list[R]:
-        """Return changed folds, oldest change first, for the caller to store; trim the cache."""
+    def pop_changed(self, most: int | None = None) -> list[R]:
+        """Return changed states, oldest change first, for the caller to store; trim the cache."""
         keys = list(islice(self._changed, most))
         changed = [self._stored(key) for key in keys]
         for key in keys:
@@ -87,29 +86,28 @@ class Folds(Generic[K, R]):
         return changed
 
     def unpacked(self, packed: bytes) -> R:
-        """The fold of its bytes, as a table has them."""
         assert self._packing is not None, "these folds are stored as columns"
         return self._packing.unpack(packed)
 
     def forget(self) -> None:
-        self._folds.clear()
+        self._states.clear()
         self._changed.clear()
         self._packed.clear()
         self._packed_changed.clear()
 
     def _trim(self) -> None:
-        """Pack the least recently used folds, and drop stored folds beyond the limits."""
+        """Pack the least recently used states, and drop stored ones beyond the limits."""
         if self._packing is None:
-            spare = len(self._folds) - len(self._changed) - _KEPT
+            spare = len(self._states) - len(self._changed) - _CACHED
             if spare > 0:
-                stored = (key for key in self._folds if key not in self._changed)
+                stored = (key for key in self._states if key not in self._changed)
                 for key in list(islice(stored, spare)):
-                    del self._folds[key]
+                    del self._states[key]
             return
-        while len(self._folds) > _UNPACKED:
-            key, fold = self._folds.popitem(last=False)
+        while len(self._states) > _UNPACKED:
+            key, state = self._states.popitem(last=False)
             packed = self._packed_changed if key in self._changed else self._packed
-            packed[key] = self._packing.pack(fold)
+            packed[key] = self._packing.pack(state)
         most = min(_PACKED, _PACKED_IN_ALL - len(self._packed_changed))
         while len(self._packed) > max(0, most):
             self._packed.popitem(last=False)
@@ -118,21 +116,21 @@ class Folds(Generic[K, R]):
         packed = self._packed.pop(key, None) or self._packed_changed.pop(key, None)
         if packed is None or self._packing is None:
             return False
-        self._folds[key] = self._packing.unpack(packed)
+        self._states[key] = self._packing.unpack(packed)
         return True
 
     def _stored(self, key: K) -> R:
-        """Return a changed fold, from now on a stored one. If packed, it stays packed."""
-        if self._packing is None or key in self._folds:
-            return self._folds[key]
+        """Return a changed state and mark it as stored. If packed, it stays packed."""
+        if self._packing is None or key in self._states:
+            return self._states[key]
         packed = self._packed[key] = self._packed_changed.pop(key)
         return self._packing.unpack(packed)
 
 
 class Remembering:
-    """A projection, or a part of a projection, that has folds in memory (``Projection``)."""
+    """A projection, or a part of one, with states in memory (``Projection``)."""
 
-    def __init__(self, *parts: "Folds[Any, Any] | Remembering") -> None:
+    def __init__(self, *parts: "FoldCache[Any, Any] | Remembering") -> None:
         self._parts = parts
 
     @property

@@ -1,6 +1,6 @@
 """A generation of a view: one set of its tables. The next generation can be filled beside it.
 
-The module gathers rows and loads folds; ``schema.py`` creates the tables.
+The module gathers rows and loads states; ``schema.py`` creates the tables.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,14 +11,14 @@ from ledger.engine.postgres.binary import array_text, copy_rows
 from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.pipeline import Statement, Transaction, insert
 from ledger.engine.postgres.schema.table import Table
-from ledger.engine.views.folds import Folds
+from ledger.engine.views.folds import FoldCache
 from ledger.engine.views.schema import of_generation
 
 K = TypeVar("K")
 R = TypeVar("R")
 
 _COPY_FROM = 100
-"""The number of rows from which on COPY is cheaper, despite its extra messages."""
+"""From so many rows on COPY is cheaper, despite its extra messages."""
 
 
 class Writes:
@@ -36,7 +36,7 @@ class Writes:
         self._rows.setdefault(table, []).extend(rows)
 
     def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows of a table without replacement at once: they are too many to be gathered."""
+        """Write rows of a table without replacement at once: they are too many to gather."""
         with self.transaction.cursor().copy(_copy(table)) as copy:
             copy_rows(copy, table.columns.values(), rows)
 
@@ -65,54 +65,53 @@ class Generation:
         self._writes.add(of_generation(table, self.number), rows)
 
     def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows of a table without replacement at once, without gathering them."""
         self._writes.send(of_generation(table, self.number), rows)
 
     def find(
         self,
-        folds: Folds[K, R],
+        states: FoldCache[K, R],
         keys: Iterable[K],
         table: Table,
         read: Callable[[Any], tuple[K, R]] | None = None,
     ) -> None:
-        """Request the folds of these keys of a table, as ``ask`` does.
+        """Request the states of these keys of a table, as ``ask`` does.
 
-        ``read`` makes a key and its fold of a row: of the row with the key, or of the latest one,
-        if a table's key ends with the position. Without ``read`` the column ``fold`` is the fold.
+        ``read`` makes a key and its state from the row with the key, or from the latest one if a
+        table's key ends with the position. Without ``read`` the column ``fold`` is the state.
         """
         if read is not None:
             row = table.row._make  # type: ignore[attr-defined]  # a NamedTuple
-            self.ask(folds, keys, _look_up(table), lambda rows: map(read, map(row, rows)))
+            self.ask(states, keys, _find_by_key(table), lambda rows: map(read, map(row, rows)))
         else:
             self.ask(
-                folds,
+                states,
                 keys,
-                _look_up(table, *table.key, "fold"),
-                lambda rows: ((key, folds.unpacked(fold)) for key, fold in rows),
+                _find_by_key(table, *table.key, "fold"),
+                lambda rows: ((key, states.unpacked(state)) for key, state in rows),
             )
 
     def ask(
         self,
-        folds: Folds[K, R],
+        states: FoldCache[K, R],
         keys: Iterable[K],
         statement: str,
         read: Callable[[Rows], Iterable[tuple[K, R]]],
     ) -> None:
-        """Request the folds of these keys: from ``load`` on they are in the cache.
+        """Request the states of these keys: from ``load`` on they are in the cache.
 
-        A fold comes from the cache, or else from the database, or else it is new. In the statement
-        ``{g}`` stands for ``g<number>``, the suffix of the tables. The parameter ``$1`` is an array
-        of the keys; if keys have several parts, there is an array for each part. ``read`` makes
-        folds of the rows.
+        A state comes from the cache, otherwise from the database, otherwise it is new. In the
+        statement ``{g}`` stands for ``g<number>``, the suffix of the tables. The parameter ``$1``
+        is an array of the keys; if keys have several parts, there is an array for each. ``read``
+        makes states from the rows.
         """
-        missing = folds.recall(keys)
+        missing = states.recall(keys)
         if not missing:
             return
         columns = zip(*missing, strict=True) if isinstance(missing[0], tuple) else [missing]
-        asked = Statement(
+        query = Statement(
             statement.replace("{g}", f"g{self.number}").encode(), [*map(array_text, columns)]
         )
-        self._writes.transaction.defer(asked, lambda rows: folds.add(missing, read(rows)))
+        self._writes.transaction.defer(query, lambda rows: states.add(missing, read(rows)))
 
     def load(self) -> None:
         """Load the requested folds into the cache, in one round trip."""
@@ -120,14 +119,14 @@ class Generation:
 
 
 @cache
-def _look_up(table: Table, *columns: str) -> str:
+def _find_by_key(table: Table, *columns: str) -> str:
     """The statement that finds rows by their whole keys, or the latest row of each key."""
     is_history = table.key[-1] == "position"
     key = table.key[:-1] if is_history else table.key
-    asked, shown = ", ".join(key), ", ".join(columns or table.columns)
+    names, chosen = ", ".join(key), ", ".join(columns or table.columns)
     if len(key) == 1 and not is_history:
-        type_ = table.columns[asked]
-        return f"SELECT {shown} FROM ledger.{table.name}_{{g}} WHERE {asked} = ANY($1::{type_}[])"
+        type_ = table.columns[names]
+        return f"SELECT {chosen} FROM ledger.{table.name}_{{g}} WHERE {names} = ANY($1::{type_}[])"
     arrays, alike = [], []
     for number, column in enumerate(key, 1):
         type_ = table.columns[column]
@@ -135,9 +134,9 @@ def _look_up(table: Table, *columns: str) -> str:
         arrays.append(f"${number}::{'text' if is_array else type_}[]")
         alike.append(f"t.{column} = asked.{column}{f'::{type_}' if is_array else ''}")
     return f"""
-SELECT found.* FROM unnest({", ".join(arrays)}) AS asked ({asked})
+SELECT found.* FROM unnest({", ".join(arrays)}) AS asked ({names})
 CROSS JOIN LATERAL (
-    SELECT {shown} FROM ledger.{table.name}_{{g}} AS t WHERE {" AND ".join(alike)}
+    SELECT {chosen} FROM ledger.{table.name}_{{g}} AS t WHERE {" AND ".join(alike)}
     {"ORDER BY position DESC" if is_history else ""} LIMIT 1
 ) AS found
 """

@@ -1,8 +1,8 @@
-"""Makes again what is only code and is not as this version makes it, before a service starts.
+"""Restores code that differs from this version's, before a service starts.
 
 Code is functions, triggers, rules, policies with row-level security, database views and rights.
-Columns, constraints, indexes, owners and other objects are only named: data may contradict them, or
-they may be an operator's.
+Columns, constraints, indexes, owners and other objects are only reported: data may contradict them,
+or they may be an operator's.
 """
 
 import logging
@@ -20,7 +20,7 @@ from ledger.engine.views.definitions import MISSING, TRACKING, Differing, compar
 from ledger.engine.views.schema import HOLD, expose
 
 MENDED = ("function", "trigger", "rule", "table", "policy", "view", "grant")
-"""The kinds that are mended, in this order; of a table, its row-level security."""
+"""The kinds that are restored, in this order; ``table`` is its row-level security."""
 
 _logger = logging.getLogger(__name__)
 
@@ -31,32 +31,30 @@ class Mended(NamedTuple):
     objects: int
     """The objects and rights that were compared."""
     made: Sequence[Differing]
-    """The differences that were mended."""
     left: Sequence[Differing]
-    """The differences that are left."""
 
 
 def mend(connection: Connection[Any], projections: Sequence[Projection]) -> Mended:
-    """Make again what differs, each in a transaction of its own. The connection is autocommit.
+    """Restore what differs, each in its own transaction. The connection is autocommit.
 
     The rights that the role of reads lacks are left to the start itself, which gives them.
     """
     objects, found = _differing(connection, projections)
     if not found:
         return Mended(objects, (), ())
-    # Of two nodes that start at once, the second waits, and finds in its turn what is left.
-    connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
+    # Of two nodes that start at once, the second waits, and then finds what is left.
+    connection.execute("SELECT pg_advisory_lock(%s)", (locks.POLICIES,))
     try:
-        for each in sorted(filter(lambda each: each.kind in MENDED, found), key=_turn):
+        for each in sorted(filter(lambda each: each.kind in MENDED, found), key=_order):
             _mend(connection, projections, each)
     finally:
-        connection.execute("SELECT pg_advisory_unlock(%s)", (locks.WALLS,))
+        connection.execute("SELECT pg_advisory_unlock(%s)", (locks.POLICIES,))
     objects, left = _differing(connection, projections)
-    told = {each.told for each in left}
-    return Mended(objects, [each for each in found if each.told not in told], left)
+    remaining = {each.printable for each in left}
+    return Mended(objects, [each for each in found if each.printable not in remaining], left)
 
 
-def _turn(each: Differing) -> tuple[bool, int]:
+def _order(each: Differing) -> tuple[bool, int]:
     """Triggers and policies call functions: so functions come first, and superfluous ones last."""
     return each.kind == "function" and each.made is None, MENDED.index(each.kind)
 
@@ -74,7 +72,7 @@ def _mend(connection: Connection[Any], projections: Sequence[Projection], each: 
     for statements in _ways(each):
         try:
             with connection.transaction():
-                # Nodes that run use the object all the time.
+                # Running nodes use the object all the time.
                 connection.execute("SET LOCAL lock_timeout = '5s'")
                 for statement in statements:
                     connection.execute(statement)
@@ -96,9 +94,9 @@ def _expose(connection: Connection[Any], projections: Sequence[Projection], name
 
 
 def _ways(each: Differing) -> Iterator[Sequence[Composed]]:
-    """Lists of statements that make an object again: if one list fails, the next may do."""
+    """Lists of statements that restore an object: if one list fails, the next may succeed."""
     relation, _, part = each.name.partition(".")
-    place, name = Identifier("ledger", relation), Identifier(part)
+    table, name = Identifier("ledger", relation), Identifier(part)
     made = [] if each.made is None else [_sql(each.made)]
     match each.kind, each.made, each.found:
         case "grant", _, _:
@@ -111,17 +109,17 @@ def _ways(each: Differing) -> Iterator[Sequence[Composed]]:
         case "function", _, _:
             closed = _sql(f"REVOKE ALL ON ROUTINE ledger.{each.name} FROM PUBLIC")
             yield [*made, closed]
-            # The type of the answer cannot be replaced.
+            # The return type cannot be replaced.
             yield [_sql(f"DROP ROUTINE ledger.{each.name}"), *made, closed]
         case "trigger", "", _:
-            yield [SQL("ALTER TABLE {} ENABLE TRIGGER ALL").format(place)]
+            yield [SQL("ALTER TABLE {} ENABLE TRIGGER ALL").format(table)]
         case ("trigger" | "rule" | "policy") as kind, _, _:
-            gone = SQL(f"DROP {kind.upper()} IF EXISTS {{}} ON {{}}").format(name, place)
+            gone = SQL(f"DROP {kind.upper()} IF EXISTS {{}} ON {{}}").format(name, table)
             yield [gone, *made]
         case "table", str(), str():
             on = "ENABLE" if "row security" in str(each.made) else "DISABLE"
             row = f"ALTER TABLE {{}} {on} ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
-            yield [SQL(row).format(place)]
+            yield [SQL(row).format(table)]
         case "view", str(), _:
             yield []
 
@@ -140,10 +138,10 @@ def _revoked(right: Right) -> Composed:
         )
     part = SQL("({})").format(Identifier(right.part)) if right.part else SQL("")
     kind = SQL("SEQUENCE" if right.kind == "sequence" else "TABLE")
-    place = Identifier("ledger", right.name)
-    return SQL("REVOKE {} {} ON {} {} FROM {} CASCADE").format(privilege, part, kind, place, role)
+    table = Identifier("ledger", right.name)
+    return SQL("REVOKE {} {} ON {} {} FROM {} CASCADE").format(privilege, part, kind, table, role)
 
 
 def _sql(text: str) -> Composed:
-    """A statement that PostgreSQL itself has told, or with names as PostgreSQL tells them."""
+    """A statement in PostgreSQL's own words, or with names as PostgreSQL writes them."""
     return Composed([SQL(text)])

@@ -1,10 +1,10 @@
 """The projector: follows the log and keeps all views up to date, in one process at a time.
 
-The projector's session leads for all loops of its process. When it dies or freezes, another process
-takes the lead (``engine/postgres/leadership.py``). A transaction folds a batch of events into views
-and moves their tracking, on condition that the tracking still has the old position. So no event is
-folded twice or skipped. If a fold fails at an event, only this view stops, with an error in the log
-and in ``ledger.projection``: the other views and the writers go on.
+Its session leads for all loops of its process. When it dies or freezes, another process takes the
+lead (``engine/postgres/leadership.py``). A transaction applies a batch of events to views and moves
+their tracking, on condition that the tracking still has the old position. So no event is applied
+twice or skipped. If a view fails at an event, only this view stops, with an error in the log and in
+``ledger.projection``: the other views and the writers go on.
 """
 
 import logging
@@ -29,16 +29,16 @@ from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
 from ledger.engine.postgres.session import RoundConnection
-from ledger.engine.postgres.timing import LOOK_SECONDS
+from ledger.engine.postgres.timing import POLL_SECONDS
 from ledger.engine.values.recorded import Event, Recorded
-from ledger.engine.views.contract import Projection, is_passing, told
+from ledger.engine.views.contract import Projection, error_line, is_passing
 from ledger.engine.views.generation import Generation, Writes
 
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
 
 _RETRY_SECONDS = 1.0
-"""The pause before another try to connect, and between two looks for rebuilt views."""
+"""The pause before another attempt to connect, and between two checks for rebuilt views."""
 
 _IDLE_SECONDS = 1.0
 """The time after which the log is read without a notification, since one may be lost."""
@@ -48,14 +48,13 @@ _QUIET_SECONDS = 0.002
 """How long appends are gathered, and how long the next append is waited for.
 
 A round costs about the same whatever its size: a dozen statements and a commit. The appends of
-several processes take turns, and without a wait each would have a round of its own. So as many
-appends are awaited as the last round took, and as came during that round. An append whose clients
-all wait for its round comes alone, and is not delayed.
+several processes alternate, and without a wait each would have its own round. So the projector
+waits for as many appends as the last round took, and as came during it. An append whose clients all
+wait for its round comes alone, and is not delayed.
 """
 
 _logger = logging.getLogger(__name__)
 
-# The tracking of every view.
 _TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.projection"
 
 # Move the tracking. The old position in the WHERE clause makes a second projector harmless. One
@@ -71,7 +70,7 @@ SELECT count(*), pg_notify('ledger_views', string_agg(name, ',') || ' ' || %(to)
 FROM moved
 """
 
-# Stop a view at an event on which its fold fails, unless the view was rebuilt meanwhile.
+# Stop a view at an event on which it fails, unless the view was rebuilt meanwhile.
 _STOP = """
 UPDATE ledger.projection SET stopped_at = clock_timestamp(), error = %(error)s
 WHERE name = %(name)s AND generation = %(generation)s
@@ -93,7 +92,7 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 """
 
 # A view that only another version of the code has: stop it, so that no write waits for it. When a
-# projector of that version takes the lead again, the view is resumed, as any stopped view.
+# projector of that version takes the lead again, it resumes the view, like any stopped one.
 _UNKNOWN = """
 UPDATE ledger.projection
 SET stopped_at = clock_timestamp(), error = 'is not known to the version that runs'
@@ -103,19 +102,17 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 
 
 class LostLead(Exception):
-    """A tracking was changed by another projector or a rebuild: lead again, from the stored one."""
+    """Another projector or a rebuild changed a tracking: lead again, from the stored one."""
 
 
 class _Unreadable(NamedTuple):
-    """An event of a known topic whose stored bytes cannot be decoded."""
-
     position: int
     kind: type[Event]
     error: Exception
 
 
 def _assert_moved(expected: int, rows: Rows) -> None:
-    """Raises LostLead unless the tracking of all these views was moved."""
+    """Raise LostLead unless the tracking of all these views was moved."""
     ((moved, _),) = rows
     if moved != expected:
         raise LostLead("a view is not where it was left")
@@ -123,8 +120,6 @@ def _assert_moved(expected: int, rows: Rows) -> None:
 
 @dataclass(eq=False)
 class _View:
-    """A projection and its tracking, as the projector knows it."""
-
     projection: Projection
     generation: int
     position: int
@@ -136,26 +131,26 @@ class Appends:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._taken = 0
-        """The number of appends that the last wait heard of, which the round took."""
+        self._processed = 0
+        """The number of appends in the last wait, which the round processed."""
 
     def wait(self) -> int:
-        """Wait for an append, and for those that belong with it. Return how many were heard."""
-        heard = self._pipeline.wait(0)
-        together = self._taken + heard
-        heard = heard or self._pipeline.wait(_IDLE_SECONDS)
+        """Wait for an append, and for those that belong with it. Return how many came."""
+        count = self._pipeline.wait(0)
+        together = self._processed + count
+        count = count or self._pipeline.wait(_IDLE_SECONDS)
         deadline = time.monotonic() + _GATHER_SECONDS
-        while 0 < heard < together and time.monotonic() < deadline:
+        while 0 < count < together and time.monotonic() < deadline:
             more = self._pipeline.wait(_QUIET_SECONDS)
             if not more:
                 break
-            heard += more
-        self._taken = heard
-        return heard
+            count += more
+        self._processed = count
+        return count
 
 
 class Projector(BackgroundLoop):
-    """Takes the lead, then runs ``run_once`` again and again, on a connection of its own."""
+    """Takes the lead, then calls ``run_once`` repeatedly, on a connection of its own."""
 
     def __init__(
         self,
@@ -168,17 +163,17 @@ class Projector(BackgroundLoop):
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
         self._wanted = codec.topics_of(cls for view in projections for cls in view.events)
         self._views: list[_View] = []
-        self._standing: set[tuple[str, int, int]] = set()
+        self._generations: set[tuple[str, int, int]] = set()
         """(name, version, generation) of every view when this projector took the lead."""
         self._is_behind = False
-        """Whether the last round may have left a part of the log unread."""
-        self._looks = False
-        """Whether the next read of the log looks for rebuilt views, too."""
+        """True if the last round may have left a part of the log unread."""
+        self._reads_tracking = False
+        """True if the next read of the log also checks for rebuilt views."""
         self._candidate = candidate
         self._pipeline: Pipeline | None = None
         self._wakers: tuple[socket.socket, ...] = ()
-        """Two ends: the thread waits at the first, too. A process that ends keeps the lead no
-        longer than it needs it."""
+        """Two ends: the thread also waits at the first. So a process that ends releases the lead at
+        once."""
 
     def start(self) -> None:
         self._wakers = socket.socketpair()
@@ -196,16 +191,16 @@ class Projector(BackgroundLoop):
     def lead(self) -> bool:
         """Try to become the leading projector; then load the tracking of every view."""
         connection = self._connect().connection
-        if not self._candidate.take(connection):
+        if not self._candidate.try_lead(connection):
             return False
         with connection.transaction():
             tracking = self._tracking()
-            known = {row[0]: row for row in tracking}
+            stored = {row[0]: row for row in tracking}
             connection.execute(_UNKNOWN, {"known": [view.name for view in self._projections]})
             self._views = []
             for projection in self._projections:
                 projection.forget()
-                name, version, generation, position, stopped_at = known[projection.name]
+                name, version, generation, position, stopped_at = stored[projection.name]
                 view = _View(projection, generation, position)
                 if version != projection.version:
                     view.is_stopped = True
@@ -214,23 +209,23 @@ class Projector(BackgroundLoop):
                 elif stopped_at is not None:
                     connection.execute(_RESUME, (name,))
                 self._views.append(view)
-            self._standing = {(row[0], row[1], row[2]) for row in tracking}
+            self._generations = {(row[0], row[1], row[2]) for row in tracking}
         return True
 
     def run_once(self) -> int:
         """Give each live view one batch. Return the size of the largest batch. Call ``lead`` first.
 
         Views at the same position share a batch. The views furthest ahead come first: a view that
-        starts at the beginning catches up batch by batch, and does not hold back the others.
+        starts at the beginning catches up batch by batch, and does not delay the others.
         """
         alive = [view for view in self._views if not view.is_stopped]
         largest = 0
         for start in sorted({view.position for view in alive}, reverse=True):
             views = [view for view in alive if view.position == start]
-            largest = max(largest, self._take_batch(views, start))
+            largest = max(largest, self._apply_batch(views, start))
         return largest
 
-    def _take_batch(self, views: Sequence[_View], start: int) -> int:
+    def _apply_batch(self, views: Sequence[_View], start: int) -> int:
         rows = self._read(start)
         self._is_behind |= is_full(rows, _BATCH)
         if rows:
@@ -241,17 +236,17 @@ class Projector(BackgroundLoop):
         return len(rows)
 
     def _read(self, start: int) -> list[StoredRow]:
-        if not self._looks:
+        if not self._reads_tracking:
             return self._connect().run(reading(start, _BATCH))[0]
-        self._looks = False
+        self._reads_tracking = False
         rows, tracking = self._connect().run(reading(start, _BATCH), Statement(_TRACKING.encode()))
-        self._assert_standing(tracking)
+        self._assert_generations(tracking)
         return rows
 
     def _advance_together(self, views: Sequence[_View], batch: Sequence[Any], end: int) -> bool:
-        """Fold a whole batch into all views in one transaction: one COMMIT instead of one a view.
+        """Apply a whole batch to all views in one transaction: one COMMIT instead of one a view.
 
-        The usual case. Returns False, and keeps nothing, if any event causes an error: then each
+        The usual case. Returns False, and changes nothing, if any event causes an error: then each
         view goes on separately, as far as it can.
         """
         readable = [event for event in batch if isinstance(event, Recorded)]
@@ -290,7 +285,7 @@ class Projector(BackgroundLoop):
             self._commit(view, events, end)
 
     def _commit(self, view: _View, events: Sequence[Recorded], end: int) -> None:
-        """Fold and track in one transaction. After an error, find the event that caused it."""
+        """Apply and track in one transaction. After an error, find the event that caused it."""
         try:
             self._transact([view], events, end)
         except Exception as error:
@@ -305,9 +300,9 @@ class Projector(BackgroundLoop):
             self._commit(view, [], end)
 
     def _transact(self, views: Sequence[_View], events: Sequence[Recorded], end: int) -> None:
-        """Fold and track in one transaction, for views at the same position.
+        """Apply and track in one transaction, for views at the same position.
 
-        Raises LostLead, or the error of a view; nothing is kept then.
+        Raises LostLead, or the error of a view; nothing is changed then.
         """
         with self._connect().transaction() as transaction:
             tracking: dict[str, Value] = {
@@ -327,7 +322,7 @@ class Projector(BackgroundLoop):
                     batches.append((view.projection, generation, wanted))
             transaction.flush()
             for projection, generation, wanted in batches:
-                projection.fold(generation, wanted)
+                projection.apply(generation, wanted)
                 projection.store(generation)
             writes.flush()
         for view in views:
@@ -340,16 +335,14 @@ class Projector(BackgroundLoop):
         if isinstance(error, LostLead) or is_passing(error):
             raise error
         # The error may come from the swap: the tables of the old generation may be gone.
-        self._assert_standing(self._tracking())
+        self._assert_generations(self._tracking())
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
         view.is_stopped = True
-        text = f"at position {position}: {told(error)}"[:2000]
+        text = f"at position {position}: {error_line(error)}"[:2000]
         _logger.error("projection %s stopped %s", view.projection.name, text)
         names = {"name": view.projection.name, "generation": view.generation}
         self._connect().connection.execute(_STOP, names | {"error": text})
-
-    # The loop.
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
@@ -372,7 +365,7 @@ class Projector(BackgroundLoop):
                 self._follow()
                 self.disconnect()
             else:
-                self._stopping.wait(LOOK_SECONDS)
+                self._stopping.wait(POLL_SECONDS)
         except LostLead:
             _logger.info("a view is not where it was left; starting over")
             if self._is_superseded():
@@ -387,23 +380,23 @@ class Projector(BackgroundLoop):
             # If no batch was full, no events are left, unless a NOTIFY has come meanwhile.
             self._is_behind = False
             if time.monotonic() - looked_at >= _RETRY_SECONDS:
-                looked_at, self._looks = time.monotonic(), True
+                looked_at, self._reads_tracking = time.monotonic(), True
             self.run_once()
-            if self._looks:  # every view is stopped, so nothing was read
-                self._assert_standing(self._tracking())
+            if self._reads_tracking:  # every view is stopped, so nothing was read
+                self._assert_generations(self._tracking())
             if not self._is_behind:
                 appends.wait()
 
     def _tracking(self) -> list[Any]:
         return self._connect().connection.execute(_TRACKING).fetchall()
 
-    def _assert_standing(self, tracking: Sequence[Any]) -> None:
+    def _assert_generations(self, tracking: Sequence[Any]) -> None:
         """Raise LostLead if a view has another generation. (``_TRACK`` notices a live view's.)"""
-        if {(row[0], row[1], row[2]) for row in tracking} != self._standing:
+        if {(row[0], row[1], row[2]) for row in tracking} != self._generations:
             raise LostLead("a view was rebuilt")
 
     def _is_superseded(self) -> bool:
-        """Whether a newer version of the code has rebuilt a view that this projector moved."""
+        """True if a newer version of the code has rebuilt a view that this projector moved."""
         own = {v.projection.name: v.projection.version for v in self._views if not v.is_stopped}
         return any(version > own.get(name, version) for name, version, *_ in self._tracking())
 

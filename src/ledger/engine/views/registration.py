@@ -17,7 +17,7 @@ INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, 
 RETURNING pg_notify('ledger_views', name || ' 0')
 """
 
-# A new view on a log that has events: the view has no tables yet; the rebuilder builds it.
+# A new view on a log with events has no tables yet; the rebuilder builds it.
 _REGISTER_UNBUILT = """
 INSERT INTO ledger.projection (name, version, generation, position, stopped_at, error)
 VALUES (%s, 0, 0, 0, clock_timestamp(), 'is being built')
@@ -31,17 +31,17 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
     """Create the empty tables of new views, at position 0, before workers start.
 
     If the log has events already, the rebuilder builds a new view in the background. A view that
-    another version filled, in tables of other columns, is left alone until it is rebuilt: nodes of
-    that version may go on reading it, and those of this version do not (``Versions``).
+    another version filled, in tables with other columns, stays as it is until it is rebuilt: nodes
+    of that version may go on reading it, and those of this version do not (``Versions``).
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         # Of two processes that start at once, the second waits until the first has disconnected.
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.VIEW_TABLES,))
-        known = _known(connection)
+        tracked = _tracked(connection)
         is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         for projection in projections:
-            if projection.name in known:
-                version, generation = known[projection.name]
+            if projection.name in tracked:
+                version, generation = tracked[projection.name]
                 tables = [(table, generation) for table in projection.tables]
                 is_own = version == projection.version
                 if is_own or not schema.with_other_columns(connection, tables):
@@ -64,32 +64,32 @@ def is_registered(
     *,
     by_this_version: bool = False,
 ) -> bool:
-    """Whether ``register`` would change nothing. Nothing is written.
+    """True if ``register`` would change nothing. Nothing is written.
 
     A view of another version counts, unless ``by_this_version``: a rebuild replaces it, and
     ``register`` renews it at most.
     """
-    known = _known(connection)
-    if not known.keys() >= {projection.name for projection in projections}:
+    tracked = _tracked(connection)
+    if not tracked.keys() >= {projection.name for projection in projections}:
         return False
-    own = _own(projections, known)
+    own = _own(projections, tracked)
     if by_this_version and len(own) < sum(len(view.tables) for view in projections):
         return False
     return schema.are_exposed(connection, own)
 
 
 def _own(
-    projections: Sequence[Projection], known: Mapping[str, tuple[int, int]]
+    projections: Sequence[Projection], tracked: Mapping[str, tuple[int, int]]
 ) -> list[tuple[Table, int]]:
     """The live tables that this version made, each with its generation."""
     return [
-        (table, known[view.name][1])
+        (table, tracked[view.name][1])
         for view in projections
-        if view.name in known and known[view.name][0] == view.version
+        if view.name in tracked and tracked[view.name][0] == view.version
         for table in view.tables
     ]
 
 
-def _known(connection: psycopg.Connection[TupleRow]) -> dict[str, tuple[int, int]]:
+def _tracked(connection: psycopg.Connection[TupleRow]) -> dict[str, tuple[int, int]]:
     tracking = connection.execute(_TRACKING).fetchall()
     return {name: (version, generation) for name, version, generation in tracking}

@@ -1,8 +1,8 @@
 """A view's tables in PostgreSQL, made from their descriptions: one set for each generation.
 
-A generation has its own tables, ``ledger.<table>_g<number>``. The database view
-``ledger.<table>`` selects from the table of the live generation. A table has its policy from the
-beginning; the API's role gets its grants with the database view, on the columns that reads may see.
+A generation has its own tables, ``ledger.<table>_g<number>``. The database view ``ledger.<table>``
+selects from the live generation's table. A table has its policy from the beginning; the API's role
+gets its grants with the database view, on the columns that reads may see.
 """
 
 import hashlib
@@ -21,24 +21,24 @@ _BY_POLICY = (
     "CREATE VIEW ledger.{name} WITH (security_invoker = true) AS SELECT {columns} FROM {table}"
 )
 
-# A view with its owner's rights, which no policy binds. So the view has the policy's condition, for
-# the roles that the policy binds. Conditions reach the indexes: the view is no security barrier.
+# A view with its owner's rights, which no policy binds. So it has the policy's condition, for the
+# roles that the policy binds. Conditions reach the indexes: it is no security barrier.
 _BY_VIEW = "CREATE VIEW ledger.{name} AS SELECT {columns} FROM {table} AS t WHERE {seen}"
 _UNBOUND = "WHEN NOT row_security_active('{table}') THEN true"
 
-# Likewise, and a barrier: a function in a query gets no row of another tenant. Look-ups by key pass
-# it, so it costs nothing.
+# Likewise, with a barrier: a function in a query gets no row of another tenant. Look-ups by key
+# pass it, so it costs nothing.
 _BY_READING = "CREATE VIEW ledger.{name} WITH (security_barrier = true) AS {select}"
 
 HOLD = "SELECT generation FROM ledger.projection WHERE name = %s FOR UPDATE"
 
-# Each database view with the digest of the statement that made it.
 _MARKS = """
 SELECT relname, obj_description(oid, 'pg_class')
 FROM pg_class WHERE relnamespace = to_regnamespace('ledger') AND relkind = 'v'
 """
 
-# The tables that are missing, or have other columns: asked by a row for each column, with its type.
+# The tables that are missing or have other columns. The parameters are a row for each column, with
+# its type.
 _OTHER_COLUMNS = """
 WITH asked AS (
     SELECT t, c, type::regtype::oid AS type
@@ -111,7 +111,7 @@ def grant(connection: Connection[Any], tables: Sequence[Table], generation: int,
 def readable(
     tables: Sequence[Table], generation: int
 ) -> Iterator[tuple[str, Sequence[str] | None]]:
-    """Yield what ``grant`` lets the role select: tables and views, with the columns; None: all."""
+    """Yield what ``grant`` lets the role select: tables and views, with columns (None: all)."""
     owners = {table.owner for table in tables if table.owner}
     for table in tables:
         if table.reading:
@@ -119,19 +119,19 @@ def readable(
         if table.is_internal:
             continue
         name = of_generation(table, generation).name
-        shown = None if len(table.shown) == len(table.columns) else table.shown
-        if not table.is_seen_by_view:
-            yield table.name, None  # made of the shown columns
-            yield name, shown
+        visible = None if len(table.visible) == len(table.columns) else table.visible
+        if not table.is_filtered_by_view:
+            yield table.name, None  # made of the visible columns
+            yield name, visible
             continue
-        yield table.name, shown
+        yield table.name, visible
         compared = [column for owner, column in owners if owner == table.name]
         if compared:
             yield name, (*compared, *table.tenant)
 
 
 def are_exposed(connection: Connection[Any], tables: Sequence[tuple[Table, int]]) -> bool:
-    """Whether ``expose`` would change no database view of tables, each with its generation."""
+    """True if ``expose`` would change no database view of tables, each with its generation."""
     marks = _marks(connection)
     views = (view for table in tables for view in _views_of(*table))
     return all(marks.get(name) == _mark_of(statement) for name, statement in views)
@@ -141,11 +141,11 @@ def _views_of(table: Table, generation: int) -> Iterator[tuple[str, str]]:
     """Yield the names of a table's database views with the statements that create them."""
     name = table_of(table, generation)
     unbound = _UNBOUND.format(table=name)
-    statement = (_BY_VIEW if table.is_seen_by_view else _BY_POLICY).format(
+    statement = (_BY_VIEW if table.is_filtered_by_view else _BY_POLICY).format(
         name=table.name,
-        columns=", ".join(table.columns if table.is_seen_by_view else table.shown),
+        columns=", ".join(table.columns if table.is_filtered_by_view else table.visible),
         table=name,
-        seen=walls.of_tenant(table.tenant, "t.", unbound) if table.is_seen_by_view else "",
+        seen=walls.of_tenant(table.tenant, "t.", unbound) if table.is_filtered_by_view else "",
     )
     yield table.name, statement
     if table.reading:
@@ -183,7 +183,7 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
     protect(connection, tables, generation)
     ((live,),) = connection.execute(HOLD, (name,)).fetchall()
     if live == generation and not are_exposed(connection, [(t, live) for t in tables]):
-        # With the grants: nodes that run read these views all the time.
+        # With the grants: running nodes read these views all the time.
         expose(connection, tables, generation)
 
 
@@ -197,8 +197,8 @@ def with_other_columns(
         for column, type_ in table.columns.items()
     ]
     names, found, types = [list(each) for each in zip(*columns, strict=True)]
-    asked = {"tables": names, "columns": found, "types": types}
-    return {name for (name,) in connection.execute(_OTHER_COLUMNS, asked)}
+    values = {"tables": names, "columns": found, "types": types}
+    return {name for (name,) in connection.execute(_OTHER_COLUMNS, values)}
 
 
 def table_statements(table: Table, generation: int) -> Iterator[str]:
@@ -216,7 +216,7 @@ def table_statements(table: Table, generation: int) -> Iterator[str]:
 
 
 def index_statements(table: Table, generation: int) -> Iterator[str]:
-    """Yield the statements that create the indexes of a table, that of a late key first."""
+    """Yield the statements that create the indexes of a table, a late key's first."""
     name = table_of(table, generation)
     if table.is_keyed_late:
         yield f"CREATE UNIQUE INDEX ON {name} ({', '.join(table.key)})"

@@ -1,13 +1,13 @@
 """Reads of views as values, and their common parts: position, and the tenant's filter.
 
-A statement returns position and rows in one round trip. Stored JSON is returned as stored, without
-parsing. Every statement is scoped to the credential's tenant by its filters. Lists use keyset
-pagination, never an offset.
+A statement returns position and rows in one round trip. Stored JSON is returned without parsing.
+The filters of every statement limit it to the credential's tenant. Lists use keyset pagination,
+never an offset.
 
-A statement of the past has an instant as a parameter. The statement finds the last position that
-was recorded by then, and for each row of its page the latest version and step at or before that
-position. The statement returns a NULL position if the position cannot be known yet: an append may
-be in flight, or the view may lag. The caller then waits and sends the statement again.
+A statement of the past has an instant as a parameter. It finds the last position recorded by then,
+and for each row of its page the latest version and step at or before that position. It returns a
+NULL position if the position cannot be known yet: an append may be in flight, or the view may lag.
+The caller then waits and sends the statement again.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name I
 
 POSITION_THEN = "COALESCE(ledger.position_by(%(as_of)s), 0)"
 
-# The last position recorded by an instant. The position is final if a later event exists (positions
-# and instants rise together), on a standby also if a later beat does, or if the append in flight
-# has ended since (``settled``). A standby does not know of appends in flight, and the primary may
-# have been reached by another connection: so the statement itself asks what the server is. OFFSET 0
-# keeps the subquery from being inlined: PostgreSQL would repeat the look-up at each use.
+# The last position recorded by an instant. It is final if a later event exists (positions and
+# instants rise together), on a standby also if a later beat does, or if the append in flight has
+# ended since (``settled``). A standby does not know of appends in flight, and another connection
+# may lead to the primary, so the statement itself asks what the server is. OFFSET 0 prevents
+# inlining of the subquery: PostgreSQL would repeat the look-up at each use.
 _PAST = """
 SELECT CASE WHEN reached.position >= asked.position
              AND (%(settled)s AND NOT pg_is_in_recovery() OR %(as_of)s < ledger.known_until())
@@ -35,7 +35,7 @@ OFFSET 0
 """
 
 # The last position recorded by an instant, to be read after the append in flight has ended; the
-# instant up to which every event is known; and whether the server is a standby. No view is read.
+# instant up to which every event is known; and True if the server is a standby. No view is read.
 INSTANT = f"SELECT {POSITION_THEN}, ledger.known_until(), pg_is_in_recovery()"
 RECORDED_AT = "SELECT ledger.recorded_at(%(position)s)"
 AWAIT_APPEND = "SELECT ledger.await_append()"
@@ -52,15 +52,15 @@ class Read(NamedTuple):
     """A statement that reads views, with all that follows from it."""
 
     sql: str
-    """The statement. The rows, at least one, begin with the position that they show."""
+    """The statement. The rows, at least one, begin with their position."""
     views: frozenset[str]
     """The views that the statement reads."""
     planning: Planning
-    is_kept: bool
-    """Whether the rows follow from the views' rows alone, so that an answer may be cached
+    is_pure: bool
+    """True if the rows follow from the views' rows alone, so that a response may be cached
     (``engine/reads/answers.py``). The day and the week of the clock are then parameters."""
     is_behind_all: bool
-    """Whether the rows may show only events that every other live view shows too, as in feeds."""
+    """True if the rows may have only events that every other live view has too, as in feeds."""
 
 
 def read_of(
@@ -68,30 +68,30 @@ def read_of(
     *views: str,
     past: bool = False,
     planning: Planning = Planning.SHORT,
-    is_kept: bool = False,
+    is_pure: bool = False,
     is_behind_all: bool = False,
     **parts: str,
 ) -> Read:
-    """The read of these views by a statement: it is filled with its position and with the parts.
+    """The read of these views by a statement, filled with its position and the parts.
 
-    The position is that of the views, or of an instant, unless the parts name another one. A
-    statement about the past takes long even if it follows an index.
+    The position is the views', or an instant's, unless the parts name another one. A statement
+    about the past takes long even if it follows an index.
     """
     if past and planning is Planning.SHORT:
         planning = Planning.LONG
     sql = statement.format(**{"position": position_of(past, *views)} | parts)
-    return Read(sql, frozenset(views), planning, is_kept, is_behind_all)
+    return Read(sql, frozenset(views), planning, is_pure, is_behind_all)
 
 
 def position_of(past: bool, *views: str) -> str:
-    """The part of a statement for its position: the position of the views, or of an instant."""
+    """A statement's part for its position: the position of the views, or of an instant."""
     names = ", ".join(f"'{view}'" for view in views)
     statement = _PAST if past else _PRESENT
     return statement.format(views=names, position_then=POSITION_THEN)
 
 
 def position_of_page(*views: str) -> str:
-    """The part of an export's later pages for their position, the parameter ``end``.
+    """The part for the position of an export's later pages: the parameter ``end``.
 
     After a crash of the database the views may be behind it.
     """

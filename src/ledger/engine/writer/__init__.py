@@ -1,1 +1,1 @@
-"""The write side: commands, the group that they commit in, the memory of aggregates, turns."""
+"""The write side: commands, their group, the memory of aggregates, the fair queue."""

@@ -1,15 +1,14 @@
 """Commands: requests that may be refused, and how one is carried out under the append lock.
 
-A refused command leaves one record for the audit log, in the transaction of its group: the subject
-of the command and the error code, never the command's content (contract, Feeds). A refusal changes
-nothing else.
+A refused command leaves one record for the audit log, in its group's transaction: its subject and
+the error code, never its content (contract, Feeds). A refusal changes nothing else.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from ledger.engine.log.decisions import First
+from ledger.engine.log.decisions import IdentityOwner
 from ledger.engine.values import errors
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Event, Identity, Recorded
@@ -35,9 +34,9 @@ class OwnCommand:
     """The base of commands that are not facts: no key and no entry in the audit log by default."""
 
     action: ClassVar[str] = ""
-    """The command's action in the audit log; empty: no caller asks for the command."""
+    """The command's action in the audit log; empty if no caller requests the command."""
     subject_type: ClassVar[str | None] = None
-    """The type of the command's subject in the audit log; None: a new aggregate, or no subject."""
+    """The subject's type in the audit log; None for a new aggregate or no subject."""
     needs_key: ClassVar[bool] = True
     issues: ClassVar[str | None] = None
 
@@ -52,13 +51,13 @@ class OwnCommand:
     def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
         return ()
 
-    def further(
-        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+    def followup_identities(
+        self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
         return ()
 
     def about(self) -> About | None:
-        """Return None: no caller asked for the command, so the audit log keeps no refusal."""
+        """Return None: no caller requested the command, so the audit log has no refusal of it."""
         return None
 
     def decide(self, group: Group) -> Receipt:
@@ -93,13 +92,12 @@ class SubjectCommand(OwnCommand):
 
 
 class ManagedCommand(SubjectCommand):
-    """A command that records the event ``_event`` of its subject, and answers with ``_shown``.
+    """A command that records its subject's event ``_event``, and responds with ``_answer``.
 
-    The refusals come in the order of the contract: 404, 403, 422, and what ``_event`` raises.
+    The refusals come in the order of the contract: 404, 403, 422, and the errors of ``_event``.
     """
 
     def decide(self, group: Group) -> Receipt:
-        """Raises NotFound, Forbidden, Invalid or InvalidState."""
         subject = group.memory.get(_KINDS[self.subject_type], self.subject_id, self.principal)
         self._require_right(subject)
         if self.fault is not None:
@@ -107,17 +105,17 @@ class ManagedCommand(SubjectCommand):
         body = self._event(subject, group)
         if body is None:
             return self.unchanged()
-        return receipt(group.record(subject, body, group.now, self), self._shown(subject))
+        return receipt(group.record(subject, body, group.now, self), self._answer(subject))
 
     def _require_right(self, subject: Any) -> None:
         """Raise Forbidden if the caller may not do this to the subject."""
 
     def _event(self, subject: Any, group: Group) -> Event | None:
-        """The event to record; None: there is nothing to do. Raises Invalid or InvalidState."""
+        """The event to record; None if there is nothing to do. Raises Invalid or InvalidState."""
         raise NotImplementedError
 
-    def _shown(self, subject: Any) -> bytes | None:
-        """The answer, if the subject as the command left it tells all of it."""
+    def _answer(self, subject: Any) -> bytes | None:
+        """The response, if the subject, as the command left it, determines it."""
         return None
 
 
@@ -129,18 +127,18 @@ class NewCommand(OwnCommand):
     request_id: str | None = None
     _: KW_ONLY
     organization_id: str | None
-    """None: the credential's own; likewise the workspace."""
+    """None for the credential's own; likewise the workspace."""
     workspace_id: str | None
     fault: errors.Invalid | None = None
     idempotency: IdempotencyKey | None = None
 
     def about(self) -> About:
-        """The action, and the named tenant of what does not exist yet."""
+        """The action, and the tenant in the request: the subject does not exist yet."""
         organization_id = self.organization_id
         tenant = None if organization_id is None else (organization_id, self.workspace_id)
         return About(self.action, tenant=tenant)
 
-    def require_seen(self) -> None:
+    def require_visible(self) -> None:
         """Raise Forbidden for another tenant."""
         organization_id = self.organization_id
         if organization_id and not self.principal.sees(organization_id, self.workspace_id):
@@ -155,7 +153,7 @@ class NewCommand(OwnCommand):
         return self.organization_id
 
 
-class TurnDown(OwnCommand):
+class RefusedWrite(OwnCommand):
     """A write that was refused before any decision: the command only records the refusal."""
 
     needs_key = False
@@ -183,10 +181,10 @@ class TurnDown(OwnCommand):
 def carry_out(command: Command, group: Group) -> Outcome:
     """Decide one command, record its events or its refusal, and return its outcome."""
     group.begin()
-    key, kept = command.idempotency, True
+    key, is_stored = command.idempotency, True
     try:
         if command.needs_key:
-            # Also before an earlier outcome is told, which may have a secret.
+            # Also before an earlier outcome is returned, which may contain a secret.
             _require_key(command.principal, group)
         if key is not None:
             earlier = group.earlier_outcome(key)
@@ -194,35 +192,35 @@ def carry_out(command: Command, group: Group) -> Outcome:
                 return earlier
         outcome: Outcome = command.decide(group)
     except errors.ChangedTooOften as limited:
-        # Nothing is recorded, and nothing kept: the same request may succeed in a moment.
+        # Nothing is recorded or stored: the same request may succeed in a moment.
         return limited.with_traceback(None)
     except errors.Refused as refusal:
         # The frames of a traceback refer to the refusal and to the command. Such a reference cycle
         # is collected late (``calm_collector``), and thousands of refused facts take much memory.
         refusal.with_traceback(None)
-        # The outcome of a refusal that is only counted is not kept either, so that a flood of
-        # refused requests, each under a new idempotency key, does not fill the disk.
-        is_told = _record(command, refusal, group)
-        kept = is_told and not isinstance(refusal, errors.IdempotencyKeyReused)
+        # The outcome of a refusal that is only counted is not stored either. So a flood of refused
+        # requests, each under a new idempotency key, does not fill the disk.
+        is_recorded = _record(command, refusal, group)
+        is_stored = is_recorded and not isinstance(refusal, errors.IdempotencyKeyReused)
         outcome = refusal
-    if key is not None and kept:
+    if key is not None and is_stored:
         group.keep_outcome(key, outcome)
     return outcome
 
 
 def _require_key(principal: Principal, group: Group) -> None:
-    """Raise for an API key that ended a moment ago, while a worker still remembers it.
+    """Raise for an API key that ended a moment ago, while a worker still has it in its cache.
 
     Otherwise the holder of a leaked secret that its owner has just replaced could rotate the key
-    once more, and would have it for himself.
+    once more, and keep it.
     """
-    key = group.memory.asking_key(principal)
+    key = group.memory.key_of(principal)
     if key is not None:
         key.require_working(principal.secret, group.now)
 
 
 def _record(command: Command, refusal: errors.Refused, group: Group) -> bool:
-    """Record a refusal; False: it was only counted, beyond the credential's ``refusals.DAILY``."""
+    """Record a refusal; return False if it was only counted, beyond ``refusals.DAILY``."""
     about = command.about()
     if about is None or not refusal.audited:
         return True
@@ -241,7 +239,7 @@ def _record(command: Command, refusal: errors.Refused, group: Group) -> bool:
         resource_id=resource_id,
         source=about.source,
         fact_id=about.fact_id,
-        pointers=tuple(place for place, _ in refusal.errors)
+        pointers=tuple(pointer for pointer, _ in refusal.errors)
         if isinstance(refusal, errors.Invalid)
         else (),
     )
@@ -260,8 +258,8 @@ def _record(command: Command, refusal: errors.Refused, group: Group) -> bool:
 def _tenant(about: About, principal: Principal, group: Group) -> tuple[str | None, str | None]:
     """The tenant of a refusal's record: the resource's if the credential sees it, else its own.
 
-    The audit log of a tenant therefore never shows what other tenants tried, and a refused write on
-    a workspace's line is found under that workspace.
+    So the audit log of a tenant never shows what other tenants tried, and a refused write on a
+    workspace's line is found under that workspace.
     """
     for stream in about.streams:
         found = group.memory.find(stream)
@@ -272,11 +270,10 @@ def _tenant(about: About, principal: Principal, group: Group) -> tuple[str | Non
     return principal.organization_id, principal.workspace_id
 
 
-def receipt_of(first: First, *, duplicate: bool) -> Receipt:
+def receipt_of(first: IdentityOwner, *, duplicate: bool) -> Receipt:
     event = first.event
     return Receipt(event.originator_id, first.event_ids, event.position, duplicate)
 
 
 def receipt(recorded: Recorded, answer: bytes | None = None) -> Receipt:
-    """The receipt of a command that recorded one event."""
     return Receipt(recorded.originator_id, (recorded.event_id,), recorded.position, answer=answer)

@@ -1,7 +1,7 @@
 """The group: what the commands of one append decide and collect, under the append lock.
 
-A ``Group`` lives as long as one append transaction. The group loads the data of all commands in one
-read, as far as they are known beforehand; the commands decide in turn; all results are written
+A ``Group`` lives as long as one append transaction. It loads the data of all commands in one read,
+as far as it is known beforehand. The commands decide one by one, and all results are written
 together. An event is applied to its aggregate as soon as a command has recorded it, so that the
 next command sees the change.
 """
@@ -47,11 +47,11 @@ _AHEAD = 200
 """So many recorded events are written while the rest is still being decided: the rest of a large
 group, or of a closing that cancels many runs."""
 
-_MOST_NEWS = 500
-"""So many events after a position are looked at for those of a line or source."""
+_MOST_CHANGES = 500
+"""The most events after a position that are searched for those of a line or source."""
 
-KEPT_FOR = timedelta(hours=24)
-"""How long the outcome under an idempotency key is kept."""
+RETENTION = timedelta(hours=24)
+"""How long the outcome under an idempotency key is stored."""
 
 LASTING: tuple[type[Refused], ...] = (
     errors.Invalid,
@@ -60,8 +60,8 @@ LASTING: tuple[type[Refused], ...] = (
     errors.IdTaken,
     errors.FactConflict,
 )
-"""Refusals that are replayed, each with its own class: all of 409 and 422. Commands that were
-refused with 403 or 404 are decided anew."""
+"""Refusals that are replayed, each with its own class: all of 409 and 422. Commands refused with
+403 or 404 are decided anew."""
 
 _BY_CODE = {kind.code: kind for kind in LASTING}
 
@@ -69,7 +69,7 @@ _FIRST_WINDOW = 16
 
 
 class SideRows(Protocol):
-    """Rows of a feature beside the log, which few groups are about."""
+    """A feature's rows other than the log's, which few groups need."""
 
     def write(self) -> None:
         """Write the changes; the statements are sent with the commit."""
@@ -102,24 +102,24 @@ class Group:
         """The events that are not written yet."""
         self._keys: list[tables.RunKeyRow] = []
         self._is_ahead = False
-        """Whether some recorded events were written already and are no longer in ``_recorded``."""
+        """True if some recorded events were written already and are no longer in ``_recorded``."""
         self._numbers: dict[tuple[str, int], Numbers] = {}
         """The numbers of ids that were looked up for the whole group, by prefix and year."""
         self._free: dict[tuple[str, int], Iterator[str]] = {}
         self._outcomes: dict[tuple[str, ...], tables.OutcomeRow] = {}
-        """The outcomes that are kept under the group's idempotency keys, by the row's key."""
+        """The stored outcomes under the group's idempotency keys, by the row's key."""
         self._new_outcomes: dict[tuple[str, ...], tables.OutcomeRow] = {}
-        self._news: dict[int, Collection[str] | None] = {}
-        """The lines and sources of stored events, by the position after which these are."""
+        self._changes: dict[int, Collection[str] | None] = {}
+        """The lines and sources of stored events, by the position before them."""
         self._omitted: dict[str, tables.OmittedRow] = {}
         """Refusals that were only counted, by credential."""
         self._ended_leases: dict[str, EndedLease | None] = {}
-        """The stored leases that were read; None: the lease has not ended, or is no more."""
+        """The stored leases that were read; None if the lease has not ended or is gone."""
         self._side_rows: dict[Callable[[Append], Any], Any] = {}
-        """The rows of features beside the log, by their class."""
+        """Features' rows other than the log's, by their class."""
 
     def prepare(self, requests: Sequence[Request], now: datetime) -> None:
-        """Load the data of the whole group, so that its commands seldom need reads of their own."""
+        """Load the data of the whole group, so that its commands seldom need their own reads."""
         begun: dict[str, str] = {}
         unknown: list[Request] = []
         identities: set[Identity] = set()
@@ -132,14 +132,14 @@ class Group:
             streams.update(request.streams())
             if request.needs_key and request.principal.type == "api_key":
                 streams.add(request.principal.id)
-            known = request.identities(tenant_of)
-            if not known:
+            named = request.identities(tenant_of)
+            if not named:
                 unknown.append(request)
                 continue
-            identities.update(known)
+            identities.update(named)
             # A stream that this group begins belongs to the organization of its first request.
             for stream in request.streams():
-                begun.setdefault(stream, known[0].organization_id)
+                begun.setdefault(stream, named[0].organization_id)
         issued = Counter(request.issues for request in requests if request.issues is not None)
         outcomes = {_columns(r.idempotency) for r in requests if r.idempotency is not None}
         read = self.memory.load(
@@ -158,16 +158,16 @@ class Group:
         # external id finds its run in the same way, by the event that gave the run the name.
         late = {identity for request in unknown for identity in request.identities(tenant_of)}
         for request in requests:
-            late.update(request.further(tenant_of, self.memory.is_known))
+            late.update(request.followup_identities(tenant_of, self.memory.exists))
         self.memory.load(self.memory.runs_of_facts(), late)
         if late:
             self.memory.load(self.memory.runs_of_facts())
 
     def begin(self, at: datetime | None = None) -> None:
-        """Start on the next command and give it an instant of its own; ``at``: not the present.
+        """Start the next command and give it an instant of its own: ``at``, or now.
 
-        The instant is just after the last recorded event if that is later: clocks may step back,
-        and the clocks of nodes may differ.
+        It is just after the last recorded event if that is later: clocks may step back, and the
+        clocks of nodes may differ.
         """
         now = (at or self._clock()).astimezone(UTC)
         if _year_of(now) != now.year:
@@ -177,8 +177,6 @@ class Group:
             now = last.astimezone(UTC) + timedelta(microseconds=1)
         self.now = now
 
-    # Ids.
-
     def issue(self, prefix: str) -> str:
         """The next free id with this prefix in the UTC year of recording (contract, Facts)."""
         key = prefix, self.now.year
@@ -187,28 +185,25 @@ class Group:
         return next(self._free[key])
 
     def _free_ids(self, prefix: str, year: int) -> Iterator[str]:
-        numbers = self._numbers.get((prefix, year)) or self._look_up(
+        numbers = self._numbers.get((prefix, year)) or self._find_numbers(
             Window(prefix, year, _FIRST_WINDOW)
         )
         for window in windows_after(numbers.last, numbers.size):
             if window[0] != numbers.last + 1:
-                numbers = self._look_up(Window(prefix, year, len(window), window[0] - 1))
+                numbers = self._find_numbers(Window(prefix, year, len(window), window[0] - 1))
             for number in window:
                 identifier = format_id(prefix, year, number)
                 # Checked now, not when the window was read: a command of this group may have taken
                 # the id since.
                 in_group = identifier in self.touched or identifier in self.tables.new_records
-                if identifier not in numbers.taken and not in_group:
+                if identifier not in numbers.used and not in_group:
                     yield identifier
 
-    def _look_up(self, window: Window) -> Numbers:
+    def _find_numbers(self, window: Window) -> Numbers:
         return self.append.read(Wanted(windows=[window])).numbers[0]
-
-    # Events.
 
     @property
     def next_position(self) -> int:
-        """The position that the next recorded event will get."""
         return self.append.next_position + len(self._recorded)
 
     def event_id(self, position: int) -> str:
@@ -229,9 +224,9 @@ class Group:
         is_loaded: bool = True,
         traceparent: str | None = None,
     ) -> Recorded:
-        """Put an event in its envelope, apply it and keep it for writing.
+        """Put an event in its envelope, apply it and store it for writing.
 
-        ``tenant`` is given for the first event of a stream; later events take the tenant from the
+        ``tenant`` is given for the first event of a stream; later events take it from the
         aggregate. ``caused_by`` is the causing event's EVT id. An aggregate that is not loaded
         (``is_loaded``) has only its version and the fields that the decision needs, as for the
         cancellations of a closing; ``tenant`` must be given for it too.
@@ -270,10 +265,10 @@ class Group:
             self.tables.keys.setdefault(aggregate.id, copy(aggregate))
         self.tables.note(recorded)
         if is_loaded:
-            aggregate.evolve(recorded)
+            aggregate.apply(recorded)
             self.memory.keep(aggregate)
         else:
-            self.memory.take_in(recorded)
+            self.memory.apply(recorded)
         return recorded
 
     def name_cause(self, event_id: str) -> None:
@@ -290,7 +285,7 @@ class Group:
 
     @cached_property
     def _spoken(self) -> int | None:
-        """The language that all living nodes understand: asked once a group, in its transaction."""
+        """The language that all living nodes understand, read once a group in its transaction."""
         return self.append.language()
 
     def _require_understood(self, language: int) -> None:
@@ -301,7 +296,7 @@ class Group:
             )
 
     def _next_recorded_at(self) -> datetime:
-        """The instant of recording of the next event, which rises strictly with the position."""
+        """The next event's instant of recording, which rises strictly with the position."""
         last = self.append.last_recorded_at
         at = self.now
         if last is not None and at <= last:
@@ -317,10 +312,8 @@ class Group:
         self.touched.add(run_id)
         return key
 
-    # Rows of other streams, with the changes of this append.
-
     def open_runs(self, line_id: str) -> dict[str, tables.OpenRunRow]:
-        """The line's open runs by id."""
+        """The line's open runs by id, with the changes of this append; so are the next ones."""
         ended, opened, moved = self.tables.ended, self.tables.opened, self.tables.moved
         runs = {
             row.run_id: row._replace(version=moved.get(row.run_id, ("", row.version))[1])
@@ -330,24 +323,24 @@ class Group:
         return runs | {run_id: row for run_id, row in opened.items() if row.line_id == line_id}
 
     def owned(self, table: Table, organization_id: str) -> int:
-        """How many endpoints, or watches, the organization has: of the rows of that table."""
+        """How many endpoints or watches the organization has: the rows of that table."""
         new, deleted = (
             sum(1 for r in rows if type(r) is table.row and r.organization_id == organization_id)
             for rows in (self.tables.owned.values(), self.tables.disowned.values())
         )
         return self.append.owned(table, organization_id) + new - deleted
 
-    def is_news(self, name: str, position: int) -> bool:
-        """Whether the log has news of a line or source after a position, or may have.
+    def changed_since(self, name: str, position: int) -> bool:
+        """True if the log has changes of a line or source after a position, or may have.
 
-        Alerts are no news.
+        Alerts do not count.
         """
-        if position not in self._news:
-            self._news[position] = self.append.heard_after(position, _MOST_NEWS)
-        heard = self._news[position]
+        if position not in self._changes:
+            self._changes[position] = self.append.changed_after(position, _MOST_CHANGES)
+        changed = self._changes[position]
         return (
-            heard is None
-            or name in heard
+            changed is None
+            or name in changed
             or any(
                 name == event.line_id or (event.fact is not None and name == event.fact.source)
                 for event in self._recorded
@@ -359,16 +352,16 @@ class Group:
         """The lease of a run, if it has ended and nothing of the run arrived in this append.
 
         The leases of ``together`` are read with it. Only an append changes the end of a lease, so
-        what was read stays true until the commit.
+        the result stays true until the commit.
         """
         if run_id not in self._ended_leases:
-            asked = {run_id, *together}
-            self._ended_leases |= dict.fromkeys(asked) | self.append.ended(asked)
-        arrived = run_id in self.tables.heard or run_id in self.tables.leases
+            run_ids = {run_id, *together}
+            self._ended_leases |= dict.fromkeys(run_ids) | self.append.ended(run_ids)
+        arrived = run_id in self.tables.heartbeats or run_id in self.tables.leases
         return None if arrived else self._ended_leases[run_id]
 
     def omit(self, principal: Principal) -> None:
-        """Count a refusal of the credential that gets no event of its own."""
+        """Count a refusal of the credential that gets no event."""
         credential = principal.credential
         row = self._omitted.get(credential) or tables.OmittedRow(
             credential, principal.organization_id, principal.workspace_id, self.now, 0
@@ -376,44 +369,42 @@ class Group:
         self._omitted[credential] = row._replace(count=row.count + 1)
 
     # Outcomes of commands that are safe to send again (contract, Access, ``Idempotency-Key``). An
-    # outcome is stored in the transaction of the command's event, so a client whose answer was lost
-    # gets it when it sends the request again. A concurrent duplicate request waits for the append
+    # outcome is stored in the transaction of the command's event, so a client whose response was
+    # lost gets it when it sends the request again. A concurrent duplicate waits for the append
     # lock, as every write does, and then finds the outcome too.
 
     def earlier_outcome(self, key: IdempotencyKey) -> Outcome | None:
         """The outcome of an earlier request, or None. Raises IdempotencyKeyReused."""
         row = self._outcomes.get(_columns(key))
-        if row is None or row.recorded_at + KEPT_FOR <= self.now:
+        if row is None or row.recorded_at + RETENTION <= self.now:
             return None
         if row.fingerprint != key.fingerprint:
             raise errors.IdempotencyKeyReused
         return _restored(_decode(self.vault.open(_purpose(row), row.outcome)))
 
     def keep_outcome(self, key: IdempotencyKey, outcome: Outcome) -> None:
-        """Keep an outcome, if it is a receipt or a refusal that is replayed."""
+        """Store an outcome if it is a receipt or a refusal that is replayed."""
         if isinstance(outcome, Receipt):
-            kept = _Kept(receipt=outcome)
+            stored = _StoredOutcome(receipt=outcome)
         elif isinstance(outcome, LASTING):
-            places = outcome.errors if isinstance(outcome, Invalid) else ()
-            kept = _Kept(code=outcome.code, detail=outcome.detail, errors=places)
+            problems = outcome.errors if isinstance(outcome, Invalid) else ()
+            stored = _StoredOutcome(code=outcome.code, detail=outcome.detail, errors=problems)
         else:
             return
         row = tables.OutcomeRow(*_columns(key), key.fingerprint, b"", self.now)
-        row = row._replace(outcome=self.vault.seal(_purpose(row), _encode(kept)))
+        row = row._replace(outcome=self.vault.seal(_purpose(row), _encode(stored)))
         self._outcomes[row[:3]] = self._new_outcomes[row[:3]] = row
 
-    # Writing.
-
     def write(self) -> None:
-        """Write all that the commands left; the statements are sent with the commit."""
+        """Write all results of the commands; the statements are sent with the commit."""
         if self._recorded or self._is_ahead:
             self._write(is_last=True)
-        self.append.write_beside(
+        self.append.write_tables(
             {
                 tables.OUTCOME: [*self._new_outcomes.values()],
                 tables.SNAPSHOT: self.memory.snapshots(),
             },
-            self.tables.heard,
+            self.tables.heartbeats,
             self._omitted.values(),
         )
         for rows in self._side_rows.values():
@@ -432,15 +423,15 @@ class Group:
             for recorded in self._recorded
         ]
         self.append.write(rows, self._keys, self.tables, is_last=is_last)
-        self._recorded, self._keys, self._news = [], [], {}
+        self._recorded, self._keys, self._changes = [], [], {}
         self.memory.note_written()
 
 
 def windows_after(number: int, first: int = _FIRST_WINDOW) -> Iterator[range]:
-    """The numbers that are tried after a counter's, in windows that are looked up at once.
+    """Yield the numbers to try after a counter's, in windows that are looked up at once.
 
-    The first windows adjoin. The later ones lie ever farther apart: reporters may have taken any
-    count of numbers in a row, and a walk through all of them would hold up every other append.
+    The first windows adjoin. Later ones lie ever farther apart: reporters may have used any count
+    of numbers in a row, and a scan of them all would delay every other append.
     """
     yield range(number + 1, number + 1 + first)
     number, window = number + first, 4 * _FIRST_WINDOW
@@ -456,13 +447,13 @@ def windows_after(number: int, first: int = _FIRST_WINDOW) -> Iterator[range]:
 def _year_of(now: datetime) -> int:
     """The UTC year of recording of a command at this instant.
 
-    The events of a command are recorded within one UTC year, by which ids are counted: the last
-    50 ms of a year therefore count as the beginning of the next year.
+    A command's events are recorded within one UTC year, by which ids are counted. So the last 50 ms
+    of a year count as the beginning of the next one.
     """
     return (now.astimezone(UTC) + timedelta(milliseconds=50)).year
 
 
-class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+class _StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     receipt: Receipt | None = None
     code: str = ""
     detail: str = ""
@@ -470,7 +461,7 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Kept).decode
+_decode = msgspec.json.Decoder(_StoredOutcome).decode
 
 
 def _columns(key: IdempotencyKey) -> tuple[str, str, str]:
@@ -481,14 +472,14 @@ def _purpose(row: tables.OutcomeRow) -> str:
     return f"outcome|{row.credential}|{row.path}|{row.key}"
 
 
-def _restored(kept: _Kept) -> Outcome:
-    if kept.receipt is not None:
-        return msgspec.structs.replace(kept.receipt, replayed=True)
-    kind = _BY_CODE[kept.code]
-    # The constructors are bypassed: each class has arguments of its own, and the texts are kept.
+def _restored(stored: _StoredOutcome) -> Outcome:
+    if stored.receipt is not None:
+        return msgspec.structs.replace(stored.receipt, replayed=True)
+    kind = _BY_CODE[stored.code]
+    # The constructors are bypassed: each class has its own arguments, and the texts are stored.
     refusal = kind.__new__(kind)
-    Refused.__init__(refusal, kept.detail)
+    Refused.__init__(refusal, stored.detail)
     if isinstance(refusal, Invalid):
-        refusal.errors = kept.errors
+        refusal.errors = stored.errors
     refusal.replayed = True
     return refusal

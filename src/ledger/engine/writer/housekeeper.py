@@ -1,4 +1,4 @@
-"""The housekeeper: records counts of refusals, and drops what is beside the log and has expired."""
+"""The housekeeper: records counts of refusals, and drops expired rows outside the log."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -11,19 +11,16 @@ from ledger.engine.values.errors import NotFound
 from ledger.engine.values.principal import HOUSEKEEPER
 from ledger.engine.values.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, stream_of
 from ledger.engine.writer.command import SubjectCommand
-from ledger.engine.writer.group import KEPT_FOR, Group
-from ledger.engine.writer.periodic import LedSession, Periodic, assert_decided
+from ledger.engine.writer.group import RETENTION, Group
+from ledger.engine.writer.periodic import LeaderSession, Periodic, assert_decided
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 
 _EVERY_SECONDS = 15.0
-"""Between two rounds."""
 
 _TELL_AFTER = timedelta(minutes=1)
-"""How long refusals are counted before an event records the count.
-
-A flood of refusals therefore costs one event a minute for each credential.
-"""
+"""How long refusals are counted before an event records the count: so a flood of refusals costs one
+event a minute for each credential."""
 
 _CREDENTIALS = 500
 _OUTCOMES = 5000
@@ -32,9 +29,9 @@ _OUTCOMES = 5000
 # The credentials whose counts have waited long enough to become events.
 _DUE_OMITTED = "SELECT credential FROM ledger.refusals_omitted WHERE since <= %s LIMIT %s"
 
-# Delete outcomes older than their 24 hours. An append may be replacing such a row at this moment.
-# Then this DELETE waits for its commit and evaluates the outer condition again, on the new row
-# (READ COMMITTED); the new row is young and stays.
+# Delete outcomes older than their 24 hours. An append may be replacing such a row right now. Then
+# this DELETE waits for its commit and evaluates the outer condition again, on the new row (READ
+# COMMITTED); the new row is young and stays.
 DROP_EXPIRED = """
 DELETE FROM ledger.idempotency WHERE recorded_at <= %(until)s AND (credential, path, key) IN (
     SELECT credential, path, key FROM ledger.idempotency
@@ -52,7 +49,7 @@ class TellOmitted(SubjectCommand):
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if nothing was counted, or if another process was faster."""
         found = group.memory.find(self.subject_id)
-        omitted = group.append.take_omitted(self._credential)
+        omitted = group.append.pop_omitted(self._credential)
         if not isinstance(found, Refusals) or omitted is None:
             raise NotFound("No refusals were omitted.")
         body = RefusalsOmitted(count=omitted.count, since=omitted.since)
@@ -70,14 +67,14 @@ class Round(NamedTuple):
     now: datetime
 
     def drop(self, statement: str, limit: int, **values: Any) -> tuple[int, bool]:
-        """Drop at most ``limit`` rows; return how many, and whether there may be more."""
+        """Drop at most ``limit`` rows; return how many, and True if there may be more."""
         values |= {"limit": limit}
         dropped = self.connection.execute(statement.encode(), values).rowcount
         return dropped, dropped == limit
 
 
 Chore = Callable[[Round], tuple[int, bool]]
-"""A feature's part of each round: returns the rows that it dropped, and whether there are more."""
+"""A feature's part of each round: returns how many rows it dropped, and True if there are more."""
 
 
 class Housekeeper(Periodic):
@@ -88,7 +85,7 @@ class Housekeeper(Periodic):
 
     def __init__(
         self,
-        session: LedSession,
+        session: LeaderSession,
         writer: Writer,
         clock: Callable[[], datetime],
         chores: Iterable[Chore],
@@ -107,4 +104,4 @@ class Housekeeper(Periodic):
 
 
 def _drop_outcomes(round: Round) -> tuple[int, bool]:
-    return round.drop(DROP_EXPIRED, _OUTCOMES, until=round.now - KEPT_FOR)
+    return round.drop(DROP_EXPIRED, _OUTCOMES, until=round.now - RETENTION)

@@ -1,7 +1,7 @@
-"""The aggregates that a process remembers, and those that an append has brought up to date.
+"""The aggregates in a process's memory, and those that an append has brought up to date.
 
-Under the append lock each requested aggregate takes in the events that other processes have
-recorded since, and then stays current until the commit.
+Under the append lock each requested aggregate applies the events that other processes have recorded
+since. It then stays current until the commit.
 """
 
 from collections import Counter, OrderedDict
@@ -14,7 +14,7 @@ import msgspec
 
 from ledger.engine.log.append import Append, Loaded, Wanted, Window
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.log.decisions import DecisionTables, First
+from ledger.engine.log.decisions import DecisionTables, IdentityOwner
 from ledger.engine.log.snapshots import EVERY, row_of
 from ledger.engine.log.tables import (
     EXECUTION_RECORD,
@@ -49,7 +49,7 @@ _UNPACK: dict[str, Callable[[bytes], Folded]] = {
 
 
 def sees(principal: Principal, found: Folded | None) -> bool:
-    """Whether a credential sees an aggregate, by the aggregate's tenant; no, if there is none."""
+    """True if a credential sees an aggregate, by its tenant; False if there is none."""
     return found is not None and principal.sees(found.organization_id, found.workspace_id)
 
 
@@ -68,10 +68,10 @@ class Erasable(Protocol):
 class Memory:
     """The aggregates of the streams that a process's appends have used, and the keys of runs.
 
-    The latest aggregates are kept as objects, and many more as packed bytes: most lines get a fact
-    now and then, and reading a line's events again costs an append ten times as much as unpacking
-    its aggregate. An append checks the version of every aggregate that it uses, so events that
-    another process has recorded meanwhile are never missed.
+    The latest aggregates are objects, and many more are packed bytes: most lines get a fact now and
+    then, and reading a line's events again costs an append ten times as much as unpacking its
+    aggregate. An append checks the version of every aggregate that it uses, so it never misses
+    events that another process has recorded.
     """
 
     def __init__(self, mapper: EnvelopeMapper, vault: Vault) -> None:
@@ -87,8 +87,7 @@ class Memory:
             self.clear()
         self._append, self._tables = append, tables
         self._fresh: set[str] = set()
-        """Streams known to be up to date in this append."""
-        self._asked: set[Identity] = set()
+        self._queried: set[Identity] = set()
         self._lengths: dict[Identity, int] = {}
         """The lengths of chains of identities, by a chain's first identity."""
         self._unloaded: dict[str, Recorded] = {}
@@ -96,10 +95,8 @@ class Memory:
         """Streams that are due for a snapshot: a long tail was read, or the version is a multiple
         of ``EVERY``."""
 
-    # Between appends.
-
     def forget_key(self, run_id: str | None) -> None:
-        """Forget a run's key; None: every key."""
+        """Forget a run's key; every key if None."""
         if run_id is None:
             self._run_keys.clear()
         else:
@@ -111,14 +108,14 @@ class Memory:
             self._drop(identifier)
 
     def clear(self) -> None:
-        """Forget everything: the database may be one that lacks the last events."""
+        """Forget everything: the database may lack the last events."""
         self._aggregates.clear()
         self._packed.clear()
         self._run_keys.clear()
 
     def end(self) -> None:
-        """Let go of a committed append. Pack all but the latest aggregates, and drop the oldest
-        packed ones beyond the limit."""
+        """End a committed append: pack older aggregates, drop the oldest packed ones beyond the
+        limit."""
         del self._append, self._tables, self._unloaded
         while len(self._aggregates) > _UNPACKED:
             identifier, aggregate = self._aggregates.popitem(last=False)
@@ -127,16 +124,15 @@ class Memory:
         while len(self._packed) > _PACKED:
             self._packed.popitem(last=False)
 
-    def known(self, identifier: str) -> Folded | None:
-        """An aggregate as it was last known, or None."""
+    def cached(self, identifier: str) -> Folded | None:
         found = self._aggregates.get(identifier)
         if found is None and (packed := self._packed.pop(identifier, None)) is not None:
             found = self._aggregates[identifier] = _UNPACK[identifier[:3]](packed)
         return found
 
     def _bring(self, identifier: str) -> Folded:
-        """An aggregate as it was last known, or a new one: the state of an empty stream."""
-        found = self.known(identifier)
+        """The cached aggregate, or a new one: the state of an empty stream."""
+        found = self.cached(identifier)
         if found is None:
             found = self._aggregates[identifier] = AGGREGATES[identifier[:3]](identifier)
         return found
@@ -151,8 +147,6 @@ class Memory:
         self._packed.pop(identifier, None)
         self._run_keys.pop(identifier, None)
 
-    # Loading, for a whole group in one or two reads.
-
     def load(
         self,
         ids: Iterable[str],
@@ -162,31 +156,32 @@ class Memory:
         rows: Mapping[Table, Collection[Sequence[Any]]] = MappingProxyType({}),
         windows: Sequence[Window] = (),
     ) -> Loaded:
-        """Make aggregates current: known aggregates take in their tails, others are built.
+        """Make aggregates current for a whole group, in one or two reads.
 
-        An aggregate that is unknown or far behind starts from its snapshot, if it has one. The
-        lines of runs are loaded too, and so are the events that have these identities, and the keys
-        of these runs. Returns what was read, with the rows and numbers that are wanted beside.
+        Cached ones apply their tails. An unknown one, or one far behind, starts from its snapshot
+        if it has one. The lines of runs are loaded too, as are the events that have these
+        identities and the keys of these runs. Returns what was read, with the wanted rows and
+        numbers.
         """
         wanted = {i for i in ids if i not in self._fresh}
-        asked = [identity for identity in identities if identity not in self._asked]
-        if not wanted and not asked and not keys and self._append.next_position:
+        unread = [identity for identity in identities if identity not in self._queried]
+        if not wanted and not unread and not keys and self._append.next_position:
             return _NOTHING
         runs = {i for i in wanted if i.startswith("RUN")}
-        known = {i for i in runs if self.known(i) is not None}
-        wanted |= self._lines_of(known)
+        cached = {i for i in runs if self.cached(i) is not None}
+        wanted |= self._lines_of(cached)
         read = self._read(
             wanted,
-            asked,
+            unread,
             {
                 LINE_ACTIVITY: [i for i in wanted if i.startswith("LIN")],
-                EXECUTION_RECORD: runs - known,
-                RUN_KEY: [*keys, *self._without_key(known)],
+                EXECUTION_RECORD: runs - cached,
+                RUN_KEY: [*keys, *self._without_key(cached)],
             },
             Wanted(rows=rows, windows=windows),
         )
-        # Only now it shows which of the other runs exist, and which lines they belong to.
-        found = {i for i in runs - known if self.known(i) is not None}
+        # Only now it is known which of the other runs exist, and which lines they belong to.
+        found = {i for i in runs - cached if self.cached(i) is not None}
         self.load(self._lines_of(found), keys=self._without_key(found))
         return read
 
@@ -195,20 +190,20 @@ class Memory:
         streams: set[str],
         identities: Sequence[Identity],
         ids: Mapping[Table, Iterable[str]],
-        beside: Wanted,
+        others: Wanted,
     ) -> Loaded:
         tables = self._tables
         read = self._append.read(
-            beside._replace(
-                streams={i: known.version if (known := self.known(i)) else 0 for i in streams},
+            others._replace(
+                streams={i: cached.version if (cached := self.cached(i)) else 0 for i in streams},
                 identities=identities,
-                rows={**beside.rows} | {table: [(i,) for i in some] for table, some in ids.items()},
+                rows={**others.rows} | {table: [(i,) for i in some] for table, some in ids.items()},
             )
         )
-        self._asked.update(identities)
+        self._queried.update(identities)
         for identity, found in read.firsts.items():
             *before, event = [self._mapper.decode(*row) for row in found]
-            tables.firsts[identity] = First.of(event, *before)
+            tables.firsts[identity] = IdentityOwner.of(event, *before)
         for activity in read.rows.get(LINE_ACTIVITY, ()):
             tables.activity.setdefault(activity.line_id, activity)
         for record in read.rows.get(EXECUTION_RECORD, ()):
@@ -222,9 +217,9 @@ class Memory:
             replayed = Counter(row[0] for row in read.tails)
             self._long.update(stream for stream, events in replayed.items() if events >= EVERY)
         for row in read.tails:
-            self._bring(row[0]).evolve(self._mapper.decode(*row))
+            self._bring(row[0]).apply(self._mapper.decode(*row))
         for identifier in self._unloaded.keys() & streams:
-            self._bring(identifier).evolve(self._unloaded.pop(identifier))
+            self._bring(identifier).apply(self._unloaded.pop(identifier))
         self._fresh |= streams
         return read
 
@@ -232,24 +227,22 @@ class Memory:
         return [run for run in runs if run not in self._run_keys]
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:
-        found = filter(None, map(self.known, runs))
+        found = filter(None, map(self.cached, runs))
         return {line for run in found if (line := run.service_line_id)} - self._fresh
-
-    # Look-ups for commands.
 
     def find(self, identifier: str) -> Folded | None:
         """An aggregate, up to date; None if the stream is empty."""
         if identifier not in self._fresh:
             self.load((identifier,))
-        return self.known(identifier)
+        return self.cached(identifier)
 
     def current(self, identifier: str) -> Folded | None:
-        """An aggregate, if this append has brought it up to date already, else None."""
-        return self.known(identifier) if identifier in self._fresh else None
+        """An aggregate if this append has brought it up to date already, else None."""
+        return self.cached(identifier) if identifier in self._fresh else None
 
     def tenant_of(self, stream: str) -> str | None:
-        """The organization of an aggregate in memory; None if it is unknown there."""
-        aggregate = self.known(stream)
+        """The organization of an aggregate in memory; None if it is not there."""
+        aggregate = self.cached(stream)
         return aggregate.organization_id if aggregate is not None else None
 
     def get(self, kind: type[A], identifier: str, principal: Principal) -> A:
@@ -262,20 +255,19 @@ class Memory:
             raise NotFound(f"No such {NOUNS[kind]}.")
         return found
 
-    def asking_key(self, principal: Principal) -> Credential | None:
-        """The API key that asks, as it is now; None: the caller has none."""
+    def key_of(self, principal: Principal) -> Credential | None:
+        """The caller's API key as it is now; None if the caller has none."""
         found = self.find(principal.id) if principal.type == "api_key" else None
         return found if isinstance(found, Credential) else None
 
     def activity(self, line_id: str) -> LineActivityRow:
-        """The line's last activity and number of open runs."""
         if line_id not in self._fresh:
             self.load((line_id,))
         return self._tables.activity[line_id]
 
-    def first(self, identity: Identity) -> First | None:
+    def first(self, identity: Identity) -> IdentityOwner | None:
         """The event that has an identity, recorded in this group or before it."""
-        if identity not in self._asked:
+        if identity not in self._queried:
             self.load((), (identity,))
         return self._tables.firsts.get(identity)
 
@@ -289,7 +281,7 @@ class Memory:
         return length
 
     def _search(self, link: Callable[[int], Identity]) -> int:
-        """Look ever farther ahead of the last known identity, at several at once.
+        """Search ever farther ahead of the last known identity, at several at once.
 
         Most chains have one identity, and the next ones are looked up with the whole group. A chain
         of thousands takes some ten reads.
@@ -297,7 +289,7 @@ class Memory:
         last, missing, steps = 0, _LONGEST, [1, 2]
         while steps:
             self.load((), [link(step) for step in steps])
-            found = [step for step in steps if self.is_known(link(step))]
+            found = [step for step in steps if self.exists(link(step))]
             last = found[-1] if found else last
             missing = next((step for step in steps if step not in found), missing)
             ahead = NEXT if last == 2 else (last + 2**power for power in range(12))
@@ -311,11 +303,11 @@ class Memory:
         unread = [each for each in links if each not in firsts]
         found = self._append.streams_of(unread) if unread else []
         stored = dict(zip(unread, found, strict=True))
-        known = {each: firsts[each].event.originator_id for each in links if each in firsts}
-        return list(dict.fromkeys((stored | known)[each] for each in links))
+        found_ids = {each: firsts[each].event.originator_id for each in links if each in firsts}
+        return list(dict.fromkeys((stored | found_ids)[each] for each in links))
 
-    def is_known(self, identity: Identity) -> bool:
-        """Whether an identity that was looked up in this append has an event."""
+    def exists(self, identity: Identity) -> bool:
+        """True if an identity that was looked up in this append has an event."""
         return identity in self._tables.firsts
 
     def runs_of_facts(self) -> set[str]:
@@ -326,38 +318,36 @@ class Memory:
     def run_key(self, run: Erasable) -> RunKey | None:
         """The run's data key; None once the key was destroyed.
 
-        If another process destroyed the key while this process had it in memory, the run shows the
-        erasure, since the run is up to date.
+        If another process destroyed a key that is in memory here, the run, which is up to date,
+        shows its erasure.
         """
         if run.erased_at is not None:
             self._run_keys[run.id] = None
         return self._run_keys.get(run.id)
 
-    # Results of this append.
-
     def keep(self, aggregate: Folded) -> None:
-        """Mark an aggregate as current: it has taken in its latest event."""
+        """Mark an aggregate as current: it has applied its latest event."""
         self._put(aggregate)
         self._fresh.add(aggregate.id)
         if aggregate.version % EVERY == 0:
             self._long.add(aggregate.id)
 
     def keep_key(self, run_id: str, key: RunKey) -> None:
-        """Remember the key of a run whose first event is about to be recorded."""
+        """Cache the key of a run whose first event is about to be recorded."""
         self._run_keys[run_id] = key
 
-    def take_in(self, recorded: Recorded) -> None:
-        """Take in an event that was recorded without loading its aggregate.
+    def apply(self, recorded: Recorded) -> None:
+        """Apply an event that was recorded without loading its aggregate.
 
-        If the aggregate is loaded in this append, it takes in the event at once. Otherwise a cached
-        aggregate is now behind, so it is dropped, and the event is remembered. If a later command
+        If the aggregate is loaded in this append, it applies the event at once. Otherwise a cached
+        aggregate is now behind, so it is dropped, and the event is stored here. If a later command
         of this group needs the aggregate, its stream is read from the table, which does not have
-        the remembered event yet.
+        the event yet.
         """
         stream = recorded.originator_id
-        loaded = self.known(stream)
+        loaded = self.cached(stream)
         if loaded is not None and stream in self._fresh:
-            loaded.evolve(recorded)
+            loaded.apply(recorded)
         else:
             self._unloaded[stream] = recorded
             self._drop(stream)
@@ -367,5 +357,4 @@ class Memory:
         self._unloaded.clear()
 
     def snapshots(self) -> list[SnapshotRow]:
-        """The snapshots that are due."""
         return [row_of(self._bring(stream)) for stream in self._long]

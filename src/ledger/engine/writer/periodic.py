@@ -13,7 +13,7 @@ from ledger.engine.background import BackgroundLoop
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate, assert_alive
 from ledger.engine.postgres.session import RoundConnection
-from ledger.engine.postgres.timing import LIVING_SECONDS, LOOK_SECONDS
+from ledger.engine.postgres.timing import LIVING_SECONDS, POLL_SECONDS
 from ledger.engine.values.errors import ClockSkew, LedgerError
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
@@ -25,9 +25,9 @@ _BREATH_SECONDS = 0.1
 """The pause between two rounds if there is more to do: the views need a moment to catch up."""
 
 _RARE_SECONDS = 20.0
-"""For a longer pause until the next round the connection is closed, unless it keeps the lead."""
+"""Before a longer pause the connection is closed, unless it holds the lead."""
 
-# Whether another node lives that may lead, too.
+# True if another node lives that may lead, too.
 _HAS_RIVAL = """
 SELECT EXISTS (
     SELECT FROM ledger.node WHERE role IN ('all', 'loops')
@@ -43,24 +43,24 @@ def assert_decided(outcomes: Iterable[Outcome]) -> None:
             raise outcome
 
 
-class LedSession:
-    """A session that works while its process leads: it connects when there is work.
+class LeaderSession:
+    """A session that works while its process leads. It connects when there is work.
 
-    The session that ``takes`` the lead keeps it until it is closed; others follow it.
+    A session that ``competes`` takes the lead, and holds it until it is closed; others follow it.
     """
 
     def __init__(
-        self, conninfo: str, name: str, candidate: Candidate, *, takes: bool = True
+        self, conninfo: str, name: str, candidate: Candidate, *, competes: bool = True
     ) -> None:
         self.candidate = candidate
-        self.conninfo, self.takes, self._name = conninfo, takes, name
+        self.conninfo, self.competes, self._name = conninfo, competes, name
         self._connection: psycopg.Connection[TupleRow] | None = None
-        self.turn = threading.RLock()
-        """Held while a loop uses the session: a test calls ``run_once`` beside the thread."""
+        self.lock = threading.RLock()
+        """Held while a loop uses the session: a test calls ``run_once`` besides the thread."""
 
     def leads(self) -> psycopg.Connection[TupleRow] | None:
-        """The connection, if the process leads, now at the latest. Raises psycopg.Error."""
-        if self.candidate.is_left or not (self.takes or self.candidate.leads):
+        """The connection if the process leads, or takes the lead now. Raises psycopg.Error."""
+        if self.candidate.is_left or not (self.competes or self.candidate.leads):
             self.close()
             return None
         if self._connection is None:
@@ -73,20 +73,20 @@ class LedSession:
         else:
             assert_alive(self._connection)
         if not self.candidate.leads:
-            self.candidate.take(self._connection)
+            self.candidate.try_lead(self._connection)
         return self._connection if self.candidate.leads else None
 
     def assert_leads(self) -> None:
-        """Raise psycopg.OperationalError if the process leads no more: in a long round."""
-        if self.takes and self._connection is not None:
+        """Raise psycopg.OperationalError if the process no longer leads; for long rounds."""
+        if self.competes and self._connection is not None:
             assert_alive(self._connection)
         if not self.candidate.leads:
             raise psycopg.OperationalError("another process may lead now")
 
     def leave(self) -> None:
-        """Leave the lead to another node, if one lives that may lead: this one cannot do the work.
+        """Leave the lead to another living node that may lead: this one cannot do the work.
 
-        Without another one the lead is kept, since other work of the process goes on.
+        Without such a node the lead stays, since other work of the process goes on.
         """
         try:
             connection = self.leads()
@@ -100,7 +100,7 @@ class LedSession:
 
     def close(self) -> None:
         """Close the connection, which ends the lead that it has taken."""
-        if self.takes:
+        if self.competes:
             self.candidate.leads = False
         if self._connection is not None:
             self._connection.close()
@@ -113,21 +113,20 @@ class Periodic(BackgroundLoop):
     The writer must be started before the loop.
     """
 
-    def __init__(self, session: LedSession, name: str, every_seconds: float) -> None:
+    def __init__(self, session: LeaderSession, name: str, every_seconds: float) -> None:
         super().__init__(name)
         self.session = session
         self._name, self._every = name, every_seconds
-        self.beside: Sequence[Periodic] = ()
-        """Loops of the same session whose rounds this loop's thread does, too, in turn."""
+        self.attached: Sequence[Periodic] = ()
+        """Loops of the same session whose rounds run on this loop's thread too."""
         self._next_at = 0.0
-        """When the next round begins."""
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Do one round; return the amount of work done, and whether there is more to do."""
+        """Do one round; return the amount of work done, and True if there is more to do."""
         raise NotImplementedError
 
     def is_called(self) -> bool:
-        """Whether a round is to begin before it is due."""
+        """True if a round should begin before it is due."""
         return False
 
     def run_once(self) -> int:
@@ -135,18 +134,18 @@ class Periodic(BackgroundLoop):
         return self._round()[0]
 
     def _round(self) -> tuple[int, bool]:
-        with self.session.turn:
+        with self.session.lock:
             connection = self.session.leads()
             if connection is None:
                 return 0, False
             try:
                 return self.work(connection)
             finally:
-                if self._every > _RARE_SECONDS and not self.session.takes:
+                if self._every > _RARE_SECONDS and not self.session.competes:
                     self.session.close()
 
     def _serve(self) -> None:
-        loops = (self, *self.beside)
+        loops = (self, *self.attached)
         for loop in loops:
             loop._next_at = time.monotonic() + loop._every
         while not self._stopping.wait(min(loop._pause() for loop in loops)):
@@ -155,26 +154,26 @@ class Periodic(BackgroundLoop):
         self.disconnect()
 
     def _pause(self) -> float:
-        """The seconds until the next round, or until the next look at who leads."""
+        """The seconds until the next round, or until the next check of who leads."""
         if not self.session.candidate.leads:
-            return min(LOOK_SECONDS, self._every)
-        return max(0.0, min(LOOK_SECONDS, self._next_at - time.monotonic()))
+            return min(POLL_SECONDS, self._every)
+        return max(0.0, min(POLL_SECONDS, self._next_at - time.monotonic()))
 
     def _step(self) -> None:
         try:
             is_due = time.monotonic() >= self._next_at or self.is_called()
-            with self.session.turn:
-                if not (is_due or self.session.takes) or self.session.leads() is None:
+            with self.session.lock:
+                if not (is_due or self.session.competes) or self.session.leads() is None:
                     return
             if is_due:
                 self._next_at = time.monotonic() + self._every
-                # As long as there is more to do, rounds follow each other almost without pause.
+                # While there is more to do, rounds follow each other almost without pause.
                 has_more = self._round()[1]
                 self._next_at = time.monotonic() + (_BREATH_SECONDS if has_more else self._every)
         except ClockSkew as error:
             # The next leader may be of a node whose clock is right.
             _logger.warning("%s: the lead is given up: %s", self._name, error)
-            with self.session.turn:
+            with self.session.lock:
                 self.session.leave()
         except LedgerError as error:
             _logger.warning("%s: round postponed: %s", self._name, error)
@@ -189,13 +188,13 @@ class Periodic(BackgroundLoop):
 
     def disconnect(self) -> None:
         """Close the session, which ends the lead that it took. The next round opens another."""
-        with self.session.turn:
+        with self.session.lock:
             self.session.close()
 
 
 @contextmanager
 def present(connection: psycopg.Connection[TupleRow]) -> Iterator[bool]:
-    """Whether a round may decide by the present time, until the block ends: no story is told."""
+    """Yield True if rounds may decide by the present time in the block: no story is told."""
     share = "SELECT pg_try_advisory_lock_shared(%s)"
     is_now = connection.execute(share, (locks.STORY,)).fetchone() == (True,)
     try:
@@ -210,9 +209,9 @@ def decided(
 ) -> int:
     """Have the writer decide by the present time; return how many commands changed something.
 
-    The writer decides under the append lock, from the state that is current there. A lagging view
-    or a second process can therefore cost a needless check, but never a wrong or duplicate event
-    (contract, State, Facts). No command changes anything while a story is told.
+    The writer decides under the append lock, from the current state. A lagging view or a second
+    process can cost a needless check, but never a wrong or duplicate event (contract, State,
+    Facts). No command changes anything while a story is told.
     """
     if not commands:
         return 0
@@ -223,11 +222,10 @@ def decided(
 
 
 @contextmanager
-def sweepers_kept_away(conninfo: str) -> Iterator[None]:
+def sweepers_paused(conninfo: str) -> Iterator[None]:
     """Let no process decide by time meanwhile: no line becomes idle, and no lease ends.
 
-    A caller that records facts under another time than now needs this: the loops decide by the
-    present time.
+    Use it to record facts under a time other than now: the loops decide by the present time.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.STORY,))

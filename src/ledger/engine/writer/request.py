@@ -22,11 +22,11 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """The position of the request's own event, or of the last one."""
     duplicate: bool = False
     replayed: bool = False
-    """Whether the receipt is that of an earlier request under the same idempotency key."""
+    """True if the receipt is of an earlier request under the same idempotency key."""
     answer: bytes | None = None
-    """The JSON answer for the caller, if the decision alone determines the answer."""
+    """The JSON response, if the decision alone determines it."""
     behind: int = 0
-    """How many events that the request caused stand behind its own."""
+    """How many events that the request caused come after its own."""
 
     @property
     def last_position(self) -> int:
@@ -35,7 +35,6 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 Outcome = Receipt | Refused | Unavailable
-"""The outcome of a request."""
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
@@ -53,24 +52,24 @@ DIRECTORY_KINDS = frozenset({"workspace", "project"})
 
 
 class About(msgspec.Struct, frozen=True):
-    """The action and subject of a write: all that the audit log keeps of a refused write."""
+    """The action and subject of a write: all that the audit log stores of a refused write."""
 
     action: str
     resource: tuple[str, str] | None = None
-    """(type, id) of the resource that the request names; None: it names none."""
+    """(type, id) of the resource in the request; None if there is none."""
     actor: Actor | None = None
-    """The actor as reported; None: the credential itself."""
+    """The actor as reported; None for the credential itself."""
     occurred_at: datetime | None = None
     source: str | None = None
     fact_id: str | None = None
     tenant: tuple[str, str | None] | None = None
-    """(organization, workspace) that the request names for a new resource."""
+    """(organization, workspace) in the request for a new resource."""
     line_id: str | None = None
-    """The line that the request names for a new run."""
+    """The line in the request for a new run."""
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The streams that may tell the tenant of the write, in this order."""
+        """The streams that may determine the tenant of the write, in this order."""
         named = [self.line_id] if self.line_id is not None else []
         if self.resource is not None and self.resource[0] not in DIRECTORY_KINDS:
             named.insert(0, self.resource[1])
@@ -83,7 +82,7 @@ class Request(Protocol):
     principal: Principal
     request_id: str | None
     needs_key: ClassVar[bool]
-    """Whether an API key that asks must not have ended, as the append lock has it."""
+    """True if the caller's API key must still be valid under the append lock."""
 
     @property
     def idempotency(self) -> IdempotencyKey | None:
@@ -102,10 +101,10 @@ class Request(Protocol):
         ``tenant_of`` gives the organization of a stream, as far as known beforehand.
         """
 
-    def further(
-        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+    def followup_identities(
+        self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        """The identities that the decision looks up because of those that are known."""
+        """The identities that the decision looks up because of others that exist."""
 
     def about(self) -> About | None:
-        """The data for the audit log if the request is refused; None: the service itself asks."""
+        """The data for the audit log if the request is refused; None for the service itself."""

@@ -1,17 +1,17 @@
 """The writer: one thread per process that turns waiting commands into one append (group commit).
 
 Committing one command at a time through the append lock gives some 1,400 appends a second, however
-many clients wait. The thread therefore takes all waiting commands, decides them under one lock,
-writes their events in one statement, commits once, and answers each command. Where several
-organizations wait, they take turns (``turns.py``). A refused command contributes at most the record
-of its refusal. If a command raises an unexpected error, the commands
-of the group are carried out again one by one, so that only this command fails.
+many clients wait. So the thread takes all waiting commands, decides them under one lock, writes
+their events in one statement, commits once, and answers each command. Waiting organizations share
+it through the fair queue (``fair_queue.py``). A refused command contributes at most the record of
+its refusal. If a command raises an unexpected error, the commands of the group are carried out
+again one by one, so that only this command fails.
 
-The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
-nothing is written: each second the writer updates a probe row as an append would write. Such a
-writer also beats each second (contract, Several nodes), and notes that the service listens, if the
-process is able to take heartbeats (``engine/log/leases.py``). Each append compares the machine's
-clock with the database's: a writer whose clock is wrong writes nothing.
+The writer knows if appends succeed. A writer that ``probes`` finds out while nothing is written:
+each second it updates a probe row as an append would write. It also beats each second (contract,
+Several nodes), and notes that the service listens, if the process can take heartbeats
+(``engine/log/leases.py``). Each append compares the machine's clock with the database's: a writer
+with a wrong clock writes nothing.
 """
 
 import logging
@@ -36,13 +36,20 @@ from ledger.engine.postgres.timing import LISTENING_SECONDS
 from ledger.engine.telemetry.lines import working_for
 from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
 from ledger.engine.writer.command import Command, carry_out
+from ledger.engine.writer.fair_queue import (
+    STILL_SECONDS,
+    FairQueue,
+    Neighbours,
+    Outcomes,
+    Slice,
+    Ticket,
+)
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import Outcome
-from ledger.engine.writer.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 
 _WAITING = 20_000
-"""The most commands of one organization that may wait: beyond them, new ones are turned away."""
+"""The most waiting commands of one organization: further ones are refused."""
 
 _logger = logging.getLogger(__name__)
 
@@ -53,12 +60,12 @@ _GATHER_SECONDS = 0.008
 _QUIET_SECONDS = 0.003
 """How long the thread gathers commands under load, and how long it waits for the next command.
 
-Clients that were answered together send their next requests one after the other, and each append
-costs about the same whatever its size: the statements, the commit, and the projector's round. So
-the thread waits until as many commands wait as the last append held, and as came during that
-append: if clients fall apart into two groups that take turns, the groups join again. The thread
-stops waiting when no command has come for ``_QUIET_SECONDS``, and after ``_GATHER_SECONDS``. A
-command that comes alone does not wait.
+Clients that got their outcomes together send their next requests one after the other, and each
+append costs about the same whatever its size: the statements, the commit, and the projector's
+round. So the thread waits until as many commands wait as the last append held, and as came during
+that append. Then clients that have split into two alternating groups join again. The thread stops
+waiting when no command has come for ``_QUIET_SECONDS``, and after ``_GATHER_SECONDS``. A command
+that comes alone does not wait.
 """
 
 _PROBE_SECONDS = 1.0
@@ -66,9 +73,9 @@ _PROBE_SECONDS = 1.0
 
 
 class Observer:
-    """Takes no notice. The observer of the API and of the loops counts the work (``metrics.py``).
+    """Does nothing. The observer of the API and of the loops counts the work (``metrics.py``).
 
-    A short command takes none: loading the library of metrics would take longer than its work.
+    A short command has no other: loading the library of metrics would take longer than its work.
     """
 
     def note_waiting(self, commands: int) -> None:
@@ -105,34 +112,34 @@ class Writer(BackgroundLoop):
         self._observer = observer or Observer()
         self._probe_seconds = _PROBE_SECONDS if probes else None
         self._failing_since: float | None = None
-        """Start of the first append since which all have failed; None: the last one succeeded."""
+        """Start of the first append since which all have failed; None if the last one succeeded."""
         self._trying_since: float | None = None
-        """Start of the append that is under way; None: no append is."""
+        """Start of the append that is under way, or None."""
         self._beats = self._listens = probes
-        """Whether this writer beats, and whether it notes then that the service listens."""
+        """True if this writer beats, and if it then notes that the service listens."""
         self._beaten_at = -LISTENING_SECONDS
         """When an append of this writer last beat."""
         self._tried_at = 0.0
-        """When an append, or a probe, last showed whether a row can be written."""
+        """When an append or a probe last showed if a row can be written."""
         self.clock_skew = 0.0
         """By how many seconds the machine's clock is ahead of the database's, as last compared."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._memory = Memory(log.codec, vault)
-        self._turns = Turns(neighbours)
+        self._queue = FairQueue(neighbours)
         self._changed = threading.Condition()
         self._together = 0
-        """Commands that the last append answered, if they were handed in by several, and those
-        that came during it; else 0. So many are gathered."""
+        """How many commands to gather: those that the last append answered, if several callers
+        submitted them, plus those that came during it; else 0."""
         self._is_gathering = False
         self._enough = threading.Event()
         self._outdated: deque[str | None] = deque()
-        """Runs whose keys are to be forgotten; None: all of them."""
+        """Runs whose keys must be forgotten; None for all of them."""
 
     def start(self) -> None:
         """Start the thread.
 
-        The interpreter's switch interval is lowered, because the thread needs the interpreter's
-        lock after each reply of the database, and holds the append lock while it waits for that.
+        It lowers the interpreter's switch interval, because the thread needs the interpreter's lock
+        after each reply of the database, and holds the append lock while it waits for that.
         """
         sys.setswitchinterval(0.0005)
         super().start()
@@ -140,8 +147,8 @@ class Writer(BackgroundLoop):
     def hand_in(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
         """Hand in commands that belong together; ``deliver`` gets their outcomes, in order.
 
-        The writer's thread calls ``deliver``, which must not raise. ``hand_in`` raises RateLimited
-        at once if too many commands of the organization wait already.
+        The writer's thread calls ``deliver``, which must not raise. Raises RateLimited at once if
+        too many commands of the organization wait already.
         """
         if not commands:
             deliver([])
@@ -150,13 +157,13 @@ class Writer(BackgroundLoop):
         with self._changed:
             if self._stopping.is_set():
                 raise Unavailable("The ledger is about to stop.")
-            if self._turns.waiting_of(ticket.party) + len(commands) > _WAITING:
+            if self._queue.waiting_of(ticket.tenant_key) + len(commands) > _WAITING:
                 raise RateLimited("The ledger is busy with what waits already.")
-            self._turns.add(ticket)
-            self._observer.note_waiting(self._turns.waiting)
+            self._queue.add(ticket)
+            self._observer.note_waiting(self._queue.waiting)
             if not self._is_gathering:
                 self._changed.notify()
-            elif self._turns.waiting >= self._together:
+            elif self._queue.waiting >= self._together:
                 self._enough.set()
 
     def submit(self, commands: Sequence[Command]) -> "Future[Outcomes]":
@@ -173,31 +180,30 @@ class Writer(BackgroundLoop):
         return self.submit([command]).result()[0]
 
     def forget_key(self, run_id: str | None) -> None:
-        """Drop a run's key from memory that another process destroyed; None: drop every key.
+        """Drop from memory a run's key that another process destroyed; every key if None.
 
-        The writer's thread drops the key between two appends: during an append a missing key would
-        be taken for a destroyed key. (Decisions do not depend on this: the run itself shows that it
-        is erased.)
+        The writer's thread drops it between two appends: during an append a missing key would count
+        as destroyed. (Decisions do not depend on this: the run itself shows that it is erased.)
         """
         with self._changed:
             self._outdated.append(run_id)
             self._changed.notify()
 
-    def note_shown(self, position: int) -> None:
-        """Note the position that all live views have reached: see ``Turns``."""
+    def note_projected(self, position: int) -> None:
+        """Note the position that all live views have reached: see ``FairQueue``."""
         with self._changed:
-            self._turns.note_shown(position)
-            # Without commands that wait, waking the thread at each step of the views is of no use.
-            if self._turns:
+            self._queue.note_projected(position)
+            # Without waiting commands, waking the thread at each step of the views is of no use.
+            if self._queue:
                 self._changed.notify()
 
     def stop_listening(self) -> None:
-        """Note from now on no more that the service listens: no request will arrive any more."""
+        """Stop noting that the service listens: no request will arrive any more."""
         self._listens = False
 
     @property
     def is_skewed(self) -> bool:
-        """Whether the clock was too wrong for writing when it was last compared."""
+        """True if the clock was too wrong for writing when it was last compared."""
         return is_wrong(self.clock_skew)
 
     def failing_seconds(self) -> float:
@@ -212,26 +218,26 @@ class Writer(BackgroundLoop):
     def _serve(self) -> None:
         while True:
             with self._changed:
-                # Commands that wait for views are looked at again, in case the views stand still.
-                patience = self._probe_seconds or (STILL_SECONDS if self._turns else None)
-                self._changed.wait_for(self._has_work, patience)
+                # Commands that wait for views are checked again, in case the views stand still.
+                timeout = self._probe_seconds or (STILL_SECONDS if self._queue else None)
+                self._changed.wait_for(self._has_work, timeout)
                 while self._outdated:
                     self._memory.forget_key(self._outdated.popleft())
                 is_stopping = self._stopping.is_set()
-                is_asked = bool(self._turns) if is_stopping else self._turns.is_ready()
-                if is_stopping and not is_asked:
+                has_commands = bool(self._queue) if is_stopping else self._queue.is_ready()
+                if is_stopping and not has_commands:
                     return
-            if is_asked:
+            if has_commands:
                 self._gather()
                 self._answer_waiting()
             if self._is_probe_due():
                 self._probe()
 
     def _has_work(self) -> bool:
-        return bool(self._turns.is_ready() or self._outdated or self._stopping.is_set())
+        return bool(self._queue.is_ready() or self._outdated or self._stopping.is_set())
 
     def _is_probe_due(self) -> bool:
-        """Whether no append has written for a while; repeated facts write nothing."""
+        """True if no append has written for a while; repeated facts write nothing."""
         seconds = self._probe_seconds
         return seconds is not None and time.monotonic() - self._tried_at >= seconds
 
@@ -247,9 +253,9 @@ class Writer(BackgroundLoop):
     def _check_clock(self, append: Append) -> None:
         """Raise ClockSkew if this machine's clock is too far from the database's.
 
-        The machine's clock counts: a story is told under another time.
-        A node with a wrong clock would give wrong instants to its own events, and, since instants
-        rise, to those of all nodes after it.
+        The machine's clock counts: a story is told under another time. A node with a wrong clock
+        would give wrong instants to its own events, and, since instants rise, to those of all nodes
+        after it.
         """
         was_skewed, self.clock_skew = self.is_skewed, append.clocks.skew or 0.0
         if self.is_skewed:
@@ -267,7 +273,7 @@ class Writer(BackgroundLoop):
         return now
 
     def _beat(self, append: Append, now: datetime) -> None:
-        """Beat, if this writer does and a second has passed since the last beat."""
+        """Beat if this writer does and a second has passed since the last beat."""
         if self._beats and time.monotonic() - self._beaten_at >= LISTENING_SECONDS:
             append.beat(now, listens=self._listens)
             self._beaten_at = time.monotonic()
@@ -294,15 +300,15 @@ class Writer(BackgroundLoop):
         self._enough.clear()
         self._is_gathering = True
         deadline = time.monotonic() + _GATHER_SECONDS
-        seen = 0
-        while seen < self._turns.waiting < self._together and time.monotonic() < deadline:
-            seen = self._turns.waiting
+        counted = 0
+        while counted < self._queue.waiting < self._together and time.monotonic() < deadline:
+            counted = self._queue.waiting
             self._enough.wait(_QUIET_SECONDS)
         self._is_gathering = False
 
     def _answer_waiting(self) -> None:
         with self._changed:
-            plan = self._turns.plan(is_last=self._stopping.is_set())
+            plan = self._queue.plan(is_last=self._stopping.is_set())
         if not plan:
             return  # others have come, and the views are not that far
         commands = [command for each in plan for command in each.commands]
@@ -310,15 +316,15 @@ class Writer(BackgroundLoop):
             outcomes = self._append_safely(commands, plan)
         self._observer.note_outcomes(commands, outcomes)
         with self._changed:
-            finished = self._turns.settle(plan, outcomes)
-            self._observer.note_waiting(self._turns.waiting)
+            finished = self._queue.settle(plan, outcomes)
+            self._observer.note_waiting(self._queue.waiting)
             answered = sum(len(ticket.commands) for ticket in finished)
-            self._together = answered + self._turns.waiting if len(finished) > 1 else 0
+            self._together = answered + self._queue.waiting if len(finished) > 1 else 0
         for ticket in finished:
             ticket.deliver(ticket.outcomes)
 
     def _append_safely(self, commands: Sequence[Command], plan: Sequence[Slice]) -> Outcomes:
-        """Return the outcomes of the first commands, as far as the turn went."""
+        """Return the outcomes of the first commands, up to the end of the slot."""
         try:
             with self._trying():
                 return self._append(commands, plan)
@@ -356,9 +362,9 @@ class Writer(BackgroundLoop):
                 self._observer.note_lock(time.perf_counter() - began)
                 self._check_clock(append)
                 start = append.next_position - 1
-                turn = self._turns.begin(plan, append.is_awaited)
+                slot = self._queue.begin(plan, append.is_awaited)
                 for command in commands:
-                    if outcomes and turn.is_over(len(outcomes)):
+                    if outcomes and slot.is_over(len(outcomes)):
                         break
                     outcomes.append(carry_out(command, group))
                 group.write()
@@ -371,6 +377,6 @@ class Writer(BackgroundLoop):
         self._observer.note_append(time.perf_counter() - began, len(outcomes))
         if touched:
             self._note_success()
-            self._turns.note_end(plan, start, append.next_position - 1)
+            self._queue.note_end(plan, start, append.next_position - 1)
         self._memory.end()
         return outcomes

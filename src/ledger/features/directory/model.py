@@ -1,8 +1,7 @@
 """The directory: the name that an organization gives to a workspace or a project.
 
-Each name has a stream of its own, whose id includes the organization: two organizations may both
-have a ``WS-26-000021``, and these are two. The file has, in this order: the event, the state with
-its decision, the fold.
+Each name has its own stream, whose id includes the organization: two organizations may each have a
+``WS-26-000021``. The file has, in this order: event, state with its decision, fold.
 """
 
 from typing import ClassVar
@@ -31,7 +30,7 @@ def stream_of(organization_id: str, identifier: str) -> str:
 
 
 def id_of(stream: str) -> str:
-    """The id of the workspace or project of such a stream; any other stream's id is its own."""
+    """The workspace or project id of such a stream; any other stream's id is returned unchanged."""
     return stream.rpartition("/")[2] if stream.startswith(STREAM_PREFIX) else stream
 
 
@@ -40,7 +39,6 @@ def kind_of(identifier: str) -> str:
 
 
 def workspace_of(identifier: str) -> str | None:
-    """The workspace that the id names; None: the id names a project."""
     return identifier if kind_of(identifier) == "workspace" else None
 
 
@@ -53,7 +51,7 @@ class DirectoryEntry(Folded):
     name: str | None = None
 
     def give(self, name: str | None) -> DirectoryNamed:
-        """Give a name, or take it away (None). The same name may be given again."""
+        """Give a name, or remove it (None). The same name may be given again."""
         return DirectoryNamed(name=name)
 
     def _named(self, body: DirectoryNamed, recorded: Recorded) -> None:

@@ -1,33 +1,33 @@
-"""The names of workspaces and projects that a page shows beside ids.
+"""The names of workspaces and projects that a page shows next to ids.
 
-Each name is the one of now, also where the page shows an instant of the past.
+Names are always the present ones, even on a page of the past.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from ledger.engine.http.problems import UNBUILT
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.values.errors import Behind
 from projections.directory import statements as directory
 from projections.lines.shown import LineDetail
 
 
 async def names_for(
-    asking: Asking, lines: Iterable[LineDetail], more: Iterable[str] = ()
+    request: ReadRequest, lines: Iterable[LineDetail], more: Iterable[str] = ()
 ) -> Mapping[str, str]:
     """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
 
-    Without the view of the directory, which a new version has to build first, a page shows ids.
+    Empty while the view of the directory is missing: a new version builds it first.
     """
     ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)} | set(more)
     if not ids:
         return {}
-    filters = asking.tenant
+    filters = request.tenant
     filters.pop("workspace", None)
     parameters = {**filters, "ids": sorted(ids)}
     try:
-        rows = await asking.rows(directory.names_read(frozenset(filters)), parameters)
+        rows = await request.rows(directory.names_read(frozenset(filters)), parameters)
     except (Behind, *UNBUILT):
         return {}
     named: Mapping[str, str] = rows.once(
@@ -37,7 +37,7 @@ async def names_for(
 
 
 class Scoped(Protocol):
-    """A key or an endpoint: what it may see is one workspace of an organization, or more."""
+    """A key or an endpoint, limited to one workspace of an organization, or not."""
 
     workspace_id: str | None
 
@@ -45,16 +45,18 @@ class Scoped(Protocol):
     def organization_id(self) -> str | None: ...
 
 
-async def names_of_scopes(asking: Asking, shown: Iterable[Scoped]) -> Mapping[tuple[str, str], str]:
+async def names_of_scopes(
+    request: ReadRequest, scoped: Iterable[Scoped]
+) -> Mapping[tuple[str, str], str]:
     """The names of the workspaces of these keys or endpoints, by organization and workspace.
 
     Empty if the credential may not read names, or while the view of the directory is missing.
     """
-    if not asking.principal.may("read"):
+    if not request.principal.may("read"):
         return {}
     scopes = {
         (each.organization_id, each.workspace_id)
-        for each in shown
+        for each in scoped
         if each.organization_id is not None and each.workspace_id is not None
     }
     if not scopes:
@@ -62,7 +64,7 @@ async def names_of_scopes(asking: Asking, shown: Iterable[Scoped]) -> Mapping[tu
     organizations, ids = zip(*sorted(scopes), strict=True)
     parameters = {"ids": [*ids], "organizations": [*organizations]}
     try:
-        rows = await asking.rows(directory.SCOPES, parameters)
+        rows = await request.rows(directory.SCOPES, parameters)
     except (Behind, *UNBUILT):
         return {}
     named: Mapping[tuple[str, str], str] = rows.once(

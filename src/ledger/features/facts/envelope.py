@@ -1,8 +1,8 @@
 """Parsing of CloudEvents into facts that the writer can decide on (contract, Facts).
 
-A CloudEvent with broken attributes (such as no id) becomes a ``Rejected``. A CloudEvent with wrong
-data becomes a ``Fact`` with ``fault`` set, because the checks run in the order 401, 403, 404, 422,
-409: the existence of the subject comes first, and only the writer can check that.
+A CloudEvent with broken attributes (such as no id) becomes a ``Rejected``. One with wrong data
+becomes a ``Fact`` with ``fault`` set: checks run in the order 401, 403, 404, 422, 409, and only the
+writer can check that the subject exists.
 """
 
 import base64
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ledger.engine.http.models import MAX_LABEL, NOT_PLAIN
 from ledger.engine.values import json_gate, values
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
-from ledger.engine.values.places import TOLD, place_of, pointers
+from ledger.engine.values.places import MOST_ERRORS, pointer_to, pointers
 from ledger.engine.values.recorded import Actor
 from ledger.engine.values.refusals import UNKNOWN_ACTION
 from ledger.engine.writer.request import About
@@ -32,7 +32,7 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 TOO_LARGE = "A fact may have at most 256 KiB."
 
 ATTRIBUTE = "^[a-z0-9]+$"
-"""The form of attribute names by CloudEvents, whose limit of 20 characters is only a SHOULD."""
+"""The form of attribute names in CloudEvents, whose limit of 20 characters is only a SHOULD."""
 _ATTRIBUTE = re.compile(ATTRIBUTE)
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
 SUBJECT_IDS = {
@@ -40,10 +40,9 @@ SUBJECT_IDS = {
     "run": values.RUN_ID,
     "directory": f"{values.WORKSPACE_ID}|{values.PROJECT_ID}",
 }
-"""The form of a subject's id, by the kind of subject."""
 _SUBJECT = {kind: re.compile(form) for kind, form in SUBJECT_IDS.items()}
-_SAID = {"line": "a LIN-YY-NNNNNN id", "run": "a RUN-YY-NNNNNN id"}
-_SAID["directory"] = "a WS-YY-NNNNNN or PROJ-YY-NNNNNN id"
+_FORM_TEXTS = {"line": "a LIN-YY-NNNNNN id", "run": "a RUN-YY-NNNNNN id"}
+_FORM_TEXTS["directory"] = "a WS-YY-NNNNNN or PROJ-YY-NNNNNN id"
 _ACTOR_TYPES = get_args(values.ActorType)
 _TRACEPARENT = re.compile(
     "((?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?"
@@ -51,7 +50,7 @@ _TRACEPARENT = re.compile(
 """The extension ``traceparent`` (W3C Trace Context, 3.2). A later version may have more parts."""
 
 _ENCODED = "data_base64"
-_ENCODED_PLACE = f"/{_ENCODED}"
+_ENCODED_POINTER = f"/{_ENCODED}"
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -63,35 +62,35 @@ class Fact(msgspec.Struct, frozen=True):
     source: str
     subject: str | None
     time: datetime | None
-    """The time as reported; None: the instant of the decision under the append lock."""
+    """The reported time; None means the instant of the decision under the append lock."""
     actor: Actor | None
     content: bytes
-    """Canonical content, which tells a duplicate from a conflict (contract, Facts, "Identity")."""
+    """Canonical content, to tell a duplicate from a conflict (contract, Facts, "Identity")."""
     data: fact_types.FactData | None
     sent: dict[str, Any]
-    """The data as sent, for the checks that come before the check of the data."""
+    """The data as sent, for checks that come before the data's own."""
     fault: Invalid | None
 
     named_line: str | None
-    """The line that a run's data names, if the name has the form of a LIN id."""
+    """The line that a run's data name, if it has the form of a LIN id."""
     named_record: str | None
-    """The execution id that an activation's data names, if it has the form of a RUN id."""
+    """The execution id that an activation's data name, if it has the form of a RUN id."""
     named_parent: str | None
-    """The parent that a run's data names, if the name has the form of a RUN id."""
+    """The parent that a run's data name, if it has the form of a RUN id."""
     external_id: str | None
-    """The run's name at the fact's source, if the data gives one of the right length."""
+    """The run's name at the fact's source, if the data give one of a valid length."""
     attempt: int | None
-    """The attempt of that name, if the data gives one within the bounds."""
+    """The attempt of that name, if the data give one within the bounds."""
     parent_external_id: str | None
-    """The parent's name at the fact's source, as ``external_id``."""
+    """The parent's name at the fact's source, like ``external_id``."""
     traceparent: str | None
     """The trace of the fact (W3C Trace Context); a malformed one is ignored."""
     streams: tuple[str, ...]
-    """The subject, if it has a stream of its own, and the line, record or parent of the data."""
+    """The subject, if it has its own stream, and the line, record or parent of the data."""
 
     @property
     def about(self) -> About:
-        """The data that the audit log keeps if the fact is refused (contract, Feeds)."""
+        """The data for the audit log if the fact is refused (contract, Feeds)."""
         line, resource = self.named_line, None
         if self.subject is not None:
             resource = _resource(self.kind.subject, self.subject)
@@ -110,21 +109,21 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """A CloudEvent that is not a fact: the reason, and the attributes that could be read."""
+    """A CloudEvent that is not a fact: the reason, and its readable attributes."""
 
     error: Refused
     id: str | None = None
     source: str | None = None
     subject: str | None = None
     about: About | None = None
-    """The data that the audit log keeps; None if the event could not be read at all."""
+    """The data for the audit log; None if the event was not readable at all."""
 
 
 def from_structured(raw: bytes) -> Fact | Rejected:
     """Parse a structured CloudEvent. Raises BrokenJson if the text is not JSON."""
     if len(raw) > MAX_FACT_BYTES:
-        # Broken JSON is an error of the whole body, even if it stands in one item of a batch. So
-        # the syntax of an item that is too large is checked too.
+        # Broken JSON is an error of the whole body, even in one item of a batch. So the syntax of
+        # an item that is too large is checked too.
         json_gate.check_syntax(raw)
         return Rejected(TooLarge(TOO_LARGE))
     try:
@@ -140,34 +139,32 @@ def from_structured(raw: bytes) -> Fact | Rejected:
 
 
 def _encoded_data(event: dict[str, Any]) -> tuple[Any, Sequence[tuple[str, str]]]:
-    """Take the data out of an event with ``data_base64``; return the data, and its faults.
+    """Remove the data from an event with ``data_base64``; return the data, and their faults.
 
-    SDKs of CloudEvents send data that they were given as bytes in this member (CloudEvents JSON
-    format, 3.1.1). The ledger keeps JSON only, so the bytes must be JSON, by the rules of every
-    body.
+    CloudEvents SDKs send data that they have as bytes in this member (CloudEvents JSON format,
+    3.1.1). The ledger stores only JSON, so the bytes must be JSON, by the rules of every body.
     """
     data, encoded = event.get("data"), event.pop(_ENCODED)
     if encoded is None:
         return data, ()
     if data is not None:
-        return data, [(_ENCODED_PLACE, "must not stand beside data")]
+        return data, [(_ENCODED_POINTER, "must not stand beside data")]
     try:
-        # The data starts at depth 2, as it does in ``data``.
+        # The data start at depth 2, like ``data``.
         return json_gate.parse(_decoded(encoded), depth=2), ()
     except json_gate.BrokenJson:
-        return None, [(_ENCODED_PLACE, "must hold JSON in UTF-8")]
+        return None, [(_ENCODED_POINTER, "must hold JSON in UTF-8")]
     except Invalid as error:
-        return None, [(_ENCODED_PLACE, sentence) for _, sentence in error.errors]
+        return None, [(_ENCODED_POINTER, sentence) for _, sentence in error.errors]
 
 
 def _decoded(encoded: Any) -> bytes:
-    """The decoded bytes. Raises Invalid unless they are given in standard base64 (RFC 4648, 4)."""
     try:
         if isinstance(encoded, str):
             return base64.b64decode(encoded, validate=True)
     except (ValueError, binascii.Error):
         pass
-    raise Invalid.at(_ENCODED_PLACE, "must be base64")
+    raise Invalid.at(_ENCODED_POINTER, "must be base64")
 
 
 def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Rejected:
@@ -186,25 +183,25 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
             json_gate.check_syntax(raw)
         return Rejected(TooLarge(TOO_LARGE))
     try:
-        # The data starts at depth 2, as in a structured event.
+        # The data start at depth 2, as in a structured event.
         data = json_gate.parse(raw, depth=2) if raw.strip() else None
         if any("\0" in value for value in attributes.values()):
             return Rejected(Invalid.at("", "an attribute contains NUL"))
     except Invalid as error:
         return Rejected(error)
     faults = [
-        (place_of("", name), "must be UTF-8 in percent encoding")
+        (pointer_to("", name), "must be UTF-8 in percent encoding")
         for name in sorted(decoded.keys() - attributes.keys())
     ]
-    return _from_attributes(attributes, data, faults[:TOLD])
+    return _from_attributes(attributes, data, faults[:MOST_ERRORS])
 
 
 def _header_text(value: str) -> str | None:
     """An attribute from its header: unquoted, then percent-decoded (CloudEvents HTTP, 3.1.3.2).
 
-    Returns None if the result is not UTF-8, whether its bytes were percent-encoded or sent bare
-    (the server decoded bare bytes as Latin-1). With replacement characters, or read as Latin-1, two
-    different ids could become the same.
+    Returns None if the result is not UTF-8, for percent-encoded bytes and for bare ones (which the
+    server decoded as Latin-1). With replacement characters, or as Latin-1, two different ids could
+    become equal.
     """
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
@@ -217,7 +214,7 @@ def _header_text(value: str) -> str | None:
 def _from_attributes(
     event: dict[str, Any], data: Any, faults: Sequence[tuple[str, str]] = ()
 ) -> Fact | Rejected:
-    """The common part of both modes; ``faults`` are those of what ``event`` does not contain."""
+    """The common part of both modes; ``faults`` are about parts that ``event`` does not contain."""
     try:
         if faults:
             raise Invalid("The fact is not valid.", tuple(faults))
@@ -241,7 +238,7 @@ def _about(event: dict[str, Any], data: Any) -> About:
 
     sent_type, subject = text("type", 100) or UNKNOWN_ACTION, text("subject", 255) or ""
     name = fact_types.ALIASES.get(sent_type, sent_type)
-    named = [_resource(k, subject) for k, known in _SUBJECT.items() if known.fullmatch(subject)]
+    named = [_resource(k, subject) for k, form in _SUBJECT.items() if form.fullmatch(subject)]
     line = (
         _named_line(kind, data) if (kind := fact_types.FACT_TYPES.get(name)) is not None else None
     )
@@ -275,8 +272,8 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     sent = json_gate.by_value(data)
     instant = values.format_instant(time) if time is not None else None
     who = [event.get("actortype"), event.get("actorid")]
-    told = _content_of(kind.data, sent)
-    content = json_gate.canonical([sent_type, subject, instant, told, *who])
+    content_data = _content_of(kind.data, sent)
+    content = json_gate.canonical([sent_type, subject, instant, content_data, *who])
     model, fault = _checked_data(kind, sent)
     late_faults += _unplain(event)
     if late_faults:
@@ -313,18 +310,17 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
 
 
 def _content_of(kind: type[fact_types.FactData], sent: Any) -> Any:
-    """The data without its null fields: null is absence, but where it takes a value away."""
+    """The data without null fields: null means absence, except where it removes a value."""
     if type(sent) is not dict:
         return sent
     return {
         name: value if name in fact_types.ANY_JSON else json_gate.without_nulls(value)
         for name, value in sent.items()
-        if value is not None or name in kind.TAKEN_AWAY
+        if value is not None or name in kind.REMOVABLE
     }
 
 
 def _resource(kind: str, identifier: str) -> tuple[str, str]:
-    """The (type, id) of a subject as the audit log names it."""
     if kind == "directory":
         return directory.kind_of(identifier), identifier
     return "service_line" if kind == "line" else kind, identifier
@@ -349,7 +345,7 @@ def _attempt(kind: fact_types.FactType, sent: dict[str, Any]) -> int | None:
 
 
 def _traceparent(value: Any) -> str | None:
-    """The parts that all versions have; None if there are others than its version has."""
+    """Parse a ``traceparent``. None if malformed; a version must have exactly its parts."""
     found = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
     if found is None or (found[2] is not None and found[1].startswith("00")):
         return None
@@ -365,7 +361,7 @@ def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:
 
 
 def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
-    """The time, and its faults. A wrong time is refused after the 404 check, as wrong data are."""
+    """The time, and its faults. A wrong time is refused after the 404 check, like wrong data."""
     if value is None:
         return None, ()
     try:
@@ -377,7 +373,7 @@ def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
 def _unplain(event: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """The attributes with characters that no name may have.
 
-    Such an attribute is refused after the 404 check, as wrong data are.
+    Such an attribute is refused after the 404 check, like wrong data.
     """
     named = ("id", "source", "actorid")
     return tuple(
@@ -396,9 +392,9 @@ def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
         if not isinstance(value, str) or not 1 <= len(value) <= 255:
             faults.append((f"/{name}", "must be a string of 1 to 255 characters"))
     misnamed = [name for name in event.keys() - _USUAL if not _ATTRIBUTE.fullmatch(name)]
-    for name in sorted(misnamed)[:TOLD]:
+    for name in sorted(misnamed)[:MOST_ERRORS]:
         sentence = "an attribute name must consist of lower-case letters and digits"
-        faults.append((place_of("", name), sentence))
+        faults.append((pointer_to("", name), sentence))
     media = event.get("datacontenttype")
     if media is not None and not _is_json(media):
         faults.append(("/datacontenttype", "must be application/json"))
@@ -433,7 +429,6 @@ def _actor(event: dict[str, Any]) -> Actor | None:
 
 
 def _plain_actor(actor: Actor | None) -> Actor | None:
-    """The actor as the audit log may name it."""
     return None if actor is None or not values.is_plain(actor.id) else actor
 
 
@@ -441,12 +436,12 @@ def _subject_faults(subject: Any, kind: fact_types.FactType, data: Any) -> list[
     if subject is None and (kind.subject_optional or _has_external_id(kind, data)):
         return []
     if not isinstance(subject, str) or not _SUBJECT[kind.subject].fullmatch(subject):
-        return [("/subject", f"must be {_SAID[kind.subject]}")]
+        return [("/subject", f"must be {_FORM_TEXTS[kind.subject]}")]
     return []
 
 
 def _has_external_id(kind: fact_types.FactType, data: Any) -> bool:
-    """Whether the data name the run of a fact without a subject, be it wrongly."""
+    """True if the data name the run of a fact without a subject, even wrongly."""
     return (
         kind.subject == "run"
         and isinstance(data, dict)

@@ -18,9 +18,9 @@ ACTORS = tuple(kind for kind in get_args(ActorType) if kind != "system")
 """The types of actors that a fact may name: ``system`` is the ledger itself."""
 _JSON = r"^([Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/|[^;]*\+)[Jj][Ss][Oo][Nn] *(;|$)"
 
-# The two attributes of the actor are given both or not at all; null means absent (CloudEvents JSON
-# format, 2.2). Client generators ignore ``if`` and ``else``; of alternatives (``anyOf``) they would
-# make classes of their own, or fail.
+# Both attributes of the actor are given, or neither; null means absent (CloudEvents JSON format,
+# 2.2). Client generators ignore ``if`` and ``else``; for alternatives (``anyOf``) they would make
+# extra classes, or fail.
 _ACTOR: dict[str, Any] = {
     "if": {"properties": {"actortype": _NULL, "actorid": _NULL}},
     "else": {
@@ -31,7 +31,7 @@ _ACTOR: dict[str, Any] = {
 
 
 # The ending of a run names the run by its id or by its external id. One object has one ``if``, so
-# that the rule stands below both branches of the actor's; generators stop at a ``not``.
+# the rule is below both branches of the actor's; generators fail at a ``not``.
 _NAME: dict[str, Any] = {
     "if": {"properties": {"subject": _NULL}},
     "then": {
@@ -53,7 +53,6 @@ def _optional(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _event(name: str, kind: FactType) -> dict[str, Any]:
-    """The schema of a type's structured CloudEvent."""
     required = ["specversion", "id", "source", "type"]
     subject: dict[str, Any] = {
         "type": "string",
@@ -99,7 +98,6 @@ _KINDS = {**FACT_TYPES, **{alias: FACT_TYPES[name] for alias, name in ALIASES.it
 
 
 def _component_of(name: str) -> str:
-    """The name of a fact's schema in OpenAPI: ``RunStartedFact`` for ``run.started``."""
     return camel(name, "fact")
 
 
@@ -146,5 +144,5 @@ def _body(schema: str, examples: dict[str, Any]) -> dict[str, Any]:
 
 BATCH_BODY = _body("FactBatch", {"several": _SEVERAL})
 FACT_BODY = _body("Fact", {"one": {"summary": "One fact", "value": _EXAMPLE}})
-"""The request body. Arrays, the content types of CloudEvents and binary mode (``ce-`` headers) are
-taken too, but generators of clients fail at a route with several forms (contract, Facts)."""
+"""The request body. The route also accepts arrays, the content types of CloudEvents and binary mode
+(``ce-`` headers), but client generators fail at a route with several forms (contract, Facts)."""

@@ -1,6 +1,6 @@
 """The types of facts that product lines report: a model of each, and the table (contract, Facts).
 
-The models check the data of facts and describe it in OpenAPI. Unknown fields are refused: a
+The models check the data of facts and describe them in OpenAPI. Unknown fields are refused: a
 misspelt optional field would otherwise be lost silently.
 """
 
@@ -31,7 +31,7 @@ def _hours(value: float) -> float:
 Name = Annotated[str, Field(max_length=200), Characters(values.LABEL)]
 Text = Annotated[str, Characters(values.TEXT)]
 Tags = Annotated[list[Label], Field(max_length=100)]
-"""Limited, because each change and each interval of a line stores all of the line's tags anew."""
+"""Limited, because each change and each interval of a line stores all of its tags."""
 FactId = Annotated[str, Field(min_length=1, max_length=255), Characters(values.LABEL)]
 Hours = Annotated[
     float, Field(ge=0, le=1_000_000, description="At most two decimals."), AfterValidator(_hours)
@@ -62,7 +62,7 @@ ParentName = Annotated[
     ),
 ]
 NAME_OF_RUN = "external_id"
-"""The field of a fact's data that names its run at the source, with ``attempt``."""
+"""The field that names a fact's run at the source, together with ``attempt``."""
 RunId = Annotated[str, Field(pattern=values.RUN_ID)]
 Lease = Annotated[int, Field(ge=values.LEASE_SECONDS[0], le=values.LEASE_SECONDS[1])]
 
@@ -72,12 +72,12 @@ class FactData(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    TAKEN_AWAY: ClassVar[frozenset[str]] = frozenset()
-    """The fields in which null takes a value away; in others it is the same as absence."""
+    REMOVABLE: ClassVar[frozenset[str]] = frozenset()
+    """The fields in which null removes a value; in others null means absence."""
 
 
 ANY_JSON = frozenset({"input", "output", "value", "evidence"})
-"""The fields of data that hold any JSON, in which null is a value."""
+"""The fields of any JSON, in which null is a value."""
 
 
 class ResourceData(FactData):
@@ -112,7 +112,7 @@ class ServiceLineUpdated(FactData):
     """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
-    TAKEN_AWAY = frozenset({"name"})
+    REMOVABLE = frozenset({"name"})
 
     project_tags: Annotated[Tags, Field(default_factory=list)]
     name: Label | None = None
@@ -287,7 +287,7 @@ class RunError(FactData):
     """The error that ended a run."""
 
     code: Annotated[str, Characters(values.LABEL)] | None = None
-    # Any text, as the run's output: the end of a run is not refused for the colours of its log.
+    # Any text, like the run's output: the end of a run is not refused for the colours of its log.
     message: str | None = None
 
 
@@ -332,7 +332,7 @@ class DirectoryNamed(FactData):
     An administrator's fact names `organization_id`.
     """
 
-    TAKEN_AWAY = frozenset({"name"})
+    REMOVABLE = frozenset({"name"})
 
     name: Label | None
     organization_id: Annotated[str, Field(pattern=values.ORGANIZATION_ID)] | None = None
@@ -345,7 +345,7 @@ class FactType(NamedTuple):
     subject: Literal["line", "run", "directory"]
     """``directory``: a workspace or a project."""
     subject_optional: bool = False
-    """Whether the ledger issues a RUN id if the reporter gives no subject."""
+    """True if the ledger issues a RUN id when the reporter gives no subject."""
 
 
 FACT_TYPES: dict[str, FactType] = {

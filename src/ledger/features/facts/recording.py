@@ -16,26 +16,26 @@ from ledger.features.runs.model.run import Run
 from ledger.features.runs.parents import runs_above
 
 _RULE = OwnCommand(PAUSE_UNTIL)
-"""The ledger's own request by which holds are lifted at their ends."""
+"""The ledger's own request that lifts holds at their ends."""
 
 _AT_ONCE = 100
-"""So many runs are loaded at once to get their parent: their events may be large."""
+"""Runs are loaded in batches of this size to get their parent: their events may be large."""
 
 _PARENTAGE = OwnCommand(PARENT_BY_NAME)
-"""The ledger's own request by which runs get the parents that they had named before."""
+"""The ledger's own request that gives runs the parents they named before."""
 
 
 def lift_due(execution: Execution, group: Group, judged_at: datetime) -> Recorded | None:
-    """Lift the operator's hold, if its end has come by then (contract, State).
+    """Lift the operator's hold, if it has reached its end by then (contract, State).
 
-    A fact or command that is refused afterwards leaves the hold lifted: time has lifted it.
+    If the fact or command is refused later, the hold stays lifted: time has lifted it.
     """
     due = execution.lift_due(judged_at)
     return None if due is None else group.record(execution, *due, _RULE)
 
 
 class Recording:
-    """A fact under decision: the fact's handler reads and records through this object."""
+    """A fact under decision, through which the fact's handler reads and records."""
 
     def __init__(self, fact: Fact, request: Request, group: Group, identity: Identity) -> None:
         self.fact = fact
@@ -46,9 +46,8 @@ class Recording:
         self._actor = fact.actor or request.principal.actor
         self._identity = identity
         self._is_lifted = False
-        """Whether a hold was lifted for the fact."""
         self._behind = 0
-        """How many events that the fact caused stand behind its own."""
+        """The number of caused events after the fact's own."""
         self.organization_id = identity.organization_id
 
     def own(
@@ -62,7 +61,7 @@ class Recording:
     ) -> None:
         """Record the fact's own event. For facts about runs, the caller gives a keyed digest.
 
-        ``caused_by`` is the EVT id of the event that the fact takes back.
+        ``caused_by`` is the EVT id of the event that the fact undoes.
         """
         digest = digest or content_digest(self.fact.content)
         self._cause_lifting(self.group.next_position)
@@ -79,7 +78,7 @@ class Recording:
         )
 
     def lift_due(self, execution: Execution) -> None:
-        """Lift a hold whose end has come by now and by the fact's time, before its event."""
+        """Lift a hold that has reached its end by now and by the fact's time, before its event."""
         judged_at = min(self.at, self.group.now)
         self._is_lifted = lift_due(execution, self.group, judged_at) is not None
 
@@ -89,7 +88,7 @@ class Recording:
             self.group.name_cause(self.group.event_id(position))
 
     def wake(self, execution: Execution, opens_run: bool) -> None:
-        """Record that the activity woke the line, if so, just before the activity's own event."""
+        """If the activity woke the line, record this just before the activity's own event."""
         events, threshold = self.group, self.group.idle_after(execution.execution_model)
         woken = execution.wake(self.at, opens_run, self.group.now, threshold)
         if woken is not None:
@@ -101,8 +100,8 @@ class Recording:
     def cancel_open_runs(self, execution: Execution) -> None:
         """Cancel every open run of a line that is about to close.
 
-        In the log the cancellations come before the closing, so that at no position a closed line
-        has an open run. The runs' versions come from the decision table, so no run is loaded.
+        The cancellations precede the closing in the log, so that at no position a closed line has
+        an open run. The decision table has the runs' versions, so no run is loaded.
         """
         events, open_runs = self.group, self.group.open_runs(execution.id)
         closed_at = max(self.at, execution.changed_at or self.at)
@@ -110,9 +109,9 @@ class Recording:
         self._cause_lifting(closing_at)
         closing = events.event_id(closing_at)
         for run_id, row in open_runs.items():
-            known = row._asdict()
-            del known["line_id"], known["run_id"]
-            run = Run(run_id, **known)
+            values = row._asdict()
+            del values["line_id"], values["run_id"]
+            run = Run(run_id, **values)
             events.record(
                 run,
                 run.cancel(closed_at, None, by_closing=True),
@@ -148,5 +147,5 @@ class Recording:
         first = self.group.memory.first(self._identity)
         if first is None:
             raise AssertionError("a handler recorded no event")
-        told = receipt_of(first, duplicate=False)
-        return msgspec.structs.replace(told, behind=self._behind) if self._behind else told
+        receipt = receipt_of(first, duplicate=False)
+        return msgspec.structs.replace(receipt, behind=self._behind) if self._behind else receipt

@@ -1,10 +1,10 @@
 """Reporting a fact: a product line's fact becomes events (contract, Facts and State).
 
-``ReportFact.decide`` runs under the append lock and checks in this order: was the same fact
-recorded before (then the fact is a duplicate, never refused because of its own effect); may the
-credential report the fact (403); does its subject exist (404); is the fact well-formed (422); does
-the fact contradict an earlier fact or the present state (409). Only then does the handler of the
-fact's type record events.
+``ReportFact.decide`` runs under the append lock and checks in this order. Was the same fact
+recorded before (then it is a duplicate, never refused because of its own effect)? May the
+credential report the fact (403)? Does its subject exist (404)? Is it well-formed (422)? Does it
+contradict an earlier fact or the present state (409)? Only then does the type's handler record
+events.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from ledger.engine.log.decisions import First
+from ledger.engine.log.decisions import IdentityOwner
 from ledger.engine.log.vault import content_digest
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invalid, InvalidState
 from ledger.engine.values.principal import Principal
 from ledger.engine.values.recorded import Folded, Identity
 from ledger.engine.values.values import Origin
-from ledger.engine.writer.command import Command, TurnDown, receipt_of
+from ledger.engine.writer.command import Command, RefusedWrite, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import sees
 from ledger.engine.writer.request import About, Receipt, TenantOf
@@ -36,46 +36,45 @@ from ledger.features.runs import report_runs
 from ledger.features.runs.model.run import Run
 
 MAX_AHEAD = timedelta(minutes=5)
-"""How far a fact's time may lie in the future, since clocks differ a little."""
+"""How far a fact's time may be in the future, since clocks differ a little."""
 
 
 def command_of(
     parsed: Fact | Rejected, principal: Principal, request_id: str | None = None
 ) -> Command:
-    """The command for a parsed fact: to record the fact, or to record its refusal."""
     if isinstance(parsed, Fact):
         command = ReportName if parsed.kind.subject == "directory" else ReportFact
         return command(parsed, principal, request_id)
-    return TurnDown(parsed.error, parsed.about, principal, request_id)
+    return RefusedWrite(parsed.error, parsed.about, principal, request_id)
 
 
 class ReportFact:
-    """The command to record one fact, as one credential reports it."""
+    """Record one fact, as one credential reports it."""
 
     __slots__ = ("_run_id", "fact", "principal", "request_id")
 
     idempotency = None
-    """Facts need no idempotency key: a fact has an identity of its own."""
+    """Facts need no idempotency key: they have identities of their own."""
     needs_key: ClassVar[bool] = False
-    """A worker forgets an ended key within 2 s. A fact gives no power that outlasts the key, unlike
-    a new key or endpoint, so an append of facts reads no keys."""
+    """A worker forgets an ended key within 2 s. Unlike a new key or endpoint, a fact gives no
+    lasting power, so an append of facts reads no keys."""
 
     def __init__(self, fact: Fact, principal: Principal, request_id: str | None = None) -> None:
         self.fact = fact
         self.principal = principal
         self.request_id = request_id
         self._run_id: str | None = None
-        """The run that the fact's external id was found to name."""
+        """The run that the fact's external id names, once found."""
 
     def streams(self) -> Iterable[str]:
-        """The fact's subject, and the line, record or parent that its data names."""
+        """The fact's subject, and the line, record or parent that its data name."""
         return self.fact.streams
 
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
-        """The fact's identity, then those that its data names.
+        """The fact's identity, then those that its data name.
 
-        A void names the check-in and the check-in's void, and an external id a run. The tenant of
-        an administrator's fact is its subject's.
+        A void names the check-in and the check-in's void, and an external id names a run. The
+        tenant of an administrator's fact is its subject's.
         """
         organization_id = self.tenant(tenant_of)
         if organization_id is None:
@@ -86,13 +85,13 @@ class ReportFact:
             return own, check_in, check_in.void
         return own, *report_runs.identities(self.fact, organization_id)
 
-    def further(
-        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+    def followup_identities(
+        self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        return report_runs.further(self.fact, self.tenant(tenant_of) or "", is_known)
+        return report_runs.followup_identities(self.fact, self.tenant(tenant_of) or "", exists)
 
     def tenant(self, tenant_of: TenantOf) -> str | None:
-        """The organization of the fact; None: an administrator's subject is not known yet."""
+        """The organization of the fact; None if an administrator's subject is unknown so far."""
         if self.principal.is_admin:
             return self._subject_tenant(tenant_of)
         return self.principal.organization_id
@@ -108,20 +107,18 @@ class ReportFact:
         return "RUN" if is_issued else None
 
     def about(self) -> About:
-        """The data of the fact for the audit log, should the fact be refused."""
+        """The data for the audit log if the fact is refused."""
         about = self.fact.about
         if self._run_id is None:
             return about
         return msgspec.structs.replace(about, resource=("run", self._run_id))
 
     def decide(self, group: Group) -> Receipt:
-        """Check the fact, then record it. Raises Refused."""
         fact = self.fact
         group.memory.load(self.streams())
-        # If the subject of an administrator's fact is unknown, the fact has no tenant. Such a
-        # subject is refused as not found below.
-        known = self.identities(group.memory.tenant_of)
-        identity = known[0] if known else Identity("", fact.source, fact.id)
+        # An administrator's fact about an unknown subject has no tenant: it is not found below.
+        identities = self.identities(group.memory.tenant_of)
+        identity = identities[0] if identities else Identity("", fact.source, fact.id)
         earlier = group.memory.first(identity)
         if earlier is not None and self._is_repeated(earlier, group):
             return receipt_of(earlier, duplicate=True)
@@ -133,7 +130,7 @@ class ReportFact:
         return self._record(group, subject, identity)
 
     def require_sound(self, group: Group) -> None:
-        """Raise for a fact that is wrong by itself, whatever it is about."""
+        """Raise for a fact that is wrong by itself, whatever its subject."""
         fact = self.fact
         if fact.time is not None and fact.time > group.now + MAX_AHEAD:
             raise Invalid.at("/time", "lies more than 5 minutes in the future")
@@ -151,8 +148,8 @@ class ReportFact:
             return fact.data.organization_id
         return None
 
-    def _is_repeated(self, earlier: First, group: Group) -> bool:
-        """Whether the fact has the content of the earlier one, whose outcome it may still see."""
+    def _is_repeated(self, earlier: IdentityOwner, group: Group) -> bool:
+        """True if the fact equals the earlier one, and the credential may still see its outcome."""
         digest = earlier.event.fact.digest if earlier.event.fact is not None else b""
         about = group.memory.find(earlier.event.originator_id)
         if not sees(self.principal, about):
@@ -199,8 +196,8 @@ class ReportFact:
         """
         fact, principal = self.fact, self.principal
         if fact.type == "service_line.activated":
-            known = group.memory.find(fact.subject or "")
-            return known if isinstance(known, Execution) else None
+            existing = group.memory.find(fact.subject or "")
+            return existing if isinstance(existing, Execution) else None
         if fact.kind.subject == "line":
             return group.memory.get(Execution, fact.subject or "", principal)
         named = report_runs.named_run(fact, identity.organization_id, group)
@@ -209,7 +206,6 @@ class ReportFact:
         return report_runs.subject(fact, named, principal, group)
 
     def _line(self, group: Group, subject: Execution | Run | None) -> Execution | None:
-        """The line that the fact is about, if there is one already and the credential sees it."""
         if isinstance(subject, Execution):
             found: Folded | None = subject
         else:
@@ -232,28 +228,27 @@ class ReportFact:
 
 
 class ReportName(ReportFact):
-    """The command to record the name of a workspace or a project (contract, Facts).
+    """Record the name of a workspace or a project (contract, Facts).
 
-    Names are an organization's own. So the stream of a name follows from the fact's subject and
-    the organization, which an administrator's fact names and any other credential has.
+    A name belongs to an organization, which an administrator's fact names and any other credential
+    has. So its stream follows from the fact's subject and the organization.
     """
 
     __slots__ = ()
 
     def streams(self) -> Iterable[str]:
-        """The stream of the name, if the organization is known."""
         organization_id = self._organization_id
         return () if organization_id is None else (stream_of(organization_id, self._id),)
 
     def about(self) -> About:
-        """The data of the fact for the audit log, under the workspace that the fact names."""
+        """The data for the audit log, under the workspace that the fact names."""
         organization_id, about = self._organization_id, self.fact.about
         if organization_id is None:
             return about
         return msgspec.structs.replace(about, tenant=(organization_id, workspace_of(self._id)))
 
     def decide(self, group: Group) -> Receipt:
-        """The receipt has the name's own id, in place of its stream's."""
+        """The receipt has the name's own id instead of its stream's."""
         return msgspec.structs.replace(super().decide(group), subject=self._id)
 
     @property
@@ -262,7 +257,7 @@ class ReportName(ReportFact):
 
     @property
     def _organization_id(self) -> str | None:
-        """The organization that gives the name; None: an administrator's fact names none."""
+        """The organization that gives the name; None if an administrator's fact names none."""
         if not self.principal.is_admin:
             return self.principal.organization_id
         data = self.fact.data
@@ -272,7 +267,7 @@ class ReportName(ReportFact):
         return self._organization_id
 
     def _require_tenant(self) -> None:
-        """Raise Forbidden also if a credential of one workspace names anything else."""
+        """Also raises Forbidden if a credential of one workspace names anything else."""
         self._require_own_tenant()
         bound = None if self.principal.is_admin else self.principal.workspace_id
         if bound is not None and bound != self._id:
@@ -283,7 +278,7 @@ class ReportName(ReportFact):
 
 
 def _named(recording: Recording, subject: None, data: types.DirectoryNamed) -> None:
-    """Record the name. Raises Invalid if an administrator's fact names no organization."""
+    """Raises Invalid if an administrator's fact names no organization."""
     organization_id, identifier = recording.organization_id, recording.fact.subject or ""
     if not organization_id:
         raise Invalid.at("/data/organization_id", "is required of an administrator")
@@ -295,15 +290,15 @@ def _named(recording: Recording, subject: None, data: types.DirectoryNamed) -> N
 
 
 def _activated(
-    recording: Recording, known: Execution | None, data: types.ServiceLineActivated
+    recording: Recording, existing: Execution | None, data: types.ServiceLineActivated
 ) -> None:
     group, fact = recording.group, recording.fact
     principal = recording.principal
-    if known is not None and not sees(principal, known):
+    if existing is not None and not sees(principal, existing):
         raise IdTaken
     if data.execution_id is not None:
         report_runs.require_free(data.execution_id, principal, group)
-    if known is not None:
+    if existing is not None:
         raise InvalidState("The service line is already activated.")
     origin: Origin = "issued" if data.execution_id is None else "supplied"
     body = events.Activated(
@@ -326,9 +321,9 @@ def _resource(data: types.ResourceData) -> Resource:
 
 
 def _updated(recording: Recording, execution: Execution, data: types.ServiceLineUpdated) -> None:
-    given = data.model_fields_set
-    tags = tuple(data.project_tags) if "project_tags" in given else execution.project_tags
-    name = data.name if "name" in given else execution.name
+    names = data.model_fields_set
+    tags = tuple(data.project_tags) if "project_tags" in names else execution.project_tags
+    name = data.name if "name" in names else execution.name
     recording.own(execution, execution.update(tags, name))
 
 

@@ -17,7 +17,7 @@ from ledger.engine.http.writing import records_refusals, submit
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import LedgerError, Refused, TooLarge
 from ledger.engine.values.principal import Principal
-from ledger.engine.writer.command import Command, TurnDown
+from ledger.engine.writer.command import Command, RefusedWrite
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.features.facts import envelope as parsing
 from ledger.features.facts.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
@@ -70,13 +70,15 @@ _Outcomes = list[Outcome]
 
 
 async def _refused(request: Request, principal: Principal, refusal: Refused) -> list[Command]:
-    """The record of each fact in a body that was refused as a whole, as far as it is readable."""
+    """Record a refusal of each readable fact in a body that was refused as a whole."""
     try:
         raw = await read_capped(request, MAX_BODY_BYTES)
         _, steps = _parsing_of(request, raw)
-        async with services_of(request).parsing.parsed(principal.party, len(raw), steps) as parsed:
+        async with services_of(request).parsing.parsed(
+            principal.tenant_key, len(raw), steps
+        ) as parsed:
             request_id = request.state.request_id
-            return [TurnDown(refusal, fact.about, principal, request_id) for fact in parsed]
+            return [RefusedWrite(refusal, fact.about, principal, request_id) for fact in parsed]
     except (LedgerError, json_gate.BrokenJson):
         return []
 
@@ -127,15 +129,15 @@ async def report_fact_batch(request: Request, principal: Principal) -> Response:
 async def _report(
     request: Request, principal: Principal
 ) -> tuple[bool, Sequence[_Parsed], _Outcomes]:
-    """Whether the body is a batch, its facts, and their outcomes."""
+    """True for a batch, the body's facts, and their outcomes."""
     raw = await read_capped(request, MAX_BODY_BYTES)
     try:
         is_batch, steps = _parsing_of(request, raw)
         if len(raw) <= SMALL_BYTES:
             parsed = run(steps)
             return is_batch, parsed, await _decided(request, principal, parsed)
-        party, turns = principal.party, services_of(request).parsing
-        async with turns.parsed(party, len(raw), steps) as parsed:
+        tenant_key, queue = principal.tenant_key, services_of(request).parsing
+        async with queue.parsed(tenant_key, len(raw), steps) as parsed:
             return is_batch, parsed, await _decided(request, principal, parsed)
     except json_gate.BrokenJson as error:
         raise problems.BadRequest(str(error)) from error
@@ -147,15 +149,14 @@ async def _decided(request: Request, principal: Principal, parsed: Sequence[_Par
 
 
 def _parsing_of(request: Request, raw: bytes) -> tuple[bool, Steps[list[_Parsed]]]:
-    """Whether a body is a batch, and the steps that parse it."""
     is_batch = _is_batch(request, raw)
     return is_batch, _parse_batch(raw) if is_batch else _parse_single(request, raw)
 
 
 def _is_batch(request: Request, raw: bytes) -> bool:
-    """Whether the body holds a batch. Plain JSON is a batch if it is an array, or is sent as one.
+    """True if the body is a batch: plain JSON that is an array, or is sent as one.
 
-    Raises UnsupportedMediaType for a single fact where a batch is taken.
+    Raises UnsupportedMediaType for a single fact where a batch is required.
     """
     media = media_type(request)
     if request.scope["path"].endswith(_BATCH_PATH):
@@ -168,7 +169,7 @@ def _is_batch(request: Request, raw: bytes) -> bool:
 
 
 def _is_binary(request: Request) -> bool:
-    """Whether the headers hold the attributes of a fact, and the body its data alone."""
+    """True if the headers have the attributes of a fact, and the body only its data."""
     return any(header(request.scope, name) is not None for name in _BINARY)
 
 
@@ -195,7 +196,7 @@ def _parse_batch(raw: bytes) -> Steps[list[_Parsed]]:
     items = yield from json_gate.split_in_steps(raw, MAX_ITEMS)
     if len(items) > MAX_ITEMS:
         raise TooLarge("A batch may have at most 1,000 facts.")
-    # All facts are parsed before any is recorded: broken JSON anywhere refuses the whole body.
+    # Parse all facts before recording any: broken JSON anywhere refuses the whole body.
     parsed = []
     for item in items:
         parsed.append(parsing.from_structured(item))
@@ -217,16 +218,16 @@ def _batch(request: Request, parsed: Sequence[_Parsed], outcomes: Sequence[Outco
         for index, (fact, outcome) in enumerate(zip(parsed, outcomes, strict=True))
     ]
     positions = [each.last_position for each in outcomes if isinstance(each, Receipt)]
-    position = max(positions, default=services_of(request).positions.last_heard)
+    position = max(positions, default=services_of(request).positions.last_announced)
     return Reply(_encode(AnswerOf(results)), position)
 
 
 def _item(index: int, sent: _Parsed, outcome: Outcome | LedgerError) -> FactItem:
     if isinstance(outcome, Receipt):
-        told: Literal["duplicate", "recorded"] = "duplicate" if outcome.duplicate else "recorded"
-        shown = (told, outcome.subject, outcome.event_ids, outcome.position)
-        return FactItem(index, sent.id, sent.source, *shown, None)
+        word: Literal["duplicate", "recorded"] = "duplicate" if outcome.duplicate else "recorded"
+        values = (word, outcome.subject, outcome.event_ids, outcome.position)
+        return FactItem(index, sent.id, sent.source, *values, None)
     problems.count_refusal(outcome)
-    code, places = outcome.code, problems.wrong_places(outcome)
-    error = ItemError(problems.status_of(outcome), code, outcome.detail, places)
+    code, faults = outcome.code, problems.field_errors(outcome)
+    error = ItemError(problems.status_of(outcome), code, outcome.detail, faults)
     return FactItem(index, sent.id, sent.source, "refused", sent.subject, (), None, error)

@@ -1,9 +1,8 @@
 """The audit log's language: the name of each write and read there (contract, Feeds).
 
-The action of a fact is the fact's type; commands and management acts have names of their own. An
-event that a write merely causes (a line wakes up, a closing cancels runs) is not a write and has no
-entry. Feeds and histories name the same writes by the types of their events: ``actions_of``
-understands both languages.
+The action of a fact is the fact's type; commands and management acts have their own names. An event
+that a write merely causes (a line wakes up, a closing cancels runs) is not a write and has no
+entry. Feeds and histories name writes by event type: ``actions_of`` understands both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,10 +62,10 @@ FACT_EVENT_TYPES: Sequence[tuple[str, str]] = (
 """(action, type) pairs: the event types of accepted facts in histories and feeds."""
 
 _COMMANDS: Mapping[type[Event], str | None] = {row.event: row.command for row in EVENT_TABLE}
-"""The action of an event that no fact reported; None: the event is not a write."""
+"""The action of an event that no fact reported; None if the event is not a write."""
 
 OMITTED_ACTION = "write.omitted"
-"""The action of an entry that counts refusals; its resource gives the credential and the count."""
+"""The action of an entry that counts refusals; its resource has the credential and the count."""
 
 COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {
     OMITTED_ACTION,
@@ -76,28 +75,26 @@ COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {
 """Actions that are not types of facts."""
 
 FACTS: frozenset[str] = frozenset(_FACTS.values())
-"""Types of facts."""
 
 ACTIONS: frozenset[str] = FACTS | COMMANDS | {refusals.UNKNOWN_ACTION}
 """The known actions of entries.
 
-A refused fact of an unknown type has the type that was sent as its action. Senders can invent such
-types, so they are not listed here: a reader finds these entries by their outcome.
+The action of a refused fact of an unknown type is the type as sent. Senders can invent such types,
+so they are not listed here: a reader finds these entries by their outcome.
 """
 
 _WRITES: Mapping[str, frozenset[str]] = {
-    row.told_as: frozenset(filter(None, (row.fact, row.command)))
+    row.published_as: frozenset(filter(None, (row.fact, row.command)))
     for row in EVENT_TABLE
-    if row.told_as is not None
+    if row.published_as is not None
 }
-"""Type of an event → the actions whose writes record such an event."""
+"""Event type → the actions whose writes record such an event."""
 
 
 def actions_of(word: str) -> frozenset[str]:
-    """The actions that a word means: an action, a type of events, or both; empty if neither.
+    """The actions that a word means: an action, an event type, or both; empty if neither.
 
-    The actions of an event type include the type itself, so that refused facts of this type are
-    found too.
+    An event type's actions include the type itself, to find refused facts of this type too.
     """
     if word in _WRITES:
         return _WRITES[word] | {word}
@@ -112,7 +109,7 @@ _COMMAND_WRITES = {
 
 
 def write_of(event: Recorded) -> Write | None:
-    """The entry that an event records; None if the event is merely caused by another write."""
+    """The entry that an event records; None if another write merely caused the event."""
     body = event.body
     if event.fact is not None:
         return _FACT_WRITES[type(body)]
@@ -134,8 +131,7 @@ def resource_of(event: Recorded) -> AuditResource | None:
 def about_line_of(event: Recorded, line_id: str | None) -> str | None:
     """The line that an entry is about; ``line_id`` is the line whose history has the event.
 
-    Refused writes and reads are in no line's history: a refused write names its resource, and a
-    read its line.
+    Refused writes and reads are in no line's history: they name their resource or line.
     """
     body = event.body
     if isinstance(body, reads.RunDataRead):
@@ -146,7 +142,6 @@ def about_line_of(event: Recorded, line_id: str | None) -> str | None:
 
 
 def subject_of(stream: str) -> AuditResource:
-    """The resource of a stream, which the stream's events are about."""
     kind = SUBJECTS.get(stream[:3])
     if kind is None:
         identifier = directory.id_of(stream)
@@ -195,4 +190,4 @@ _RESOURCES: Mapping[type[Event], Callable[[Any, Recorded], AuditResource | None]
     session.SessionBegun: _begun,
     session.SessionEnded: _ended,
 }
-"""The resources that are more, or less, than the event's stream."""
+"""The resources that differ from the event's stream."""

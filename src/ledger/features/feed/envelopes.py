@@ -1,9 +1,8 @@
-"""Events as they are told outside: in feeds, histories and webhooks, and in the audit log.
+"""Events as the outside sees them: in feeds, histories, webhooks and the audit log.
 
-The view keeps what an event does not say by itself: its type, which may depend on the events
-before, and the line's state before and after. All else is in the stored event (contract, Feeds).
-A page has a hundred of these values, so each is a struct, which is made and encoded in a third of
-a dictionary's time.
+The view has what an event itself lacks: its type, which may depend on earlier events, and the
+line's state before and after. All else is in the stored event (contract, Feeds). A page has a
+hundred of these values. So each is a struct, made and encoded in a third of a dictionary's time.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from msgspec import Meta
 
 from ledger.engine.values.recorded import Actor, FactIdentity, Recorded
 from ledger.engine.values.refusals import WriteRefused
-from ledger.engine.values.rendering import ShownInstant, doc, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, time_text
 from ledger.engine.values.values import AUDIT_ID, EVENT_ID, State, format_id
 from ledger.features.feed.audited import AuditResource, Outcome, resource_of, subject_of, write_of
 from ledger.features.feed.published import PUBLISHED
@@ -41,8 +40,8 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 
     id: Annotated[str, Meta(pattern=EVENT_ID)]
     type: str
-    occurred_at: ShownInstant
-    recorded_at: ShownInstant
+    occurred_at: ViewInstant
+    recorded_at: ViewInstant
     position: int
     actor: Actor
     reported_by: str
@@ -103,8 +102,8 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
         ),
     ]
     request_id: str | None
-    occurred_at: ShownInstant
-    recorded_at: ShownInstant
+    occurred_at: ViewInstant
+    recorded_at: ViewInstant
     position: int
     actor: Actor
     reported_by: str
@@ -138,15 +137,15 @@ def line_of(event: Recorded) -> str | None:
 
 
 def envelope_of(event: Recorded, type_: str, states: States) -> Envelope:
-    return _told_as(Envelope, event, type_, states)
+    return _make(Envelope, event, type_, states)
 
 
 def history_item_of(event: Recorded, type_: str, states: States) -> HistoryItem:
-    return _told_as(HistoryItem, event, type_, states, *states)
+    return _make(HistoryItem, event, type_, states, *states)
 
 
 def delivery_of(event: Recorded, type_: str, states: States, sequence: int) -> Delivery:
-    return _told_as(Delivery, event, type_, states, sequence)
+    return _make(Delivery, event, type_, states, sequence)
 
 
 def audit_entry_of(event: Recorded, reported_by_name: str | None) -> AuditEntry:
@@ -177,14 +176,14 @@ def _recorded_fact(fact: FactIdentity | None) -> FactReference | None:
 
 
 def _refused_fact(body: WriteRefused) -> FactReference | None:
-    """The fact that was refused; None if its source or id could not be read, and for commands."""
+    """The refused fact; None for commands, and if its source or id was unreadable."""
     if body.source is None or body.fact_id is None:
         return None
     return FactReference(body.source, body.fact_id)
 
 
-def _told_as(make: Callable[..., T], event: Recorded, type_: str, states: States, *more: Any) -> T:
-    """Make a struct of the values of an envelope, in the order of its fields, and ``more``."""
+def _make(make: Callable[..., T], event: Recorded, type_: str, states: States, *more: Any) -> T:
+    """Make a struct of an envelope's values, in the order of its fields, and ``more``."""
     payload = PUBLISHED[type(event.body)].tell(event.body)
     if type_.startswith("execution."):
         payload["state_before"], payload["state_after"] = states

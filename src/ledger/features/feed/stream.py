@@ -1,7 +1,7 @@
-"""Streams: each listener's own place in the feed, and all open streams of one process.
+"""Streams: each listener's own position in the feed, and all open streams of one process.
 
-A stream is at a position. If the tail's memory begins no later, the stream is served from memory;
-otherwise it reads pages by the poller's statement. Both give the same order, so a listener that
+If the tail's memory begins at or before a stream's position, the stream is served from memory;
+otherwise it reads pages with the poller's statement. Both give the same order, so a listener that
 resumes or falls behind neither misses nor repeats an event.
 """
 
@@ -16,8 +16,8 @@ import anyio
 import psycopg
 from prometheus_client import Gauge
 
+from ledger.engine.postgres.pool.round_robin import share
 from ledger.engine.postgres.pool.scope import Fetch, Planning
-from ledger.engine.postgres.pool.waiting import share
 from ledger.engine.telemetry.lines import for_nobody
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.principal import EVERYONE, Principal
@@ -29,29 +29,27 @@ from projections.feed.items import feed_item
 _logger = logging.getLogger(__name__)
 
 MOST = 2000
-"""Open streams per process; no organization may have more of them than it leaves for others."""
+"""Open streams per process; no organization may have more than it leaves for others."""
 
 PING_SECONDS = 15.0
 """How often a comment keeps the connection alive."""
 
-PATIENCE_SECONDS = 10.0
-"""A reader that takes nothing for so long is disconnected; it reconnects and resumes."""
+SEND_TIMEOUT_SECONDS = 10.0
+"""A reader that accepts nothing for this time is disconnected; it reconnects and resumes."""
 
 RECONNECT_MILLISECONDS = 2000
 """The time after which a client reconnects (``retry``)."""
 
 _PAGE = 200
-"""Events per page from the table."""
 
 _PAUSE_SECONDS = (0.5, 1.0, 2.0)
 _CHECK_SECONDS = 2.0
-"""How often the rights of all listeners are checked: a revoked key's streams end within 5 s
-(contract, Access)."""
+"""Between checks of rights: a revoked key's streams end within 5 s (contract, Access)."""
 
 OPEN = Gauge("ledger_feed_streams", "Open event streams.", multiprocess_mode="livesum")
 
 Lapsed = Callable[[Collection[Principal]], Awaitable[Collection[Principal]]]
-"""Returns those of the given credentials that may no longer pass."""
+"""Returns the given credentials that may no longer pass."""
 
 
 class Stream:
@@ -74,7 +72,7 @@ class Stream:
         self._woken: asyncio.Future[int] | None = None
         self.principal = principal
         self.at = at
-        """The position up to which the listener was given all events."""
+        """The listener has received all events up to this position."""
 
     def end(self) -> None:
         self._has_ended = True
@@ -82,7 +80,7 @@ class Stream:
             self._woken.set_result(0)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        # The opening is sent at once, so proxies and clients see that the stream is open.
+        # Send the opening at once, so that proxies and clients see that the stream is open.
         yield self._opening
         while not self._has_ended:
             if self.at < self._tail.floor:
@@ -95,14 +93,14 @@ class Stream:
                 yield chunk
             else:
                 self._woken = asyncio.get_running_loop().create_future()
-                heard = await self._tail.news(self._selection.organization, self._woken)
-                self.at = max(self.at, heard)
+                reached = await self._tail.wait(self._selection.organization, self._woken)
+                self.at = max(self.at, reached)
 
     async def _page(self) -> list[bytes]:
         """The next page from the table, in chunks.
 
-        Wait while the feed has not reached the stream's position again: a view that starts anew
-        takes the feed's position back.
+        Wait until the feed has reached the stream's position again: a view that starts anew moves
+        the feed's position back.
         """
         rows = await self._read()
         if rows is None:
@@ -115,16 +113,16 @@ class Stream:
         return _chunked([one for _, one in found])
 
     async def _read(self) -> list[Any] | None:
-        """The page's rows, tried again while the database fails.
+        """The page's rows; retries while the database fails.
 
-        If it fails for too long, end the stream and return None.
+        After too long a failure, end the stream and return None.
         """
         values = {**self._selection.filters, "after": self.at, "limit": _PAGE}
         tenant, loop = self.principal.tenant, asyncio.get_running_loop()
         failures, give_up = 0, loop.time() + self._tail.give_up_seconds
         while not self._has_ended:
             try:
-                return await self._fetch(tenant, self._statement, values, Planning.WALK)
+                return await self._fetch(tenant, self._statement, values, Planning.SCAN)
             except (psycopg.Error, OSError) as error:
                 _logger.warning("cannot read a page for a stream: %s", error)
                 if loop.time() > give_up:
@@ -147,7 +145,7 @@ def _chunked(messages: list[bytes]) -> list[bytes]:
 
 
 class Streams:
-    """All open streams of a process: their number is bounded, their rights checked together."""
+    """All open streams of a process: limits their number, and checks their rights together."""
 
     def __init__(
         self,
@@ -156,14 +154,14 @@ class Streams:
         lapsed: Lapsed,
         most: int = MOST,
         ping_seconds: float = PING_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
+        send_timeout: float = SEND_TIMEOUT_SECONDS,
     ) -> None:
         self._tail, self._fetch = tail, fetch
         self._lapsed, self._most = lapsed, most
-        self.ping_seconds, self.patience_seconds = ping_seconds, patience_seconds
+        self.ping_seconds, self.send_timeout = ping_seconds, send_timeout
         self._open: set[Stream] = set()
         self._open_by: Counter[str | None] = Counter()
-        """The number of open streams by organization; None stands for administrators."""
+        """The open streams by organization; None stands for administrators."""
         self._watch: asyncio.Task[None] | None = None
         self.closing = anyio.Event()
         """Set when the process is about to end: every stream then finishes by itself."""
@@ -174,19 +172,19 @@ class Streams:
     async def open(
         self, principal: Principal, filters: Mapping[str, Any], after: int | None
     ) -> Stream:
-        """Open a stream of the events after a position, or from now on; ``close`` it in the end.
+        """Open a stream of events after a position, or from now on; the caller must ``close`` it.
 
         Raises Unavailable if too many streams are open, in all or by the credential's organization.
         """
         self._require_room(principal.organization_id)
-        # This statement waits its turn, like pages do: after a restart all clients reconnect at
-        # once, and a browser takes a refusal for final.
-        ((present, recorded_at),) = await self._fetch(EVERYONE, feeds.PRESENT, {}, Planning.WALK)
+        # This statement waits in the fair queue, like pages: after a restart all clients reconnect
+        # at once, and a browser treats a refusal as final.
+        ((present, recorded_at),) = await self._fetch(EVERYONE, feeds.PRESENT, {}, Planning.SCAN)
         self._require_room(principal.organization_id)
         present = present or 0
         opening = f": ledger\nretry: {RECONNECT_MILLISECONDS}\n\n"
         if after is None and recorded_at is not None:
-            # An id without data is no event, but a client resumes after it. So no event is lost
+            # An id without data is not an event, but a client resumes after it. So no event is lost
             # if the connection breaks before the first event.
             opening += f"id: {format_id('EVT', recorded_at.year, present)}\n\n"
         at = present if after is None else after
@@ -217,7 +215,7 @@ class Streams:
         await self._tail.stop()
 
     def _require_room(self, organization_id: str | None) -> None:
-        """Raise Unavailable if no stream is left: else a single key could take all by listening."""
+        """Raise Unavailable if no stream is left: otherwise a single key could take all of them."""
         if not share(self._most - len(self._open), self._open_by[organization_id]):
             raise Unavailable("Too many streams are open: try again, or follow by polling.")
 
@@ -231,7 +229,7 @@ class Streams:
             try:
                 lapsed = await self._lapsed({stream.principal for stream in self._open})
             except Exception as error:
-                # The next check must come, whatever the error is.
+                # The next check must come, whatever the error.
                 unforeseen = not isinstance(error, psycopg.Error | OSError)
                 _logger.warning("cannot check streams' rights: %s", error, exc_info=unforeseen)
                 continue

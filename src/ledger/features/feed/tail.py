@@ -1,10 +1,10 @@
-"""The tail of the feed: read once per process, however many streams listen (contract, Feeds).
+"""The tail of the feed: read once per process, for any number of streams (contract, Feeds).
 
-The tail works only while a stream listens. The projector's notifications wake it. The tail then
-reads the new events in one statement, keeps the latest events in memory, and wakes the streams
-that they may concern. Reading ends at the feed's own position. No event appears later up to that
-position, so the memory has no gaps. A stream that falls behind the memory, or comes with an
-old position, reads the table by the poller's statement until it has caught up (``stream.py``).
+The tail works only while a stream listens. The projector's notifications wake it. It then reads the
+new events in one statement, keeps the latest events in memory, and wakes the streams that they may
+concern. It reads up to the feed's own position. No event appears later up to that position, so the
+memory has no gaps. A stream that falls behind the memory, or comes with an old position, reads the
+table with the poller's statement until it has caught up (``stream.py``).
 """
 
 import asyncio
@@ -25,34 +25,33 @@ from projections.feed.items import feed_item
 
 _logger = logging.getLogger(__name__)
 
-KEPT_EVENTS = 4096
-KEPT_BYTES = 8 * 2**20
+CACHED_EVENTS = 4096
+CACHED_BYTES = 8 * 2**20
 """The bounds of the memory: events, and bytes of their messages."""
 
 CHUNK = 64 * 1024
-"""Bytes that a stream is given at once, unless a single event is larger."""
+"""Bytes for a stream at once, unless a single event is larger."""
 
 GIVE_UP_SECONDS = 30.0
-"""Streams outlive a database that is away for so long. Then they end: a client that reconnects
-learns of the failure (503), instead of taking the silence for a lack of events."""
+"""Streams survive a shorter outage of the database. Then they end: a client that reconnects learns
+of the failure (503), instead of taking the silence for a lack of events."""
 
 _BATCH = 256
-"""Events per read."""
 
 _RETRY_SECONDS = 0.5
 _STANDSTILL_SECONDS = 1.0
-"""How often to look whether the feed goes on, while its view is stopped and others are not."""
+"""Between checks whether the feed goes on, while its view is stopped and others are not."""
 
 
 class Positions(Protocol):
-    """The views' positions, as this process last heard."""
+    """The views' positions, as last reported to this process."""
 
     @property
     def reached(self) -> int:
         """The position that every live view has reached."""
 
     async def wait(self, position: int) -> bool:
-        """Whether every live view reached the position within a moment."""
+        """Return True if every live view reaches the position within a moment."""
 
 
 class Listener(Protocol):
@@ -77,16 +76,16 @@ _FIELDS: Mapping[str, str] = {
     "workspace": "workspace_id",
     "service_line_id": "line_id",
 }
-"""The fields that have another name than the filter."""
+"""The fields whose name differs from the filter's."""
 
 
 class Selection:
-    """The events that a stream is given: the statement's filters, for rows in memory."""
+    """The events for a stream: the statement's filters, for rows in memory."""
 
     def __init__(self, filters: Mapping[str, Any]) -> None:
         self.filters = filters
         self.organization: str | None = filters.get("organization", filters.get("organization_id"))
-        """The only organization whose events pass; None: any."""
+        """The only organization whose events pass; None for any."""
         self._allowed = [
             (
                 FeedEvent._fields.index(_FIELDS.get(name, name)),
@@ -95,7 +94,7 @@ class Selection:
             for name, value in filters.items()
         ]
 
-    def takes(self, row: FeedEvent) -> bool:
+    def matches(self, row: FeedEvent) -> bool:
         return all(row[column] in allowed for column, allowed in self._allowed)
 
 
@@ -110,25 +109,25 @@ class _Batch:
             self.by_organization.setdefault(row.organization_id, []).append(row)
 
     def of(self, organization: str | None) -> Iterable[FeedEvent]:
-        """The events that may concern a stream of an organization; None: of any."""
+        """The events that may concern a stream of an organization; None for any organization."""
         return self.rows if organization is None else self.by_organization.get(organization, ())
 
 
 def message(envelope: str) -> bytes:
-    """An envelope as a server-sent event without a name, so a browser gives it to ``onmessage``."""
+    """An envelope as a server-sent event without a name: browsers pass it to ``onmessage``."""
     identifier = envelope[len('{"id":"') : envelope.index('",')]
     return f"id: {identifier}\ndata: {envelope}\n\n".encode()
 
 
 class Tail:
-    """The reader and its memory, which ``rows`` and ``size`` (bytes) bound."""
+    """The reader and its memory, which ``rows`` and ``size`` (bytes) limit."""
 
     def __init__(
         self,
         fetch: Fetch,
         positions: Positions,
-        rows: int = KEPT_EVENTS,
-        size: int = KEPT_BYTES,
+        rows: int = CACHED_EVENTS,
+        size: int = CACHED_BYTES,
         give_up_seconds: float = GIVE_UP_SECONDS,
     ) -> None:
         self._fetch, self._positions = fetch, positions
@@ -162,11 +161,10 @@ class Tail:
 
     @property
     def floor(self) -> int:
-        """The position after which the memory begins."""
         return self._batches[0].after if self._batches else self._position
 
     def chunk(self, at: int, selection: Selection) -> tuple[bytes, int]:
-        """The next messages for a stream that is at or past the floor, and its position then.
+        """The next messages for a stream at or after the floor, and its position then.
 
         A slow stream holds at most this one chunk of the events that the memory has dropped.
         """
@@ -177,7 +175,7 @@ class Tail:
         ):
             batch = self._batches[number]
             for row in batch.of(selection.organization):
-                if row.position > at and selection.takes(row):
+                if row.position > at and selection.matches(row):
                     size += len(row.message)
                     if messages and size > CHUNK:
                         return b"".join(messages), at
@@ -186,11 +184,11 @@ class Tail:
             at = max(at, batch.up_to)
         return b"".join(messages), max(at, self._position)
 
-    async def news(self, organization: str | None, woken: "asyncio.Future[int]") -> int:
+    async def wait(self, organization: str | None, woken: "asyncio.Future[int]") -> int:
         """Wait for events of an organization, or of any.
 
-        Return a position up to which the waiting stream missed no event. A caller that ends the
-        wait before any event sets the future ``woken``.
+        Returns a position up to which the waiting stream missed no event. To end the wait before
+        any event, set the future ``woken``.
         """
         waiting = self._waiting.setdefault(organization, set())
         waiting.add(woken)
@@ -203,7 +201,7 @@ class Tail:
 
     async def _follow(self) -> None:
         while self._listeners:
-            heard = self._positions.reached
+            reached = self._positions.reached
             try:
                 more = await self._read_once()
             except Exception as error:
@@ -215,16 +213,16 @@ class Tail:
             self._failing_since = None
             if more:
                 continue
-            if self._position < heard:
-                # The feed's view has stopped and others go on. Each of their batches would wake
-                # the tail for nothing.
+            if self._position < reached:
+                # The feed's view has stopped and others go on. Their batches would wake the tail
+                # for nothing.
                 await asyncio.sleep(_STANDSTILL_SECONDS)
             else:
-                await self._positions.wait(heard + 1)
+                await self._positions.wait(reached + 1)
         self._forget()
 
     async def _read_once(self) -> bool:
-        """Read new events into memory and wake their listeners; return whether more may follow."""
+        """Read new events into memory and wake their listeners; return True if more may follow."""
         values = {"after": self._position, "limit": _BATCH}
         rows = await self._fetch(EVERYONE, feeds.TAIL.sql, values, feeds.TAIL.planning)
         events = [

@@ -1,10 +1,9 @@
 """Commands about API keys (contract, Access).
 
-Nobody gives more than they have: a key is made, changed, rotated and revoked by credentials whose
-permissions and tenant include the key's. A key made by a key that expires does not outlive it.
+Nobody gives more than they have: to make, change, rotate or revoke a key, a credential needs
+permissions and a tenant that include the key's. A key expires no later than its maker.
 
-The receipt carries the answer, with the token of a new secret. A replayed request is therefore
-shown the same token again.
+The receipt has the answer, with the token of a new secret. So a replay receives the same token.
 """
 
 from collections.abc import Collection
@@ -16,7 +15,7 @@ import msgspec
 
 from ledger.engine.values.errors import Forbidden, Invalid
 from ledger.engine.values.recorded import Credential, Event
-from ledger.engine.values.rendering import shown_as
+from ledger.engine.values.rendering import render_as
 from ledger.engine.writer.command import ManagedCommand, NewCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
@@ -30,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(eq=False, repr=False)
 class CreateApiKey(NewCommand):
-    """Hand out a key. The caller creates the token; the command keeps only the token's hash."""
+    """Issue a key. The caller creates the token; the command keeps only its hash."""
 
     action = "key.create"
     issues = "KEY"
@@ -44,14 +43,14 @@ class CreateApiKey(NewCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for more than the credential has, or Invalid."""
-        asking = group.memory.asking_key(self.principal)
+        key = group.memory.key_of(self.principal)
         tenant = self.organization_id, self.workspace_id
         is_named = self.organization_id is not None or not self.principal.is_admin
         if is_named and not self.principal.covers(self.permissions, *tenant):
             raise Forbidden(_WIDER)
         if self.fault is not None:
             raise self.fault
-        _check_expiry(self.expires_at, asking, group.now)
+        _check_expiry(self.expires_at, key, group.now)
         body = ApiKeyCreated(
             name=self.name,
             secret_hash=hash_token(self.token),
@@ -65,21 +64,19 @@ class CreateApiKey(NewCommand):
 
 
 class _KeyCommand(ManagedCommand):
-    """A command about one key."""
-
     subject_type: ClassVar[str] = "api_key"
 
     def _require_right(self, key: ApiKey) -> None:
         if not self.principal.covers(key.permissions, key.organization_id, key.workspace_id):
             raise Forbidden(_WIDER)
 
-    def _shown(self, key: ApiKey) -> bytes:
+    def _answer(self, key: ApiKey) -> bytes:
         return _answer(key)
 
 
 @dataclass(eq=False, repr=False)
 class UpdateApiKey(_KeyCommand):
-    """Change the settings that were given; UNSET leaves a setting as it is."""
+    """Change the given settings; UNSET leaves a setting as it is."""
 
     action = "key.update"
 
@@ -91,7 +88,7 @@ class UpdateApiKey(_KeyCommand):
         if expires_at is msgspec.UNSET:
             expires_at = key.expires_at
         else:
-            _check_expiry(expires_at, group.memory.asking_key(self.principal), group.now)
+            _check_expiry(expires_at, group.memory.key_of(self.principal), group.now)
         name = key.name if name is msgspec.UNSET else name
         return key.update(name=name, expires_at=expires_at)
 
@@ -106,10 +103,10 @@ class RotateApiKey(_KeyCommand):
     grace: timedelta = field(kw_only=True)
 
     def _event(self, key: ApiKey, group: Group) -> Event:
-        _require_no_longer_life(key.expires_at, group.memory.asking_key(self.principal))
+        _require_no_longer_life(key.expires_at, group.memory.key_of(self.principal))
         return key.rotate(hash_token(self.token), prefix_of(self.token), self.grace, group.now)
 
-    def _shown(self, key: ApiKey) -> bytes:
+    def _answer(self, key: ApiKey) -> bytes:
         return _answer(key, self.token)
 
 
@@ -122,22 +119,22 @@ class RevokeApiKey(_KeyCommand):
         return key.revoke()
 
 
-def _check_expiry(expires_at: datetime | None, asking: Credential | None, now: datetime) -> None:
-    """Raise Forbidden for a longer life than the asking key's, and Invalid for a past instant."""
-    _require_no_longer_life(expires_at, asking)
+def _check_expiry(expires_at: datetime | None, request: Credential | None, now: datetime) -> None:
+    """Raise Forbidden for a longer life than the caller's key, and Invalid for a past instant."""
+    _require_no_longer_life(expires_at, request)
     if expires_at is not None and expires_at <= now:
         raise Invalid.at("/expires_at", "lies in the past")
 
 
-def _require_no_longer_life(expires_at: datetime | None, asking: Credential | None) -> None:
-    end = asking.expires_at if asking is not None else None
+def _require_no_longer_life(expires_at: datetime | None, request: Credential | None) -> None:
+    end = request.expires_at if request is not None else None
     if end is not None and (expires_at is None or expires_at > end):
         raise Forbidden("The key would outlive the credential, which expires.")
 
 
 def _answer(key: ApiKey, token: str | None = None) -> bytes:
-    # The last use is shown to readers only; no decision depends on it.
-    document = msgspec.structs.asdict(shown_as(ShownKey, key, last_used_at=None))
+    # Only readers see the last use; no decision depends on it.
+    document = msgspec.structs.asdict(render_as(ShownKey, key, last_used_at=None))
     if token is not None:
         document["key"] = token
     return _encode({"data": document})

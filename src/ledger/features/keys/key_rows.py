@@ -1,17 +1,17 @@
 """The statements that read API keys, and the names of keys for the audit log (contract, Access).
 
-The statements read the decision table, which an append writes together with its events. So a list
-shows each key as the end of the log has it, also while views are stopped.
+They read the decision table, which an append writes together with its events. So a list shows each
+key as of the end of the log, even while views are stopped.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.recorded import Actor
-from ledger.engine.values.rendering import json_text, shown_as, time_text
+from ledger.engine.values.rendering import json_text, render_as, time_text
 from ledger.engine.views.statements import tenant_conditions, where, where_tenant
 from ledger.features.keys.model import ApiKey, ShownKey
 
@@ -33,14 +33,13 @@ LEFT JOIN LATERAL (
 ORDER BY page.created_at DESC
 """
 
-# The last use of a key.
 USED_AT = "SELECT used_at FROM ledger.key_use WHERE key_id = %(key_id)s"
 
 CREATED_AT = 7
-"""The column by which the list is ordered: no two keys are recorded at the same instant."""
+"""The column that orders the list: no two keys are recorded at the same instant."""
 
 _REMEMBERED = 10_000
-"""So many names are remembered: the users of an identity provider are credentials too."""
+"""The most remembered names: the users of an identity provider are credentials too."""
 
 _NAMES = "SELECT k.key_id, k.name FROM ledger.api_key AS k WHERE k.key_id = ANY(%(ids)s) AND "
 
@@ -66,35 +65,34 @@ def key_text(row: Sequence[Any]) -> str:
         expires_at=expires_at,
         revoked_at=revoked_at,
     )
-    return json_text(shown_as(ShownKey, key, last_used_at=time_text(used_at)))
+    return json_text(render_as(ShownKey, key, last_used_at=time_text(used_at)))
 
 
 class KeyNames:
-    """The names that keys have when they are first asked for; a revoked key keeps its name.
+    """The names of keys when first requested; a revoked key keeps its name.
 
-    A reader is told the names of those keys that the list of keys shows in the reader's tenant:
-    of an administrator's key a tenant learns the id alone, and so does a workspace of a key of the
-    whole organization.
+    A reader sees the names of the keys in the list of keys of the reader's tenant. So a tenant sees
+    only the id of an administrator's key, and a workspace only that of an organization's key.
     """
 
-    def __init__(self, door: Door, tenant: Tenant, filters: Mapping[str, Any]) -> None:
-        """``filters`` limit the statement to the reader's ``tenant`` once more."""
-        self._door, self._tenant, self._filters = door, tenant, filters
+    def __init__(self, pool: ReadPool, tenant: Tenant, filters: Mapping[str, Any]) -> None:
+        """``filters`` limit the statement to the reader's ``tenant`` a second time."""
+        self._pool, self._tenant, self._filters = pool, tenant, filters
         self._statement = _NAMES + where_tenant(frozenset(filters), "k")
-        self._known: dict[str, str | None] = {}
+        self._cached: dict[str, str | None] = {}
 
     async def of(self, credentials: Iterable[str]) -> dict[str, str | None]:
-        """A name for each credential; None: no key that the reader sees, or a key without a name.
+        """A name per credential; None for a key without a name, and for what is not a visible key.
 
         Raises PostgreSQL's error.
         """
-        asked = {one: self._known.get(one) for one in credentials}
-        ids = [one for one in asked if one not in self._known]
+        names = {one: self._cached.get(one) for one in credentials}
+        ids = [one for one in names if one not in self._cached]
         if ids:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
+            if len(self._cached) >= _REMEMBERED:
+                self._cached.clear()
             values = {"ids": ids, **self._filters}
-            found = await self._door.fetch(self._tenant, self._statement, values)
-            self._known |= dict.fromkeys(ids) | dict(found)
-            asked |= {one: self._known[one] for one in ids}
-        return asked
+            found = await self._pool.fetch(self._tenant, self._statement, values)
+            self._cached |= dict.fromkeys(ids) | dict(found)
+            names |= {one: self._cached[one] for one in ids}
+        return names

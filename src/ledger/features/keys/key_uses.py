@@ -1,8 +1,8 @@
 """When each API key, and each session, was last used: noted in memory, written from time to time.
 
-No request waits for a write. A worker writes the uses of a quarter of a minute together, and of
-those only what moves a key's stored instant by ``_COARSENESS``: however many workers a key's
-requests reach, its row is written about once a minute, and is never a minute behind.
+No request waits for a write. Each quarter of a minute, a worker writes the uses that move a key's
+stored instant by ``_COARSENESS``. So a key's row is written about once a minute, for any number of
+workers, and is never a minute behind.
 """
 
 import logging
@@ -20,10 +20,10 @@ _logger = logging.getLogger(__name__)
 _EVERY_SECONDS = 15.0
 
 _COARSENESS = "CASE WHEN u.key_id LIKE 'SES-%%' THEN 15 ELSE 40 END * interval '1 second'"
-"""With the seconds between two rounds, and those for which a key is remembered, under a minute. A
-session may end after a minute without use."""
+"""Below a minute, together with the time between two rounds and the time that a key is remembered.
+A session may end after a minute without use."""
 
-# The rows are sorted by key, so that two workers never wait for each other in turn.
+# Sort the rows by key, so that no two workers wait for each other.
 _WRITE = f"""
 INSERT INTO ledger.key_use AS u (key_id, organization_id, workspace_id, used_at)
 SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[])
@@ -49,14 +49,13 @@ class KeyUses(BackgroundLoop):
         self._conninfo = conninfo
         self._lock = threading.Lock()
         self._noted: dict[str, KeyUse] = {}
-        """The latest use of each key since the last round."""
 
     def note(self, use: KeyUse) -> None:
         with self._lock:
             self._noted[use.key_id] = use
 
     def run_once(self) -> int:
-        """Write what was noted. Raises PostgreSQL's error; the next round tries again."""
+        """Write the noted uses. Raises PostgreSQL's error; the next round tries again."""
         with self._lock:
             noted, self._noted = self._noted, {}
         if not noted:

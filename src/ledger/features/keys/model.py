@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.errors import CredentialEnded, Forbidden, InvalidState
-from ledger.engine.values.event_table import EventRow, Note
+from ledger.engine.values.event_table import DecisionEffect, EventRow
 from ledger.engine.values.recorded import Actor, Credential, Event, Recorded
-from ledger.engine.values.rendering import ShownInstant, doc
+from ledger.engine.values.rendering import ViewInstant, doc
 from ledger.engine.values.values import KEY_ID
 
 Permission = Literal[
@@ -30,10 +30,10 @@ Permission = Literal[
 ]
 
 SINGLE_PERMISSIONS: tuple[Permission, ...] = tuple(p for p in get_args(Permission) if p != "admin")
-"""The permissions that are given one by one; ``admin`` means all of them, for every tenant."""
+"""The permissions that can be given one by one; ``admin`` means all, in every tenant."""
 
 GRACE = timedelta(hours=24)
-"""How long a replaced secret still works, unless the rotation says otherwise (contract, Access)."""
+"""How long a replaced secret still works by default (contract, Access)."""
 
 LONGEST_GRACE = timedelta(days=7)
 
@@ -44,7 +44,7 @@ class ApiKeyCreated(Event, frozen=True, kw_only=True):
     TOPIC = "api_key.created/1"
     name: str | None = None
     secret_hash: bytes
-    """SHA-256 of the whole token: since a token has 256 random bits, no slow hash is needed."""
+    """SHA-256 of the whole token: a token has 256 random bits, so it needs no slow hash."""
     permissions: tuple[Permission, ...]
     expires_at: datetime | None = None
     prefix: str = ""
@@ -76,10 +76,10 @@ class ApiKeyRevoked(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 API_KEY_TABLE: tuple[EventRow, ...] = (
-    EventRow(ApiKeyCreated, None, None, None, "key.create", Note.KEY_CREATED),
-    EventRow(ApiKeyUpdated, None, None, None, "key.update", Note.KEY_CHANGED),
-    EventRow(ApiKeyRotated, None, None, None, "key.rotate", Note.KEY_CHANGED),
-    EventRow(ApiKeyRevoked, None, None, None, "key.revoke", Note.KEY_CHANGED),
+    EventRow(ApiKeyCreated, None, None, None, "key.create", DecisionEffect.KEY_CREATED),
+    EventRow(ApiKeyUpdated, None, None, None, "key.update", DecisionEffect.KEY_CHANGED),
+    EventRow(ApiKeyRotated, None, None, None, "key.rotate", DecisionEffect.KEY_CHANGED),
+    EventRow(ApiKeyRevoked, None, None, None, "key.revoke", DecisionEffect.KEY_CHANGED),
 )
 
 
@@ -97,18 +97,16 @@ class ApiKey(Credential):
     revoked_at: datetime | None = None
     secret_hash: bytes = b""
     former: tuple[tuple[bytes, datetime], ...] = ()
-    """The hashes of the replaced secrets, each with the instant at which it ends."""
 
     @property
     def revoked(self) -> bool:
         return self.revoked_at is not None
 
     def has_expired(self, at: datetime) -> bool:
-        """Whether the key no longer works at an instant, because of its expiry."""
         return self.expires_at is not None and self.expires_at <= at
 
     def has_secret(self, secret_hash: bytes, at: datetime) -> bool:
-        """Whether a secret is the key's at an instant: the present one, or one in its grace."""
+        """True if the secret is the key's present one, or a replaced one in its grace."""
         return secret_hash == self.secret_hash or any(
             secret_hash == former and at < ends_at for former, ends_at in self.former
         )
@@ -116,14 +114,14 @@ class ApiKey(Credential):
     # Decisions.
 
     def require_working(self, secret_hash: bytes | None, at: datetime) -> None:
-        """Raise Forbidden for a key that has ended, CredentialEnded for a secret that has."""
+        """Raise Forbidden for an ended key, CredentialEnded for an ended secret."""
         if self.revoked or self.has_expired(at):
             raise Forbidden("The credential was revoked, or has expired.")
         if secret_hash is not None and not self.has_secret(secret_hash, at):
             raise CredentialEnded
 
     def update(self, *, name: str | None, expires_at: datetime | None) -> ApiKeyUpdated:
-        """Change the settings; all settings are given. Refused if the key is revoked."""
+        """Replace all settings. Refused if the key is revoked."""
         self._require_not_revoked()
         return ApiKeyUpdated(name=name, expires_at=expires_at)
 
@@ -186,11 +184,11 @@ class ShownKey(msgspec.Struct):
     organization_id: Annotated[str | None, doc("Null for a key that belongs to none.")]
     workspace_id: Annotated[str | None, doc("Null: the key sees the whole organization.")]
     permissions: Sequence[Permission]
-    created_at: ShownInstant
+    created_at: ViewInstant
     created_by: Actor
-    expires_at: ShownInstant | None
-    last_used_at: Annotated[ShownInstant | None, doc("Within a minute. Null: never used.")]
-    revoked_at: ShownInstant | None
+    expires_at: ViewInstant | None
+    last_used_at: Annotated[ViewInstant | None, doc("Within a minute. Null: never used.")]
+    revoked_at: ViewInstant | None
     prefix: Annotated[str, doc("The first characters of the secret.")]
 
 

@@ -6,20 +6,20 @@ import zlib
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 TOKEN_PREFIX = "elk_"
-"""The beginning of every API key, and of no other token."""
-_SHOWN = len(TOKEN_PREFIX) + 6
+"""The prefix of every API key, and of no other token."""
+_PREFIX_LENGTH = len(TOKEN_PREFIX) + 6
 _SECRET_LENGTH = 43
 _CHECK_LENGTH = 6
 
 
 def create_token() -> str:
-    """A new API key: 256 random bits and a checksum, which reveals a typing error offline."""
+    """A new API key: 256 random bits and a checksum, which reveals typing errors offline."""
     secret = _base62(int.from_bytes(secrets.token_bytes(32), "big"), _SECRET_LENGTH)
     return TOKEN_PREFIX + secret + _checksum(secret)
 
 
 def is_well_formed(token: str) -> bool:
-    """Whether a token has the form of an API key, with the right checksum."""
+    """True if a token has the form of an API key, and a correct checksum."""
     body = token.removeprefix(TOKEN_PREFIX)
     return (
         token.startswith(TOKEN_PREFIX)
@@ -35,7 +35,7 @@ def prefix_of(token: str) -> str:
 
     The rest has more than 220 random bits.
     """
-    return token[:_SHOWN]
+    return token[:_PREFIX_LENGTH]
 
 
 def _checksum(secret: str) -> str:
@@ -51,5 +51,4 @@ def _base62(number: int, length: int) -> str:
 
 
 def hash_token(token: str) -> bytes:
-    """The hash under which a token is stored and looked up."""
     return hashlib.sha256(token.encode()).digest()

@@ -1,4 +1,4 @@
-"""The views of the board that a person keeps, and who the person is, in a cookie of the browser."""
+"""A person's saved views of the board, and the person's name, in a cookie of the browser."""
 
 import base64
 import binascii
@@ -11,24 +11,24 @@ from msgspec import Meta
 COOKIE = "ledger_views"
 
 
-class KeptView(msgspec.Struct, array_like=True):
-    """A view that a person keeps."""
+class SavedView(msgspec.Struct, array_like=True):
+    """A view that a person saved."""
 
     name: Annotated[str, Meta(max_length=40)]
     address: Annotated[str, Meta(max_length=1000)]
 
 
-class Kept(msgspec.Struct, array_like=True):
-    """The values that the browser keeps: the name of the person as an assignee, and the views."""
+class Saved(msgspec.Struct, array_like=True):
+    """The saved values: the person's name as an assignee, and the views."""
 
     me: Annotated[str, Meta(max_length=200)] = ""
-    views: Annotated[list[KeptView], Meta(max_length=30)] = msgspec.field(default_factory=list)
+    views: Annotated[list[SavedView], Meta(max_length=30)] = msgspec.field(default_factory=list)
 
 
-def kept_of(request: Request) -> Kept:
-    """The values that the browser keeps; none if its cookie is not of this form."""
+def saved_in(request: Request) -> Saved:
+    """The saved values; empty if the cookie is not of this form."""
     try:
         raw = base64.urlsafe_b64decode(request.cookies.get(COOKIE, "") + "==")
-        return msgspec.json.decode(raw, type=Kept)
+        return msgspec.json.decode(raw, type=Saved)
     except (binascii.Error, ValueError, msgspec.MsgspecError):
-        return Kept()
+        return Saved()

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.engine.writer.command import Command
-from ledger.engine.writer.periodic import LedSession, Periodic, decided
+from ledger.engine.writer.periodic import LeaderSession, Periodic, decided
 from ledger.engine.writer.writer import Writer
 from ledger.features.lines.commands.lines import GoIdle, LiftHold
 from projections.lines.statements import DUE_HOLDS, IDLE_CANDIDATES
@@ -18,8 +18,8 @@ from projections.lines.statements import DUE_HOLDS, IDLE_CANDIDATES
 _LINES_AT_ONCE = 500
 
 _HOLDS_AT_ONCE = 10_000
-"""As many as several requests may put on with one end: a round that comes before the views show
-what the last one lifted finds little to do, and leaves the rest for some seconds."""
+"""As many holds as several requests may put on with one end. If a round comes before the views show
+what the last one lifted, it finds little to do, and leaves the rest for some seconds."""
 
 
 class Sweeper(Periodic):
@@ -30,7 +30,7 @@ class Sweeper(Periodic):
 
     def __init__(
         self,
-        session: LedSession,
+        session: LeaderSession,
         writer: Writer,
         clock: Callable[[], datetime],
         idle_after: Callable[[str], timedelta],
@@ -40,7 +40,7 @@ class Sweeper(Periodic):
         self._writer, self._clock, self._idle_after = writer, clock, idle_after
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Have the writer decide about both; if so many changed, there may be more."""
+        """Submit the candidates of both kinds. After a full batch there may be more."""
         now = self._clock()
         deadlines = {
             "agent_runtime": now - self._idle_after("agent_runtime"),

@@ -1,4 +1,4 @@
-"""The filters of lines as people see them: a chip for each word, and a title."""
+"""The filters of lines in words: a chip for each value, and a title."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -8,45 +8,42 @@ from ledger.engine.page.showing import words
 from ledger.engine.reads.filters import Filter, in_order
 
 _FIRST = ("organization_id", "state", "blocked_cause", "health", "product_line", "execution_model")
-"""The filters whose chips come first."""
 
 
 class Chip(NamedTuple):
-    """A word of a filter that is on."""
+    """A value of an active filter."""
 
     name: str
-    said: str
-    """The filter in words."""
+    label: str
     value: str
-    """The word, or the name of what it names."""
+    """The value, or the name of its thing."""
     id: str | None
-    """The word itself, if ``value`` is a name."""
+    """The value itself, if ``value`` is a name."""
     rest: str | None
-    """The filter's value without this word; None without any word."""
+    """The filter's value without this one; None if it was the only one."""
     applies: bool
-    """Whether the filter has an effect: resources, for example, are known of now only."""
+    """False if the filter has no effect: resources, for example, are known only for now."""
 
 
 def chips_of(query: Filtered, names: Mapping[str, str]) -> list[Chip]:
-    """The chips of all filters that are on, whichever a page has."""
     return [
         Chip(
             each.name,
             "Only" if each.takes == "flag" else each.label,
             names.get(word) or _value_of(each, word),
             word if names.get(word) else None,
-            ",".join(other for other in given if other != word) or None,
+            ",".join(other for other in values if other != word) or None,
             not (each.then is None and query.is_past),
         )
         for each in in_order(query.filters, *_FIRST)
-        for given in [dict.fromkeys((getattr(query, each.name) or "").split(","))]
-        for word in given
+        for values in [dict.fromkeys((getattr(query, each.name) or "").split(","))]
+        for word in values
         if word
     ]
 
 
 def _value_of(each: Filter, word: str) -> str:
-    """A word of a filter as people write it; the ids of what has no name stay as they are."""
+    """A value of a filter as people write it; ids without a name stay as they are."""
     if each.takes == "flag":
         return each.label
     if each.takes in ("words", "id"):
@@ -54,27 +51,27 @@ def _value_of(each: Filter, word: str) -> str:
     return "no signals" if word == "none" else words(word)
 
 
-class Said(NamedTuple):
+class TitlePart(NamedTuple):
     """A part of a title."""
 
     text: str
     is_value: bool = False
-    """Whether people wrote it: such a part is isolated from the direction of its neighbours."""
+    """True if people wrote it: then it is isolated from the direction of its neighbours."""
 
 
-def title_of(chips: Collection[Chip]) -> list[Said]:
-    """The lines that a board shows, in words: ``Blocked and paused lines, project Payments``."""
-    shown: dict[str, list[Chip]] = {}
+def title_of(chips: Collection[Chip]) -> list[TitlePart]:
+    """The lines of a board in words: ``Blocked and paused lines, project Payments``."""
+    applied: dict[str, list[Chip]] = {}
     for chip in chips:
         if chip.applies:
-            shown.setdefault(chip.name, []).append(chip)
-    states = " and ".join(chip.value for chip in shown.pop("state", []))
+            applied.setdefault(chip.name, []).append(chip)
+    states = " and ".join(chip.value for chip in applied.pop("state", []))
     begin = (
-        f"{states[:1].upper()}{states[1:]} lines" if states else "Lines" if shown else "All lines"
+        f"{states[:1].upper()}{states[1:]} lines" if states else "Lines" if applied else "All lines"
     )
-    title = [Said(begin)]
-    for of_filter in shown.values():
+    title = [TitlePart(begin)]
+    for of_filter in applied.values():
         for number, chip in enumerate(of_filter):
-            before = " or " if number else f", {chip.said.lower()} "
-            title += [Said(before), Said(chip.value, True)]
+            before = " or " if number else f", {chip.label.lower()} "
+            title += [TitlePart(before), TitlePart(chip.value, True)]
     return title

@@ -1,7 +1,7 @@
 """Differences and findings of the comparisons of stored data with the log (contract, Proof).
 
-A finding is the result of the last comparison of a part, kept in ``ledger.verification``
-until the same part is compared again. While any finding has a difference, the service is degraded.
+A finding is the result of the last comparison of a part. ``ledger.verification`` stores it until
+the same part is compared again. While any finding has a difference, the service is degraded.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ NEW = "new"
 """The events since the last nightly comparison, with their leaves and checkpoints."""
 
 OLD = tuple(f"old_{number}" for number in range(1, 8))
-"""The older events, in seven parts, of which each night compares one."""
+"""The older events, in seven parts. Each night compares one part."""
 
 TABLES = "tables"
 """The tables on which decisions rest, against all events."""
@@ -29,7 +29,6 @@ SCHEMA = "schema"
 NAMED = 100
 """The most differences that a finding names; all are counted."""
 
-# Keep the finding of a part.
 KEEP = """
 INSERT INTO ledger.verification
     (part, started_at, ended_at, first, last, compared, differences, named)
@@ -39,7 +38,6 @@ ON CONFLICT (part) DO UPDATE SET started_at = excluded.started_at, ended_at = ex
     differences = excluded.differences, named = excluded.named
 """
 
-# The last finding of each part.
 FINDINGS = """
 SELECT part, started_at, ended_at, first, last, compared, differences, named
 FROM ledger.verification ORDER BY part
@@ -47,23 +45,20 @@ FROM ledger.verification ORDER BY part
 
 
 class Difference(NamedTuple):
-    """A stored row, or a column of it, that is not as the log says."""
+    """A stored row, or a column of it, that differs from the log."""
 
     table: str
-    """The table without the schema, which is ``ledger``; the kind of an object of the schema."""
+    """The table without the schema, which is ``ledger``; or the kind of an object of the schema."""
     key: str
-    """The columns of the row's key with their values, such as ``notification_id=12``; the name of
-    an object of the schema."""
+    """The row's key as columns and values, such as ``notification_id=12``; or the object's name."""
     column: str | None
-    """The column that differs; None: the row is missing, or the log has no such row, or an object
-    of the schema differs."""
+    """The column that differs. None if the row is missing, if the log has no such row, or if an
+    object of the schema differs."""
     says: str
-    """The difference in words."""
 
     @classmethod
     def of_object(cls, found: Differing) -> "Difference":
-        """The difference of an object of the schema."""
-        kind, name, says = found.told
+        kind, name, says = found.printable
         return cls(kind, name, None, says)
 
     def __str__(self) -> str:
@@ -71,7 +66,6 @@ class Difference(NamedTuple):
 
 
 Report = Callable[[Difference], None]
-"""Takes each difference as it is found."""
 
 Progress = Callable[[int, int], None]
 """Takes the position that was reached, and the last one."""
@@ -84,17 +78,17 @@ class Finding(NamedTuple):
     started_at: datetime
     ended_at: datetime
     first: int
-    """The position of the first event that was compared; 0: none was."""
+    """The position of the first event that was compared; 0 if none was."""
     last: int
     compared: int
-    """The number of events, of rows of the tables beside the log, or of objects of the schema."""
+    """The number of events, of rows of the derived tables, or of objects of the schema."""
     differences: int
     named: Sequence[dict[str, Any]] = ()
     """The first ``NAMED`` differences: {table, key, column}; the column is null for whole rows."""
 
 
 def keep(connection: psycopg.Connection[Any], finding: Finding) -> None:
-    """Keep a finding, in place of the earlier one of its part."""
+    """Store a finding, in place of the earlier one of its part."""
     named = msgspec.json.encode(finding.named).decode()
     connection.execute(KEEP, (*finding[:-1], named))
 

@@ -13,7 +13,7 @@ _HEIGHT = 180
 
 
 class Timed(NamedTuple):
-    """A run with its duration, so far if it is open; None if it never started."""
+    """A run with its duration so far, or in total; None if it never started."""
 
     run: ShownRun
     seconds: float | None
@@ -34,19 +34,19 @@ class RunsChart(NamedTuple):
     """By status, without zeros."""
 
 
-def timed_of(run: ShownRun, seen_at: datetime) -> Timed:
-    """A run with its duration, at ``seen_at`` if it is still open."""
+def timed_of(run: ShownRun, now: datetime) -> Timed:
+    """A run with its duration; an open run's is measured at ``now``."""
     is_open = run.status not in ENDED
     if run.duration_ms is not None:
         return Timed(run, run.duration_ms / 1000, is_open)
     if is_open and run.started_at is not None:
-        return Timed(run, max(0.0, (seen_at - run.started_at).total_seconds()), is_open)
+        return Timed(run, max(0.0, (now - run.started_at).total_seconds()), is_open)
     return Timed(run, None, is_open)
 
 
-def chart_of(found: Sequence[ShownRun], seen_at: datetime) -> RunsChart:
+def chart_of(found: Sequence[ShownRun], now: datetime) -> RunsChart:
     """Runs, newest first, as bars on a logarithmic scale: a run may last milliseconds or weeks."""
-    timed = [timed_of(run, seen_at) for run in found]
+    timed = [timed_of(run, now) for run in found]
     rising = timed[::-1]
     lengths = [run.seconds for run in timed if run.seconds is not None]
     grid = charts.levels(lengths, _HEIGHT) if lengths else []

@@ -43,7 +43,7 @@ class Heartbeat(SubjectCommand):
     """Begin a run's lease anew, without an event (contract, Facts)."""
 
     needs_key = False
-    """As facts: see ``ReportFact``."""
+    """Like facts: see ``ReportFact``."""
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, or InvalidState for a run that has ended or has no lease."""
@@ -54,7 +54,7 @@ class Heartbeat(SubjectCommand):
 
 
 class ExpireLease(SubjectCommand):
-    """Fail a run, if its lease has ended at this moment (contract, Facts)."""
+    """Fail a run, if its lease has ended by now (contract, Facts)."""
 
     def __init__(self, run_id: str, together: Sequence[str] = ()) -> None:
         """``together`` are the runs of the group, whose leases are then read at once."""
@@ -62,18 +62,18 @@ class ExpireLease(SubjectCommand):
         self._together = together
 
     def decide(self, group: Group) -> Receipt:
-        """Record the failure as of the lease's end; a run that was heard of is left as it is."""
+        """Record the failure as of the lease's end; leave a run alone that has reported since."""
         run = group.memory.find(self.subject_id)
         lease = self._ended(group)
         if lease is None or not isinstance(run, Run):
             return self.unchanged()
         key = group.memory.run_key(run)
         error = key.seal("error", run.version + 1, _encode(LEASE_EXPIRED)) if key else None
-        body = run.expire(lease.ends_at, lease.heard_at, error)
+        body = run.expire(lease.ends_at, lease.reported_at, error)
         if body is None:
             return self.unchanged()
         return receipt(group.record(run, body, lease.ends_at, self))
 
     def _ended(self, group: Group) -> EndedLease | None:
-        """The lease, if it has ended; a story says by itself when its leases end."""
+        """The lease, if it has ended; a story itself says when its leases end."""
         return group.ended_lease(self.subject_id, self._together)

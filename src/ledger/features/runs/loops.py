@@ -7,15 +7,14 @@ import psycopg
 from prometheus_client import Counter
 from psycopg.rows import TupleRow
 
-from ledger.engine.log.leases import LOOK_AT_DUE
-from ledger.engine.writer.periodic import LedSession, Periodic, decided
+from ledger.engine.log.leases import CHECK_DUE
+from ledger.engine.writer.periodic import LeaderSession, Periodic, decided
 from ledger.engine.writer.writer import Writer
 from ledger.features.runs.commands import ExpireLease
 
 _EXPIRIES = Counter("ledger_lease_expiries", "Runs that failed because their leases had ended.")
 
 _WATCH_SECONDS = 1.0
-"""Between two rounds of the lease watch."""
 
 _LEASES_AT_ONCE = 1000
 
@@ -23,17 +22,17 @@ _LEASES_AT_ONCE = 1000
 class LeaseWatch(Periodic):
     """Fails the runs whose leases have ended. ``run_once`` returns how many."""
 
-    def __init__(self, session: LedSession, writer: Writer) -> None:
+    def __init__(self, session: LeaderSession, writer: Writer) -> None:
         super().__init__(session, "leases", _WATCH_SECONDS)
         self._writer = writer
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Look at ``_LEASES_AT_ONCE`` due leases; if there were so many, there may be more."""
-        due = connection.execute(LOOK_AT_DUE.encode(), {"limit": _LEASES_AT_ONCE}).fetchall()
+        """Check ``_LEASES_AT_ONCE`` due leases; after a full batch, there may be more."""
+        due = connection.execute(CHECK_DUE.encode(), {"limit": _LEASES_AT_ONCE}).fetchall()
         runs = [run_id for run_id, has_ended in due if has_ended]
         commands = [ExpireLease(run_id, runs) for run_id in runs]
         expired = decided(connection, self._writer, commands)
         _EXPIRIES.inc(expired)
         put_off = sum(1 for _, has_ended in due if has_ended is False)
-        # Without progress another look would find the same leases.
+        # Without progress another round would find the same leases.
         return expired, len(due) == _LEASES_AT_ONCE and put_off + expired > 0

@@ -1,7 +1,7 @@
-"""Parents of runs as the log has them, which is all that an append needs to keep them no ring.
+"""Parents of runs in the log, which an append needs to keep runs free of cycles.
 
 A view would lag behind the append lock, and a table of parents would cost each run a row. Few runs
-get a parent when others may lie below them already.
+get a parent when runs may be below them already.
 """
 
 from ledger.engine.writer.group import Group
@@ -9,7 +9,7 @@ from ledger.features.runs.model.run import MAX_ABOVE, Run, RunParentGiven, RunRe
 
 _TOPICS = ", ".join(f"'{event.TOPIC}'" for event in (RunRequested, RunStarted, RunParentGiven))
 
-# The runs above a run, the nearest first: a run's parent is the one that its events named last.
+# The runs above a run, the nearest first: a run's parent is the latest that its events named.
 _ABOVE = f"""
 WITH RECURSIVE above AS (
     SELECT %(run)s::text AS run_id, 0 AS depth
@@ -31,14 +31,14 @@ SELECT run_id FROM above WHERE depth > 0 ORDER BY depth
 
 
 def runs_above(run: Run, group: Group) -> set[str]:
-    """The run and the runs above it; at least ``MAX_ABOVE + 2``, where they are more."""
+    """The run and the runs above it; at least ``MAX_ABOVE + 2``, if there are more."""
     found, memory = {run.id}, group.memory
     above = run.parent_run_id
     while above is not None and above not in found and len(found) <= MAX_ABOVE + 1:
         found.add(above)
-        known = memory.current(above)
-        if isinstance(known, Run):
-            above = known.parent_run_id
+        parent = memory.current(above)
+        if isinstance(parent, Run):
+            above = parent.parent_run_id
             continue
         stored = [each for (each,) in group.append.select(_ABOVE, {"run": above})]
         current = (n for n, each in enumerate(stored) if memory.current(each) is not None)

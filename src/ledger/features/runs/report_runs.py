@@ -1,6 +1,6 @@
 """Facts about runs: the part of reporting that works on two aggregates (contract, Facts and State).
 
-A run starts only on a line that accepts runs, and a closed line has no open run. The two rules span
+A run starts only on a line that accepts runs, and a closed line has no open run. Both rules span
 streams; they hold because line and run are decided together under the append lock.
 """
 
@@ -28,18 +28,18 @@ from ledger.features.runs.parents import runs_above
 _encode = msgspec.json.Encoder().encode
 
 _Naming = Callable[[int], Identity]
-"""Gives the identity of an attempt of a name."""
+"""Returns the identity of an attempt of a name."""
 
 MAX_AWAITING = 1_000
-"""How many runs await one name: one append gives all of them their parent."""
+"""The most runs that await one name: one append gives all of them their parent."""
 
 _OWN_PARENT = "A run is not its own parent."
 
 
 def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
-    """The identities of the runs that the fact names, and of a run that awaits the fact's.
+    """The identities of the runs that the fact names, and of a run that awaits the fact's run.
 
-    A name's second attempt shows whether there are more than one.
+    A name's second attempt shows whether it has more than one.
     """
     own, parent = _naming(fact, organization_id), _parentage(fact, organization_id)
     names = [name(number) for name in (own, parent) if name is not None for number in (1, 2)]
@@ -52,22 +52,22 @@ def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def further(
-    fact: Fact, organization_id: str, is_known: Callable[[Identity], bool]
+def followup_identities(
+    fact: Fact, organization_id: str, exists: Callable[[Identity], bool]
 ) -> Iterator[Identity]:
-    """The next attempts of the names that the fact gives and that have a second one."""
+    """The next attempts of the fact's names, for names that have a second attempt."""
     for name in (_naming(fact, organization_id), _parentage(fact, organization_id)):
-        if name is not None and is_known(name(2)):
+        if name is not None and exists(name(2)):
             yield from map(name, NEXT)
 
 
 def _naming(fact: Fact, organization_id: str) -> _Naming | None:
-    """Gives the identity of an attempt of the fact's run; None: the fact has no external id."""
+    """The identity of an attempt of the fact's run; None if the fact has no external id."""
     return _named(fact, fact.external_id, organization_id)
 
 
 def _parentage(fact: Fact, organization_id: str) -> _Naming | None:
-    """Likewise of the parent that the fact names."""
+    """Likewise for the parent that the fact names."""
     return _named(fact, fact.parent_external_id, organization_id)
 
 
@@ -78,26 +78,25 @@ def _named(fact: Fact, name: str | None, organization_id: str) -> _Naming | None
 
 
 def named_run(fact: Fact, organization_id: str, group: Group) -> Run | None:
-    """The run that the fact's external id names, even an unseen one; None: the id names no run.
+    """The run that the fact's external id names, even an unseen one; None if it names no run.
 
-    Without an attempt, the name means its latest one, or the one of the fact's subject.
+    Without an attempt, the name means its latest one, or that of the fact's subject.
     """
     naming = _naming(fact, organization_id)
     if naming is None:
         return None
     if fact.attempt is not None:
         return run_of(naming(fact.attempt), group)
-    known = group.memory.find(fact.subject) if fact.subject is not None else None
-    if isinstance(known, Run) and known.external_id == fact.external_id:
-        found = run_of(naming(known.attempt), group)
-        if found is not None and found.id == known.id:
+    subject_run = group.memory.find(fact.subject) if fact.subject is not None else None
+    if isinstance(subject_run, Run) and subject_run.external_id == fact.external_id:
+        found = run_of(naming(subject_run.attempt), group)
+        if found is not None and found.id == subject_run.id:
             return found
     latest = group.memory.length(naming)
     return run_of(naming(latest), group) if latest else None
 
 
 def run_of(name: Identity, group: Group) -> Run | None:
-    """The run that got its name by the event of this identity."""
     first = group.memory.first(name)
     found = group.memory.find(first.event.originator_id) if first is not None else None
     return found if isinstance(found, Run) else None
@@ -106,8 +105,8 @@ def run_of(name: Identity, group: Group) -> Run | None:
 def subject(fact: Fact, named: Run | None, principal: Principal, group: Group) -> Run | None:
     """The run of the fact; None if the fact begins a new run. Raises NotFound.
 
-    ``named`` is the run that the external id names. ``record`` checks later whether the ids of a
-    new run are free, since a missing run (404) and wrong data (422) are told before.
+    ``named`` is the run that the external id names. ``record`` checks the ids of a new run later,
+    since a missing run (404) and wrong data (422) come first.
     """
     if fact.subject is None and fact.named_line is None and principal.is_admin:
         sentence = "is required of an administrator, unless the data name the line"
@@ -130,7 +129,7 @@ def _require_line(
 ) -> None:
     """Refuse (404, 422) a request or start without a line that can have runs.
 
-    If the data name no line, the data are at fault (422): the fact is not refused as an unknown run
+    If the data name no line, they are at fault (422): the fact is not refused as an unknown run
     (404). A start of a run that the credential does not see passes: its ids are taken (409).
     """
     line_id = fact.named_line or (run.service_line_id if run is not None else None)
@@ -146,14 +145,14 @@ def _require_line(
 
 
 def require_free(run_id: str, principal: Principal, group: Group) -> None:
-    """Refuse a supplied RUN id that a run or an execution record already bears."""
+    """Refuse a RUN id that a run or an execution record already has."""
     bearer = _bearer(run_id, group)
     if bearer is not None:
         raise InvalidState("The RUN id is already taken.") if sees(principal, bearer) else IdTaken
 
 
 def _bearer(run_id: str, group: Group) -> Folded | None:
-    """The run of this id, or the line whose execution record bears the id."""
+    """The run of this id, or the line whose execution record has it."""
     found = group.memory.find(run_id)
     record = group.tables.records.get(run_id)
     return group.memory.find(record.line_id) if found is None and record is not None else found
@@ -175,14 +174,14 @@ def record(recording: Recording, run: Run | None, data: Any) -> None:
 
 
 def _attempt_of(run: Run | None, fact: Fact) -> int:
-    """The attempt that the fact's run is; of a run that gets its name now, the fact's own."""
+    """The attempt of the fact's run; for a run that gets its name now, the fact's own."""
     if fact.external_id is not None and (run is None or run.external_id is None):
         return fact.attempt or 1
     return 1 if run is None else run.attempt
 
 
 def _fits(run: Run | None, named: Run | None) -> bool:
-    """Whether an external id that names this run, or none, may stand in a fact about ``run``."""
+    """True if a fact about ``run`` may have an external id that names ``named``, or no run."""
     if named is None:
         return run is None or run.external_id is None
     return run is not None and run.id == named.id
@@ -234,7 +233,7 @@ def _begin(
     data: types.RunRequested | types.RunStarted,
 ) -> None:
     group, supplied = recording.group, recording.fact.subject
-    # Both may refuse the fact: a refused fact takes no id.
+    # Both may refuse the fact, and a refused fact uses up no id.
     name, parent = _name(recording), _parent(recording, Run(""))
     origin: Origin = "issued" if supplied is None else "supplied"
     run_id = supplied or group.issue("RUN")
@@ -255,7 +254,7 @@ def _begin(
 
 
 def _name(recording: Recording) -> RunName:
-    """The name that the fact gives its run. Raises InvalidState for a retry out of turn."""
+    """The name that the fact gives its run. Raises InvalidState for a retry out of order."""
     fact, group = recording.fact, recording.group
     attempt = fact.attempt or 1
     name = RunName(external_id=fact.external_id, attempt=attempt, retry_of=None)
@@ -273,8 +272,6 @@ def _name(recording: Recording) -> RunName:
 
 
 class _Parent(TypedDict):
-    """The fields of an event that say its run's parent."""
-
     parent_run_id: str | None
     parent_external_id: str | None
     awaiting: Awaiting | None
@@ -283,9 +280,9 @@ class _Parent(TypedDict):
 def _parent(recording: Recording, run: Run) -> _Parent:
     """The parent that the fact gives its run: by its id, or by the latest run of its name.
 
-    A name without a run is awaited, unless the run has a parent or ``MAX_AWAITING`` places were
-    given. A parent below the run is passed over, and of a run that the credential does not see
-    nothing is told. Raises InvalidState for the run itself, by its name or id.
+    A name without a run is awaited, unless the run has a parent or ``MAX_AWAITING`` ranks were
+    given. A parent below the run is ignored, and a run that the credential does not see is never
+    revealed. Raises InvalidState for the run itself, by its name or id.
     """
     fact, principal, group = recording.fact, recording.principal, recording.group
     parent = _Parent(parent_run_id=None, parent_external_id=fact.parent_external_id, awaiting=None)
@@ -313,14 +310,14 @@ def _parent(recording: Recording, run: Run) -> _Parent:
 
 
 def _fitting(parent: Folded | None, run: Run, group: Group) -> str | None:
-    """The id of a run's parent; None if it lies below the run. Nothing lies below a new run."""
+    """The id of a run's parent; None if it is below the run. Nothing is below a new run."""
     assert isinstance(parent, Run)
     fits = not run.version or run.fits_below(runs_above(parent, group))
     return parent.id if fits else None
 
 
 def _give_parent(recording: Recording, run: Run) -> None:
-    """Give a run that has just got its name to those that awaited a parent of this name."""
+    """Give a run that has just got its name, as parent, to the runs that awaited the name."""
     naming = _naming(recording.fact, recording.organization_id)
     if naming is not None and run.attempt == 1:
         recording.give_parent(run, naming(1))
@@ -328,7 +325,7 @@ def _give_parent(recording: Recording, run: Run) -> None:
 
 def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None:
     run.complete(recording.at, None, data.used, None)
-    _take_back_expiry(recording, run)
+    _undo_expiry(recording, run)
     key = recording.group.memory.run_key(run)
     output = _seal(key, "output", run.version + 1, data.output)
     body = run.complete(recording.at, output, data.used, data.duration_ms)
@@ -337,7 +334,7 @@ def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None
 
 def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
     run.fail(recording.at, None, None, data.used, None)
-    _take_back_expiry(recording, run)
+    _undo_expiry(recording, run)
     key = recording.group.memory.run_key(run)
     version = run.version + 1
     error = _seal(key, "error", version, data.error and data.error.model_dump())
@@ -346,8 +343,8 @@ def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
     _own(recording, run, body, key)
 
 
-def _take_back_expiry(recording: Recording, run: Run) -> None:
-    """Check and wake the line, if a late ending takes the place of the failure by a lease.
+def _undo_expiry(recording: Recording, run: Run) -> None:
+    """Check and wake the line, if a late ending replaces the failure by a lease.
 
     The line may be closed since, or idle: the run was no longer open.
     """
@@ -376,8 +373,8 @@ def _own(
 ) -> None:
     """Record a run's own event; nobody can guess the content from its keyed digest."""
     content = recording.fact.content
-    # An erased run has no key, so the digest of its late ending is random: no trace of the content
-    # is kept.
+    # An erased run has no key, so its late ending's digest is random: no trace of the content
+    # remains.
     digest = key.digest(content) if key is not None else os.urandom(32)
     recording.own(run, body, digest=digest, tenant=tenant)
 

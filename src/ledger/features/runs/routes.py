@@ -1,8 +1,7 @@
 """Runs: the list of a line's runs, a run by its id, and its erasure (contract, Reading and Proof).
 
-The answers are made of the views' rows, which have the payloads encrypted. An answer also names the
-lines whose runs' payloads it holds, so that its reader is noted for the audit log as the answer is
-given (contract, Feeds).
+Answers are made of the views' rows, which have encrypted payloads. An answer also names the lines
+whose payloads it has, so that the audit log notes the read (contract, Feeds).
 """
 
 import asyncio
@@ -21,7 +20,14 @@ from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.lists import Order, identifier, instant
 from ledger.engine.http.machinery.middleware import is_head
 from ledger.engine.http.models import Reason
-from ledger.engine.http.replies import AnswerOf, PageOf, Reply, SeenLine, answer, unless_known
+from ledger.engine.http.replies import (
+    AnswerOf,
+    DisclosedLine,
+    PageOf,
+    Reply,
+    answer,
+    or_not_modified,
+)
 from ledger.engine.http.writing import Sent, as_left, execute, execute_on
 from ledger.engine.log.vault import Vault
 from ledger.engine.reads.question import Answer, Question
@@ -33,7 +39,7 @@ from ledger.features.lines.routes.executions import AnyLineId
 from ledger.features.runs.commands import EraseRun, Heartbeat
 from ledger.features.runs.read_notes import ReadNotes
 from projections.runs import statements
-from projections.runs.shown import NULL, Payloads, RunColumns, ShownRun, shown_run
+from projections.runs.shown import NULL, Payloads, RunColumns, ShownRun, run_view
 from projections.runs.statements import Shows
 
 router = Router("/v1", "runs", words={"OpenRunStatus": ("pending", "running")})
@@ -44,13 +50,13 @@ _ORDERS = {
     first: Order(identifier("RUN", values.RUN_ID, first), instant("at", first + 1, "after_at"))
     for first in (1, 2)
 }
-"""The order of runs, by the column of the run's id: in rows of a line it is the second one."""
+"""The order of runs, by the column of the run's id: the second one in rows of a line."""
 
 _BREATH_SECONDS = 0.05
 _WAIT_SECONDS = 2.0
 
-Seen = dict[int, SeenLine]
-"""The lines of whose runs an answer holds payloads, by their keys."""
+ReadLines = dict[int, DisclosedLine]
+"""The lines whose runs' payloads an answer has, by key."""
 
 _NOTHING: Payloads = (NULL, NULL, NULL)
 
@@ -71,7 +77,7 @@ class AllRunsFilters(RunsFilters):
     """The filters of the runs of all lines."""
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, ids as numbers. Raises Invalid as ``RunsFilters`` does."""
+        """The requested filters, ids as numbers. Raises Invalid as ``RunsFilters`` does."""
         chosen = super().chosen()
         for name, pattern in (("lines", values.LINE_ID), ("parents", values.RUN_ID)):
             if name in chosen:
@@ -96,39 +102,41 @@ class AllRunsQuery(reading.PageQuery, AllRunsFilters):
     summary="List a line's runs",
 )
 async def list_execution_runs(
-    asking: reading.Asking, line_id: AnyLineId, query: RunsQuery
+    request: reading.ReadRequest, line_id: AnyLineId, query: RunsQuery
 ) -> Response:
     """List the runs of an agent_runtime or timeboxed_outcome line, newest request first.
 
     `from` and `to` are compared with `requested_at`.
     """
-    reply = await _line_runs(asking, line_id, query, "all")
-    return await noted(asking, unless_known(asking.request, reply))
+    reply = await _line_runs(request, line_id, query, "all")
+    return await noted(request, or_not_modified(request.http, reply))
 
 
-async def runs_with_errors(asking: reading.Asking, line_id: str, query: RunsQuery) -> Reply:
-    """A page of a line's runs whose input and output are null. Only the web pages use this.
+async def runs_with_errors(request: reading.ReadRequest, line_id: str, query: RunsQuery) -> Reply:
+    """A page of a line's runs without input and output. Only the web pages use this.
 
     Errors are null, too, where no payload may be shown.
     """
-    return await noted(asking, await _line_runs(asking, line_id, query, _on_pages(asking)))
+    return await noted(request, await _line_runs(request, line_id, query, _on_pages(request)))
 
 
-def _on_pages(asking: reading.Asking) -> Shows:
-    return "errors" if asking.services.shows_payloads else "none"
+def _on_pages(request: reading.ReadRequest) -> Shows:
+    return "errors" if request.services.shows_payloads else "none"
 
 
-async def _line_runs(asking: reading.Asking, line_id: str, query: RunsQuery, shows: Shows) -> Reply:
+async def _line_runs(
+    request: reading.ReadRequest, line_id: str, query: RunsQuery, shows: Shows
+) -> Reply:
     reading.require_id("service_line", line_id)
     chosen = query.chosen()
-    tenant, filters = asking.tenant, _implied(chosen)
+    tenant, filters = request.tenant, _implied(chosen)
     bound_to = {**chosen, "line": line_id}
     filters |= _ORDERS[2].after(query.cursor, bound_to)
     names = frozenset(filters) - {"after_at"}
     read = statements.runs_read(frozenset(tenant), names, query.is_past, shows)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
-    rows = await asking.rows(read, parameters, query)
-    return rows.once(line_runs_reply, query.limit, bound_to, asking.services.vault)
+    rows = await request.rows(read, parameters, query)
+    return rows.once(line_runs_reply, query.limit, bound_to, request.services.vault)
 
 
 def _implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,46 +148,45 @@ def _implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @read_route(router, "/runs", PageOf[ShownRun], problems.LIST_ERRORS, summary="List runs")
-async def list_all_runs(asking: reading.Asking, query: AllRunsQuery) -> Response:
+async def list_all_runs(request: reading.ReadRequest, query: AllRunsQuery) -> Response:
     """List the runs of all lines, newest request first.
 
     `from` and `to` are compared with `requested_at`.
     """
-    reply = await _all_runs(asking, query, "all")
-    return await noted(asking, unless_known(asking.request, reply))
+    reply = await _all_runs(request, query, "all")
+    return await noted(request, or_not_modified(request.http, reply))
 
 
-async def all_runs_with_errors(asking: reading.Asking, query: AllRunsQuery) -> Reply:
+async def all_runs_with_errors(request: reading.ReadRequest, query: AllRunsQuery) -> Reply:
     """A page of all runs, with payloads as in ``runs_with_errors``. Only the web pages use this."""
-    return await noted(asking, await _all_runs(asking, query, _on_pages(asking)))
+    return await noted(request, await _all_runs(request, query, _on_pages(request)))
 
 
-async def _all_runs(asking: reading.Asking, query: AllRunsQuery, shows: Shows) -> Reply:
+async def _all_runs(request: reading.ReadRequest, query: AllRunsQuery, shows: Shows) -> Reply:
     chosen = query.chosen()
     filters, bound_to = _implied(chosen), {**chosen, "line": None}
     filters |= _ORDERS[1].after(query.cursor, bound_to)
-    rows = await asking.ask(_all_runs_asked(asking, query, filters, query.limit + 1, shows))
-    return rows.once(runs_reply, 1, query.limit, bound_to, asking.services.vault)
+    rows = await request.ask(_all_runs_question(request, query, filters, query.limit + 1, shows))
+    return rows.once(runs_reply, 1, query.limit, bound_to, request.services.vault)
 
 
-async def all_runs_counted(asking: reading.Asking, query: AllRunsQuery, most: int) -> int:
-    """The number of runs of all pages, up to ``most``. Only the web pages use this."""
+async def all_runs_counted(request: reading.ReadRequest, query: AllRunsQuery, most: int) -> int:
+    """The number of runs on all pages, up to ``most``. Only the web pages use this."""
     filters = _implied(query.chosen())
-    rows = await asking.ask(_all_runs_asked(asking, query, filters, most, "none").counted())
+    rows = await request.ask(_all_runs_question(request, query, filters, most, "none").counted())
     return int(rows.once(lambda found: found[0][1]))
 
 
-def _all_runs_asked(
-    asking: reading.Asking,
+def _all_runs_question(
+    request: reading.ReadRequest,
     query: reading.Query,
     filters: Mapping[str, Any],
     limit: int,
     shows: Shows,
 ) -> Question:
-    """The question for so many runs of all lines."""
-    tenant, names = asking.tenant, frozenset(filters) - {"after_at"}
+    tenant, names = request.tenant, frozenset(filters) - {"after_at"}
     read = statements.all_runs_read(frozenset(tenant), names, query.is_past, shows)
-    return asking.question(read, {**tenant, **filters, "limit": limit}, query)
+    return request.question(read, {**tenant, **filters, "limit": limit}, query)
 
 
 class RunsExportQuery(reading.Zoned, reading.Query, AllRunsFilters):
@@ -197,8 +204,7 @@ class RunsExportQuery(reading.Zoned, reading.Query, AllRunsFilters):
 
 
 def _entry(row: exports.Row) -> ShownRun:
-    """A run without its payloads."""
-    return shown_run(RunColumns(*row[:-3]))
+    return run_view(RunColumns(*row[:-3]))
 
 
 _RUNS = exports.Exported(
@@ -216,51 +222,54 @@ _RUNS = exports.Exported(
         " continues an export: a CSV then has no header line."
     ),
 )
-async def export_runs(asking: reading.Asking, query: RunsExportQuery) -> Response:
+async def export_runs(request: reading.ReadRequest, query: RunsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an export."""
-    turn, filters, tenant = exports.begin_export(asking), _implied(query.chosen()), asking.tenant
+    slot, filters, tenant = exports.begin_export(request), _implied(query.chosen()), request.tenant
     if query.after is not None:
-        # A kept answer may have lost its rows already.
-        question = _run_asked(asking, query.after, query)
-        question = replace(question, read=question.read._replace(is_kept=False))
-        known, *_ = await asking.ask(question)
-        if known[1] is None:
+        # A cached answer may have lost its rows already.
+        question = _run_question(request, query.after, query)
+        question = replace(question, read=question.read._replace(is_pure=False))
+        last, *_ = await request.ask(question)
+        if last[1] is None:
             raise Invalid.at("/after", "is not the id of a run")
-        filters |= {"after": values.sort_key(query.after), "after_at": known[2]}
-    first = await asking.ask(_all_runs_asked(asking, query, filters, exports.PAGE, "none").walked())
+        filters |= {"after": values.sort_key(query.after), "after_at": last[2]}
+    first = await request.ask(
+        _all_runs_question(request, query, filters, exports.PAGE, "none").walked()
+    )
 
     def following(row: exports.Row) -> Question:
-        # Runs change while an export goes on: all of them are shown as of the first page.
+        # Runs change during an export: all of them are shown as of the first page.
         after = filters | {"after": values.sort_key(row[1]), "after_at": row[2]}
         read = statements.later_runs_read(frozenset(tenant), frozenset(after) - {"after_at"})
-        return asking.question(
+        return request.question(
             read, {**tenant, **after, "limit": exports.PAGE, "end": first.position}
         )
 
-    found, goes_on = exports.pages(asking, first, following, is_log=False), query.after is not None
-    return _RUNS.file(turn, query.format, found, first.position, goes_on=goes_on)
+    found, goes_on = exports.pages(request, first, following, is_log=False), query.after is not None
+    return _RUNS.file(slot, query.format, found, first.position, goes_on=goes_on)
 
 
 @read_route(
     router, "/runs/{run_id}", AnswerOf[ShownRun], problems.LINE_ERRORS, summary="Show a run"
 )
-async def show_run(asking: reading.Asking, run_id: AnyRunId, query: reading.Query) -> Response:
+async def show_run(
+    request: reading.ReadRequest, run_id: AnyRunId, query: reading.Query
+) -> Response:
     """Show a run with its input, output and error."""
     reading.require_id("run", run_id)
-    reply = await _run_reply(asking, run_id, query)
-    return await noted(asking, unless_known(asking.request, reply))
+    reply = await _run_reply(request, run_id, query)
+    return await noted(request, or_not_modified(request.http, reply))
 
 
-async def _run_reply(asking: reading.Asking, run_id: str, query: reading.Query) -> Reply:
-    rows = await asking.ask(_run_asked(asking, run_id, query))
-    return rows.once(run_reply, asking.services.vault)
+async def _run_reply(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Reply:
+    rows = await request.ask(_run_question(request, run_id, query))
+    return rows.once(run_reply, request.services.vault)
 
 
-def _run_asked(asking: reading.Asking, run_id: str, query: reading.Query) -> Question:
-    """The question for a run, if the credential sees the run."""
-    tenant = asking.tenant
+def _run_question(request: reading.ReadRequest, run_id: str, query: reading.Query) -> Question:
+    tenant = request.tenant
     read = statements.run_read(frozenset(tenant), query.is_past)
-    return asking.question(read, {**tenant, "run_id": run_id}, query)
+    return request.question(read, {**tenant, "run_id": run_id}, query)
 
 
 @command_route(
@@ -272,15 +281,15 @@ def _run_asked(asking: reading.Asking, run_id: str, query: reading.Query) -> Que
     answer=AnswerOf[ShownRun],
 )
 async def erase_run(
-    asking: reading.Asking, run_id: AnyRunId, sent: Sent[ErasureReason]
+    request: reading.ReadRequest, run_id: AnyRunId, sent: Sent[ErasureReason]
 ) -> Response:
     """Make an ended run's input, output and error unreadable everywhere and for ever.
 
     Their key is destroyed, so an erasure cannot be undone. An erased run stays as it is.
     """
     reason = sent.body.reason if sent.body is not None else ""
-    receipt = await execute_on(asking, EraseRun, run_id, sent, reason=reason)
-    return await as_left(asking.request, receipt, partial(_run_reply, asking, run_id))
+    receipt = await execute_on(request, EraseRun, run_id, sent, reason=reason)
+    return await as_left(request.http, receipt, partial(_run_reply, request, run_id))
 
 
 @router.post(
@@ -303,7 +312,7 @@ async def send_heartbeat(request: Request, principal: Principal, run_id: AnyRunI
 
 
 def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
-    """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
+    """Raises NotFound and RunsNotSupported."""
     _, model, *_ = rows[0]
     if model is None:
         raise reading.unknown("service_line", rows)
@@ -315,36 +324,35 @@ def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault
 def runs_reply(
     rows: Answer, first: int, limit: int, bound_to: Mapping[str, Any], vault: Vault
 ) -> Reply:
-    """The reply of a page of runs; its cursor is bound to the filters, and to the line if any.
+    """A page of runs, with a cursor bound to the filters, and to the line if any.
 
     ``first`` is the column of the run's id.
     """
-    seen: Seen = {}
+    read_lines: ReadLines = {}
 
     def item(row: Any) -> str:
-        return _item(row[first:], vault, seen)
+        return _item(row[first:], vault, read_lines)
 
     reply = _ORDERS[first].page(_by_run(rows, first), limit, bound_to, item, key=first, tagged=True)
-    reply.seen = frozenset(seen.values())
+    reply.disclosed = frozenset(read_lines.values())
     return reply
 
 
 def run_reply(rows: Answer, vault: Vault) -> Reply:
-    """The reply of a run. Raises NotFound."""
+    """Raises NotFound."""
     ((_, *run),) = _by_run(rows, 1)
     if run[0] is None:
         raise reading.unknown("run", rows)
-    seen: Seen = {}
-    reply = answer('{"data":' + _item(run, vault, seen) + "}", rows.position, tagged=True)
-    reply.seen = frozenset(seen.values())
+    read_lines: ReadLines = {}
+    reply = answer('{"data":' + _item(run, vault, read_lines) + "}", rows.position, tagged=True)
+    reply.disclosed = frozenset(read_lines.values())
     return reply
 
 
 def _by_run(rows: Answer, first: int) -> Answer:
-    """The rows with one row for each run, whose last column has the run's payloads.
+    """One row for each run, whose last column has the run's payloads.
 
-    Of input, output and error, each is that of the latest event that has one. ``first`` is the
-    column of the run's id.
+    Input, output and error each come from the latest event with one. ``first`` is the id's column.
     """
     runs = list[tuple[Any, ...]]()
     for row in rows:
@@ -356,15 +364,15 @@ def _by_run(rows: Answer, first: int) -> Answer:
     return Answer(runs)
 
 
-def _item(run: Sequence[Any], vault: Vault, seen: Seen) -> str:
-    """A run's JSON, with the decrypted payloads; if it has one, its line is added to ``seen``."""
+def _item(run: Sequence[Any], vault: Vault, read_lines: ReadLines) -> str:
+    """A run's JSON with decrypted payloads; adds its line to ``read_lines`` if it has any."""
     *columns, sealed = run
-    shown = RunColumns(*columns)
-    payloads = _opened(shown, sealed, vault)
-    if payloads is not _NOTHING and shown.line_key not in seen:
-        line_id = values.id_of_key("LIN", shown.line_key)
-        seen[shown.line_key] = SeenLine(line_id, shown.organization_id, shown.workspace_id)
-    return json_text(shown_run(shown, payloads))
+    row = RunColumns(*columns)
+    payloads = _opened(row, sealed, vault)
+    if payloads is not _NOTHING and row.line_key not in read_lines:
+        line_id = values.id_of_key("LIN", row.line_key)
+        read_lines[row.line_key] = DisclosedLine(line_id, row.organization_id, row.workspace_id)
+    return json_text(run_view(row, payloads))
 
 
 def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Payloads:
@@ -378,19 +386,19 @@ def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Pa
     return input_, output, error
 
 
-async def noted(asking: reading.Asking, response: R) -> R:
-    """Return the response once it is noted, if it holds data of runs.
+async def noted(request: reading.ReadRequest, response: R) -> R:
+    """Return the response once it is noted, if it has data of runs.
 
-    A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more
-    could not be recorded in time. Raises ReadOnly on a read node, which cannot note who reads, to a
-    HEAD as to a GET, unless its operator has allowed unaudited reads (contract, Several nodes).
+    A 304 and the answer to a HEAD have none. Raises Unavailable if too many notes wait to record
+    one more in time. On a read node, which cannot note reads, raises ReadOnly for a HEAD and a GET,
+    unless its operator allows unaudited reads (contract, Several nodes).
     """
-    if not isinstance(response, Reply) or not response.seen:
+    if not isinstance(response, Reply) or not response.disclosed:
         return response
-    request, services = asking.request, asking.services
+    http, services = request.http, request.services
     if not services.shows_payloads:
         raise ReadOnly("The answer holds runs' data: ask a node that records who reads them.")
-    if services.only_reads or is_head(request.scope):
+    if services.only_reads or is_head(http.scope):
         return response
     notes = services.of(ReadNotes)
     time = asyncio.get_running_loop().time
@@ -399,5 +407,5 @@ async def noted(asking: reading.Asking, response: R) -> R:
         if time() >= deadline:
             raise Unavailable("The audit log cannot record at present who reads runs.")
         await asyncio.sleep(_BREATH_SECONDS)
-    notes.note(asking.principal, request.state.request_id, response.seen)
+    notes.note(request.principal, http.state.request_id, response.disclosed)
     return response

@@ -1,7 +1,7 @@
 """Commands about sessions of people at the pages (contract, Sign-in).
 
-A session is a row beside the log; its events tell who signed in to which tenant, and how the
-session ended. Both are written by one append.
+A session is a row outside the log; its events tell who signed in to which tenant, and how the
+session ended. One append writes both.
 """
 
 from collections.abc import Iterable
@@ -19,16 +19,16 @@ from ledger.features.sign_in import model
 from ledger.features.sign_in.tables import SessionRows
 
 MOST = 100
-"""Sessions of a person; the oldest one ends when a further one begins."""
+"""Sessions of a person; a further one ends the oldest."""
 
 ASK_SECONDS = 8
-"""So long a node may take to ask the provider for claims; then another may ask."""
+"""How long a node may take to request claims from the provider; then another may try."""
 
 _UNKNOWN = "No such session."
 
 
 class _SessionCommand(OwnCommand):
-    """A command about the session ``session_id``; no refusal of it is kept."""
+    """A command about the session ``session_id``; its refusals are not kept."""
 
     def __init__(self, session_id: str, principal: Principal, request_id: str | None) -> None:
         super().__init__(principal, request_id)
@@ -44,7 +44,7 @@ class _SessionCommand(OwnCommand):
 class BeginSession(_SessionCommand):
     """Begin a session, and end the former one of the same browser.
 
-    ``row`` has all but the instants of its beginning and end, which lies ``seconds`` later.
+    ``row`` lacks only the instants of the beginning and of the end, ``seconds`` later.
     """
 
     def __init__(
@@ -71,26 +71,30 @@ class BeginSession(_SessionCommand):
         position = _enter(group, row, self)
         sessions.keep(row)
         if self._person is not None:
-            known = sessions.person(row.sub)
-            organizations = known.organizations if known is not None else ()
+            stored = sessions.person(row.sub)
+            organizations = stored.organizations if stored is not None else ()
             sessions.name_person(self._person._replace(organizations=organizations))
             _show_name(group, row)
         return self._done(position)
 
 
-class EnterPlace(_SessionCommand):
-    """Choose a tenant, among those that were granted."""
+class EnterTenant(_SessionCommand):
+    """Choose a tenant among the granted ones."""
 
     def __init__(
-        self, session_id: str, principal: Principal, request_id: str | None, place: model.Place
+        self,
+        session_id: str,
+        principal: Principal,
+        request_id: str | None,
+        access: model.TenantAccess,
     ) -> None:
         super().__init__(session_id, principal, request_id)
-        self._place = place
+        self._access = access
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)
-        row = in_place(row, self._place)
+        row = in_tenant(row, self._access)
         position = _enter(group, row, self)
         group.rows(SessionRows).keep(row)
         _show_name(group, row)
@@ -99,15 +103,14 @@ class EnterPlace(_SessionCommand):
 
 @dataclass(eq=False, repr=False)
 class EndSession(SubjectCommand):
-    """End a session: its own person's, or an administrator's act within their own permissions."""
+    """End a session: the person's own, or as an administrator within their permissions."""
 
     action = "session.end"
     subject_type = "session"
 
     by: model.EndedBy = field(default="administrator", kw_only=True)
     person: tuple[str, str | None] | None = field(default=None, kw_only=True)
-    """The person (sub, issuer) who asks, whose session it must be; None: somebody who manages
-    sessions."""
+    """The (sub, issuer) of the person whose session it must be; None for session managers."""
 
     def about(self) -> About | None:
         return super().about() if self.principal is not SIGN_IN and self.person is None else None
@@ -128,9 +131,9 @@ class EndSession(SubjectCommand):
 
 
 class EndSessionsOfProvider(OwnCommand):
-    """End what the provider says to end: the sessions of its own session, or of a person.
+    """End the sessions that the provider names: those of its own session, or of a person.
 
-    ``until`` is the provider's instant: what was signed in later is another session.
+    ``until`` is the provider's instant: a later sign-in is another session.
     """
 
     def __init__(
@@ -146,48 +149,48 @@ class EndSessionsOfProvider(OwnCommand):
 
 
 class AskForClaims(_SessionCommand):
-    """Reserve the question for fresh claims: one node asks the provider at a time.
+    """Reserve the request for fresh claims: one node at a time requests them from the provider.
 
-    The receipt is a duplicate if another one asks, or has asked since ``known_at``.
+    The receipt is a duplicate if another node is waiting, or has tried since ``checked_at``.
     """
 
-    def __init__(self, session_id: str, known_at: datetime) -> None:
+    def __init__(self, session_id: str, checked_at: datetime) -> None:
         super().__init__(session_id, SIGN_IN, None)
-        self._known_at = known_at
+        self._checked_at = checked_at
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)
         waits = row.asked_at > group.now - timedelta(seconds=ASK_SECONDS)
-        if row.checked_at != self._known_at or waits:
+        if row.checked_at != self._checked_at or waits:
             return self._done(changed=False)
         group.rows(SessionRows).keep(row._replace(asked_at=group.now))
         return self._done()
 
 
 class KeepClaims(_SessionCommand):
-    """Keep what the provider answered: the claims, and what it gave beside them, sealed.
+    """Store the provider's answer: the claims, and the tokens that came with it, sealed.
 
-    Without claims, those stay that the session has, and another process may ask. ``ends_at`` is
-    given where the provider tells no claims at a refresh, if the session would end later.
+    Without claims, the session keeps the former ones, and another process may try. ``ends_at`` is
+    set if the provider gives no claims at a refresh and the session would end later.
     """
 
     def __init__(
         self,
         session_id: str,
-        kept: bytes | None = None,
+        sealed: bytes | None = None,
         claims: str | None = None,
         *,
         ends_at: datetime | None = None,
     ) -> None:
         super().__init__(session_id, SIGN_IN, None)
-        self._kept, self._claims, self._ends_at = kept, claims, ends_at
+        self._sealed, self._claims, self._ends_at = sealed, claims, ends_at
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound if the session has ended."""
         row = _found(group, self._session_id)._replace(asked_at=EARLIEST)
-        if self._kept is not None:
-            row = row._replace(kept=self._kept)
+        if self._sealed is not None:
+            row = row._replace(kept=self._sealed)
         if self._claims is not None:
             row = row._replace(claims=self._claims, checked_at=group.now)
         if self._ends_at is not None:
@@ -196,9 +199,8 @@ class KeepClaims(_SessionCommand):
         return self._done()
 
 
-def in_place(row: SessionRow, place: model.Place) -> SessionRow:
-    """The row of a session that has entered a tenant."""
-    organization_id, workspace_id, permissions = place
+def in_tenant(row: SessionRow, access: model.TenantAccess) -> SessionRow:
+    organization_id, workspace_id, permissions = access
     return row._replace(
         organization_id=organization_id,
         workspace_id=workspace_id,
@@ -216,7 +218,7 @@ def _found(group: Group, session_id: str) -> SessionRow:
 def _enter(group: Group, row: SessionRow, command: OwnCommand) -> int:
     """Record that a session begins in its tenant, and again if its permissions there change.
 
-    Return the position.
+    Returns the position.
     """
     found = group.memory.find(row.session_id)
     session = found if isinstance(found, model.Session) else model.Session(row.session_id)
@@ -231,7 +233,7 @@ def _enter(group: Group, row: SessionRow, command: OwnCommand) -> int:
 
 
 def _show_name(group: Group, row: SessionRow) -> None:
-    """Let the organization that a person has entered see their names, if they are kept."""
+    """Let the organization that a person has entered see their names, if they are stored."""
     person = None if row.issuer is None else group.rows(SessionRows).person(row.sub)
     if person is not None and row.organization_id is not None:
         organizations = sorted({*person.organizations, row.organization_id})
@@ -247,7 +249,7 @@ def _end(
     assert isinstance(session, model.Session)
     body, position = model.SessionEnded(by=by), 0
     for tenant in session.entered or [(None, None)]:
-        # No tenant learns of another's administrator.
+        # A tenant must not learn of another's administrator.
         is_own = by != "administrator" or command.principal.sees(*tenant)
         asks = command if is_own else OwnCommand(SIGN_IN)
         recorded = group.record(session, body, group.now, asks, tenant=(*tenant, None))

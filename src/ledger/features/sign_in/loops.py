@@ -1,4 +1,4 @@
-"""The housekeeper's chore: drops sessions whose time is over."""
+"""The housekeeper's chore: drops sessions that have timed out."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ from ledger.engine.writer.housekeeper import Round
 
 _AT_ONCE = 5000
 
-# Drop sessions whose time is over. Their ends leave no event.
+# Drop sessions that have timed out. This leaves no event.
 _DROP_OLD = """
 DELETE FROM ledger.session WHERE session_id IN (
     SELECT s.session_id
@@ -15,7 +15,7 @@ DELETE FROM ledger.session WHERE session_id IN (
     LIMIT %(limit)s)
 """
 
-# Drop the last uses of sessions that have ended: a use may be written after the end.
+# Drop the last uses of ended sessions: a use may be written after the end.
 _DROP_USES = """
 DELETE FROM ledger.key_use AS u WHERE u.key_id LIKE 'SES-%%'
     AND NOT EXISTS (SELECT FROM ledger.session AS s WHERE s.session_id = u.key_id)

@@ -1,8 +1,8 @@
 """Sessions: who signed in to the pages, and how each session ended (contract, Sign-in).
 
-The hash of a session's secret, its claims and its last use are beside the log
-(``engine/log/tables.py``); the log has its beginning in each tenant, and its end. A session whose
-time is over leaves no event: its beginning tells when it ends at the latest. The file has, in this
+The hash of a session's secret, its claims and its last use are outside the log
+(``engine/log/tables.py``); the log has its beginning in each tenant, and its end. A session that
+times out leaves no event: its beginning says when it ends at the latest. The file has, in this
 order: events, state, fold.
 """
 
@@ -19,7 +19,7 @@ SignedInBy = Literal["provider", "token"]
 EndedBy = Literal["self", "provider", "administrator"]
 
 
-class Place(NamedTuple):
+class TenantAccess(NamedTuple):
     """A tenant that a person may enter, with the permissions there."""
 
     organization_id: str | None
@@ -31,8 +31,8 @@ class Place(NamedTuple):
         return self.organization_id, self.workspace_id
 
 
-NOWHERE = Place(None, None, ())
-"""The place of a person who has yet to choose one."""
+NOWHERE = TenantAccess(None, None, ())
+"""The access of a person who has yet to choose a tenant."""
 
 
 class SessionBegun(Event, frozen=True, kw_only=True):
@@ -41,10 +41,9 @@ class SessionBegun(Event, frozen=True, kw_only=True):
     TOPIC = "session.begun/1"
     by: SignedInBy
     issuer: str | None = None
-    """The identity provider; None: the person signed in with a token."""
+    """The identity provider; None for a sign-in with a token."""
     permissions: tuple[str, ...]
     ends_at: datetime
-    """The session ends then at the latest."""
 
 
 class SessionEnded(Event, frozen=True, kw_only=True):
@@ -61,7 +60,7 @@ SESSION_TABLE: tuple[EventRow, ...] = (
 )
 
 REFUSED_ACTION = "session.refuse"
-"""The action of a refusal: a person whom the provider knows, and who has no grant."""
+"""The action of a refusal: the provider knows the person, but no grant does."""
 
 
 class Session(Folded):
@@ -69,20 +68,20 @@ class Session(Folded):
 
     organization_id: str | None = None
     workspace_id: str | None = None
-    places: tuple[Place, ...] = ()
-    """The tenants that the session has entered, each once, with the permissions there. A tenant
-    without permissions is none: the person has yet to choose one."""
+    places: tuple[TenantAccess, ...] = ()
+    """The entered tenants, each once, with the permissions there. A tenant without permissions is
+    not entered: the person has yet to choose one."""
 
     @property
     def entered(self) -> dict[tuple[str | None, str | None], tuple[str, ...]]:
         """The permissions by (organization, workspace)."""
-        return {place.tenant: tuple(place.permissions) for place in self.places}
+        return {access.tenant: tuple(access.permissions) for access in self.places}
 
     def _begun(self, body: SessionBegun, recorded: Recorded) -> None:
         self.organization_id, self.workspace_id = recorded.organization_id, recorded.workspace_id
-        place = Place(self.organization_id, self.workspace_id, body.permissions)
-        others = (each for each in self.places if each.tenant != place.tenant)
-        self.places = (*others, place) if body.permissions else self.places
+        access = TenantAccess(self.organization_id, self.workspace_id, body.permissions)
+        others = (each for each in self.places if each.tenant != access.tenant)
+        self.places = (*others, access) if body.permissions else self.places
 
     _APPLY: ClassVar = {
         SessionBegun: _begun,

@@ -1,9 +1,9 @@
-"""The names of persons beside their ids, on pages alone (contract, Sign-in).
+"""The names of persons next to their ids, only on pages (contract, Sign-in).
 
-A page notes the actors of what it shows, and asks for the names of all of them at once before its
-text is made. An id that the reader typed is not noted: nobody learns a name by trying ids. Of other
-organizations' people a reader learns none either: the database shows the names of those alone who
-have entered the reader's organization (``engine/log/schema/walls.py``).
+A page notes the actors that it shows, and loads all their names at once before its text is made. An
+id that the reader typed is not noted: nobody learns a name by trying ids. Nor does a reader learn
+names of other organizations' people: the database shows only persons who have entered the reader's
+organization (``engine/log/schema/walls.py``).
 """
 
 from collections.abc import Iterable
@@ -16,65 +16,63 @@ from ledger.engine.http.reading import services_of
 from ledger.engine.values.principal import USER, Principal
 from ledger.engine.values.recorded import Actor
 
-# The names that the latest sign-ins of these persons told.
+# The names from the latest sign-ins of these persons.
 _PERSONS = "SELECT sub, name, email FROM ledger.person WHERE sub = ANY(%(subs)s)"
 
 
 class Person(NamedTuple):
-    """A person whose name the identity provider has told."""
+    """A person whose name the identity provider has sent."""
 
     name: str
-    """The e-mail address, where the provider told no name."""
+    """The e-mail address if the provider sent no name."""
     title: str
 
 
 class Persons:
-    """The persons that a page shows, known once the page has read all that it shows."""
+    """The persons on a page, loaded once the page has read everything that it shows."""
 
     def __init__(self) -> None:
         self._subs = set[str]()
-        self._known = dict[str, Person]()
+        self._loaded = dict[str, Person]()
 
     def note(self, actors: Iterable[Actor], credentials: Iterable[str] = ()) -> None:
-        """Ask for the names of these actors and of these credentials too."""
         found = [actor.id for actor in actors if actor.type == "user"]
         found += [each.removeprefix(USER) for each in credentials if each.startswith(USER)]
         self._subs.update(found)
 
     def of(self, identifier: str, type_: str = "system") -> Person | None:
-        """The person of an actor's id; None: it is none, or has no name.
+        """The person of an actor's id; None if it is no person's, or if the name is unknown.
 
-        ``type_`` is the actor's. Of a credential, whose type no event tells, the prefix tells it.
+        ``type_`` is the actor's. A credential's type follows from the id's prefix.
         """
         if type_ == "user":
-            return self._known.get(identifier)
+            return self._loaded.get(identifier)
         if type_ == "system" and identifier.startswith(USER):
-            return self._known.get(identifier.removeprefix(USER))
+            return self._loaded.get(identifier.removeprefix(USER))
         return None
 
     @staticmethod
     def is_same(actor: Actor, credential: str) -> bool:
-        """Whether an actor acted with the actor's own credential."""
+        """True if an actor acted with the actor's own credential."""
         return credential == (f"{USER}{actor.id}" if actor.type == "user" else actor.id)
 
-    async def look(self, request: Request) -> None:
-        """Ask for the names that are not known yet. No page fails because of a name."""
-        subs = sorted(self._subs - self._known.keys())
+    async def load(self, request: Request) -> None:
+        """Load the names that are still missing. No page fails because of a name."""
+        subs = sorted(self._subs - self._loaded.keys())
         self._subs.clear()
         principal: Principal | None = getattr(request.state, "principal", None)
         if not subs or principal is None:
             return
         try:
-            rows = await services_of(request).door.fetch(principal.tenant, _PERSONS, {"subs": subs})
+            rows = await services_of(request).pool.fetch(principal.tenant, _PERSONS, {"subs": subs})
         except REFUSALS:
             return
         for sub, name, email in rows:
             if name or email:
-                self._known[sub] = Person(name or email, email or sub)
+                self._loaded[sub] = Person(name or email, email or sub)
 
 
 def persons_of(request: Request) -> Persons:
-    """The persons of the page that answers the request."""
     state = request.scope["state"]
     found: Persons = state.setdefault("persons", Persons())
     return found

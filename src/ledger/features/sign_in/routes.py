@@ -13,8 +13,8 @@ from ledger.engine.values.values import SESSION_ID
 from ledger.features.sign_in.access.session_rows import (
     BEGUN_AT,
     ShownSession,
+    session_view,
     sessions_statement,
-    shown_session,
 )
 from ledger.features.sign_in.access.sessions import Sessions
 from ledger.features.sign_in.commands import EndSession
@@ -29,26 +29,26 @@ AnySessionId = Annotated[str, reading.path_id("A SES id.", "SES-3f9c2a7d1b604e58
 
 
 @router.lists(ShownSession, "List sessions")
-async def list_sessions(asking: reading.Asking, query: reading.TenantQuery) -> Response:
+async def list_sessions(request: reading.ReadRequest, query: reading.TenantQuery) -> Response:
     """List the sessions that last, of the credential's tenant, those that began last first.
 
     A person with grants in several tenants is shown in the one that they have chosen.
     """
     chosen = query.chosen()
-    filters = asking.tenant | chosen | _ORDER.after(query.cursor, chosen)
-    services = asking.services
+    filters = request.tenant | chosen | _ORDER.after(query.cursor, chosen)
+    services = request.services
     parameters = filters | {
         "now": services.clock(),
         "idle": services.of(Sessions).rules.idle,
         "limit": query.limit + 1,
     }
-    rows = await asking.beside(sessions_statement(frozenset(filters)), parameters)
-    return _ORDER.page(rows, query.limit, chosen, lambda row: json_text(shown_session(row[1:])))
+    rows = await request.current_rows(sessions_statement(frozenset(filters)), parameters)
+    return _ORDER.page(rows, query.limit, chosen, lambda row: json_text(session_view(row[1:])))
 
 
 @router.removes(EndSession, "End a session")
 async def end_session(
-    asking: reading.Asking, session_id: AnySessionId, sent: Sent[Any]
+    request: reading.ReadRequest, session_id: AnySessionId, sent: Sent[Any]
 ) -> Response:
     """End a session, whose permissions must be within the credential's own."""
-    return deleted(await execute_on(asking, EndSession, session_id, sent))
+    return deleted(await execute_on(request, EndSession, session_id, sent))

@@ -79,7 +79,7 @@ class SignInSettings(BaseSettings):
 
     @property
     def open_id(self) -> OpenId | None:
-        """The provider at which people sign in; None: they sign in with tokens alone."""
+        """The provider at which people sign in; None if they use only tokens."""
         if self.oidc_issuer is None or self.oidc_client_id is None or self.public_url is None:
             return None
         file = self.oidc_client_secret_file
@@ -125,8 +125,8 @@ class SignInSettings(BaseSettings):
     @model_validator(mode="after")
     def _names_the_provider_wholly(self) -> Self:
         needed = (self.oidc_issuer, self.oidc_client_id)
-        beside = (self.oidc_client_secret_file, self.oidc_name, self.oidc_grants)
-        if all(value is None for value in (*needed, *beside)):
+        others = (self.oidc_client_secret_file, self.oidc_name, self.oidc_grants)
+        if all(value is None for value in (*needed, *others)):
             return self
         if None in (*needed, self.public_url):
             raise ValueError(

@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from ledger.engine.log.decisions import First
+from ledger.engine.log.decisions import IdentityOwner
 from ledger.engine.values.errors import FactConflict, Refused
 from ledger.engine.values.principal import PARENT_BY_TRACE, Principal
 from ledger.engine.values.recorded import Identity
@@ -35,11 +35,11 @@ class RunOfSpan(NamedTuple):
 
 
 class _SpanFact(ReportFact):
-    """A fact of a span, which is known by its id alone: sent again, it may have other content."""
+    """A fact of a span, identified by its id alone: sent again, it may have other content."""
 
     __slots__ = ()
 
-    def _is_repeated(self, earlier: First, group: Group) -> bool:
+    def _is_repeated(self, earlier: IdentityOwner, group: Group) -> bool:
         return sees(self.principal, group.memory.find(earlier.event.originator_id))
 
 
@@ -64,7 +64,7 @@ class ReportSpan:
         self._refused = self._start = _SpanFact(start, principal, request_id)
         self.principal, self.request_id = principal, request_id
         self.has_parent = False
-        """Whether the run has got its parent with its start."""
+        """True if the run has got its parent with its start."""
 
     @property
     def issues(self) -> str | None:
@@ -74,7 +74,6 @@ class ReportSpan:
         return self._start.streams()
 
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
-        """The identities of both facts and of the run, and of the parent."""
         organization_id = self._start.tenant(tenant_of)
         if organization_id is None:
             return ()
@@ -83,10 +82,10 @@ class ReportSpan:
         ended = Identity(organization_id, end.source, end.id)
         return (*self._start.identities(tenant_of), ended, *parent)
 
-    def further(
-        self, tenant_of: TenantOf, is_known: Callable[[Identity], bool]
+    def followup_identities(
+        self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        return self._start.further(tenant_of, is_known)
+        return self._start.followup_identities(tenant_of, exists)
 
     def about(self) -> About:
         """The data of the fact that is refused."""
@@ -164,10 +163,7 @@ class GiveParent(OwnCommand):
         return tuple(each.identity(self._organization_id) for each in (self._child, self._parent))
 
     def decide(self, group: Group) -> Receipt:
-        """Give the parent; nothing is done if either run is not recorded.
-
-        The sender of the child must see the parent: the child's history will name it.
-        """
+        """The child's sender must see the parent. Nothing is done if a run is not recorded."""
         begun_by = self._parent.identity(self._organization_id)
         child = run_of(self._child.identity(self._organization_id), group)
         parent = run_of(begun_by, group)
@@ -182,5 +178,5 @@ class GiveParent(OwnCommand):
         assert first is not None
         times = [run.requested_at or group.now for run in (child, parent)]
         cause = first.event.event_id
-        given = group.record(child, body, max(times), _PARENTAGE, caused_by=cause)
-        return Receipt(child.id, (given.event_id,), given.position)
+        recorded = group.record(child, body, max(times), _PARENTAGE, caused_by=cause)
+        return Receipt(child.id, (recorded.event_id,), recorded.position)

@@ -4,9 +4,9 @@ OTLP (opentelemetry-proto 1.x) sends protobuf or JSON. Its JSON is protobuf's, e
 hexadecimal. The bodies of logs and metrics have the same outer form, and protobuf would read them
 as traces of spans without ids.
 
-Of 8 MiB of empty elements the protocol's parsers make gigabytes, for minutes. So a body is split
-into resources, scopes and spans, which stay bytes. Their elements are counted at every depth, and
-only then is one of them after the other parsed.
+From 8 MiB of empty elements the protocol's parsers make gigabytes, for minutes. So a body is split
+into resources, scopes and spans as bytes, whose elements are counted at every depth. Only then are
+they parsed, one by one.
 """
 
 import base64
@@ -35,13 +35,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from ledger.engine.values.errors import TooLarge
 
 JSON, PROTOBUF = ENCODINGS = ("application/json", "application/x-protobuf")
-"""The media types of bodies and answers."""
 
 MOST = 1_000_000
 """The elements of a body."""
 
 MOST_OF_A_SPAN = 10_000
-"""The elements of a span, of a resource and of a scope, each of which is parsed in one step."""
+"""The elements of a span, a resource or a scope, which are parsed in one step each."""
 
 _LEAST_BYTES = 2
 """The bytes that an element takes in either encoding: shorter parts need no counting."""
@@ -55,7 +54,6 @@ _STRINGS_A_STEP, _SLICE_BYTES = 10_000, 256 * 1024
 _ONLY_TRACES = "If it holds logs or metrics: only traces are taken."
 _OTHERS = {"resource_logs": "logs", "resource_metrics": "metrics", "resource_profiles": "profiles"}
 _IDS = ("traceId", "spanId", "parentSpanId")
-"""The ids of a span in JSON."""
 
 _CODES = {
     400: Code.INVALID_ARGUMENT,
@@ -85,7 +83,7 @@ class SentSpan(NamedTuple):
 
     @property
     def has_ids(self) -> bool:
-        """Whether the trace and the span have ids; ids of zeros are none (OTLP, Span)."""
+        """True if the trace and the span have ids; ids of zeros are none (OTLP, Span)."""
         trace, span = self.span.trace_id, self.span.span_id
         return len(trace) == 16 and len(span) == 8 and any(trace) and any(span)
 
@@ -145,7 +143,6 @@ def read(media: str, raw: bytes, names: Collection[str]) -> Iterator[SentSpan | 
 
 
 def _require_few(counts: Iterable[int], what: str, most: int) -> Iterator[None]:
-    """Raise TooLarge once a count is above the bound."""
     for found in counts:
         if found > most:
             raise TooLarge(
@@ -220,7 +217,6 @@ def _split_protobuf(raw: bytes) -> Iterator[_Part]:
 
 
 def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:
-    """A message in protobuf. Raises NotTraces."""
     try:
         return parse(raw)
     except DecodeError as error:
@@ -264,8 +260,6 @@ class _Event(_Resource, total=False):
 
 
 class _Span(_Event, total=False):
-    """The fields of a span that are read."""
-
     traceId: Any
     spanId: Any
     parentSpanId: Any
@@ -317,36 +311,35 @@ def _split_json(raw: bytes) -> Iterator[_Part]:
 
 
 def _resource_of_json(raw: bytes, names: Collection[str]) -> Resource:
-    told = _decoded(_resource, raw) or {}
-    _keep(told, names)
-    return _message(told, Resource)
+    value = _decoded(_resource, raw) or {}
+    _keep(value, names)
+    return _message(value, Resource)
 
 
 def _span_of_json(raw: bytes, names: Collection[str]) -> Span:
     """A span whose ids are hexadecimal, which are base64 in protobuf's JSON."""
-    told = _decoded(_span, raw)
-    for holder in (told, *(told.get("events") or ())):
+    value = _decoded(_span, raw)
+    for holder in (value, *(value.get("events") or ())):
         _keep(holder, names)
     for name in _IDS:
-        said = told.get(name)
-        if said is None:
+        text = value.get(name)
+        if text is None:
             continue
         try:
-            told[name] = base64.b64encode(bytes.fromhex(said)).decode()
+            value[name] = base64.b64encode(bytes.fromhex(text)).decode()
         except (ValueError, TypeError) as error:
             raise NotTraces(f"{name} must be hexadecimal.") from error
-    return _message(told, Span)
+    return _message(value, Span)
 
 
 def _keep(holder: dict[str, Any], names: Collection[str]) -> None:
     """Keep the attributes of these names; of a name that is given twice the last one."""
     if attributes := holder.get("attributes"):
-        kept = {each["key"]: each for each in attributes if each.get("key") in names}
-        holder["attributes"] = [*kept.values()]
+        by_name = {each["key"]: each for each in attributes if each.get("key") in names}
+        holder["attributes"] = [*by_name.values()]
 
 
 def _decoded(decode: Callable[[bytes], Any], raw: bytes) -> Any:
-    """The value of a JSON text. Raises NotTraces."""
     try:
         return decode(raw)
     except msgspec.ValidationError as error:
@@ -355,10 +348,9 @@ def _decoded(decode: Callable[[bytes], Any], raw: bytes) -> Any:
         raise NotTraces("The body is not valid JSON.") from error
 
 
-def _message(told: Any, kind: Callable[[], M]) -> M:
-    """A message of the protocol from its JSON. Raises NotTraces."""
+def _message(value: Any, kind: Callable[[], M]) -> M:
     try:
-        return ParseDict(told, kind(), ignore_unknown_fields=True) if told else kind()
+        return ParseDict(value, kind(), ignore_unknown_fields=True) if value else kind()
     except (ParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
         # The parser expects objects where the protocol has them, and meets what was sent.
         raise NotTraces(f"The body is not of OTLP's form: {str(error)[:200]}") from error

@@ -1,12 +1,12 @@
-"""Traces: spans of OpenTelemetry, of which some are runs (contract, Traces).
+"""Traces: spans of OpenTelemetry, some of which are runs (contract, Traces).
 
     body ─▶ OTLP's classes ─▶ spans ─▶ rows beside the log, and their kin there
                                           └─▶ runs with tokens and parents, parents first
                                                  └─▶ two facts each, one command ─▶ the writer
                                                         └─▶ parents of the runs that lack one
 
-Rows are stored before any fact. Once all is recorded, the kin of the runs are looked at again: of
-two requests that bring a run and its parent, the later one to get there finds both.
+Rows are stored before any fact. Once all is recorded, the kin of the runs are read again: of two
+requests that bring a run and its parent, the later one to get there finds both.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ from ledger.engine.values.errors import LedgerError, Unavailable
 from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.engine.values.rendering import doc
 from ledger.engine.values.values import LINE_ID, escaped, name_of_span
-from ledger.engine.writer.command import Command, TurnDown
+from ledger.engine.writer.command import Command, RefusedWrite
+from ledger.engine.writer.fair_queue import SLOT_FACTS
 from ledger.engine.writer.request import Outcome, Receipt
-from ledger.engine.writer.turns import TURN_FACTS
 from ledger.features.facts.envelope import MAX_BODY_BYTES, Fact, Rejected
 from ledger.features.runs.model.token_usage import TokenUsage
 from ledger.features.traces import otlp
@@ -47,18 +47,18 @@ from ledger.features.traces.span_tree import SpanKey, SpanTree, children_of, key
 from ledger.features.traces.spans import READ, Attributes, Span, read, resource_of
 from ledger.features.traces.tables import Spans
 
-_MOST_TOLD = 10
-"""The first reasons that an answer tells."""
+_MOST_REASONS = 10
+"""The most reasons in an answer."""
 
 _LONGEST_NAME = 100
 
 _LONGEST_SOURCE = 255
 
-_AT_ONCE = TURN_FACTS
-"""The runs that are made and handed in together: as many as one turn of the writer takes."""
+_AT_ONCE = SLOT_FACTS
+"""The runs that are made and handed in together: as many as one slot of the writer takes."""
 
 _MOST_PARENTS = 10_000
-"""The runs of earlier requests that are given a parent by one request, beside one for each span."""
+"""The most runs of earlier requests that one request gives a parent, besides one a span."""
 
 _SPANS = Counter("ledger_spans", "Spans of traces, by what became of them.", ["outcome"])
 
@@ -125,8 +125,8 @@ class OtlpRoute(LeanRoute):
         if media != otlp.PROTOBUF:
             return refusal
         status = refusal.status_code
-        kept = {n: v for n, v in refusal.headers.items() if not n.startswith("content-")}
-        return Response(otlp.refused(status, error.detail), status, kept, otlp.PROTOBUF)
+        headers = {n: v for n, v in refusal.headers.items() if not n.startswith("content-")}
+        return Response(otlp.refused(status, error.detail), status, headers, otlp.PROTOBUF)
 
 
 router = Router("/v1/otlp", "facts", OtlpRoute)
@@ -137,10 +137,10 @@ class Traces(NamedTuple):
 
     spans: Spans
     parsing: Parsing
-    """Apart from that of facts: its steps take longer."""
+    """Separate from that of facts: its steps take longer."""
 
 
-class _Told:
+class _Summary:
     """The answer: how many spans were rejected, the first reasons, the last position."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class _Told:
         self.reasons: list[str] = []
 
     def tell(self, span: Span, sentence: str) -> None:
-        if len(self.reasons) < _MOST_TOLD:
+        if len(self.reasons) < _MOST_REASONS:
             name = escaped(span.name[:_LONGEST_NAME])
             self.reasons.append(f"span {span.span_id.hex()} ({name}): {sentence}")
 
@@ -182,16 +182,16 @@ async def report_traces(request: Request, principal: Principal) -> Response:
             f"Send the header Content-Type: {' or '.join(otlp.ENCODINGS)}."
         )
     raw = await read_capped(request, MAX_BODY_BYTES)
-    services, told = services_of(request), _Told()
+    services, summary = services_of(request), _Summary()
     try:
         steps = _spans_of(media, raw)
-        parsing, party = services.of(Traces).parsing, principal.party
-        async with parsing.parsed(party, len(raw), steps, request.receive) as spans:
-            await _take(request, principal, spans, told)
+        parsing, tenant_key = services.of(Traces).parsing, principal.tenant_key
+        async with parsing.parsed(tenant_key, len(raw), steps, request.receive) as spans:
+            await _record_spans(request, principal, spans, summary)
     except otlp.NotTraces as error:
         raise problems.BadRequest(str(error)) from error
-    body = otlp.accepted(media, told.rejected, "; ".join(told.reasons))
-    return Reply(body, told.position or services.positions.last_heard, media=media.encode())
+    body = otlp.accepted(media, summary.rejected, "; ".join(summary.reasons))
+    return Reply(body, summary.position or services.positions.last_announced, media=media.encode())
 
 
 def _spans_of(media: str, raw: bytes) -> Steps[list[Span]]:
@@ -208,14 +208,16 @@ def _spans_of(media: str, raw: bytes) -> Steps[list[Span]]:
     return spans
 
 
-async def _take(request: Request, principal: Principal, spans: Sequence[Span], told: _Told) -> None:
+async def _record_spans(
+    request: Request, principal: Principal, spans: Sequence[Span], summary: _Summary
+) -> None:
     agents = [span for span in spans if span.agent is not None]
     _SPANS.labels("other").inc(len(spans) - len(agents))
     for span in agents:
         if span.run is None:
-            told.reject(span, "it names no service line (ledger.service_line_id)")
+            summary.reject(span, "it names no service line (ledger.service_line_id)")
     for organization_id, own in (await _by_organization(request, principal, spans)).items():
-        await _Family(request, principal, organization_id, told).take(own)
+        await _Family(request, principal, organization_id, summary).process(own)
 
 
 async def _by_organization(
@@ -229,20 +231,20 @@ async def _by_organization(
     if not principal.is_admin:
         return {principal.organization_id or "": spans} if spans else {}
     lines = {span.run.line_id or "" for span in spans if span.run is not None}
-    asked = {"lines": [line for line in lines if re.fullmatch(LINE_ID, line)]}
-    fetch = services_of(request).door.fetch
-    known: dict[str | None, str] = dict(
-        await fetch(EVERYONE, _ORGANIZATIONS, asked, Planning.SHORT)
+    values = {"lines": [line for line in lines if re.fullmatch(LINE_ID, line)]}
+    fetch = services_of(request).pool.fetch
+    organizations: dict[str | None, str] = dict(
+        await fetch(EVERYONE, _ORGANIZATIONS, values, Planning.SHORT)
     )
     of_traces: dict[bytes, set[str]] = defaultdict(set)
     for span in spans:
         if span.run is not None:
-            of_traces[span.trace_id].add(known.get(span.run.line_id, ""))
+            of_traces[span.trace_id].add(organizations.get(span.run.line_id, ""))
     by_organization: dict[str, list[Span]] = defaultdict(list)
     for span in spans:
         own = of_traces[span.trace_id]
         if span.run is not None:
-            own = {known.get(span.run.line_id, "")}
+            own = {organizations.get(span.run.line_id, "")}
         for organization_id in own:
             by_organization[organization_id].append(span)
     return {**by_organization}
@@ -261,24 +263,18 @@ class _Grown(NamedTuple):
 
 
 class _Family:
-    """The spans of one organization in a request."""
-
     def __init__(
-        self, request: Request, principal: Principal, organization_id: str, told: _Told
+        self, request: Request, principal: Principal, organization_id: str, summary: _Summary
     ) -> None:
         self._request, self._principal = request, principal
-        self._organization_id, self._told = organization_id, told
+        self._organization_id, self._summary = organization_id, summary
         self._workspace_id = "" if principal.is_admin else principal.workspace_id or ""
         self._with_parent: set[SpanKey] = set()
         """The runs that have got their parent with their start."""
         self._recorded: set[SpanKey] = set()
 
-    async def take(self, spans: Sequence[Span]) -> None:
-        """Keep the spans, record the runs, and give parents.
-
-        Threads do what would hold up other requests: trees of large bodies, and facts with large
-        payloads.
-        """
+    async def process(self, spans: Sequence[Span]) -> None:
+        """Threads build large trees and facts, which would hold up other requests."""
         store = services_of(self._request).of(Traces).spans
         own = await asyncio.to_thread(_by_ids, spans)
         rows = await asyncio.to_thread(lambda: [self._row(each[0]) for each in own.values()])
@@ -319,13 +315,13 @@ class _Family:
 
     def _grown(self, rows: Sequence[SpanRow], stored: Sequence[SpanRow]) -> "_Grown":
         """The part that is needed of the spans as they are stored, and of their kin."""
-        known = {key_of(row): row for row in stored if row.workspace_id == self._workspace_id}
-        lost = [row for row in rows if key_of(row) not in known]
+        existing = {key_of(row): row for row in stored if row.workspace_id == self._workspace_id}
+        lost = [row for row in rows if key_of(row) not in existing]
         tree = SpanTree([*stored, *lost], self._workspace_id)
-        told = [row for row in rows if row.source is not None]
-        runs = tree.parents_first([known.get(key_of(row), row) for row in told])
+        sent = [row for row in rows if row.source is not None]
+        runs = tree.parents_first([existing.get(key_of(row), row) for row in sent])
         # Most requests have no run, and a tree may be large.
-        usage, ours = tree.usage() if told else {}, {key_of(row): row for row in told}
+        usage, ours = tree.usage() if sent else {}, {key_of(row): row for row in sent}
         return _Grown(
             [ours[key_of(row)] for row in runs],
             {key_of(row): tree.run_of(row) for row in runs},
@@ -334,10 +330,9 @@ class _Family:
         )
 
     async def _record(self, spans: Sequence[Span], grown: "_Grown") -> None:
-        """Record some of the runs."""
         made = await asyncio.to_thread(lambda: [self._made(span, grown) for span in spans])
         outcomes = await submit(self._request, [command for _, command in made])
-        self._told.reach(outcomes)
+        self._summary.reach(outcomes)
         for span, (facts, command), outcome in zip(spans, made, outcomes, strict=True):
             if isinstance(command, ReportSpan) and command.has_parent:
                 self._with_parent.add(span.key)
@@ -352,7 +347,7 @@ class _Family:
         start, end, _ = facts
         for fact in (start, end):
             if isinstance(fact, Rejected):
-                return TurnDown(fact.error, fact.about, self._principal, request_id)
+                return RefusedWrite(fact.error, fact.about, self._principal, request_id)
         assert isinstance(start, Fact)
         assert isinstance(end, Fact)
         parent = None if above is None else _run_of(above)
@@ -362,16 +357,16 @@ class _Family:
         """Tell what became of a run. Raises Unavailable: then the request is sent again."""
         if isinstance(outcome, Unavailable):
             raise outcome
-        told = self._told
+        summary = self._summary
         if not isinstance(outcome, Receipt):
             problems.count_refusal(outcome)
-            told.reject(span, sentence_of(outcome))
+            summary.reject(span, sentence_of(outcome))
             return
         self._recorded.add(span.key)
         _SPANS.labels("duplicate" if outcome.duplicate else "run").inc()
         if not outcome.duplicate:
             for sentence in facts.left_out:
-                told.tell(span, sentence)
+                summary.tell(span, sentence)
 
     async def _give_parents(self, pairs: Sequence[tuple[SpanRow, SpanRow]]) -> None:
         organization_id, request_id = self._organization_id, self._request.state.request_id
@@ -383,7 +378,7 @@ class _Family:
                 for child, parent in pairs[at : at + _AT_ONCE]
             ]
             outcomes = await submit(self._request, commands)
-            self._told.reach(outcomes)
+            self._summary.reach(outcomes)
             for outcome in outcomes:
                 if not isinstance(outcome, Receipt):
                     raise outcome
@@ -396,11 +391,11 @@ def _by_ids(spans: Sequence[Span]) -> Mapping[SpanKey, Sequence[Span]]:
     """The spans by their ids: of the same ids all that are runs, or else the last one."""
     found: dict[SpanKey, list[Span]] = {}
     for span in spans:
-        known = found.get(span.key)
-        if known is None or known[0].run is None:
+        earlier = found.get(span.key)
+        if earlier is None or earlier[0].run is None:
             found[span.key] = [span]
         elif span.run is not None:
-            known.append(span)
+            earlier.append(span)
     return found
 
 

@@ -104,7 +104,6 @@ def _instant(at_ns: int) -> str | None:
 
 
 def sentence_of(error: LedgerError) -> str:
-    """Why a fact was refused, in one sentence with the places."""
     if isinstance(error, Invalid) and error.errors:
-        return "; ".join(f"{place} {said}".strip() for place, said in error.errors)
+        return "; ".join(f"{pointer} {detail}".strip() for pointer, detail in error.errors)
     return error.detail

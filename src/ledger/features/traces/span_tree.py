@@ -23,14 +23,13 @@ def key_of(row: SpanRow) -> SpanKey:
     return row.trace_id, row.span_id
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     run: SpanRow | None
-    """The run in which a span lies."""
     is_counted: bool
-    """Whether a span in between tells the tokens of all that is below it."""
+    """True if a span in between tells the tokens of all that is below it."""
 
 
-_NOWHERE = _Place(None, False)
+_NOWHERE = _Location(None, False)
 
 
 class SpanTree:
@@ -46,11 +45,11 @@ class SpanTree:
         """The senders' workspace."""
         self._spans: dict[SpanKey, SpanRow] = {}
         for row in spans:
-            known = self._spans.get(key_of(row))
-            if self._sees(row) and (known is None or self._rank(row) < self._rank(known)):
+            existing = self._spans.get(key_of(row))
+            if self._sees(row) and (existing is None or self._rank(row) < self._rank(existing)):
                 self._spans[key_of(row)] = row
-        self._places: dict[SpanKey, _Place] = {}
-        """The place of each span, as far as it was asked for."""
+        self._locations: dict[SpanKey, _Location] = {}
+        """The location of each span, as far as it was needed."""
 
     def _sees(self, row: SpanRow) -> bool:
         return not self.sender or row.workspace_id in (self.sender, "")
@@ -59,32 +58,32 @@ class SpanTree:
         return row.workspace_id != self.sender, row.workspace_id != "", row.number
 
     def run_of(self, span: SpanRow) -> SpanRow | None:
-        """The run in which a span lies: the nearest one above it. None: none is known."""
-        return self._place(span).run
+        """The nearest run above a span, or None if no run is known there."""
+        return self._locate(span).run
 
-    def _place(self, span: SpanRow) -> "_Place":
+    def _locate(self, span: SpanRow) -> "_Location":
         way: list[SpanRow] = []
         row: SpanRow | None = span
-        while row is not None and key_of(row) not in self._places:
+        while row is not None and key_of(row) not in self._locations:
             # Until the way is known, nothing lies above it: so a circle ends.
-            self._places[key_of(row)] = _NOWHERE
+            self._locations[key_of(row)] = _NOWHERE
             way.append(row)
             row = self._above(row)
             if row is not None and row.source is not None:
                 break
         for each in reversed(way):
-            self._places[key_of(each)] = self._below(row)
+            self._locations[key_of(each)] = self._below(row)
             row = each
-        return self._places[key_of(span)]
+        return self._locations[key_of(span)]
 
-    def _below(self, row: SpanRow | None) -> "_Place":
-        """The place of a span just below another one."""
+    def _below(self, row: SpanRow | None) -> "_Location":
+        """The location of a span just below another one."""
         if row is None:
             return _NOWHERE
         if row.source is not None:
-            return _Place(row, False)
-        place = self._places[key_of(row)]
-        return place._replace(is_counted=place.is_counted or row.input is not None)
+            return _Location(row, False)
+        location = self._locations[key_of(row)]
+        return location._replace(is_counted=location.is_counted or row.input is not None)
 
     def _above(self, row: SpanRow) -> SpanRow | None:
         return None if row.parent_id is None else self._spans.get((row.trace_id, row.parent_id))
@@ -111,39 +110,33 @@ class SpanTree:
         return ordered
 
     def usage(self) -> dict[SpanKey, Sequence[TokenUsage]]:
-        """The tokens of the spans that lie in each run and are none, by model.
-
-        For senders of a workspace, their own spans count.
-        """
+        """The tokens by model of the spans in each run; for a workspace, of its own spans."""
         sums: dict[SpanKey, dict[str, TokenUsage]] = defaultdict(dict)
-        told: set[tuple[SpanKey, str]] = set()
+        counted: set[tuple[SpanKey, str]] = set()
         for row in sorted(self._spans.values(), key=lambda row: row.number):
             if row.input is None or row.source is not None:
                 continue
-            run, is_counted = self._place(row)
+            run, is_counted = self._locate(row)
             is_own = self.sender in ("", row.workspace_id)
             if run is None or is_counted or not is_own:
                 continue
             if row.response_id is not None:
                 answer = key_of(run), row.response_id
-                if answer in told:
+                if answer in counted:
                     continue
-                told.add(answer)
+                counted.add(answer)
             used, by_model = _used(row), sums[key_of(run)]
-            known = by_model.get(used.model)
-            by_model[used.model] = used if known is None else known.plus(used)
+            total = by_model.get(used.model)
+            by_model[used.model] = used if total is None else total.plus(used)
         return {run: tuple(by_model.values()) for run, by_model in sums.items()}
 
 
 def children_of(
-    spans: Sequence[SpanRow], known: SpanTree | None = None
+    spans: Sequence[SpanRow], tree: SpanTree | None = None
 ) -> list[tuple[SpanRow, SpanRow]]:
-    """Each run among spans that lies in another one, as its own sender sees the spans.
-
-    ``known`` is the tree of one of the senders, if it is there already.
-    """
+    """Each run that lies in another, as its sender sees it; ``tree`` is one that exists."""
     senders = {row.workspace_id for row in spans if row.source is not None}
-    trees = {} if known is None else {known.sender: known}
+    trees = {} if tree is None else {tree.sender: tree}
     return [
         pair
         for sender in sorted(senders)

@@ -39,7 +39,6 @@ _OUTPUT = ("gen_ai.output.messages", "output.value", "traceloop.entity.output")
 _ERROR = ("error.type",)
 _RAISED = "exception.type"
 _LONGEST_MESSAGE = 32_768
-"""Characters of an error's message."""
 _RESPONSE = ("gen_ai.response.id",)
 
 _TOKENS = {
@@ -79,7 +78,6 @@ READ = frozenset({
 """The attributes that are read, of resources, spans and events."""
 
 Attributes = Mapping[str, AnyValue]
-"""The attributes that are read, by name."""
 
 
 class SpanPayload(NamedTuple):
@@ -164,15 +162,15 @@ def _is_agent(values: Attributes) -> bool:
     is_older = not any(name in values for name in _KINDS)
     if is_older and _text(values, (_OLDER_KIND,)) in _OLDER_RUNS:
         return True
-    said = values.get(_IS_RUN)
-    return said is not None and (said.bool_value or said.string_value == "true")
+    flag = values.get(_IS_RUN)
+    return flag is not None and (flag.bool_value or flag.string_value == "true")
 
 
 def _agent(sent: SentSpan, values: Attributes, of_resource: Attributes) -> AgentSpan:
     span = sent.span
     return AgentSpan(
         line_id=_text(values, (_LINE,)) or _text(of_resource, (_LINE,)),
-        # Of a span that lacks one of its times, the other one is known.
+        # A span that lacks one of its times has the other one.
         started_ns=span.start_time_unix_nano or span.end_time_unix_nano,
         ended_ns=span.end_time_unix_nano or span.start_time_unix_nano,
         agent=escaped(_text(values, _AGENT) or "") or None,
@@ -183,18 +181,18 @@ def _agent(sent: SentSpan, values: Attributes, of_resource: Attributes) -> Agent
 
 
 def _error(sent: SentSpan, values: Attributes) -> dict[str, str]:
-    """The code of a failure is its type, also that of the exception which the span tells last."""
+    """The code of a failure is its type, else that of the span's last exception."""
     code = _text(values, _ERROR)
     raised = [each for each in sent.span.events if each.name == "exception"]
     if code is None and raised:
-        told = {each.key: each.value for each in raised[-1].attributes}
-        code = _text(told, (_RAISED,))
+        attributes = {each.key: each.value for each in raised[-1].attributes}
+        code = _text(attributes, (_RAISED,))
     message = sent.span.status.message
     if len(message) > _LONGEST_MESSAGE:
         message = f"{message[:_LONGEST_MESSAGE]}…"
     # No text of a fact has NUL.
-    said = {"code": escaped(code or ""), "message": message.replace("\0", "\ufffd")}
-    return {name: text for name, text in said.items() if text}
+    error = {"code": escaped(code or ""), "message": message.replace("\0", "\ufffd")}
+    return {name: text for name, text in error.items() if text}
 
 
 def _text(values: Attributes, names: Iterable[str]) -> str | None:
@@ -210,10 +208,7 @@ def _label(values: Attributes, names: Iterable[str]) -> str | None:
 
 
 def _payload(values: Attributes, names: Iterable[str]) -> SpanPayload | None:
-    """The first of these attributes. Text that is a JSON object or array is read as that.
-
-    Attributes of spans were texts for long, and most libraries write messages as JSON.
-    """
+    """The first of these attributes; most libraries send JSON as text, which is parsed."""
     for name in names:
         if name not in values:
             continue
@@ -244,21 +239,17 @@ def _json(value: AnyValue) -> Any:
 
 
 def _tokens(values: Attributes) -> TokenUsage | None:
-    """The tokens of a span by its model.
-
-    Caches are a part of the input, and reasoning is one of the output. Where the parts
-    are above the whole, a library counts them beside it, and they are added.
-    """
+    """Caches are part of the input and reasoning of the output; if larger, they are added."""
     counts = {kind: _count(values, names) for kind, names in _TOKENS.items()}
     if all(count is None for count in counts.values()):
         return None
-    told = {kind: count or 0 for kind, count in counts.items()}
-    caches = told["cache_read"] + told["cache_write"]
-    if caches > told["input"]:
-        told["input"] += caches
-    if told["reasoning"] > told["output"]:
-        told["output"] += told["reasoning"]
-    return TokenUsage(_label(values, _MODEL) or "", **told)
+    tokens = {kind: count or 0 for kind, count in counts.items()}
+    caches = tokens["cache_read"] + tokens["cache_write"]
+    if caches > tokens["input"]:
+        tokens["input"] += caches
+    if tokens["reasoning"] > tokens["output"]:
+        tokens["output"] += tokens["reasoning"]
+    return TokenUsage(_label(values, _MODEL) or "", **tokens)
 
 
 def _count(values: Attributes, names: Iterable[str]) -> int | None:
@@ -266,10 +257,10 @@ def _count(values: Attributes, names: Iterable[str]) -> int | None:
     for name in names:
         if name not in values:
             continue
-        said = _json(values[name])
-        if isinstance(said, str):
-            said = int(said) if said.isascii() and said.isdigit() and len(said) < 17 else None
-        is_number = isinstance(said, int | float) and not isinstance(said, bool)
-        if is_number and 0 <= said <= MAX_COUNT and said == int(said):
-            return int(said)
+        value = _json(values[name])
+        if isinstance(value, str):
+            value = int(value) if value.isascii() and value.isdigit() and len(value) < 17 else None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and 0 <= value <= MAX_COUNT and value == int(value):
+            return int(value)
     return None

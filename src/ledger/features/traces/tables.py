@@ -27,12 +27,12 @@ from ledger.engine.writer.housekeeper import Round
 T = TypeVar("T")
 
 MOST = 100_000
-"""The spans of an organization that are kept: the oldest leave first."""
+"""The most spans of an organization; the oldest are dropped first."""
 
-KEPT_FOR = "1 hour"
+RETENTION = "1 hour"
 
 LONGEST = 10_000
-"""The spans above those of a request that are looked at, beside one for each of them."""
+"""The most spans above those of a request that are read, besides one for each of them."""
 
 _AT_ONCE = 20_000
 """The old spans that are forgotten in one round."""
@@ -43,7 +43,7 @@ _OPTIONS = f"-c enable_bitmapscan=off -c statement_timeout={CANCEL_SECONDS}s"
 """PostgreSQL ends a statement before its request gives up: it holds the organization's lock."""
 
 _SENT = tuple(SPAN.columns)[1:13]
-"""The columns that a request tells of a span, beside its organization."""
+"""The columns that a request sends of a span, besides its organization."""
 
 _PARTS = ", ".join(f"unnest(%({name})s::{SPAN.columns[name]}[]) AS {name}" for name in _SENT)
 
@@ -69,7 +69,7 @@ def _found(what: str, of: str, key: str = "span_id", more: str = "") -> str:
     return _FOUND.format(what=what, of=of, key=key, by="span_id", more=more).strip()
 
 
-_KNOWN = _found(
+_EXISTING = _found(
     "true AS is_known, s.source", "sent", more=" AND s.workspace_id = sent.workspace_id"
 )
 
@@ -82,7 +82,7 @@ SELECT %(organization_id)s, {", ".join(f"sent.{name}" for name in _SENT)},
     last.number + row_number() OVER (), clock_timestamp()
 FROM (SELECT coalesce(({_LAST}), 0) AS number) AS last
 CROSS JOIN (
-    SELECT sent.* FROM sent LEFT {_KNOWN}
+    SELECT sent.* FROM sent LEFT {_EXISTING}
     WHERE s.is_known IS NULL OR (s.source IS NULL AND sent.source IS NOT NULL)
 ) AS sent
 ON CONFLICT (span_id, trace_id, organization_id, workspace_id) DO UPDATE
@@ -135,7 +135,7 @@ WHERE s.organization_id = %(organization_id)s AND s.trace_id = sent.trace_id
 _DROP_OLD = f"""
 DELETE FROM ledger.span WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM ledger.span
-    WHERE arrived_at <= clock_timestamp() - interval '{KEPT_FOR}' LIMIT %(limit)s))
+    WHERE arrived_at <= clock_timestamp() - interval '{RETENTION}' LIMIT %(limit)s))
 """
 
 
@@ -153,45 +153,45 @@ class Spans:
         self._of_thread = threading.local()
         """The pipeline of each thread."""
         self._pipelines: list[Pipeline] = []
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """An organization takes one thread at a time: its next request would wait there."""
 
-    async def keep(self, rows: Sequence[SpanRow], take: Callable[[list[SpanRow]], T]) -> T:
-        """Store spans; return what ``take`` makes of them as they are stored, and of their kin.
+    async def keep(self, rows: Sequence[SpanRow], make: Callable[[list[SpanRow]], T]) -> T:
+        """Store spans; return what ``make`` makes of them as they are stored, and of their kin.
 
-        Kin are the spans above and below, up to the nearest runs: there may be 100,000, so that
-        ``take`` is called in the organization's turn. Raises Unavailable if that does not come.
+        Kin are the spans above and below, up to the nearest runs: there may be 100,000, so ``make``
+        is called under the organization's lock. Raises Unavailable if the lock does not come.
         """
-        return await self._in_turn(rows[0].organization_id, self._keep, rows, take)
+        return await self._serialized(rows[0].organization_id, self._keep, rows, make)
 
     async def refuse(self, rows: Sequence[SpanRow]) -> None:
         """Note that these runs were refused: the spans below them lie in the runs above them."""
-        await self._in_turn(rows[0].organization_id, self._refuse, rows)
+        await self._serialized(rows[0].organization_id, self._refuse, rows)
 
     def close(self) -> None:
         self._threads.shutdown()
         for pipeline in self._pipelines:
             pipeline.connection.close()
 
-    async def _in_turn(self, organization_id: str, work: Callable[..., T], *given: Any) -> T:
-        turn = self._turns.setdefault(organization_id, asyncio.Lock())
+    async def _serialized(self, organization_id: str, work: Callable[..., T], *arguments: Any) -> T:
+        lock = self._locks.setdefault(organization_id, asyncio.Lock())
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await turn.acquire()
-                # The turn lasts as long as the thread works, with or without its request.
-                future = asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
-                future.add_done_callback(lambda done: _end(done, turn))
+                await lock.acquire()
+                # The lock is held as long as the thread works, with or without its request.
+                future = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+                future.add_done_callback(lambda done: _end(done, lock))
                 return await asyncio.shield(future)
         except TimeoutError as error:
             raise Unavailable("Spans of the organization wait for too long.") from error
 
-    def _keep(self, rows: Sequence[SpanRow], take: Callable[[list[SpanRow]], T]) -> T:
+    def _keep(self, rows: Sequence[SpanRow], make: Callable[[list[SpanRow]], T]) -> T:
         values = _values(rows)
         with self._connected().transaction(named(_LOCK, values)) as work:
             work.defer(named(_KEEP, values))
             work.defer(named(_DROP_OLDEST, values))
             found = work.run(named(_KIN, values))
-        return take([SpanRow(*row) for row in found])
+        return make([SpanRow(*row) for row in found])
 
     def _refuse(self, rows: Sequence[SpanRow]) -> None:
         digests = [
@@ -222,8 +222,8 @@ class Spans:
         return pipeline
 
 
-def _end(done: "asyncio.Future[Any]", turn: asyncio.Lock) -> None:
-    turn.release()
+def _end(done: "asyncio.Future[Any]", lock: asyncio.Lock) -> None:
+    lock.release()
     if not done.cancelled():
         done.exception()  # taken, also if its request has gone away
 
@@ -235,5 +235,4 @@ def _values(rows: Sequence[SpanRow]) -> dict[str, Value]:
 
 
 def drop_old(round: Round) -> tuple[int, bool]:
-    """The housekeeper's chore: forgets old spans."""
     return round.drop(_DROP_OLD, _AT_ONCE)

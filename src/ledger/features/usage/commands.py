@@ -59,7 +59,7 @@ class IssueStatement(NewCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden, NotFound, Invalid or InvalidState; Unavailable for an early event."""
-        self.require_seen()
+        self.require_visible()
         replaced = None
         if self.replaces is not None:
             replaced = group.memory.get(UsageStatement, self.replaces, self.principal)

@@ -1,8 +1,7 @@
 """Commands about webhook endpoints, from their owners and from the dispatcher (contract, Feeds).
 
-The receipt carries the answer for the caller, since the answer is known when the decision is made.
-A new secret is therefore shown although no view has the endpoint yet, and it is shown again to a
-request that is replayed.
+The receipt carries the answer, which is complete when the decision is made. So the caller sees a
+new secret although no view has the endpoint yet, and a replayed request shows it again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from ledger.engine.values.errors import Invalid, InvalidState, NotFound
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.values.principal import DISPATCHER
 from ledger.engine.values.recorded import Event, Identity
-from ledger.engine.values.rendering import shown_as
+from ledger.engine.values.rendering import render_as
 from ledger.engine.writer.command import ManagedCommand, NewCommand, receipt, receipt_of
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt, TenantOf
@@ -34,7 +33,7 @@ from ledger.features.webhooks.model.endpoint import (
     WebhookDeliveryFailed,
     WebhookTestRequested,
 )
-from ledger.features.webhooks.model.shown import ShownEndpoint
+from ledger.features.webhooks.model.views import ShownEndpoint
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,21 +46,21 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     description: str | msgspec.UnsetType | None = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     format: channel.Format | msgspec.UnsetType = msgspec.UNSET
-    """Only at the creation."""
+    """For a new endpoint only."""
     watch_ids: tuple[str, ...] | msgspec.UnsetType | None = msgspec.UNSET
     min_severity: Severity | msgspec.UnsetType = msgspec.UNSET
     details: bool | msgspec.UnsetType = msgspec.UNSET
     routing_key: str | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
-    def given(self) -> dict[str, Any]:
-        """The settings that are not left as they are."""
+    def changes(self) -> dict[str, Any]:
+        """The settings that the request changes."""
         values = msgspec.structs.asdict(self)
         return {name: value for name, value in values.items() if value is not msgspec.UNSET}
 
 
 def secret_purpose(endpoint_id: str) -> str:
-    """The purpose under which an endpoint's secrets are sealed (``Vault.seal``)."""
+    """The purpose under which an endpoint's secrets are encrypted (``Vault.seal``)."""
     return f"webhook-secret|{endpoint_id}"
 
 
@@ -79,21 +78,21 @@ class CreateEndpoint(NewCommand):
 
     _: KW_ONLY
     secret: str
-    """Signs, except where the address has a secret of its own."""
+    """The signing secret; unused if the address has its own secret."""
     settings: EndpointSettings
     rules: channel.ChannelRules = channel.STRICT
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
-        self.require_seen()
+        self.require_visible()
         organization_id = self.require_tenant()
         if group.owned(ENDPOINT, organization_id) >= MAX_ENDPOINTS:
             most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
             raise InvalidState(most)
-        given, signs = self.settings.given, True
-        format_, secret = given.get("format", "standard"), self.secret
-        require_types(format_, given)
-        url, key = given.pop("url", None), given.pop("routing_key", None)
+        values, signs = self.settings.changes, True
+        format_, secret = values.get("format", "standard"), self.secret
+        require_types(format_, values)
+        url, key = values.pop("url", None), values.pop("routing_key", None)
         if is_channel(format_):
             signs = False
             with _naming_the_field():
@@ -102,7 +101,7 @@ class CreateEndpoint(NewCommand):
             require_plain(url, key)
         endpoint = Endpoint(group.issue("WHK"))
         sealed = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
-        body = WebhookCreated(**given, url=url, secret=sealed)
+        body = WebhookCreated(**values, url=url, secret=sealed)
         tenant = (organization_id, self.workspace_id, None)
         recorded = group.record(endpoint, body, group.now, self, tenant=tenant)
         return receipt(recorded, _answer(endpoint, secret=secret if signs else None))
@@ -113,7 +112,7 @@ class _EndpointCommand(ManagedCommand):
 
     subject_type = "webhook"
 
-    def _shown(self, endpoint: Endpoint) -> bytes:
+    def _answer(self, endpoint: Endpoint) -> bytes:
         return _answer(endpoint)
 
 
@@ -127,24 +126,24 @@ class UpdateEndpoint(_EndpointCommand):
     rules: channel.ChannelRules = field(kw_only=True, default=channel.STRICT)
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
-        given = self.settings.given
-        require_types(endpoint.format, given)
-        key = given.pop("routing_key", None)
+        values = self.settings.changes
+        require_types(endpoint.format, values)
+        key = values.pop("routing_key", None)
         if is_channel(endpoint.format):
-            given |= self._address(endpoint, given.pop("url", None), key, group)
+            values |= self._address(endpoint, values.pop("url", None), key, group)
         else:
-            require_plain(given.get("url", endpoint.url), key)
-        return endpoint.update(**given)
+            require_plain(values.get("url", endpoint.url), key)
+        return endpoint.update(**values)
 
     def _address(
         self, endpoint: Endpoint, url: str | None, key: str | None, group: Group
     ) -> dict[str, Any]:
-        """The changed settings of a channel's address. The shown address changes nothing."""
+        """The changed settings of a channel's address. The masked address changes nothing."""
         assert is_channel(endpoint.format)
         with _naming_the_field():
-            given = None if url == endpoint.url else url
-            shown, secret = channel.address_of(endpoint.format, given, key, self.rules)
-        found: dict[str, Any] = {} if shown is None else {"url": shown}
+            changed_url = None if url == endpoint.url else url
+            visible, secret = channel.address_of(endpoint.format, changed_url, key, self.rules)
+        found: dict[str, Any] = {} if visible is None else {"url": visible}
         if secret is not None:
             found["secret"] = group.vault.seal(secret_purpose(endpoint.id), secret.encode())
         return found
@@ -171,13 +170,13 @@ class RotateSecret(_EndpointCommand):
         sealed = group.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
         return endpoint.rotate_secret(sealed, group.now)
 
-    def _shown(self, endpoint: Endpoint) -> bytes:
+    def _answer(self, endpoint: Endpoint) -> bytes:
         return _answer(endpoint, secret=self.secret)
 
 
 @dataclass(eq=False, repr=False)
 class RecoverEndpoint(_EndpointCommand):
-    """Send again those events recorded since an instant that were not delivered."""
+    """Send again the events recorded since an instant that were not delivered."""
 
     action = "webhook.recover"
 
@@ -196,11 +195,11 @@ class ResendDelivery(_EndpointCommand):
     action = "webhook.resend"
 
     event_id: str = field(kw_only=True)
-    is_known: bool = field(kw_only=True)
-    """Whether the endpoint has a delivery of the event, which the view alone knows."""
+    has_delivery: bool = field(kw_only=True)
+    """True if the endpoint has a delivery of the event, which only the view knows."""
 
     def _event(self, endpoint: Endpoint, group: Group) -> Event:
-        if not self.is_known:
+        if not self.has_delivery:
             raise NotFound("The endpoint has no delivery of this event.")
         return endpoint.request_resend(self.event_id)
 
@@ -216,7 +215,7 @@ class TestEndpoint(_EndpointCommand):
 
 
 class DisableEndpoint(_EndpointCommand):
-    """A command of the dispatcher: stop delivering, by a rule."""
+    """Stop delivering, by a rule of the dispatcher."""
 
     def __init__(
         self, endpoint_id: str, reason: DisabledReason, url: str, secret: bytes | None = None
@@ -229,9 +228,9 @@ class DisableEndpoint(_EndpointCommand):
 
 
 class GiveUpDelivery(_EndpointCommand):
-    """A command of the dispatcher: record that a delivery failed for good, once.
+    """Record once that a delivery failed for good.
 
-    The dispatcher may hand in the same failure several times.
+    The dispatcher may submit the same failure several times.
     """
 
     def __init__(
@@ -261,8 +260,8 @@ class GiveUpDelivery(_EndpointCommand):
 
 
 def _answer(endpoint: Endpoint, **secret: str | None) -> bytes:
-    # The state of deliveries is shown to readers only; no decision depends on it.
-    document = msgspec.structs.asdict(shown_as(ShownEndpoint, endpoint, status=None))
+    # Only readers see the state of deliveries; no decision depends on it.
+    document = msgspec.structs.asdict(render_as(ShownEndpoint, endpoint, status=None))
     return _encode({"data": document | secret})
 
 
@@ -270,9 +269,9 @@ def is_channel(format_: channel.Format) -> TypeGuard[channel.Channel]:
     return format_ in channel.CHANNELS
 
 
-def require_types(format_: channel.Format, given: Mapping[str, Any]) -> None:
-    """Raise Invalid for a type of events that a channel is not told of."""
-    if is_channel(format_) and not {*given.get("event_types", ())} <= {
+def require_types(format_: channel.Format, values: Mapping[str, Any]) -> None:
+    """Raise Invalid for an event type that channels do not receive."""
+    if is_channel(format_) and not {*values.get("event_types", ())} <= {
         *channel.CHANNEL_TYPES,
         EVERY_TYPE,
     }:

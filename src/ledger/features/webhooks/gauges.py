@@ -5,9 +5,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from ledger.engine.http.gauges import MOST_COUNTED, Gauges
 from ledger.engine.postgres.exchange import Rows
 
-# The deliveries that wait: begun ones, and events that are no deliveries yet, whose sequence
-# numbers follow that of the last one that is. The oldest is due the longest: a begun delivery since
-# it is due, an event since it was recorded. OFFSET 0 keeps the look-up a look-up by key.
+# The deliveries that wait: begun ones, and events that are no deliveries yet. The latter's sequence
+# numbers follow the last delivery's. The oldest delivery is the one due the longest: a begun
+# delivery since it is due, an event since it was recorded. OFFSET 0 keeps the look-up by key.
 _WEBHOOKS = f"""
 WITH begun AS (
     SELECT count(*) AS number, min(d.due_at) AS since

@@ -124,12 +124,12 @@ class AsyncLedger(AsyncReports):
         a word that is no id of a line; NotReachable without an answer, and UnexpectedAnswer for one
         of something else.
         """
-        asked = {"service_line_id": line}
-        credential = await self._transport.call(SHOW_CREDENTIAL, arguments=asked)
+        scope = {"service_line_id": line}
+        credential = await self._transport.call(SHOW_CREDENTIAL, arguments=scope)
         if "write" not in credential.permissions:
             raise Forbidden(403, "forbidden", "The credential lacks the permission write.")
-        shown = credential.service_line
-        if shown is not None and shown.state == "closed":
+        found = credential.service_line
+        if found is not None and found.state == "closed":
             raise Conflict(409, "invalid_state", "The line is closed.")
         return credential
 
@@ -180,7 +180,7 @@ class AsyncLedger(AsyncReports):
         start is waited for, and the Problem is raised instead. ``tells_errors`` reports the text of
         the exception that fails the run, beside its type.
         """
-        given = {"input": input, "attempt": attempt, "triggered_by": triggered_by}
-        started = {key: value for key, value in given.items() if value is not None}
+        fields = {"input": input, "attempt": attempt, "triggered_by": triggered_by}
+        started = {key: value for key, value in fields.items() if value is not None}
         plan = Plan(line, name, parent, lease, on_refused, tells_errors, started)
         return RunScope(self._hosting, plan)

@@ -14,65 +14,65 @@ from execution_ledger._async.transport import AsyncExport, AsyncPages
 class AsyncLineRoutes(AsyncRoutes):
     """Service lines: reads, the operator's commands, and facts by verb."""
 
-    def list(self, **given: Unpack[routes.ListExecutions]) -> AsyncPages[types.Line]:
+    def list(self, **fields: Unpack[routes.ListExecutions]) -> AsyncPages[types.Line]:
         """List the lines of the credential's tenant, closed lines too."""
-        return self._pages(routes.LIST_EXECUTIONS, given=given)
+        return self._pages(routes.LIST_EXECUTIONS, fields=fields)
 
-    async def get(self, line: str, **given: Unpack[routes.ShowExecution]) -> types.LineDetail:
+    async def get(self, line: str, **fields: Unpack[routes.ShowExecution]) -> types.LineDetail:
         """Show a line with its resources, health, blockers and holds."""
-        return await self._call(routes.SHOW_EXECUTION, line, given=given)
+        return await self._call(routes.SHOW_EXECUTION, line, fields=fields)
 
-    async def summary(self, **given: Unpack[routes.SummarizeExecutions]) -> types.LineCounts:
+    async def summary(self, **fields: Unpack[routes.SummarizeExecutions]) -> types.LineCounts:
         """Count lines by state, model, product line and open cause, zero-filled."""
-        return await self._call(routes.SUMMARIZE_EXECUTIONS, given=given)
+        return await self._call(routes.SUMMARIZE_EXECUTIONS, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportExecutions]) -> AsyncExport:
+    def export(self, **fields: Unpack[routes.ExportExecutions]) -> AsyncExport:
         """Export the list as one file, as it was at `Ledger-Position`, in the order of that
         moment.
         """
-        return self._export(routes.EXPORT_EXECUTIONS, given=given)
+        return self._export(routes.EXPORT_EXECUTIONS, fields=fields)
 
     def history(
-        self, line: str, **given: Unpack[routes.ShowHistory]
+        self, line: str, **fields: Unpack[routes.ShowHistory]
     ) -> AsyncPages[types.HistoryItem]:
         """List the events of a line and of its runs in log order."""
-        return self._pages(routes.SHOW_HISTORY, line, given=given)
+        return self._pages(routes.SHOW_HISTORY, line, fields=fields)
 
-    async def timeline(self, line: str, **given: Unpack[routes.ShowTimeline]) -> types.Timeline:
+    async def timeline(self, line: str, **fields: Unpack[routes.ShowTimeline]) -> types.Timeline:
         """Show how long the line was in each state, and how long each cause blocked it."""
-        return await self._call(routes.SHOW_TIMELINE, line, given=given)
+        return await self._call(routes.SHOW_TIMELINE, line, fields=fields)
 
-    async def usage(self, line: str, **given: Unpack[routes.ShowUsage]) -> types.Usage:
+    async def usage(self, line: str, **fields: Unpack[routes.ShowUsage]) -> types.Usage:
         """Show hours by resource, runs by status and tokens, in total and by day."""
-        return await self._call(routes.SHOW_USAGE, line, given=given)
+        return await self._call(routes.SHOW_USAGE, line, fields=fields)
 
-    def runs(self, line: str, **given: Unpack[routes.ListExecutionRuns]) -> AsyncPages[types.Run]:
+    def runs(self, line: str, **fields: Unpack[routes.ListExecutionRuns]) -> AsyncPages[types.Run]:
         """List the runs of an agent_runtime or timeboxed_outcome line, newest request first."""
-        return self._pages(routes.LIST_EXECUTION_RUNS, line, given=given)
+        return self._pages(routes.LIST_EXECUTION_RUNS, line, fields=fields)
 
     async def pause(
-        self, line: str, reason: str, **given: Unpack[routes.PauseExecution]
+        self, line: str, reason: str, **fields: Unpack[routes.PauseExecution]
     ) -> types.LineDetail:
         """Put the operator's hold on a line: the line stays active, but work stops."""
-        return await self._call(routes.PAUSE_EXECUTION, line, given={**given, "reason": reason})
+        return await self._call(routes.PAUSE_EXECUTION, line, fields={**fields, "reason": reason})
 
-    async def resume(self, line: str, **given: Unpack[routes.ResumeExecution]) -> types.LineDetail:
+    async def resume(self, line: str, **fields: Unpack[routes.ResumeExecution]) -> types.LineDetail:
         """Lift the operator's hold. A hold by the service line stays."""
-        return await self._call(routes.RESUME_EXECUTION, line, given=given)
+        return await self._call(routes.RESUME_EXECUTION, line, fields=fields)
 
     async def pause_many(
-        self, filter: types.LineFilter, reason: str, **given: Unpack[routes.PauseExecutions]
+        self, filter: types.LineFilter, reason: str, **fields: Unpack[routes.PauseExecutions]
     ) -> types.LineOutcomes:
         """Put the operator's hold on each line that the filter matches, but for closed lines."""
         return await self._call(
-            routes.PAUSE_EXECUTIONS, given={**given, "filter": filter, "reason": reason}
+            routes.PAUSE_EXECUTIONS, fields={**fields, "filter": filter, "reason": reason}
         )
 
     async def resume_many(
-        self, filter: types.LineFilter, **given: Unpack[routes.ResumeExecutions]
+        self, filter: types.LineFilter, **fields: Unpack[routes.ResumeExecutions]
     ) -> types.LineOutcomes:
         """Lift the operator's hold of each line that the filter matches, but for closed lines."""
-        return await self._call(routes.RESUME_EXECUTIONS, given={**given, "filter": filter})
+        return await self._call(routes.RESUME_EXECUTIONS, fields={**fields, "filter": filter})
 
     async def activate(
         self,
@@ -192,23 +192,23 @@ class AsyncLineRoutes(AsyncRoutes):
 class AsyncRuns(AsyncRoutes):
     """Runs: reads, commands, and facts by verb; ``Ledger.run`` reports a function's own runs."""
 
-    def list(self, **given: Unpack[routes.ListAllRuns]) -> AsyncPages[types.Run]:
+    def list(self, **fields: Unpack[routes.ListAllRuns]) -> AsyncPages[types.Run]:
         """List the runs of all lines, newest request first."""
-        return self._pages(routes.LIST_ALL_RUNS, given=given)
+        return self._pages(routes.LIST_ALL_RUNS, fields=fields)
 
-    async def get(self, run: str, **given: Unpack[routes.ShowRun]) -> types.Run:
+    async def get(self, run: str, **fields: Unpack[routes.ShowRun]) -> types.Run:
         """Show a run with its input, output and error."""
-        return await self._call(routes.SHOW_RUN, run, given=given)
+        return await self._call(routes.SHOW_RUN, run, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportRuns]) -> AsyncExport:
+    def export(self, **fields: Unpack[routes.ExportRuns]) -> AsyncExport:
         """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an
         export.
         """
-        return self._export(routes.EXPORT_RUNS, given=given)
+        return self._export(routes.EXPORT_RUNS, fields=fields)
 
-    async def erase(self, run: str, reason: str, **given: Unpack[routes.EraseRun]) -> types.Run:
+    async def erase(self, run: str, reason: str, **fields: Unpack[routes.EraseRun]) -> types.Run:
         """Make an ended run's input, output and error unreadable everywhere and for ever."""
-        return await self._call(routes.ERASE_RUN, run, given={**given, "reason": reason})
+        return await self._call(routes.ERASE_RUN, run, fields={**fields, "reason": reason})
 
     async def heartbeat(self, run: str) -> None:
         """Begin an open run's lease anew."""
@@ -260,95 +260,95 @@ class AsyncRuns(AsyncRoutes):
 class AsyncTraces(AsyncRoutes):
     """Spans of OpenTelemetry in OTLP's JSON; exporters send them without this client."""
 
-    async def report(self, **given: Unpack[routes.ReportTraces]) -> types.TracesTaken:
+    async def report(self, **fields: Unpack[routes.ReportTraces]) -> types.TracesTaken:
         """Record the spans of a trace that are runs; others tell tokens and parents."""
-        return await self._call(routes.REPORT_TRACES, given=given)
+        return await self._call(routes.REPORT_TRACES, fields=fields)
 
 
 class AsyncSumRoutes(AsyncRoutes):
     """Hours, runs, tokens and times across lines."""
 
-    async def page(self, **given: Unpack[routes.ShowUsageOfLines]) -> types.UsagePage:
+    async def page(self, **fields: Unpack[routes.ShowUsageOfLines]) -> types.UsagePage:
         """Show check-ins, hours, runs, tokens and time in states of many lines, grouped and in
         total.
         """
-        return await self._call(routes.SHOW_USAGE_OF_LINES, given=given)
+        return await self._call(routes.SHOW_USAGE_OF_LINES, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportUsageOfLines]) -> AsyncExport:
+    def export(self, **fields: Unpack[routes.ExportUsageOfLines]) -> AsyncExport:
         """Export all rows of usage as one file of one position and one clock."""
-        return self._export(routes.EXPORT_USAGE_OF_LINES, given=given)
+        return self._export(routes.EXPORT_USAGE_OF_LINES, fields=fields)
 
 
 class AsyncCompareRoutes(AsyncRoutes):
     """Two instants side by side."""
 
     async def page(
-        self, then: types.Instant, **given: Unpack[routes.ShowComparison]
+        self, then: types.Instant, **fields: Unpack[routes.ShowComparison]
     ) -> types.ComparePage:
         """Show what changed between two instants in what the ledger knew."""
-        return await self._call(routes.SHOW_COMPARISON, given={**given, "then": then})
+        return await self._call(routes.SHOW_COMPARISON, fields={**fields, "then": then})
 
-    def export(self, then: types.Instant, **given: Unpack[routes.ExportComparison]) -> AsyncExport:
+    def export(self, then: types.Instant, **fields: Unpack[routes.ExportComparison]) -> AsyncExport:
         """Export all lines of a comparison as one file."""
-        return self._export(routes.EXPORT_COMPARISON, given={**given, "then": then})
+        return self._export(routes.EXPORT_COMPARISON, fields={**fields, "then": then})
 
 
 class AsyncStatements(AsyncRoutes):
     """Statements: sealed sums of a period. ``verify.statement`` checks a bundle offline."""
 
-    def list(self, **given: Unpack[routes.ListStatements]) -> AsyncPages[types.Statement]:
+    def list(self, **fields: Unpack[routes.ListStatements]) -> AsyncPages[types.Statement]:
         """List the statements of the credential's tenant, newest first, with their totals."""
-        return self._pages(routes.LIST_STATEMENTS, given=given)
+        return self._pages(routes.LIST_STATEMENTS, fields=fields)
 
     async def get(
-        self, statement: str, **given: Unpack[routes.ShowStatement]
+        self, statement: str, **fields: Unpack[routes.ShowStatement]
     ) -> types.StatementDocument:
         """Show the very bytes of the document: their SHA-256 is the statement's
         `document_sha256`.
         """
-        return await self._call(routes.SHOW_STATEMENT, statement, given=given)
+        return await self._call(routes.SHOW_STATEMENT, statement, fields=fields)
 
     async def issue(
-        self, from_: str, to: str, **given: Unpack[routes.IssueStatement]
+        self, from_: str, to: str, **fields: Unpack[routes.IssueStatement]
     ) -> types.Issued:
         """Issue the usage of a scope and period, as it is known now, as a document that stays."""
-        return await self._call(routes.ISSUE_STATEMENT, given={**given, "from_": from_, "to": to})
+        return await self._call(routes.ISSUE_STATEMENT, fields={**fields, "from_": from_, "to": to})
 
     async def withdraw(
-        self, statement: str, reason: str, **given: Unpack[routes.WithdrawStatement]
+        self, statement: str, reason: str, **fields: Unpack[routes.WithdrawStatement]
     ) -> types.Statement:
         """Withdraw a statement for good. Its document stays readable."""
         return await self._call(
-            routes.WITHDRAW_STATEMENT, statement, given={**given, "reason": reason}
+            routes.WITHDRAW_STATEMENT, statement, fields={**fields, "reason": reason}
         )
 
     async def changes(
-        self, statement: str, **given: Unpack[routes.ShowStatementChanges]
+        self, statement: str, **fields: Unpack[routes.ShowStatementChanges]
     ) -> types.Changes:
         """Compare the numbers of a statement's period, as it has them, with those known now."""
-        return await self._call(routes.SHOW_STATEMENT_CHANGES, statement, given=given)
+        return await self._call(routes.SHOW_STATEMENT_CHANGES, statement, fields=fields)
 
     async def bundle(
-        self, statement: str, **given: Unpack[routes.ShowStatementBundle]
+        self, statement: str, **fields: Unpack[routes.ShowStatementBundle]
     ) -> types.Bundle:
         """Show the document with all that proves it, for `verifier.py statement`."""
-        return await self._call(routes.SHOW_STATEMENT_BUNDLE, statement, given=given)
+        return await self._call(routes.SHOW_STATEMENT_BUNDLE, statement, fields=fields)
 
-    def export(self, statement: str, **given: Unpack[routes.ExportStatement]) -> AsyncExport:
+    def export(self, statement: str, **fields: Unpack[routes.ExportStatement]) -> AsyncExport:
         """Export the document's rows and its total as a table."""
-        return self._export(routes.EXPORT_STATEMENT, statement, given=given)
+        return self._export(routes.EXPORT_STATEMENT, statement, fields=fields)
 
 
 class AsyncWatches(AsyncRoutes):
     """Watches: conditions with a clock."""
 
-    def list(self, **given: Unpack[routes.ListWatches]) -> AsyncPages[types.Watch]:
+    def list(self, **fields: Unpack[routes.ListWatches]) -> AsyncPages[types.Watch]:
         """List the watches of the credential's tenant, newest first."""
-        return self._pages(routes.LIST_WATCHES, given=given)
+        return self._pages(routes.LIST_WATCHES, fields=fields)
 
-    async def get(self, watch: str, **given: Unpack[routes.ShowWatch]) -> types.Watch:
+    async def get(self, watch: str, **fields: Unpack[routes.ShowWatch]) -> types.Watch:
         """Show a watch with its settings and the number of its open alerts."""
-        return await self._call(routes.SHOW_WATCH, watch, given=given)
+        return await self._call(routes.SHOW_WATCH, watch, fields=fields)
 
     async def create(
         self,
@@ -363,17 +363,17 @@ class AsyncWatches(AsyncRoutes):
         | types.UsageOverCondition,
         for_seconds: int,
         name: str,
-        **given: Unpack[routes.CreateWatch],
+        **fields: Unpack[routes.CreateWatch],
     ) -> types.Watch:
         """Set up a watch, which looks at all that holds now, and at all that follows."""
         return await self._call(
             routes.CREATE_WATCH,
-            given={**given, "condition": condition, "for_seconds": for_seconds, "name": name},
+            fields={**fields, "condition": condition, "for_seconds": for_seconds, "name": name},
         )
 
-    async def update(self, watch: str, **given: Unpack[routes.UpdateWatch]) -> types.Watch:
+    async def update(self, watch: str, **fields: Unpack[routes.UpdateWatch]) -> types.Watch:
         """Change the fields that the body names."""
-        return await self._call(routes.UPDATE_WATCH, watch, given=given)
+        return await self._call(routes.UPDATE_WATCH, watch, fields=fields)
 
     async def delete(self, watch: str) -> None:
         """Remove a watch. Its alerts are resolved, and stay readable."""
@@ -391,59 +391,59 @@ class AsyncWatches(AsyncRoutes):
         | types.SourceSilentCondition
         | types.UsageOverCondition,
         for_seconds: int,
-        **given: Unpack[routes.PreviewWatch],
+        **fields: Unpack[routes.PreviewWatch],
     ) -> types.WatchPreview:
         """Show what a watch would have open now, or would have opened. Nothing is recorded."""
         return await self._call(
             routes.PREVIEW_WATCH,
-            given={**given, "condition": condition, "for_seconds": for_seconds},
+            fields={**fields, "condition": condition, "for_seconds": for_seconds},
         )
 
 
 class AsyncAlerts(AsyncRoutes):
     """Alerts, which watches open."""
 
-    def list(self, **given: Unpack[routes.ListAlerts]) -> AsyncPages[types.Alert]:
+    def list(self, **fields: Unpack[routes.ListAlerts]) -> AsyncPages[types.Alert]:
         """List the alerts of the credential's tenant: the latest `due` first, then by id."""
-        return self._pages(routes.LIST_ALERTS, given=given)
+        return self._pages(routes.LIST_ALERTS, fields=fields)
 
-    async def get(self, alert: str, **given: Unpack[routes.ShowAlert]) -> types.Alert:
+    async def get(self, alert: str, **fields: Unpack[routes.ShowAlert]) -> types.Alert:
         """Show an alert with its latest acknowledgement and its end."""
-        return await self._call(routes.SHOW_ALERT, alert, given=given)
+        return await self._call(routes.SHOW_ALERT, alert, fields=fields)
 
     async def acknowledge(
-        self, alert: str, **given: Unpack[routes.AcknowledgeAlert]
+        self, alert: str, **fields: Unpack[routes.AcknowledgeAlert]
     ) -> types.Alert:
         """Take care of an alert that is not resolved. A later acknowledgement replaces an
         earlier one.
         """
-        return await self._call(routes.ACKNOWLEDGE_ALERT, alert, given=given)
+        return await self._call(routes.ACKNOWLEDGE_ALERT, alert, fields=fields)
 
     async def acknowledge_many(
-        self, ids: Sequence[str], **given: Unpack[routes.AcknowledgeAlerts]
+        self, ids: Sequence[str], **fields: Unpack[routes.AcknowledgeAlerts]
     ) -> Sequence[types.AlertOutcome]:
         """Take care of up to 1,000 alerts. Each has an outcome of its own."""
-        return await self._call(routes.ACKNOWLEDGE_ALERTS, given={**given, "ids": ids})
+        return await self._call(routes.ACKNOWLEDGE_ALERTS, fields={**fields, "ids": ids})
 
-    def export(self, **given: Unpack[routes.ExportAlerts]) -> AsyncExport:
+    def export(self, **fields: Unpack[routes.ExportAlerts]) -> AsyncExport:
         """Export the list as one file, as it was at `Ledger-Position`."""
-        return self._export(routes.EXPORT_ALERTS, given=given)
+        return self._export(routes.EXPORT_ALERTS, fields=fields)
 
 
 class AsyncEventRoutes(AsyncRoutes):
     """Published events, in the order of the log."""
 
-    def list(self, **given: Unpack[routes.ListEvents]) -> AsyncPages[types.Event]:
+    def list(self, **fields: Unpack[routes.ListEvents]) -> AsyncPages[types.Event]:
         """List published events in log order. `from` and `to` are compared with `recorded_at`."""
-        return self._pages(routes.LIST_EVENTS, given=given)
+        return self._pages(routes.LIST_EVENTS, fields=fields)
 
-    async def get(self, event: str, **given: Unpack[routes.ShowEvent]) -> types.Event:
+    async def get(self, event: str, **fields: Unpack[routes.ShowEvent]) -> types.Event:
         """Show an event of the feed."""
-        return await self._call(routes.SHOW_EVENT, event, given=given)
+        return await self._call(routes.SHOW_EVENT, event, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportEvents]) -> AsyncExport:
+    def export(self, **fields: Unpack[routes.ExportEvents]) -> AsyncExport:
         """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
-        return self._export(routes.EXPORT_EVENTS, given=given)
+        return self._export(routes.EXPORT_EVENTS, fields=fields)
 
     async def types(self) -> Sequence[types.PublishedType]:
         """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
@@ -457,23 +457,25 @@ class AsyncEventRoutes(AsyncRoutes):
 class AsyncWebhooks(AsyncRoutes):
     """Endpoints that events are sent to. ``verify.webhook`` checks a delivery."""
 
-    def list(self, **given: Unpack[routes.ListWebhooks]) -> AsyncPages[types.Endpoint]:
+    def list(self, **fields: Unpack[routes.ListWebhooks]) -> AsyncPages[types.Endpoint]:
         """List the endpoints of the credential's tenant, newest first."""
-        return self._pages(routes.LIST_WEBHOOKS, given=given)
+        return self._pages(routes.LIST_WEBHOOKS, fields=fields)
 
-    async def get(self, endpoint: str, **given: Unpack[routes.ShowWebhook]) -> types.Endpoint:
+    async def get(self, endpoint: str, **fields: Unpack[routes.ShowWebhook]) -> types.Endpoint:
         """Show an endpoint and the state of its deliveries."""
-        return await self._call(routes.SHOW_WEBHOOK, endpoint, given=given)
+        return await self._call(routes.SHOW_WEBHOOK, endpoint, fields=fields)
 
     async def create(
-        self, event_types: Sequence[types.EventTypeOrEvery], **given: Unpack[routes.CreateWebhook]
+        self, event_types: Sequence[types.EventTypeOrEvery], **fields: Unpack[routes.CreateWebhook]
     ) -> types.EndpointWithSecret:
         """Set up an endpoint for the events that are recorded from now on."""
-        return await self._call(routes.CREATE_WEBHOOK, given={**given, "event_types": event_types})
+        return await self._call(
+            routes.CREATE_WEBHOOK, fields={**fields, "event_types": event_types}
+        )
 
-    async def update(self, endpoint: str, **given: Unpack[routes.UpdateWebhook]) -> types.Endpoint:
+    async def update(self, endpoint: str, **fields: Unpack[routes.UpdateWebhook]) -> types.Endpoint:
         """Change the fields that the body names."""
-        return await self._call(routes.UPDATE_WEBHOOK, endpoint, given=given)
+        return await self._call(routes.UPDATE_WEBHOOK, endpoint, fields=fields)
 
     async def delete(self, endpoint: str) -> None:
         """Remove an endpoint. Nothing is delivered to it any more, not even pending
@@ -482,78 +484,80 @@ class AsyncWebhooks(AsyncRoutes):
         await self._call(routes.DELETE_WEBHOOK, endpoint)
 
     async def rotate_secret(
-        self, endpoint: str, **given: Unpack[routes.RotateWebhookSecret]
+        self, endpoint: str, **fields: Unpack[routes.RotateWebhookSecret]
     ) -> types.EndpointWithSecret:
         """Replace the secret. The new secret is shown in this answer only."""
-        return await self._call(routes.ROTATE_WEBHOOK_SECRET, endpoint, given=given)
+        return await self._call(routes.ROTATE_WEBHOOK_SECRET, endpoint, fields=fields)
 
     async def recover(
-        self, endpoint: str, since: str, **given: Unpack[routes.RecoverWebhook]
+        self, endpoint: str, since: str, **fields: Unpack[routes.RecoverWebhook]
     ) -> types.Endpoint:
         """Retry at once the deliveries since an instant that failed or wait for another
         attempt.
         """
-        return await self._call(routes.RECOVER_WEBHOOK, endpoint, given={**given, "since": since})
+        return await self._call(routes.RECOVER_WEBHOOK, endpoint, fields={**fields, "since": since})
 
-    async def test(self, endpoint: str, **given: Unpack[routes.SendWebhookTest]) -> types.Endpoint:
+    async def test(self, endpoint: str, **fields: Unpack[routes.SendWebhookTest]) -> types.Endpoint:
         """Send a `webhook.test` event once, also to a disabled endpoint."""
-        return await self._call(routes.SEND_WEBHOOK_TEST, endpoint, given=given)
+        return await self._call(routes.SEND_WEBHOOK_TEST, endpoint, fields=fields)
 
     def deliveries(
-        self, endpoint: str, **given: Unpack[routes.ListDeliveries]
+        self, endpoint: str, **fields: Unpack[routes.ListDeliveries]
     ) -> AsyncPages[types.Delivery]:
         """List every event that the endpoint gets, and every test, newest first."""
-        return self._pages(routes.LIST_DELIVERIES, endpoint, given=given)
+        return self._pages(routes.LIST_DELIVERIES, endpoint, fields=fields)
 
     async def resend(
-        self, endpoint: str, event: str, **given: Unpack[routes.SendDeliveryAgain]
+        self, endpoint: str, event: str, **fields: Unpack[routes.SendDeliveryAgain]
     ) -> types.Endpoint:
         """Send one event again at once, delivered or not, under the same id and number."""
-        return await self._call(routes.SEND_DELIVERY_AGAIN, endpoint, event, given=given)
+        return await self._call(routes.SEND_DELIVERY_AGAIN, endpoint, event, fields=fields)
 
 
 class AsyncAudit(AsyncRoutes):
     """The audit log: every write, every refused write, and reads of runs' data."""
 
-    def list(self, **given: Unpack[routes.ListAuditEntries]) -> AsyncPages[types.AuditEntry]:
+    def list(self, **fields: Unpack[routes.ListAuditEntries]) -> AsyncPages[types.AuditEntry]:
         """List an entry for each fact, command and management act, even if refused, in log
         order.
         """
-        return self._pages(routes.LIST_AUDIT_ENTRIES, given=given)
+        return self._pages(routes.LIST_AUDIT_ENTRIES, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportAuditLog]) -> AsyncExport:
+    def export(self, **fields: Unpack[routes.ExportAuditLog]) -> AsyncExport:
         """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
-        return self._export(routes.EXPORT_AUDIT_LOG, given=given)
+        return self._export(routes.EXPORT_AUDIT_LOG, fields=fields)
 
 
 class AsyncKeys(AsyncRoutes):
     """API keys within the credential's own permissions and tenant."""
 
-    def list(self, **given: Unpack[routes.ListApiKeys]) -> AsyncPages[types.Key]:
+    def list(self, **fields: Unpack[routes.ListApiKeys]) -> AsyncPages[types.Key]:
         """List the keys of the credential's tenant, newest first, revoked and expired ones
         too.
         """
-        return self._pages(routes.LIST_API_KEYS, given=given)
+        return self._pages(routes.LIST_API_KEYS, fields=fields)
 
-    async def get(self, key: str, **given: Unpack[routes.ShowApiKey]) -> types.Key:
+    async def get(self, key: str, **fields: Unpack[routes.ShowApiKey]) -> types.Key:
         """Show a key. No answer shows its secret again."""
-        return await self._call(routes.SHOW_API_KEY, key, given=given)
+        return await self._call(routes.SHOW_API_KEY, key, fields=fields)
 
     async def create(
-        self, permissions: Sequence[types.Permission], **given: Unpack[routes.CreateApiKey]
+        self, permissions: Sequence[types.Permission], **fields: Unpack[routes.CreateApiKey]
     ) -> types.KeyWithSecret:
         """Create a key within the credential's own permissions, tenant and expiry."""
-        return await self._call(routes.CREATE_API_KEY, given={**given, "permissions": permissions})
+        return await self._call(
+            routes.CREATE_API_KEY, fields={**fields, "permissions": permissions}
+        )
 
-    async def update(self, key: str, **given: Unpack[routes.UpdateApiKey]) -> types.Key:
+    async def update(self, key: str, **fields: Unpack[routes.UpdateApiKey]) -> types.Key:
         """Change the name or the expiry, as far as the body names them."""
-        return await self._call(routes.UPDATE_API_KEY, key, given=given)
+        return await self._call(routes.UPDATE_API_KEY, key, fields=fields)
 
-    async def rotate(self, key: str, **given: Unpack[routes.RotateApiKey]) -> types.KeyWithSecret:
+    async def rotate(self, key: str, **fields: Unpack[routes.RotateApiKey]) -> types.KeyWithSecret:
         """Give the key a new secret under the same id. The new secret is shown in this answer
         only.
         """
-        return await self._call(routes.ROTATE_API_KEY, key, given=given)
+        return await self._call(routes.ROTATE_API_KEY, key, fields=fields)
 
     async def revoke(self, key: str) -> None:
         """Revoke a key for good, with all its secrets. Lists still show the key."""
@@ -563,11 +567,11 @@ class AsyncKeys(AsyncRoutes):
 class AsyncSessions(AsyncRoutes):
     """Sessions of people at the pages, within the credential's own permissions and tenant."""
 
-    def list(self, **given: Unpack[routes.ListSessions]) -> AsyncPages[types.Session]:
+    def list(self, **fields: Unpack[routes.ListSessions]) -> AsyncPages[types.Session]:
         """List the sessions that last, of the credential's tenant, those that began last
         first.
         """
-        return self._pages(routes.LIST_SESSIONS, given=given)
+        return self._pages(routes.LIST_SESSIONS, fields=fields)
 
     async def end(self, session: str) -> None:
         """End a session, whose permissions must be within the credential's own."""
@@ -578,10 +582,10 @@ class AsyncDirectory(AsyncRoutes):
     """Names of workspaces, projects and resources; organizations; sources."""
 
     def list(
-        self, type: types.DirectoryType, **given: Unpack[routes.ListDirectory]
+        self, type: types.DirectoryType, **fields: Unpack[routes.ListDirectory]
     ) -> AsyncPages[types.Name]:
         """List what the lines of the credential's tenant bear now, closed lines too, by id."""
-        return self._pages(routes.LIST_DIRECTORY, given={**given, "type": type})
+        return self._pages(routes.LIST_DIRECTORY, fields={**fields, "type": type})
 
     async def name(
         self, subject: str, name: str | None, **fact: Unpack[routes.ReportDirectoryNamed]
@@ -594,68 +598,70 @@ class AsyncDirectory(AsyncRoutes):
         return await self._report("directory.named", subject, {**fact, "name": name})
 
     def organizations(
-        self, **given: Unpack[routes.ListOrganizations]
+        self, **fields: Unpack[routes.ListOrganizations]
     ) -> AsyncPages[types.Organization]:
         """List the organizations that have lines or API keys, by id. Only administrators may."""
-        return self._pages(routes.LIST_ORGANIZATIONS, given=given)
+        return self._pages(routes.LIST_ORGANIZATIONS, fields=fields)
 
-    def sources(self, **given: Unpack[routes.ListSources]) -> AsyncPages[types.Source]:
+    def sources(self, **fields: Unpack[routes.ListSources]) -> AsyncPages[types.Source]:
         """List who reports to the credential's tenant: the sources that were heard last come
         first.
         """
-        return self._pages(routes.LIST_SOURCES, given=given)
+        return self._pages(routes.LIST_SOURCES, fields=fields)
 
-    async def search(self, q: str, **given: Unpack[routes.SearchNames]) -> Sequence[types.Found]:
+    async def search(self, q: str, **fields: Unpack[routes.SearchNames]) -> Sequence[types.Found]:
         """Search lines, runs, workspaces, projects, resources and open blockers, as they are
         now.
         """
-        return await self._call(routes.SEARCH_NAMES, given={**given, "q": q})
+        return await self._call(routes.SEARCH_NAMES, fields={**fields, "q": q})
 
 
 class AsyncProofs(AsyncRoutes):
     """The sealed log. ``execution_ledger.verify`` checks offline what these routes give."""
 
-    async def checkpoint(self, **given: Unpack[routes.ShowCheckpoint]) -> str:
+    async def checkpoint(self, **fields: Unpack[routes.ShowCheckpoint]) -> str:
         """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint)."""
-        return await self._call(routes.SHOW_CHECKPOINT, given=given)
+        return await self._call(routes.SHOW_CHECKPOINT, fields=fields)
 
-    async def key(self, **given: Unpack[routes.ShowKey]) -> str:
+    async def key(self, **fields: Unpack[routes.ShowKey]) -> str:
         """Show the log's name and public key, by which checkpoints are checked (C2SP signed-
         note).
         """
-        return await self._call(routes.SHOW_KEY, given=given)
+        return await self._call(routes.SHOW_KEY, fields=fields)
 
-    async def entry(self, position: int, **given: Unpack[routes.ShowEntry]) -> bytes:
+    async def entry(self, position: int, **fields: Unpack[routes.ShowEntry]) -> bytes:
         """Show the exact bytes that were hashed for an event that the credential sees."""
-        return await self._call(routes.SHOW_ENTRY, position, given=given)
+        return await self._call(routes.SHOW_ENTRY, position, fields=fields)
 
-    async def get(self, position: int, **given: Unpack[routes.ShowProof]) -> types.Proof:
+    async def get(self, position: int, **fields: Unpack[routes.ShowProof]) -> types.Proof:
         """Show an event as it is stored, its leaf, the proof, the latest checkpoint and the
         key.
         """
-        return await self._call(routes.SHOW_PROOF, given={**given, "position": position})
+        return await self._call(routes.SHOW_PROOF, fields={**fields, "position": position})
 
     async def inclusion(
-        self, position: int, **given: Unpack[routes.ProveInclusion]
+        self, position: int, **fields: Unpack[routes.ProveInclusion]
     ) -> types.Inclusion:
         """Prove that the leaf of an event, which the credential sees, is in the tree of a
         size.
         """
-        return await self._call(routes.PROVE_INCLUSION, given={**given, "position": position})
+        return await self._call(routes.PROVE_INCLUSION, fields={**fields, "position": position})
 
     async def consistency(
-        self, from_: int, to: int, **given: Unpack[routes.ProveConsistency]
+        self, from_: int, to: int, **fields: Unpack[routes.ProveConsistency]
     ) -> types.Consistency:
         """Prove that the tree of one size is the beginning of the tree of another size."""
-        return await self._call(routes.PROVE_CONSISTENCY, given={**given, "from_": from_, "to": to})
+        return await self._call(
+            routes.PROVE_CONSISTENCY, fields={**fields, "from_": from_, "to": to}
+        )
 
 
 class AsyncService(AsyncRoutes):
     """The service itself, and the credential. All but the latter need no token."""
 
-    async def credential(self, **given: Unpack[routes.ShowCredential]) -> types.Credential:
+    async def credential(self, **fields: Unpack[routes.ShowCredential]) -> types.Credential:
         """Show who asks: the tenant and the permissions of the token, and when it ends."""
-        return await self._call(routes.SHOW_CREDENTIAL, given=given)
+        return await self._call(routes.SHOW_CREDENTIAL, fields=fields)
 
     async def health(self) -> dict[str, Any]:
         """Always 200 while the process can answer."""

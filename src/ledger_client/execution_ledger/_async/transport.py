@@ -64,8 +64,8 @@ class AsyncTransport:
         """Send a fact, or an array of facts; return the answer as an object. Raises LedgerError."""
         headers = {"content-type": "application/json"}
         request = Outgoing("POST", "/v1/facts", {}, headers, ENCODER.encode(facts))
-        told: T = decoded(kind, await self.attempt(request), self.settings.url)
-        return told
+        answer: T = decoded(kind, await self.attempt(request), self.settings.url)
+        return answer
 
     async def attempt(self, request: Outgoing) -> httpx.Response:
         """The successful answer to a request. Raises LedgerError."""

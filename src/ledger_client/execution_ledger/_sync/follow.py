@@ -59,8 +59,8 @@ class Follow:
         self.complete_to: int | None = None
         """The log's position up to which all events were given; None before that is known."""
         self._is_answered = False
-        """Whether a ledger has answered."""
-        self._told: list[Callable[[int], object]] = []
+        """True if a ledger has answered."""
+        self._listeners: list[Callable[[int], object]] = []
 
     def on_complete(self, function: Callable[[int], object]) -> Follow:
         """Call a function with the log's position when all events up to now were handled.
@@ -68,7 +68,7 @@ class Follow:
         The function is called each time that the pages end: at first, and after each lost
         connection. Returns this follower.
         """
-        self._told.append(function)
+        self._listeners.append(function)
         return self
 
     def __iter__(self) -> Iterator[types.Event]:
@@ -90,10 +90,10 @@ class Follow:
         """The events since the stored position, up to now, and no further."""
         self._after = self._store.load() or self._after
         while True:
-            given = {**self._filters, "limit": PAGE}
+            fields = {**self._filters, "limit": PAGE}
             if self._after is not None:
-                given["after"] = self._after
-            answer = self._transport.attempt(request_of(routes.LIST_EVENTS, (), given))
+                fields["after"] = self._after
+            answer = self._transport.attempt(request_of(routes.LIST_EVENTS, (), fields))
             page = decoded(types.Page[msgspec.Raw], answer, self._transport.settings.url)
             try:
                 events = [self._read(bytes(text)) for text in page.data]
@@ -140,5 +140,5 @@ class Follow:
 
     def _complete(self, position: int) -> None:
         self.complete_to = position
-        for function in self._told:
+        for function in self._listeners:
             function(position)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from execution_ledger import _operations as asked
+from execution_ledger import _operations as routes
 from execution_ledger import types
 from execution_ledger._sync.follow import Follow
 from execution_ledger._sync.routes import (
@@ -25,46 +25,46 @@ class Lines(LineRoutes):
     A verb sends its fact at once and raises if it is refused. ``Ledger.report`` never does.
     """
 
-    def why(self, line: str, **given: Unpack[asked.ShowExecution]) -> Why:
+    def why(self, line: str, **fields: Unpack[routes.ShowExecution]) -> Why:
         """Why a line is in its state, and since when, now or ``as_of`` an instant."""
-        return Why.of(self.get(line, **given))
+        return Why.of(self.get(line, **fields))
 
 
 class Sums(SumRoutes):
     """Hours, runs, tokens and times across lines."""
 
-    def list(self, **given: Unpack[asked.ShowUsageOfLines]) -> Pages[types.UsageRow]:
+    def list(self, **fields: Unpack[routes.ShowUsageOfLines]) -> Pages[types.UsageRow]:
         """The rows, grouped by ``group_by``."""
-        return self._rows(asked.SHOW_USAGE_OF_LINES, given)
+        return self._rows(routes.SHOW_USAGE_OF_LINES, fields)
 
-    def get(self, **given: Unpack[asked.ShowUsageOfLines]) -> types.UsageOfLines:
+    def get(self, **fields: Unpack[routes.ShowUsageOfLines]) -> types.UsageOfLines:
         """The total, and the rows of the first page."""
-        return (self.page(**given)).data
+        return (self.page(**fields)).data
 
     __call__ = get
 
-    def month(self, month: str, **given: Unpack[asked.ShowUsageOfLines]) -> Pages[types.UsageRow]:
+    def month(self, month: str, **fields: Unpack[routes.ShowUsageOfLines]) -> Pages[types.UsageRow]:
         """The rows of a month such as ``2026-11``, in ``time_zone`` (by default UTC)."""
         year, number = map(int, month.split("-"))
         after = f"{year + number // 12:04}-{number % 12 + 1:02}-01"
-        period: asked.ShowUsageOfLines = {"from_": f"{year:04}-{number:02}-01", "to": after}
-        return self._rows(asked.SHOW_USAGE_OF_LINES, {**period, **given})
+        period: routes.ShowUsageOfLines = {"from_": f"{year:04}-{number:02}-01", "to": after}
+        return self._rows(routes.SHOW_USAGE_OF_LINES, {**period, **fields})
 
 
 class Compare(CompareRoutes):
     """Two instants side by side."""
 
     def list(
-        self, then: types.Instant, **given: Unpack[asked.ShowComparison]
+        self, then: types.Instant, **fields: Unpack[routes.ShowComparison]
     ) -> Pages[types.ComparedLine]:
         """The lines that changed between ``then`` and ``now``."""
-        return self._rows(asked.SHOW_COMPARISON, {**given, "then": then})
+        return self._rows(routes.SHOW_COMPARISON, {**fields, "then": then})
 
     def get(
-        self, then: types.Instant, **given: Unpack[asked.ShowComparison]
+        self, then: types.Instant, **fields: Unpack[routes.ShowComparison]
     ) -> types.ComparedLines:
         """The total, and the lines of the first page."""
-        return (self.page(then, **given)).data
+        return (self.page(then, **fields)).data
 
     __call__ = get
 
@@ -72,7 +72,7 @@ class Compare(CompareRoutes):
 class Events(EventRoutes):
     """Published events, in the order of the log."""
 
-    def follow(self, store: Store, **filters: Unpack[asked.StreamEvents]) -> Follow:
+    def follow(self, store: Store, **filters: Unpack[routes.StreamEvents]) -> Follow:
         """Each event since the stored position, and then each new one, for ever.
 
         Without a stored position the first event is the one after ``after``, else the log's first.

@@ -27,22 +27,22 @@ class Routes:
         self._transport = transport
 
     def _call(
-        self, operation: Operation[T], *ids: object, given: Mapping[str, object] | None = None
+        self, operation: Operation[T], *ids: object, fields: Mapping[str, object] | None = None
     ) -> T:
-        return self._transport.call(operation, *ids, arguments=given or {})
+        return self._transport.call(operation, *ids, arguments=fields or {})
 
-    def _pages(self, operation: Listing[T], *ids: object, given: Mapping[str, object]) -> Pages[T]:
-        return Pages(self._transport, operation, ids, given)
+    def _pages(self, operation: Listing[T], *ids: object, fields: Mapping[str, object]) -> Pages[T]:
+        return Pages(self._transport, operation, ids, fields)
 
-    def _rows(self, operation: Bare[Any], given: Mapping[str, object]) -> Pages[Any]:
-        return Pages(self._transport, operation, (), given)
+    def _rows(self, operation: Bare[Any], fields: Mapping[str, object]) -> Pages[Any]:
+        return Pages(self._transport, operation, (), fields)
 
-    def _export(self, operation: File[Any], *ids: object, given: Mapping[str, object]) -> Export:
-        return Export(self._transport, operation, ids, given)
+    def _export(self, operation: File[Any], *ids: object, fields: Mapping[str, object]) -> Export:
+        return Export(self._transport, operation, ids, fields)
 
     def _report(
-        self, kind: str, subject: str | None, given: Mapping[str, Any], **more: object
+        self, kind: str, subject: str | None, fields: Mapping[str, Any], **more: object
     ) -> FactItem:
-        fact = fact_of(kind, subject, given, self._transport.settings.source)
+        fact = fact_of(kind, subject, fields, self._transport.settings.source)
         fact["data"] |= more
         return (self._transport.facts(fact, _Outcome)).data

@@ -15,63 +15,63 @@ from execution_ledger._sync.transport import Export, Pages
 class LineRoutes(Routes):
     """Service lines: reads, the operator's commands, and facts by verb."""
 
-    def list(self, **given: Unpack[routes.ListExecutions]) -> Pages[types.Line]:
+    def list(self, **fields: Unpack[routes.ListExecutions]) -> Pages[types.Line]:
         """List the lines of the credential's tenant, closed lines too."""
-        return self._pages(routes.LIST_EXECUTIONS, given=given)
+        return self._pages(routes.LIST_EXECUTIONS, fields=fields)
 
-    def get(self, line: str, **given: Unpack[routes.ShowExecution]) -> types.LineDetail:
+    def get(self, line: str, **fields: Unpack[routes.ShowExecution]) -> types.LineDetail:
         """Show a line with its resources, health, blockers and holds."""
-        return self._call(routes.SHOW_EXECUTION, line, given=given)
+        return self._call(routes.SHOW_EXECUTION, line, fields=fields)
 
-    def summary(self, **given: Unpack[routes.SummarizeExecutions]) -> types.LineCounts:
+    def summary(self, **fields: Unpack[routes.SummarizeExecutions]) -> types.LineCounts:
         """Count lines by state, model, product line and open cause, zero-filled."""
-        return self._call(routes.SUMMARIZE_EXECUTIONS, given=given)
+        return self._call(routes.SUMMARIZE_EXECUTIONS, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportExecutions]) -> Export:
+    def export(self, **fields: Unpack[routes.ExportExecutions]) -> Export:
         """Export the list as one file, as it was at `Ledger-Position`, in the order of that
         moment.
         """
-        return self._export(routes.EXPORT_EXECUTIONS, given=given)
+        return self._export(routes.EXPORT_EXECUTIONS, fields=fields)
 
-    def history(self, line: str, **given: Unpack[routes.ShowHistory]) -> Pages[types.HistoryItem]:
+    def history(self, line: str, **fields: Unpack[routes.ShowHistory]) -> Pages[types.HistoryItem]:
         """List the events of a line and of its runs in log order."""
-        return self._pages(routes.SHOW_HISTORY, line, given=given)
+        return self._pages(routes.SHOW_HISTORY, line, fields=fields)
 
-    def timeline(self, line: str, **given: Unpack[routes.ShowTimeline]) -> types.Timeline:
+    def timeline(self, line: str, **fields: Unpack[routes.ShowTimeline]) -> types.Timeline:
         """Show how long the line was in each state, and how long each cause blocked it."""
-        return self._call(routes.SHOW_TIMELINE, line, given=given)
+        return self._call(routes.SHOW_TIMELINE, line, fields=fields)
 
-    def usage(self, line: str, **given: Unpack[routes.ShowUsage]) -> types.Usage:
+    def usage(self, line: str, **fields: Unpack[routes.ShowUsage]) -> types.Usage:
         """Show hours by resource, runs by status and tokens, in total and by day."""
-        return self._call(routes.SHOW_USAGE, line, given=given)
+        return self._call(routes.SHOW_USAGE, line, fields=fields)
 
-    def runs(self, line: str, **given: Unpack[routes.ListExecutionRuns]) -> Pages[types.Run]:
+    def runs(self, line: str, **fields: Unpack[routes.ListExecutionRuns]) -> Pages[types.Run]:
         """List the runs of an agent_runtime or timeboxed_outcome line, newest request first."""
-        return self._pages(routes.LIST_EXECUTION_RUNS, line, given=given)
+        return self._pages(routes.LIST_EXECUTION_RUNS, line, fields=fields)
 
     def pause(
-        self, line: str, reason: str, **given: Unpack[routes.PauseExecution]
+        self, line: str, reason: str, **fields: Unpack[routes.PauseExecution]
     ) -> types.LineDetail:
         """Put the operator's hold on a line: the line stays active, but work stops."""
-        return self._call(routes.PAUSE_EXECUTION, line, given={**given, "reason": reason})
+        return self._call(routes.PAUSE_EXECUTION, line, fields={**fields, "reason": reason})
 
-    def resume(self, line: str, **given: Unpack[routes.ResumeExecution]) -> types.LineDetail:
+    def resume(self, line: str, **fields: Unpack[routes.ResumeExecution]) -> types.LineDetail:
         """Lift the operator's hold. A hold by the service line stays."""
-        return self._call(routes.RESUME_EXECUTION, line, given=given)
+        return self._call(routes.RESUME_EXECUTION, line, fields=fields)
 
     def pause_many(
-        self, filter: types.LineFilter, reason: str, **given: Unpack[routes.PauseExecutions]
+        self, filter: types.LineFilter, reason: str, **fields: Unpack[routes.PauseExecutions]
     ) -> types.LineOutcomes:
         """Put the operator's hold on each line that the filter matches, but for closed lines."""
         return self._call(
-            routes.PAUSE_EXECUTIONS, given={**given, "filter": filter, "reason": reason}
+            routes.PAUSE_EXECUTIONS, fields={**fields, "filter": filter, "reason": reason}
         )
 
     def resume_many(
-        self, filter: types.LineFilter, **given: Unpack[routes.ResumeExecutions]
+        self, filter: types.LineFilter, **fields: Unpack[routes.ResumeExecutions]
     ) -> types.LineOutcomes:
         """Lift the operator's hold of each line that the filter matches, but for closed lines."""
-        return self._call(routes.RESUME_EXECUTIONS, given={**given, "filter": filter})
+        return self._call(routes.RESUME_EXECUTIONS, fields={**fields, "filter": filter})
 
     def activate(
         self,
@@ -185,23 +185,23 @@ class LineRoutes(Routes):
 class Runs(Routes):
     """Runs: reads, commands, and facts by verb; ``Ledger.run`` reports a function's own runs."""
 
-    def list(self, **given: Unpack[routes.ListAllRuns]) -> Pages[types.Run]:
+    def list(self, **fields: Unpack[routes.ListAllRuns]) -> Pages[types.Run]:
         """List the runs of all lines, newest request first."""
-        return self._pages(routes.LIST_ALL_RUNS, given=given)
+        return self._pages(routes.LIST_ALL_RUNS, fields=fields)
 
-    def get(self, run: str, **given: Unpack[routes.ShowRun]) -> types.Run:
+    def get(self, run: str, **fields: Unpack[routes.ShowRun]) -> types.Run:
         """Show a run with its input, output and error."""
-        return self._call(routes.SHOW_RUN, run, given=given)
+        return self._call(routes.SHOW_RUN, run, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportRuns]) -> Export:
+    def export(self, **fields: Unpack[routes.ExportRuns]) -> Export:
         """Export the list as one file, as it was at `Ledger-Position`; `after` resumes an
         export.
         """
-        return self._export(routes.EXPORT_RUNS, given=given)
+        return self._export(routes.EXPORT_RUNS, fields=fields)
 
-    def erase(self, run: str, reason: str, **given: Unpack[routes.EraseRun]) -> types.Run:
+    def erase(self, run: str, reason: str, **fields: Unpack[routes.EraseRun]) -> types.Run:
         """Make an ended run's input, output and error unreadable everywhere and for ever."""
-        return self._call(routes.ERASE_RUN, run, given={**given, "reason": reason})
+        return self._call(routes.ERASE_RUN, run, fields={**fields, "reason": reason})
 
     def heartbeat(self, run: str) -> None:
         """Begin an open run's lease anew."""
@@ -253,87 +253,89 @@ class Runs(Routes):
 class Traces(Routes):
     """Spans of OpenTelemetry in OTLP's JSON; exporters send them without this client."""
 
-    def report(self, **given: Unpack[routes.ReportTraces]) -> types.TracesTaken:
+    def report(self, **fields: Unpack[routes.ReportTraces]) -> types.TracesTaken:
         """Record the spans of a trace that are runs; others tell tokens and parents."""
-        return self._call(routes.REPORT_TRACES, given=given)
+        return self._call(routes.REPORT_TRACES, fields=fields)
 
 
 class SumRoutes(Routes):
     """Hours, runs, tokens and times across lines."""
 
-    def page(self, **given: Unpack[routes.ShowUsageOfLines]) -> types.UsagePage:
+    def page(self, **fields: Unpack[routes.ShowUsageOfLines]) -> types.UsagePage:
         """Show check-ins, hours, runs, tokens and time in states of many lines, grouped and in
         total.
         """
-        return self._call(routes.SHOW_USAGE_OF_LINES, given=given)
+        return self._call(routes.SHOW_USAGE_OF_LINES, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportUsageOfLines]) -> Export:
+    def export(self, **fields: Unpack[routes.ExportUsageOfLines]) -> Export:
         """Export all rows of usage as one file of one position and one clock."""
-        return self._export(routes.EXPORT_USAGE_OF_LINES, given=given)
+        return self._export(routes.EXPORT_USAGE_OF_LINES, fields=fields)
 
 
 class CompareRoutes(Routes):
     """Two instants side by side."""
 
     def page(
-        self, then: types.Instant, **given: Unpack[routes.ShowComparison]
+        self, then: types.Instant, **fields: Unpack[routes.ShowComparison]
     ) -> types.ComparePage:
         """Show what changed between two instants in what the ledger knew."""
-        return self._call(routes.SHOW_COMPARISON, given={**given, "then": then})
+        return self._call(routes.SHOW_COMPARISON, fields={**fields, "then": then})
 
-    def export(self, then: types.Instant, **given: Unpack[routes.ExportComparison]) -> Export:
+    def export(self, then: types.Instant, **fields: Unpack[routes.ExportComparison]) -> Export:
         """Export all lines of a comparison as one file."""
-        return self._export(routes.EXPORT_COMPARISON, given={**given, "then": then})
+        return self._export(routes.EXPORT_COMPARISON, fields={**fields, "then": then})
 
 
 class Statements(Routes):
     """Statements: sealed sums of a period. ``verify.statement`` checks a bundle offline."""
 
-    def list(self, **given: Unpack[routes.ListStatements]) -> Pages[types.Statement]:
+    def list(self, **fields: Unpack[routes.ListStatements]) -> Pages[types.Statement]:
         """List the statements of the credential's tenant, newest first, with their totals."""
-        return self._pages(routes.LIST_STATEMENTS, given=given)
+        return self._pages(routes.LIST_STATEMENTS, fields=fields)
 
-    def get(self, statement: str, **given: Unpack[routes.ShowStatement]) -> types.StatementDocument:
+    def get(
+        self, statement: str, **fields: Unpack[routes.ShowStatement]
+    ) -> types.StatementDocument:
         """Show the very bytes of the document: their SHA-256 is the statement's
         `document_sha256`.
         """
-        return self._call(routes.SHOW_STATEMENT, statement, given=given)
+        return self._call(routes.SHOW_STATEMENT, statement, fields=fields)
 
-    def issue(self, from_: str, to: str, **given: Unpack[routes.IssueStatement]) -> types.Issued:
+    def issue(self, from_: str, to: str, **fields: Unpack[routes.IssueStatement]) -> types.Issued:
         """Issue the usage of a scope and period, as it is known now, as a document that stays."""
-        return self._call(routes.ISSUE_STATEMENT, given={**given, "from_": from_, "to": to})
+        return self._call(routes.ISSUE_STATEMENT, fields={**fields, "from_": from_, "to": to})
 
     def withdraw(
-        self, statement: str, reason: str, **given: Unpack[routes.WithdrawStatement]
+        self, statement: str, reason: str, **fields: Unpack[routes.WithdrawStatement]
     ) -> types.Statement:
         """Withdraw a statement for good. Its document stays readable."""
-        return self._call(routes.WITHDRAW_STATEMENT, statement, given={**given, "reason": reason})
+        return self._call(routes.WITHDRAW_STATEMENT, statement, fields={**fields, "reason": reason})
 
     def changes(
-        self, statement: str, **given: Unpack[routes.ShowStatementChanges]
+        self, statement: str, **fields: Unpack[routes.ShowStatementChanges]
     ) -> types.Changes:
         """Compare the numbers of a statement's period, as it has them, with those known now."""
-        return self._call(routes.SHOW_STATEMENT_CHANGES, statement, given=given)
+        return self._call(routes.SHOW_STATEMENT_CHANGES, statement, fields=fields)
 
-    def bundle(self, statement: str, **given: Unpack[routes.ShowStatementBundle]) -> types.Bundle:
+    def bundle(self, statement: str, **fields: Unpack[routes.ShowStatementBundle]) -> types.Bundle:
         """Show the document with all that proves it, for `verifier.py statement`."""
-        return self._call(routes.SHOW_STATEMENT_BUNDLE, statement, given=given)
+        return self._call(routes.SHOW_STATEMENT_BUNDLE, statement, fields=fields)
 
-    def export(self, statement: str, **given: Unpack[routes.ExportStatement]) -> Export:
+    def export(self, statement: str, **fields: Unpack[routes.ExportStatement]) -> Export:
         """Export the document's rows and its total as a table."""
-        return self._export(routes.EXPORT_STATEMENT, statement, given=given)
+        return self._export(routes.EXPORT_STATEMENT, statement, fields=fields)
 
 
 class Watches(Routes):
     """Watches: conditions with a clock."""
 
-    def list(self, **given: Unpack[routes.ListWatches]) -> Pages[types.Watch]:
+    def list(self, **fields: Unpack[routes.ListWatches]) -> Pages[types.Watch]:
         """List the watches of the credential's tenant, newest first."""
-        return self._pages(routes.LIST_WATCHES, given=given)
+        return self._pages(routes.LIST_WATCHES, fields=fields)
 
-    def get(self, watch: str, **given: Unpack[routes.ShowWatch]) -> types.Watch:
+    def get(self, watch: str, **fields: Unpack[routes.ShowWatch]) -> types.Watch:
         """Show a watch with its settings and the number of its open alerts."""
-        return self._call(routes.SHOW_WATCH, watch, given=given)
+        return self._call(routes.SHOW_WATCH, watch, fields=fields)
 
     def create(
         self,
@@ -348,17 +350,17 @@ class Watches(Routes):
         | types.UsageOverCondition,
         for_seconds: int,
         name: str,
-        **given: Unpack[routes.CreateWatch],
+        **fields: Unpack[routes.CreateWatch],
     ) -> types.Watch:
         """Set up a watch, which looks at all that holds now, and at all that follows."""
         return self._call(
             routes.CREATE_WATCH,
-            given={**given, "condition": condition, "for_seconds": for_seconds, "name": name},
+            fields={**fields, "condition": condition, "for_seconds": for_seconds, "name": name},
         )
 
-    def update(self, watch: str, **given: Unpack[routes.UpdateWatch]) -> types.Watch:
+    def update(self, watch: str, **fields: Unpack[routes.UpdateWatch]) -> types.Watch:
         """Change the fields that the body names."""
-        return self._call(routes.UPDATE_WATCH, watch, given=given)
+        return self._call(routes.UPDATE_WATCH, watch, fields=fields)
 
     def delete(self, watch: str) -> None:
         """Remove a watch. Its alerts are resolved, and stay readable."""
@@ -376,57 +378,57 @@ class Watches(Routes):
         | types.SourceSilentCondition
         | types.UsageOverCondition,
         for_seconds: int,
-        **given: Unpack[routes.PreviewWatch],
+        **fields: Unpack[routes.PreviewWatch],
     ) -> types.WatchPreview:
         """Show what a watch would have open now, or would have opened. Nothing is recorded."""
         return self._call(
             routes.PREVIEW_WATCH,
-            given={**given, "condition": condition, "for_seconds": for_seconds},
+            fields={**fields, "condition": condition, "for_seconds": for_seconds},
         )
 
 
 class Alerts(Routes):
     """Alerts, which watches open."""
 
-    def list(self, **given: Unpack[routes.ListAlerts]) -> Pages[types.Alert]:
+    def list(self, **fields: Unpack[routes.ListAlerts]) -> Pages[types.Alert]:
         """List the alerts of the credential's tenant: the latest `due` first, then by id."""
-        return self._pages(routes.LIST_ALERTS, given=given)
+        return self._pages(routes.LIST_ALERTS, fields=fields)
 
-    def get(self, alert: str, **given: Unpack[routes.ShowAlert]) -> types.Alert:
+    def get(self, alert: str, **fields: Unpack[routes.ShowAlert]) -> types.Alert:
         """Show an alert with its latest acknowledgement and its end."""
-        return self._call(routes.SHOW_ALERT, alert, given=given)
+        return self._call(routes.SHOW_ALERT, alert, fields=fields)
 
-    def acknowledge(self, alert: str, **given: Unpack[routes.AcknowledgeAlert]) -> types.Alert:
+    def acknowledge(self, alert: str, **fields: Unpack[routes.AcknowledgeAlert]) -> types.Alert:
         """Take care of an alert that is not resolved. A later acknowledgement replaces an
         earlier one.
         """
-        return self._call(routes.ACKNOWLEDGE_ALERT, alert, given=given)
+        return self._call(routes.ACKNOWLEDGE_ALERT, alert, fields=fields)
 
     def acknowledge_many(
-        self, ids: Sequence[str], **given: Unpack[routes.AcknowledgeAlerts]
+        self, ids: Sequence[str], **fields: Unpack[routes.AcknowledgeAlerts]
     ) -> Sequence[types.AlertOutcome]:
         """Take care of up to 1,000 alerts. Each has an outcome of its own."""
-        return self._call(routes.ACKNOWLEDGE_ALERTS, given={**given, "ids": ids})
+        return self._call(routes.ACKNOWLEDGE_ALERTS, fields={**fields, "ids": ids})
 
-    def export(self, **given: Unpack[routes.ExportAlerts]) -> Export:
+    def export(self, **fields: Unpack[routes.ExportAlerts]) -> Export:
         """Export the list as one file, as it was at `Ledger-Position`."""
-        return self._export(routes.EXPORT_ALERTS, given=given)
+        return self._export(routes.EXPORT_ALERTS, fields=fields)
 
 
 class EventRoutes(Routes):
     """Published events, in the order of the log."""
 
-    def list(self, **given: Unpack[routes.ListEvents]) -> Pages[types.Event]:
+    def list(self, **fields: Unpack[routes.ListEvents]) -> Pages[types.Event]:
         """List published events in log order. `from` and `to` are compared with `recorded_at`."""
-        return self._pages(routes.LIST_EVENTS, given=given)
+        return self._pages(routes.LIST_EVENTS, fields=fields)
 
-    def get(self, event: str, **given: Unpack[routes.ShowEvent]) -> types.Event:
+    def get(self, event: str, **fields: Unpack[routes.ShowEvent]) -> types.Event:
         """Show an event of the feed."""
-        return self._call(routes.SHOW_EVENT, event, given=given)
+        return self._call(routes.SHOW_EVENT, event, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportEvents]) -> Export:
+    def export(self, **fields: Unpack[routes.ExportEvents]) -> Export:
         """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
-        return self._export(routes.EXPORT_EVENTS, given=given)
+        return self._export(routes.EXPORT_EVENTS, fields=fields)
 
     def types(self) -> Sequence[types.PublishedType]:
         """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
@@ -440,23 +442,23 @@ class EventRoutes(Routes):
 class Webhooks(Routes):
     """Endpoints that events are sent to. ``verify.webhook`` checks a delivery."""
 
-    def list(self, **given: Unpack[routes.ListWebhooks]) -> Pages[types.Endpoint]:
+    def list(self, **fields: Unpack[routes.ListWebhooks]) -> Pages[types.Endpoint]:
         """List the endpoints of the credential's tenant, newest first."""
-        return self._pages(routes.LIST_WEBHOOKS, given=given)
+        return self._pages(routes.LIST_WEBHOOKS, fields=fields)
 
-    def get(self, endpoint: str, **given: Unpack[routes.ShowWebhook]) -> types.Endpoint:
+    def get(self, endpoint: str, **fields: Unpack[routes.ShowWebhook]) -> types.Endpoint:
         """Show an endpoint and the state of its deliveries."""
-        return self._call(routes.SHOW_WEBHOOK, endpoint, given=given)
+        return self._call(routes.SHOW_WEBHOOK, endpoint, fields=fields)
 
     def create(
-        self, event_types: Sequence[types.EventTypeOrEvery], **given: Unpack[routes.CreateWebhook]
+        self, event_types: Sequence[types.EventTypeOrEvery], **fields: Unpack[routes.CreateWebhook]
     ) -> types.EndpointWithSecret:
         """Set up an endpoint for the events that are recorded from now on."""
-        return self._call(routes.CREATE_WEBHOOK, given={**given, "event_types": event_types})
+        return self._call(routes.CREATE_WEBHOOK, fields={**fields, "event_types": event_types})
 
-    def update(self, endpoint: str, **given: Unpack[routes.UpdateWebhook]) -> types.Endpoint:
+    def update(self, endpoint: str, **fields: Unpack[routes.UpdateWebhook]) -> types.Endpoint:
         """Change the fields that the body names."""
-        return self._call(routes.UPDATE_WEBHOOK, endpoint, given=given)
+        return self._call(routes.UPDATE_WEBHOOK, endpoint, fields=fields)
 
     def delete(self, endpoint: str) -> None:
         """Remove an endpoint. Nothing is delivered to it any more, not even pending
@@ -465,78 +467,78 @@ class Webhooks(Routes):
         self._call(routes.DELETE_WEBHOOK, endpoint)
 
     def rotate_secret(
-        self, endpoint: str, **given: Unpack[routes.RotateWebhookSecret]
+        self, endpoint: str, **fields: Unpack[routes.RotateWebhookSecret]
     ) -> types.EndpointWithSecret:
         """Replace the secret. The new secret is shown in this answer only."""
-        return self._call(routes.ROTATE_WEBHOOK_SECRET, endpoint, given=given)
+        return self._call(routes.ROTATE_WEBHOOK_SECRET, endpoint, fields=fields)
 
     def recover(
-        self, endpoint: str, since: str, **given: Unpack[routes.RecoverWebhook]
+        self, endpoint: str, since: str, **fields: Unpack[routes.RecoverWebhook]
     ) -> types.Endpoint:
         """Retry at once the deliveries since an instant that failed or wait for another
         attempt.
         """
-        return self._call(routes.RECOVER_WEBHOOK, endpoint, given={**given, "since": since})
+        return self._call(routes.RECOVER_WEBHOOK, endpoint, fields={**fields, "since": since})
 
-    def test(self, endpoint: str, **given: Unpack[routes.SendWebhookTest]) -> types.Endpoint:
+    def test(self, endpoint: str, **fields: Unpack[routes.SendWebhookTest]) -> types.Endpoint:
         """Send a `webhook.test` event once, also to a disabled endpoint."""
-        return self._call(routes.SEND_WEBHOOK_TEST, endpoint, given=given)
+        return self._call(routes.SEND_WEBHOOK_TEST, endpoint, fields=fields)
 
     def deliveries(
-        self, endpoint: str, **given: Unpack[routes.ListDeliveries]
+        self, endpoint: str, **fields: Unpack[routes.ListDeliveries]
     ) -> Pages[types.Delivery]:
         """List every event that the endpoint gets, and every test, newest first."""
-        return self._pages(routes.LIST_DELIVERIES, endpoint, given=given)
+        return self._pages(routes.LIST_DELIVERIES, endpoint, fields=fields)
 
     def resend(
-        self, endpoint: str, event: str, **given: Unpack[routes.SendDeliveryAgain]
+        self, endpoint: str, event: str, **fields: Unpack[routes.SendDeliveryAgain]
     ) -> types.Endpoint:
         """Send one event again at once, delivered or not, under the same id and number."""
-        return self._call(routes.SEND_DELIVERY_AGAIN, endpoint, event, given=given)
+        return self._call(routes.SEND_DELIVERY_AGAIN, endpoint, event, fields=fields)
 
 
 class Audit(Routes):
     """The audit log: every write, every refused write, and reads of runs' data."""
 
-    def list(self, **given: Unpack[routes.ListAuditEntries]) -> Pages[types.AuditEntry]:
+    def list(self, **fields: Unpack[routes.ListAuditEntries]) -> Pages[types.AuditEntry]:
         """List an entry for each fact, command and management act, even if refused, in log
         order.
         """
-        return self._pages(routes.LIST_AUDIT_ENTRIES, given=given)
+        return self._pages(routes.LIST_AUDIT_ENTRIES, fields=fields)
 
-    def export(self, **given: Unpack[routes.ExportAuditLog]) -> Export:
+    def export(self, **fields: Unpack[routes.ExportAuditLog]) -> Export:
         """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
-        return self._export(routes.EXPORT_AUDIT_LOG, given=given)
+        return self._export(routes.EXPORT_AUDIT_LOG, fields=fields)
 
 
 class Keys(Routes):
     """API keys within the credential's own permissions and tenant."""
 
-    def list(self, **given: Unpack[routes.ListApiKeys]) -> Pages[types.Key]:
+    def list(self, **fields: Unpack[routes.ListApiKeys]) -> Pages[types.Key]:
         """List the keys of the credential's tenant, newest first, revoked and expired ones
         too.
         """
-        return self._pages(routes.LIST_API_KEYS, given=given)
+        return self._pages(routes.LIST_API_KEYS, fields=fields)
 
-    def get(self, key: str, **given: Unpack[routes.ShowApiKey]) -> types.Key:
+    def get(self, key: str, **fields: Unpack[routes.ShowApiKey]) -> types.Key:
         """Show a key. No answer shows its secret again."""
-        return self._call(routes.SHOW_API_KEY, key, given=given)
+        return self._call(routes.SHOW_API_KEY, key, fields=fields)
 
     def create(
-        self, permissions: Sequence[types.Permission], **given: Unpack[routes.CreateApiKey]
+        self, permissions: Sequence[types.Permission], **fields: Unpack[routes.CreateApiKey]
     ) -> types.KeyWithSecret:
         """Create a key within the credential's own permissions, tenant and expiry."""
-        return self._call(routes.CREATE_API_KEY, given={**given, "permissions": permissions})
+        return self._call(routes.CREATE_API_KEY, fields={**fields, "permissions": permissions})
 
-    def update(self, key: str, **given: Unpack[routes.UpdateApiKey]) -> types.Key:
+    def update(self, key: str, **fields: Unpack[routes.UpdateApiKey]) -> types.Key:
         """Change the name or the expiry, as far as the body names them."""
-        return self._call(routes.UPDATE_API_KEY, key, given=given)
+        return self._call(routes.UPDATE_API_KEY, key, fields=fields)
 
-    def rotate(self, key: str, **given: Unpack[routes.RotateApiKey]) -> types.KeyWithSecret:
+    def rotate(self, key: str, **fields: Unpack[routes.RotateApiKey]) -> types.KeyWithSecret:
         """Give the key a new secret under the same id. The new secret is shown in this answer
         only.
         """
-        return self._call(routes.ROTATE_API_KEY, key, given=given)
+        return self._call(routes.ROTATE_API_KEY, key, fields=fields)
 
     def revoke(self, key: str) -> None:
         """Revoke a key for good, with all its secrets. Lists still show the key."""
@@ -546,11 +548,11 @@ class Keys(Routes):
 class Sessions(Routes):
     """Sessions of people at the pages, within the credential's own permissions and tenant."""
 
-    def list(self, **given: Unpack[routes.ListSessions]) -> Pages[types.Session]:
+    def list(self, **fields: Unpack[routes.ListSessions]) -> Pages[types.Session]:
         """List the sessions that last, of the credential's tenant, those that began last
         first.
         """
-        return self._pages(routes.LIST_SESSIONS, given=given)
+        return self._pages(routes.LIST_SESSIONS, fields=fields)
 
     def end(self, session: str) -> None:
         """End a session, whose permissions must be within the credential's own."""
@@ -561,10 +563,10 @@ class Directory(Routes):
     """Names of workspaces, projects and resources; organizations; sources."""
 
     def list(
-        self, type: types.DirectoryType, **given: Unpack[routes.ListDirectory]
+        self, type: types.DirectoryType, **fields: Unpack[routes.ListDirectory]
     ) -> Pages[types.Name]:
         """List what the lines of the credential's tenant bear now, closed lines too, by id."""
-        return self._pages(routes.LIST_DIRECTORY, given={**given, "type": type})
+        return self._pages(routes.LIST_DIRECTORY, fields={**fields, "type": type})
 
     def name(
         self, subject: str, name: str | None, **fact: Unpack[routes.ReportDirectoryNamed]
@@ -576,65 +578,67 @@ class Directory(Routes):
         """
         return self._report("directory.named", subject, {**fact, "name": name})
 
-    def organizations(self, **given: Unpack[routes.ListOrganizations]) -> Pages[types.Organization]:
+    def organizations(
+        self, **fields: Unpack[routes.ListOrganizations]
+    ) -> Pages[types.Organization]:
         """List the organizations that have lines or API keys, by id. Only administrators may."""
-        return self._pages(routes.LIST_ORGANIZATIONS, given=given)
+        return self._pages(routes.LIST_ORGANIZATIONS, fields=fields)
 
-    def sources(self, **given: Unpack[routes.ListSources]) -> Pages[types.Source]:
+    def sources(self, **fields: Unpack[routes.ListSources]) -> Pages[types.Source]:
         """List who reports to the credential's tenant: the sources that were heard last come
         first.
         """
-        return self._pages(routes.LIST_SOURCES, given=given)
+        return self._pages(routes.LIST_SOURCES, fields=fields)
 
-    def search(self, q: str, **given: Unpack[routes.SearchNames]) -> Sequence[types.Found]:
+    def search(self, q: str, **fields: Unpack[routes.SearchNames]) -> Sequence[types.Found]:
         """Search lines, runs, workspaces, projects, resources and open blockers, as they are
         now.
         """
-        return self._call(routes.SEARCH_NAMES, given={**given, "q": q})
+        return self._call(routes.SEARCH_NAMES, fields={**fields, "q": q})
 
 
 class Proofs(Routes):
     """The sealed log. ``execution_ledger.verify`` checks offline what these routes give."""
 
-    def checkpoint(self, **given: Unpack[routes.ShowCheckpoint]) -> str:
+    def checkpoint(self, **fields: Unpack[routes.ShowCheckpoint]) -> str:
         """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint)."""
-        return self._call(routes.SHOW_CHECKPOINT, given=given)
+        return self._call(routes.SHOW_CHECKPOINT, fields=fields)
 
-    def key(self, **given: Unpack[routes.ShowKey]) -> str:
+    def key(self, **fields: Unpack[routes.ShowKey]) -> str:
         """Show the log's name and public key, by which checkpoints are checked (C2SP signed-
         note).
         """
-        return self._call(routes.SHOW_KEY, given=given)
+        return self._call(routes.SHOW_KEY, fields=fields)
 
-    def entry(self, position: int, **given: Unpack[routes.ShowEntry]) -> bytes:
+    def entry(self, position: int, **fields: Unpack[routes.ShowEntry]) -> bytes:
         """Show the exact bytes that were hashed for an event that the credential sees."""
-        return self._call(routes.SHOW_ENTRY, position, given=given)
+        return self._call(routes.SHOW_ENTRY, position, fields=fields)
 
-    def get(self, position: int, **given: Unpack[routes.ShowProof]) -> types.Proof:
+    def get(self, position: int, **fields: Unpack[routes.ShowProof]) -> types.Proof:
         """Show an event as it is stored, its leaf, the proof, the latest checkpoint and the
         key.
         """
-        return self._call(routes.SHOW_PROOF, given={**given, "position": position})
+        return self._call(routes.SHOW_PROOF, fields={**fields, "position": position})
 
-    def inclusion(self, position: int, **given: Unpack[routes.ProveInclusion]) -> types.Inclusion:
+    def inclusion(self, position: int, **fields: Unpack[routes.ProveInclusion]) -> types.Inclusion:
         """Prove that the leaf of an event, which the credential sees, is in the tree of a
         size.
         """
-        return self._call(routes.PROVE_INCLUSION, given={**given, "position": position})
+        return self._call(routes.PROVE_INCLUSION, fields={**fields, "position": position})
 
     def consistency(
-        self, from_: int, to: int, **given: Unpack[routes.ProveConsistency]
+        self, from_: int, to: int, **fields: Unpack[routes.ProveConsistency]
     ) -> types.Consistency:
         """Prove that the tree of one size is the beginning of the tree of another size."""
-        return self._call(routes.PROVE_CONSISTENCY, given={**given, "from_": from_, "to": to})
+        return self._call(routes.PROVE_CONSISTENCY, fields={**fields, "from_": from_, "to": to})
 
 
 class Service(Routes):
     """The service itself, and the credential. All but the latter need no token."""
 
-    def credential(self, **given: Unpack[routes.ShowCredential]) -> types.Credential:
+    def credential(self, **fields: Unpack[routes.ShowCredential]) -> types.Credential:
         """Show who asks: the tenant and the permissions of the token, and when it ends."""
-        return self._call(routes.SHOW_CREDENTIAL, given=given)
+        return self._call(routes.SHOW_CREDENTIAL, fields=fields)
 
     def health(self) -> dict[str, Any]:
         """Always 200 while the process can answer."""

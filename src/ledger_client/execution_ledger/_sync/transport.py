@@ -61,8 +61,8 @@ class Transport:
         """Send a fact, or an array of facts; return the answer as an object. Raises LedgerError."""
         headers = {"content-type": "application/json"}
         request = Outgoing("POST", "/v1/facts", {}, headers, ENCODER.encode(facts))
-        told: T = decoded(kind, self.attempt(request), self.settings.url)
-        return told
+        answer: T = decoded(kind, self.attempt(request), self.settings.url)
+        return answer
 
     def attempt(self, request: Outgoing) -> httpx.Response:
         """The successful answer to a request. Raises LedgerError."""

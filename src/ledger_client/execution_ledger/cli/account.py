@@ -14,7 +14,7 @@ from execution_ledger import verify as checks
 from execution_ledger._operations import LIST_EXECUTIONS, SHOW_CREDENTIAL
 from execution_ledger._requests import Outgoing, request_of
 from execution_ledger.cli import session
-from execution_ledger.cli.asking import Asking, TooOld
+from execution_ledger.cli.asking import Connection, TooOld
 from execution_ledger.cli.grammar import command
 from execution_ledger.cli.showing import Show, clean, columns, json_text, say
 from execution_ledger.errors import Forbidden, NotVerified
@@ -43,13 +43,13 @@ def login(show: Show, url: str) -> None:
     else:
         token = sys.stdin.readline()
     settings = session.settings_for(url, token)
-    credential = _credential(session.asking(settings))
-    place = session.keep(url, settings.token)
+    credential = _credential(session.connection_to(settings))
+    path = session.keep(url, settings.token)
     show.one(credential, CREDENTIAL)
-    say(f"The token is in {place}.")
+    say(f"The token is in {path}.")
 
 
-@command("logout", ["elk logout"], [click.Argument(["url"], required=False)], is_shown=False)
+@command("logout", ["elk logout"], [click.Argument(["url"], required=False)], prints=False)
 def logout(url: str | None) -> None:
     """Forget the token of the last login, or of an address."""
     forgotten = session.forget(None if url is None else session.checked(url))
@@ -62,18 +62,18 @@ def whoami(show: Show) -> None:
     show.one(_credential(session.connected()), CREDENTIAL)
 
 
-def _credential(ledger: Asking) -> dict[str, Any]:
+def _credential(ledger: Connection) -> dict[str, Any]:
     """What the service says of the token. Raises Unauthorized."""
-    told: dict[str, Any] = {"url": ledger.settings.url}
+    row: dict[str, Any] = {"url": ledger.settings.url}
     try:
-        return {**told, **ledger.ask(SHOW_CREDENTIAL)}
+        return {**row, **ledger.ask(SHOW_CREDENTIAL)}
     except TooOld as error:
         say(str(error))
     try:
         ledger.attempt(request_of(LIST_EXECUTIONS, (), {"limit": 1}))
     except Forbidden:
         say("The token is known, but may not read.")
-    return told
+    return row
 
 
 @command(
@@ -93,22 +93,22 @@ def _credential(ledger: Asking) -> dict[str, Any]:
 )
 def api(show: Show, method: str, path: str, body: Any) -> None:
     """Send any request; write the answer as it is."""
-    asked = urlsplit(path)
-    if asked.scheme or asked.netloc or not asked.path.startswith("/"):
+    parts = urlsplit(path)
+    if parts.scheme or parts.netloc or not parts.path.startswith("/"):
         raise click.UsageError("PATH begins with one /, such as /v1/execution.")
     content = None if body is None else body.read()
     headers = {} if content is None else {"content-type": "application/json"}
     if method.upper() not in ("GET", "HEAD", "DELETE"):
         headers["idempotency-key"] = uuid.uuid4().hex  # since a lost answer is asked for again
     query: dict[str, str] = {}
-    for name, value in parse_qsl(asked.query, keep_blank_values=True):
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
         query[name] = f"{query[name]},{value}" if name in query else value
-    request = Outgoing(method.upper(), asked.path, query, headers, content)
+    request = Outgoing(method.upper(), parts.path, query, headers, content)
     answer = session.connected().attempt(request, is_ours=False)
     is_json = "json" in answer.headers.get("content-type", "") and answer.content
     if show.form == "csv" and is_json:
-        told = msgspec.json.decode(answer.content)
-        data = told.get("data", told)
+        answered = msgspec.json.decode(answer.content)
+        data = answered.get("data", answered)
         rows = data if isinstance(data, list) else data.get("rows", [data])
         show.rows(rows, {name: name for row in rows for name in row})
     elif show.form in ("table", "json") and is_json:
@@ -145,20 +145,20 @@ def verify(show: Show, file: Path, key_file: Path) -> None:
         raise NotVerified(f"the file is no text: {error.reason}") from error
     if not text.lstrip().startswith("{"):
         note = checks.checkpoint(text, key)
-        told = {"type": "checkpoint", "id": note.origin, "size": note.size, "key": key.strip()}
-        show.one(told, PROVED)
+        row = {"type": "checkpoint", "id": note.origin, "size": note.size, "key": key.strip()}
+        show.one(row, PROVED)
         return
     if '"document"' in text:
         event, document = checks.statement(text, key)
-        told = _proved(event) | {"document": document}
-        show.one(told, PROVED | columns("FROM=document.from TO=document.to"))
+        row = _proved(event) | {"document": document}
+        show.one(row, PROVED | columns("FROM=document.from TO=document.to"))
     else:
         show.one(_proved(checks.proof(text, key)), PROVED | columns("CONTENT=content"))
 
 
 def _proved(event: checks.ProvedEvent) -> dict[str, Any]:
-    told = {"id": event.leaf["stream"], "content": event.content, "key": event.key}
-    return event.leaf | told
+    row = {"id": event.leaf["stream"], "content": event.content, "key": event.key}
+    return event.leaf | row
 
 
 @command(
@@ -168,7 +168,7 @@ def _proved(event: checks.ProvedEvent) -> dict[str, Any]:
         "elk completion fish >~/.config/fish/completions/elk.fish",
     ],
     [click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))],
-    is_shown=False,
+    prints=False,
 )
 def completion(shell: str) -> None:
     """Write the completion of a shell."""

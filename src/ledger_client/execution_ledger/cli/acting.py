@@ -10,7 +10,7 @@ import msgspec
 
 from execution_ledger import _operations as routes
 from execution_ledger._sending import BATCH_BYTES, BATCH_FACTS
-from execution_ledger.cli.asking import Asking, parameters
+from execution_ledger.cli.asking import Connection, parameters
 from execution_ledger.cli.grammar import REFUSED, command, when
 from execution_ledger.cli.reading import LINE
 from execution_ledger.cli.session import connected
@@ -51,9 +51,9 @@ class Written(NamedTuple):
         click.Option(["--replace"], is_flag=True, default=None, help="Change a hold that is on."),
     ],
 )
-def pause(show: Show, line: str, **given: Any) -> None:
+def pause(show: Show, line: str, **options: Any) -> None:
     """Put the operator's hold on a line: work stops."""
-    show.one(connected().ask(routes.PAUSE_EXECUTION, line, **parameters(given)), LINE)
+    show.one(connected().ask(routes.PAUSE_EXECUTION, line, **parameters(options)), LINE)
 
 
 @command(
@@ -61,9 +61,9 @@ def pause(show: Show, line: str, **given: Any) -> None:
     ["elk resume LIN-26-000042", "elk resume LIN-26-000042 --reason 'Review is done'"],
     [click.Argument(["line"]), click.Option(["--reason"], help="Why, for people.")],
 )
-def resume(show: Show, line: str, **given: Any) -> None:
+def resume(show: Show, line: str, **options: Any) -> None:
     """Lift the operator's hold of a line. A hold by the service line stays."""
-    show.one(connected().ask(routes.RESUME_EXECUTION, line, **parameters(given)), LINE)
+    show.one(connected().ask(routes.RESUME_EXECUTION, line, **parameters(options)), LINE)
 
 
 @command(
@@ -76,13 +76,13 @@ def resume(show: Show, line: str, **given: Any) -> None:
         UNTIL,
     ],
 )
-def ack(show: Show, ids: tuple[str, ...], **given: Any) -> None:
+def ack(show: Show, ids: tuple[str, ...], **options: Any) -> None:
     """Take care of alerts. Exit code 1: an alert was refused, as it is resolved or unknown."""
     if len(ids) == 1:
-        told = connected().ask(routes.ACKNOWLEDGE_ALERT, *ids, **parameters(given))
-        show.rows([{**told, "outcome": told["status"]}], ACKNOWLEDGED)
+        answer = connected().ask(routes.ACKNOWLEDGE_ALERT, *ids, **parameters(options))
+        show.rows([{**answer, "outcome": answer["status"]}], ACKNOWLEDGED)
         return
-    outcomes = connected().ask(routes.ACKNOWLEDGE_ALERTS, ids=ids, **parameters(given))
+    outcomes = connected().ask(routes.ACKNOWLEDGE_ALERTS, ids=ids, **parameters(options))
     show.rows(outcomes, ACKNOWLEDGED)
     if any(each["code"] for each in outcomes):
         click.get_current_context().exit(REFUSED)
@@ -126,30 +126,30 @@ def summary(counts: Counter[str]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in ("recorded", "duplicate", "refused"))
 
 
-def _judged(ledger: Asking, file: IO[bytes], counts: Counter[str]) -> Iterator[dict[str, Any]]:
+def _judged(ledger: Connection, file: IO[bytes], counts: Counter[str]) -> Iterator[dict[str, Any]]:
     """The outcome of each fact, in the order of the file."""
     for batch in _batches(file):
-        for place, outcome in _outcomes(ledger, batch):
+        for written, outcome in _outcomes(ledger, batch):
             error = outcome.get("error")
             if error:
                 wrong = (f"{each['pointer'] or '/'}: {each['detail']}" for each in error["errors"])
                 outcome["error"] = {**error, "told": "; ".join((error["detail"], *wrong))}
             counts[outcome["outcome"]] += 1
-            yield {"place": place, **outcome}
+            yield {"place": written, **outcome}
 
 
-def _outcomes(ledger: Asking, batch: list[Written]) -> Iterator[tuple[int, dict[str, Any]]]:
-    sent = [place for place in batch if place.is_json]
+def _outcomes(ledger: Connection, batch: list[Written]) -> Iterator[tuple[int, dict[str, Any]]]:
+    sent = [written for written in batch if written.is_json]
     try:
-        texts = [msgspec.Raw(place.text) for place in sent]
+        texts = [msgspec.Raw(written.text) for written in sent]
         items = ledger.facts(texts, _Items).data if sent else []
     except TooLarge as problem:
         items = [_refusal(problem.code, problem.detail) for _ in sent]
-    judged = {place.number: item for place, item in zip(sent, items, strict=True)}
-    for place in batch:
+    judged = {written.number: item for written, item in zip(sent, items, strict=True)}
+    for written in batch:
         yield (
-            place.number,
-            judged.get(place.number) or _refusal("not_json", "This is not valid JSON."),
+            written.number,
+            judged.get(written.number) or _refusal("not_json", "This is not valid JSON."),
         )
 
 
@@ -163,17 +163,17 @@ def _batches(file: IO[bytes]) -> Iterator[list[Written]]:
     """The facts of a file, as many at a time as the service takes."""
     batch: list[Written] = []
     size = 0
-    for place in _places(file):
-        if batch and (len(batch) == BATCH_FACTS or size + len(place.text) > BATCH_BYTES):
+    for written in _lines_of(file):
+        if batch and (len(batch) == BATCH_FACTS or size + len(written.text) > BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(place)
-        size += len(place.text)
+        batch.append(written)
+        size += len(written.text)
     if batch:
         yield batch
 
 
-def _places(file: IO[bytes]) -> Iterator[Written]:
+def _lines_of(file: IO[bytes]) -> Iterator[Written]:
     first = next((line for line in file if line.strip()), b"").removeprefix(b"\xef\xbb\xbf")
     if first.lstrip().startswith(b"["):
         try:

@@ -29,7 +29,7 @@ class TooOld(LedgerError):
     """The service is of a version that does not have what is asked for."""
 
 
-class Asking(Transport):
+class Connection(Transport):
     """The connections to one service."""
 
     answer: httpx.Response | None = None
@@ -56,40 +56,40 @@ class Asking(Transport):
                 return answer
             problem = error_of(answer, self.settings.url)
             if is_ours and isinstance(problem, Problem) and problem.status in (404, 405, 422):
-                self._is_known(request, problem)
+                self._require_known(request, problem)
             pause(attempts.again(problem))
 
-    def ask(self, operation: Operation[Any], *ids: object, **given: object) -> Any:
+    def ask(self, operation: Operation[Any], *ids: object, **fields: object) -> Any:
         """The answer of a route: its ``data``, or the whole if it has none."""
-        told = self.told(operation, self.attempt(request_of(operation, ids, given)))
-        return told.get("data", told)
+        answer = self.document(operation, self.attempt(request_of(operation, ids, fields)))
+        return answer.get("data", answer)
 
-    def rows(self, operation: Operation[Any], **given: object) -> Iterator[Any]:
+    def rows(self, operation: Operation[Any], **fields: object) -> Iterator[Any]:
         """The rows of a list, over all its pages."""
-        for data in self.pages(operation, **given):
+        for data in self.pages(operation, **fields):
             yield from data["rows"] if isinstance(data, dict) else data
 
-    def pages(self, operation: Operation[Any], **given: object) -> Iterator[Any]:
+    def pages(self, operation: Operation[Any], **fields: object) -> Iterator[Any]:
         """The ``data`` of each page of a list."""
         while True:
-            told = self.told(operation, self.attempt(request_of(operation, (), given)))
-            yield told["data"]
-            if not told["meta"]["has_more"]:
+            document = self.document(operation, self.attempt(request_of(operation, (), fields)))
+            yield document["data"]
+            if not document["meta"]["has_more"]:
                 return
-            given["cursor"] = told["meta"]["cursor"]
+            fields["cursor"] = document["meta"]["cursor"]
 
-    def told(self, operation: Operation[Any], answer: httpx.Response) -> dict[str, Any]:
+    def document(self, operation: Operation[Any], answer: httpx.Response) -> dict[str, Any]:
         """The object that a route has answered. Raises UnexpectedAnswer."""
         kind = operation.type
         with suppress(*BROKEN):
-            told = msgspec.json.decode(answer.content, type=dict[str, Any])
-            data = told if isinstance(operation, Bare) else told["data"]
+            document = msgspec.json.decode(answer.content, type=dict[str, Any])
+            data = document if isinstance(operation, Bare) else document["data"]
             rows = data if isinstance(operation, Listing) else [data]
             if isinstance(rows, list) and all(_has_form(row, kind) for row in rows):
-                return told
+                return document
         raise unexpected(answer, self.settings.url)
 
-    def _is_known(self, request: Outgoing, problem: Problem) -> None:
+    def _require_known(self, request: Outgoing, problem: Problem) -> None:
         """Raise TooOld if the service has no such route or parameter."""
         try:
             document = self._http.get("/openapi.json", timeout=self.settings.timeout).json()
@@ -97,22 +97,24 @@ class Asking(Transport):
         except (httpx.HTTPError, ValueError, LookupError, TypeError):
             return
         path = request.path.partition("?")[0]
-        told = f"The ledger at {self.settings.url} (version {version}) is too old for this: it has"
+        too_old = (
+            f"The ledger at {self.settings.url} (version {version}) is too old for this: it has"
+        )
         routes = [ways for template, ways in paths.items() if _matches(template, path)]
         route = next((ways for ways in routes if request.method.lower() in ways), None)
         if route is None:
-            raise TooOld(f"{told} no {request.method} {path}.") from problem
-        known = {each.get("name") for each in route[request.method.lower()].get("parameters", ())}
-        if unknown := set(request.query) - known:
-            raise TooOld(f"{told} no parameter {', '.join(sorted(unknown))} there.") from problem
+            raise TooOld(f"{too_old} no {request.method} {path}.") from problem
+        named = {each.get("name") for each in route[request.method.lower()].get("parameters", ())}
+        if unknown := set(request.query) - named:
+            raise TooOld(f"{too_old} no parameter {', '.join(sorted(unknown))} there.") from problem
 
 
-def _has_form(told: Any, kind: Any) -> bool:
-    """Whether JSON may be of a type, of a newer or older service too: it has one of its fields."""
+def _has_form(value: Any, kind: Any) -> bool:
+    """True if JSON may be of a type, of a newer or older service too: it has one of its fields."""
     if get_origin(kind) is list:
-        return isinstance(told, list) and all(_has_form(each, get_args(kind)[0]) for each in told)
+        return isinstance(value, list) and all(_has_form(each, get_args(kind)[0]) for each in value)
     fields = getattr(kind, "__struct_encode_fields__", None)
-    return isinstance(told, dict) and (fields is None or not told.keys().isdisjoint(fields))
+    return isinstance(value, dict) and (fields is None or not value.keys().isdisjoint(fields))
 
 
 def _matches(template: str, path: str) -> bool:
@@ -120,6 +122,6 @@ def _matches(template: str, path: str) -> bool:
     return re.fullmatch(pattern, path) is not None
 
 
-def parameters(given: Mapping[str, object]) -> dict[str, object]:
+def parameters(fields: Mapping[str, object]) -> dict[str, object]:
     """The arguments that were given."""
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}

@@ -22,7 +22,7 @@ from execution_ledger.errors import LedgerError
             help="Show the input, output and error of runs too.",
         )
     ],
-    is_shown=False,
+    prints=False,
 )
 def mcp(payloads: bool) -> None:
     """Serve the reading tools of the ledger to an assistant, over stdin and stdout.

@@ -16,7 +16,7 @@ import msgspec
 from execution_ledger._operations import LIST_EVENTS
 from execution_ledger._requests import request_of
 from execution_ledger._sync.follow import Follow
-from execution_ledger.cli.asking import Asking, parameters
+from execution_ledger.cli.asking import Connection, parameters
 from execution_ledger.cli.grammar import command, when
 from execution_ledger.cli.session import connected
 from execution_ledger.cli.showing import Show, columns, say
@@ -30,7 +30,7 @@ FORWARD_SECONDS = 15.0
 """How long the receiver may take for an answer, as with a webhook of the service."""
 
 
-class Told(NamedTuple):
+class ServerEvent(NamedTuple):
     """An event as the service tells it, with fields that this version does not know."""
 
     id: str
@@ -38,9 +38,9 @@ class Told(NamedTuple):
     event: dict[str, Any]
 
 
-def _told(text: bytes) -> Told:
+def _decoded(text: bytes) -> ServerEvent:
     event = msgspec.json.decode(text)
-    return Told(event["id"], event["position"], event)
+    return ServerEvent(event["id"], event["position"], event)
 
 
 class Nowhere:
@@ -53,18 +53,20 @@ class Nowhere:
         """Keep nothing."""
 
 
-def _followed(ledger: Asking, since: str | None, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _followed(
+    ledger: Connection, since: str | None, options: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Each event that was recorded since an instant or after an event, and then each new one."""
     if since is not None and since.startswith("EVT-"):
         after = since
     else:
         period = {} if since is None else {"from_": since}
         answer = ledger.attempt(request_of(LIST_EVENTS, (), {**period, "limit": 1}))
-        found = ledger.told(LIST_EVENTS, answer)["data"] if since is not None else []
+        found = ledger.document(LIST_EVENTS, answer)["data"] if since is not None else []
         position = found[0]["position"] - 1 if found else int(answer.headers["ledger-position"])
         after = f"EVT-00-{position:06}"  # only the number counts
-    follow: Any = Follow(ledger, Nowhere(), {**parameters(given), "after": after}, _told)
-    return (told.event for told in follow)
+    follow: Any = Follow(ledger, Nowhere(), {**parameters(options), "after": after}, _decoded)
+    return (each.event for each in follow)
 
 
 def _since(value: str) -> str:
@@ -81,9 +83,9 @@ FILTERS = "line type workspace organization"
     [click.Option(["--since"], type=_since, help="From this instant, or after this event.")],
     FILTERS,
 )
-def tail(show: Show, since: str | None, **given: Any) -> None:
+def tail(show: Show, since: str | None, **options: Any) -> None:
     """Follow events as they are recorded, until Ctrl-C. A lost connection is found again."""
-    for event in _followed(connected(), since, given):
+    for event in _followed(connected(), since, options):
         show.row(event, EVENTS)
 
 
@@ -96,7 +98,7 @@ def tail(show: Show, since: str | None, **given: Any) -> None:
     [click.Option(["--forward-to", "target"], required=True, help="The address of a receiver.")],
     FILTERS,
 )
-def listen(show: Show, target: str, **given: Any) -> None:
+def listen(show: Show, target: str, **options: Any) -> None:
     """Forward new events to an address, signed as webhooks are.
 
     The secret is a new one for each start, and is printed first; ELK_WEBHOOK_SECRET gives one of
@@ -105,7 +107,7 @@ def listen(show: Show, target: str, **given: Any) -> None:
     target = target if "://" in target else f"http://{target}"
     secret = os.environ.get("ELK_WEBHOOK_SECRET") or _new_secret()
     key = base64.b64decode(secret.removeprefix("whsec_"))
-    events = _followed(connected(), None, given)
+    events = _followed(connected(), None, options)
     show.row({"id": "secret", "type": secret}, {"SECRET": "id", "VALUE": "type"})
     say(f"Forwarding new events to {target}.")
     # A client of its own: the receiver must never get the ledger's token.

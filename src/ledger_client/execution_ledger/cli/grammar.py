@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from execution_ledger import types
 from execution_ledger._requests import BROKEN, VERSION, instant, unexpected
-from execution_ledger.cli.asking import Asking
+from execution_ledger.cli.asking import Connection
 from execution_ledger.cli.showing import Show, say
 from execution_ledger.errors import (
     Fault,
@@ -61,15 +61,15 @@ class Elk(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except Exception as error:
-            told = _told(error, ctx.obj)
-            code = next((code for kinds, code in EXIT_CODES if isinstance(told, kinds)), None)
+            failure = _failure_of(error, ctx.obj)
+            code = next((code for kinds, code in EXIT_CODES if isinstance(failure, kinds)), None)
             if code is None:
                 raise
-            say(f"elk: {told}")
+            say(f"elk: {failure}")
             ctx.exit(code)
 
 
-def _told(error: Exception, ledger: Asking | None) -> Exception:
+def _failure_of(error: Exception, ledger: Connection | None) -> Exception:
     """The error to tell: of reading an answer that has parts of another form, an own one."""
     is_ours = not isinstance(error, BROKEN) or isinstance(error, LedgerError | httpx.InvalidURL)
     if is_ours or ledger is None or ledger.answer is None:
@@ -157,13 +157,13 @@ def options_of(arguments: type, named: str) -> str:
 
 def option(name: str) -> click.Option:
     """The option for an argument of the API."""
-    field, told, kind = FIELDS[name]
+    field, text, kind = FIELDS[name]
     declared = [f"--{name.rpartition(':')[2]}", field]
     if kind is bool:
-        return click.Option(declared, is_flag=True, flag_value="true", default=None, help=told)
+        return click.Option(declared, is_flag=True, flag_value="true", default=None, help=text)
     if kind is when or isinstance(kind, click.IntRange):
-        return click.Option(declared, type=kind, help=told)
-    return click.Option(declared, shell_complete=_completion(WORDS.get(name, "")), help=told)
+        return click.Option(declared, type=kind, help=text)
+    return click.Option(declared, shell_complete=_completion(WORDS.get(name, "")), help=text)
 
 
 def command(
@@ -172,7 +172,7 @@ def command(
     params: Iterable[click.Parameter] = (),
     options: str = "",
     *,
-    is_shown: bool = True,
+    prints: bool = True,
     settings: dict[str, Any] | None = None,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function, whose first sentence is the help.
@@ -181,19 +181,19 @@ def command(
     ``Show`` first.
     """
     made = [*params, *map(option, options.split())]
-    if is_shown:
+    if prints:
         made.append(click.Option(["--json", "is_json"], is_flag=True, help="Write JSON."))
         made.append(click.Option(["--csv", "is_csv"], is_flag=True, help="Write CSV."))
 
     def named(function: Callable[..., None]) -> click.Command:
-        def called(**given: Any) -> None:
-            if is_shown:
-                is_json, is_csv = given.pop("is_json"), given.pop("is_csv")
+        def called(**values: Any) -> None:
+            if prints:
+                is_json, is_csv = values.pop("is_json"), values.pop("is_csv")
                 if is_json and is_csv:
                     raise click.UsageError("Give --json or --csv, not both.")
-                function(Show("json" if is_json else "csv" if is_csv else None), **given)
+                function(Show("json" if is_json else "csv" if is_csv else None), **values)
             else:
-                function(**given)
+                function(**values)
 
         lines = "".join(f"\n  $ {example}" for example in examples)
         return click.Command(
@@ -208,8 +208,8 @@ def command(
     return named
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
-    if is_asked:
+def _print_version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:
+    if is_set:
         click.echo(f"elk {VERSION}")
         ctx.exit()
 

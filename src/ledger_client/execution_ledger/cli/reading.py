@@ -133,9 +133,9 @@ LISTS = (
 
 
 def _list(described: List) -> click.Command:
-    def listed(show: Show, limit: int | None, **given: Any) -> None:
+    def listed(show: Show, limit: int | None, **options: Any) -> None:
         size = {"limit": min(limit or PAGE, PAGE)}
-        rows = connected().rows(described.operation, **parameters(given), **size)
+        rows = connected().rows(described.operation, **parameters(options), **size)
         show.rows(rows, described.columns, limit)
 
     listed.__doc__ = described.sentence
@@ -148,15 +148,15 @@ def _list(described: List) -> click.Command:
     [click.Argument(["line"])],
     "as-of",
 )
-def line(show: Show, line: str, **given: Any) -> None:
+def line(show: Show, line: str, **options: Any) -> None:
     """Show a line."""
-    told = connected().ask(routes.SHOW_EXECUTION, line, **parameters(given))
-    show.one(told, LINE)
+    detail = connected().ask(routes.SHOW_EXECUTION, line, **parameters(options))
+    show.one(detail, LINE)
     if show.form == "table":
         for part in ("holds", "blockers"):
-            if told.get(part):
+            if detail.get(part):
                 click.echo()
-                show.rows(map(_reason, told[part]), REASONS)
+                show.rows(map(_reason, detail[part]), REASONS)
 
 
 @command(
@@ -165,17 +165,21 @@ def line(show: Show, line: str, **given: Any) -> None:
     [click.Argument(["line"])],
     "as-of",
 )
-def why(show: Show, line: str, **given: Any) -> None:
+def why(show: Show, line: str, **options: Any) -> None:
     """Say why a line is in its state, and since when."""
-    told = connected().ask(routes.SHOW_EXECUTION, line, **parameters(given))
+    detail = connected().ask(routes.SHOW_EXECUTION, line, **parameters(options))
     if show.form == "table":
-        for sentence in str(Why.of(msgspec.convert(told, LineDetail))).split("\n"):
+        for sentence in str(Why.of(msgspec.convert(detail, LineDetail))).split("\n"):
             click.echo(_with_ages(clean(sentence)))
     elif show.form == "json":
-        show.one({name: value_at(told, path) for name, path in WHY.items()}, {})
+        show.one({name: value_at(detail, path) for name, path in WHY.items()}, {})
     else:
-        state = {"kind": told["state"], "id": told["service_line_id"], "since": told["state_since"]}
-        show.rows(map(_reason, [state, *told["holds"], *told["blockers"]]), REASONS)
+        state = {
+            "kind": detail["state"],
+            "id": detail["service_line_id"],
+            "since": detail["state_since"],
+        }
+        show.rows(map(_reason, [state, *detail["holds"], *detail["blockers"]]), REASONS)
 
 
 def _with_ages(sentence: str) -> str:
@@ -186,17 +190,17 @@ def _with_ages(sentence: str) -> str:
     )
 
 
-def _reason(told: dict[str, Any]) -> dict[str, Any]:
+def _reason(detail: dict[str, Any]) -> dict[str, Any]:
     """A state, a hold or a blocker as a row."""
-    kind = told.get("kind") or ("hold" if "hold" in told else "blocker")
+    kind = detail.get("kind") or ("hold" if "hold" in detail else "blocker")
     return {
         "kind": kind,
-        "id": told.get("hold") or told["id"],
-        "since": told["since"],
-        "until": told.get("until") or told.get("due_at"),
-        "cause": told.get("cause"),
-        "who": told.get("assignee") or (told.get("by") or {}).get("id"),
-        "reason": told.get("reason"),
+        "id": detail.get("hold") or detail["id"],
+        "since": detail["since"],
+        "until": detail.get("until") or detail.get("due_at"),
+        "cause": detail.get("cause"),
+        "who": detail.get("assignee") or (detail.get("by") or {}).get("id"),
+        "reason": detail.get("reason"),
     }
 
 
@@ -206,9 +210,9 @@ def _reason(told: dict[str, Any]) -> dict[str, Any]:
     [click.Argument(["run"])],
     "as-of",
 )
-def show_run(show: Show, run: str, **given: Any) -> None:
+def show_run(show: Show, run: str, **options: Any) -> None:
     """Show a run with its input, output and error."""
-    show.one(connected().ask(routes.SHOW_RUN, run, **parameters(given)), RUN)
+    show.one(connected().ask(routes.SHOW_RUN, run, **parameters(options)), RUN)
 
 
 def _month(_: click.Context, __: click.Parameter, month: str | None) -> dict[str, str]:
@@ -233,10 +237,10 @@ def _month(_: click.Context, __: click.Parameter, month: str | None) -> dict[str
     ],
     f"by line {OF_LINES} from to time-zone {WHERE}",
 )
-def usage(show: Show, month: dict[str, str], limit: int | None, **given: Any) -> None:
+def usage(show: Show, month: dict[str, str], limit: int | None, **options: Any) -> None:
     """Show hours, runs and tokens by line, or as --by says. A terminal has the total first."""
-    given = {"group_by": "service_line", **parameters(given), **month}
-    pages = connected().pages(routes.SHOW_USAGE_OF_LINES, **given, limit=PAGE)
+    options = {"group_by": "service_line", **parameters(options), **month}
+    pages = connected().pages(routes.SHOW_USAGE_OF_LINES, **options, limit=PAGE)
     first = next(pages)
     more = (row for page in pages for row in page["rows"])
     key = next((path for row in first["rows"] for path in GROUPS.values() if path in row), "")
@@ -253,9 +257,9 @@ def usage(show: Show, month: dict[str, str], limit: int | None, **given: Any) ->
     ],
     f"line {OF_LINES} from to time-zone workspace organization limit",
 )
-def changed(show: Show, limit: int | None, **given: Any) -> None:
+def changed(show: Show, limit: int | None, **options: Any) -> None:
     """Show the lines that changed between two instants. Sums are of the period --from … --to."""
-    rows = connected().rows(routes.SHOW_COMPARISON, **parameters(given), limit=PAGE)
+    rows = connected().rows(routes.SHOW_COMPARISON, **parameters(options), limit=PAGE)
     show.rows(rows, CHANGED, limit)
 
 
@@ -284,11 +288,11 @@ EXPORTS: dict[str, File[Any]] = {
     ],
     "line type from to time-zone workspace organization as-of",
 )
-def export(show: Show, what: str, output: Path | None, **given: Any) -> None:
+def export(show: Show, what: str, output: Path | None, **options: Any) -> None:
     """Write all of a list as one file: CSV, or with --json a JSON object a line."""
     ledger = connected()
     ledger.attempt(request_of(routes.CHECK_HEALTH, (), {}))
-    arguments = {**parameters(given), "format": "jsonl" if show.form == "json" else "csv"}
+    arguments = {**parameters(options), "format": "jsonl" if show.form == "json" else "csv"}
     file = Export(ledger, EXPORTS[what], (), arguments)
     if output is not None:
         file.save(output)

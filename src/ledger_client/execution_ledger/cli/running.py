@@ -77,8 +77,8 @@ class Process:
     def _passing_signals_on(self) -> Iterator[None]:
         numbers = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
         # An ignored signal, as by nohup, stays ignored, also by the command.
-        heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-        before = [(number, signal.signal(number, self._pass_on)) for number in heeded]
+        handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        before = [(number, signal.signal(number, self._pass_on)) for number in handled]
         try:
             yield
         finally:
@@ -127,7 +127,7 @@ class _Teller(logging.Handler):
     "--",
     [],
     [click.Argument(["words"], nargs=-1, required=True, type=click.UNPROCESSED)],
-    is_shown=False,
+    prints=False,
     settings={"allow_interspersed_args": False},
 )
 def wrapped(words: tuple[str, ...]) -> None:
@@ -138,17 +138,17 @@ def wrapped(words: tuple[str, ...]) -> None:
 
 
 def _reported(
-    words: tuple[str, ...], line: str, spool: str | None, stderr_tail: bool, **given: Any
+    words: tuple[str, ...], line: str, spool: str | None, stderr_tail: bool, **options: Any
 ) -> int:
     """Run a command, and report its run; return the exit code of the command."""
-    process, stops = Process(words, stderr_tail), given.pop("stop_if_refused")
+    process, stops = Process(words, stderr_tail), options.pop("stop_if_refused")
     with _ledger(spool) as ledger:
         if ledger is None:
             return process.run()
         code = REFUSED
         try:
             with ledger.run(
-                line, **given, on_refused="raise" if stops else "run", tells_errors=stderr_tail
+                line, **options, on_refused="raise" if stops else "run", tells_errors=stderr_tail
             ):
                 code = process.run()
                 _end(code, process)

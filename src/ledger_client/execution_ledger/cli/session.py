@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from execution_ledger._requests import Settings, is_loopback, settings_of
-from execution_ledger.cli.asking import Asking
+from execution_ledger.cli.asking import Connection
 from execution_ledger.errors import NotConfigured
 
 SERVICE = "execution-ledger"
@@ -35,14 +35,14 @@ def stored_in() -> Path:
     return Path(click.get_app_dir(SERVICE)) / "elk.json"
 
 
-def connected() -> Asking:
+def connected() -> Connection:
     """The ledger of the environment, else of the last login. Raises NotConfigured."""
-    return asking(settings())
+    return connection_to(settings())
 
 
-def asking(settings: Settings) -> Asking:
+def connection_to(settings: Settings) -> Connection:
     """Connections that are closed when the command ends."""
-    ledger, context = Asking(settings), click.get_current_context()
+    ledger, context = Connection(settings), click.get_current_context()
     context.call_on_close(ledger.close)
     context.find_root().obj = ledger  # to tell of an answer that a command cannot read
     return ledger
@@ -50,13 +50,13 @@ def asking(settings: Settings) -> Asking:
 
 def settings() -> Settings:
     """The address and the token that count now. Raises NotConfigured."""
-    kept = _read()
-    url, token = os.environ.get("ELK_URL") or kept.url, os.environ.get("ELK_TOKEN")
+    stored = _read()
+    url, token = os.environ.get("ELK_URL") or stored.url, os.environ.get("ELK_TOKEN")
     if url is None:
         raise NotConfigured("Log in first: elk login URL; or set ELK_URL and ELK_TOKEN.")
     if not token:
         url = checked(url)
-        token = _token_of(kept, origin_of(url))
+        token = _token_of(stored, origin_of(url))
     if not token:
         raise NotConfigured(f"There is no token for {url}: elk login {url}; or set ELK_TOKEN.")
     return settings_for(url, token)
@@ -95,34 +95,34 @@ def origin_of(url: str) -> str:
 
 def keep(url: str, token: str) -> str:
     """Store a token for the origin of an address; return where it is."""
-    kept, origin = _read(), origin_of(url)
+    stored, origin = _read(), origin_of(url)
     in_keyring = _put_in_keyring(origin, token)
-    kept.url = url
-    kept.tokens = {**kept.tokens, origin: None if in_keyring else token}
-    _write(kept)
+    stored.url = url
+    stored.tokens = {**stored.tokens, origin: None if in_keyring else token}
+    _write(stored)
     return "the keyring" if in_keyring else f"{stored_in()} (only you can read it)"
 
 
 def forget(url: str | None) -> str | None:
     """Forget the token of an address, by default the present one; return the address."""
-    kept = _read()
-    url = url or kept.url
+    stored = _read()
+    url = url or stored.url
     origin = origin_of(url) if url else ""
-    if origin not in kept.tokens:
+    if origin not in stored.tokens:
         return None
-    if kept.tokens.pop(origin) is None:
+    if stored.tokens.pop(origin) is None:
         import keyring
 
         with suppress(keyring.errors.KeyringError):
             keyring.delete_password(SERVICE, origin)
-    if kept.url and origin_of(kept.url) == origin:
-        kept.url = None
-    _write(kept)
+    if stored.url and origin_of(stored.url) == origin:
+        stored.url = None
+    _write(stored)
     return url
 
 
 def _put_in_keyring(origin: str, token: str) -> bool:
-    """Whether the keyring has a token now."""
+    """True if the keyring has a token now."""
     import keyring
 
     # Backends raise errors of their own, and some forget silently.
@@ -132,9 +132,9 @@ def _put_in_keyring(origin: str, token: str) -> bool:
     return False
 
 
-def _token_of(kept: Stored, origin: str) -> str | None:
-    token = kept.tokens.get(origin)
-    if token is not None or origin not in kept.tokens:
+def _token_of(stored: Stored, origin: str) -> str | None:
+    token = stored.tokens.get(origin)
+    if token is not None or origin not in stored.tokens:
         return token
     import keyring
 
@@ -154,12 +154,12 @@ def _read() -> Stored:
         raise NotConfigured(f"{path} is damaged: {error}. Log in again without it.") from error
 
 
-def _write(kept: Stored) -> None:
+def _write(stored: Stored) -> None:
     path = stored_in()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     # Nobody else may read the file at any moment, whatever the umask is.
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(kept))
+        file.write(msgspec.json.encode(stored))
     part.replace(path)

@@ -106,11 +106,11 @@ class Show:
         """Show rows as they come, or as one table."""
         rows = islice(rows, limit)
         if self.form == "table":
-            shown = list(islice(rows, limit or TABLE_ROWS))
-            self._table(shown, columns)
+            first = list(islice(rows, limit or TABLE_ROWS))
+            self._table(first, columns)
             if next(iter(rows), None) is not None:
-                say(f"There are more than {len(shown)} rows: --limit shows others, a pipe has all.")
-            if not shown:
+                say(f"There are more than {len(first)} rows: --limit shows others, a pipe has all.")
+            if not first:
                 say("Nothing was found.")
             return
         if self.form == "json":
@@ -170,11 +170,11 @@ class Show:
             for title, path in columns.items()
         }
         room = shutil.get_terminal_size().columns
-        shown = _fitting(cells, columns, room)
-        if not rows or not shown:
+        fitted = _fitting(cells, columns, room)
+        if not rows or not fitted:
             return
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
-        for title, width in shown.items():
+        for title, width in fitted.items():
             is_number = all(isinstance(value_at(row, columns[title]), int | float) for row in rows)
             table.add_column(
                 title,
@@ -183,10 +183,10 @@ class Show:
                 justify="right" if is_number else "left",
                 overflow="fold",
             )
-        for texts in zip(*(cells[title] for title in shown), strict=True):
+        for texts in zip(*(cells[title] for title in fitted), strict=True):
             table.add_row(*(Text(text, STYLES.get(text, "")) for text in texts))
         is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
-        needed = sum(shown.values()) + GAP * len(shown)
+        needed = sum(fitted.values()) + GAP * len(fitted)
         console = Console(
             width=max(room, needed), color_system=None if is_plain else "auto", highlight=False
         )

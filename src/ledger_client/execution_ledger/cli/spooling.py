@@ -114,9 +114,9 @@ def _opened(path: Path, counts: Counter[str]) -> SpoolFile | None:
 
 
 def _row(path: Path, fact: Waiting, problem: Problem) -> dict[str, Any]:
-    told = msgspec.json.decode(fact.text)
-    wrong = (f"{place.pointer or '/'}: {place.detail}" for place in problem.errors)
-    row = {name: told.get(name) for name in ("id", "source", "type", "subject")}
+    value = msgspec.json.decode(fact.text)
+    wrong = (f"{fault.pointer or '/'}: {fault.detail}" for fault in problem.errors)
+    row = {name: value.get(name) for name in ("id", "source", "type", "subject")}
     detail = "; ".join((problem.detail, *wrong))
     return {"file": path.name, **row, "code": problem.code, "detail": detail}
 
@@ -139,11 +139,11 @@ def _described(path: Path) -> dict[str, Any]:
 
 def _reported_at(fact: Waiting, path: Path) -> str | None:
     """When a fact happened; if it does not say, when its file was begun."""
-    told = msgspec.json.decode(fact.text).get("time")
+    at = msgspec.json.decode(fact.text).get("time")
     begun = path.name.partition("-")[0]
-    if told is None and begun.isdecimal():
-        told = instant(datetime.fromtimestamp(int(begun) // 10**9, UTC))
-    return str(told) if told else None
+    if at is None and begun.isdecimal():
+        at = instant(datetime.fromtimestamp(int(begun) // 10**9, UTC))
+    return str(at) if at else None
 
 
 COMMANDS = (spool,)

@@ -16,10 +16,10 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def as_row(kind: type[Struct], shown: object, **other: object) -> Any:
+def as_row(kind: type[Struct], source: object, **other: object) -> Any:
     """A row with the fields of the same names, but for those that are given."""
-    names = {field.name for field in fields(kind)}.intersection(dir(shown)) - other.keys()
-    values = {name: getattr(shown, name) for name in names}
+    names = {field.name for field in fields(kind)}.intersection(dir(source)) - other.keys()
+    values = {name: getattr(source, name) for name in names}
     return kind(**{name: each for name, each in values.items() if each is not UNSET}, **other)
 
 
@@ -27,8 +27,8 @@ def who_row(actor: types.Actor) -> answers.ActorRow:
     return answers.ActorRow(type=actor.type, id=actor.id)
 
 
-def blocker_row(shown: object, as_of: str | None) -> answers.BlockerRow:
-    row: answers.BlockerRow = as_row(answers.BlockerRow, shown)
+def blocker_row(source: object, as_of: str | None) -> answers.BlockerRow:
+    row: answers.BlockerRow = as_row(answers.BlockerRow, source)
     row.overdue = row.due_at is not None and row.due_at < (instant_of(as_of) or now())
     return row
 
@@ -37,79 +37,83 @@ def hold_rows(line: types.LineDetail) -> list[answers.HoldRow]:
     return [as_row(answers.HoldRow, each, by=who_row(each.by)) for each in line.holds]
 
 
-def signal_row(shown: types.Signal) -> answers.SignalRow:
+def signal_row(source: types.Signal) -> answers.SignalRow:
     return answers.SignalRow(
-        signal=shown.signal,
-        status=shown.status,
-        value=content(shown.value),
-        evidence=None if shown.evidence is None else str(content(shown.evidence)),
+        signal=source.signal,
+        status=source.status,
+        value=content(source.value),
+        evidence=None if source.evidence is None else str(content(source.evidence)),
     )
 
 
-def line_row(shown: types.Line | types.LineDetail, as_of: str | None) -> answers.LineRow:
-    oldest = shown.oldest_blocker
+def line_row(source: types.Line | types.LineDetail, as_of: str | None) -> answers.LineRow:
+    oldest = source.oldest_blocker
     row: answers.LineRow = as_row(
         answers.LineRow,
-        shown,
+        source,
         oldest_blocker=oldest and blocker_row(oldest, as_of),
         **(
-            {"holds": hold_rows(shown), "open_blockers": len(shown.blockers)}
-            if isinstance(shown, types.LineDetail)
+            {"holds": hold_rows(source), "open_blockers": len(source.blockers)}
+            if isinstance(source, types.LineDetail)
             else {}
         ),
     )
     return row
 
 
-def alert_row(shown: types.Alert) -> answers.AlertRow:
-    taken, ended = shown.acknowledged, shown.resolved
+def alert_row(source: types.Alert) -> answers.AlertRow:
+    acknowledged, ended = source.acknowledged, source.resolved
     # The sentence of an alert is left out: it is the ledger's own, around words of a tenant.
     row: answers.AlertRow = as_row(
-        answers.AlertRow, shown, subject_type=shown.subject.type, subject_id=shown.subject.id
+        answers.AlertRow, source, subject_type=source.subject.type, subject_id=source.subject.id
     )
-    if taken is not None:
-        row.acknowledged_at, row.acknowledged_by = taken.at, who_row(taken.by)
-        row.assignee, row.note, row.until = taken.assignee, taken.note, taken.until
+    if acknowledged is not None:
+        row.acknowledged_at, row.acknowledged_by = acknowledged.at, who_row(acknowledged.by)
+        row.assignee, row.note, row.until = (
+            acknowledged.assignee,
+            acknowledged.note,
+            acknowledged.until,
+        )
     if ended is not None:
         row.resolved_at, row.resolved_because = ended.at, ended.reason
     return row
 
 
-def payload_of(shown: dict[str, Any]) -> dict[str, Any]:
+def payload_of(source: dict[str, Any]) -> dict[str, Any]:
     """A payload without what its row tells already, and without an alert's sentence."""
-    beside = {"text", "state_before", "state_after"}
-    return {name: value for name, value in shown.items() if name not in beside}
+    others = {"text", "state_before", "state_after"}
+    return {name: value for name, value in source.items() if name not in others}
 
 
-def changed_row(shown: types.ComparedLine) -> answers.ChangedRow:
+def changed_row(source: types.ComparedLine) -> answers.ChangedRow:
     pairs = {
-        field.name: _pair(getattr(shown, field.name))
+        field.name: _pair(getattr(source, field.name))
         for field in fields(answers.ChangedRow)
-        if hasattr(getattr(shown, field.name, None), "then")
+        if hasattr(getattr(source, field.name, None), "then")
     }
-    state = answers.PairRow(then=shown.state.then, now=shown.state.now)
+    state = answers.PairRow(then=source.state.then, now=source.state.now)
     row: answers.ChangedRow = as_row(
-        answers.ChangedRow, shown, **{**pairs, "state": state, "events": shown.events.count}
+        answers.ChangedRow, source, **{**pairs, "state": state, "events": source.events.count}
     )
     return row
 
 
-def _pair(shown: Any) -> answers.PairRow | None:
-    return None if shown.then == shown.now else answers.PairRow(then=shown.then, now=shown.now)
+def _pair(source: Any) -> answers.PairRow | None:
+    return None if source.then == source.now else answers.PairRow(then=source.then, now=source.now)
 
 
-def run_row(shown: types.Run, shows_payloads: bool) -> answers.RunRow:
+def run_row(source: types.Run, shows_payloads: bool) -> answers.RunRow:
     payloads = {
-        name: _json(getattr(shown, name)) if shows_payloads else None
+        name: _json(getattr(source, name)) if shows_payloads else None
         for name in ("input", "output", "error")
     }
-    trigger = shown.triggered_by
+    trigger = source.triggered_by
     row: answers.RunRow = as_row(
         answers.RunRow,
-        shown,
+        source,
         **payloads,
         triggered_by=trigger and answers.ActorRow(type=trigger.type, id=trigger.actor_id),
-        token_usage=_models(shown.token_usage or ()),
+        token_usage=_models(source.token_usage or ()),
     )
     return row
 
@@ -118,24 +122,24 @@ def _json(value: Any) -> str | None:
     return None if value is None else str(content(value, always=True))
 
 
-def _models(shown: Iterable[types.TokenUsage | types.TokensByModel]) -> list[answers.ModelRow]:
-    return [as_row(answers.ModelRow, each) for each in shown]
+def _models(source: Iterable[types.TokenUsage | types.TokensByModel]) -> list[answers.ModelRow]:
+    return [as_row(answers.ModelRow, each) for each in source]
 
 
-def sum_row(kind: type[answers.SumRow], shown: types.UsageSums | types.UsageRow) -> Any:
+def sum_row(kind: type[answers.SumRow], source: types.UsageSums | types.UsageRow) -> Any:
     """Sums without what is null or zero, with hours in place of seconds."""
     other = {
-        "lines": shown.lines or None,
-        "hours": shown.hours or None,
-        "check_ins": shown.check_ins or None,
-        "runs": counted(shown.runs),
-        "tokens_used": shown.tokens_used or None,
+        "lines": source.lines or None,
+        "hours": source.hours or None,
+        "check_ins": source.check_ins or None,
+        "runs": counted(source.runs),
+        "tokens_used": source.tokens_used or None,
         # In each row, they would be most of an answer; grouped by model, a row is a model.
-        "tokens_by_model": _models(shown.tokens_by_model or ()) if kind is answers.SumRow else [],
-        "hours_by_state": _hours(shown.seconds_by_state),
-        "hours_by_cause": _hours(shown.seconds_by_cause),
+        "tokens_by_model": _models(source.tokens_by_model or ()) if kind is answers.SumRow else [],
+        "hours_by_state": _hours(source.seconds_by_state),
+        "hours_by_cause": _hours(source.seconds_by_cause),
     }
-    return as_row(kind, shown, **other)
+    return as_row(kind, source, **other)
 
 
 def counted(counts: dict[str, int] | None) -> dict[str, int]:

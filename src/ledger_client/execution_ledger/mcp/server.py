@@ -57,7 +57,7 @@ CALL_SECONDS = 20.0
 LONGEST_ARGUMENT = 4_000
 """Characters of an argument; a cursor of the ledger has some hundreds."""
 
-_PLACE = re.compile(r" - at `\$\.([a-z_]+)[^`]*`$")
+_FIELD = re.compile(r" - at `\$\.([a-z_]+)[^`]*`$")
 _LISTED = re.compile(r"\s*,\s*")
 
 _REFUSED: Mapping[type[LedgerError], str] = {
@@ -82,19 +82,19 @@ def create_server(
         return sdk.ListToolsResult(tools=[*_described().values()])
 
     async def call_tool(
-        context: ServerRequestContext[Any, Any], asked: sdk.CallToolRequestParams
+        context: ServerRequestContext[Any, Any], call: sdk.CallToolRequestParams
     ) -> sdk.CallToolResult:
-        tool = TOOLS.get(asked.name)
+        tool = TOOLS.get(call.name)
         if tool is None:
             raise MCPError(sdk.INVALID_PARAMS, f"The tools are {', '.join(TOOLS)}.")
         try:
-            told = await _answer(tool, ledger_of(context), asked.arguments or {})
+            answer = await _answer(tool, ledger_of(context), call.arguments or {})
         except (LedgerError, msgspec.MsgspecError, httpx.InvalidURL) as error:
             return _result(_words(error), is_error=True)
         except Exception:
-            _logger.exception("the tool %s failed", asked.name)
+            _logger.exception("the tool %s failed", call.name)
             return _result("The tool failed. The log of its server says why.", is_error=True)
-        return _result(json.dumps(told, ensure_ascii=False), told)
+        return _result(json.dumps(answer, ensure_ascii=False), answer)
 
     return Server(
         "execution-ledger",
@@ -108,41 +108,41 @@ def create_server(
     )
 
 
-async def _answer(tool: Tool, ledger: ToolLedger, given: Mapping[str, Any]) -> dict[str, Any]:
-    asked = arguments_of(tool, given)
+async def _answer(tool: Tool, ledger: ToolLedger, values: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = arguments_of(tool, values)
 
     async def make(limit: int) -> ToolAnswer:
-        told = await tool.call(ledger, msgspec.structs.replace(asked, limit=limit))
-        told.told_at = now()
-        told.as_of = instant_of(getattr(asked, "as_of", None))
-        return told
+        answer = await tool.call(ledger, msgspec.structs.replace(wanted, limit=limit))
+        answer.told_at = now()
+        answer.as_of = instant_of(getattr(wanted, "as_of", None))
+        return answer
 
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            return await fitted(make, asked.limit, tool.rows)
+            return await fitted(make, wanted.limit, tool.rows)
     except TimeoutError as error:
         raise NotFitting("The answer takes too long: ask for fewer rows or less time.") from error
 
 
-def arguments_of(tool: Tool, given: Mapping[str, Any]) -> ManyArguments:
+def arguments_of(tool: Tool, values: Mapping[str, Any]) -> ManyArguments:
     """The arguments of a call. Raises NotFitting, in words that repeat none of them.
 
     Some assistants send a number or a list as one text: the list as JSON, or with commas.
     """
-    known = {field.name: field for field in msgspec.structs.fields(tool.arguments)}
-    if given.keys() - known.keys():
-        raise NotFitting(f"The arguments of this tool are {', '.join(known)}.")
-    told = dict(given)
-    for name, value in given.items():
+    fields = {field.name: field for field in msgspec.structs.fields(tool.arguments)}
+    if values.keys() - fields.keys():
+        raise NotFitting(f"The arguments of this tool are {', '.join(fields)}.")
+    values = dict(values)
+    for name, value in values.items():
         if isinstance(value, str) and len(value) > LONGEST_ARGUMENT:
             raise NotFitting(f"`{name}` is too long.")
-        if isinstance(value, str) and "list" in str(known[name].type):
-            told[name] = _LISTED.split(value.strip("[] ").replace('"', ""))
+        if isinstance(value, str) and "list" in str(fields[name].type):
+            values[name] = _LISTED.split(value.strip("[] ").replace('"', ""))
     try:
-        return msgspec.convert(told, tool.arguments, strict=False)
+        return msgspec.convert(values, tool.arguments, strict=False)
     except msgspec.ValidationError as error:
-        place = _PLACE.search(str(error))
-        name = place[1] if place else next(each for each in known if known[each].required)
+        found = _FIELD.search(str(error))
+        name = found[1] if found else next(each for each in fields if fields[each].required)
         form = _described()[tool.call.__name__].input_schema["properties"][name]
         raise NotFitting(f"`{name}` does not fit: {_form_of(form)}") from error
 
@@ -166,9 +166,9 @@ def _words(error: Exception) -> str:
     if not isinstance(error, Problem) or error.status >= 500:
         return "The ledger cannot answer now. Try again in a moment."
     # The service's details never repeat what was sent, and tell of no tenant's texts.
-    places = [(place.pointer.strip("/").split("/")[0], place.detail) for place in error.errors]
-    told = "; ".join(f"`{_OURS[name]}` {detail}" for name, detail in places if name in _OURS)
-    return str(safe(f"The ledger refuses this: {_API.sub(_our_name, told or error.detail)}"))
+    faults = [(fault.pointer.strip("/").split("/")[0], fault.detail) for fault in error.errors]
+    text = "; ".join(f"`{_OURS[name]}` {detail}" for name, detail in faults if name in _OURS)
+    return str(safe(f"The ledger refuses this: {_API.sub(_our_name, text or error.detail)}"))
 
 
 def _our_name(found: re.Match[str]) -> str:
@@ -189,10 +189,10 @@ _API = re.compile(r"\b(then|recorded_after|recorded_until|group_by)\b")
 """Names of the API that stand within its sentences."""
 
 
-def _result(text: str, told: Any = None, *, is_error: bool = False) -> sdk.CallToolResult:
+def _result(text: str, content: Any = None, *, is_error: bool = False) -> sdk.CallToolResult:
     return sdk.CallToolResult(
         content=[sdk.TextContent(type="text", text=text)],
-        structured_content=told,
+        structured_content=content,
         is_error=is_error,
     )
 
@@ -225,14 +225,14 @@ def _description(name: str, tool: Tool) -> sdk.Tool:
 def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """The JSON schema of a struct, an object at its root, in few words."""
     _, parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
-    shown: dict[str, Any] = _short(parts)
-    root: dict[str, Any] = shown.pop(kind.__name__)
+    parts_: dict[str, Any] = _short(parts)
+    root: dict[str, Any] = parts_.pop(kind.__name__)
     root.pop("description", None)
     # The arguments and rows that matter come first.
     for name in ("limit", "truncated", "cursor", "told_at", "as_of"):
         if name in root["properties"]:
             root["properties"][name] = root["properties"].pop(name)
-    return root | ({"$defs": shown} if shown else {})
+    return root | ({"$defs": parts_} if parts_ else {})
 
 
 def _short(schema: Any) -> Any:
@@ -241,13 +241,13 @@ def _short(schema: Any) -> Any:
         return [_short(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {
+    short = {
         name: _short(each)
         for name, each in schema.items()
         if name != "title" and not (name == "default" and not each)
     }
-    ways = [way for way in kept.get("anyOf", ()) if way != {"type": "null"}]
-    if len(ways) == 1 and len(kept["anyOf"]) == 2:
-        del kept["anyOf"]
-        kept = ways[0] | kept
-    return kept
+    ways = [way for way in short.get("anyOf", ()) if way != {"type": "null"}]
+    if len(ways) == 1 and len(short["anyOf"]) == 2:
+        del short["anyOf"]
+        short = ways[0] | short
+    return short

@@ -55,14 +55,14 @@ def safe(value: Any, longest: int = LONGEST_TEXT, name: str = "", depth: int = 0
     if isinstance(value, dict | list) and name in FREE:
         return safe(content(value), longest)
     if isinstance(value, dict):
-        told = {key: each for key, each in value.items() if each is not None}
-        return {key: safe(each, longest, key, depth + 1) for key, each in told.items()}
+        present = {key: each for key, each in value.items() if each is not None}
+        return {key: safe(each, longest, key, depth + 1) for key, each in present.items()}
     if isinstance(value, list):
         items = value if depth < 2 else value[:MOST_ITEMS]
         return [safe(each, longest, depth=depth + 1) for each in items]
     if isinstance(value, str) and name != "cursor":
-        seen = UNSEEN.sub(lambda found: "" if found[0] in _JOINS else "·", value)
-        return seen if len(seen) <= longest else f"{seen[: longest - 1]}…"
+        visible = UNSEEN.sub(lambda found: "" if found[0] in _JOINS else "·", value)
+        return visible if len(visible) <= longest else f"{visible[: longest - 1]}…"
     return value
 
 
@@ -84,15 +84,15 @@ async def fitted(
     make: Callable[[int], Awaitable[ToolAnswer]], limit: int, rows: str
 ) -> dict[str, Any]:
     """An answer of at most so many bytes: with fewer ``rows``, and at last with shorter texts."""
-    told = msgspec.to_builtins(await make(limit))
-    answer: dict[str, Any] = safe(told)
+    data = msgspec.to_builtins(await make(limit))
+    answer: dict[str, Any] = safe(data)
     if size_of(answer) <= MOST_BYTES:
         return answer
     if (fitting := _fitting(answer, rows)) < limit:
         # The ledger is asked again, since its cursor belongs to the last row of a page.
-        told = msgspec.to_builtins(await make(fitting))
+        data = msgspec.to_builtins(await make(fitting))
     for longest in (LONGEST_TEXT, 100, 20):
-        answer = safe(told, longest)
+        answer = safe(data, longest)
         if size_of(answer) <= MOST_BYTES:
             return answer
     raise NotFitting("The answer does not fit: ask for less.")

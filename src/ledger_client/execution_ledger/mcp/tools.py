@@ -40,13 +40,13 @@ class ToolLedger(NamedTuple):
 
     transport: AsyncTransport
     shows_payloads: bool
-    """Whether answers may hold the input, output and error of runs."""
+    """True if answers may hold the input, output and error of runs."""
 
     async def page(
-        self, operation: Listing[Any] | Bare[Any], *ids: str, **given: object
+        self, operation: Listing[Any] | Bare[Any], *ids: str, **fields: object
     ) -> "ToolPage":
         """A page of a list. Raises LedgerError."""
-        page = await self.transport.call(operation, *ids, arguments=given)
+        page = await self.transport.call(operation, *ids, arguments=fields)
         cursor = page.meta.cursor if page.meta.has_more else None
         return ToolPage(page.data, {"truncated": page.meta.has_more, "cursor": cursor})
 
@@ -59,7 +59,7 @@ class ToolPage(NamedTuple):
 
 
 async def what_needs_me(
-    ledger: ToolLedger, asked: arguments.NeedsMeArguments
+    ledger: ToolLedger, wanted: arguments.NeedsMeArguments
 ) -> answers.NeedsAnswer:
     """Tell what needs somebody.
 
@@ -68,87 +68,87 @@ async def what_needs_me(
     each state; the worst open alerts. With `overdue`, the earliest due time comes first. Begin here
     when no line is named.
     """
-    scope = {"workspace_id": asked.workspace, "as_of": asked.as_of}
+    scope = {"workspace_id": wanted.workspace, "as_of": wanted.as_of}
     narrowed = {
-        "project_tag": asked.project,
-        "assignee": asked.assignee,
-        "unassigned": "true" if asked.unassigned else None,
-        "overdue": "true" if asked.overdue else None,
+        "project_tag": wanted.project,
+        "assignee": wanted.assignee,
+        "unassigned": "true" if wanted.unassigned else None,
+        "overdue": "true" if wanted.overdue else None,
     }
     lines = await ledger.page(
         routes.LIST_EXECUTIONS,
-        workspace_id=asked.workspace,
+        workspace_id=wanted.workspace,
         **narrowed,
         state=["blocked", "paused"],
-        sort="due_at" if asked.overdue else "state_since",
-        **_paged(asked),
+        sort="due_at" if wanted.overdue else "state_since",
+        **_paged(wanted),
     )
-    told = answers.NeedsAnswer(lines=[], **lines.end)
+    answer = answers.NeedsAnswer(lines=[], **lines.end)
     for line in lines.data:
         # The list tells neither who paused a line and why, nor more than one blocker.
-        shown = await _shown(ledger, line.service_line_id, asked.as_of)
-        told.lines.append(line_row(shown, asked.as_of))
-    if asked.cursor is None:
+        detail = await _detail(ledger, line.service_line_id, wanted.as_of)
+        answer.lines.append(line_row(detail, wanted.as_of))
+    if wanted.cursor is None:
         counts = await ledger.transport.call(
             routes.SUMMARIZE_EXECUTIONS, arguments={**scope, **narrowed}
         )
-        told.lines_by_state = counted(counts.by_state)
-        told.open_alerts = counts.open_alerts
+        answer.lines_by_state = counted(counts.by_state)
+        answer.open_alerts = counts.open_alerts
         if counts.open_alerts and not any(narrowed.values()):
-            told.worst_alerts = await _worst_alerts(ledger, **scope)
-    return told
+            answer.worst_alerts = await _worst_alerts(ledger, **scope)
+    return answer
 
 
-async def find(ledger: ToolLedger, asked: arguments.FindArguments) -> answers.FindAnswer:
+async def find(ledger: ToolLedger, wanted: arguments.FindArguments) -> answers.FindAnswer:
     """Find things by name or number, or lines by filters.
 
     With `text`: lines, runs, workspaces, projects, resources and open blockers whose name has the
     words, or whose id has the number, as they are now. Without it: the lines that the other
     arguments describe, now or at an instant; the longest in their state first.
     """
-    if asked.text is not None:
-        _alone(asked, "text", "limit", "cursor")
-        found = await ledger.transport.call(routes.SEARCH_NAMES, arguments={"q": asked.text})
+    if wanted.text is not None:
+        _alone(wanted, "text", "limit", "cursor")
+        found = await ledger.transport.call(routes.SEARCH_NAMES, arguments={"q": wanted.text})
         things = [
             answers.ThingRow(
                 type=each.type, id=each.id, name=each.name, service_line_id=each.service_line_id
             )
             for each in found
         ]
-        shown, end = _from_offset(things, asked)
-        return answers.FindAnswer(things=[*shown], **end)
+        rows, end = _from_offset(things, wanted)
+        return answers.FindAnswer(things=[*rows], **end)
     lines = await ledger.page(
         routes.LIST_EXECUTIONS,
-        state=asked.state,
-        workspace_id=asked.workspace,
-        project_tag=asked.project,
-        product_line=asked.product_line,
-        execution_model=asked.execution_model,
-        health=asked.health,
+        state=wanted.state,
+        workspace_id=wanted.workspace,
+        project_tag=wanted.project,
+        product_line=wanted.product_line,
+        execution_model=wanted.execution_model,
+        health=wanted.health,
         sort="state_since",
-        **_paged(asked),
+        **_paged(wanted),
     )
     return answers.FindAnswer(
-        lines=[line_row(each, asked.as_of) for each in lines.data], **lines.end
+        lines=[line_row(each, wanted.as_of) for each in lines.data], **lines.end
     )
 
 
-async def why(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.WhyAnswer:
+async def why(ledger: ToolLedger, wanted: arguments.LineArguments) -> answers.WhyAnswer:
     """Tell why a line is in its state, and since when.
 
     Open blockers with cause, reason, assignee and due time; holds with who put them on, why and
     until when; bad health signals; alerts that are not resolved. With `as_of` it tells what the
     ledger knew at that instant: ask twice, once without, to see what changed since.
     """
-    line = await _shown(ledger, asked.line, asked.as_of)
+    line = await _detail(ledger, wanted.line, wanted.as_of)
     blockers = sorted(line.blockers, key=lambda blocker: blocker.since)
-    shown, end = _from_offset(blockers, asked)
+    rows, end = _from_offset(blockers, wanted)
     return answers.WhyAnswer(
         service_line_id=line.service_line_id,
         name=line.name,
         state=line.state,
         state_since=line.state_since,
-        blockers=[blocker_row(each, asked.as_of) for each in shown],
+        blockers=[blocker_row(each, wanted.as_of) for each in rows],
         holds=hold_rows(line),
         health_status=line.health.status,
         health_score=line.health.score,
@@ -157,7 +157,7 @@ async def why(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.Why
         last_activity_at=line.last_activity_at,
         closed_at=line.closed_at,
         open_alerts=line.open_alerts,
-        worst_alerts=await _worst_alerts(ledger, service_line_id=asked.line, as_of=asked.as_of)
+        worst_alerts=await _worst_alerts(ledger, service_line_id=wanted.line, as_of=wanted.as_of)
         if line.open_alerts
         else [],
         **end,
@@ -165,25 +165,25 @@ async def why(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.Why
 
 
 async def what_changed(
-    ledger: ToolLedger, asked: arguments.ChangedArguments
+    ledger: ToolLedger, wanted: arguments.ChangedArguments
 ) -> answers.ChangesAnswer:
     """Tell which lines changed between two instants, and how.
 
     States, health and blockers then and now; with `month` also the hours, runs and tokens of that
     month, as known then and now. The single events are told by `line_history`.
     """
-    begin, end = (None, None) if asked.month is None else _month(asked.month)
+    begin, end = (None, None) if wanted.month is None else _month(wanted.month)
     compared = await ledger.page(
         routes.SHOW_COMPARISON,
-        then=asked.since,
-        now=asked.until,
+        then=wanted.since,
+        now=wanted.until,
         from_=begin,
         to=end,
-        organization_id=asked.organization,
-        service_line_id=asked.line,
-        workspace_id=asked.workspace,
-        project_tag=asked.project,
-        **_paged(asked),
+        organization_id=wanted.organization,
+        service_line_id=wanted.line,
+        workspace_id=wanted.workspace,
+        project_tag=wanted.project,
+        **_paged(wanted),
     )
     total = compared.data.total
     return answers.ChangesAnswer(
@@ -195,12 +195,12 @@ async def what_changed(
     )
 
 
-async def get_line(ledger: ToolLedger, asked: arguments.LineArguments) -> answers.LineAnswer:
+async def get_line(ledger: ToolLedger, wanted: arguments.LineArguments) -> answers.LineAnswer:
     """Show a line: state, health, metrics, holds, and the resources allocated to it."""
-    line = await _shown(ledger, asked.line, asked.as_of)
-    resources, end = _from_offset(line.resources, asked)
+    line = await _detail(ledger, wanted.line, wanted.as_of)
+    resources, end = _from_offset(line.resources, wanted)
     return answers.LineAnswer(
-        line=line_row(line, asked.as_of),
+        line=line_row(line, wanted.as_of),
         organization_id=line.organization_id,
         started_at=line.started_at,
         closed_at=line.closed_at,
@@ -212,7 +212,7 @@ async def get_line(ledger: ToolLedger, asked: arguments.LineArguments) -> answer
 
 
 async def line_history(
-    ledger: ToolLedger, asked: arguments.HistoryArguments
+    ledger: ToolLedger, wanted: arguments.HistoryArguments
 ) -> answers.EventsAnswer:
     """Tell the events of a line and its runs, the earliest first: what happened, and who did it.
 
@@ -221,10 +221,10 @@ async def line_history(
     """
     events = await ledger.page(
         routes.SHOW_HISTORY,
-        asked.line,
-        recorded_after=asked.since,
-        recorded_until=asked.until,
-        **_paged(asked),
+        wanted.line,
+        recorded_after=wanted.since,
+        recorded_until=wanted.until,
+        **_paged(wanted),
     )
     rows = [
         answers.EventRow(
@@ -244,59 +244,61 @@ async def line_history(
     return answers.EventsAnswer(events=rows, **events.end)
 
 
-async def runs(ledger: ToolLedger, asked: arguments.RunsArguments) -> answers.RunsAnswer:
+async def runs(ledger: ToolLedger, wanted: arguments.RunsArguments) -> answers.RunsAnswer:
     """List runs, the newest request first, or show one run.
 
     A run that is tried again under its name has several attempts, each a run of its own. Input,
     output and error are told only where the operator allows payloads.
     """
-    shown = ledger.shows_payloads
-    if asked.run is not None:
-        _alone(asked, "run", "as_of", "limit")
+    has_payloads = ledger.shows_payloads
+    if wanted.run is not None:
+        _alone(wanted, "run", "as_of", "limit")
         run = await ledger.transport.call(
-            routes.SHOW_RUN, asked.run, arguments={"as_of": asked.as_of}
+            routes.SHOW_RUN, wanted.run, arguments={"as_of": wanted.as_of}
         )
         return answers.RunsAnswer(
-            payloads_are_shown=shown, truncated=False, runs=[run_row(run, shown)]
+            payloads_are_shown=has_payloads, truncated=False, runs=[run_row(run, has_payloads)]
         )
     page = await ledger.page(
         routes.LIST_ALL_RUNS,
-        service_line_id=asked.line,
-        status=asked.status,
-        from_=asked.since,
-        to=asked.until,
-        external_id=asked.name,
-        parent_run_id=asked.parent,
-        workspace_id=asked.workspace,
-        **_paged(asked),
+        service_line_id=wanted.line,
+        status=wanted.status,
+        from_=wanted.since,
+        to=wanted.until,
+        external_id=wanted.name,
+        parent_run_id=wanted.parent,
+        workspace_id=wanted.workspace,
+        **_paged(wanted),
     )
     return answers.RunsAnswer(
-        payloads_are_shown=shown, runs=[run_row(each, shown) for each in page.data], **page.end
+        payloads_are_shown=has_payloads,
+        runs=[run_row(each, has_payloads) for each in page.data],
+        **page.end,
     )
 
 
-async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.SumsAnswer:
+async def usage(ledger: ToolLedger, wanted: arguments.UsageArguments) -> answers.SumsAnswer:
     """Sum up hours, runs, tokens and time in each state over a period, by one or two keys.
 
     The sums of all rows are in `total`, with the tokens of each model. With `as_of` it tells what
     was known of the period then.
     """
-    since, until = asked.since, asked.until
-    if asked.month is not None and (since or until):
+    since, until = wanted.since, wanted.until
+    if wanted.month is not None and (since or until):
         raise NotFitting("`month` goes with neither `since` nor `until`.")
     if since is None and until is None:
-        since, until = _month(asked.month or f"{now():%Y-%m}")
+        since, until = _month(wanted.month or f"{now():%Y-%m}")
     page = await ledger.page(
         routes.SHOW_USAGE_OF_LINES,
         from_=since,
         to=until,
-        group_by=asked.by,
-        organization_id=asked.organization,
-        service_line_id=asked.line,
-        workspace_id=asked.workspace,
-        project_tag=asked.project,
-        time_zone=asked.time_zone,
-        **_paged(asked),
+        group_by=wanted.by,
+        organization_id=wanted.organization,
+        service_line_id=wanted.line,
+        workspace_id=wanted.workspace,
+        project_tag=wanted.project,
+        time_zone=wanted.time_zone,
+        **_paged(wanted),
     )
     return answers.SumsAnswer(
         since=page.data.from_,
@@ -308,17 +310,17 @@ async def usage(ledger: ToolLedger, asked: arguments.UsageArguments) -> answers.
     )
 
 
-async def alerts(ledger: ToolLedger, asked: arguments.AlertsArguments) -> answers.AlertsAnswer:
+async def alerts(ledger: ToolLedger, wanted: arguments.AlertsArguments) -> answers.AlertsAnswer:
     """List alerts, the latest due first: conditions that people watch, and that held too long."""
     page = await ledger.page(
         routes.LIST_ALERTS,
-        status=asked.status,
-        severity=asked.severity,
-        service_line_id=asked.line,
-        workspace_id=asked.workspace,
-        from_=asked.since,
-        to=asked.until,
-        **_paged(asked),
+        status=wanted.status,
+        severity=wanted.severity,
+        service_line_id=wanted.line,
+        workspace_id=wanted.workspace,
+        from_=wanted.since,
+        to=wanted.until,
+        **_paged(wanted),
     )
     return answers.AlertsAnswer(alerts=list(map(alert_row, page.data)), **page.end)
 
@@ -349,15 +351,15 @@ TOOLS = {
 }
 
 
-def _paged(asked: arguments.ManyArguments) -> dict[str, Any]:
+def _paged(wanted: arguments.ManyArguments) -> dict[str, Any]:
     """The arguments that all lists of the API take, as far as the tool has them."""
-    return {"limit": asked.limit, "cursor": asked.cursor, "as_of": getattr(asked, "as_of", None)}
+    return {"limit": wanted.limit, "cursor": wanted.cursor, "as_of": getattr(wanted, "as_of", None)}
 
 
-def _alone(asked: arguments.ManyArguments, *names: str) -> None:
+def _alone(wanted: arguments.ManyArguments, *names: str) -> None:
     """Raises NotFitting if the first of the named arguments has others beside it."""
-    given = {each.name for each in fields(asked) if getattr(asked, each.name) != each.default}
-    if given - set(names):
+    changed = {each.name for each in fields(wanted) if getattr(wanted, each.name) != each.default}
+    if changed - set(names):
         also = ", ".join(f"`{name}`" for name in names[1:])
         raise NotFitting(f"`{names[0]}` goes with {also} alone.")
 
@@ -368,7 +370,7 @@ def _month(month: str) -> tuple[str, str]:
     return f"{month}-01", f"{year + number // 12:04}-{number % 12 + 1:02}-01"
 
 
-async def _shown(ledger: ToolLedger, line: str, as_of: str | None) -> types.LineDetail:
+async def _detail(ledger: ToolLedger, line: str, as_of: str | None) -> types.LineDetail:
     return await ledger.transport.call(routes.SHOW_EXECUTION, line, arguments={"as_of": as_of})
 
 
@@ -383,12 +385,12 @@ async def _worst_alerts(ledger: ToolLedger, **scope: str | None) -> list[answers
     return list(map(alert_row, page.data))
 
 
-def _from_offset(rows: Sequence[Any], asked: arguments.ManyArguments) -> tuple[Sequence[Any], Any]:
+def _from_offset(rows: Sequence[Any], wanted: arguments.ManyArguments) -> tuple[Sequence[Any], Any]:
     """Some rows of an answer that the API gives whole. Their cursor is the number of the next."""
-    cursor = asked.cursor or "0"
+    cursor = wanted.cursor or "0"
     if not cursor.isdecimal() or len(cursor) > 9:
         raise NotFitting("`cursor` is not one of this tool.")
-    end = int(cursor) + asked.limit
+    end = int(cursor) + wanted.limit
     has_more = end < len(rows)
     return rows[int(cursor) : end], {
         "truncated": has_more,

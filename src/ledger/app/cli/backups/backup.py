@@ -20,17 +20,17 @@ from ledger.engine.postgres.session import pin
 from ledger.engine.postgres.tools import ToolFailed, dump_program, running_tool
 
 _CHUNK = 1 << 18
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 _IS_LEDGER = "SELECT to_regclass('ledger.ledger_events') IS NOT NULL"
 
-# By estimates: to count would read everything. No statement here waits for the lock of a table.
+# Estimates: a count would read everything. No statement here waits for the lock of a table.
 _ROWS = """
 SELECT sum(greatest(reltuples, pg_stat_get_live_tuples(oid)))::bigint FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r'
 """
 
-# The table that the dump reads now, and the rows of it that were read.
+# The table that the dump reads now, and how many of its rows were read.
 _AT = """
 SELECT p.relid::bigint, p.tuples_processed
 FROM pg_stat_progress_copy AS p JOIN pg_stat_activity AS a USING (pid)
@@ -51,10 +51,10 @@ def back_up(settings: Settings, conninfo: str, file: str) -> int:
         named = make_conninfo(conninfo, application_name=name)
         with (
             _output(file) as output,
-            progress_bars("Backing up", ["rows"]) as shown,
+            progress_bars("Backing up", ["rows"]) as bars,
             _dump(dump_program(connection.info.server_version), named) as dump,
         ):
-            size = _copy(dump, output, _progress_of(connection, name, *shown.values()))
+            size = _copy(dump, output, _progress_of(connection, name, *bars.values()))
     where = "standard output" if file == "-" else file
     print(f"Backed up to {where} ({size:,} bytes).", file=sys.stderr)
     print(_without_key(settings), file=sys.stderr)
@@ -62,16 +62,15 @@ def back_up(settings: Settings, conninfo: str, file: str) -> int:
 
 
 def _without_key(settings: Settings) -> str:
-    place = settings.key_file or "LEDGER_MASTER_KEY"
+    source = settings.key_file or "LEDGER_MASTER_KEY"
     return (
-        f"The backup does NOT hold the master key ({place}): keep a copy of it, apart from the"
+        f"The backup does NOT hold the master key ({source}): keep a copy of it, apart from the"
         " backup. Without the key the backup cannot be restored."
     )
 
 
 @contextmanager
 def _dump(program: str, conninfo: str) -> Iterator[IO[bytes]]:
-    """The dump's bytes. Raises ConfigurationError."""
     options = ("--format=custom", "--schema=ledger")
     try:
         with running_tool(program, *options, conninfo=conninfo) as process:
@@ -86,7 +85,7 @@ def _copy(dump: IO[bytes], output: IO[bytes], progress: Callable[[], None]) -> i
     while chunk := dump.read(_CHUNK):
         output.write(chunk)
         size += len(chunk)
-        if time.monotonic() - looked > _LOOK_SECONDS:
+        if time.monotonic() - looked > _POLL_SECONDS:
             progress()
             looked = time.monotonic()
     output.flush()
@@ -100,18 +99,18 @@ def _progress_of(
     (total,) = connection.execute(_ROWS).fetchone() or (0,)
     read: dict[int, int] = {}
 
-    def look() -> None:
+    def poll() -> None:
         read.update(connection.execute(_AT, (name,)).fetchall())
         show(min(sum(read.values()), total), total)
 
-    return look
+    return poll
 
 
 @contextmanager
 def _output(file: str) -> Iterator[IO[bytes]]:
     """A file that appears under its name when the block has ended without an error.
 
-    Until then it has another name beside: an interrupted backup leaves the one before in its place.
+    Until then it has a temporary name: an interrupted backup does not replace the previous one.
     """
     if file == "-":
         if sys.stdout.isatty():
@@ -122,7 +121,7 @@ def _output(file: str) -> Iterator[IO[bytes]]:
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{file} is not a file.")
     try:
-        number, beside = tempfile.mkstemp(".partial", f"{path.name}.", path.parent)
+        number, temporary = tempfile.mkstemp(".partial", f"{path.name}.", path.parent)
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
     try:
@@ -130,11 +129,11 @@ def _output(file: str) -> Iterator[IO[bytes]]:
             yield output
             output.flush()
             os.fsync(number)
-        Path(beside).replace(path)
+        Path(temporary).replace(path)
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
     finally:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(folder)
     os.close(folder)

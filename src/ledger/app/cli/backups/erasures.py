@@ -19,13 +19,13 @@ from ledger.engine.writer.request import Receipt
 from ledger.features.runs.commands import EraseRun
 
 _REASON = "erased before the restore of a backup"
-"""The reason where the export's entry has none."""
+"""The reason if the export's entry has none."""
 
 _AT_ONCE = 500
 
 
 class _Entry(msgspec.Struct):
-    """An entry of the audit log, as far as all entries are alike."""
+    """The common fields of all entries of the audit log."""
 
     action: str
     outcome: str

@@ -55,25 +55,25 @@ _END = "SELECT max(notification_id), max(recorded_at) FROM ledger.ledger_events"
 
 
 def compare_master_key(settings: Settings, file: str) -> None:
-    """Compare the master key with that of the backup, before anything is made.
+    """Compare the master key with the backup's, before anything is created.
 
-    Raises ConfigurationError if the key is not known or is another, or the file is no backup, and
-    SchemaError if it is one of a version before 0.1.0.
+    Raises ConfigurationError if the key is missing or another one, or the file is no backup, and
+    SchemaError if it is a backup of a version before 0.1.0.
     """
-    key, kept = database.known_master_key(settings), _kept_in(file)
-    if "master_key" not in kept:
+    key, stored = database.configured_master_key(settings), _settings_in(file)
+    if "master_key" not in stored:
         raise database.ConfigurationError(f"{file} is not a backup of a ledger.")
-    refuse_older({name: checksum for name, checksum in kept.items() if name.endswith(".sql")})
+    refuse_older({name: checksum for name, checksum in stored.items() if name.endswith(".sql")})
     if key is None:
         raise database.ConfigurationError(
             f"The master key of the backup is not known here: put it into {settings.key_file}, or"
             " set LEDGER_MASTER_KEY or LEDGER_MASTER_KEY_FILE."
         )
-    if Vault(key).fingerprint != kept["master_key"]:
+    if Vault(key).fingerprint != stored["master_key"]:
         raise database.ConfigurationError("The master key is not the key of this backup.")
 
 
-def _kept_in(file: str) -> dict[str, str]:
+def _settings_in(file: str) -> dict[str, str]:
     """The settings in a backup with their values, and the migrations with their checksums."""
     tables = ("--table=setting", "--table=migration")
     options = ("--data-only", "--schema=ledger", *tables, "--file=-")
@@ -95,11 +95,11 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
     with (
         psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection,
         opened(file) as (stream, size),
-        progress_bars("Restoring", ["the ledger, in MB"]) as shown,
+        progress_bars("Restoring", ["the ledger, in MB"]) as bars,
     ):
         _refuse_full(connection)
         is_older = connection.info.server_version < _FIRST_FOREIGN_VERSION
-        progress = _progress_of(stream, size, *shown.values())
+        progress = _progress_of(stream, size, *bars.values())
         try:
             _load(conninfo, stream, _FOREIGN if is_older else b"", progress)
         except ToolFailed as error:
@@ -113,15 +113,15 @@ def restore(settings: Settings, conninfo: str, file: str) -> int:
         outdated = [view.name for view in projections() if is_outdated(connection, view)]
     if outdated:
         views.rebuild(settings, conninfo, outdated)
-    told = (
+    content = (
         "no event"
         if position is None
         else f"events up to {position}, of {recorded_at:%Y-%m-%d %H:%M:%S} UTC"
     )
-    print(f"Restored {file}, with {told}. Comparing it with its log:", file=sys.stderr)
-    # Also where a start would refuse the schema: the differences are to be named.
-    seen = database.inspect_database(settings, conninfo, verifies=True)
-    codes = [log.verify(settings, seen), views.verify(settings, seen, [])]
+    print(f"Restored {file}, with {content}. Comparing it with its log:", file=sys.stderr)
+    # Even where a start would refuse the schema: the differences must be named.
+    inspected = database.inspect_database(settings, conninfo, verifies=True)
+    codes = [log.verify(settings, inspected), views.verify(settings, inspected, [])]
     print(_next_steps(any(codes)), file=sys.stderr)
     return max(codes)
 
@@ -156,8 +156,8 @@ def _progress_of(stream: IO[bytes], size: int | None, show: ShowProgress) -> Cal
 def _load(conninfo: str, stream: IO[bytes], left_out: bytes, progress: Callable[[], None]) -> None:
     """Execute the backup's statements in one transaction. Raises ToolFailed.
 
-    The transaction is committed by the last word, once the whole file was read well. So it is not
-    committed where psql's input ends because this process was killed.
+    The last statement commits, once the whole file was read well. So nothing is committed where
+    psql's input ends because this process was killed.
     """
     options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--output={os.devnull}")
     reading = ("--no-owner", "--no-acl", "--no-tablespaces", "--file=-")

@@ -15,14 +15,13 @@ from ledger.app.cli.line_parser import Format, JsonLines
 
 
 def format_of(map_file: str | None, origin: str | None, line: str | None) -> Format[Any]:
-    """The format that the arguments of ``ledger import`` name. Raises MapFault."""
+    """The format for the arguments of ``ledger import``. Raises MapFault."""
     if origin is not None:
         return FlowRuns(FlowMap() if map_file is None else flow_map(map_file), line)
     return JsonLines() if map_file is None else Sheet(sheet_map(map_file))
 
 
 def fault_of(parsed: argparse.Namespace) -> str | None:
-    """The usage error of these arguments."""
     if parsed.origin is None and parsed.line is not None:
         return "--line goes with --from prefect"
     if parsed.origin is not None and parsed.line is None and parsed.map_file is None:

@@ -1,7 +1,7 @@
 """The map of ``ledger import --map``, a TOML file (contract, Files).
 
-A map is judged before anything is opened, so a misspelt name is a usage error that names the
-nearest known one. The fields and their kinds are those of the models of facts.
+It is checked before anything is opened, so a misspelt name is a usage error that suggests the
+nearest valid one. The fields and their kinds come from the models of facts.
 """
 
 import codecs
@@ -27,7 +27,7 @@ T = TypeVar("T")
 Kind = Literal["text", "number", "instant", "texts", "json"]
 
 SERIAL = "excel"
-"""The word in the place of a format of dates: cells have Excel's serial numbers of days."""
+"""Stands for a format of dates: cells have Excel's serial numbers of days."""
 
 ATTRIBUTES: dict[str, Kind] = {
     "subject": "text",
@@ -42,16 +42,16 @@ _DAYS = [
     datetime(year, month, day, 17, tzinfo=UTC)
     for year, month, day in ((2023, 11, 26), (2024, 11, 26), (2023, 10, 26), (2023, 11, 25))
 ]
-"""Instants that a format of dates must tell from each other."""
+"""Instants that a format of dates must distinguish."""
 
 
 _DIRECTIVES = "YymdBbHIMSfpzaA"
-"""The letters of formats that are read, each at most once."""
+"""The supported letters of formats, each at most once."""
 
 _NUMBERS = "YymdHIMSf"
 
 _NO_CHARSETS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
-"""Codecs of Python from text to bytes that are notations of text, or none."""
+"""Python's codecs from text to bytes that are notations of text, or none."""
 
 _TYPES = (*FACT_TYPES, *ALIASES)
 
@@ -66,13 +66,13 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delimiter: str = ","
     decimal: Literal[".", ","] = "."
     date: str | None = None
-    """A format of ``strptime``, or ``SERIAL``; None: cells have RFC 3339 instants."""
+    """A format of ``strptime``, or ``SERIAL``; None if cells have RFC 3339 instants."""
     time_zone: str | None = None
     encoding: str = "utf-8"
 
 
 class TypeColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The column that has each row's type of fact."""
+    """The column with each row's type of fact."""
 
     column: str
 
@@ -102,7 +102,7 @@ class FlowMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def fields_of(fact_type: str) -> dict[str, Kind]:
-    """The fields of the data of a type of facts, with their kinds; none of an unknown type."""
+    """The fields of the data of a type of facts, with their kinds; none for an unknown type."""
     kind = FACT_TYPES.get(ALIASES.get(fact_type, fact_type))
     if kind is None:
         return {}
@@ -113,7 +113,7 @@ def fields_of(fact_type: str) -> dict[str, Kind]:
 def _kinds(
     schema: Mapping[str, Any], models: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Kind]]:
-    """The fields of a model's JSON schema; those of an object within it by dotted names."""
+    """The fields of a model's JSON schema; those of a nested object by dotted names."""
     for name, field in schema["properties"].items():
         (form,) = (each for each in field.get("anyOf", [field]) if each.get("type") != "null")
         if "$ref" in form:
@@ -131,22 +131,21 @@ def _kinds(
 
 
 def sheet_map(file: str) -> SheetMap:
-    """The map of a CSV file. Raises MapFault."""
     found = _convert(_table(file, SheetMap), SheetMap)
     if isinstance(found.type, str):
-        _check_known([found.type], _TYPES, "type")
-    known = found.fields()
-    columns = dict(_flat(found.columns, known))
-    constants = dict(_flat(found.constants, known))
-    _check_known(columns, known, "columns")
-    _check_known(constants, known, "constants")
+        _check_names([found.type], _TYPES, "type")
+    fields = found.fields()
+    columns = dict(_flat(found.columns, fields))
+    constants = dict(_flat(found.constants, fields))
+    _check_names(columns, fields, "columns")
+    _check_names(constants, fields, "constants")
     if twice := columns.keys() & constants.keys():
         raise MapFault(f"{min(twice)} is both in columns and in constants")
     unnamed = [name for name, column in columns.items() if not _is_name(column)]
     if unnamed or not _is_name(found.id):
         raise MapFault(f"{(unnamed or ['id'])[0]} must be the name of a column")
     for name, value in constants.items():
-        _check_constant(name, known[name], value)
+        _check_constant(name, fields[name], value)
     if not found.source:
         raise MapFault("source must not be empty")
     _check_dialect(found.read)
@@ -154,7 +153,6 @@ def sheet_map(file: str) -> SheetMap:
 
 
 def flow_map(file: str) -> FlowMap:
-    """The map of flow runs. Raises MapFault."""
     found = _convert(_table(file, FlowMap), FlowMap)
     for name, line in found.deployments.items():
         if not re.fullmatch(LINE_ID, line):
@@ -169,9 +167,9 @@ def _table(file: str, shape: type[msgspec.Struct]) -> dict[str, Any]:
         raise MapFault(f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:
         raise MapFault(f"{file} is no TOML: {error}") from error
-    _check_known(table, shape.__struct_fields__, file)
+    _check_names(table, shape.__struct_fields__, file)
     if isinstance(table.get("read"), dict):
-        _check_known(table["read"], Dialect.__struct_fields__, "read")
+        _check_names(table["read"], Dialect.__struct_fields__, "read")
     return table
 
 
@@ -183,31 +181,31 @@ def _convert(table: dict[str, Any], shape: type[T]) -> T:
 
 
 def _flat(
-    table: Mapping[str, Any], known: Iterable[str], prefix: str = ""
+    table: Mapping[str, Any], names: Iterable[str], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
     """The entries by dotted names: TOML takes ``error.code`` without quotes for nested tables."""
     for name, value in table.items():
-        if isinstance(value, dict) and prefix + name not in known:
-            yield from _flat(value, known, f"{prefix}{name}.")
+        if isinstance(value, dict) and prefix + name not in names:
+            yield from _flat(value, names, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
-def _check_known(names: Iterable[str], known: Iterable[str], place: str) -> None:
+def _check_names(names: Iterable[str], allowed: Iterable[str], where: str) -> None:
     for name in names:
-        if name not in known:
-            raise MapFault(f"{place} has no {name}{nearest(name, known)}")
+        if name not in allowed:
+            raise MapFault(f"{where} has no {name}{nearest(name, allowed)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The question whether a similar name is meant, and all known names."""
-    found = get_close_matches(name, known, 1)
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """A question that suggests a similar name, and all allowed names."""
+    found = get_close_matches(name, allowed, 1)
     hint = f", did you mean {found[0]}?" if found else "."
-    return f"{hint} Known: {', '.join(known)}"
+    return f"{hint} Known: {', '.join(allowed)}"
 
 
 def _check_constant(name: str, kind: Kind, value: Any) -> None:
-    """Raises MapFault for a constant that would refuse each row, or vanish from it."""
+    """Raise MapFault for a constant that would refuse each row, or vanish from it."""
     if kind == "number":
         is_right = type(value) in (int, float) and math.isfinite(value)
     elif kind == "instant":
@@ -255,24 +253,23 @@ def _is_charset(encoding: str) -> bool:
 
 
 def directives(form: str) -> list[str]:
-    """The letters of a format of dates."""
     return re.findall("%(.)", form.replace("%%", ""))
 
 
 def is_glued(form: str) -> bool:
-    """Whether two numbers of a format stand without anything between them.
+    """True if two numbers of a format have nothing between them.
 
-    A sheet that has dropped a leading zero would there be read as another date.
+    If a sheet dropped a leading zero there, the text would be read as another date.
     """
     return re.search(f"%[{_NUMBERS}]%[{_NUMBERS}]", form.replace("%%", "")) is not None
 
 
 def _fault_of(form: str) -> str | None:
-    """The reason why a format of dates would tell wrong instants; None: it does not."""
+    """Why a format of dates would give wrong instants; None if it does not."""
     letters = directives(form)
     if unknown := [letter for letter in letters if letter not in _DIRECTIVES]:
-        known = ", ".join(f"%{letter}" for letter in _DIRECTIVES)
-        return f"has %{unknown[0]}, which is not read. Known: {known}"
+        supported = ", ".join(f"%{letter}" for letter in _DIRECTIVES)
+        return f"has %{unknown[0]}, which is not read. Known: {supported}"
     if twice := [letter for letter in letters if letters.count(letter) > 1]:
         return f"has %{twice[0]} twice: %m is the month, and %M are the minutes"
     if ("p" in letters) != ("I" in letters):
@@ -285,7 +282,7 @@ def _fault_of(form: str) -> str | None:
 
 
 def _tells_days(form: str) -> bool:
-    """Whether a format reads the day back that it wrote, and the hour if it has one."""
+    """True if a format reads back the day that it wrote, and the hour if it has one."""
     written = [each.strftime(form) for each in _DAYS]
     if len(set(written)) < len(_DAYS):
         return False

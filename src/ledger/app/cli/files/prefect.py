@@ -1,8 +1,8 @@
-"""Flow runs as the API of a Prefect server gives them: each is one run (contract, Files).
+"""Flow runs as the API of a Prefect server returns them: each is one run (contract, Files).
 
-A line is an object of the API. Beside flow runs, the lines of task runs say which flow run a
-subflow is a part of, and the lines of deployments give the names that a map has for them. All of
-them are read first, since Prefect sorts its answers by other things.
+A line is an object of the API. Besides flow runs, the lines of task runs name the parent flow run
+of a subflow, and the lines of deployments give the names by which a map has them. All of them are
+read first, since Prefect sorts its responses by other things.
 """
 
 import sqlite3
@@ -71,7 +71,7 @@ class _FlowRun(msgspec.Struct):
 
 
 class _Other(msgspec.Struct):
-    """The fields by which an object shows its kind, and those that other kinds than runs give."""
+    """The fields that show an object's kind, and those of the kinds other than runs."""
 
     id: str
     task_key: str | None = None
@@ -86,19 +86,20 @@ class _Other(msgspec.Struct):
 
 
 class FlowRuns:
-    """The flow runs of a Prefect server, with the lines about which they are."""
+    """The flow runs of a Prefect server, with the service lines that they belong to."""
 
     def __init__(self, by: FlowMap, line: str | None) -> None:
         self._by, self._line = by, line
         """The line of flow runs whose deployment the map does not have."""
 
-    def place(self, pointer: str) -> str:
+    def locate(self, pointer: str) -> str:
         return pointer
 
     def read(self, item: Item) -> Fact | Rejected:
         """The fact, about a run of the line: an ending does not name the line in its data.
 
-        The command line is an administrator, for whom a run's name alone says no organization.
+        The command line is an administrator, for whom a run's name alone determines no
+        organization.
         """
         if isinstance(item, Rejected):
             return item
@@ -109,9 +110,9 @@ class FlowRuns:
         return msgspec.structs.replace(fact, named_line=line, streams=(*fact.streams, line))
 
     def chunks(self, stream: BinaryIO) -> Iterator[Chunk[Item]]:
-        """The facts of all runs, those of the earliest first: a parent comes before its subflows.
+        """The facts of all runs, the earliest run first: a parent comes before its subflows.
 
-        A temporary file has the runs meanwhile.
+        The runs are in a temporary file meanwhile.
         """
         with closing(sqlite3.connect("")) as database:
             database.execute("PRAGMA journal_mode = OFF")
@@ -136,7 +137,7 @@ class FlowRuns:
     def _keep(
         self, number: int, raw: bytes, names: dict[str, str], database: sqlite3.Connection
     ) -> None:
-        """Keep a flow run, the flow run of a task run, or the name of a deployment."""
+        """Store a flow run, the flow run of a task run, or the name of a deployment."""
         try:
             found = msgspec.json.decode(raw, type=_Other)
         except msgspec.DecodeError:
@@ -153,7 +154,7 @@ class FlowRuns:
     def _facts(
         self, raw: bytes, names: Mapping[str, str], database: sqlite3.Connection
     ) -> Iterator[Item]:
-        """The facts of a line: two of a run that has ended."""
+        """The facts of a line: two for a run that has ended."""
         try:
             run = msgspec.json.decode(raw, type=_FlowRun)
         except msgspec.DecodeError as error:
@@ -167,8 +168,8 @@ class FlowRuns:
         begun = name | {"service_line_id": line}
         if parent := database.execute(_FLOW_RUN_OF, (run.parent_task_run_id,)).fetchone():
             begun["parent_external_id"] = parent[0]
-        # A state of waiting with a start is that of a run which Prefect tries again. A run that
-        # was set to completed by hand has begun at its end.
+        # A run in a waiting state with a start is one that Prefect tries again. A run that was set
+        # to completed by hand has begun at its end.
         may_wait = state.type in _WAITING or state.type in _ENDINGS
         if run.start_time is None and may_wait and state.type != "COMPLETED":
             yield self._fact(run, "requested", run.created, begun), line
@@ -184,12 +185,12 @@ class FlowRuns:
             return self._line
         if deployment in lines:
             return lines[deployment]
-        # Without a name that is its alone, the deployment may be one of the map: no guess is made.
+        # Without a unique name, the deployment may be one of the map: no guess is made.
         name = names.get(deployment)
         return None if name is None else lines.get(name, self._line)
 
     def _fact(self, run: _FlowRun, verb: str, time: str, data: Mapping[str, Any]) -> bytes:
-        """A fact whose id and content stay the same in every later file that has the run."""
+        """A fact whose id and content stay the same in every later file with the run."""
         return msgspec.json.encode(
             {
                 "specversion": "1.0",

@@ -1,7 +1,7 @@
 """CSV as spreadsheets write it, read by a map: a row becomes one fact (contract, Files).
 
-Nothing is guessed: a cell that does not say what its field needs refuses its row, by the line of
-the file and the name of the column.
+Nothing is guessed: a cell that does not fit its field refuses its row, by the line of the file and
+the name of the column.
 """
 
 import codecs
@@ -26,17 +26,17 @@ from ledger.engine.values.errors import Invalid, TooLarge
 from ledger.engine.values.values import escaped, format_instant
 from ledger.features.facts.envelope import MAX_ITEMS, TOO_LARGE, Fact, Rejected
 
-_SEEN = "CREATE TABLE seen (id TEXT PRIMARY KEY, rows INTEGER) WITHOUT ROWID"
+_CREATE_IDS = "CREATE TABLE seen (id TEXT PRIMARY KEY, rows INTEGER) WITHOUT ROWID"
 
 _COUNT = """
 INSERT INTO seen VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET rows = rows + 1 RETURNING rows
 """
 
 _ERROR = re.compile(r"#(?:\w{1,2}/\w{1,2}|NV|#+|GETTING_DATA|¡?[^\W\d]\S*[!?])|Err:\d+")
-"""A cell of an error, or of a number that its column was too narrow to show."""
+"""A cell with an error, or with a number too wide for its column."""
 
 _FIRST_SERIAL, _LAST_SERIAL = 61, 73_050
-"""1900-03-01 and 2099-12-31: Excel counts a day before March 1900 that there was not."""
+"""1900-03-01 and 2099-12-31: before March 1900, Excel counts a day that did not exist."""
 _SERIAL_ZERO = datetime(1899, 12, 30)
 
 Row = list[str] | Rejected
@@ -53,7 +53,7 @@ class _Lines:
         self._text = text
         self._again: deque[tuple[str, bool]] = deque()
         self._row: list[tuple[str, bool]] = []
-        """The lines of the row that is being read, and whether each one's rest was dropped."""
+        """The lines of the current row, each with True if its rest was dropped."""
         self.number = 0
         """The number of the line that was given last."""
 
@@ -74,7 +74,7 @@ class _Lines:
         return self.number + 1
 
     def is_cut(self) -> bool:
-        """Whether something of the row was dropped."""
+        """True if something of the row was dropped."""
         return any(is_cut for _, is_cut in self._row)
 
     def read_anew(self) -> None:
@@ -94,18 +94,18 @@ class _Lines:
 class _Ids:
     """Makes the ids of rows unique: the n-th row of the same id gets ``#n``.
 
-    A temporary file has the ids: a million of them would take a tenth of a gigabyte of memory.
+    They are in a temporary file: a million of them would take a tenth of a gigabyte of memory.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self.is_unsure = False
-        """Whether a row's id could not be read: mended, it would change the numbers behind it."""
+        """True if a row's id could not be read: if fixed, it would change the numbers after it."""
         database.execute("PRAGMA journal_mode = OFF")
-        database.execute(_SEEN)
+        database.execute(_CREATE_IDS)
 
     def unique(self, row_id: str) -> str:
-        """The id, with its number if it is repeated; a number that is taken is an id as well."""
+        """The id, with its number if it is repeated; such a number counts as an id too."""
         ((rows,),) = self._database.execute(_COUNT, (row_id,))
         return row_id if rows == 1 else self.unique(f"{row_id}#{rows}")
 
@@ -115,37 +115,35 @@ class Sheet:
 
     def __init__(self, by: map_file.SheetMap) -> None:
         self._by = by
-        known = by.fields()
+        fields = by.fields()
         own = [("/id", by.id)]
         if not isinstance(by.type, str):
             own.append(("/type", by.type.column))
         self._columns = own + [(_pointer(field), column) for field, column in by.columns.items()]
-        """The pointers into the fact, and the names of the columns: the id's is the first."""
-        self._kinds = ["text"] * len(own) + [known[field] for field in by.columns]
+        """The pointers into the fact, and the names of the columns; the id comes first."""
+        self._kinds = ["text"] * len(own) + [fields[field] for field in by.columns]
 
-    def place(self, pointer: str) -> str:
-        """The place with the name of its column, if it is a column's: an item's is its array's."""
+    def locate(self, pointer: str) -> str:
+        """The place with the name of its column, if it has one; an item has its array's."""
         for target, column in self._columns:
             if pointer == target or pointer.startswith(f"{target}/"):
                 return f"column {escaped(column)!r} ({pointer})"
         return pointer
 
-    # Reading the file.
-
     def chunks(self, stream: BinaryIO) -> Iterator[Chunk[Row]]:
         """The rows in chunks. Raises ConfigurationError if the head lacks a column of the map."""
-        told = stream.tell if stream.seekable() else lambda: 0
+        tell = stream.tell if stream.seekable() else lambda: 0
         text = TextIOWrapper(stream, _codec(self._by.read.encoding), "replace", newline="")
-        begun, held, rows = told(), 0, list[tuple[int, Row]]()
+        begun, held, rows = tell(), 0, list[tuple[int, Row]]()
         try:
             for number, row in self._rows(text):
                 rows.append((number, row))
                 held += sum(map(len, row)) if isinstance(row, list) else 0
                 if len(rows) == MAX_ITEMS or held > CHUNK_BYTES:
-                    at = told()
+                    at = tell()
                     yield at - begun, rows
                     begun, held, rows = at, 0, []
-            yield told() - begun, rows
+            yield tell() - begun, rows
         except UnicodeError as error:
             raise ConfigurationError(
                 f"The file is not {self._by.read.encoding}: {error.args[-1]}."
@@ -177,7 +175,7 @@ class Sheet:
                     yield number, self._row(cells, mapped, len(head), ids, lines.is_cut())
 
     def _row(self, cells: list[str], mapped: list[int], width: int, ids: _Ids, is_cut: bool) -> Row:
-        """The mapped cells. The id is counted, whether or not the row is refused for something."""
+        """The mapped cells. The id is counted even if the row is refused."""
         named = cells[mapped[0]].strip() if mapped[0] < len(cells) else ""
         row_id = ids.unique(named) if named else ""
         ids.is_unsure = ids.is_unsure or not named or "\ufffd" in named
@@ -189,14 +187,14 @@ class Sheet:
         if row_id != named and ids.is_unsure:
             sentence = "The id is repeated, and an earlier row has none that can be read: mend it."
             return Rejected(Invalid(sentence), row_id)
-        return [row_id, *(cells[place].strip() for place in mapped[1:])]
+        return [row_id, *(cells[index].strip() for index in mapped[1:])]
 
     def _head(self, reader: Iterator[list[str]]) -> list[str]:
         try:
             head = [name.strip("\ufeff \t") for name in next(reader, [])]
         except csv.Error as error:
             raise ConfigurationError(f"The head, line 1, is no row of CSV: {error}.") from error
-        shown = [escaped(name) for name in head if name]
+        names = [escaped(name) for name in head if name]
         if any("\0" in name or "\ufffd" in name for name in head):
             raise ConfigurationError(
                 f"The head, line 1, is not {self._by.read.encoding}: the map names the encoding in"
@@ -207,14 +205,12 @@ class Sheet:
                 raise ConfigurationError(f"The head, line 1, has {column!r} {count} times.")
             if not count:
                 raise ConfigurationError(
-                    f"The head, line 1, has no column {column}{map_file.nearest(column, shown)}"
+                    f"The head, line 1, has no column {column}{map_file.nearest(column, names)}"
                 )
         return head
 
-    # Reading a row, in the parser's process.
-
     def read(self, item: Row) -> Fact | Rejected:
-        """The fact of a row. An empty cell is absent."""
+        """The fact of a row, in the parser's process. An empty cell is absent."""
         if isinstance(item, Rejected):
             return item
         by = self._by
@@ -241,7 +237,7 @@ class Sheet:
 
 
 def _codec(encoding: str) -> str:
-    """The codec by its name in Python; that of UTF-8 leaves out a byte order mark."""
+    """The codec by its name in Python; UTF-8's leaves out a byte order mark."""
     name = codecs.lookup(encoding).name
     return "utf-8-sig" if name == "utf-8" else name
 
@@ -287,21 +283,20 @@ def _number(text: str, decimal: str) -> float:
 
 
 def _instant(text: str, read: map_file.Dialect) -> str:
-    """The cell's instant in RFC 3339."""
     if read.date is None:
         return text
     if read.date == map_file.SERIAL:
         days = _number(text, read.decimal)
         if not _FIRST_SERIAL <= days < _LAST_SERIAL:
             raise ValueError("must be a number of days in Excel, of 1900-03-01 to 2099-12-31")
-        # The digits that a sheet shows are seldom exact to the millisecond.
+        # The digits in a sheet are seldom exact to the millisecond.
         local = _SERIAL_ZERO + timedelta(seconds=round(days * 86_400))
     else:
         try:
             local = datetime.strptime(text, read.date)
         except ValueError as error:
             raise ValueError(f"must be a date in the form {read.date}") from error
-        if not _is_said(local, text, read.date):
+        if not _agrees(local, text, read.date):
             raise ValueError(f"is not wholly in the form {read.date}")
     if local.tzinfo is not None:
         return format_instant(local)
@@ -316,8 +311,8 @@ def _instant(text: str, read: map_file.Dialect) -> str:
     return format_instant(instant)
 
 
-def _is_said(local: datetime, text: str, form: str) -> bool:
-    """Whether a cell says what was read: the day of the week too, and each digit of glued ones."""
+def _agrees(local: datetime, text: str, form: str) -> bool:
+    """True if a cell agrees with the result: the day of the week, each digit of glued ones."""
     written = local.strftime(form)
     if map_file.is_glued(form):
         return written == text

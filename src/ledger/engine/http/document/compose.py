@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of what each route says of itself."""
+"""Builds the OpenAPI document from what each route declares."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from ledger.engine.http.document.schemas import Schema, Schemas, as_input
 from ledger.engine.http.lean import LARGEST_POSITION, LeanRoute, Router
 from ledger.engine.http.models import SCHEMAS, camel, reference
 from ledger.engine.http.problems import MEDIA_TYPE, PHRASES, Problem, Responses
-from ledger.engine.http.reading import LONGEST_WORD, OR, Asking, words_of
+from ledger.engine.http.reading import LONGEST_WORD, OR, ReadRequest, words_of
 
 _MIN_POSITION: Schema = {
     "name": "Ledger-Min-Position",
@@ -33,20 +33,20 @@ _IF_NONE_MATCH: Schema = {
 
 
 def compose(app: FastAPI, routers: Sequence[Router]) -> Schema:
-    """The document of an application; its ``routers`` name and add schemas."""
+    """Return the document of an application; its ``routers`` name and add schemas."""
     routes = [r for r in app.routes if isinstance(r, APIRoute) and r.include_in_schema]
     answers = {
         type_
         for route in routes
-        for said in route.responses.values()
-        for type_ in said.get("types", ())
+        for response in route.responses.values()
+        for type_ in response.get("types", ())
     }
     words = {name: each for router in routers for name, each in router.words.items()}
     unions = {first: name for router in routers for first, name in router.unions.items()}
     made = Schemas(answers | {Problem}, words, unions)
     for router in routers:
         made.add(router.sent(), as_input)
-        made.add(router.shown())
+        made.add(router.answers())
     paths: dict[str, Schema] = {}
     for route in routes:
         for method in route.methods or ():
@@ -75,16 +75,16 @@ def compose(app: FastAPI, routers: Sequence[Router]) -> Schema:
             "requestBodies": {"WebhookMessage": texts.MESSAGE},
             "pathItems": {"Delivery": texts.delivery()},
         },
-        # Of webhooks without a reference, openapi-generator makes files that do not compile.
+        # For webhooks without a reference, openapi-generator makes files that do not compile.
         "webhooks": {"event": {"$ref": "#/components/pathItems/Delivery"}},
         "tags": [{"name": name, "description": texts.TAGS[name]} for name in texts.TAGS],
     }
 
 
 def _operation(route: APIRoute, made: Schemas) -> Schema:
-    """The operation of a route. Its name is the function's: a verb, then what it is about."""
-    said = route.openapi_extra or {}
-    parameters = [*_parameters(route, made), *said.get("parameters", ())]
+    """The operation id is the function's name: a verb, then what it is about."""
+    extra = route.openapi_extra or {}
+    parameters = [*_parameters(route, made), *extra.get("parameters", ())]
     if 304 in route.responses:
         parameters.append(_IF_NONE_MATCH)
     operation: Schema = {
@@ -98,15 +98,15 @@ def _operation(route: APIRoute, made: Schemas) -> Schema:
     }
     if parameters:
         operation["parameters"] = parameters
-    if "body" in said:
-        operation["requestBody"] = _body(said["body"], made)
-    if said.get("x-permission") is not None:
-        operation["x-permission"] = said["x-permission"]
+    if "body" in extra:
+        operation["requestBody"] = _body(extra["body"], made)
+    if extra.get("x-permission") is not None:
+        operation["x-permission"] = extra["x-permission"]
     return operation
 
 
 class _Parameters(GenerateJsonSchema):
-    """Schemas of parameters: a parameter that is not sent is absent, and never null."""
+    """Schemas of parameters: a parameter that is not sent is absent, never null."""
 
     def nullable_schema(self, schema: Any) -> Schema:
         return self.generate_inner(schema["schema"])
@@ -118,11 +118,10 @@ class _Parameters(GenerateJsonSchema):
 
 
 def _parameters(route: APIRoute, made: Schemas) -> list[Schema]:
-    """The parameters of a route's function: in the path, in the query, in headers."""
     path, query, headers = list[Schema](), list[Schema](), list[Schema]()
     for name, parameter in inspect.signature(route.endpoint, eval_str=True).parameters.items():
         annotation = parameter.annotation
-        if annotation is Asking:
+        if annotation is ReadRequest:
             headers += [_MIN_POSITION] if "GET" in (route.methods or ()) else []
         elif found := [each for each in get_args(annotation) if isinstance(each, params.Path)]:
             schema = TypeAdapter(annotation).json_schema(schema_generator=_Parameters)
@@ -139,13 +138,13 @@ def _parameters(route: APIRoute, made: Schemas) -> list[Schema]:
 
 
 def _parameter(
-    name: str, place: str, schema: Schema, is_required: bool, made: Schemas
+    name: str, location: str, schema: Schema, is_required: bool, made: Schemas
 ) -> dict[str, Any]:
-    """A parameter. Several words are an array, which is sent with commas between the words."""
+    """Several words are an array, which is sent with commas between the words."""
     description = schema.pop("description", "")
     examples = schema.pop("examples", None)
-    described = {"name": name, "in": place, "required": is_required, "description": description}
-    if place == "query" and OR in description:
+    described = {"name": name, "in": location, "required": is_required, "description": description}
+    if location == "query" and OR in description:
         described |= {"style": "form", "explode": False}
         schema = {"type": "array", "items": _word(schema), "minItems": 1}
     elif examples and is_required:
@@ -157,7 +156,6 @@ def _parameter(
 
 
 def _word(schema: Schema) -> Schema:
-    """The schema of one of several words."""
     words = words_of(schema.get("pattern", ""))
     if words is None:
         return {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD}
@@ -165,20 +163,20 @@ def _word(schema: Schema) -> Schema:
 
 
 def _body(body: Any, made: Schemas) -> Schema:
-    """A command's body, with an example of it; or a body that the route describes itself."""
+    """A dict is a body that the route describes itself; any other body gets an example."""
     if isinstance(body, dict):
         return body
     schema = made.body(body)
     whole = made.components[schema["$ref"].removeprefix(SCHEMAS)]
     required = whole.get("required", [])
-    shown = {
+    example = {
         name: field["examples"][0]
         for name, field in whole.get("properties", {}).items()
         if "examples" in field
     }
-    if missing := set(required) - shown.keys():
+    if missing := set(required) - example.keys():
         raise ValueError(f"{whole['title']}: give examples=[…] to the fields {sorted(missing)}")
-    content = {"application/json": {"schema": schema, "example": shown}}
+    content = {"application/json": {"schema": schema, "example": example}}
     return {"required": bool(required or "minProperties" in whole), "content": content}
 
 
@@ -196,7 +194,7 @@ def _response(response: Mapping[str, Any], parameters: set[str], made: Schemas) 
     content = response.get("content", {})
     if "types" in response:
         content = {"application/json": {"schema": made.answer(*response["types"])}}
-    further = [name for parameter, name in texts.TOLD_BY.items() if parameter in parameters]
+    further = [name for parameter, name in texts.HEADER_OF.items() if parameter in parameters]
     if any(media in content for media in texts.FILES):
         further.append("Content-Disposition")
     described = {
@@ -207,7 +205,7 @@ def _response(response: Mapping[str, Any], parameters: set[str], made: Schemas) 
 
 
 def _shared_responses(routes: Iterable[APIRoute]) -> dict[str, Schema]:
-    """The responses that are the same in all routes, by name: the problems, and 304."""
+    """The responses that all routes share, by name: the problems, and 304."""
     statuses = {int(s) for r in routes for s, response in r.responses.items() if not response}
     content = {MEDIA_TYPE: {"schema": reference("Problem")}}
     shared: dict[str, Schema] = {}

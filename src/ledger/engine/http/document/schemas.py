@@ -1,7 +1,7 @@
-"""The schemas of the document, by name, which come to be as the routes refer to them.
+"""The named schemas of the document, added as the routes refer to them.
 
-An answer's schema is made of the struct that is shown, that of a body or a parameter of the model
-that checks it. Each enumeration is one component, by the name of the words that it lists.
+An answer's schema comes from its struct; a body's or parameter's from the model that checks it.
+Each enumeration is one component, by the name of the words that it lists.
 """
 
 import json
@@ -38,11 +38,11 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "TriggerType": get_args(TriggerType),
     "ExportFormat": ("jsonl", "csv"),
 }
-"""The enumerations that stand in several places, or whose place alone says too little. Those of a
-feature are named by its routers. Any other is named after its only place."""
+"""Enumerations used in several places, or whose place alone says too little. Routers name those of
+their feature. Any other is named after its only place."""
 
 _TELLING = ("kind", "type")
-"""The fields that tell alternatives apart: some generators know their word by ``enum`` alone."""
+"""Discriminator fields: some generators know their word by ``enum`` alone."""
 
 _OF = re.compile(r"(Answer|Page)Of_(list_)?(?:\w+\.)*(\w+?)_+$")
 _ONE = ("items", "additionalProperties", "propertyNames", "if", "then", "else", "contains")
@@ -58,11 +58,10 @@ class Schemas:
         words: Mapping[str, tuple[str, ...]],
         unions: Mapping[str, str],
     ) -> None:
-        """``answers`` are the types of all answers.
+        """``answers`` are types of answers, ``words`` the enumerations of features, by name.
 
-        ``words`` are the enumerations of features, by name. ``unions`` are the names of several
-        alternatives, by the first: where an object within another is one of several, some
-        generators make one class of all their fields.
+        ``unions`` names alternatives by the first of them: some generators make one class of all
+        the fields of unnamed alternatives.
         """
         self.components: dict[str, Schema] = {}
         self._words, self._unions = {**_NAMED, **words}, unions
@@ -77,34 +76,32 @@ class Schemas:
         self.add(parts)
 
     def answer(self, *types: Any) -> Schema:
-        """The schema of an answer of one of these types."""
         found = [self.placed(self._answers[type_], "") for type_ in types]
         return found[0] if len(found) == 1 else {"anyOf": found}
 
     def body(self, model: type[BaseModel]) -> Schema:
-        """The schema of a command's body."""
         schema = model.model_json_schema(ref_template=TEMPLATE)
         self.add({**schema.pop("$defs", {}), schema["title"]: schema}, as_input)
         return reference(schema["title"])
 
     def add(self, parts: Mapping[str, Schema], suited: Change = as_answer) -> None:
-        """Add schemas, suited to what they describe. Raises ValueError for a name given twice."""
+        """Add schemas, adapted by ``suited``. Raises ValueError for a name that is given twice."""
         for name, part in ((self._short(name), part) for name, part in parts.items()):
             schema = self.placed(part, name, suited) | {"title": name}
             if self.components.setdefault(name, schema) != schema:
                 raise ValueError(f"another schema is called {name} too: rename the class")
 
-    def placed(self, schema: Schema, place: str, suited: Change = dict) -> Schema:
-        """The schema with a reference in the place of each enumeration within."""
+    def placed(self, schema: Schema, location: str, suited: Change = dict) -> Schema:
+        """Replace each enumeration in the schema by a reference."""
         new: Schema = {}
         for key, value in schema.items():
             if key in _ONE and isinstance(value, dict):
-                value = self.placed(value, place, suited)
+                value = self.placed(value, location, suited)
             elif key in _SEVERAL:
-                value = [self.placed(part, place, suited) for part in value]
+                value = [self.placed(part, location, suited) for part in value]
             elif key == "properties":
                 value = {
-                    name: self.placed(part, camel(place, name), suited)
+                    name: self.placed(part, camel(location, name), suited)
                     for name, part in value.items()
                 }
                 for part in (value[name] for name in _TELLING if "const" in value.get(name, ())):
@@ -114,9 +111,9 @@ class Schemas:
             new[key] = value
         suitable = suited(new)
         suitable.pop("title", None)  # generators make a class for each title
-        return self._named(suitable, place)
+        return self._named(suitable, location)
 
-    def _named(self, schema: Schema, place: str) -> Schema:
+    def _named(self, schema: Schema, location: str) -> Schema:
         if "discriminator" in schema:
             return self._union(schema)
         if "enum" not in schema:
@@ -126,10 +123,12 @@ class Schemas:
         rest = {key: value for key, value in schema.items() if key not in ("enum", "type")}
         if len(words) == 1:
             return rest | {"type": "string", "const": words[0]}
-        name = self._names.setdefault(frozenset(words), place)
+        name = self._names.setdefault(frozenset(words), location)
         listed = list(self._words.get(name, words))
-        known = self.components.setdefault(name, {"type": "string", "enum": listed, "title": name})
-        if set(known.get("enum", ())) != set(words):
+        existing = self.components.setdefault(
+            name, {"type": "string", "enum": listed, "title": name}
+        )
+        if set(existing.get("enum", ())) != set(words):
             raise ValueError(f"the enumeration {name} has other words elsewhere: name one of them")
         if len(words) < len(schema["enum"]):
             return rest | {"anyOf": [reference(name), {"type": "null"}]}
@@ -140,8 +139,8 @@ class Schemas:
         name = self._unions.get(schema[of][0]["$ref"].removeprefix(SCHEMAS))
         if name is None:
             return schema
-        told = {"oneOf": schema[of], "discriminator": schema["discriminator"]}
-        self.components[name] = told | {"title": name}
+        union = {"oneOf": schema[of], "discriminator": schema["discriminator"]}
+        self.components[name] = union | {"title": name}
         rest = {key: value for key, value in schema.items() if key not in (of, "discriminator")}
         return reference(name) | rest
 
@@ -155,10 +154,7 @@ class Schemas:
 
 
 def as_input(schema: Schema) -> Schema:
-    """The schema with its fields' defaults as words.
-
-    Generators of TypeScript require each field that has a default.
-    """
+    """Describe defaults in words: TypeScript generators require each field that has a default."""
     if "properties" not in schema:
         return schema
     fields = {name: _without_default(field) for name, field in schema["properties"].items()}

@@ -1,4 +1,4 @@
-"""The document's words about the service as a whole: tags, token, headers, webhooks."""
+"""The document's texts about the whole service: tags, token, headers, webhooks."""
 
 from typing import Any
 
@@ -69,8 +69,8 @@ HEADERS: dict[str, Schema] = {
 """The headers that clients act on, by name. The contract lists those for caches and browsers."""
 
 EVERY = ("Ledger-Position", "X-Request-Id")
-TOLD_BY = {"If-None-Match": "ETag", "Idempotency-Key": "Idempotency-Replayed"}
-"""Parameter → the header of the answers of routes that take the parameter."""
+HEADER_OF = {"If-None-Match": "ETag", "Idempotency-Key": "Idempotency-Replayed"}
+"""Parameter → the header in the answers of routes that take it."""
 WITH_STATUS = {
     304: ("ETag",),
     401: ("WWW-Authenticate",),
@@ -109,7 +109,6 @@ MESSAGE: dict[str, Any] = {
 
 
 def delivery() -> dict[str, Any]:
-    """OpenAPI's description of the requests that endpoints receive."""
     return {
         "post": {
             "operationId": "receive_event",

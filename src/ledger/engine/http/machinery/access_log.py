@@ -1,13 +1,12 @@
 """The access log: a line for each answered request (contract, Health).
 
-A layer around the whole application, and only if the setting asks for it. No request waits for a
-line: requests are noted in memory, and a thread writes them a moment later. Where the reader of
-standard error stands still, further lines are counted instead of kept. A line costs least if many
-are made at once, from declared classes.
+A layer around the whole application, present only if the setting asks for it. Requests are noted in
+memory, and a thread writes their lines a moment later, many at once. If the reader of standard
+error stalls, further requests are only counted.
 
-A line shows the path as it was sent, but no query: a search or a cursor may hold what is secret. A
-token that somebody wrote into the path is hidden. Keys are named by their ids; the subject of a
-provider's token may be a person's address, so a digest of it is shown.
+A line shows the path as it was sent, without the query: a search or a cursor may hold a secret. A
+token in the path is hidden. Keys appear by their ids, the subject of a provider's token as a
+digest, since it may be a person's address.
 """
 
 import hashlib
@@ -29,13 +28,13 @@ from ledger.engine.telemetry.lines import FORMATS, Line, LogFormat, as_text, pro
 
 _EVERY_SECONDS = 0.2
 _LAST_SECONDS = 2.0
-"""How long the end of the process waits for the last lines to be written."""
+"""How long a stopping process waits for the last lines."""
 
-_MOST_KEPT = 20_000
+_MOST_WAITING = 20_000
 """Requests that wait to be written; further ones are only counted."""
 
 _AT_ONCE, _AT_ONCE_TO_A_FILE = 4096, 65_536
-"""Bytes of a write. A pipe takes so many at once, never mixed with those of another process."""
+"""Bytes of a write. A pipe takes so many at once, unmixed with those of another process."""
 
 _LONGEST_PATH = 500
 _TOKEN = re.compile(r"elk_\w+|eyJ[\w-]+\.[\w.-]*")
@@ -45,8 +44,6 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Answered(msgspec.Struct, gc=False):
-    """A request whose answer has ended."""
-
     ended: float
     method: str
     path: bytes
@@ -60,7 +57,7 @@ class _Answered(msgspec.Struct, gc=False):
 
 
 class _JsonLine(msgspec.Struct, gc=False):
-    """The members of a line in their order: those of every line, then those of a request."""
+    """The members of a line in order: those of every line, then those of a request."""
 
     time: str
     level: str
@@ -81,7 +78,7 @@ class AccessLog:
     """ASGI middleware around everything else; ``start`` before use, ``stop`` writes the rest."""
 
     def __init__(self, app: ASGIApp, log_format: LogFormat, descriptor: int) -> None:
-        """``descriptor`` is the open file that the lines are written to."""
+        """``descriptor`` is the open file for the lines."""
         self._app, self._format, self._descriptor = app, log_format, descriptor
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._at_once = _AT_ONCE_TO_A_FILE if is_file else _AT_ONCE
@@ -95,7 +92,7 @@ class AccessLog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits, unless nobody takes it."""
+        """Write the waiting lines, unless nobody reads them."""
         self._stopping.set()
         self._thread.join(_LAST_SECONDS)
 
@@ -130,7 +127,7 @@ class AccessLog:
                 state.get("credential"),
                 client[0] if client else None,
             )
-            if len(self._waiting) < _MOST_KEPT:
+            if len(self._waiting) < _MOST_WAITING:
                 self._waiting.append(answered)
             else:
                 self._dropped += 1
@@ -167,9 +164,9 @@ class AccessLog:
             yield _ended(FORMATS[self._format](line))
 
     def _line_of(self, answered: _Answered) -> bytes:
-        method, path, status = answered.method, shown_path(answered.path), answered.status
+        method, path, status = answered.method, redacted_path(answered.path), answered.status
         duration, size = answered.seconds * 1000, answered.size
-        credential, client = shown_credential(answered.credential), answered.client
+        credential, client = redacted_credential(answered.credential), answered.client
         message = (
             f"{method} {path} {status or '-'} {duration:.1f} ms {size} bytes"
             f" {credential or '-'} {client or '-'}"
@@ -197,13 +194,13 @@ def _ended(line: str) -> bytes:
     return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
-def shown_path(raw: bytes) -> str:
+def redacted_path(raw: bytes) -> str:
     """The path as it was sent, still percent-encoded, without query and without tokens."""
-    return _shown_start(raw[:_LONGEST_PATH])
+    return _redacted_start(raw[:_LONGEST_PATH])
 
 
 @lru_cache(1000)
-def _shown_start(raw: bytes) -> str:
+def _redacted_start(raw: bytes) -> str:
     path = raw.partition(b"?")[0].decode("ascii", "backslashreplace")
     if "%" in path and _TOKEN.search(meant := unquote(path)):
         return quote(_TOKEN.sub("***", meant), safe="/*")
@@ -211,8 +208,8 @@ def _shown_start(raw: bytes) -> str:
 
 
 @lru_cache(1000)
-def shown_credential(credential: str | None) -> str | None:
-    """An id of a key as it is; of a provider's token a digest of the subject."""
+def redacted_credential(credential: str | None) -> str | None:
+    """A key's id as it is; a provider's subject as a digest."""
     if credential is None or not credential.startswith(_USER):
         return credential
     digest = hashlib.sha256(credential.removeprefix(_USER).encode()).hexdigest()

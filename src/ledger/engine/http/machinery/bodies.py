@@ -1,7 +1,7 @@
 """Request bodies: media type, and limits of size and time (contract, Facts and Access).
 
-A body is decompressed while it arrives, and never beyond its limit. A body that would grow to a
-thousand times its bytes therefore costs no more than any other body that is too large.
+A body is decompressed while it arrives, and never beyond its limit. So a body that grows a
+thousandfold costs no more than any other that is too large.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from ledger.engine.values.errors import TooLarge
 T = TypeVar("T")
 
 _PIECE = 256 * 1024
-"""Bytes that are decompressed in one step, which takes well under a millisecond."""
+"""Bytes that are decompressed in one step: well under a millisecond."""
 
 _GZIP = frozenset({b"gzip", b"x-gzip"})
 
@@ -30,17 +30,16 @@ _GZIP = frozenset({b"gzip", b"x-gzip"})
 class Pace(NamedTuple):
     """The time limit of a body, counted from the end of its head.
 
-    Without a limit, a client that sends one byte now and then would keep a connection open, and the
-    received part of its body in our memory. A client with a slow line may exceed ``seconds`` as
-    long as its average rate since the head is at least ``bytes_per_second``. A body of 8 MiB
-    therefore takes about two minutes at most.
+    Without it, a client that sends a byte now and then would hold a connection, and its body in our
+    memory. A slow client may exceed ``seconds`` if its average rate is at least
+    ``bytes_per_second``. So a body of 8 MiB takes about two minutes at most.
     """
 
     seconds: float = 60.0
     bytes_per_second: float = 64 * 1024
 
     def seconds_for(self, size: int) -> float:
-        """The time limit of a body of which ``size`` bytes have arrived."""
+        """The time limit once ``size`` bytes have arrived."""
         return max(self.seconds, size / self.bytes_per_second)
 
 
@@ -63,8 +62,7 @@ async def read_capped(request: Request, limit: int) -> bytes:
     """Return the decompressed body. Raises TooLarge above ``limit`` bytes, as soon as possible.
 
     Raises UnsupportedMediaType for a coding other than gzip, BadRequest for broken gzip,
-    BodyTimeout for a body that arrives too slowly, and RateLimited if too much of the credential
-    waits.
+    BodyTimeout for a slow body, and RateLimited if too much of the credential waits.
     """
     packed = _is_packed(request)
     length = header(request.scope, b"content-length") or b""
@@ -85,7 +83,7 @@ async def read_capped(request: Request, limit: int) -> bytes:
                 if unpacking is None:
                     parts.keep(part)
                 else:
-                    async for piece in unpacking.take(part):
+                    async for piece in unpacking.feed(part):
                         parts.keep(piece)
                 if (seconds := pace.seconds_for(size)) > pace.seconds:
                     deadline.reschedule(begun + seconds)
@@ -93,11 +91,11 @@ async def read_capped(request: Request, limit: int) -> bytes:
         raise BodyTimeout("The body did not arrive completely in time.") from error
     if unpacking is not None and size:
         unpacking.end()
-    return b"".join(parts.kept)
+    return b"".join(parts.pieces)
 
 
 async def while_connected(work: Awaitable[T], receive: Receive) -> T:
-    """The result of some work, which ends when its client has gone. Raises ClientDisconnect."""
+    """Return the work's result, or cancel it when the client has gone. Raises ClientDisconnect."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(receive())
     try:
@@ -111,7 +109,7 @@ async def while_connected(work: Awaitable[T], receive: Receive) -> T:
 
 
 def _is_packed(request: Request) -> bool:
-    """Whether the body is compressed by gzip. Raises UnsupportedMediaType for other codings."""
+    """True if the body is compressed by gzip. Raises UnsupportedMediaType for other codings."""
     coding = (joined(request.scope, b"content-encoding") or b"").strip().lower()
     if coding in _GZIP:
         return True
@@ -125,27 +123,23 @@ class _Parts:
 
     def __init__(self, share: Share | None, bodies: Bound) -> None:
         self._share, self._bodies = share, bodies
-        self.kept: list[bytes] = []
+        self.pieces: list[bytes] = []
 
     def keep(self, part: bytes) -> None:
-        """Keep a part. Raises RateLimited."""
+        """Raises RateLimited."""
         if part and self._share is not None:
             self._share.count(self._bodies, len(part))
-        self.kept.append(part)
+        self.pieces.append(part)
 
 
 class _Unpacking:
-    """Decompresses a body part by part, up to ``limit`` bytes.
-
-    Only one gzip member is accepted, as all clients send it: a part would have room for thousands
-    of empty members.
-    """
+    """Decompresses one gzip member, up to ``limit`` bytes: empty members could be thousands."""
 
     def __init__(self, limit: int) -> None:
         self._limit = self._room = limit
         self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)  # gzip's header and checksums only
 
-    async def take(self, part: bytes) -> AsyncIterator[bytes]:
+    async def feed(self, part: bytes) -> AsyncIterator[bytes]:
         """Decompress a part piece by piece; other tasks run between two pieces."""
         if self._stream.eof and part:
             raise _broken()
@@ -164,7 +158,7 @@ class _Unpacking:
                 await asyncio.sleep(0)
 
     def end(self) -> None:
-        """Check, after the last part, that the member is complete. Raises BadRequest."""
+        """Check that the member is complete. Raises BadRequest."""
         if not self._stream.eof:
             raise _broken()
 

@@ -1,13 +1,12 @@
 """Client connections: uvicorn's protocol with limits of time, size and waiting requests.
 
-No other layer below the application sets these limits: the parser accepts a head of any size and
-any number of pipelined requests, and a silent connection stays open for ever. Without limits a
-single client could fill the memory with one head, or with requests whose answers it never reads, or
-hold all connections that the system allows.
+No other layer below the application sets these limits: the parser accepts heads of any size and any
+number of pipelined requests, and silent connections stay open for ever. A single client could fill
+the memory, or hold all connections that the system allows.
 
-A connection answers its requests one after the other. A client may have sent many without waiting:
-only a few of them wait here, and the rest stays unread. Of all such connections together, one
-request begins in each turn of the loop.
+A connection answers its requests one after the other. Only a few pipelined requests wait here, and
+the rest stays unread. Of all such connections together, one request begins in each iteration of the
+loop.
 
     socket ─▶ data_received ─▶ _feed ─▶ parser ─▶ the request that is answered
                   │  more than may wait              ├─▶ pipeline: the requests behind it
@@ -27,18 +26,14 @@ from uvicorn.server import ServerState
 
 from ledger.engine.http.machinery import heads
 from ledger.engine.http.machinery.bodies import Pace
-from ledger.engine.http.machinery.loop_turns import LoopTurns
+from ledger.engine.http.machinery.loop_slices import LoopSlices
 
-_turns: "WeakKeyDictionary[ServerState, LoopTurns]" = WeakKeyDictionary()
+_loop_slices: "WeakKeyDictionary[ServerState, LoopSlices]" = WeakKeyDictionary()
 
 
-def turns_of(server: ServerState) -> LoopTurns:
-    """The turns of a server, in which the pipelined requests of all its connections begin.
-
-    A connection has one request under way at a time. But with hundreds of such connections, a
-    request that arrives alone would otherwise wait for one request of each connection.
-    """
-    return _turns.setdefault(server, LoopTurns())
+def slices_of(server: ServerState) -> LoopSlices:
+    """All connections share the slices of pipelined requests, so that a lone request waits less."""
+    return _loop_slices.setdefault(server, LoopSlices())
 
 
 class Flow(FlowControl):
@@ -56,9 +51,9 @@ class Flow(FlowControl):
 MOST_WAITING = 16
 """Requests of one connection that may wait, including the request that is being answered."""
 
-_PIECES_A_TURN = 64
-"""Pieces of data that the parser is given in one turn of the loop. Data is cut at the ends of
-heads. A body may contain this byte sequence many times, and each piece costs a parser call."""
+_PIECES_AT_ONCE = 64
+"""Pieces of data that the parser gets in one iteration of the loop. Data is cut at the ends of
+heads. A body may contain this sequence many times, and each piece costs a parser call."""
 
 
 def _never() -> bool:
@@ -71,24 +66,23 @@ class Connection(HttpToolsProtocol):
     flow: Flow
 
     keep_alive_seconds = 75
-    """How long a connection is kept between two requests: longer than clients and proxies keep it,
-    mostly 60 s. The client must be the first to close it: if the server closes, a request that is
-    on its way is lost, and a client does not repeat a write by itself."""
+    """How long an idle connection is kept: longer than clients and proxies keep it, mostly 60 s.
+    The client must close first: if the server does, a request on its way is lost, and a client does
+    not repeat a write by itself."""
 
-    patience_seconds = 20.0
+    head_seconds = 20.0
     """How long a part of a head may take, or the first byte of a connection. A check runs at this
-    interval, so a stuck connection is found after twice the time at the latest; requests pay for no
-    timer. (``bodies.py`` limits the time of a body whose request is not answered yet.)"""
+    interval, so a stuck connection is found after twice the time, and requests need no timer.
+    (``bodies.py`` limits the time of a body whose request is not answered yet.)"""
 
-    last_patience_seconds = 3.0
-    """How long a stopping service waits for the rest of a request that has begun; and how long a
-    refused connection is still read."""
+    closing_seconds = 3.0
+    """How long a stopping service waits for the rest of a request, and a refused connection is
+    read."""
 
     pace = Pace()
     """The time limit for the rest of a body whose request was answered before its end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request."""
         super().connection_made(transport)
         self.flow = Flow(transport, self._has_room)
         self.timeout_keep_alive = self.keep_alive_seconds
@@ -97,10 +91,10 @@ class Connection(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         """The request that the application answers; uvicorn's ``cycle`` is the latest to arrive."""
         self._has_several = False
-        """Whether more than one request has ever arrived at once."""
+        """True if more than one request has ever arrived at once."""
         self._received = self._fed = 0
         """Bytes that have arrived, and bytes in the parser's latest call."""
-        self._rest_look: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
         self._rest_since = 0  # bytes that had arrived when the request was answered
         self._refusal: bytes | None = None
         """The response that ends the connection, once all earlier requests are answered."""
@@ -109,9 +103,9 @@ class Connection(HttpToolsProtocol):
         self._head: object = None
         self._head_bytes = 0
         """The latest head that did not arrive at once: its scope, and its bytes so far."""
-        self._progress = self._seen = 0
+        self._progress = self._checked_progress = 0
         """Parts that did more than lengthen a head: until now, and until the last check."""
-        self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
+        self._check_timer = self.loop.call_later(self.head_seconds, self._end_if_stuck)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the checks, tell the application, and drop all waiting requests.
@@ -119,7 +113,7 @@ class Connection(HttpToolsProtocol):
         A connection and its requests refer to each other; the garbage collector, which runs
         seldom, would free this cycle late.
         """
-        self._look.cancel()
+        self._check_timer.cancel()
         self._await_no_rest()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
@@ -135,8 +129,8 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Stop with the service: answer the requests that have begun, if their rest comes soon."""
         super().shutdown()
-        self._look.cancel()
-        self._look = self.loop.call_later(self.last_patience_seconds, self._end_if_unfinished)
+        self._check_timer.cancel()
+        self._check_timer = self.loop.call_later(self.closing_seconds, self._end_if_unfinished)
 
     def data_received(self, data: bytes) -> None:
         """Parse data as far as its requests may wait; read no more before the rest is parsed."""
@@ -149,22 +143,22 @@ class Connection(HttpToolsProtocol):
         self._held = self._held + data if self._held else data
         if self._has_several:
             self.flow.pause_reading()
-            turns_of(self.server_state).take(self._take_held)
+            slices_of(self.server_state).schedule(self._parse_held)
         else:
-            self._take_held()
+            self._parse_held()
 
-    def _take_held(self) -> None:
+    def _parse_held(self) -> None:
         held, self._held = self._held, b""
         # Parsing may pause the reading again. (The loop reads nothing before this method returns.)
         self.flow.resume_reading()
         start = pieces = 0
         while start < len(held) and not self._is_ending():
             end = self._end_of_room(held, start)
-            if end == start or pieces == _PIECES_A_TURN:
+            if end == start or pieces == _PIECES_AT_ONCE:
                 self._held = held[start:]
                 self.flow.pause_reading()
                 if end > start:
-                    turns_of(self.server_state).take(self._take_held)
+                    slices_of(self.server_state).schedule(self._parse_held)
                 return
             self._feed(held[start:end])
             start, pieces = end, pieces + 1
@@ -187,10 +181,9 @@ class Connection(HttpToolsProtocol):
         if answered is not None and answered.more_body:
             self._await_rest()
         if self._held and not self.pipeline:
-            self._take_held()
+            self._parse_held()
 
     def on_headers_complete(self) -> None:
-        """Begin a request, or refuse its head."""
         is_large = self._fed > heads.MOST_HEAD_BYTES and self._is_head_large()
         if is_large or len(self.headers) > heads.MOST_HEADERS:
             raise heads.RefusedHead(heads.HEAD_TOO_LARGE)
@@ -201,7 +194,7 @@ class Connection(HttpToolsProtocol):
             self._is_body_skipped = any(name in heads.FRAMING for name, _ in self.headers)
 
     def _is_head_large(self) -> bool:
-        """Whether the head is too large. (``_feed`` checks a head that arrives in parts.)"""
+        """True if the head is too large. (``_feed`` checks a head that arrives in parts.)"""
         size = sum(len(name) + len(value) for name, value in self.headers)
         return size + len(self.url) > heads.MOST_HEAD_BYTES
 
@@ -216,7 +209,7 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         if self._has_several:
-            turns_of(self.server_state).take(partial(self._begin, cycle, app))
+            slices_of(self.server_state).schedule(partial(self._begin, cycle, app))
         else:
             super()._start_asgi_task(cycle, app)
 
@@ -230,8 +223,8 @@ class Connection(HttpToolsProtocol):
     def _end_of_room(self, data: bytes, start: int) -> int:
         """Return the end of the data that the parser may see.
 
-        Before this end at most as many heads end as requests may still wait. A head whose end
-        sequence began in earlier data is not counted; one place is kept free for that head.
+        At most as many heads end before it as requests may still wait. A head whose end began in
+        earlier data is not counted: one place stays free for it.
         """
         end = start
         for _ in range(MOST_WAITING - 1 - self._waiting()):
@@ -243,11 +236,9 @@ class Connection(HttpToolsProtocol):
         return end
 
     def _waiting(self) -> int:
-        """The number of requests that are not answered yet."""
         return len(self.pipeline) + self._is_answering()
 
     def _feed(self, data: bytes) -> None:
-        """Parse the data; refuse invalid requests, and a head that is too large."""
         self._fed = len(data)
         self._unset_keepalive_if_required()
         try:
@@ -272,11 +263,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(heads.HEAD_TOO_LARGE)
 
     def _parse(self, data: bytes) -> bytes | None:
-        """Parse the data; return the data after a head that asks for another protocol.
-
-        The returned data is HTTP, as the server speaks no other protocol. None: all data was
-        parsed. Raises HttpParserError.
-        """
+        """Parse; return the data after a head with an upgrade, or None. Raises HttpParserError."""
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
@@ -297,10 +284,7 @@ class Connection(HttpToolsProtocol):
         return len(before) + len(end) + len(body)
 
     def _refuse(self, refusal: bytes) -> None:
-        """End the connection after the answers to all earlier requests; read no more.
-
-        If a body is incomplete, its request is the refused one.
-        """
+        """End the connection after all earlier answers; an incomplete body's request is refused."""
         last, is_answering = self.cycle, self._is_answering()
         if last is not None and last.more_body and not last.response_complete:
             if self.pipeline:
@@ -318,46 +302,39 @@ class Connection(HttpToolsProtocol):
             self._end_with(refusal)
 
     def _end_with(self, refusal: bytes) -> None:
-        """Write the last response, and read on for a while.
-
-        If the system closes a connection while data is unread, the client may lose the response
-        that was written before (RFC 9112, 9.6).
-        """
+        """Write the last response and read on: else the client may lose it (RFC 9112, 9.6)."""
         self._is_over = True
         self.transport.write(refusal)
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._look.cancel()
-        self._look = self.loop.call_later(self.last_patience_seconds, self.transport.close)
+        self._check_timer.cancel()
+        self._check_timer = self.loop.call_later(self.closing_seconds, self.transport.close)
 
     def _is_answering(self) -> bool:
         return self._answering is not None and not self._answering.response_complete
 
     def _is_in_head(self) -> bool:
-        """Whether the head of the latest request is incomplete.
-
-        A request gets its cycle when its head is complete.
-        """
+        """True if the latest head is incomplete: a request gets its cycle when it is complete."""
         cycle: RequestResponseCycle | None = self.cycle
         return self.scope is not (None if cycle is None else cycle.scope)
 
     def _end_if_stuck(self) -> None:
-        if self._is_head_due() and self._progress == self._seen:
+        if self._is_head_due() and self._progress == self._checked_progress:
             self.transport.close()
         else:
-            self._seen = self._progress
-            self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
+            self._checked_progress = self._progress
+            self._check_timer = self.loop.call_later(self.head_seconds, self._end_if_stuck)
 
     def _await_rest(self) -> None:
         """Start the time limit for the rest of an answered request's body."""
         self._await_no_rest()
         self._rest_since = self._received
-        self._rest_look = self.loop.call_later(self.pace.seconds, self._end_without_rest)
+        self._rest_timer = self.loop.call_later(self.pace.seconds, self._end_without_rest)
 
     def _await_no_rest(self) -> None:
-        if self._rest_look is not None:
-            self._rest_look.cancel()
-            self._rest_look = None
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
 
     def _end_without_rest(self) -> None:
         if self.pace.seconds_for(self._received - self._rest_since) > self.pace.seconds:
@@ -371,10 +348,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _is_head_due(self) -> bool:
-        """Whether the client owes a part of a head: the server reads, and has no complete head.
-
-        Between two requests no part is due until the next request has begun.
-        """
+        """True if the client owes a part of a head. Between two requests none is due."""
         if self.flow.read_paused:
             return False
         cycle: RequestResponseCycle | None = self.cycle

@@ -1,12 +1,12 @@
 """Cross-origin requests: which pages of other sites may call the API (contract, Access).
 
 By default none may. A browser reads an answer for a page of another origin only if the answer
-allows that origin. Before a request with a token it asks by a preflight, which carries no token.
-No answer ever allows cookies, so a page of another origin needs a token of its own.
+allows that origin. Before a request with a token, it sends a preflight without one. No answer ever
+allows cookies, so a page of another origin needs a token of its own.
 
-Starlette's ``CORSMiddleware`` refuses a preflight as plain text, not as a problem; it cannot allow
-the headers of CloudEvents, whose names have no end; and it sees no answer that is given outside of
-it, such as that of a request that failed. A browser would hide these answers from the page.
+Starlette's ``CORSMiddleware`` refuses a preflight as plain text, not as a problem. It cannot allow
+the headers of CloudEvents, whose names are unlimited. It does not see the answers made outside of
+it, such as that of a failed request; a browser would hide these from the page.
 """
 
 import re
@@ -18,7 +18,7 @@ from ledger.engine.http.machinery.headers import header, is_of_the_api
 
 _METHODS = b"GET, HEAD, POST, PATCH, DELETE"
 
-_ASKED = (
+_REQUEST_HEADERS = (
     b"Authorization, Content-Type, Content-Encoding, Idempotency-Key, Ledger-Min-Position,"
     b" If-None-Match, Last-Event-ID, X-Request-Id"
 )
@@ -27,7 +27,7 @@ _ASKED = (
 _ATTRIBUTE = re.compile(rb"ce-[a-z0-9]{1,64}")
 _MOST_ATTRIBUTES = 64
 
-_SHOWN = b"Ledger-Position, ETag, Retry-After, Idempotency-Replayed, X-Request-Id"
+_EXPOSED = b"Ledger-Position, ETag, Retry-After, Idempotency-Replayed, X-Request-Id"
 """The headers of an answer that the page may read, besides those that every page may read."""
 
 _SECONDS = b"600"
@@ -47,7 +47,7 @@ class Cors:
             return []
         return [
             (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", _SHOWN),
+            (b"access-control-expose-headers", _EXPOSED),
         ]
 
     def preflight(self, scope: Scope) -> Response | None:
@@ -58,19 +58,18 @@ class Cors:
             or self._allowed(scope) is None
         ):
             return None
-        asked = header(scope, b"access-control-request-headers") or b""
-        names = [name.strip().lower() for name in asked.split(b",", _MOST_ATTRIBUTES)]
+        requested = header(scope, b"access-control-request-headers") or b""
+        names = [name.strip().lower() for name in requested.split(b",", _MOST_ATTRIBUTES)]
         attributes = filter(_ATTRIBUTE.fullmatch, names)
         answer = Response(status_code=204)
         answer.raw_headers += [
             (b"access-control-allow-methods", _METHODS),
-            (b"access-control-allow-headers", b", ".join([_ASKED, *attributes])),
+            (b"access-control-allow-headers", b", ".join([_REQUEST_HEADERS, *attributes])),
             (b"access-control-max-age", _SECONDS),
         ]
         return answer
 
     def _allowed(self, scope: Scope) -> bytes | None:
-        """The request's origin, if that may call the API."""
         if not is_of_the_api(scope):
             return None
         origin = header(scope, b"origin")

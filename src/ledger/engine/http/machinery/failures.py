@@ -1,4 +1,4 @@
-"""Failed authentications: counted for operators, and told in the log by network (contract, Access).
+"""Failed authentications: counted for operators, and logged by network (contract, Access).
 
 Neither the metric nor the log names a token or a tenant.
 """
@@ -20,11 +20,11 @@ _FAILED = prometheus_client.Counter(
 
 _TELL_SECONDS = 60.0
 
-_TOLD = 20
+_NAMED = 20
 """The most frequent networks are named; the rest is a number."""
 
 _NETWORKS = 10_000
-"""So many networks are told apart in a minute."""
+"""The most networks that are distinguished in a minute."""
 
 _OTHERS = "other networks"
 
@@ -38,7 +38,7 @@ class Failures:
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, peer: str | None) -> None:
-        """Count a failure of a client with this address; it is told within a minute."""
+        """Count a failure of a client with this address; it is logged within a minute."""
         _FAILED.inc()
         network = network_of(peer)
         if network not in self._by_network and len(self._by_network) >= _NETWORKS:
@@ -49,20 +49,19 @@ class Failures:
             self._timer = loop.call_later(self._every_seconds, self.tell, context=for_nobody())
 
     def tell(self) -> None:
-        """Write the failures so far into the log, in one line, if there are any."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         counts, self._by_network = self._by_network, Counter()
         others = counts.pop(_OTHERS, 0)
-        named = counts.most_common(_TOLD)
+        named = counts.most_common(_NAMED)
         others += counts.total() - sum(count for _, count in named)
         if others:
             named.append((_OTHERS, others))
         if named:
-            told = ", ".join(f"{count} from {network}" for network, count in named)
-            # The counts are a part of the message, so that the line is held back for no other.
-            _logger.warning(f"failed authentications in a minute: {told}")
+            text = ", ".join(f"{count} from {network}" for network, count in named)
+            # The counts are part of the message, so that no similar line suppresses it.
+            _logger.warning(f"failed authentications in a minute: {text}")
 
 
 def network_of(peer: str | None) -> str:

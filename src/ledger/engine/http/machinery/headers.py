@@ -1,16 +1,15 @@
-"""A request's headers, as the server gave them, and the compression that they ask for.
+"""A request's headers as the server gave them, and the compression that they ask for.
 
-Starlette's headers walk through all headers for each requested name, and decode them on the way.
+Starlette's headers scan and decode all headers for each requested name.
 
-Answers are compressed for clients that accept it (contract, Access), by Starlette's gzip. Event
-streams never are: the library leaves them out by their content type. An exact answer never is: its
-very bytes are what was asked for.
+Answers are compressed for clients that accept it (contract, Access), by Starlette's gzip. It leaves
+out event streams by their content type. Exact answers are never compressed: their very bytes were
+requested.
 
 Compression is safe for pages too. A page contains the key of its session's forms, and repeats parts
-of its address. An attacker who makes a browser request pages with chosen words, and sees the length
-of the answers, could guess the key (BREACH). But the session's cookie is ``SameSite=Strict``
-(``features/sign_in/page/session.py``), so no page of another site can make a browser request one of
-ours with it.
+of its address. By the lengths of pages with chosen words, an attacker could guess the key (BREACH).
+But the session's cookie is ``SameSite=Strict`` (``features/sign_in/page/session.py``), so no page
+of another site can make a browser request one of ours with it.
 """
 
 import gzip
@@ -26,23 +25,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.engine.http.problems import Unauthorized
 
 HEADERS = "ledger.headers"
-"""In a scope: the first header of each name. ``EveryAnswer`` makes it, once a request."""
+"""In a scope: the first header of each name. ``ResponseMiddleware`` makes it, once a request."""
 
 
 def is_of_the_api(scope: Scope) -> bool:
-    """Whether the request's path is below ``/v1``."""
+    """True if the request's path is below ``/v1``."""
     path: str = scope["path"]
     return path.startswith("/v1/") or path == "/v1"
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of a lower-case name; None: the request has no such header."""
+    """The first header of a lower-case name, or None."""
     value: bytes | None = scope[HEADERS].get(name)
     return value
 
 
 def count(scope: Scope, name: bytes) -> int:
-    """The number of headers of a lower-case name."""
     headers, by_name = scope["headers"], scope[HEADERS]
     if len(by_name) == len(headers):
         return int(name in by_name)
@@ -70,8 +68,7 @@ _WEIGHT = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
 class Compression:
-    """ASGI middleware. Small answers bypass the library, which would take longer for a small answer
-    than all other work that answers have in common."""
+    """ASGI middleware. Small answers bypass the library, which costs more than all other layers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -103,17 +100,13 @@ class Compression:
 
 
 class Packed:
-    """A body that many requests get, compressed once for all of them.
-
-    The library passes an answer on that has a coding already.
-    """
+    """A body for many requests, compressed once. The library passes on an answer with a coding."""
 
     def __init__(self, body: bytes, media_type: str) -> None:
         self._body, self._media_type = body, media_type
         self._packed = gzip.compress(body, _LEVEL, mtime=0)
 
     def answer(self, scope: Scope) -> Response:
-        """The body in the coding that the request accepts."""
         if compresses(scope, len(self._body)):
             coding = {"Content-Encoding": "gzip"}
             return Response(self._packed, headers=coding, media_type=self._media_type)
@@ -121,7 +114,7 @@ class Packed:
 
 
 def _is_small(start: Message) -> bool:
-    """Whether the start of an answer declares a small body; a streamed answer never does."""
+    """True if the start of an answer declares a small body; a streamed answer never does."""
     if start["status"] in (204, 304):
         return True
     lengths = [value for name, value in start["headers"] if name == b"content-length"]
@@ -129,12 +122,12 @@ def _is_small(start: Message) -> bool:
 
 
 def compresses(scope: Scope, size: int) -> bool:
-    """Whether the answer to a request, a whole body of ``size`` bytes, is compressed."""
+    """True if the answer to a request, a whole body of ``size`` bytes, is compressed."""
     return size > _LARGEST_PLAIN and not is_exact(scope) and _accepts_gzip(scope)
 
 
 def is_exact(scope: Scope) -> bool:
-    """Whether the route has said that no byte of its answer may be changed on the way."""
+    """True if the route has said that no byte of its answer may be changed on the way."""
     exact: bool = scope["state"].get("is_exact", False)
     return exact
 
@@ -151,12 +144,12 @@ def _accepts_gzip(scope: Scope) -> bool:
 
 @lru_cache(64)
 def _names_gzip(accepted: bytes) -> bool:
-    """Whether an Accept-Encoding accepts gzip; a malformed weight counts as 0."""
+    """True if an Accept-Encoding accepts gzip; a malformed weight counts as 0."""
     weights = {}
     for part in accepted.lower().split(b","):
         coding, has_weight, weight = part.partition(b";")
-        known = _WEIGHT.fullmatch(weight.strip())
-        weights[coding.strip()] = float(known[1]) if known else float(not has_weight)
+        found = _WEIGHT.fullmatch(weight.strip())
+        weights[coding.strip()] = float(found[1]) if found else float(not has_weight)
     named = [weights[coding] for coding in (b"gzip", b"x-gzip") if coding in weights]
     return max(named or [weights.get(b"*", 0.0)]) > 0
 

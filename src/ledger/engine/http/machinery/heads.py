@@ -21,32 +21,25 @@ FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 class Parsed(Protocol):
     """The callbacks of a parser."""
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
+    def on_message_begin(self) -> None: ...
 
-    def on_url(self, url: bytes) -> None:
-        """A part of the request's target."""
+    def on_url(self, url: bytes) -> None: ...
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+    def on_header(self, name: bytes, value: bytes) -> None: ...
 
-    def on_headers_complete(self) -> None:
-        """The head is complete."""
+    def on_headers_complete(self) -> None: ...
 
-    def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+    def on_body(self, body: bytes) -> None: ...
 
-    def on_message_complete(self) -> None:
-        """The request is complete."""
+    def on_message_complete(self) -> None: ...
 
 
 class WithoutFirstHead:
     """Passes on the callbacks of a parser, except those of the first head, which is known already.
 
     After a head that asks for another protocol, httptools takes all data for that protocol, even
-    the request's body. Another parser therefore continues behind that head; of the head it was
-    given only the headers that announce the body. (Java's HTTP client asks for HTTP/2 in this way,
-    in each of its requests.)
+    the request's body. So another parser continues after that head; it gets only the headers that
+    announce the body. (Java's HTTP client asks for HTTP/2 so in each of its requests.)
     """
 
     def __init__(self, parsed: Parsed) -> None:

@@ -1,7 +1,7 @@
 """Middleware of every request and answer, whichever route answers (contract, Access).
 
-``RootPath`` is around everything else. ``answer_head`` makes HEAD of GET. ``EveryAnswer`` adds the
-headers (the request id, the position, and the rules for caches and browsers) and counts.
+``RootPath`` is around everything else. ``answer_head`` makes HEAD of GET. ``ResponseMiddleware``
+adds the headers (the request id, the position, and the rules for caches and browsers) and counts.
 """
 
 import logging
@@ -39,8 +39,8 @@ _IS_HEAD = "ledger.is_head"
 _COOKIE_PATH = re.compile(rb"(; path=)(/[^;]*)", re.IGNORECASE)
 
 _WITHOUT_ROUTE = frozenset({400, 401, 404, 405})
-"""Statuses that anybody can cause on each route. A process never drops a series, so routes among
-their labels would let a stranger make the metrics dear (contract, Health)."""
+"""Statuses that anybody can cause on each route. A process never drops a series, so with routes
+among the labels a stranger could make the metrics expensive (contract, Health)."""
 
 
 def _request_seconds(*labels: str) -> Histogram:
@@ -55,7 +55,7 @@ def _request_seconds(*labels: str) -> Histogram:
 
 _OF_ROUTES = _request_seconds("route", "method", "status")
 _OF_REFUSED = _request_seconds("method", "status")
-"""Of the same name: the files of the processes are added up by name and labels."""
+"""Of the same name: the processes' files are added up by name and labels."""
 
 
 class _RequestSeconds:
@@ -71,8 +71,8 @@ REGISTRY.register(_RequestSeconds())
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
-"""Methods that some route supports. The metrics count all other methods as "other": HTTP has some
-thirty methods, and a client could cause a time series for each method and route."""
+"""Methods that some route supports; the metrics count all others as "other". HTTP has some thirty,
+and a client could cause a time series for each method and route."""
 
 
 _Headers = Mapping[bytes, bytes]
@@ -89,26 +89,26 @@ _OF_THE_API: _Headers = {
     b"vary": b"Authorization, Accept-Encoding, Origin",
     b"cache-control": b"private, no-cache",
 }
-"""For the API. An answer depends on the credential, and may change at any time: a client may keep a
-copy for itself, and revalidates the copy (``If-None-Match``) before the next use."""
+"""For the API. An answer depends on the credential, and may change at any time: a client may cache
+it, and revalidates it (``If-None-Match``) before the next use."""
 
 _SECRET: _Headers = {**_OF_THE_API, b"cache-control": b"no-store"}
 """For an answer with a secret, which is shown once: no cache may keep it."""
 
 _EXACT: _Headers = {**_OF_THE_API, b"cache-control": b"private, no-cache, no-transform"}
-"""For an answer of which no proxy may change a byte."""
+"""For an answer that no proxy may change."""
 
 
 _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
-"""For a year, a browser that came by https asks by nothing else. (It ignores the header if it came
-by http.) Other hosts of the domain are not ours, so the header leaves them out."""
+"""For a year, a browser that came by https uses nothing else. (One that came by http ignores it.)
+Other hosts of the domain are not ours, so the header leaves them out."""
 
 
 async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Have the application answer a GET, and pass on only the start of the answer.
 
     HEAD is the answer of GET without its body (RFC 9110, 9.3.2), on every path that supports GET. A
-    streamed answer is told that its reader has disconnected.
+    streamed answer sees its reader disconnect.
     """
 
     async def send_start(message: Message) -> None:
@@ -123,11 +123,11 @@ async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
 
 
 def is_head(scope: Scope) -> bool:
-    """Whether the answer will be sent without its body."""
+    """True if the answer will be sent without its body."""
     return _IS_HEAD in scope
 
 
-class EveryAnswer:
+class ResponseMiddleware:
     """ASGI middleware. The request id comes from ``X-Request-Id`` when that is a plain token."""
 
     def __init__(
@@ -140,9 +140,9 @@ class EveryAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[HEADERS] = dict(reversed(scope["headers"]))
-        asked = header(scope, b"x-request-id")
-        if asked is not None and _REQUEST_ID.fullmatch(asked):
-            request_id = asked.decode()
+        sent_id = header(scope, b"x-request-id")
+        if sent_id is not None and _REQUEST_ID.fullmatch(sent_id):
+            request_id = sent_id.decode()
         else:
             request_id = f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
@@ -156,7 +156,7 @@ class EveryAnswer:
             if message["type"] == "http.response.start":
                 answered = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
-                names = _say(headers, _kept(scope))
+                names = _say(headers, _headers_for(scope))
                 if message["status"] == 408:
                     # The rest of the body may still arrive, in front of the next request.
                     headers.append((b"connection", b"close"))
@@ -165,11 +165,11 @@ class EveryAnswer:
                     headers.append(_STRICT_TRANSPORT)
                 if self._cors is not None:
                     headers += self._cors.headers_of(scope)
-                # A 503 is no answer of before: the replayed command's subject could not be read.
+                # A 503 is not the earlier answer: the replayed command's subject could not be read.
                 if scope["state"].get("replayed") and message["status"] != 503:
                     headers.append((b"idempotency-replayed", b"true"))
                 if b"ledger-position" not in names:
-                    position = str(self._positions.last_heard).encode()
+                    position = str(self._positions.last_announced).encode()
                     headers.append((b"ledger-position", position))
                 self._count(scope, message["status"], time.perf_counter() - started)
             await send(message)
@@ -211,7 +211,7 @@ def _is_host(value: bytes) -> bool:
         return False
 
 
-def _kept(scope: Scope) -> _Headers:
+def _headers_for(scope: Scope) -> _Headers:
     """The headers with the rules for caches and browsers, by the path of the request."""
     if not is_of_the_api(scope):
         return _OF_OTHERS
@@ -221,10 +221,7 @@ def _kept(scope: Scope) -> _Headers:
 
 
 def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> set[bytes]:
-    """Add our headers, in place of headers of the same names, which a library may have set.
-
-    Return the names of the headers that were set before.
-    """
+    """Replace headers of the same names. Return the names that were set before."""
     names = {name for name, _ in headers}
     if not ours.keys().isdisjoint(names):
         headers[:] = [pair for pair in headers if pair[0] not in ours]
@@ -241,12 +238,11 @@ def _seconds_of(path: str | None, method: str, status: int) -> Histogram:
 
 
 class RootPath:
-    """ASGI middleware for a service below a prefix of another server's paths (contract, Access).
+    """ASGI middleware for a service below a path prefix of a proxy (contract, Access).
 
-    A proxy may serve us as ``/ledger``. Some proxies strip the prefix from a request's path, others
-    pass it on: both are taken. All code behind this class sees paths without the prefix, and writes
-    addresses without it. Here the addresses in an answer's headers get the prefix; those in pages
-    get it in ``engine/page/pages.py``.
+    Some proxies strip the prefix from a request's path, others pass it on: both are accepted. All
+    code behind this class sees and writes addresses without it. This class adds it to the addresses
+    in an answer's headers, ``engine/page/pages.py`` to those in pages.
     """
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
@@ -283,7 +279,7 @@ class RootPath:
 
 
 def without_prefix(path: str, prefix: str) -> str:
-    """A path as the service names it, whether or not it begins with the prefix."""
+    """The path without the prefix, if it has it."""
     if path == prefix:
         return "/"
     return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path

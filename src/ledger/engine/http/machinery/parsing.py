@@ -1,13 +1,12 @@
-"""Parsing in turns: how organizations share the time in which bodies are parsed.
+"""Parsing in slices: how organizations share the time in which bodies are parsed.
 
-A small body is parsed at once, on the event loop. A large one may take seconds, depending on its
-content, so a thread parses it while other requests go on. The thread goes round the organizations:
-a turn ends after ``TURN_FACTS`` steps or ``TURN_SECONDS``. A step is a fact at most. Traces, whose
-steps take longer, have a thread of their own.
+A small body is parsed at once, on the event loop. A large one may take seconds, so a thread parses
+it while other requests go on. The thread serves the organizations in rotation: a slice ends after
+``SLOT_FACTS`` steps or ``SLOT_SECONDS``. A step is a fact at most. Traces, whose steps take longer,
+have a thread of their own.
 
-A parsed fact takes many times the memory of its text. So bodies stay text until the facts of the
-same organization that were parsed before are answered, but for a few bodies, which keep the writer
-busy.
+A parsed fact takes many times the memory of its text. So an organization's bodies stay text until
+its earlier parsed facts are answered, except for a few bodies, which keep the writer busy.
 """
 
 import asyncio
@@ -21,19 +20,19 @@ from starlette.types import Receive
 
 from ledger.engine.background import BackgroundLoop
 from ledger.engine.http.machinery.bodies import while_connected
-from ledger.engine.postgres.pool.waiting import RoundRobin
-from ledger.engine.writer.turns import TURN_FACTS, TURN_SECONDS
+from ledger.engine.postgres.pool.round_robin import RoundRobin
+from ledger.engine.writer.fair_queue import SLOT_FACTS, SLOT_SECONDS
 
 SMALL_BYTES = 16 * 1024
 """The largest body that is parsed at once, which usually takes a millisecond or two."""
 
 _MOST_PARSED, _MOST_PARSED_BYTES = 4, 8 * 1024 * 1024
-"""The bodies of an organization that may be parsed and not answered yet: their number, and their
-bytes. A first body may always be parsed."""
+"""The number and the bytes of an organization's bodies that may be parsed and not answered yet. A
+first body may always be parsed."""
 
 _LONG_STEP_SECONDS = 0.004
-"""A longer step of a body apart may hold the interpreter for all that time. The thread then rests
-for as long, so that other threads have half of the time, whatever bodies come."""
+"""A longer step of a separate thread (``is_apart``) may hold the interpreter all that time. The
+thread then rests for as long, so that other threads have half of the time."""
 
 T = TypeVar("T")
 
@@ -42,12 +41,10 @@ Steps = Generator[None, None, T]
 
 
 class _Job:
-    """A large body that waits to be parsed."""
+    __slots__ = ("future", "loop", "size", "steps", "tenant_key")
 
-    __slots__ = ("future", "loop", "party", "size", "steps")
-
-    def __init__(self, party: str, size: int, steps: Steps[Any]) -> None:
-        self.party, self.size, self.steps = party, size, steps
+    def __init__(self, tenant_key: str, size: int, steps: Steps[Any]) -> None:
+        self.tenant_key, self.size, self.steps = tenant_key, size, steps
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
@@ -68,7 +65,7 @@ class Parsing(BackgroundLoop):
     """Parses the bodies of one process."""
 
     def __init__(self, name: str = "parser", *, is_apart: bool = False) -> None:
-        """Apart are bodies for which no other request may wait: they are never parsed at once."""
+        """``is_apart``: no other request may wait for these bodies, so none is parsed at once."""
         super().__init__(name)
         self._is_apart = is_apart
         self._changed = threading.Condition()
@@ -78,29 +75,25 @@ class Parsing(BackgroundLoop):
 
     @asynccontextmanager
     async def parsed(
-        self, party: str, size: int, steps: Steps[T], receive: Receive | None = None
+        self, tenant_key: str, size: int, steps: Steps[T], receive: Receive | None = None
     ) -> AsyncIterator[T]:
-        """The parsed body of an organization; the block lasts until its facts are answered.
-
-        With ``receive``, the parsing ends when the client has gone: raises ClientDisconnect then.
-        Raises the error of a step.
-        """
+        """Lasts until the facts are answered. Raises ClientDisconnect, or the error of a step."""
         if size <= SMALL_BYTES and not self._is_apart:
             yield run(steps)
             return
-        job = _Job(party, size, steps)
+        job = _Job(tenant_key, size, steps)
         with self._changed:
-            self._unparsed.add(party, job)
+            self._unparsed.add(tenant_key, job)
             self._changed.notify()
         try:
             yield await (job.future if receive is None else while_connected(job.future, receive))
         finally:
             with self._changed:
-                self._unparsed.remove(party, job)
-                held = self._held.get(party, set())
+                self._unparsed.remove(tenant_key, job)
+                held = self._held.get(tenant_key, set())
                 held.discard(job)
                 if not held:
-                    self._held.pop(party, None)
+                    self._held.pop(tenant_key, None)
                 self._changed.notify()
 
     def _interrupt(self) -> None:
@@ -114,14 +107,14 @@ class Parsing(BackgroundLoop):
                     self._changed.wait()
             if job is None:
                 return
-            if self._take_turn(job):
+            if self._parse_part(job):
                 with self._changed:
-                    self._unparsed.remove(job.party, job)
+                    self._unparsed.remove(job.tenant_key, job)
 
-    def _take_turn(self, job: _Job) -> bool:
-        """Parse a part of a body. Return whether it is parsed, or refused, and the request told."""
+    def _parse_part(self, job: _Job) -> bool:
+        """Parse a part of a body. Return True once the request has the result or the error."""
         began = time.monotonic()
-        for _ in range(TURN_FACTS):
+        for _ in range(SLOT_FACTS):
             step_began = time.monotonic()
             try:
                 next(job.steps)
@@ -134,25 +127,24 @@ class Parsing(BackgroundLoop):
             ended = time.monotonic()
             if self._is_apart and ended - step_began > _LONG_STEP_SECONDS:
                 self._stopping.wait(ended - step_began)
-            if ended - began >= TURN_SECONDS:
+            if ended - began >= SLOT_SECONDS:
                 break
         return False
 
     def _next(self) -> _Job | None:
-        """The job whose turn it is; None: there is none, or too much is parsed already."""
-        for party, queue in self._unparsed.items():
-            job, held = next(iter(queue)), self._held.get(party, set())
+        """The next job; None if there is none, or if too much is parsed already."""
+        for tenant_key, queue in self._unparsed.items():
+            job, held = next(iter(queue)), self._held.get(tenant_key, set())
             size = job.size + sum(each.size for each in held)
             has_room = len(held) < _MOST_PARSED and size <= _MOST_PARSED_BYTES
             if has_room or not held or job in held:
-                self._held[party] = held | {job}
-                self._unparsed.serve(party)
+                self._held[tenant_key] = held | {job}
+                self._unparsed.serve(tenant_key)
                 return job
         return None
 
 
 def run(steps: Steps[T]) -> T:
-    """Parse a body at once."""
     while True:
         try:
             next(steps)

@@ -1,11 +1,11 @@
 """Shares: how much a credential may have in hand in a worker (contract, Access, "Shares").
 
 A request is in hand from its head until its answer is written. The part of its body that has
-arrived, as it is unpacked, counts with it. A request beyond the share of its credential is 429.
+arrived, unpacked, counts with it. A request beyond its credential's share is 429.
 
-There are six shares: of writing requests, of reads, among the reads of exports, of large pages and
-of lists of pages, which take most of a worker's time and memory, and of calls of tools, each of
-which reads. Streams have a bound of their own (``features/feed/stream.py``).
+There are six shares: writes, reads, and among the reads exports, large pages and lists of pages,
+which take most of a worker's time and memory; and calls of tools, which also read. Streams have a
+bound of their own (``features/feed/stream.py``).
 
 The sum of a worker's shares is bounded too: an organization with many keys may not hold more than
 is left free for the others.
@@ -21,7 +21,7 @@ from ledger.engine.values.errors import RateLimited
 from ledger.engine.values.principal import Principal
 
 _CREDENTIALS = 16
-"""The shares of so many credentials are the sum that all credentials of a worker may hold."""
+"""All credentials of a worker together may hold so many shares."""
 
 _HEAVY_WAITING = 16
 """Answers about many lines of an organization that may wait while one is made."""
@@ -42,30 +42,30 @@ class Bound:
         self.name, self.most = name, most
         self.all = 0
         self._credentials: dict[str, int] = {}
-        self._parties: dict[str, int] = {}
+        self._tenants: dict[str, int] = {}
 
-    def add(self, credential: str, party: str, amount: int) -> None:
-        """Add to what is in hand. Raises RateLimited, and adds nothing, if it would be too much."""
+    def add(self, credential: str, tenant_key: str, amount: int) -> None:
+        """Raises RateLimited, and adds nothing, if it would be too much."""
         own = self._credentials.get(credential, 0) + amount
-        organization = self._parties.get(party, 0) + amount
+        organization = self._tenants.get(tenant_key, 0) + amount
         if own > self.most:
             self._refuse("credential")
         if organization > _CREDENTIALS * self.most - self.all:
             self._refuse("organization")
         self._credentials[credential] = own
-        self._parties[party] = organization
+        self._tenants[tenant_key] = organization
         self.all += amount
 
-    def take_back(self, credential: str, party: str, amount: int) -> None:
+    def subtract(self, credential: str, tenant_key: str, amount: int) -> None:
         self.all -= amount
         if self._credentials[credential] == amount:
             del self._credentials[credential]
         else:
             self._credentials[credential] -= amount
-        if self._parties[party] == amount:
-            del self._parties[party]
+        if self._tenants[tenant_key] == amount:
+            del self._tenants[tenant_key]
         else:
-            self._parties[party] -= amount
+            self._tenants[tenant_key] -= amount
 
     def _refuse(self, whose: str) -> None:
         _LIMITED.inc()
@@ -82,64 +82,58 @@ class Shares:
         self.exports = Bound("exports", 4)
         self.calls = Bound("calls of tools", 16)
         self.large_pages = Bound(f"pages of more than {LARGE_PAGE} rows", 4)
-        # The 32 pages without kept views that may be in hand ask 96.
+        # The 32 pages without cached views that may be in hand need 96.
         self.lists = Bound("lists of pages", 128)
 
 
 class Heavy:
-    """Answers about many lines: of an organization, one at a time in a process.
-
-    Administrators count as one organization.
-    """
+    """Answers about many lines, one at a time for each organization; administrators are one."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
-        """The turn of each organization that has an answer in hand, and how many it has."""
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        """The lock of each organization with an answer in hand, and how many it has."""
 
     @asynccontextmanager
-    async def turn(self, party: str, *, goes_on: bool = False) -> AsyncIterator[None]:
-        """Wait for the turn of an organization's answer, or of the next part of an export.
-
-        Raises RateLimited if too many wait; an export that ``goes_on`` waits all the same.
-        """
-        turn, in_hand = self._turns.get(party, (asyncio.Lock(), 0))
+    async def slot(self, tenant_key: str, *, goes_on: bool = False) -> AsyncIterator[None]:
+        """Wait for a slot. Raises RateLimited if too many wait, except for a part of an export."""
+        lock, in_hand = self._locks.get(tenant_key, (asyncio.Lock(), 0))
         if in_hand > _HEAVY_WAITING and not goes_on:
             _LIMITED.inc()
             raise RateLimited("Too many answers about many lines of this organization wait.")
-        self._turns[party] = turn, in_hand + 1
+        self._locks[tenant_key] = lock, in_hand + 1
         try:
-            async with turn:
+            async with lock:
                 yield
         finally:
-            turn, in_hand = self._turns[party]
+            lock, in_hand = self._locks[tenant_key]
             if in_hand > 1:
-                self._turns[party] = turn, in_hand - 1
+                self._locks[tenant_key] = lock, in_hand - 1
             else:
-                del self._turns[party]
+                del self._locks[tenant_key]
 
 
 class Share:
     """A request in hand, from its head until its answer is written: ``end`` it then."""
 
-    __slots__ = ("_beside", "_bound", "_credential", "_party")
+    __slots__ = ("_bound", "_credential", "_further", "_tenant_key")
 
     def __init__(self, bound: Bound, principal: Principal) -> None:
         """Raises RateLimited if too many requests of the credential are in hand."""
         self._credential = credential = principal.credential
-        self._party = party = principal.party
-        bound.add(credential, party, 1)
+        self._tenant_key = tenant_key = principal.tenant_key
+        bound.add(credential, tenant_key, 1)
         self._bound = bound
-        self._beside: dict[Bound, int] | None = None
+        self._further: dict[Bound, int] | None = None
 
     def count(self, bound: Bound, amount: int = 1) -> None:
         """Count the request, or a part of it, in a further bound too. Raises RateLimited."""
-        bound.add(self._credential, self._party, amount)
-        if self._beside is None:
-            self._beside = {}
-        self._beside[bound] = self._beside.get(bound, 0) + amount
+        bound.add(self._credential, self._tenant_key, amount)
+        if self._further is None:
+            self._further = {}
+        self._further[bound] = self._further.get(bound, 0) + amount
 
     def end(self) -> None:
-        self._bound.take_back(self._credential, self._party, 1)
-        if self._beside is not None:
-            for bound, amount in self._beside.items():
-                bound.take_back(self._credential, self._party, amount)
+        self._bound.subtract(self._credential, self._tenant_key, 1)
+        if self._further is not None:
+            for bound, amount in self._further.items():
+                bound.subtract(self._credential, self._tenant_key, amount)

@@ -1,10 +1,10 @@
 """Migrations: numbered SQL files, each applied once, by one process at a time.
 
-The events table and its index are created by the library's DDL, which runs here and nowhere else:
-at start-up it would race between processes. A file that was edited after it was applied is refused.
+The library's DDL creates the events table and its index. It runs only here: at start-up it would
+race between processes. A file that was edited after it was applied is refused.
 
-The first file is the schema of 0.1.0, once and for all. So a ledger that began with another one was
-made by a version before, and is refused untouched.
+The first file is the final schema of 0.1.0. A ledger that began with another one was made by an
+earlier version, and is refused untouched.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ END $$
 
 _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'ledger_api'"
 
-# The table of events is made after that of the migrations.
+# The table of events is made after the one of the migrations.
 _BEGUN = """
 SELECT to_regclass('ledger.migration') IS NOT NULL
     AND to_regclass('ledger.ledger_events') IS NOT NULL
@@ -97,7 +97,7 @@ def refuse_outdated(connection: psycopg.Connection[TupleRow]) -> None:
 
 
 def applied_in(connection: psycopg.Connection[TupleRow]) -> dict[str, str]:
-    """The names of the migrations that were applied, each with the checksum of its file."""
+    """The applied migrations, each with the checksum of its file."""
     if connection.execute("SELECT to_regclass('ledger.migration')").fetchone() == (None,):
         return {}
     return dict(connection.execute(_APPLIED).fetchall())
@@ -113,7 +113,7 @@ def refuse_older(applied: Mapping[str, str]) -> None:
 
 
 def _missing(applied: Mapping[str, str]) -> dict[str, str]:
-    """The migrations that are to be applied, in order. Raises SchemaError, also for a newer schema.
+    """The migrations to apply, in order. Raises SchemaError, also for a newer schema.
 
     A writer that does not know a table would leave it behind the log.
     """
@@ -139,7 +139,7 @@ def _refuse_server(connection: psycopg.Connection[TupleRow]) -> None:
 
 
 def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
-    """Ensure the role ledger_api, which migrations name: it exists, and has no special powers.
+    """Ensure that the role ledger_api, which migrations name, exists without special powers.
 
     The role has rights only if reads have no login of their own (``reader.py``).
     """
@@ -158,7 +158,7 @@ def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
 
 
 def _create_library_table(conninfo: str) -> None:
-    # The modules are loaded for a new ledger only: that takes longer than the statements.
+    # Only a new ledger loads these modules: that takes longer than the statements.
     from eventsourcing.persistence import OperationalError
     from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
@@ -176,7 +176,6 @@ def _create_library_table(conninfo: str) -> None:
 
 
 def _files() -> dict[str, str]:
-    """The migrations by their names, in order."""
     found = sorted((f.name, f.read_text()) for f in MIGRATIONS.iterdir() if f.name.endswith(".sql"))
     return dict(found)
 

@@ -1,9 +1,9 @@
-"""The role by which the API reads: a login of its own, which owns nothing and can become nobody.
+"""The role of the API's reads: a login of its own, which owns nothing and can become no other role.
 
 The role is a setting (``LEDGER_API_DATABASE_URL``), or the ledger's own: one for each database,
-with a password that follows from the master key. So two ledgers of a cluster share no role. If the
+with a password derived from the master key. So two ledgers of a cluster share no role. If the
 database's user may not create roles, or the role may not log in, reads use the user's own login and
-become ``ledger_api``: the policies hold too, but a statement could end them with ``RESET ROLE``.
+become ``ledger_api``. The policies hold too, but a statement could end them with ``RESET ROLE``.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from ledger.engine.postgres.schema.walls import POWERS, reader_of, remember_read
 from ledger.engine.postgres.session import is_pinned, options_of
 
 GROUP = "ledger_api"
-"""The role that reads become without a login of their own. The migrations create it."""
+"""The role that reads become without their own login. The migrations create it."""
 
 _OWN = "SELECT 'ledger_api_' || oid FROM pg_database WHERE datname = current_database()"
 
@@ -29,7 +29,7 @@ CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATI
 PASSWORD {}
 """
 
-# The settings that the role of reads has given itself: for all databases, or for this one.
+# The settings that the role of reads has set on itself: for all databases, or for this one.
 _SETTINGS = """
 SELECT DISTINCT s.setdatabase <> 0 FROM pg_db_role_setting AS s
 JOIN pg_database AS d ON s.setdatabase IN (0, d.oid)
@@ -38,27 +38,27 @@ WHERE d.datname = current_database() AND s.setrole = to_regrole(quote_ident(%s))
 _RESET = "ALTER ROLE {role} RESET ALL"
 _RESET_HERE = "ALTER ROLE {role} IN DATABASE {database} RESET ALL"
 
-# A role may make large objects that nobody can forbid.
+# A role may make large objects; nobody can forbid that.
 _UNLINK = """
 SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE lomowner = to_regrole(quote_ident(%s))
 """
 
-# The service's sessions of the role of reads hold no advisory lock. A foreign one could hold up
-# the start with a lock.
+# The service's sessions of the role of reads hold no advisory lock. A foreign one could delay the
+# start with a lock.
 _END_HOLDERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS a
 WHERE a.usename = %s AND a.datname = current_database()
   AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'advisory')
 """
 
-# Whether a role may make temporary tables and functions, and the database's user may forbid it.
+# True if a role may make temporary tables and functions, and the database's user may forbid it.
 _MAKES_TEMPORARY = """
 SELECT has_database_privilege(%s, oid, 'TEMPORARY') AND pg_has_role(datdba, 'USAGE')
 FROM pg_database WHERE datname = current_database()
 """
 _NO_TEMPORARY = "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, {role}"
 
-# By this, two sessions tell that they see one ledger: the same database of the same server.
+# Two sessions compare this to find out if they see one ledger: the same database and server.
 _LEDGER = """
 SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()
 """
@@ -70,7 +70,7 @@ class Reader(NamedTuple):
     conninfo: str
     role: str
     weakness: str | None = None
-    """Why reads share the login of the database's user; None: they have their own."""
+    """Why reads share the login of the database's user; None if they have their own."""
 
 
 class BadReader(Exception):
@@ -86,8 +86,8 @@ def find_reader(
 ) -> Reader:
     """The ledger's own reader; ``password_of`` gives a role's password.
 
-    With ``makes`` the role is created if it is missing; else nothing is written. Raises BadReader
-    if its role has powers, or if reads can be kept apart from the database's user in no way.
+    With ``makes`` a missing role is created; otherwise nothing is written. Raises BadReader if its
+    role has powers, or if nothing can keep reads apart from the database's user.
     """
     ((name,),) = connection.execute(_OWN).fetchall()
     password = password_of(name)
@@ -114,15 +114,15 @@ def find_reader(
 
 
 def tidy(connection: psycopg.Connection[TupleRow], url: str | None) -> None:
-    """Take back what the role of reads has set on itself, made, or locked; before anything else.
+    """Undo what the role of reads has set on itself, made, or locked; before anything else.
 
-    ``url`` is the setting's. Anything that the database's user may not take back is left: pinned
-    settings win over the role's, and nothing that the role makes passes a wall.
+    ``url`` is the setting's. What the database's user may not undo stays: pinned settings win over
+    the role's, and policies guard against all that the role makes.
     """
     ((own,),) = connection.execute(_OWN).fetchall()
     role = own if url is None else conninfo_to_dict(url).get("user")
-    known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
-    if known is None or role == connection.info.user:
+    found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+    if found is None or role == connection.info.user:
         return
     names = {"role": Identifier(str(role)), "database": Identifier(connection.info.dbname)}
     here = [is_here for (is_here,) in connection.execute(_SETTINGS, (role,))]
@@ -154,7 +154,7 @@ def reader_at(conninfo: str) -> Reader:
 
 
 def admit(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
-    """Give the reader its rights on the tables of migrations, and take those of an earlier one.
+    """Give the reader its rights on the tables of migrations, and revoke an earlier one's.
 
     PostgreSQL lets each role make temporary tables and functions, unless PUBLIC has lost the right.
     """
@@ -174,7 +174,7 @@ def refuse_unadmitted(connection: psycopg.Connection[TupleRow], reader: Reader) 
 
 
 def compare(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
-    """Raises BadReader unless the reader sees the ledger of this connection."""
+    """Raise BadReader unless the reader sees the ledger of this connection."""
     with _connect(reader.conninfo) as theirs:
         found = theirs.execute(_LEDGER).fetchone()
     if found != connection.execute(_LEDGER).fetchone():
@@ -182,12 +182,12 @@ def compare(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
 
 
 def _log_in(connection: psycopg.Connection[TupleRow], own: Reader, password: str) -> None:
-    """Log in as the ledger's own reader; create the role, or set its password, if need be."""
+    """Log in as the ledger's own reader; create the role or set its password if needed."""
     try:
         check(own)
     except psycopg.OperationalError:
-        known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (own.role,))
-        make = SQL("ALTER ROLE {} PASSWORD {}") if known.fetchone() else SQL(_MAKE)
+        found = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (own.role,))
+        make = SQL("ALTER ROLE {} PASSWORD {}") if found.fetchone() else SQL(_MAKE)
         # As PostgreSQL stores it, so that no log of statements shows the password.
         hidden = connection.pgconn.encrypt_password(
             password.encode(), own.role.encode(), b"scram-sha-256"

@@ -1,8 +1,8 @@
-"""The walls around the tables of migrations: what the API's role may see of each.
+"""Tenant isolation of the tables of migrations: what the API's role sees of each.
 
-The one list of policies and grants, beside those that tables have by their descriptions
-(``tables.py``, ``engine/views/schema.py``). Each other table is named in ``_OTHERS``, in
-``SHARED`` or in ``INTERNAL``; a test names a table that is not.
+Descriptions of tables add their own policies and grants (``tables.py``,
+``engine/views/schema.py``). Each other table is in ``_OTHERS``, ``SHARED`` or ``INTERNAL``; a test
+names a table that is not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,59 +17,59 @@ from ledger.engine.postgres.schema import walls
 from ledger.engine.postgres.schema.walls import EVERYONE_ONLY, condition_of, of_tenant
 
 
-class Wall(NamedTuple):
+class Policy(NamedTuple):
     """The rows and columns of a table that the API's role sees."""
 
     rows: str
     """The condition of the table's policy."""
     columns: str
-    """The columns that the role may select, with blanks between them."""
+    """The columns that the role may select, separated by blanks."""
 
 
-# Metrics count all rows: a look-up of the endpoint for each would take seconds.
+# Metrics count all rows; a look-up of the endpoint for each would take seconds.
 _OF_ENDPOINT = f"{EVERYONE_ONLY} OR ledger.sees_endpoint(endpoint_id)"
 
 _OTHERS = {
-    "key_use": Wall(
+    "key_use": Policy(
         of_tenant(("organization_id", "workspace_id")),
         "key_id organization_id workspace_id used_at",
     ),
-    "delivery": Wall(
+    "delivery": Policy(
         _OF_ENDPOINT, "endpoint_id position sequence status round tried attempts due_at url"
     ),
-    "dispatch": Wall(_OF_ENDPOINT, "endpoint_id planned heeded failing_since"),
+    "dispatch": Policy(_OF_ENDPOINT, "endpoint_id planned heeded failing_since"),
     # The findings of verifications: differences may name ids of any tenant.
-    "verification": Wall(
+    "verification": Policy(
         EVERYONE_ONLY, "part started_at ended_at first last compared differences named"
     ),
-    # The names of people: pages of the organizations that they have entered show them.
-    "person": Wall(
+    # The names of people, for pages of the organizations that they have entered.
+    "person": Policy(
         f"{EVERYONE_ONLY} OR current_setting('ledger.organization_id', true) = ANY (organizations)",
         "sub name email seen_at organizations",
     ),
-    # How far the loop of watches has looked, and what waits for room.
-    "watch_look": Wall(of_tenant(("organization_id",)), "organization_id position"),
-    "watch_overflow": Wall(of_tenant(("organization_id",)), "watch_id organization_id waiting"),
-    "watch_due": Wall(of_tenant(("organization_id",)), ""),
-    # Internal, but for the number of rows, which is a metric.
-    "lease": Wall(EVERYONE_ONLY, "run_id"),
+    # How far the loop of watches has come, and what waits for room.
+    "watch_look": Policy(of_tenant(("organization_id",)), "organization_id position"),
+    "watch_overflow": Policy(of_tenant(("organization_id",)), "watch_id organization_id waiting"),
+    "watch_due": Policy(of_tenant(("organization_id",)), ""),
+    # Internal, except for the number of rows, which is a metric.
+    "lease": Policy(EVERYONE_ONLY, "run_id"),
 }
 
 SHARED: Mapping[str, str] = MappingProxyType(
     {
-        # Where views stand, and why one has stopped: for /readyz.
+        # The positions of views, and why one has stopped: for /readyz.
         "projection": "name version generation position stopped_at error",
         # The tree of hashes and its signed heads, which any credential may read (contract, Proof).
         "tile": "level number hashes first_position",
         "checkpoint": "size position note",
         "signer": "vkey stopped_at error origin shown_size contradicts waits_for",
         "former_origin": "number vkey ended_at ended_by reason last_note kept_size",
-        # The nodes that beat now, with their witnesses, and which session leads each loop.
+        # The beating nodes with their witnesses, and the session that leads each loop.
         "node": "node_id version role started_at beaten_at witness",
         "leader": "loop node_id beaten_at",
     }
 )
-"""Tables without rows of tenants, which the role reads: no policy, and these columns."""
+"""Tables without rows of tenants that the role reads: no policy, and these columns."""
 
 INTERNAL: Mapping[str, str] = MappingProxyType(
     {
@@ -83,13 +83,15 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
         "lineage": "the PostgreSQL that wrote the log last",
     }
 )
-"""Tables without rows of tenants, with what they hold. The role has no right on them."""
+"""Tables without rows of tenants, with their content. The role has no right on them."""
 
-# The log is read by functions only (migration 0001), keys of runs by the view of their payloads
-# (projections/runs/view.py), and what else is internal by decisions alone.
-WALLS: Mapping[str, Wall] = MappingProxyType(
+# Only functions read the log (migration 0001), only the view of payloads reads keys of runs
+# (projections/runs/view.py), and only decisions read the other internal tables.
+POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
-        table.name: Wall(condition_of(table), "" if table.is_internal else " ".join(table.shown))
+        table.name: Policy(
+            condition_of(table), "" if table.is_internal else " ".join(table.visible)
+        )
         for table in (LOG, *DECISION_TABLES, SNAPSHOT, SPAN, STATEMENT_DOCUMENT)
         if table.name not in INTERNAL
     }
@@ -112,7 +114,7 @@ FUNCTIONS = (
     "sees_line(text)",
     "sees_endpoint(text)",
 )
-"""The functions that the role may execute, and nobody else but the owner."""
+"""The functions that only the role and the owner may execute."""
 
 
 _HAS_RIGHTS = """
@@ -123,7 +125,7 @@ FROM unnest(%(tables)s::text[], %(columns)s::text[]) AS asked (t, c)
 """
 
 
-# Whether a role has a right on anything in this database.
+# True if a role has a right on anything in this database.
 _HAS_ANY_RIGHT = """
 SELECT FROM pg_shdepend
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = quote_ident(%s)::regrole AND deptype = 'a'
@@ -134,15 +136,15 @@ LIMIT 1
 
 def protect(connection: Connection[Any]) -> None:
     """Ensure the policies of the tables of migrations."""
-    walls.ensure_policies(connection, {table: wall.rows for table, wall in WALLS.items()})
-    # A dump that is restored without its grants has functions that everybody may execute.
+    walls.ensure_policies(connection, {table: policy.rows for table, policy in POLICIES.items()})
+    # In a dump restored without its grants, everybody may execute the functions.
     connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
 
 
 def withdraw(connection: Connection[Any], role: str) -> None:
-    """Take every right in the schema from a role.
+    """Revoke every right in the schema from a role.
 
-    REVOKE writes the rows of all tables and functions anew, also where it takes nothing away.
+    REVOKE writes the rows of all tables and functions anew, even where it revokes nothing.
     """
     if connection.execute(_HAS_ANY_RIGHT, (role,)).fetchone() is None:
         return
@@ -154,7 +156,7 @@ def withdraw(connection: Connection[Any], role: str) -> None:
 
 
 def has_rights(connection: Connection[Any], role: str) -> bool:
-    """Whether the role has the rights that ``grant`` gives. Nothing is written."""
+    """True if the role has the rights that ``grant`` gives. Nothing is written."""
     columns = [(f"ledger.{table}", column) for table, some in granted().items() for column in some]
     tables, names = [list(each) for each in zip(*columns, strict=True)]
     functions = [f"ledger.{function}" for function in FUNCTIONS]
@@ -164,7 +166,7 @@ def has_rights(connection: Connection[Any], role: str) -> bool:
 
 def granted() -> Mapping[str, Sequence[str]]:
     """The columns of each table that the role may select."""
-    columns = {**{table: wall.columns for table, wall in WALLS.items()}, **SHARED}
+    columns = {**{table: policy.columns for table, policy in POLICIES.items()}, **SHARED}
     return {table: listed.split() for table, listed in columns.items()}
 
 

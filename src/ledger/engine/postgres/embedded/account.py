@@ -4,7 +4,7 @@ PostgreSQL refuses to run as root. So root runs PostgreSQL as the owner of the e
 else as `postgres` or `nobody`. For an ordinary user the account is None: PostgreSQL runs as this
 user.
 
-A superuser of PostgreSQL runs any program as PostgreSQL's account. So root runs the processes of
+A superuser of PostgreSQL can run any program as PostgreSQL's account. So root runs the processes of
 the service as another account, whose files and processes are then out of the superuser's reach.
 """
 
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SERVICE = "daemon"
-"""The account of the service's processes: on every system, and the only one in its group, unlike
-`nobody`, in whose group Debian puts accounts of other services."""
+"""The account of the service's processes. It exists on every system, and is alone in its group.
+Debian puts accounts of other services in the group of `nobody`."""
 
 _CHILD = Path(__file__).with_name("child.py")
 
@@ -37,7 +37,8 @@ class Account:
     gid: int
 
     def reaches(self, folder: Path) -> bool:
-        """Whether the account can enter the folder: tried, since ACLs and mounts count as well."""
+        """True if the account can enter the folder. This is tried, since ACLs and mounts count as
+        well."""
         attempt = ("/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder))
         return run(command_as(self, *attempt)).returncode == 0
 
@@ -87,7 +88,7 @@ def command_as(account: Account | None, *command: str) -> list[str]:
 
 
 def run(command: list[str], keep: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run a command line of `command_as` to its end. The child inherits the descriptors to keep."""
+    """Run a command line of `command_as` to its end. The child inherits ``keep``, descriptors."""
     return subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -103,8 +104,8 @@ def run(command: list[str], keep: tuple[int, ...] = ()) -> subprocess.CompletedP
 
 def environment() -> dict[str, str]:
     """Return PostgreSQL's environment: without secrets, and without PGPORT, which it would obey."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return kept | {"LC_ALL": "C"}
+    passed = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return passed | {"LC_ALL": "C"}
 
 
 def forget_other_servers() -> None:
@@ -117,7 +118,7 @@ def forget_other_servers() -> None:
 
 
 def give(target: Path | int, account: Account | None) -> None:
-    """Make the account the owner. Of a symbolic link: the link itself (see `open_private`)."""
+    """Make the account the owner; for a symbolic link, of the link itself (see `open_private`)."""
     if account is None:
         return
     if isinstance(target, int):
@@ -127,10 +128,10 @@ def give(target: Path | int, account: Account | None) -> None:
 
 
 def settle(folder: Path, account: Account, gid: int, mode: int) -> None:
-    """Give a folder of the account's this group and mode; leave another user's.
+    """Set the group and mode of a folder of the account's; leave another user's as it is.
 
-    The folder is opened first, so that a user who may replace it by a link leads root nowhere.
-    Killed half-way, the same call does the rest.
+    It opens the folder first, so that a user who may replace it by a link leads root nowhere. After
+    a kill half-way, the same call does the rest.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -145,7 +146,7 @@ def open_private(path: Path, flags: int, account: Account | None) -> int:
     """Open a file that only the account may access; create it if it is missing.
 
     The account becomes the owner: a file that root created first must not lock out the account's
-    own commands later. Symbolic links are not followed: the account may own the folder, and root
+    own commands later. It follows no symbolic links: the account may own the folder, and root
     writes here.
     """
     fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

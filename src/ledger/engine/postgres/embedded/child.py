@@ -26,12 +26,12 @@ def main(parent: int, uid: int, gid: int, command: list[str]) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Let the kernel send this process SIGINT when its parent dies, also of kill -9.
+    """Let the kernel send this process SIGINT when its parent dies, even of kill -9.
 
-    For PostgreSQL SIGINT means a fast shutdown. The call comes after the change of user, which
-    clears the setting. If the parent has died before the call, the signal never comes; so check
-    the parent afterwards. On other systems than Linux a killed parent leaves an orphan, which the
-    next start stops.
+    For PostgreSQL, SIGINT means a fast shutdown. The call comes after the change of user, which
+    clears the setting. If the parent died before the call, the signal never comes, so the parent is
+    checked afterwards. On systems other than Linux a killed parent leaves an orphan, which the next
+    start stops.
     """
     if sys.platform == "linux":
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGINT) != 0:

@@ -1,8 +1,8 @@
 """Leftovers of an earlier PostgreSQL: running processes, and files that name ended processes.
 
 Every process of PostgreSQL inherits the server lock. So the lock is free when the last process has
-ended: backends that outlive their postmaster and orphans of a killed owner included. Pid files
-cannot show this: after a restart of a container their pid is another process's.
+ended, including backends that outlive their postmaster and orphans of a killed owner. Pid files
+cannot show this: after a restart of a container, their pid belongs to another process.
 """
 
 import contextlib
@@ -13,75 +13,74 @@ from pathlib import Path
 
 from ledger.engine.postgres.embedded.account import EmbeddedPostgresError, run
 from ledger.engine.postgres.embedded.lock import FileLock
-from ledger.engine.postgres.embedded.place import PORT, ServerPlace
+from ledger.engine.postgres.embedded.place import PORT, ServerPaths
 
 _POLL = 0.01
-_PATIENCE = 2.0
+_ANNOUNCE_AFTER = 2.0
 # A fast shutdown writes at most shared_buffers to disk. A surviving backend ends when its
 # statement does.
 _LIMIT = 60.0
 
 
-def await_previous(place: ServerPlace, announce: Callable[[str], None]) -> FileLock:
-    """Take the server lock, after the last process of an earlier server has ended."""
-    lock = FileLock(place.base / "server.lock", place.account)
+def await_previous(paths: ServerPaths, announce: Callable[[str], None]) -> FileLock:
+    """Take the server lock after the last process of an earlier server has ended."""
+    lock = FileLock(paths.base / "server.lock", paths.account)
     try:
         if not lock.try_exclusive():
-            _stop_orphan(place)
-            _wait_for(lock, place, announce)
+            _stop_orphan(paths)
+            _wait_for(lock, paths, announce)
     except BaseException:
         lock.close()
         raise
     return lock
 
 
-def disarm_pid_files(place: ServerPlace) -> None:
+def disarm_pid_files(paths: ServerPaths) -> None:
     """Keep PostgreSQL from taking a reused pid for a running server: it would refuse to start.
 
-    The caller holds the server lock, so no process of an earlier server of ours runs. The pid in
-    postmaster.pid is replaced by the pid of this process. PostgreSQL knows that its parent is no
-    server and ignores that pid. Then PostgreSQL makes its second check: whether a process is
-    attached to the shared memory that the file names. Removing the file would remove this check,
-    the last protection against two servers that write one database, if somebody has started a
-    server by hand.
+    The caller holds the server lock, so no process of an earlier server of ours runs. This
+    process's pid replaces the one in postmaster.pid. PostgreSQL ignores it, since its parent is no
+    server, and makes its second check: for a process attached to the shared memory that the file
+    names. Without the file there would be no such check, the last protection against two servers
+    that write one database, if somebody started a server by hand.
     """
-    pid_file = place.database / "postmaster.pid"
+    pid_file = paths.database / "postmaster.pid"
     pid = _first_number(pid_file)
     if pid is None:
-        # A power failure may leave an empty file, with which PostgreSQL refuses to start too.
+        # A power failure may leave an empty file; with it PostgreSQL refuses to start too.
         pid_file.unlink(missing_ok=True)
-    elif _runs_in(place.database, pid):
+    elif _runs_in(paths.database, pid):
         raise EmbeddedPostgresError(
-            f"A PostgreSQL that is not ours (pid {pid}) runs in {place.database}: stop it first"
+            f"A PostgreSQL that is not ours (pid {pid}) runs in {paths.database}: stop it first"
         )
     else:
         _replace_first_line(pid_file, str(os.getpid()))
-    for folder in (place.socket_dir, place.service_socket_dir):
+    for folder in (paths.socket_dir, paths.service_socket_dir):
         for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
             (folder / name).unlink(missing_ok=True)
 
 
-def _stop_orphan(place: ServerPlace) -> None:
+def _stop_orphan(paths: ServerPaths) -> None:
     """Shut down a server whose owner was killed.
 
     On Linux the kernel has sent the signal already; a second one does no harm. A process of ours
-    holds the server lock, so the pid in the file is the pid of our server.
+    holds the server lock, so the pid in the file belongs to our server.
     """
-    run(place.command("pg_ctl", "stop", "-D", str(place.database), "-m", "fast", "--no-wait"))
+    run(paths.command("pg_ctl", "stop", "-D", str(paths.database), "-m", "fast", "--no-wait"))
 
 
-def _wait_for(lock: FileLock, place: ServerPlace, announce: Callable[[str], None]) -> None:
+def _wait_for(lock: FileLock, paths: ServerPaths, announce: Callable[[str], None]) -> None:
     began = time.monotonic()
-    told = False
+    announced = False
     while not lock.try_exclusive():
         waited = time.monotonic() - began
         if waited > _LIMIT:
             raise EmbeddedPostgresError(
-                f"An earlier PostgreSQL in {place.base} has not ended in {_LIMIT:.0f} s"
+                f"An earlier PostgreSQL in {paths.base} has not ended in {_LIMIT:.0f} s"
             )
-        if waited > _PATIENCE and not told:
+        if waited > _ANNOUNCE_AFTER and not announced:
             announce("Waiting for an earlier PostgreSQL of this directory to end")
-            told = True
+            announced = True
         time.sleep(_POLL)
 
 
@@ -92,7 +91,7 @@ def _first_number(path: Path) -> int | None:
 
 
 def _runs_in(database: Path, pid: int) -> bool:
-    """Whether the process is a PostgreSQL of this database.
+    """True if the process is a PostgreSQL of this database.
 
     False on a system without /proc: there PostgreSQL's second check counts (`disarm_pid_files`).
     """

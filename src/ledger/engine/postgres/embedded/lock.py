@@ -1,7 +1,7 @@
 """File locks that show who owns and who uses the embedded PostgreSQL, and whether it still runs.
 
-The locks use `flock`, not pid files: the kernel releases a lock when its last holder has ended,
-whatever the cause, and a reused pid is never taken for a living holder.
+They use `flock`, not pid files: the kernel releases a lock when its last holder has ended, whatever
+the cause, and no reused pid passes for a living holder.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ class Holder:
     purpose: str
 
     def is_alive(self) -> bool:
-        """Whether the process exists: the signature of a killed owner stays in the file."""
+        """True if the process exists: the signature of a killed owner stays in the file."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -65,7 +65,7 @@ class FileLock:
         os.ftruncate(self.fd, 0)
 
     def holder(self) -> Holder | None:
-        """The holder that signed; None before the holder has signed."""
+        """The holder that signed; None before that."""
         with contextlib.suppress(ValueError):
             pid, purpose = os.pread(self.fd, 1024, 0).decode().strip().split(" ", 1)
             return Holder(int(pid), purpose)

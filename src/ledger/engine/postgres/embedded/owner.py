@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from ledger.engine.postgres.embedded.account import EmbeddedPostgresError
 from ledger.engine.postgres.embedded.lock import FileLock, Holder
-from ledger.engine.postgres.embedded.place import ServerPlace, find_place
+from ledger.engine.postgres.embedded.place import ServerPaths, find_paths
 from ledger.engine.postgres.embedded.server import SETTINGS, Server, answers, launch
 
 Announce = Callable[[str], None]
@@ -31,8 +31,7 @@ _ATTACH_LIMIT = 60.0
 _TEMPORARY: Mapping[str, str] = MappingProxyType(
     {"fsync": "off", "full_page_writes": "off", "max_connections": "20", "max_wal_size": "512MB"}
 )
-"""The settings of a temporary server: nothing of it outlives the command, so nothing must reach the
-disk."""
+"""A temporary server: nothing outlives the command, so nothing must reach the disk."""
 
 _MISLEADING = ("PGHOSTADDR", "PGSERVICE")
 """Variables that lead clients to another server although a URL names this one."""
@@ -77,16 +76,16 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        return self.place.url()
+        return self.paths.url()
 
     @property
     def service_url(self) -> str:
-        """The address for the processes of the service."""
-        return self.place.url(socket_dir=self.place.service_socket_dir)
+        """The database URL for the processes of the service."""
+        return self.paths.url(socket_dir=self.paths.service_socket_dir)
 
     @cached_property
-    def place(self) -> ServerPlace:
-        return find_place(self._data_dir)
+    def paths(self) -> ServerPaths:
+        return find_paths(self._data_dir)
 
     @property
     def pid(self) -> int | None:
@@ -128,15 +127,15 @@ class EmbeddedPostgres:
         try:
             with _plain_errors(self._data_dir):
                 self._own()
-                self.place.make()  # a cleaner of /tmp may have removed the socket's folder
-                self._server = launch(self.place, self._settings, self._announce)
+                self.paths.make()  # a cleaner of /tmp may have removed the socket's folder
+                self._server = launch(self.paths, self._settings, self._announce)
                 self._server.await_ready(self._announce)
         except BaseException:
             self._end()
             raise
 
     def stop(self) -> None:
-        """Shut the server down. A short command waits first for other users of its server."""
+        """Shut the server down. A short command first waits for other users of its server."""
         try:
             if self._purpose != _SERVE and self.poll() is None:
                 self._await_users()
@@ -157,47 +156,47 @@ class EmbeddedPostgres:
                 if users is None:
                     users = stack.enter_context(self._lock("users.lock"))
                 if users.try_shared():
-                    if answers(self.place, "ledger"):
+                    if answers(self.paths, "ledger"):
                         stack.pop_all()
                         return users
                     users.unlock()
                 if time.monotonic() > deadline:
                     raise EmbeddedPostgresError(
-                        f"The database in {self.place.data_dir}, run by {_who(self._holder())},"
+                        f"The database in {self.paths.data_dir}, run by {_who(self._holder())},"
                         f" has not answered in {_ATTACH_LIMIT:.0f} s"
                     )
                 time.sleep(_POLL)
         return None
 
     def _lock(self, name: str) -> FileLock:
-        return FileLock(self.place.base / name, self.place.account)
+        return FileLock(self.paths.base / name, self.paths.account)
 
     def _own(self) -> None:
         deadline = time.monotonic() + _OWNER_LIMIT
-        told = False
+        announced = False
         while not self._try_own():
             holder = self._holder()
             # The signature of a killed owner stays until the next owner signs: check the process.
-            known = holder if holder is not None and holder.is_alive() else None
-            if (known and known.purpose == _SERVE) or time.monotonic() > deadline:
-                raise DirectoryInUse(self.place.data_dir, holder)
-            if known and not told:
-                self._announce(f"Waiting for {_who(known)} to finish")
-                told = True
+            living = holder if holder is not None and holder.is_alive() else None
+            if (living and living.purpose == _SERVE) or time.monotonic() > deadline:
+                raise DirectoryInUse(self.paths.data_dir, holder)
+            if living and not announced:
+                self._announce(f"Waiting for {_who(living)} to finish")
+                announced = True
             time.sleep(_POLL)
 
     def _try_own(self) -> bool:
         if self._owner is not None:
             return True
-        self.place.make()
+        self.paths.make()
         owner = self._lock("owner.lock")
         if not owner.try_exclusive():
             owner.close()
             return False
         owner.sign(self._purpose)
         self._owner = owner
-        if self.place.notice:
-            self._announce(self.place.notice)
+        if self.paths.notice:
+            self._announce(self.paths.notice)
         return True
 
     def _holder(self) -> Holder | None:
@@ -205,13 +204,13 @@ class EmbeddedPostgres:
             return owner.holder()
 
     def _await_users(self) -> None:
-        """Take users.lock exclusively: then no command uses the server, nor begins to."""
+        """Take users.lock exclusively: then no command uses the server or begins to."""
         self._users = self._lock("users.lock")
-        told = False
+        announced = False
         while not self._users.try_exclusive():
-            if not told:
+            if not announced:
                 self._announce("Done; other commands still use the database: waiting for them")
-                told = True
+                announced = True
             time.sleep(_POLL)
 
     def _end(self) -> None:
@@ -233,7 +232,7 @@ class EmbeddedPostgres:
 def running(
     data_dir: Path, *, purpose: str, announce: Announce = print
 ) -> Iterator[EmbeddedPostgres | AttachedPostgres]:
-    """A running server for a short command: its own server, or the server of another owner."""
+    """A running server for a short command: its own, or the server of another owner."""
     server = EmbeddedPostgres(data_dir, purpose=purpose, announce=announce)
     users = server.own_or_attach()
     if users is not None:
@@ -249,7 +248,7 @@ def running(
 
 @contextlib.contextmanager
 def temporary_server() -> Iterator[str]:
-    """The address of an empty database ``ledger``, in a folder below TMPDIR. In the main thread.
+    """The URL of an empty database ``ledger``, in a folder below TMPDIR. In the main thread.
 
     The files are gone afterwards. Raises EmbeddedPostgresError.
     """

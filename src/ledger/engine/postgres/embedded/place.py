@@ -1,4 +1,4 @@
-"""The places of the embedded PostgreSQL's files.
+"""Where the embedded PostgreSQL's files are.
 
 An ordinary user has everything in the data directory:
 
@@ -49,7 +49,7 @@ from ledger.engine.postgres.embedded.account import (
 from ledger.engine.postgres.embedded.programs import SYSTEM_DIR, find_programs, make_system_dir
 
 PORT = 5432
-# The longest path of a socket is 107 bytes on Linux and 103 on macOS; the smaller serves both.
+# The longest path of a socket is 107 bytes on Linux and 103 on macOS.
 _SOCKET_PATH_BYTES = 103
 _LOG_BYTES = 10 * 1024 * 1024
 # PostgreSQL's builtin locale provider compares bytes. libc's C.UTF-8 has the same order, but copies
@@ -58,18 +58,17 @@ _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"
 
 
 @dataclass(frozen=True)
-class ServerPlace:
+class ServerPaths:
     """The folders of a database."""
 
     data_dir: Path
     base: Path
-    """The folder that has the database's files."""
     account: Account | None
     """The user that root runs PostgreSQL as; None for an ordinary user."""
     service: Account | None = None
     """The account of the service's processes, if it is not PostgreSQL's."""
     why_shared: str | None = None
-    """Why root runs the service's processes as PostgreSQL's account."""
+    """Why root runs the service's processes as PostgreSQL's account, if it does."""
 
     @property
     def database(self) -> Path:
@@ -91,8 +90,8 @@ class ServerPlace:
     def socket_dir(self) -> Path:
         """The database's folder, or a folder in /tmp if its path cannot be a socket's address.
 
-        The path may be too long; it may contain a comma, which libpq takes for the end of a host;
-        or it may not be UTF-8, as which psycopg reads a URL.
+        The path may be too long, contain a comma, which libpq takes for the end of a host, or not
+        be UTF-8, as which psycopg reads a URL.
         """
         address = os.fsencode(self.database / f".s.PGSQL.{PORT}")
         with suppress(UnicodeDecodeError):
@@ -161,15 +160,15 @@ class ServerPlace:
         return command_as(self.account, str(self.programs / "bin" / program), *arguments)
 
 
-def find_place(data_dir: Path) -> ServerPlace:
+def find_paths(data_dir: Path) -> ServerPaths:
     """Decide where the database of this data directory is, or will be. Creates nothing.
 
-    An existing database is used at its place, or refused: an empty database at another place would
-    look like lost data.
+    An existing database is used where it is, or refused: an empty one elsewhere would look like
+    lost data.
     """
     data_dir = data_dir.resolve()
     if os.geteuid() != 0:
-        return ServerPlace(data_dir, data_dir, None)
+        return ServerPaths(data_dir, data_dir, None)
     linked = _linked_base(data_dir)
     elsewhere = linked or SYSTEM_DIR / _short_hash(data_dir)
     for base in (data_dir, elsewhere):
@@ -181,30 +180,29 @@ def find_place(data_dir: Path) -> ServerPlace:
                     f"User {account.name} owns the database {database} but cannot reach it: let"
                     " the user enter the folders above it (chmod o+x)"
                 )
-            return _apart(ServerPlace(data_dir, base, account))
+            return _apart(ServerPaths(data_dir, base, account))
     account = default_account()
     nearest = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     inside = linked is None and account.reaches(nearest)
-    return _apart(ServerPlace(data_dir, data_dir if inside else elsewhere, account))
+    return _apart(ServerPaths(data_dir, data_dir if inside else elsewhere, account))
 
 
-def _apart(place: ServerPlace) -> ServerPlace:
-    """The place, with an account for the service's processes if that can be kept apart.
+def _apart(paths: ServerPaths) -> ServerPaths:
+    """Add an account for the service's processes if it can be kept apart.
 
-    Elsewhere than in the data directory, the files of the service are where PostgreSQL's account
-    cannot come.
+    Outside the data directory, the files of the service are where PostgreSQL's account cannot come.
     """
-    account, data_dir = place.account, place.data_dir
-    if account is None or place.base != data_dir:
-        return place
+    account, data_dir = paths.account, paths.data_dir
+    if account is None or paths.base != data_dir:
+        return paths
     service = service_account()
     if service is None or service.uid == account.uid:
-        return replace(place, why_shared="there is no other user")
+        return replace(paths, why_shared="there is no other user")
     folders = (data_dir, *data_dir.parents)
     owned = [folder for folder in folders if _owner(folder) == account.uid]
     if owned:
-        return replace(place, why_shared=f"{owned[0]} is that user's")
-    return replace(place, service=service)
+        return replace(paths, why_shared=f"{owned[0]} is that user's")
+    return replace(paths, service=service)
 
 
 def _owner(folder: Path) -> int | None:
@@ -214,15 +212,14 @@ def _owner(folder: Path) -> int | None:
 
 
 def has_database(data_dir: Path) -> bool:
-    """Whether this data directory has a database. Creates nothing."""
-    return find_place(data_dir).database.exists()
+    return find_paths(data_dir).database.exists()
 
 
 def _linked_base(data_dir: Path) -> Path | None:
     """The target of the link in the data directory: a renamed directory keeps its database.
 
-    Only a target below SYSTEM_DIR counts: the data directory may be another user's, who could set
-    any link.
+    Only a target below SYSTEM_DIR counts: another user may own the data directory, and set any
+    link.
     """
     link = data_dir / "postgres"
     target = link.readlink() if link.is_symlink() else None
@@ -232,9 +229,9 @@ def _linked_base(data_dir: Path) -> Path | None:
 def _make_private(path: Path, account: Account | None, mode: int = 0o700) -> None:
     """Create a folder that is the account's alone; leave an existing folder as it is.
 
-    The folder appears with its owner, by a rename: a second process that starts meanwhile must not
-    find a folder of root's and conclude that the account cannot reach it. (An existing folder is
-    never replaced, although it may still be empty: another process is about to fill it.)
+    A rename makes the folder appear with its owner. Otherwise a second process that starts
+    meanwhile could find a folder of root's, and conclude that the account cannot reach it. (An
+    existing folder is never replaced, even an empty one: another process is about to fill it.)
     """
     if path.is_dir():
         return

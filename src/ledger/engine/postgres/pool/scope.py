@@ -19,23 +19,22 @@ class Planning(Enum):
     """A generic plan too, but sent alone: other statements of the group would wait for it."""
     BY_VALUES = "by values", "force_custom_plan", "on"
     """A custom plan at each execution: many rows may match the parameters, or few. Sent alone."""
-    WALK = "walk", "force_custom_plan", "on"
-    """A page of an export or a stream: as ``BY_VALUES``, but only a few pages run at once, each
+    SCAN = "walk", "force_custom_plan", "on"
+    """Used for a page of an export or a stream: as ``BY_VALUES``, but few pages run at once, each
     to its end."""
 
-    def __init__(self, name: str, plans: str, walks: str) -> None:
-        """``plans`` is plan_cache_mode, ``walks`` enable_seqscan.
+    def __init__(self, name: str, plans: str, seqscan: str) -> None:
+        """``plans`` is plan_cache_mode, ``seqscan`` is enable_seqscan.
 
         Most statements get a generic plan, made once a connection: they scan an index in order, and
         planning takes one to three times as long as execution. A generic plan stays, so it must use
         the index even if it is made while the table is empty.
 
         If the best plan depends on the values, PostgreSQL makes a custom plan at each execution.
-        With ``plan_cache_mode = auto`` it could settle on a generic plan, because of the values of
-        the first few executions.
+        With ``plan_cache_mode = auto`` the first few executions could settle it on a generic plan.
         """
-        self.settings = plans, walks
+        self.settings = plans, seqscan
 
 
 Fetch = Callable[[Tenant, str, Mapping[str, Any], Planning], Awaitable[list[Any]]]
-"""A function that reads a statement's rows with its parameters, as ``Door.fetch`` does."""
+"""Reads a statement's rows with its parameters, as ``ReadPool.fetch`` does."""

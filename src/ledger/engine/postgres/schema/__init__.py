@@ -1,1 +1,1 @@
-"""Tables as they are described, as the catalog has them, and the policies of their rows."""
+"""Descriptions of tables, their definitions in the catalog, and the policies of their rows."""

@@ -1,7 +1,6 @@
 """The objects of the schema ``ledger``, as PostgreSQL's catalog defines them.
 
-A definition is text that is the same in each version of PostgreSQL, so definitions of two servers
-can be compared.
+A definition is the same text in each version of PostgreSQL, so servers can be compared.
 """
 
 import re
@@ -10,10 +9,10 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection
 
-# Each object with its kind, its name, its definition, and its owner if it has one of its own. The
-# last ones are no objects of the schema, but take the place of what the schema means: a cast
-# between PostgreSQL's types, a function or an operator with the name of PostgreSQL's own (whose
-# OIDs are below 16384), an event trigger at logins, and triggers that are off in all sessions.
+# Each object with its kind, its name, its definition, and its owner if it has its own. The last
+# ones are outside the schema, but can change what it means: a cast between PostgreSQL's types, a
+# function or operator with the name of one of PostgreSQL's (whose OIDs are below 16384), an event
+# trigger at logins, and triggers that are off in all sessions.
 _OBJECTS = r"""
 WITH relation AS (SELECT * FROM pg_class WHERE relnamespace = 'ledger'::regnamespace)
 SELECT 'schema', 'ledger', '', nspowner::regrole::text FROM pg_namespace WHERE nspname = 'ledger'
@@ -155,17 +154,17 @@ class Item(NamedTuple):
     name: str
     definition: str
     owner: str | None
-    """The role that owns the object; None: the owner of its table."""
+    """The role that owns the object; None for the owner of its table."""
 
 
 class Right(NamedTuple):
     """A right that a role has."""
 
     kind: str
-    """With ``new``, ``name`` says which objects that will be made have the right."""
+    """With ``new``, ``name`` says which future objects the right applies to."""
     name: str
     part: str | None
-    """The column; None: the whole object."""
+    """The column; None for the whole object."""
     role: str
     privilege: str
 
@@ -186,12 +185,12 @@ def rights(connection: Connection[Any]) -> list[Right]:
 
 
 def signatures(connection: Connection[Any], functions: Sequence[str]) -> list[str]:
-    """The functions that exist, as ``rights`` names them."""
+    """The functions that exist, named as in ``rights``."""
     return [name for (name,) in connection.execute(_SIGNATURES, (list(functions),)) if name]
 
 
 def _without_alias(definition: str) -> str:
-    """A view's definition as PostgreSQL 16 tells it."""
+    """A view's definition as PostgreSQL 16 writes it."""
     found = _FROM.search(definition)
     if found is None or len(re.findall(r"\bFROM\b", definition)) > 1:
         return definition

@@ -7,7 +7,7 @@
     LINE = Table("line", LineRow, key=("line_id",))
     LINE.columns                      # {"line_id": "text", "blocked_since": "timestamptz"}
 
-So a row has named values in the order of the columns, and each list of columns is written once.
+So a row has named values in the order of the columns, and columns are listed once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,29 +35,29 @@ RunKey = Annotated[int, "bigint", "RUN"]
 
 @dataclass(frozen=True)
 class Index:
-    """An index beside that of the key."""
+    """An index besides the key's."""
 
     columns: str
     """The columns as SQL lists them."""
     where: str | None = None
-    """The condition of a partial index; None: the index has all rows."""
+    """The condition of a partial index; None if the index has all rows."""
     using: str = "btree"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A database view by which reads see rows of an internal table, of the session's tenant."""
+    """A database view by which reads see the session tenant's rows of an internal table."""
 
     name: str
     columns: tuple[str, ...]
     select: str
     """The view's statement; ``{g}`` stands for ``g<number>``, the suffix of a generation's tables.
-    The view has its owner's rights, so its statement names the tenant's rows."""
+    The view has its owner's rights, so its statement must filter by tenant."""
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The description of a table."""
+    """A table and how it is created, filtered and written."""
 
     name: str
     """The name without the schema, which is ``ledger``."""
@@ -65,32 +65,33 @@ class Table:
     """A NamedTuple whose fields are the columns, in their order."""
     key: tuple[str, ...]
     tenant: tuple[str, ...] = ()
-    """The columns that name a row's tenant: organization, then workspace. Empty: a row belongs to
+    """The columns that name a row's tenant: organization, then workspace. Empty if a row belongs to
     a line, a run or an endpoint, or to no tenant."""
     owner: tuple[str, str] | None = None
-    """The table of the same view to whose rows the rows belong, and the column that both have: a
-    tenant sees a row if it sees such a row there. For tables without ``tenant``."""
+    """The table of the same view that owns the rows, and the column that both have. A tenant sees a
+    row if it sees such a row there. For tables without ``tenant``."""
     is_internal: bool = False
-    """Whether no read of the API may see the table, so that only its owner does."""
+    """True if no read of the API may see the table, so that only its owner does."""
     hidden: tuple[str, ...] = ("fold",)
     """The columns that no read of the API may see."""
     reading: Reading | None = None
-    """How reads see rows of an internal table nevertheless."""
-    is_seen_by_view: bool = False
-    """Whether the database view filters by tenant itself, instead of the table's policy.
+    """How reads nevertheless see rows of an internal table."""
+    is_filtered_by_view: bool = False
+    """True if the database view filters by tenant itself, instead of the table's policy.
 
-    Below a policy PostgreSQL uses an index only by conditions that cannot leak a row that the
-    policy hides. Hashes of columns, arrays and concatenations may leak, as PostgreSQL sees it."""
+    Under a policy, PostgreSQL uses an index only for conditions that cannot leak a hidden row. For
+    PostgreSQL, hashes of columns, arrays and concatenations may leak.
+    """
     replaces: bool = False
-    """Whether a row replaces the earlier row of its key (upsert); else rows are only added."""
+    """True if a row replaces the earlier row of its key (upsert); otherwise rows are only added."""
     is_keyed_late: bool = False
-    """Whether the key's index is created with the other indexes; else before any row is written."""
+    """True if the key's index is created with the other indexes, not before the first row."""
     indexes: tuple[Index, ...] = ()
-    """The other indexes in the order of creation, on which PostgreSQL's names for them depend."""
+    """The other indexes in the order of creation: PostgreSQL's names for them depend on it."""
     options: str = ""
     """PostgreSQL's storage parameters of the table."""
     uncompressed: tuple[str, ...] = ()
-    """Columns that stay in the row, as they are, as long as the row fits (``STORAGE MAIN``)."""
+    """Columns that stay uncompressed in the row while it fits (``STORAGE MAIN``)."""
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
@@ -99,7 +100,7 @@ class Table:
         return MappingProxyType({name: _type_of(hint) for name, hint in hints.items()})
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def visible(self) -> tuple[str, ...]:
         return tuple(name for name in self.columns if name not in self.hidden)
 
     @cached_property
@@ -109,7 +110,7 @@ class Table:
 
     @cached_property
     def prefixes(self) -> Mapping[str, str]:
-        """The prefix of the ids that a column has as numbers, by column."""
+        """For columns with ids as numbers: the ids' prefix, by column."""
         hints = get_type_hints(self.row, include_extras=True)
         found = {name: getattr(hint, "__metadata__", ())[1:] for name, hint in hints.items()}
         return {name: more[0] for name, more in found.items() if more}

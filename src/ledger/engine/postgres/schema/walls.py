@@ -1,9 +1,9 @@
 """Row-level security: the conditions by which a session sees a tenant's rows, and their policies.
 
-The settings ``ledger.organization_id`` and ``ledger.workspace_id`` name the tenant of a transaction
-(``engine/postgres/pool/lane.py``): an organization, and a workspace or ``*`` for all of them; or
-``*`` and ``*`` for every tenant. A setting that is missing or empty shows nothing. Policies bind
-every role but a table's owner, who fills the tables, and superusers (architecture, Walls).
+The settings ``ledger.organization_id`` and ``ledger.workspace_id`` name a transaction's tenant
+(``engine/postgres/pool/pipelined.py``): an organization with a workspace or ``*`` for all of them,
+or ``*`` and ``*`` for every tenant. Without a setting, no row is visible. Policies bind every role
+except superusers and a table's owner, who fills the tables (architecture, Walls).
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from ledger.engine.postgres.schema.table import Table
 
 NOBODY = "false"
-"""The condition of rows that no role but the owner sees."""
+"""The condition of rows that only the owner sees."""
 
 _ORGANIZATION = "current_setting('ledger.organization_id', true)"
 _WORKSPACE = "current_setting('ledger.workspace_id', true)"
@@ -26,8 +26,8 @@ EVERYONE_ONLY = f"{_ORGANIZATION} = '*' AND {_WORKSPACE} = '*'"
 """The condition of rows that only administrators and the service itself see."""
 
 # A row's organization is compared first: most rows that a statement meets are its tenant's. The IS
-# NOT NULL around the CASE is for the planner, which takes it to be nearly always true. Of an
-# equation it would guess that few rows match, and then sort these instead of walking an index.
+# NOT NULL around the CASE is for the planner, which takes it to be nearly always true. For an
+# equation it would guess that few rows match, and then sort them instead of scanning an index.
 _OF_TENANT = """
 (CASE WHEN {organization} = {own} AND {organization} <> '' THEN {of_workspace}
       WHEN {everyone} THEN true {otherwise} END) IS NOT NULL
@@ -39,8 +39,8 @@ _OF_OWNER = """
 (SELECT true FROM ledger.{owner} AS o WHERE o.{column} = {table}.{column} LIMIT 1) IS NOT NULL
 """
 
-# A role can make large objects and temporary objects without any right of ours: they pass no wall.
-# An object in another database gives no right here.
+# A role without any right of ours can make large objects and temporary objects; no policy guards
+# them. An object in another database gives no right here.
 _POWERS = """
 SELECT CASE
     WHEN r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
@@ -59,7 +59,8 @@ FROM pg_roles AS r WHERE r.rolname = {role}
 """
 
 POWERS = _POWERS.format(role="current_user")
-"""The fault of the session's role, or null. Policies bind no such role, or not for long."""
+"""The fault of the session's role, or null. Policies would not bind a role with a fault for long.
+"""
 
 POWERS_OF = _POWERS.format(role="%s")
 """The fault of a role, or null."""
@@ -93,8 +94,8 @@ def of_tenant(tenant: Sequence[str], row: str = "", otherwise: str = "") -> str:
 def of_owner(table: str, owner: str, column: str) -> str:
     """The condition that the session sees a row of the table ``owner`` with the same ``column``.
 
-    The policy of that table decides. LIMIT keeps the subquery a look-up by key: PostgreSQL would
-    make EXISTS a hash of the whole table if many rows may be compared.
+    That table's policy decides. LIMIT keeps the subquery a look-up by key: PostgreSQL would make
+    EXISTS a hash of the whole table if many rows may be compared.
     """
     return _OF_OWNER.format(table=table, owner=owner, column=column).strip()
 
@@ -108,19 +109,19 @@ def condition_of(table: Table) -> str:
 
 
 def ensure_policies(connection: Connection[Any], conditions: Mapping[str, str]) -> None:
-    """Ensure that row-level security is on for tables, with one policy each: of the condition.
+    """Ensure that row-level security is on, with one policy for each table: its condition.
 
-    The policy's name has a digest of the condition, the same in each generation of a view's table:
-    a policy of another condition is replaced. Reading is all that the policy allows.
+    The policy's name has a digest of the condition, the same in each generation of a view's table.
+    So a policy with another condition is replaced. The policy allows only reading.
     """
     for table, policies in _lacking(connection, conditions).items():
-        condition, place = conditions[table], Identifier("ledger", table)
+        condition, relation = conditions[table], Identifier("ledger", table)
         for policy in policies:
-            connection.execute(SQL("DROP POLICY {} ON {}").format(Identifier(policy), place))
-        connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place))
+            connection.execute(SQL("DROP POLICY {} ON {}").format(Identifier(policy), relation))
+        connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(relation))
         made = SQL("CREATE POLICY {} ON {} FOR SELECT USING ({})")
         name = Identifier(_policy_of(condition))
-        connection.execute(made.format(name, place, SQL(condition)))
+        connection.execute(made.format(name, relation, SQL(condition)))
 
 
 def _lacking(connection: Connection[Any], conditions: Mapping[str, str]) -> dict[str, list[str]]:
@@ -139,7 +140,7 @@ def _policy_of(condition: str) -> str:
 
 
 def grant(connection: Connection[Any], name: str, columns: Sequence[str], role: str) -> None:
-    """Let the role select these columns of a table or a view; no column: do nothing."""
+    """Let the role select these columns of a table or a view. Without columns, do nothing."""
     if columns:
         listed = SQL(", ").join(map(Identifier, columns))
         connection.execute(
@@ -152,15 +153,15 @@ def grant(connection: Connection[Any], name: str, columns: Sequence[str], role: 
 def grant_whole(connection: Connection[Any], name: str, role: str) -> None:
     """Let the role select every column of a table or a view.
 
-    PostgreSQL checks rights on columns at each execution, column by column. A right on the whole
-    saves a tenth of PostgreSQL's time for the detail of a line.
+    PostgreSQL checks rights on columns one by one, at each execution. A right on the whole saves a
+    tenth of its time for the detail of a line.
     """
-    place = Identifier("ledger", name)
-    connection.execute(SQL("GRANT SELECT ON {} TO {}").format(place, Identifier(role)))
+    relation = Identifier("ledger", name)
+    connection.execute(SQL("GRANT SELECT ON {} TO {}").format(relation, Identifier(role)))
 
 
 def reader_of(connection: Connection[Any]) -> str | None:
-    """The role by which the API reads; None before the first start of the service."""
+    """The role that the API reads as; None before the first start of the service."""
     row = connection.execute(
         "SELECT value FROM ledger.setting JOIN pg_roles ON rolname = value WHERE name = 'reader'"
     ).fetchone()
@@ -168,7 +169,7 @@ def reader_of(connection: Connection[Any]) -> str | None:
 
 
 def remember_reader(connection: Connection[Any], role: str) -> None:
-    """Note the role by which the API reads: the tables of new generations are granted to it."""
+    """Store the role that the API reads as: the tables of new generations are granted to it."""
     connection.execute(
         SQL(
             "INSERT INTO ledger.setting (name, value) VALUES ('reader', {})"

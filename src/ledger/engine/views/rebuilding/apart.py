@@ -18,7 +18,7 @@ from ledger.engine.views.rebuilding.compare import Difference, difference
 from ledger.engine.views.schema import table_of
 
 # The keys of a table in order, each with a digest of its row, and the row's position.
-_WALK = "SELECT {key}, md5(ROW({columns})::text), position FROM {table} ORDER BY {order}"
+_SCAN = "SELECT {key}, md5(ROW({columns})::text), position FROM {table} ORDER BY {order}"
 
 # The columns of a row as text.
 _ROW = "SELECT {columns} FROM {table} WHERE {key}"
@@ -30,12 +30,11 @@ _AT_ONCE = 2000
 
 class _Side(NamedTuple):
     connection: psycopg.Connection[TupleRow]
-    place: str
-    """The table's name."""
+    table: str
 
 
 class _Met(NamedTuple):
-    """A row as the walk meets it."""
+    """A row that the scan meets."""
 
     key: tuple[Any, ...]
     digest: str
@@ -79,12 +78,12 @@ def _pairs(table: Table, live: _Side, shadow: _Side) -> Iterator[tuple[_Met | No
 
 @contextlib.contextmanager
 def _walking(table: Table, side: _Side) -> Iterator[Iterator[_Met]]:
-    """A walk along a table's keys, in an order that Python has too."""
+    """Scan a table by its keys, in an order that Python has too."""
     collated = {c: f'{c} COLLATE "C"' for c, type_ in table.columns.items() if type_ == "text"}
-    statement = _WALK.format(
+    statement = _SCAN.format(
         key=", ".join(table.key),
         columns=", ".join(table.columns),
-        table=side.place,
+        table=side.table,
         order=", ".join(collated.get(column, column) for column in table.key),
     )
     with side.connection.transaction(), side.connection.cursor(name="ledger_walk") as cursor:
@@ -112,7 +111,7 @@ def _named(
 def _row(table: Table, columns: Sequence[str], side: _Side, key: Sequence[Any]) -> Sequence[Any]:
     statement = _ROW.format(
         columns=", ".join(f"{column}::text" for column in columns),
-        table=side.place,
+        table=side.table,
         key=" AND ".join(f"{column} = %s" for column in table.key),
     )
     (row,) = side.connection.execute(statement.encode(), key)

@@ -25,7 +25,7 @@ class Difference(NamedTuple):
     columns: tuple[str, ...]
     """The columns that differ, if both sides have the row."""
     event_id: str
-    """The event that should have changed the row last; for an extra row, the event it names."""
+    """The event that should have changed the row last; for an extra row, the event in the row."""
 
 
 # The rows that are missing on one side or differ, and the instants of their events.
@@ -58,8 +58,8 @@ def count_differing(
     """Return how many rows differ between two generations, in the connection's snapshot.
 
     Joining two tables row by row takes longer than one scan of each, and space on the disk. So only
-    those tables are joined whose digests differ. A digest has 64 bits and a random seed: enough for
-    an informal count, but not for a proof.
+    tables with different digests are joined. A digest has 64 bits and a random seed: enough for an
+    informal count, but not for a proof.
     """
     return sum(
         sum(1 for _ in _differences(connection, table, live, shadow))
@@ -113,15 +113,15 @@ def difference(
     kind: DifferenceKind = "missing" if no_live else "extra" if no_shadow else "differs"
     return Difference(
         table.name,
-        " ".join(map(_shown, map(table.prefixes.get, table.key), key)),
+        " ".join(map(_rendered, map(table.prefixes.get, table.key), key)),
         kind,
         tuple(columns) if kind == "differs" else (),
         format_id("EVT", recorded_at.year if recorded_at is not None else 0, position),
     )
 
 
-def _shown(prefix: str | None, part: object) -> str:
-    """A part of a key; the id, if the part is an id as a number."""
+def _rendered(prefix: str | None, part: object) -> str:
+    """A part of a key, as an id if it is an id's number."""
     return str(part) if prefix is None else id_of_key(prefix, part)  # type: ignore[arg-type]
 
 

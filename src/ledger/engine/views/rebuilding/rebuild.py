@@ -1,9 +1,8 @@
 """Rebuilding a view beside the live one, and verifying a view against the log.
 
-Rebuild and verification fill a shadow with the same fold. Then they lock the live view's tracking
-for a moment, in which the shadow catches up. A snapshot taken in this moment shows both at one
-position, so they can be compared while the projector goes on. At the end a rebuild swaps the
-generations.
+Both fill a shadow with the same fold. Then they lock the live view's tracking for a moment, in
+which the shadow catches up. A snapshot taken in this moment shows both at one position, so they can
+be compared while the projector goes on. At the end a rebuild swaps the generations.
 """
 
 import logging
@@ -38,14 +37,14 @@ from ledger.engine.views.schema import expose
 
 _LOCK_TIMEOUT = "1s"
 _TRIES = 60
-"""The most tries of a swap or a pin. Most readers release their locks within a second."""
+"""The most attempts at a swap or a pin. Most readers release their locks within a second."""
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-# Move the tracking to the new generation, with which queries and the projector go on. Nodes of
-# another version hear on a channel of their own that the view is no longer theirs.
+# Move the tracking to the new generation, which queries and the projector then use. Nodes of
+# another version learn on their own channel that the view is no longer theirs.
 _SWAP = """
 UPDATE ledger.projection
 SET version = %(version)s, generation = %(generation)s, position = %(position)s,
@@ -80,15 +79,15 @@ def verify(
     projection: Projection,
     progress: Progress,
     tell: Callable[[Difference], None],
-    beside: str | None = None,
+    scratch: str | None = None,
 ) -> Verified:
     """Replay the log, compare with the live rows at one position, and ``tell`` each difference.
 
-    Works while the service writes. ``beside`` is a database with our schema and without rows, to
-    which the copy is written; None: the view's own. Raises CannotBuild.
+    Works while the service writes. The copy is written to ``scratch``, a database with our schema
+    and without rows; None for the view's own. Raises CannotBuild.
     """
-    if beside is not None:
-        return _verify_apart(conninfo, codec, projection, progress, tell, beside)
+    if scratch is not None:
+        return _verify_apart(conninfo, codec, projection, progress, tell, scratch)
     with shadow(conninfo, codec, projection, progress) as made:
         _refuse_other_version(made)
         with _pinned(made) as (connection, live):
@@ -106,9 +105,9 @@ def _verify_apart(
     projection: Projection,
     progress: Progress,
     tell: Callable[[Difference], None],
-    beside: str,
+    scratch: str,
 ) -> Verified:
-    with shadow_apart(conninfo, beside, codec, projection, progress) as made:
+    with shadow_apart(conninfo, scratch, codec, projection, progress) as made:
         _refuse_other_version(made)
         made.approach(lambda: made.live().position)
         with connect(conninfo) as pinned:

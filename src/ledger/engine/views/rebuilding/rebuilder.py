@@ -1,8 +1,8 @@
 """The rebuilder: builds new views, and views of another version, in the background at start.
 
-Reads get the old rows meanwhile, at their old position, unless the view has other tables now: then
-they are refused (``behind``). No write waits for these views. One process at a time builds, by the
-session that leads.
+Meanwhile reads get the old rows, at their old position. They are refused (``behind``) if the view
+has other tables now. No write waits for these views. One process at a time builds, by the session
+that leads.
 """
 
 import logging
@@ -16,7 +16,7 @@ from ledger.engine.background import BackgroundLoop
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
-from ledger.engine.postgres.timing import LOOK_SECONDS
+from ledger.engine.postgres.timing import POLL_SECONDS
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.rebuilding.rebuild import rebuild
 from ledger.engine.views.rebuilding.shadow import CannotBuild, clean_up, connect, is_outdated
@@ -25,7 +25,7 @@ _RETRY_SECONDS = 30.0
 """The pause before a failed view is built again: each try reads the whole log."""
 
 _SAY_SECONDS = 10.0
-"""The time between two lines of the log about a rebuild's progress."""
+"""The time between two log messages about a rebuild's progress."""
 
 _logger = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ class Rebuilder(BackgroundLoop):
         self._candidate = Candidate({"rebuilder": locks.REBUILDER})
         self._session: psycopg.Connection[TupleRow] | None = None
         self._has_led = False
-        """Whether the last try was one to build, not only one to lead."""
-        self._said_at = 0.0
-        """When the log last told something about the rebuild."""
+        """True if the last attempt was to build, not only to lead."""
+        self._logged_at = 0.0
+        """When the last log message about the rebuild was written."""
 
     def run_once(self) -> bool:
-        """Clean up after killed rebuilds and build outdated views. Return whether that is done.
+        """Clean up after killed rebuilds and build outdated views. Return True if that is done.
 
         Nothing is done while another process leads.
         """
@@ -58,7 +58,7 @@ class Rebuilder(BackgroundLoop):
         if self._session is None:
             self._session = connect(self._conninfo)
         try:
-            if not self._candidate.take(self._session):
+            if not self._candidate.try_lead(self._session):
                 return False
             self._has_led = True
             is_done = self._build_all(self._session)
@@ -91,12 +91,12 @@ class Rebuilder(BackgroundLoop):
     def _go_on(self, position: int, end: int) -> None:
         if self._stopping.is_set():
             raise Stopping
-        if time.monotonic() - self._said_at >= _SAY_SECONDS:
+        if time.monotonic() - self._logged_at >= _SAY_SECONDS:
             self._say("at position %s of %s", f"{position:,}", f"{end:,}")
 
     def _say(self, message: str, *values: object) -> None:
         _logger.info(message, *values)
-        self._said_at = time.monotonic()
+        self._logged_at = time.monotonic()
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
@@ -107,5 +107,5 @@ class Rebuilder(BackgroundLoop):
                 return
             except psycopg.Error as error:
                 _logger.warning("rebuilder lost the database: %s", error)
-            self._stopping.wait(_RETRY_SECONDS if self._has_led else LOOK_SECONDS)
+            self._stopping.wait(_RETRY_SECONDS if self._has_led else POLL_SECONDS)
         self._disconnect()

@@ -22,7 +22,7 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.pipeline import Pipeline
 from ledger.engine.postgres.session import options_of
 from ledger.engine.values.recorded import Recorded
-from ledger.engine.views.contract import Projection, is_passing, take, told
+from ledger.engine.views.contract import Projection, apply, error_line, is_passing
 from ledger.engine.views.generation import Generation, Writes
 from ledger.engine.views.schema import create_indexes, create_tables, table_of, with_other_columns
 
@@ -35,7 +35,7 @@ _WAITING = 175_000
 there are more, the half that has waited longest is written: rows of idle or closed lines."""
 
 _STORED = 2000
-"""The most rows of a table that are written at once: one statement contains them all."""
+"""The most rows of a table that one statement writes."""
 
 _NEAR = 2000
 """The most positions by which a shadow may lag when the live view is locked for it."""
@@ -44,8 +44,8 @@ Progress = Callable[[int, int], None]
 """A callback that gets the reached position and the target position."""
 
 Session = psycopg.Connection[TupleRow] | None
-"""The session that builds, if a caller leads by it: with its end the building ends too. None: one
-of the builder's own."""
+"""The session that builds, if a caller leads by it: the building ends with it. None for the
+builder's own."""
 
 _HELD_AT_MOST = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
 
@@ -92,7 +92,7 @@ class Shadow:
         self.connection = connection
         self.projection = projection
         self._source = source or connection
-        """The connection to the log; None: the shadow is in the same database."""
+        """The connection to the log; None if the shadow is in the same database."""
         self.number = self.live().generation + 1
         self.position = 0
         self._pipeline = Pipeline(connection)
@@ -108,17 +108,17 @@ class Shadow:
         return int(head)
 
     def fill(self, end: int) -> None:
-        """Fold the log up to a position. Raises CannotBuild at an event on which the fold fails."""
+        """Apply the log up to a position. Raises CannotBuild at an event that cannot be applied."""
         while self.position < end:
             rows = read_log(self._log, self.position, _BATCH)
             rows = [row for row in rows if row[4] <= end]
-            self._take(self._decode(rows))
+            self._apply(self._decode(rows))
             self.position = rows[-1][4] if rows else end
             self._progress(self.position, end)
         self._store(0)
 
     def approach(self, target: Callable[[], int]) -> None:
-        """Fill the shadow until the target is near, which may move meanwhile."""
+        """Fill the shadow until the target, which may move, is near."""
         end = target()
         while self.position < end:
             self.fill(end)
@@ -137,7 +137,7 @@ class Shadow:
     ) -> Iterator[tuple[psycopg.Connection[TupleRow], Live]]:
         """Lock the live view's tracking, on a connection of its own, until the block ends.
 
-        The projector waits for this row meanwhile, so the live view does not change. Raises
+        Meanwhile the projector waits for this row, so the live view does not change. Raises
         LockNotAvailable.
         """
         with connect(self.conninfo) as held, held.transaction():
@@ -153,10 +153,10 @@ class Shadow:
         except MapperDeserialisationError as error:
             raise CannotBuild(f"{self.projection.name}: {error}") from error
 
-    def _take(self, events: Sequence[Recorded]) -> None:
+    def _apply(self, events: Sequence[Recorded]) -> None:
         if events:
             with self._writing(events[-1].position) as generation:
-                take(self.projection, generation, events)
+                apply(self.projection, generation, events)
             if self.projection.waiting > _WAITING:
                 self._store(_WAITING // 2)
 
@@ -177,13 +177,13 @@ class Shadow:
         except Exception as error:
             if is_passing(error):
                 raise
-            place = f"{self.projection.name}: within positions {self.position + 1} to {end}"
-            raise CannotBuild(f"{place}: {told(error)}"[:2000]) from error
+            scope = f"{self.projection.name}: within positions {self.position + 1} to {end}"
+            raise CannotBuild(f"{scope}: {error_line(error)}"[:2000]) from error
 
 
 @contextmanager
 def _begun(made: Shadow) -> Iterator[Shadow]:
-    """The shadow with its empty tables; its projection remembers no rows of other tables."""
+    """The shadow with its empty tables; its projection has no rows of other tables in memory."""
     made.projection.forget()
     with made.connection.transaction():
         create_tables(made.connection, made.projection.tables, made.number)
@@ -219,13 +219,13 @@ def shadow(
 
 @contextmanager
 def shadow_apart(
-    conninfo: str, beside: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
+    conninfo: str, scratch: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
 ) -> Iterator[Shadow]:
-    """A shadow in the database ``beside``, whose schema has no rows, of a view of ``conninfo``.
+    """A shadow in the database ``scratch``, whose schema has no rows, of a view of ``conninfo``.
 
     Nothing is written to the view's own database, which may be a standby.
     """
-    with connect(conninfo) as source, connect(beside) as connection:
+    with connect(conninfo) as source, connect(scratch) as connection:
         with _begun(Shadow(conninfo, connection, codec, projection, progress, source)) as made:
             yield made
         for table in reversed(projection.tables):
@@ -245,10 +245,10 @@ def clean_up(conninfo: str, projection: Projection, session: Session = None) -> 
 
 
 def is_outdated(connection: psycopg.Connection[TupleRow], projection: Projection) -> bool:
-    """Whether the live rows were made by another version of the projection, or not at all.
+    """True if another version of the projection made the live rows, or none did.
 
-    Raises CannotBuild if a newer version made them and a node of another version of the service
-    beats: in an upgrade node by node, an older node that starts again would undo the rebuild.
+    Raises CannotBuild if a newer version made them and a node of another version beats: in an
+    upgrade node by node, an older node that starts again would undo the rebuild.
     """
     row = connection.execute(_LIVE, (projection.name,)).fetchone()
     is_newer = row is not None and row[0] > projection.version
@@ -277,7 +277,6 @@ def _building(
     """A connection that holds the view's advisory lock; None if another session holds it.
 
     With ``waits``, wait for some time: the holder may be a starting service, which only cleans up.
-
     The lock is released explicitly, not by closing the connection: the server notices a closed
     connection a moment later, and the next builder would find the lock held.
     """
@@ -330,8 +329,7 @@ def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
 def drop_others(connection: psycopg.Connection[TupleRow], projection: Projection) -> None:
     """Drop the tables of all generations except the live one.
 
-    A reader may still have a lock on a table. A table that cannot be dropped now is left for the
-    next call.
+    A table that a reader still locks is left for the next call.
     """
     live = live_in(connection, projection)
     # The policy of a table may name a table before it, which is dropped after it.

@@ -1,7 +1,7 @@
-"""The address of an id, redirects to another instant, and the switches of a browser.
+"""The address of an id, redirects to another instant, and the settings of a browser.
 
-The switches are the time zone of instants, the colours (light, dark, or as the system does), and
-the board's columns of choice.
+The settings are the time zone of instants, the colours (light, dark, or the system's), and the
+board's optional columns.
 """
 
 import re
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ledger.engine.http.lean import needs
 from ledger.engine.http.lists import encode_cursor
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page import showing
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
@@ -39,7 +39,7 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 _YEAR = 365 * 86_400
 
-_PLACES = (
+_PAGES = (
     (LINE_ID, "/ui/lines/"),
     (RUN_ID, "/ui/runs/"),
     (EVENT_ID, "/ui/events/"),
@@ -100,25 +100,24 @@ class ColumnsForm(BaseModel):
         return gathered(values, "column:", "columns")
 
 
-async def place_of(asking: Asking, text: str) -> str | None:
-    """The address of the page of an id; None if the text is no id that a page shows.
+async def page_of_id(request: ReadRequest, text: str) -> str | None:
+    """The address of the page of an id; None if no page shows it.
 
-    The id of an execution record leads to the page of its line, a workspace or a project to the
-    board of its lines.
+    The id of an execution record leads to its line; a workspace or project leads to its board.
     """
-    # The names of projects are case-sensitive; all other ids are in capitals.
+    # Project names are case-sensitive; all other ids are in capitals.
     identifier = text if text.startswith("PROJ-") else text.upper()
     if re.fullmatch(KEY_ID, identifier):
-        return f"/ui/keys/{identifier}" if asking.principal.may("keys:manage") else None
+        return f"/ui/keys/{identifier}" if request.principal.may("keys:manage") else None
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
             return with_parameter(HOME, filter_name, identifier)
-    place = next((path for form, path in _PLACES if re.fullmatch(form, identifier)), None)
-    if place is None:
+    page = next((path for form, path in _PAGES if re.fullmatch(form, identifier)), None)
+    if page is None:
         return None
-    if place == "/ui/runs/" and (line_id := await _line_of_record(asking, identifier)):
+    if page == "/ui/runs/" and (line_id := await _line_of_record(request, identifier)):
         return f"/ui/lines/{line_id}"
-    return place + identifier
+    return page + identifier
 
 
 def writes_of_actor(principal: Principal, text: str) -> str | None:
@@ -128,25 +127,25 @@ def writes_of_actor(principal: Principal, text: str) -> str | None:
     """
     identifier = text.upper()
     is_actor = re.fullmatch(_ACTOR, identifier) and not identifier.startswith(_NO_ACTORS)
-    is_shown = is_actor and principal.may("audit:read")
-    return with_parameter("/ui/audit", "actor_id", identifier) if is_shown else None
+    may_open = is_actor and principal.may("audit:read")
+    return with_parameter("/ui/audit", "actor_id", identifier) if may_open else None
 
 
-async def _line_of_record(asking: Asking, record_id: str) -> str | None:
+async def _line_of_record(request: ReadRequest, record_id: str) -> str | None:
     """The line whose execution record has this id; None if the principal sees no such line."""
-    if not asking.principal.may("read"):
+    if not request.principal.may("read"):
         return None
     number = sort_key(record_id) + 1
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}
     query = executions.LinesQuery(cursor=encode_cursor(just_above, {}), limit=1)
-    found = await read_answer(executions.list_executions(asking, query), PageOf[ShownLine])
+    found = await read_answer(executions.list_executions(request, query), PageOf[ShownLine])
     return next((row.service_line_id for row in found.data if row.id == record_id), None)
 
 
 @router.get("/as-of", openapi_extra=needs(None))
-async def look_back(asking: Asking, query: InstantQuery) -> Response:
+async def look_back(request: ReadRequest, query: InstantQuery) -> Response:
     """Redirect to the same page as of another instant."""
-    instant = showing.zone_of(asking.request).meant("at", query.at, query.exact)
+    instant = showing.zone_of(request.http).meant("at", query.at, query.exact)
     return go(with_parameter(own_page(query.next), "as_of", instant))
 
 
@@ -168,7 +167,7 @@ async def choose_zone(form: ZoneForm) -> Response:
 async def choose_theme(form: ThemeForm) -> Response:
     """Show pages in these colours, in this browser."""
     response = go(own_page(form.next))
-    # Not below /ui alone: the front page and the API's page have colours too.
+    # Not only below /ui: the front page and the API's page have colours too.
     response.set_cookie(
         showing.THEME_COOKIE, form.theme, max_age=_YEAR, path="/", samesite="strict"
     )

@@ -1,6 +1,6 @@
 """The values of the board's filters, to choose from by name (GET ``/ui/directory``).
 
-The board's panels load the list when they are opened, and again while a person types.
+The board's panels load the list when they open, and again while a person types.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, show
 from ledger.engine.values.errors import Invalid
@@ -26,8 +26,7 @@ from projections.directory.search.words import fold
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
-_SHOWN = 200
-"""The entries of a page of the list."""
+_ROWS = 200
 
 
 class DirectoryPageQuery(BaseModel):
@@ -37,29 +36,27 @@ class DirectoryPageQuery(BaseModel):
 
     type: Kind
     name: str = Field(default="", max_length=MOST_CHARACTERS)
-    """A part of the name or the id to look for."""
     next: str = Field(default=HOME, max_length=8000)
     """The board on which the chosen entry becomes a filter."""
     start: int = Field(default=0, ge=0, le=10**6)
-    """How many entries stand on the pages before."""
 
 
 @router.get("/directory", openapi_extra=needs("read"))
-async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
+async def show_directory(request: ReadRequest, query: DirectoryPageQuery) -> Response:
     """All entries of a kind by name, or those with a text in name or id."""
-    found, has_more = await entries_of(asking, query.type)
+    found, has_more = await entries_of(request, query.type)
     if sought := fold(query.name.strip()):
         found = [entry for entry in found if sought in _words(entry)]
         if has_more:
-            found += await _searched(asking, query, {entry.id for entry in found})
+            found += await _searched(request, query, {entry.id for entry in found})
     found.sort(key=_by_name)
     board = own_page(query.next)
     for name in ("cursor", "before", "start"):
         board = with_parameter(board, name, None)
-    page = found[query.start : query.start + _SHOWN]
-    following = query.start + _SHOWN
+    page = found[query.start : query.start + _ROWS]
+    following = query.start + _ROWS
     return show(
-        asking.request,
+        request.http,
         "directory.html",
         query=query,
         board=board,
@@ -71,17 +68,19 @@ async def show_directory(asking: Asking, query: DirectoryPageQuery) -> Response:
     )
 
 
-async def _searched(asking: Asking, query: DirectoryPageQuery, known: set[str]) -> list[ShownName]:
-    """Entries that the search of names finds, beside the known ones."""
+async def _searched(
+    request: ReadRequest, query: DirectoryPageQuery, listed: set[str]
+) -> list[ShownName]:
+    """Entries that the search of names finds, apart from the listed ones."""
     try:
-        reply = await search_names(asking, SearchQuery(q=query.name))
+        reply = await search_names(request, SearchQuery(q=query.name))
     except Invalid:  # no usable word
         return []
     results = msgspec.json.decode(reply.body, type=SearchResults).data
     return [
         ShownName(each.id, each.name, 0)
         for each in results
-        if each.type == query.type and each.id not in known
+        if each.type == query.type and each.id not in listed
     ]
 
 
@@ -90,5 +89,4 @@ def _words(entry: ShownName) -> str:
 
 
 def _by_name(entry: ShownName) -> tuple[bool, str, str]:
-    """Entries with a name come first, by name; the others by id."""
     return entry.name is None, fold(entry.name or ""), entry.id

@@ -8,11 +8,11 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http.lean import Router, read_route
-from ledger.engine.http.lists import Order, SortColumn, text
-from ledger.engine.http.reading import Asking, Page, Present
+from ledger.engine.http.lists import Order, text
+from ledger.engine.http.reading import Page, Present, ReadRequest
 from ledger.engine.http.replies import PageOf, Reply
 from ledger.engine.reads.question import Answer
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from projections.directory.statements import page_read
 from projections.lines.statements import organizations_read
 
@@ -21,7 +21,7 @@ router = Router("/v1", "directory", words={"DirectoryType": ("workspace", "proje
 
 _BY_ID = text("id", 1, "after")
 _ORDER = Order(_BY_ID, text("organization", 2, "after_organization"))
-_OF_ORGANIZATIONS = Order(_BY_ID, SortColumn("organization", 1, "", lambda _: "", str))
+_OF_ORGANIZATIONS = Order(_BY_ID, text("organization", 1, "")._replace(encode=lambda _: ""))
 
 
 class DirectoryQuery(Present, Page):
@@ -43,13 +43,13 @@ class ShownName(msgspec.Struct):
 @read_route(
     router, "/directory", PageOf[ShownName], summary="List workspaces, projects or resources"
 )
-async def list_directory(asking: Asking, query: DirectoryQuery) -> Response:
+async def list_directory(request: ReadRequest, query: DirectoryQuery) -> Response:
     """List what the lines of the credential's tenant bear now, closed lines too, by id."""
     chosen = {"type": query.type}
-    filters = asking.tenant | _ORDER.after(query.cursor, chosen)
+    filters = request.tenant | _ORDER.after(query.cursor, chosen)
     read = page_read(frozenset(filters) - {"after_organization"})
     parameters = {**filters, **chosen, "limit": query.limit + 1}
-    rows = await asking.rows(read, parameters)
+    rows = await request.rows(read, parameters)
     return rows.once(_reply, query.limit, chosen)
 
 
@@ -69,7 +69,7 @@ class ShownOrganization(msgspec.Struct):
     organization_id: str
     lines: Annotated[int, msgspec.Meta(ge=0, description="The number of its lines, closed too.")]
     keys: Annotated[int, msgspec.Meta(ge=0, description="The number of its keys that work now.")]
-    last_activity_at: Annotated[ShownInstant | None, doc("The newest of its lines'.")]
+    last_activity_at: Annotated[ViewInstant | None, doc("The newest of its lines'.")]
 
 
 @read_route(
@@ -79,11 +79,11 @@ class ShownOrganization(msgspec.Struct):
     summary="List organizations",
     permission="admin",
 )
-async def list_organizations(asking: Asking, query: OrganizationsQuery) -> Response:
+async def list_organizations(request: ReadRequest, query: OrganizationsQuery) -> Response:
     """List the organizations that have lines or API keys, by id. Only administrators may."""
     after = {"after": ""} | _OF_ORGANIZATIONS.after(query.cursor, {})
-    parameters = {**after, "now": asking.instant(query), "limit": query.limit + 1}
-    rows = await asking.rows(organizations_read(), parameters)
+    parameters = {**after, "now": request.instant(query), "limit": query.limit + 1}
+    rows = await request.rows(organizations_read(), parameters)
     return _OF_ORGANIZATIONS.page(
         rows,
         query.limit,

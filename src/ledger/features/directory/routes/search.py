@@ -1,4 +1,4 @@
-"""The search: what has a word in its name, or a number in its id (contract, Reading)."""
+"""The search: finds by a word in the name, or by a number in the id (contract, Reading)."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -7,7 +7,7 @@ import msgspec
 from pydantic import Field
 
 from ledger.engine.http.lean import Router, read_route
-from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.http.replies import Reply
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid
@@ -59,28 +59,28 @@ class SearchReply(Reply):
     """The reply of a search."""
 
     line_names: Mapping[str, str]
-    """The names of the lines of the found blockers and runs. Only the web pages use them."""
+    """The names of the lines of found blockers and runs. Only the web pages use them."""
 
 
 @read_route(router, "", SearchResults, summary="Search by name or id")
-async def search_names(asking: Asking, query: SearchQuery) -> SearchReply:
+async def search_names(request: ReadRequest, query: SearchQuery) -> SearchReply:
     """Search lines, runs, workspaces, projects, resources and open blockers, as they are now."""
     wanted = sought(query.q)
     if wanted is None:
         raise Invalid.at("/q", "must have a word of two characters or more, or a number")
-    filters = asking.tenant
+    filters = request.tenant
     read = search_read(frozenset(filters), by_number=wanted.number is not None)
-    rows = await asking.rows(read, filters | wanted.parameters())
+    rows = await request.rows(read, filters | wanted.parameters())
     reply: SearchReply = rows.once(_reply, wanted)
     return reply
 
 
 def _reply(rows: Answer, wanted: Sought) -> SearchReply:
-    """The reply: the results that fit, lines first, then by name."""
+    """The results that fit, lines first, then by name."""
     found: dict[tuple[Any, ...], Found] = {}
     line_names: dict[str, str] = {}
-    for place, (_, kind, identifier, name, line_id, folded, line_name) in enumerate(rows):
-        # A run without its line: the view of runs is behind that of words.
+    for index, (_, kind, identifier, name, line_id, folded, line_name) in enumerate(rows):
+        # A run without its line: the view of runs is behind the view of words.
         if kind is None or (kind == "run" and line_id is None):
             continue
         if folded is None:
@@ -90,8 +90,8 @@ def _reply(rows: Answer, wanted: Sought) -> SearchReply:
                 continue
         if line_name is not None:
             line_names[line_id] = line_name
-        # A run may be found twice: by its number, by its external id, by the words of that.
-        order = (kind != "line", folded, kind, identifier, 0 if kind == "run" else place)
+        # A run may be found twice: by its number, its external id, or the words of that id.
+        order = (kind != "line", folded, kind, identifier, 0 if kind == "run" else index)
         found[order] = Found(kind, identifier, name, line_id)
     items = [found[order] for order in sorted(found)[:FOUND]]
     reply = SearchReply(json_text(SearchResults(items)).encode(), rows.position)

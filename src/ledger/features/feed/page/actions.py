@@ -13,7 +13,6 @@ class Choice(NamedTuple):
 
     label: str
     action: str
-    """The word that the filter ``action`` takes for it."""
 
 
 GROUPS: Sequence[tuple[str, Sequence[Choice]]] = (
@@ -117,7 +116,7 @@ GROUPS: Sequence[tuple[str, Sequence[Choice]]] = (
         ),
     ),
 )
-"""Every action of the audit log is found by one of these choices."""
+"""Each action of the audit log has one of these choices."""
 
 _LABELS: Mapping[str, str] = {
     action: choice.label
@@ -125,7 +124,7 @@ _LABELS: Mapping[str, str] = {
     for choice in choices
     for action in actions_of(choice.action)
 }
-"""Action, or type of events → the label of the choice that finds it."""
+"""Action, or event type → the label of the choice that finds it."""
 
 
 def label_of(action: str) -> str:

@@ -18,16 +18,15 @@ from ledger.engine.values.values import AUDIT_ID, ActorType
 from ledger.features.feed.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, Outcome, actions_of
 from ledger.features.feed.envelopes import AuditEntry, audit_entry_of
 from ledger.features.feed.published import TYPES
-from ledger.features.feed.routes.feeds import Walk, position_in, time_filters
+from ledger.features.feed.routes.feeds import Scan, position_in, time_filters
 from ledger.features.keys.key_rows import KeyNames
 from projections.feed import feeds, items
 
 WORDS = tuple(sorted(ACTIONS | TYPES.keys()))
-"""The words that the filter ``action`` accepts."""
 
 router = Router("/v1/audit-logs", "audit", words={"AuditAction": WORDS})
 
-# Tables keep the columns that they have had: of a session, the lines of JSON say more.
+# Tables keep the columns that they have had; for a session, JSON has more.
 _OF_SESSIONS = ("resource_by", "resource_provider", "resource_permissions")
 _AUDIT_CUT = exports.cut_of(AuditEntry, without=_OF_SESSIONS).ordered(
     "id action actor_type actor_id reported_by resource_type resource_id outcome code occurred_at"
@@ -37,7 +36,7 @@ _AUDIT_CUT = exports.cut_of(AuditEntry, without=_OF_SESSIONS).ordered(
 _AUDIT_LOG = exports.Exported("audit-log", lambda row: audit_entry_of(*row), _AUDIT_CUT)
 
 
-def _known_words(words: str) -> str:
+def _checked_words(words: str) -> str:
     if not all(map(actions_of, words.split(","))):
         raise ValueError(
             "names a word that is neither an action of the audit log nor an event type"
@@ -47,9 +46,9 @@ def _known_words(words: str) -> str:
 
 Words = Annotated[
     str,
-    # The pattern is in the document only: as an error text it would be too long to help.
+    # The pattern is only in the document: as an error text it would be too long to help.
     Field(min_length=1, max_length=2000, json_schema_extra={"pattern": reading.any_of(WORDS)}),
-    AfterValidator(_known_words),
+    AfterValidator(_checked_words),
 ]
 
 
@@ -99,7 +98,7 @@ class AuditFilters(BaseModel):
     ] = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, without ``after``."""
+        """The requested filters, without ``after``."""
         actions = sorted(
             {a for word in reading.split_words(self.action) or () for a in actions_of(word)}
         )
@@ -110,10 +109,10 @@ class AuditFilters(BaseModel):
             "actor_id": self.actor_id,
             "actor_type": self.actor_type,
             "action": actions,
-            # Among a line's facts, those of rare actions are found by the types of their events.
+            # Among a line's facts, rare actions are found by the types of their events.
             "type": self.service_line_id and [t for a, t in FACT_EVENT_TYPES if a in actions],
             self.outcome or "": self.outcome,
-            # With this filter no walk through all facts is needed to find the other entries.
+            # With this filter, finding the other entries needs no scan of all facts.
             "no_fact": self.outcome in ("refused", "read")
             or (actions and FACTS.isdisjoint(actions)),
         }
@@ -144,22 +143,22 @@ class ExportQuery(reading.Zoned, AuditFilters, reading.RangeParameters):
         " `after` and `cursor` continue an export: a CSV then has no header line."
     ),
 )
-async def export_audit_log(asking: reading.Asking, query: ExportQuery) -> Response:
+async def export_audit_log(request: reading.ReadRequest, query: ExportQuery) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = exports.begin_export(asking)
-    walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after))
-    question = entries_asked(asking.principal, walk, query.cursor, exports.PAGE).walked()
+    slot = exports.begin_export(request)
+    scan = Scan(audit_filters(query, query, request.principal), position_in(query.after))
+    question = entries_question(request.principal, scan, query.cursor, exports.PAGE).walked()
     goes_on = query.after is not None or query.cursor is not None
-    first = await asking.ask(question)
-    pages = _named(asking, exports.log_pages(asking, question, first))
-    return _AUDIT_LOG.file(turn, query.format, pages, first.position, goes_on=goes_on)
+    first = await request.ask(question)
+    pages = _named(request, exports.log_pages(request, question, first))
+    return _AUDIT_LOG.file(slot, query.format, pages, first.position, goes_on=goes_on)
 
 
 async def _named(
-    asking: reading.Asking, pages: AsyncIterator[Sequence[exports.Row]]
+    request: reading.ReadRequest, pages: AsyncIterator[Sequence[exports.Row]]
 ) -> AsyncIterator[Sequence[exports.Row]]:
-    """The rows of the audit log's pages as named events behind a position, in portions."""
-    names = key_names(asking)
+    """The rows of the audit log's pages as named events after a position, in portions."""
+    names = key_names(request)
     async for found in pages:
         for begin in range(0, len(found), exports.PORTION):
             rows = [row[1:] for row in found[begin : begin + exports.PORTION]]
@@ -167,60 +166,62 @@ async def _named(
 
 
 @read_route(router, "", PageOf[AuditEntry], summary="Read the audit log", permission="audit:read")
-async def list_audit_entries(asking: reading.Asking, query: AuditQuery) -> Response:
+async def list_audit_entries(request: reading.ReadRequest, query: AuditQuery) -> Response:
     """List an entry for each fact, command and management act, even if refused, in log order.
 
     An entry `run.read` tells that a credential read data of a line's runs, once a UTC day. `from`
     and `to` are compared with `recorded_at`.
     """
-    return await entries_page(asking, query)
+    return await entries_page(request, query)
 
 
 async def entries_page(
-    asking: reading.Asking, query: AuditQuery, is_backwards: bool = False
+    request: reading.ReadRequest, query: AuditQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the audit log; backwards, for people, the newest entry comes first."""
-    filters = audit_filters(query, query, asking.principal)
-    walk = Walk(filters, position_in(query.after), is_backwards)
-    rows = await asking.ask(entries_asked(asking.principal, walk, query.cursor, query.limit + 1))
+    filters = audit_filters(query, query, request.principal)
+    scan = Scan(filters, position_in(query.after), is_backwards)
+    rows = await request.ask(
+        entries_question(request.principal, scan, query.cursor, query.limit + 1)
+    )
     found = [row[1:] for row in rows if row[1] is not None]
-    named = await named_events(found, key_names(asking))
+    named = await named_events(found, key_names(request))
     texts = {event.position: json_text(audit_entry_of(event, name)) for event, name in named}
-    return walk.page(rows, query, lambda row: texts[row[0]])
+    return scan.page(rows, query, lambda row: texts[row[0]])
 
 
-async def entries_counted(asking: reading.Asking, query: AuditQuery, most: int) -> int:
-    """The number of entries of all pages, up to ``most``. Only the web pages use this."""
-    walk = Walk(audit_filters(query, query, asking.principal), position_in(query.after), True)
-    ((_, count),) = await asking.ask(entries_asked(asking.principal, walk, None, most).counted())
+async def entries_counted(request: reading.ReadRequest, query: AuditQuery, most: int) -> int:
+    """The number of entries on all pages, up to ``most``. Only the web pages use this."""
+    scan = Scan(audit_filters(query, query, request.principal), position_in(query.after), True)
+    ((_, count),) = await request.ask(
+        entries_question(request.principal, scan, None, most).counted()
+    )
     return int(count)
 
 
-def key_names(asking: reading.Asking) -> KeyNames:
-    """The names of the keys that the credential sees."""
-    return KeyNames(asking.services.door, asking.principal.tenant, asking.tenant)
+def key_names(request: reading.ReadRequest) -> KeyNames:
+    return KeyNames(request.services.pool, request.principal.tenant, request.tenant)
 
 
 async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Recorded, str | None]]:
-    """The found events, each with the name of the key that reported it; None: it has no name."""
+    """The found events, each with the name of its reporting key, or None."""
     events = [items.recorded_event(row) for row in found]
-    known = await names.of(event.reported_by for event in events)
-    return [(event, known[event.reported_by]) for event in events]
+    key_names = await names.of(event.reported_by for event in events)
+    return [(event, key_names[event.reported_by]) for event in events]
 
 
-def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:
-    """The question for ``limit`` entries of a walk along the audit log."""
-    read = feeds.audit_read(frozenset(walk.filters), walk.is_backwards)
-    return Question(principal.tenant, read, walk.parameters(cursor, limit))
+def entries_question(principal: Principal, scan: Scan, cursor: str | None, limit: int) -> Question:
+    read = feeds.audit_read(frozenset(scan.filters), scan.is_backwards)
+    return Question(principal.tenant, read, scan.parameters(cursor, limit))
 
 
 def audit_filters(
-    chosen: AuditFilters, stretch: reading.RangeParameters, principal: Principal
+    chosen: AuditFilters, period: reading.RangeParameters, principal: Principal
 ) -> dict[str, Any]:
-    """All filters of a statement, including those of the credential's tenant.
+    """All filters of a statement, including the credential's tenant.
 
     Raises Invalid if anyone but an administrator names no organization.
     """
     if chosen.organization_id is None and not principal.is_admin:
         raise Invalid.at("/organization_id", "is required")
-    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
+    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(period)

@@ -38,13 +38,13 @@ def schemas() -> dict[str, Any]:
     """OpenAPI's schemas of the events of each type, of their payloads, and of any event."""
     types = [Envelope, *TYPES.values()]
     _, parts = msgspec.json.schema_components(types, ref_template=SCHEMAS + "{name}")
-    shown = parts.pop("Envelope")
-    # A fact's data may have the name of the event's payload.
+    base = parts.pop("Envelope")
+    # A fact's data may have the same name as the event's payload.
     schemas = {f"{cls.__name__}Payload": parts.pop(cls.__name__) for cls in TYPES.values()}
     for type_, payload in TYPES.items():
-        told = {"type": {"const": type_}, "payload": reference(f"{payload.__name__}Payload")}
-        envelope = {"description": _about(payload), "properties": shown["properties"] | told}
-        schemas[component_of(type_)] = shown | envelope
+        properties = {"type": {"const": type_}, "payload": reference(f"{payload.__name__}Payload")}
+        envelope = {"description": _about(payload), "properties": base["properties"] | properties}
+        schemas[component_of(type_)] = base | envelope
     events = one_of("type", {type_: component_of(type_) for type_ in TYPES})
     return parts | schemas | {"Event": events}
 
@@ -53,13 +53,12 @@ router = Router(
     "/v1/event-types",
     "feeds",
     words={"EventType": tuple(TYPES)},
-    shown=schemas,
+    answers=schemas,
 )
 
 
 @cache
 def _document(type_: str) -> dict[str, Any]:
-    """The JSON Schema of a type, as a document of its own."""
     (payload,), parts = msgspec.json.schema_components(
         [TYPES[type_]], ref_template=_DEFINITIONS + "{name}Payload"
     )
@@ -117,7 +116,7 @@ async def list_event_types(request: Request, principal: Principal) -> Response:
         PublishedType(type_, LANGUAGE_VERSION, _about(payload), f"{router.prefix}/{type_}")
         for type_, payload in TYPES.items()
     ]
-    return answer(json_text(AnswerOf(types)), services_of(request).positions.last_heard)
+    return answer(json_text(AnswerOf(types)), services_of(request).positions.last_announced)
 
 
 @router.get(
@@ -148,6 +147,6 @@ async def show_event_type(
     """Show a type's envelope and payload. Within a version fields are only added."""
     if type not in TYPES:
         raise NotFound("No such event type.")
-    response = answer(json_text(_document(type)), services_of(request).positions.last_heard)
+    response = answer(json_text(_document(type)), services_of(request).positions.last_announced)
     response.headers["content-type"] = "application/schema+json"
     return response

@@ -31,10 +31,9 @@ _FEED = exports.Exported("events", items.feed_envelope, exports.cut_of(Envelope)
 _ORDER = Order(number("position", 1, "before"))
 
 BEYOND = 2**63 - 1
-"""A position beyond every event."""
 
-LOOK_SECONDS = 2.0
-"""For how long a page looks for events that occurred in a stretch of time: some 250,000 events."""
+SCAN_SECONDS = 2.0
+"""How long a page searches for events that occurred in a period: some 250,000 events."""
 
 AfterEvent = Annotated[
     str | None,
@@ -54,7 +53,7 @@ class EventFilters(BaseModel):
     after: AfterEvent = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, without ``after``."""
+        """The requested filters, without ``after``."""
         chosen = {
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
@@ -65,18 +64,17 @@ class EventFilters(BaseModel):
 
 
 class Occurred(NamedTuple):
-    """A stretch of time, in microseconds since 1970-01-01 UTC, in which events occurred.
+    """A period in which events occurred, in microseconds since 1970-01-01 UTC.
 
-    No index has the time of events, which would cost bytes with each fact. So a walk by position
-    looks at every event that its other filters allow.
+    No index has the time of events, which would cost bytes with each fact. So a scan by position
+    checks every event that its other filters allow.
     """
 
     start: int
     end: int
-    """Not included."""
+    """Exclusive."""
 
     def filter(self, rows: Sequence[Any]) -> list[Any]:
-        """The rows of a walk whose events occurred in the stretch."""
         return [row for row in rows if self.start <= items.occurred_at(row) < self.end]
 
     async def filter_pages(
@@ -87,7 +85,7 @@ class Occurred(NamedTuple):
 
 
 class OccurredParameters(reading.Present):
-    """A stretch of the time at which events occurred."""
+    """The period in which events occurred."""
 
     occurred_from: Annotated[
         reading.Bound | None, Field(description="The earliest `occurred_at`, included.")
@@ -97,7 +95,7 @@ class OccurredParameters(reading.Present):
     ] = None
 
     def occurred(self) -> tuple[datetime | None, datetime | None]:
-        """Return start and end. Raises Invalid if the start lies after the end."""
+        """Return start and end. Raises Invalid if the start is after the end."""
         return reading.bounds_of(
             self.calendar, self.occurred_from, self.occurred_to, "occurred_from", "occurred_to"
         )
@@ -118,7 +116,7 @@ class FollowQuery(FeedQuery, OccurredParameters):
 
 
 def position_in(identifier: str | None) -> int:
-    """The position in an EVT or AUD id; without an id 0, which is before the first event."""
+    """The position in an EVT or AUD id; without an id 0, before the first event."""
     return 0 if identifier is None else int(identifier.rsplit("-", 1)[1])
 
 
@@ -132,127 +130,127 @@ def position_in(identifier: str | None) -> int:
         " JSON in its last column. `after` continues an export: a CSV then has no header line."
     ),
 )
-async def export_events(asking: reading.Asking, query: EventsExportQuery) -> Response:
+async def export_events(request: reading.ReadRequest, query: EventsExportQuery) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
-    turn = exports.begin_export(asking)
-    walk = _walk_of(query, asking.principal)
-    question = events_asked(asking.principal, walk, None, exports.PAGE).walked()
-    first = await asking.ask(question)
-    pages, goes_on = exports.log_pages(asking, question, first), query.after is not None
-    if walk.occurred is not None:
-        pages = walk.occurred.filter_pages(pages)
-    return _FEED.file(turn, query.format, pages, first.position, goes_on=goes_on)
+    slot = exports.begin_export(request)
+    scan = _scan_of(query, request.principal)
+    question = events_question(request.principal, scan, None, exports.PAGE).walked()
+    first = await request.ask(question)
+    pages, goes_on = exports.log_pages(request, question, first), query.after is not None
+    if scan.occurred is not None:
+        pages = scan.occurred.filter_pages(pages)
+    return _FEED.file(slot, query.format, pages, first.position, goes_on=goes_on)
 
 
 @read_route(router, "", PageOf[Envelope], summary="Follow events")
-async def list_events(asking: reading.Asking, query: FollowQuery) -> Response:
+async def list_events(request: reading.ReadRequest, query: FollowQuery) -> Response:
     """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
     `cursor` continues after a page; an empty page without more repeats the cursor that was sent.
     A page by `occurred_at` may have fewer events than `limit`, or none, and yet `has_more`.
     """
-    return await followed_page(asking, query)
+    return await followed_page(request, query)
 
 
 async def followed_page(
-    asking: reading.Asking, query: FollowQuery, is_backwards: bool = False
+    request: reading.ReadRequest, query: FollowQuery, is_backwards: bool = False
 ) -> Reply:
-    """A page of the feed, also by ``occurred_at``; backwards as ``events_page``."""
-    walk = _walk_of(query, asking.principal, is_backwards)
-    if walk.occurred is None:
-        return await events_page(asking, query, is_backwards)
-    return await _page_by_look(asking, query, walk, walk.occurred)
+    """A page of the feed, also by ``occurred_at``; backwards like ``events_page``."""
+    scan = _scan_of(query, request.principal, is_backwards)
+    if scan.occurred is None:
+        return await events_page(request, query, is_backwards)
+    return await _page_by_scan(request, query, scan, scan.occurred)
 
 
-def _walk_of(
+def _scan_of(
     query: FollowQuery | EventsExportQuery, principal: Principal, is_backwards: bool = False
-) -> "Walk":
-    """The walk along the feed that the parameters ask for. Raises Invalid."""
+) -> "Scan":
+    """The requested scan of the feed. Raises Invalid."""
     filters, (start, end) = feed_filters(query, query, principal), query.occurred()
     if start is None and end is None:
-        return Walk(filters, position_in(query.after), is_backwards)
+        return Scan(filters, position_in(query.after), is_backwards)
     if start is not None:
-        # No event is recorded earlier than that: the walk begins there.
+        # No event is recorded earlier: the scan begins there.
         filters["from"] = max(start - MAX_AHEAD, filters.get("from", EARLIEST))
     occurred = Occurred(micros_of(start or EARLIEST), micros_of(end or LATEST))
-    return Walk(filters, position_in(query.after), is_backwards, occurred)
+    return Scan(filters, position_in(query.after), is_backwards, occurred)
 
 
-async def _page_by_look(
-    asking: reading.Asking, query: FollowQuery, walk: "Walk", occurred: Occurred
+async def _page_by_scan(
+    request: reading.ReadRequest, query: FollowQuery, scan: "Scan", occurred: Occurred
 ) -> Reply:
-    """A page of the events that occurred in a stretch: it looks at events until it is full.
+    """A page of the events that occurred in a period: scan until the page is full.
 
-    A page that would look for longer ends behind the events that it has looked at. The request
-    takes as much of the database as an export, and so counts as one. Raises RateLimited.
+    When the time for a page is over, the page ends after the scanned events. The request uses the
+    database as much as an export, and so counts as one. Raises RateLimited.
     """
-    asking.request.state.share.count(asking.services.shares.exports)
+    request.http.state.share.count(request.services.shares.exports)
     clock = asyncio.get_running_loop().time
-    until, found, cursor, size = clock() + LOOK_SECONDS, list[Any](), query.cursor, query.limit + 1
+    until, found, cursor, size = clock() + SCAN_SECONDS, list[Any](), query.cursor, query.limit + 1
     while True:
-        rows = await asking.ask(events_asked(asking.principal, walk, cursor, size).walked())
+        rows = await request.ask(events_question(request.principal, scan, cursor, size).walked())
         looked_at = [row for row in rows if row[1] is not None]
         found += occurred.filter(looked_at)
         is_full, has_more = len(found) > query.limit, len(looked_at) == size
         if looked_at:
-            cursor = walk.cursor_after(looked_at[-1])
+            cursor = scan.cursor_after(looked_at[-1])
         if is_full or not has_more or clock() >= until:
             break
         size = min(4 * size, exports.PAGE)
-    shown = found[: query.limit]
+    rows_of_page = found[: query.limit]
     if is_full:
-        cursor = walk.cursor_after(shown[-1])
-    elif not shown and not has_more:
+        cursor = scan.cursor_after(rows_of_page[-1])
+    elif not rows_of_page and not has_more:
         cursor = query.cursor
-    told = [items.feed_item(row[1:]) for row in shown]
-    return page(told, cursor, is_full or has_more, rows.position)
+    texts = [items.feed_item(row[1:]) for row in rows_of_page]
+    return page(texts, cursor, is_full or has_more, rows.position)
 
 
 async def events_page(
-    asking: reading.Asking, query: FeedQuery, is_backwards: bool = False
+    request: reading.ReadRequest, query: FeedQuery, is_backwards: bool = False
 ) -> Reply:
     """A page of the feed; backwards, for people, the newest event comes first."""
-    filters = feed_filters(query, query, asking.principal)
-    walk = Walk(filters, position_in(query.after), is_backwards)
-    rows = await asking.ask(events_asked(asking.principal, walk, query.cursor, query.limit + 1))
-    return walk.page(rows, query, items.feed_item)
+    filters = feed_filters(query, query, request.principal)
+    scan = Scan(filters, position_in(query.after), is_backwards)
+    rows = await request.ask(
+        events_question(request.principal, scan, query.cursor, query.limit + 1)
+    )
+    return scan.page(rows, query, items.feed_item)
 
 
-async def events_counted(asking: reading.Asking, query: FeedQuery, most: int) -> int:
-    """The number of events of all pages, up to ``most``. Only the web pages use this."""
-    walk = Walk(feed_filters(query, query, asking.principal), position_in(query.after), True)
-    ((_, count),) = await asking.ask(events_asked(asking.principal, walk, None, most).counted())
+async def events_counted(request: reading.ReadRequest, query: FeedQuery, most: int) -> int:
+    """The number of events on all pages, up to ``most``. Only the web pages use this."""
+    scan = Scan(feed_filters(query, query, request.principal), position_in(query.after), True)
+    ((_, count),) = await request.ask(
+        events_question(request.principal, scan, None, most).counted()
+    )
     return int(count)
 
 
-def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
-    """The question for ``limit`` events of a walk along the feed."""
-    read = feeds.feed_read(frozenset(walk.filters), walk.is_backwards)
-    return Question(principal.tenant, read, walk.parameters(cursor, limit))
+def events_question(principal: Principal, scan: "Scan", cursor: str | None, limit: int) -> Question:
+    read = feeds.feed_read(frozenset(scan.filters), scan.is_backwards)
+    return Question(principal.tenant, read, scan.parameters(cursor, limit))
 
 
 def feed_filters(
-    chosen: EventFilters, stretch: reading.RangeParameters, principal: Principal
+    chosen: EventFilters, period: reading.RangeParameters, principal: Principal
 ) -> dict[str, Any]:
-    """All filters of a statement, including those of the credential's tenant."""
-    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
+    return reading.tenant_filters(principal) | chosen.chosen() | time_filters(period)
 
 
 def time_filters(query: reading.RangeParameters) -> dict[str, Any]:
-    """The bounds of time that were given."""
     start, end = query.bounds()
     return {name: at for name, at in (("from", start), ("to", end)) if at is not None}
 
 
-class Walk(NamedTuple):
-    """A walk along rows by their position: ascending from the first row after ``after``, or
-    backwards, newest first."""
+class Scan(NamedTuple):
+    """A scan of rows by position: forwards from ``after``, or backwards, newest first."""
 
     filters: dict[str, Any]
     after: int
     is_backwards: bool = False
     occurred: Occurred | None = None
-    """The stretch of time of the events; no statement compares it."""
+    """The period of the events; no statement compares it."""
 
     @property
     def bound_to(self) -> dict[str, Any]:
@@ -263,7 +261,6 @@ class Walk(NamedTuple):
         return bound_to | {"backwards": True} if self.is_backwards else bound_to
 
     def cursor_after(self, row: Sequence[Any]) -> str:
-        """The cursor behind a row."""
         return _ORDER.cursor(row, self.bound_to)
 
     def parameters(self, cursor: str | None, limit: int) -> dict[str, Any]:
@@ -290,19 +287,19 @@ class Walk(NamedTuple):
 
 @read_route(router, "/{event_id}", AnswerOf[Envelope], FEED_ERRORS, summary="Show an event")
 async def show_event(
-    asking: reading.Asking,
+    request: reading.ReadRequest,
     event_id: Annotated[str, reading.path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
     query: reading.Present,
 ) -> Response:
     """Show an event of the feed."""
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
-    tenant = asking.tenant
+    tenant = request.tenant
     parameters = {**tenant, "at": position_in(event_id)}
-    rows = await asking.rows(feeds.event_read(frozenset(tenant)), parameters)
+    rows = await request.rows(feeds.event_read(frozenset(tenant)), parameters)
     found = rows[0][1:]
     envelope = None if found[0] is None else items.feed_envelope(found)
-    # The statement looks for the position; an id with another year is the id of no event.
+    # The statement searches the position; an id with another year is no event's id.
     if envelope is None or envelope.id != event_id:
         raise reading.read_at(rows, NotFound("No such event."))
     return answer(json_text({"data": envelope}), rows.position)

@@ -16,11 +16,11 @@ from ledger.engine.http.problems import STORY_ERRORS
 from ledger.engine.http.replies import AnswerOf, PageOf, answer, keyed
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from ledger.engine.values.timeline import (
     Amounts,
     StateInterval,
-    Stretches,
+    StateSpans,
     TurningPoint,
     intervals,
     totals,
@@ -40,11 +40,11 @@ _ORDER = Order(number("position", 2, "after"))
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400
 MAX_PAIRS = 10_000
-"""Pairs of a day and a resource in an answer about usage."""
+"""The most pairs of a day and a resource in an answer about usage."""
 
 _DEFAULT_DAYS = 30
 _DAYS_AT_ONCE = 31
-"""Dates of the past in an answer about usage that takes no turn with those about many lines."""
+"""Past dates in an answer about usage that does not wait for the slot of heavy reads."""
 
 _COUNTED = ("running", "completed", "failed", "cancelled")
 """The statuses of runs that count, in the order of the statement's numbers."""
@@ -75,12 +75,12 @@ class HistoryQuery(reading.PageQuery):
 
     @property
     def instant(self) -> datetime | None:
-        """The instant by which the events were recorded: of two ends the earlier one."""
+        """The instant by which the events were recorded: the earlier of the two ends."""
         ends = [at for name, at in self.instants().items() if name != "recorded_after"]
         return min(ends, default=None)
 
     def instants(self) -> dict[str, datetime]:
-        """The instants that were given. Raises Invalid."""
+        """The requested instants. Raises Invalid."""
         names = ("recorded_after", "recorded_until")
         bounds = reading.bounds_of(self.calendar, self.recorded_after, self.recorded_until, *names)
         named = {"as_of": super().instant, **dict(zip(names, bounds, strict=True))}
@@ -92,8 +92,8 @@ class ShownInterval(msgspec.Struct):
 
     state: State
     causes: Sequence[Cause]
-    from_: ShownInstant = msgspec.field(name="from")
-    to: ShownInstant | None
+    from_: ViewInstant = msgspec.field(name="from")
+    to: ViewInstant | None
     seconds: Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -150,8 +150,8 @@ class UsageDay(UsageTotals):
 class ShownUsage(msgspec.Struct):
     """The usage of a line, in total and by day."""
 
-    from_: ShownInstant = msgspec.field(name="from")
-    to: ShownInstant
+    from_: ViewInstant = msgspec.field(name="from")
+    to: ViewInstant
     total: UsageTotals
     by_day: list[UsageDay]
 
@@ -159,7 +159,9 @@ class ShownUsage(msgspec.Struct):
 @read_route(
     router, "/{line_id}/history", PageOf[HistoryItem], STORY_ERRORS, summary="Show a line's history"
 )
-async def show_history(asking: reading.Asking, line_id: AnyLineId, query: HistoryQuery) -> Response:
+async def show_history(
+    request: reading.ReadRequest, line_id: AnyLineId, query: HistoryQuery
+) -> Response:
     """List the events of a line and of its runs in log order.
 
     Each event is shown with the line's state before and after it.
@@ -167,21 +169,21 @@ async def show_history(asking: reading.Asking, line_id: AnyLineId, query: Histor
     reading.require_id("service_line", line_id)
     recorded = query.instants()
     for name, at in recorded.items():
-        await asking.require_past(name, at)
-    known_by = recorded.pop("as_of", LATEST)
+        await request.require_past(name, at)
+    recorded_by = recorded.pop("as_of", LATEST)
     of_line = {"line": line_id, **recorded}
     after = {"after": 0} | _ORDER.after(query.cursor, of_line)
-    tenant = asking.tenant
+    tenant = request.tenant
     read = history_read(frozenset(tenant), query.is_past, frozenset(recorded))
     parameters = {
         **tenant,
         **recorded,
-        "known_by": known_by,
+        "known_by": recorded_by,
         "line_id": line_id,
         **after,
         "limit": query.limit + 1,
     }
-    rows = await asking.rows(read, parameters, query)
+    rows = await request.rows(read, parameters, query)
     require_line(rows)
     return _ORDER.page(rows, query.limit, of_line, lambda row: history_item(row[2:]), key=2)
 
@@ -193,12 +195,14 @@ async def show_history(asking: reading.Asking, line_id: AnyLineId, query: Histor
     STORY_ERRORS,
     summary="Show a line's timeline",
 )
-async def show_timeline(asking: reading.Asking, line_id: AnyLineId, query: RangeQuery) -> Response:
+async def show_timeline(
+    request: reading.ReadRequest, line_id: AnyLineId, query: RangeQuery
+) -> Response:
     """Show how long the line was in each state, and how long each cause blocked it."""
     reading.require_id("service_line", line_id)
     start, end = query.bounds()
-    tenant = asking.tenant
-    # More turns than intervals are read: turns without length do not count as intervals.
+    tenant = request.tenant
+    # Read more turning points than intervals: those without length are no intervals.
     limit = 2 * MAX_INTERVALS
     read = timeline_read(frozenset(tenant), query.is_past)
     parameters = {
@@ -208,23 +212,23 @@ async def show_timeline(asking: reading.Asking, line_id: AnyLineId, query: Range
         "line_id": line_id,
         "limit": limit,
     }
-    now = asking.instant(query)
-    rows = await asking.rows(read, parameters, query)
+    now = request.instant(query)
+    rows = await request.rows(read, parameters, query)
     require_line(rows)
     too_many = Invalid.at("/from", f"the range has more than {MAX_INTERVALS} intervals: narrow it")
     if len(rows) == limit:
         raise too_many
-    turns = [TurningPoint(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
-    found = intervals(turns, start, end, now)
+    points = [TurningPoint(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
+    found = intervals(points, start, end, now)
     if len(found) > MAX_INTERVALS:
         raise too_many
-    shown = ShownTimeline(
-        [_shown(interval) for interval in found], TimelineTotals(*map(_seconds, totals(found)))
+    timeline = ShownTimeline(
+        [_interval(interval) for interval in found], TimelineTotals(*map(_seconds, totals(found)))
     )
-    return answer(json_text(AnswerOf(shown)), rows.position)
+    return answer(json_text(AnswerOf(timeline)), rows.position)
 
 
-def _shown(interval: StateInterval) -> ShownInterval:
+def _interval(interval: StateInterval) -> ShownInterval:
     since, until = time_text(interval.since), time_text(interval.until)
     length = interval.length.total_seconds()
     return ShownInterval(interval.state, interval.causes, since, until, length)
@@ -237,39 +241,41 @@ def _seconds(lengths: dict[Any, timedelta]) -> dict[Any, float]:
 @read_route(
     router, "/{line_id}/usage", AnswerOf[ShownUsage], STORY_ERRORS, summary="Show a line's usage"
 )
-async def show_usage(asking: reading.Asking, line_id: AnyLineId, query: UsageQuery) -> Response:
+async def show_usage(
+    request: reading.ReadRequest, line_id: AnyLineId, query: UsageQuery
+) -> Response:
     """Show hours by resource, runs by status and tokens, in total and by day.
 
     Without `from` and `to` the answer covers the last 30 days.
     """
     reading.require_id("service_line", line_id)
-    start, end = _wanted(query, asking.instant(query))
+    start, end = _wanted(query, request.instant(query))
     if (end - start).days > MAX_DAYS or len(days := query.calendar.days(start, end)) > MAX_DAYS:
         raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
-    tenant = asking.tenant
+    tenant = request.tenant
     read = usage_read(frozenset(tenant), query.is_past)
-    stretches = Stretches([*(begin for _, begin, _ in days), end] if days else [start, end])
-    parameters = {**tenant, "line_id": line_id, **stretches.parameters, "limit": MAX_PAIRS}
-    heavy = asking.services.heavy
+    spans = StateSpans([*(begin for _, begin, _ in days), end] if days else [start, end])
+    parameters = {**tenant, "line_id": line_id, **spans.parameters, "limit": MAX_PAIRS}
+    heavy = request.services.heavy
     is_long = query.is_past and len(days) > _DAYS_AT_ONCE
-    async with heavy.turn(asking.principal.party) if is_long else nullcontext():
-        rows = await asking.rows(read, parameters, query)
+    async with heavy.slot(request.principal.tenant_key) if is_long else nullcontext():
+        rows = await request.rows(read, parameters, query)
     require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
         too_many = f"the range has more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
         raise Invalid.at("/from", too_many)
     by_day, total = [Amounts() for _ in days], Amounts()
-    for _, _, kind, stretch, amounts in rows:
+    for _, _, kind, span, amounts in rows:
         if kind is not None:
-            _add(by_day[stretch - 1], kind, amounts)
+            _add(by_day[span - 1], kind, amounts)
     for used in by_day:
         total.add(used)
     data = {
         "from": format_instant(start),
         "to": format_instant(end),
-        "total": total.shown(),
+        "total": total.rendered(),
         "by_day": [
-            {"date": day.isoformat(), **used.shown()}
+            {"date": day.isoformat(), **used.rendered()}
             for (day, *_), used in zip(days, by_day, strict=True)
         ],
     }
@@ -277,7 +283,7 @@ async def show_usage(asking: reading.Asking, line_id: AnyLineId, query: UsageQue
 
 
 def _wanted(query: UsageQuery, now: datetime) -> tuple[datetime, datetime]:
-    """The range of the question; without ``to`` the last day is today."""
+    """The requested range; without ``to`` the last day is today."""
     calendar, (start, end) = query.calendar, query.bounds()
     if end is None:
         end = calendar.begin(calendar.date_of(now) + timedelta(days=1))

@@ -24,7 +24,7 @@ router = Router("/v1/events", "feeds")
 _logger = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 1.0
-"""The time that streams have to finish by themselves when the process ends."""
+"""The time for streams to finish by themselves when the process ends."""
 
 _LAST_EVENT_ID: dict[str, Any] = {
     "name": "Last-Event-ID",
@@ -54,7 +54,7 @@ class StreamQuery(Present, EventFilters):
 
 
 class StreamAnswer(EventSourceResponse):
-    """The answer that carries a stream, and closes it when the connection has ended."""
+    """The response with a stream; closes it when the connection has ended."""
 
     def __init__(self, streams: Streams, stream: Stream) -> None:
         super().__init__(
@@ -63,7 +63,7 @@ class StreamAnswer(EventSourceResponse):
             ping=streams.ping_seconds,
             ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
             sep="\n",
-            send_timeout=streams.patience_seconds,
+            send_timeout=streams.send_timeout,
             shutdown_event=streams.closing,
             shutdown_grace_period=_GRACE_SECONDS,
         )
@@ -73,7 +73,7 @@ class StreamAnswer(EventSourceResponse):
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            # The answer is left unfinished, so the server closes the connection.
+            # The response stays unfinished, so the server closes the connection.
             _logger.info("a stream was cut: its reader accepted no data")
         finally:
             self._streams.close(self._stream)
@@ -96,11 +96,11 @@ async def stream_events(request: Request, principal: Principal, query: StreamQue
 
 
 def _begin(request: Request, query: StreamQuery) -> int | None:
-    """The position after which the stream begins; None: from now on. Raises Invalid."""
+    """The position after which the stream begins; None for from now on. Raises Invalid."""
     sent = request.headers.getlist("last-event-id")
     if not sent:
         return None if query.after is None else position_in(query.after)
     if len(sent) > 1 or not re.fullmatch(EVENT_ID, sent[0]):
-        # A malformed id does not mean "from now on": the client would lose events unawares.
+        # A malformed id must not mean "from now on": the client would lose events without notice.
         raise Invalid.at("/Last-Event-ID", "must be an EVT id")
     return position_in(sent[0])

@@ -1,4 +1,4 @@
-"""The forms about API keys, converted to the API's own api."""
+"""The forms about API keys, converted to the API's bodies."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -15,14 +15,13 @@ from ledger.engine.writer.request import IdempotencyKey
 from ledger.features.keys.routes import keys as api
 
 _PERMISSION = "permission:"
-"""Prefix of the name of a permission's box. A field has one value, so boxes share no name."""
+"""Prefix of a permission's box. A field has one value, so each box has its own name."""
 
 LIVES: Mapping[str, tuple[str, int]] = {
     "30": ("in 30 days", 30),
     "90": ("in 90 days", 90),
     "365": ("in a year", 365),
 }
-"""The choices of a key's life, with their days."""
 
 GRACES: Mapping[str, str] = {
     "86400": "for 24 hours",
@@ -30,19 +29,17 @@ GRACES: Mapping[str, str] = {
     "3600": "for an hour",
     "0": "not any more",
 }
-"""The seconds for which a replaced secret still works, in words."""
+"""How many seconds a replaced secret still works, with labels."""
 
 
 class _ExpiryForm(Form):
-    """A form in which a person chooses when a key expires."""
-
     expires: Literal["keep", "own", "30", "90", "365", "never", "at"] = "never"
     expires_at: Typed = None
 
     def chosen_end(self, zone: Zone, now: datetime, own: datetime | None) -> str | None:
-        """The chosen expiry as the API takes it. Raises Invalid for what is no date and time.
+        """The chosen expiry for the API. Raises Invalid for an invalid date or time.
 
-        ``own`` is the expiry of the key of the visitor.
+        ``own`` is the expiry of the visitor's key.
         """
         if self.expires == "at":
             return zone.meant("expires_at", self.expires_at or "")
@@ -68,7 +65,6 @@ class NewKeyForm(_ExpiryForm):
 
     @property
     def chosen(self) -> list[str]:
-        """The chosen permissions."""
         if self.which == "all":
             return ["admin"]
         return self.permissions.split(",") if self.permissions else []
@@ -76,18 +72,18 @@ class NewKeyForm(_ExpiryForm):
     def sent_at(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
     ) -> Sent[api.NewKey]:
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": self.name,
             "permissions": self.chosen,
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
         }
-        said = {name: value for name, value in said.items() if value is not None}
+        values = {name: value for name, value in values.items() if value is not None}
         try:
-            said["expires_at"] = self.chosen_end(zone, now, own)
+            values["expires_at"] = self.chosen_end(zone, now, own)
         except Invalid as error:
-            return Sent(None, key, error, said)
-        return checked(said, api.NewKey, key)
+            return Sent(None, key, error, values)
+        return checked(values, api.NewKey, key)
 
 
 class ChangeKeyForm(_ExpiryForm):
@@ -98,13 +94,13 @@ class ChangeKeyForm(_ExpiryForm):
     def sent_at(
         self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
     ) -> Sent[api.KeyChanges]:
-        said = {"name": self.name}
+        values = {"name": self.name}
         if self.expires != "keep":
             try:
-                said["expires_at"] = self.chosen_end(zone, now, own)
+                values["expires_at"] = self.chosen_end(zone, now, own)
             except Invalid as error:
-                return Sent(None, key, error, said)
-        return checked(said, api.KeyChanges, key)
+                return Sent(None, key, error, values)
+        return checked(values, api.KeyChanges, key)
 
 
 class RotateForm(Form):

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import Asking, Present, TenantQuery, services_of
+from ledger.engine.http.reading import Present, ReadRequest, TenantQuery, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import Sent
 from ledger.engine.page.first_steps import FirstSteps, address_of_visit
@@ -39,38 +39,38 @@ DONE: Mapping[Done | None, str] = {
 
 
 class KeyQuery(Present):
-    """The form that was just carried out."""
+    """The form that was just processed."""
 
     done: Done | None = None
 
 
 @router.get("", openapi_extra=needs(_PERMISSION))
 async def show_keys(
-    asking: Asking, query: TenantQuery, refused: RefusedForm | None = None
+    request: ReadRequest, query: TenantQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The keys that the credential sees, newest first, and the form for a new one."""
-    found = await read_answer(api.list_api_keys(asking, query), PageOf[ShownKey])
+    found = await read_answer(api.list_api_keys(request, query), PageOf[ShownKey])
     may = {
         permission: words
         for permission, words in PERMISSIONS.items()
-        if asking.principal.may(permission)
+        if request.principal.may(permission)
     }
     return await _KEYS.show(
-        asking,
+        request,
         "keys.html",
         found.data,
         query,
         refused,
         keys=found.data,
-        **listed(asking.request, found, query.chosen()),
+        **listed(request.http, found, query.chosen()),
         may=may,
-        **await _choices(asking),
+        **await _choices(request),
     )
 
 
-async def _choices(asking: Asking) -> dict[str, Any]:
-    """The choices of the forms: the visitor's own key, if it expires, bounds the lives of keys."""
-    own_end = await _own_end(asking)
+async def _choices(request: ReadRequest) -> dict[str, Any]:
+    """The choices of the forms: an expiry of the visitor's own key limits the lives of keys."""
+    own_end = await _own_end(request)
     return {
         "words": PERMISSIONS,
         "lives": {name: life[0] for name, life in key_forms.LIVES.items()},
@@ -79,37 +79,37 @@ async def _choices(asking: Asking) -> dict[str, Any]:
     }
 
 
-async def _own_end(asking: Asking) -> datetime | None:
-    """The instant at which the visitor's key expires; None: never, or the visitor has no key."""
-    if asking.principal.type != "api_key":
+async def _own_end(request: ReadRequest) -> datetime | None:
+    """When the visitor's key expires; None if never, or if the visitor has no key."""
+    if request.principal.type != "api_key":
         return None
-    shown = await _key(asking, asking.principal.id)
-    return shown.expires_at
+    key = await _key(request, request.principal.id)
+    return key.expires_at
 
 
-async def _sent(asking: Asking, form: key_forms.NewKeyForm | key_forms.ChangeKeyForm) -> Sent[Any]:
-    key, zone = idempotency_of(asking, form), zone_of(asking.request)
-    return form.sent_at(key, zone, asking.services.clock(), await _own_end(asking))
+async def _sent(
+    request: ReadRequest, form: key_forms.NewKeyForm | key_forms.ChangeKeyForm
+) -> Sent[Any]:
+    key, zone = idempotency_of(request, form), zone_of(request.http)
+    return form.sent_at(key, zone, request.services.clock(), await _own_end(request))
 
 
-async def _key(asking: Asking, key_id: str) -> ShownKey:
-    shown = api.show_api_key(asking, key_id, Present())
-    return (await read_answer(shown, AnswerOf[ShownKey])).data
+async def _key(request: ReadRequest, key_id: str) -> ShownKey:
+    answer = api.show_api_key(request, key_id, Present())
+    return (await read_answer(answer, AnswerOf[ShownKey])).data
 
 
 @command_route(router, "", CreateApiKey, _PERMISSION)
-async def add_key(asking: Asking, form: key_forms.NewKeyForm) -> Response:
+async def add_key(request: ReadRequest, form: key_forms.NewKeyForm) -> Response:
     """Create a key; the answer contains its secret."""
-    sent = await _sent(asking, form)
-    return await _KEYS.send(
-        asking, form, api.create_api_key, partial(_secret, asking.request), sent
-    )
+    sent = await _sent(request, form)
+    return await _KEYS.send(request, form, api.create_api_key, partial(_secret, request.http), sent)
 
 
 def _secret(
     request: Request, made: Response, grace: str | None = None, is_own: bool = False
 ) -> Response:
-    """The only page that shows a secret. A rotation leaves the old one ``grace``, in seconds."""
+    """The only page with a secret. A rotation leaves the old one for ``grace`` seconds."""
     key = msgspec.json.decode(made.body, type=AnswerOf[KeyWithSecret]).data
     left = timedelta(seconds=int(grace or 0))
     return show(
@@ -125,7 +125,7 @@ def _secret(
 
 
 def _curl(request: Request, key: KeyWithSecret) -> str:
-    """A command that tries the key, at the address by which the browser came."""
+    """A command that tries the key, at the address that the browser used."""
     may = frozenset(key.permissions)
     may_read = not may.isdisjoint({"read", "admin"})
     if "write" in may and not may_read:
@@ -138,43 +138,43 @@ def _curl(request: Request, key: KeyWithSecret) -> str:
 
 @router.get("/{key_id}", openapi_extra=needs(_PERMISSION))
 async def show_key(
-    asking: Asking, key_id: str, query: KeyQuery, refused: RefusedForm | None = None
+    request: ReadRequest, key_id: str, query: KeyQuery, refused: RefusedForm | None = None
 ) -> Response:
     """A key with its forms."""
-    key = await _key(asking, key_id)
+    key = await _key(request, key_id)
     return await _KEYS.show(
-        asking,
+        request,
         "key.html",
         [key],
         query,
         refused,
         key=key,
-        is_own=asking.principal.id == key.id,
-        is_covered=asking.principal.covers(key.permissions, key.organization_id, key.workspace_id),
-        **await _choices(asking),
+        is_own=request.principal.id == key.id,
+        is_covered=request.principal.covers(key.permissions, key.organization_id, key.workspace_id),
+        **await _choices(request),
     )
 
 
 @command_route(router, "/{key_id}/change", UpdateApiKey, _PERMISSION)
-async def change_key(asking: Asking, form: key_forms.ChangeKeyForm) -> Response:
+async def change_key(request: ReadRequest, form: key_forms.ChangeKeyForm) -> Response:
     """Change the key's name and expiry."""
-    sent = await _sent(asking, form)
-    return await _KEYS.send(asking, form, api.update_api_key, "change", sent)
+    sent = await _sent(request, form)
+    return await _KEYS.send(request, form, api.update_api_key, "change", sent)
 
 
 @command_route(router, "/{key_id}/rotate", RotateApiKey, _PERMISSION)
-async def rotate_key(asking: Asking, key_id: str, form: key_forms.RotateForm) -> Response:
+async def rotate_key(request: ReadRequest, key_id: str, form: key_forms.RotateForm) -> Response:
     """Replace the key's secret; the answer contains the new one."""
     then = partial(
-        _secret, asking.request, grace=form.grace_seconds, is_own=asking.principal.id == key_id
+        _secret, request.http, grace=form.grace_seconds, is_own=request.principal.id == key_id
     )
-    return await _KEYS.send(asking, form, api.rotate_api_key, then)
+    return await _KEYS.send(request, form, api.rotate_api_key, then)
 
 
 @command_route(router, "/{key_id}/revoke", RevokeApiKey, _PERMISSION)
-async def revoke_key(asking: Asking, form: Form) -> Response:
+async def revoke_key(request: ReadRequest, form: Form) -> Response:
     """Revoke the key for good."""
-    return await _KEYS.send(asking, form, api.revoke_api_key, "revoke")
+    return await _KEYS.send(request, form, api.revoke_api_key, "revoke")
 
 
 _KEYS = Managed(

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.page.addresses import START
 from ledger.engine.page.pages import PageRoute, show
 from ledger.engine.page.permissions import PERMISSIONS
@@ -12,11 +12,11 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get(START, openapi_extra=needs(None))
-async def show_start(asking: Asking, query: Present) -> Response:
+async def show_start(request: ReadRequest, query: Present) -> Response:
     """The permissions of a credential that may open no other page, and its first fact."""
-    may = asking.principal.permissions
+    may = request.principal.permissions
     return show(
-        asking.request,
+        request.http,
         "start.html",
         may=[text for permission, text in PERMISSIONS.items() if permission in may],
         may_report=not may.isdisjoint({"write", "admin"}),

@@ -1,1 +1,1 @@
-"""The routes of keys, and of the credential that asks."""
+"""The routes of keys, and of a request's own credential."""

@@ -11,10 +11,10 @@ from pydantic import Field
 from ledger import __version__
 from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.problems import FEED_ERRORS
-from ledger.engine.http.reading import Asking, Present, Query
+from ledger.engine.http.reading import Present, Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, answer
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from ledger.engine.values.values import LINE_ID, ActorType, State
 from ledger.features.keys.model import Permission
 from ledger.features.keys.routes.keys import read_keys
@@ -32,7 +32,7 @@ class CredentialQuery(Present):
             description="A LIN id: the answer has the line's state as of now. The credential then"
             " needs `read` or `write`.",
             examples=["LIN-26-084729"],
-            # In the document only: 403 comes before 422.
+            # Only in the document: 403 comes before 422.
             json_schema_extra={"pattern": LINE_ID},
         ),
     ] = None
@@ -55,7 +55,7 @@ class ShownCredential(msgspec.Struct):
     workspace_id: Annotated[str | None, doc("Null: the credential sees all workspaces.")]
     permissions: list[Permission]
     expires_at: Annotated[
-        ShownInstant | None, doc("From then on the credential is refused. Null: it does not end.")
+        ViewInstant | None, doc("From then on the credential is refused. Null: it does not end.")
     ]
     version: Annotated[str, doc("The version of the service.")]
     service_line: Annotated[
@@ -74,19 +74,19 @@ _line_in = msgspec.json.Decoder(AnswerOf[ServiceLine]).decode
     summary="Show the credential",
     permission=None,
 )
-async def show_credential(asking: Asking, query: CredentialQuery) -> Response:
+async def show_credential(request: ReadRequest, query: CredentialQuery) -> Response:
     """Show who asks: the tenant and the permissions of the token, and when it ends.
 
     Any valid token may ask, whatever its permissions. A program that will report about a line
     names the line, and learns whether the credential sees it and whether it is closed.
     """
-    principal = asking.principal
-    line, line_position = await _line(asking, query.service_line_id)
-    rows = await read_keys(asking, asking.tenant | {"key_id": principal.id}, 1)
+    principal = request.principal
+    line, line_position = await _line(request, query.service_line_id)
+    rows = await read_keys(request, request.tenant | {"key_id": principal.id}, 1)
     _, _, name, *_, key_ends_at, _, _ = rows[0]
     grant = principal.grant
     ends_at = key_ends_at if grant is None else datetime.fromtimestamp(grant.expires_at, UTC)
-    shown = ShownCredential(
+    credential = ShownCredential(
         principal.id,
         principal.type,
         name,
@@ -98,16 +98,16 @@ async def show_credential(asking: Asking, query: CredentialQuery) -> Response:
         line,
     )
     position = rows.position if line_position is None else min(rows.position, line_position)
-    return answer(f'{{"data":{json_text(shown)}}}', position)
+    return answer(f'{{"data":{json_text(credential)}}}', position)
 
 
-async def _line(asking: Asking, line_id: str | None) -> tuple[ServiceLine | None, int | None]:
+async def _line(request: ReadRequest, line_id: str | None) -> tuple[ServiceLine | None, int | None]:
     """The line, and the position of its row. Raises Forbidden, Invalid, NotFound."""
     if line_id is None:
         return None, None
-    if not asking.principal.may("read"):
-        asking.principal.require("write")
+    if not request.principal.may("read"):
+        request.principal.require("write")
     if not re.fullmatch(LINE_ID, line_id):
         raise Invalid.at("/service_line_id", "must be a LIN id")
-    reply = (await line_rows(asking, line_id, Query())).once(line_reply, False)
+    reply = (await line_rows(request, line_id, Query())).once(line_reply, False)
     return _line_in(reply.body).data, reply.position

@@ -1,7 +1,7 @@
 """API keys: routes that list, create, change, rotate and revoke them (contract, Access).
 
-Lists read the table of keys. The answer of a command comes with its receipt, so a replayed request
-is shown the same secret again. The last use of the key, which no receipt has, is added to it.
+Lists read the table of keys. The answer of a command is in its receipt, so a replayed request
+receives the same secret again. The last use of the key, which no receipt has, is added.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ Permissions = Annotated[
     ),
 ]
 _Later = Annotated[reading.Bound, Field(examples=["2091-01-01T00:00:00Z"])]
-"""An instant in the future. Its example lies so late that it does not expire."""
+"""An instant in the future. The example is late enough not to expire."""
 
 ExpiresAt = Annotated[
     _Later | None,
@@ -114,75 +114,76 @@ class Rotation(CommandBody):
 
     @property
     def grace(self) -> timedelta:
-        """How long the replaced secret still works."""
         return timedelta(seconds=self.grace_seconds)
 
 
 @router.creates(CreateApiKey, KeyWithSecret, "Create an API key")
-async def create_api_key(asking: reading.Asking, sent: writing.Sent[NewKey]) -> Response:
+async def create_api_key(request: reading.ReadRequest, sent: writing.Sent[NewKey]) -> Response:
     """Create a key within the credential's own permissions, tenant and expiry.
 
     The key's secret is shown in this answer only.
     """
     body = sent.body
     receipt = await writing.execute_new(
-        asking,
+        request,
         CreateApiKey,
-        sent._replace(fault=sent.fault or _fault(asking.principal, sent)),
+        sent._replace(fault=sent.fault or _fault(request.principal, sent)),
         token=create_token(),
         name=body.name if body is not None else None,
-        permissions=_named_permissions(sent.said),
+        permissions=_named_permissions(sent.parsed),
         expires_at=_instant(body.expires_at) if body is not None else None,
     )
-    return writing.with_secret(asking.request, await _answer(asking, receipt, 201))
+    return writing.with_secret(request.http, await _answer(request, receipt, 201))
 
 
 _ORDER = Order(instant("at", CREATED_AT, "before"))
 
 
 @router.lists(ShownKey, "List API keys")
-async def list_api_keys(asking: reading.Asking, query: reading.TenantQuery) -> Response:
+async def list_api_keys(request: reading.ReadRequest, query: reading.TenantQuery) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
     chosen = query.chosen()
-    filters = asking.tenant | chosen | _ORDER.after(query.cursor, chosen)
-    rows = await read_keys(asking, filters, query.limit + 1)
+    filters = request.tenant | chosen | _ORDER.after(query.cursor, chosen)
+    rows = await read_keys(request, filters, query.limit + 1)
     return _ORDER.page(rows, query.limit, chosen, key_text)
 
 
 @router.shows(ShownKey, "Show an API key")
 async def show_api_key(
-    asking: reading.Asking, key_id: AnyKeyId, query: reading.Present
+    request: reading.ReadRequest, key_id: AnyKeyId, query: reading.Present
 ) -> Response:
     """Show a key. No answer shows its secret again."""
     reading.require_id("api_key", key_id)
-    rows = await read_keys(asking, asking.tenant | {"key_id": key_id}, 1)
-    return reading.shown("api_key", rows, rows[0][1] and key_text(rows[0]))
+    rows = await read_keys(request, request.tenant | {"key_id": key_id}, 1)
+    return reading.subject_reply("api_key", rows, rows[0][1] and key_text(rows[0]))
 
 
-async def read_keys(asking: reading.Asking, filters: Mapping[str, Any], limit: int) -> Answer:
-    """The keys that the filters let through, at a position that is as high as asked at least.
+async def read_keys(request: reading.ReadRequest, filters: Mapping[str, Any], limit: int) -> Answer:
+    """The keys that match the filters, at a position at least as high as requested.
 
     Raises Behind if the log does not reach that position in time.
     """
-    return await asking.beside(keys_statement(frozenset(filters)), {**filters, "limit": limit})
+    return await request.current_rows(
+        keys_statement(frozenset(filters)), {**filters, "limit": limit}
+    )
 
 
 @router.changes(UpdateApiKey, ShownKey, "Change an API key")
 async def update_api_key(
-    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[KeyChanges]
+    request: reading.ReadRequest, key_id: AnyKeyId, sent: writing.Sent[KeyChanges]
 ) -> Response:
     """Change the name or the expiry, as far as the body names them."""
-    await writing.require_named_tenant(asking, UpdateApiKey, sent)
-    chosen = sent.body.given if sent.body is not None else {}
+    await writing.require_named_tenant(request, UpdateApiKey, sent)
+    chosen = sent.body.provided if sent.body is not None else {}
     if "expires_at" in chosen:
         chosen["expires_at"] = _instant(chosen["expires_at"])
-    receipt = await writing.execute_on(asking, UpdateApiKey, key_id, sent, **chosen)
-    return await _answer(asking, receipt, 200)
+    receipt = await writing.execute_on(request, UpdateApiKey, key_id, sent, **chosen)
+    return await _answer(request, receipt, 200)
 
 
 @router.acts("rotate", RotateApiKey, KeyWithSecret, "Replace an API key's secret")
 async def rotate_api_key(
-    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[Rotation]
+    request: reading.ReadRequest, key_id: AnyKeyId, sent: writing.Sent[Rotation]
 ) -> Response:
     """Give the key a new secret under the same id. The new secret is shown in this answer only.
 
@@ -190,23 +191,23 @@ async def rotate_api_key(
     """
     grace = sent.body.grace if sent.body is not None else GRACE
     receipt = await writing.execute_on(
-        asking, RotateApiKey, key_id, sent, token=create_token(), grace=grace
+        request, RotateApiKey, key_id, sent, token=create_token(), grace=grace
     )
-    return writing.with_secret(asking.request, await _answer(asking, receipt, 200))
+    return writing.with_secret(request.http, await _answer(request, receipt, 200))
 
 
 @router.removes(RevokeApiKey, "Revoke an API key", 409)
 async def revoke_api_key(
-    asking: reading.Asking, key_id: AnyKeyId, sent: writing.Sent[Any]
+    request: reading.ReadRequest, key_id: AnyKeyId, sent: writing.Sent[Any]
 ) -> Response:
     """Revoke a key for good, with all its secrets. Lists still show the key."""
-    receipt = await writing.execute_on(asking, RevokeApiKey, key_id, sent)
+    receipt = await writing.execute_on(request, RevokeApiKey, key_id, sent)
     return writing.deleted(receipt)
 
 
-def _named_permissions(said: Any) -> tuple[Any, ...]:
-    """The known permissions among those that the body names, valid or not."""
-    named = said.get("permissions") if isinstance(said, dict) else None
+def _named_permissions(body: Any) -> tuple[Any, ...]:
+    """The known permissions that the body names, valid or not."""
+    named = body.get("permissions") if isinstance(body, dict) else None
     if not isinstance(named, list):
         return ()
     return tuple(
@@ -220,11 +221,11 @@ def _fault(principal: Principal, sent: writing.Sent[NewKey]) -> Invalid | None:
     if body is None:
         return None
     if "admin" not in body.permissions:
-        organization_id, _ = writing.named_tenant(principal, sent.said)
+        organization_id, _ = writing.named_tenant(principal, sent.parsed)
         return Invalid.at("/organization_id", "is required") if organization_id is None else None
     if body.organization_id is not None or body.workspace_id is not None:
-        place = "/workspace_id" if body.organization_id is None else "/organization_id"
-        return Invalid.at(place, "must be left out: a key with admin belongs to no organization")
+        pointer = "/workspace_id" if body.organization_id is None else "/organization_id"
+        return Invalid.at(pointer, "must be left out: a key with admin belongs to no organization")
     return None
 
 
@@ -232,10 +233,9 @@ def _instant(text: str | None) -> Any:
     return None if text is None else values.parse_bound(text)
 
 
-async def _answer(asking: reading.Asking, receipt: Receipt, status: int) -> Response:
-    """The answer of a command, with the key's last use."""
+async def _answer(request: reading.ReadRequest, receipt: Receipt, status: int) -> Response:
     document = msgspec.json.decode(receipt.answer or b"")
-    asked = {"key_id": receipt.subject}
-    rows = await asking.fetch(USED_AT, asked)
+    values = {"key_id": receipt.subject}
+    rows = await request.fetch(USED_AT, values)
     document["data"]["last_used_at"] = time_text(rows[0][0] if rows else None)
     return answer(json_text(document), receipt.position, status)

@@ -1,7 +1,7 @@
 """Commands that pause and resume many lines together (contract, Reading).
 
-A command of the whole request checks it and keeps the lines that were chosen. Then each line has a
-command of its own. Both are safe to send again, so a request that was broken off goes on.
+A command of the whole request checks it and stores the chosen lines. Then each line has a command
+of its own. Both are safe to repeat, so an interrupted request goes on.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,17 +23,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ChosenLines(msgspec.Struct, frozen=True):
-    """The lines that a request pauses or resumes: when they were chosen, and from which views."""
+    """The lines that a request pauses or resumes, when chosen, and from which position."""
 
     chosen_at: datetime
     position: int
-    """The position of the views."""
     lines: Sequence[str]
 
 
 @dataclass(eq=False, repr=False)
 class PauseMany(OwnCommand):
-    """Check a request to pause many lines, and keep the lines that its filter matched."""
+    """Check a request to pause many lines, and store the lines that its filter matched."""
 
     action = "execution.pause"
 
@@ -45,10 +44,9 @@ class PauseMany(OwnCommand):
     position: int
     """The position of the views in which the filter matched the lines."""
     expect: int | None
-    """The number of lines that the caller expects to match."""
     until: datetime | None
     is_dry: bool
-    """Whether only the outcomes are asked for: then nothing is recorded, no refusal either."""
+    """True for outcomes only: nothing is recorded, not even a refusal."""
     fault: Invalid | None
     idempotency: IdempotencyKey | None
 
@@ -71,13 +69,13 @@ class PauseMany(OwnCommand):
 
 
 class ResumeMany(PauseMany):
-    """Check a request to resume many lines, and keep the lines that its filter matched."""
+    """Check a request to resume many lines, and store the lines that its filter matched."""
 
     action = "execution.resume"
 
 
-class Told(msgspec.Struct, frozen=True):
-    """The fields that the receipt of a line among many tells of it."""
+class LineOutline(msgspec.Struct, frozen=True):
+    """A line's fields in the receipt of a request for many lines."""
 
     name: str | None
     state: State
@@ -85,7 +83,7 @@ class Told(msgspec.Struct, frozen=True):
 
 @dataclass(eq=False, repr=False)
 class PauseOne(Pause):
-    """Put the operator's hold on a line among many. A line that has the hold stays as it is."""
+    """Put the operator's hold on one line of many. A line with the hold stays as it is."""
 
     is_dry: bool = field(kw_only=True)
 
@@ -106,24 +104,22 @@ class PauseOne(Pause):
         except InvalidState:
             if execution.state == "closed":
                 raise
-            # The reads show the line so once they show what was decided before: its hold may have
-            # been lifted just now, at its end.
+            # The reads show the line like this once they show what was decided before: its hold may
+            # have just been lifted at its end.
             found = msgspec.structs.replace(self.unchanged(), position=group.next_position - 1)
-        told = Told(execution.name, execution.state_with(self._holds(execution)))
-        return msgspec.structs.replace(found, answer=_encode(told))
+        outline = LineOutline(execution.name, execution.state_with(self._holds(execution)))
+        return msgspec.structs.replace(found, answer=_encode(outline))
 
     def _holds(self, execution: Execution) -> Collection[HoldName]:
-        """The line's holds as the command leaves them."""
         return {*execution.holds, "operator"}
 
 
 class ResumeOne(PauseOne, Resume):
-    """Lift the operator's hold of a line among many. A line without the hold stays as it is."""
+    """Lift the operator's hold of one line of many. A line without the hold stays as it is."""
 
     def _holds(self, execution: Execution) -> Collection[HoldName]:
         return _without(execution)
 
 
 def _without(execution: Execution) -> dict[HoldName, Hold]:
-    """The line's holds without the operator's."""
     return {name: hold for name, hold in execution.holds.items() if name != "operator"}

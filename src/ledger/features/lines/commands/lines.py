@@ -13,7 +13,6 @@ from ledger.features.facts.recording import lift_due
 from ledger.features.lines.model.execution import Execution
 
 _LONGEST = timedelta(days=400)
-"""The longest pause that the ledger ends by itself."""
 
 
 @dataclass(eq=False, repr=False)
@@ -26,7 +25,7 @@ class Pause(SubjectCommand):
     reason: str | None = field(kw_only=True)
     until: datetime | None = field(default=None, kw_only=True)
     replace: bool = field(default=False, kw_only=True)
-    """Whether a hold that is on gets this reason and this end."""
+    """True to give a hold that is on this reason and this end."""
 
     def decide(self, group: Group) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
@@ -46,7 +45,7 @@ class Pause(SubjectCommand):
 
 
 def require_end(until: datetime | None, now: datetime) -> None:
-    """Raise Invalid for the end of a pause that is past, or too far ahead."""
+    """Raise Invalid for an end of a pause that is in the past, or too far ahead."""
     if until is not None and not now < until <= now + _LONGEST:
         raise Invalid.at("/until", "must lie in the future, at most 400 days ahead")
 
@@ -61,25 +60,25 @@ class Resume(Pause):
 
 
 class LiftHold(SubjectCommand):
-    """Lift the operator's hold, if its end has come at this moment (contract, State)."""
+    """Lift the operator's hold, if it has reached its end (contract, State)."""
 
     def __init__(self, line_id: str) -> None:
         super().__init__(line_id, PAUSE_UNTIL)
 
     def decide(self, group: Group) -> Receipt:
-        """Leave a line as it is whose hold was lifted or extended since. Raises NotFound."""
+        """Change nothing if the hold was lifted or extended meanwhile. Raises NotFound."""
         lifted = lift_due(_line(self.subject_id, group), group, group.now)
         return self.unchanged() if lifted is None else receipt(lifted)
 
 
 class GoIdle(SubjectCommand):
-    """Record that a line went idle, if the rule says so at this moment (contract, State)."""
+    """Record that a line went idle, if the rule now applies (contract, State)."""
 
     def __init__(self, line_id: str) -> None:
         super().__init__(line_id, SWEEPER)
 
     def decide(self, group: Group) -> Receipt:
-        """Leave a line as it is that is idle, held, closed or busy. Raises NotFound."""
+        """Change nothing if the line is idle, held, closed or busy. Raises NotFound."""
         execution = _line(self.subject_id, group)
         activity = group.memory.activity(self.subject_id)
         idle = execution.go_idle(

@@ -1,10 +1,9 @@
 """Execution: the state of one service line (contract, State).
 
-The state is folded from the stream in the order of recording: closed once the line is closed; else
-paused while a hold is on; else blocked while a blocker is open; else running or idle. The file has,
-in this order: the state, the decisions (methods that check and return an event, and change nothing)
-and the fold, which only assigns. The writer, the views, a rebuild and a read of the past use the
-same fold.
+The state follows from the stream in log order: closed once the line is closed; else paused while a
+hold is on; else blocked while a blocker is open; else running or idle. The file has, in this order,
+the state, the decisions (methods that check and return an event, and change nothing) and the fold,
+which only assigns. The writer, the views, a rebuild and a read of the past use the same fold.
 """
 
 from collections.abc import Collection
@@ -23,7 +22,7 @@ from ledger.features.lines.model.execution_events import Resource
 from ledger.features.lines.model.health import HealthLevel, Signal
 
 MOST_BYTES = 512 * 1024
-"""The most bytes of a line's state as JSON: each change of a line stores the whole state anew."""
+"""The most bytes of a line's state as JSON: each change of a line stores the whole state."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -31,14 +30,14 @@ E = TypeVar("E", bound=Event)
 
 
 class Began(msgspec.Struct, frozen=True, array_like=True):
-    """When something began that lasts: its effective time, and the position of its event."""
+    """The beginning of a lasting condition: its effective time, and the position of its event."""
 
     since: datetime
     position: int
 
 
 STUCK = "paused or blocked"
-"""The key of the stretch in which a line is paused or blocked."""
+"""The key of the state span in which a line is paused or blocked."""
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True):
@@ -48,9 +47,8 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     reason: str | None
     since: datetime
     by: Actor
-    """The actor who put the hold on, or changed it last."""
     until: datetime | None = None
-    """When the ledger lifts the hold; None: only its own side does."""
+    """When the ledger lifts the hold; None if only its own side does."""
 
 
 class Blocker(msgspec.Struct, frozen=True, array_like=True):
@@ -63,15 +61,13 @@ class Blocker(msgspec.Struct, frozen=True, array_like=True):
     assignee: str | None
     due_at: datetime | None
     reported_by: str
-    """The credential that reported the blocker."""
     position: int = 0
-    """The position of the event that opened the blocker."""
 
 
 class Execution(Folded, array_like=True):
     """The state of one line, folded from its own stream. Runs have streams of their own.
 
-    Views and snapshots store many of these objects: as arrays, so without the names of fields.
+    Views and snapshots store many of these objects: as arrays, without field names.
     """
 
     organization_id: str = ""
@@ -83,32 +79,31 @@ class Execution(Folded, array_like=True):
     state: State = "running"
     started_at: datetime | None = None
     state_since: datetime | None = None
-    """Effective time at which the present state began."""
     changed_at: datetime | None = None
     """Effective time of the latest change; effective times never fall along a stream."""
     idle: bool = False
     holds: dict[HoldName, Hold] = field(default_factory=dict)
     held_since: datetime | None = None
-    """Since when at least one hold is on without a break; None: no hold is on."""
+    """Since when at least one hold is on without a break; None if no hold is on."""
     blockers: dict[str, Blocker] = field(default_factory=dict)
     blocked_since: datetime | None = None
-    """Since when at least one blocker is open without a break; None: no blocker is open."""
+    """Since when at least one blocker is open without a break; None if no blocker is open."""
     resources: dict[str, Resource] = field(default_factory=dict)
     signals: dict[str, Signal] = field(default_factory=dict)
     """The latest signals by name, in order of their first report."""
     closed_at: datetime | None = None
     name: str | None = None
-    stretches: dict[str, Began] = field(default_factory=dict)
-    """The stretch of the present state, and that of ``STUCK`` if the line is so.
+    spans: dict[str, Began] = field(default_factory=dict)
+    """The span of the present state, and the span of ``STUCK`` if it applies.
 
-    Stretches without length do not break a stretch.
+    Interruptions without length do not end a span.
     """
     ended: dict[str, Began] = field(default_factory=dict)
-    """The stretches that ended when the present state began: they go on if it has no length."""
+    """The spans that ended when the present state began: they go on if it has no length."""
     busy_changed_at: datetime | None = None
-    """Since a line went idle: the effective time of its latest change before; else None."""
+    """While a line is idle, the effective time of its latest change before; else None."""
     crossed: dict[HealthLevel, Began] = field(default_factory=dict)
-    """The latest report that brought the health to a level or worse, or back from there."""
+    """By level: the latest report that took the health to this level or worse, or back."""
 
     @property
     def service_line_id(self) -> str:
@@ -116,11 +111,10 @@ class Execution(Folded, array_like=True):
 
     @property
     def last_change(self) -> datetime | None:
-        """The effective time of the latest change other than going idle and waking up."""
+        """The effective time of the latest change, apart from going idle and waking up."""
         return self.busy_changed_at or self.changed_at
 
     def is_below(self, level: HealthLevel) -> bool:
-        """Whether the line's health has the level, or is worse."""
         return health.is_below(health.score(self.signals.values()), level)
 
     # Decisions: pure methods; each returns the event that it allows.
@@ -128,7 +122,7 @@ class Execution(Folded, array_like=True):
     def pause(
         self, hold: HoldName, reason: str | None, until: datetime | None = None
     ) -> events.Paused:
-        """Put a hold on. Refused if the same hold is already on, or if the line is closed."""
+        """Put a hold on. Refused if the same hold is on, or if the line is closed."""
         self.require_open()
         if hold in self.holds:
             raise InvalidState(f"The line already has the {hold} hold.")
@@ -137,23 +131,23 @@ class Execution(Folded, array_like=True):
     def pause_anew(
         self, hold: HoldName, reason: str | None, until: datetime | None
     ) -> events.Paused | events.HoldChanged | None:
-        """Give a hold this reason and end, or put it on; None if it has both already."""
-        known = self.holds.get(hold)
-        if known is None:
+        """Give a hold this reason and end, or put it on; None if nothing changes."""
+        current = self.holds.get(hold)
+        if current is None:
             return self.pause(hold, reason, until)
-        if (known.reason, known.until) == (reason, until):
+        if (current.reason, current.until) == (reason, until):
             return None
         return events.HoldChanged(hold=hold, reason=reason, until=until)
 
     def resume(self, hold: HoldName, reason: str | None) -> events.Resumed:
-        """Lift a hold. Refused if this hold is not on: only the side that paused can resume."""
+        """Lift a hold. Refused if it is not on: only the side that paused can resume."""
         self.require_open()
         if hold not in self.holds:
             raise InvalidState(f"The line does not have the {hold} hold.")
         return events.Resumed(hold=hold, reason=reason)
 
     def lift_due(self, now: datetime) -> tuple[events.Resumed, datetime] | None:
-        """(event, its time) if the end of the operator's hold has come, else None."""
+        """(event, its time) if the operator's hold has reached its end, else None."""
         hold = self.holds.get("operator")
         if hold is None or hold.until is None or hold.until > now:
             return None
@@ -167,7 +161,7 @@ class Execution(Folded, array_like=True):
         assignee: str | None = None,
         due_at: datetime | None = None,
     ) -> events.Blocked:
-        """Open a blocker under an id that is not open now."""
+        """Open a blocker under an id that no open blocker has."""
         self.require_open()
         if blocker_id in self.blockers:
             raise InvalidState("A blocker with this blocker_id is already open.")
@@ -218,7 +212,7 @@ class Execution(Folded, array_like=True):
     def go_idle(
         self, last_activity_at: datetime, open_runs: int, now: datetime, threshold: timedelta
     ) -> tuple[events.WentIdle, datetime] | None:
-        """(event, its time) if a running line's idle threshold has run out, else None."""
+        """(event, its time) if a running line's idle threshold has passed, else None."""
         if self.state != "running" or open_runs or self.changed_at is None:
             return None
         due = max(last_activity_at, self.changed_at) + threshold
@@ -229,7 +223,7 @@ class Execution(Folded, array_like=True):
     def wake(
         self, activity_at: datetime, opens_run: bool, now: datetime, threshold: timedelta
     ) -> events.Woken | None:
-        """The event that an activity on an idle line causes, if any.
+        """The event with which an activity wakes an idle line, or None.
 
         An activity wakes the line if it opens a run, or if it is more recent than the threshold.
         """
@@ -254,7 +248,7 @@ class Execution(Folded, array_like=True):
     def require_startable(self, at: datetime) -> None:
         """Refuse the start of a run that happened while the line was held or blocked.
 
-        A start before the present hold or blocker began is accepted: it is only reported late.
+        A start before the present hold or blocker is accepted: it is only reported late.
         """
         self.require_open()
         began = [since for since in (self.held_since, self.blocked_since) if since is not None]
@@ -262,9 +256,9 @@ class Execution(Folded, array_like=True):
             raise InvalidState(f"The line is {self.state}: no run starts on it.")
 
     def _with_room(self, event: E, replaced: Any) -> E:
-        """The event, unless the line's state would be too large with it in place of ``replaced``.
+        """Return the event unless it makes the line's state too large, in place of ``replaced``.
 
-        Holds are not checked: a line has two at the most, and pausing a line must always succeed.
+        Holds are not checked: a line has at most two, and pausing a line must always succeed.
         """
         if len(_encode(self)) + len(_encode(event)) - len(_encode(replaced)) > MOST_BYTES:
             raise InvalidState(
@@ -277,7 +271,7 @@ class Execution(Folded, array_like=True):
     def _changed(self, recorded: Recorded) -> datetime:
         """Set and return the effective time of a change: the event's time, or the latest change's.
 
-        Of the two times the later counts, so that effective times never fall along the stream.
+        The later of the two counts, so that effective times never fall along the stream.
         """
         at = recorded.occurred_at
         if self.changed_at is not None and self.changed_at > at:
@@ -286,7 +280,6 @@ class Execution(Folded, array_like=True):
         return at
 
     def state_with(self, holds: Collection[HoldName]) -> State:
-        """The state that the line has if these holds are on."""
         if self.closed_at is not None:
             return "closed"
         if holds:
@@ -300,11 +293,11 @@ class Execution(Folded, array_like=True):
         state = self.state_with(self.holds)
         if state == self.state:
             return
-        before, self.ended = self.stretches, self.ended if at == self.state_since else {}
+        before, self.ended = self.spans, self.ended if at == self.state_since else {}
         keys = (state, STUCK) if state in ("paused", "blocked") else (state,)
-        known = self.ended | before
-        self.stretches = {key: known.get(key) or Began(at, position) for key in keys}
-        self.ended = self.ended | {k: v for k, v in before.items() if k not in self.stretches}
+        former = self.ended | before
+        self.spans = {key: former.get(key) or Began(at, position) for key in keys}
+        self.ended = self.ended | {k: v for k, v in before.items() if k not in self.spans}
         self.state = state
         self.state_since = at
 
@@ -319,7 +312,7 @@ class Execution(Folded, array_like=True):
         self.started_at = body.started_at
         self.name = body.name
         self.state_since = self._changed(recorded)
-        self.stretches = {self.state: Began(self.state_since, recorded.position)}
+        self.spans = {self.state: Began(self.state_since, recorded.position)}
 
     def _updated(self, body: events.Updated, recorded: Recorded) -> None:
         self.project_tags = body.project_tags
@@ -333,9 +326,9 @@ class Execution(Folded, array_like=True):
         self._interrupted(at, recorded.position)
 
     def _hold_changed(self, body: events.HoldChanged, recorded: Recorded) -> None:
-        known = self.holds.get(body.hold)
-        if known is not None:
-            hold = Hold(body.hold, body.reason, known.since, recorded.actor, body.until)
+        current = self.holds.get(body.hold)
+        if current is not None:
+            hold = Hold(body.hold, body.reason, current.since, recorded.actor, body.until)
             self.holds = self.holds | {body.hold: hold}
 
     def _resumed(self, body: events.Resumed, recorded: Recorded) -> None:
@@ -403,11 +396,11 @@ class Execution(Folded, array_like=True):
         self.signals = self.signals | {body.signal: signal}
         for level in health.LEVELS:
             if self.is_below(level) != (level in before):
-                known = self.crossed.get(level)
+                crossed = self.crossed.get(level)
                 at = (
                     recorded.occurred_at
-                    if known is None
-                    else max(recorded.occurred_at, known.since)
+                    if crossed is None
+                    else max(recorded.occurred_at, crossed.since)
                 )
                 self.crossed = self.crossed | {level: Began(at, recorded.position)}
 

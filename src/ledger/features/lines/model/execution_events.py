@@ -5,7 +5,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note, Part
+from ledger.engine.values.event_table import PASSES, SAME, DecisionEffect, EventRow, Part
 from ledger.engine.values.recorded import Event, Identity, Recorded
 from ledger.engine.values.values import Cause, ExecutionModel, HoldName, Origin, ProductLine
 from ledger.features.lines.model.health import SignalName, SignalStatus
@@ -51,7 +51,7 @@ class Paused(Event, frozen=True, kw_only=True):
     hold: HoldName
     reason: str | None = None
     until: datetime | None = None
-    """When the ledger lifts the hold, unless the same side does so before; None: it never does."""
+    """When the ledger lifts the hold, unless its own side does so before; None if never."""
 
 
 class HoldChanged(Event, frozen=True, kw_only=True):
@@ -161,8 +161,7 @@ class ResourceReleased(Event, frozen=True, kw_only=True):
 class HealthSignalReported(Event, frozen=True, kw_only=True):
     """A health signal has a new status, or its first one."""
 
-    # The status may also be unchanged, which only a fold can tell. Feeds and webhooks do not carry
-    # such a report.
+    # The status may also be unchanged, which only a fold can detect. Feeds and webhooks omit it.
 
     TOPIC = "health.signal_reported/1"
     signal: SignalName
@@ -186,7 +185,12 @@ _RESOURCE = Part("resource", get_type_hints(Resource) | {"allocated_hours_per_we
 # Columns: event, published type, published payload, fact, command, note.
 EXECUTION_TABLE: tuple[EventRow, ...] = (
     EventRow(
-        Activated, "execution.started", _STARTED, "service_line.activated", None, Note.LINE_BEGAN
+        Activated,
+        "execution.started",
+        _STARTED,
+        "service_line.activated",
+        None,
+        DecisionEffect.LINE_BEGAN,
     ),
     EventRow(Updated, "execution.updated", SAME, "service_line.updated", None, PASSES),
     EventRow(Paused, "execution.paused", SAME, "service_line.paused", "execution.pause", PASSES),
@@ -200,7 +204,12 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
     EventRow(Woken, "execution.active", SAME, None, None, PASSES),
     EventRow(Closed, "execution.closed", SAME, "service_line.closed", None, PASSES),
     EventRow(
-        CheckedIn, "execution.checked_in", SAME, "execution.checked_in", None, Note.CHECKED_IN
+        CheckedIn,
+        "execution.checked_in",
+        SAME,
+        "execution.checked_in",
+        None,
+        DecisionEffect.CHECKED_IN,
     ),
     EventRow(
         CheckInVoided,
@@ -208,7 +217,7 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
         _VOIDED,
         "execution.check_in_voided",
         None,
-        Note.IDENTIFIED,
+        DecisionEffect.IDENTIFIED,
     ),
     EventRow(
         ResourceAllocated, "resource.allocated", _RESOURCE, "resource.allocated", None, PASSES

@@ -21,10 +21,9 @@ HealthLevel = Literal["amber", "red"]
 LEVELS: tuple[HealthLevel, ...] = get_args(HealthLevel)
 
 PENALTY: dict[SignalStatus, int] = {"green": 0, "amber": 6, "red": 31}
-"""The points that a signal of this status takes off 100."""
+"""The points by which a signal of this status reduces the score of 100."""
 
 LEAST: dict[SignalStatus, int] = {"green": 70, "amber": 50, "red": 0}
-"""The least score of each status, from the best status to the worst."""
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True):
@@ -37,19 +36,18 @@ class Signal(msgspec.Struct, frozen=True, array_like=True):
 
 
 def score(signals: Iterable[Signal]) -> int | None:
-    """The health score, 0 to 100; None as long as no signal was ever reported."""
+    """The health score, 0 to 100; None without any signal."""
     penalties = [PENALTY[signal.status] for signal in signals]
     return max(0, 100 - sum(penalties)) if penalties else None
 
 
 def status(points: int | None) -> SignalStatus | None:
-    """The status of a score; None without a score."""
     if points is None:
         return None
     return next(status for status, least in LEAST.items() if points >= least)
 
 
 def is_below(points: int | None, level: HealthLevel) -> bool:
-    """Whether a score has the level, or is worse; no without a score."""
+    """True if a score has this level, or is worse; False without a score."""
     best: SignalStatus = "green" if level == "amber" else "amber"
     return points is not None and points < LEAST[best]

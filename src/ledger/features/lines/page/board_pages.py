@@ -1,7 +1,7 @@
 """The pages of the board: lines by state, in one order within each state, forwards and back.
 
-The board's cursor is a state and the API's cursor among the lines of that state. A page that is
-walked back ends before its cursor.
+The board's cursor is a state and the API's cursor among the lines of that state. A page read
+backwards ends before its cursor.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 from ledger.engine.http.problems import InvalidCursor
-from ledger.engine.http.reading import Asking, split_words
+from ledger.engine.http.reading import ReadRequest, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.pages import read_answer
 from ledger.engine.values.values import State
@@ -24,12 +24,11 @@ BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "close
 CURSOR = r"^(?:" + "|".join(BOARD_ORDER) + r")~"
 
 MOST = 200
-"""The most lines of a page."""
 
 
 @dataclass(frozen=True)
 class BoardPage:
-    """The page that is asked for."""
+    """The requested page."""
 
     order: str
     limit: int
@@ -44,12 +43,11 @@ class StateGroup(NamedTuple):
     state: str
     lines: Sequence[LineDetail]
     first: int
-    """The number of the first one among all lines of this state."""
+    """The number of the first line among all lines of this state."""
     total: int
 
     @property
     def last(self) -> int:
-        """The number of the last one among all lines of this state."""
         return self.first + len(self.lines) - 1
 
 
@@ -58,35 +56,33 @@ class FoundPage(NamedTuple):
 
     groups: Sequence[StateGroup]
     first: int
-    """The number of the first line in the whole list."""
     last: int
     total: int
     before: str | None
-    """The cursor of the page before; None: the page before is the first page, or there is none."""
+    """The cursor of the page before; None if that is the first page, or if there is none."""
     after: str | None
-    """The cursor of the next page if there is one."""
 
 
 async def read_page(
-    asking: Asking, filters: Filters, asked: BoardPage, matching: LineCounts
+    request: ReadRequest, filters: Filters, wanted: BoardPage, matching: LineCounts
 ) -> FoundPage | None:
-    """A page of the board; ``matching`` counts the lines that the filters let through.
+    """A page of the board; ``matching`` counts the lines that match the filters.
 
-    None: the page before a cursor is the first one, whose address names no cursor. Raises
+    Returns None if the page before a cursor is the first, which has no cursor. Raises
     InvalidCursor.
     """
     states = split_words(filters.state) or BOARD_ORDER
-    walk = _Walk(asking, filters, asked, [s for s in BOARD_ORDER if s in states])
-    is_back = asked.before is not None
-    cursor = asked.before if is_back else asked.cursor
-    found, beyond = await walk.go(matching, cursor, back=is_back)
+    scan = _Scan(request, filters, wanted, [s for s in BOARD_ORDER if s in states])
+    is_back = wanted.before is not None
+    cursor = wanted.before if is_back else wanted.cursor
+    found, beyond = await scan.go(matching, cursor, back=is_back)
     if is_back and beyond is None:
         return None
-    counts = {state: matching.by_state[state] for state in walk.states}
+    counts = {state: matching.by_state[state] for state in scan.states}
     groups: list[StateGroup] = []
-    first = asked.start if cursor else 1
+    first = wanted.start if cursor else 1
     for state, lines in found:
-        skipped = sum(counts[other] for other in walk.states[: walk.states.index(state)])
+        skipped = sum(counts[other] for other in scan.states[: scan.states.index(state)])
         begin = 1 if groups else max(1, first - skipped)
         total = max(counts[state], begin + len(lines) - 1)
         groups.append(StateGroup(state, lines, begin, total))
@@ -97,59 +93,55 @@ async def read_page(
         first,
         last,
         max(sum(counts.values()), last),
-        walk.cursor_of(groups[0].state, groups[0].lines[0]) if groups else None,
-        walk.cursor_of(groups[-1].state, groups[-1].lines[-1]) if groups and has_more else beyond,
+        scan.cursor_of(groups[0].state, groups[0].lines[0]) if groups else None,
+        scan.cursor_of(groups[-1].state, groups[-1].lines[-1]) if groups and has_more else beyond,
     )
 
 
-class Beside(NamedTuple):
-    """A place in the board's list, and the lines beside it as of now."""
+class AdjacentPages(NamedTuple):
+    """A cursor in the board's list, and the lines next to it now."""
 
-    place: str
-    """The board's cursor."""
+    cursor: str
     previous: LineDetail | None
     next: LineDetail | None
 
 
 async def neighbours(
-    asking: Asking, filters: Filters, order: str, line: LineDetail, place: str | None
-) -> Beside | None:
-    """The lines beside a line in the list of these filters, or beside its earlier ``place``.
+    request: ReadRequest, filters: Filters, order: str, line: LineDetail, cursor: str | None
+) -> AdjacentPages | None:
+    """The lines next to a line in the list of these filters, or next to its earlier ``cursor``.
 
-    A line that was paused stands elsewhere in the list, or nowhere: its neighbours are those of the
-    place where it was found. None: the line is not in the list, or the place is of another list.
+    A paused line moves in the list, or leaves it: its neighbours are those at its earlier cursor.
+    Returns None if the line is not in the list, or if the cursor is of another list.
     """
     states = split_words(filters.state) or BOARD_ORDER
-    asked = BoardPage(order, 1, None, None, 1)
-    walk = _Walk(asking, filters, asked, [s for s in BOARD_ORDER if s in states])
-    place = place or walk.cursor_of(line.state, line)
-    answer = executions.summarize_executions(asking, filters)
+    wanted = BoardPage(order, 1, None, None, 1)
+    scan = _Scan(request, filters, wanted, [s for s in BOARD_ORDER if s in states])
+    cursor = cursor or scan.cursor_of(line.state, line)
+    answer = executions.summarize_executions(request, filters)
     matching = (await read_answer(answer, AnswerOf[LineCounts])).data
     try:
-        beside = [(await walk.go(matching, place, back=back))[0] for back in (True, False)]
+        found = [(await scan.go(matching, cursor, back=back))[0] for back in (True, False)]
     except InvalidCursor:
         return None
-    previous, following = (lines[0][1][0] if lines else None for lines in beside)
-    return Beside(place, previous, following)
+    previous, following = (lines[0][1][0] if lines else None for lines in found)
+    return AdjacentPages(cursor, previous, following)
 
 
-class _Walk:
-    """A walk through the lines of the board's states."""
-
+class _Scan:
     def __init__(
-        self, asking: Asking, filters: Filters, asked: BoardPage, states: list[State]
+        self, request: ReadRequest, filters: Filters, wanted: BoardPage, states: list[State]
     ) -> None:
-        self._asking = asking
-        self._asked, self.states = asked, states
+        self._request = request
+        self._wanted, self.states = wanted, states
         self._query = LongLinesQuery.model_construct(
             **filters.values(),
-            sort=asked.order if asked.order in get_args(Sort) else None,
+            sort=wanted.order if wanted.order in get_args(Sort) else None,
             cursor=None,
-            limit=asked.limit,
+            limit=wanted.limit,
         )
 
     def cursor_of(self, state: str, line: LineDetail) -> str:
-        """The board's cursor of a line."""
         return f"{state}~{executions.cursor_at(self._of(state), line)}"
 
     async def go(
@@ -162,16 +154,16 @@ class _Walk:
             if begin not in beyond:
                 raise InvalidCursor("The cursor is not valid for these filters.")
             beyond = beyond[beyond.index(begin) :]
-        # The cursor's own state is always read: the API then validates the rest of the cursor.
+        # Always read the cursor's own state: the API then validates the rest of the cursor.
         wanted = [state for state in beyond if state == begin or matching.by_state[state]]
         groups: list[tuple[State, list[LineDetail]]] = []
-        left, more = self._asked.limit, None
+        left, more = self._wanted.limit, None
         for state in wanted:
             if left == 0:
                 more = f"{state}~"
                 break
             part = self._of(state, cursor=after or None, limit=left)
-            reply = executions.lines_page(self._asking, part, whole=True, back=back)
+            reply = executions.lines_page(self._request, part, whole=True, back=back)
             page = await read_answer(reply, PageOf[LineDetail])
             after = ""
             if page.data:

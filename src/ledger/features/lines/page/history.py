@@ -5,55 +5,55 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.http.reading import Asking, Query, require_id
+from ledger.engine.http.reading import Query, ReadRequest, require_id
 from ledger.engine.page import charts
 from ledger.engine.page.charts import Label
 from ledger.engine.page.showing import Zone
-from ledger.engine.values.rendering import ShownInstant
+from ledger.engine.values.rendering import ViewInstant
 from ledger.engine.values.values import STATES, State, format_instant
 from ledger.features.feed.envelopes import HistoryItem
 from ledger.features.feed.routes.stories import require_line
 from projections.feed.items import history_item
-from projections.feed.statements import place_read
+from projections.feed.statements import point_read
 from projections.lines.shown import LineDetail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = 10
-"""The latest events that a place tells."""
+"""The latest events around the slider's instant."""
 _TICKS = 500
-"""The most ticks of the slider: on a wider slider they would touch each other."""
+"""The most ticks of the slider: more would touch each other."""
 _MARGIN = 12
-"""After a closing, a scale goes on for this part of the line's life."""
+"""A scale continues after a closing for this part of the line's life."""
 
 
 class Tick(msgspec.Struct):
     """The instant at which an event was recorded, and the line's state after the event."""
 
-    at: ShownInstant
+    at: ViewInstant
     state: State
 
 
-class ShownPlace(msgspec.Struct):
-    """A place in a line's history, with the events around it."""
+class HistoryPoint(msgspec.Struct):
+    """A point in a line's history, with the events around it."""
 
     first: HistoryItem
     last: HistoryItem
     until: list[HistoryItem]
-    """The latest events up to the place, newest first."""
+    """The latest events up to the point, newest first."""
     next: HistoryItem | None
     ticks: list[Tick]
     """A selection of the events, far enough apart in time for a slider."""
 
 
-async def place_in(asking: Asking, line_id: str, query: Query) -> ShownPlace:
-    """A place in a line's history, now or at an instant, with the events around it.
+async def point_in(request: ReadRequest, line_id: str, query: Query) -> HistoryPoint:
+    """A point in a line's history, now or at an instant, with the events around it.
 
-    The statement reads the present: one about the past would not know the events that follow.
-    Programs walk the history itself.
+    The statement reads the present, because one for the past would miss the events that follow.
+    Programs read the history itself.
     """
     require_id("service_line", line_id)
-    tenant = asking.tenant
-    read = place_read(frozenset(tenant), query.is_past)
+    tenant = request.tenant
+    read = point_read(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
         "line_id": line_id,
@@ -61,7 +61,7 @@ async def place_in(asking: Asking, line_id: str, query: Query) -> ShownPlace:
         "limit": _LATEST,
         "ticks": _TICKS,
     }
-    rows = await asking.rows(read, parameters)
+    rows = await request.rows(read, parameters)
     require_line(rows)
     ends, until, following = (
         [history_item(row[3:]) for row in rows if row[2] == kind]
@@ -72,56 +72,53 @@ async def place_in(asking: Asking, line_id: str, query: Query) -> ShownPlace:
         f'{{"first":{ends[0]},"last":{ends[-1]},"until":[{",".join(reversed(until))}],'
         f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}'
     )
-    return msgspec.json.decode(text, type=ShownPlace)
+    return msgspec.json.decode(text, type=HistoryPoint)
 
 
 class Scale(NamedTuple):
     """The time that the slider and the timeline show: from a line's beginning to now.
 
-    A scale depends on the line alone, and not on the instant that a reader looks at.
+    It depends only on the line, not on the reader's instant.
     """
 
     since: datetime
     until: datetime
 
 
-def scale_of(line: LineDetail, place: ShownPlace, now: datetime) -> Scale:
-    """The scale of a line, as the line is now.
+def scale_of(line: LineDetail, point: HistoryPoint, now: datetime) -> Scale:
+    """The scale of a line as it is now.
 
-    The scale of a closed line ends soon after the closing: otherwise, for a line that closed long
-    ago, "closed" would take almost the whole width. If facts were recorded after the closing, the
-    scale includes them, unless the line's life would then take less than half of the width.
+    The scale of a closed line ends soon after the closing: for a line closed long ago, "closed"
+    would otherwise take almost the whole width. The scale includes facts recorded after the
+    closing, unless the line's life would then take less than half of the width.
     """
-    since = min(line.started_at, place.first.recorded_at)
+    since = min(line.started_at, point.first.recorded_at)
     if line.closed_at is None:
         return Scale(since, max(now, since))
     end = max(line.closed_at, since)
-    if place.last.recorded_at <= end + (end - since):
-        end = max(end, place.last.recorded_at)
+    if point.last.recorded_at <= end + (end - since):
+        end = max(end, point.last.recorded_at)
     return Scale(since, max(since, min(now, end + (end - since) / _MARGIN)))
 
 
 def milliseconds_of(instant: datetime) -> int:
-    """An instant as the slider's number: milliseconds since 1970, rounded down."""
+    """The slider's number of an instant: milliseconds since 1970, rounded down."""
     return (instant - _EPOCH) // timedelta(milliseconds=1)
 
 
 def instant_at(milliseconds: int) -> datetime:
-    """The instant of a slider's number."""
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
-class HistoryPlace(NamedTuple):
+class Slider(NamedTuple):
     """The slider over a line's time. Its right end means now."""
 
     least: int
-    """The left end, in milliseconds since 1970."""
     most: int
     value: int
     event: HistoryItem
-    """The latest event up to the slider's instant."""
     first: str | None
-    """The instant that this step leads to, as text for an address; None if the slider is there."""
+    """The instant of this step, as text for an address; None if the slider is there."""
     previous: str | None
     next: str | None
     """None if there is no later event; the next step is then now."""
@@ -130,19 +127,19 @@ class HistoryPlace(NamedTuple):
     ticks: list[tuple[str, str]]
     """(state, SVG path of the events that led to the state), in a box of 1000 × 1."""
     is_sparse: bool
-    """Whether there are few ticks, so that wide strokes do not overlap."""
+    """True if there are few ticks, so that wide strokes do not overlap."""
     axis: list[Label]
     latest: list[HistoryItem]
     """Newest first."""
 
 
-def place_of(place: ShownPlace, scale: Scale, instant: datetime | None, zone: Zone) -> HistoryPlace:
+def slider_of(point: HistoryPoint, scale: Scale, instant: datetime | None, zone: Zone) -> Slider:
     """The slider at an instant; None means now. The steps lead from event to event.
 
     From now, and from between two events, the previous step leads to the latest event.
     """
-    until = place.until or [place.first]
-    event, first, last = until[0], place.first, place.last
+    until = point.until or [point.first]
+    event, first, last = until[0], point.first, point.last
     is_on_event = instant == event.recorded_at
     before = next(iter(until[1:]), None) if is_on_event else event
 
@@ -151,16 +148,16 @@ def place_of(place: ShownPlace, scale: Scale, instant: datetime | None, zone: Zo
             return None
         return format_instant(to.recorded_at)
 
-    by_state = {state: [t.at for t in place.ticks if t.state == state] for state in STATES}
+    by_state = {state: [t.at for t in point.ticks if t.state == state] for state in STATES}
     most = milliseconds_of(scale.until)
-    return HistoryPlace(
+    return Slider(
         milliseconds_of(scale.since),
         most,
         most if instant is None else min(most, milliseconds_of(instant)),
         event,
         step(first),
         step(before),
-        step(place.next),
+        step(point.next),
         step(last),
         instant is None,
         [
@@ -168,7 +165,7 @@ def place_of(place: ShownPlace, scale: Scale, instant: datetime | None, zone: Zo
             for state, instants in by_state.items()
             if instants
         ],
-        len(place.ticks) < 200,
+        len(point.ticks) < 200,
         charts.axis(zone.local(scale.since), zone.local(scale.until)),
         until,
     )

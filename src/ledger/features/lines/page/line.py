@@ -12,7 +12,7 @@ from pydantic import Field
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import UNBUILT, status_of
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked, execute_on
 from ledger.engine.page import pages
@@ -33,7 +33,7 @@ from ledger.features.lines.model.health import PENALTY
 from ledger.features.lines.names import name_of_line
 from ledger.features.lines.page import history
 from ledger.features.lines.page.board import query_of
-from ledger.features.lines.page.board_pages import CURSOR, Beside, neighbours
+from ledger.features.lines.page.board_pages import CURSOR, AdjacentPages, neighbours
 from ledger.features.lines.page.standing import contrast, says
 from ledger.features.lines.page.timeline import band_of, life_of
 from ledger.features.lines.routes import executions
@@ -50,10 +50,10 @@ router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=page
 _LAST = history.milliseconds_of(LATEST)
 _MONTH = r"^(?:19[0-9]{2}|20[0-8][0-9]|209[0-8])-(?:0[1-9]|1[0-2])$"
 _From = Annotated[str | None, Field(alias="from", max_length=8000)]
-_Place = Annotated[str | None, Field(pattern=CURSOR)]
+_Cursor = Annotated[str | None, Field(pattern=CURSOR)]
 
 
-# The latest pause or resume of a line behind a position, if the reader's tenant has the line.
+# The latest pause or resume of a line after a position, if the reader's tenant has the line.
 _HOLD = f"""
 SELECT s.position, ledger.recorded_at(s.position), s.topic
 FROM ledger.stored_events(ARRAY(
@@ -64,34 +64,31 @@ WHERE s.stream = %(line_id)s AND s.topic = ANY(%(topics)s) ORDER BY s.position D
 
 
 class LineQuery(Query):
-    """The shown instant and month, and the slider's place if the slider was moved."""
+    """The instant and month to show, and the slider's value if it was moved."""
 
     at: Annotated[int | None, Field(ge=0, lt=_LAST)] = None
-    """The instant that the slider was moved to, in milliseconds since 1970."""
     end: Annotated[int | None, Field(ge=0, lt=_LAST)] = None
-    """The slider's right end, which means now: without script, a form sends it too."""
+    """The slider's right end, which means now; without script, a form sends it too."""
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
     from_: _From = None
-    """The board from which the reader came; without it, the page with the link that led here."""
-    place: _Place = None
-    """The line's place on that board before the line was paused or resumed."""
+    """The board that the reader came from; without it, the page with the link."""
+    place: _Cursor = None
+    """The line's cursor on that board before it was paused or resumed."""
 
 
 class ManageForm(pages.Form):
-    """The reason of a pause or a resume, which the API's model validates; what the page keeps."""
+    """A pause or resume, whose reason the API's model validates, and the page's own parameters."""
 
     reason: str | None = None
     until: str | None = Field(default=None, max_length=40)
-    """A date and a time in the page's zone."""
     exact: str | None = Field(default=None, max_length=40)
-    """The exact instant of an end that the page shows."""
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
     from_: _From = None
-    place: _Place = None
+    place: _Cursor = None
 
     @property
-    def kept(self) -> dict[str, str | None]:
-        """The parameters of the page that stay after the form is sent."""
+    def parameters(self) -> dict[str, str | None]:
+        """The parameters of the page to keep after the form is sent."""
         return {"month": self.month, "from": self.from_, "place": self.place}
 
 
@@ -104,7 +101,7 @@ class Entered(NamedTuple):
 
 
 class UnshownHold(NamedTuple):
-    """The event by which a line was last paused or resumed, and which the page does not show."""
+    """The event that last paused or resumed a line, and that the page does not show yet."""
 
     event_id: str
     type: str
@@ -118,7 +115,7 @@ class Month(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The month as text for an address, ``2026-11``."""
+        """The month as in an address, ``2026-11``."""
         return f"{self.year:04}-{self.number:02}"
 
     def plus(self, months: int) -> "Month":
@@ -127,139 +124,137 @@ class Month(NamedTuple):
 
 
 @router.get("/{line_id}", openapi_extra=needs("read"))
-async def show_line(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
+async def show_line(request: ReadRequest, line_id: AnyLineId, query: LineQuery) -> Response:
     """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
-        return await _page(asking, line_id, query)
-    place = await history.place_in(asking, line_id, Query())
-    # Before the first event nothing was known of the line.
-    instant = max(history.instant_at(query.at), place.first.recorded_at)
+        return await _page(request, line_id, query)
+    point = await history.point_in(request, line_id, Query())
+    # Before the first event the line was unknown.
+    instant = max(history.instant_at(query.at), point.first.recorded_at)
     is_now = query.end is not None and query.at >= query.end
-    is_now = is_now or instant > asking.services.clock()
-    address = with_parameter(with_parameter(here(asking.request), "at", None), "end", None)
+    is_now = is_now or instant > request.services.clock()
+    address = with_parameter(with_parameter(here(request.http), "at", None), "end", None)
     return pages.go(with_parameter(address, "as_of", None if is_now else format_instant(instant)))
 
 
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
-async def pause_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
+async def pause_line(request: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Pause the line: put the operator's hold on."""
-    return await _manage(asking, line_id, form, "pause")
+    return await _manage(request, line_id, form, "pause")
 
 
 @command_route(router, "/{line_id}/change", Pause, "service_lines:manage")
-async def change_pause(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
+async def change_pause(request: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Give the operator's hold another reason and another end."""
-    return await _manage(asking, line_id, form, "change")
+    return await _manage(request, line_id, form, "change")
 
 
 @command_route(router, "/{line_id}/resume", Resume, "service_lines:manage")
-async def resume_line(asking: Asking, line_id: AnyLineId, form: ManageForm) -> Response:
+async def resume_line(request: ReadRequest, line_id: AnyLineId, form: ManageForm) -> Response:
     """Resume the line: lift the operator's hold."""
-    return await _manage(asking, line_id, form, "resume")
+    return await _manage(request, line_id, form, "resume")
 
 
 @router.get("/{line_id}/pause", openapi_extra=needs("read"))
 @router.get("/{line_id}/resume", openapi_extra=needs("read"))
 @router.get("/{line_id}/change", openapi_extra=needs("read"))
-async def leave_form(asking: Asking, line_id: AnyLineId, query: LineQuery) -> Response:
+async def leave_form(request: ReadRequest, line_id: AnyLineId, query: LineQuery) -> Response:
     """Redirect the address of a refused form, opened as a page, to the line."""
-    return pages.go(
-        with_parameter(asking.request.url.path.rpartition("/")[0], "as_of", query.as_of)
-    )
+    return pages.go(with_parameter(request.http.url.path.rpartition("/")[0], "as_of", query.as_of))
 
 
 @router.get("/{line_id}/history", openapi_extra=needs("read"))
 async def show_line_history(
-    asking: Asking, line_id: AnyLineId, query: stories.HistoryQuery
+    request: ReadRequest, line_id: AnyLineId, query: stories.HistoryQuery
 ) -> Response:
     """The events of a line and its runs in log order, also those between two instants."""
     found = await pages.read_answer(
-        stories.show_history(asking, line_id, query), PageOf[HistoryItem]
+        stories.show_history(request, line_id, query), PageOf[HistoryItem]
     )
     bounds = {"recorded_after": query.recorded_after, "recorded_until": query.recorded_until}
     return pages.show(
-        asking.request,
+        request.http,
         "history.html",
         line_id=line_id,
-        line_name=await name_of_line(asking, line_id, None),
+        line_name=await name_of_line(request, line_id, None),
         events=found.data,
         bounds={name: query.calendar.instant(at) for name, at in bounds.items() if at},
-        following=with_parameter(here(asking.request), "cursor", found.meta.cursor)
+        following=with_parameter(here(request.http), "cursor", found.meta.cursor)
         if found.meta.has_more
         else None,
         key_names=await names_of_actors(
-            asking, (each.actor for each in found.data), (each.reported_by for each in found.data)
+            request, (each.actor for each in found.data), (each.reported_by for each in found.data)
         ),
         summary=summary,
     )
 
 
-async def _manage(asking: Asking, line_id: str, form: ManageForm, action: str) -> Response:
-    """Carry out the command, then show the line; a refusal is shown at the form with its values."""
+async def _manage(request: ReadRequest, line_id: str, form: ManageForm, action: str) -> Response:
+    """Execute the command, then show the line; show a refusal at the form with its values."""
     command, model = (Resume, OptionalReason) if action == "resume" else (Pause, Pausing)
     form.reason = reason = pages.reason_of(form.reason)
-    said: dict[str, Any] = {} if reason is None else {"reason": reason}
+    values: dict[str, Any] = {} if reason is None else {"reason": reason}
     try:
         if action != "resume":
-            said["replace"] = action == "change"
+            values["replace"] = action == "change"
             if form.until is not None:
-                said["until"] = zone_of(asking.request).meant("until", form.until, form.exact)
-        sent = checked(said, model, pages.idempotency_of(asking, form))
-        given = {"reason": reason} if sent.body is None else sent.body.model_dump()
-        await execute_on(asking, command, line_id, sent, **given)
+                values["until"] = zone_of(request.http).meant("until", form.until, form.exact)
+        sent = checked(values, model, pages.idempotency_of(request, form))
+        fields = {"reason": reason} if sent.body is None else sent.body.model_dump()
+        await execute_on(request, command, line_id, sent, **fields)
     except (Invalid, InvalidState, Unavailable) as error:
-        query = LineQuery.model_validate(form.kept)
-        return await _page(asking, line_id, query, Entered(action, form, error))
+        query = LineQuery.model_validate(form.parameters)
+        return await _page(request, line_id, query, Entered(action, form, error))
     address = f"/ui/lines/{line_id}"
-    for name, value in form.kept.items():
+    for name, value in form.parameters.items():
         address = with_parameter(address, name, value)
     return pages.go(address)
 
 
 async def _page(
-    asking: Asking, line_id: str, query: LineQuery, entered: Entered | None = None
+    request: ReadRequest, line_id: str, query: LineQuery, entered: Entered | None = None
 ) -> Response:
     async def read(of: Query) -> LineDetail:
-        answer = executions.show_execution(asking, line_id, of)
+        answer = executions.show_execution(request, line_id, of)
         return (await pages.read_answer(answer, AnswerOf[LineDetail])).data
 
-    line = await pages.as_known(read, query.as_of, "This line was not known yet at that time.")
-    now, zone = asking.services.clock(), zone_of(asking.request)
-    seen_at = query.instant or now
-    # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
-    last_month = _month_of(zone.local(seen_at))
+    line = await pages.read_as_of(read, query.as_of, "This line was not known yet at that time.")
+    now, zone = request.services.clock(), zone_of(request.http)
+    instant = query.instant or now
+    # The month in the chosen zone: in UTC, the next month may have begun already.
+    last_month = _month_of(zone.local(instant))
     month = _month(query) or last_month
     present = line if query.as_of is None else await read(Query())
-    board = _board(asking, query)
-    kept = {"month": query.month, "from_": board}
-    life, usage, place, runs_chart, names, openers = await asyncio.gather(
-        life_of(asking, line, query, seen_at),
-        _usage(asking, line_id, query, month),
-        history.place_in(asking, line_id, query),
-        _runs(asking, line, query, seen_at),
-        names_for(asking, [line]),
-        _openers(asking, line, query),
+    board = _board(request, query)
+    parameters = {"month": query.month, "from_": board}
+    life, usage, point, runs_chart, names, openers = await asyncio.gather(
+        life_of(request, line, query, instant),
+        _usage(request, line_id, query, month),
+        history.point_in(request, line_id, query),
+        _runs(request, line, query, instant),
+        names_for(request, [line]),
+        _openers(request, line, query),
     )
-    unshown, beside, alerts = await asyncio.gather(
-        _unshown_hold(asking, line_id, entered),
-        _beside(asking, line, query, board),
-        _alerts(asking, line_id, query),
+    unshown, adjacent, alerts = await asyncio.gather(
+        _unshown_hold(request, line_id, entered),
+        _neighbours(request, line, query, board),
+        _alerts(request, line_id, query),
     )
-    shown = (*place.until, *openers.values())
+    events = (*point.until, *openers.values())
     ringing = [alert for alert in alerts if alert.status != "resolved"]
-    actors = {hold.by for hold in line.holds} | {event.actor for event in shown}
+    actors = {hold.by for hold in line.holds} | {event.actor for event in events}
     actors |= keepers_of(ringing)
-    reporters = {event.reported_by for event in shown}
+    reporters = {event.reported_by for event in events}
     reporters |= {blocker.reported_by for blocker in line.blockers}
-    scale = history.scale_of(present, place, now)
+    scale = history.scale_of(present, point, now)
     return pages.show(
-        asking.request,
+        request.http,
         "line.html",
         200 if entered is None else status_of(entered.error),
-        with_parameter(here(asking.request), "from", board),
+        with_parameter(here(request.http), "from", board),
         line=line,
         names=names,
-        key_names=await names_of_actors(asking, actors, reporters),
+        key_names=await names_of_actors(request, actors, reporters),
         resource_names={resource.id: resource.name for resource in line.resources},
         openers=openers,
         ringing=ringing,
@@ -267,51 +262,49 @@ async def _page(
         says=says,
         path=f"/ui/lines/{line_id}",
         board=with_parameter(board or HOME, "as_of", query.as_of),
-        beside=beside,
-        kept=kept,
+        beside=adjacent,
+        kept=parameters,
         present=partial(_present, f"/ui/lines/{line_id}", board),
         query=query,
         penalty=PENALTY,
         lost=sum(PENALTY[signal.status] for signal in line.health.signals),
-        band=None if life is None else band_of(life, line, alerts, seen_at, scale, zone),
+        band=None if life is None else band_of(life, line, alerts, instant, scale, zone),
         usage=usage,
         month=month,
         last_month=last_month,
-        place=history.place_of(place, scale, query.instant, zone),
+        place=history.slider_of(point, scale, query.instant, zone),
         summary=summary,
         chart=runs_chart,
         entered=entered,
         unshown=unshown,
-        may_manage=_may_manage(asking.principal, query, line),
-        may_acknowledge=asking.principal.may("service_lines:manage") and not query.is_past,
+        may_manage=_may_manage(request.principal, query, line),
+        may_acknowledge=request.principal.may("service_lines:manage") and not query.is_past,
         held=next((hold for hold in line.holds if hold.hold == "operator"), None),
     )
 
 
-def _board(asking: Asking, query: LineQuery) -> str | None:
-    """The address of the board from which the reader came, with filters, order and page."""
-    came_from = query.from_ or sender(asking.request) or ""
+def _board(request: ReadRequest, query: LineQuery) -> str | None:
+    came_from = query.from_ or sender(request.http) or ""
     address = came_from.partition("#")[0]
     return address if address.partition("?")[0] == HOME else None
 
 
-async def _beside(
-    asking: Asking, line: LineDetail, query: LineQuery, board: str | None
-) -> Beside | None:
-    """The lines beside this one on the board; not on a page of the past, nor in a refresh."""
-    is_refresh = asking.request.headers.get("hx-target") == "view"
+async def _neighbours(
+    request: ReadRequest, line: LineDetail, query: LineQuery, board: str | None
+) -> AdjacentPages | None:
+    """The line's neighbours on the board; None for the past and in a refresh."""
+    is_refresh = request.http.headers.get("hx-target") == "view"
     if board is None or query.is_past or is_refresh:
         return None
     try:
-        asked = query_of(board)
+        board_query = query_of(board)
     except Invalid:
         return None
-    filters = Filters.model_construct(**asked.values() | {"as_of": None})
-    return await neighbours(asking, filters, asked.sort or "state_since", line, query.place)
+    filters = Filters.model_construct(**board_query.values() | {"as_of": None})
+    return await neighbours(request, filters, board_query.sort or "state_since", line, query.place)
 
 
 def _present(path: str, board: str | None, month: str | None) -> str:
-    """The address of the line as of now, in the given month."""
     return with_parameter(with_parameter(path, "month", month), "from", board)
 
 
@@ -327,43 +320,45 @@ def _month_of(day: date) -> Month:
     return Month(day.year, day.month)
 
 
-async def _openers(asking: Asking, line: LineDetail, query: Query) -> Mapping[str, Envelope]:
-    """The events that opened the line's blockers, by blocker; without those of long ago.
+async def _openers(request: ReadRequest, line: LineDetail, query: Query) -> Mapping[str, Envelope]:
+    """The events that opened the line's blockers, by blocker, unless they are too old.
 
-    The line knows the credential that reported a blocker. The event knows the person, too.
+    The line has the credential that reported a blocker; the event also has the person.
     """
     if not line.blockers:
         return {}
-    asked = feeds.FeedQuery(
+    feed_query = feeds.FeedQuery(
         service_line_id=line.service_line_id, type="execution.blocked", limit=100
     )
     if query.instant is not None:
-        asked.to = format_instant(query.instant + timedelta(microseconds=1))
-    answer = feeds.events_page(asking, asked, is_backwards=True)
+        feed_query.to = format_instant(query.instant + timedelta(microseconds=1))
+    answer = feeds.events_page(request, feed_query, is_backwards=True)
     found = (await pages.read_answer(answer, PageOf[Envelope])).data
     return {event.payload["blocker_id"]: event for event in reversed(found)}
 
 
-async def _usage(asking: Asking, line_id: str, query: LineQuery, month: Month) -> ShownUsage | None:
+async def _usage(
+    request: ReadRequest, line_id: str, query: LineQuery, month: Month
+) -> ShownUsage | None:
     """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
-    asked = UsageQuery(as_of=query.as_of, **bounds)
-    answer = stories.show_usage(asking, line_id, asked)
+    usage_query = UsageQuery(as_of=query.as_of, **bounds)
+    answer = stories.show_usage(request, line_id, usage_query)
     try:
         return (await pages.read_answer(answer, AnswerOf[ShownUsage])).data
     except Invalid:
         return None
 
 
-async def _alerts(asking: Asking, line_id: str, query: Query) -> Sequence[ShownAlert]:
-    """The alerts of the line: all that are not resolved, the worst first, then the latest others.
+async def _alerts(request: ReadRequest, line_id: str, query: Query) -> Sequence[ShownAlert]:
+    """The alerts of the line: all unresolved ones, the worst first, then the latest others.
 
-    Without the view of alerts, which a new version has to build first, the page shows none.
+    None while the view of alerts is missing: a new version builds it first.
     """
     try:
         unresolved, resolved = await asyncio.gather(
-            alerts_of_line(asking, line_id, query, status="open,acknowledged", sort="severity"),
-            alerts_of_line(asking, line_id, query, status="resolved"),
+            alerts_of_line(request, line_id, query, status="open,acknowledged", sort="severity"),
+            alerts_of_line(request, line_id, query, status="resolved"),
         )
     except (Behind, *UNBUILT):
         return ()
@@ -371,24 +366,24 @@ async def _alerts(asking: Asking, line_id: str, query: Query) -> Sequence[ShownA
 
 
 async def _runs(
-    asking: Asking, line: LineDetail, query: LineQuery, seen_at: datetime
+    request: ReadRequest, line: LineDetail, query: LineQuery, instant: datetime
 ) -> RunsChart | None:
     """The latest runs; None for a line whose execution model has no runs."""
     if line.execution_model not in MODELS_WITH_RUNS:
         return None
-    asked = runs.RunsQuery(as_of=query.as_of, limit=100)
-    answer = runs.runs_with_errors(asking, line.service_line_id, asked)
-    return chart_of((await pages.read_answer(answer, PageOf[ShownRun])).data, seen_at)
+    runs_query = runs.RunsQuery(as_of=query.as_of, limit=100)
+    answer = runs.runs_with_errors(request, line.service_line_id, runs_query)
+    return chart_of((await pages.read_answer(answer, PageOf[ShownRun])).data, instant)
 
 
 async def _unshown_hold(
-    asking: Asking, line_id: str, entered: Entered | None
+    request: ReadRequest, line_id: str, entered: Entered | None
 ) -> UnshownHold | None:
-    """The pause or resume that refused what was entered, if the page does not show it yet."""
+    """The pause or resume that caused the refusal, if the page does not show it yet."""
     if entered is None or entered.error.code != InvalidState.code:
         return None
     topics = [events.Paused.TOPIC, events.Resumed.TOPIC]
-    values = {"shown": lag_of(asking.request).shown or 0, "line_id": line_id, "topics": topics}
-    for position, recorded_at, topic in await asking.fetch(_HOLD, values):
+    values = {"shown": lag_of(request.http).position or 0, "line_id": line_id, "topics": topics}
+    for position, recorded_at, topic in await request.fetch(_HOLD, values):
         return UnshownHold(format_id("EVT", recorded_at.year, position), topic.partition("/")[0])
     return None

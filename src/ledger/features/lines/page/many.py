@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.problems import status_of
-from ledger.engine.http.reading import OR, Asking
+from ledger.engine.http.reading import OR, ReadRequest
 from ledger.engine.http.writing import Sent, checked
 from ledger.engine.page import pages
 from ledger.engine.page.addresses import HOME, own_page
@@ -27,7 +27,7 @@ _PERMISSION = "service_lines:manage"
 _MOST_CHARACTERS = 64 * 1024
 
 Verb = Literal["pause", "resume"]
-_Command = Callable[[Asking, Sent[Any]], Awaitable[Response]]
+_Command = Callable[[ReadRequest, Sent[Any]], Awaitable[Response]]
 
 _COMMANDS: Mapping[Verb, tuple[type[Any], _Command]] = {
     "pause": (LinesToPause, holds.pause_executions),
@@ -40,52 +40,50 @@ class ManyForm(pages.Form):
 
     line: Annotated[str, Field(max_length=_MOST_CHARACTERS, description=f"Ids. {OR}")] = ""
     matching: Literal["all"] | None = None
-    """Whether all lines of the board are meant, not only the chosen ones."""
+    """``all``: every line of the board, not only the chosen ones."""
     board: str = Field(default=HOME, max_length=8000)
-    """The address of the board."""
     reason: str | None = None
     until: str | None = Field(default=None, max_length=40)
-    """A date and a time in the page's zone."""
     expect: int | None = None
-    """The number of lines that the dry run matched; None: only a dry run is asked for."""
+    """The number of lines that the dry run matched; None requests a dry run."""
 
 
 @command_route(router, "/pause", PauseMany, _PERMISSION)
-async def pause_lines(asking: Asking, form: ManyForm) -> Response:
-    """Tell what a pause of the lines would do, or pause them."""
-    return await _page(asking, form, "pause")
+async def pause_lines(request: ReadRequest, form: ManyForm) -> Response:
+    """Show what a pause of the lines would do, or pause them."""
+    return await _page(request, form, "pause")
 
 
 @command_route(router, "/resume", ResumeMany, _PERMISSION)
-async def resume_lines(asking: Asking, form: ManyForm) -> Response:
-    """Tell what resuming the lines would do, or resume them."""
-    return await _page(asking, form, "resume")
+async def resume_lines(request: ReadRequest, form: ManyForm) -> Response:
+    """Show what resuming the lines would do, or resume them."""
+    return await _page(request, form, "resume")
 
 
 @router.get("/pause", openapi_extra=needs("read"))
 @router.get("/resume", openapi_extra=needs("read"))
-async def leave_form(asking: Asking) -> Response:
+async def leave_form(request: ReadRequest) -> Response:
     """Redirect the address of a form, opened as a page, to the board."""
     return pages.go(HOME)
 
 
-async def _page(asking: Asking, form: ManyForm, verb: Verb) -> Response:
+async def _page(request: ReadRequest, form: ManyForm, verb: Verb) -> Response:
     outcomes: LineOutcomes | None = None
     error: LedgerError | None = None
     is_done = False
     try:
         if form.expect is not None:
             try:
-                outcomes = await _outcomes(asking, form, verb, is_dry=False)
+                outcomes = await _outcomes(request, form, verb, is_dry=False)
                 is_done = True
             except (Refused, Unavailable) as refusal:
                 error = refusal
         if outcomes is None and not isinstance(error, Unavailable):
-            outcomes = await _outcomes(asking, form, verb, is_dry=True)
-    except Invalid as refusal:  # too many lines, or a filter that is none
+            outcomes = await _outcomes(request, form, verb, is_dry=True)
+    except Invalid as refusal:  # too many lines, or no valid filter
         error = error or refusal
     return pages.show(
-        asking.request,
+        request.http,
         "many.html",
         200 if error is None else status_of(error),
         verb=verb,
@@ -98,26 +96,28 @@ async def _page(asking: Asking, form: ManyForm, verb: Verb) -> Response:
     )
 
 
-async def _outcomes(asking: Asking, form: ManyForm, verb: Verb, *, is_dry: bool) -> LineOutcomes:
-    """The outcomes of the lines. Raises the refusal of the request as a whole."""
+async def _outcomes(
+    request: ReadRequest, form: ManyForm, verb: Verb, *, is_dry: bool
+) -> LineOutcomes:
+    """Raises the refusal of the request as a whole."""
     model, command = _COMMANDS[verb]
     board = query_of(own_page(form.board))
-    said: dict[str, Any] = {"filter": _filter(form, board), "dry_run": is_dry}
+    values: dict[str, Any] = {"filter": _filter(form, board), "dry_run": is_dry}
     if board.organization_id is not None:
-        said["organization_id"] = board.organization_id
+        values["organization_id"] = board.organization_id
     reason = "dry run" if is_dry and verb == "pause" else pages.reason_of(form.reason)
     if reason is not None:
-        said["reason"] = reason
+        values["reason"] = reason
     if not is_dry:
-        said["expect"] = form.expect
+        values["expect"] = form.expect
         if verb == "pause" and form.until is not None:
-            said["until"] = zone_of(asking.request).meant("until", form.until)
-    sent = checked(said, model, None if is_dry else pages.idempotency_of(asking, form))
-    return await pages.read_answer(command(asking, sent), LineOutcomes)
+            values["until"] = zone_of(request.http).meant("until", form.until)
+    sent = checked(values, model, None if is_dry else pages.idempotency_of(request, form))
+    return await pages.read_answer(command(request, sent), LineOutcomes)
 
 
 def _filter(form: ManyForm, board: BoardQuery) -> Mapping[str, Any]:
-    """The filter of the API's body. A board without filters means all lines but the closed ones."""
+    """The filters of the API's body; without any, all lines that are not closed."""
     if form.matching is None:
         return {"service_line_id": [line for line in form.line.split(",") if line]}
     chosen = Filters.model_construct(**board.values()).chosen()

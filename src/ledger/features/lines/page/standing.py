@@ -1,4 +1,4 @@
-"""A line's state and its health in words, where the two do not say the same."""
+"""A line's state and health in words, where the two contradict each other."""
 
 import re
 from collections import Counter
@@ -10,10 +10,10 @@ from projections.lines.shown import LineDetail, ShownHealth
 
 
 def contrast(line: LineDetail) -> str | None:
-    """State and health as sentences, where only one of the two is bad; else None.
+    """State and health as sentences if only one of the two is bad; otherwise None.
 
-    A stopped line may have green signals, and a line at work may have red ones. Without the
-    sentences a reader who looks at one of the two would miss the other.
+    A stopped line may have green signals, and a running line red ones. Without the sentences, a
+    reader of only one of the two would miss the other.
     """
     status = line.health.status
     is_stopped = line.state in ("blocked", "paused")
@@ -33,7 +33,6 @@ def _state_of(line: LineDetail) -> str:
 
 
 def _health_of(health: ShownHealth) -> str:
-    """The health in one sentence; without the score, which the page shows once."""
     counts = Counter(signal.status for signal in health.signals)
     if counts.keys() == {"green"}:
         return "All health signals are green."
@@ -53,10 +52,10 @@ def _one(noun: str) -> str:
 
 
 def says(evidence: Any, value: Any) -> bool:
-    """Whether an evidence, a text, tells the value, so that the page shows the value once.
+    """True if an evidence text contains the value, so that the page shows the value once.
 
-    A text tells a value with which it begins. A number with decimals may stand anywhere: it is
-    hardly another number by chance.
+    It contains a value that it begins with. A number with decimals counts anywhere, since another
+    number is hardly equal by chance.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
         return False

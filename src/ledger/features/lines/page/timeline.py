@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page import charts
-from ledger.engine.page.charts import AlertStretch, Label, Piece, TimeSpan
+from ledger.engine.page.charts import AlertMark, Label, Piece, TimeSpan
 from ledger.engine.page.pages import read_answer
 from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
@@ -20,10 +20,10 @@ from ledger.features.watches.model.watch import Severity
 from projections.lines.shown import LineDetail
 from projections.watches.shown import ShownAlert
 
-_STRETCHES = (365, 30, 7, 1)
-"""Days to draw if the whole history has too many changes: the longest period that fits is shown."""
+_PERIODS = (365, 30, 7, 1)
+"""Days to draw if the whole history has too many changes: the longest period that fits."""
 _LISTED = 200
-"""The most intervals in the table; the newest are listed."""
+"""The most intervals in the table, the newest ones."""
 
 
 class TimeShare(NamedTuple):
@@ -40,7 +40,6 @@ class Life(NamedTuple):
 
     timeline: ShownTimeline
     days: int | None
-    """The length of the part; None if it is the whole life."""
 
 
 class Band(NamedTuple):
@@ -48,15 +47,15 @@ class Band(NamedTuple):
 
     since: datetime
     until: datetime
-    """The end of what is known; the rest of the scale is left empty."""
+    """The end of the known time; the rest of the scale is empty."""
     days: int | None
-    """The length of the drawn period; None if the whole life is drawn."""
-    known: float
-    """The place of ``until`` on the scale, in percent."""
+    """The length of the drawn period; None for the whole life."""
+    until_x: float
+    """``until`` on the scale, in percent."""
     pieces: list[Piece]
     lanes: list[tuple[str, list[Piece]]]
-    alerts: list[tuple[Severity, list[AlertStretch]]]
-    """The stretches in which alerts were open, the worst first."""
+    alerts: list[tuple[Severity, list[AlertMark]]]
+    """The spans with open alerts, the worst severity first."""
     axis: list[Label]
     by_state: list[TimeShare]
     by_cause: list[TimeShare]
@@ -65,13 +64,15 @@ class Band(NamedTuple):
     total: int
 
 
-async def life_of(asking: Asking, line: LineDetail, query: Query, seen_at: datetime) -> Life | None:
-    """The line's life, or its latest part if it has too many changes; None if even one day has."""
-    end = seen_at if line.closed_at is None else min(seen_at, line.closed_at)
-    for days in (None, *_STRETCHES):
+async def life_of(
+    request: ReadRequest, line: LineDetail, query: Query, now: datetime
+) -> Life | None:
+    """The line's life, or the latest part with few enough changes; None if one day has too many."""
+    end = now if line.closed_at is None else min(now, line.closed_at)
+    for days in (None, *_PERIODS):
         since = None if days is None else format_instant(end - timedelta(days=days))
-        asked = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
-        answer = stories.show_timeline(asking, line.service_line_id, asked)
+        period = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
+        answer = stories.show_timeline(request, line.service_line_id, period)
         try:
             timeline = (await read_answer(answer, AnswerOf[ShownTimeline])).data
         except Invalid:
@@ -85,19 +86,19 @@ def band_of(
     life: Life,
     line: LineDetail,
     alerts: Sequence[ShownAlert],
-    seen_at: datetime,
+    now: datetime,
     scale: Scale,
     zone: Zone,
 ) -> Band:
-    """The drawing of a life on the scale; of a latest part, on the scale of that part."""
+    """Draw a life on the scale; a latest part, on the scale of that part."""
     timeline = life.timeline
     first = timeline.intervals[0].from_
-    since, until = scale if life.days is None else (first, max(first, min(seen_at, scale.until)))
-    known = max(since, min(seen_at, until))
+    since, until = scale if life.days is None else (first, max(first, min(now, scale.until)))
+    end = max(since, min(now, until))
     pieces = [
-        (interval, TimeSpan(interval.state, interval.from_, min(interval.to or known, known)))
+        (interval, TimeSpan(interval.state, interval.from_, min(interval.to or end, end)))
         for interval in timeline.intervals
-        if interval.from_ <= known
+        if interval.from_ <= end
     ]
     lanes = [
         (cause, charts.lane((p for i, p in pieces if cause in i.causes), since, until))
@@ -118,15 +119,15 @@ def band_of(
 
     return Band(
         since,
-        known,
+        end,
         life.days,
-        charts.percent_between(known, since, until),
+        charts.percent_between(end, since, until),
         charts.drawn(charts.band([piece for _, piece in pieces], since, until)),
         [(cause, charts.drawn(found)) for cause, found in lanes],
         [
             (severity, found)
             for severity in SEVERITIES
-            if (found := charts.marks(_told(alerts, severity, seen_at), since, known))
+            if (found := charts.marks(_alert_spans(alerts, severity, now), since, end))
         ],
         charts.axis(zone.local(since), zone.local(until)),
         shares({state: by_state[state] for state in STATES}),
@@ -136,12 +137,11 @@ def band_of(
     )
 
 
-def _told(
-    alerts: Sequence[ShownAlert], severity: Severity, seen_at: datetime
+def _alert_spans(
+    alerts: Sequence[ShownAlert], severity: Severity, now: datetime
 ) -> list[tuple[datetime, datetime, str]]:
-    """The stretches in which alerts of a severity were open, each with its sentence."""
     return [
-        (alert.due, alert.resolved.at if alert.resolved else max(alert.due, seen_at), alert.text)
+        (alert.due, alert.resolved.at if alert.resolved else max(alert.due, now), alert.text)
         for alert in alerts
         if alert.severity == severity
     ]

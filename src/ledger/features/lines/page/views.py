@@ -1,7 +1,6 @@
 """Views of the board: filters and an order under a name, shown as tabs with their counts.
 
-Some are everybody's. A person's own ones, and who the person is, are kept in a cookie of the
-browser, as the zone and the colours are.
+Some belong to everybody. A browser's cookie keeps a person's own views and name.
 """
 
 import asyncio
@@ -15,12 +14,12 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import needs, parse_query
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.http.replies import AnswerOf
 from ledger.engine.page.addresses import HOME, own_page, with_parameter
 from ledger.engine.page.pages import PageRoute, go, read_answer
 from ledger.engine.values.errors import Invalid
-from ledger.features.lines.kept_views import COOKIE, KeptView, kept_of
+from ledger.features.lines.kept_views import COOKIE, SavedView, saved_in
 from ledger.features.lines.routes import executions
 from ledger.features.lines.routes.executions import Filters, LineCounts
 
@@ -29,10 +28,10 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 _YEAR = 365 * 86_400
 
 _MOST_BYTES = 3000
-"""Of the kept views, before they are encoded: a browser allows a cookie 4 KB."""
+"""The limit of the saved views before encoding: a browser allows a cookie 4 KB."""
 
-_PLACES = frozenset({"cursor", "before", "start", "limit", "done"})
-"""The parameters of a board that belong to no view."""
+_PAGE_PARAMETERS = frozenset({"cursor", "before", "start", "limit", "done"})
+"""A board's parameters that do not belong to a view."""
 
 EVERYBODYS = (
     ("Needs a human", f"{HOME}?state=blocked"),
@@ -50,60 +49,60 @@ class Tab(NamedTuple):
     name: str
     address: str
     lines: int
-    is_shown: bool
-    """Whether the board shows this view."""
+    is_current: bool
     is_own: bool
 
 
 class ViewForm(BaseModel):
-    """A view to keep, or to forget; or by which name blockers are assigned to the person."""
+    """A view to save or to delete, or the person's name as an assignee."""
 
     model_config = ConfigDict(extra="forbid")
 
     form_key: str
     board: str = Field(max_length=8000)
-    """The address of the board."""
     name: str | None = Field(default=None, max_length=40)
     forget: str | None = Field(default=None, max_length=40)
     me: str | None = Field(default=None, max_length=200)
 
 
-async def tabs_of(asking: Asking, board: str) -> Sequence[Tab]:
-    """The views with their counts; ``board`` is the address of the shown one.
+async def tabs_of(request: ReadRequest, board: str) -> Sequence[Tab]:
+    """The views with their counts; ``board`` is the address of the current one.
 
-    Each view asks a list, and counts in the share of lists. Raises RateLimited.
+    Each view requests a list, and counts in the share of lists. Raises RateLimited.
     """
-    kept, shown = kept_of(asking.request), _of_view(board)
-    mine = [(MINE, with_parameter(HOME, "assignee", kept.me))] if kept.me else []
-    own = [(view.name, own_page(view.address)) for view in kept.views]
+    saved, current = saved_in(request.http), _of_view(board)
+    mine = [(MINE, with_parameter(HOME, "assignee", saved.me))] if saved.me else []
+    own = [(view.name, own_page(view.address)) for view in saved.views]
     views, everybodys = (*EVERYBODYS, *mine, *own), len(EVERYBODYS) + len(mine)
-    asking.request.state.share.count(asking.services.shares.lists, len(views))
-    counted = await asyncio.gather(*(_counted(asking, address) for _, address in views))
+    request.http.state.share.count(request.services.shares.lists, len(views))
+    counted = await asyncio.gather(*(_counted(request, address) for _, address in views))
     return [
-        Tab(name, address, count, _of_view(address) == shown, number >= everybodys)
+        Tab(name, address, count, _of_view(address) == current, number >= everybodys)
         for number, ((name, address), count) in enumerate(zip(views, counted, strict=True))
         if count is not None
     ]
 
 
 @router.post("/views", openapi_extra=needs("read"))
-async def keep_view(asking: Asking, form: ViewForm) -> Response:
-    """Keep or forget a view, or the person's name, in this browser. Raises Invalid."""
-    board, kept = own_page(form.board), kept_of(asking.request)
+async def keep_view(request: ReadRequest, form: ViewForm) -> Response:
+    """Save or delete a view, or the person's name, in this browser. Raises Invalid."""
+    board, saved = own_page(form.board), saved_in(request.http)
     if form.me is not None:
-        kept.me = form.me.strip()
-        board = with_parameter(HOME, "assignee", kept.me or None)
+        saved.me = form.me.strip()
+        board = with_parameter(HOME, "assignee", saved.me or None)
     name = (form.name or "").strip()
-    kept.views = [view for view in kept.views if view.name not in (name, form.forget)]
+    saved.views = [view for view in saved.views if view.name not in (name, form.forget)]
     if name:
-        query = [pair for pair in parse_qsl(board.partition("?")[2]) if pair[0] not in _PLACES]
+        query = [
+            pair for pair in parse_qsl(board.partition("?")[2]) if pair[0] not in _PAGE_PARAMETERS
+        ]
         address = HOME
         for key, value in query:
             address = with_parameter(address, key, value)
-        if await _counted(asking, address) is None:
+        if await _counted(request, address) is None:
             raise Invalid.at("/board", "is no board of now")
-        kept.views.append(KeptView(name, address))
-    raw = msgspec.json.encode(kept)
+        saved.views.append(SavedView(name, address))
+    raw = msgspec.json.encode(saved)
     if len(raw) > _MOST_BYTES:
         raise Invalid.at("/name", "has no room: forget another view first")
     response = go(board)
@@ -119,13 +118,12 @@ async def keep_view(asking: Asking, form: ViewForm) -> Response:
 
 
 def _of_view(address: str) -> frozenset[tuple[str, str]]:
-    """The parameters of a board that make its view."""
     pairs = parse_qsl(address.partition("?")[2])
-    return frozenset(pair for pair in pairs if pair[0] not in _PLACES)
+    return frozenset(pair for pair in pairs if pair[0] not in _PAGE_PARAMETERS)
 
 
-async def _counted(asking: Asking, address: str) -> int | None:
-    """The number of lines of a view; None if its address is no board of now."""
+async def _counted(request: ReadRequest, address: str) -> int | None:
+    """The number of lines of a view; None if its address is not a board of the present."""
     pairs = [pair for pair in _of_view(address) if pair[0] != "sort"]
     path = HOME
     for name, value in sorted(pairs):
@@ -137,5 +135,5 @@ async def _counted(asking: Asking, address: str) -> int | None:
     assert isinstance(filters, Filters)
     if filters.is_past:
         return None
-    answer = executions.summarize_executions(asking, filters)
+    answer = executions.summarize_executions(request, filters)
     return (await read_answer(answer, AnswerOf[LineCounts])).data.total

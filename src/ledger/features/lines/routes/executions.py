@@ -14,7 +14,7 @@ from ledger.engine.http.lean import Router, command_route, needs, read_route
 from ledger.engine.http.lists import Order, SortColumn, identifier, instant, number
 from ledger.engine.http.models import OptionalReason, Pausing
 from ledger.engine.http.problems import LINE_ERRORS
-from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, unless_known
+from ledger.engine.http.replies import AnswerOf, PageOf, Reply, answer, keyed, or_not_modified
 from ledger.engine.http.writing import Sent, as_left, execute_on
 from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.errors import Behind, Invalid
@@ -59,20 +59,18 @@ class Filters(reading.Filtered, reading.Query):
     """The filters of lines; a comma means or."""
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, each as its words. Raises Invalid for those of now only."""
+        """The requested filters with their values. Raises Invalid for those of the present only."""
         chosen = super().chosen()
         if self.organization_id is not None:  # a single id, whatever characters it has
             chosen["organization_id"] = [self.organization_id]
         return chosen
 
     def values(self) -> dict[str, Any]:
-        """The filters and the instant, without the other parameters of a query that has more."""
+        """The filters and the instant, without the other parameters of a larger query."""
         return {name: getattr(self, name) for name in Filters.model_fields}
 
 
 class _Ordered(Filters):
-    """The filters of lines, and the order of their list."""
-
     sort: Annotated[
         Sort | None,
         Field(
@@ -83,7 +81,7 @@ class _Ordered(Filters):
     ] = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters as those of ``Filters``. Raises Invalid for an order of now only, too."""
+        """The filters, as in ``Filters``. Raises Invalid for an order of the present only, too."""
         if self.is_past and self.sort == "due_at":
             raise Invalid.at("/sort", reading.OF_NOW)
         return super().chosen()
@@ -116,7 +114,7 @@ class LineCounts(msgspec.Struct):
     open_alerts: Annotated[int, doc("Alerts of these lines that are not resolved.")]
 
 
-# The route matches any text: a malformed id is 404, like a LIN id that no line has.
+# The route matches any text: a malformed id is 404, like a LIN id without a line.
 AnyLineId = Annotated[str, reading.path_id("A LIN id.", "LIN-26-084729", LINE_ID)]
 
 
@@ -132,51 +130,52 @@ _ORDERS: Mapping[Sort | None, Order] = {
             -1,
             "after_key",
             lambda due: None if due == NEVER_DUE else format_instant(due),
-            lambda told: NEVER_DUE if told is None else parse_instant(str(told)),
+            lambda text: NEVER_DUE if text is None else parse_instant(str(text)),
         ),
     ),
 }
 
 
 @read_route(router, "", PageOf[ShownLine], summary="List lines")
-async def list_executions(asking: reading.Asking, query: LinesQuery) -> Response:
+async def list_executions(request: reading.ReadRequest, query: LinesQuery) -> Response:
     """List the lines of the credential's tenant, closed lines too.
 
     The newest record id comes first, unless the request names another order.
     """
-    return await lines_page(asking, query)
+    return await lines_page(request, query)
 
 
 async def lines_page(
-    asking: reading.Asking, query: LinesQuery, *, whole: bool = False, back: bool = False
+    request: reading.ReadRequest, query: LinesQuery, *, whole: bool = False, back: bool = False
 ) -> Reply:
     """A page of lines; with the keys of the detail if ``whole``, for web pages.
 
     ``back`` gives the rows before the cursor, or the list's last rows, in the opposite order.
     """
     chosen = query.chosen()
-    filters = filters_of(asking, query, chosen)
+    filters = filters_of(request, query, chosen)
     filters |= _ORDERS[query.sort].after(query.cursor, _bound_to(query, chosen))
     read = lists.list_read(filters, query.is_past, whole, query.sort, back)
-    # Cursors follow from the chosen words: with these, no other choice has this question's answer.
+    # Cursors depend on the chosen values: no other choice may have this question's answer.
     parameters = {
         **chosen,
         **filters,
-        **reading.periods(asking.instant(query)),
+        **reading.periods(request.instant(query)),
         "limit": query.limit + 1,
     }
-    rows = await asking.rows(read, parameters, query)
+    rows = await request.rows(read, parameters, query)
     return rows.once(_lines_reply, query, chosen)
 
 
-def filters_of(asking: reading.Asking, query: Filters, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The filters of a statement: by the credential's tenant, and the chosen ones."""
-    filters: dict[str, Any] = {**asking.tenant, **chosen}
+def filters_of(
+    request: reading.ReadRequest, query: Filters, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    filters: dict[str, Any] = {**request.tenant, **chosen}
     if named := filters.pop("organization_id", None):
-        is_seen = asking.tenant.get("organization", named[0]) == named[0]
-        filters["organization"] = named[0] if is_seen else ""  # none
+        is_own = request.tenant.get("organization", named[0]) == named[0]
+        filters["organization"] = named[0] if is_own else ""  # none
     for name in BY_CLOCK & filters.keys():
-        filters[name] = asking.instant(query)
+        filters[name] = request.instant(query)
     return filters
 
 
@@ -199,23 +198,22 @@ def cursor_at(query: LinesQuery, line: LineDetail) -> str:
 
 
 def _bound_to(query: LinesQuery, chosen: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Everything that a cursor of this list belongs to."""
     return chosen if query.sort is None else {**chosen, "sort": query.sort}
 
 
 @read_route(router, "/summary", AnswerOf[LineCounts], summary="Count lines")
-async def summarize_executions(asking: reading.Asking, query: Filters) -> Response:
+async def summarize_executions(request: reading.ReadRequest, query: Filters) -> Response:
     """Count lines by state, model, product line and open cause, zero-filled.
 
     The filters are those of the list.
     """
-    filters = filters_of(asking, query, query.chosen())
+    filters = filters_of(request, query, query.chosen())
     read = statements.summary_read(frozenset(filters), query.is_past)
-    return (await asking.rows(read, filters, query)).once(_summary_reply)
+    return (await request.rows(read, filters, query)).once(_summary_reply)
 
 
 def _summary_reply(rows: Answer) -> Reply:
-    """Add up the rows, which count lines with the same properties, to the summary."""
+    """Add up the rows, which may count lines with the same properties, to the summary."""
     by_state, by_model = dict.fromkeys(STATES, 0), dict.fromkeys(EXECUTION_MODELS, 0)
     by_product, by_cause = dict.fromkeys(PRODUCT_LINES, 0), dict.fromkeys(CAUSES, 0)
     for _, _, state, model, product, causes, lines in rows:
@@ -249,48 +247,49 @@ _LINES = exports.Exported(
     response_class=Response,
     responses=exports.answers("The lines of the list, one on each line."),
 )
-async def export_executions(asking: reading.Asking, query: LinesExportQuery) -> Response:
+async def export_executions(request: reading.ReadRequest, query: LinesExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`, in the order of that moment."""
-    turn, tenant, chosen = exports.begin_export(asking), asking.tenant, query.chosen()
-    filters, instant = filters_of(asking, query, chosen), reading.periods(asking.instant(query))
+    slot, tenant, chosen = exports.begin_export(request), request.tenant, query.chosen()
+    filters, instant = filters_of(request, query, chosen), reading.periods(request.instant(query))
     read = lists.ids_read(filters, query.is_past, query.sort)
-    listed = await asking.rows(read, {**filters, **instant, "limit": None}, query)
-    # Lines move within their order while an export goes on: so all ids are known from the start.
+    listed = await request.rows(read, {**filters, **instant, "limit": None}, query)
+    # Lines move within their order during an export, so all ids are read at the start.
     ids, begins = array("q", listed[0][1] or ()), count(0, exports.PAGE)
     exported, end = lists.exported_read(frozenset(tenant)), listed.position
 
     def following(_: exports.Row) -> Question:
         portion = ids[(begin := next(begins)) : begin + exports.PAGE].tolist()
-        return asking.question(exported, {**tenant, **instant, "ids": portion, "end": end})
+        return request.question(exported, {**tenant, **instant, "ids": portion, "end": end})
 
-    # An instant's position may lie before the one that the request names.
-    first = Answer(await asking.services.door.fetch(*following(()).asked))
+    # An instant's position may be before the one that the request names.
+    first = Answer(await request.services.pool.fetch(*following(()).arguments))
     if first.position < end:
         raise Behind("The view has fallen behind the end of the export.")
-    found = exports.pages(asking, first, following, is_log=False)
-    return _LINES.file(turn, query.format, found, end, goes_on=False)
+    found = exports.pages(request, first, following, is_log=False)
+    return _LINES.file(slot, query.format, found, end, goes_on=False)
 
 
 @read_route(router, "/{line_id}", AnswerOf[LineDetail], LINE_ERRORS, summary="Show a line")
 async def show_execution(
-    asking: reading.Asking, line_id: AnyLineId, query: reading.Query
+    request: reading.ReadRequest, line_id: AnyLineId, query: reading.Query
 ) -> Response:
     """Show a line with its resources, health, blockers and holds."""
     reading.require_id("service_line", line_id)
-    rows = await line_rows(asking, line_id, query)
-    return unless_known(asking.request, rows.once(line_reply, query.is_past))
+    rows = await line_rows(request, line_id, query)
+    return or_not_modified(request.http, rows.once(line_reply, query.is_past))
 
 
-def line_rows(asking: reading.Asking, line_id: str, query: reading.Query) -> Awaitable[Answer]:
-    """The rows of a line's detail, if the credential sees the line."""
-    filters = asking.tenant
+def line_rows(
+    request: reading.ReadRequest, line_id: str, query: reading.Query
+) -> Awaitable[Answer]:
+    filters = request.tenant
     read = statements.detail_read(frozenset(filters), query.is_past)
-    parameters = {**filters, **reading.periods(asking.instant(query)), "line_id": line_id}
-    return asking.rows(read, parameters, query)
+    parameters = {**filters, **reading.periods(request.instant(query)), "line_id": line_id}
+    return request.rows(read, parameters, query)
 
 
 def line_reply(rows: Answer, is_past: bool) -> Reply:
-    """The reply of a line's detail. Raises NotFound."""
+    """Raises NotFound."""
     _, *columns = rows[0]
     if columns[0] is None:
         raise reading.unknown("service_line", rows)
@@ -307,13 +306,13 @@ def line_reply(rows: Answer, is_past: bool) -> Reply:
     answer=AnswerOf[LineDetail],
 )
 async def pause_execution(
-    asking: reading.Asking, line_id: AnyLineId, sent: Sent[Pausing]
+    request: reading.ReadRequest, line_id: AnyLineId, sent: Sent[Pausing]
 ) -> Response:
     """Put the operator's hold on a line: the line stays active, but work stops.
 
     With `until` the ledger lifts the hold then. With `replace` a hold that is on is changed.
     """
-    return await _manage(asking, line_id, Pause, sent)
+    return await _manage(request, line_id, Pause, sent)
 
 
 @command_route(
@@ -325,21 +324,21 @@ async def pause_execution(
     answer=AnswerOf[LineDetail],
 )
 async def resume_execution(
-    asking: reading.Asking, line_id: AnyLineId, sent: Sent[OptionalReason]
+    request: reading.ReadRequest, line_id: AnyLineId, sent: Sent[OptionalReason]
 ) -> Response:
     """Lift the operator's hold. A hold by the service line stays."""
-    return await _manage(asking, line_id, Resume, sent)
+    return await _manage(request, line_id, Resume, sent)
 
 
 async def _manage(
-    asking: reading.Asking, line_id: str, command: type[Pause], sent: Sent[Any]
+    request: reading.ReadRequest, line_id: str, command: type[Pause], sent: Sent[Any]
 ) -> Response:
-    """Carry out the command; answer with the new detail, at the command's own position."""
-    given = {"reason": None} if sent.body is None else sent.body.model_dump()
-    receipt = await execute_on(asking, command, line_id, sent, **given)
+    """Execute the command; answer with the new detail, at the command's own position."""
+    fields = {"reason": None} if sent.body is None else sent.body.model_dump()
+    receipt = await execute_on(request, command, line_id, sent, **fields)
 
     async def show(query: reading.Query) -> Reply:
-        rows = await line_rows(asking, line_id, query)
+        rows = await line_rows(request, line_id, query)
         return rows.once(line_reply, query.is_past)
 
-    return await as_left(asking.request, receipt, show)
+    return await as_left(request.http, receipt, show)

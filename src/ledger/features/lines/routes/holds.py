@@ -1,9 +1,8 @@
 """Pausing and resuming many lines at once (contract, Reading).
 
-The views tell which lines a filter matches. A command of the request keeps these lines under its
-idempotency key. Then each line is paused or resumed by a command of its own, in turns. A request
-that is sent again goes on with the lines that were kept: the commands of those that were done
-before are replayed.
+The views tell which lines a filter matches. A command of the request stores these lines under its
+idempotency key. Then a command of its own pauses or resumes each line, part by part. A repeated
+request goes on with the stored lines: the commands of finished lines are replayed.
 """
 
 import asyncio
@@ -37,20 +36,21 @@ router = Router("/v1/execution", "execution")
 _PERMISSION = "service_lines:manage"
 
 MOST_LINES = 1000
-"""The most lines of a request."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def _field(each: Filter) -> Any:
-    """The field of a body that asks as this filter of the list does."""
-    said = each.about or None
+    """A field of the body for this filter of the list."""
+    description = each.about or None
     if each.takes == "flag":
-        return bool, Field(default=False, description=said)
+        return bool, Field(default=False, description=description)
     word: Any = Annotated[str, Field(min_length=1, max_length=reading.LONGEST_WORD)]
     if each.takes != "words":
         word = Literal[each.takes]
-    return list[word], Field(default_factory=list, max_length=reading.MOST_WORDS, description=said)
+    return list[word], Field(
+        default_factory=list, max_length=reading.MOST_WORDS, description=description
+    )
 
 
 _Fields: Any = create_model(
@@ -78,18 +78,15 @@ class LineFilter(_Fields):  # type: ignore[misc]  # its fields are those of the 
 
     @property
     def chosen(self) -> dict[str, list[str]]:
-        """The filters that were given, each as its words."""
-        given = {name: getattr(self, name) for name in _Fields.model_fields}
+        fields = {name: getattr(self, name) for name in _Fields.model_fields}
         return {
             name: ["true"] if value is True else sorted(set(value))
-            for name, value in given.items()
+            for name, value in fields.items()
             if value
         }
 
 
 class _Many(CommandBody):
-    """The fields of both requests."""
-
     filter: Annotated[
         LineFilter, Field(examples=[{"state": ["blocked"], "blocked_cause": ["approval_gap"]}])
     ]
@@ -152,8 +149,6 @@ class LineOutcomes(msgspec.Struct):
 
 
 class _Row(msgspec.Struct):
-    """The fields of a line that are read in the list."""
-
     service_line_id: str
     name: str | None
     state: State
@@ -165,13 +160,13 @@ _row_of = msgspec.json.Decoder(_Row).decode
 @command_route(
     router, "/pause", holds.PauseMany, _PERMISSION, summary="Pause many lines", answer=LineOutcomes
 )
-async def pause_executions(asking: reading.Asking, sent: Sent[LinesToPause]) -> Response:
+async def pause_executions(request: reading.ReadRequest, sent: Sent[LinesToPause]) -> Response:
     """Put the operator's hold on each line that the filter matches, but for closed lines.
 
     A line that has the hold stays as it is. Each line has an outcome of its own: one refused line
     never stops the others.
     """
-    return await _manage(asking, sent, holds.PauseMany, holds.PauseOne, "paused")
+    return await _manage(request, sent, holds.PauseMany, holds.PauseOne, "paused")
 
 
 @command_route(
@@ -182,16 +177,16 @@ async def pause_executions(asking: reading.Asking, sent: Sent[LinesToPause]) -> 
     summary="Resume many lines",
     answer=LineOutcomes,
 )
-async def resume_executions(asking: reading.Asking, sent: Sent[LinesToResume]) -> Response:
+async def resume_executions(request: reading.ReadRequest, sent: Sent[LinesToResume]) -> Response:
     """Lift the operator's hold of each line that the filter matches, but for closed lines.
 
     A line without the hold stays as it is. Each line has an outcome of its own.
     """
-    return await _manage(asking, sent, holds.ResumeMany, holds.ResumeOne, "resumed")
+    return await _manage(request, sent, holds.ResumeMany, holds.ResumeOne, "resumed")
 
 
 async def _manage(
-    asking: reading.Asking,
+    request: reading.ReadRequest,
     sent: Sent[Any],
     many: type[holds.PauseMany],
     one: type[holds.PauseOne],
@@ -199,19 +194,19 @@ async def _manage(
 ) -> Response:
     """Pause or resume the lines. Raises the recorded refusal of the request as a whole.
 
-    Raises Unavailable after ``ANSWER_SECONDS``: a part of the lines may be done then.
+    Raises Unavailable after ``ANSWER_SECONDS``: some of the lines may be done by then.
     """
-    is_dry = isinstance(sent.said, dict) and sent.said.get("dry_run") is True
+    is_dry = isinstance(sent.parsed, dict) and sent.parsed.get("dry_run") is True
     sent = sent._replace(key=None if is_dry else sent.key)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            choice = await _choose(asking, sent, many, is_dry)
+            choice = await _choose(request, sent, many, is_dry)
             assert sent.body is not None, "a request with a fault was refused"
             commands = [
                 one(
                     line,
-                    asking.principal,
-                    asking.request.state.request_id,
+                    request.principal,
+                    request.http.state.request_id,
                     idempotency=own_key(sent.key, line, choice.chosen_at),
                     reason=sent.body.reason,
                     until=getattr(sent.body, "until", None),
@@ -219,18 +214,18 @@ async def _manage(
                 )
                 for line in choice.lines
             ]
-            outcomes = await carry_out(asking, commands)
-            return await _answer(asking, choice, outcomes, done)
+            outcomes = await carry_out(request, commands)
+            return await _answer(request, choice, outcomes, done)
     except TimeoutError as error:
         raise Unavailable("Not all lines are done. Send the same request again.") from error
 
 
 async def _choose(
-    asking: reading.Asking, sent: Sent[Any], many: type[holds.PauseMany], is_dry: bool
+    request: reading.ReadRequest, sent: Sent[Any], many: type[holds.PauseMany], is_dry: bool
 ) -> holds.ChosenLines:
-    """The lines that match, or those of an earlier request under the same key."""
-    principal, body, fault = asking.principal, sent.body, sent.fault
-    organization_id = id_named(sent.said, "organization_id", ORGANIZATION_ID)
+    """The matching lines, or those of an earlier request under the same key."""
+    principal, body, fault = request.principal, sent.body, sent.fault
+    organization_id = id_named(sent.parsed, "organization_id", ORGANIZATION_ID)
     if organization_id is None and not principal.is_admin:
         organization_id = principal.organization_id
     if body is not None and organization_id is None:
@@ -238,12 +233,12 @@ async def _choose(
     found, position = list[_Row](), 0
     if body is not None and fault is None:
         try:
-            found, position = await _matching(asking, organization_id, body.filter.chosen)
+            found, position = await _matching(request, organization_id, body.filter.chosen)
         except Invalid as error:
             fault = error
     command = many(
         principal,
-        asking.request.state.request_id,
+        request.http.state.request_id,
         organization_id=organization_id,
         lines=[row.service_line_id for row in found],
         position=position,
@@ -253,40 +248,40 @@ async def _choose(
         fault=fault,
         idempotency=sent.key,
     )
-    receipt = await execute(asking.request, command)
+    receipt = await execute(request.http, command)
     return msgspec.json.decode(receipt.answer or b"", type=holds.ChosenLines)
 
 
 async def _matching(
-    asking: reading.Asking, organization_id: str | None, chosen: Mapping[str, list[str]]
+    request: reading.ReadRequest, organization_id: str | None, chosen: Mapping[str, list[str]]
 ) -> tuple[list[_Row], int]:
-    """The lines that match and are not closed, and the position. Raises Invalid for too many."""
+    """The matching lines that are not closed, and the position. Raises Invalid for too many."""
     named = {} if organization_id is None else {"organization_id": [organization_id]}
-    filters = filters_of(asking, Filters(), {**chosen, **named})
+    filters = filters_of(request, Filters(), {**chosen, **named})
     filters["state"] = [s for s in chosen.get("state", STATES) if s != "closed"]
-    if not filters["state"]:  # closed lines alone: none matches
-        filters = {**asking.tenant, "service_line_id": []}
-    found, position = await _rows(asking, filters)
+    if not filters["state"]:  # only closed lines: none matches
+        filters = {**request.tenant, "service_line_id": []}
+    found, position = await _rows(request, filters)
     if len(found) > MOST_LINES:
-        counted = await asking.rows(statements.summary_read(frozenset(filters)), filters)
+        counted = await request.rows(statements.summary_read(frozenset(filters)), filters)
         many = sum(row[-1] for row in counted)
-        said = f"The filter matches {many} lines: at most {MOST_LINES} are allowed."
-        raise Invalid(said, (("/filter", f"matches more than {MOST_LINES} lines"),))
+        message = f"The filter matches {many} lines: at most {MOST_LINES} are allowed."
+        raise Invalid(message, (("/filter", f"matches more than {MOST_LINES} lines"),))
     return found, position
 
 
-async def _rows(asking: reading.Asking, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
-    """The lines of the list by these filters, one more than are allowed, and their position."""
+async def _rows(request: reading.ReadRequest, filters: Mapping[str, Any]) -> tuple[list[_Row], int]:
+    """The matching lines, at most one more than allowed, and their position."""
     read = lists.list_read(filters)
     if read.planning is Planning.SHORT:
         read = read._replace(planning=Planning.LONG)
-    now = reading.periods(asking.services.clock())
-    rows = await asking.rows(read, {**filters, **now, "limit": MOST_LINES + 1})
+    now = reading.periods(request.services.clock())
+    rows = await request.rows(read, {**filters, **now, "limit": MOST_LINES + 1})
     return [_row_of(row[2]) for row in rows if row[2] is not None], rows.position
 
 
 async def _answer(
-    asking: reading.Asking,
+    request: reading.ReadRequest,
     choice: holds.ChosenLines,
     outcomes: Sequence[Receipt | Refused],
     done: Word,
@@ -294,20 +289,20 @@ async def _answer(
     by_line = dict(zip(choice.lines, outcomes, strict=True))
     rows: list[_Row] = []
     if refused := sorted(line for line, found in by_line.items() if isinstance(found, Refused)):
-        rows, _ = await _rows(asking, {**asking.tenant, "service_line_id": refused})
-    known = {row.service_line_id: row for row in rows}
-    data = [_told(line, found, known.get(line), done) for line, found in by_line.items()]
+        rows, _ = await _rows(request, {**request.tenant, "service_line_id": refused})
+    by_id = {row.service_line_id: row for row in rows}
+    data = [_outcome(line, found, by_id.get(line), done) for line, found in by_line.items()]
     counts = Counter(each.outcome for each in data)
     meta = Tally(len(data), counts[done], counts["unchanged"], counts["refused"])
     return Reply(_encode(LineOutcomes(data, meta)), choice.position)
 
 
-def _told(line: str, found: Receipt | Refused, row: _Row | None, done: Word) -> LineOutcome:
-    """The outcome of a line; that of a refused one with what the views show of it."""
+def _outcome(line: str, found: Receipt | Refused, row: _Row | None, done: Word) -> LineOutcome:
+    """The outcome of a line; for a refused one, its name and state come from the views."""
     if isinstance(found, Receipt):
-        told = msgspec.json.decode(found.answer or b"", type=holds.Told)
+        outline = msgspec.json.decode(found.answer or b"", type=holds.LineOutline)
         word: Word = "unchanged" if found.duplicate else done
-        return LineOutcome(line, told.name, word, None, told.state)
+        return LineOutcome(line, outline.name, word, None, outline.state)
     state = row.state if row else None
     if isinstance(found, InvalidState):
         state = "closed"  # the only refusal by state; the views may not show it yet

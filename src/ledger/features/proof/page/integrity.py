@@ -1,4 +1,4 @@
-"""The page of the log's integrity: the last checkpoint, and what verifications found last."""
+"""The page of the log's integrity: the last checkpoint, and the results of verifications."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Present
+from ledger.engine.http.reading import Present, ReadRequest
 from ledger.engine.page.pages import PageRoute, show
 from ledger.engine.postgres.timing import LIVING_SECONDS
 from ledger.engine.values.principal import EVERYONE
@@ -20,10 +20,10 @@ from ledger.features.proof.verification.nightly import Nightly, next_night
 router = APIRouter(prefix="/ui/integrity", include_in_schema=False, route_class=PageRoute)
 
 MOST_UNSEALED = 1000
-"""The most events that are counted behind the checkpoint."""
+"""The most events that are counted after the checkpoint."""
 
-# The latest checkpoint that is shown, the instant of its last event, the key, whether sealing has
-# stopped and why, what it waits for, and how many events are not sealed yet.
+# The latest checkpoint that is shown, the instant of its last event, the key, why and when sealing
+# has stopped, what it waits for, and how many events are not sealed yet.
 _SEALED = """
 SELECT c.note, ledger.recorded_at(c.position), s.vkey, s.stopped_at, s.error, s.waits_for,
     ledger.events_between(COALESCE(c.position, 0) + 1, NULL, %(most)s + 1)
@@ -33,7 +33,7 @@ FROM (SELECT) AS log LEFT JOIN ledger.signer AS s ON true LEFT JOIN LATERAL (
 ) AS c ON true
 """
 
-# The origins before the present one, the latest first, and the nodes with their witnesses.
+# The earlier origins, the latest first, and the nodes with their witnesses.
 _FORMER = """
 SELECT number, vkey, ended_at, ended_by, reason, last_note, kept_size
 FROM ledger.former_origin ORDER BY number DESC
@@ -57,15 +57,15 @@ class SealedLog(NamedTuple):
     """How far the log is sealed."""
 
     note: str | None
-    """The latest checkpoint; None: nothing was sealed yet."""
+    """The latest checkpoint; None if nothing is sealed yet."""
     last_recorded_at: datetime | None
     key: str | None
-    """None: the key comes with the first checkpoint."""
+    """None until the first checkpoint."""
     stopped_at: datetime | None
     error: str | None
     waits_for: str | None
     behind: int
-    """The events that are not sealed yet, at most ``MOST_UNSEALED`` and one."""
+    """The number of events that are not sealed yet, at most ``MOST_UNSEALED`` + 1."""
 
     @property
     def lines(self) -> Sequence[str]:
@@ -74,18 +74,17 @@ class SealedLog(NamedTuple):
 
 
 class NodeReport(NamedTuple):
-    """A node, as it has last reported itself."""
+    """A node's last report."""
 
     node_id: str
     role: str
     beaten_at: datetime
     note: str | None
-    """The newest checkpoint that it has seen; None: it has no witness."""
+    """The newest checkpoint that it has seen; None if it has no witness."""
     lives: bool
 
     @property
     def size(self) -> str | None:
-        """The size of its witness."""
         try:
             return None if self.note is None else str(parse(self.note).checkpoint.size)
         except BadNote:
@@ -93,35 +92,34 @@ class NodeReport(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """The origin of its witness."""
         return (self.note or "").split("\n", 1)[0]
 
 
 class VerifiedPart(NamedTuple):
-    """A part of a verification, and what was found in it last."""
+    """A part of a verification, and its last finding."""
 
     name: str
     finding: Finding | None
-    """None: the part was not compared yet."""
+    """None if the part was not compared yet."""
     due: datetime | None
-    """When the part is compared next; None: in no night."""
+    """When the part is compared next; None if never."""
 
 
 @router.get("", openapi_extra=needs(None))
-async def show_integrity(asking: Asking, query: Present) -> Response:
-    """The facts about the sealed log, for any visitor.
+async def show_integrity(request: ReadRequest, query: Present) -> Response:
+    """Show the facts about the sealed log to any visitor.
 
-    Keys of rows that differ, and the reason why sealing has stopped, are shown to administrators:
-    they may name another tenant's ids.
+    Only administrators see keys of rows that differ, and why sealing has stopped: they may name
+    another tenant's ids.
     """
-    fetch = asking.services.door.fetch
+    fetch = request.services.pool.fetch
     ((*sealed,),) = await fetch(EVERYONE, _SEALED, {"most": MOST_UNSEALED})
     former = [FormerOrigin(*row) for row in await fetch(EVERYONE, _FORMER, {})]
     nodes = [NodeReport(*row) for row in await fetch(EVERYONE, _NODES, {"living": LIVING_SECONDS})]
     findings = [Finding(*row) for row in await fetch(EVERYONE, FINDINGS, {})]
-    parts = _parts(findings, asking.services.of(Nightly).at, asking.services.clock())
+    parts = _parts(findings, request.services.of(Nightly).at, request.services.clock())
     return show(
-        asking.request,
+        request.http,
         "integrity.html",
         sealed=SealedLog(*sealed),
         keys="\n".join([sealed[2] or "", *(origin.vkey for origin in former)]),

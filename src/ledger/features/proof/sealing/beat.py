@@ -1,7 +1,7 @@
 """The beat of a node: its row each second, with its witness (contract, Several nodes).
 
-The node follows: it takes the database's newest checkpoint as its witness, once
-that is proved to continue the one that it has.
+The node follows: it takes the database's newest checkpoint as its witness, once that checkpoint
+provably continues the witness that it has.
 """
 
 import logging
@@ -13,8 +13,8 @@ from ledger.engine.postgres.leadership import LeadBeat
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.growth import compare_with_tree
 from ledger.features.proof.sealing.note import BadNote
-from ledger.features.proof.sealing.standing import Fit, Verdict, Witnessed, judge
-from ledger.features.proof.sealing.watch import CannotSign, Sight, WitnessWatch
+from ledger.features.proof.sealing.peers import LogConsistency, Verdict, Witnessed, judge
+from ledger.features.proof.sealing.watch import CannotSign, Inspection, WitnessWatch
 
 _logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ _DOUBLED = "another process beats as this node: its data directory is shared, or
 class NodeBeat(LeadBeat):
     """Reports this node each second, and beats for the loops that its process leads."""
 
-    # A witness lies in a file, too. A synchronous standby may be away, and a node that lives must
-    # not fall silent then. A beat that is acknowledged is on this disk.
+    # A witness lies in a file, too. A living node must not fall silent while a synchronous standby
+    # is away. An acknowledged beat is on this disk.
     commits = "local"
 
     def __init__(
@@ -35,45 +35,47 @@ class NodeBeat(LeadBeat):
         self._watch, self._role, self._clock = watch, role, clock
 
     def beat(self, connection: shelf.Connection) -> str | None:
-        """Follow, and report; return why the node cannot follow, if so."""
+        """Follow and report; return why the node cannot follow, or None."""
         with connection.transaction():  # one commit a second
             super().beat(connection)
-            sight, settles, fault = None, False, None
+            inspection, settles, fault = None, False, None
             try:
-                sight = self._watch.look(connection, leads=False)
+                inspection = self._watch.inspect(connection, leads=False)
             except (CannotSign, BadNote) as error:
-                fault = _told(error)
+                fault = _fault_of(error)
             else:
-                verdict, fault = self._follow(connection, sight)
+                verdict, fault = self._follow(connection, inspection)
                 settles = verdict.settles
-            beaten = self._watch.beat(connection, sight, settles, __version__, self._role)
+            beaten = self._watch.beat(connection, inspection, settles, __version__, self._role)
         self._watch.note_beaten(*beaten)
         return fault
 
-    def _follow(self, connection: shelf.Connection, sight: Sight) -> tuple[Verdict, str | None]:
-        """Take the database's newest checkpoint, if that may be; the verdict, and a fault."""
-        fault = _DOUBLED if sight.known.heard.is_doubled else None
+    def _follow(
+        self, connection: shelf.Connection, inspection: Inspection
+    ) -> tuple[Verdict, str | None]:
+        """Take the database's newest checkpoint if it fits; return the verdict and a fault."""
+        fault = _DOUBLED if inspection.evidence.reports.is_doubled else None
 
-        def compare(witness: Witnessed) -> Fit:
+        def compare(witness: Witnessed) -> LogConsistency:
             nonlocal fault
             try:
-                return compare_with_tree(connection, sight.newest, witness)
+                return compare_with_tree(connection, inspection.newest, witness)
             except CannotSign as error:
-                fault = _told(error)
-                return Fit.UNKNOWN
+                fault = _fault_of(error)
+                return LogConsistency.UNKNOWN
 
-        verdict = judge(sight.known, compare)
-        if verdict.contradicted is not None and sight.state.has_signed:
+        verdict = judge(inspection.evidence, compare)
+        if verdict.contradicted is not None and inspection.state.has_signed:
             witness, fit = verdict.contradicted
             why = fit.value
             if witness.size:
                 why += f": {witness.size} events ({witness.where})"
-            if shelf.contradict(connection, sight.state.vkey, self._clock(), why):
+            if shelf.contradict(connection, inspection.state.vkey, self._clock(), why):
                 _logger.error("sealer: nothing is signed any more: %s", why)
-        if verdict.takes:
-            self._watch.follow(sight)
+        if verdict.advances:
+            self._watch.follow(inspection)
         return verdict, fault
 
 
-def _told(error: Exception) -> str:
+def _fault_of(error: Exception) -> str:
     return f"what was sealed cannot be followed: {error}"

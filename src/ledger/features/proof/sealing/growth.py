@@ -1,4 +1,4 @@
-"""The log compared with checkpoints, and the stored tree grown by the events behind it."""
+"""Compares the log with checkpoints, and grows the stored tree by the events after it."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from ledger.engine.postgres.pipeline import Pipeline
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.leaf import leaf_of
 from ledger.features.proof.sealing.note import Checkpoint
+from ledger.features.proof.sealing.peers import LogConsistency, Witnessed
 from ledger.features.proof.sealing.shelf import Sealed
-from ledger.features.proof.sealing.standing import Fit, Witnessed
 from ledger.features.proof.sealing.tiles import HASH, WIDTH, GrowingTree, edge_of, root_of, tiles_of
-from ledger.features.proof.sealing.tree import Stretch, consistency, grown_from, hash_leaf
+from ledger.features.proof.sealing.tree import Span, consistency, grown_from, hash_leaf
 from ledger.features.proof.sealing.watch import CannotSign
 
 AT_ONCE = 4_000
@@ -26,32 +26,32 @@ class Contradiction(Exception):
 
 def compare_with_tree(
     connection: shelf.Connection, newest: Checkpoint | None, witness: Witnessed
-) -> Fit:
+) -> LogConsistency:
     """Compare an earlier checkpoint with the tree of the newest one, by the stored tiles.
 
-    The newest checkpoint commits to the tiles that are used: a tile that was altered is no
-    contradiction. Raises CannotSign if tiles are missing or altered.
+    The newest checkpoint commits to these tiles, so an altered tile is no contradiction. Raises
+    CannotSign if tiles are missing or altered.
     """
     if newest is None or witness.size > newest.size:
-        return Fit.UNKNOWN
+        return LogConsistency.UNKNOWN
     if witness.size == newest.size:
-        return Fit.SAME if witness.root == newest.root else Fit.OTHER
-    stretches: list[Stretch] = consistency(witness.size, newest.size)
+        return LogConsistency.SAME if witness.root == newest.root else LogConsistency.OTHER
+    spans: list[Span] = consistency(witness.size, newest.size)
     if witness.size & (witness.size - 1) == 0:
-        stretches = [(0, witness.size), *stretches]
+        spans = [(0, witness.size), *spans]
     try:
-        kept = shelf.tiles(connection, tiles_of(stretches))
-        hashes = [root_of(stretch, kept) for stretch in stretches]
+        stored = shelf.tiles(connection, tiles_of(spans))
+        hashes = [root_of(span, stored) for span in spans]
     except LookupError as error:
         raise CannotSign("tiles of the sealed tree are missing") from error
     old, new = grown_from(witness.size, newest.size, hashes)
     if new != newest.root:
         raise CannotSign("the stored tiles are not those of the last checkpoint")
-    return Fit.SAME if old == witness.root else Fit.OTHER
+    return LogConsistency.SAME if old == witness.root else LogConsistency.OTHER
 
 
 class Growth:
-    """The tree of one round: as it is stored, and then as it grows."""
+    """The tree in one round: first as it is stored, then as it grows."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Growth:
         newest: Checkpoint | None,
         agreed: set[tuple[int, bytes]],
     ) -> None:
-        """``agreed`` has checkpoints that were found to be of this log before, and gets new ones.
+        """``agreed`` has checkpoints already found to be of this log; new ones are added.
 
         Raises Contradiction if the last sealed event is gone, or is another one.
         """
@@ -69,15 +69,14 @@ class Growth:
         self._sealed, self._agreed = sealed, agreed
         self._newest = newest
         self._tree: GrowingTree | None = None
-        self._fits: dict[tuple[int, bytes], Fit] = {}
+        self._fits: dict[tuple[int, bytes], LogConsistency] = {}
         self.first_positions: dict[int, int] = {}
         """The position of the first event of each tile of leaves that has begun."""
-        # The last sealed event is read again, since it must still be there.
+        # Read the last sealed event again, since it must still be there.
         rows = read_log(pipeline, sealed.position - 1 if sealed.size else 0, AT_ONCE)
         self.is_full = is_full(rows, AT_ONCE)
-        """Whether the log may have more events than were read."""
+        """True if the log may have more events than were read."""
         self.last: StoredRow | None = None
-        """The last event of the tree."""
         if sealed.size:
             if not rows or rows[0][4] != sealed.position:
                 self._blame(f"the last event that was sealed is not at position {sealed.position}")
@@ -90,44 +89,44 @@ class Growth:
 
     @property
     def tree_is_sealed(self) -> bool:
-        """Whether the tree, as it is now, has a checkpoint already, or nothing to be signed."""
+        """Return True if the present tree has a checkpoint, or there is nothing to sign."""
         if self._tree is not None and self._tree.size > self._sealed.size:
             return False
         return self._newest is not None or not self._sealed.size
 
     @property
     def tree(self) -> GrowingTree:
-        """The tree. Raises CannotSign or Contradiction if what is stored doesn't fit together."""
+        """Raises CannotSign or Contradiction if the stored data do not fit together."""
         if self._tree is None:
             self._tree = self._load()
         return self._tree
 
     def require_tree(self) -> None:
-        """Raise CannotSign or Contradiction if what is stored doesn't fit together."""
+        """Raises CannotSign or Contradiction if the stored data do not fit together."""
         self._tree = self._tree or self._load()
 
-    def compare(self, witness: Witnessed) -> Fit:
+    def compare(self, witness: Witnessed) -> LogConsistency:
         """Compare the log with a checkpoint; grow the tree if the checkpoint is ahead of it."""
         key = witness.size, witness.root
         if key not in self._fits:
             self._fits[key] = self._compare(witness)
-        if self._fits[key] is Fit.SAME:
+        if self._fits[key] is LogConsistency.SAME:
             self._agreed.add(key)
         return self._fits[key]
 
-    def _compare(self, witness: Witnessed) -> Fit:
+    def _compare(self, witness: Witnessed) -> LogConsistency:
         if witness.size <= self._sealed.size:
-            # The newest checkpoint is signed, and a signed one continues all that agreed before.
-            # A witness ahead of it is compared in each round: the log may have been put back.
+            # A signed checkpoint continues all that agreed before. A witness ahead of the newest
+            # one is compared in each round: the log may have been restored.
             if (witness.size, witness.root) in self._agreed:
-                return Fit.SAME
+                return LogConsistency.SAME
             tree = self._newest or Checkpoint(self.tree.size, self.tree.root())
             return compare_with_tree(self._connection, tree, witness)
         while self.tree.size < witness.size:
             if not self._ahead and not self._read():
-                return Fit.SHORTER
+                return LogConsistency.SHORTER
             self._add(self._ahead[: witness.size - self.tree.size])
-        return Fit.SAME if self.tree.root() == witness.root else Fit.OTHER
+        return LogConsistency.SAME if self.tree.root() == witness.root else LogConsistency.OTHER
 
     def grow(self) -> None:
         """Add the events that were read and are not in the tree yet."""
@@ -150,18 +149,16 @@ class Growth:
     def _load(self) -> GrowingTree:
         sealed = self._sealed
         try:
-            kept = shelf.tiles(self._connection, edge_of(sealed.size))
-            tree = GrowingTree(sealed.size, kept)
+            stored = shelf.tiles(self._connection, edge_of(sealed.size))
+            tree = GrowingTree(sealed.size, stored)
         except ValueError as error:
             raise CannotSign(str(error)) from error
         if self._newest is not None and self._newest != Checkpoint(tree.size, tree.root()):
             raise CannotSign("the last checkpoint in the database is not of what is sealed")
         if self.last is not None:
-            leaf, stretch = hash_leaf(leaf_of(*self.last)), (tree.size - 1, tree.size)
+            leaf, span = hash_leaf(leaf_of(*self.last)), (tree.size - 1, tree.size)
             try:
-                is_last = (
-                    root_of(stretch, shelf.tiles(self._connection, tiles_of([stretch]))) == leaf
-                )
+                is_last = root_of(span, shelf.tiles(self._connection, tiles_of([span]))) == leaf
             except LookupError:
                 is_last = False
             if not is_last:

@@ -15,9 +15,9 @@ A leaf is the UTF-8 text of one JSON object without spaces, its keys in this ord
     stored_sha256   SHA-256 of the stored event, as hexadecimal digits
     nonce           16 random bytes, base64
 
-The stored event is hashed as a whole, and has a run's input, output and error as ciphertext: so an
-erasure changes no leaf. The nonce is stored in the event, too, and is otherwise secret. A reader
-who sees only a leaf's hash therefore cannot find the leaf's content by guessing.
+The stored event is hashed as a whole. It has a run's input, output and error as ciphertext, so an
+erasure changes no leaf. The nonce is also stored in the event, and is otherwise secret. So a reader
+who sees only a leaf's hash cannot find the leaf's content by guessing.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class UnreadableEvent(Exception):
-    """A stored event that no leaf can be made of."""
+    """No leaf can be made of a stored event."""
 
 
 def leaf_of(stream: str, version: int, type_: str, state: bytes, position: int) -> bytes:

@@ -10,8 +10,8 @@ The text is C2SP's tlog-checkpoint, the signature is Ed25519 by C2SP's signed-no
     — execution-ledger/5f0c… base64(key id || signature)
 
 A log that an operator adopts gets a new origin, whose name ends in ``/2``, ``/3`` …, with a key of
-its own. The first note of the new origin has an extension line with the last checkpoint that was
-known of the origin before: ``after ORIGIN SIZE ROOT``.
+its own. The first note of the new origin has an extension line with the last known checkpoint of
+the previous origin: ``after ORIGIN SIZE ROOT``.
 """
 
 import base64
@@ -49,11 +49,11 @@ class UncheckedNote(NamedTuple):
     origin: str
     checkpoint: Checkpoint
     extensions: str
-    """The lines after the root, each with its end."""
+    """The lines after the root, each with its newline."""
 
 
 def parse(note: str) -> UncheckedNote:
-    """The parts of a note. Raises BadNote if it is no checkpoint."""
+    """Raises BadNote if the text is no checkpoint."""
     found = _NOTE.fullmatch(note)
     if found is None:
         raise BadNote("no checkpoint")
@@ -68,19 +68,19 @@ def number_of(origin: str) -> int:
 
 
 def origin_named(origin: str, number: int) -> str:
-    """The name that the same log has as an origin with another number."""
+    """The name of the same log's origin with another number."""
     first = "/".join(origin.split("/")[:2])
     return first if number == 1 else f"{first}/{number}"
 
 
 def after(note: str) -> str:
     """The extension line that names a checkpoint as the last one of its origin."""
-    said = parse(note)
-    return f"after {said.origin} {said.checkpoint.size} {_text(said.checkpoint.root)}"
+    parsed = parse(note)
+    return f"after {parsed.origin} {parsed.checkpoint.size} {_text(parsed.checkpoint.root)}"
 
 
 class Verifier:
-    """Verifies that a checkpoint is signed by a key: ``text`` is the key, as C2SP's vkey."""
+    """Verifies that a key signed a checkpoint. ``text`` is the key, as C2SP's vkey."""
 
     def __init__(self, text: str) -> None:
         """Raises BadNote if the text is no Ed25519 vkey."""
@@ -95,7 +95,7 @@ class Verifier:
             raise BadNote("no key of an Ed25519 signature")
 
     def open(self, note: str) -> Checkpoint:
-        """The content of a checkpoint that this key has signed. Raises BadNote for any other."""
+        """Return the content of a checkpoint that this key signed. Raises BadNote for others."""
         found = _NOTE.fullmatch(note)
         if found is None:
             raise BadNote("no checkpoint")
@@ -125,7 +125,7 @@ class Signer:
 
     @classmethod
     def create(cls, name: str | None = None) -> Self:
-        """A new key, by default of a new log."""
+        """Create a key, by default for a new log."""
         return cls(name or f"execution-ledger/{os.urandom(8).hex()}", os.urandom(32))
 
     def sign(self, checkpoint: Checkpoint, extension: str | None = None) -> str:

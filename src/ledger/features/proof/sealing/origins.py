@@ -1,8 +1,8 @@
 """Origins: an operator adopts a log that contradicts a checkpoint, and a new origin begins.
 
-The new origin has the same name with the next number behind it, and a key of its own. The key of
-the origin before is forgotten, so nothing contradictory can be signed by it any more. The first
-note of the new origin names the last checkpoint that was known of the one before.
+The new origin has the same name with the next number appended, and its own key. The previous
+origin's key is deleted, so it can sign nothing contradictory any more. The first note of the new
+origin names the last known checkpoint of the previous one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +27,12 @@ from ledger.features.proof.sealing.note import (
     origin_named,
     parse,
 )
+from ledger.features.proof.sealing.peers import judge
 from ledger.features.proof.sealing.shelf import Mark, Sealed, State
-from ledger.features.proof.sealing.standing import judge
 from ledger.features.proof.sealing.tiles import GrowingTree
 from ledger.features.proof.sealing.tree import hash_leaf
 from ledger.features.proof.sealing.watch import CannotSign, WitnessWatch
 
-# The origins before the present one, the latest first.
 _FORMER = """
 SELECT number, vkey, ended_at, ended_by, reason, last_note, kept_size
 FROM ledger.former_origin ORDER BY number DESC
@@ -67,7 +66,7 @@ ORDER BY size
 
 
 class NothingIsWrong(Exception):
-    """Nothing keeps the ledger from signing: there is nothing to be adopted."""
+    """Nothing keeps the ledger from signing, so there is nothing to adopt."""
 
 
 class FormerOrigin(NamedTuple):
@@ -79,9 +78,9 @@ class FormerOrigin(NamedTuple):
     ended_by: str
     reason: str
     last_note: str | None
-    """The last checkpoint that was known of it."""
+    """Its last known checkpoint."""
     kept_size: int
-    """Up to this size, its checkpoints are of the present log."""
+    """The present log has its checkpoints up to this size."""
 
     @property
     def name(self) -> str:
@@ -97,7 +96,7 @@ class Adopted(NamedTuple):
 
     origin: str
     after: str | None
-    """The last checkpoint that is known of the origin before, as the first note names it."""
+    """The last known checkpoint of the previous origin, as the first note names it."""
     kept_size: int
     """The number of sealed events that the new origin begins with."""
 
@@ -115,10 +114,10 @@ def adopt(
     by: str,
     clock: Callable[[], datetime],
 ) -> Adopted:
-    """Adopt the log as it is now: begin a new origin. Services that run notice by themselves.
+    """Adopt the log as it is now and begin a new origin. Running services notice by themselves.
 
-    The new key signs its first checkpoint at once: of what was sealed before and still is of the
-    log, and of some events behind that.
+    The new key signs its first checkpoint at once. It covers what was sealed before and is still in
+    the log, and some events after that.
 
     Raises NothingIsWrong if nothing keeps the ledger from signing, BadNote if its key is damaged,
     and UnreadableEvent for an event that no origin could seal.
@@ -132,16 +131,16 @@ def adopt(
         mark = _mark(vault, state)
         _require_fault(connection, pipeline, state, watch, mark)
         base = _base(connection, pipeline, state)
-        last = _last_known(connection, state, watch, mark)
+        last = _last_seen_note(connection, state, watch, mark)
         present = state.vkey.split("+", 1)[0]
         number = 1 + max([state.origin, *([] if last is None else [number_of(parse(last).origin)])])
         signer = Signer.create(origin_named(present, number))
         line = None if last is None else after(last)
-        said = {"at": clock(), "by": by, "reason": reason, "last_note": last}
-        # The checkpoints of the present log are counted before the tiles are gone.
-        kept = base.size or _kept_size(connection, pipeline)
-        connection.execute(_SHORTEN, {"kept": kept})
-        connection.execute(_END, said | {"kept": kept})
+        values = {"at": clock(), "by": by, "reason": reason, "last_note": last}
+        # Count the checkpoints of the present log before the tiles are gone.
+        intact = base.size or _intact_size(connection, pipeline)
+        connection.execute(_SHORTEN, {"kept": intact})
+        connection.execute(_END, values | {"kept": intact})
         connection.execute(_PUT_AWAY)
         if not base.size:
             connection.execute("DELETE FROM ledger.tile")
@@ -163,13 +162,13 @@ def adopt(
                 "position": base.position,
             },
         )
-        shelf.keep(connection, growth.tree.take_changed(), growth.first_positions, sealed)
-    watch.take(Verifier(signer.vkey), note)
+        shelf.keep(connection, growth.tree.pop_changed(), growth.first_positions, sealed)
+    watch.store(Verifier(signer.vkey), note)
     return Adopted(signer.name, line, base.size)
 
 
 def _mark(vault: Vault, state: State) -> Mark | None:
-    """The mark of the present key, if it can be read."""
+    """Returns None if the mark of the present key cannot be read."""
     try:
         return shelf.opened(vault, state.vkey, state.secret or b"")[1]
     except (BadNote, CannotOpen, ValueError):
@@ -187,23 +186,23 @@ def _require_fault(
     if state.contradicts or state.error is not None or state.waits_for is not None:
         return
     try:
-        sight = watch.look(connection, leads=True).with_mark(mark)
-        growth = Growth(connection, pipeline, state.sealed, sight.newest, set())
-        verdict = judge(sight.known, growth.compare)
+        inspection = watch.inspect(connection, leads=True).with_mark(mark)
+        growth = Growth(connection, pipeline, state.sealed, inspection.newest, set())
+        verdict = judge(inspection.evidence, growth.compare)
     except (BadNote, CannotSign, Contradiction, UnreadableEvent):
         return
-    known = sight.known
-    is_witnessed = known.own is not None or any(
-        other.lives and other.witness is not None for other in known.heard.others
+    evidence = inspection.evidence
+    is_witnessed = evidence.own is not None or any(
+        other.lives and other.witness is not None for other in evidence.reports.others
     )
-    # The first checkpoint of a key, not shown yet, is taken by whoever leads: nobody has to adopt.
-    continues = is_witnessed or known.is_unseen or known.newest is None
+    # Whoever leads takes a key's first checkpoint, not shown yet: nobody has to adopt.
+    continues = is_witnessed or evidence.is_unseen or evidence.newest is None
     if verdict.contradicted is None and continues:
         raise NothingIsWrong("Nothing is wrong: the log continues every checkpoint that is known.")
 
 
 def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sealed:
-    """The sealed events that can be continued; none if it isn't of the present log."""
+    """The sealed events to continue; none if they are not of the present log."""
     sealed = state.sealed
     try:
         newest = None if sealed.note is None else Verifier(state.vkey).open(sealed.note)
@@ -213,40 +212,40 @@ def _base(connection: shelf.Connection, pipeline: Pipeline, state: State) -> Sea
     return sealed
 
 
-def _last_known(
+def _last_seen_note(
     connection: shelf.Connection, state: State, watch: WitnessWatch, mark: Mark | None
 ) -> str | None:
-    """The last checkpoint that the database, this node or any other one has seen."""
+    """The last checkpoint that the database or any node has seen."""
     present = state.vkey.split("+", 1)[0]
-    notes = [state.sealed.note, watch.kept(present), None if mark is None else mark.note]
+    notes = [state.sealed.note, watch.stored(present), None if mark is None else mark.note]
     notes += [node.witness for node in nodes.nodes(connection)]
     of_log = origin_named(present, 1)
     found = []
     for note in notes:
         try:
-            said = None if note is None else parse(note)
+            parsed = None if note is None else parse(note)
         except BadNote:
             continue
-        if note is not None and said is not None and origin_named(said.origin, 1) == of_log:
-            found.append((number_of(said.origin), said.checkpoint.size, note))
+        if note is not None and parsed is not None and origin_named(parsed.origin, 1) == of_log:
+            found.append((number_of(parsed.origin), parsed.checkpoint.size, note))
     return max(found)[2] if found else None
 
 
-def _kept_size(connection: shelf.Connection, pipeline: Pipeline) -> int:
-    """The size of the largest checkpoint whose events the log still has: it reads the whole log."""
-    tree, kept = GrowingTree(0, {}), 0
+def _intact_size(connection: shelf.Connection, pipeline: Pipeline) -> int:
+    """The size of the largest checkpoint whose events the log still has. Reads the whole log."""
+    tree, intact = GrowingTree(0, {}), 0
     events = _events(pipeline)
     try:
         with connection.cursor("notes") as notes:
             for size, note in notes.execute(_NOTES):
                 while tree.size < size:
                     tree.add(hash_leaf(leaf_of(*next(events))))
-                tree.take_changed()
+                tree.pop_changed()
                 if parse(note).checkpoint == (size, tree.root()):
-                    kept = size
+                    intact = size
     except (BadNote, StopIteration, UnreadableEvent):
         pass
-    return kept
+    return intact
 
 
 def _events(pipeline: Pipeline) -> Iterator[StoredRow]:

@@ -25,7 +25,7 @@ _SIGNER = "SELECT vkey, secret FROM ledger.signer"
 
 _LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1"
 
-# The present origin and its newest checkpoint, and which PostgreSQL answers: with the OIDs of the
+# The present origin, its newest checkpoint, and the PostgreSQL that answers, with the OIDs of the
 # database and of the log's table, which a restored dump changes. Fails on a standby.
 _STATE = """
 SELECT s.vkey, s.secret, s.origin, s.contradicts, s.error, s.waits_for, s.shown_size, s.after,
@@ -39,7 +39,6 @@ LEFT JOIN LATERAL (
 WHERE d.datname = current_database()
 """
 
-# The tiles that exist among those asked for.
 TILES = """
 SELECT level, number, hashes FROM ledger.tile
 JOIN unnest(%(levels)s::smallint[], %(numbers)s::bigint[]) AS asked (level, number)
@@ -62,8 +61,8 @@ _MARK = "UPDATE ledger.signer SET secret = %s"
 
 _LOCK = "SELECT FROM ledger.signer FOR UPDATE"
 
-# Whether everything is as it was when a checkpoint was decided on.
-_IS_AS_SEEN = """
+# True if nothing has changed since the decision on a checkpoint.
+_IS_UNCHANGED = """
 SELECT s.vkey = %(vkey)s AND NOT s.contradicts
     AND COALESCE((SELECT max(size) FROM ledger.checkpoint), s.base_size) = %(size)s
     AND EXISTS (
@@ -83,7 +82,7 @@ UPDATE ledger.signer SET stopped_at = coalesce(stopped_at, %(at)s), error = %(er
 WHERE error IS DISTINCT FROM %(error)s AND NOT contradicts
 """
 
-# Stop for good: until an operator adopts the log.
+# Stop until an operator adopts the log.
 _CONTRADICT = """
 UPDATE ledger.signer SET stopped_at = %(at)s, error = %(error)s, contradicts = true,
     waits_for = NULL
@@ -106,15 +105,15 @@ _KEY_BYTES = 32
 
 
 class Mark(NamedTuple):
-    """The last checkpoint that a key has signed, as it is kept with the key.
+    """The last checkpoint that a key has signed, as stored with the key.
 
-    Both are encrypted together under the master key. So a person who can change the database only
-    can neither alter the mark, nor remove it without losing the key. An earlier mark, with the key,
-    may be put back: the witnesses of the nodes tell that.
+    Both are encrypted together under the master key. So a person who can only change the database
+    can neither alter the mark, nor remove it without losing the key. The person may restore an
+    earlier mark with the key: the witnesses of the nodes detect that.
     """
 
     number: int
-    """The number that counts the checkpoint among those of its origin."""
+    """The number of the checkpoint in its origin."""
     position: int
     note: str
 
@@ -138,21 +137,21 @@ class Sealed(NamedTuple):
 
 
 class State(NamedTuple):
-    """How signing stands, by the database."""
+    """The state of signing, by the database."""
 
     vkey: str
-    """The name and the public key. A log without a checkpoint has none yet: then those that the
-    asking process would give it."""
+    """The name and the public key. Before the first checkpoint: those that the calling process
+    would give the log."""
     secret: bytes | None
-    """The key under the master key; None: the log has no key yet."""
+    """The key under the master key; None if the log has no key yet."""
     origin: int
     contradicts: bool
-    """Whether signing has stopped until an operator adopts the log."""
+    """True if signing has stopped until an operator adopts the log."""
     error: str | None
     waits_for: str | None
     shown_size: int
     after: str | None
-    """The line that the origin's first note has, with the last checkpoint of the one before."""
+    """The line of the origin's first note that names the last checkpoint of the previous origin."""
     lineage: str
     sealed: Sealed
     """The newest checkpoint, or what the origin began with."""
@@ -173,18 +172,18 @@ def begin(
     at: datetime | None = None,
     error: str | None = None,
 ) -> bool:
-    """Give the log its name and key; return whether it had none.
+    """Give the log its name and key; return True if it had none.
 
-    The first checkpoint must be kept in the same transaction; or an error says why nothing is to be
+    The same transaction must store the first checkpoint. Otherwise ``error`` says why nothing is
     signed until an operator adopts the log.
     """
     secret = sealed_secret(vault, signer, mark)
-    said = {"vkey": signer.vkey, "secret": secret, "at": at, "error": error}
-    return connection.execute(_BEGIN, said).rowcount > 0
+    values = {"vkey": signer.vkey, "secret": secret, "at": at, "error": error}
+    return connection.execute(_BEGIN, values).rowcount > 0
 
 
 def signer_of(connection: Connection, vault: Vault) -> Signer:
-    """The log's name and key. Raises as ``opened`` does."""
+    """Raises as ``opened`` does."""
     row = connection.execute(_SIGNER).fetchone()
     if row is None:
         raise BadNote("the log has no key")
@@ -192,10 +191,10 @@ def signer_of(connection: Connection, vault: Vault) -> Signer:
 
 
 def opened(vault: Vault, vkey: str, secret: bytes) -> tuple[Signer, Mark | None]:
-    """A name and its key, and the mark: None if the key never signs (``begin``).
+    """A name and its key, and the mark; None for the mark if the key never signs (``begin``).
 
-    Raises BadNote if they were damaged or do not belong together, and CannotOpen if the key was not
-    encrypted under this master key.
+    Raises BadNote if they were damaged or do not belong together, and CannotOpen if another master
+    key encrypted the key.
     """
     text = vault.open(_PURPOSE, secret)
     signer = Signer(Verifier(vkey).name, text[:_KEY_BYTES])
@@ -205,7 +204,7 @@ def opened(vault: Vault, vkey: str, secret: bytes) -> tuple[Signer, Mark | None]
 
 
 def verifier_of(connection: Connection) -> Verifier:
-    """The verifier of the log's checkpoints. Raises BadNote if the key was damaged or removed."""
+    """Raises BadNote if the key was damaged or removed."""
     row = connection.execute(_SIGNER).fetchone()
     if row is None:
         raise BadNote("the log has no key")
@@ -218,7 +217,7 @@ def latest(connection: Connection) -> Sealed:
 
 
 def state(connection: Connection, newborn: str) -> State:
-    """How signing stands; ``newborn`` is the key that a log without one would get."""
+    """The state of signing; ``newborn`` is the key that a log without a key would get."""
     ((vkey, *row),) = connection.execute(_STATE).fetchall()
     if vkey is None:
         nothing = Sealed(0, 0, None)
@@ -227,8 +226,8 @@ def state(connection: Connection, newborn: str) -> State:
 
 
 def tiles(connection: Connection, wanted: Collection[Tile]) -> dict[Tile, bytes]:
-    asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
-    found = connection.execute(TILES, asked, binary=True)
+    values = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
+    found = connection.execute(TILES, values, binary=True)
     return {(level, number): hashes for level, number, hashes in found}
 
 
@@ -260,24 +259,24 @@ def lock(connection: Connection) -> None:
 
 
 def sealed_secret(vault: Vault, signer: Signer, mark: Mark | None) -> bytes:
-    """The key of a signer with the last checkpoint that it has signed, under the master key."""
+    """Encrypt a signer's key and the last checkpoint that it signed, under the master key."""
     return vault.seal(_PURPOSE, signer.secret + (b"" if mark is None else bytes(mark)))
 
 
 def mark(connection: Connection, secret: bytes) -> None:
-    """Keep the key with another mark. The transaction holds the lock (``is_as_seen``)."""
+    """Store the key with another mark. The transaction holds the lock (``is_unchanged``)."""
     connection.execute(_MARK, (secret,))
 
 
-def is_as_seen(connection: Connection, vkey: str, sealed: Sealed, last: StoredRow) -> bool:
-    """Whether a checkpoint that was decided on may still be kept, in this transaction.
+def is_unchanged(connection: Connection, vkey: str, sealed: Sealed, last: StoredRow) -> bool:
+    """Return True if the checkpoint may still be stored, in this transaction.
 
     The origin and its newest checkpoint must be the same, and the log must still have the last
-    event that is to be sealed. A process may have been frozen for any time since it read them.
+    event to seal. The process may have been frozen for any time since it read them.
     """
     lock(connection)
-    asked = {"vkey": vkey, "size": sealed.size, "position": last[4], "stream": last[0]}
-    row = connection.execute(_IS_AS_SEEN, asked | {"state": last[3]}).fetchone()
+    values = {"vkey": vkey, "size": sealed.size, "position": last[4], "stream": last[0]}
+    row = connection.execute(_IS_UNCHANGED, values | {"state": last[3]}).fetchone()
     return row == (True,)
 
 
@@ -291,21 +290,21 @@ def has_key(connection: Connection) -> bool:
 
 
 def stop(connection: Connection, at: datetime, error: str) -> bool:
-    """Note that nothing can be signed, and why; return whether the reason is new."""
+    """Store why nothing can be signed; return True if the reason is new."""
     return connection.execute(_STOP, {"at": at, "error": error}).rowcount > 0
 
 
 def contradict(connection: Connection, vkey: str, at: datetime, error: str) -> bool:
-    """Stop signing under an origin until an operator adopts the log; return whether it is new."""
-    said = {"vkey": vkey, "at": at, "error": error}
-    return connection.execute(_CONTRADICT, said).rowcount > 0
+    """Stop signing under an origin until an operator adopts the log; return True if that is new."""
+    values = {"vkey": vkey, "at": at, "error": error}
+    return connection.execute(_CONTRADICT, values).rowcount > 0
 
 
 def wait(connection: Connection, vkey: str, why: str | None) -> bool:
-    """Note why no node may sign, or that one may (None); return whether that is new."""
+    """Store why no node may sign, or None if one may; return True if that is new."""
     return connection.execute(_WAIT, {"vkey": vkey, "why": why}).rowcount > 0
 
 
 def go_on(connection: Connection) -> None:
-    """Note that sealing goes on, after what could be mended."""
+    """Clear the reason after it was fixed."""
     connection.execute(_GO_ON)

@@ -1,13 +1,13 @@
 """The form in which the tree is stored: tiles of 256 hashes, by C2SP's tlog-tiles.
 
 A tile is (level, number). Level 0 holds the hashes of leaves; a hash of the next level is the root
-of a full tile. So every node of the tree is in a tile, or is computed from one tile, and a tile
-that is not full only grows at its end.
+of a full tile. So every node of the tree is in a tile, or is computed from one tile. A tile that is
+not full only grows at its end.
 """
 
 from collections.abc import Iterable, Mapping
 
-from ledger.features.proof.sealing.tree import EMPTY, Node, Stretch, hash_pair, join, nodes_of
+from ledger.features.proof.sealing.tree import EMPTY, Node, Span, hash_pair, join, nodes_of
 
 Tile = tuple[int, int]
 
@@ -23,9 +23,9 @@ def tile_of(node: Node) -> Tile:
     return height // _BITS, index << height % _BITS >> _BITS
 
 
-def tiles_of(stretches: Iterable[Stretch]) -> set[Tile]:
-    """The tiles that are needed to compute the roots of these stretches of leaves."""
-    return {tile_of(node) for stretch in stretches for node in nodes_of(stretch)}
+def tiles_of(spans: Iterable[Span]) -> set[Tile]:
+    """The tiles needed to compute the roots of these spans."""
+    return {tile_of(node) for span in spans for node in nodes_of(span)}
 
 
 def edge_of(size: int) -> dict[Tile, int]:
@@ -39,14 +39,14 @@ def edge_of(size: int) -> dict[Tile, int]:
     return edge
 
 
-def root_of(stretch: Stretch, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
-    """The root over a stretch of leaves, from the tiles that ``tiles_of`` gives.
+def root_of(span: Span, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
+    """The root over a span of leaves, from the tiles that ``tiles_of`` returns.
 
     Raises IndexError if a tile has too few hashes.
     """
-    if stretch[0] == stretch[1]:
+    if span[0] == span[1]:
         return EMPTY
-    return join([_node(node, tiles) for node in nodes_of(stretch)])
+    return join([_node(node, tiles) for node in nodes_of(span)])
 
 
 def _node(node: Node, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
@@ -60,7 +60,7 @@ def _node(node: Node, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
 
 
 def _complete(hashes: bytes) -> bytes:
-    """The root of a complete subtree over hashes; their number is a power of two."""
+    """The root of a complete subtree; the number of ``hashes`` is a power of two."""
     level = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
     while len(level) > 1:
         level = [hash_pair(*pair) for pair in zip(level[::2], level[1::2], strict=True)]
@@ -68,7 +68,7 @@ def _complete(hashes: bytes) -> bytes:
 
 
 class GrowingTree:
-    """A tree to which leaves are added. Only its right edge is in memory."""
+    """A tree that grows by leaves. Only its right edge is in memory."""
 
     def __init__(self, size: int, edge: Mapping[Tile, bytes]) -> None:
         """Raises ValueError if the edge does not belong to a tree of this size."""
@@ -101,7 +101,7 @@ class GrowingTree:
         copied._grown, copied._full = set(self._grown), dict(self._full)
         return copied
 
-    def take_changed(self) -> dict[Tile, bytes]:
+    def pop_changed(self) -> dict[Tile, bytes]:
         """The tiles that have grown since the last call, as they are now."""
         edge = {tile: bytes(self._edge[tile]) for tile in self._grown & self._edge.keys()}
         changed = self._full | edge

@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 6962, section 2.1: pure arithmetic over hashes of 32 bytes.
 
 A node is (height, index): the root of the complete subtree over the 2^height leaves that begin at
-leaf index * 2^height. Any stretch of leaves that a root or a proof needs is a row of such nodes.
+leaf index * 2^height. Any span of leaves that a root or a proof needs is a sequence of such nodes.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,10 @@ from functools import reduce
 from hashlib import sha256
 
 Node = tuple[int, int]
-Stretch = tuple[int, int]
+Span = tuple[int, int]
 """The leaves from the first number up to the second, without the second."""
 
 EMPTY = sha256(b"").digest()
-"""The root of a tree without leaves."""
 
 
 def hash_leaf(leaf: bytes) -> bytes:
@@ -25,14 +24,14 @@ def hash_pair(left: bytes, right: bytes) -> bytes:
 
 
 def join(hashes: Sequence[bytes]) -> bytes:
-    """The root over neighbouring nodes of falling height, as ``nodes_of`` gives them."""
+    """The root over adjacent nodes of falling height, as ``nodes_of`` returns them."""
     *others, last = hashes
     return reduce(lambda right, left: hash_pair(left, right), reversed(others), last)
 
 
-def nodes_of(stretch: Stretch) -> list[Node]:
-    """The complete subtrees of a stretch, from left to right, which is from large to small."""
-    start, end = stretch
+def nodes_of(span: Span) -> list[Node]:
+    """The complete subtrees of a span, from left to right, which is from large to small."""
+    start, end = span
     nodes = []
     while start < end:
         height = (end - start).bit_length() - 1
@@ -41,13 +40,13 @@ def nodes_of(stretch: Stretch) -> list[Node]:
     return nodes
 
 
-def inclusion(index: int, size: int) -> list[Stretch]:
-    """The stretches whose roots prove that a leaf is in a tree of this size (RFC 6962, 2.1.1).
+def inclusion(index: int, size: int) -> list[Span]:
+    """The spans whose roots prove that a leaf is in a tree of this size (RFC 6962, 2.1.1).
 
     The leaf's sibling comes first.
     """
     start, end = 0, size
-    path: list[Stretch] = []
+    path: list[Span] = []
     while end - start > 1:
         middle = _middle(start, end)
         if index < middle:
@@ -59,12 +58,12 @@ def inclusion(index: int, size: int) -> list[Stretch]:
     return path[::-1]
 
 
-def consistency(first: int, second: int) -> list[Stretch]:
-    """The stretches whose roots prove that a tree is the beginning of a larger tree (2.1.2)."""
+def consistency(first: int, second: int) -> list[Span]:
+    """The spans whose roots prove that a tree is the beginning of a larger tree (2.1.2)."""
     if first in (0, second):
         return []
     start, end = 0, second
-    path: list[Stretch] = []
+    path: list[Span] = []
     while first < end:
         middle = _middle(start, end)
         if first <= middle:
@@ -80,11 +79,11 @@ def consistency(first: int, second: int) -> list[Stretch]:
 
 
 def grown_from(first: int, second: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """The roots of two trees by the hashes of ``consistency``, the smaller tree's own first.
+    """The roots of two trees from the hashes of ``consistency``, the smaller tree's root first.
 
-    ``hashes`` are the roots of the smaller tree's stretch, if it is a complete subtree, and of the
-    stretches of ``consistency``. If the second root is right, no tree of this root begins with
-    another first one.
+    ``hashes`` are the roots of the spans of ``consistency``, after the smaller tree's root if that
+    tree is a complete subtree. If the second root is right, no tree with this root begins with
+    another first root.
     """
     index, last = first - 1, second - 1
     while index % 2:

@@ -1,7 +1,7 @@
-"""The knowledge of a node about signing: its witness, the newest checkpoint, the other nodes.
+"""What a node knows about signing: its witness, the newest checkpoint, the other nodes.
 
-The beat and the sealer of a node share one ``WitnessWatch``, each on a thread and a connection of
-its own.
+The beat and the sealer of a node share one ``WitnessWatch``. Each runs on its own thread and
+connection.
 """
 
 import logging
@@ -24,79 +24,79 @@ from ledger.features.proof.sealing.note import (
     number_of,
     parse,
 )
+from ledger.features.proof.sealing.peers import Evidence, PeerMonitor, Row, Witnessed
 from ledger.features.proof.sealing.shelf import Mark, Sealed, State
-from ledger.features.proof.sealing.standing import Known, Row, Vigil, Witnessed
-from ledger.features.proof.sealing.witness import LineageFile, Witness, kept_notes, latest_origin
+from ledger.features.proof.sealing.witness import LineageFile, Witness, latest_origin, stored_notes
 
 _logger = logging.getLogger(__name__)
 
 
 class CannotSign(Exception):
-    """Nothing can be signed until what the message names is mended."""
+    """Nothing can be signed until somebody fixes what the message names."""
 
 
-class Sight(NamedTuple):
-    """The result of one look."""
+class Inspection(NamedTuple):
+    """The result of one inspection."""
 
     state: State
     verifier: Verifier
-    known: Known
+    evidence: Evidence
 
-    def with_mark(self, mark: Mark | None) -> "Sight":
-        """The same, for a node that may sign: it opens the key, and the mark with it.
+    def with_mark(self, mark: Mark | None) -> "Inspection":
+        """Return a copy with the mark, which only a node that may sign can open with the key.
 
-        Raises BadNote if the mark is not one of the key.
+        Raises BadNote if the key did not sign the mark.
         """
         if mark is None:
             return self
-        newest, state = self.known.newest, self.state
+        newest, state = self.evidence.newest, self.state
         checkpoint = self.verifier.open(mark.note)
         witnessed = Witnessed(state.origin, *checkpoint, "the mark beside the key")
         is_first = newest is not None and mark.number == 1 and newest.size == checkpoint.size
         is_unseen = is_first and state.shown_size == 0
-        return self._replace(known=self.known._replace(mark=witnessed, is_unseen=is_unseen))
+        return self._replace(evidence=self.evidence._replace(mark=witnessed, is_unseen=is_unseen))
 
     @property
     def newest(self) -> Checkpoint | None:
-        newest = self.known.newest
+        newest = self.evidence.newest
         return None if newest is None else Checkpoint(newest.size, newest.root)
 
 
 class WitnessWatch:
-    """The knowledge of one node. ``now`` is a steady clock in seconds."""
+    """What one node knows. ``now`` is a steady clock in seconds."""
 
     def __init__(
         self,
         node_id: str,
         folder: Path,
         now: Callable[[], float] = monotonic,
-        patience: float = LIVING_SECONDS,
+        timeout: float = LIVING_SECONDS,
     ) -> None:
-        """``folder`` keeps the witness; ``patience`` is how long reports are waited for."""
+        """``folder`` stores the witness; ``timeout`` is how many seconds to wait for reports."""
         self.node_id, self.folder = node_id, folder
         self._now = now
-        self._vigil = Vigil(node_id, now(), patience)
+        self._monitor = PeerMonitor(node_id, now(), timeout)
         self._lineage = LineageFile(folder)
         self._lock = threading.Lock()
         self.newborn = Signer.create()
-        """The name and key that this node would give to a log that has none."""
+        """The name and key that this node would give to a log without a key."""
         self._unkept: tuple[Witnessed, str] | None = None
         """A witness newer than the file, which could not be written."""
 
-    def look(self, connection: shelf.Connection, leads: bool) -> Sight:
-        """See how things stand. The log is to be read afterwards: it has then all that was seen.
+    def inspect(self, connection: shelf.Connection, leads: bool) -> Inspection:
+        """Inspect the state. Read the log only afterwards: it then has all that this saw.
 
         Raises CannotSign if the witness or the newest checkpoint cannot be read, and BadNote if the
         log's key is damaged.
         """
-        asked = self._now()
+        sent_at = self._now()
         with connection.pipeline():  # one transaction
             state = shelf.state(connection, self.newborn.vkey)
             found = nodes.nodes(connection)
         answered = self._now()
         verifier = Verifier(state.vkey)
         if number_of(verifier.name) != state.origin:
-            # By another number a node would leave its own witness out.
+            # With another number, a node would ignore its own witness.
             raise BadNote(f"the log is origin {state.origin}, and its key is of {verifier.name}")
         rows = [
             Row(
@@ -113,31 +113,31 @@ class WitnessWatch:
         with self._lock:
             self._keep_again()
             remembered = self._lineage.read()
-            heard = self._vigil.hear(
-                asked,
+            reports = self._monitor.hear(
+                sent_at,
                 answered,
                 state.lineage,
                 rows,
                 remembered,
-                is_between_beats=not leads,  # then the loop that beats looks
+                is_between_beats=not leads,  # otherwise this is the loop that beats
             )
             own, keeps = self._own(verifier), self._unkept is None
         newest = _newest(state, verifier)
-        known = Known(state.origin, state.contradicts, newest, own, heard, leads, keeps)
+        evidence = Evidence(state.origin, state.contradicts, newest, own, reports, leads, keeps)
         if not state.has_signed:
             try:
                 stray = self._stray(state, found)
             except OSError as error:
                 raise CannotSign(f"{self.folder} cannot be read: {error.strerror}") from error
-            known = known._replace(has_signed=False, stray=stray)
-        return Sight(state, verifier, known)
+            evidence = evidence._replace(has_signed=False, stray=stray)
+        return Inspection(state, verifier, evidence)
 
     def _stray(self, state: State, found: Sequence[nodes.Node]) -> Witnessed | None:
-        """The largest checkpoint that this node, another one, or the database has of any log.
+        """The largest checkpoint of any log that this node, another node or the database has.
 
         Raises OSError.
         """
-        own = [(note, str(self.folder)) for note in kept_notes(self.folder)]
+        own = [(note, str(self.folder)) for note in stored_notes(self.folder)]
         theirs = [(node.witness, f"node {node.node_id}") for node in found]
         strays = []
         for text, where in [*own, *theirs, (state.orphan, "the database")]:
@@ -151,15 +151,14 @@ class WitnessWatch:
                     )
         return max(strays, key=lambda stray: stray[:2], default=None)
 
-    def follow(self, sight: Sight) -> None:
-        """Make the newest checkpoint of the database the witness."""
-        if sight.state.sealed.note is not None:
-            self.take(sight.verifier, sight.state.sealed.note)
+    def follow(self, inspection: Inspection) -> None:
+        if inspection.state.sealed.note is not None:
+            self.store(inspection.verifier, inspection.state.sealed.note)
 
-    def take(self, verifier: Verifier, note: str) -> None:
-        """Make a checkpoint of the present origin the witness, unless it has a newer one.
+    def store(self, verifier: Verifier, note: str) -> None:
+        """Make a checkpoint of the present origin the witness, unless the node has a newer one.
 
-        A witness that cannot be kept is only remembered; an error is logged once.
+        If the file cannot be written, the witness stays in memory; an error is logged once.
         """
         with self._lock:
             own = self._own(verifier)
@@ -182,7 +181,7 @@ class WitnessWatch:
             return self._unkept is None
 
     def _keep_again(self) -> None:
-        """Keep a checkpoint that could not be kept before: there may be room now."""
+        """Write the checkpoint that could not be written before: there may be room now."""
         if self._unkept is not None:
             note = self._unkept[1]
             origin = parse(note).origin
@@ -193,52 +192,52 @@ class WitnessWatch:
     def beat(
         self,
         connection: shelf.Connection,
-        sight: Sight | None,
+        inspection: Inspection | None,
         is_settled: bool,
         version: str,
         role: str,
     ) -> tuple[datetime, str | None]:
-        """Report the witness that is kept in the data directory; None if it cannot be read.
+        """Report the witness in the data directory; None if it cannot be read.
 
-        ``is_settled`` tells whether the node has waited for the others' reports. Return what is to
-        be noted once the database has acknowledged the beat.
+        ``is_settled`` is True if the node has waited for the others' reports. Returns the arguments
+        for ``note_beaten``, to call once the database has acknowledged the beat.
         """
-        kept, lineage = None, None
-        if sight is not None:
-            if sight.state.has_signed:
-                kept = self.kept(sight.verifier.name)
+        note, lineage = None, None
+        if inspection is not None:
+            if inspection.state.has_signed:
+                note = self.stored(inspection.verifier.name)
             else:
-                kept = next(kept_notes(self.folder), None)
-            lineage = sight.state.lineage if is_settled else None
-        return nodes.beat(connection, self.node_id, version, role, kept, lineage), lineage
+                note = next(stored_notes(self.folder), None)
+            lineage = inspection.state.lineage if is_settled else None
+        return nodes.beat(connection, self.node_id, version, role, note, lineage), lineage
 
     def note_beaten(self, at: datetime, lineage: str | None) -> None:
-        """Note a beat that the database has acknowledged, on the PostgreSQL that it reports."""
+        """Note a beat that the database has acknowledged, and the PostgreSQL that it reports."""
         with self._lock:
-            self._vigil.beaten(at, self._now())
+            self._monitor.beaten(at, self._now())
             if lineage is not None:
                 self._lineage.keep(lineage)
 
-    def kept(self, origin: str) -> str | None:
-        """The witness that is kept in the data directory. Raises OSError."""
+    def stored(self, origin: str) -> str | None:
+        """The witness in the data directory. Raises OSError."""
         return Witness(self.folder, latest_origin(self.folder, origin)).read()
 
     def _own(self, verifier: Verifier) -> Witnessed | None:
-        """The node's witness: of the latest origin that it has seen."""
+        """The node's witness, from the latest origin that it has seen."""
         name = latest_origin(self.folder, verifier.name)
         file = Witness(self.folder, name)
         try:
             note = file.read()
         except OSError as error:
             raise CannotSign(f"{file.path} cannot be read: {error.strerror}") from error
-        kept = None
+        stored = None
         if note is not None:
             where = f"the last checkpoint in {file.path}"
             is_present = name == verifier.name
             checkpoint = opened(verifier, note, where) if is_present else parse(note).checkpoint
-            kept = Witnessed(number_of(name), *checkpoint, str(file.path))
+            stored = Witnessed(number_of(name), *checkpoint, str(file.path))
         unkept = None if self._unkept is None else self._unkept[0]
-        found = [witness for witness in (kept, unkept) if witness is not None]
+        found = [witness for witness in (stored, unkept) if witness is not None]
         return max(found, key=lambda witness: witness[:2], default=None)
 
 
@@ -262,7 +261,7 @@ def _newest(state: State, verifier: Verifier) -> Witnessed | None:
 
 
 def _reported(node: nodes.Node, verifier: Verifier, origin: int) -> Witnessed | None:
-    """A node's witness. A text that is no note of this log counts as none."""
+    """A node's witness; None if the text is no note of this log."""
     if node.witness is None:
         return None
     try:

@@ -1,8 +1,8 @@
 """The last checkpoint that this node has seen, in a file of its data directory.
 
-The file is out of reach of a person who can change the database only, and outlives a database that
-loses its last transactions. A database that was restored to an earlier state, or whose past was
-rewritten, contradicts this checkpoint. Nothing is signed any more then (``standing.py``).
+A person who can only change the database cannot reach the file, and the file outlives a database
+that loses its last transactions. A database that was restored to an earlier state, or whose past
+was rewritten, contradicts this checkpoint. Then nothing is signed any more (``peers.py``).
 """
 
 import os
@@ -20,13 +20,13 @@ class Witness:
         self.path = folder / f"{origin.replace('/', '-')}.checkpoint"
 
     def read(self) -> str | None:
-        """The checkpoint that was kept last; None if there is none. Raises OSError."""
+        """Returns None if there is no checkpoint. Raises OSError."""
         with suppress(FileNotFoundError):
             return self.path.read_text("utf-8", "replace")
         return None
 
     def keep(self, note: str) -> None:
-        """Replace the kept checkpoint: the file always holds the old or the new one, whole.
+        """Replace the checkpoint atomically: the file always holds the whole old or new one.
 
         Raises OSError.
         """
@@ -45,7 +45,7 @@ class Witness:
 
 
 class LineageFile:
-    """The file of the PostgreSQL on which the node has waited for the others' reports."""
+    """The file that names the PostgreSQL on which the node has waited for reports."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lineage"
@@ -56,21 +56,21 @@ class LineageFile:
         return None
 
     def keep(self, lineage: str) -> None:
-        """Replace what is kept. Where that fails, the node waits again after its next start."""
+        """If the write fails, the node waits again after its next start."""
         if self.read() != lineage:
             with suppress(OSError):
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._path.write_text(f"{lineage}\n")
 
 
-def kept_notes(folder: Path) -> Iterator[str]:
-    """All checkpoints that the folder has, of whatever log. Raises OSError."""
+def stored_notes(folder: Path) -> Iterator[str]:
+    """The checkpoints of every log that the folder has. Raises OSError."""
     for path in folder.glob("*.checkpoint"):
         yield path.read_text("utf-8", "replace")
 
 
 def latest_origin(folder: Path, origin: str) -> str:
-    """The latest origin of which the folder has a checkpoint, at least the given one."""
+    """The latest origin with a checkpoint in the folder, at least the given one."""
     prefix = f"{origin_named(origin, 1).replace('/', '-')}-"
     numbers = [
         int(number)

@@ -1,17 +1,17 @@
-"""The sealed log compared with the stored events (contract, Command line and Proof).
+"""Compares the sealed log with the stored events (contract, Command line and Proof).
 
 Each layer is compared with the layer below it: leaves with the events, tiles with the leaves, the
-checkpoints with the tree, including the last checkpoint outside of the database. Each row's column
-``recorded_at``, by which reads of the past select, is compared with the stored event, also for
-events that are not sealed yet. The check goes through the log once, in the order of positions.
+checkpoints with the tree, including the last checkpoint outside of the database. The column
+``recorded_at`` of each row, by which reads of the past select, is compared with the stored event,
+also for unsealed events. The check reads the log once, in the order of positions.
 
 Sealed events never change, and the tree only grows at its end. So the check reads the latest
-checkpoint first, and then everything up to it in pages, each a statement of its own: it holds no
-snapshot, and what is sealed meanwhile lies behind.
+checkpoint first, and then everything up to it in pages, each in its own statement. It holds no
+snapshot, and ignores what is sealed meanwhile.
 
-Where a leaf is not that of its event, either the event or the tile was altered. Two trees then
-grow, of the stored leaves and of the events' leaves, until the next signed checkpoint tells which
-of them was signed.
+If a leaf does not match its event, either the event or the tile was altered. Two trees then grow,
+one of the stored leaves and one of the events' leaves. The next signed checkpoint shows which was
+signed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.engine.log.vault import Vault
 from ledger.features.proof.sealing import shelf
 from ledger.features.proof.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
-from ledger.features.proof.sealing.witness import kept_notes
+from ledger.features.proof.sealing.witness import stored_notes
 from ledger.features.proof.tables import Difference, Progress, Report
 from ledger.features.proof.verification.checkpoints import Checkpoints, Signed
 from ledger.features.proof.verification.stored import (
@@ -44,8 +44,8 @@ _TILES = """
 SELECT number, hashes, first_position FROM ledger.tile
 WHERE level = 0 AND number >= %s ORDER BY number LIMIT 65
 """
-# The latest checkpoint, and the number of leaves that are stored, at the same instant. A tile far
-# beyond the checkpoint is not of this tree.
+# The latest checkpoint and the number of stored leaves, at the same instant. A tile far beyond the
+# checkpoint is not of this tree.
 _END = """
 SELECT c.size, c.position, c.note, coalesce((
     SELECT t.number * 256 + octet_length(t.hashes) / 32 FROM ledger.tile AS t
@@ -72,7 +72,7 @@ class Checked(NamedTuple):
     unsealed: int
     faults: int
     first: int
-    """The positions of the first and the last event that was compared; 0: none was."""
+    """The positions of the first and the last event that was compared; 0 if none was."""
     last: int
 
 
@@ -80,10 +80,10 @@ class Scope(NamedTuple):
     """The part of the sealed log that is compared."""
 
     selects: Callable[[int], bool]
-    """Whether a tile of leaves, by its number, is compared with the events."""
+    """Returns True if a tile of leaves, by its number, is compared with the events."""
     is_whole: bool
-    """Whether also what is above and behind the leaves is compared: tiles of the upper levels, the
-    numbers of checkpoints, the checkpoint outside of the database, and the unsealed events."""
+    """True to compare also the tiles of the upper levels, the numbers of checkpoints, the
+    checkpoint outside of the database, and the unsealed events."""
 
 
 EVERYTHING = Scope(lambda _: True, True)
@@ -95,7 +95,7 @@ class _Stored(NamedTuple):
     number: int
     hashes: bytes
     first: int
-    """The position of the first event, as the row says it."""
+    """The position of the first event, according to the row."""
 
 
 def check(
@@ -110,10 +110,10 @@ def check(
 ) -> Checked:
     """Compare the sealed log with the events; ``report`` gets each difference.
 
-    ``folder`` holds the last checkpoint outside of the database; ``vault`` opens the one that is
-    kept with the key, unless the master key is not known here. ``progress`` gets the number of
-    leaves that were compared, and the number of all. ``breathe`` is called between pages, and may
-    wait. Raises BadNote if the log's key is damaged.
+    ``folder`` holds the last checkpoint outside of the database. ``vault`` opens the one stored
+    with the key; None if the master key is unknown. ``progress`` gets the number of compared
+    leaves, and of all. ``breathe`` is called between pages, and may wait. Raises BadNote if the
+    log's key is damaged.
     """
     with psycopg.connect(
         conninfo, autocommit=True, row_factory=tuple_row, application_name="ledger verify"
@@ -124,9 +124,9 @@ def check(
 
 
 def _unsigned(connection: shelf.Connection, folder: Path, report: Report) -> Checked:
-    """A log that was never signed: nobody has a checkpoint, and nothing is compared yet."""
+    """Check a log that was never signed: nobody has a checkpoint to compare."""
     faults = 0
-    for note in kept_notes(folder):
+    for note in stored_notes(folder):
         origin = note.partition("\n")[0]
         says = f"the key is gone, and a checkpoint of {origin} is in {folder}"
         report(Difference("signer", "is_only=true", None, says))
@@ -150,7 +150,7 @@ class _Check:
         self._position: int
         self._events_compared = self._faults = self._unsealed = 0
         self._first = self._last = 0
-        # The file and the mark are read before the end of the sealed log: then they are not behind.
+        # Read the file and the mark before the end of the sealed log, so that they are not behind.
         self._signed = Checkpoints(connection, self._report)
         if scope.is_whole:
             self._signed.read_outside(folder)
@@ -158,7 +158,7 @@ class _Check:
                 self._signed.read_mark(vault)
         size: int
         ((size, self._position, note, stored),) = self._read(_END)
-        # A damaged row is named when its turn comes; what it signs is the end all the same.
+        # A damaged row is reported later; the size that it signs is the end all the same.
         self._size = self._signed.size_of(note or "") or size
         if scope.is_whole:
             self._signed.compare_mark(self._size if note else 0)
@@ -177,14 +177,14 @@ class _Check:
         for tile, follower in self._tiles():
             is_selected = self._scope.selects(tile.number)
             count = min(WIDTH, self._leaves - self._tree.size)
-            kept = [tile.hashes[at : at + HASH] for at in range(0, count * HASH, HASH)]
+            sealed = [tile.hashes[at : at + HASH] for at in range(0, count * HASH, HASH)]
             made: Sequence[StoredLeaf] = ()
             if is_selected:
-                self._find_start(tile, kept, before)
-                made = self._compare_leaves(tile, kept, self._end_of(tile, count, follower))
+                self._find_start(tile, sealed, before)
+                made = self._compare_leaves(tile, sealed, self._end_of(tile, count, follower))
             else:
                 self._events.forget()
-            for at, leaf in enumerate(kept):
+            for at, leaf in enumerate(sealed):
                 self._tree.add(leaf)
                 if self._other is not None:
                     self._other.add(made[at].hash or leaf if made else leaf)
@@ -193,7 +193,7 @@ class _Check:
                         self._compare_root(due, made[at].position if made else None)
                     due = next(signed, None)
             before = tile
-            self._take_changed()
+            self._pop_changed()
             progress(self._tree.size, self._leaves)
             breathe()
         self._resolve(self._mismatches, is_tile=False)
@@ -209,7 +209,7 @@ class _Check:
             key = f"size={found}"
             says = f"{found} events are sealed, and the last checkpoint covers {self._size}"
             self._report(Difference("checkpoint", key, None, says))
-        self._take_changed()
+        self._pop_changed()
         if found == self._leaves:
             for difference in compare_above(self._connection, self._above, found):
                 self._report(difference)
@@ -225,9 +225,10 @@ class _Check:
     # Reading.
 
     def _tiles(self) -> Iterator[tuple[_Stored, _Stored | None]]:
-        """The tiles of leaves, each with the one that follows.
+        """The tiles of leaves, each with the next one.
 
-        A missing tile is named, and made of its events; the last ones if that is not possible.
+        A missing tile is reported, and rebuilt from its events if possible; the last may be left
+        out.
         """
         page: list[_Stored] = []
         while self._tree.size < self._leaves:
@@ -256,7 +257,7 @@ class _Check:
     def _made(
         self, number: int, follower: _Stored | None, column: str | None = None
     ) -> _Stored | None:
-        """A tile that is missing or has not all hashes: name it, and make it of its events."""
+        """Report a tile that is missing or incomplete, and rebuild it from its events."""
         says = "the row is missing" if column is None else "its column hashes has not all leaves"
         self._report(Difference("tile", f"level=0 number={number}", column, says))
         count = min(WIDTH, self._leaves - self._tree.size)
@@ -276,18 +277,18 @@ class _Check:
 
     # The leaves.
 
-    def _find_start(self, tile: _Stored, kept: Sequence[bytes], before: _Stored | None) -> None:
-        """Go to a tile's first event, if the tile before was not compared."""
+    def _find_start(self, tile: _Stored, sealed: Sequence[bytes], before: _Stored | None) -> None:
+        """Go to a tile's first event, if the previous tile was not compared."""
         if not self._events.is_lost:
             return
         self._events.seek(tile.first)
         (first, *_) = [*self._events.peek(1), None]
-        if before is None or (first is not None and first.hash == kept[0]):
+        if before is None or (first is not None and first.hash == sealed[0]):
             return
-        # The position may have been altered: the event is looked for behind the tile before.
+        # The position may have been altered: search for the event after the previous tile.
         self._events.seek(before.first)
         for leaf in islice(self._events.coming(None), 2 * WIDTH):
-            if leaf.hash == kept[0]:
+            if leaf.hash == sealed[0]:
                 self._events.put_back([leaf])
                 return
         self._events.seek(tile.first)
@@ -301,23 +302,23 @@ class _Check:
         return None
 
     def _compare_leaves(
-        self, tile: _Stored, kept: Sequence[bytes], end: int | None
+        self, tile: _Stored, sealed: Sequence[bytes], end: int | None
     ) -> Sequence[StoredLeaf]:
         """Compare a tile with the next events; return these if none is missing."""
-        self._events_compared += len(kept)
-        made = self._events.peek(len(kept))
-        is_alike = [leaf.hash for leaf in made] == kept
+        self._events_compared += len(sealed)
+        made = self._events.peek(len(sealed))
+        is_alike = [leaf.hash for leaf in made] == sealed
         if is_alike:
-            self._events.drop(len(kept))
+            self._events.drop(len(sealed))
             for leaf in made:
                 self._compare_column(leaf)
         else:
             coming = self._events.coming(end)
-            made = list(islice(coming, len(kept) + (end is not None)))
-            if len(made) != len(kept):
-                self._name_missing(tile, kept, [*made, *coming])
+            made = list(islice(coming, len(sealed) + (end is not None)))
+            if len(made) != len(sealed):
+                self._name_missing(tile, sealed, [*made, *coming])
                 return ()
-            self._compare_each(tile.number, made, kept)
+            self._compare_each(tile.number, made, sealed)
         self._first = self._first or made[0].position
         self._last = made[-1].position
         if made[0].position != tile.first:
@@ -326,29 +327,31 @@ class _Check:
             self._report(Difference("tile", key, "first_position", says))
         return made
 
-    def _compare_each(self, number: int, made: Sequence[StoredLeaf], kept: Sequence[bytes]) -> None:
-        """Note the leaves that are not those of their events, to be named later."""
+    def _compare_each(
+        self, number: int, made: Sequence[StoredLeaf], sealed: Sequence[bytes]
+    ) -> None:
+        """Collect the leaves that do not match their events, to report them later."""
         if self._other is None:
             self._other = self._tree.copy()
-        for leaf, is_sealed in zip(made, kept, strict=True):
+        for leaf, is_sealed in zip(made, sealed, strict=True):
             if leaf.hash != is_sealed:
                 self._mismatches.append(Mismatch(number, leaf, is_sealed))
             else:
                 self._compare_column(leaf)
 
     def _name_missing(
-        self, tile: _Stored, kept: Sequence[bytes], made: Sequence[StoredLeaf]
+        self, tile: _Stored, sealed: Sequence[bytes], made: Sequence[StoredLeaf]
     ) -> None:
-        """Events are missing or were inserted: name the leaves and events without a counterpart."""
-        known, there = set(kept), dict[bytes, int]()
+        """Some events are missing or inserted: report leaves and events without a counterpart."""
+        expected, there = set(sealed), dict[bytes, int]()
         for leaf in made:
-            if leaf.hash in known:
+            if leaf.hash in expected:
                 there[leaf.hash] = leaf.position
                 self._compare_column(leaf)
             else:
                 self._fault(leaf.position, None, "an event that was not sealed")
         before = tile.first - 1
-        for index, hash_ in enumerate(kept, self._tree.size):
+        for index, hash_ in enumerate(sealed, self._tree.size):
             if hash_ not in there:
                 key = f"leaf={index} after notification_id={before}"
                 self._report(Difference(EVENTS, key, None, "the row is missing"))
@@ -357,8 +360,8 @@ class _Check:
     def _compare_column(self, leaf: StoredLeaf) -> None:
         """Compare the column ``recorded_at`` of an event's row with the event.
 
-        An event that is not the sealed one is not compared: its position is reported already, and
-        its content cannot be trusted.
+        Call this only for a sealed event. For another, the position is already reported, and the
+        content cannot be trusted.
         """
         if leaf.is_moved:
             self._fault(leaf.position, "recorded_at", column_difference(leaf))
@@ -376,7 +379,7 @@ class _Check:
     # The checkpoints.
 
     def _compare_root(self, signed: Signed, position: int | None) -> None:
-        """Compare a checkpoint with the tree, which has exactly its number of leaves now."""
+        """Compare a checkpoint with the tree, which now has exactly its number of leaves."""
         checkpoint = self._signed.open(signed)
         if checkpoint is None:
             return
@@ -403,7 +406,7 @@ class _Check:
         if signed.position is not None and self._signed.open(signed) is None:
             return
         if found < self._leaves:
-            return  # a tile is missing, which was named
+            return  # a tile is missing, and was reported
         if signed.position is None:
             for leaf in self._events.coming(None):
                 self._unsealed += leaf.position > self._position
@@ -418,9 +421,9 @@ class _Check:
         says = f"covers {signed.size} events, and the log has {self._tree.size}"
         self._report(Difference(signed.table, signed.key, None, says))
 
-    def _take_changed(self) -> None:
+    def _pop_changed(self) -> None:
         """Keep the tiles above the leaves, as the leaves make them."""
-        changed = self._tree.take_changed().items()
+        changed = self._tree.pop_changed().items()
         self._above |= {tile: hashes for tile, hashes in changed if tile[0]}
 
     def _fault(self, position: int, column: str | None, says: str) -> None:

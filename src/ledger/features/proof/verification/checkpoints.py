@@ -1,4 +1,4 @@
-"""The checkpoints to be compared: those in the database, and the one outside of it."""
+"""The checkpoints to compare: those in the database, and the one outside of it."""
 
 import heapq
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _KEY = "is_only=true"
 
 _SIGNER = b"SELECT vkey, secret FROM ledger.signer"
 
-# Those of an earlier origin, as far as they are of the present log.
+# Those of an earlier origin that belong to the present log.
 _FORMER = f"""
 SELECT c.size, c.position, c.note, c.number
 FROM ledger.former_checkpoint AS c JOIN ledger.former_origin AS o ON o.number = c.origin
@@ -33,11 +33,11 @@ WHERE c.size > %s AND c.origin = %s AND c.size <= o.kept_size ORDER BY c.size LI
 
 
 class Signed(NamedTuple):
-    """A checkpoint to be compared."""
+    """A checkpoint to compare."""
 
     size: int
     position: int | None
-    """The position of its last event; None for the checkpoint outside of the database, which may
+    """The position of its last event. None for the checkpoint outside of the database, which may
     have more events than the newest one within."""
     note: str
     key: str
@@ -48,14 +48,13 @@ class Signed(NamedTuple):
 
 
 class Checkpoints:
-    """Reads checkpoints, and names what is wrong with their rows and notes alone."""
+    """Reads checkpoints, and reports faults in their rows and notes."""
 
     def __init__(self, connection: shelf.Connection, report: Report) -> None:
         """Raises BadNote if the log's key is damaged."""
         self._connection, self._report = connection, report
         self._verifier = shelf.verifier_of(connection)
         self._former: list[tuple[int, Verifier]] = []
-        """The origins before the present one."""
         for origin in former_origins(connection):
             try:
                 self._former.append((origin.number, Verifier(origin.vkey)))
@@ -63,8 +62,8 @@ class Checkpoints:
                 says = f"its column vkey: {error}"
                 report(Difference("former_origin", f"number={origin.number}", "vkey", says))
         self._outside: Signed | None = None
-        self._beside: Signed | None = None
-        """The mark: the last checkpoint, as it is kept with the key."""
+        self._mark: Signed | None = None
+        """The last checkpoint, as it is stored with the key."""
         self.opened = 0
         """The number of notes of the database that were opened."""
 
@@ -84,22 +83,22 @@ class Checkpoints:
             mark = shelf.opened(vault, *row)[1]
             if mark is not None:
                 size = self._verifier.open(mark.note).size
-                self._beside = Signed(
+                self._mark = Signed(
                     size, mark.position, mark.note, _KEY, self._verifier, "signer", "secret"
                 )
         except (BadNote, CannotOpen) as error:
             self._report(Difference("signer", _KEY, "secret", f"its column secret: {error}"))
 
     def compare_mark(self, newest: int) -> None:
-        """Compare what is kept with the key with the size of the newest checkpoint, read later."""
-        mark = self._beside
+        """Compare the mark with the size of the newest checkpoint, which was read later."""
+        mark = self._mark
         if not newest:
             says = "the log has a key, and no checkpoint that was signed by it"
             self._report(Difference("signer", _KEY, None, says))
         if mark is not None and mark.size > newest:
             says = f"its column secret says {mark.size}, the last checkpoint {newest}"
             self._report(Difference("signer", _KEY, "secret", says))
-            self._beside = None
+            self._mark = None
 
     def size_of(self, note: str) -> int | None:
         """The size that a note signs; None if it is no note of this log."""
@@ -109,7 +108,7 @@ class Checkpoints:
             return None
 
     def open(self, signed: Signed) -> Checkpoint | None:
-        """The content of a checkpoint's note; None, and named, if it cannot be trusted."""
+        """The content of a checkpoint's note; reported and None if it cannot be trusted."""
         self.opened += signed.position is not None and signed.table != "signer"
         try:
             checkpoint = signed.verifier.open(signed.note)
@@ -124,16 +123,16 @@ class Checkpoints:
         return checkpoint
 
     def up_to(self, leaves: int, position: int, is_counted: bool) -> Iterator[Signed]:
-        """All checkpoints by size, but for those that were signed meanwhile, behind the end.
+        """All checkpoints by size, except those that were signed meanwhile, after the end.
 
-        ``leaves`` and ``position`` are the end. ``is_counted`` has gaps in their numbers named.
+        ``leaves`` and ``position`` are the end; ``is_counted`` reports gaps in their numbers.
         """
-        outside = [[one] for one in (self._outside, self._beside) if one is not None]
-        kept = self._kept(leaves, position, is_counted)
-        former = [self._kept_before(*origin, is_counted) for origin in self._former]
-        yield from heapq.merge(*former, kept, *outside, key=lambda signed: signed.size)
+        outside = [[one] for one in (self._outside, self._mark) if one is not None]
+        present = self._present(leaves, position, is_counted)
+        former = [self._former_notes(*origin, is_counted) for origin in self._former]
+        yield from heapq.merge(*former, present, *outside, key=lambda signed: signed.size)
 
-    def _kept(self, leaves: int, position: int, is_counted: bool) -> Iterator[Signed]:
+    def _present(self, leaves: int, position: int, is_counted: bool) -> Iterator[Signed]:
         for size, at, note, number, before in self._pages(_CHECKPOINTS):
             if size > leaves and (at or 0) > position:
                 return
@@ -142,7 +141,7 @@ class Checkpoints:
             self._count(signed, number, before, is_counted)
             yield signed
 
-    def _kept_before(self, origin: int, verifier: Verifier, is_counted: bool) -> Iterator[Signed]:
+    def _former_notes(self, origin: int, verifier: Verifier, is_counted: bool) -> Iterator[Signed]:
         for size, at, note, number, before in self._pages(_FORMER, origin):
             key = f"origin={origin} size={size}"
             signed = Signed(size, at, note, key, verifier, "former_checkpoint")
@@ -150,7 +149,7 @@ class Checkpoints:
             yield signed
 
     def _pages(self, statement: str, *values: int) -> Iterator[tuple[Any, ...]]:
-        """The rows, each with the number of the one before."""
+        """The rows, each with the previous row's number."""
         last, before, is_full = 0, 0, True
         while is_full:
             page = self._connection.execute(statement.encode(), (last, *values)).fetchall()

@@ -1,13 +1,14 @@
-"""The tables beside the log, compared with it (contract, Proof).
+"""Compares the tables that are derived from the log with the log (contract, Proof).
 
-Decisions rest on these tables: who has a key, which facts are known, which runs are open. An append
-writes them with its events, so they follow from the log, but for what ``outside.py`` names.
+Decisions rest on these tables: who has a key, which facts were received, which runs are open. An
+append writes them with its events, so they follow from the log, except for what ``differing.py``
+allows.
 
 The log is append-only, so it is folded in slices, without a snapshot. Rows that are written once
 are looked up slice by slice (``derived_once.py``), so memory does not grow with the facts. Rows
-that change are compared in pages (``derived_pages.py``): each page in a snapshot of its own, after
-the fold has reached the position of that snapshot. No snapshot lasts longer than a page: a long one
-would keep vacuum from the whole database.
+that change are compared in pages (``derived_pages.py``): each page in its own snapshot, after the
+fold has reached that snapshot's position. A snapshot lasts no longer than a page: a long one would
+keep vacuum from the whole database.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ _AT_ONCE = 1000
 """Events that are folded at a time."""
 
 _NEAR = 10_000
-"""Positions up to which the fold may be behind when a snapshot is taken."""
+"""The most positions that the fold may be behind when a snapshot is taken."""
 
 _SLICE = f"""
 SELECT originator_id, originator_version, topic, state, notification_id
@@ -52,14 +53,13 @@ TABLES: tuple[Table, ...] = (
     tables.SNAPSHOT,
     tables.STATEMENT_DOCUMENT,
 )
-"""The tables that are compared."""
 
 _ONCE = (tables.IDENTITY, tables.RUN_KEY, tables.EXECUTION_RECORD)
-"""The tables whose rows are written once, which are too many to be held in memory."""
+"""The tables whose rows are written once: too many rows to hold in memory."""
 
 
 class DocumentComparison(Protocol):
-    """The comparison of the documents of statements with the events that issued them."""
+    """Compares the documents of statements with the events that issued them."""
 
     rows: int
 
@@ -90,11 +90,11 @@ def compare(
 ) -> Compared:
     """Compare each table with the fold of the log; ``report`` gets each difference.
 
-    ``progress`` gets the position that is folded, and the log's last position. ``breathe`` is
-    called between slices, without an open transaction, and may wait. ``documents`` and
-    ``deliveries`` make what statements and webhooks know of their rows.
+    ``progress`` gets the folded position, and the log's last position. ``breathe`` is called
+    between slices, without an open transaction, and may wait. ``documents`` and ``deliveries``
+    create the comparisons that statements and webhooks supply.
     """
-    # A plan that reads a whole table for each slice is never wanted.
+    # Avoid a plan that reads a whole table for each slice.
     options = options_of(conninfo, "-c enable_hashjoin=off -c enable_mergejoin=off")
     with psycopg.connect(
         conninfo,
@@ -107,7 +107,7 @@ def compare(
         return _Comparison(connection, report, progress, breathe, documents, deliveries()).run()
 
 
-class _Fold(DecisionTables):
+class _LogTables(DecisionTables):
     """The fold of the log, without the receipts of facts, which only an append needs."""
 
     def identify(self, new: Identity, recorded: Recorded) -> None:
@@ -129,22 +129,22 @@ class _Comparison:
         self._connection, self._reported = connection, report
         self._progress, self._breathe = progress, breathe
         self._decode = EnvelopeMapper().decode
-        self._fold = _Fold()
+        self._made = _LogTables()
         self._once = WrittenOnce(connection, self._report, deliveries)
         self._snapshots = Snapshots(connection, self._report)
         self._documents = documents(connection, self._report)
         self._position = self._faults = 0
 
     def run(self) -> Compared:
-        """Fold the log, then compare the rows that change, then look for rows of no event."""
+        """Fold the log, compare the rows that change, then look for rows without an event."""
         self._snapshots.read()
-        self._fold_until(self._head())
-        pages = Pages(self._connection, self._fold, self._report, self._pinned)
+        self._apply_until(self._head())
+        pages = Pages(self._connection, self._made, self._report, self._pinned)
         for table in TABLES:
             if table not in (*_ONCE, tables.SNAPSHOT, tables.STATEMENT_DOCUMENT):
                 pages.compare(table)
         self._snapshots.finish()
-        self._once.finish(self._fold.erased, self._pinned)
+        self._once.finish(self._made.erased, self._pinned)
         rows = pages.rows + self._once.rows + self._snapshots.rows + self._documents.rows
         return Compared(self._position, rows, self._faults)
 
@@ -152,39 +152,39 @@ class _Comparison:
         ((head,),) = self._connection.execute(_HEAD)
         return int(head)
 
-    def _fold_until(self, head: int) -> None:
-        while self._position < head and self._fold_slice():
+    def _apply_until(self, head: int) -> None:
+        while self._position < head and self._apply_slice():
             self._progress(min(self._position, head), head)
             self._breathe()
 
     @contextlib.contextmanager
     def _pinned(self) -> Iterator[int]:
-        """A snapshot, and its position, which the fold has reached."""
+        """Open a snapshot and yield its position, which the fold has reached."""
         self._breathe()
         while (head := self._head()) - self._position > _NEAR:
-            self._fold_until(head)
+            self._apply_until(head)
         with self._connection.transaction():
             self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            while self._fold_slice():
+            while self._apply_slice():
                 pass
             yield self._position
 
-    def _fold_slice(self) -> bool:
-        """Fold the next events; return whether there were any."""
+    def _apply_slice(self) -> bool:
+        """Fold the next events; return False if there were none."""
         found = self._connection.execute(_SLICE, (self._position,), binary=True).fetchall()
         for row in found:
             self._position = row[-1]
-            # An altered event may fail in any way, and so may one that needs a missing event: the
-            # check of the sealed log names it, and here the rows that rest on it differ.
+            # An altered event may fail in any way, and so may one that needs a missing event. The
+            # check of the sealed log reports it, and here the rows that rest on it differ.
             with contextlib.suppress(Exception):
                 recorded = self._decode(*row)
-                for part in (self._snapshots, self._once, self._documents, self._fold):
+                for part in (self._snapshots, self._once, self._documents, self._made):
                     part.note(recorded)
-        self._once.compare(self._fold)
+        self._once.compare(self._made)
         self._documents.compare()
-        # The fold goes on without them: they grow with the log.
-        self._fold.ended.clear()
-        self._fold.moved.clear()
+        # The fold does not need them, and they grow with the log.
+        self._made.ended.clear()
+        self._made.moved.clear()
         return bool(found)
 
     def _report(self, difference: Difference) -> None:

@@ -1,9 +1,9 @@
-"""Tables whose rows are written once, compared with the events that caused the rows.
+"""Compares tables whose rows are written once with the events that caused the rows.
 
-There is a row for nearly each fact, so the rows of an event are looked up as soon as the event is
-folded, and nothing is kept of them. Rows of no event are found from the other side: page by page,
-PostgreSQL looks up the event that a row must have. For identities, which only a hash ties to their
-events, the rows are counted first.
+There is a row for nearly each fact. So the rows of an event are looked up as soon as the event is
+folded, and nothing of them stays in memory. To find rows without an event, PostgreSQL looks up the
+event that each row must have, page by page. Only a hash ties identities to their events, so their
+rows are counted first.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ from ledger.features.proof.verification.differing import differs, extra, missing
 from ledger.features.runs.model.run import RunRequested, RunStarted
 
 _PAGE = 50_000
-"""Rows of a page: PostgreSQL compares them, in some tenths of a second."""
+"""Rows of a page: PostgreSQL compares them in some tenths of a second."""
 
-# The identities, of which each must have this position, that are missing or have another one.
+# The identities that are missing, or have another position than expected.
 _IDENTITIES = """
 SELECT asked.digest, asked.position, i.position
 FROM unnest(string_to_array(%s, ' ')::uuid[], string_to_array(%s, ' ')::bigint[])
@@ -81,7 +81,7 @@ FROM (
 ) AS page
 """
 
-# A page of identities up to a position, with the events that have their positions.
+# A page of identities up to a position, with the events at their positions.
 _NAMED = """
 SELECT i.digest, i.position, e.originator_id, e.originator_version, e.topic, e.state
 FROM (
@@ -95,7 +95,7 @@ LEFT JOIN LATERAL (
 ORDER BY i.digest
 """
 
-# A page of the keys of runs: the last one, and those without a run, or destroyed or without a key.
+# A page of the keys of runs: the last one, and those without a run, destroyed or without a key.
 _ODD_RUN_KEYS = f"""
 WITH page AS MATERIALIZED (
     SELECT run_id, destroyed_at, wrapped IS NULL AS is_gone FROM ledger.run_key
@@ -135,10 +135,10 @@ Pinned = Callable[[], AbstractContextManager[int]]
 
 
 class PossibleIdentities(Protocol):
-    """The identities of failed deliveries: there are several that such an event may have."""
+    """The identities of failed deliveries. Such an event may have one of several."""
 
     def note(self, recorded: Recorded) -> bool:
-        """Take in an event; return whether it is a failed delivery."""
+        """Process an event; return True if it is a failed delivery."""
 
     def possible(self, recorded: Recorded) -> Sequence[bytes]:
         """The digests of an event's possible identities; empty unless it is a failed delivery."""
@@ -155,32 +155,32 @@ class WrittenOnce:
         """The organization of each run that begins in this slice."""
         self._failures: list[Recorded] = []
         self._bad_records: set[str] = set()
-        self._known = 0
-        """The identities that were found."""
+        self._found = 0
+        """The number of identities that were found."""
         self.rows = 0
 
     # From the events to the rows.
 
     def note(self, recorded: Recorded) -> None:
-        """Take in an event, whose rows ``compare`` looks up."""
+        """Process an event; ``compare`` looks up its rows."""
         body = recorded.body
         if isinstance(body, RunRequested | RunStarted) and body.run_id_origin is not None:
             self._run_keys[recorded.originator_id] = recorded.organization_id
         if self._deliveries.note(recorded):
             self._failures.append(recorded)
 
-    def compare(self, fold: DecisionTables) -> None:
-        """Look up the rows of the events since the last call, and take them out of the fold."""
-        if identities := fold.take_identities():
+    def compare(self, made: DecisionTables) -> None:
+        """Look up the rows of the events since the last call, and remove them from the fold."""
+        if identities := made.pop_identities():
             self._compare_identities(identities)
         for failure in self._failures:
             self._compare_failure(failure)
         if self._run_keys:
             self._compare_run_keys()
-        if fold.new_records:
-            self._compare_records([fold.records[record] for record in fold.new_records])
-            fold.records.clear()
-            fold.new_records.clear()
+        if made.new_records:
+            self._compare_records([made.records[record] for record in made.new_records])
+            made.records.clear()
+            made.new_records.clear()
         self._failures.clear()
         self._run_keys.clear()
 
@@ -188,28 +188,28 @@ class WrittenOnce:
         # Two texts: psycopg takes far longer to make an array of so many values.
         digests = " ".join([digest.hex() for digest, _ in identities])
         positions = " ".join([str(position) for _, position in identities])
-        self._known += len(identities)
-        for digest, told, stored in self._all(_IDENTITIES, digests, positions):
+        self._found += len(identities)
+        for digest, expected, stored in self._all(_IDENTITIES, digests, positions):
             if stored is None:
-                self._known -= 1
+                self._found -= 1
                 self._report(missing(tables.IDENTITY, (digest,)))
             else:
-                self._report(differs(tables.IDENTITY, (digest,), "position", stored, told))
+                self._report(differs(tables.IDENTITY, (digest,), "position", stored, expected))
 
     def _compare_failure(self, failure: Recorded) -> None:
-        """Compare the identity of a failed delivery: the event does not tell the round."""
+        """Compare the identity of a failed delivery; the event does not contain the round."""
         possible = self._deliveries.possible(failure)
         found = self._all(_FAILURES, [digest.hex() for digest in possible])
         if any(position == failure.position for _, position in found):
-            self._known += 1
+            self._found += 1
         else:
             self._report(missing(tables.IDENTITY, (UUID(bytes=possible[-1]),)))
 
     def _compare_run_keys(self) -> None:
         runs, owners = list(self._run_keys), list(self._run_keys.values())
-        for run_id, told, exists, stored in self._all(_RUN_KEYS, runs, owners):
+        for run_id, owner, exists, stored in self._all(_RUN_KEYS, runs, owners):
             if exists:
-                self._report(differs(tables.RUN_KEY, (run_id,), "organization_id", stored, told))
+                self._report(differs(tables.RUN_KEY, (run_id,), "organization_id", stored, owner))
             else:
                 self._report(missing(tables.RUN_KEY, (run_id,)))
 
@@ -233,25 +233,25 @@ class WrittenOnce:
     # From the rows to the events.
 
     def finish(self, erased: Mapping[str, datetime], pinned: Pinned) -> None:
-        """Name the rows of no event. ``erased`` has the erased runs, also those of the tail."""
+        """Report rows without an event. ``erased`` has all erased runs, also of the last slices."""
         self._finish_identities(pinned)
         self._finish_run_keys(erased, pinned)
         self._finish_records(pinned)
 
     def _finish_identities(self, pinned: Pinned) -> None:
         with pinned() as position:
-            known = self._known
+            found = self._found
         counted, last, on_page = 0, UUID(int=0), _PAGE
         while on_page == _PAGE:
             with pinned():
                 ((number, end, on_page),) = self._all(_COUNTED, position, last)
             counted, last = counted + number, end or last
         self.rows += counted
-        if counted != known:
+        if counted != found:
             self._name_identities(position, pinned)
 
     def _name_identities(self, position: int, pinned: Pinned) -> None:
-        """Name each identity that the event at its position does not have."""
+        """Report each identity that the event at its position does not have."""
         decode, last, is_full = EnvelopeMapper().decode, UUID(int=0), True
         while is_full:
             with pinned():
@@ -272,7 +272,7 @@ class WrittenOnce:
         alone = DecisionTables()
         alone.activity = _AnyLine()
         alone.note(recorded)
-        return digest in {row.digest for row in alone.take_identities()}
+        return digest in {row.digest for row in alone.pop_identities()}
 
     def _finish_run_keys(self, erased: Mapping[str, datetime], pinned: Pinned) -> None:
         for page in self._pages(_ODD_RUN_KEYS, pinned):
@@ -284,27 +284,28 @@ class WrittenOnce:
                         at = destroyed_at
                         self._report(differs(tables.RUN_KEY, (run_id,), "destroyed_at", at, None))
                     if is_gone:
-                        told = "that the run was not erased"
-                        self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", None, told))
+                        expected = "that the run was not erased"
+                        self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", None, expected))
         runs = list(erased)
         for at in range(0, len(runs), _PAGE):
             some = runs[at : at + _PAGE]
             found = self._all(_ERASED, some, [erased[run] for run in some])
-            for run_id, told, stored, has_key in found:
-                if stored != told:
-                    self._report(differs(tables.RUN_KEY, (run_id,), "destroyed_at", stored, told))
+            for run_id, expected, stored, has_key in found:
+                if stored != expected:
+                    self._report(
+                        differs(tables.RUN_KEY, (run_id,), "destroyed_at", stored, expected)
+                    )
                 if has_key:
                     self._report(differs(tables.RUN_KEY, (run_id,), "wrapped", "a key", None))
 
     def _finish_records(self, pinned: Pinned) -> None:
         for page in self._pages(_ODD_RECORDS, pinned):
             for (record,) in page:
-                # A record whose line was altered is named by its column already.
+                # If its line was altered, the record's column was already reported.
                 if record not in self._bad_records:
                     self._report(extra(tables.EXECUTION_RECORD, (record,)))
 
     def _pages(self, statement: str, pinned: Pinned) -> Iterator[list[Sequence[Any]]]:
-        """The odd rows of each page."""
         last, on_page = "", _PAGE
         while on_page == _PAGE:
             with pinned():

@@ -1,8 +1,8 @@
-"""Tables whose rows change, compared with the fold of the log in pages.
+"""Compares tables whose rows change with the fold of the log, in pages.
 
-A page is a range of keys, read in a snapshot of its own: the rows are compared with the fold at the
-position of that snapshot. So no page is older than its rows, however long the table is. A row whose
-key is in no page, because it was written after its page was read, is looked up at the end.
+A page is a range of keys, read in its own snapshot. Its rows are compared with the fold at that
+snapshot's position. So no page is older than its rows, however long the table is. A row that was
+written after its page was read is in no page; it is looked up at the end.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,6 @@ from ledger.features.proof.verification.differing import (
 )
 
 _PAGE = 10_000
-"""Rows of a page."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -39,25 +38,25 @@ class Pages:
     def __init__(
         self,
         connection: Connection,
-        fold: DecisionTables,
+        made: DecisionTables,
         report: Report,
         pinned: Callable[[], AbstractContextManager[int]],
     ) -> None:
-        self._connection, self._fold, self._report = connection, fold, report
+        self._connection, self._made, self._report = connection, made, report
         self._pinned = pinned
         self.rows = 0
 
     def compare(self, table: Table) -> None:
-        seen: set[Key] = set()
+        visited: set[Key] = set()
         after: Key | None = None
         is_last = False
         while not is_last:
             with self._pinned():
                 rows = self._page(table, after)
                 is_last = len(rows) < _PAGE
-                self._compare(table, rows, seen)
+                self._compare(table, rows, visited)
                 if is_last:
-                    self._look_up(table, seen)
+                    self._compare_unseen(table, visited)
             if rows:
                 after = _key_of(table, rows[-1])
 
@@ -70,9 +69,9 @@ class Pages:
             after or (),
         )
 
-    def _look_up(self, table: Table, seen: set[Key]) -> None:
+    def _compare_unseen(self, table: Table, visited: set[Key]) -> None:
         """Compare the rows that no page had: they were written later, or they are missing."""
-        unseen = [key for key in map(_keys(table), self._told(table)) if key not in seen]
+        unseen = [key for key in map(_keys(table), self._rows_made(table)) if key not in visited]
         columns = ", ".join(f"t.{column}" for column in table.columns)
         names = ", ".join(table.key)
         arrays = ", ".join(f"%s::{table.columns[column]}[]" for column in table.key)
@@ -83,77 +82,77 @@ class Pages:
         for at in range(0, len(unseen), _PAGE):
             keys = unseen[at : at + _PAGE]
             rows = self._read(statement, [list(values) for values in zip(*keys, strict=True)])
-            self._compare(table, rows, seen)
+            self._compare(table, rows, visited)
             for key in keys:
-                if key not in seen:
+                if key not in visited:
                     self._report(missing(table, key))
 
     def _read(self, statement: str, values: Sequence[Any]) -> list[Sequence[Any]]:
         found = self._connection.execute(statement.encode(), values, binary=True)
         return [tuple(map(plain, row)) for row in found]
 
-    def _compare(self, table: Table, rows: Iterable[Sequence[Any]], seen: set[Key]) -> None:
+    def _compare(self, table: Table, rows: Iterable[Sequence[Any]], visited: set[Key]) -> None:
         expected, key_of = self._expected(table), _keys(table)
         for row in rows:
             self.rows += 1
             key = key_of(row)
-            told = expected(key)
-            if told is None:
+            made = expected(key)
+            if made is None:
                 if not may_be_extra(table, dict(zip(table.columns, row, strict=True))):
                     self._report(extra(table, key))
                 continue
-            seen.add(key)
-            if row != told:
-                self._compare_columns(table, key, row, told)
+            visited.add(key)
+            if row != made:
+                self._compare_columns(table, key, row, made)
 
     def _compare_columns(
-        self, table: Table, key: Key, row: Sequence[Any], told: Sequence[Any]
+        self, table: Table, key: Key, row: Sequence[Any], made: Sequence[Any]
     ) -> None:
         stored = dict(zip(table.columns, row, strict=True))
         if table is LEASE:
             stored["listened_at"] = self._listened_at()
-        expected = dict(zip(table.columns, told, strict=True))
+        expected = dict(zip(table.columns, made, strict=True))
         for column in differing(table, expected, stored):
             self._report(differs(table, key, column, stored[column], expected[column]))
 
     def _listened_at(self) -> datetime:
-        """When the service last could take heartbeats: time without it puts off leases."""
+        """When the service last could take heartbeats: leases are extended while it cannot."""
         found = self._read("SELECT listened_at FROM ledger.listening", ())
         return next((at for (at,) in found if at is not None), _NEVER)
 
     # The rows that follow from the log.
 
-    def _told(self, table: Table) -> Sequence[Sequence[Any]]:
-        return self._fold.changed()[table]
+    def _rows_made(self, table: Table) -> Sequence[Sequence[Any]]:
+        return self._made.changed()[table]
 
     def _expected(self, table: Table) -> Expected:
-        """The look-up of a row by its key, in the fold as it is now."""
+        """A function that returns the row of a key, in the fold as it is now."""
         if (large := _LARGE.get(table)) is not None:
-            rows_of, place = large
-            rows, key_of = rows_of(self._fold), _keys(table)
+            rows_of, index = large
+            rows, key_of = rows_of(self._made), _keys(table)
 
             def expected(key: Key) -> Sequence[Any] | None:
-                row = rows.get(key[place])
+                row = rows.get(key[index])
                 return row if row is not None and key_of(row) == key else None
 
             return expected
-        return {_key_of(table, row): row for row in self._told(table)}.get
+        return {_key_of(table, row): row for row in self._rows_made(table)}.get
 
 
 _LARGE: Mapping[Table, tuple[Callable[[DecisionTables], Mapping[str, Sequence[Any]]], int]] = {
-    LINE_ACTIVITY: (lambda fold: fold.activity, 0),
-    OPEN_RUN: (lambda fold: fold.opened, 1),
-    LEASE: (lambda fold: fold.leases, 0),
+    LINE_ACTIVITY: (lambda made: made.activity, 0),
+    OPEN_RUN: (lambda made: made.opened, 1),
+    LEASE: (lambda made: made.leases, 0),
 }
-"""Tables of many pages: the rows in the fold, and the place of their key in the table's key."""
+"""Tables of many pages: the rows in the fold, and the index of their key in the table's key."""
 
 
 def _keys(table: Table) -> Callable[[Sequence[Any]], Key]:
-    places = [list(table.columns).index(column) for column in table.key]
-    if len(places) == 1:
-        (place,) = places
-        return lambda row: (row[place],)
-    return lambda row: tuple(row[place] for place in places)
+    indexes = [list(table.columns).index(column) for column in table.key]
+    if len(indexes) == 1:
+        (index,) = indexes
+        return lambda row: (row[index],)
+    return lambda row: tuple(row[index] for index in indexes)
 
 
 def _key_of(table: Table, row: Sequence[Any]) -> Key:

@@ -1,8 +1,8 @@
-"""The snapshots of long streams, compared with the folds of these streams.
+"""Compares the snapshots of long streams with the folds of these streams.
 
-A process that meets a long stream starts from its snapshot, so decisions rest on it. The snapshots
-are read before the log is folded; the streams of the log that have one are then folded beside. Of a
-snapshot only a digest is kept, and a stream's fold only until it has reached the snapshot.
+A process starts from the snapshot of a long stream, so decisions rest on it. The snapshots are read
+before the log is folded. Streams with a snapshot are then folded as well. To save memory, only a
+digest of each snapshot is kept, and a fold only until its stream reaches the snapshot.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.log.snapshots import FOLD, encode
+from ledger.engine.log.snapshots import VERSION, encode
 from ledger.engine.log.tables import SNAPSHOT
 from ledger.engine.values.recorded import Folded, Recorded
 from ledger.features.proof.sealing.shelf import Connection
@@ -29,7 +29,7 @@ WHERE stream > %s ORDER BY stream LIMIT {_PAGE}
 
 
 class _Head(msgspec.Struct, array_like=True):
-    """The first fields of an aggregate, which each has."""
+    """The first fields of every aggregate."""
 
     id: str
     version: int
@@ -50,7 +50,7 @@ class _Due(NamedTuple):
     """A snapshot that was read."""
 
     version: int
-    """The version that the state itself says, if it can be read."""
+    """The version in the state itself, if it can be read; otherwise the row's."""
     digest: bytes
 
 
@@ -60,7 +60,7 @@ class Snapshots:
     def __init__(self, connection: Connection, report: Report) -> None:
         self._connection, self._report = connection, report
         self._due: dict[str, _Due] = {}
-        self._folds: dict[str, Folded] = {}
+        self._aggregates: dict[str, Folded] = {}
         self.rows = 0
 
     def read(self) -> None:
@@ -68,18 +68,18 @@ class Snapshots:
         while is_full:
             found = self._connection.execute(_SNAPSHOTS.encode(), (last,), binary=True).fetchall()
             is_full = len(found) == _PAGE
-            for stream, version, fold, state in found:
+            for stream, version, number, state in found:
                 last = stream
                 self.rows += 1
-                self._take(stream, version, fold, state or b"")
+                self._add(stream, version, number, state or b"")
 
-    def _take(self, stream: str, version: int, fold: int, state: bytes) -> None:
-        if fold != FOLD:
-            self._report(differs(SNAPSHOT, (stream,), "fold", fold, FOLD))
-        said = _head_of(state)
-        if said is not None and said.version != version:
-            self._report(differs(SNAPSHOT, (stream,), "version", version, said.version))
-            version = said.version
+    def _add(self, stream: str, version: int, number: int, state: bytes) -> None:
+        if number != VERSION:
+            self._report(differs(SNAPSHOT, (stream,), "fold", number, VERSION))
+        head = _head_of(state)
+        if head is not None and head.version != version:
+            self._report(differs(SNAPSHOT, (stream,), "version", version, head.version))
+            version = head.version
         if stream[:3] in AGGREGATES:
             self._due[stream] = _Due(version, hashlib.sha256(state).digest())
         else:
@@ -90,16 +90,16 @@ class Snapshots:
         due = self._due.get(stream)
         if due is None:
             return
-        if (fold := self._folds.get(stream)) is None:
-            fold = self._folds[stream] = AGGREGATES[stream[:3]](stream)
+        if (aggregate := self._aggregates.get(stream)) is None:
+            aggregate = self._aggregates[stream] = AGGREGATES[stream[:3]](stream)
         with suppress(Exception):  # an altered event may fail in any way: the snapshot differs
-            fold.evolve(recorded)
+            aggregate.apply(recorded)
         if recorded.originator_version == due.version:
-            if hashlib.sha256(encode(fold)).digest() != due.digest:
+            if hashlib.sha256(encode(aggregate)).digest() != due.digest:
                 says = f"its column state is not what version {due.version} of the stream makes"
                 key = key_text(SNAPSHOT, (stream,))
                 self._report(Difference(SNAPSHOT.name, key, "state", says))
-            del self._due[stream], self._folds[stream]
+            del self._due[stream], self._aggregates[stream]
 
     def finish(self) -> None:
         for stream in self._due:

@@ -32,7 +32,7 @@ class Instants(TimestamptzBinaryLoader):
 
 def key_text(table: Table, values: Sequence[Any]) -> str:
     return " ".join(
-        f"{column}={shown(value)}" for column, value in zip(table.key, values, strict=True)
+        f"{column}={text_of(value)}" for column, value in zip(table.key, values, strict=True)
     )
 
 
@@ -44,18 +44,20 @@ def extra(table: Table, key: Sequence[Any]) -> Difference:
     return Difference(table.name, key_text(table, key), None, EXTRA)
 
 
-def differs(table: Table, key: Sequence[Any], column: str, stored: Any, told: Any) -> Difference:
-    says = f"its column {column} says {shown(stored)}, the log {shown(told)}"
+def differs(
+    table: Table, key: Sequence[Any], column: str, stored: Any, expected: Any
+) -> Difference:
+    says = f"its column {column} says {text_of(stored)}, the log {text_of(expected)}"
     return Difference(table.name, key_text(table, key), column, says)
 
 
 def differing(table: Table, expected: Columns, stored: Columns) -> list[str]:
-    """The columns of a stored row that cannot be as they are."""
+    """The columns of a stored row whose values are impossible."""
     return _RULES.get(table, _unequal)(expected, stored)
 
 
 def may_be_extra(table: Table, stored: Columns) -> bool:
-    """Whether the log may lack a row: a counter that began ahead of ids that may be lost."""
+    """Return True if the log may lack a row: a counter that began ahead of ids that may be lost."""
     return table is ID_COUNTER and (stored["last"] or 0) >= IDS_MOVED
 
 
@@ -64,7 +66,7 @@ def _unequal(expected: Columns, stored: Columns) -> list[str]:
 
 
 def _differing_counter(expected: Columns, stored: Columns) -> list[str]:
-    """A counter may be ahead: all that matters is that it gives no id again."""
+    """A counter may be ahead: it only must not issue an id again."""
     return [] if (stored["last"] or 0) >= expected["last"] else ["last"]
 
 
@@ -76,8 +78,8 @@ def _differing_lease(begun: Columns, stored: Columns) -> list[str]:
     """
     heard_at, ends_at, due_at = stored["heard_at"], stored["ends_at"], stored["due_at"]
     lasts = timedelta(seconds=begun["seconds"])
-    is_known = heard_at is not None and ends_at is not None
-    is_ordered = is_known and ends_at >= heard_at + lasts
+    has_both = heard_at is not None and ends_at is not None
+    is_ordered = has_both and ends_at >= heard_at + lasts
     sound = {
         "seconds": stored["seconds"] == begun["seconds"],
         "heard_at": is_ordered and heard_at >= begun["heard_at"],
@@ -92,17 +94,17 @@ _RULES: Mapping[Table, Callable[[Columns, Columns], list[str]]] = {
     ID_COUNTER: _differing_counter,
     LEASE: _differing_lease,
 }
-"""The tables of which the log does not determine each value."""
+"""The tables with values that the log does not determine."""
 
 
 def plain(value: Any) -> Any:
-    """A value that psycopg loaded, as the rows of the fold have it."""
+    """A value that psycopg loaded, in the form that rows of the fold have."""
     if isinstance(value, UUID):
         return value.bytes
     return tuple(value) if isinstance(value, list) else value
 
 
-def shown(value: Any) -> str:
+def text_of(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, UUID):
@@ -111,4 +113,4 @@ def shown(value: Any) -> str:
         return f"\\x{value.hex()}"
     if isinstance(value, datetime):
         return format_instant(value)
-    return " ".join(map(shown, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(map(text_of, value)) if isinstance(value, tuple) else str(value)

@@ -1,13 +1,13 @@
-"""The nightly verification: stored data are compared with the log without anybody asking.
+"""The nightly verification: compares stored data with the log without a request.
 
-Each night four parts are compared: the new events with their leaves, a seventh of the older
-events, the tables beside the log, and the definitions of the schema. The loop works for a quarter
-of the time, in slices of some milliseconds, so that the service answers as ever. The last finding
-of each part is kept in ``ledger.verification``: a part that was finished is not done again after a
-restart in the same night, and a night that was missed is made up for at the next start.
+Each night four parts are compared: the new events with their leaves, a seventh of the older events,
+the derived tables, and the definitions of the schema. The loop works for a quarter of the time, in
+slices of some milliseconds, so that the service stays as fast as ever. ``ledger.verification``
+stores the last finding of each part. So a finished part is not repeated after a restart in the same
+night, and the next start makes up for a missed night.
 
-A part in which something differs is compared again at each start of the service and each night,
-until nothing differs in it. While a part differs, the service is degraded (contract, Health).
+A part with differences is compared again at each start of the service and each night, until it has
+none. While a part differs, the service is degraded (contract, Health).
 """
 
 import logging
@@ -21,7 +21,7 @@ from ledger.engine.log.nodes import runs_other_version
 from ledger.engine.log.vault import Vault
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.definitions import compare as compare_definitions
-from ledger.engine.writer.periodic import LedSession, Periodic
+from ledger.engine.writer.periodic import LeaderSession, Periodic
 from ledger.features.proof.sealing.note import BadNote
 from ledger.features.proof.sealing.shelf import Connection
 from ledger.features.proof.tables import (
@@ -42,18 +42,17 @@ from ledger.features.proof.verification.check import Scope, check
 from ledger.features.proof.verification.derived import Compared
 
 _EVERY_SECONDS = 30.0
-"""Between two looks at the clock."""
+"""The interval of checks of the clock."""
 
 _REST = 3.0
 """The rest after a slice, as a multiple of the time that the slice took."""
 
 _TOGETHER = 16
-"""Neighbouring tiles that belong to the same seventh: 4,096 events, which are read in order."""
+"""Adjacent tiles that belong to the same seventh: 4,096 events, which are read in order."""
 
 # A ledger that was never verified waits for its first night.
 _SINCE = "SELECT applied_at FROM ledger.migration WHERE name = '0001_ledger.sql'"
 
-# The tile of leaves that has an event, by its position.
 _TILE = """
 SELECT coalesce(max(number), 0) FROM ledger.tile WHERE level = 0 AND first_position <= %s
 """
@@ -62,18 +61,18 @@ _logger = logging.getLogger(__name__)
 
 
 Compare = Callable[[str, Report, Progress, Callable[[], None]], Compared]
-"""The comparison of the tables beside the log (``derived.py``)."""
+"""The comparison of the derived tables (``derived.py``)."""
 
 
 class Nightly(NamedTuple):
     """When the nightly verification begins."""
 
     at: time | None
-    """The time of day in UTC; None: never."""
+    """The time of day in UTC; None for never."""
 
 
 class _Stopping(Exception):
-    """The service stops: the part in hand is done at the next start."""
+    """The service stops: the next start repeats the present part."""
 
 
 def parts_of(night: datetime) -> frozenset[str]:
@@ -81,7 +80,7 @@ def parts_of(night: datetime) -> frozenset[str]:
 
 
 def next_night(part: str, at: time, now: datetime) -> datetime | None:
-    """When a part is compared next; None: in no night."""
+    """When a part is compared next; None if never."""
     today = datetime.combine(now.date(), at, now.tzinfo)
     nights = (today + timedelta(days=days) for days in range(len(OLD) + 1))
     return next((night for night in nights if night > now and part in parts_of(night)), None)
@@ -92,7 +91,7 @@ class NightlyVerification(Periodic):
 
     def __init__(
         self,
-        session: LedSession,
+        session: LeaderSession,
         vault: Vault,
         folder: Path,
         at: time | None,
@@ -100,23 +99,23 @@ class NightlyVerification(Periodic):
         compare: Compare,
         views: Sequence[Projection],
     ) -> None:
-        """``at`` is the time of day in UTC; None: never. ``folder`` has the last checkpoint."""
+        """``at`` is the time of day in UTC; None for never. ``folder`` has the last checkpoint."""
         super().__init__(session, "verification", _EVERY_SECONDS)
         self._conninfo = session.conninfo
         self._vault, self._folder, self._at, self._clock = vault, folder, at, clock
         self._compare_tables, self._views = compare, views
         self._is_first = True
-        """Whether this is the first round since the start."""
+        """True in the first round since the start."""
         self._began = 0.0
 
     def work(self, connection: Connection) -> tuple[int, bool]:
         if self._at is None:
             return 0, False
-        kept = findings(connection)
-        due = self._due(connection, self._at, kept)
+        stored = findings(connection)
+        due = self._due(connection, self._at, stored)
         for number, part in enumerate(due):
             try:
-                finding = self._compare(connection, part, kept.get(part))
+                finding = self._compare(connection, part, stored.get(part))
             except _Stopping:
                 return number, False
             keep(connection, finding)
@@ -129,11 +128,11 @@ class NightlyVerification(Periodic):
         self._is_first = False
         return len(due), False
 
-    def _due(self, connection: Connection, at: time, kept: dict[str, Finding]) -> list[str]:
+    def _due(self, connection: Connection, at: time, stored: dict[str, Finding]) -> list[str]:
         """The parts that were not compared since the last time of day ``at``."""
         now = self._clock()
         parts = [NEW, *OLD, TABLES]
-        # In an upgrade node by node the newer node may have changed the schema already.
+        # In a rolling upgrade the newer node may have changed the schema already.
         if not runs_other_version(connection):
             parts.append(SCHEMA)
         night = datetime.combine(now.date(), at, now.tzinfo)
@@ -143,7 +142,7 @@ class NightlyVerification(Periodic):
         tonight = parts_of(night)
         due = []
         for part in parts:
-            found = kept.get(part)
+            found = stored.get(part)
             differs = found is not None and found.differences > 0
             is_old = night > since if found is None else night > found.started_at
             if (is_old and (part in tonight or differs)) or (self._is_first and differs):
@@ -154,14 +153,12 @@ class NightlyVerification(Periodic):
         started_at, self._began = self._clock(), monotonic()
         found = _Found()
         if part == TABLES:
-            tables = self._compare_tables(
-                self._conninfo, found.take, lambda *_: None, self._breathe
-            )
+            tables = self._compare_tables(self._conninfo, found.add, lambda *_: None, self._breathe)
             covered = (min(tables.position, 1), tables.position, tables.rows)
         elif part == SCHEMA:
             schema = compare_definitions(connection, self._views)
             for each in schema.differing:
-                found.take(Difference.of_object(each))
+                found.add(Difference.of_object(each))
             covered = (0, 0, schema.objects)
         else:
             covered = self._compare_log(connection, part, before, found)
@@ -184,7 +181,7 @@ class NightlyVerification(Periodic):
             checked = check(
                 self._conninfo,
                 self._folder,
-                found.take,
+                found.add,
                 lambda *_: None,
                 scope,
                 self._breathe,
@@ -192,7 +189,7 @@ class NightlyVerification(Periodic):
             )
         except BadNote as error:
             says = f"its column vkey: {error}"
-            found.take(Difference("signer", "is_only=true", "vkey", says))
+            found.add(Difference("signer", "is_only=true", "vkey", says))
             return since, since, 0
         return checked.first, checked.last or since, checked.events
 
@@ -208,19 +205,19 @@ class NightlyVerification(Periodic):
 
 
 def _scope_of(part: str) -> Scope:
-    """The tiles of leaves that belong to a seventh, for ever the same."""
+    """The tiles of leaves that belong to a seventh; the assignment never changes."""
     share = OLD.index(part) if part in OLD else 0
     return Scope(lambda number: number // _TOGETHER % len(OLD) == share, False)
 
 
 class _Found:
-    """The differences of a part: the first ones, and the number of all."""
+    """The first differences of a part, and the number of all."""
 
     def __init__(self) -> None:
         self.first: list[Difference] = []
         self.number = 0
 
-    def take(self, difference: Difference) -> None:
+    def add(self, difference: Difference) -> None:
         self.number += 1
         if self.number <= NAMED:
             self.first.append(difference)

@@ -1,4 +1,4 @@
-"""The stored events as leaves, in the order of the log; what was altered of them, or of tiles."""
+"""The stored events as leaves, in the order of the log; finds altered events and tiles."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,12 +19,11 @@ from ledger.features.proof.tables import Difference
 from ledger.records import EVENTS as EVENT_CLASSES
 
 EVENTS = "ledger_events"
-"""The table of events."""
 
 UNREADABLE = "its column state: the stored event cannot be read"
 
 _NARROWED = 100
-"""Altered events whose altered column is found out; if there are more, all may be meant."""
+"""The most altered events whose altered column is determined; after these, each may be meant."""
 
 _AT_ONCE = 512
 """Events that are read at a time; an event may have a quarter of a megabyte."""
@@ -40,10 +39,8 @@ SELECT coalesce(max(originator_version), 0) + 1 FROM ledger.ledger_events
 WHERE originator_id = %s AND notification_id < %s
 """
 
-# The tiles above the leaves.
 _ABOVE = "SELECT level, number, hashes, first_position FROM ledger.tile WHERE level <> 0"
 
-# The tiles of leaves from a number on.
 _FAR = "SELECT number FROM ledger.tile WHERE level = 0 AND number >= %s"
 
 _BITS = 8
@@ -67,7 +64,7 @@ class StoredLeaf(NamedTuple):
     hash: bytes | None
     """None if the event cannot be read."""
     is_moved: bool
-    """Whether the row's column ``recorded_at`` is not the event's instant."""
+    """True if the row's column ``recorded_at`` is not the event's instant."""
     column: int | None
     """The column, and the event's instant: microseconds since 1970-01-01 UTC."""
     instant: int | None
@@ -81,22 +78,21 @@ class StoredLeaves:
         connection.adapters.register_loader("timestamptz", _Micros)
         self._connection = connection
         self._ahead: deque[StoredLeaf] = deque()
-        """Leaves that were read, and not yet taken."""
         self._after = -(2**63)
         self.is_lost = False
-        """Whether the place in the log is unknown, until the next ``seek``."""
+        """True if the position in the log is unknown, until the next ``seek``."""
 
     def forget(self) -> None:
         self._ahead.clear()
         self.is_lost = True
 
     def seek(self, position: int) -> None:
-        """Go on with the first event at or after a position."""
+        """Continue with the first event at or after a position."""
         self._ahead.clear()
         self._after, self.is_lost = position - 1, False
 
     def peek(self, count: int) -> Sequence[StoredLeaf]:
-        """The next leaves, which stay the next ones; fewer at the end of the log."""
+        """Return the next leaves without taking them; fewer at the end of the log."""
         while len(self._ahead) < count and self._read():
             pass
         return list(islice(self._ahead, count))
@@ -109,7 +105,7 @@ class StoredLeaves:
         self._ahead.extendleft(reversed(list(leaves)))
 
     def coming(self, end: int | None) -> Iterator[StoredLeaf]:
-        """Take the next leaves, up to the position ``end`` if given."""
+        """Take the next leaves, up to the position ``end`` if it is not None."""
         while self._ahead or self._read():
             if end is not None and self._ahead[0].position > end:
                 return
@@ -147,10 +143,11 @@ class _Micros(Loader):
 def column_difference(leaf: StoredLeaf) -> str:
     if leaf.instant is None:
         return UNREADABLE
-    return f"its column recorded_at says {_shown(leaf.column)}, the log {_shown(leaf.instant)}"
+    column, log = _instant_text(leaf.column), _instant_text(leaf.instant)
+    return f"its column recorded_at says {column}, the log {log}"
 
 
-def _shown(micros: int | None) -> str:
+def _instant_text(micros: int | None) -> str:
     if micros is None:
         return "nothing"
     with suppress(OverflowError):
@@ -159,11 +156,11 @@ def _shown(micros: int | None) -> str:
 
 
 class Mismatch(NamedTuple):
-    """A leaf of a tile that is not the leaf of its event."""
+    """A leaf of a tile that does not match its event."""
 
     tile: int
     event: StoredLeaf
-    kept: bytes
+    sealed: bytes
 
 
 def altered_tiles(mismatches: Iterable[Mismatch]) -> Iterator[Difference]:
@@ -175,10 +172,10 @@ def altered_tiles(mismatches: Iterable[Mismatch]) -> Iterator[Difference]:
 def altered_events(
     connection: shelf.Connection, mismatches: Iterable[Mismatch]
 ) -> Iterator[Difference]:
-    for place, (_, event, kept) in enumerate(mismatches):
+    for index, (_, event, sealed) in enumerate(mismatches):
         columns: Sequence[str] = ("originator_id", "originator_version", "topic", "state")
-        if place < _NARROWED:
-            columns = _altered_columns(connection, event, kept)
+        if index < _NARROWED:
+            columns = _altered_columns(connection, event, sealed)
         names = ", ".join(columns)
         says = f"not the event that was sealed: its column {names} was altered"
         yield Difference(EVENTS, f"notification_id={event.position}", names, says)
@@ -187,11 +184,11 @@ def altered_events(
 def _altered_columns(
     connection: shelf.Connection, leaf: StoredLeaf, sealed: bytes
 ) -> Sequence[str]:
-    """The columns of which one was altered, since the event has another leaf than was sealed.
+    """The columns one of which was altered, since the event's leaf is not the sealed one.
 
-    A hash does not tell what it was made of. But a column that has few possible values can be tried
-    out: if the leaf is right with one of them, that column was altered. Else the stored event was,
-    or its stream.
+    A hash does not show what it was made of. But a column with few possible values can be tried: if
+    the leaf is right with one of them, that column was altered. Otherwise the stored event or its
+    stream was.
     """
     stream, version, topic, state, position = leaf.event
     topics = (event.TOPIC for event in EVENT_CLASSES)
@@ -220,14 +217,14 @@ def compare_above(
 
     Tiles may have grown meanwhile, and new ones may have come.
     """
-    kept = {(row[0], row[1]): row[2:] for row in connection.execute(_ABOVE, binary=True)}
+    stored = {(row[0], row[1]): row[2:] for row in connection.execute(_ABOVE, binary=True)}
     now = max(shelf.latest(connection).size, size)
-    for tile in sorted(kept.keys() | made.keys()):
+    for tile in sorted(stored.keys() | made.keys()):
         key = f"level={tile[0]} number={tile[1]}"
-        if tile not in kept:
+        if tile not in stored:
             yield Difference("tile", key, None, "the row is missing")
             continue
-        hashes, first_position = kept[tile]
+        hashes, first_position = stored[tile]
         if tile not in made:
             if not _may_be(tile, now):
                 yield Difference("tile", key, None, "no leaves make such a row")

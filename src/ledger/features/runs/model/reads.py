@@ -1,9 +1,8 @@
 """Reads: who saw the input, output or error of a line's runs (contract, Feeds).
 
-A reader may ask a thousand times an hour. So a credential's reads of one line's runs on one UTC day
-have a stream of their own, which has a single event: the first read of the day. Whichever process
-notes the read, the stream is the same, so the event is recorded once. The file has, in this order:
-event, state, fold.
+A reader may send a thousand requests an hour. So a credential's reads of one line's runs on one UTC
+day have their own stream with a single event: the first read of the day. All processes use the same
+stream, so the event is recorded once. The file has, in this order: event, state, fold.
 """
 
 from datetime import date
@@ -15,7 +14,7 @@ from ledger.engine.values.recorded import Event, Folded, Recorded
 STREAM_PREFIX = "READ-"
 
 READ_ACTION = "run.read"
-"""The action of an entry of the audit log that tells who saw a run's input, output or error."""
+"""The audit log's action for a read of a run's input, output or error."""
 
 
 class RunDataRead(Event, frozen=True, kw_only=True):
@@ -26,7 +25,7 @@ class RunDataRead(Event, frozen=True, kw_only=True):
 
     TOPIC = "run_data.read/1"
     service_line_id: str
-    """The line of the runs. The envelope names no line: a read is no event of a line's history."""
+    """The line of the runs. The envelope names no line: a read is not in a line's history."""
 
 
 # Columns: event, published type, published payload, fact, command, note. All reads have
@@ -35,12 +34,11 @@ READ_TABLE: tuple[EventRow, ...] = (EventRow(RunDataRead, None, None, None, None
 
 
 def stream_of(credential: str, line_id: str, day: date) -> str:
-    """The stream of a credential's reads of a line's runs on a UTC day."""
     return f"{STREAM_PREFIX}{credential}/{line_id}/{day.isoformat()}"
 
 
 class RunDataReads(Folded):
-    """A credential's reads of a line's runs on a day: recorded, once the version is 1."""
+    """A credential's reads of a line's runs on a day; version 1 means recorded."""
 
     organization_id: str | None = None
     workspace_id: str | None = None

@@ -1,7 +1,7 @@
 """Run: one discrete invocation or cycle of a line (contract, State).
 
-Input, output and error arrive here already encrypted: the domain never sees their plaintext. The
-file has, in this order: events, state, decisions, fold.
+Input, output and error are already encrypted: the domain never sees their plaintext. The file has,
+in this order: events, state, decisions, fold.
 """
 
 from collections.abc import Collection, Iterator
@@ -11,7 +11,7 @@ from typing import ClassVar, TypedDict
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import SAME, EventRow, Note
+from ledger.engine.values.event_table import SAME, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
 from ledger.engine.values.values import ENDED, Origin, RunStatus, TriggerType
 from ledger.features.runs.model.token_usage import TokenUsage, Used
@@ -27,7 +27,7 @@ class Trigger(msgspec.Struct, frozen=True):
 _UNKNOWN = Used()
 
 MAX_ABOVE = 1_000
-"""The most runs above a parent that is given to a run which others may lie below already."""
+"""The most runs above a parent, for a run that may have runs below it already."""
 
 
 class RunName(TypedDict):
@@ -39,16 +39,16 @@ class RunName(TypedDict):
 
 
 class Awaiting(msgspec.Struct, frozen=True, array_like=True):
-    """A place among the runs that await a parent of one name, which is not reported yet."""
+    """A run's rank among those that await a parent of one name, which is not reported yet."""
 
     rank: int
     """1, 2, 3 …"""
     workspace_id: str | None = None
-    """The workspace to which the parent must belong; None: any of the organization."""
+    """The workspace that the parent must belong to; None for any of the organization."""
 
 
 class Awaited(msgspec.Struct, frozen=True, array_like=True):
-    """The parent that a run awaits: the identity of its name, and its workspace, if bound."""
+    """The awaited parent: the identity of its name, and its workspace, if required."""
 
     name: Identity
     workspace_id: str | None = None
@@ -60,11 +60,10 @@ class RunEvent(Event, frozen=True, kw_only=True):
     attempt: int = 1
     """With ``external_id``, the run's name at its source."""
     retry_of: str | None = None
-    """The run that was the attempt before."""
 
 
 def _identities(body: "RunRequested | RunStarted", recorded: Recorded) -> Iterator[Identity]:
-    """The run's name, if the event gives it, and its place among those that await a parent."""
+    """The run's name, if the event gives it, and its rank among those that await a parent."""
     gives_name = body.run_id_origin is not None or body.gives_external_id
     if gives_name and body.external_id is not None:
         yield recorded.name_of_run(body.external_id, body.attempt)
@@ -95,13 +94,12 @@ class RunStarted(RunEvent, frozen=True, kw_only=True):
 
     # ``run_id_origin`` is set if the run was not requested before.
     TOPIC = "run.started/1"
-    # A requested run keeps what its start does not give: trigger, parent and lease.
+    # A requested run keeps trigger, parent and lease if its start does not give them.
     run_id_origin: Origin | None = None
     triggered_by: Trigger | None = None
     input: bytes | None = None
     external_id: str | None = None
     gives_external_id: bool = False
-    """Whether the start of a requested run gives the run its external id."""
     parent_run_id: str | None = None
     lease_seconds: int | None = None
     parent_external_id: str | None = None
@@ -142,9 +140,9 @@ class RunFailed(RunEvent, frozen=True, kw_only=True):
     late: bool = False
     external_id: str | None = None
     lease_expired: bool = False
-    """Whether the ledger itself failed the run, because its lease had ended."""
+    """True if the ledger itself failed the run, because its lease had ended."""
     last_heard_at: datetime | None = None
-    """When a fact or a heartbeat of a run whose lease ended had last arrived."""
+    """When the last fact or heartbeat of the run arrived before its lease ended."""
     token_usage: tuple[TokenUsage, ...] | None = None
 
 
@@ -167,7 +165,6 @@ class RunUsageCorrected(RunEvent, frozen=True, kw_only=True):
     tokens_used: int
     token_usage: tuple[TokenUsage, ...] | None = None
     previous: int | None = None
-    """The tokens that the run showed before."""
     reason: str | None = None
     external_id: str | None = None
 
@@ -192,18 +189,23 @@ LEASE_EXPIRED = {
     "code": "lease_expired",
     "message": "Nothing arrived from the run for as long as its lease.",
 }
-"""The error of a run whose lease ended."""
 
 # Columns: event, published type, published payload, fact, command, note.
 RUN_TABLE: tuple[EventRow, ...] = (
-    EventRow(RunRequested, "run.requested", _BEGUN, "run.requested", None, Note.RUN_REQUESTED),
-    EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, Note.RUN_STARTED),
-    EventRow(RunParentGiven, "run.parent_given", SAME, None, None, Note.RUN_MOVED),
-    EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, Note.RUN_ENDED),
-    EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, Note.RUN_ENDED),
-    EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, Note.RUN_CANCELLED),
-    EventRow(RunUsageCorrected, _CORRECTED, SAME, _CORRECTED, None, Note.PASSES),
-    EventRow(RunErased, "run.erased", SAME, None, "run.erase", Note.RUN_ERASED),
+    EventRow(
+        RunRequested, "run.requested", _BEGUN, "run.requested", None, DecisionEffect.RUN_REQUESTED
+    ),
+    EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, DecisionEffect.RUN_STARTED),
+    EventRow(RunParentGiven, "run.parent_given", SAME, None, None, DecisionEffect.RUN_MOVED),
+    EventRow(
+        RunCompleted, "run.completed", _ENDED, "run.completed", None, DecisionEffect.RUN_ENDED
+    ),
+    EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, DecisionEffect.RUN_ENDED),
+    EventRow(
+        RunCancelled, "run.cancelled", SAME, "run.cancelled", None, DecisionEffect.RUN_CANCELLED
+    ),
+    EventRow(RunUsageCorrected, _CORRECTED, SAME, _CORRECTED, None, DecisionEffect.PASSES),
+    EventRow(RunErased, "run.erased", SAME, None, "run.erase", DecisionEffect.RUN_ERASED),
 )
 
 RUN_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in RUN_TABLE)
@@ -218,30 +220,27 @@ class Run(Folded, array_like=True):
     status: RunStatus = "pending"
     triggered_by: Trigger | None = None
     requested_at: datetime | None = None
-    """The ``time`` of the run's first fact."""
     started_at: datetime | None = None
     completed_at: datetime | None = None
     """The ``time`` of the fact that ended the run: completed, failed or cancelled."""
     duration_ms: int | None = None
     tokens_used: int | None = None
     token_usage: tuple[TokenUsage, ...] | None = None
-    """The tokens by model, if they are known: ``tokens_used`` is their sum."""
+    """The tokens by model, if known: ``tokens_used`` is their sum."""
     usage_corrected_at: datetime | None = None
-    """The ``time`` of the correction that was recorded last."""
+    """The ``time`` of the latest recorded correction."""
     cancelled_by_closing: bool = False
     erased_at: datetime | None = None
     """Since when input, output and error are unreadable; later events store none of them."""
     external_id: str | None = None
-    """The run's name at the source that reported its request or start. Each event repeats it."""
+    """The run's name at the source of its request or start. Each event repeats it."""
     parent_run_id: str | None = None
     lease_seconds: int | None = None
     lease_expired: bool = False
-    """Whether the run shows the failure by its lease, which a late ending may replace."""
+    """True while the run shows the failure by its lease, which a late ending may replace."""
     attempt: int = 1
     retry_of: str | None = None
-    """The run that was the attempt before."""
     awaited: Awaited | None = None
-    """The parent that the run awaits."""
 
     @property
     def name(self) -> RunName:
@@ -259,8 +258,8 @@ class Run(Folded, array_like=True):
     ) -> RunStarted:
         """Start a pending run. (A run that was never requested begins with its ``RunStarted``.)
 
-        The start of a run without an external id may give it one. The event repeats the lease that
-        the start does not change, since the lease begins anew.
+        The start may give an external id to a run without one. The event repeats an unchanged
+        lease, since the lease begins anew.
         """
         if self.status != "pending":
             raise InvalidState("The run has already started or ended.")
@@ -279,20 +278,19 @@ class Run(Folded, array_like=True):
             raise InvalidState("The attempt before has neither failed nor been cancelled.")
 
     def awaits(self, name: Identity) -> bool:
-        """Whether the run awaits a parent of this name."""
         return self.awaited is not None and self.awaited.name == name
 
     def fits_below(self, above: Collection[str]) -> bool:
-        """Whether the run may get a parent: ``above`` are this parent and the runs above it."""
+        """True if the run may get a parent; ``above`` are this parent and the runs above it."""
         return self.id not in above and len(above) <= MAX_ABOVE + 1
 
     def give_parent(
         self, parent: "Run", above: Collection[str], awaited: Identity | None
     ) -> RunParentGiven | None:
-        """Give the run the parent of the name that it awaits; None: one that it did not name.
+        """Give the run a parent: by the ``awaited`` name, or (None) one that it did not name.
 
-        Returns None if it has a parent, awaits another name, its reporter did not see the parent's
-        workspace, or it does not fit below the runs ``above``.
+        Returns None if the run has a parent, awaits another name or does not fit below the runs
+        ``above``, or if its reporter did not see the parent's workspace.
         """
         named = awaited and (Awaited(awaited), Awaited(awaited, parent.workspace_id))
         if self.awaited not in (named or (None,)) or self.parent_run_id:
@@ -304,7 +302,7 @@ class Run(Folded, array_like=True):
     def complete(
         self, at: datetime, output: bytes | None, used: Used, duration_ms: int | None
     ) -> RunCompleted:
-        """Complete a started run, or once a run that ended by rule (``_require_endable``)."""
+        """Complete a started run, or once a run that a rule ended (``_require_endable``)."""
         late = self._require_endable(at)
         if self.started_at is None:
             raise InvalidState("The run has not started.")
@@ -325,7 +323,7 @@ class Run(Folded, array_like=True):
         used: Used,
         duration_ms: int | None,
     ) -> RunFailed:
-        """Fail an open run, or once a run that ended by rule (``_require_endable``)."""
+        """Fail an open run, or once a run that a rule ended (``_require_endable``)."""
         late = self._require_endable(at)
         return RunFailed(
             error=error,
@@ -338,13 +336,12 @@ class Run(Folded, array_like=True):
         )
 
     def require_lease(self) -> None:
-        """Refuse a heartbeat of a run that has ended or has no lease."""
         if self.status in ENDED:
             raise InvalidState("The run has already ended.")
         if self.lease_seconds is None:
             raise InvalidState("The run has no lease.")
 
-    def expire(self, at: datetime, heard_at: datetime, error: bytes | None) -> RunFailed | None:
+    def expire(self, at: datetime, reported_at: datetime, error: bytes | None) -> RunFailed | None:
         """Fail an open run, because its lease ended at ``at``; None if the run has ended."""
         if self.status in ENDED:
             return None
@@ -352,7 +349,7 @@ class Run(Folded, array_like=True):
             error=error,
             duration_ms=self._duration(at, None),
             lease_expired=True,
-            last_heard_at=heard_at,
+            last_heard_at=reported_at,
             **self.name,
         )
 
@@ -394,11 +391,11 @@ class Run(Folded, array_like=True):
         return RunErased(reason=reason, **self.name)
 
     def _require_endable(self, at: datetime) -> bool:
-        """Whether an ending is late: it takes the place of one that a rule gave the run before.
+        """True if an ending is late: it replaces an ending by a rule.
 
-        Such a rule is the line's closing, or the end of the run's lease. Refused if the run has
-        ended in another way, or if the ending lies after the closing that cancelled the run. (After
-        a lease a late ending may be of any time, as far as the line allows it.)
+        The rule is the line's closing, or the end of the run's lease. Refused if the run ended in
+        another way, or if the ending is after the closing that cancelled the run. (After a lease, a
+        late ending may have any time that the line allows.)
         """
         if self.status not in ENDED:
             return False
@@ -411,7 +408,7 @@ class Run(Folded, array_like=True):
         return True
 
     def _duration(self, at: datetime, reported: int | None) -> int | None:
-        """The reported duration, else that from start to end; None if the run never started.
+        """The reported duration, or else the time from start to end; None if the run never started.
 
         Milliseconds, never below 0.
         """
@@ -428,9 +425,9 @@ class Run(Folded, array_like=True):
         self.workspace_id = recorded.workspace_id or ""
         self.service_line_id = recorded.service_line_id or ""
         self.requested_at = recorded.occurred_at
-        self._told(body, recorded)
+        self._described(body, recorded)
 
-    def _told(self, body: RunRequested | RunStarted, recorded: Recorded) -> None:
+    def _described(self, body: RunRequested | RunStarted, recorded: Recorded) -> None:
         self.triggered_by = body.triggered_by or self.triggered_by
         if body.external_id is not None:
             self.external_id = body.external_id
@@ -438,8 +435,8 @@ class Run(Folded, array_like=True):
         self.parent_run_id = body.parent_run_id or self.parent_run_id
         self.lease_seconds = body.lease_seconds or self.lease_seconds
         if body.parent_external_id is not None:
-            name, place = recorded.name_of_run(body.parent_external_id), body.awaiting
-            self.awaited = None if place is None else Awaited(name, place.workspace_id)
+            name, awaiting = recorded.name_of_run(body.parent_external_id), body.awaiting
+            self.awaited = None if awaiting is None else Awaited(name, awaiting.workspace_id)
 
     def _requested(self, body: RunRequested, recorded: Recorded) -> None:
         self._opened(body, recorded)
@@ -448,11 +445,11 @@ class Run(Folded, array_like=True):
         if body.run_id_origin is not None:
             self._opened(body, recorded)
         else:
-            self._told(body, recorded)
+            self._described(body, recorded)
         self.status = "running"
         self.started_at = recorded.occurred_at
 
-    def _parent_given(self, body: RunParentGiven, recorded: Recorded) -> None:
+    def _got_parent(self, body: RunParentGiven, recorded: Recorded) -> None:
         self.parent_run_id, self.awaited = body.parent_run_id, None
 
     def _completed(self, body: RunCompleted, recorded: Recorded) -> None:
@@ -488,7 +485,7 @@ class Run(Folded, array_like=True):
     _APPLY: ClassVar = {
         RunRequested: _requested,
         RunStarted: _started,
-        RunParentGiven: _parent_given,
+        RunParentGiven: _got_parent,
         RunCompleted: _completed,
         RunFailed: _failed,
         RunCancelled: _cancelled,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.engine.values.rendering import shown_as
+from ledger.engine.values.rendering import render_as
 
 
 class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
@@ -15,13 +15,12 @@ class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
     input: int = 0
     output: int = 0
     cache_read: int = 0
-    """A part of ``input``, as is ``cache_write``."""
+    """A part of ``input``, like ``cache_write``."""
     cache_write: int = 0
     reasoning: int = 0
     """A part of ``output``."""
 
     def plus(self, other: "TokenUsage") -> "TokenUsage":
-        """The tokens of both, which are of the same model."""
         return TokenUsage(
             self.model,
             self.input + other.input,
@@ -50,5 +49,5 @@ class ShownTokenUsage(msgspec.Struct, gc=False):
     reasoning: int
 
 
-def shown_tokens(usage: Sequence[TokenUsage] | None) -> list[ShownTokenUsage] | None:
-    return None if usage is None else [shown_as(ShownTokenUsage, each) for each in usage]
+def tokens_view(usage: Sequence[TokenUsage] | None) -> list[ShownTokenUsage] | None:
+    return None if usage is None else [render_as(ShownTokenUsage, each) for each in usage]

@@ -1,10 +1,9 @@
 """From a bearer token to a principal (contract, Access).
 
-API keys are stored in the database as hashes. A process remembers a key for ``_REMEMBER_SECONDS``,
-so a revoked key may still pass for this long. An unknown key is never remembered, so a new key
-works at once. A key that expires, and a secret that was replaced, end at their instant. A token
-that is no API key may be a token of an identity provider (``json_web_tokens.py``), if a provider is
-configured.
+The database has API keys as hashes. A process remembers a key for ``_REMEMBER_SECONDS``, so a
+revoked key may pass for this long. It never remembers an unknown key, so a new key works at once.
+An expiring key and a replaced secret end at their instant. Any other token may be an identity
+provider's (``json_web_tokens.py``), if one is configured.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ledger.engine.http.machinery.failures import Failures
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.postgres.exchange import Rows
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.values.principal import EVERYONE, Principal
 from ledger.features.keys.key_uses import KeyUse, KeyUses
 from ledger.features.keys.tokens import hash_token, is_well_formed
 
 if TYPE_CHECKING:
-    # Only loaded if a provider is configured: the import takes as long as a quarter of a start.
+    # Only loaded with a configured provider: the import takes a quarter of a start.
     from ledger.features.sign_in.access.json_web_tokens import TokenVerifier
 
 NOT_VALID = "The bearer token is not valid."
@@ -32,58 +31,55 @@ NOT_VALID = "The bearer token is not valid."
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000
 
-# The given secrets that pass, with their keys, and the instant at which each of them ends:
-# its key's, or that of its own if a rotation has replaced it.
+# The given secrets that pass, with their keys, and the end of each: its key's, or its own if a
+# rotation has replaced it.
 _PASSING = """
 SELECT secret_hash, key_id, organization_id, workspace_id, permissions, ends_at
 FROM ledger.passing_keys(%(hashes)s, %(now)s)
 """
 
 
-class _Known(NamedTuple):
-    """A remembered key."""
-
+class _CachedKey(NamedTuple):
     until: float
-    """The key is looked up again from this instant of the monotonic clock on."""
+    """The key is looked up again after this instant of the monotonic clock."""
     ends_at: datetime | None
-    """The secret is refused from this instant on."""
     principal: Principal
 
 
 class Authenticator:
-    """Looks keys up through the door and remembers them for a moment.
+    """Looks keys up through the read pool and remembers them for a moment.
 
-    ``uses`` takes the uses of keys; None: a read node writes none (contract, Several nodes).
-    ``verifier`` checks tokens that an identity provider signed; None: there is no provider.
+    ``uses`` records the uses of keys; None on a read node, which writes none (contract, Several
+    nodes). ``verifier`` checks tokens of an identity provider; None without a provider.
     """
 
     def __init__(
         self,
-        door: Door,
+        pool: ReadPool,
         clock: Callable[[], datetime],
         uses: KeyUses | None,
         verifier: TokenVerifier | None = None,
     ) -> None:
-        self._door, self._clock, self._uses, self._verifier = door, clock, uses, verifier
-        self._known: dict[str, _Known] = {}
+        self._pool, self._clock, self._uses, self._verifier = pool, clock, uses, verifier
+        self._cached: dict[str, _CachedKey] = {}
         self._lookups: dict[bytes, asyncio.Task[Rows]] = {}
-        """The look-ups that are under way. Requests that come meanwhile with the same key share
-        one, and its error: a look-up of their own would only begin at its end."""
+        """The look-ups under way. Later requests with the same key share one, and its error: a
+        look-up of their own would begin only at its end."""
         self.failures = Failures()
 
     async def authenticate(self, token: str, peer: str | None) -> Principal:
-        """The principal of the token that a client with the address ``peer`` sent.
+        """The principal of a token that a client with the address ``peer`` sent.
 
         Raises Unauthorized, or Unavailable if no check is possible.
         """
         now = time.monotonic()
-        known = self._known.get(token)
+        cached = self._cached.get(token)
         if (
-            known is not None
-            and known.until > now
-            and (known.ends_at is None or known.ends_at > self._clock())
+            cached is not None
+            and cached.until > now
+            and (cached.ends_at is None or cached.ends_at > self._clock())
         ):
-            return known.principal
+            return cached.principal
         try:
             return await self._principal_of(token, now)
         except Unauthorized:
@@ -91,11 +87,11 @@ class Authenticator:
             raise
 
     async def _principal_of(self, token: str, now: float) -> Principal:
-        self._known.pop(token, None)
+        self._cached.pop(token, None)
         if not is_well_formed(token):
             return await self._verified(token)
         hashed = hash_token(token)
-        # A client that goes away takes the look-up from no other.
+        # A client that disconnects must not cancel the look-up for others.
         rows = await asyncio.shield(self._looked_up(hashed))
         if not rows:
             raise Unauthorized(NOT_VALID)
@@ -108,13 +104,12 @@ class Authenticator:
             workspace_id,
             secret=bytes(secret),
         )
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[token] = _Known(now + _REMEMBER_SECONDS, ends_at, principal)
+        if len(self._cached) >= _REMEMBERED:
+            self._cached.clear()
+        self._cached[token] = _CachedKey(now + _REMEMBER_SECONDS, ends_at, principal)
         return principal
 
     def _looked_up(self, hashed: bytes) -> asyncio.Task[Rows]:
-        """The look-up of a key: one that is under way, or one that begins now."""
         task = self._lookups.get(hashed)
         if task is None:
             task = self._lookups[hashed] = asyncio.create_task(self._passing([hashed]))
@@ -124,12 +119,12 @@ class Authenticator:
     def _end_lookup(self, hashed: bytes, task: asyncio.Task[Rows]) -> None:
         del self._lookups[hashed]
         if not task.cancelled():
-            task.exception()  # taken, also if all its clients have gone away
+            task.exception()  # retrieved, even if all its clients have disconnected
 
     async def _passing(self, hashes: Collection[bytes]) -> Rows:
         """The rows of the secrets that pass now. A secret that was sent is a use of its key."""
         now = self._clock()
-        rows = await self._door.fetch(EVERYONE, _PASSING, {"hashes": [*hashes], "now": now})
+        rows = await self._pool.fetch(EVERYONE, _PASSING, {"hashes": [*hashes], "now": now})
         if self._uses is not None:
             for _, key_id, organization_id, workspace_id, *_ in rows:
                 self._uses.note(KeyUse(key_id, organization_id, workspace_id, now))
@@ -154,8 +149,8 @@ class Authenticator:
         lapsed = frozenset(key for key in keys if key.secret not in passing)
         if lapsed:
             gone = {key.secret for key in lapsed}
-            known = self._known.items()
-            self._known = {token: e for token, e in known if e.principal.secret not in gone}
+            cached = self._cached.items()
+            self._cached = {token: e for token, e in cached if e.principal.secret not in gone}
         return lapsed | self._ended(principals)
 
     def _ended(self, principals: Collection[Principal]) -> frozenset[Principal]:

@@ -9,9 +9,9 @@ A TOML file has a table for each grant (contract, Sign-in):
     workspace_id = "WS-26-000001"         # left out: the whole organization
     permissions = ["read", "service_lines:manage"]
 
-Without a file, a person has what the claims ``organization_id``, ``workspace_id`` and
-``permissions`` say, as the holder of a token has. The file is read again every few seconds, by the
-request that comes then: a session is judged by the file of now, without a loop of its own.
+Without a file, a person has the rights of the claims ``organization_id``, ``workspace_id`` and
+``permissions``, like the holder of a token. A request reads the file again if the last check is
+some seconds old: so sessions follow the present file without a loop.
 """
 
 import json
@@ -30,24 +30,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ledger.engine.values.errors import Unavailable
 from ledger.engine.values.values import ORGANIZATION_ID, WORKSPACE_ID
 from ledger.features.keys.model import Permission
-from ledger.features.sign_in.model import Place
+from ledger.features.sign_in.model import TenantAccess
 
 _logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 4.0
-"""Time between two looks at the file: what is taken out of it ends with the next request after."""
+CHECK_SECONDS = 4.0
+"""Between two checks of the file: a removed grant ends with the next request after a check."""
 
 SETTLED_SECONDS = 1.0
-"""A file that was written since is being written: until then the former grants stay."""
+"""A file modified within this time may be half written: the former grants stay."""
 
 _SOON_SECONDS = 0.5
-"""Time until the next look at such a file. All three together are less than six seconds."""
+"""Until the next check of such a file. All three together are less than six seconds."""
 
 LARGEST = 256 * 1024
-"""Bytes of the file."""
 
 LARGEST_CLAIMS = 64 * 1024
-"""The most bytes of the claims that a session keeps, as JSON."""
+"""The most bytes of the claims that a session stores, as JSON."""
 
 _MOST = 10_000
 _INDEX = re.compile("0|[1-9][0-9]{0,4}")
@@ -63,11 +62,11 @@ _PERMISSIONS = frozenset(get_args(Permission))
 
 
 class BrokenGrants(Exception):
-    """The file is no list of grants; the message says where, and repeats no claim's value."""
+    """The file is not a list of grants; the message says where, without any claim's value."""
 
 
 class ClaimGrant(BaseModel):
-    """A grant: what somebody has whose claim is the value, or has it among others."""
+    """A grant to everybody whose claim is the value, or contains it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -90,44 +89,43 @@ class ClaimGrant(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    # Without any, the file is more likely half written than meant.
+    # An empty list is more likely a half-written file than intended.
     grant: Annotated[list[ClaimGrant], Field(min_length=1, max_length=_MOST)]
 
 
 _Tenant = tuple[str | None, str | None]
 """(organization, workspace)"""
 
-Places = Mapping[_Tenant, Place]
-"""The tenants that a person may enter."""
+AllowedTenants = Mapping[_Tenant, TenantAccess]
 
 
 _Index = Mapping[str, Mapping[Any, Sequence[tuple[_Tenant, list[Permission]]]]]
-"""Claim → value → what is given: a person has few values, and a file many grants."""
+"""Claim → value → grants: a person has few values, and a file many grants."""
 
 
 class Grants:
-    """The grants of the file as it is now, or those of the claims, without a file.
+    """The grants of the present file, or of the claims without a file.
 
-    A file that breaks leaves the former grants. A process that never read a whole one grants
-    nothing, and ends nothing.
+    A broken file leaves the former grants. Without a whole file so far, a process grants and ends
+    nothing.
     """
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._raw: bytes | None = None
         self._why_raw: str | None = None
-        """Why the bytes that were read last are no list of grants."""
+        """Why the latest bytes are not a list of grants."""
         self._grants: _Index | None = None
-        self._look_at = -math.inf
+        self._check_at = -math.inf
         self.why_broken: str | None = None
-        """Why the file of now is no list of grants, so that the former one stays."""
-        self.look()
+        """Why the present file is not a list of grants, so that the former one stays."""
+        self.check()
 
-    def look(self) -> None:
-        """Read the file again, if the last look is some seconds ago."""
-        if self._path is None or self._clock() < self._look_at:
+    def check(self) -> None:
+        """Read the file again, if the last check is some seconds ago."""
+        if self._path is None or self._clock() < self._check_at:
             return
-        self._look_at = self._clock() + LOOK_SECONDS
+        self._check_at = self._clock() + CHECK_SECONDS
         try:
             self._read(self._path)
         except BrokenGrants as error:
@@ -136,14 +134,14 @@ class Grants:
             self.why_broken = str(error)
 
     def _now(self) -> _Index:
-        """The grants of now. Raises Unavailable if no whole file was ever read."""
-        self.look()
+        """The present grants. Raises Unavailable if no whole file was ever read."""
+        self.check()
         if self._grants is None:
             raise Unavailable("The grants cannot be read: tell the operator of the ledger.")
         return self._grants
 
-    def kept(self, claims: Mapping[str, Any]) -> str:
-        """The JSON of the claims that a session keeps. Raises ValueError if they are too large."""
+    def stored_claims(self, claims: Mapping[str, Any]) -> str:
+        """The JSON of the claims that a session stores. Raises ValueError if they are too large."""
         if self._path is None:
             chosen = {name: claims[name] for name in _TOKEN_CLAIMS if name in claims}
         else:
@@ -156,23 +154,22 @@ class Grants:
             raise ValueError(f"the claims that grants name have more than {LARGEST_CLAIMS} bytes")
         return text
 
-    def judge(self, kept: str) -> Places:
-        """The tenants of a person whose session kept these claims, by the grants of now."""
-        claims: Mapping[str, Any] = json.loads(kept)
+    def judge(self, stored: str) -> AllowedTenants:
+        """The tenants that the present grants give a person whose session has these claims."""
+        claims: Mapping[str, Any] = json.loads(stored)
         if self._path is None:
             return _of_token(claims)
         found: dict[_Tenant, set[str]] = {}
         for claim, grants in self._now().items():
-            said = claims.get(claim)
+            values = claims.get(claim)
             if _parts(claim)[0] == _EMAIL and claims.get(_VERIFIED) is not True:
                 continue
-            for value in said if isinstance(said, list) else [said]:
+            for value in values if isinstance(values, list) else [values]:
                 for tenant, permissions in grants.get(value, ()):
                     found.setdefault(tenant, set()).update(permissions)
-        return {tenant: Place(*tenant, sorted(may)) for tenant, may in found.items()}
+        return {tenant: TenantAccess(*tenant, sorted(may)) for tenant, may in found.items()}
 
     def wanted(self) -> frozenset[str]:
-        """The first parts of the claims that grants name: what the provider must be asked for."""
         named = self._now() if self._path else _TOKEN_CLAIMS
         return frozenset(_parts(claim)[0] for claim in named)
 
@@ -187,12 +184,12 @@ class Grants:
             raise BrokenGrants(f"LEDGER_OIDC_GRANTS cannot be read: {error.strerror}") from error
         if raw != self._raw:
             if self._grants is not None and 0 <= age < SETTLED_SECONDS:
-                self._look_at = self._clock() + _SOON_SECONDS
+                self._check_at = self._clock() + _SOON_SECONDS
                 return
-            self._take(raw)
+            self._load(raw)
         self.why_broken = self._why_raw
 
-    def _take(self, raw: bytes) -> None:
+    def _load(self, raw: bytes) -> None:
         self._raw = raw
         try:
             self._grants, self._why_raw = _indexed(parse_grants(raw)), None
@@ -204,25 +201,24 @@ class Grants:
 def _indexed(grants: Sequence[ClaimGrant]) -> _Index:
     index: dict[str, dict[Any, list[tuple[_Tenant, list[Permission]]]]] = {}
     for grant in grants:
-        given = (grant.organization_id, grant.workspace_id), grant.permissions
-        index.setdefault(grant.claim, {}).setdefault(grant.value, []).append(given)
+        granted = (grant.organization_id, grant.workspace_id), grant.permissions
+        index.setdefault(grant.claim, {}).setdefault(grant.value, []).append(granted)
     return index
 
 
 def parse_grants(raw: bytes) -> tuple[ClaimGrant, ...]:
-    """The grants of a file's bytes. Raises BrokenGrants."""
     if len(raw) > LARGEST:
         raise BrokenGrants(f"the file of LEDGER_OIDC_GRANTS has more than {LARGEST} bytes")
     try:
-        said = tomllib.loads(raw.decode())
-        return tuple(_File.model_validate(said).grant)
+        content = tomllib.loads(raw.decode())
+        return tuple(_File.model_validate(content).grant)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BrokenGrants("the file of LEDGER_OIDC_GRANTS is no TOML in UTF-8") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        location = ".".join(map(str, first["loc"]))
         raise BrokenGrants(
-            f"the file of LEDGER_OIDC_GRANTS is wrong at {place}: {first['msg']}"
+            f"the file of LEDGER_OIDC_GRANTS is wrong at {location}: {first['msg']}"
         ) from error
 
 
@@ -243,11 +239,10 @@ def _found(claims: Any, claim: str) -> Any:
     return found
 
 
-def _strings(said: Any) -> str | list[str] | None:
-    """A text, or the texts of a list; None for anything else."""
-    if isinstance(said, list):
-        return [each for each in said if isinstance(each, str)]
-    return said if isinstance(said, str) else None
+def _strings(value: Any) -> str | list[str] | None:
+    if isinstance(value, list):
+        return [each for each in value if isinstance(each, str)]
+    return value if isinstance(value, str) else None
 
 
 class _TokenClaims(BaseModel):
@@ -258,16 +253,16 @@ class _TokenClaims(BaseModel):
     permissions: list[str]
 
 
-def _of_token(said: Mapping[str, Any]) -> Places:
+def _of_token(payload: Mapping[str, Any]) -> AllowedTenants:
     """The tenant of a token's claims, by the rules of tokens (contract, Access)."""
     try:
-        claims = _TokenClaims.model_validate(said)
+        claims = _TokenClaims.model_validate(payload)
     except ValidationError:
         return {}
     may = _PERMISSIONS & frozenset(claims.permissions)
     if "admin" in may:
-        return {(None, None): Place(None, None, ["admin"])}
+        return {(None, None): TenantAccess(None, None, ["admin"])}
     if claims.organization_id is None or not may:
         return {}
     tenant = claims.organization_id, claims.workspace_id
-    return {tenant: Place(*tenant, sorted(may))}
+    return {tenant: TenantAccess(*tenant, sorted(may))}

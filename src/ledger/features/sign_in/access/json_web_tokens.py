@@ -1,8 +1,8 @@
 """Tokens that an identity provider signed: from a JWT to a principal (contract, Access).
 
-joserfc decides, with a key of the configured set, whether a token is genuine and in time. This
-module checks the rest: the size, the header, the types of the claims, and the lifetime, which is
-limited because a token cannot be revoked.
+joserfc verifies, with a key of the configured set, that a token is genuine and in time. This module
+checks the rest: size, header, types of the claims, and the lifetime, which is limited because a
+token cannot be revoked.
 """
 
 import contextlib
@@ -26,19 +26,17 @@ from ledger.features.keys.model import Permission
 from ledger.features.sign_in.access.key_set import ALGORITHMS, KeySet
 
 LONGEST = 8 * 1024
-"""Characters of a token."""
 
 LEEWAY_SECONDS = 30.0
 """The accepted difference between the provider's clock and ours."""
 
 LONGEST_LIFE_SECONDS = 24 * 3600.0
-"""A token that expires later than this from now is refused: for longer access there are API keys,
-which can be revoked."""
+"""The most seconds until a token's expiry. For longer access use API keys, which can be revoked."""
 
 _REMEMBER_SECONDS = 60.0
 _REMEMBERED = 10_000
 
-# Else a signature that is none would be seen only after its key was fetched.
+# Otherwise a missing signature would be noticed only after its key was fetched.
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
@@ -49,7 +47,7 @@ _PERMISSIONS = frozenset(get_args(Permission))
 _SUBJECT = r"^[!-~]([ -~]{0,198}[!-~])?$"
 
 SUBJECT = re.compile(_SUBJECT)
-"""Visible ASCII with inner spaces, no longer than an actor's id: ``sub`` becomes one."""
+"""Visible ASCII with inner spaces, at most as long as an actor's id: ``sub`` becomes one."""
 
 
 class Claims(BaseModel):
@@ -65,7 +63,7 @@ class Claims(BaseModel):
 
 
 class CheckedToken(NamedTuple):
-    """A token whose signature was checked; nobody has looked at its claims yet."""
+    """A token with a verified signature, and unchecked claims."""
 
     header: dict[str, Any]
     claims: dict[str, Any]
@@ -74,7 +72,7 @@ class CheckedToken(NamedTuple):
 
 
 class _Rules(JWSRegistry):
-    """Lets ``_key_name`` judge headers, and takes EdDSA, a name of which the library warns."""
+    """Checks headers by ``_key_name``, and allows EdDSA, which the library warns about."""
 
     max_header_length = max_signature_length = 64 * 1024
 
@@ -88,12 +86,12 @@ _RULES = _Rules()
 
 
 async def verified(token: str, keys: KeySet, types: Collection[str]) -> CheckedToken | None:
-    """A token of one of these ``typ`` that one of the keys signed; None: it is none.
+    """Verify the signature and ``typ`` of a token. Returns None if either does not match.
 
-    The caller bounds its size. Raises Unavailable if the keys cannot be fetched.
+    The caller limits its size. Raises Unavailable if the keys cannot be fetched.
     """
     name = None
-    with contextlib.suppress(Exception):  # the library may raise any error for what is no token
+    with contextlib.suppress(Exception):  # the library may raise any error for an invalid token
         if _FORM.fullmatch(token):
             name = _key_name(extract_compact(token.encode(), registry=_RULES).headers(), types)
     key = await keys.find(*name) if name is not None else None
@@ -106,7 +104,7 @@ async def verified(token: str, keys: KeySet, types: Collection[str]) -> CheckedT
     return None
 
 
-class _Known(msgspec.Struct, frozen=True):
+class _CachedToken(msgspec.Struct, frozen=True):
     until: float
     principal: Principal
     signed_by: str
@@ -115,8 +113,8 @@ class _Known(msgspec.Struct, frozen=True):
 class TokenVerifier:
     """Checks tokens of one issuer for one audience, and remembers accepted tokens for a while.
 
-    Only digests of tokens are kept. At each use of a remembered token its signing key is looked up,
-    so the token ends with its key.
+    Only digests of tokens are stored. Each use of a remembered token looks up its signing key, so
+    the token ends with its key.
     """
 
     def __init__(
@@ -128,10 +126,10 @@ class TokenVerifier:
             iss={"essential": True, "value": issuer},
             aud={"essential": True, "value": audience},
         )
-        self._known: dict[bytes, _Known] = {}
+        self._cached: dict[bytes, _CachedToken] = {}
 
     async def verify(self, token: str) -> Principal | None:
-        """The principal of a token; None: the token is refused.
+        """The principal of a token; None if the token is refused.
 
         Raises Unavailable if the token cannot be checked.
         """
@@ -139,10 +137,10 @@ class TokenVerifier:
             return None
         digest = hashlib.sha256(token.encode()).digest()
         now = self._clock().timestamp()
-        known = self._known.get(digest)
-        if known is not None and known.until > now and self.keys.holds(known.signed_by):
-            return known.principal
-        self._known.pop(digest, None)
+        cached = self._cached.get(digest)
+        if cached is not None and cached.until > now and self.keys.holds(cached.signed_by):
+            return cached.principal
+        self._cached.pop(digest, None)
         found = await verified(token, self.keys, _TYPES)
         if found is None:
             return None
@@ -155,31 +153,31 @@ class TokenVerifier:
             return None
         principal = _principal(claims, found.signed_by)
         if principal is not None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
+            if len(self._cached) >= _REMEMBERED:
+                self._cached.clear()
             until = min(now + _REMEMBER_SECONDS, claims.exp)
-            self._known[digest] = _Known(until, principal, found.signed_by)
+            self._cached[digest] = _CachedToken(until, principal, found.signed_by)
         return principal
 
     def has_lapsed(self, grant: Grant) -> bool:
-        """Whether a token that was accepted before would be refused now."""
+        """True if a token that was accepted before would be refused now."""
         is_over = self._clock().timestamp() >= grant.expires_at
         return is_over or not self.keys.holds(grant.signed_by)
 
 
 def _key_name(header: dict[str, Any], types: Collection[str]) -> tuple[str, str] | None:
-    """The key id and the algorithm that a header names; None: the header is refused."""
+    """The key id and the algorithm of a header; None if the header is refused."""
     key_id, algorithm, kind = header.get("kid"), header.get("alg"), header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in types:
         return None
-    # No extension is understood (RFC 7515, 4.1.11).
+    # No extension is supported (RFC 7515, 4.1.11).
     if not isinstance(key_id, str) or algorithm not in ALGORITHMS or "crit" in header:
         return None
     return key_id, algorithm
 
 
 def _principal(claims: Claims, signed_by: str) -> Principal | None:
-    """The principal of a token's claims; None: the token names no tenant.
+    """The principal of a token's claims; None if the token names no tenant.
 
     Unknown permissions belong to other services. As with API keys, ``admin`` permits everything in
     every tenant, whatever tenant the token names.

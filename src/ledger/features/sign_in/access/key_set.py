@@ -1,13 +1,13 @@
 """The public keys of the identity provider whose tokens are accepted (contract, Access).
 
-The keys are fetched from one configured address only; a token's own hints about keys (``jwk``,
-``jku``, ``x5u``) are ignored. A request whose token names a held key never waits for the provider:
+The keys come only from one configured address; a token's own hints about keys (``jwk``, ``jku``,
+``x5u``) are ignored. A request whose token names a cached key never waits for the provider:
 
     start ─▶ fetch ─▶ every 5 min ─▶ …      after a failure every 10 s
     unknown key id ─▶ joins a fetch in flight, else begins one, but only every 10 s
 
-A withdrawn key therefore ends within 5 minutes, a new key works at once, and a client that invents
-key ids causes few fetches. While the provider is unreachable, the held keys stay valid for an hour;
+So a withdrawn key ends within 5 minutes, a new key works at once, and a client that invents key
+ids causes few fetches. While the provider is unreachable, the cached keys stay valid for an hour;
 after that no token can be checked.
 """
 
@@ -34,22 +34,21 @@ _logger = logging.getLogger(__name__)
 ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
-"""Asymmetric algorithms only: with HMAC every service that checks tokens could also sign them."""
+"""Only asymmetric algorithms: with HMAC every service that checks tokens could sign them."""
 
 REFRESH_SECONDS = 300.0
-"""Time between two fetches: a withdrawn key passes no longer than this."""
+"""Between two fetches: a withdrawn key passes no longer than this."""
 
 RETRY_SECONDS = 10.0
-"""Time between two fetches after a failure, and between two fetches for unknown key ids."""
+"""Between two fetches after a failure, and between two fetches for unknown key ids."""
 
-KEPT_SECONDS = 3600.0
-"""How long the held keys stay valid while they cannot be fetched again."""
+MAX_AGE_SECONDS = 3600.0
+"""How long the cached keys stay valid while they cannot be fetched again."""
 
 DEADLINE_SECONDS = 2.0
 """The time limit of a fetch, and of a request that waits for a fetch."""
 
 LARGEST = 256 * 1024
-"""The most bytes of an answer."""
 
 _ACCEPTED = "application/jwk-set+json, application/json"
 
@@ -58,11 +57,11 @@ _LONGEST_KEY_ID = 200
 
 
 class UnusableAnswer(Exception):
-    """The provider's answer is no key set, or none at all; the message repeats nothing of it."""
+    """The provider's answer is no usable key set; the message repeats nothing of it."""
 
 
 Keys = Mapping[tuple[str, str], Key]
-"""Public keys by key id and algorithm; a key's thumbprint identifies it whatever its key id is."""
+"""Public keys by key id and algorithm; a thumbprint identifies a key under any key id."""
 
 
 class KeySet:
@@ -74,9 +73,8 @@ class KeySet:
         self._ssl_context = trusting_context()
         self._keys: Keys = {}
         self._thumbprints: frozenset[str] = frozenset()
-        self._fetched_at = self._asked_at = -math.inf
+        self._fetched_at = self._retried_at = -math.inf
         self._has_failed = False
-        """Whether the latest fetch failed."""
         self._fetching: asyncio.Task[None] | None = None
         self._loop: asyncio.Task[None] | None = None
 
@@ -94,44 +92,44 @@ class KeySet:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def holds(self, thumbprint: str) -> bool:
-        """Whether the provider still publishes a key, as far as this process knows."""
-        return thumbprint in self._thumbprints and self._is_known_now()
+        """True if the provider still publishes a key, as far as this process knows."""
+        return thumbprint in self._thumbprints and self._is_fresh()
 
     async def renew(self) -> None:
-        """Fetch the keys if they are older than ``REFRESH_SECONDS``: for who seldom needs them."""
+        """Fetch the keys if older than ``REFRESH_SECONDS``: for callers that rarely need them."""
         if self._clock() - self._fetched_at >= REFRESH_SECONDS:
             await self.refresh()
 
     async def find(self, key_id: str, algorithm: str) -> Key | None:
-        """The key of this id and algorithm; None: the provider has no such key.
+        """The key of this id and algorithm; None if the provider has no such key.
 
         Raises Unavailable if the key is unknown and the keys cannot be fetched.
         """
         name = (key_id, algorithm)
-        if (known := self._get(name)) is not None:
-            return known
+        if (key := self._get(name)) is not None:
+            return key
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                await self._look_again(name)
+                await self._refetch(name)
         except TimeoutError:
             pass
         else:
-            if (known := self._get(name)) is not None or not self._has_failed:
-                return known
+            if (key := self._get(name)) is not None or not self._has_failed:
+                return key
         raise Unavailable("The identity provider's keys cannot be fetched to check the token.")
 
-    async def _look_again(self, name: tuple[str, str]) -> None:
+    async def _refetch(self, name: tuple[str, str]) -> None:
         if self._fetching is not None:
             await asyncio.wait([self._fetching])
-        if self._get(name) is None and self._clock() - self._asked_at >= RETRY_SECONDS:
-            self._asked_at = self._clock()
+        if self._get(name) is None and self._clock() - self._retried_at >= RETRY_SECONDS:
+            self._retried_at = self._clock()
             await self.refresh()
 
     def _get(self, name: tuple[str, str]) -> Key | None:
-        return self._keys.get(name) if self._is_known_now() else None
+        return self._keys.get(name) if self._is_fresh() else None
 
-    def _is_known_now(self) -> bool:
-        return self._clock() - self._fetched_at < KEPT_SECONDS
+    def _is_fresh(self) -> bool:
+        return self._clock() - self._fetched_at < MAX_AGE_SECONDS
 
     async def _keep_fresh(self) -> None:
         while True:
@@ -142,7 +140,7 @@ class KeySet:
         """Fetch the keys; all callers during a fetch wait for the same fetch."""
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch())
-        # The task itself is not awaited: a cancelled caller must not cancel it for the others.
+        # Do not await the task itself: a cancelled caller must not cancel it for the others.
         await asyncio.wait([self._fetching])
 
     async def _fetch(self) -> None:
@@ -163,7 +161,7 @@ class KeySet:
             self._fetching = None
 
     def _note_failure(self, error: Exception) -> None:
-        """Log the failure, but a foreseen error only once in an outage, which may last."""
+        """Log the failure, but an expected error only once per outage, which may last."""
         foreseen = isinstance(error, UnusableAnswer | httpx2.HTTPError | OSError | TimeoutError)
         if not self._has_failed or not foreseen:
             why = str(error) or type(error).__name__
@@ -183,7 +181,7 @@ async def download(
     }
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    # A redirect is not followed: the operator configured the address to trust.
+    # Follow no redirect: the operator configured the address to trust.
     client = httpx2.AsyncClient(
         verify=ssl_context, trust_env=False, follow_redirects=False, timeout=DEADLINE_SECONDS
     )
@@ -194,7 +192,7 @@ async def download(
 
 
 async def read_bounded(parts: AsyncIterable[bytes]) -> bytes:
-    """The bytes of a provider's answer. Raises UnusableAnswer for too many."""
+    """Read a provider's answer. Raises UnusableAnswer if it is too large."""
     body = bytearray()
     async for part in parts:
         body += part
@@ -210,8 +208,8 @@ class _Document(msgspec.Struct):
 def parse_keys(document: bytes) -> Keys:
     """The keys of a JWK Set that can check tokens, by key id and algorithm.
 
-    Other keys are skipped; of two keys with the same id and algorithm the first is taken. Raises
-    UnusableAnswer if no key is left: the held keys then stay valid, since without keys no token
+    Other keys are skipped; the first of two keys with the same id and algorithm counts. Raises
+    UnusableAnswer if no key is left: the cached keys then stay valid, since without keys no token
     would pass.
     """
     try:
@@ -220,7 +218,7 @@ def parse_keys(document: bytes) -> Keys:
         raise UnusableAnswer("the answer is no JWK Set") from error
     keys: dict[tuple[str, str], Key] = {}
     for entry in key_set.keys[:_MOST_KEYS]:
-        with contextlib.suppress(Exception):  # an entry on which the library fails is no key
+        with contextlib.suppress(Exception):  # the library fails at entries that are no keys
             if _is_for_checking(entry):
                 keys.setdefault(*_named_key(entry))
     if not keys:
@@ -229,14 +227,13 @@ def parse_keys(document: bytes) -> Keys:
 
 
 def _is_for_checking(entry: Any) -> bool:
-    """Whether an entry of a JWK Set is a public key with a key id, meant for signatures."""
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("kid"), str)
         and 1 <= len(entry["kid"]) <= _LONGEST_KEY_ID
         and entry.get("use") in (None, "sig")
         and (entry.get("key_ops") is None or "verify" in entry["key_ops"])
-        # A key that is published with its private part is no secret any more.
+        # A key published with its private part is no longer secret.
         and not {"d", "k"} & entry.keys()
         and entry.get("crv") not in ("X25519", "X448")
     )
@@ -245,7 +242,7 @@ def _is_for_checking(entry: Any) -> bool:
 def _named_key(entry: Mapping[str, Any]) -> tuple[tuple[str, str], Key]:
     """The key of an entry by id and algorithm. Raises any error if there is none."""
     kind: Any = JWKRegistry.key_types[entry["kty"]]
-    # Only what makes the key, else the library judges the rest. Some providers pad the numbers.
+    # Only the key's own members: the library would judge the rest. Some providers pad numbers.
     members = {name: entry[name].rstrip("=") for name in kind.value_registry if name in entry}
     public = kind.binding.import_public_key(members)
     key: Key = kind(public, public)

@@ -1,8 +1,8 @@
 """The identity provider at which people sign in: OpenID Connect (contract, Sign-in).
 
 Authlib's Starlette client makes the address of the provider, with PKCE, and exchanges the code.
-Signatures are checked by the rules and keys of tokens (``json_web_tokens.py``, ``key_set.py``),
-claims of ID tokens by authlib, and what a client must refuse beside them here.
+The rules and keys of tokens (``json_web_tokens.py``, ``key_set.py``) check signatures, authlib
+checks the claims of ID tokens, and this module checks what else a client must refuse.
 
     begin ─▶ provider ─▶ callback ─▶ finish ─▶ SignedIn ─▶ … 5 minutes of use ─▶ refresh ─▶ …
 """
@@ -42,29 +42,28 @@ from ledger.features.sign_in.settings import OpenId
 _logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
-"""Sign-ins that ask the provider at once: strangers may begin any number of them."""
+"""Concurrent requests to the provider for sign-ins: strangers may begin any number."""
 
 DEADLINE_SECONDS = 8.0
-"""The time limit of all that the provider is asked for one sign-in: a person waits for it."""
+"""The time limit of all requests to the provider for one sign-in: a person waits for it."""
 
 REFRESH_SECONDS = 3.5
-"""The time limit of each of the two questions for fresh claims: those of tokens and of claims."""
+"""The time limit of each of the two requests of a refresh: for tokens and for claims."""
 
 LOGOUT_SECONDS = 120.0
-"""So old, or so far ahead, a logout token may be."""
+"""The most that a logout token's instant may differ from now."""
 
 LONGEST_ID_TOKEN = 64 * 1024
-"""Characters of an ID token or a logout token: one may name hundreds of groups."""
+"""The most characters of an ID token or logout token: one may name hundreds of groups."""
 
 _LAST_INSTANT = 253_402_300_799
 """Seconds from 1970 to the last second of the year 9999."""
 
 _LONGEST_HINT = 4000
-"""Characters of an ID token that an address may have."""
 
 _METADATA_SECONDS = 3600.0
 _AGAIN_SECONDS = 15.0
-"""Time between two attempts to load the provider's description, while an older one is known."""
+"""Between two attempts to load the provider's description, while an older one is known."""
 
 _ENDPOINTS = (
     "authorization_endpoint",
@@ -76,7 +75,7 @@ _ENDPOINTS = (
 _NEEDED = _ENDPOINTS[:3]
 
 _ADDRESS = frozenset({"email", "email_verified"})
-"""The claims that the same answer must tell: else one tells whether another's is verified."""
+"""The claims that must come from one answer: otherwise one verifies another's address."""
 
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
@@ -89,16 +88,16 @@ _AWAY = ("server_error", "temporarily_unavailable")
 _NO_CODE = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]+")
 """Characters that the code of an error may not have (RFC 6749, 5.2), and blanks."""
 
-_SAID = frozenset({
+_PUBLIC_CODES = frozenset({
     "access_denied", "account_selection_required", "consent_required", "interaction_required",
     "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "login_required",
     "server_error", "temporarily_unavailable", "unauthorized_client",
 })  # fmt: skip
-"""The errors that are told in the provider's own word; the address may hold any text."""
+"""The error codes that the page may repeat; the address may contain any text."""
 
 
 class SignInRefused(BadRequest):
-    """The provider did not sign the person in, or what it answered is not valid."""
+    """The provider did not sign the person in, or its answer is not valid."""
 
 
 class NoLongerGranted(Exception):
@@ -106,14 +105,13 @@ class NoLongerGranted(Exception):
 
 
 class SignInFlow(msgspec.Struct, frozen=True):
-    """A sign-in under way: what the browser's cookie keeps until the provider's answer."""
+    """A sign-in under way, in the browser's cookie until the provider's answer."""
 
     state: str
     nonce: str
     verifier: str
     next: str
     expires: int
-    """Seconds since 1970."""
 
 
 class SignedIn(NamedTuple):
@@ -132,12 +130,11 @@ class Refreshed(NamedTuple):
     """The provider's answer about a person whom it still knows."""
 
     refresh_token: str
-    """The next one: the former may be used up, whatever else the answer has."""
+    """The next one: the former may be used up, whatever else the answer contains."""
     id_token: str | None = None
     claims: Mapping[str, Any] | None = None
-    """None: the provider tells no claims at a refresh, or they could not be read."""
+    """None if the provider gives no claims at a refresh, or if they are unreadable."""
     failure: LedgerError | None = None
-    """Why the claims could not be read."""
 
 
 class Logout(NamedTuple):
@@ -149,7 +146,7 @@ class Logout(NamedTuple):
 
 
 class OpenIdProvider:
-    """The provider, in one process. All its methods raise Unavailable while it is away."""
+    """The provider, in one process. All methods raise Unavailable while it is away."""
 
     def __init__(self, config: OpenId, clock: Callable[[], datetime]) -> None:
         self.config, self._clock = config, clock
@@ -170,10 +167,10 @@ class OpenIdProvider:
         )
         self._metadata: Mapping[str, Any] = {}
         self._load_at = 0.0
-        """From this instant of the monotonic clock on, the description is loaded again."""
+        """Load the description again from this instant of the monotonic clock."""
         self._loading = asyncio.Lock()
         self._keys: KeySet | None = None
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def begin(self, next_page: str, expires: int) -> tuple[str, SignInFlow]:
         """The address at the provider, and the flow that begins there."""
@@ -187,12 +184,12 @@ class OpenIdProvider:
     async def finish(
         self, flow: SignInFlow, answer: Mapping[str, str], wanted: Collection[str]
     ) -> SignedIn:
-        """The person whom the provider's answer is about. Raises SignInRefused.
+        """The person of the provider's answer. Raises SignInRefused.
 
-        ``wanted`` are the claims that are asked for at its endpoint if the ID token lacks them.
+        ``wanted`` are the claims to request from its endpoint if the ID token lacks them.
         """
         with _provider_failures():
-            async with asyncio.timeout(DEADLINE_SECONDS), self._turns:
+            async with asyncio.timeout(DEADLINE_SECONDS), self._slots:
                 metadata = await self._load()
                 self._require_issuer(answer.get("iss"), metadata)
                 if (error := answer.get("error")) is not None:
@@ -204,27 +201,27 @@ class OpenIdProvider:
                     code=answer["code"],
                     code_verifier=flow.verifier,
                 )
-                said_by = await self._of_id_token(token, flow.nonce)
+                checked = await self._of_id_token(token, flow.nonce)
                 try:
-                    claims = await self._completed(said_by.claims, token, wanted)
+                    claims = await self._completed(checked.claims, token, wanted)
                 except NoLongerGranted as error:
                     raise SignInRefused(
                         "The identity provider tells the claims of somebody else."
                     ) from error
         return SignedIn(
-            said_by.claims["sub"],
-            _text(said_by.claims.get("sid")),
+            checked.claims["sub"],
+            _text(checked.claims.get("sid")),
             claims,
-            datetime.fromtimestamp(said_by.claims["iat"], UTC),
+            datetime.fromtimestamp(checked.claims["iat"], UTC),
             token["id_token"],
             _text(token.get("refresh_token")),
         )
 
     async def refresh(self, refresh_token: str, sub: str, wanted: Collection[str]) -> Refreshed:
-        """Ask for fresh claims of a person. Raises NoLongerGranted, or SignInRefused.
+        """Request fresh claims of a person. Raises NoLongerGranted, or SignInRefused.
 
-        No scope is named: the provider may have granted less than the sign-in asked for, and
-        refuses to widen it (RFC 6749, 6).
+        No scope is named: the provider may have granted less than the sign-in requested, and would
+        refuse to widen it (RFC 6749, 6).
         """
         with _provider_failures():
             async with asyncio.timeout(REFRESH_SECONDS):
@@ -239,16 +236,16 @@ class OpenIdProvider:
                     if (code := _code_of(error)) not in _AWAY:
                         _logger.warning("the identity provider refuses to refresh: %s", code)
                     raise
-        known = Refreshed(_text(token.get("refresh_token")) or refresh_token)
+        refreshed = Refreshed(_text(token.get("refresh_token")) or refresh_token)
         try:
             with _provider_failures():
                 async with asyncio.timeout(REFRESH_SECONDS):
-                    return await self._claims_of(token, sub, wanted, known)
+                    return await self._claims_of(token, sub, wanted, refreshed)
         except LedgerError as error:
-            return known._replace(failure=error)
+            return refreshed._replace(failure=error)
 
     async def _claims_of(
-        self, token: Mapping[str, Any], sub: str, wanted: Collection[str], known: Refreshed
+        self, token: Mapping[str, Any], sub: str, wanted: Collection[str], refreshed: Refreshed
     ) -> Refreshed:
         id_token = _text(token.get("id_token"))
         claims: Mapping[str, Any] | None = None
@@ -258,10 +255,10 @@ class OpenIdProvider:
             claims = await self._completed(claims or {"sub": sub}, token, wanted)
         if claims is not None and claims["sub"] != sub:
             raise NoLongerGranted
-        return known._replace(id_token=id_token, claims=claims)
+        return refreshed._replace(id_token=id_token, claims=claims)
 
     async def logout_of(self, token: str) -> Logout | None:
-        """The sessions to end; None: the token is refused (OpenID Back-Channel Logout 1.0, 2.6)."""
+        """The sessions to end; None for a refused token (OpenID Back-Channel Logout 1.0, 2.6)."""
         with _provider_failures():
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await self._load()
@@ -269,7 +266,7 @@ class OpenIdProvider:
         return None if found is None else _logout(found.claims, self.config, self._now())
 
     async def end_address(self, id_token: str | None) -> str | None:
-        """The address at which the provider's own session ends; None: there is none, or no answer.
+        """The address that ends the provider's own session; None without one, or without an answer.
 
         A person who signs out here must not wait for a provider that is away.
         """
@@ -282,25 +279,25 @@ class OpenIdProvider:
         endpoint = metadata.get("end_session_endpoint")
         if endpoint is None:
             return None
-        asked = {
+        parameters = {
             "client_id": self.config.client_id,
             "post_logout_redirect_uri": f"{self.config.public_url}/",
         }
         if id_token is not None and len(id_token) <= _LONGEST_HINT:
-            asked["id_token_hint"] = id_token
-        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(asked)}"
+            parameters["id_token_hint"] = id_token
+        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(parameters)}"
 
     def _now(self) -> float:
         return self._clock().timestamp()
 
-    def _require_issuer(self, said: str | None, metadata: Mapping[str, Any]) -> None:
+    def _require_issuer(self, issuer: str | None, metadata: Mapping[str, Any]) -> None:
         """Refuse an answer of another provider (RFC 9207)."""
-        is_told = metadata.get("authorization_response_iss_parameter_supported") is True
-        if said != self.config.issuer and (said is not None or is_told):
+        is_required = metadata.get("authorization_response_iss_parameter_supported") is True
+        if issuer != self.config.issuer and (issuer is not None or is_required):
             raise SignInRefused("The answer comes from another identity provider.")
 
     async def _load(self) -> Mapping[str, Any]:
-        """The provider's own description. A failure leaves the one of before."""
+        """Load the provider's description. A failure leaves the former one."""
         async with self._loading:
             if time.monotonic() >= self._load_at:
                 await self._load_anew()
@@ -311,8 +308,10 @@ class OpenIdProvider:
     async def _load_anew(self) -> None:
         url = f"{self.config.issuer.rstrip('/')}/.well-known/openid-configuration"
         try:
-            said = msgspec.json.decode(await download(url, self._ssl_context, "application/json"))
-            metadata = _checked(said, self.config.issuer)
+            document = msgspec.json.decode(
+                await download(url, self._ssl_context, "application/json")
+            )
+            metadata = _checked(document, self.config.issuer)
         except Exception as error:
             if not self._metadata:
                 self._load_at = time.monotonic() + 1
@@ -332,7 +331,7 @@ class OpenIdProvider:
         }
 
     async def _verified(self, token: Any, types: Collection[str]) -> CheckedToken | None:
-        """The header and the claims of a token that the provider signed; None: it did not."""
+        """The header and claims of a token that the provider signed; None if it did not."""
         assert self._keys is not None
         await self._keys.renew()
         if not isinstance(token, str) or len(token) > LONGEST_ID_TOKEN:
@@ -374,22 +373,22 @@ class OpenIdProvider:
     async def _completed(
         self, claims: Mapping[str, Any], token: Mapping[str, Any], wanted: Collection[str]
     ) -> Mapping[str, Any]:
-        """The claims with those that only the provider's endpoint for them tells."""
+        """Add the claims that only the provider's userinfo endpoint has."""
         if not claims.keys() >= _ADDRESS:
             claims = {name: value for name, value in claims.items() if name not in _ADDRESS}
         endpoint = self._metadata.get("userinfo_endpoint")
         if endpoint is None or claims.keys() >= _ADDRESS.union(wanted):
             return claims
         bearer = _text(token.get("access_token"))
-        told = await download(endpoint, self._ssl_context, "application/json", bearer)
-        said = msgspec.json.decode(told)
-        if not isinstance(said, dict) or said.get("sub") != claims["sub"]:
+        body = await download(endpoint, self._ssl_context, "application/json", bearer)
+        userinfo = msgspec.json.decode(body)
+        if not isinstance(userinfo, dict) or userinfo.get("sub") != claims["sub"]:
             raise NoLongerGranted
-        return {**said, **claims}
+        return {**userinfo, **claims}
 
 
 class _Bounded(httpx2.AsyncBaseTransport):
-    """Reads answers to authlib's client, which would read them whole, as far as all others."""
+    """Limits answers to authlib's client, which would read them whole, as all others."""
 
     def __init__(self, ssl_context: ssl.SSLContext) -> None:
         self._ssl_context = ssl_context
@@ -398,7 +397,7 @@ class _Bounded(httpx2.AsyncBaseTransport):
         async with httpx2.AsyncHTTPTransport(verify=self._ssl_context, trust_env=False) as inner:
             answer = await inner.handle_async_request(request)
             body = await read_bounded(answer.aiter_raw())
-        # Without its headers: a body that was compressed unasked stays so, and is no JSON.
+        # Without its headers: an unrequested compression stays, and is invalid JSON.
         return httpx2.Response(answer.status_code, content=body)
 
 
@@ -427,15 +426,15 @@ def _basic(
     client: Any, method: str, uri: str, headers: dict[str, str], body: str
 ) -> tuple[str, dict[str, str], str]:
     """Identify the client by HTTP Basic, each part form-encoded (RFC 6749, 2.3.1)."""
-    said = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
-    headers["Authorization"] = f"Basic {base64.b64encode(said.encode()).decode()}"
+    credentials = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
+    headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
     return uri, headers, body
 
 
 def _method_for(secret: str, offered: Any) -> str:
-    """How the client tells its secret: by HTTP Basic, which each provider takes.
+    """How the client sends its secret: by HTTP Basic, which every provider accepts.
 
-    Not each provider decodes it: a secret that is changed by its encoding goes into the body.
+    Not every provider decodes it: a secret that its encoding changes goes into the body.
     """
     methods = offered if isinstance(offered, list) else []
     is_plain = quote_plus(secret) == secret and "client_secret_basic" in methods
@@ -443,28 +442,28 @@ def _method_for(secret: str, offered: Any) -> str:
     return "client_secret_post" if is_in_body else "client_secret_basic"
 
 
-def _checked(said: Any, issuer: str) -> Mapping[str, Any]:
-    """A provider's description of itself. Raises ValueError for another's, or a broken one."""
-    if not isinstance(said, dict) or said.get("issuer") != issuer:
+def _checked(document: Any, issuer: str) -> Mapping[str, Any]:
+    """Validate a provider's description. Raises ValueError for another's, or a broken one."""
+    if not isinstance(document, dict) or document.get("issuer") != issuer:
         raise ValueError("the description is of another issuer")
     for name in _ENDPOINTS:
-        if name not in said and name not in _NEEDED:
+        if name not in document and name not in _NEEDED:
             continue
-        url = urlsplit(said[name])
+        url = urlsplit(document[name])
         if not is_guarded(url.scheme, url.hostname or ""):
             raise ValueError(f"{name} must be https, unless the host is this machine")
-    return said
+    return document
 
 
 @contextmanager
 def _provider_failures() -> Iterator[None]:
-    """Raise Unavailable for whatever keeps the provider from answering as it must."""
+    """Raise Unavailable for any failure of the provider to answer properly."""
     try:
         yield
     except (LedgerError, NoLongerGranted):
         raise
     except Exception as error:
-        # For an answer that is none, a library may raise any exception.
+        # For an invalid answer, a library may raise any exception.
         code = _code_of(error) if isinstance(error, OAuthError) else None
         if code is not None and code not in _AWAY:
             raise _refused(code) from error
@@ -476,19 +475,19 @@ def _provider_failures() -> Iterator[None]:
 
 
 def _refused(code: str) -> SignInRefused:
-    said = code if code in _SAID else "an error"
-    return SignInRefused(f"The identity provider did not sign you in: {said}.")
+    word = code if code in _PUBLIC_CODES else "an error"
+    return SignInRefused(f"The identity provider did not sign you in: {word}.")
 
 
 def _code_of(error: OAuthError) -> str:
-    """The code of a provider's error, which may be any JSON; no other words are for the log."""
-    said = error.error if isinstance(error.error, str) else ""
-    return _NO_CODE.sub("", said)[:60] or "an error"
+    """The code of a provider's error, which may be any JSON; nothing else may be logged."""
+    code = error.error if isinstance(error.error, str) else ""
+    return _NO_CODE.sub("", code)[:60] or "an error"
 
 
-def _text(said: Any) -> str | None:
-    return said if isinstance(said, str) and said and said.isprintable() else None
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value and value.isprintable() else None
 
 
-def _is_number(said: Any) -> TypeGuard[float]:
-    return isinstance(said, int | float) and not isinstance(said, bool) and math.isfinite(said)
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

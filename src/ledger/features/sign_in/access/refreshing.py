@@ -1,10 +1,10 @@
-"""Fresh claims of sessions: the provider is asked again for a person who is in use.
+"""Fresh claims of sessions: the provider is queried again for a person whose session is in use.
 
     claims older than 5 minutes ─▶ reserved by one process ─▶ provider ─┬─▶ new claims
                                    others wait for it                   ├─▶ the session ends
                                                                         └─▶ no answer: the former
 
-While the provider is away, pages go on with the claims that they have, for an hour.
+While the provider is away, pages go on with their present claims, for an hour.
 """
 
 import asyncio
@@ -33,28 +33,28 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 CLAIMS_SECONDS = 300.0
-"""The age of claims from which on the provider is asked again, at the session's next use."""
+"""Claims older than this are refreshed at the session's next use."""
 
 AWAY_SECONDS = 3600.0
-"""So much older may claims be while the provider does not answer."""
+"""Claims may be so much older while the provider does not answer."""
 
 PAUSE_SECONDS = 15.0
-"""So long after a failure the provider is not asked: pages wait for no provider that is away."""
+"""No requests for this time after a failure: pages never wait for an absent provider."""
 
 UNREFRESHED_SECONDS = 43_200
-"""The longest session of a person of whom the provider tells nothing after the sign-in."""
+"""The longest session of a person whose claims the provider does not refresh."""
 
 _POLL_SECONDS = 0.2
 _KEEP_SECONDS = (0, 1, 2, 4, 8)
-"""The waits before the attempts to store an answer: a refresh token may be used up by then."""
+"""The delays of the attempts to store an answer: a refresh token may be used up by then."""
 
 _MOST_PAUSED = 10_000
 
 _MOST_REFUSED = 3
-"""So many refreshes that are refused one after the other are no matter of one person."""
+"""So many successive refusals are not one person's problem."""
 
 _REFUSED_SECONDS = 3600.0
-"""So long after the last refusal it is told."""
+"""Refusals are reported for this time after the last one."""
 
 _REFRESHES = Counter(
     "ledger_session_refreshes", "Questions for fresh claims, by how they ended.", ["outcome"]
@@ -71,37 +71,34 @@ class Unconfirmed(Unavailable):
 
 
 class Refresher:
-    """Asks for the claims of sessions, in one process."""
+    """Refreshes the claims of sessions, in one process."""
 
     def __init__(
         self, store: SessionStore, rules: SessionRules, clock: Callable[[], datetime]
     ) -> None:
         self._store, self._rules, self._clock = store, rules, clock
-        self._asking: dict[str, asyncio.Task[None]] = {}
-        """The questions that are under way in this process, by session."""
+        self._refreshes: dict[str, asyncio.Task[None]] = {}
+        """The refreshes under way in this process, by session."""
         self._away_until = EARLIEST
-        """The provider is asked nothing before."""
         self._paused = dict[str, datetime]()
-        """The sessions about which the provider answers nonsense, and until when none is asked."""
+        """No refresh before this instant for sessions with an unusable answer."""
         self._refused, self._refused_at = 0, EARLIEST
-        """The refusals since a refresh succeeded, and when the last one was."""
+        """The refusals since the last success, and the instant of the last one."""
 
     @property
     def is_refused(self) -> bool:
-        """Whether the provider refuses to refresh, of several sessions or one again and again."""
+        """True if the provider refuses to refresh several sessions, or one again and again."""
         age = (self._clock() - self._refused_at).total_seconds()
         return self._refused >= _MOST_REFUSED and age < _REFUSED_SECONDS
 
     def wanted(self) -> frozenset[str]:
-        """The claims that the provider is asked for."""
+        """The claims to request from the provider."""
         return self._rules.grants.wanted() | {"name"}
 
     def age(self, row: SessionRow) -> float:
-        """The seconds since the provider gave the claims."""
         return (self._clock() - row.checked_at).total_seconds()
 
     def is_too_old(self, row: SessionRow) -> bool:
-        """Whether the claims are so old that nobody can rely on them."""
         return self._is_stale(row) and self.age(row) >= CLAIMS_SECONDS + AWAY_SECONDS
 
     async def fresh(self, row: SessionRow) -> SessionRow:
@@ -112,7 +109,7 @@ class Refresher:
         if not self._is_stale(row):
             return row
         if (task := self.ask(row)) is not None:
-            # A client that goes away takes the answer from no other.
+            # A client that disconnects must not cancel the answer for others.
             await asyncio.wait([task], timeout=ASK_SECONDS)
             found = await self._store.rows([row.secret_hash])
             if not found:
@@ -123,29 +120,29 @@ class Refresher:
         return row
 
     def ask(self, row: SessionRow) -> asyncio.Task[None] | None:
-        """Begin to ask for the claims of a session, if they are due; None: nobody asks now."""
+        """Begin to refresh the claims of a session, if due; None if nothing is under way."""
         now = self._clock()
         until = max(self._away_until, self._paused.get(row.session_id, EARLIEST))
         if self._store.only_reads or now < until or not self._is_stale(row):
             return None
-        task = self._asking.get(row.session_id)
+        task = self._refreshes.get(row.session_id)
         if task is None:
-            task = self._asking[row.session_id] = asyncio.create_task(self._refresh(row))
-            task.add_done_callback(lambda done: self._asked(row.session_id, done))
+            task = self._refreshes[row.session_id] = asyncio.create_task(self._refresh(row))
+            task.add_done_callback(lambda done: self._finished(row.session_id, done))
         return task
 
     def _is_stale(self, row: SessionRow) -> bool:
         is_old = self.age(row) >= CLAIMS_SECONDS
         return is_old and self._store.secrets(row).refresh_token is not None
 
-    def _asked(self, session_id: str, task: "asyncio.Task[None]") -> None:
-        del self._asking[session_id]
+    def _finished(self, session_id: str, task: "asyncio.Task[None]") -> None:
+        del self._refreshes[session_id]
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, LedgerError):
             _logger.error("a session could not be refreshed", exc_info=error)
 
     async def _refresh(self, row: SessionRow) -> None:
-        """Ask the provider for the claims of a person, or wait while another process asks it."""
+        """Request a person's claims from the provider, or wait while another process does."""
         from ledger.features.sign_in.access.open_id import NoLongerGranted, SignInRefused
 
         reserved = await self._store.done(AskForClaims(row.session_id, row.checked_at))
@@ -156,8 +153,12 @@ class Refresher:
         assert provider is not None
         assert secrets.refresh_token is not None
         try:
-            said = await provider.refresh(secrets.refresh_token, row.sub, self.wanted())
-            claims = None if said.claims is None else self._rules.grants.kept(said.claims)
+            refreshed = await provider.refresh(secrets.refresh_token, row.sub, self.wanted())
+            claims = (
+                None
+                if refreshed.claims is None
+                else self._rules.grants.stored_claims(refreshed.claims)
+            )
         except (NoLongerGranted, ValueError):
             self._count("ended")
             await self._store.end_quietly(row, "provider")
@@ -166,10 +167,10 @@ class Refresher:
             self._pause(row, error)
             await self._keep(KeepClaims(row.session_id))
         else:
-            self._count("refreshed" if said.failure is None else "unavailable")
-            if said.failure is not None:
-                self._pause(row, said.failure)
-            await self._keep(self._answer(row, secrets, said, claims))
+            self._count("refreshed" if refreshed.failure is None else "unavailable")
+            if refreshed.failure is not None:
+                self._pause(row, refreshed.failure)
+            await self._keep(self._answer(row, secrets, refreshed, claims))
 
     def _count(self, outcome: str) -> None:
         _REFRESHES.labels(outcome).inc()
@@ -179,11 +180,13 @@ class Refresher:
             self._refused = 0
 
     def _answer(
-        self, row: SessionRow, secrets: SessionSecrets, said: "Refreshed", claims: str | None
+        self, row: SessionRow, secrets: SessionSecrets, refreshed: "Refreshed", claims: str | None
     ) -> KeepClaims:
-        kept = SessionSecrets(None, said.refresh_token, said.id_token or secrets.id_token)
-        sealed = self._store.seal(row.session_id, kept)
-        if said.failure is not None:
+        stored = SessionSecrets(
+            None, refreshed.refresh_token, refreshed.id_token or secrets.id_token
+        )
+        sealed = self._store.seal(row.session_id, stored)
+        if refreshed.failure is not None:
             return KeepClaims(row.session_id, sealed)
         ends_at = None
         if claims is None:
@@ -191,7 +194,7 @@ class Refresher:
         return KeepClaims(row.session_id, sealed, claims or row.claims, ends_at=ends_at)
 
     async def _keep(self, command: KeepClaims) -> None:
-        """Store an answer, also if the database is away for some seconds."""
+        """Store an answer, even if the database is away for some seconds."""
         for wait in _KEEP_SECONDS:
             await asyncio.sleep(wait)
             try:
@@ -203,7 +206,7 @@ class Refresher:
             return
 
     def _pause(self, row: SessionRow, error: LedgerError) -> None:
-        """Note that the provider is away, or answers nonsense about this person alone."""
+        """Note that the provider is away, or gives an unusable answer about this person."""
         until = self._clock() + timedelta(seconds=PAUSE_SECONDS)
         if isinstance(error, Unavailable):
             self._away_until = until
@@ -213,7 +216,7 @@ class Refresher:
         self._paused[row.session_id] = until
 
     async def _await_other(self, row: SessionRow) -> None:
-        """Wait until the claims are newer, the session is over, or nobody asks any more."""
+        """Wait until the claims are newer, the session is over, or no other process is waiting."""
         for _ in range(int(ASK_SECONDS / _POLL_SECONDS)):
             found = await self._store.rows([row.secret_hash])
             if not found or found[0].checked_at != row.checked_at:

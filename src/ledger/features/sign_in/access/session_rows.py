@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.principal import USER
-from ledger.engine.values.rendering import ShownInstant, doc, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, time_text
 from ledger.engine.values.values import SESSION_ID
 from ledger.engine.views.statements import tenant_conditions, where
 from ledger.features.keys.model import Permission
@@ -40,7 +40,7 @@ LEFT JOIN LATERAL (
 ORDER BY page.begun_at DESC, page.session_id DESC
 """
 
-# The sessions of a person, wherever they are: the latest first.
+# The sessions of a person in all tenants, the latest first.
 OWN = f"""
 SELECT {_COLUMNS}
 FROM {_TABLES}
@@ -49,7 +49,7 @@ ORDER BY s.begun_at DESC LIMIT 100
 """
 
 BEGUN_AT = 7
-"""The column by which the list is ordered, after that of the position."""
+"""The column that orders the list, together with the position's."""
 
 
 class ShownSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,9 +62,9 @@ class ShownSession(msgspec.Struct, frozen=True, kw_only=True):
     organization_id: Annotated[str | None, doc("Null for an administrator's, or not chosen yet.")]
     workspace_id: Annotated[str | None, doc("Null: the session sees the whole organization.")]
     permissions: Annotated[Sequence[Permission], doc("Empty: no tenant is chosen yet.")]
-    begun_at: ShownInstant
-    last_seen_at: Annotated[ShownInstant, doc("Within a minute.")]
-    ends_at: Annotated[ShownInstant, doc("Unless the session is used until then.")]
+    begun_at: ViewInstant
+    last_seen_at: Annotated[ViewInstant, doc("Within a minute.")]
+    ends_at: Annotated[ViewInstant, doc("Unless the session is used until then.")]
     browser: Annotated[str, doc("The browser's family.")]
     network: Annotated[str, doc("The first bits of the browser's address.")]
     by: SignedInBy
@@ -76,8 +76,7 @@ def sessions_statement(filters: frozenset[str]) -> str:
     return _SESSIONS.format(where=where(filters - {"before_id"}, _FILTERS))
 
 
-def shown_session(row: Sequence[Any]) -> ShownSession:
-    """A session from its columns."""
+def session_view(row: Sequence[Any]) -> ShownSession:
     session_id, by, sub, organization_id, workspace_id, permissions, *rest = row
     begun_at, last_seen_at, ends_at, browser, network = rest
     return ShownSession(

@@ -1,4 +1,4 @@
-"""Sessions in the database: rows by their secrets, sealed parts, and commands that change them."""
+"""Sessions in the database: rows by secret, sealed parts, and commands that change them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -10,7 +10,7 @@ import msgspec
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.log.tables import SESSION, SessionRow
 from ledger.engine.log.vault import CannotOpen, Vault
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.values.errors import LedgerError, ReadOnly
 from ledger.engine.values.principal import EVERYONE, SIGN_IN
 from ledger.engine.writer.command import Command
@@ -20,7 +20,7 @@ from ledger.features.sign_in.commands import EndSession
 from ledger.features.sign_in.model import EndedBy
 
 if TYPE_CHECKING:
-    # Only loaded where a provider is configured.
+    # Only loaded with a configured provider.
     from ledger.features.sign_in.access.open_id import OpenIdProvider
 
 OVER = "Your session has ended. Sign in again."
@@ -36,16 +36,15 @@ class SessionRules(NamedTuple):
 
     idle: timedelta
     seconds: float
-    takes_tokens: bool
+    allows_tokens: bool
     grants: Grants
     provider: "OpenIdProvider | None"
 
 
 class SessionSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The secrets that a session keeps, sealed."""
+    """The secrets of a session, which are stored sealed."""
 
     token: str | None = None
-    """The key or token with which the person signed in."""
     refresh_token: str | None = None
     id_token: str | None = None
 
@@ -53,31 +52,31 @@ class SessionSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
 class SessionStore:
     """The sessions, as one process reads and changes them.
 
-    ``submit`` hands in commands; None: the process of a read node, which changes nothing.
+    ``submit`` executes commands; None on a read node, which changes nothing.
     """
 
     def __init__(
         self,
-        door: Door,
+        pool: ReadPool,
         clock: Callable[[], datetime],
         vault: Vault,
         idle: timedelta,
         submit: Callable[[Sequence[Command]], Awaitable[list[Outcome]]] | None,
     ) -> None:
-        self._door, self._clock, self._vault, self._idle = door, clock, vault, idle
+        self._pool, self._clock, self._vault, self._idle = pool, clock, vault, idle
         self._submit = submit
 
     @property
     def only_reads(self) -> bool:
-        """Whether no session can be changed here."""
+        """True if no session can be changed here."""
         return self._submit is None
 
     async def rows(self, hashes: Sequence[bytes]) -> list[SessionRow]:
-        """The sessions of these secrets, by their hashes, whose time is not over."""
-        asked = {"hashes": [*hashes], "now": self._clock(), "idle": self._idle}
+        """The unexpired sessions with these hashes of secrets."""
+        values = {"hashes": [*hashes], "now": self._clock(), "idle": self._idle}
         return [
             SessionRow._make(row)._replace(secret_hash=bytes(row[1]), kept=bytes(row[10]))
-            for row in await self._door.fetch(EVERYONE, _PASSING, asked)
+            for row in await self._pool.fetch(EVERYONE, _PASSING, values)
         ]
 
     def secrets(self, row: SessionRow) -> SessionSecrets:
@@ -89,11 +88,10 @@ class SessionStore:
         return msgspec.json.decode(opened, type=SessionSecrets)
 
     def seal(self, session_id: str, secrets: SessionSecrets) -> bytes:
-        """The secrets of a session, for its row."""
         return self._vault.seal(_purpose(session_id), msgspec.json.encode(secrets))
 
     async def done(self, command: Command) -> Receipt:
-        """The receipt of a command. Raises its refusal, or ReadOnly."""
+        """Execute a command. Raises its refusal, or ReadOnly."""
         if self._submit is None:
             raise ReadOnly
         (outcome,) = await self._submit([command])

@@ -1,11 +1,11 @@
 """Sessions at the pages: from a cookie's secret to a principal (contract, Sign-in).
 
     secret ─▶ row ─┬─ by token:    its key or token is looked up, as for each request
-                   └─ by provider: claims ─▶ the grants of now ─▶ the chosen tenant
-                        └─ older than 5 minutes: the provider is asked first
+                   └─ by provider: claims ─▶ the present grants ─▶ the chosen tenant
+                        └─ older than 5 minutes: the claims are refreshed first
 
-No process remembers a session: the row is looked up for each request, so that an ended session ends
-on all nodes at once.
+No process remembers a session: each request looks up the row, so a session ends everywhere at
+once.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from ledger.engine.values.principal import Principal, person
 from ledger.engine.values.values import EARLIEST
 from ledger.features.keys.key_uses import KeyUse, KeyUses
 from ledger.features.sign_in.access.authentication import Authenticator
-from ledger.features.sign_in.access.grants import Places
+from ledger.features.sign_in.access.grants import AllowedTenants
 from ledger.features.sign_in.access.refreshing import UNREFRESHED_SECONDS, Refresher
 from ledger.features.sign_in.access.session_store import (
     OVER,
@@ -36,15 +36,15 @@ from ledger.features.sign_in.access.session_store import (
     SessionSecrets,
     SessionStore,
 )
-from ledger.features.sign_in.commands import BeginSession, EndSession, EnterPlace, in_place
-from ledger.features.sign_in.model import NOWHERE, Place
+from ledger.features.sign_in.commands import BeginSession, EndSession, EnterTenant, in_tenant
+from ledger.features.sign_in.model import NOWHERE, TenantAccess
 
 if TYPE_CHECKING:
-    # Only loaded where a provider is configured.
+    # Only loaded with a configured provider.
     from ledger.features.sign_in.access.open_id import SignedIn
 
 SIGN_INS_A_MINUTE = 60
-"""Sign-ins of a person or key in a minute, in each worker."""
+"""Sign-ins of a person or key per minute and worker."""
 
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -53,7 +53,7 @@ _KEY_LOST = "Your API key is unknown, has expired or was revoked. Sign in with a
 _TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
 
 _BROWSERS = ("Edg", "OPR", "Firefox", "Chrome", "Safari")
-"""The words of a browser's family, each before those that it also names."""
+"""Words of browser families, each before the others that such a browser also names."""
 
 
 class Visitor(NamedTuple):
@@ -61,8 +61,8 @@ class Visitor(NamedTuple):
 
     row: SessionRow
     principal: Principal | None
-    """None: several tenants are granted, and none is chosen."""
-    places: Places
+    """None if several tenants are granted, and none is chosen."""
+    allowed: AllowedTenants
     """The tenants that the provider's claims grant; empty for a token, which has its own."""
 
 
@@ -77,18 +77,18 @@ class Sessions:
         uses: KeyUses | None,
         rules: SessionRules,
     ) -> None:
-        """``uses`` takes the uses of sessions; None: a read node writes none."""
+        """``uses`` records the uses of sessions; None on a read node, which writes none."""
         self._store, self._clock = store, clock
         self._authenticator, self._uses = authenticator, uses
         self.rules = rules
         self.refresher = Refresher(store, rules, clock)
         self._minute, self._begun = 0, Counter[str]()
-        """The minute, by the monotonic clock, and the sign-ins in it by person."""
+        """The minute, by the monotonic clock, and its sign-ins by person."""
 
     # Looking up.
 
     async def row_of(self, secret: str) -> SessionRow:
-        """The session of a cookie, whatever its person may. Raises Unauthorized."""
+        """The session of a cookie, whatever its rights. Raises Unauthorized."""
         hashed = hash_of(secret)
         if hashed is None:
             raise Unauthorized("Sign in to see this page.")
@@ -108,24 +108,24 @@ class Sessions:
         if provider is None or provider.config.issuer != row.issuer:
             raise Unauthorized(OVER)
         row = await self.refresher.fresh(row)
-        places = self.rules.grants.judge(row.claims)
-        if not places:
+        allowed = self.rules.grants.judge(row.claims)
+        if not allowed:
             await self._store.end_quietly(row, "administrator")
             raise Unauthorized(_NOT_GRANTED)
-        place = self._place_of(row, places)
-        now = place or NOWHERE
+        access = self._access_of(row, allowed)
+        now = access or NOWHERE
         if (now.tenant, [*now.permissions]) != (row.tenant, [*row.permissions]):
-            # The file has changed: those who manage sessions are shown what a session may now.
+            # The file has changed: show session managers what the session may do now.
             with suppress(LedgerError):
                 await self._store.done(
-                    EnterPlace(row.session_id, principal_in(row, now), None, now)
+                    EnterTenant(row.session_id, principal_in(row, now), None, now)
                 )
-            row = in_place(row, now)
-        return Visitor(row, None if place is None else principal_in(row, place), places)
+            row = in_tenant(row, now)
+        return Visitor(row, None if access is None else principal_in(row, access), allowed)
 
     async def _of_token(self, row: SessionRow, peer: str | None) -> Principal:
         token = self._store.secrets(row).token or ""
-        if not self.rules.takes_tokens:
+        if not self.rules.allows_tokens:
             raise Unauthorized("Signing in with a token is turned off here.")
         try:
             principal = await self._authenticator.authenticate(token, peer)
@@ -135,10 +135,10 @@ class Sessions:
             raise Unauthorized(_KEY_LOST if is_key else _TOKEN_EXPIRED) from error
         return msgspec.structs.replace(principal, session=row.secret_hash)
 
-    def _place_of(self, row: SessionRow, places: Places) -> Place | None:
-        """The chosen tenant, or the only one; None: there are several."""
-        place = places.get(row.tenant) if row.permissions else None
-        return next(iter(places.values())) if place is None and len(places) == 1 else place
+    def _access_of(self, row: SessionRow, allowed: AllowedTenants) -> TenantAccess | None:
+        """The chosen tenant, or the only one; None if there are several."""
+        access = allowed.get(row.tenant) if row.permissions else None
+        return next(iter(allowed.values())) if access is None and len(allowed) == 1 else access
 
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
         """The principals that may no longer pass: for streams and exports, which last long."""
@@ -155,52 +155,51 @@ class Sessions:
 
     def _still(self, row: SessionRow, principal: Principal) -> bool:
         if row.by == "token":
-            return self.rules.takes_tokens
+            return self.rules.allows_tokens
         tenant = principal.organization_id, principal.workspace_id
         try:
-            self.refresher.ask(row)  # the next look sees the answer
-            place = self.rules.grants.judge(row.claims).get(tenant)
-            is_known = not self.refresher.is_too_old(row)
+            self.refresher.ask(row)  # the next check sees the answer
+            access = self.rules.grants.judge(row.claims).get(tenant)
+            is_recent = not self.refresher.is_too_old(row)
         except Unauthorized:
             return False
         except Unavailable:
             return True
-        may = frozenset() if place is None else frozenset(place.permissions)
-        return is_known and may == principal.permissions
+        may = frozenset() if access is None else frozenset(access.permissions)
+        return is_recent and may == principal.permissions
 
     # Changes.
 
     async def begin_by_token(self, principal: Principal, token: str, made: "Made") -> None:
-        """Begin a session for a token that was authenticated."""
         tenant = principal.organization_id, principal.workspace_id
-        place = Place(*tenant, sorted(principal.permissions))
-        row = self._new_row(made, "token", None, principal.id, None, place)
+        access = TenantAccess(*tenant, sorted(principal.permissions))
+        row = self._new_row(made, "token", None, principal.id, None, access)
         row = row._replace(kept=self._store.seal(row.session_id, SessionSecrets(token=token)))
         await self._begin(row, principal, made, self.rules.seconds)
 
     async def begin_by_provider(
-        self, signed_in: "SignedIn", claims: str, place: Place | None, made: "Made"
+        self, signed_in: "SignedIn", claims: str, access: TenantAccess | None, made: "Made"
     ) -> None:
         """Begin a session for a person whom the provider signed in.
 
-        ``place`` is the tenant to begin in; None: the person chooses one.
+        ``access`` is the tenant to begin in; with None, the person chooses one.
         """
         assert self.rules.provider is not None
-        sub, place = signed_in.sub, place or NOWHERE
+        sub, access = signed_in.sub, access or NOWHERE
         issuer = self.rules.provider.config.issuer
-        row = self._new_row(made, "provider", issuer, sub, signed_in.sid, place)
-        kept = SessionSecrets(None, signed_in.refresh_token, signed_in.id_token)
+        row = self._new_row(made, "provider", issuer, sub, signed_in.sid, access)
+        stored = SessionSecrets(None, signed_in.refresh_token, signed_in.id_token)
         row = row._replace(
             claims=claims,
             signed_at=signed_in.signed_at,
-            kept=self._store.seal(row.session_id, kept),
+            kept=self._store.seal(row.session_id, stored),
         )
         seconds = self.rules.seconds
         if signed_in.refresh_token is None:
             seconds = min(seconds, UNREFRESHED_SECONDS)
-        name, email = (_shown(signed_in.claims.get(each)) for each in ("name", "email"))
+        name, email = (_printable(signed_in.claims.get(each)) for each in ("name", "email"))
         names = PersonRow(sub, name, email, self._clock(), ())
-        await self._begin(row, principal_in(row, place), made, seconds, names)
+        await self._begin(row, principal_in(row, access), made, seconds, names)
 
     async def _begin(
         self,
@@ -225,12 +224,12 @@ class Sessions:
         issuer: str | None,
         sub: str,
         sid: str | None,
-        place: Place,
+        access: TenantAccess,
     ) -> SessionRow:
         now = self._clock()
         hashed = hash_of(made.secret)
         assert hashed is not None
-        organization_id, workspace_id, permissions = place
+        organization_id, workspace_id, permissions = access
         return SessionRow(
             session_id=f"SES-{secrets.token_hex(8)}",
             secret_hash=hashed,
@@ -261,19 +260,19 @@ class Sessions:
         if self._begun[person] > SIGN_INS_A_MINUTE:
             raise RateLimited("You signed in too often in this minute. Try again in the next one.")
 
-    async def enter(self, visitor: Visitor, place: Place, request_id: str | None) -> None:
+    async def enter(self, visitor: Visitor, access: TenantAccess, request_id: str | None) -> None:
         """Choose a tenant of the person's. Raises NotFound if the session has ended."""
         row = visitor.row
         await self._store.done(
-            EnterPlace(row.session_id, principal_in(row, place), request_id, place)
+            EnterTenant(row.session_id, principal_in(row, access), request_id, access)
         )
 
     async def end_own(
         self, visitor: Visitor, session_id: str, request_id: str | None
     ) -> str | None:
-        """End a session of the person's own; return the ID token that the visitor's kept.
+        """End one of the person's own sessions; return the ID token of the visitor's session.
 
-        Raises NotFound if it is nobody's, or somebody else's.
+        Raises NotFound if no such session of this person exists.
         """
         row = visitor.row
         principal = visitor.principal or principal_in(row, NOWHERE)
@@ -284,41 +283,38 @@ class Sessions:
 
 
 class Made(NamedTuple):
-    """The part of a new session that its request tells."""
+    """The part of a new session that comes from its request."""
 
     secret: str
     former: bytes | None
-    """The hash of the secret of the browser's former session."""
     user_agent: str
     peer: str | None
     request_id: str | None
 
 
 def new_secret() -> str:
-    """The secret of a new cookie: 32 random bytes."""
     return secrets.token_urlsafe(32)
 
 
 def hash_of(secret: str) -> bytes | None:
-    """The hash by which a cookie's secret is stored; None: it is none."""
+    """The hash that stores a cookie's secret; None if the form is wrong."""
     return hashlib.sha256(secret.encode()).digest() if _SECRET.fullmatch(secret) else None
 
 
-def principal_in(row: SessionRow, place: Place) -> Principal:
-    """The person of a provider's session in a tenant."""
-    return person(row.sub, place.permissions, *place.tenant, session=row.secret_hash)
+def principal_in(row: SessionRow, access: TenantAccess) -> Principal:
+    return person(row.sub, access.permissions, *access.tenant, session=row.secret_hash)
 
 
 def browser_of(user_agent: str) -> str:
-    """The family of a browser, by the first word that is known; its other words are dropped."""
+    """The browser's family, by the first known word; the other words are dropped."""
     names = {"Edg": "Edge", "OPR": "Opera"}
     found = next((word for word in _BROWSERS if f"{word}/" in user_agent), None)
     return names.get(found, found) if found is not None else "another program"
 
 
-def _shown(said: object) -> str | None:
-    """A name as it is kept: a line of at most 200 characters."""
-    if not isinstance(said, str):
+def _printable(name: object) -> str | None:
+    """A name for storage: one line of at most 200 characters."""
+    if not isinstance(name, str):
         return None
-    line = "".join(each for each in said if each.isprintable()).strip()[:200]
+    line = "".join(each for each in name if each.isprintable()).strip()[:200]
     return line or None

@@ -1,10 +1,10 @@
-"""Signing in at the identity provider, and its word that a session is over (contract, Sign-in).
+"""Signing in at the identity provider, and its message that a session is over (contract, Sign-in).
 
-    sign-in page ─▶ /ui/oidc/sign-in ─▶ provider ─▶ /ui/oidc/callback ─▶ the page that was asked for
+    sign-in page ─▶ /ui/oidc/sign-in ─▶ provider ─▶ /ui/oidc/callback ─▶ the requested page
 
-The provider leads the browser to the callback from another site, so the browser sends no strict
-cookie. The callback's own page then leads to the callback once more, as any link from elsewhere
-does (``arrival.html``): now the cookie of the browser's former session comes along, and ends.
+The provider redirects the browser to the callback from another site, so the browser sends no
+strict cookie. So the callback's page links to the callback once more, like any link from elsewhere
+(``arrival.html``): now the browser sends the cookie of its former session, which ends.
 """
 
 import base64
@@ -29,7 +29,7 @@ from ledger.engine.page.navigation import home_of
 from ledger.engine.page.pages import go, refusal_page, show
 from ledger.engine.values.errors import Forbidden, LedgerError, NotFound, ReadOnly, Unavailable
 from ledger.engine.values.principal import person
-from ledger.engine.writer.command import TurnDown
+from ledger.engine.writer.command import RefusedWrite
 from ledger.engine.writer.request import About
 from ledger.features.sign_in.commands import EndSessionsOfProvider
 from ledger.features.sign_in.model import REFUSED_ACTION
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 router = APIRouter(include_in_schema=False)
 
 FLOW_SECONDS = 600
-"""So long a sign-in at the provider may take."""
+"""How long a sign-in at the provider may take."""
 
 _MOST_FLOWS = 8
-"""Sign-ins of a browser that are under way at once; a further one drops them."""
+"""A browser's concurrent sign-ins; a further one drops the others."""
 
 _MOST_PARAMETERS = 100
 
@@ -65,7 +65,7 @@ for _outcome in ("begun", "without_grant", "refused", "unavailable"):
 
 @router.get(f"{_PATH}/sign-in")
 async def begin(request: Request) -> Response:
-    """Lead to the provider; a cookie keeps what its answer must fit."""
+    """Redirect to the provider; a cookie keeps the values that its answer must match."""
     try:
         provider = _provider(request)
         next_page = request.query_params.get("next", "")
@@ -76,8 +76,8 @@ async def begin(request: Request) -> Response:
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     response = go(address)
-    known = [name for name in request.cookies if name.startswith(_prefix(request))]
-    for name in known if len(known) >= _MOST_FLOWS else ():
+    flows = [name for name in request.cookies if name.startswith(_prefix(request))]
+    for name in flows if len(flows) >= _MOST_FLOWS else ():
         _drop(request, response, name)
     sealed = services_of(request).vault.seal(_PURPOSE, msgspec.json.encode(flow))
     response.set_cookie(
@@ -94,7 +94,7 @@ async def begin(request: Request) -> Response:
 
 @router.get(f"{_PATH}/callback")
 async def finish(request: Request) -> Response:
-    """Take the provider's answer; begin the session, and lead on."""
+    """Process the provider's answer; begin the session, and redirect."""
     from ledger.features.sign_in.access.open_id import SignInRefused
 
     name = None
@@ -127,44 +127,44 @@ async def _signed_in(
     sessions = session.sessions_of(request)
     signed_in = await provider.finish(flow, answer, sessions.refresher.wanted())
     try:
-        claims = sessions.rules.grants.kept(signed_in.claims)
+        claims = sessions.rules.grants.stored_claims(signed_in.claims)
     except ValueError as error:
-        said = f"The identity provider sends too many details about you: {error}."
-        raise SignInRefused(said) from error
-    places = sessions.rules.grants.judge(claims)
-    if not places:
+        text = f"The identity provider sends too many details about you: {error}."
+        raise SignInRefused(text) from error
+    allowed = sessions.rules.grants.judge(claims)
+    if not allowed:
         _SIGN_INS.labels("without_grant").inc()
         return await _without_grant(request, signed_in)
-    place = places.get(remembered(request)) if len(places) > 1 else next(iter(places.values()))
+    access = allowed.get(remembered(request)) if len(allowed) > 1 else next(iter(allowed.values()))
     made = session.made_for(request)
-    await sessions.begin_by_provider(signed_in, claims, place, made)
+    await sessions.begin_by_provider(signed_in, claims, access, made)
     _SIGN_INS.labels("begun").inc()
-    if place is None:
+    if access is None:
         target = with_parameter("/ui/place", "next", flow.next or None)
     else:
-        target = flow.next or home_of(person(signed_in.sub, place.permissions, *place.tenant))
+        target = flow.next or home_of(person(signed_in.sub, access.permissions, *access.tenant))
     response = _led_on(request, target)
     session.keep(request, response, made.secret)
     return response
 
 
 async def _without_grant(request: Request, signed_in: "SignedIn") -> Response:
-    """Record that a person has no grant, and show the claims by which one could be given."""
+    """Record that a person has no grant, and show the claims that a grant could use."""
     refusal = Forbidden("You are signed in, but nobody has given you access yet.")
     principal = person(signed_in.sub, ())
     about = About(REFUSED_ACTION)
-    command = TurnDown(refusal, about, principal, request.state.request_id)
+    command = RefusedWrite(refusal, about, principal, request.state.request_id)
     for outcome in await submit(request, [command]):
         if isinstance(outcome, Unavailable):
             raise outcome
-    said = {
+    texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in signed_in.claims.items()
     }
-    # JSON may tell halves of characters, which no page can.
+    # JSON may contain half of a character, which no page can show.
     claims = {
         part.encode(errors="replace").decode(): value.encode(errors="replace").decode()
-        for part, value in said.items()
+        for part, value in texts.items()
     }
     return show(request, "no_grant.html", 403, claims=claims)
 
@@ -185,8 +185,8 @@ async def log_out(request: Request) -> Response:
         if isinstance(outcome, LedgerError):
             raise outcome
     except BadRequest as error:
-        said = {"error": "invalid_request", "error_description": error.detail}
-        return _plain(400, msgspec.json.encode(said))
+        body = {"error": "invalid_request", "error_description": error.detail}
+        return _plain(400, msgspec.json.encode(body))
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     return _plain(200, b"{}")
@@ -212,7 +212,7 @@ def _provider(request: Request) -> "OpenIdProvider":
 
 
 def _parameters(query: str) -> Mapping[str, str]:
-    """The parameters of an answer. Raises BadRequest for one that is given twice."""
+    """The parameters of an answer. Raises BadRequest for a duplicate."""
     if query.count("&") >= _MOST_PARAMETERS:
         raise BadRequest("There are too many parameters.")
     pairs = parse_qsl(query, keep_blank_values=True)
@@ -233,7 +233,6 @@ def _cookie_of(request: Request, state: str) -> str:
 
 
 def _flow_of(request: Request, state: str) -> "SignInFlow":
-    """The flow of an answer, from the browser's cookie. Raises SignInRefused."""
     from ledger.features.sign_in.access.open_id import SignInFlow, SignInRefused
 
     try:

@@ -18,8 +18,8 @@ _COOKIE = "ledger_place"
 _YEAR = 365 * 86_400
 
 
-class PlaceForm(BaseModel):
-    """The chosen organization, or workspace of one; ``*``: all."""
+class TenantForm(BaseModel):
+    """The chosen organization, or a workspace of one; ``*`` for all."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,14 +29,14 @@ class PlaceForm(BaseModel):
 
 
 def remembered(request: Request) -> tuple[str | None, str | None]:
-    """The tenant that was chosen last in this browser; one that nobody has, if none was."""
+    """The tenant last chosen in this browser; without one, a tenant that nobody has."""
     organization_id, _, workspace_id = request.cookies.get(_COOKIE, "?").partition("/")
     return (None, None) if organization_id == "*" else (organization_id, workspace_id or None)
 
 
 @router.get("/ui/place")
 async def ask(request: Request) -> Response:
-    """The page that asks, where none is chosen."""
+    """The page on which a person chooses a tenant."""
     try:
         found = request.state.session = await session.session_of(request)
     except REFUSALS as error:
@@ -52,16 +52,16 @@ async def choose(request: Request) -> Response:
     try:
         found = request.state.session = await session.session_of(request)
         session.require_own_origin(request)
-        form = await read_form(request, PlaceForm)
+        form = await read_form(request, TenantForm)
         visitor = found.visitor
-        places = {session.named(tenant): place for tenant, place in visitor.places.items()}
-        place = places.get(form.place)
-        if place is None:
+        by_name = {session.named(tenant): access for tenant, access in visitor.allowed.items()}
+        access = by_name.get(form.place)
+        if access is None:
             raise NotFound("You have no access there.")
-        await session.sessions_of(request).enter(visitor, place, request.state.request_id)
+        await session.sessions_of(request).enter(visitor, access, request.state.request_id)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
-    home = home_of(principal_in(visitor.row, place))
+    home = home_of(principal_in(visitor.row, access))
     response = go(own_page(form.next) if form.next else home)
     response.set_cookie(
         _COOKIE,

@@ -1,4 +1,4 @@
-"""The answers to visitors whom a page refuses for want of a session."""
+"""The answers to visitors whom a page refuses because they have no session."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,21 +16,20 @@ from ledger.features.sign_in.page import session
 
 def sign_in(request: Request, error: LedgerError, context: Mapping[str, Any]) -> Response | None:
     """The page on which a visitor signs in or chooses a tenant; None for another refusal."""
-    if isinstance(error, session.ChoosePlace):
+    if isinstance(error, session.TenantNotChosen):
         return go(with_parameter("/ui/place", "next", here(request)))
     if not isinstance(error, Unauthorized):
         return None
     request.state.principal = request.state.session = None
     if session.comes_from_elsewhere(request):
         return show(request, "arrival.html", next=here(request))
-    given = {"next": here(request), "reason": error.detail, **context}
-    response = sign_in_page(request, status_of(error), **given)
+    values = {"next": here(request), "reason": error.detail, **context}
+    response = sign_in_page(request, status_of(error), **values)
     response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
 def sign_in_page(request: Request, status: int = 200, **context: Any) -> Response:
-    """The page that offers the ways to sign in."""
     rules = session.sessions_of(request).rules
     provider = rules.provider and rules.provider.config.name
     return show(
@@ -38,7 +37,7 @@ def sign_in_page(request: Request, status: int = 200, **context: Any) -> Respons
         "sign_in.html",
         status,
         provider=provider,
-        takes_tokens=rules.takes_tokens,
+        takes_tokens=rules.allows_tokens,
         idle=rules.idle,
         **context,
     )

@@ -1,9 +1,9 @@
 """The session of a browser: a cookie with a random secret, whose hash is in the database.
 
 Scripts cannot read the cookie, and the browser sends it only with requests from our own pages
-(``SameSite=Strict``). The API ignores it. Each form of a session contains a form key, which is made
-of the secret and of the tenant that was shown: a request that another site makes has neither, and a
-form of a tenant that was left changes nothing in the one that was entered.
+(``SameSite=Strict``). The API ignores it. Each form contains a form key, made of the secret and the
+shown tenant. A request from another site has neither, and a form of a tenant that was left changes
+nothing in the entered one.
 """
 
 import hmac
@@ -23,13 +23,13 @@ from ledger.features.sign_in.access.sessions import Made, Sessions, Visitor, has
 COOKIE = "ledger_session"
 
 _BY_HTTPS = ".s"
-"""Ends the cookie of a browser that signed in by https, which no later request may tell."""
+"""The suffix of a cookie from a sign-in by https, which later requests may not show."""
 
 _SAFE = frozenset({"GET", "HEAD"})
 
 
-class ChoosePlace(Unauthorized):
-    """Several tenants are granted to the person, who has not chosen one yet."""
+class TenantNotChosen(Unauthorized):
+    """The person has grants in several tenants, and has not chosen one yet."""
 
 
 class BrowserSession(msgspec.Struct, frozen=True):
@@ -38,14 +38,13 @@ class BrowserSession(msgspec.Struct, frozen=True):
     visitor: Visitor
     secret: str
     secure: bool
-    """Whether the browser signed in over TLS."""
 
     @property
     def form_key(self) -> str:
-        """The text that every form of this session contains, in the tenant that is shown."""
+        """The text in every form of this session, for the shown tenant."""
         row = self.visitor.row
-        place = named(row.tenant) if row.permissions else "?"
-        return hmac.digest(self.secret.encode(), f"form|{place}".encode(), "sha256").hex()
+        tenant = named(row.tenant) if row.permissions else "?"
+        return hmac.digest(self.secret.encode(), f"form|{tenant}".encode(), "sha256").hex()
 
     def require_form_key(self, sent: str) -> None:
         """Raise Forbidden for a form that was not made for this session and tenant."""
@@ -54,22 +53,21 @@ class BrowserSession(msgspec.Struct, frozen=True):
 
 
 def named(tenant: tuple[str | None, str | None]) -> str:
-    """An organization, or a workspace of it, as the chooser names it; ``*``: all tenants."""
+    """An organization, or a workspace of it, as the chooser names it; ``*`` for all tenants."""
     return "/".join(filter(None, tenant)) or "*"
 
 
-def place_of(principal: Principal) -> str:
+def tenant_name(principal: Principal) -> str:
     """The tenant of a credential, as the chooser names it."""
     return named((principal.organization_id, principal.workspace_id))
 
 
 def sessions_of(request: Request) -> Sessions:
-    """The sessions of the process."""
     return services_of(request).of(Sessions)
 
 
 def cookie_name(request: Request) -> str:
-    """The cookie's name: over https, one that no other host and no page by http may set."""
+    """The cookie's name: over https, one that no other host and no http page may set."""
     return f"__Host-{COOKIE}" if services_of(request).is_public_by_https else COOKIE
 
 
@@ -91,13 +89,13 @@ async def visitor_of(request: Request) -> Principal:
     require_own_origin(request)
     principal = found.visitor.principal
     if principal is None:
-        raise ChoosePlace("Choose an organization first.")
+        raise TenantNotChosen("Choose an organization first.")
     request.state.session, request.state.principal = found, principal
     return principal
 
 
 async def session_to_end(request: Request) -> BrowserSession:
-    """The request's session, also while nobody can tell what its person may.
+    """The request's session, even while the person's rights are unknown.
 
     Raises Unauthorized without one, or if it has ended.
     """
@@ -107,18 +105,16 @@ async def session_to_end(request: Request) -> BrowserSession:
 
 
 def values_of(request: Request) -> dict[str, Any]:
-    """The values of templates that depend on the request's session."""
     found: BrowserSession | None = getattr(request.state, "session", None)
     principal: Principal | None = getattr(request.state, "principal", None)
     return {
         "form_key": None if found is None else found.form_key,
-        "tenants_granted": () if found is None else sorted(map(named, found.visitor.places)),
-        "tenant_entered": None if principal is None else place_of(principal),
+        "tenants_granted": () if found is None else sorted(map(named, found.visitor.allowed)),
+        "tenant_entered": None if principal is None else tenant_name(principal),
     }
 
 
 def made_for(request: Request) -> Made:
-    """The part of a new session that the request tells which begins it."""
     return Made(
         new_secret(),
         hash_of(_cookie(request)[0]),
@@ -129,11 +125,10 @@ def made_for(request: Request) -> Made:
 
 
 def keep(request: Request, response: Response, secret: str) -> None:
-    """Set the session's cookie in the browser."""
     services = services_of(request)
     # Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used.
-    is_told = request.headers.get("origin", "").startswith("https://")
-    secure = services.is_public_by_https or is_told
+    is_https = request.headers.get("origin", "").startswith("https://")
+    secure = services.is_public_by_https or is_https
     response.set_cookie(
         cookie_name(request),
         secret + (_BY_HTTPS if secure else ""),
@@ -146,7 +141,6 @@ def keep(request: Request, response: Response, secret: str) -> None:
 
 
 def forget(request: Request, response: Response) -> None:
-    """Delete the session's cookie in the browser."""
     response.delete_cookie(
         cookie_name(request),
         path="/",
@@ -171,7 +165,7 @@ def require_own_origin(request: Request) -> None:
 
 
 def comes_from_elsewhere(request: Request) -> bool:
-    """Whether a link on another site led here: the browser then sends no ``Strict`` cookie."""
+    """True if a link on another site led here: the browser then sends no ``Strict`` cookie."""
     headers = request.headers
     return (
         request.method == "GET"

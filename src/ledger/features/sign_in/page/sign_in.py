@@ -19,11 +19,13 @@ router = APIRouter(include_in_schema=False)
 
 _LARGEST = 16 * 1024
 
-_NOT_KNOWN = (
+_UNKNOWN_TOKEN = (
     "This token is unknown or was revoked. A key that has expired is refused too."
     " Paste the whole token; it begins with elk_."
 )
-_NOT_TAKEN = "This token has expired, or this service does not accept it. Paste the whole token."
+_REFUSED_TOKEN = (
+    "This token has expired, or this service does not accept it. Paste the whole token."
+)
 _OFF = "Signing in with a token is turned off here."
 
 
@@ -50,7 +52,7 @@ async def front_page(request: Request) -> Response:
     except Unauthorized:
         return sign_in_page(request, next="", reason=None)
     except REFUSALS as error:
-        # A person may sign in anew while nobody can tell what the former session may.
+        # A person may sign in anew while the rights of the former session are unknown.
         refusal = as_refusal(error)
         return sign_in_page(request, status_of(refusal), next="", reason=refusal.detail)
     return go(HOME)
@@ -78,14 +80,14 @@ async def sign_in(request: Request) -> Response:
         form = parse_query(await read_capped(request, _LARGEST), SignIn)
         assert isinstance(form, SignIn)
         target = own_page(form.next) if form.next else ""
-        if not sessions.rules.takes_tokens:
+        if not sessions.rules.allows_tokens:
             return refusal_page(request, Unauthorized(_OFF), next=target)
         token = form.token.strip()
         principal = await services.authenticator.authenticate(token, address_of(request))
         made = session.made_for(request)
         await sessions.begin_by_token(principal, token, made)
     except Unauthorized:
-        reason = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
+        reason = _REFUSED_TOKEN if token.count(".") == 2 else _UNKNOWN_TOKEN
         return refusal_page(request, Unauthorized(reason), next=target)
     except RateLimited as error:
         return sign_in_page(request, status_of(error), next=target, reason=error.detail)
@@ -113,7 +115,7 @@ async def sign_out(request: Request) -> Response:
     if provider is not None and found.visitor.row.by == "provider":
         address = await provider.end_address(id_token)
     request.state.session = None
-    # Of a form, a browser follows redirects to our own pages alone.
+    # After a form, a browser follows redirects only to our own pages.
     response = go("/") if address is None else show(request, "arrival.html", next=address)
     session.forget(request, response)
     return response

@@ -10,7 +10,7 @@ from ledger.features.lines.model import health
 from ledger.features.usage.model.usage import Sums
 
 
-class KnownLine(NamedTuple):
+class LineState(NamedTuple):
     """A line as it was known at an instant."""
 
     state: str
@@ -31,7 +31,7 @@ class Events(NamedTuple):
 
 MOST_EVENTS = 1000
 
-Side = tuple[KnownLine | None, Sums | None]
+Side = tuple[LineState | None, Sums | None]
 """A line as it was known, and its sums of the period; None: not known then, or no period."""
 
 
@@ -69,7 +69,7 @@ def _health(side: Side) -> str | None:
     return None if side[0] is None else health.status(side[0].health_score)
 
 
-def _known(read: Callable[[KnownLine], Any]) -> Callable[[Side], Any]:
+def _of_line(read: Callable[[LineState], Any]) -> Callable[[Side], Any]:
     return lambda side: None if side[0] is None else read(side[0])
 
 
@@ -78,9 +78,9 @@ def _summed(read: Callable[[Sums], Any]) -> Callable[[Side], Any]:
 
 
 NUMBERS: Mapping[str, Callable[[Side], Any]] = {
-    "health_score": _known(lambda line: line.health_score),
-    "open_blockers": _known(lambda line: line.open_blockers),
-    "open_runs": _known(lambda line: line.open_runs),
+    "health_score": _of_line(lambda line: line.health_score),
+    "open_blockers": _of_line(lambda line: line.open_blockers),
+    "open_runs": _of_line(lambda line: line.open_runs),
     "hours": _summed(lambda sums: sums.amounts.total_hours),
     "check_ins": _summed(lambda sums: sums.amounts.check_ins),
     "runs": _summed(lambda sums: sum(sums.amounts.runs.values())),
@@ -123,7 +123,7 @@ class ChangeTotals:
             name: [None, None] for name in NUMBERS if name != "health_score"
         }
 
-    def add(self, line: BothSides, shown: Mapping[str, tuple[Any, Any]]) -> None:
+    def add(self, line: BothSides, values: Mapping[str, tuple[Any, Any]]) -> None:
         """Count a line. ``shown``: its numbers."""
         self.lines += 1
         self.lines_changed += line.differs
@@ -132,11 +132,11 @@ class ChangeTotals:
         for name, holds in STATES.items():
             self._states[name] += holds(then, now)
         for name, sums in self._numbers.items():
-            for side, value in enumerate(shown[name]):
+            for side, value in enumerate(values[name]):
                 if value is not None:
                     sums[side] = (sums[side] or 0) + value
 
-    def shown(self, names: frozenset[str]) -> dict[str, Any]:
+    def rendered(self, names: frozenset[str]) -> dict[str, Any]:
         """The totals as the API shows them; the numbers of ``names`` are null."""
         numbers = {}
         for name, (then, now) in self._numbers.items():

@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
+from ledger.engine.values.event_table import PASSES, SAME, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Actor, Event, Folded, Identity, Recorded, outside
-from ledger.engine.values.rendering import ShownInstant, doc
+from ledger.engine.values.rendering import ViewInstant, doc
 from ledger.engine.values.values import STATEMENT_ID, InstantText
 
 
@@ -52,7 +52,9 @@ class StatementWithdrawn(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 STATEMENT_TABLE: tuple[EventRow, ...] = (
-    EventRow(StatementIssued, "statement.issued", SAME, None, "statement.issue", Note.ISSUED),
+    EventRow(
+        StatementIssued, "statement.issued", SAME, None, "statement.issue", DecisionEffect.ISSUED
+    ),
     EventRow(StatementWithdrawn, "statement.withdrawn", SAME, None, "statement.withdraw", PASSES),
 )
 
@@ -100,13 +102,13 @@ class StatementAsIssued(msgspec.Struct, kw_only=True):
     id: Annotated[str, Meta(pattern=STATEMENT_ID)]
     organization_id: str
     workspace_id: Annotated[str | None, doc("Null: the statement is of the whole organization.")]
-    from_: ShownInstant = msgspec.field(name="from")
-    to: ShownInstant
+    from_: ViewInstant = msgspec.field(name="from")
+    to: ViewInstant
     time_zone: str
-    as_of: Annotated[ShownInstant, doc("The numbers are those known at this instant.")]
+    as_of: Annotated[ViewInstant, doc("The numbers are those known at this instant.")]
     note: str | None
     reference: str | None
-    issued_at: ShownInstant
+    issued_at: ViewInstant
     issued_by: Actor
     position: Annotated[int, doc("The log's position at the instant `as_of`.")]
     document_sha256: str

@@ -41,7 +41,7 @@ KEYS: Mapping[str, str] = {
 OF_LINES = frozenset({"workspace", "service_line", "product_line", "execution_model", "project"})
 """The words of what a line has itself."""
 OF_TIME = frozenset({"month", "day"})
-_BESIDE_MODEL = frozenset({"workspace", "service_line", "project", *OF_TIME})
+_WITH_MODEL = frozenset({"workspace", "service_line", "project", *OF_TIME})
 
 
 class LineInScope(NamedTuple):
@@ -72,7 +72,7 @@ class Sums(msgspec.Struct):
 
     @property
     def has_something(self) -> bool:
-        """Whether the sums have a row: time in the state ``closed`` alone makes none."""
+        """True if the sums have a row: time in the state ``closed`` alone makes none."""
         amounts = self.amounts
         return bool(
             any(amounts.hours.values())
@@ -100,7 +100,7 @@ class Shows(NamedTuple):
     tokens: bool = True
     seconds: bool = True
 
-    def shown(self, sums: Sums) -> dict[str, Any]:
+    def rendered(self, sums: Sums) -> dict[str, Any]:
         """The sums as the API shows them."""
         amounts, has = sums.amounts, self
         return {
@@ -137,7 +137,7 @@ class Grouping(NamedTuple):
             return "must be one or two words, none twice"
         if words[0] in OF_TIME and len(words) > 1:
             return "must have month or day last, and one of them at most"
-        if "model" in words and not set(words) <= {"model", *_BESIDE_MODEL}:
+        if "model" in words and not set(words) <= {"model", *_WITH_MODEL}:
             return "must have model alone, or with workspace, service_line, project, month or day"
         return None
 
@@ -192,10 +192,10 @@ class Grouping(NamedTuple):
 
         Raises ValueError for an id of another form.
         """
-        return tuple(map(_place, self.words, keys))
+        return tuple(map(_order_key, self.words, keys))
 
 
-def _place(word: Word, value: str | None) -> tuple[bool, Any]:
+def _order_key(word: Word, value: str | None) -> tuple[bool, Any]:
     if word in ("workspace", "service_line"):
         return False, sort_key(value or "")
     return (True, "") if value is None else (False, value)

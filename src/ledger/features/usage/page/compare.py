@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Bound
+from ledger.engine.http.reading import Bound, ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.log import WrittenInstant, WrittenRange
@@ -60,19 +60,19 @@ class ChangesQuery(CompareQuery, WrittenRange):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
+async def show_changes(request: ReadRequest, query: ChangesQuery) -> Response:
     """Lines with an event between both instants, and totals of what changed."""
-    if elsewhere := scopes.organization_first(asking, query):
+    if elsewhere := scopes.organization_first(request, query):
         return elsewhere
-    address, zone = here(asking.request), zone_of(asking.request)
-    presets = await _presets(asking, zone, address)
-    if (written := query.canonical(asking.request)) is not None:
+    address, zone = here(request.http), zone_of(request.http)
+    presets = await _presets(request, zone, address)
+    if (written := query.canonical(request.http)) is not None:
         return go(written)
     if not query.then:
         return go(presets[0][1])
-    if "time_zone" not in asking.request.query_params:
+    if "time_zone" not in request.http.query_params:
         return go(with_parameter(address, "time_zone", zone.name))
-    compared = await scopes.all_compared(asking, query)
+    compared = await scopes.all_compared(request, query)
     found, has_more = compared.data, compared.meta.has_more
     assert found.total is not None, "the first page has it"
     rows = found.rows
@@ -81,11 +81,11 @@ async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
         rows = [row for row in rows if holds(row.state.then, row.state.now)]
     sort = query.sort or "worst"
     name = sort.removeprefix("-")
-    rows.sort(key=_PLACES[name], reverse=sort.startswith("-") == (name in ("worst", "name")))
+    rows.sort(key=_SORT_KEYS[name], reverse=sort.startswith("-") == (name in ("worst", "name")))
     start, end = found.from_, found.to
     period = period_of(query.calendar, start, end) if start and end else None
     return show(
-        asking.request,
+        request.http,
         "compare.html",
         query=query,
         found=found,
@@ -101,19 +101,19 @@ async def show_changes(asking: Asking, query: ChangesQuery) -> Response:
         has_more=has_more,
         sort=sort,
         export=partial(scopes.exported, "/ui/compare/export", query, "then", "now", "from_", "to"),
-        **await scopes.scope_of(asking, query, None),
+        **await scopes.scope_of(request, query, None),
     )
 
 
-async def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[str, str]]:
+async def _presets(request: ReadRequest, zone: Zone, address: str) -> Sequence[tuple[str, str]]:
     """The page from instants that people often choose: (words, address)."""
-    now, calendar = asking.services.clock(), zone.calendar
+    now, calendar = request.services.clock(), zone.calendar
     today = calendar.date_of(now)
     friday = today - timedelta(days=(today.weekday() - _FRIDAY) % 7)
     evening = zone.instant(f"{friday}T18:00")
     if evening >= now:
         evening = zone.instant(f"{friday - timedelta(days=7)}T18:00")
-    last, visit = month_of(today).moved(-1), last_visit(asking.request)
+    last, visit = month_of(today).moved(-1), last_visit(request.http)
     found = [
         ("since yesterday", calendar.begin(today - timedelta(days=1))),
         ("since Friday 18:00", evening),
@@ -121,29 +121,31 @@ async def _presets(asking: Asking, zone: Zone, address: str) -> Sequence[tuple[s
     ]
     return [
         *(
-            (said, _since(address, at, _numbers(calendar, at, now), zone.name))
-            for said, at in found
+            (label, _since(address, at, _numbers(calendar, at, now), zone.name))
+            for label, at in found
         ),
         (
             f"{last.name}, after it ended",
             _since(address, calendar.begin(last.beyond), last, zone.name),
         ),
-        *await _since_statement(asking, address, zone),
+        *await _since_statement(request, address, zone),
     ]
 
 
-async def _since_statement(asking: Asking, address: str, zone: Zone) -> Sequence[tuple[str, str]]:
+async def _since_statement(
+    request: ReadRequest, address: str, zone: Zone
+) -> Sequence[tuple[str, str]]:
     """The page from the newest statement in force on, with the numbers of its period."""
     # One by one, since each is hashed whole: mostly the first is in force.
     query = statements.StatementsQuery(limit=1)
     for _ in range(_STATEMENTS):
-        listed = statements.list_statements(asking, query)
+        listed = statements.list_statements(request, query)
         page = await read_answer(listed, PageOf[ShownStatement])
-        for said in page.data:
-            if said.withdrawn_at is None and said.replaced_by is None:
-                calendar = calendar_of(said.time_zone)
-                period = period_of(calendar, said.from_, said.to)
-                since = _since(address, said.as_of, period, zone.name)
+        for issued in page.data:
+            if issued.withdrawn_at is None and issued.replaced_by is None:
+                calendar = calendar_of(issued.time_zone)
+                period = period_of(calendar, issued.from_, issued.to)
+                since = _since(address, issued.as_of, period, zone.name)
                 return [(f"since the statement of {period.name}", since)]
         if not page.meta.has_more:
             break
@@ -178,7 +180,7 @@ def _worst(row: ComparedLine) -> Any:
     )
 
 
-_PLACES: Mapping[str, Callable[[ComparedLine], Any]] = {
+_SORT_KEYS: Mapping[str, Callable[[ComparedLine], Any]] = {
     "worst": _worst,
     "name": lambda row: fold(row.service_line_name or row.service_line_id),
     "health": lambda row: -(row.health_score.change or 0),

@@ -70,7 +70,7 @@ class RowKey(NamedTuple):
     path: str | None
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         if self.value is not None and self.word in ("product_line", "execution_model"):
             return words(self.value)
         return self.name or self.value or f"no {self.word}"
@@ -104,7 +104,7 @@ class DayBar(NamedTuple):
     amount: Amount
     x: float
     width: float
-    kept: float
+    same: float
     """The height of the amount that is the same then and now."""
     tip: float
     """The height of what differs, on top of it."""
@@ -195,11 +195,11 @@ class Rows(NamedTuple):
             return None
         if word == "day" and (one(self.query.service_line_id) or keys.get("service_line")):
             return self._events(keys).get(_EVERY)
-        kept: dict[str, Any] = {"group_by": None, "sort": None}
+        reset: dict[str, Any] = {"group_by": None, "sort": None}
         if word in ("day", "month"):
             days = self._days(keys)
-            return changed(self.address, from_=days.first, to=days.beyond, **kept)
-        return changed(self.address, **{KEYS[word]: value}, **kept)
+            return changed(self.address, from_=days.first, to=days.beyond, **reset)
+        return changed(self.address, **{KEYS[word]: value}, **reset)
 
     def _events(self, keys: Mapping[str, str | None]) -> Mapping[str, str]:
         """The addresses of a row's events by amount; none, if its events cannot be found."""
@@ -220,11 +220,11 @@ class Rows(NamedTuple):
         return {name: with_parameter(path, "type", type_) for name, type_ in _COUNTED.items()}
 
 
-def place_of(sort: str, row: MonthRow) -> Any:
+def sort_key_of(sort: str, row: MonthRow) -> Any:
     """The place of a row in an order; texts ascend, amounts descend."""
     name = sort.removeprefix("-")
     if name == "name":
-        return [(key.value is None, fold(key.said)) for key in row.keys]
+        return [(key.value is None, fold(key.label)) for key in row.keys]
     if name == "health":
         score = None if row.line is None else row.line.health_score
         return -_BEST if score is None else -score

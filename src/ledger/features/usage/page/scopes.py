@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from fastapi import Response
 
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import go, read_answer
 from ledger.engine.reads.filters import in_order
@@ -30,11 +30,11 @@ PAGES = 10
 """The most pages of the API that are read, so that rows can be sorted; a file has all rows."""
 
 
-def organization_first(asking: Asking, query: LineFilters) -> Response | None:
+def organization_first(request: ReadRequest, query: LineFilters) -> Response | None:
     """The way of an administrator who has chosen no organization; None: nothing is to choose."""
-    if not asking.principal.is_admin or query.organization_id is not None:
+    if not request.principal.is_admin or query.organization_id is not None:
         return None
-    return go(changed("/ui/directory", type="organization", next=here(asking.request)))
+    return go(changed("/ui/directory", type="organization", next=here(request.http)))
 
 
 def changed(address: str, **changes: Any) -> str:
@@ -66,54 +66,54 @@ def one(words: str | None) -> str | None:
 
 
 async def of_all_pages(
-    page: Callable[[str | None], Awaitable[Response]], shown: type[LongAnswer]
+    page: Callable[[str | None], Awaitable[Response]], kind: type[LongAnswer]
 ) -> LongAnswer:
     """The answer with the rows of several pages, of which ``page`` reads the one at a cursor.
 
     Its ``meta`` is that of the last page: there may be more.
     """
-    found = await read_answer(page(None), shown)
+    found = await read_answer(page(None), kind)
     for _ in range(PAGES - 1):
         if not found.meta.has_more:
             break
-        following = await read_answer(page(found.meta.cursor), shown)
+        following = await read_answer(page(found.meta.cursor), kind)
         found.data.rows += following.data.rows
         found.meta = following.meta
     return found
 
 
-async def all_compared(asking: Asking, query: CompareQuery) -> ComparePage:
+async def all_compared(request: ReadRequest, query: CompareQuery) -> ComparePage:
     """The comparison with the rows of several pages."""
     names = {*CompareQuery.model_fields}
-    given = query.model_dump(include=names, by_alias=True, exclude_none=True)
+    values = query.model_dump(include=names, by_alias=True, exclude_none=True)
 
     def page(cursor: str | None) -> Awaitable[Response]:
-        asked = ComparePageQuery(**given, limit=PAGE, cursor=cursor)
-        return compare.show_comparison(asking, asked)
+        wanted = ComparePageQuery(**values, limit=PAGE, cursor=cursor)
+        return compare.show_comparison(request, wanted)
 
     return await of_all_pages(page, ComparePage)
 
 
-async def scope_of(asking: Asking, query: LineFilters, as_of: str | None) -> dict[str, Any]:
+async def scope_of(request: ReadRequest, query: LineFilters, as_of: str | None) -> dict[str, Any]:
     """The lines that the page is about, as values of its template."""
     named = (query.workspace_id, query.project_tag)
     ids = [each for words in named if words for each in words.split(",")]
     lines = (query.service_line_id or "").split(",")
-    known: Any = Query(as_of=as_of)
+    present: Any = Query(as_of=as_of)
     names = {
-        **await names_for(asking, (), ids),
-        **await names_of_lines(asking, filter(None, lines), known),
-        **await names_of_resources(asking, (query.resource_id or "").split(",")),
+        **await names_for(request, (), ids),
+        **await names_of_lines(request, filter(None, lines), present),
+        **await names_of_resources(request, (query.resource_id or "").split(",")),
     }
     kinds: Sequence[Kind] = ("workspace", "project", "resource")
-    address = partial(changed, here(asking.request))
+    address = partial(changed, here(request.http))
     filters = dict.fromkeys(LineFilters.model_fields.keys() - {"time_zone", "organization_id"})
     return {
         "names": names,
         "chips": chips_of(query, names),
         "address": address,
         "cleared": address(group_by=None, **filters),
-        "pickers": (*kinds, "organization") if asking.principal.is_admin else kinds,
+        "pickers": (*kinds, "organization") if request.principal.is_admin else kinds,
         "filters": in_order(query.filters, "product_line"),
         "history_between": history_between,
     }

@@ -67,7 +67,7 @@ class IssueForm(StatementChoice, Form):
     by_resource: Literal["on"] | None = None
 
     def sent(self, key: IdempotencyKey) -> Sent[NewStatement]:
-        said: dict[str, Any] = {
+        body: dict[str, Any] = {
             "workspace_id": self.workspace_id,
             "time_zone": self.time_zone,
             "note": self.note and self.note.replace("\r\n", "\n"),
@@ -76,12 +76,12 @@ class IssueForm(StatementChoice, Form):
             "replaces": self.replaces,
         }
         if self.organization_id is not None:
-            said["organization_id"] = self.organization_id
+            body["organization_id"] = self.organization_id
         try:
-            said["from"], said["to"] = bounds_of_days(self.first_day, self.last_day)
+            body["from"], body["to"] = bounds_of_days(self.first_day, self.last_day)
         except Invalid as error:
-            return Sent(None, key, error, said)
-        return checked(said, NewStatement, key)
+            return Sent(None, key, error, body)
+        return checked(body, NewStatement, key)
 
 
 class WithdrawForm(Form):
@@ -149,8 +149,10 @@ def _difference(
     if before == after:
         return None
 
-    def said(amount: Decimal) -> str:
+    def formatted(amount: Decimal) -> str:
         return duration(float(amount)) if is_time else number(float(amount))
 
     sign = "+" if after > before else "−"
-    return ChangedNumber(name, said(before), said(after), f"{sign}{said(abs(after - before))}")
+    return ChangedNumber(
+        name, formatted(before), formatted(after), f"{sign}{formatted(abs(after - before))}"
+    )

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.models import Reason
-from ledger.engine.http.reading import Asking, Present, Query
+from ledger.engine.http.reading import Present, Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
@@ -52,7 +52,7 @@ DONE: Mapping[Done | None, str] = {
 MOST_ROWS = 200
 """Rows of a document that the page shows; the CSV has all."""
 
-_TOLD_OF_LINE, _TOLD = 5, 50
+_LISTED_PER_LINE, _LISTED = 5, 50
 """Events that the page tells of a changed line, and of all of them; the others are links."""
 
 _MOST_NOT_GREEN = 1000
@@ -74,49 +74,49 @@ class Preview(NamedTuple):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_statements(asking: Asking, query: api.StatementsQuery) -> Response:
+async def show_statements(request: ReadRequest, query: api.StatementsQuery) -> Response:
     """The statements that the credential sees, newest first."""
-    found = await pages.read_answer(api.list_statements(asking, query), PageOf[api.ShownStatement])
+    found = await pages.read_answer(api.list_statements(request, query), PageOf[api.ShownStatement])
     return await _STATEMENTS.show(
-        asking,
+        request,
         "statements.html",
         found.data,
         query,
         None,
         statements=found.data,
-        **listed(asking.request, found, query.chosen()),
-        may_issue=asking.principal.may(_PERMISSION),
+        **listed(request.http, found, query.chosen()),
+        may_issue=request.principal.may(_PERMISSION),
         period_name=statement_forms.period_name,
     )
 
 
 @router.get("/new", openapi_extra=needs(_PERMISSION))
 async def show_new(
-    asking: Asking, query: statement_forms.NewQuery, refused: RefusedForm | None = None
+    request: ReadRequest, query: statement_forms.NewQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The form for a new statement, with what would be signed; it needs ``read`` too."""
-    asking.principal.require("read")
+    request.principal.require("read")
     choice: statement_forms.StatementChoice = query
     if refused is not None and isinstance(refused.form, statement_forms.StatementChoice):
         choice = refused.form
     replaced = None
     if choice.replaces is not None:
-        octets = (await api.find(asking, choice.replaces)).octets
+        octets = (await api.find(request, choice.replaces)).octets
         replaced = msgspec.json.decode(octets, type=api.StatementDocument)
-    chosen = choice.filled(asking.services.clock(), zone_of(asking.request), replaced)
-    of = chosen["organization_id"] or asking.principal.organization_id
+    chosen = choice.filled(request.services.clock(), zone_of(request.http), replaced)
+    of = chosen["organization_id"] or request.principal.organization_id
     workspaces, _ = (
-        await entries_of(pages.of_organization(asking, of), "workspace")
+        await entries_of(pages.of_organization(request, of), "workspace")
         if of is not None
         else ([], None)
     )
     preview, fault = None, None
     try:
-        preview = await _preview(asking, chosen)
+        preview = await _preview(request, chosen)
     except Invalid as error:
         fault = error
     return await _STATEMENTS.show(
-        asking,
+        request,
         "statement_new.html",
         [],
         query,
@@ -129,30 +129,30 @@ async def show_new(
     )
 
 
-async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
+async def _preview(request: ReadRequest, chosen: Mapping[str, str | None]) -> Preview:
     """The totals of a scope and period as known now. Raises Invalid."""
     calendar = calendar_of(chosen["time_zone"] or "")
     first, beyond = statement_forms.bounds_of_days(chosen["first_day"], chosen["last_day"])
     start, end = calendar.instant(first), calendar.instant(beyond)
     if start >= end:
         raise Invalid.at("/last_day", "must not be before the first day")
-    if end > asking.services.clock():
+    if end > request.services.clock():
         raise Invalid.at("/last_day", "must be a day that is over")
     scope: Mapping[str, Any] = {name: chosen[name] for name in ("organization_id", "workspace_id")}
-    asked = LinesUsagePageQuery(
+    listing = LinesUsagePageQuery(
         **{**scope, "from": first, "to": beyond}, time_zone=calendar.name, limit=1
     )
-    found = await pages.read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
+    found = await pages.read_answer(usage.show_usage_of_lines(request, listing), UsagePage)
     assert found.data.total is not None, "the first page has it"
     worst = LongLinesQuery.model_validate(
         {**scope, "health": "amber,red", "sort": "health_score", "limit": _MOST_NOT_GREEN}
     )
-    lines = (await pages.read_answer(executions.lines_page(asking, worst), PageOf[ShownLine])).data
+    lines = (await pages.read_answer(executions.lines_page(request, worst), PageOf[ShownLine])).data
     not_green = list[tuple[UsageRow, ShownLine]]()
     if lines:
         named = ",".join(line.service_line_id for line in lines)
-        asked = asked.model_copy(update={"service_line_id": named, "limit": _MOST_NOT_GREEN})
-        page = await pages.read_answer(usage.show_usage_of_lines(asking, asked), UsagePage)
+        listing = listing.model_copy(update={"service_line_id": named, "limit": _MOST_NOT_GREEN})
+        page = await pages.read_answer(usage.show_usage_of_lines(request, listing), UsagePage)
         rows = {row.service_line_id: row for row in page.data.rows}
         not_green = [(rows[id_], line) for line in lines if (id_ := line.service_line_id) in rows]
     return Preview(
@@ -161,106 +161,111 @@ async def _preview(asking: Asking, chosen: Mapping[str, str | None]) -> Preview:
 
 
 @command_route(router, "", IssueStatement, _PERMISSION)
-async def issue_statement(asking: Asking, form: statement_forms.IssueForm) -> Response:
+async def issue_statement(request: ReadRequest, form: statement_forms.IssueForm) -> Response:
     """Issue a statement, and lead to its page."""
 
     def then(made: Response) -> Response:
         issued = msgspec.json.decode(made.body, type=AnswerOf[api.Issued]).data
         return pages.go(with_parameter(f"{PATH}/{issued.id}", "done", "issue"))
 
-    return await _STATEMENTS.send(asking, form, api.issue_statement, then)
+    return await _STATEMENTS.send(request, form, api.issue_statement, then)
 
 
 @router.get("/{statement_id}", openapi_extra=needs("read"))
 async def show_statement(
-    asking: Asking, statement_id: str, query: StatementQuery, refused: RefusedForm | None = None
+    request: ReadRequest,
+    statement_id: str,
+    query: StatementQuery,
+    refused: RefusedForm | None = None,
 ) -> Response:
     """A statement: its numbers, what changed since, and how its document is proved."""
-    found = await api.find(asking, statement_id)
+    found = await api.find(request, statement_id)
     document = await asyncio.to_thread(
         msgspec.json.decode, found.octets, type=api.StatementDocument
     )
-    listed = await api.listed(asking, statement_id)
-    shown = msgspec.json.decode(listed[0][2], type=api.ShownStatement)
-    changes, unknown = await _changes(asking, statement_id)
+    listed = await api.listed(request, statement_id)
+    statement = msgspec.json.decode(listed[0][2], type=api.ShownStatement)
+    changes, unknown = await _changes(request, statement_id)
     rows, by_resource = document.rows[:MOST_ROWS], (document.by_resource or [])[:MOST_ROWS]
     lines = {row.service_line_id for row in rows} | {row.service_line_id for row in by_resource}
     resources = [row.resource_id for row in by_resource if row.resource_id is not None]
-    told = {} if changes is None else await _told(asking, changes)
-    withdrawal = await _withdrawal(asking, shown)
+    events = {} if changes is None else await _events_of(request, changes)
+    withdrawal = await _withdrawal(request, statement)
     if withdrawal is not None:
-        persons_of(asking.request).note([withdrawal.actor])
+        persons_of(request.http).note([withdrawal.actor])
     return await _STATEMENTS.show(
-        asking,
+        request,
         "statement.html",
-        [shown],
+        [statement],
         query,
         refused,
-        statement=shown,
+        statement=statement,
         document=document,
         rows=rows,
         by_resource=by_resource,
-        line_names=await names_of_lines(asking, lines, Query()),
-        resource_names=await names_of_resources(asking, resources),
+        line_names=await names_of_lines(request, lines, Query()),
+        resource_names=await names_of_resources(request, resources),
         changes=changes,
         unknown=unknown,
-        told=told,
+        told=events,
         differences=statement_forms.differences,
         summary=summary,
         withdrawal=withdrawal,
-        event_id=format_id("EVT", shown.issued_at.year, found.issued),
-        sealed=await seal_of(asking, found.issued),
+        event_id=format_id("EVT", statement.issued_at.year, found.issued),
+        sealed=await seal_of(request, found.issued),
         bundle_file=_bundle_file(statement_id),
-        may_issue=asking.principal.may(_PERMISSION),
+        may_issue=request.principal.may(_PERMISSION),
         period_name=statement_forms.period_name,
     )
 
 
 async def _changes(
-    asking: Asking, statement_id: str
+    request: ReadRequest, statement_id: str
 ) -> tuple[api.ShownChanges | None, LedgerError | None]:
     """The changes since the statement, or the reason why they cannot be told at present."""
-    answer = api.show_statement_changes(asking, statement_id, Query())
+    answer = api.show_statement_changes(request, statement_id, Query())
     try:
         return (await pages.read_answer(answer, AnswerOf[api.ShownChanges])).data, None
     except (Behind, Invalid, RateLimited) as error:
         return None, error
 
 
-async def _told(asking: Asking, changes: api.ShownChanges) -> Mapping[str, Sequence[Envelope]]:
+async def _events_of(
+    request: ReadRequest, changes: api.ShownChanges
+) -> Mapping[str, Sequence[Envelope]]:
     """The first events of each changed line."""
-    told = dict[str, list[Envelope]]()
-    left = _TOLD
+    events = dict[str, list[Envelope]]()
+    left = _LISTED
     for row in changes.rows:
-        ids = row.events[: min(_TOLD_OF_LINE, left)]
+        ids = row.events[: min(_LISTED_PER_LINE, left)]
         left -= len(ids)
-        answers = (feeds.show_event(asking, each, Present()) for each in ids)
+        answers = (feeds.show_event(request, each, Present()) for each in ids)
         found = await asyncio.gather(
             *(pages.read_answer(each, AnswerOf[Envelope]) for each in answers)
         )
-        told[row.service_line_id] = [each.data for each in found]
-    return told
+        events[row.service_line_id] = [each.data for each in found]
+    return events
 
 
-async def _withdrawal(asking: Asking, shown: api.ShownStatement) -> Envelope | None:
+async def _withdrawal(request: ReadRequest, statement: api.ShownStatement) -> Envelope | None:
     """The event that withdrew the statement."""
-    at = shown.withdrawn_at
+    at = statement.withdrawn_at
     if at is None:
         return None
     bounds: Any = {"from": format_instant(at), "to": format_instant(at + timedelta(microseconds=1))}
-    asked = feeds.FeedQuery(type="statement.withdrawn", **bounds)
-    found = await pages.read_answer(feeds.events_page(asking, asked), PageOf[Envelope])
-    return next((event for event in found.data if event.subject.id == shown.id), None)
+    query = feeds.FeedQuery(type="statement.withdrawn", **bounds)
+    found = await pages.read_answer(feeds.events_page(request, query), PageOf[Envelope])
+    return next((event for event in found.data if event.subject.id == statement.id), None)
 
 
 pages.export_route(router, "/{statement_id}/export", api.export_statement)
 
 
 @router.get("/{statement_id}/bundle", openapi_extra=needs("read"))
-async def download_bundle(asking: Asking, statement_id: str, query: Present) -> Response:
+async def download_bundle(request: ReadRequest, statement_id: str, query: Present) -> Response:
     """The API's bundle, as a file."""
     return await pages.as_file(
-        api.show_statement_bundle(asking, statement_id, query), _bundle_file(statement_id)
+        api.show_statement_bundle(request, statement_id, query), _bundle_file(statement_id)
     )
 
 
@@ -269,12 +274,12 @@ def _bundle_file(statement_id: str) -> str:
 
 
 @command_route(router, "/{statement_id}/withdraw", WithdrawStatement, _PERMISSION)
-async def withdraw_statement(asking: Asking, form: statement_forms.WithdrawForm) -> Response:
+async def withdraw_statement(request: ReadRequest, form: statement_forms.WithdrawForm) -> Response:
     """Withdraw the statement for good."""
     reason = pages.reason_of(form.reason)
-    said = {} if reason is None else {"reason": reason}
-    sent = checked(said, Reason, pages.idempotency_of(asking, form))
-    return await _STATEMENTS.send(asking, form, api.withdraw_statement, "withdraw", sent)
+    body = {} if reason is None else {"reason": reason}
+    sent = checked(body, Reason, pages.idempotency_of(request, form))
+    return await _STATEMENTS.send(request, form, api.withdraw_statement, "withdraw", sent)
 
 
 _STATEMENTS = Managed(

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.pages import PageRoute, export_route, go, read_answer, show
@@ -65,33 +65,33 @@ class MonthQuery(LinesUsageQuery):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_month(asking: Asking, query: MonthQuery) -> Response:
+async def show_month(request: ReadRequest, query: MonthQuery) -> Response:
     """The usage of a period as one table; with ``as_of`` as known then beside now."""
-    if elsewhere := scopes.organization_first(asking, query):
+    if elsewhere := scopes.organization_first(request, query):
         return elsewhere
-    address, clock = here(asking.request), asking.services.clock()
-    if not {"from", "to", "time_zone"} <= {*asking.request.query_params}:
-        return go(_whole(asking, query, address))
+    address, clock = here(request.http), request.services.clock()
+    if not {"from", "to", "time_zone"} <= {*request.http.query_params}:
+        return go(_whole(request, query, address))
     if "group_by" not in query.model_fields_set:
-        query = query.model_copy(update={"group_by": _usual(asking, query)})
-    found = await _read(asking, query)
+        query = query.model_copy(update={"group_by": _usual(request, query)})
+    found = await _read(request, query)
     now, has_more = found.data, found.meta.has_more
-    then = (await _read(asking, query, query.as_of)).data if query.is_past else None
+    then = (await _read(request, query, query.as_of)).data if query.is_past else None
     period = period_of(query.calendar, now.from_, now.to)
-    lines = await _lines(asking, query) if "service_line" in query.grouping.words else {}
+    lines = await _lines(request, query) if "service_line" in query.grouping.words else {}
     table = month_rows.Rows(query, scopes.changed(address), period, lines)
     rows = [*table.paired(None if then is None else then.rows, now.rows)]
     sort = query.sort or _order(query)
     rows.sort(
-        key=partial(month_rows.place_of, sort),
+        key=partial(month_rows.sort_key_of, sort),
         reverse=sort.startswith("-") == sort.endswith("name"),
     )
     total = month_rows.amounts_of(now.total if then is None else then.total, now.total)
     of_lines = {row.line_id for row in rows} - {None}
-    by_day = rows if query.group_by == "day" else await _by_day(asking, query, table)
+    by_day = rows if query.group_by == "day" else await _by_day(request, query, table)
     charted = "hours" if total["hours"].now or total["runs"].now is None else "runs"
     return show(
-        asking.request,
+        request.http,
         "usage.html",
         query=query,
         period=period,
@@ -103,7 +103,7 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
         has_more=has_more,
         total=total,
         heads={
-            name: said for name, said in month_rows.HEADS.items() if total[name].now is not None
+            name: label for name, label in month_rows.HEADS.items() if total[name].now is not None
         },
         today=query.calendar.date_of(clock),
         shown=_columns(query, rows),
@@ -115,18 +115,18 @@ async def show_month(asking: Asking, query: MonthQuery) -> Response:
             line_id in of_lines and line.health_status in ("amber", "red")
             for line_id, line in lines.items()
         ),
-        **(await _differing(asking, query) if query.is_past else {}),
+        **(await _differing(request, query) if query.is_past else {}),
         charted=charted,
         days=month_rows.bars_of(
             by_day, charted, [day for day, *_ in query.calendar.days(now.from_, now.to)]
         ),
         closing=now.to if then is None and now.to <= clock else None,
         is_close=_is_close(query, period, now.to),
-        statement=_statement(asking, query, period, now.to <= clock),
+        statement=_statement(request, query, period, now.to <= clock),
         export=partial(
             scopes.exported, "/ui/usage/export", query, "from_", "to", "as_of", "group_by"
         ),
-        **await scopes.scope_of(asking, query, None),
+        **await scopes.scope_of(request, query, None),
     )
 
 
@@ -142,26 +142,28 @@ def _is_close(query: MonthQuery, period: Period, end: datetime) -> bool:
     return period.months == 1 and then is not None and _NOTHING <= end - then < _SECOND
 
 
-def _whole(asking: Asking, query: MonthQuery, address: str) -> str:
+def _whole(request: ReadRequest, query: MonthQuery, address: str) -> str:
     """The address with its period and its time zone, so that it says the same to everybody."""
-    if "time_zone" not in asking.request.query_params:
-        zone = zone_of(asking.request).name
+    if "time_zone" not in request.http.query_params:
+        zone = zone_of(request.http).name
         address = with_parameter(address, "time_zone", zone)
         query = query.model_copy(update={"time_zone": zone})
-    start, end = query.period(asking.services.clock())
+    start, end = query.period(request.services.clock())
     period = period_of(query.calendar, start, end)
-    for name, given, day in (
+    for name, value, day in (
         ("from", query.from_, period.first),
         ("to", query.to, period.beyond),
     ):
-        address = with_parameter(address, name, given or f"{day}")
+        address = with_parameter(address, name, value or f"{day}")
     return address
 
 
-def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool) -> str | None:
+def _statement(
+    request: ReadRequest, query: MonthQuery, period: Period, is_over: bool
+) -> str | None:
     """The form for a statement of the period and scope, for who may issue one."""
     narrower = {name for name in LineFilters.model_fields if getattr(query, name) is not None}
-    may_issue = asking.principal.may("statements:issue")
+    may_issue = request.principal.may("statements:issue")
     is_scope = narrower <= {"time_zone", "organization_id", "workspace_id"}
     if not (may_issue and is_over and is_scope) or "," in (query.workspace_id or ""):
         return None
@@ -175,12 +177,12 @@ def _statement(asking: Asking, query: MonthQuery, period: Period, is_over: bool)
     )
 
 
-def _usual(asking: Asking, query: MonthQuery) -> str:
+def _usual(request: ReadRequest, query: MonthQuery) -> str:
     """The grouping of a scope: its parts."""
     if scopes.one(query.service_line_id):
         return "day"
     is_all = (query.workspace_id, query.project_tag, query.service_line_id) == (None, None, None)
-    return "workspace" if is_all and asking.principal.workspace_id is None else "service_line"
+    return "workspace" if is_all and request.principal.workspace_id is None else "service_line"
 
 
 def _columns(query: MonthQuery, rows: Sequence[month_rows.MonthRow]) -> Sequence[str]:
@@ -203,42 +205,44 @@ def _order(query: MonthQuery) -> str:
     return "tokens_used" if query.grouping.within_line == "model" else "hours"
 
 
-async def _read(asking: Asking, query: LinesUsageQuery, as_of: str | None = None) -> UsagePage:
+async def _read(
+    request: ReadRequest, query: LinesUsageQuery, as_of: str | None = None
+) -> UsagePage:
     """The answer with the rows of several pages."""
-    given = query.model_dump(
+    values = query.model_dump(
         include={*LinesUsageQuery.model_fields}, by_alias=True, exclude_none=True
     )
-    given |= {"as_of": as_of, "group_by": query.group_by, "limit": scopes.PAGE}
+    values |= {"as_of": as_of, "group_by": query.group_by, "limit": scopes.PAGE}
 
     def page(cursor: str | None) -> Awaitable[Response]:
-        asked = usage.LinesUsagePageQuery(**given, cursor=cursor)
-        return usage.show_usage_of_lines(asking, asked)
+        wanted = usage.LinesUsagePageQuery(**values, cursor=cursor)
+        return usage.show_usage_of_lines(request, wanted)
 
     return await scopes.of_all_pages(page, UsagePage)
 
 
-async def _lines(asking: Asking, query: MonthQuery) -> Mapping[str, ShownLine]:
+async def _lines(request: ReadRequest, query: MonthQuery) -> Mapping[str, ShownLine]:
     """The lines in scope as they are at present, by id: of very many, those of the worst health."""
     if line_id := scopes.one(query.service_line_id):
-        answer = executions.show_execution(asking, line_id, Query())
+        answer = executions.show_execution(request, line_id, Query())
         with suppress(NotFound):
             return {line_id: (await read_answer(answer, AnswerOf[LineDetail])).data}
         return {}
     chosen = {each.name: getattr(query, each.name) for each in SCOPE}
-    asked = LongLinesQuery.model_construct(
+    wanted = LongLinesQuery.model_construct(
         **chosen, sort="health_score", cursor=None, limit=scopes.PAGE
     )
-    found = await read_answer(executions.lines_page(asking, asked), PageOf[ShownLine])
+    found = await read_answer(executions.lines_page(request, wanted), PageOf[ShownLine])
     return {line.service_line_id: line for line in found.data}
 
 
-async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
+async def _differing(request: ReadRequest, query: MonthQuery) -> Mapping[str, Any]:
     """The lines whose numbers of the period differ, by id; None: they are too many or too old."""
     names = {*CompareQuery.model_fields} & {*LinesUsageQuery.model_fields}
-    given = query.model_dump(include=names, by_alias=True, exclude_none=True)
+    values = query.model_dump(include=names, by_alias=True, exclude_none=True)
     try:
         found = (
-            await scopes.all_compared(asking, CompareQuery(**given | {"then": query.as_of}))
+            await scopes.all_compared(request, CompareQuery(**values | {"then": query.as_of}))
         ).data
     except Invalid:
         return {"differing": None}
@@ -251,12 +255,12 @@ async def _differing(asking: Asking, query: MonthQuery) -> Mapping[str, Any]:
 
 
 async def _by_day(
-    asking: Asking, query: MonthQuery, table: month_rows.Rows
+    request: ReadRequest, query: MonthQuery, table: month_rows.Rows
 ) -> Sequence[month_rows.MonthRow]:
     """The rows of the period by day, for its chart."""
     by_day = query.model_copy(update={"group_by": "day"})
-    now = (await _read(asking, by_day)).data
-    then = (await _read(asking, by_day, query.as_of)).data.rows if query.is_past else None
+    now = (await _read(request, by_day)).data
+    then = (await _read(request, by_day, query.as_of)).data.rows if query.is_past else None
     return table._replace(query=by_day).paired(then, now.rows)
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import Corner, rows_at
+from ledger.engine.reads.as_of import AsOf, rows_at
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.values import day_of, format_id
 from ledger.features.usage.model.usage import LineInScope, Sums
@@ -35,20 +35,20 @@ class UsageChanges(NamedTuple):
 
 
 async def changes_of(
-    fetch: Fetch, scope: UsageScope, period: tuple[datetime, datetime], then: Corner, now: Corner
+    fetch: Fetch, scope: UsageScope, period: tuple[datetime, datetime], then: AsOf, now: AsOf
 ) -> UsageChanges:
     """Compare a period's numbers. Raises Invalid for too many lines, and Behind."""
-    before, after = (Summing(fetch, scope, corner, *period) for corner in (then, now))
+    before, after = (Summing(fetch, scope, as_of, *period) for as_of in (then, now))
     sums_then, sums_now, differing = Sums(), Sums(), list[tuple[LineInScope, Sums, Sums]]()
-    seen = set[int]()
+    listed = set[int]()
     # A line may have been closed since, as of an instant before the period: it is in scope no more.
     for summing in (after, before):
         async for page in summing.lines(period[0] - AHEAD):
-            lines = [line for line in page if line.key not in seen]
-            seen.update(line.key for line in lines)
-            known, found = await before.of_lines(lines), await after.of_lines(lines)
+            lines = [line for line in page if line.key not in listed]
+            listed.update(line.key for line in lines)
+            earlier, found = await before.of_lines(lines), await after.of_lines(lines)
             for line in lines:
-                pair = known.get(line.key, Sums()), found.get(line.key, Sums())
+                pair = earlier.get(line.key, Sums()), found.get(line.key, Sums())
                 sums_then.add(pair[0])
                 sums_now.add(pair[1])
                 if _compared(pair[0]) != _compared(pair[1]):
@@ -82,8 +82,8 @@ async def _causes(
     fetch: Fetch,
     scope: UsageScope,
     period: tuple[datetime, datetime],
-    then: Corner,
-    now: Corner,
+    then: AsOf,
+    now: AsOf,
     lines: Sequence[int],
 ) -> Mapping[int, tuple[Sequence[str], int]]:
     """The events that changed a number of the period, and how many there are, by line."""

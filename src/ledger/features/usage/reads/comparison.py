@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import Corner, rows_at
+from ledger.engine.reads.as_of import AsOf, rows_at
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
-from ledger.features.usage.model.comparison import MOST_EVENTS, BothSides, Events, KnownLine, Side
+from ledger.features.usage.model.comparison import MOST_EVENTS, BothSides, Events, LineState, Side
 from ledger.features.usage.model.usage import LineInScope, Sums
 from ledger.features.usage.reads.usage import Summing
 from projections.feed.between import YEARS, between_read
-from projections.usage.scope import KNOWN
+from projections.usage.scope import STATES
 
 _PORTION = 200_000
 """Events that a statement counts, so that it holds no snapshot for long."""
@@ -29,8 +29,8 @@ class Comparing:
         self,
         fetch: Fetch,
         tenant: Tenant,
-        then: Corner,
-        now: Corner,
+        then: AsOf,
+        now: AsOf,
         sums: tuple[Summing, Summing] | None,
     ) -> None:
         """``sums``: the sums of a period as known then and now; None: there is no period."""
@@ -61,7 +61,7 @@ class Comparing:
 
     async def changed(self, lines: Sequence[LineInScope]) -> list[BothSides]:
         """These lines then and now."""
-        then, now = await self._known(lines, self._then), await self._known(lines, self._now)
+        then, now = await self._states(lines, self._then), await self._states(lines, self._now)
         summed: tuple[Mapping[int, Sums], Mapping[int, Sums]] | None = None
         if self._sums is not None:
             summed = await self._sums[0].of_lines(lines), await self._sums[1].of_lines(lines)
@@ -76,10 +76,10 @@ class Comparing:
         """The years in which the events at these positions were recorded."""
         return {row[1]: row[2] for row in await self._rows(YEARS, {"positions": positions})}
 
-    async def _known(self, lines: Sequence[LineInScope], corner: Corner) -> Mapping[int, KnownLine]:
+    async def _states(self, lines: Sequence[LineInScope], as_of: AsOf) -> Mapping[int, LineState]:
         keys = [line.key for line in lines]
-        rows = await self._rows(KNOWN, {"lines": keys, "at": corner.position})
-        return {row[1]: KnownLine(*row[2:]) for row in rows}
+        rows = await self._rows(STATES, {"lines": keys, "at": as_of.position})
+        return {row[1]: LineState(*row[2:]) for row in rows}
 
     async def _rows(self, read: Read, values: Mapping[str, Any]) -> list[Any]:
         return await rows_at(self._fetch, self._tenant, read, values, self._now)

@@ -49,7 +49,7 @@ class IssuedDocuments:
     def _compare(
         self, hash_: bytes, event: StatementIssued, at: datetime, stored: Sequence[Any]
     ) -> None:
-        organization_id, workspace_id, actual, total, told, stored_at = stored
+        organization_id, workspace_id, actual, total, expected, stored_at = stored
         if organization_id is None and actual is None:
             self._report(missing(STATEMENT_DOCUMENT, (hash_,)))
             return
@@ -57,7 +57,7 @@ class IssuedDocuments:
             ("document", actual, hash_),
             ("organization_id", organization_id, event.organization_id),
             ("workspace_id", workspace_id, event.workspace_id),
-            ("total", total, told if actual == hash_ else total),
+            ("total", total, expected if actual == hash_ else total),
             # Stored before its event. None: infinity.
             ("stored_at", stored_at, at if stored_at is None or stored_at > at else stored_at),
         ):

@@ -13,7 +13,7 @@ import msgspec
 
 from ledger.engine.log.tables import DocumentRow
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.principal import Tenant
 from ledger.engine.values.values import InstantText, format_instant
@@ -57,13 +57,13 @@ async def scoped(
 ) -> SumsOfScope:
     """Sum the lines page by page. Raises Invalid for too many rows."""
     total, rows, further = Sums(), list[Row](), list[Row]()
-    stretches = [("", start, end)]
+    spans = [("", start, end)]
     async for lines in summing.lines(start - AHEAD):
-        usage = Usage(summing, _BY_LINE, stretches)
+        usage = Usage(summing, _BY_LINE, spans)
         total.add(await usage.total(lines))
         rows += await usage.rows(lines)
         if by_resource:
-            further += await Usage(summing, _BY_RESOURCE, stretches).rows(lines)
+            further += await Usage(summing, _BY_RESOURCE, spans).rows(lines)
         if len(rows) + len(further) > MAX_ROWS:
             raise Invalid.at("/from", f"the statement has more than {MAX_ROWS:,} rows: narrow it")
     return SumsOfScope(total, rows, further if by_resource else None)
@@ -91,7 +91,7 @@ class Document(NamedTuple):
 async def compose(
     fetch: Fetch,
     scope: UsageScope,
-    corner: Corner,
+    as_of: AsOf,
     period: tuple[datetime, datetime],
     *,
     by_resource: bool,
@@ -105,15 +105,15 @@ async def compose(
     Invalid.
     """
     start, end = period
-    summing = Summing(fetch, scope, corner, start, end)
+    summing = Summing(fetch, scope, as_of, start, end)
     sums = await scoped(summing, start, end, by_resource=by_resource)
     event = StatementIssued(
         organization_id=organization_id,
         time_zone=time_zone,
         from_=InstantText(format_instant(start)),
         to=InstantText(format_instant(end)),
-        as_of=InstantText(format_instant(corner.clock)),
-        position=corner.position,
+        as_of=InstantText(format_instant(as_of.clock)),
+        position=as_of.position,
         document_sha256="",
         **terms,
     )
@@ -122,10 +122,10 @@ async def compose(
 
 def document(event: StatementIssued, sums: SumsOfScope) -> Document:
     """Write the document of an event, which lacks the hash only. Raises Invalid."""
-    total = OF_ALL.shown(sums.total)
+    total = OF_ALL.rendered(sums.total)
     _require_exact(total)
     resources = sums.by_resource
-    told = {
+    values = {
         "organization_id": event.organization_id,
         "workspace_id": event.workspace_id,
         "from": event.from_,
@@ -137,19 +137,19 @@ def document(event: StatementIssued, sums: SumsOfScope) -> Document:
         "reference": event.reference,
         "replaces": event.replaces,
         "total": total,
-        "rows": list(_shown(_BY_LINE, OF_ALL, sums.rows)),
+        "rows": list(_rendered(_BY_LINE, OF_ALL, sums.rows)),
         "by_resource": None
         if resources is None
-        else list(_shown(_BY_RESOURCE, OF_CHECK_INS, resources)),
+        else list(_rendered(_BY_RESOURCE, OF_CHECK_INS, resources)),
     }
-    octets = _encode(told)
+    octets = _encode(values)
     event = msgspec.structs.replace(event, document_sha256=sha256(octets).hexdigest())
     return Document(event, octets, _encode(total))
 
 
-def _shown(grouping: Grouping, shows: Shows, rows: Iterable[Row]) -> Iterable[Mapping[str, Any]]:
+def _rendered(grouping: Grouping, shows: Shows, rows: Iterable[Row]) -> Iterable[Mapping[str, Any]]:
     for values, sums in rows:
-        yield dict(zip(grouping.keys, values, strict=True)) | shows.shown(sums)
+        yield dict(zip(grouping.keys, values, strict=True)) | shows.rendered(sums)
 
 
 def _require_exact(sums: Any) -> None:

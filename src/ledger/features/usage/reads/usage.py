@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ledger.engine.postgres.pool.scope import Fetch
-from ledger.engine.reads.corner import Corner, rows_at
+from ledger.engine.reads.as_of import AsOf, rows_at
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.principal import Tenant
-from ledger.engine.values.timeline import Stretches
+from ledger.engine.values.timeline import StateSpans
 from ledger.engine.values.values import sort_key
 from ledger.engine.views.statements import Read
 from ledger.features.usage.model.usage import Grouping, LineInScope, Sums
@@ -53,18 +53,18 @@ class Summing:
     """The sums of a scope's lines in a period, as known at a corner."""
 
     def __init__(
-        self, fetch: Fetch, scope: UsageScope, corner: Corner, start: datetime, end: datetime
+        self, fetch: Fetch, scope: UsageScope, as_of: AsOf, start: datetime, end: datetime
     ) -> None:
-        self._fetch, self._scope, self._corner = fetch, scope, corner
+        self._fetch, self._scope, self._as_of = fetch, scope, as_of
         self._start, self._end = start, end
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         named = scope.filters.get("project_tag")
         self.projects = None if named is None else frozenset(named)
         """The projects that have rows; None: all."""
 
     def of_scope(self, scope: UsageScope) -> "Summing":
         """The same sums of other lines."""
-        return Summing(self._fetch, scope, self._corner, self._start, self._end)
+        return Summing(self._fetch, scope, self._as_of, self._start, self._end)
 
     async def lines(self, begun: datetime, after: int = 0) -> AsyncIterator[Sequence[LineInScope]]:
         """Pages of the lines in scope by id, without those closed and quiet since ``begun``."""
@@ -91,19 +91,19 @@ class Summing:
 
     async def _of_slice(self, lines: Sequence[LineInScope]) -> Mapping[int, Sums]:
         keys = [line.key for line in lines]
-        whole = Stretches([self._start, self._end])
+        whole = StateSpans([self._start, self._end])
         amounts = await self._amounts(keys, keys, whole, by_resource=False)
         found = {key: sums for (key, *_), sums in amounts.items()}
         if self._scope.resources is None:
             for key, state, causes, micros in await self._seconds(keys):
                 found.setdefault(key, Sums()).spend(state, causes, micros)
-        kept = {key: sums for key, sums in found.items() if sums.has_something}
-        for sums in kept.values():
+        nonzero = {key: sums for key, sums in found.items() if sums.has_something}
+        for sums in nonzero.values():
             sums.lines = 1
-        return kept
+        return nonzero
 
     async def _seconds(self, keys: Sequence[int]) -> list[Any]:
-        until = min(self._end, self._corner.clock)
+        until = min(self._end, self._as_of.clock)
         if until <= self._start:
             return []
         rows = await self._rows(SECONDS, {"lines": keys, "from": self._start, "until": until})
@@ -113,7 +113,7 @@ class Summing:
         self,
         lines: Sequence[LineInScope],
         grouping: Grouping,
-        stretches: Sequence[tuple[str, datetime, datetime]],
+        spans: Sequence[tuple[str, datetime, datetime]],
     ) -> Mapping[tuple[str | None, ...], Sums]:
         """The sums of these lines by the words of a grouping that reads more than lines' sums.
 
@@ -121,7 +121,7 @@ class Summing:
         """
         slices = [lines[at : at + SLICE] for at in range(0, len(lines), SLICE)]
         found: dict[tuple[str | None, ...], Sums] = {}
-        tasks = (self._grouped_slice(each, grouping, stretches) for each in slices)
+        tasks = (self._grouped_slice(each, grouping, spans) for each in slices)
         for part in await asyncio.gather(*tasks):
             for keys, sums in part:
                 found.setdefault(keys, Sums()).add(sums)
@@ -131,28 +131,28 @@ class Summing:
         self,
         lines: Sequence[LineInScope],
         grouping: Grouping,
-        stretches: Sequence[tuple[str, datetime, datetime]],
+        spans: Sequence[tuple[str, datetime, datetime]],
     ) -> list[Row]:
         numbers: dict[tuple[str | None, ...], int] = {}
-        asked, groups = list[int](), list[int]()
+        members, groups = list[int](), list[int]()
         for line in lines:
             for group in grouping.groups_of(line, self.projects):
-                asked.append(line.key)
+                members.append(line.key)
                 groups.append(numbers.setdefault(group, len(numbers)))
         names = list(numbers)
-        bounds = Stretches([*(start for _, start, _ in stretches), stretches[-1][2]])
+        bounds = StateSpans([*(start for _, start, _ in spans), spans[-1][2]])
         within = grouping.within_line
         if within == "model":
-            summed = await self._by_model(asked, groups, bounds)
+            summed = await self._by_model(members, groups, bounds)
         else:
             is_by_resource = within == "resource"
-            summed = await self._amounts(asked, groups, bounds, by_resource=is_by_resource)
+            summed = await self._amounts(members, groups, bounds, by_resource=is_by_resource)
         rows = list[Row]()
-        for (number, stretch, inner), sums in summed.items():
+        for (number, span, inner), sums in summed.items():
             of_line = iter(names[number])
             values = {"resource": inner, "model": inner, "month": None, "day": None}
             if grouping.of_time is not None:
-                values[grouping.of_time] = stretches[stretch - 1][0]
+                values[grouping.of_time] = spans[span - 1][0]
             keys = tuple(
                 values[word] if word in values else next(of_line) for word in grouping.words
             )
@@ -163,7 +163,7 @@ class Summing:
         self,
         lines: Sequence[int],
         groups: Sequence[int],
-        stretches: Stretches,
+        spans: StateSpans,
         *,
         by_resource: bool,
     ) -> dict[tuple[int, int, str | None], Sums]:
@@ -174,7 +174,7 @@ class Summing:
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         named = list(numbers)
         values = {
-            **stretches.parameters,
+            **spans.parameters,
             "lines": [*dict.fromkeys(lines)],
             "members": lines,
             "groups": [numbers[group] for group in groups],
@@ -184,7 +184,7 @@ class Summing:
         for (
             _,
             number,
-            stretch,
+            span,
             resource,
             count,
             hours,
@@ -192,44 +192,44 @@ class Summing:
             *runs,
             tokens,
         ) in await self._rows(read, values):
-            sums = found[named[number], stretch, resource or None] = Sums(count)
+            sums = found[named[number], span, resource or None] = Sums(count)
             sums.amounts.add_hours([(resource or None, hours, check_ins)])
             sums.amounts.add_runs(dict(zip(_STATUSES, runs, strict=True)))
             sums.amounts.tokens = int(tokens)
         if not by_resource and resources is None:
             values.pop("resources")
-            for _, number, stretch, model, *numbers_of, _, _, _ in await self._rows(
+            for _, number, span, model, *numbers_of, _, _, _ in await self._rows(
                 models_read(counted=False), values
             ):
-                sums = found.setdefault((named[number], stretch, None), Sums())
+                sums = found.setdefault((named[number], span, None), Sums())
                 sums.amounts.add_models([(model, list(map(int, numbers_of)))])
         return found
 
     async def _by_model(
-        self, lines: Sequence[int], groups: Sequence[int], stretches: Stretches
+        self, lines: Sequence[int], groups: Sequence[int], spans: StateSpans
     ) -> dict[tuple[int, int, str | None], Sums]:
         """The tokens and runs by group, stretch and model."""
-        values = {**stretches.parameters, "lines": lines, "members": lines, "groups": groups}
+        values = {**spans.parameters, "lines": lines, "members": lines, "groups": groups}
         found: dict[tuple[int, int, str | None], Sums] = {}
-        rest = await self._amounts(lines, groups, stretches, by_resource=False)
-        for _, number, stretch, model, *numbers in await self._rows(models_read(True), values):
+        rest = await self._amounts(lines, groups, spans, by_resource=False)
+        for _, number, span, model, *numbers in await self._rows(models_read(True), values):
             runs = dict(zip(_ENDED, numbers[5:], strict=True))
             tokens = list(map(int, numbers[:5]))
-            others = rest.setdefault((number, stretch, None), Sums()).amounts
+            others = rest.setdefault((number, span, None), Sums()).amounts
             if model is None:
                 others.add_runs({status: -count for status, count in runs.items()})
                 continue
-            sums = found.setdefault((number, stretch, model), Sums())
+            sums = found.setdefault((number, span, model), Sums())
             sums.amounts.add_runs(runs)
             sums.amounts.tokens += tokens[0] + tokens[1]
             sums.amounts.add_models([(model, tokens)])
             others.tokens -= tokens[0] + tokens[1]
-        for (number, stretch, _), sums in rest.items():
+        for (number, span, _), sums in rest.items():
             without = Sums()
             without.amounts.tokens = sums.amounts.tokens
             without.amounts.add_runs(sums.amounts.runs)
             if without.has_something:
-                found[number, stretch, None] = without
+                found[number, span, None] = without
         return found
 
     async def names(self, line_ids: Sequence[str]) -> Mapping[str, str]:
@@ -237,8 +237,8 @@ class Summing:
         return {row[1]: row[2] for row in await self._rows(NAMES, {"ids": line_ids})}
 
     async def _rows(self, read: Read, values: Mapping[str, Any]) -> list[Any]:
-        async with self._turns:
-            return await rows_at(self._fetch, self._scope.tenant, read, values, self._corner)
+        async with self._slots:
+            return await rows_at(self._fetch, self._scope.tenant, read, values, self._as_of)
 
 
 class Usage:
@@ -248,9 +248,9 @@ class Usage:
         self,
         summing: Summing,
         grouping: Grouping,
-        stretches: Sequence[tuple[str, datetime, datetime]],
+        spans: Sequence[tuple[str, datetime, datetime]],
     ) -> None:
-        self._summing, self._grouping, self._stretches = summing, grouping, stretches
+        self._summing, self._grouping, self._spans = summing, grouping, spans
         self._sums: Mapping[int, Sums] | None = None
 
     async def total(self, lines: Sequence[LineInScope]) -> Sums:
@@ -267,8 +267,8 @@ class Usage:
         found: Mapping[tuple[str | None, ...], Sums] = {}
         if grouping.of_time is None and grouping.within_line is None:
             found = self._by_lines(lines, self._sums or await self._summing.of_lines(lines))
-        elif self._stretches:
-            found = await self._summing.grouped(lines, grouping, self._stretches)
+        elif self._spans:
+            found = await self._summing.grouped(lines, grouping, self._spans)
         return sorted(found.items(), key=lambda row: grouping.order(row[0]))
 
     def _by_lines(
@@ -286,7 +286,7 @@ class Usage:
     ) -> list[Row]:
         """Up to ``limit`` rows behind that of these keys."""
         grouping, begin = self._grouping, 0
-        place = None if after is None else grouping.order(after)
+        last = None if after is None else grouping.order(after)
         step = len(lines)
         if grouping.words[0] == "service_line":
             # Rows stand in the order of lines: the lines of the page suffice.
@@ -297,13 +297,13 @@ class Usage:
         found = list[Row]()
         for at in range(begin, len(lines), max(step, 1)):
             rows = await self.rows(lines[at : at + step])
-            found += [row for row in rows if place is None or grouping.order(row[0]) > place]
+            found += [row for row in rows if last is None or grouping.order(row[0]) > last]
             if len(found) >= limit:
                 break
         return found[:limit]
 
 
-def stretches_of(
+def spans_of(
     grouping: Grouping, calendar: Calendar, start: datetime, end: datetime
 ) -> Sequence[tuple[str, datetime, datetime]]:
     """The label, start and end of each stretch by which the grouping has rows."""

@@ -10,14 +10,14 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.corners import PINNED, corner_at, corner_of, pin
+from ledger.engine.http.as_of import PINNED, as_of_instant, pin, resolve_as_of
 from ledger.engine.http.exports import Cells, Cut, Exported, Format, answers, begin_export, harmless
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.lists import Order, number
 from ledger.engine.http.replies import Meta, answer
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.rendering import ShownInstant, doc, json_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text
 from ledger.engine.values.values import EARLIEST, State, format_id, format_instant
 from ledger.features.lines.model.health import SignalStatus
 from ledger.features.usage.model.comparison import (
@@ -59,14 +59,14 @@ class CompareQuery(LineFilters, reading.RangeParameters):
         reading.Bound | None, Field(description="The later instant; by default now.", examples=[])
     ] = None
 
-    async def instants(self, asking: reading.Asking) -> tuple[datetime, datetime | None]:
+    async def instants(self, request: reading.ReadRequest) -> tuple[datetime, datetime | None]:
         """Both instants. Raises Invalid."""
         then, now = reading.bounds_of(self.calendar, self.then, self.now, "then", "now")
         assert then is not None, "it is required"
-        await asking.require_past("then", then)
+        await request.require_past("then", then)
         if now is not None:
-            await asking.require_past("now", now)
-        if (now or asking.services.clock()) - then > timedelta(days=MAX_DAYS):
+            await request.require_past("now", now)
+        if (now or request.services.clock()) - then > timedelta(days=MAX_DAYS):
             raise Invalid.at("/then", f"lies more than {MAX_DAYS} days before now")
         return then, now
 
@@ -163,10 +163,10 @@ class ComparedTotal(ComparedNumbers, kw_only=True):
 class ComparedLines(msgspec.Struct):
     """Both instants, what changed in total, and the lines of a page."""
 
-    then: ShownInstant
-    now: ShownInstant
-    from_: ShownInstant | None = msgspec.field(name="from")
-    to: ShownInstant | None
+    then: ViewInstant
+    now: ViewInstant
+    from_: ViewInstant | None = msgspec.field(name="from")
+    to: ViewInstant | None
     total: Annotated[ComparedTotal | None, doc("Of all lines; on the first page alone.")]
     rows: list[ComparedLine]
 
@@ -178,13 +178,13 @@ class ComparePage(msgspec.Struct):
     meta: Meta
 
 
-class AskedComparison(NamedTuple):
+class BoundComparison(NamedTuple):
     """A comparison between its corners."""
 
     query: CompareQuery
     scope: UsageScope
-    then: Corner
-    now: Corner
+    then: AsOf
+    now: AsOf
     period: tuple[datetime, datetime] | None
     unknown: frozenset[str]
     """The numbers that are null."""
@@ -197,14 +197,17 @@ class AskedComparison(NamedTuple):
             for name, sides in line.numbers.items()
         }
 
-    async def shown(
-        self, asking: reading.Asking, lines: Sequence[LineInScope], changed: Sequence[BothSides]
+    async def rendered(
+        self,
+        request: reading.ReadRequest,
+        lines: Sequence[LineInScope],
+        changed: Sequence[BothSides],
     ) -> list[dict[str, Any]]:
         """Lines as the API shows them."""
         names = await self.names.names([line.id for line in lines])
-        organization = asking.tenant.get("organization", self.query.organization_id)
+        organization = request.tenant.get("organization", self.query.organization_id)
         workspaces = await names_of(
-            asking, organization, {line.workspace_id for line in lines}, self.now
+            request, organization, {line.workspace_id for line in lines}, self.now
         )
         positions = {at for line in changed for at in (line.events.first, line.events.last)}
         years = await self.comparison.years(sorted(positions))
@@ -235,14 +238,14 @@ class AskedComparison(NamedTuple):
 
 
 async def compared(
-    asking: reading.Asking, query: CompareQuery, pinned: Mapping[str, Any] | None = None
-) -> AskedComparison:
+    request: reading.ReadRequest, query: CompareQuery, pinned: Mapping[str, Any] | None = None
+) -> BoundComparison:
     """The comparison between its corners."""
-    then, now = await query.instants(asking)
-    period, scope = query.period(), query.scope(asking)
-    later = await corner_of(asking, _VIEWS, now, pinned)
-    earlier = await corner_at(asking, _VIEWS, then)
-    fetch = asking.services.door.fetch
+    then, now = await query.instants(request)
+    period, scope = query.period(), query.scope(request)
+    later = await resolve_as_of(request, _VIEWS, now, pinned)
+    earlier = await as_of_instant(request, _VIEWS, then)
+    fetch = request.services.pool.fetch
     start, end = period or (later.clock, later.clock)
     sums = Summing(fetch, scope, earlier, start, end), Summing(fetch, scope, later, start, end)
     comparison = Comparing(fetch, scope.tenant, earlier, later, sums if period else None)
@@ -250,7 +253,7 @@ async def compared(
         unknown = OF_PERIOD
     else:
         unknown = OF_RUNS if scope.resources is not None else frozenset()
-    return AskedComparison(query, scope, earlier, later, period, unknown, sums[1], comparison)
+    return BoundComparison(query, scope, earlier, later, period, unknown, sums[1], comparison)
 
 
 _VIEWS = ("execution", "run", "event")
@@ -258,20 +261,20 @@ _ORDER = Order(number("key", 0, "key"), *PINNED)
 
 
 async def lines_of(
-    asking: reading.Asking, asked: AskedComparison, most: int | None = None
+    request: reading.ReadRequest, bound: BoundComparison, most: int | None = None
 ) -> list[LineInScope]:
     """The lines with events between the corners, by id. Raises Invalid for more than ``most``."""
-    principal, scope = asking.principal, asked.scope
-    organization = principal.organization_id or asked.query.organization_id
+    principal, scope = request.principal, bound.scope
+    organization = principal.organization_id or bound.query.organization_id
     assert organization is not None, "an administrator names an organization"
-    ids = await asked.comparison.lines(organization, principal.workspace_id)
+    ids = await bound.comparison.lines(organization, principal.workspace_id)
     if (words := scope.filters.get("service_line_id")) is not None:
         chosen = frozenset(words)
         ids = [line for line in ids if line in chosen]
     found = list[LineInScope]()
     for at in range(0, len(ids), EXPORT_LINES):
         filters = {**scope.filters, "service_line_id": ids[at : at + EXPORT_LINES]}
-        async for page in asked.names.of_scope(scope._replace(filters=filters)).lines(EARLIEST):
+        async for page in bound.names.of_scope(scope._replace(filters=filters)).lines(EARLIEST):
             found += page
         if most is not None and len(found) > most:
             raise Invalid.at("/then", f"leads to more than {most:,} lines: narrow it, or export")
@@ -288,32 +291,32 @@ async def lines_of(
         " table has columns for `then`, `now` and `change`."
     ),
 )
-async def export_comparison(asking: reading.Asking, query: CompareExportQuery) -> Response:
+async def export_comparison(request: reading.ReadRequest, query: CompareExportQuery) -> Response:
     """Export all lines of a comparison as one file."""
-    turn, heavy = begin_export(asking), asking.services.heavy
-    async with heavy.turn(asking.principal.party):
-        asked = await compared(asking, query)
-        pages = _exported(asking, asked)
+    slot, heavy = begin_export(request), request.services.heavy
+    async with heavy.slot(request.principal.tenant_key):
+        bound = await compared(request, query)
+        pages = _exported(request, bound)
         first = await anext(pages)
-    found = whole(asking, first, pages)
-    return _FILE.file(turn, query.format, found, asked.now.position, goes_on=False)
+    found = whole(request, first, pages)
+    return _FILE.file(slot, query.format, found, bound.now.position, goes_on=False)
 
 
 async def _exported(
-    asking: reading.Asking, asked: AskedComparison
+    request: reading.ReadRequest, bound: BoundComparison
 ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-    lines, totals = await lines_of(asking, asked), ChangeTotals()
+    lines, totals = await lines_of(request, bound), ChangeTotals()
     for at in range(0, len(lines), EXPORT_LINES):
         some = lines[at : at + EXPORT_LINES]
-        changed = await asked.comparison.changed(some)
+        changed = await bound.comparison.changed(some)
         for line in changed:
-            totals.add(line, asked.numbers(line))
-        yield await asked.shown(asking, some, changed)
-    yield [{"total": totals.shown(asked.unknown)}]
+            totals.add(line, bound.numbers(line))
+        yield await bound.rendered(request, some, changed)
+    yield [{"total": totals.rendered(bound.unknown)}]
 
 
 @read_route(router, "", ComparePage, summary="Compare two instants")
-async def show_comparison(asking: reading.Asking, query: ComparePageQuery) -> Response:
+async def show_comparison(request: reading.ReadRequest, query: ComparePageQuery) -> Response:
     """Show what changed between two instants in what the ledger knew.
 
     The lines are those with an event of their history recorded after `then`, up to `now`. The sums
@@ -321,36 +324,36 @@ async def show_comparison(asking: reading.Asking, query: ComparePageQuery) -> Re
     """
     bound_to = query.bound_to
     pinned = _ORDER.after(query.cursor, bound_to)
-    async with asking.services.heavy.turn(asking.principal.party):
-        asked = await compared(asking, query, pinned)
-        lines, total = await lines_of(asking, asked, MAX_LINES), None
+    async with request.services.heavy.slot(request.principal.tenant_key):
+        bound = await compared(request, query, pinned)
+        lines, total = await lines_of(request, bound, MAX_LINES), None
         changed = list[BothSides]()
         if not pinned:
             totals = ChangeTotals()
-            changed = await asked.comparison.changed(lines)
+            changed = await bound.comparison.changed(lines)
             for line in changed:
-                totals.add(line, asked.numbers(line))
-            total = totals.shown(asked.unknown)
+                totals.add(line, bound.numbers(line))
+            total = totals.rendered(bound.unknown)
         else:
             lines = [line for line in lines if line.key > pinned["key"]]
         page = lines[: query.limit]
-        rows = await asked.shown(
-            asking, page, changed[: query.limit] or await asked.comparison.changed(page)
+        rows = await bound.rendered(
+            request, page, changed[: query.limit] or await bound.comparison.changed(page)
         )
     cursor = query.cursor
     if page:
-        cursor = _ORDER.cursor((page[-1].key, *pin(asked.now)), bound_to)
-    period = asked.period
+        cursor = _ORDER.cursor((page[-1].key, *pin(bound.now)), bound_to)
+    period = bound.period
     data = {
-        "then": format_instant(asked.then.clock),
-        "now": format_instant(asked.now.clock),
+        "then": format_instant(bound.then.clock),
+        "now": format_instant(bound.now.clock),
         "from": None if period is None else format_instant(period[0]),
         "to": None if period is None else format_instant(period[1]),
         "total": total,
         "rows": rows,
     }
     meta = {"cursor": cursor, "has_more": len(lines) > len(page)}
-    return answer(json_text({"data": data, "meta": meta}), asked.now.position)
+    return answer(json_text({"data": data, "meta": meta}), bound.now.position)
 
 
 _IDS = ("service_line_id", "service_line_name", "workspace_id", "workspace_name")

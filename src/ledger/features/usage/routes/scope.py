@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ledger.engine.http import reading
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.reads.filters import Filter
 from ledger.engine.values.calendar import Calendar
 from ledger.engine.values.errors import Invalid
@@ -43,13 +43,13 @@ class LineFilters(reading.Filtered, reading.Zoned):
         """The parameters that a cursor is bound to; the words of a filter have no order."""
         return self.model_dump(exclude={"cursor", "limit"}) | self.chosen()
 
-    def scope(self, asking: reading.Asking) -> UsageScope:
+    def scope(self, request: reading.ReadRequest) -> UsageScope:
         """The lines that are asked about. Raises Invalid."""
-        if self.organization_id is None and asking.principal.is_admin:
+        if self.organization_id is None and request.principal.is_admin:
             raise Invalid.at("/organization_id", "is required of an administrator")
         chosen = self.chosen()
         resources = chosen.pop(_RESOURCE.name, None)
-        return UsageScope(asking.principal.tenant, asking.tenant | chosen, resources)
+        return UsageScope(request.principal.tenant, request.tenant | chosen, resources)
 
 
 def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
@@ -64,17 +64,17 @@ def require_dates(calendar: Calendar, start: datetime, end: datetime) -> int:
 
 
 async def names_of(
-    asking: reading.Asking,
+    request: reading.ReadRequest,
     organization: str | None,
     ids: Collection[str],
-    corner: Corner | None = None,
+    as_of: AsOf | None = None,
 ) -> Mapping[str, str]:
     """The names of workspaces and projects of an organization: as known at a corner, or now."""
     if not ids:
         return {}
     values = {"organization": organization, "ids": sorted(ids)}
-    if corner is None:
-        rows = await asking.rows(names_read(frozenset({"organization"})), values)
+    if as_of is None:
+        rows = await request.rows(names_read(frozenset({"organization"})), values)
     else:
-        rows = await asking.rows(NAMES_THEN, {**values, "end": corner.position})
+        rows = await request.rows(NAMES_THEN, {**values, "end": as_of.position})
     return {row[1]: row[2] for row in rows if row[1] is not None}

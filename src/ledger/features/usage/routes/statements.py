@@ -16,13 +16,13 @@ from fastapi import Response
 from pydantic import Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.corners import corner_at, corner_of, present_corner
+from ledger.engine.http.as_of import as_of_instant, as_of_now, resolve_as_of
 from ledger.engine.http.exports import Cut, Exported, answers, begin_export
 from ledger.engine.http.lean import ManagedRouter, needs, read_route
 from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Characters, CommandBody, Reason
 from ledger.engine.http.problems import FEED_ERRORS, LINE_ERRORS, STORY_ERRORS
-from ledger.engine.http.replies import AnswerOf, Reply, answer, unless_known
+from ledger.engine.http.replies import AnswerOf, Reply, answer, or_not_modified
 from ledger.engine.http.writing import (
     Sent,
     answered,
@@ -31,12 +31,12 @@ from ledger.engine.http.writing import (
     execute_on,
     named_tenant,
 )
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.reads.question import Answer
 from ledger.engine.values import values
 from ledger.engine.values.calendar import calendar_of
 from ledger.engine.values.errors import DocumentAltered, Invalid
-from ledger.engine.values.rendering import ShownInstant, doc, json_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text
 from ledger.features.proof.routes import Inclusion, base64_of, inclusion_of, sealed_entry
 from ledger.features.usage.commands import IssueStatement, StatementNumbers, WithdrawStatement
 from ledger.features.usage.model.statement import StatementAsIssued
@@ -122,7 +122,7 @@ class Issued(msgspec.Struct):
     id: Annotated[str, msgspec.Meta(pattern=values.STATEMENT_ID)]
     document_sha256: str
     position: int
-    as_of: ShownInstant
+    as_of: ViewInstant
     total: UsageSums
 
 
@@ -131,7 +131,7 @@ class ShownStatement(StatementAsIssued, kw_only=True):
 
     total: Annotated[UsageSums | None, doc("Null if the document is not the one that was issued.")]
     replaced_by: str | None
-    withdrawn_at: ShownInstant | None
+    withdrawn_at: ViewInstant | None
 
 
 class SumsOfLine(UsageSums, kw_only=True):
@@ -152,10 +152,10 @@ class StatementDocument(msgspec.Struct):
 
     organization_id: str
     workspace_id: str | None
-    from_: ShownInstant = msgspec.field(name="from")
-    to: ShownInstant
+    from_: ViewInstant = msgspec.field(name="from")
+    to: ViewInstant
     time_zone: str
-    as_of: ShownInstant
+    as_of: ViewInstant
     position: int
     note: str | None
     reference: str | None
@@ -207,42 +207,42 @@ class Bundle(msgspec.Struct):
 
 
 @router.creates(IssueStatement, Issued, "Issue a statement")
-async def issue_statement(asking: reading.Asking, sent: Sent[NewStatement]) -> Response:
+async def issue_statement(request: reading.ReadRequest, sent: Sent[NewStatement]) -> Response:
     """Issue the usage of a scope and period, as it is known now, as a document that stays.
 
     The document's hash is in the sealed log.
     """
     numbers = None
-    organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+    organization_id, workspace_id = named_tenant(request.principal, sent.parsed)
     if (
         sent.body is not None
         and sent.fault is None
         and organization_id is not None
-        and asking.principal.sees(organization_id, workspace_id)
+        and request.principal.sees(organization_id, workspace_id)
     ):
         try:
-            numbers = await _stored(asking, sent.body, organization_id, workspace_id)
+            numbers = await _stored(request, sent.body, organization_id, workspace_id)
         except Invalid as error:
             # An earlier request under the same Idempotency-Key may have succeeded.
             sent = sent._replace(fault=error)
-    replaces = values.id_named(sent.said, "replaces", values.STATEMENT_ID)
-    receipt = await execute_new(asking, IssueStatement, sent, replaces=replaces, numbers=numbers)
+    replaces = values.id_named(sent.parsed, "replaces", values.STATEMENT_ID)
+    receipt = await execute_new(request, IssueStatement, sent, replaces=replaces, numbers=numbers)
     return answered(receipt, 201)
 
 
 async def _stored(
-    asking: reading.Asking, body: NewStatement, organization_id: str, workspace_id: str | None
+    request: reading.ReadRequest, body: NewStatement, organization_id: str, workspace_id: str | None
 ) -> StatementNumbers:
     """Compute and store the document of a statement. Raises Invalid, Behind and RateLimited."""
-    services = asking.services
-    async with services.heavy.turn(asking.principal.party):
-        known = await present_corner(asking, VIEWS)
-        corner = await corner_at(asking, VIEWS, known.clock)
+    services = request.services
+    async with services.heavy.slot(request.principal.tenant_key):
+        present = await as_of_now(request, VIEWS)
+        as_of = await as_of_instant(request, VIEWS, present.clock)
         made = await compose(
-            services.door.fetch,
-            scope_of(asking.principal.tenant, organization_id, workspace_id),
-            corner,
-            body.period(corner.clock),
+            services.pool.fetch,
+            scope_of(request.principal.tenant, organization_id, workspace_id),
+            as_of,
+            body.period(as_of.clock),
             by_resource=body.by_resource,
             organization_id=organization_id,
             workspace_id=workspace_id,
@@ -251,44 +251,44 @@ async def _stored(
             reference=body.reference,
             replaces=body.replaces,
         )
-        await asyncio.to_thread(services.of(Documents).store, made.row(corner.clock))
-    return StatementNumbers(made.event, corner.clock, msgspec.Raw(made.total))
+        await asyncio.to_thread(services.of(Documents).store, made.row(as_of.clock))
+    return StatementNumbers(made.event, as_of.clock, msgspec.Raw(made.total))
 
 
 @router.acts("withdraw", WithdrawStatement, ShownStatement, "Withdraw a statement")
 async def withdraw_statement(
-    asking: reading.Asking, statement_id: AnyStatementId, sent: Sent[Reason]
+    request: reading.ReadRequest, statement_id: AnyStatementId, sent: Sent[Reason]
 ) -> Response:
     """Withdraw a statement for good. Its document stays readable."""
     reason = sent.body.reason if sent.body is not None else ""
-    receipt = await execute_on(asking, WithdrawStatement, statement_id, sent, reason=reason)
+    receipt = await execute_on(request, WithdrawStatement, statement_id, sent, reason=reason)
 
     async def show(_: reading.Query) -> Reply:
         # Nothing changes a withdrawn statement: this is how the command left it.
-        rows = await listed(asking, statement_id)
+        rows = await listed(request, statement_id)
         item = rows[0][2] if rows.position >= receipt.position else None
-        return reading.shown("statement", rows, item)
+        return reading.subject_reply("statement", rows, item)
 
-    return await as_left(asking.request, receipt, show)
+    return await as_left(request.http, receipt, show)
 
 
 # Reading.
 
 
-async def listed(asking: reading.Asking, statement_id: str) -> Answer:
+async def listed(request: reading.ReadRequest, statement_id: str) -> Answer:
     """(position, key, item JSON) of a statement as the list shows it; nulls if it is not seen."""
-    filters = asking.tenant | {"statement_id": statement_id}
-    return await asking.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
+    filters = request.tenant | {"statement_id": statement_id}
+    return await request.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
 
 
 @router.lists(ShownStatement, "List statements")
-async def list_statements(asking: reading.Asking, query: StatementsQuery) -> Response:
+async def list_statements(request: reading.ReadRequest, query: StatementsQuery) -> Response:
     """List the statements of the credential's tenant, newest first, with their totals."""
     start, end = query.bounds()
     chosen: dict[str, Any] = query.chosen()
     chosen |= {"from": start} if start is not None else {}
     chosen |= {"to": end} if end is not None else {}
-    return await _ORDER.listed(asking, query, chosen, list_read)
+    return await _ORDER.listed(request, query, chosen, list_read)
 
 
 class FoundStatement(NamedTuple):
@@ -308,14 +308,14 @@ _decode_about = msgspec.json.Decoder(StatementAsIssued).decode
 
 
 async def find(
-    asking: reading.Asking, statement_id: str, query: reading.Present | None = None
+    request: reading.ReadRequest, statement_id: str, query: reading.Present | None = None
 ) -> FoundStatement:
     """The statement with its document. Raises NotFound, and DocumentAltered for other bytes."""
     query = query or reading.Present()
     reading.require_id("statement", statement_id)
-    tenant = asking.tenant
+    tenant = request.tenant
     read = statement_read(frozenset(tenant), past=query.is_past)
-    rows = await asking.rows(read, {**tenant, "statement_id": statement_id}, query)
+    rows = await request.rows(read, {**tenant, "statement_id": statement_id}, query)
     ((_, issued, about, sealed, octets),) = rows
     if issued is None:
         raise reading.unknown("statement", rows)
@@ -328,12 +328,12 @@ async def find(
     router, "/{statement_id}", StatementDocument, LINE_ERRORS, summary="Show a statement's document"
 )
 async def show_statement(
-    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Present
+    request: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Present
 ) -> Response:
     """Show the very bytes of the document: their SHA-256 is the statement's `document_sha256`."""
-    found = await find(asking, statement_id)
-    asking.request.state.is_exact = True
-    return unless_known(asking.request, Reply(found.octets, found.rows.position, tag=found.tag))
+    found = await find(request, statement_id)
+    request.http.state.is_exact = True
+    return or_not_modified(request.http, Reply(found.octets, found.rows.position, tag=found.tag))
 
 
 _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *cells(row)])
@@ -347,19 +347,19 @@ _CUT = Cut(("service_line_id", *COLUMNS), lambda row: [row["service_line_id"], *
     responses=answers("The rows of the document by line, and last its total.", "csv") | FEED_ERRORS,
 )
 async def export_statement(
-    asking: reading.Asking, statement_id: AnyStatementId, query: StatementExportQuery
+    request: reading.ReadRequest, statement_id: AnyStatementId, query: StatementExportQuery
 ) -> Response:
     """Export the document's rows and its total as a table."""
-    turn = begin_export(asking)
-    found = await find(asking, statement_id)
-    told = await asyncio.to_thread(msgspec.json.decode, found.octets)
-    last = {"service_line_id": TOTAL, **told["total"]}
+    slot = begin_export(request)
+    found = await find(request, statement_id)
+    document = await asyncio.to_thread(msgspec.json.decode, found.octets)
+    last = {"service_line_id": TOTAL, **document["total"]}
 
     async def pages() -> AsyncIterator[Sequence[Any]]:
-        yield [(None, row) for row in (*told["rows"], last)]
+        yield [(None, row) for row in (*document["rows"], last)]
 
     file = Exported(statement_id, lambda row: row[0], _CUT)
-    return file.file(turn, query.format, pages(), found.rows.position, goes_on=False)
+    return file.file(slot, query.format, pages(), found.rows.position, goes_on=False)
 
 
 @read_route(
@@ -370,22 +370,22 @@ async def export_statement(
     summary="Show what changed since a statement",
 )
 async def show_statement_changes(
-    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Query
+    request: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Query
 ) -> Response:
     """Compare the numbers of a statement's period, as it has them, with those known now.
 
     A run that only left `pending` or `running` is no difference.
     """
-    services = asking.services
-    async with services.heavy.turn(asking.principal.party):
-        about = (await find(asking, statement_id, query)).about
-        now = await corner_of(asking, VIEWS, query.instant)
-        scope = scope_of(asking.principal.tenant, about.organization_id, about.workspace_id)
-        then, period = Corner(about.position, about.as_of), (about.from_, about.to)
-        found = await changes_of(services.door.fetch, scope, period, then, now)
+    services = request.services
+    async with services.heavy.slot(request.principal.tenant_key):
+        about = (await find(request, statement_id, query)).about
+        now = await resolve_as_of(request, VIEWS, query.instant)
+        scope = scope_of(request.principal.tenant, about.organization_id, about.workspace_id)
+        then, period = AsOf(about.position, about.as_of), (about.from_, about.to)
+        found = await changes_of(services.pool.fetch, scope, period, then, now)
     data = {
         "changed": bool(found.lines),
-        "total": {"then": OF_ALL.shown(found.then), "now": OF_ALL.shown(found.now)},
+        "total": {"then": OF_ALL.rendered(found.then), "now": OF_ALL.rendered(found.now)},
         "rows": [_changed(line, found.names) for line in found.lines],
     }
     return answer(json_text({"data": data}), now.position)
@@ -395,8 +395,8 @@ def _changed(changed: ChangedLine, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "service_line_id": changed.line.id,
         "service_line_name": names.get(changed.line.id),
-        "then": OF_ALL.shown(changed.then),
-        "now": OF_ALL.shown(changed.now),
+        "then": OF_ALL.rendered(changed.then),
+        "now": OF_ALL.rendered(changed.now),
         "events": changed.events,
         "event_count": changed.event_count,
     }
@@ -406,16 +406,16 @@ def _changed(changed: ChangedLine, names: Mapping[str, str]) -> dict[str, Any]:
     router, "/{statement_id}/bundle", Bundle, FEED_ERRORS, summary="Prove a statement offline"
 )
 async def show_statement_bundle(
-    asking: reading.Asking, statement_id: AnyStatementId, query: reading.Present
+    request: reading.ReadRequest, statement_id: AnyStatementId, query: reading.Present
 ) -> Response:
     """Show the document with all that proves it, for `verifier.py statement`."""
-    found = await find(asking, statement_id)
-    entry = await sealed_entry(asking, found.issued)
+    found = await find(request, statement_id)
+    entry = await sealed_entry(request, found.issued)
     bundle = Bundle(
         document=base64_of(found.octets),
         stored=base64_of(entry.stored),
         leaf=base64_of(entry.leaf),
-        inclusion=await inclusion_of(asking, entry, entry.size),
+        inclusion=await inclusion_of(request, entry, entry.size),
         checkpoint=entry.note,
         key=f"{entry.vkey}\n",
     )

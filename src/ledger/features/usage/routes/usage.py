@@ -11,15 +11,15 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field
 
 from ledger.engine.http import reading
-from ledger.engine.http.corners import PINNED, corner_of, pin
+from ledger.engine.http.as_of import PINNED, pin, resolve_as_of
 from ledger.engine.http.exports import Exported, Format, answers, begin_export
 from ledger.engine.http.lean import Router, needs, read_route
 from ledger.engine.http.lists import Order, SortColumn
 from ledger.engine.http.problems import Unauthorized
 from ledger.engine.http.replies import Meta, answer, keyed
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.rendering import ShownInstant, doc, json_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text
 from ledger.engine.values.values import Cause, RunStatus, State, format_instant
 from ledger.features.feed.routes.stories import TokensByModel
 from ledger.features.usage.model.usage import (
@@ -31,7 +31,7 @@ from ledger.features.usage.model.usage import (
     Shows,
     Sums,
 )
-from ledger.features.usage.reads.usage import Row, Summing, Usage, UsageScope, stretches_of
+from ledger.features.usage.reads.usage import Row, Summing, Usage, UsageScope, spans_of
 from ledger.features.usage.routes.rows import cut_of_usage
 from ledger.features.usage.routes.scope import LineFilters, LongPage, names_of, require_dates
 from projections.directory.rows import WHOLE
@@ -134,10 +134,10 @@ class UsageRow(UsageSums, kw_only=True):
 class UsageOfLines(msgspec.Struct):
     """The usage of a period, in total and by the rows of a page."""
 
-    from_: ShownInstant = msgspec.field(name="from")
-    to: ShownInstant
+    from_: ViewInstant = msgspec.field(name="from")
+    to: ViewInstant
     time_zone: str
-    as_of: ShownInstant | None
+    as_of: ViewInstant | None
     total: Annotated[UsageSums | None, doc("Of all rows; on the first page alone.")]
     rows: list[UsageRow]
 
@@ -154,7 +154,7 @@ class Counted(NamedTuple):
 
     query: LinesUsageQuery
     scope: UsageScope
-    corner: Corner
+    as_of: AsOf
     start: datetime
     end: datetime
     summing: Summing
@@ -179,19 +179,21 @@ class Counted(NamedTuple):
                 raise Invalid.at("/from", sentence)
         return found
 
-    async def named(self, asking: reading.Asking, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    async def named(
+        self, request: reading.ReadRequest, rows: Sequence[Row]
+    ) -> list[dict[str, Any]]:
         """The rows with their keys and names, as the API shows them."""
-        names = await Names.of(asking, self, rows)
+        names = await Names.of(request, self, rows)
         shows, keys = self.shows, self.query.grouping.keys
-        shown = list[dict[str, Any]]()
+        rendered = list[dict[str, Any]]()
         for values, sums in rows:
             row: dict[str, Any] = {}
             for key, value in zip(keys, values, strict=True):
                 row[key] = value
                 if (named := names.by_key.get(key)) is not None:
                     row[NAME_KEYS[key]] = named.get(value or "")
-            shown.append(row | shows.shown(sums))
-        return shown
+            rendered.append(row | shows.rendered(sums))
+        return rendered
 
 
 NAME_KEYS: Mapping[str, str] = {
@@ -209,43 +211,45 @@ class Names(NamedTuple):
     by_key: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    async def of(cls, asking: reading.Asking, counted: Counted, rows: Sequence[Row]) -> "Names":
+    async def of(
+        cls, request: reading.ReadRequest, counted: Counted, rows: Sequence[Row]
+    ) -> "Names":
         found: dict[str, Mapping[str, str]] = {}
-        for place, key in enumerate(counted.query.grouping.keys):
+        for index, key in enumerate(counted.query.grouping.keys):
             if key in NAME_KEYS:
-                ids = sorted({value for values, _ in rows if (value := values[place])})
-                found[key] = await cls._of_ids(asking, counted, key, ids) if ids else {}
+                ids = sorted({value for values, _ in rows if (value := values[index])})
+                found[key] = await cls._of_ids(request, counted, key, ids) if ids else {}
         return cls(found)
 
     @staticmethod
     async def _of_ids(
-        asking: reading.Asking, counted: Counted, key: str, ids: Sequence[str]
+        request: reading.ReadRequest, counted: Counted, key: str, ids: Sequence[str]
     ) -> Mapping[str, str]:
         if key == "service_line_id":
             return await counted.summing.names(ids)
-        organization = asking.tenant.get("organization", counted.query.organization_id)
+        organization = request.tenant.get("organization", counted.query.organization_id)
         if key != "resource_id":
-            then = counted.corner if key == "workspace_id" else None
-            return await names_of(asking, organization, ids, then)
-        workspace = asking.principal.workspace_id or WHOLE
+            then = counted.as_of if key == "workspace_id" else None
+            return await names_of(request, organization, ids, then)
+        workspace = request.principal.workspace_id or WHOLE
         values = {"organization": organization, "workspace": workspace, "ids": ids}
-        rows = await asking.rows(NAMES_OF_RESOURCES, values)
+        rows = await request.rows(NAMES_OF_RESOURCES, values)
         return {row[1]: row[2] for row in rows if row[1] is not None}
 
 
 async def counted(
-    asking: reading.Asking, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
+    request: reading.ReadRequest, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
 ) -> Counted:
     """The question at its corner: pinned by a cursor, or as known now or at its instant."""
-    scope = query.scope(asking)
+    scope = query.scope(request)
     if scope.resources is not None and "model" in query.grouping.words:
         raise Invalid.at("/resource_id", "chooses check-ins, which have no model")
-    corner = await corner_of(asking, VIEWS, query.instant, pinned)
-    start, end = query.period(corner.clock)
-    summing = Summing(asking.services.door.fetch, scope, corner, start, end)
-    stretches = stretches_of(query.grouping, query.calendar, start, end)
-    usage = Usage(summing, query.grouping, stretches)
-    return Counted(query, scope, corner, start, end, summing, usage)
+    as_of = await resolve_as_of(request, VIEWS, query.instant, pinned)
+    start, end = query.period(as_of.clock)
+    summing = Summing(request.services.pool.fetch, scope, as_of, start, end)
+    spans = spans_of(query.grouping, query.calendar, start, end)
+    usage = Usage(summing, query.grouping, spans)
+    return Counted(query, scope, as_of, start, end, summing, usage)
 
 
 @router.get(
@@ -258,48 +262,50 @@ async def counted(
         " table has a column for each status, state and cause."
     ),
 )
-async def export_usage_of_lines(asking: reading.Asking, query: LinesUsageExportQuery) -> Response:
+async def export_usage_of_lines(
+    request: reading.ReadRequest, query: LinesUsageExportQuery
+) -> Response:
     """Export all rows of usage as one file of one position and one clock."""
-    turn, heavy = begin_export(asking), asking.services.heavy
-    async with heavy.turn(asking.principal.party):
-        asked = await counted(asking, query)
-        pages = _exported(asking, asked)
+    slot, heavy = begin_export(request), request.services.heavy
+    async with heavy.slot(request.principal.tenant_key):
+        bound = await counted(request, query)
+        pages = _exported(request, bound)
         first = await anext(pages)
     keys = [key for word in query.grouping.keys for key in (word, NAME_KEYS.get(word)) if key]
     file = Exported("usage", itemgetter(0), cut_of_usage(keys))
-    found = whole(asking, first, pages)
-    return file.file(turn, query.format, found, asked.corner.position, goes_on=False)
+    found = whole(request, first, pages)
+    return file.file(slot, query.format, found, bound.as_of.position, goes_on=False)
 
 
 async def _exported(
-    asking: reading.Asking, asked: Counted
+    request: reading.ReadRequest, bound: Counted
 ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
     """The rows in parts, and last the total. Raises Invalid before the first part."""
     total = Sums()
-    if asked.query.grouping.words[0] == "service_line":
-        async for page in asked.summing.lines(asked.start):
+    if bound.query.grouping.words[0] == "service_line":
+        async for page in bound.summing.lines(bound.start):
             for at in range(0, len(page), EXPORT_LINES):
                 some = page[at : at + EXPORT_LINES]
-                total.add(await asked.usage.total(some))
-                yield await asked.named(asking, await asked.usage.rows(some))
+                total.add(await bound.usage.total(some))
+                yield await bound.named(request, await bound.usage.rows(some))
     else:
         lines = list[LineInScope]()
-        async for page in asked.summing.lines(asked.start):
+        async for page in bound.summing.lines(bound.start):
             lines += page
             if len(lines) > MAX_EXPORT_LINES:
                 sentence = f"has more than {MAX_EXPORT_LINES:,} lines: narrow it"
                 raise Invalid.at("/group_by", sentence)
-        total = await asked.usage.total(lines)
-        rows = await asked.usage.rows(lines)
+        total = await bound.usage.total(lines)
+        rows = await bound.usage.rows(lines)
         if len(rows) > MAX_EXPORT_ROWS:
             raise Invalid.at("/group_by", f"has more than {MAX_EXPORT_ROWS:,} rows: narrow it")
         for at in range(0, len(rows), EXPORT_LINES):
-            yield await asked.named(asking, rows[at : at + EXPORT_LINES])
-    yield [{"total": asked.shows_total.shown(total)}]
+            yield await bound.named(request, rows[at : at + EXPORT_LINES])
+    yield [{"total": bound.shows_total.rendered(total)}]
 
 
 async def whole(
-    asking: reading.Asking,
+    request: reading.ReadRequest,
     first: Sequence[Mapping[str, Any]],
     pages: AsyncIterator[Sequence[Mapping[str, Any]]],
 ) -> AsyncIterator[Sequence[tuple[None, Mapping[str, Any]]]]:
@@ -307,50 +313,50 @@ async def whole(
 
     So a reader that takes its time holds nobody up.
     """
-    heavy, party = asking.services.heavy, asking.principal.party
+    heavy, tenant_key = request.services.heavy, request.principal.tenant_key
     found: Sequence[Mapping[str, Any]] | None = first
     while found is not None:
         yield [(None, row) for row in found]
-        if await asking.services.lapsed([asking.principal]):
+        if await request.services.lapsed([request.principal]):
             raise Unauthorized("The credential was revoked or has expired.")
-        async with heavy.turn(party, goes_on=True):
+        async with heavy.slot(tenant_key, goes_on=True):
             found = await anext(pages, None)
 
 
 @read_route(router, "", UsagePage, summary="Show the usage of lines")
-async def show_usage_of_lines(asking: reading.Asking, query: LinesUsagePageQuery) -> Response:
+async def show_usage_of_lines(request: reading.ReadRequest, query: LinesUsagePageQuery) -> Response:
     """Show check-ins, hours, runs, tokens and time in states of many lines, grouped and in total.
 
     Without `from` and `to` the answer covers the month of its clock.
     """
     bound_to, order = query.bound_to, _order(query.grouping)
     pinned = order.after(query.cursor, bound_to)
-    async with asking.services.heavy.turn(asking.principal.party):
-        asked = await counted(asking, query, pinned)
-        lines = await asked.lines()
+    async with request.services.heavy.slot(request.principal.tenant_key):
+        bound = await counted(request, query, pinned)
+        lines = await bound.lines()
         total = None
         if not pinned:
-            total = asked.shows_total.shown(await asked.usage.total(lines))
-        rows = await asked.usage.page(lines, pinned.get("keys"), query.limit + 1)
-        shown = await asked.named(asking, rows[: query.limit])
+            total = bound.shows_total.rendered(await bound.usage.total(lines))
+        rows = await bound.usage.page(lines, pinned.get("keys"), query.limit + 1)
+        rendered = await bound.named(request, rows[: query.limit])
     cursor = query.cursor
-    if shown:
-        cursor = order.cursor((rows[len(shown) - 1][0], *pin(asked.corner)), bound_to)
+    if rendered:
+        cursor = order.cursor((rows[len(rendered) - 1][0], *pin(bound.as_of)), bound_to)
     data = {
-        "from": format_instant(asked.start),
-        "to": format_instant(asked.end),
+        "from": format_instant(bound.start),
+        "to": format_instant(bound.end),
         "time_zone": query.time_zone,
         "as_of": None if query.instant is None else format_instant(query.instant),
         "total": total,
-        "rows": shown,
+        "rows": rendered,
     }
     meta = {"cursor": cursor, "has_more": len(rows) > query.limit}
-    return answer(json_text({"data": data, "meta": meta}), asked.corner.position)
+    return answer(json_text({"data": data, "meta": meta}), bound.as_of.position)
 
 
 def _order(grouping: Grouping) -> Order:
-    def parsed(told: Any) -> Sequence[str | None]:
-        keys = msgspec.convert(told, list[str | None])
+    def parsed(value: Any) -> Sequence[str | None]:
+        keys = msgspec.convert(value, list[str | None])
         if len(keys) != len(grouping.words):
             raise ValueError
         grouping.order(keys)

@@ -1,6 +1,6 @@
 """Commands about alerts: of people who acknowledge them, and of the loop of watches.
 
-The loop finds by the views what looks due, or over. Its commands decide anew under the append lock,
+The loop finds by the views what seems due, or over. Its commands decide anew under the append lock,
 by the line and the run as they are then. Where only a view has the keys of a condition, the command
 waits for a later round if the log has more events of the line than the view.
 """
@@ -20,14 +20,14 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.features.lines.model.execution import Execution
 from ledger.features.runs.model.run import Run
-from ledger.features.watches.kinds.base import Condition, LineNow, OpenRun, Stretch
+from ledger.features.watches.kinds.base import Condition, Episode, LineNow, OpenRun
 from ledger.features.watches.model.alert import (
     Alert,
     AlertAcknowledged,
     AlertOpened,
     ResolvedReason,
+    episodes_of,
     identity_of,
-    stretches,
 )
 from ledger.features.watches.model.watch import Watch
 
@@ -54,7 +54,7 @@ class Acknowledge(ManagedCommand):
 
 @dataclass(eq=False, repr=False)
 class AcknowledgeMany(OwnCommand):
-    """Check a request to acknowledge many alerts, each of which has a command of its own."""
+    """Check a request to acknowledge many alerts; each alert has a command of its own."""
 
     action = "alert.acknowledge"
 
@@ -82,32 +82,32 @@ def _require_future(until: datetime | None, group: Group) -> None:
 
 
 class _OfLine(OwnCommand):
-    """A command of the loop, which looked at a line by the views at a position."""
+    """A command of the loop, about a line as the views had it at a position."""
 
-    def __init__(self, line_id: str | None, known: LineNow | None, position: int) -> None:
+    def __init__(self, line_id: str | None, line: LineNow | None, position: int) -> None:
         super().__init__(WATCHER)
-        self.line_id, self._known, self._position = line_id, known, position
+        self.line_id, self._line, self._position = line_id, line, position
         self.is_undecided = False
-        """Whether a later round must decide: the views do not have all events of the line yet."""
+        """True if a later round must decide: the views do not have all events of the line yet."""
 
     def _present(
         self, group: Group, condition: Condition, subject: str
-    ) -> Sequence[Stretch] | None:
-        """The stretches of a subject now; None: the views do not know all that the log does."""
+    ) -> Sequence[Episode] | None:
+        """The present episodes of a subject; None: the views lack events that the log has."""
         line_id = self.line_id or ""
         execution = group.memory.find(line_id)
-        if not isinstance(execution, Execution) or self._known is None:
+        if not isinstance(execution, Execution) or self._line is None:
             return None
         activity = group.memory.activity(line_id)
         now = LineNow(execution, activity.last_activity_at, activity.open_runs)
         if condition.about == "open_runs":
             now = now._replace(runs=self._runs(group, subject))
         if condition.about in ("failures", "sums"):
-            if group.is_news(line_id, self._position):
+            if group.changed_since(line_id, self._position):
                 self.is_undecided = True
                 return None
-            now = now._replace(failures=self._known.failures, over=self._known.over)
-        return [each for each in stretches(condition, now) if each.subject.id == subject]
+            now = now._replace(failures=self._line.failures, over=self._line.over)
+        return [each for each in episodes_of(condition, now) if each.subject.id == subject]
 
     def _runs(self, group: Group, run_id: str) -> Sequence[OpenRun]:
         """The run as it is now, with the position that the views have for its present status."""
@@ -116,44 +116,41 @@ class _OfLine(OwnCommand):
             return ()
         since = run.started_at if run.status == "running" else run.requested_at
         assert since is not None, "an open run was requested, and started once it is running"
-        known = [each for each in self._known.runs if each.run_id == run_id] if self._known else []
-        position = known[0].position if known and known[0].status == run.status else 0
+        earlier = [each for each in self._line.runs if each.run_id == run_id] if self._line else []
+        position = earlier[0].position if earlier and earlier[0].status == run.status else 0
         return [OpenRun(run_id, run.external_id, run.status, since, position)]
 
 
 class OpenAlert(_OfLine):
-    """Open an alert for a stretch that is due, if it holds still, and no alert was opened for it.
-
-    The body has no ``alert_id`` yet.
-    """
+    """Open an alert for a due episode that holds and has none; the body has no id yet."""
 
     issues = "ALR"
 
     def __init__(
-        self, watch: Watch, known: LineNow, position: int, stretch: Stretch, body: AlertOpened
+        self, watch: Watch, line: LineNow, position: int, episode: Episode, body: AlertOpened
     ) -> None:
-        super().__init__(known.execution.id, known, position)
+        super().__init__(line.execution.id, line, position)
         self._organization_id = watch.organization_id or ""
-        self._stretch, self.body = stretch, body
+        self._episode, self.body = episode, body
 
     def streams(self) -> Sequence[str]:
         assert self.line_id is not None
-        run = [self._stretch.subject.id] if self._stretch.subject.type == "run" else []
+        run = [self._episode.subject.id] if self._episode.subject.type == "run" else []
         return (self.body.watch_id, self.line_id, *run)
 
     def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
         return (identity_of(self._organization_id, self.body),)
 
     def decide(self, group: Group) -> Receipt:
-        """Change nothing for a stretch that is over, was alerted, or that the watch has left."""
+        """Change nothing for an episode that is over, was alerted, or that the watch has left."""
         body, watch = self.body, _watch_to_open(group, self._organization_id, self.body)
         if watch is None:
             return _UNCHANGED
-        present = self._present(group, watch.given.condition, self._stretch.subject.id)
+        present = self._present(group, watch.config.condition, self._episode.subject.id)
         line = group.memory.find(self.line_id or "")
         if not isinstance(line, Execution) or not watch.covers(line):
             return _UNCHANGED
-        if self._stretch not in (present or ()):
+        if self._episode not in (present or ()):
             return _UNCHANGED
         if body.due > group.now:
             # The clock was set back, or is another node's.
@@ -163,10 +160,10 @@ class OpenAlert(_OfLine):
 
 
 class ResolveAlert(_OfLine):
-    """Resolve an alert whose condition ended, or which its watch no longer looks at.
+    """Resolve an alert whose condition ended, or that its watch has left.
 
-    ``at`` is the effective end, with the time for which the watch keeps an alert;
-    ``joined_before`` the instant before which a stretch must begin to join the alert's, or None.
+    ``at`` is the effective end, with the time for which the watch keeps an alert; ``joined_before``
+    is the instant before which an episode must begin to join the alert's, or None.
     """
 
     def __init__(
@@ -174,11 +171,11 @@ class ResolveAlert(_OfLine):
         alert: Alert,
         reason: ResolvedReason,
         ended_at: datetime,
-        known: LineNow | None,
+        line: LineNow | None,
         position: int,
         joined_before: datetime | None = None,
     ) -> None:
-        super().__init__(alert.service_line_id, known, position)
+        super().__init__(alert.service_line_id, line, position)
         self.alert_id, self._reason, self.at = alert.id, reason, ended_at
         self._joined_before, self._subject = joined_before, alert.body.subject
 
@@ -199,7 +196,7 @@ class ResolveAlert(_OfLine):
         return receipt(group.record(alert, body, at, self))
 
     def _holds(self, alert: Alert, group: Group) -> bool:
-        """Whether the stretch lasts, another one has joined it, or nobody can tell yet."""
+        """True if the episode lasts, another has joined it, or this cannot be decided yet."""
         present = self._present(group, alert.body.condition, self._subject.id)
         if present is None:
             return True
@@ -251,19 +248,19 @@ class OpenSourceAlert(OwnCommand):
         return (identity_of(self._tenant[0] or "", self.body),)
 
     def decide(self, group: Group) -> Receipt:
-        """Change nothing for a source that was heard, or was alerted."""
+        """Change nothing for a source that has reported, or was alerted."""
         body = self.body
         if (
             _watch_to_open(group, self._tenant[0] or "", body) is None
             or body.due > group.now
-            or group.is_news(body.subject.id, self._position)
+            or group.changed_since(body.subject.id, self._position)
         ):
             return _UNCHANGED
         return _open(group, self, body, (*self._tenant, None))
 
 
 def _watch_to_open(group: Group, organization_id: str, body: AlertOpened) -> Watch | None:
-    """The watch of an alert, if it has the alert's revision still, and no alert of the stretch."""
+    """The watch, if it still has the alert's revision, and no alert of the episode."""
     watch = group.memory.find(body.watch_id)
     if (
         not isinstance(watch, Watch)
@@ -281,7 +278,6 @@ def _open(
     body: AlertOpened,
     tenant: tuple[str | None, str | None, str | None],
 ) -> Receipt:
-    """Record the opening, with an id that is issued here."""
     alert = Alert(group.issue("ALR"))
     body = msgspec.structs.replace(body, alert_id=alert.id)
     return receipt(group.record(alert, body, body.due, command, tenant=tenant))

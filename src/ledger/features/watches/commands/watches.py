@@ -11,11 +11,11 @@ import msgspec
 
 from ledger.engine.log.tables import WATCH
 from ledger.engine.values.errors import Invalid
-from ledger.engine.values.rendering import json_text, shown_as
+from ledger.engine.values.rendering import json_text, render_as
 from ledger.engine.writer.command import ManagedCommand, NewCommand, SubjectCommand, receipt
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import (
     LineChoice,
     Watch,
@@ -26,7 +26,7 @@ from ledger.features.watches.model.watch import (
 
 
 class WatchCounters(NamedTuple):
-    """The fields of a shown watch of which its own events do not tell."""
+    """The fields of a shown watch that do not follow from its own events."""
 
     looking: bool = False
     open_alerts: int = 0
@@ -35,7 +35,6 @@ class WatchCounters(NamedTuple):
 
 
 def require_consistent(settings: WatchSettings) -> None:
-    """Raise Invalid where settings do not go together."""
     condition, least = settings.condition, settings.condition.least_seconds
     if settings.keep_seconds and not condition.keeps:
         raise Invalid.at("/keep_seconds", "must be 0 for this kind of condition")
@@ -60,7 +59,7 @@ class CreateWatch(NewCommand):
 
     def decide(self, group: Group) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState for too many watches."""
-        self.require_seen()
+        self.require_visible()
         organization_id = self.require_tenant()
         assert self.settings is not None, "a request without a fault has settings"
         require_consistent(self.settings)
@@ -68,8 +67,8 @@ class CreateWatch(NewCommand):
         watch, body = Watch(group.issue("WCH")), WatchCreated(settings=self.settings)
         tenant = (organization_id, self.workspace_id, None)
         recorded = group.record(watch, body, group.now, self, tenant=tenant)
-        beside = WatchCounters(looking=self.settings.enabled, endpoints=self.endpoints)
-        return receipt(recorded, _answer(watch, beside))
+        counters = WatchCounters(looking=self.settings.enabled, endpoints=self.endpoints)
+        return receipt(recorded, _answer(watch, counters))
 
 
 @dataclass(eq=False, repr=False)
@@ -79,8 +78,8 @@ class UpdateWatch(SubjectCommand):
     action = "watch.update"
     subject_type = "watch"
 
-    given: dict[str, Any] = field(kw_only=True)
-    beside: WatchCounters = field(kw_only=True, default=WatchCounters())
+    changes: dict[str, Any] = field(kw_only=True)
+    counters: WatchCounters = field(kw_only=True, default=WatchCounters())
     """As the views showed it before."""
 
     def decide(self, group: Group) -> Receipt:
@@ -88,16 +87,16 @@ class UpdateWatch(SubjectCommand):
         watch = group.memory.get(Watch, self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        body, revision = watch.update(**self.given), watch.revision
+        body, revision = watch.update(**self.changes), watch.revision
         if body is None:
             unchanged = msgspec.structs.replace(self.unchanged(), position=group.next_position - 1)
-            return msgspec.structs.replace(unchanged, answer=_answer(watch, self.beside))
+            return msgspec.structs.replace(unchanged, answer=_answer(watch, self.counters))
         require_consistent(body.settings)
         watch.require_pause(body, group.now)
         recorded = group.record(watch, body, group.now, self)
-        looks = self.beside.looking or watch.revision != revision
-        beside = self.beside._replace(looking=looks and body.settings.enabled)
-        return receipt(recorded, _answer(watch, beside))
+        looking = self.counters.looking or watch.revision != revision
+        counters = self.counters._replace(looking=looking and body.settings.enabled)
+        return receipt(recorded, _answer(watch, counters))
 
 
 class DeleteWatch(ManagedCommand):
@@ -110,6 +109,8 @@ class DeleteWatch(ManagedCommand):
         return WatchDeleted()
 
 
-def _answer(watch: Watch, beside: WatchCounters) -> bytes:
-    given = msgspec.structs.asdict(watch.given)
-    return json_text({"data": shown_as(ShownWatch, watch, **given, **beside._asdict())}).encode()
+def _answer(watch: Watch, counters: WatchCounters) -> bytes:
+    changes = msgspec.structs.asdict(watch.config)
+    return json_text(
+        {"data": render_as(ShownWatch, watch, **changes, **counters._asdict())}
+    ).encode()

@@ -25,10 +25,10 @@ HOUR, DAY = 3_600, 86_400
 SubjectType = Literal["service_line", "blocker", "run", "source"]
 
 About = Literal["line", "open_runs", "failures", "sums", "source"]
-"""The things that a condition looks at. ``line``: the line's state, blockers, health and activity.
-``open_runs``: its runs, read for the kinds that need them. ``failures``, ``sums``: numbers that the
-views alone have, so a command waits until these have all events of the line. ``source``: no line.
-Sources and sums have loops and limits of their own."""
+"""The things that a condition depends on. ``line``: the line's state, blockers, health and
+activity. ``open_runs``: its runs, read for the kinds that need them. ``failures``, ``sums``:
+numbers that the views alone have, so a command waits until these have all events of the line.
+``source``: no line. Sources and sums have loops and limits of their own."""
 
 
 class AlertSubject(msgspec.Struct, frozen=True):
@@ -50,7 +50,6 @@ class OpenRun(NamedTuple):
     since: datetime
     """When it was requested, or started once it is running."""
     position: int
-    """The position of that event."""
 
 
 class LineNow(NamedTuple):
@@ -63,7 +62,7 @@ class LineNow(NamedTuple):
     """The open runs, where a condition is about them."""
     failures: Sequence[Began] = ()
     """The first failures since the last completed run, in order of recording."""
-    over: Mapping["Condition", "Stretch"] = MappingProxyType({})
+    over: Mapping["Condition", "Episode"] = MappingProxyType({})
     """The conditions by which the line has used too much in the present period."""
 
     @property
@@ -89,24 +88,24 @@ class LineChange(NamedTuple):
 
 Changes = Sequence[LineChange]
 
-Asked = Sequence[tuple[Any, int]]
+Conditions = Sequence[tuple[Any, int]]
 """Conditions of a kind, each with the ``for_seconds`` of its watch."""
 
 # Values that a kind gives.
 
 
-class Stretch(NamedTuple):
+class Episode(NamedTuple):
     """A condition that holds for a subject."""
 
     subject: AlertSubject
     since: datetime
     began_by: str
-    """The begin of the stretch: no other stretch of the subject has the same."""
+    """The begin of the episode: no other episode of the subject has the same."""
     position: int | None
     """The position of the event that began it; None: no single event did."""
 
 
-Stretches = Sequence[Stretch]
+Episodes = Sequence[Episode]
 
 
 class Transition(NamedTuple):
@@ -148,7 +147,7 @@ class Blank(NamedTuple):
 
 
 class Starter(NamedTuple):
-    """A watch as the form suggests it, with this, that an organization without any is offered."""
+    """A watch that the form suggests, and that an organization without any is offered."""
 
     name: str
     severity: str = "warning"
@@ -160,18 +159,18 @@ class Past(NamedTuple):
     """SQL conditions by which a preview reads the past of lines (``reads/watched.py``)."""
 
     counts: str
-    """Whether the change ``i`` matters."""
+    """True if the change ``i`` matters."""
     is_over: str
-    """Whether the condition held for nothing after the change ``b``."""
+    """True if the condition held for nothing after the change ``b``."""
     is_told: str
-    """Whether the event of a found change is read."""
+    """True if the event of a found change is read."""
 
 
 class Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=True):
     """The condition of a watch. Its fields are what people send and what events keep.
 
     Each kind gives ``choice``, ``sentence``, ``at_once``, ``text`` and, unless it is about sources,
-    ``may_hold``, ``earliest`` and ``stretches``. The rest has defaults.
+    ``may_hold``, ``earliest`` and ``episodes``. The rest has defaults.
     """
 
     about: ClassVar[About] = "line"
@@ -184,19 +183,18 @@ class Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=Tru
     seconds: ClassVar[int] = 0
     """The time that the form suggests."""
     as_sent: ClassVar[str] = ""
-    """The description in requests, where it is not that of answers, which is the docstring."""
+    """The description in requests, if it differs from that in answers, the docstring."""
     words: ClassVar[tuple[tuple[str, tuple[str, ...]], ...]] = ()
     """The enumerations of fields that OpenAPI calls by a name of their own, with these names."""
     starter: ClassVar[Starter | None] = None
     least_seconds: ClassVar[int] = 0
-    """The least ``for_seconds``."""
     keeps: ClassVar[bool] = False
-    """Whether an alert may be kept open for a while after its condition has ended."""
+    """True if an alert may be kept open for a while after its condition has ended."""
     may_hold: ClassVar[str] = ""
-    """SQL: a condition on ``ledger.execution AS l`` that all lines with a stretch fulfil."""
+    """SQL: a condition on ``ledger.execution AS l`` that all lines with an episode fulfil."""
     earliest: ClassVar[str] = ""
-    """SQL: (line id, instant) rows of lines of ``page`` (``loops/looks.py``): when something may be
-    due there at the earliest. ``{least}`` is the shortest ``for_seconds`` of some watches."""
+    """SQL: (line id, instant) rows of lines of ``page`` (``loops/store.py``): when something may
+    be due there at the earliest. ``{least}`` is the shortest ``for_seconds`` of some watches."""
     recorded: ClassVar[str] = """
         SELECT i.opened, i.since, i.state, i.health_score,
                e.originator_id, e.originator_version, e.topic, e.state, i.opened
@@ -220,7 +218,6 @@ class Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=Tru
 
     @classmethod
     def blanks(cls) -> dict[str, Blank]:
-        """The blanks of the sentence, by field."""
         notes = ((field.name, note) for field in fields(cls) for note in get_args(field.type))
         return {name: note for name, note in notes if isinstance(note, Blank)}
 
@@ -230,23 +227,20 @@ class Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=Tru
         return {"kind": cls.kind()} | {name: each.default for name, each in cls.blanks().items()}
 
     @classmethod
-    def parameters(cls, asked: Asked, now: datetime) -> dict[str, Any]:
+    def parameters(cls, conditions: Conditions, now: datetime) -> dict[str, Any]:
         """The parameters of ``may_hold``, ``earliest`` and ``past``, named as no other kind's."""
         return {}
 
-    def stretches(self, known: LineNow) -> Stretches:
-        """The present stretches of a line that is not closed."""
+    def episodes(self, current: LineNow) -> Episodes:
+        """The present episodes of a line that is not closed."""
         return ()
 
-    def text(self, for_seconds: int, stretch: Stretch, known: LineNow) -> str:
+    def text(self, for_seconds: int, episode: Episode, current: LineNow) -> str:
         """The sentence of an alert, without its full stop, and without a run's data."""
         raise NotImplementedError
 
     def transitions(self, changes: Changes, since: datetime | None) -> Transitions:
-        """When the condition ended, and began to hold again. By default each change ends it.
-
-        ``since``: the begin of the stretch that held before the changes; None: nothing held.
-        """
+        """When the condition ended and began again; ``since``: the begin of the present episode."""
         return (Transition(change.since, False) for change in changes)
 
 
@@ -264,7 +258,7 @@ def choices(*values: str) -> Mapping[str, str]:
 
 
 def each_once(order: Sequence[str]) -> Callable[[list[W]], list[W]]:
-    """Puts words in their order, of which none may be there twice."""
+    """Return a check that sorts words, and refuses a word that is there twice."""
 
     def check(words: list[W]) -> list[W]:
         if len(set(words)) < len(words):
@@ -278,14 +272,12 @@ def as_set(words: list[W]) -> list[W]:
     return sorted(set(words))
 
 
-def begun(type_: SubjectType, id_: str, since: datetime, position: int) -> Stretch:
-    """The stretch that an event began."""
-    return Stretch(AlertSubject(type_, id_), since, str(position), position)
+def begun(type_: SubjectType, id_: str, since: datetime, position: int) -> Episode:
+    return Episode(AlertSubject(type_, id_), since, str(position), position)
 
 
-def of_line(known: LineNow, began: Began | None) -> Stretches:
-    """The stretch of a line itself, if it has begun."""
-    own = known.execution.id
+def of_line(current: LineNow, began: Began | None) -> Episodes:
+    own = current.execution.id
     return [] if began is None else [begun("service_line", own, began.since, began.position)]
 
 

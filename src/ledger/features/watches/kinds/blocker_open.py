@@ -45,16 +45,16 @@ class BlockerOpen(base.Condition, frozen=True, tag="blocker_open"):
         "true",
     )
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def episodes(self, current: base.LineNow) -> base.Episodes:
         return [
             base.begun("blocker", blocker.id, blocker.since, blocker.position)
-            for blocker in known.execution.blockers.values()
+            for blocker in current.execution.blockers.values()
             if self.causes is None or blocker.cause in self.causes
         ]
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
-        by = wording.of_blocker(known.execution, stretch.subject.id, " by ")
-        return f"{known.name} {wording.been('blocked', for_seconds)}{by}"
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        by = wording.of_blocker(current.execution, episode.subject.id, " by ")
+        return f"{current.name} {wording.been('blocked', for_seconds)}{by}"
 
     def transitions(self, changes: base.Changes, since: datetime | None) -> base.Transitions:
         return base.of_blockers(changes, self.causes)

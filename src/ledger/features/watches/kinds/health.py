@@ -28,16 +28,16 @@ class HealthBelow(base.Condition, frozen=True, tag="health"):
         SELECT line_id, %(now)s FROM page
         WHERE health_status IN ('amber', 'red') AND state <> 'closed'"""
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
-        line = known.execution
+    def episodes(self, current: base.LineNow) -> base.Episodes:
+        line = current.execution
         return base.of_line(
-            known, line.crossed.get(self.status) if line.is_below(self.status) else None
+            current, line.crossed.get(self.status) if line.is_below(self.status) else None
         )
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
-        is_red = known.execution.is_below("red")
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        is_red = current.execution.is_below("red")
         worse = self.status if is_red == (self.status == "red") else "red"
-        return f"The health of {known.name} {wording.been(worse, for_seconds)}"
+        return f"The health of {current.name} {wording.been(worse, for_seconds)}"
 
     def transitions(self, changes: base.Changes, since: datetime | None) -> base.Transitions:
         holds, at = since is not None, since or EARLIEST

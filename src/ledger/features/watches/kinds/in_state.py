@@ -40,7 +40,6 @@ class InState(base.Condition, frozen=True, tag="in_state"):
             },
         ),
     ]
-    """A single state, or paused and blocked."""
 
     as_sent = "A line is in a state, or is paused or blocked, without a break."
     words = (("WatchedState", get_args(WatchedState)),)
@@ -60,30 +59,30 @@ class InState(base.Condition, frozen=True, tag="in_state"):
     )
 
     @classmethod
-    def parameters(cls, asked: base.Asked, now: datetime) -> dict[str, Any]:
+    def parameters(cls, conditions: base.Conditions, now: datetime) -> dict[str, Any]:
         least = dict[str, int]()
-        for condition, seconds in asked:
+        for condition, seconds in conditions:
             for state in condition.states:
                 least[state] = min(seconds, least.get(state, seconds))
         seconds_of = [timedelta(seconds=seconds) for seconds in least.values()]
         return {"states": [*least], "state_seconds": seconds_of}
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def episodes(self, current: base.LineNow) -> base.Episodes:
         key = STUCK if len(self.states) > 1 else self.states[0]
-        return base.of_line(known, known.execution.stretches.get(key))
+        return base.of_line(current, current.execution.spans.get(key))
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
-        line = known.execution
-        said = f"{known.name} {wording.been(line.state, for_seconds)}"
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        line = current.execution
+        text = f"{current.name} {wording.been(line.state, for_seconds)}"
         if line.state == "blocked" and line.blockers:
-            return said + wording.of_blocker(line, next(iter(line.blockers)), " by ")
+            return text + wording.of_blocker(line, next(iter(line.blockers)), " by ")
         hold = next(iter(line.holds.values()), None) if line.state == "paused" else None
-        return said if hold is None else said + wording.because(hold.reason)
+        return text if hold is None else text + wording.because(hold.reason)
 
     def transitions(self, changes: base.Changes, since: datetime | None) -> base.Transitions:
         holds, first = since is not None, None
         for index, change in enumerate(changes):
-            # A state without length does not break a stretch, and begins none.
+            # A state without length does not break an episode, and begins none.
             lasts = index + 1 == len(changes) or changes[index + 1].since > change.since
             is_in = change.state in self.states
             if is_in:

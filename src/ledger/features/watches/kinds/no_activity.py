@@ -31,13 +31,13 @@ class NoActivity(base.Condition, frozen=True, tag="no_activity"):
                AND (i.since > %(since)s AND i.state <> 'idle' OR i.state = 'paused')
                AND e.topic NOT LIKE 'execution.active/%%'))"""
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
-        changed = known.execution.last_change
-        if known.open_runs or known.execution.state == "paused" or changed is None:
+    def episodes(self, current: base.LineNow) -> base.Episodes:
+        changed = current.execution.last_change
+        if current.open_runs or current.execution.state == "paused" or changed is None:
             return ()
-        since = max(known.last_activity_at, changed)
-        own = base.AlertSubject("service_line", known.execution.id)
-        return [base.Stretch(own, since, format_instant(since), None)]
+        since = max(current.last_activity_at, changed)
+        own = base.AlertSubject("service_line", current.execution.id)
+        return [base.Episode(own, since, format_instant(since), None)]
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
-        return f"{known.name} has had no activity for {wording.length_text(for_seconds)}"
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        return f"{current.name} has had no activity for {wording.length_text(for_seconds)}"

@@ -21,22 +21,22 @@ class PastDue(base.Condition, frozen=True, tag="past_due"):
         WHERE blocked_since IS NOT NULL AND blocker_due_at < %(never)s"""
 
     @classmethod
-    def parameters(cls, asked: base.Asked, now: datetime) -> dict[str, Any]:
+    def parameters(cls, conditions: base.Conditions, now: datetime) -> dict[str, Any]:
         """``latest``: the last instant since which a condition may hold that is due now."""
-        least = min(seconds for _, seconds in asked)
+        least = min(seconds for _, seconds in conditions)
         return {"never": LATEST, "latest": now - timedelta(seconds=least)}
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def episodes(self, current: base.LineNow) -> base.Episodes:
         return [
             base.begun("blocker", each.id, max(each.due_at, each.since), each.position)
-            for each in known.execution.blockers.values()
+            for each in current.execution.blockers.values()
             if each.due_at is not None
         ]
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
         late = f" for {wording.length_text(for_seconds)}" if for_seconds else ""
-        by = wording.of_blocker(known.execution, stretch.subject.id, ", ")
-        return f"A blocker of {known.name} is past due{late}{by}"
+        by = wording.of_blocker(current.execution, episode.subject.id, ", ")
+        return f"A blocker of {current.name} is past due{late}{by}"
 
     def transitions(self, changes: base.Changes, since: datetime | None) -> base.Transitions:
         return base.of_blockers(changes)

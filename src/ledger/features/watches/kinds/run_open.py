@@ -35,7 +35,7 @@ class RunOpen(base.Condition, frozen=True, tag="run_open"):
     earliest = """
         SELECT p.line_id, COALESCE(r.started_at, r.requested_at) + {least} FROM page AS p
         JOIN ledger.open_run AS o USING (line_id) JOIN ledger.run AS r USING (run_id)"""
-    # When the run was pending no more, if its request began the stretch, or was no longer running.
+    # When the run was pending no more, if its request began the episode, or was no longer running.
     recorded = """
         SELECT opened, at FROM (
             SELECT opened, COALESCE(
@@ -43,14 +43,14 @@ class RunOpen(base.Condition, frozen=True, tag="run_open"):
             FROM ledger.run WHERE run_id = %(subject)s
         ) AS run WHERE at IS NOT NULL"""
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
+    def episodes(self, current: base.LineNow) -> base.Episodes:
         return [
             base.begun("run", run.run_id, run.since, run.position)
-            for run in known.runs
+            for run in current.runs
             if run.status in self.statuses
         ]
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
-        run = next(run for run in known.runs if run.run_id == stretch.subject.id)
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        run = next(run for run in current.runs if run.run_id == episode.subject.id)
         called = run.run_id if run.external_id is None else f"{run.run_id} ({run.external_id})"
-        return f"Run {called} of {known.name} {wording.been(run.status, for_seconds)}"
+        return f"Run {called} of {current.name} {wording.been(run.status, for_seconds)}"

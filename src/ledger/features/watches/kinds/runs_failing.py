@@ -35,16 +35,16 @@ class RunsFailing(base.Condition, frozen=True, tag="runs_failing"):
         ORDER BY e.position"""
 
     @classmethod
-    def parameters(cls, asked: base.Asked, now: datetime) -> dict[str, Any]:
-        return {"failures": min(condition.count for condition, _ in asked) - 1}
+    def parameters(cls, conditions: base.Conditions, now: datetime) -> dict[str, Any]:
+        return {"failures": min(condition.count for condition, _ in conditions) - 1}
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
-        return base.of_line(known, dict(enumerate(known.failures, 1)).get(self.count))
+    def episodes(self, current: base.LineNow) -> base.Episodes:
+        return base.of_line(current, dict(enumerate(current.failures, 1)).get(self.count))
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
         runs = f"last {self.count} runs" if self.count > 1 else "last run"
         ago = f", {wording.length_text(for_seconds)} ago" if for_seconds else ""
-        return f"The {runs} of {known.name} failed{ago}"
+        return f"The {runs} of {current.name} failed{ago}"
 
     def transitions(self, changes: base.Changes, since: datetime | None) -> base.Transitions:
         failures = 0 if since is None else self.count

@@ -21,7 +21,7 @@ class SourceSilent(base.Condition, frozen=True, tag="source_silent"):
             examples=[["/timesheets"]],
         ),
     ]
-    """CloudEvents sources, each of which is watched by itself."""
+    """CloudEvents sources; the watch checks each by itself."""
 
     about = "source"
     choice = "A source is silent"
@@ -30,16 +30,13 @@ class SourceSilent(base.Condition, frozen=True, tag="source_silent"):
     seconds = base.DAY
     least_seconds = 300
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
-        source = wording.cut(stretch.subject.id)
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
+        source = wording.cut(episode.subject.id)
         return f"Source {source} has been silent for {wording.length_text(for_seconds)}"
 
 
-def silent_since(source: str, last_seen: datetime | None, since: datetime) -> base.Stretch:
-    """The silence of a source since the full minute after it was heard.
-
-    ``since``: when the watch's revision was recorded, for a source that was never heard.
-    """
+def silent_since(source: str, last_seen: datetime | None, since: datetime) -> base.Episode:
+    """Since the full minute after its last fact; ``since`` counts if it was never heard."""
     if last_seen is not None:
         since = last_seen + timedelta(minutes=1)
-    return base.Stretch(base.AlertSubject("source", source), since, format_instant(since), None)
+    return base.Episode(base.AlertSubject("source", source), since, format_instant(since), None)

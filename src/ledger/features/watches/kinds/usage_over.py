@@ -45,17 +45,17 @@ class UsageOver(base.Condition, frozen=True, tag="usage_over"):
     )
 
     @classmethod
-    def parameters(cls, asked: base.Asked, now: datetime) -> dict[str, Any]:
-        first = min(condition.period_of(now)[0] for condition, _ in asked)
+    def parameters(cls, conditions: base.Conditions, now: datetime) -> dict[str, Any]:
+        first = min(condition.period_of(now)[0] for condition, _ in conditions)
         return {"first": first, "earliest": day_of(now) - timedelta(days=31)}
 
-    def stretches(self, known: base.LineNow) -> base.Stretches:
-        return [known.over[self]] if self in known.over else ()
+    def episodes(self, current: base.LineNow) -> base.Episodes:
+        return [current.over[self]] if self in current.over else ()
 
-    def text(self, for_seconds: int, stretch: base.Stretch, known: base.LineNow) -> str:
+    def text(self, for_seconds: int, episode: base.Episode, current: base.LineNow) -> str:
         amount = f"{self.limit:,.12g} {_UNITS[self.measure]} {_PRESENT[self.period]}"
         ago = f", for {wording.length_text(for_seconds)} now" if for_seconds else ""
-        return f"{known.name} has used more than {amount}{ago}"
+        return f"{current.name} has used more than {amount}{ago}"
 
     def period_of(self, at: datetime) -> tuple[date, date]:
         """The first day of the period of an instant, and of the next one."""
@@ -71,12 +71,11 @@ class UsageOver(base.Condition, frozen=True, tag="usage_over"):
 
 
 def first_instant(day: date) -> datetime:
-    """The beginning of a UTC day."""
     return datetime.combine(day, time.min, UTC)
 
 
-def over_since(line_id: str, period: date, position: int, recorded_at: datetime) -> base.Stretch:
-    """The stretch of a line above a limit, since an event of the period that begins on a day."""
+def over_since(line_id: str, period: date, position: int, recorded_at: datetime) -> base.Episode:
+    """The episode of a line above a limit, since an event of the period that begins on a day."""
     subject = base.AlertSubject("service_line", line_id)
     since = max(first_instant(period), recorded_at)
-    return base.Stretch(subject, since, f"{period}@{position}", position)
+    return base.Episode(subject, since, f"{period}@{position}", position)

@@ -5,7 +5,6 @@ from datetime import datetime
 from ledger.features.lines.model.execution import Execution
 
 _MOST = 500
-"""The most characters of a sentence."""
 
 _CUT = 120
 """The characters of a reason or an assignee that a sentence has."""
@@ -26,11 +25,11 @@ def of_blocker(line: Execution, blocker_id: str, joined: str) -> str:
     """The cause and the reason of a blocker, and who should act by when."""
     blocker = line.blockers[blocker_id]
     cause, an = blocker.cause.replace("_", " "), "an" if blocker.cause[0] in "aeiou" else "a"
-    said = f"{joined}{an} {cause}{because(blocker.reason)}"
+    text = f"{joined}{an} {cause}{because(blocker.reason)}"
     if blocker.assignee is None and blocker.due_at is None:
-        return said
+        return text
     by = "" if blocker.due_at is None else f" by {_day_text(blocker.due_at)}"
-    return f"{said}. {cut(blocker.assignee) if blocker.assignee else 'Somebody'} should act{by}"
+    return f"{text}. {cut(blocker.assignee) if blocker.assignee else 'Somebody'} should act{by}"
 
 
 def because(reason: str | None) -> str:

@@ -32,9 +32,9 @@ _NEVER = 2**63 - 1
 
 
 def follow(transitions: Iterable[Transition], keep: timedelta) -> datetime | None:
-    """When the alert of a stretch is over, after which these transitions came; None: it lasts.
+    """When the alert of an episode is over, after which these transitions came; None: it lasts.
 
-    The watch keeps the alert for so long after the end of the stretch. A stretch that begins
+    The watch keeps the alert for so long after the end of the episode. An episode that begins
     before then joins it.
     """
     ended: datetime | None = None
@@ -57,11 +57,8 @@ class Histories:
     def end_of(
         self, line: Execution, body: AlertOpened, opened: int, keep: timedelta
     ) -> datetime | None:
-        """When an alert that was opened at a position is over, with ``keep``; None: it lasts.
-
-        Events that were recorded after a line's closing do not count.
-        """
-        closed = line.stretches.get("closed")
+        """When the alert is over; None: it lasts. Events after the line's closing do not count."""
+        closed = line.spans.get("closed")
         before = _NEVER if closed is None else closed.position
         if body.condition.about == "sums":
             return under_again(self._connection, line.id, body, before)
@@ -81,8 +78,8 @@ class Histories:
 
     def _change(self, opened: int, since: datetime, *more: Any) -> LineChange:
         state, score, *event = more or (None, None)
-        told = self._mapper.decode(*event) if event else None
-        return LineChange(opened, since, state, score, told)
+        recorded = self._mapper.decode(*event) if event else None
+        return LineChange(opened, since, state, score, recorded)
 
     def left_at(self, line_id: str, opened: int, lines: LineChoice) -> datetime | None:
         """When it was recorded that a line left the lines of a watch, after a position."""

@@ -12,10 +12,10 @@ from ledger.features.watches.commands.alerts import (
     ResolveAlert,
 )
 from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow
-from ledger.features.watches.loops.looks import LineToSee
-from ledger.features.watches.model.alert import AlertOpened, Due, ResolvedReason, stretches
+from ledger.features.watches.loops.store import LineToCheck
+from ledger.features.watches.model.alert import AlertOpened, Due, ResolvedReason, episodes_of
 
-Queue = dict[str, LineToSee]
+Queue = dict[str, LineToCheck]
 """The lines of an organization that a round has not come to yet, by id, in their order."""
 
 WatchCommand = OpenAlert | OpenSourceAlert | ResolveAlert | RemindOfAlert
@@ -29,33 +29,32 @@ class End(NamedTuple):
 
 
 class Judged:
-    """A line that a round has looked at, and what follows."""
+    """A line that a round has judged, and what follows."""
 
-    def __init__(self, known: LineNow) -> None:
-        self.known = known
-        self.id, self.organization_id = known.execution.id, known.execution.organization_id
+    def __init__(self, current: LineNow) -> None:
+        self.current = current
+        self.id, self.organization_id = current.execution.id, current.execution.organization_id
         self.dues: list[Due] = []
-        """Stretches that are due, and have no alert yet."""
         self.commands: list[WatchCommand] = []
         self.next_at: datetime | None = None
-        """When the line is looked at next; None: once it changes."""
+        """When the line is judged next; None: once it changes."""
         self._present: dict[Condition, set[tuple[AlertSubject, str]]] = {}
 
     def has(self, alert: AlertOpened) -> bool:
-        """Whether the stretch of an alert lasts: a line may have a thousand alerts."""
+        """True if the episode of an alert lasts: a line may have a thousand alerts."""
         condition = alert.condition
         if condition not in self._present:
-            found = stretches(condition, self.known)
+            found = episodes_of(condition, self.current)
             self._present[condition] = {(each.subject, each.began_by) for each in found}
         return (alert.subject, alert.began_by) in self._present[condition]
 
-    def look_again(self, at: datetime | None) -> None:
-        """Look at the line at an instant at the latest."""
+    def check_by(self, at: datetime | None) -> None:
+        """Judge the line again at an instant at the latest."""
         if at is not None and at < LATEST:
             self.next_at = at if self.next_at is None else min(at, self.next_at)
 
 
-def queues_of(found: Iterable[LineToSee]) -> dict[str, Queue]:
+def queues_of(found: Iterable[LineToCheck]) -> dict[str, Queue]:
     """The lines of each organization, the earliest first, each once."""
     queues = dict[str, Queue]()
     for line in sorted(found, key=lambda each: each.at):
@@ -70,10 +69,10 @@ def order_of(command: WatchCommand) -> tuple[int, datetime]:
     return 0, command.at
 
 
-def body_of(due: Due, known: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
-    """The opening of an alert, with the event that began its stretch, if that is known."""
-    stretch = due.stretch
+def body_of(due: Due, current: LineNow, recorded: Mapping[int, datetime]) -> AlertOpened:
+    """The opening of an alert, with the event that began its episode, if that is known."""
+    episode = due.episode
     evidence: tuple[str, ...] = ()
-    if stretch.position is not None and stretch.position in recorded:
-        evidence = (format_id("EVT", recorded[stretch.position].year, stretch.position),)
-    return due.opening(known, evidence)
+    if episode.position is not None and episode.position in recorded:
+        evidence = (format_id("EVT", recorded[episode.position].year, episode.position),)
+    return due.opening(current, evidence)

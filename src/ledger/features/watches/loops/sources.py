@@ -16,16 +16,16 @@ from ledger.engine.values.values import EARLIEST
 from ledger.features.watches.commands.alerts import OpenSourceAlert, RemindOfAlert, ResolveAlert
 from ledger.features.watches.kinds.base import NO_LINE
 from ledger.features.watches.kinds.source_silent import SourceSilent, silent_since
-from ledger.features.watches.loops.looks import RoundStart
+from ledger.features.watches.loops.store import RoundSnapshot
 from ledger.features.watches.model.alert import Alert, Due, due_of, left_by
 from ledger.features.watches.model.watch import MAX_UNRESOLVED, Watch
 from projections.watches.view import decode_alert
 
 _Command = OpenSourceAlert | ResolveAlert | RemindOfAlert
 
-# Of each source the row that was heard last, of a workspace or of all, with the recording of its
-# fact. The watch hears a workspace's facts alone if it is of a workspace.
-_HEARD = """
+# For each source the latest row, of a workspace or of all, with the recording of its fact. The
+# watch of a workspace counts only that workspace's facts.
+_LAST_FACTS = """
 SELECT asked.watch_id, asked.source, s.last_seen, e.recorded_at
 FROM unnest(%(watch)s::text[], %(organization)s::text[], %(workspace)s::text[], %(source)s::text[])
     AS asked (watch_id, organization_id, workspace_id, source)
@@ -38,10 +38,10 @@ LEFT JOIN LATERAL (
 LEFT JOIN ledger.ledger_events AS e ON e.notification_id = s.position
 """
 
-# When the facts were recorded by which the sources of a watch were heard again after silences. The
-# view has the last minute alone: since the last round a source may have been heard in several
-# minutes, or of several workspaces.
-_HEARD_AGAIN = """
+# When the first facts after silences were recorded, by the sources of a watch. The view has the
+# last minute alone: since the last round a source may have reported in several minutes, or from
+# several workspaces.
+_FACTS_AGAIN = """
 WITH told AS MATERIALIZED (
     SELECT convert_from(l.state, 'UTF8')::json -> 8 ->> 0 AS source, l.recorded_at
     FROM ledger.event AS e JOIN ledger.ledger_events AS l ON l.notification_id = e.position
@@ -64,8 +64,8 @@ SELECT fold FROM ledger.alert_g{generation}
 WHERE watch_id = ANY(%(watches)s) AND line_id IS NULL AND resolved IS NULL
 """
 
-Heard = tuple[datetime | None, datetime | None]
-"""(minute, recording of the fact) when a source was last heard."""
+LastFact = tuple[datetime | None, datetime | None]
+"""(minute, recording of the fact) of a source's last fact."""
 
 
 class Sources:
@@ -73,24 +73,21 @@ class Sources:
 
     def __init__(self) -> None:
         self._next_at: dict[tuple[str, int], datetime] = {}
-        """When a revision of a watch looks at its sources next."""
+        """When a revision of a watch reads its sources next."""
 
     def judge(
         self,
         connection: psycopg.Connection[TupleRow],
         watches: Mapping[str, Watch],
         generation: int,
-        standing: RoundStart,
+        snapshot: RoundSnapshot,
         now: datetime,
     ) -> list[tuple[str, _Command]]:
-        """The commands about all watches of sources, disabled and deleted ones too.
-
-        Each comes with its organization.
-        """
+        """The commands, each with its organization; disabled and deleted watches count too."""
         own = {
             watch.id: watch
             for watch in watches.values()
-            if isinstance(watch.given.condition, SourceSilent)
+            if isinstance(watch.config.condition, SourceSilent)
         }
         if not own:
             return []
@@ -98,40 +95,40 @@ class Sources:
             _OPEN.format(generation=generation).encode(), {"watches": [*own]}
         ).fetchall()
         alerts: dict[str, list[Alert]] = {}
-        for (fold,) in found:
-            alert = decode_alert(fold)
+        for (packed,) in found:
+            alert = decode_alert(packed)
             alerts.setdefault(alert.body.watch_id, []).append(alert)
-        asked = [
+        active = [
             watch
             for watch in own.values()
             if watch.disabled_at is None
             and (watch.id in alerts or self._next_at.get(_key(watch), EARLIEST) <= now)
         ]
-        heard = _heard(connection, asked)
-        told: list[tuple[str, _Command]] = []
+        last_facts = _last_facts(connection, active)
+        result: list[tuple[str, _Command]] = []
         for watch in own.values():
             commands, own_alerts = list[_Command](), alerts.get(watch.id, ())
-            if (own_heard := heard.get(watch.id)) is not None:
-                commands = self._judge(connection, watch, own_heard, own_alerts, standing, now)
+            if (own_facts := last_facts.get(watch.id)) is not None:
+                commands = self._judge(connection, watch, own_facts, own_alerts, snapshot, now)
             elif watch.disabled_at is not None:
                 commands += [_left(alert, watch) for alert in own_alerts]
-            told += [(watch.organization_id or "", command) for command in commands]
-        return told
+            result += [(watch.organization_id or "", command) for command in commands]
+        return result
 
     def _judge(
         self,
         connection: psycopg.Connection[TupleRow],
         watch: Watch,
-        heard: Mapping[str, Heard],
+        last_facts: Mapping[str, LastFact],
         alerts: Sequence[Alert],
-        standing: RoundStart,
+        snapshot: RoundSnapshot,
         now: datetime,
     ) -> list[_Command]:
         commands: list[_Command] = []
         assert watch.revised_at is not None, "a watch has a revision from its creation on"
         silent = {
             source: silent_since(source, last_seen, watch.revised_at)
-            for source, (last_seen, _) in heard.items()
+            for source, (last_seen, _) in last_facts.items()
         }
         over = [
             alert
@@ -140,27 +137,27 @@ class Sources:
             and alert.body.revision == watch.revision
             and alert.body.began_by != present.began_by
         ]
-        again = _heard_again(connection, watch, over, standing.mark)
+        again = _facts_again(connection, watch, over, snapshot.mark)
         alerted = set[str]()
         for alert in alerts:
-            source, every = alert.body.subject.id, watch.given.remind_seconds
+            source, every = alert.body.subject.id, watch.config.remind_seconds
             if alert.body.revision != watch.revision:
                 commands.append(_left(alert, watch))
                 continue
             if alert in over:
-                at = again.get(source) or heard[source][1] or now
-                commands.append(ResolveAlert(alert, "recovered", at, None, standing.position))
+                at = again.get(source) or last_facts[source][1] or now
+                commands.append(ResolveAlert(alert, "recovered", at, None, snapshot.position))
                 continue
             alerted.add(source)
             reminder = alert.next_reminder(every, now)
             if reminder is not None and reminder <= now:
                 commands.append(RemindOfAlert(alert.id, every))
-        dues = {source: due_of(watch.given, each.since) for source, each in silent.items()}
+        dues = {source: due_of(watch.config, each.since) for source, each in silent.items()}
         room = MAX_UNRESOLVED - len(alerted)
         for source in sorted(dues.keys() - alerted, key=lambda each: (dues[each], each))[:room]:
             if dues[source] <= now:
                 due = Due(watch, silent[source], dues[source])
-                commands.append(OpenSourceAlert(watch, standing.position, due.opening(NO_LINE)))
+                commands.append(OpenSourceAlert(watch, snapshot.position, due.opening(NO_LINE)))
         self._next_at[_key(watch)] = min(
             (dues[source] for source in dues.keys() - alerted), default=now
         )
@@ -171,32 +168,31 @@ def _key(watch: Watch) -> tuple[str, int]:
     return watch.id, watch.revision
 
 
-def _heard(
+def _last_facts(
     connection: psycopg.Connection[TupleRow], watches: Sequence[Watch]
-) -> dict[str, dict[str, Heard]]:
-    """When each source of each of these watches was last heard."""
-    heard: dict[str, dict[str, Heard]] = {watch.id: {} for watch in watches}
-    asked = [
+) -> dict[str, dict[str, LastFact]]:
+    last_facts: dict[str, dict[str, LastFact]] = {watch.id: {} for watch in watches}
+    rows = [
         (watch.id, watch.organization_id, watch.workspace_id or "", source)
         for watch in watches
-        if isinstance(watch.given.condition, SourceSilent)
-        for source in watch.given.condition.sources
+        if isinstance(watch.config.condition, SourceSilent)
+        for source in watch.config.condition.sources
     ]
-    if asked:
-        columns: Any = zip(*asked, strict=True)
+    if rows:
+        columns: Any = zip(*rows, strict=True)
         names = ("watch", "organization", "workspace", "source")
         values = dict(zip(names, map(list, columns), strict=True))
         for watch_id, source, last_seen, recorded_at in connection.execute(
-            _HEARD.encode(), values
+            _LAST_FACTS.encode(), values
         ).fetchall():
-            heard[watch_id][source] = (last_seen, recorded_at)
-    return heard
+            last_facts[watch_id][source] = (last_seen, recorded_at)
+    return last_facts
 
 
-def _heard_again(
+def _facts_again(
     connection: psycopg.Connection[TupleRow], watch: Watch, alerts: Sequence[Alert], mark: int
 ) -> dict[str, datetime]:
-    """When the sources of these alerts of a watch were heard first behind the mark."""
+    """When the sources of these alerts reported first after the mark."""
     if not alerts:
         return {}
     values = {
@@ -207,7 +203,7 @@ def _heard_again(
         "after": mark,
         "upto": mark + _MOST_EVENTS,
     }
-    return dict(connection.execute(_HEARD_AGAIN.encode(), values).fetchall())
+    return dict(connection.execute(_FACTS_AGAIN.encode(), values).fetchall())
 
 
 def _left(alert: Alert, watch: Watch) -> ResolveAlert:

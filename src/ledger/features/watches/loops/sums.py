@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from ledger.engine.values.values import sort_key
 from ledger.features.lines.model.execution import Execution
-from ledger.features.watches.kinds.base import Condition, Stretch
+from ledger.features.watches.kinds.base import Condition, Episode
 from ledger.features.watches.kinds.usage_over import UsageOver, first_instant, over_since
 from ledger.features.watches.model.alert import AlertOpened
 from ledger.features.watches.model.watch import Watch
@@ -27,21 +27,21 @@ def lines_above(
     lines: Iterable[Execution],
     watches: Mapping[str, Sequence[Watch]],
     now: datetime,
-) -> dict[str, dict[Condition, Stretch]]:
+) -> dict[str, dict[Condition, Episode]]:
     """Of each line the conditions of its organization's watches that it is above, if any."""
-    asked = {
-        name: {w.given.condition for w in some if isinstance(w.given.condition, UsageOver)}
+    conditions = {
+        name: {w.config.condition for w in some if isinstance(w.config.condition, UsageOver)}
         for name, some in watches.items()
     }
-    lines, found = list(lines), dict[str, dict[Condition, Stretch]]()
-    for condition in {condition for some in asked.values() for condition in some}:
-        ids = [line.id for line in lines if condition in asked.get(line.organization_id, ())]
+    lines, found = list(lines), dict[str, dict[Condition, Episode]]()
+    for condition in {condition for some in conditions.values() for condition in some}:
+        ids = [line.id for line in lines if condition in conditions.get(line.organization_id, ())]
         period = condition.period_of(now)
         crossed = passed(condition, _changes(connection, condition, ids, period))
         recorded = _recorded_at(connection, crossed.values())
         for line, position in crossed.items():
-            stretch = over_since(line, period[0], position, recorded[position])
-            found.setdefault(line, {})[condition] = stretch
+            episode = over_since(line, period[0], position, recorded[position])
+            found.setdefault(line, {})[condition] = episode
     return found
 
 
@@ -81,7 +81,6 @@ def _changes(
     *,
     all: bool = False,
 ) -> list[Any]:
-    """The rows of ``above``."""
     if not lines:
         return []
     values = values_of(condition, lines, period, all=all)

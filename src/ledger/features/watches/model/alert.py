@@ -1,4 +1,4 @@
-"""Alert: opened by a watch, once for each stretch for which the watch was due.
+"""Alert: opened by a watch, once for each episode for which the watch was due.
 
 The file has, in this order: events, state, decisions, fold, due alerts. The same functions decide
 under the append lock, find what is due by the views, and make the preview.
@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import PASSES, SAME, EventRow, Note
+from ledger.engine.values.event_table import PASSES, SAME, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Event, Folded, Identity, Recorded
 from ledger.engine.values.values import EARLIEST
 from ledger.features.watches.kinds import AnyKind, wording
-from ledger.features.watches.kinds.base import AlertSubject, Condition, LineNow, Stretch
+from ledger.features.watches.kinds.base import AlertSubject, Condition, Episode, LineNow
 from ledger.features.watches.model.watch import Severity, Watch, WatchSettings
 from ledger.features.watches.model.watch_hours import due_at
 
@@ -88,7 +88,7 @@ _OPENED = (*_ABOUT, "condition", "for_seconds", "since", "due", "evidence", "tex
 
 # Columns: event, published type, published payload, fact, command, note.
 ALERT_TABLE: tuple[EventRow, ...] = (
-    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, Note.ISSUED),
+    EventRow(AlertOpened, "alert.opened", _OPENED, None, None, DecisionEffect.ISSUED),
     EventRow(AlertReminded, "alert.reminded", SAME, None, None, PASSES),
     EventRow(AlertAcknowledged, "alert.acknowledged", SAME, None, "alert.acknowledge", PASSES),
     EventRow(AlertResolved, "alert.resolved", SAME, None, None, PASSES),
@@ -96,7 +96,7 @@ ALERT_TABLE: tuple[EventRow, ...] = (
 
 ALERT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ALERT_TABLE)
 
-_SAID = tuple(_OfAlert.__struct_fields__)
+_SHARED = tuple(_OfAlert.__struct_fields__)
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):
@@ -119,7 +119,6 @@ class Alert(Folded):
     acknowledged: Acknowledgement | None = None
     reminders: int = 0
     reminded_at: datetime = EARLIEST
-    """The time of the latest reminder."""
     resolved: ResolvedReason | None = None
 
     @property
@@ -134,7 +133,7 @@ class Alert(Folded):
     ) -> AlertAcknowledged:
         """Refused once the alert is resolved."""
         self.require_unresolved()
-        return AlertAcknowledged(note=note, assignee=assignee, until=until, **self._said())
+        return AlertAcknowledged(note=note, assignee=assignee, until=until, **self._shared())
 
     def remind(self, every_seconds: int, now: datetime) -> tuple[AlertReminded, datetime] | None:
         """(event, its time) if a reminder is due, else None."""
@@ -144,7 +143,7 @@ class Alert(Folded):
         # The latest multiple, where several have passed since.
         every = timedelta(seconds=every_seconds)
         at += (now - at) // every * every
-        return AlertReminded(n=self.reminders + 1, **self._said()), at
+        return AlertReminded(n=self.reminders + 1, **self._shared()), at
 
     def next_reminder(self, every_seconds: int, now: datetime) -> datetime | None:
         """When the next reminder is due, by the acknowledgement as it is; None: there is none."""
@@ -161,14 +160,14 @@ class Alert(Folded):
     def resolve(self, reason: ResolvedReason, at: datetime) -> tuple[AlertResolved, datetime]:
         """(event, its time) for an end at an instant. Refused if the alert is resolved already."""
         self.require_unresolved()
-        return AlertResolved(reason=reason, **self._said()), max(at, self.body.due)
+        return AlertResolved(reason=reason, **self._shared()), max(at, self.body.due)
 
     def require_unresolved(self) -> None:
         if self.resolved is not None:
             raise InvalidState("The alert is resolved.")
 
-    def _said(self) -> dict[str, Any]:
-        return {name: getattr(self.body, name) for name in _SAID}
+    def _shared(self) -> dict[str, Any]:
+        return {name: getattr(self.body, name) for name in _SHARED}
 
     # The fold.
 
@@ -196,7 +195,6 @@ class Alert(Folded):
 
 
 def identity_of(organization_id: str, body: AlertOpened) -> Identity:
-    """The identity by which an alert is opened once."""
     return Identity.of_alert(
         organization_id,
         body.watch_id,
@@ -218,57 +216,56 @@ def left_by(watch: Watch) -> tuple[ResolvedReason, datetime]:
 
 
 class Due(NamedTuple):
-    """A stretch for which a watch is due, or will be."""
+    """An episode for which a watch is due, or will be."""
 
     watch: Watch
-    stretch: Stretch
+    episode: Episode
     at: datetime
 
-    def opening(self, known: LineNow, evidence: tuple[str, ...] = ()) -> AlertOpened:
+    def opening(self, line: LineNow, evidence: tuple[str, ...] = ()) -> AlertOpened:
         """The opening of the alert, without the id, which is issued under the append lock."""
-        settings = self.watch.given
+        settings = self.watch.config
         return AlertOpened(
             alert_id="",
             watch_id=self.watch.id,
             watch_name=settings.name,
             severity=settings.severity,
-            subject=self.stretch.subject,
-            text=sentence(settings, self.stretch, known),
+            subject=self.episode.subject,
+            text=sentence(settings, self.episode, line),
             condition=settings.condition,
             for_seconds=settings.for_seconds,
-            since=self.stretch.since,
+            since=self.episode.since,
             due=self.at,
             evidence=evidence,
             revision=self.watch.revision,
-            began_by=self.stretch.began_by,
+            began_by=self.episode.began_by,
         )
 
 
-def due_for(watches: Sequence[Watch], known: LineNow) -> Iterator[Due]:
-    """The stretches of a line for all watches that are enabled and about it."""
-    present = dict[Condition, Sequence[Stretch]]()  # many watches have few conditions
+def due_for(watches: Sequence[Watch], line: LineNow) -> Iterator[Due]:
+    """The episodes of a line for all watches that are enabled and about it."""
+    present = dict[Condition, Sequence[Episode]]()  # many watches have few conditions
     for watch in watches:
-        settings = watch.given
+        settings = watch.config
         if not settings.enabled or watch.deleted:
             continue
         found = present.get(settings.condition)
         if found is None:
-            found = present[settings.condition] = stretches(settings.condition, known)
-        if found and watch.covers(known.execution):
-            for stretch in found:
-                yield Due(watch, stretch, due_of(settings, stretch.since))
+            found = present[settings.condition] = episodes_of(settings.condition, line)
+        if found and watch.covers(line.execution):
+            for episode in found:
+                yield Due(watch, episode, due_of(settings, episode.since))
 
 
 def due_of(settings: WatchSettings, since: datetime) -> datetime:
-    """When a condition that has held since an instant is due."""
     return due_at(since, settings.for_seconds, settings.hours)
 
 
-def stretches(condition: Condition, known: LineNow) -> Sequence[Stretch]:
-    """The present stretches of a condition. On a closed line nothing holds."""
-    return () if known.execution.state == "closed" else condition.stretches(known)
+def episodes_of(condition: Condition, line: LineNow) -> Sequence[Episode]:
+    """The present episodes of a condition. On a closed line nothing holds."""
+    return () if line.execution.state == "closed" else condition.episodes(line)
 
 
-def sentence(settings: WatchSettings, stretch: Stretch, known: LineNow) -> str:
+def sentence(settings: WatchSettings, episode: Episode, line: LineNow) -> str:
     """The text of an alert: what holds, and who should act by when if a blocker says so."""
-    return wording.plain(f"{settings.condition.text(settings.for_seconds, stretch, known)}.")
+    return wording.plain(f"{settings.condition.text(settings.for_seconds, episode, line)}.")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from ledger.engine.values.errors import ChangedTooOften, InvalidState
-from ledger.engine.values.event_table import PASSES, EventRow, Note
+from ledger.engine.values.event_table import PASSES, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.features.lines.model.execution import Execution
 from ledger.features.watches.kinds import KINDS, AnyKind
@@ -99,9 +99,9 @@ class WatchDeleted(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 WATCH_TABLE: tuple[EventRow, ...] = (
-    EventRow(WatchCreated, None, None, None, "watch.create", Note.OWNED),
+    EventRow(WatchCreated, None, None, None, "watch.create", DecisionEffect.OWNED),
     EventRow(WatchUpdated, None, None, None, "watch.update", PASSES),
-    EventRow(WatchDeleted, None, None, None, "watch.delete", Note.DISOWNED),
+    EventRow(WatchDeleted, None, None, None, "watch.delete", DecisionEffect.DISOWNED),
 )
 
 WATCH_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in WATCH_TABLE)
@@ -130,23 +130,23 @@ class Watch(Folded):
     updated_at: datetime | None = None
 
     @property
-    def given(self) -> WatchSettings:
+    def config(self) -> WatchSettings:
         assert self.settings is not None, "the first event of a watch has its settings"
         return self.settings
 
     def covers(self, line: Execution) -> bool:
-        """Whether the watch is about a line, as the line is now."""
+        """True if the watch is about a line, as the line is now."""
         return (
             line.organization_id == self.organization_id
             and self.workspace_id in (None, line.workspace_id)
-            and self.given.lines.has(line)
+            and self.config.lines.has(line)
         )
 
     # Decisions.
 
-    def update(self, **given: Any) -> WatchUpdated | None:
+    def update(self, **changes: Any) -> WatchUpdated | None:
         """Change the given settings; None if none has another value."""
-        settings = msgspec.structs.replace(self.given, **given)
+        settings = msgspec.structs.replace(self.config, **changes)
         return None if settings == self.settings else WatchUpdated(settings=settings)
 
     def require_pause(self, body: WatchUpdated, now: datetime) -> None:
@@ -160,7 +160,6 @@ class Watch(Folded):
             raise ChangedTooOften(f"{most} The next one may begin in {seconds} s.", seconds)
 
     def _is_revised_by(self, settings: WatchSettings) -> bool:
-        """Whether these settings begin a revision."""
         before = self.settings
         return (
             before is None
@@ -188,7 +187,7 @@ class Watch(Folded):
             self.revisions = (*self.revisions, recorded.recorded_at)[-MAX_REVISIONS:]
             self._revise(now, recorded)
             return
-        if not now.enabled and self.given.enabled:
+        if not now.enabled and self.config.enabled:
             self.disabled_at = recorded.recorded_at
         self.settings, self.updated_at = now, recorded.recorded_at
 

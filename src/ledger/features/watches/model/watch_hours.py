@@ -35,10 +35,7 @@ class WatchHours(msgspec.Struct, frozen=True, kw_only=True, rename=outside):
 
 
 def due_at(since: datetime, seconds: int, hours: WatchHours | None) -> datetime:
-    """The first instant at which so many seconds of the hours have passed since an instant.
-
-    The instant lies within the hours. ``LATEST``: the time never passes.
-    """
+    """Within the hours; ``LATEST`` if so much time never passes."""
     if hours is None:
         return min(since + timedelta(seconds=seconds), LATEST)
     start, left = micros_of(since), seconds * _SECOND
@@ -56,12 +53,12 @@ def due_at(since: datetime, seconds: int, hours: WatchHours | None) -> datetime:
 
 
 class _Passed(NamedTuple):
-    """The stretches of a UTC year that lie within some hours, in order."""
+    """The spans of a UTC year that lie within some hours, in order."""
 
     begins: tuple[int, ...]
     ends: tuple[int, ...]
     before: tuple[int, ...]
-    """The sum of the stretches before each; last the sum of all."""
+    """The sum of the spans before each; last the sum of all."""
 
     def by(self, at: int) -> int:
         """How much of the hours has passed in the year by an instant."""
@@ -75,7 +72,7 @@ class _Passed(NamedTuple):
 
     def after(self, since: int, left: int) -> int | None:
         """The instant within the hours by which so much more has passed; None: not in the year."""
-        # Time that is full when a stretch ends is due when the next one begins.
+        # Time that is full when a span ends is due when the next one begins.
         index = bisect_right(self.before, self.by(since) + left) - 1
         index = max(index, bisect_right(self.ends, since))
         if index >= len(self.begins):
@@ -92,7 +89,7 @@ def _sum(hours: WatchHours, year: int) -> int:
 @lru_cache(512)
 def _year(hours: WatchHours, year: int) -> _Passed:
     begins, ends, before = list[int](), list[int](), [0]
-    for begin, end in _stretches(hours, year):
+    for begin, end in _spans(hours, year):
         if ends and ends[-1] == begin:
             before[-1] += end - begin
             ends[-1] = end
@@ -103,16 +100,16 @@ def _year(hours: WatchHours, year: int) -> _Passed:
     return _Passed(tuple(begins), tuple(ends), tuple(before))
 
 
-def _stretches(hours: WatchHours, year: int) -> Iterator[tuple[int, int]]:
+def _spans(hours: WatchHours, year: int) -> Iterator[tuple[int, int]]:
     start, to = _minutes(hours.from_), _minutes(hours.to)
     for begin, end, offset in _segments(hours.time_zone, year):
         day = (begin + offset) // _DAY
         while day * _DAY < end + offset:
             if WEEKDAYS[(day + 3) % 7] in hours.days:  # 1970-01-01 was a Thursday.
                 local = day * _DAY - offset
-                stretch = max(begin, local + start), min(end, local + to)
-                if stretch[0] < stretch[1]:
-                    yield stretch
+                span = max(begin, local + start), min(end, local + to)
+                if span[0] < span[1]:
+                    yield span
             day += 1
 
 
@@ -122,7 +119,7 @@ def _minutes(text: str) -> int:
 
 
 def _segments(time_zone: str, year: int) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, offset from UTC) of the stretches of a UTC year, no longer than a day each."""
+    """(begin, end, offset from UTC) of the parts of a UTC year, no longer than a day each."""
     begin = micros_of(datetime(year, 1, 1, tzinfo=UTC))
     last = micros_of(datetime(year + 1, 1, 1, tzinfo=UTC))
     while begin < last:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.engine.http.lean import command_route, needs
 from ledger.engine.http.problems import InvalidCursor, status_of
-from ledger.engine.http.reading import OR, Asking, PageQuery, Query, split_words
+from ledger.engine.http.reading import OR, PageQuery, Query, ReadRequest, split_words
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
@@ -21,7 +21,7 @@ from ledger.engine.reads.filters import in_order
 from ledger.engine.values.errors import Invalid, LedgerError, Unavailable
 from ledger.features.directory.names import names_for
 from ledger.features.feed.names import names_of_actors
-from ledger.features.lines.kept_views import kept_of
+from ledger.features.lines.kept_views import saved_in
 from ledger.features.lines.names import names_of_lines
 from ledger.features.watches.alerts import keepers_of, names_of_watches
 from ledger.features.watches.commands.alerts import AcknowledgeMany
@@ -36,7 +36,7 @@ _PERMISSION = "service_lines:manage"
 ORDER: tuple[AlertStatus, ...] = ("open", "acknowledged", "resolved")
 """The order of the list: alerts that nobody takes care of come first."""
 
-_TOLD = 5
+_MOST_NAMED = 5
 """Alerts that the form of an acknowledgement names."""
 
 _MOST_CHARACTERS = 64 * 1024
@@ -47,7 +47,7 @@ Grouping = Literal["service_line", "watch"]
 
 
 class AlertsPageQuery(PageQuery, api.AlertFilters):
-    """The API's filters, with the groups of the page, and its place."""
+    """The API's filters, with the groups of the page, and its cursor."""
 
     group_by: Grouping | None = None
     """None: alerts stand by status."""
@@ -59,11 +59,11 @@ class AlertsPageQuery(PageQuery, api.AlertFilters):
         """The API's parameters for the alerts of one status: unresolved ones the worst first."""
         sort = None if status == "resolved" else "severity"
         return api.AlertsQuery(
-            **self.given | {"status": status, "sort": sort} | more, as_of=self.as_of
+            **self.parameters | {"status": status, "sort": sort} | more, as_of=self.as_of
         )
 
     @property
-    def given(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Any]:
         """The filters under their names in addresses."""
         fields = api.AlertFilters.model_fields
         return {field.alias or name: getattr(self, name) for name, field in fields.items()}
@@ -99,53 +99,52 @@ class AcknowledgeForm(pages.Form):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_alerts(asking: Asking, query: AlertsPageQuery) -> Response:
+async def show_alerts(request: ReadRequest, query: AlertsPageQuery) -> Response:
     """The alerts of the reader's tenant: open ones first, the worst first, page by page."""
-    counts = dict(zip(ORDER, await _counts(asking, query), strict=True))
-    found, following = await _walk(asking, query, counts)
-    given = query.given
+    counts = dict(zip(ORDER, await _counts(request, query), strict=True))
+    found, following = await _page_of(request, query, counts)
+    parameters = query.parameters
     lines = (query.service_line_id or "").split(",")
-    watch_names = await names_of_watches(asking)
+    watch_names = await names_of_watches(request)
     return pages.show(
-        asking.request,
+        request.http,
         "alerts.html",
         query=query,
-        given=given,
+        given=parameters,
         groups=_grouped(found, query.group_by),
         counts=counts,
-        following=following and with_parameter(here(asking.request), "cursor", following),
-        first=with_parameter(here(asking.request), "cursor", None),
-        address=partial(_address, with_parameter(here(asking.request), "cursor", None)),
+        following=following and with_parameter(here(request.http), "cursor", following),
+        first=with_parameter(here(request.http), "cursor", None),
+        address=partial(_address, with_parameter(here(request.http), "cursor", None)),
         exported=partial(_exported, query),
-        chips=chips(asking.request, given),
+        chips=chips(request.http, parameters),
         names={
-            **await names_for(asking, (), (query.workspace_id or "").split(",")),
+            **await names_for(request, (), (query.workspace_id or "").split(",")),
             **watch_names,
         },
         watch_names=watch_names,
-        line_names=await names_of_lines(asking, filter(None, lines), query),
-        key_names=await names_of_actors(asking, keepers_of(found)),
+        line_names=await names_of_lines(request, filter(None, lines), query),
+        key_names=await names_of_actors(request, keepers_of(found)),
         in_order=in_order,
         statuses=ORDER,
-        stream="" if query.is_past else stream_of(asking),
-        may_acknowledge=asking.principal.may(_PERMISSION) and not query.is_past,
+        stream="" if query.is_past else stream_of(request),
+        may_acknowledge=request.principal.may(_PERMISSION) and not query.is_past,
     )
 
 
-def stream_of(asking: Asking) -> str:
-    """The address of the stream of the events about alerts."""
+def stream_of(request: ReadRequest) -> str:
     types = "alert.opened,alert.reminded,alert.acknowledged,alert.resolved"
-    return stream_address(asking.principal, {"type": types}, ("type",))
+    return stream_address(request.principal, {"type": types}, ("type",))
 
 
-async def _counts(asking: Asking, query: AlertsPageQuery) -> Sequence[int]:
+async def _counts(request: ReadRequest, query: AlertsPageQuery) -> Sequence[int]:
     """The numbers of alerts by status that the other filters let through, up to ``COUNTED``."""
-    asked = (api.alerts_counted(asking, query.of(status), COUNTED) for status in ORDER)
-    return await asyncio.gather(*asked)
+    counting = (api.alerts_counted(request, query.of(status), COUNTED) for status in ORDER)
+    return await asyncio.gather(*counting)
 
 
-async def _walk(
-    asking: Asking, query: AlertsPageQuery, counts: Mapping[AlertStatus, int]
+async def _page_of(
+    request: ReadRequest, query: AlertsPageQuery, counts: Mapping[AlertStatus, int]
 ) -> tuple[list[ShownAlert], str | None]:
     """The alerts of a page, and the cursor of the next page if there is one."""
     wanted = split_words(query.status) or ORDER
@@ -162,8 +161,8 @@ async def _walk(
             return found, f"{status}~"
         if not left:
             continue
-        asked = query.of(status, limit=left, cursor=after or None)
-        page = await pages.read_answer(api.list_alerts(asking, asked), PageOf[ShownAlert])
+        filtered = query.of(status, limit=left, cursor=after or None)
+        page = await pages.read_answer(api.list_alerts(request, filtered), PageOf[ShownAlert])
         found, after = found + page.data, ""
         if page.meta.has_more:
             return found, f"{status}~{page.meta.cursor}"
@@ -186,7 +185,6 @@ def _grouped(found: Sequence[ShownAlert], by: Grouping | None) -> Sequence[Alert
 
 
 def _address(address: str, **changes: Any) -> str:
-    """The address of the list with other filters or groups."""
     for name, value in changes.items():
         address = with_parameter(address, name, value)
     return address
@@ -195,7 +193,7 @@ def _address(address: str, **changes: Any) -> str:
 def _exported(query: AlertsPageQuery, format: str) -> str:
     """The address of a file with all alerts that the filters let through."""
     more = {"as_of": query.as_of, "sort": "severity", "format": format}
-    return _address(f"{PATH}/export", **query.given | more)
+    return _address(f"{PATH}/export", **query.parameters | more)
 
 
 pages.export_route(router, "/export", api.export_alerts)
@@ -205,42 +203,42 @@ pages.export_route(router, "/export", api.export_alerts)
 
 
 @router.get("/acknowledge", openapi_extra=needs(_PERMISSION))
-async def ask_acknowledgement(asking: Asking, query: ChosenAlerts) -> Response:
+async def ask_acknowledgement(request: ReadRequest, query: ChosenAlerts) -> Response:
     """The form that acknowledges the chosen alerts; it needs ``read`` too."""
-    asking.principal.require("read")
+    request.principal.require("read")
     ids = _ids(query.alert)
     if not ids:
         return pages.go(own_page(query.next))
-    told = [await _alert(asking, each, Query()) for each in ids[:_TOLD]]
+    named = [await _alert(request, each, Query()) for each in ids[:_MOST_NAMED]]
     form = AcknowledgeForm.model_construct(
         alert=",".join(ids), next=own_page(query.next), note=None, until=None
     )
-    form.assignee = kept_of(asking.request).me or None
-    if len(told) == 1 and (kept := told[0].acknowledged) is not None:
-        form.note, form.assignee = kept.note, kept.assignee
-        if kept.until is not None and kept.until > asking.services.clock():
-            form.until = zone_of(asking.request).field(kept.until)
-    return _form(asking, form, told)
+    form.assignee = saved_in(request.http).me or None
+    if len(named) == 1 and (current := named[0].acknowledged) is not None:
+        form.note, form.assignee = current.note, current.assignee
+        if current.until is not None and current.until > request.services.clock():
+            form.until = zone_of(request.http).field(current.until)
+    return _form(request, form, named)
 
 
 @command_route(router, "/acknowledge", AcknowledgeMany, _PERMISSION)
-async def acknowledge_alerts(asking: Asking, form: AcknowledgeForm) -> Response:
+async def acknowledge_alerts(request: ReadRequest, form: AcknowledgeForm) -> Response:
     """Acknowledge the alerts; a refusal is shown at the form, with its values."""
     try:
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "ids": _ids(form.alert),
             "note": pages.reason_of(form.note),
             "assignee": form.assignee,
         }
         if form.until is not None:
-            said["until"] = zone_of(asking.request).meant("until", form.until)
-        sent = checked(said, api.AlertsToAcknowledge, pages.idempotency_of(asking, form))
-        answer = api.acknowledge_alerts(asking, sent)
+            values["until"] = zone_of(request.http).meant("until", form.until)
+        sent = checked(values, api.AlertsToAcknowledge, pages.idempotency_of(request, form))
+        answer = api.acknowledge_alerts(request, sent)
         outcomes = (await pages.read_answer(answer, AnswerOf[list[api.AlertOutcome]])).data
     except (Invalid, Unavailable) as error:
-        return _form(asking, form, (), error)
+        return _form(request, form, (), error)
     return pages.show(
-        asking.request,
+        request.http,
         "acknowledge.html",
         form=form,
         back=own_page(form.next),
@@ -251,20 +249,20 @@ async def acknowledge_alerts(asking: Asking, form: AcknowledgeForm) -> Response:
 
 
 def _form(
-    asking: Asking,
+    request: ReadRequest,
     form: AcknowledgeForm,
-    told: Sequence[ShownAlert],
+    named: Sequence[ShownAlert],
     error: LedgerError | None = None,
 ) -> Response:
     return pages.show(
-        asking.request,
+        request.http,
         "acknowledge.html",
         200 if error is None else status_of(error),
         form=form,
         back=own_page(form.next),
         number=len(_ids(form.alert)),
         outcomes=None,
-        told=told,
+        told=named,
         error=error,
     )
 
@@ -277,22 +275,22 @@ def _ids(words: str) -> list[str]:
 
 
 @router.get("/{alert_id}", openapi_extra=needs("read"))
-async def show_alert(asking: Asking, alert_id: str, query: Query) -> Response:
+async def show_alert(request: ReadRequest, alert_id: str, query: Query) -> Response:
     """An alert: its sentence, times and evidence, who takes care of it, and its end."""
-    alert = await _alert(asking, alert_id, query)
+    alert = await _alert(request, alert_id, query)
     return pages.show(
-        asking.request,
+        request.http,
         "alert.html",
         alert=alert,
-        stream="" if query.is_past else stream_of(asking),
-        key_names=await names_of_actors(asking, keepers_of([alert])),
-        may_acknowledge=asking.principal.may(_PERMISSION)
+        stream="" if query.is_past else stream_of(request),
+        key_names=await names_of_actors(request, keepers_of([alert])),
+        may_acknowledge=request.principal.may(_PERMISSION)
         and not query.is_past
         and alert.status != "resolved",
     )
 
 
-async def _alert(asking: Asking, alert_id: str, query: Query) -> ShownAlert:
+async def _alert(request: ReadRequest, alert_id: str, query: Query) -> ShownAlert:
     return (
-        await pages.read_answer(api.show_alert(asking, alert_id, query), AnswerOf[ShownAlert])
+        await pages.read_answer(api.show_alert(request, alert_id, query), AnswerOf[ShownAlert])
     ).data

@@ -3,7 +3,7 @@
 from fastapi import Request
 
 from ledger.engine.http.problems import REFUSALS
-from ledger.engine.http.reading import Asking
+from ledger.engine.http.reading import ReadRequest
 from ledger.engine.values.principal import Principal
 from ledger.features.watches.routes import alerts as api
 
@@ -12,15 +12,14 @@ MOST = 99
 
 
 class Bell:
-    """The number of open alerts of the visitor's tenant, known once the page has read it."""
+    """The number of open alerts of the visitor's tenant, set once the page has read it."""
 
     def __init__(self) -> None:
         self.count: int | None = None
-        """At most one more than ``MOST``. None: not known, and the bell shows no number."""
+        """At most one more than ``MOST``. None: unknown, and the bell shows no number."""
 
     @property
     def number(self) -> str:
-        """The number in the header; empty if there is none."""
         return f"{MOST}+" if (self.count or 0) > MOST else str(self.count or "")
 
     @property
@@ -38,24 +37,19 @@ class Bell:
             case count:
                 return f"{count} open alerts"
 
-    async def look(self, request: Request) -> None:
-        """Count the alerts of now, whatever instant the page shows.
-
-        No page fails because of the bell. The reading is no part of the page: the page does not lag
-        behind the log because the view of alerts does.
-        """
+    async def load(self, request: Request) -> None:
+        """Count the alerts of now. No page fails, or counts as behind, because of the bell."""
         principal: Principal | None = getattr(request.state, "principal", None)
         if principal is None or not principal.may("read"):
             return
-        asked = api.AlertsQuery.model_validate({"status": "open"})
+        query = api.AlertsQuery.model_validate({"status": "open"})
         try:
-            self.count = await api.alerts_counted(Asking(request, principal), asked, MOST + 1)
+            self.count = await api.alerts_counted(ReadRequest(request, principal), query, MOST + 1)
         except REFUSALS:
             self.count = None
 
 
 def bell_of(request: Request) -> Bell:
-    """The bell of the page that answers the request."""
     state = request.scope["state"]
     found: Bell = state.setdefault("bell", Bell())
     return found

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import needs
-from ledger.engine.http.reading import Asking, Query
+from ledger.engine.http.reading import Query, ReadRequest
 from ledger.engine.http.replies import PageOf
 from ledger.engine.page.addresses import with_parameter
 from ledger.engine.page.log import PAGE_ROWS, listed
@@ -23,26 +23,25 @@ class SourcesPageQuery(api.SourcesQuery):
 
 
 @router.get("", openapi_extra=needs("read"))
-async def show_sources(asking: Asking, query: SourcesPageQuery) -> Response:
+async def show_sources(request: ReadRequest, query: SourcesPageQuery) -> Response:
     """The sources that the reader sees, the one that was heard last first."""
-    found = await read_answer(api.list_sources(asking, query), PageOf[api.ShownSource])
-    persons_of(asking.request).note((), (each.reported_by for each in found.data))
+    found = await read_answer(api.list_sources(request, query), PageOf[api.ShownSource])
+    persons_of(request.http).note((), (each.reported_by for each in found.data))
     lines = {each.last_fact.subject for each in found.data}
-    given = {"organization_id": query.organization_id} if query.organization_id else {}
+    chosen = {"organization_id": query.organization_id} if query.organization_id else {}
     return show(
-        asking.request,
+        request.http,
         "sources.html",
         query=query,
         sources=found.data,
-        **listed(asking.request, found, given),
-        line_names=await names_of_lines(asking, lines, Query()),
+        **listed(request.http, found, chosen),
+        line_names=await names_of_lines(request, lines, Query()),
         key_names={
             each.reported_by: each.reported_by_name for each in found.data if each.reported_by_name
         },
-        watch_address=_watch_address if asking.principal.may("watches:manage") else None,
+        watch_address=_watch_address if request.principal.may("watches:manage") else None,
     )
 
 
 def _watch_address(source: str, organization_id: str | None) -> str:
-    """The address of the form that watches a source."""
     return with_parameter(filled_in("source", source), "organization_id", organization_id)

@@ -19,7 +19,7 @@ from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES
 from ledger.features.watches.kinds import KINDS
 from ledger.features.watches.kinds.base import DAY, HOUR, Blank, Condition
 from ledger.features.watches.kinds.wording import length_text
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import Severity
 from ledger.features.watches.model.watch_hours import WEEKDAYS
 
@@ -55,7 +55,6 @@ def parts_of(kind: type[Condition]) -> Sequence[str]:
 
 
 def filled_in(type_: str, value: str) -> str:
-    """The address of the form for a new watch of a value, by the kind that offers its type."""
     kind, name = next(
         (k, name) for k in KINDS for name, blank in k.blanks().items() if blank.offers == type_
     )
@@ -85,7 +84,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ",".join(value or ())
 
 
-def _said(blank: Blank, text: str) -> str:
+def _wording(blank: Blank, text: str) -> str:
     """The text of a blank as the sentence has it."""
     return blank.options.get(text) or " or ".join(
         blank.options.get(word) or words(word) for word in _split(text)
@@ -98,9 +97,9 @@ def _said(blank: Blank, text: str) -> str:
 def sentence_of(watch: ShownWatch) -> str:
     """The condition of a watch in plain English: ``any line has been blocked for 2 h``."""
     of, blanks = watch.condition, watch.condition.blanks()
-    said = {name: _said(blanks[name], text) for name, text in _written(of).items()}
-    said |= {"lines": _lines(watch), "time": length_text(watch.for_seconds)}
-    sentence = (of.sentence if watch.for_seconds else of.at_once).format_map(said)
+    texts = {name: _wording(blanks[name], text) for name, text in _written(of).items()}
+    texts |= {"lines": _lines(watch), "time": length_text(watch.for_seconds)}
+    sentence = (of.sentence if watch.for_seconds else of.at_once).format_map(texts)
     if watch.hours is None:
         return sentence
     days = ", ".join(day.capitalize() for day in watch.hours.days)
@@ -143,7 +142,7 @@ class Draft(BaseModel):
     project_tag: Typed = None
     service_line_id: Typed = None
     hours: Literal["on"] | None = None
-    """Whether only some hours count."""
+    """True if only some hours count."""
     days: Typed = None
     begin: Typed = None
     end: Typed = None
@@ -171,7 +170,7 @@ class Draft(BaseModel):
 
     @property
     def is_more(self) -> bool:
-        """Whether something is set that the form shows behind *more*."""
+        """True if something is set that the form shows behind *more*."""
         more = (self.product_line, self.project_tag, self.service_line_id, self.hours)
         return any(more) or any(map(number_in, (self.keep or "", self.remind or "")))
 
@@ -192,14 +191,14 @@ class Draft(BaseModel):
         condition: dict[str, Any] = {"kind": kind.kind()}
         for name in kind.blanks():
             condition[name] = _read(kind, name, self.blanks.get(name, ""))
-        given = {"organization_id": self.organization_id, "workspace_id": self.workspace_id}
+        tenant = {"organization_id": self.organization_id, "workspace_id": self.workspace_id}
         return {
             "condition": condition,
             "for_seconds": seconds_in(self.time, self.unit),
             "hours": self._hours(),
             "keep_seconds": seconds_in(self.keep, self.keep_unit) if kind.keeps else 0,
             "lines": {} if kind.about == "source" else self.lines,
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: value for name, value in tenant.items() if value is not None},
         }
 
     def settings(self) -> dict[str, Any]:
@@ -215,8 +214,8 @@ class Draft(BaseModel):
     def lines(self) -> dict[str, list[str]]:
         """The words of each filter of lines that has any."""
         names = ("execution_model", "product_line", "project_tag", "service_line_id")
-        given = {name: _split(getattr(self, name) or "") for name in names}
-        return {name: found for name, found in given.items() if found}
+        chosen = {name: _split(getattr(self, name) or "") for name in names}
+        return {name: found for name, found in chosen.items() if found}
 
     def _hours(self) -> dict[str, Any] | None:
         if self.hours is None:
@@ -272,7 +271,7 @@ LINES_BY_MODEL: Mapping[str, str] = {"": "any line"} | {
 }
 """The blank for lines: execution models, and the page's words for their lines."""
 
-PRODUCT_LINES_SAID: Mapping[str, str] = {"": "Any"} | {name: words(name) for name in PRODUCT_LINES}
+PRODUCT_LINE_NAMES: Mapping[str, str] = {"": "Any"} | {name: words(name) for name in PRODUCT_LINES}
 
 
 def in_unit(seconds: int, usual: str) -> tuple[str, str]:

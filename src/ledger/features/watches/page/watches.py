@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import Asking, Present, TenantQuery
+from ledger.engine.http.reading import Present, ReadRequest, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page.addresses import with_parameter
@@ -21,11 +21,11 @@ from ledger.engine.values.errors import Behind, Invalid, LedgerError, RateLimite
 from ledger.engine.values.values import format_instant
 from ledger.features.directory.entries import entries_of
 from ledger.features.directory.routes.directory import ShownName
-from ledger.features.feed.names import names_beside
+from ledger.features.feed.names import names_of_page
 from ledger.features.watches.alerts import SEVERITIES
 from ledger.features.watches.commands.watches import CreateWatch, DeleteWatch, UpdateWatch
 from ledger.features.watches.kinds import KINDS
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import STARTERS
 from ledger.features.watches.model.watch_hours import WEEKDAYS
 from ledger.features.watches.page import watch_forms
@@ -52,7 +52,7 @@ _EXAMPLES = 5
 """Alerts that a preview shows."""
 
 _PAST = timedelta(days=30)
-"""The period of which the form says how often the watch would have told."""
+"""The period for which the form says how often the watch would have alerted."""
 
 
 class WatchesQuery(TenantQuery):
@@ -70,20 +70,20 @@ class WatchQuery(Present):
 
 @router.get("", openapi_extra=needs("read"))
 async def show_watches(
-    asking: Asking, query: WatchesQuery, refused: RefusedForm | None = None
+    request: ReadRequest, query: WatchesQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The watches that the credential sees, newest first; the starters if there is none."""
-    found = await read_answer(api.list_watches(asking, query), PageOf[ShownWatch])
-    organization = query.organization_id or asking.principal.organization_id
-    may_manage = asking.principal.may(_PERMISSION)
+    found = await read_answer(api.list_watches(request, query), PageOf[ShownWatch])
+    organization = query.organization_id or request.principal.organization_id
+    may_manage = request.principal.may(_PERMISSION)
     return await _WATCHES.show(
-        asking,
+        request,
         "watches.html",
         found.data,
         query,
         refused,
         watches=found.data,
-        **listed(asking.request, found, query.chosen()),
+        **listed(request.http, found, query.chosen()),
         sentence_of=watch_forms.sentence_of,
         starters=STARTERS if may_manage and organization is not None else (),
         organization=organization,
@@ -93,42 +93,39 @@ async def show_watches(
 
 @router.get("/new", openapi_extra=needs(_PERMISSION))
 async def show_new(
-    asking: Asking, query: watch_forms.NewWatchQuery, refused: RefusedForm | None = None
+    request: ReadRequest, query: watch_forms.NewWatchQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The form for a new watch; it needs ``read`` too, for its preview."""
     if refused is not None and isinstance(refused.form, watch_forms.StartersForm):
-        return await show_watches(asking, WatchesQuery(), refused)
+        return await show_watches(request, WatchesQuery(), refused)
     draft: watch_forms.Draft = query
     if refused is not None and isinstance(refused.form, watch_forms.WatchForm):
         draft = refused.form
-    return await _form(asking, draft, refused)
+    return await _form(request, draft, refused)
 
 
 @router.post("/preview", openapi_extra=needs(_PERMISSION))
-async def preview_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
+async def preview_watch(request: ReadRequest, form: watch_forms.WatchForm) -> Response:
     """The form for a new watch with its values, and what the watch would have open now."""
-    return await _form(asking, form, None, tried="now")
+    return await _form(request, form, None, tried="now")
 
 
 @router.post("/preview/past", openapi_extra=needs(_PERMISSION))
-async def preview_past(asking: Asking, form: watch_forms.WatchForm) -> Response:
-    """The same form, and how often the watch would have told in the last 30 days.
-
-    To read the past of many lines takes seconds, so the form asks once it shows what is open now.
-    """
-    return await _form(asking, form, None, tried="past")
+async def preview_past(request: ReadRequest, form: watch_forms.WatchForm) -> Response:
+    """The past of many lines takes seconds, so the form asks once it shows what is open now."""
+    return await _form(request, form, None, tried="past")
 
 
 @router.get("/preview", openapi_extra=needs(_PERMISSION))
 @router.get("/preview/past", openapi_extra=needs(_PERMISSION))
 @router.get("/starters", openapi_extra=needs(_PERMISSION))
-async def leave_form(asking: Asking) -> Response:
+async def leave_form(request: ReadRequest) -> Response:
     """Redirect the address of a form, opened as a page, to the list."""
     return go(PATH)
 
 
 async def _form(
-    asking: Asking,
+    request: ReadRequest,
     draft: watch_forms.Draft,
     refused: RefusedForm | None,
     *,
@@ -136,19 +133,19 @@ async def _form(
     tried: Literal["now", "past"] | None = None,
 ) -> Response:
     """The form of a watch; ``watch`` is the one that it changes."""
-    asking.principal.require("read")
-    filled = draft.filled(zone_of(asking.request).name)
+    request.principal.require("read")
+    filled = draft.filled(zone_of(request.http).name)
     kind = watch_forms.kind_of(filled.kind)
-    found, fault = await _tried(asking, filled, tried) if tried else (None, None)
+    found, fault = await _tried(request, filled, tried) if tried else (None, None)
     chosen = filled.lines
-    names = await names_beside(
-        asking, (), (), chosen.get("service_line_id", ()), chosen.get("project_tag", ())
+    names = await names_of_page(
+        request, (), (), chosen.get("service_line_id", ()), chosen.get("project_tag", ())
     )
-    principal, workspaces = asking.principal, list[ShownName]()
+    principal, workspaces = request.principal, list[ShownName]()
     if watch is None and principal.organization_id is not None and principal.workspace_id is None:
-        workspaces, _ = await entries_of(asking, "workspace")
+        workspaces, _ = await entries_of(request, "workspace")
     return await _WATCHES.show(
-        asking,
+        request,
         "watch_form.html",
         [],
         None,
@@ -162,7 +159,7 @@ async def _form(
         weekdays=WEEKDAYS,
         severities={name: name for name in SEVERITIES},
         lines_by_model=watch_forms.LINES_BY_MODEL,
-        product_lines=watch_forms.PRODUCT_LINES_SAID,
+        product_lines=watch_forms.PRODUCT_LINE_NAMES,
         workspaces=workspaces,
         tried=tried,
         found=found,
@@ -174,109 +171,111 @@ async def _form(
 
 
 async def _tried(
-    asking: Asking, draft: watch_forms.Draft, when: Literal["now", "past"]
+    request: ReadRequest, draft: watch_forms.Draft, when: Literal["now", "past"]
 ) -> tuple[api.WatchPreview | None, LedgerError | None]:
-    """The alerts of a watch, or the reason why they cannot be told."""
-    said, now = draft.watching(), asking.services.clock()
+    """The alerts of a watch, or why they cannot be shown."""
+    body, now = draft.watching(), request.services.clock()
     if when == "past":
-        said |= {"from": format_instant(now - _PAST), "to": format_instant(now)}
-    sent = checked(said, WatchToTry, None)
+        body |= {"from": format_instant(now - _PAST), "to": format_instant(now)}
+    sent = checked(body, WatchToTry, None)
     try:
-        return await read_answer(api.preview_watch(asking, sent), api.WatchPreview), None
+        return await read_answer(api.preview_watch(request, sent), api.WatchPreview), None
     except (Behind, Invalid, RateLimited, Unavailable) as error:
         return None, error
 
 
 @command_route(router, "", CreateWatch, _PERMISSION)
-async def create_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
+async def create_watch(request: ReadRequest, form: watch_forms.WatchForm) -> Response:
     """Set up a watch, and lead to its page."""
-    sent = checked(form.settings(), api.NewWatch, idempotency_of(asking, form))
+    sent = checked(form.settings(), api.NewWatch, idempotency_of(request, form))
 
     def then(made: Response) -> Response:
         watch = msgspec.json.decode(made.body, type=AnswerOf[ShownWatch]).data
         return go(with_parameter(f"{PATH}/{watch.id}", "done", "create"))
 
-    return await _WATCHES.carry_out(asking, form, api.create_watch(asking, sent), then)
+    return await _WATCHES.carry_out(request, form, api.create_watch(request, sent), then)
 
 
 @command_route(router, "/starters", CreateWatch, _PERMISSION)
-async def create_starters(asking: Asking, form: watch_forms.StartersForm) -> Response:
+async def create_starters(request: ReadRequest, form: watch_forms.StartersForm) -> Response:
     """Set up the starter watches, each by a command of its own."""
-    return await _WATCHES.carry_out(asking, form, _starters(asking, form), "starters")
+    return await _WATCHES.carry_out(request, form, _starters(request, form), "starters")
 
 
-async def _starters(asking: Asking, form: watch_forms.StartersForm) -> Response:
-    key = idempotency_of(asking, form)
+async def _starters(request: ReadRequest, form: watch_forms.StartersForm) -> Response:
+    key = idempotency_of(request, form)
     made: Response | None = None
     for number, settings in enumerate(STARTERS):
-        said = msgspec.json.decode(msgspec.json.encode(settings))
+        body = msgspec.json.decode(msgspec.json.encode(settings))
         if form.organization_id is not None:
-            said["organization_id"] = form.organization_id
+            body["organization_id"] = form.organization_id
         own = msgspec.structs.replace(key, key=f"{key.key}-{number}")
-        made = await api.create_watch(asking, checked(said, api.NewWatch, own))
+        made = await api.create_watch(request, checked(body, api.NewWatch, own))
     assert made is not None, "there are starters"
     return made
 
 
 @router.get("/{watch_id}", openapi_extra=needs("read"))
 async def show_watch(
-    asking: Asking, watch_id: str, query: WatchQuery, refused: RefusedForm | None = None
+    request: ReadRequest, watch_id: str, query: WatchQuery, refused: RefusedForm | None = None
 ) -> Response:
-    """A watch: its sentence and settings, its open alerts, and who is told of them."""
-    watch = await _watch(asking, watch_id)
+    """A watch: its sentence and settings, its open alerts, and its endpoints."""
+    watch = await _watch(request, watch_id)
     if refused is not None and isinstance(refused.form, watch_forms.WatchForm):
-        return await _form(asking, refused.form, refused, watch=watch)
+        return await _form(request, refused.form, refused, watch=watch)
     return await _WATCHES.show(
-        asking,
+        request,
         "watch.html",
         [watch],
         query,
         refused,
         watch=watch,
         sentence=watch_forms.sentence_of(watch),
-        may_manage=asking.principal.may(_PERMISSION),
+        may_manage=request.principal.may(_PERMISSION),
     )
 
 
-async def _watch(asking: Asking, watch_id: str) -> ShownWatch:
-    answer = api.show_watch(asking, watch_id, Present())
+async def _watch(request: ReadRequest, watch_id: str) -> ShownWatch:
+    answer = api.show_watch(request, watch_id, Present())
     return (await read_answer(answer, AnswerOf[ShownWatch])).data
 
 
 @router.get("/{watch_id}/change", openapi_extra=needs(_PERMISSION))
-async def ask_change(asking: Asking, watch_id: str, query: watch_forms.NewWatchQuery) -> Response:
+async def ask_change(
+    request: ReadRequest, watch_id: str, query: watch_forms.NewWatchQuery
+) -> Response:
     """The form that changes the watch, with its settings, or with another kind."""
-    watch = await _watch(asking, watch_id)
+    watch = await _watch(request, watch_id)
     draft = watch_forms.draft_of(watch)
     if query.kind is not None and query.kind != draft.kind:
         draft = draft.model_copy(update={"kind": query.kind, "blanks": {}, "time": None})
-    return await _form(asking, draft, None, watch=watch)
+    return await _form(request, draft, None, watch=watch)
 
 
 @command_route(router, "/{watch_id}/change", UpdateWatch, _PERMISSION)
-async def change_watch(asking: Asking, form: watch_forms.WatchForm) -> Response:
+async def change_watch(request: ReadRequest, form: watch_forms.WatchForm) -> Response:
     """Replace the settings of the watch."""
     # The tenant of a watch stays; the form has it for its preview.
     fields = api.WatchChanges.model_fields.keys()
     changes = {name: value for name, value in form.settings().items() if name in fields}
-    sent = checked(changes, api.WatchChanges, idempotency_of(asking, form))
-    return await _WATCHES.send(asking, form, api.update_watch, "change", sent)
+    sent = checked(changes, api.WatchChanges, idempotency_of(request, form))
+    return await _WATCHES.send(request, form, api.update_watch, "change", sent)
 
 
 @command_route(router, "/{watch_id}/switch", UpdateWatch, _PERMISSION)
-async def switch_watch(asking: Asking, form: watch_forms.SwitchWatchForm) -> Response:
+async def switch_watch(request: ReadRequest, form: watch_forms.SwitchWatchForm) -> Response:
     """Enable or disable the watch."""
     is_on = form.enabled == "true"
-    sent = checked({"enabled": is_on}, api.WatchChanges, idempotency_of(asking, form))
+    sent = checked({"enabled": is_on}, api.WatchChanges, idempotency_of(request, form))
     then = "enable" if is_on else "disable"
-    return await _WATCHES.send(asking, form, api.update_watch, then, sent)
+    return await _WATCHES.send(request, form, api.update_watch, then, sent)
 
 
 @command_route(router, "/{watch_id}/remove", DeleteWatch, _PERMISSION)
-async def remove_watch(asking: Asking, form: Form) -> Response:
+async def remove_watch(request: ReadRequest, form: Form) -> Response:
     """Delete the watch for good."""
     then = go(with_parameter(PATH, "done", "remove"))
-    return await _WATCHES.send(asking, form, api.delete_watch, lambda _: then)
+    return await _WATCHES.send(request, form, api.delete_watch, lambda _: then)
 
 
 _WATCHES = Managed(

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from ledger.engine.postgres.pool.scope import Planning
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.values.values import id_of_key, sort_key
 from ledger.engine.views.statements import Read, read_of
 from ledger.features.watches.kinds.base import Condition, LineNow
@@ -85,10 +85,7 @@ _SCALE: Mapping[str, int] = {"hours": 100, "runs": 1, "tokens_used": 1}
 
 @cache
 def above(measure: str) -> str:
-    """(line key, position, part, total) rows by line: the changes of the lines above the limit.
-
-    Parameters are those of ``values_of``.
-    """
+    """(line key, position, part, total) rows: changes above the limit, for ``values_of``."""
     if measure == "hours":
         return _ABOVE.format(sums=_HOURS, changes=_CHANGES_OF_HOURS)
     amount = _COUNT if measure == "runs" else _TOKENS
@@ -159,19 +156,19 @@ def _limit(condition: UsageOver) -> Decimal:
 
 
 async def lines_above(
-    ask: Ask, condition: Condition, lines: Sequence[LineNow], corner: Corner
+    ask: Ask, condition: Condition, lines: Sequence[LineNow], as_of: AsOf
 ) -> list[LineNow]:
-    """The lines that are above the limit, each with its stretch."""
+    """The lines that are above the limit, each with its episode."""
     assert isinstance(condition, UsageOver)
-    known, period = {each.execution.id: each for each in lines}, condition.period_of(corner.clock)
-    if not known:
+    by_id, period = {each.execution.id: each for each in lines}, condition.period_of(as_of.clock)
+    if not by_id:
         return []
-    rows = await ask(above_read(condition.measure), values_of(condition, known, period))
+    rows = await ask(above_read(condition.measure), values_of(condition, by_id, period))
     crossed = passed(condition, [tuple(row[1:]) for row in rows if row[1] is not None])
     instants = await ask(_INSTANTS, {"positions": [*crossed.values()]})
     recorded = {position: at for _, position, at in instants}
     return [
-        known[line]._replace(
+        by_id[line]._replace(
             over={condition: over_since(line, period[0], position, recorded[position])}
         )
         for line, position in crossed.items()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from ledger.engine.log.codec import EnvelopeMapper
-from ledger.engine.reads.corner import Corner
+from ledger.engine.reads.as_of import AsOf
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Behind, Invalid
 from ledger.engine.values.recorded import Actor
@@ -41,16 +41,16 @@ from ledger.features.watches.reads.watched import (
 )
 from projections.lines.line import LineFold
 from projections.runs.statements import OPEN_RUNS
-from projections.watches.source.statements import heard_read
+from projections.watches.source.statements import last_reports_read
 
 MOST_ROWS, MOST_COUNTED = 1_000, 10_000
-"""The rows that are shown, and the stretches up to which they are counted."""
+"""The rows that are shown, and the episodes up to which they are counted."""
 
 _PAGE = 1_000
 """Lines of a statement: some milliseconds for PostgreSQL."""
 
 _PORTION = 250
-"""Lines that are judged in one turn of the loop: a millisecond or two."""
+"""Lines that are judged in one slice of the event loop: a millisecond or two."""
 
 MOST_LINES = 20_000
 """The lines of a preview of the past."""
@@ -61,51 +61,52 @@ _PAGE_OF_PAST = 500
 _decode = EnvelopeMapper().decode
 
 
-async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], corner: Corner) -> Answer:
-    """The rows of a statement at the position of a corner or later. Raises Behind."""
+async def rows_since(ask: Ask, read: Read, values: Mapping[str, Any], as_of: AsOf) -> Answer:
+    """The rows at the position of ``as_of`` or later. Raises Behind."""
     rows = await ask(read, values)
-    if rows.position < corner.position:
+    if rows.position < as_of.position:
         raise Behind("The views have fallen behind the position of the answer.")
     return rows
 
 
 class DueLine(NamedTuple):
-    """A stretch that is due, and its line as far as its sentence tells of it."""
+    """An episode that is due, and its line as far as its sentence needs it."""
 
     due: Due
-    known: LineNow
+    line: LineNow
     until: Any = UNSET
     """Of a period: when the condition ended; None: it holds still."""
 
     @property
     def order(self) -> tuple[float, int, str]:
-        line, subject = self.known.execution.id, self.due.stretch.subject
+        line, subject = self.line.execution.id, self.due.episode.subject
         return -self.due.at.timestamp(), sort_key(line) if line else 0, subject.id
 
 
 async def open_now(
     ask: Ask,
-    turn: Callable[[], Awaitable[None]],
+    next_slice: Callable[[], Awaitable[None]],
     watch: Watch,
     filters: Mapping[str, Any],
-    corner: Corner,
+    as_of: AsOf,
 ) -> tuple[Sequence[DueLine], int]:
-    """The stretches that are due, the latest due first, and their number up to ``MOST_COUNTED``.
+    """The episodes that are due, the latest due first, and their number up to ``MOST_COUNTED``.
 
     At most ``MOST_ROWS`` of them. If there are more than are counted, they are the latest among so
-    many. ``filters`` are those of the watch's tenant and lines; ``turn`` waits for a portion.
+    many. ``filters`` are those of the watch's tenant and lines; ``next_slice`` waits before each
+    portion.
     """
     latest = list[tuple[Any, int, DueLine]]()
     number = 0
-    async for lines in _lines(ask, watch, filters, corner):
+    async for lines in _lines(ask, watch, filters, as_of):
         for begin in range(0, len(lines), _PORTION):
-            await turn()
-            for known in lines[begin : begin + _PORTION]:
-                for due in due_for([watch], known):
-                    if due.at <= corner.clock:
+            await next_slice()
+            for line in lines[begin : begin + _PORTION]:
+                for due in due_for([watch], line):
+                    if due.at <= as_of.clock:
                         number += 1
                         keep = heappushpop if len(latest) == MOST_ROWS else heappush
-                        keep(latest, (due.at, number, DueLine(due, known)))
+                        keep(latest, (due.at, number, DueLine(due, line)))
         if number >= MOST_COUNTED:
             break
     found = sorted((each for *_, each in latest), key=lambda each: each.order)
@@ -113,34 +114,33 @@ async def open_now(
 
 
 async def _lines(
-    ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: Corner
+    ask: Ask, watch: Watch, filters: Mapping[str, Any], as_of: AsOf
 ) -> AsyncIterator[Sequence[LineNow]]:
     """Pages of the lines for which the condition may hold, newest record id first."""
-    condition = watch.given.condition
-    asked = condition.parameters([(condition, watch.given.for_seconds)], corner.clock)
-    values: dict[str, Any] = {**filters, **asked, "limit": _PAGE}
+    condition = watch.config.condition
+    parameters = condition.parameters([(condition, watch.config.for_seconds)], as_of.clock)
+    values: dict[str, Any] = {**filters, **parameters, "limit": _PAGE}
     names = frozenset(filters)
     while True:
-        rows = await rows_since(ask, watched_read(type(condition), names), values, corner)
+        rows = await rows_since(ask, watched_read(type(condition), names), values, as_of)
         found = [row for row in rows if row[1] is not None]
-        folds = [decode_line(fold) for _, _, fold in found]
+        states = [decode_line(packed) for _, _, packed in found]
         runs = dict[int, list[base.OpenRun]]()
         if condition.about == "open_runs":
-            runs = await _open_runs(ask, folds)
-        known = [line_now(fold, runs.get(sort_key(fold.execution.id), ())) for fold in folds]
+            runs = await _open_runs(ask, states)
+        current = [line_now(state, runs.get(sort_key(state.execution.id), ())) for state in states]
         if condition.about == "sums":
-            known = await lines_above(ask, condition, known, corner)
-        yield known
+            current = await lines_above(ask, condition, current, as_of)
+        yield current
         if len(found) < _PAGE:
             return
         values["after"] = found[-1][1]
         names = frozenset({*filters, "after"})
 
 
-async def _open_runs(ask: Ask, folds: Sequence[LineFold]) -> dict[int, list[base.OpenRun]]:
-    """The open runs of lines, by the line's key."""
+async def _open_runs(ask: Ask, states: Sequence[LineFold]) -> dict[int, list[base.OpenRun]]:
     found = dict[int, list[base.OpenRun]]()
-    lines = [sort_key(fold.execution.id) for fold in folds]
+    lines = [sort_key(state.execution.id) for state in states]
     for _, line, *run in await ask(OPEN_RUNS, {"lines": lines}):
         if line is not None:
             found.setdefault(line, []).append(base.OpenRun(*run))
@@ -148,19 +148,21 @@ async def _open_runs(ask: Ask, folds: Sequence[LineFold]) -> dict[int, list[base
 
 
 async def silent_now(
-    ask: Ask, watch: Watch, filters: Mapping[str, Any], corner: Corner
+    ask: Ask, watch: Watch, filters: Mapping[str, Any], as_of: AsOf
 ) -> Sequence[DueLine]:
     """The silences of the sources of a watch that are due, the latest due first."""
-    condition = watch.given.condition
+    condition = watch.config.condition
     assert isinstance(condition, SourceSilent)
-    rows = await ask(heard_read(frozenset(filters)), {**filters, "sources": [*condition.sources]})
-    heard = {source: last_seen for _, source, last_seen in rows if source is not None}
+    rows = await ask(
+        last_reports_read(frozenset(filters)), {**filters, "sources": [*condition.sources]}
+    )
+    last_facts = {source: last_seen for _, source, last_seen in rows if source is not None}
     dues = []
     for source in condition.sources:
-        stretch = silent_since(source, heard.get(source), corner.clock)
-        due = Due(watch, stretch, due_of(watch.given, stretch.since))
+        episode = silent_since(source, last_facts.get(source), as_of.clock)
+        due = Due(watch, episode, due_of(watch.config, episode.since))
         dues.append(DueLine(due, base.NO_LINE))
-    found = [each for each in dues if each.due.at <= corner.clock]
+    found = [each for each in dues if each.due.at <= as_of.clock]
     return sorted(found, key=lambda each: each.order)
 
 
@@ -169,24 +171,21 @@ async def silent_now(
 
 async def opened_in(
     ask: Ask,
-    turn: Callable[[], Awaitable[None]],
+    next_slice: Callable[[], Awaitable[None]],
     watch: Watch,
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime],
-    corner: Corner,
+    as_of: AsOf,
 ) -> tuple[Sequence[DueLine], int]:
-    """The alerts that would have been due in a period, the latest first, and their number.
-
-    At most ``MOST_ROWS`` of them. Raises Invalid for too many lines.
-    """
+    """At most ``MOST_ROWS``, the latest first, and their number. Raises Invalid for many lines."""
     latest, number = list[tuple[datetime, str, int, DueLine]](), 0
-    async for lines in _pages(ask, watch, filters, period, corner):
-        await turn()
+    async for lines in _pages(ask, watch, filters, period, as_of):
+        await next_slice()
         for line in lines:
-            for found in _opened(watch, *line, period, corner.clock):
+            for found in _opened(watch, *line, period, as_of.clock):
                 number += 1
                 keep = heappushpop if len(latest) == MOST_ROWS else heappush
-                keep(latest, (found.due.at, found.known.execution.id, -number, found))
+                keep(latest, (found.due.at, found.line.execution.id, -number, found))
     return [found for *_, found in sorted(latest, reverse=True)], number
 
 
@@ -195,21 +194,21 @@ async def _pages(
     watch: Watch,
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime],
-    corner: Corner,
+    as_of: AsOf,
 ) -> AsyncIterator[list[tuple[str, str | None, list[LineChange]]]]:
-    condition = watch.given.condition
-    asked = condition.parameters([(condition, watch.given.for_seconds)], corner.clock)
-    values = {**filters, **asked, "from": period[0], "to": period[1], "limit": _PAGE_OF_PAST}
-    names, seen = frozenset(filters), 0
+    condition = watch.config.condition
+    parameters = condition.parameters([(condition, watch.config.for_seconds)], as_of.clock)
+    values = {**filters, **parameters, "from": period[0], "to": period[1], "limit": _PAGE_OF_PAST}
+    names, count = frozenset(filters), 0
     while True:
-        rows = await rows_since(ask, past_read(type(condition), names), values, corner)
+        rows = await rows_since(ask, past_read(type(condition), names), values, as_of)
         lines = [
             (line_id, name, [_change(row) for row in group if row[4] is not None])
             for (_, line_id, name), group in groupby(rows, itemgetter(1, 2, 3))
             if line_id is not None
         ]
-        seen += len(lines)
-        if seen > MOST_LINES:
+        count += len(lines)
+        if count > MOST_LINES:
             raise Invalid.at("/lines", f"are more than {MOST_LINES:,}")
         yield lines
         if len(lines) < _PAGE_OF_PAST:
@@ -232,17 +231,17 @@ def _opened(
     period: tuple[datetime, datetime],
     now: datetime,
 ) -> Iterator[DueLine]:
-    for subject, first, until in _stretches(watch.given.condition, line_id, changes):
-        at, ends = due_of(watch.given, first.since), now if until is None else until
+    for subject, first, until in _episodes(watch.config.condition, line_id, changes):
+        at, ends = due_of(watch.config, first.since), now if until is None else until
         if period[0] <= at < period[1] and (at < ends or (until is None and at == ends)):
-            stretch = base.begun(subject.type, subject.id, first.since, first.opened)
-            yield DueLine(Due(watch, stretch, at), _line_of(line_id, name, first), time_text(until))
+            episode = base.begun(subject.type, subject.id, first.since, first.opened)
+            yield DueLine(Due(watch, episode, at), _line_of(line_id, name, first), time_text(until))
 
 
-def _stretches(
+def _episodes(
     condition: base.Condition, line_id: str, changes: Sequence[LineChange]
 ) -> Iterator[tuple[base.AlertSubject, LineChange, datetime | None]]:
-    """(subject, change that began it, end) of the stretches; None: the condition holds still."""
+    """(subject, change that began it, end) of the episodes; None: the condition holds still."""
     own, held = base.AlertSubject("service_line", line_id), dict[base.AlertSubject, LineChange]()
     for at, holds, subject, change in condition.transitions(changes, None):
         if holds and change is not None:
@@ -256,7 +255,7 @@ def _stretches(
 
 
 def _line_of(line_id: str, name: str | None, first: LineChange) -> LineNow:
-    """The line as the event that began a stretch left it, as far as a sentence tells of it."""
+    """The line as the event that began an episode left it, as far as a sentence needs it."""
     assert first.state is not None, "a change of a line has its state"
     since, line = first.since, Execution(line_id, state=first.state, name=name)
     match None if first.event is None else first.event.body:

@@ -61,18 +61,15 @@ Ask = Callable[[Read, Mapping[str, Any]], Awaitable[Answer]]
 decode_line = msgspec.msgpack.Decoder(LineFold).decode
 
 
-def line_now(fold: LineFold, runs: Sequence[OpenRun] = ()) -> LineNow:
+def line_now(state: LineFold, runs: Sequence[OpenRun] = ()) -> LineNow:
     """The line as watches know it, with its open runs where a condition is about these."""
-    assert fold.last_activity_at is not None, "a line is active from its activation on"
-    return LineNow(fold.execution, fold.last_activity_at, fold.open_runs, runs, fold.failures)
+    assert state.last_activity_at is not None, "a line is active from its activation on"
+    return LineNow(state.execution, state.last_activity_at, state.open_runs, runs, state.failures)
 
 
 @cache
 def watched_read(kind: type[Condition], filters: frozenset[str]) -> Read:
-    """(position, record key, fold) rows, newest record id first; a row of nulls if no line is left.
-
-    The filters are those of ``where_line``.
-    """
+    """(position, record key, fold) rows, newest first; a row of nulls if no line is left."""
     views = ("execution",) if kind.about == "line" else ("execution", "run")
     return read_of(
         _LINES,

@@ -24,7 +24,7 @@ from ledger.engine.values.rendering import json_text
 from ledger.engine.values.values import ALERT_ID, TEXT
 from ledger.engine.writer.request import Receipt
 from ledger.features.watches.commands.alerts import Acknowledge, AcknowledgeMany
-from projections.watches.shown import AlertColumns, AlertStatus, ShownAlert, shown_alert
+from projections.watches.shown import AlertColumns, AlertStatus, ShownAlert, alert_view
 from projections.watches.statements import ALERTS, AlertSort, alerts_read
 from projections.watches.view import RANKS
 
@@ -115,16 +115,16 @@ class AlertOutcome(msgspec.Struct):
 
 
 class _List(NamedTuple):
-    """A list of alerts that is asked for, at the clock of the answer."""
+    """A requested list of alerts, at the clock of the answer."""
 
-    asking: reading.Asking
+    request: reading.ReadRequest
     query: AlertsQuery | AlertsExportQuery
     chosen: Mapping[str, Any]
     clock: datetime
 
     @classmethod
-    def of(cls, asking: reading.Asking, query: AlertsQuery | AlertsExportQuery) -> "_List":
-        return cls(asking, query, query.chosen(), asking.instant(query))
+    def of(cls, request: reading.ReadRequest, query: AlertsQuery | AlertsExportQuery) -> "_List":
+        return cls(request, query, query.chosen(), request.instant(query))
 
     @property
     def bound_to(self) -> Mapping[str, Any]:
@@ -132,7 +132,7 @@ class _List(NamedTuple):
         return {**self.chosen, "sort": self.query.sort}
 
     def first(self, limit: int, after: Mapping[str, Any]) -> Question:
-        """The question for the alerts behind a place."""
+        """The question for the alerts after a cursor."""
         return self._question(limit, after, self.query)
 
     def following(self, after: Mapping[str, Any], end: int) -> Question:
@@ -142,32 +142,31 @@ class _List(NamedTuple):
     def _question(
         self, limit: int, more: Mapping[str, Any], query: reading.Present, *, goes_on: bool = False
     ) -> Question:
-        filters = {**self.asking.tenant, **self.chosen, **more}
+        filters = {**self.request.tenant, **self.chosen, **more}
         statuses = frozenset(filters.pop("status", ()))
         names = frozenset(filters) - {"end"}
         read = alerts_read(names, statuses, self.query.sort, query.is_past, goes_on=goes_on)
         values = {**filters, "clock": self.clock, "limit": limit}
-        return self.asking.question(read, values, query)
+        return self.request.question(read, values, query)
 
 
 @router.lists(ShownAlert, "List alerts")
-async def list_alerts(asking: reading.Asking, query: AlertsQuery) -> Response:
+async def list_alerts(request: reading.ReadRequest, query: AlertsQuery) -> Response:
     """List the alerts of the credential's tenant: the latest `due` first, then by id."""
-    asked = _List.of(asking, query)
-    after = _ORDER.after(query.cursor, asked.bound_to)
-    rows = await asking.ask(asked.first(query.limit + 1, after))
-    return _ORDER.page(rows, query.limit, asked.bound_to, lambda row: json_text(_entry(row[1:])))
+    wanted = _List.of(request, query)
+    after = _ORDER.after(query.cursor, wanted.bound_to)
+    rows = await request.ask(wanted.first(query.limit + 1, after))
+    return _ORDER.page(rows, query.limit, wanted.bound_to, lambda row: json_text(_entry(row[1:])))
 
 
-async def alerts_counted(asking: reading.Asking, query: AlertsQuery, most: int) -> int:
+async def alerts_counted(request: reading.ReadRequest, query: AlertsQuery, most: int) -> int:
     """The number of alerts of all pages, up to ``most``. Only the web pages use this."""
-    ((_, count),) = await asking.ask(_List.of(asking, query).first(most, {}).counted())
+    ((_, count),) = await request.ask(_List.of(request, query).first(most, {}).counted())
     return int(count)
 
 
 def _entry(row: exports.Row) -> ShownAlert:
-    """The alert of a row behind its position."""
-    return shown_alert(AlertColumns(*row[3:]))
+    return alert_view(AlertColumns(*row[3:]))
 
 
 _ALERTS = exports.Exported("alerts", _entry, exports.cut_of(ShownAlert))
@@ -180,35 +179,35 @@ _ALERTS = exports.Exported("alerts", _entry, exports.cut_of(ShownAlert))
     response_class=Response,
     responses=exports.answers("The alerts of the list, one on each line."),
 )
-async def export_alerts(asking: reading.Asking, query: AlertsExportQuery) -> Response:
+async def export_alerts(request: reading.ReadRequest, query: AlertsExportQuery) -> Response:
     """Export the list as one file, as it was at `Ledger-Position`."""
-    turn, asked = exports.begin_export(asking), _List.of(asking, query)
-    first = await asking.ask(asked.first(exports.PAGE, {}).walked())
+    next_slice, wanted = exports.begin_export(request), _List.of(request, query)
+    first = await request.ask(wanted.first(exports.PAGE, {}).walked())
 
     def following(row: exports.Row) -> Question:
         # Alerts change while an export goes on: all of them are shown as of the first page.
         after = _ORDER.after(_ORDER.cursor(row, {}), {})
-        return asked.following(after, first.position).walked()
+        return wanted.following(after, first.position).walked()
 
-    found = exports.pages(asking, first, following, is_log=False)
-    return _ALERTS.file(turn, query.format, found, first.position, goes_on=False)
+    found = exports.pages(request, first, following, is_log=False)
+    return _ALERTS.file(next_slice, query.format, found, first.position, goes_on=False)
 
 
 @router.shows(ShownAlert, "Show an alert")
 async def show_alert(
-    asking: reading.Asking, alert_id: AnyAlertId, query: reading.Query
+    request: reading.ReadRequest, alert_id: AnyAlertId, query: reading.Query
 ) -> Response:
     """Show an alert with its latest acknowledgement and its end."""
     reading.require_id("alert", alert_id)
-    return await _alert_reply(asking, alert_id, query)
+    return await _alert_reply(request, alert_id, query)
 
 
-async def _alert_reply(asking: reading.Asking, alert_id: str, query: reading.Query) -> Reply:
-    filters = {**asking.tenant, "alert_id": alert_id}
+async def _alert_reply(request: reading.ReadRequest, alert_id: str, query: reading.Query) -> Reply:
+    filters = {**request.tenant, "alert_id": alert_id}
     read = alerts_read(frozenset(filters), past=query.is_past)
-    values = {**filters, "clock": asking.instant(query), "limit": 1}
-    rows = await asking.rows(read, values, query)
-    return reading.shown("alert", rows, rows[0][1] and json_text(_entry(rows[0][1:])))
+    values = {**filters, "clock": request.instant(query), "limit": 1}
+    rows = await request.rows(read, values, query)
+    return reading.subject_reply("alert", rows, rows[0][1] and json_text(_entry(rows[0][1:])))
 
 
 # Acknowledging.
@@ -216,17 +215,17 @@ async def _alert_reply(asking: reading.Asking, alert_id: str, query: reading.Que
 
 @router.acts("acknowledge", Acknowledge, ShownAlert, "Acknowledge an alert")
 async def acknowledge_alert(
-    asking: reading.Asking, alert_id: AnyAlertId, sent: Sent[Acknowledging]
+    request: reading.ReadRequest, alert_id: AnyAlertId, sent: Sent[Acknowledging]
 ) -> Response:
     """Take care of an alert that is not resolved. A later acknowledgement replaces an earlier one.
 
     Reminders pause until the end of the acknowledgement.
     """
-    receipt = await execute_on(asking, Acknowledge, alert_id, sent, **_said(sent.body))
-    return await as_left(asking.request, receipt, partial(_alert_reply, asking, alert_id))
+    receipt = await execute_on(request, Acknowledge, alert_id, sent, **_fields_of(sent.body))
+    return await as_left(request.http, receipt, partial(_alert_reply, request, alert_id))
 
 
-def _said(body: Acknowledging | None) -> dict[str, Any]:
+def _fields_of(body: Acknowledging | None) -> dict[str, Any]:
     """The fields of an acknowledgement, those of a body with a fault too."""
     return {name: getattr(body, name, None) for name in Acknowledging.model_fields}
 
@@ -239,30 +238,32 @@ def _said(body: Acknowledging | None) -> dict[str, Any]:
     summary="Acknowledge many alerts",
     answer=AnswerOf[list[AlertOutcome]],
 )
-async def acknowledge_alerts(asking: reading.Asking, sent: Sent[AlertsToAcknowledge]) -> Response:
+async def acknowledge_alerts(
+    request: reading.ReadRequest, sent: Sent[AlertsToAcknowledge]
+) -> Response:
     """Take care of up to 1,000 alerts. Each has an outcome of its own."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await _acknowledge(asking, sent)
+            return await _acknowledge(request, sent)
     except TimeoutError as error:
         raise Unavailable("Not all alerts are done. Send the same request again.") from error
 
 
-async def _acknowledge(asking: reading.Asking, sent: Sent[AlertsToAcknowledge]) -> Reply:
-    principal, request_id = asking.principal, asking.request.state.request_id
-    said = _said(sent.body)
+async def _acknowledge(request: reading.ReadRequest, sent: Sent[AlertsToAcknowledge]) -> Reply:
+    principal, request_id = request.principal, request.http.state.request_id
+    fields = _fields_of(sent.body)
     command = AcknowledgeMany(
-        principal, request_id, until=said["until"], fault=sent.fault, idempotency=sent.key
+        principal, request_id, until=fields["until"], fault=sent.fault, idempotency=sent.key
     )
-    checked = await execute(asking.request, command)
+    checked = await execute(request.http, command)
     assert sent.body is not None, "a request with a fault was refused"
     at = msgspec.json.decode(checked.answer or b"", type=datetime)
     commands = [
-        Acknowledge(each, principal, request_id, idempotency=own_key(sent.key, each, at), **said)
+        Acknowledge(each, principal, request_id, idempotency=own_key(sent.key, each, at), **fields)
         for each in dict.fromkeys(sent.body.ids)
     ]
-    outcomes = await carry_out(asking, commands)
-    told = [
+    outcomes = await carry_out(request, commands)
+    results = [
         AlertOutcome(
             command.subject_id,
             "acknowledged" if isinstance(outcome, Receipt) else "refused",
@@ -270,4 +271,4 @@ async def _acknowledge(asking: reading.Asking, sent: Sent[AlertsToAcknowledge]) 
         )
         for command, outcome in zip(commands, outcomes, strict=True)
     ]
-    return Reply(_encode(AnswerOf(told)), last_position(outcomes))
+    return Reply(_encode(AnswerOf(results)), last_position(outcomes))

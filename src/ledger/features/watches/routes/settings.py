@@ -58,11 +58,11 @@ def _sent(type_: Any) -> Any:
     """The type of a condition's field as it is sent, with its checks: an array is a list."""
     if get_origin(type_) is Annotated:
         of, *notes = get_args(type_)
-        said = next((each for each in notes if isinstance(each, Checks)), Checks())
-        checks: list[Any] = [AfterValidator(check) for check in said.checks]
+        note = next((each for each in notes if isinstance(each, Checks)), Checks())
+        checks: list[Any] = [AfterValidator(check) for check in note.checks]
         checks += [BeforeValidator(by_value)] if of is int else []
-        checks += [Characters(said.characters)] if said.characters else []
-        return Annotated[_sent(of), Field(**said.field), *checks]
+        checks += [Characters(note.characters)] if note.characters else []
+        return Annotated[_sent(of), Field(**note.field), *checks]
     arrays = (each for each in (type_, *get_args(type_)) if get_origin(each) is tuple)
     array = next(arrays, None)
     return type_ if array is None else GenericAlias(list, _sent(get_args(array)[0]))
@@ -88,9 +88,9 @@ class AnyCondition(BaseModel):
     kind: Literal[tuple(MODELS)]  # type: ignore[valid-type]  # the kinds that have a model
 
 
-def _of_its_kind(said: Any) -> Any:
+def _of_its_kind(value: Any) -> Any:
     """The condition as its kind has it. (pydantic would put the kind into the places of faults.)"""
-    return MODELS[AnyCondition.model_validate(said).kind].model_validate(said)
+    return MODELS[AnyCondition.model_validate(value).kind].model_validate(value)
 
 
 _ANY_MODEL: Any = reduce(or_, MODELS.values())

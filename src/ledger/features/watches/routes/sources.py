@@ -9,7 +9,7 @@ from ledger.engine.http import reading
 from ledger.engine.http.lean import Router, read_route
 from ledger.engine.http.lists import Order, instant, text
 from ledger.engine.http.replies import PageOf
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from projections.watches.source.statements import list_read
 
 router = Router("/v1", "watches")
@@ -40,24 +40,24 @@ class ShownSource(msgspec.Struct):
     source: str
     reported_by: Annotated[str, doc("The credential that reported its last fact.")]
     reported_by_name: Annotated[str | None, doc("The present name of that API key.")]
-    first_seen: ShownInstant
-    last_seen: Annotated[ShownInstant, doc("To the minute, rounded down.")]
+    first_seen: ViewInstant
+    last_seen: Annotated[ViewInstant, doc("To the minute, rounded down.")]
     last_fact: Annotated[LastFact, doc("The first fact of that minute.")]
 
 
 @read_route(router, "/sources", PageOf[ShownSource], summary="List sources")
-async def list_sources(asking: reading.Asking, query: SourcesQuery) -> Response:
+async def list_sources(request: reading.ReadRequest, query: SourcesQuery) -> Response:
     """List who reports to the credential's tenant: the sources that were heard last come first.
 
     The order moves while sources report. An organization has the 5,000 that were heard last.
     """
     chosen = query.model_dump(include={"organization_id"}, exclude_none=True)
-    return await _ORDER.listed(asking, query, chosen, list_read, _item)
+    return await _ORDER.listed(request, query, chosen, list_read, _item)
 
 
 def _item(row: Any) -> str:
     _, source, _, reported_by, name, first_seen, last_seen, fact_type, subject = row
-    shown = ShownSource(
+    view = ShownSource(
         source,
         reported_by,
         name,
@@ -65,4 +65,4 @@ def _item(row: Any) -> str:
         time_text(last_seen),
         LastFact(fact_type, subject),
     )
-    return json_text(shown)
+    return json_text(view)

@@ -16,13 +16,20 @@ from fastapi import Response
 from msgspec import Meta
 from pydantic import Field
 
-from ledger.engine.http.corners import present_corner
+from ledger.engine.http.as_of import as_of_now
 from ledger.engine.http.exports import PORTION
 from ledger.engine.http.lean import ManagedRouter, needs
 from ledger.engine.http.lists import newest_first
 from ledger.engine.http.models import Changes, CommandBody, Label
 from ledger.engine.http.problems import WRITE_ERRORS
-from ledger.engine.http.reading import Asking, Present, TenantQuery, path_id, require_id, shown
+from ledger.engine.http.reading import (
+    Present,
+    ReadRequest,
+    TenantQuery,
+    path_id,
+    require_id,
+    subject_reply,
+)
 from ledger.engine.http.replies import answer
 from ledger.engine.http.writing import (
     Sent,
@@ -36,14 +43,14 @@ from ledger.engine.postgres.timing import ANSWER_SECONDS
 from ledger.engine.reads.question import Answer
 from ledger.engine.values.errors import Forbidden, Invalid
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.rendering import ShownInstant, doc, json_text, time_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text, time_text
 from ledger.engine.values.values import WATCH_ID, parse_bound
 from ledger.engine.writer.command import OTHER_TENANT
 from ledger.features.watches.commands import watches
 from ledger.features.watches.kinds import KINDS
 from ledger.features.watches.kinds.base import AlertSubject
 from ledger.features.watches.model.alert import sentence
-from ledger.features.watches.model.shown import ShownWatch
+from ledger.features.watches.model.views import ShownWatch
 from ledger.features.watches.model.watch import Severity, Watch, WatchSettings
 from ledger.features.watches.model.watch_hours import Weekday
 from ledger.features.watches.reads import preview
@@ -114,66 +121,70 @@ class WatchChanges(Changes):
 
 
 @router.creates(watches.CreateWatch, ShownWatch, "Set up a watch")
-async def create_watch(asking: Asking, sent: Sent[NewWatch]) -> Response:
+async def create_watch(request: ReadRequest, sent: Sent[NewWatch]) -> Response:
     """Set up a watch, which looks at all that holds now, and at all that follows."""
     settings, endpoints = None, 0
     if sent.body is not None:
         settings = WatchSettings(**values_of(sent.body, WatchSettings.__struct_fields__))
-        organization_id, workspace_id = named_tenant(asking.principal, sent.said)
+        organization_id, workspace_id = named_tenant(request.principal, sent.parsed)
         watch = {
             "organization_id": organization_id,
             "workspace_id": workspace_id,
             "severity": settings.severity,
         }
-        ((_, endpoints),) = await asking.rows(
-            endpoints_read(frozenset(asking.tenant)), asking.tenant | watch
+        ((_, endpoints),) = await request.rows(
+            endpoints_read(frozenset(request.tenant)), request.tenant | watch
         )
     command = watches.CreateWatch
-    receipt = await execute_new(asking, command, sent, settings=settings, endpoints=endpoints)
+    receipt = await execute_new(request, command, sent, settings=settings, endpoints=endpoints)
     return answered(receipt, 201)
 
 
 @router.lists(ShownWatch, "List watches")
-async def list_watches(asking: Asking, query: TenantQuery) -> Response:
+async def list_watches(request: ReadRequest, query: TenantQuery) -> Response:
     """List the watches of the credential's tenant, newest first."""
-    return await _ORDER.listed(asking, query, query.chosen(), watches_read)
+    return await _ORDER.listed(request, query, query.chosen(), watches_read)
 
 
-async def _found(asking: Asking, watch_id: str) -> Answer:
+async def _found(request: ReadRequest, watch_id: str) -> Answer:
     """(position, key, item JSON) of a watch; nulls if the credential sees no such watch."""
-    filters = asking.tenant | {"watch_id": watch_id}
-    return await asking.rows(watches_read(frozenset(filters)), {**filters, "limit": 1})
+    filters = request.tenant | {"watch_id": watch_id}
+    return await request.rows(watches_read(frozenset(filters)), {**filters, "limit": 1})
 
 
 @router.shows(ShownWatch, "Show a watch")
-async def show_watch(asking: Asking, watch_id: AnyWatchId, query: Present) -> Response:
+async def show_watch(request: ReadRequest, watch_id: AnyWatchId, query: Present) -> Response:
     """Show a watch with its settings and the number of its open alerts."""
     require_id("watch", watch_id)
-    rows = await _found(asking, watch_id)
-    return shown("watch", rows, rows[0][2])
+    rows = await _found(request, watch_id)
+    return subject_reply("watch", rows, rows[0][2])
 
 
 @router.changes(watches.UpdateWatch, ShownWatch, "Change a watch")
-async def update_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[WatchChanges]) -> Response:
+async def update_watch(
+    request: ReadRequest, watch_id: AnyWatchId, sent: Sent[WatchChanges]
+) -> Response:
     """Change the fields that the body names.
 
     Another condition, duration, other hours or lines begin a new revision, and so does enabling:
     the alerts of the former revision are resolved.
     """
-    given = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
-    beside = watches.WatchCounters()
-    if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(asking, watch_id))[0][2]):
-        known = msgspec.json.decode(item)
-        beside = watches.WatchCounters(*(known[name] for name in watches.WatchCounters._fields))
+    changes = {} if sent.body is None else values_of(sent.body, sent.body.model_fields_set)
+    counters = watches.WatchCounters()
+    if re.fullmatch(WATCH_ID, watch_id) and (item := (await _found(request, watch_id))[0][2]):
+        values = msgspec.json.decode(item)
+        counters = watches.WatchCounters(*(values[name] for name in watches.WatchCounters._fields))
     return answered(
-        await execute_on(asking, watches.UpdateWatch, watch_id, sent, given=given, beside=beside)
+        await execute_on(
+            request, watches.UpdateWatch, watch_id, sent, changes=changes, counters=counters
+        )
     )
 
 
 @router.removes(watches.DeleteWatch, "Remove a watch")
-async def delete_watch(asking: Asking, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
+async def delete_watch(request: ReadRequest, watch_id: AnyWatchId, sent: Sent[Any]) -> Response:
     """Remove a watch. Its alerts are resolved, and stay readable."""
-    return deleted(await execute_on(asking, watches.DeleteWatch, watch_id, sent))
+    return deleted(await execute_on(request, watches.DeleteWatch, watch_id, sent))
 
 
 class PreviewedAlert(msgspec.Struct):
@@ -182,11 +193,11 @@ class PreviewedAlert(msgspec.Struct):
     service_line_id: Annotated[str | None, doc("Null for a source.")]
     name: str | None
     subject: AlertSubject
-    since: ShownInstant
-    due: ShownInstant
+    since: ViewInstant
+    due: ViewInstant
     text: str
     until: Annotated[
-        ShownInstant | msgspec.UnsetType | None,
+        ViewInstant | msgspec.UnsetType | None,
         doc("Of a period: when the condition ended; null: it holds still."),
     ] = msgspec.UNSET
 
@@ -211,49 +222,51 @@ class WatchPreview(msgspec.Struct):
     openapi_extra=needs("read") | {"body": WatchToTry},
     responses={200: {"types": (WatchPreview,)}, **WRITE_ERRORS},
 )
-async def preview_watch(asking: Asking, sent: Sent[WatchToTry]) -> Response:
+async def preview_watch(request: ReadRequest, sent: Sent[WatchToTry]) -> Response:
     """Show what a watch would have open now, or would have opened. Nothing is recorded."""
-    watch, filters = _to_try(asking.principal, sent)
+    watch, filters = _to_try(request.principal, sent)
     period = _period(sent.body, watch)
-    async with asking.services.heavy.turn(asking.principal.party):
+    async with request.services.heavy.slot(request.principal.tenant_key):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await _preview(asking, watch, filters, period)
+                return await _preview(request, watch, filters, period)
         except TimeoutError as error:
-            said = "chooses more lines than can be looked at within 10 s: choose fewer"
-            raise Invalid.at("/lines", said) from error
+            message = "chooses more lines than can be looked at within 10 s: choose fewer"
+            raise Invalid.at("/lines", message) from error
 
 
 async def _preview(
-    asking: Asking,
+    request: ReadRequest,
     watch: Watch,
     filters: Mapping[str, Any],
     period: tuple[datetime, datetime] | None,
 ) -> Response:
-    corner = await present_corner(asking, ("execution", "run", "source"))
-    turn = partial(asking.services.slices.next, asking.principal.party)
+    as_of = await as_of_now(request, ("execution", "run", "source"))
+    next_slice = partial(request.services.slices.next, request.principal.tenant_key)
     if period is not None:
-        found, number = await preview.opened_in(asking.rows, turn, watch, filters, period, corner)
-    elif watch.given.condition.about == "source":
-        found = await preview.silent_now(asking.rows, watch, filters, corner)
+        found, number = await preview.opened_in(
+            request.rows, next_slice, watch, filters, period, as_of
+        )
+    elif watch.config.condition.about == "source":
+        found = await preview.silent_now(request.rows, watch, filters, as_of)
         number = len(found)
     else:
-        found, number = await preview.open_now(asking.rows, turn, watch, filters, corner)
+        found, number = await preview.open_now(request.rows, next_slice, watch, filters, as_of)
     rows = list[PreviewedAlert]()
     for begin in range(0, len(found), PORTION):
-        await turn()
+        await next_slice()
         rows += map(_previewed, found[begin : begin + PORTION])
     meta = PreviewMeta(min(number, preview.MOST_COUNTED), number > len(rows))
-    return answer(json_text(WatchPreview(rows, meta)), corner.position)
+    return answer(json_text(WatchPreview(rows, meta)), as_of.position)
 
 
 def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] | None:
-    """The period that is asked for. Raises Invalid."""
+    """The requested period. Raises Invalid."""
     if body is None or (body.from_ is None and body.to is None):
         return None
     if body.from_ is None or body.to is None:
         raise Invalid.at("/to" if body.to is None else "/from", "is required with the other one")
-    if watch.given.condition.past is None:
+    if watch.config.condition.past is None:
         raise Invalid.at("/from", f"is for {listed(WITH_PAST)} alone")
     start, end = parse_bound(body.from_), parse_bound(body.to)
     if start >= end:
@@ -266,7 +279,7 @@ def _period(body: WatchToTry | None, watch: Watch) -> tuple[datetime, datetime] 
 def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[str, Any]]:
     """The watch of a preview, and the filters of its lines. Raises Forbidden and Invalid."""
     watch = Watch("")
-    watch.organization_id, watch.workspace_id = named_tenant(principal, sent.said)
+    watch.organization_id, watch.workspace_id = named_tenant(principal, sent.parsed)
     is_named = watch.organization_id is not None
     if is_named and not principal.sees(watch.organization_id, watch.workspace_id):
         raise Forbidden(OTHER_TENANT)
@@ -286,13 +299,13 @@ def _to_try(principal: Principal, sent: Sent[WatchToTry]) -> tuple[Watch, dict[s
 
 
 def _previewed(found: preview.DueLine) -> PreviewedAlert:
-    line, stretch = found.known.execution, found.due.stretch
+    line, episode = found.line.execution, found.due.episode
     return PreviewedAlert(
         line.id or None,
         line.name,
-        stretch.subject,
-        time_text(stretch.since),
+        episode.subject,
+        time_text(episode.since),
         time_text(found.due.at),
-        sentence(found.due.watch.given, stretch, found.known),
+        sentence(found.due.watch.config, episode, found.line),
         found.until,
     )

@@ -13,7 +13,7 @@ _MOST_HEAD_BYTES = 64 * 1024
 _MOST_INFORMATIONAL = 8
 
 # How much of an answer an operator sees, and how much is read so that the connection can be kept.
-_KEPT_BYTES = 1024
+_STORED_BYTES = 1024
 _READ_BYTES = 64 * 1024
 
 # Header fields and pieces of the body, each of which costs some calls. 64 KiB of the shortest ones
@@ -40,11 +40,11 @@ class ReceiverAnswer:
         self.start = b""
         """The first KB of the body."""
         self.has_begun = False
-        """Whether any byte has come."""
+        """True if any byte has come."""
         self.is_over = False
-        """Whether no more is wanted: the answer is whole, or its body is too long."""
+        """True if no more is wanted: the answer is whole, or its body is too long."""
         self.keeps_connection = False
-        """Whether the answer is whole, and its connection may take another request."""
+        """True if the answer is whole, and its connection may take another request."""
         self._is_whole = self._may_keep = False
         self._informational = self._parts = 0
         self._left = _MOST_HEAD_BYTES
@@ -109,7 +109,7 @@ class ReceiverAnswer:
 
     def on_body(self, part: bytes) -> None:
         self._count_part()
-        self.start += part[: _KEPT_BYTES - len(self.start)]
+        self.start += part[: _STORED_BYTES - len(self.start)]
 
     def on_message_complete(self) -> None:
         self._is_whole = self.status is not None

@@ -77,7 +77,7 @@ class ReceiverConnection(asyncio.Protocol):
         self._plain.abort()
 
     def is_quiet(self) -> bool:
-        """Whether the connection is open, and nothing has come that the event loop has not read.
+        """True if the connection is open, and nothing has come that the event loop has not read.
 
         The receiver may have closed the connection, or sent bytes for which nobody has asked.
         """
@@ -88,7 +88,7 @@ class ReceiverConnection(asyncio.Protocol):
         return not poll.poll(0)
 
     def is_settled(self) -> bool:
-        """Whether the connection is open, and the system has taken the whole request.
+        """True if the connection is open, and the system has taken the whole request.
 
         An answer may come before the request has been sent to its end.
         """
@@ -162,10 +162,10 @@ class Connections:
         then: it has broken off behind its head.
         """
         origin = Origin(target.scheme, target.host, target.port, organization_id)
-        kept = self._take(origin)
-        if kept is not None:
+        idle = self._pop(origin)
+        if idle is not None:
             try:
-                return await self._use(kept, request, answer)
+                return await self._use(idle, request, answer)
             except (NoAnswer, OSError):
                 # The receiver may have closed the connection just then. The break says nothing
                 # about the receiver's health: a new connection is tried.
@@ -203,7 +203,7 @@ class Connections:
                 raise
         return connection
 
-    def _take(self, origin: Origin) -> ReceiverConnection | None:
+    def _pop(self, origin: Origin) -> ReceiverConnection | None:
         """The connection to an origin that was used last, if it may be used again."""
         for connection in [one for one in reversed(self._idle) if one.origin == origin]:
             if connection.is_quiet():

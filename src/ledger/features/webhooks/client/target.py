@@ -110,7 +110,7 @@ def parse_url(text: str) -> Target:
 
 
 def is_public(address: str) -> bool:
-    """Whether anybody on the internet could reach an address, given as text."""
+    """True if anybody on the internet could reach an address, given as text."""
     try:
         # The scope id is taken off: only addresses that are not public have one.
         parsed = ipaddress.ip_address(address.split("%")[0])

@@ -1,9 +1,9 @@
-"""The statements by which deliveries to channels are planned and claimed (contract, Feeds).
+"""The statements that plan and claim deliveries to channels (contract, Feeds).
 
-Of one alert a channel has one delivery in hand, in the order of the log. A channel that gathers
-(Slack, mail) is sent in one message all that is due to it of one matter: of one type, and of one
-watch if the type is about alerts. A new delivery opens a window of some seconds, and those of the
-same matter that come within it join it.
+A channel has one delivery of an alert in flight, in the order of the log. A channel that gathers
+(Slack, mail) receives everything due about one topic in one message: one type, and one watch if the
+type is about alerts. A new delivery opens a window of some seconds; later ones about the same topic
+join it.
 """
 
 _MOST = 1000
@@ -51,8 +51,8 @@ FROM (SELECT endpoint_id, max(position) AS position FROM fresh GROUP BY endpoint
 WHERE t.endpoint_id = f.endpoint_id
 """
 
-# Whether the alert of a message has a delivery of some kind. OFFSET 0 keeps each look-up a look-up
-# by key: of a table that has just grown, the planner knows nothing.
+# True if the alert of a message has a delivery of some kind. OFFSET 0 keeps each look-up by key:
+# the planner has no statistics of a table that has just grown.
 _OF_ALERT = """
 EXISTS (
     SELECT FROM ledger.webhook_message AS b CROSS JOIN LATERAL (
@@ -65,13 +65,13 @@ _WAITS = _OF_ALERT.format(
     of="m", which="f.status = 'pending'", earlier="AND b.position < m.position"
 )
 _WAS_SKIPPED = _OF_ALERT.format(of="c", which="f.status = 'skipped'", earlier="")
-_WAS_TAKEN = _OF_ALERT.format(
+_WAS_ACCEPTED = _OF_ALERT.format(
     of="c",
     which="array_to_string(f.attempts, ',') LIKE '%%\"response_status\":2__,%%'",
     earlier="",
 )
 
-# Deliveries that are due, the first of its alert that is not over, and not in hand.
+# Deliveries that are due, each the first unfinished one of its alert, and not in flight.
 _DUE = f"""
 FROM ledger.delivery AS d CROSS JOIN LATERAL (
     SELECT * FROM ledger.webhook_message AS m
@@ -81,10 +81,10 @@ WHERE d.endpoint_id = a.endpoint_id AND d.status = 'pending' AND d.due_at <= %(n
   AND d.position <> ALL (a.busy) AND (a.sends OR d.sequence = 0) AND NOT {_WAITS}
 """
 
-# The deliveries to send next. Nobody is told that an alert opened, or is open still, which is
-# resolved; nor that it is resolved, if the endpoint took nothing of it. A request for one event
-# again counts more. The log says whether an alert is resolved: the endpoint may not be told of it.
-TAKE = f"""
+# The deliveries to send next. If an alert is resolved, skip that it opened or is still open. Skip
+# the resolution if the endpoint accepted nothing about the alert. A request to resend an event
+# overrides both. The log says whether an alert is resolved: the endpoint may not receive that type.
+CLAIM = f"""
 WITH p AS MATERIALIZED (SELECT least(position, %(looked)s) AS position FROM ({{reached}}) AS now),
 asked AS MATERIALIZED (
     SELECT a.endpoint_id, a.free, a.busy::bigint[] AS busy, a.sends AND w.enabled AS sends,
@@ -113,7 +113,7 @@ asked AS MATERIALIZED (
         c.type IN ('alert.opened', 'alert.reminded') AND EXISTS (
             SELECT FROM ledger.ledger_events AS e
             WHERE e.originator_id = c.alert_id AND e.topic LIKE 'alert.resolved/%%' OFFSET 0)
-        OR c.type = 'alert.resolved' AND {_WAS_SKIPPED} AND NOT {_WAS_TAKEN})
+        OR c.type = 'alert.resolved' AND {_WAS_SKIPPED} AND NOT {_WAS_ACCEPTED})
 ), skipped AS (
     UPDATE ledger.delivery AS d SET status = 'skipped', due_at = NULL
     FROM stale AS s WHERE d.endpoint_id = s.endpoint_id AND d.position = s.position

@@ -1,9 +1,9 @@
 """The dispatcher's tables: deliveries to send, and the results of attempts (contract, Feeds).
 
-Every statement goes through one connection, which also holds the lock that makes its owner the
-only dispatcher. A dispatcher whose connection broke therefore writes no more, while another process
-may have the lock. The former dispatcher's deliveries in hand are still pending, for the other
-process to send.
+Every statement goes through one connection, which also holds the lock that makes its owner the only
+dispatcher. So a dispatcher whose connection broke writes no more, while another process may have
+the lock. The former dispatcher's deliveries in flight are still pending, and the other process
+sends them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,27 +16,26 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.engine.postgres.binary import array_text
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.engine.values.principal import ANY
-from ledger.features.webhooks.delivery.channel_statements import PLAN, TAKE
+from ledger.features.webhooks.delivery.channel_statements import CLAIM, PLAN
 from ledger.features.webhooks.delivery.signing import body_of
 from ledger.features.webhooks.delivery.verdict import Claimed, Result
 from ledger.features.webhooks.model.channel import Format
 from projections.feed import feeds
-from projections.webhooks.view import Standing, decode_standing
+from projections.webhooks.view import EndpointState, decode_state
 
-# The dispatcher delivers for all tenants.
 _OPTIONS = (
     "-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s"
     f" -c ledger.organization_id={ANY} -c ledger.workspace_id={ANY}"
 )
 
-KEPT_ATTEMPTS = 50
-"""The number of a delivery's latest attempts that are kept: each recovery adds attempts."""
+STORED_ATTEMPTS = 50
+"""The number of a delivery's latest attempts that are stored: each recovery adds attempts."""
 
 _AT_ONCE = 1000
 """Deliveries that one statement recovers or drops."""
 
 # The position up to which messages are taken. The feeds have reached it, so a receiver that reads
-# after a webhook finds the event. The view of messages has reached it, too, even if that view has
+# after a webhook finds the event. The view of messages has reached it too, even if that view has
 # stopped.
 _REACHED = f"""
 SELECT least(feed.position, own.position) AS position
@@ -45,7 +44,7 @@ FROM ({feeds.FEED_POSITION}) AS feed,
 """
 
 # The endpoints that have changed since the view was at a position. One statement reads one
-# snapshot: a change after the position that it returns is found the next time.
+# snapshot: the next call finds a change after the returned position.
 _CHANGED = f"""
 WITH enlisted AS (
     INSERT INTO ledger.dispatch (endpoint_id)
@@ -65,9 +64,9 @@ WHERE p.name = 'webhook'
 
 # The deliveries to send next to each endpoint: first those that are due, then new messages, which
 # thereby become deliveries. No message is taken from beyond the position at which the dispatcher
-# looked at the endpoints: from there on an endpoint may have another address or secret. Each
-# endpoint that is not deleted gives at least one row: the position up to which messages were looked
-# for, and when its next delivery is due. The statement reads again whether the endpoint is enabled:
+# last read the endpoints: after it, an endpoint may have another address or secret. Each endpoint
+# that is not deleted gives at least one row, with the position up to which messages were searched
+# and the time when its next delivery is due. The statement reads again if the endpoint is enabled:
 # once reads show it as disabled, no delivery is begun.
 _CLAIM = f"""
 WITH p AS MATERIALIZED (SELECT least(position, %(looked)s) AS position FROM ({_REACHED}) AS now),
@@ -124,10 +123,10 @@ ORDER BY c.position
 """
 
 _PLAN = PLAN.format(reached=_REACHED)
-_TAKE = TAKE.format(reached=_REACHED)
+_CLAIM_PLANNED = CLAIM.format(reached=_REACHED)
 
-# The results of attempts. A recovery may have begun another round meanwhile: then a failure in the
-# old round decides nothing any more, but a success does, unless the delivery is sent again anyway.
+# The results of attempts. If a recovery has begun another round meanwhile, a failure in the old
+# round decides nothing any more. A success still does, unless the delivery is sent again anyway.
 _RECORD = f"""
 WITH r AS (
     SELECT * FROM unnest(%(endpoint)s::text[], %(position)s::bigint[], %(round)s::bigint[],
@@ -140,7 +139,7 @@ WITH r AS (
 )
 UPDATE ledger.delivery AS d
 SET attempts = CASE WHEN r.attempt IS NULL THEN d.attempts ELSE array_append(
-        d.attempts[greatest(cardinality(d.attempts) - {KEPT_ATTEMPTS - 2}, 1):], r.attempt) END,
+        d.attempts[greatest(cardinality(d.attempts) - {STORED_ATTEMPTS - 2}, 1):], r.attempt) END,
     url = coalesce(r.url, d.url),
     tried = d.tried + (r.counts AND d.round = r.round)::int,
     status = CASE WHEN d.round = r.round OR r.status = 'delivered' AND NOT d.again
@@ -151,7 +150,7 @@ SET attempts = CASE WHEN r.attempt IS NULL THEN d.attempts ELSE array_append(
 FROM r WHERE d.endpoint_id = r.endpoint_id AND d.position = r.position
 """
 
-# The next test or recovery of each endpoint that is not heeded yet.
+# The next unprocessed test or recovery of each endpoint.
 _REQUESTS = f"""
 SELECT t.endpoint_id, m.position, m.kind, m.since, m.resent
 FROM ({_REACHED}) AS p CROSS JOIN ledger.dispatch AS t
@@ -172,8 +171,8 @@ WITH begun AS (
 UPDATE ledger.dispatch SET heeded = %(position)s WHERE endpoint_id = %(endpoint)s
 """
 
-# A part of the deliveries that a recovery asks for become due now, in a round of their own. The
-# recovery is heeded once no delivery is left.
+# Some of the deliveries that a recovery requests become due now, in their own round. The recovery
+# is done once no delivery is left.
 _RECOVER = f"""
 WITH wanted AS (
     SELECT coalesce((SELECT notification_id FROM ledger.ledger_events
@@ -198,8 +197,8 @@ UPDATE ledger.dispatch SET heeded = %(position)s
 WHERE endpoint_id = %(endpoint)s AND NOT EXISTS (SELECT FROM part)
 """
 
-# A delivery becomes due now, in a round of its own. If the event is no delivery yet, it is sent
-# soon anyway.
+# A delivery becomes due now, in its own round. If the event is no delivery yet, it is sent soon
+# anyway.
 _RESEND = """
 WITH again AS (
     UPDATE ledger.delivery
@@ -209,9 +208,9 @@ WITH again AS (
 UPDATE ledger.dispatch SET heeded = %(position)s WHERE endpoint_id = %(endpoint)s
 """
 
-# A part of the deliveries of deleted endpoints: nobody can ask for them any more. (The endpoints'
-# rows of ``dispatch`` stay. Without them, a crash that takes the view back to before the deletion
-# would make every message that was ever sent a new delivery.)
+# Some of the deliveries of deleted endpoints: nobody can request them any more. (The endpoints'
+# rows of ``dispatch`` stay. Without them, if a crash took the view back to before the deletion,
+# every message ever sent would become a new delivery.)
 _DROP = f"""
 DELETE FROM ledger.delivery WHERE (endpoint_id, position) IN (
     SELECT d.endpoint_id, d.position
@@ -227,16 +226,16 @@ DELETE FROM ledger.delivery WHERE (endpoint_id, position) IN (
 class Changed(NamedTuple):
     """An endpoint as the view has it now, and the dispatcher's progress with it."""
 
-    standing: Standing
+    state: EndpointState
     planned: int
-    heeded: int
+    applied: int
     failing_since: datetime | None
 
 
-class News(NamedTuple):
-    """The changes in the view since the last look."""
+class ViewChanges(NamedTuple):
+    """The changes in the view since the last read."""
 
-    seen: int
+    position: int
     """The view's position."""
     reached: int
     """The position up to which messages may be taken."""
@@ -248,17 +247,17 @@ class Ask(NamedTuple):
 
     endpoint_id: str
     free: int
-    """How many deliveries at most."""
+    """The most deliveries to claim."""
     busy: Sequence[int]
-    """Positions of the deliveries in hand, which are not to be given again."""
+    """Positions of the deliveries in flight, which must not be claimed again."""
     sends: bool
-    """False: tests only."""
+    """False for tests only."""
     is_channel: bool = False
     gathers: bool = False
-    """Whether all that is given goes as one message."""
+    """True if all claimed deliveries go as one message."""
 
 
-class Given(NamedTuple):
+class ClaimedBatch(NamedTuple):
     """The deliveries claimed for an endpoint."""
 
     reached: int
@@ -267,11 +266,11 @@ class Given(NamedTuple):
     next_due: datetime | None
     claimed: list[Claimed]
     skipped: int = 0
-    """The deliveries that are not sent any more."""
+    """The number of deliveries that are not sent any more."""
 
     @property
     def messages(self) -> list[list[Claimed]]:
-        """The deliveries, by the request in which they go."""
+        """The deliveries, grouped by request."""
         found: list[list[Claimed]] = []
         for claimed in self.claimed:
             if claimed.follows:
@@ -281,8 +280,8 @@ class Given(NamedTuple):
         return found
 
 
-class Heeded(NamedTuple):
-    """A test or recovery that made deliveries due: all of them if ``is_done``, else a part."""
+class AppliedRequest(NamedTuple):
+    """A test or recovery that made deliveries due: all of them if ``is_done``, else some."""
 
     endpoint_id: str
     position: int
@@ -295,33 +294,33 @@ class Deliveries:
     def __init__(
         self, connection: psycopg.AsyncConnection[TupleRow], gather: timedelta = timedelta(0)
     ) -> None:
-        """``gather`` is how long a channel's message waits for others of its matter."""
+        """``gather`` is how long a channel's message waits for others about its topic."""
         self._connection, self._gather = connection, gather
 
-    async def changed(self, seen: int) -> News:
-        """The changes in the view since it was at the position ``seen``."""
-        cursor = await self._connection.execute(_CHANGED, {"seen": seen}, prepare=True)
+    async def changed(self, position: int) -> ViewChanges:
+        """The changes in the view since it was at ``position``."""
+        cursor = await self._connection.execute(_CHANGED, {"seen": position}, prepare=True)
         rows = await cursor.fetchall()
-        found = [Changed(decode_standing(row[2]), *row[3:]) for row in rows if row[2] is not None]
-        return News(rows[0][0], rows[0][1], found)
+        found = [Changed(decode_state(row[2]), *row[3:]) for row in rows if row[2] is not None]
+        return ViewChanges(rows[0][0], rows[0][1], found)
 
-    async def turn(
+    async def round(
         self,
         results: Sequence[Result],
         failing: Mapping[str, datetime | None],
-        asked: Sequence[Ask],
+        asks: Sequence[Ask],
         looked: int,
         now: datetime,
-    ) -> dict[str, Given]:
+    ) -> dict[str, ClaimedBatch]:
         """Record results, then claim the next deliveries: one transaction, one round trip.
 
-        The endpoints are known as they were at the position ``looked``.
+        ``looked`` is the position at which the endpoints were read.
         """
         async with self._connection.pipeline():
             if results:
                 await self._connection.execute(_RECORD, _record(results, failing), prepare=True)
-            channels = [ask for ask in asked if ask.is_channel]
-            others = [ask for ask in asked if not ask.is_channel]
+            channels = [ask for ask in asks if ask.is_channel]
+            others = [ask for ask in asks if not ask.is_channel]
             cursors = []
             if others:
                 values = _claim(others, looked, now)
@@ -329,36 +328,38 @@ class Deliveries:
             if channels:
                 values = _claim(channels, looked, now) | {"window": now + self._gather}
                 await self._connection.execute(_PLAN, values, prepare=True)
-                cursors.append(await self._connection.execute(_TAKE, values, prepare=True))
+                cursors.append(await self._connection.execute(_CLAIM_PLANNED, values, prepare=True))
         rows = [row for cursor in cursors for row in await cursor.fetchall()]
-        gathering = {ask.endpoint_id for ask in asked if ask.gathers}
-        given: dict[str, Given] = {}
+        gathering = {ask.endpoint_id for ask in asks if ask.gathers}
+        batches: dict[str, ClaimedBatch] = {}
         for endpoint_id, reached, sends, next_due, format_, skipped, *claimed in rows:
-            one = given.setdefault(endpoint_id, Given(reached, sends, next_due, [], skipped))
+            one = batches.setdefault(
+                endpoint_id, ClaimedBatch(reached, sends, next_due, [], skipped)
+            )
             if claimed[0] is not None:
                 follows = endpoint_id in gathering and bool(one.claimed)
                 found = _claimed(endpoint_id, format_, claimed)
                 one.claimed.append(found._replace(follows=follows))
-        return given
+        return batches
 
-    async def heed(self, endpoints: Iterable[str], now: datetime) -> list[Heeded]:
-        """Heed the next test or recovery of each endpoint.
+    async def apply_requests(self, endpoints: Iterable[str], now: datetime) -> list[AppliedRequest]:
+        """Apply the next test or recovery of each endpoint.
 
-        A recovery is heeded in parts: it may ask for a million deliveries.
+        A recovery is applied in parts: it may cover a million deliveries.
         """
         wanted = {"endpoint": array_text(endpoints)}
         cursor = await self._connection.execute(_REQUESTS, wanted, prepare=True)
-        heeded = []
+        applied = []
         for endpoint_id, position, kind, since, resent in await cursor.fetchall():
             values = {"endpoint": endpoint_id, "position": position, "now": now}
             values |= {"since": since, "resent": resent}
             statement = _TEST if kind == "test" else _RECOVER if resent is None else _RESEND
             done = await self._connection.execute(statement, values)
-            heeded.append(Heeded(endpoint_id, position, done.rowcount == 1))
-        return heeded
+            applied.append(AppliedRequest(endpoint_id, position, done.rowcount == 1))
+        return applied
 
     async def drop_deleted(self) -> bool:
-        """Drop some deliveries of deleted endpoints; return whether there may be more."""
+        """Drop some deliveries of deleted endpoints; return True if there may be more."""
         dropped = await self._connection.execute(_DROP)
         return dropped.rowcount == _AT_ONCE
 
@@ -398,12 +399,12 @@ def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -
     }
 
 
-def _claim(asked: Sequence[Ask], looked: int, now: datetime) -> dict[str, Any]:
+def _claim(asks: Sequence[Ask], looked: int, now: datetime) -> dict[str, Any]:
     return {
-        "endpoint": array_text(a.endpoint_id for a in asked),
-        "free": array_text(a.free for a in asked),
-        "busy": array_text(a.busy for a in asked),
-        "sends": array_text(a.sends for a in asked),
+        "endpoint": array_text(a.endpoint_id for a in asks),
+        "free": array_text(a.free for a in asks),
+        "busy": array_text(a.busy for a in asks),
+        "sends": array_text(a.sends for a in asks),
         "looked": looked,
         "now": now,
     }

@@ -20,25 +20,25 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate
 from ledger.engine.values.errors import ClockSkew
 from ledger.features.webhooks.delivery.deliveries import Deliveries, connect
-from ledger.features.webhooks.delivery.lead import Lead, Means
+from ledger.features.webhooks.delivery.lead import DispatcherDeps, Lead
 from ledger.features.webhooks.delivery.sender import Sender
 
 _logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-"""The pause before another try to lead or connect."""
+"""The pause before another attempt to lead or connect."""
 
 
 class Dispatcher(BackgroundLoop):
-    """Delivers to webhook endpoints, on an event loop of its own.
+    """Delivers to webhook endpoints, on its own event loop.
 
     ``stop`` begins no more deliveries, and waits until the deliveries in flight are answered and
     recorded. The writer starts before the dispatcher.
     """
 
-    def __init__(self, conninfo: str, sender: Callable[[], Sender], means: Means) -> None:
+    def __init__(self, conninfo: str, sender: Callable[[], Sender], deps: DispatcherDeps) -> None:
         super().__init__("dispatcher")
-        self._conninfo, self._make_sender, self._means = conninfo, sender, means
+        self._conninfo, self._make_sender, self._deps = conninfo, sender, deps
         self._candidate = Candidate({"dispatcher": locks.DISPATCHER})
         self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
@@ -50,7 +50,7 @@ class Dispatcher(BackgroundLoop):
         self._started.wait()
 
     def wake(self) -> None:
-        """Look for work now, since the clock may have been moved. Any thread may call this."""
+        """Check for work now, since the clock may have been moved. Any thread may call this."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._wake.set)
 
@@ -73,38 +73,38 @@ class Dispatcher(BackgroundLoop):
                     _logger.warning("dispatcher: the lead is given up: %s", error)
                     self._candidate.leave()
                 except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
-                    # The ledger is an older version's: a view is being built from the whole log.
+                    # The schema is an older version's: a view is being built from the whole log.
                     _logger.debug("a view is not built yet")
                     await self._pause()
                 except (psycopg.Error, OSError) as error:
                     _logger.warning("cannot dispatch webhooks: %s", error)
                     await self._pause()
                 except Exception:
-                    # A programming error: only the tables are trusted from here on.
+                    # A programming error: from here on only the tables can be trusted.
                     _logger.exception("the dispatcher failed; it starts over")
                     await self._pause()
 
     async def _follow(self, connection: psycopg.AsyncConnection[TupleRow], sender: Sender) -> None:
         while not self._stopping.is_set():
-            if await self._candidate.take_soon(connection):
+            if await self._candidate.try_lead_async(connection):
                 await connection.execute("LISTEN ledger_views")
                 await self._lead(connection, sender)
             else:
                 await self._pause()
 
     async def _lead(self, connection: psycopg.AsyncConnection[TupleRow], sender: Sender) -> None:
-        """Dispatch until told to stop.
+        """Dispatch until ``stop`` is called.
 
-        Raises the database's error when the connection is lost, and ClockSkew when the lead must be
-        left to a node whose clock is right.
+        Raises the database's error when the connection is lost, and ClockSkew when a node with a
+        right clock must lead instead.
         """
-        deliveries = Deliveries(connection, self._means.gather)
-        lead = Lead(self._means, deliveries, sender, self._stopping, self._wake)
+        deliveries = Deliveries(connection, self._deps.gather)
+        lead = Lead(self._deps, deliveries, sender, self._stopping, self._wake)
 
-        def heard(_: psycopg.Notify) -> None:
+        def notified(_: psycopg.Notify) -> None:
             lead.hear()
 
-        connection.add_notify_handler(heard)
+        connection.add_notify_handler(notified)
         try:
             while not lead.is_ending():
                 await lead.run_once()
@@ -112,8 +112,7 @@ class Dispatcher(BackgroundLoop):
                     await self._sleep(lead.idle_seconds())
             await lead.finish()
         finally:
-            # A delivery in flight whose result can no longer be recorded is sent again by the
-            # next lead.
+            # The next lead resends a delivery in flight whose result can no longer be recorded.
             await lead.abandon()
 
     @contextlib.contextmanager
@@ -123,18 +122,18 @@ class Dispatcher(BackgroundLoop):
         """Wake up when the views move, or the connection is lost. No statement runs meanwhile."""
         libpq, socket = connection.pgconn, connection.fileno()
 
-        def take() -> None:
+        def read() -> None:
             try:
                 libpq.consume_input()
-                is_news = bool([*iter(libpq.notifies, None)]) and hear()
+                has_changes = bool([*iter(libpq.notifies, None)]) and hear()
             except psycopg.OperationalError:  # the next statement raises it, too
                 self._loop.remove_reader(socket)
-                is_news = True
-            if is_news:
+                has_changes = True
+            if has_changes:
                 self._wake.set()
 
-        self._loop.add_reader(socket, take)
-        take()  # libpq may have read a notification behind the last reply
+        self._loop.add_reader(socket, read)
+        read()  # libpq may have read a notification after the last reply
         try:
             yield
         finally:

@@ -1,6 +1,6 @@
-"""Identities of failed deliveries: a delivery's event does not tell the round of its attempts.
+"""Identities of failed deliveries, for their verification (contract, Proof).
 
-The verification of identities needs all that are possible (contract, Proof).
+An event does not contain the round of its attempts, so several identities are possible.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ class DeliveryIdentities:
         """The rounds of an endpoint's attempts, by the positions of recoveries and resends."""
 
     def note(self, recorded: Recorded) -> bool:
-        """Take in an event; return whether it is a failed delivery."""
+        """Process an event; return True if it is a failed delivery."""
         if isinstance(recorded.body, WebhookRecoveryRequested | WebhookResendRequested):
             self._rounds[recorded.originator_id].append(recorded.position)
         return isinstance(recorded.body, WebhookDeliveryFailed)

@@ -1,7 +1,7 @@
 """Mail by the operator's server: one attempt, with an envelope for each recipient.
 
-The event loop does the talking, and the deadline ends it: a slow server costs attempts, and no
-other endpoint's time. Without TLS where the settings ask for it, nothing is sent.
+All of it runs on the event loop, and the deadline ends it: a slow server costs attempts, but no
+other endpoint's time. If the settings require TLS and there is none, nothing is sent.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Attempt
 from ledger.features.webhooks.model.channel import MailServer, may_write_to
 
 _MOST_CONNECTIONS = 16
-"""At once. Servers refuse a client that has some dozens; a further mail waits within its time."""
+"""At once. Servers refuse a client with some dozens; another mail waits within its deadline."""
 
-_KEPT = 1024
-"""The bytes of an answer that are kept."""
+_STORED = 1024
+"""The bytes of an answer that are stored."""
 
-_TAKEN = 250
+_ACCEPTED = 250
 
 
 class Mailer:
@@ -37,26 +37,27 @@ class Mailer:
     ) -> None:
         self._server, self._clock, self._deadline = server, clock, deadline
         self._ssl_context = ssl_context or trusting_context()
-        self._turns = asyncio.Semaphore(_MOST_CONNECTIONS)
+        self._slots = asyncio.Semaphore(_MOST_CONNECTIONS)
 
     @property
     def sender(self) -> str:
-        """The address in From; without a server a name that no mail bears."""
+        """The address in From; without a server, a placeholder that no mail has."""
         return self._server.sender if self._server is not None else "nobody@invalid"
 
     async def send(
         self, url: str, recipients: Sequence[str], mail: Callable[[str, datetime], bytes]
     ) -> Attempt:
-        """Hand the mail over for each recipient. ``url`` is what is kept of the address.
+        """Send the mail to each recipient. ``url`` is the masked address, for the record.
 
-        Delivered means that the server took all. Of several refusals one that may pass is told.
+        Delivered means that the server accepted all. Of several refusals, a temporary one is
+        reported.
         """
         at, begun = self._clock(), time.perf_counter()
 
         def attempt(status: int | None, error: str | None, answer: str | None) -> Attempt:
             ms = round((time.perf_counter() - begun) * 1000)
-            kept = None if answer is None else answer[:_KEPT].replace("\0", "")
-            return Attempt(url, at, status, ms, error, kept, None)
+            text = None if answer is None else answer[:_STORED].replace("\0", "")
+            return Attempt(url, at, status, ms, error, text, None)
 
         server = self._server
         if server is None:
@@ -64,13 +65,13 @@ class Mailer:
         if not all(may_write_to(one, server.domains) for one in recipients):
             return attempt(None, "the domain may not be written to", None)
         try:
-            async with asyncio.timeout(self._deadline), self._turns:
+            async with asyncio.timeout(self._deadline), self._slots:
                 answers = await self._hand_over(server, recipients, lambda to: mail(to, at))
         except _REFUSED as error:
             return attempt(None, _why(error), None)
-        refused = [one for one in answers if one[0] != _TAKEN]
+        refused = [one for one in answers if one[0] != _ACCEPTED]
         status, answer = min(refused, key=lambda one: one[0] >= 500, default=answers[-1])
-        return attempt(status, None if status == _TAKEN else "the mail was refused", answer)
+        return attempt(status, None if status == _ACCEPTED else "the mail was refused", answer)
 
     async def _hand_over(
         self, server: MailServer, recipients: Sequence[str], mail: Callable[[str], bytes]
@@ -95,14 +96,14 @@ class Mailer:
             for recipient in recipients:
                 try:
                     _, answer = await client.sendmail(server.sender, [recipient], mail(recipient))
-                    answers.append((_TAKEN, answer))
+                    answers.append((_ACCEPTED, answer))
                 except aiosmtplib.SMTPRecipientsRefused as error:
                     answers.append((error.recipients[0].code, error.recipients[0].message))
                 except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
                     answers.append((error.code, error.message))
             await client.execute_command(b"QUIT")
         finally:
-            # A server that does not answer the end of TLS would keep the connection for a while.
+            # A server that does not answer the end of TLS would hold the connection for a while.
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.abort()
             client.close()
@@ -113,7 +114,7 @@ _REFUSED = (OSError, aiosmtplib.SMTPException)
 
 
 def _why(error: Exception) -> str:
-    """A fixed text for an error: texts of the server are not repeated."""
+    """A fixed text for an error, which repeats no text of the server."""
     causes: list[BaseException | None] = [error, error.__cause__, error.__context__]
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return "TLS failed"

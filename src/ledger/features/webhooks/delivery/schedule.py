@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again: pure functions, given the time and a random number."""
+"""When a failed delivery is tried again: pure functions of the time and a random number."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -6,11 +6,11 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
-# Jitter: deliveries that failed together would be tried again together, so each waits up to a
-# fifth longer.
+# Jitter: deliveries that failed together would be retried together, so each waits up to a fifth
+# longer.
 _SPREAD = 0.2
 
-# A receiver may ask for a longer delay, but cannot keep a delivery pending for ever.
+# A receiver may request a longer delay, but cannot keep a delivery pending for ever.
 LONGEST_RETRY_AFTER = timedelta(days=1)
 
 # Far above any sensible setting, and far below the range of a date.
@@ -36,17 +36,17 @@ class Schedule(msgspec.Struct, frozen=True):
         """When the attempt after ``tried`` failed attempts is due; None if no attempt is left.
 
         ``jitter`` is a random number from 0 to below 1. The attempt is never due sooner than the
-        receiver asked for, up to ``LONGEST_RETRY_AFTER``.
+        receiver requested, up to ``LONGEST_RETRY_AFTER``.
         """
         if tried > len(self.delays):
             return None
         delay = timedelta(seconds=self.delays[tried - 1] * (1 + _SPREAD * jitter))
-        asked = min(retry_after or timedelta(0), LONGEST_RETRY_AFTER)
-        return now + max(delay, asked)
+        least = min(retry_after or timedelta(0), LONGEST_RETRY_AFTER)
+        return now + max(delay, least)
 
 
 def parse_retry_after(text: str | None, now: datetime) -> timedelta | None:
-    """The delay that a ``Retry-After`` header asks for (RFC 9110, 10.2.3): seconds or a date.
+    """The delay in a ``Retry-After`` header (RFC 9110, 10.2.3): seconds or a date.
 
     None for anything else; zero for the past; at most ``LONGEST_RETRY_AFTER``.
     """

@@ -28,8 +28,7 @@ from ledger.features.webhooks.formats.plain import JSON
 DEADLINE_SECONDS = 10.0
 
 # Connecting has two phases, TCP with the lookup, then TLS. Each phase has two fifths of the
-# deadline: a receiver that cannot be reached occupies a place among the requests in flight for a
-# shorter time than a slow receiver.
+# deadline. So an unreachable receiver occupies a slot for a shorter time than a slow receiver.
 _PHASE = 0.4
 
 # Errors of the network or of the receiver (TimeoutError is an OSError). Any other error is a
@@ -41,7 +40,6 @@ class Attempt(msgspec.Struct, frozen=True):
     """The outcome of one attempt."""
 
     url: str
-    """The address that the request was sent to."""
     at: datetime
     response_status: int | None
     """None if no answer came."""
@@ -53,9 +51,9 @@ class Attempt(msgspec.Struct, frozen=True):
     """The first KB of the answer as text."""
     retry_after: timedelta | None
     is_final: bool = False
-    """Whether another attempt would be in vain."""
+    """True if another attempt would be useless."""
     secret: bytes | None = None
-    """Of a channel, the sealed secret of the address."""
+    """A channel's encrypted address or key."""
 
     @property
     def delivered(self) -> bool:
@@ -63,12 +61,12 @@ class Attempt(msgspec.Struct, frozen=True):
 
     @property
     def gone(self) -> bool:
-        """Whether the receiver wants no more events."""
+        """True if the receiver wants no more events."""
         return self.response_status == 410
 
 
 class Sender(AbstractAsyncContextManager["Sender"]):
-    """Sends webhooks, any number at once, over connections that are kept for a while.
+    """Sends any number of webhooks at once, over connections that stay open for a while.
 
     A sender is an async context manager and belongs to one event loop.
     """
@@ -100,11 +98,11 @@ class Sender(AbstractAsyncContextManager["Sender"]):
         organization_id: str | None,
         content_type: str = JSON,
     ) -> Attempt:
-        """Post a body once, signed with each secret, if any. No failure of the receiver is raised.
+        """Post a body once, signed with each secret, if any. Raises no failure of the receiver.
 
-        A redirect is not followed: nobody has agreed to its target, and nothing has checked it.
-        A whole answer is read to its end if it is not too long, so that its connection can be kept;
-        but only its head decides.
+        A redirect is not followed: nobody agreed to its target, and nothing has checked it. Only
+        the head of the answer decides. A short answer is read to its end so that its connection can
+        be reused.
         """
         at, begun, answer = self._clock(), time.perf_counter(), ReceiverAnswer()
         try:
@@ -149,7 +147,7 @@ def _ms(begun: float, ended: float) -> int:
 
 
 def _why(error: Exception) -> str:
-    """A fixed text for an error: texts of a library or of the receiver are not repeated."""
+    """A fixed text for an error, which repeats no text of a library or of the receiver."""
     match error:
         case TimeoutError():
             return "timed out"

@@ -14,11 +14,11 @@ from msgspec import Meta
 from standardwebhooks import Webhook
 
 from ledger import __version__
-from ledger.engine.values.rendering import ShownInstant, doc, json_text
+from ledger.engine.values.rendering import ViewInstant, doc, json_text
 from ledger.engine.values.values import EVENT_ID
 from ledger.features.webhooks.formats import mail
 from ledger.features.webhooks.formats.contents import content_of
-from ledger.features.webhooks.formats.plain import Manner
+from ledger.features.webhooks.formats.plain import FormatOptions
 from ledger.features.webhooks.formats.wording import saying_of
 from ledger.features.webhooks.model.channel import CHANNELS
 from projections.feed.items import delivery_item
@@ -31,7 +31,7 @@ USER_AGENT = f"execution-ledger/{__version__}"
 class ShownAttempt(msgspec.Struct):
     """An attempt at a delivery."""
 
-    at: ShownInstant
+    at: ViewInstant
     response_status: int | None
     latency_ms: int
     error: str | None
@@ -60,7 +60,7 @@ class ShownDelivery(msgspec.Struct):
         ),
     ]
     attempts: Annotated[list[ShownAttempt], doc("The latest attempts, 50 at most, oldest first.")]
-    next_attempt_at: ShownInstant | None
+    next_attempt_at: ViewInstant | None
     request: Annotated[
         ShownRequest | None,
         doc("The request of the latest attempt. Null before the first attempt."),
@@ -79,7 +79,7 @@ def headers(
 ) -> list[tuple[bytes, bytes]]:
     """The headers that sign a delivery. ``at`` is the time of this attempt, not of the event.
 
-    Each secret gives a signature, so a receiver may still hold the old secret after a rotation.
+    Each secret gives a signature, so a receiver may still use the old secret after a rotation.
     """
     # The package takes the digits of a time for UTC, whatever its time zone is.
     moment = at.astimezone(UTC)
@@ -90,28 +90,27 @@ def headers(
 
 
 def body_of(test: str | None, found: Sequence[Any], sequence: int) -> str:
-    """The body of a test, whose envelope the view has, or of an event, as it is stored."""
+    """The body of a test from the view's envelope, or of an event from its stored form."""
     if test is not None:
         return f'{{{test},"sequence":{sequence}}}'
     return delivery_item(found, sequence)
 
 
 def delivery_text(row: Sequence[Any], public_url: str | None, sender: str | None) -> str:
-    """A delivery with its latest request, whose signature is masked: null before the first attempt.
+    """A delivery with its latest request, the signature masked; null before the first attempt.
 
-    The row is one of ``deliveries_read`` behind the endpoint. The body is rendered from the
-    stored event, by the version that runs, as it was for the attempt.
-    ``sender`` is the address from which mails come.
+    ``row`` is a row of ``deliveries_read`` after the endpoint. The running version renders the body
+    from the stored event, as for the attempt. ``sender`` is the address from which mails come.
     """
     position, item, number, sequence, url, last, test, format_, details, *found = row
     request = None
     if url is not None:
         body = body_of(test, (position, *found), sequence)
-        manner, at = Manner(format_, details, public_url), _decode_attempt(last).at
+        options, at = FormatOptions(format_, details, public_url), _decode_attempt(last).at
         if format_ == "email":
-            request = ShownRequest(url, *mail.shown([saying_of(manner, body)], sender, at))
+            request = ShownRequest(url, *mail.preview([saying_of(options, body)], sender, at))
         else:
-            content = content_of(manner, [body])
+            content = content_of(options, [body])
             headers = {"content-type": content.type, "user-agent": USER_AGENT}
             if format_ not in CHANNELS:
                 headers |= _signed(f"EVT-{number}", at, "v1,***")

@@ -1,11 +1,11 @@
-"""The verdict on an attempt at a delivery: pure functions, given the time and a random number."""
+"""The verdict on an attempt at a delivery: pure functions of the time and a random number."""
 
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.engine.values.rendering import json_text, shown_as
+from ledger.engine.values.rendering import json_text, render_as
 from ledger.features.feed.published import PUBLISHED
 from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import Attempt
@@ -16,13 +16,13 @@ from ledger.features.webhooks.model.endpoint import WebhookDeliveryFailed
 Status = Literal["pending", "delivered", "failed"]
 
 FAILING_FOR = timedelta(days=5)
-"""An endpoint of which every attempt fails for so long is disabled (contract, Feeds)."""
+"""An endpoint is disabled after every attempt has failed for so long (contract, Feeds)."""
 
 _FAILURE = PUBLISHED[WebhookDeliveryFailed].name
 
 
 class Claimed(NamedTuple):
-    """A delivery in hand."""
+    """A delivery in flight."""
 
     endpoint_id: str
     position: int
@@ -36,9 +36,9 @@ class Claimed(NamedTuple):
     type: str
     body: str
     format: Format = "standard"
-    """Of the endpoint."""
+    """The endpoint's format."""
     follows: bool = False
-    """Whether the delivery goes in the message of the one before, and takes no place in flight."""
+    """True if the delivery is in the same message as the previous one, and takes no slot."""
 
     @property
     def event_id(self) -> str:
@@ -46,7 +46,7 @@ class Claimed(NamedTuple):
 
     @property
     def is_test(self) -> bool:
-        """Whether the delivery is a test, whose result has no consequences."""
+        """True for a test, whose result has no consequences."""
         return self.sequence == 0
 
 
@@ -57,11 +57,11 @@ class Result(NamedTuple):
     status: Status
     due_at: datetime | None
     counts: bool = False
-    """Whether the attempt uses up one of the delivery's attempts."""
+    """True if the attempt uses up one of the delivery's attempts."""
     attempt: str | None = None
     """The attempt as JSON; None if none was made."""
     url: str | None = None
-    """The address that the attempt was sent to; None if none was made."""
+    """The address of the attempt; None if none was made."""
 
 
 class AttemptVerdict(NamedTuple):
@@ -81,7 +81,7 @@ def judge(
     if attempt.delivered:
         return AttemptVerdict(Result(claimed, "delivered", None, False, *made))
     if claimed.is_test:
-        # A test is not tried again: its requester looks at the result now.
+        # A test is not retried: its requester wants the result now.
         return AttemptVerdict(Result(claimed, "failed", None, False, *made))
     if attempt.gone:
         # The delivery keeps its remaining attempts, and waits until somebody enables the endpoint.
@@ -99,17 +99,17 @@ def judge(
 
 
 def gives_up_silently(claimed: Claimed) -> bool:
-    """Whether a failure of this delivery publishes no event.
+    """Return True if a failure of this delivery publishes no event.
 
-    The delivery is itself about a failure. Two dead endpoints would otherwise report each other's
+    The delivery is itself about a failure. Otherwise two dead endpoints would report each other's
     failures for ever.
     """
     return claimed.type == _FAILURE
 
 
 def attempt_text(attempt: Attempt) -> str:
-    """An attempt as the endpoint's owner sees it, ready JSON."""
-    return json_text(shown_as(ShownAttempt, attempt))
+    """An attempt as the endpoint's owner sees it, as JSON."""
+    return json_text(render_as(ShownAttempt, attempt))
 
 
 def failure_of(claimed: Claimed, tried: int, attempt: str | None) -> WebhookDeliveryFailed:

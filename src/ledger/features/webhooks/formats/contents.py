@@ -18,19 +18,21 @@ _FINAL: Mapping[Format, range | tuple[int, ...]] = {
 """Answers after which another attempt would be in vain."""
 
 
-def content_of(manner: plain.Manner, bodies: Sequence[str], secret: str = HIDDEN) -> plain.Content:
+def content_of(
+    options: plain.FormatOptions, bodies: Sequence[str], secret: str = HIDDEN
+) -> plain.Content:
     """The content of a request about events. ``bodies`` are their envelopes with their numbers.
 
     Only Slack is told of several events at once.
     """
-    if manner.format == "standard" and manner.details:
+    if options.format == "standard" and options.details:
         return plain.Content(plain.JSON, bodies[0])
-    type_, make = _MAKERS[manner.format]
-    return plain.Content(type_, json_text(make(manner, bodies, secret)))
+    type_, make = _MAKERS[options.format]
+    return plain.Content(type_, json_text(make(options, bodies, secret)))
 
 
 def is_final(format_: Format, status: int | None) -> bool:
-    """Whether an answer ends a delivery at once."""
+    """True if an answer ends a delivery at once."""
     return status in _FINAL.get(format_, ())
 
 
@@ -43,24 +45,28 @@ def without_secrets(text: str | None, format_: Format, secret: str) -> str | Non
     return text
 
 
-def _standard(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
-    return plain.told(manner, bodies[0])
+def _standard(options: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return plain.envelope_of(options, bodies[0])
 
 
-def _cloudevents(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
-    return plain.cloudevent_of(plain.told(manner, bodies[0]))
+def _cloudevents(
+    options: plain.FormatOptions, bodies: Sequence[str], secret: str
+) -> dict[str, Any]:
+    return plain.cloudevent_of(plain.envelope_of(options, bodies[0]))
 
 
-def _slack(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
-    return slack.message_of([saying_of(manner, body) for body in bodies])
+def _slack(options: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return slack.message_of([saying_of(options, body) for body in bodies])
 
 
-def _pagerduty(manner: plain.Manner, bodies: Sequence[str], secret: str) -> dict[str, Any]:
-    return pagerduty.event_of(saying_of(manner, bodies[0]), plain.told(manner, bodies[0]), secret)
+def _pagerduty(options: plain.FormatOptions, bodies: Sequence[str], secret: str) -> dict[str, Any]:
+    return pagerduty.event_of(
+        saying_of(options, bodies[0]), plain.envelope_of(options, bodies[0]), secret
+    )
 
 
 _MAKERS: Mapping[
-    Format, tuple[str, Callable[[plain.Manner, Sequence[str], str], dict[str, Any]]]
+    Format, tuple[str, Callable[[plain.FormatOptions, Sequence[str], str], dict[str, Any]]]
 ] = {
     "standard": (plain.JSON, _standard),
     "cloudevents": (plain.CLOUDEVENT, _cloudevents),

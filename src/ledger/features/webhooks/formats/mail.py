@@ -17,7 +17,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from ledger.features.webhooks.formats import wording
-from ledger.features.webhooks.formats.plain import ALERT, Manner
+from ledger.features.webhooks.formats.plain import ALERT, FormatOptions
 from ledger.features.webhooks.model.channel import HIDDEN
 
 _logger = logging.getLogger(__name__)
@@ -56,21 +56,21 @@ def mail_of(
 
 
 def bytes_of(
-    manner: Manner, bodies: Sequence[str], sender: str, recipient: str, at: datetime
+    options: FormatOptions, bodies: Sequence[str], sender: str, recipient: str, at: datetime
 ) -> bytes:
     """The mail to one recipient, as it is sent: with ids alone if it cannot be made with words."""
     try:
-        sayings = [wording.saying_of(manner, body) for body in bodies]
+        sayings = [wording.saying_of(options, body) for body in bodies]
         return mail_of(sayings, sender, recipient, at).as_bytes()
     except Exception:
         # A programming error. A tenant whose words bring it out must not silence an alert by them.
-        if not manner.details:
+        if not options.details:
             raise
         _logger.exception("a mail is sent with ids alone")
-        return bytes_of(manner._replace(details=False), bodies, sender, recipient, at)
+        return bytes_of(options._replace(details=False), bodies, sender, recipient, at)
 
 
-def shown(
+def preview(
     sayings: list[wording.Saying], sender: str | None, at: datetime
 ) -> tuple[dict[str, str], str]:
     """The headers of a mail, without its recipient, and its plain text."""
@@ -138,8 +138,8 @@ def _words(one: wording.Saying, sayings: list[wording.Saying]) -> str:
     return wording.headline_of(sayings) if len(sayings) == 1 else one.sentence
 
 
-def _paragraph(one: wording.Saying, said: str) -> str:
-    words = html.escape(said)
+def _paragraph(one: wording.Saying, text: str) -> str:
+    words = html.escape(text)
     if one.more:
         words += f"<br>{html.escape(one.more)}"
     if one.link:

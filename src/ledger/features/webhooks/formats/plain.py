@@ -17,14 +17,14 @@ CLOUDEVENT = "application/cloudevents+json"
 ALERT = "alert."
 """The beginning of the types of alerts' events."""
 
-_KEPT = ("alert_id", "watch_id", "severity", "subject", "since", "due", "evidence", "until")
+_FIELDS = ("alert_id", "watch_id", "severity", "subject", "since", "due", "evidence", "until")
 """The fields of an alert's payload that an endpoint without details is sent, if the type has them.
 Of the condition it is sent the kind."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Manner(NamedTuple):
+class FormatOptions(NamedTuple):
     """How an endpoint is told of an event."""
 
     format: Format
@@ -46,16 +46,16 @@ class Content(NamedTuple):
     text: str
 
 
-def told(manner: Manner, body: str) -> dict[str, Any]:
+def envelope_of(options: FormatOptions, body: str) -> dict[str, Any]:
     """The envelope, with or without the details of an alert."""
     envelope = _decode(body)
-    if manner.details or not envelope["type"].startswith(ALERT):
+    if options.details or not envelope["type"].startswith(ALERT):
         return envelope
     payload = envelope["payload"]
-    kept = {name: payload[name] for name in _KEPT if name in payload}
+    fields = {name: payload[name] for name in _FIELDS if name in payload}
     if "condition" in payload:
-        kept["condition"] = {"kind": payload["condition"]["kind"]}
-    return envelope | {"payload": kept | {"link": manner.link_to(envelope["subject"])}}
+        fields["condition"] = {"kind": payload["condition"]["kind"]}
+    return envelope | {"payload": fields | {"link": options.link_to(envelope["subject"])}}
 
 
 def cloudevent_of(envelope: dict[str, Any]) -> dict[str, Any]:

@@ -25,9 +25,9 @@ def message_of(sayings: list[wording.Saying]) -> dict[str, Any]:
         wording.rest_of(sayings),
     ]
     if len(sayings) == 1:
-        said, ids, lines = [first.sentence, first.more], f" · {first.subject_id}", list[str]()
+        sections, ids, lines = [first.sentence, first.more], f" · {first.subject_id}", list[str]()
     else:
-        said, ids, lines = sentences, "", sentences
+        sections, ids, lines = sentences, "", sentences
     context = {"type": "context", "elements": [_plain(wording.worst(sayings) + ids)]}
     return {
         "text": "\n".join(
@@ -38,7 +38,7 @@ def message_of(sayings: list[wording.Saying]) -> dict[str, Any]:
         "unfurl_media": False,
         "blocks": [
             {"type": "header", "text": _plain(wording.title_of(sayings), _HEADER)},
-            *(_section(each) for each in said if each),
+            *(_section(each) for each in sections if each),
             context,
             *([_link(first.link)] if first.link else []),
         ],

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ledger.features.watches.model.alert import ResolvedReason
 from ledger.features.watches.model.watch import Severity
-from ledger.features.webhooks.formats.plain import ALERT, Manner, told
+from ledger.features.webhooks.formats.plain import ALERT, FormatOptions, envelope_of
 from ledger.features.webhooks.model.channel import DELIVERY_FAILED
 
 _ENDS: Mapping[ResolvedReason, str] = {
@@ -57,30 +57,30 @@ class Saying(NamedTuple):
     link: str | None
 
 
-def saying_of(manner: Manner, body: str) -> Saying:
+def saying_of(options: FormatOptions, body: str) -> Saying:
     """The words about an event. ``body`` is its envelope, as JSON."""
-    envelope = told(manner, body)
+    envelope = envelope_of(options, body)
     type_, subject, payload = envelope["type"], envelope["subject"], envelope["payload"]
-    link = manner.link_to(subject)
+    link = options.link_to(subject)
     counted, beginning = ("event", envelope["id"]), _BEGINNINGS.get(type_, "Test: ")
     if type_.startswith(ALERT):
         severity, of = payload["severity"], payload["subject"]
         counted = _COUNTED.get(of["type"], of["type"]), of["id"]
         beginning = _BEGINNINGS.get(type_, f"[{severity}] ")
-        sentence = payload["text"] if manner.details else _dated(envelope)
+        sentence = payload["text"] if options.details else _dated(envelope)
         about = payload.get("watch_name") or payload["watch_id"]
-        said = severity, beginning, sentence, _more(type_, payload), about
+        parts = severity, beginning, sentence, _more(type_, payload), about
     elif type_ == DELIVERY_FAILED:
         why = payload["response_status"] or payload["error"] or "no answer"
         sentence = (
             f"{payload['event_id']} was not delivered to {subject['id']}"
             f" in {payload['attempts']} attempts: {why}."
         )
-        said = "warning", beginning, sentence, "", subject["id"]
+        parts = "warning", beginning, sentence, "", subject["id"]
     else:
         sentence = f"The endpoint {subject['id']} can be reached."
-        said = "info", beginning, sentence, "", subject["id"]
-    return Saying(type_, envelope["id"], subject["id"], counted, *said, link)
+        parts = "info", beginning, sentence, "", subject["id"]
+    return Saying(type_, envelope["id"], subject["id"], counted, *parts, link)
 
 
 def _more(type_: str, payload: Mapping[str, Any]) -> str:
@@ -89,12 +89,12 @@ def _more(type_: str, payload: Mapping[str, Any]) -> str:
         case "reminded":
             return f"Reminder {payload['n']}." if "n" in payload else ""
         case "acknowledged":
-            said = [
+            sentences = [
                 payload.get("assignee") and f"{payload['assignee']} takes care of it.",
                 payload.get("until") and f"Until {payload['until']}.",
                 payload.get("note"),
             ]
-            return " ".join(filter(None, said))
+            return " ".join(filter(None, sentences))
         case _:
             return _ENDS.get(payload.get("reason", ""), "")
 

@@ -1,7 +1,7 @@
-"""Channels: endpoints that tell people, and the secrets in their addresses (contract, Feeds).
+"""Channels: endpoints that notify people, and the secrets in their addresses (contract, Feeds).
 
-The path of a Slack webhook, or a routing key, is all that a writer needs, and a mail address is a
-person's. So an endpoint shows its address without them.
+The path of a Slack webhook, or a routing key, is all that a writer needs, and a mail address is
+personal data. So an endpoint shows its address without them.
 """
 
 import re
@@ -13,24 +13,24 @@ import msgspec
 from ledger.features.watches.model.alert import ALERT_TABLE
 
 Format = Literal["standard", "cloudevents", "slack", "pagerduty", "email"]
-"""The form in which an endpoint is sent an event."""
+"""The form in which an endpoint receives an event."""
 
 Channel = Literal["slack", "pagerduty", "email"]
 
 CHANNELS: frozenset[str] = frozenset(("slack", "pagerduty", "email"))
 
 GATHERING: frozenset[str] = frozenset(("slack", "email"))
-"""The channels that are told of several events in one message, and of one message a second."""
+"""The channels that receive several events in one message, and one message a second."""
 
 DELIVERY_FAILED = "webhook.delivery_failed"
 
 CHANNEL_TYPES: frozenset[str] = frozenset(
-    [DELIVERY_FAILED, *(row.told_as for row in ALERT_TABLE if row.told_as is not None)]
+    [DELIVERY_FAILED, *(row.published_as for row in ALERT_TABLE if row.published_as is not None)]
 )
-"""The types of events that a channel is told of."""
+"""The event types that a channel receives."""
 
 HIDDEN = "***"
-"""The text that is shown in the place of a secret."""
+"""The text in place of a secret."""
 
 ROUTING_KEY = r"^[A-Za-z0-9_-]{1,100}$"
 
@@ -51,7 +51,7 @@ _NAME = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = rf"{_NAME}(?:\.{_NAME})*"
 _MAIL_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?![0-9.]+$){_DOMAIN}")
 _LONGEST_LOCAL, _LONGEST_DOMAIN = 64, 253
-"""The lengths that mail servers take (RFC 5321, 4.5.3.1)."""
+"""The limits of mail servers, in bytes (RFC 5321, 4.5.3.1)."""
 
 MAIL_DOMAIN = re.compile(rf"{_DOMAIN}|\*")
 
@@ -73,22 +73,21 @@ class MailServer(NamedTuple):
 
 
 class ChannelRules(msgspec.Struct, frozen=True):
-    """The rules of the operator for addresses."""
+    """The operator's rules for addresses."""
 
     any_host: bool = False
-    """Whether Slack's and PagerDuty's requests may go anywhere, for tests and closed networks."""
+    """True to send Slack's and PagerDuty's requests anywhere, for tests and closed networks."""
     mail_domains: frozenset[str] | None = None
-    """The domains that mails may go to, in small letters; None: mail is not set up."""
+    """The domains that mails may go to, in lower case; None if mail is not set up."""
     mail_from: str | None = None
-    """The address from which mails come."""
 
 
 STRICT = ChannelRules()
-"""The rules unless the operator says otherwise."""
+"""The rules unless the operator sets others."""
 
 
 class WrongAddress(Exception):
-    """An address is none of its channel's. The sentence continues one that names the field."""
+    """An address does not fit its channel. The sentence continues one that names the field."""
 
     def __init__(self, field: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -99,15 +98,15 @@ class ChannelAddress(NamedTuple):
     """An address, or the part of it that a change gives."""
 
     url: str | None
-    """As it is shown; None: it stays."""
+    """The masked address; None to leave it as it is."""
     secret: str | None
-    """The address itself, or PagerDuty's key; None: it stays."""
+    """The address itself, or PagerDuty's key; None to leave it as it is."""
 
 
 def address_of(
     channel: Channel, url: str | None, routing_key: str | None, rules: ChannelRules
 ) -> ChannelAddress:
-    """Read what a request gives of an address. Raises WrongAddress."""
+    """The address that a request gives. Raises WrongAddress."""
     if routing_key is not None and channel != "pagerduty":
         raise WrongAddress("routing_key", "is for the format pagerduty alone")
     if url is not None and url.startswith("mailto:") and channel != "email":
@@ -126,19 +125,19 @@ def address_of(
 def new_address_of(
     channel: Channel, url: str | None, routing_key: str | None, rules: ChannelRules
 ) -> tuple[str, str]:
-    """The address of a new endpoint, as it is shown, and its secret. Raises WrongAddress."""
+    """The masked address of a new endpoint, and its secret. Raises WrongAddress."""
     if channel == "pagerduty":
         url = url or PAGERDUTY[0]
-    shown, secret = address_of(channel, url, routing_key, rules)
-    if shown is None:
+    visible, secret = address_of(channel, url, routing_key, rules)
+    if visible is None:
         raise WrongAddress("url", "is required")
     if secret is None:
         raise WrongAddress("routing_key", "is required")
-    return shown, secret
+    return visible, secret
 
 
 def may_write_to(address: str, domains: frozenset[str] | None) -> bool:
-    """Whether the operator allows mails to the domain of an address."""
+    """Return True if the operator allows mails to the domain of an address."""
     domain = address.rpartition("@")[2].lower()
     return domains is not None and (EVERY_DOMAIN in domains or domain in domains)
 
@@ -156,7 +155,7 @@ def _email(url: str, domains: frozenset[str] | None) -> ChannelAddress:
 
 
 def is_mail_address(text: str) -> bool:
-    """Whether a text is a dot-atom and a domain, without what a URL or a server might read anew."""
+    """Return True for a dot-atom and a domain, without what a URL or a server might reinterpret."""
     local, _, domain = text.rpartition("@")
     is_short = len(local) <= _LONGEST_LOCAL and len(domain) <= _LONGEST_DOMAIN
     return is_short and _MAIL_ADDRESS.fullmatch(text) is not None

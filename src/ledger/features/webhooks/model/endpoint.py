@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import msgspec
 
 from ledger.engine.values.errors import InvalidState
-from ledger.engine.values.event_table import EVERY_TYPE, PASSES, SAME, EventRow, Note
+from ledger.engine.values.event_table import EVERY_TYPE, PASSES, SAME, DecisionEffect, EventRow
 from ledger.engine.values.recorded import Event, Folded, Recorded
 from ledger.features.watches.model.alert import AlertEvent
 from ledger.features.watches.model.watch import Severity
@@ -21,7 +21,7 @@ DisabledReason = Literal["operator", "gone", "failing"]
 all attempts failed for five days."""
 
 OVERLAP = timedelta(hours=24)
-"""How long a secret keeps signing after it was replaced (contract, Feeds)."""
+"""How long a replaced secret keeps signing (contract, Feeds)."""
 
 MAX_SECRETS = 10
 """The most secrets that sign at the same time: each adds a signature to a header."""
@@ -31,10 +31,9 @@ MAX_ENDPOINTS = 100
 
 
 MAX_WATCH_IDS = 50
-"""The most watches to which an endpoint may be narrowed."""
 
 _SEVERITIES = get_args(Severity)
-"""The least first."""
+"""From the least to the most severe."""
 
 
 class WebhookCreated(Event, frozen=True, kw_only=True):
@@ -46,7 +45,7 @@ class WebhookCreated(Event, frozen=True, kw_only=True):
     description: str | None = None
     enabled: bool = True
     secret: bytes
-    """Sealed: what signs, or of a channel the secret of its address."""
+    """Encrypted: the signing secret, or a channel's address or key."""
     format: channel.Format = "standard"
     watch_ids: tuple[str, ...] | None = None
     min_severity: Severity = "info"
@@ -65,7 +64,7 @@ class WebhookUpdated(Event, frozen=True, kw_only=True):
     min_severity: Severity = "info"
     details: bool = True
     secret: bytes | None = None
-    """Sealed: a channel's other secret; None: it stays."""
+    """Encrypted: a channel's new secret; None to leave it as it is."""
 
 
 class WebhookSecretRotated(Event, frozen=True, kw_only=True):
@@ -126,7 +125,7 @@ class WebhookDeleted(Event, frozen=True, kw_only=True):
 
 # Columns: event, published type, published payload, fact, command, note.
 ENDPOINT_TABLE: tuple[EventRow, ...] = (
-    EventRow(WebhookCreated, None, None, None, "webhook.create", Note.OWNED),
+    EventRow(WebhookCreated, None, None, None, "webhook.create", DecisionEffect.OWNED),
     EventRow(WebhookUpdated, None, None, None, "webhook.update", PASSES),
     EventRow(WebhookSecretRotated, None, None, None, "webhook.rotate_secret", PASSES),
     EventRow(WebhookDisabled, None, None, None, "webhook.disable", PASSES),
@@ -134,7 +133,7 @@ ENDPOINT_TABLE: tuple[EventRow, ...] = (
     EventRow(WebhookResendRequested, None, None, None, "webhook.resend", PASSES),
     EventRow(WebhookTestRequested, None, None, None, "webhook.test", PASSES),
     EventRow(WebhookDeliveryFailed, channel.DELIVERY_FAILED, SAME, None, None, PASSES),
-    EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.DISOWNED),
+    EventRow(WebhookDeleted, None, None, None, "webhook.delete", DecisionEffect.DISOWNED),
 )
 
 ENDPOINT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ENDPOINT_TABLE)
@@ -152,38 +151,38 @@ class Endpoint(Folded):
 
     organization_id: str | None = None
     workspace_id: str | None = None
-    """The workspace whose events the endpoint receives; None: the whole organization's."""
+    """The workspace whose events the endpoint receives; None for the whole organization."""
     url: str = ""
     event_types: tuple[str, ...] = ()
     description: str | None = None
     enabled: bool = False
     format: channel.Format = "standard"
     watch_ids: tuple[str, ...] | None = None
-    """The watches of whose alerts the endpoint is told; None: all."""
+    """The watches whose alerts the endpoint receives; None for all."""
     min_severity: Severity = "info"
     details: bool = True
-    """Whether the words of alerts are sent, or only what names and dates them."""
+    """True to send the words of alerts; False to send only ids, kinds and times."""
     disabled_reason: DisabledReason | None = None
     disabled_at: datetime | None = None
     secrets: tuple[Secret, ...] = ()
-    """The present secret first. A channel has one, that of its address."""
+    """The present secret first. A channel has only its address's secret."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     deleted: bool = False
 
     @property
     def is_channel(self) -> bool:
-        """Whether the endpoint tells people, and has a secret in its address."""
+        """True if the endpoint notifies people, and has a secret in its address."""
         return self.format in channel.CHANNELS
 
     @property
     def gathers(self) -> bool:
-        """Whether several events go as one message."""
+        """True if several events go as one message."""
         return self.format in channel.GATHERING
 
     @property
     def routing_key(self) -> str | None:
-        """PagerDuty's key, as it is shown."""
+        """PagerDuty's key, masked."""
         return channel.HIDDEN if self.format == "pagerduty" else None
 
     def wants(
@@ -193,23 +192,23 @@ class Endpoint(Folded):
         workspace_id: str | None,
         body: Event | None = None,
     ) -> bool:
-        """Whether the endpoint, as it is now, receives events of this type and tenant.
+        """Return True if the endpoint now receives events of this type and tenant.
 
-        The body counts for events of alerts alone.
+        ``body`` matters for events of alerts only.
         """
         return (
             self.enabled
             and self.organization_id == organization_id
             and (self.workspace_id is None or self.workspace_id == workspace_id)
             and (type_ in self.event_types or self._wants_all(type_))
-            and (not isinstance(body, AlertEvent) or self._is_told_of(body))
+            and (not isinstance(body, AlertEvent) or self._covers(body))
         )
 
     def _wants_all(self, type_: str) -> bool:
-        is_known = not self.is_channel or type_ in channel.CHANNEL_TYPES
-        return EVERY_TYPE in self.event_types and is_known
+        is_supported = not self.is_channel or type_ in channel.CHANNEL_TYPES
+        return EVERY_TYPE in self.event_types and is_supported
 
-    def _is_told_of(self, alert: AlertEvent) -> bool:
+    def _covers(self, alert: AlertEvent) -> bool:
         return (self.watch_ids is None or alert.watch_id in self.watch_ids) and _SEVERITIES.index(
             alert.severity
         ) >= _SEVERITIES.index(self.min_severity)
@@ -223,11 +222,11 @@ class Endpoint(Folded):
     def update(self, **settings: Any) -> WebhookUpdated:
         """Change the given settings; the event has the others as they are."""
         names = set(WebhookUpdated.__struct_fields__) - {"secret"}
-        kept = {name: getattr(self, name) for name in names}
-        return WebhookUpdated(**kept | settings)
+        values = {name: getattr(self, name) for name in names}
+        return WebhookUpdated(**values | settings)
 
     def rotate_secret(self, sealed: bytes, now: datetime) -> WebhookSecretRotated:
-        """Replace the secret. Refused of a channel, and while ``MAX_SECRETS`` are signing."""
+        """Replace the secret. Refused for a channel, and while ``MAX_SECRETS`` are signing."""
         if self.is_channel:
             raise InvalidState("The endpoint's format has no signing secret.")
         if len(self.signing(now)) >= MAX_SECRETS:
@@ -242,7 +241,7 @@ class Endpoint(Folded):
     ) -> WebhookDisabled:
         """Stop delivering because of failures at this URL. Refused if the URL has changed since.
 
-        Of a channel the sealed secret tells one URL from another.
+        For a channel, the encrypted secret distinguishes one URL from another.
         """
         if not self.enabled:
             raise InvalidState("The endpoint is already disabled.")
@@ -252,12 +251,12 @@ class Endpoint(Folded):
         return WebhookDisabled(reason=reason)
 
     def request_recovery(self, since: datetime) -> WebhookRecoveryRequested:
-        """Have undelivered events sent again. Refused while the endpoint is disabled."""
+        """Request undelivered events again. Refused while the endpoint is disabled."""
         self._require_enabled()
         return WebhookRecoveryRequested(since=since)
 
     def request_resend(self, event_id: str) -> WebhookResendRequested:
-        """Have one event sent again. Refused while the endpoint is disabled."""
+        """Request one event again. Refused while the endpoint is disabled."""
         self._require_enabled()
         return WebhookResendRequested(event_id=event_id)
 
@@ -288,8 +287,8 @@ class Endpoint(Folded):
 
     def _rotated(self, body: WebhookSecretRotated, recorded: Recorded) -> None:
         at = recorded.recorded_at
-        kept = [s for s in self.secrets if s.until is None or s.until > at]
-        older = [Secret(s.sealed, s.until or at + OVERLAP) for s in kept]
+        valid = [s for s in self.secrets if s.until is None or s.until > at]
+        older = [Secret(s.sealed, s.until or at + OVERLAP) for s in valid]
         self.secrets = (Secret(body.secret), *older)
         self.updated_at = at
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field, model_validator
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import Asking, Identifier, Present
+from ledger.engine.http.reading import Identifier, Present, ReadRequest
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.http.writing import checked
 from ledger.engine.page import pages
@@ -29,7 +29,7 @@ from ledger.features.watches.model.watch import Severity
 from ledger.features.webhooks.commands import CreateEndpoint, TestEndpoint, UpdateEndpoint
 from ledger.features.webhooks.delivery.signing import ShownDelivery
 from ledger.features.webhooks.model import channel
-from ledger.features.webhooks.model.shown import ShownEndpoint
+from ledger.features.webhooks.model.views import ShownEndpoint
 from ledger.features.webhooks.page.webhook_forms import SettingsForm
 from ledger.features.webhooks.routes import webhooks as api
 from ledger.features.webhooks.routes.bodies import NewWebhook, WebhookChanges
@@ -77,7 +77,7 @@ class ChannelForm(SettingsForm):
 
     @property
     def is_more(self) -> bool:
-        """Whether something is set that the form shows behind *more*."""
+        """True if something is set that the form shows behind *more*."""
         is_plain = sorted(self.types) == ALERTS and self.details is not None
         return not is_plain or self.workspace_id is not None
 
@@ -85,16 +85,16 @@ class ChannelForm(SettingsForm):
     def watched(self) -> list[str]:
         return self.watch_ids.split(",") if self.watch_ids else []
 
-    def said(self, *more: str) -> dict[str, Any]:
+    def body(self, *more: str) -> dict[str, Any]:
         """The settings as the API takes them, and ``more`` of the fields, if they are filled in."""
         url = getattr(self, FIELDS[self.format])
         if url is not None and self.format == "email":
             url = "mailto:" + ",".join(re.findall(r"[^\s,;]+", url))
-        given = {"url": url, **{name: getattr(self, name) for name in more}}
+        values = {"url": url, **{name: getattr(self, name) for name in more}}
         if self.format == "pagerduty":
-            given["routing_key"] = self.routing_key
+            values["routing_key"] = self.routing_key
         return {
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: value for name, value in values.items() if value is not None},
             "event_types": self.types,
             "watch_ids": None if self.watches == "all" else self.watched,
             "min_severity": self.min_severity,
@@ -118,7 +118,7 @@ class TestedQuery(Present):
 
 @router.get("/channel", openapi_extra=needs(_PERMISSION))
 async def ask_channel(
-    asking: Asking, query: NewChannelQuery, refused: RefusedForm | None = None
+    request: ReadRequest, query: NewChannelQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The form for a new channel."""
     draft = ChannelForm.model_construct(
@@ -129,24 +129,24 @@ async def ask_channel(
         watch_ids=query.watch_id,
         organization_id=query.organization_id,
     )
-    return await _form(asking, draft, refused)
+    return await _form(request, draft, refused)
 
 
 @command_route(router, "/channel", CreateEndpoint, _PERMISSION)
-async def add_channel(asking: Asking, form: ChannelForm) -> Response:
+async def add_channel(request: ReadRequest, form: ChannelForm) -> Response:
     """Set up a channel, and send it a test."""
-    key = pages.idempotency_of(asking, form)
-    said = form.said("format", "organization_id", "workspace_id")
-    command = api.create_webhook(asking, checked(said, NewWebhook, key))
-    return await _try(asking, form, command, key)
+    key = pages.idempotency_of(request, form)
+    body = form.body("format", "organization_id", "workspace_id")
+    command = api.create_webhook(request, checked(body, NewWebhook, key))
+    return await _try(request, form, command, key)
 
 
 @router.get("/{endpoint_id}/channel", openapi_extra=needs(_PERMISSION))
 async def ask_channel_change(
-    asking: Asking, endpoint_id: str, refused: RefusedForm | None = None
+    request: ReadRequest, endpoint_id: str, refused: RefusedForm | None = None
 ) -> Response:
     """The form that changes a channel, with its settings but for its address."""
-    endpoint = await _endpoint(asking, endpoint_id)
+    endpoint = await _endpoint(request, endpoint_id)
     if endpoint.format not in channel.CHANNELS:
         return pages.go(f"{PATH}/{endpoint_id}")
     draft = ChannelForm.model_construct(
@@ -160,73 +160,73 @@ async def ask_channel_change(
         details="on" if endpoint.details else None,
         description=endpoint.description,
     )
-    return await _form(asking, draft, refused, endpoint)
+    return await _form(request, draft, refused, endpoint)
 
 
 @command_route(router, "/{endpoint_id}/channel", UpdateEndpoint, _PERMISSION)
-async def change_channel(asking: Asking, endpoint_id: str, form: ChannelForm) -> Response:
+async def change_channel(request: ReadRequest, endpoint_id: str, form: ChannelForm) -> Response:
     """Replace the settings of a channel, and send it a test."""
-    key = pages.idempotency_of(asking, form)
-    sent = checked(form.said(), WebhookChanges, key)
-    return await _try(asking, form, api.update_webhook(asking, endpoint_id, sent), key)
+    key = pages.idempotency_of(request, form)
+    sent = checked(form.body(), WebhookChanges, key)
+    return await _try(request, form, api.update_webhook(request, endpoint_id, sent), key)
 
 
 @router.get("/{endpoint_id}/tested", openapi_extra=needs(_PERMISSION))
-async def show_test(asking: Asking, endpoint_id: str, query: TestedQuery) -> Response:
+async def show_test(request: ReadRequest, endpoint_id: str, query: TestedQuery) -> Response:
     """The result of a test, which the page asks for again until there is one."""
-    endpoint = await _endpoint(asking, endpoint_id)
+    endpoint = await _endpoint(request, endpoint_id)
     found = await pages.read_answer(
-        api.list_deliveries(asking, endpoint_id, api.DeliveriesQuery(limit=100)),
+        api.list_deliveries(request, endpoint_id, api.DeliveriesQuery(limit=100)),
         PageOf[ShownDelivery],
     )
     test = next((each for each in found.data if each.event_id == query.test), None)
     return await _CHANNELS.show(
-        asking, "channel_tested.html", [], query, None, endpoint=endpoint, test=test
+        request, "channel_tested.html", [], query, None, endpoint=endpoint, test=test
     )
 
 
 @command_route(router, "/{endpoint_id}/tested", TestEndpoint, _PERMISSION)
-async def try_again(asking: Asking, form: pages.Form) -> Response:
+async def try_again(request: ReadRequest, form: pages.Form) -> Response:
     """Send a test again."""
-    return await _CHANNELS.send(asking, form, api.send_webhook_test, partial(_follow, asking))
+    return await _CHANNELS.send(request, form, api.send_webhook_test, partial(_follow, request))
 
 
-def _follow(asking: Asking, made: Response) -> Response:
+def _follow(request: ReadRequest, made: Response) -> Response:
     """Lead from the answer to a test to the page that has its result."""
-    (event_id,) = asking.request.state.receipt.event_ids
-    return pages.go(with_parameter(f"{PATH}/{_shown(made).id}/tested", "test", event_id))
+    (event_id,) = request.http.state.receipt.event_ids
+    return pages.go(with_parameter(f"{PATH}/{_created(made).id}/tested", "test", event_id))
 
 
 async def _try(
-    asking: Asking, form: ChannelForm, command: Awaitable[Response], key: IdempotencyKey
+    request: ReadRequest, form: ChannelForm, command: Awaitable[Response], key: IdempotencyKey
 ) -> Response:
     """Carry out a form's command and then a test, each once, and show the test's result."""
 
     async def commands() -> Response:
         try:
-            endpoint = _shown(await command)
+            endpoint = _created(await command)
         except Invalid as error:
             # The form has a field of its own for the URL of each kind.
             named = {"/url": f"/{FIELDS[form.format]}"}
-            error.errors = tuple((named.get(at, at), said) for at, said in error.errors)
+            error.errors = tuple((named.get(at, at), text) for at, text in error.errors)
             raise
         own = msgspec.structs.replace(key, key=f"{key.key}-test")
-        return await api.send_webhook_test(asking, endpoint.id, pages.Form.sent(form, own))
+        return await api.send_webhook_test(request, endpoint.id, pages.Form.sent(form, own))
 
-    return await _CHANNELS.carry_out(asking, form, commands(), partial(_follow, asking))
+    return await _CHANNELS.carry_out(request, form, commands(), partial(_follow, request))
 
 
-def _shown(made: Response) -> ShownEndpoint:
+def _created(made: Response) -> ShownEndpoint:
     return msgspec.json.decode(made.body, type=AnswerOf[ShownEndpoint]).data
 
 
-async def _endpoint(asking: Asking, endpoint_id: str) -> ShownEndpoint:
-    answer = api.show_webhook(asking, endpoint_id, Present())
+async def _endpoint(request: ReadRequest, endpoint_id: str) -> ShownEndpoint:
+    answer = api.show_webhook(request, endpoint_id, Present())
     return (await pages.read_answer(answer, AnswerOf[ShownEndpoint])).data
 
 
 async def _form(
-    asking: Asking,
+    request: ReadRequest,
     draft: ChannelForm,
     refused: RefusedForm | None,
     endpoint: ShownEndpoint | None = None,
@@ -235,9 +235,9 @@ async def _form(
     if refused is not None and isinstance(refused.form, ChannelForm):
         draft = refused.form
     whose = draft.organization_id if endpoint is None else endpoint.organization_id
-    names = await names_of_watches(asking, whose)
+    names = await names_of_watches(request, whose)
     return await _CHANNELS.show(
-        asking,
+        request,
         "channel_form.html",
         [],
         None,
@@ -247,8 +247,8 @@ async def _form(
         types=sorted(channel.CHANNEL_TYPES),
         regions=({draft.region: draft.region} if draft.region else {}) | REGIONS,
         watch_names={each: each for each in draft.watched} | dict(names),
-        domains=asking.services.of(channel.ChannelRules).mail_domains,
-        has_links=asking.services.public_url is not None,
+        domains=request.services.of(channel.ChannelRules).mail_domains,
+        has_links=request.services.public_url is not None,
     )
 
 

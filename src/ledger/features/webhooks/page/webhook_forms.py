@@ -12,7 +12,7 @@ from ledger.engine.page.showing import Zone
 from ledger.engine.values.errors import Invalid
 from ledger.engine.values.event_table import EVERY_TYPE
 from ledger.engine.writer.request import IdempotencyKey
-from ledger.features.webhooks.model.shown import ShownEndpoint
+from ledger.features.webhooks.model.views import ShownEndpoint
 from ledger.features.webhooks.routes import bodies as api
 
 _TYPE = "type:"
@@ -53,26 +53,26 @@ class NewForm(SettingsForm):
     workspace_id: Typed = None
 
     def sent(self, key: IdempotencyKey) -> Sent[api.NewWebhook]:
-        said = {
+        body = {
             "url": self.url,
             "event_types": self.types,
             "description": self.description,
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
         }
-        return checked({k: v for k, v in said.items() if v is not None}, api.NewWebhook, key)
+        return checked({k: v for k, v in body.items() if v is not None}, api.NewWebhook, key)
 
 
 class ChangeForm(SettingsForm):
     """The form that replaces all settings."""
 
     def sent(self, key: IdempotencyKey) -> Sent[api.WebhookChanges]:
-        said = {
+        body = {
             "url": self.url or "",
             "event_types": self.types,
             "description": self.description,
         }
-        return checked(said, api.WebhookChanges, key)
+        return checked(body, api.WebhookChanges, key)
 
 
 class SwitchForm(Form):

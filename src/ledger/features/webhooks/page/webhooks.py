@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ledger.engine.http.lean import command_route, needs
-from ledger.engine.http.reading import Asking, Bound, Present, TenantQuery
+from ledger.engine.http.reading import Bound, Present, ReadRequest, TenantQuery
 from ledger.engine.http.replies import AnswerOf, PageOf
 from ledger.engine.page.addresses import here, with_parameter
 from ledger.engine.page.log import listed, stream_address
@@ -22,7 +22,7 @@ from ledger.features.feed.published import TYPES
 from ledger.features.watches.alerts import names_of_watches
 from ledger.features.webhooks import commands
 from ledger.features.webhooks.delivery.signing import ShownDelivery
-from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
+from ledger.features.webhooks.model.views import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.page import webhook_forms
 from ledger.features.webhooks.routes import webhooks as api
 from projections.webhooks import statements
@@ -89,34 +89,36 @@ class DeliveriesPageQuery(api.DeliveriesQuery):
 
 @router.get("", openapi_extra=needs(_PERMISSION))
 async def show_webhooks(
-    asking: Asking, query: EndpointsQuery, refused: RefusedForm | None = None
+    request: ReadRequest, query: EndpointsQuery, refused: RefusedForm | None = None
 ) -> Response:
     """The credential's endpoints, newest first, and the form for a new one."""
-    found = await read_answer(api.list_webhooks(asking, query), PageOf[ShownEndpoint])
+    found = await read_answer(api.list_webhooks(request, query), PageOf[ShownEndpoint])
     return await _ENDPOINTS.show(
-        asking,
+        request,
         "webhooks.html",
         found.data,
         query,
         refused,
         endpoints=found.data,
-        **listed(asking.request, found, query.chosen()),
+        **listed(request.http, found, query.chosen()),
         typed=webhook_forms.typed(refused and refused.form),
         types=tuple(TYPES),
-        watch_names=await _watches_of(asking, found.data),
+        watch_names=await _watches_of(request, found.data),
     )
 
 
-async def _watches_of(asking: Asking, shown: Sequence[ShownEndpoint]) -> Mapping[str, str]:
+async def _watches_of(
+    request: ReadRequest, endpoints: Sequence[ShownEndpoint]
+) -> Mapping[str, str]:
     """The names of the watches to which these endpoints are narrowed, by id."""
-    return await names_of_watches(asking) if any(one.watch_ids for one in shown) else {}
+    return await names_of_watches(request) if any(one.watch_ids for one in endpoints) else {}
 
 
 @command_route(router, "", commands.CreateEndpoint, _PERMISSION)
-async def add_webhook(asking: Asking, form: webhook_forms.NewForm) -> Response:
+async def add_webhook(request: ReadRequest, form: webhook_forms.NewForm) -> Response:
     """Create an endpoint; the answer contains its secret."""
-    then = partial(_secret, asking.request, is_new=True)
-    return await _ENDPOINTS.send(asking, form, api.create_webhook, then)
+    then = partial(_secret, request.http, is_new=True)
+    return await _ENDPOINTS.send(request, form, api.create_webhook, then)
 
 
 def _secret(request: Request, made: Response, is_new: bool) -> Response:
@@ -133,28 +135,31 @@ def _secret(request: Request, made: Response, is_new: bool) -> Response:
 
 @router.get("/{endpoint_id}", openapi_extra=needs(_PERMISSION))
 async def show_webhook(
-    asking: Asking, endpoint_id: str, query: DeliveriesPageQuery, refused: RefusedForm | None = None
+    request: ReadRequest,
+    endpoint_id: str,
+    query: DeliveriesPageQuery,
+    refused: RefusedForm | None = None,
 ) -> Response:
     """An endpoint with its forms, and its deliveries, newest first."""
     if query.since_local is not None:
-        address = with_parameter(here(asking.request), "since_local", None)
-        meant = zone_of(asking.request).meant("since", query.since_local)
+        address = with_parameter(here(request.http), "since_local", None)
+        meant = zone_of(request.http).meant("since", query.since_local)
         return go(with_parameter(address, "since", meant))
-    shown = await read_answer(
-        api.show_webhook(asking, endpoint_id, Present()),
+    endpoints = await read_answer(
+        api.show_webhook(request, endpoint_id, Present()),
         AnswerOf[ShownEndpoint],
     )
-    endpoint = shown.data
+    endpoint = endpoints.data
     found = await read_answer(
-        api.list_deliveries(asking, endpoint_id, query), PageOf[ShownDelivery]
+        api.list_deliveries(request, endpoint_id, query), PageOf[ShownDelivery]
     )
-    zone = zone_of(asking.request)
+    zone = zone_of(request.http)
     since = parse_bound(query.since) if query.since is not None else None
-    since = since or webhook_forms.since_when(endpoint, asking.services.clock())
+    since = since or webhook_forms.since_when(endpoint, request.services.clock())
     whose = {"organization_id": endpoint.organization_id, "workspace_id": endpoint.workspace_id}
     form = refused and refused.form
     return await _ENDPOINTS.show(
-        asking,
+        request,
         "webhook.html",
         [endpoint],
         query,
@@ -163,73 +168,73 @@ async def show_webhook(
         deliveries=found.data,
         older=found.meta.cursor if found.meta.has_more else None,
         statuses=statements.STATUSES,
-        stream=stream_address(asking.principal, whose, tuple(whose)),
+        stream=stream_address(request.principal, whose, tuple(whose)),
         typed=webhook_forms.typed(form, endpoint),
         since=form.since if isinstance(form, webhook_forms.RecoverForm) else zone.field(since),
         counted_since=since,
-        recovers=await _would_recover(asking, endpoint_id, since),
+        recovers=await _would_recover(request, endpoint_id, since),
         most=MOST,
         snippets=SNIPPETS,
         types=tuple(TYPES),
-        watch_names=await _watches_of(asking, [endpoint]),
+        watch_names=await _watches_of(request, [endpoint]),
     )
 
 
-async def _would_recover(asking: Asking, endpoint_id: str, since: datetime) -> int:
+async def _would_recover(request: ReadRequest, endpoint_id: str, since: datetime) -> int:
     """How many deliveries a recovery since an instant sends again now; at most ``MOST`` + 1."""
-    tenant = asking.tenant
+    tenant = request.tenant
     parameters = {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1}
-    rows = await asking.rows(statements.recovery_read(frozenset(tenant)), parameters)
+    rows = await request.rows(statements.recovery_read(frozenset(tenant)), parameters)
     count: int = rows[0][1]
     return count
 
 
 @command_route(router, "/{endpoint_id}/change", commands.UpdateEndpoint, _PERMISSION)
-async def change_webhook(asking: Asking, form: webhook_forms.ChangeForm) -> Response:
+async def change_webhook(request: ReadRequest, form: webhook_forms.ChangeForm) -> Response:
     """Replace the endpoint's settings."""
-    return await _ENDPOINTS.send(asking, form, api.update_webhook, "change")
+    return await _ENDPOINTS.send(request, form, api.update_webhook, "change")
 
 
 @command_route(router, "/{endpoint_id}/switch", commands.UpdateEndpoint, _PERMISSION)
-async def switch_webhook(asking: Asking, form: webhook_forms.SwitchForm) -> Response:
+async def switch_webhook(request: ReadRequest, form: webhook_forms.SwitchForm) -> Response:
     """Enable or disable the endpoint."""
     done: Done = "enable" if form.enabled == "true" else "disable"
-    return await _ENDPOINTS.send(asking, form, api.update_webhook, done)
+    return await _ENDPOINTS.send(request, form, api.update_webhook, done)
 
 
 @command_route(router, "/{endpoint_id}/recover", commands.RecoverEndpoint, _PERMISSION)
-async def recover_webhook(asking: Asking, form: webhook_forms.RecoverForm) -> Response:
+async def recover_webhook(request: ReadRequest, form: webhook_forms.RecoverForm) -> Response:
     """Send undelivered events again."""
-    sent = form.sent_in(zone_of(asking.request), idempotency_of(asking, form))
-    return await _ENDPOINTS.send(asking, form, api.recover_webhook, "recover", sent)
+    sent = form.sent_in(zone_of(request.http), idempotency_of(request, form))
+    return await _ENDPOINTS.send(request, form, api.recover_webhook, "recover", sent)
 
 
 @command_route(
     router, "/{endpoint_id}/deliveries/{event_id}/resend", commands.ResendDelivery, _PERMISSION
 )
-async def send_delivery_again(asking: Asking, form: Form) -> Response:
+async def send_delivery_again(request: ReadRequest, form: Form) -> Response:
     """Send one event again."""
-    return await _ENDPOINTS.send(asking, form, api.send_delivery_again, "resend")
+    return await _ENDPOINTS.send(request, form, api.send_delivery_again, "resend")
 
 
 @command_route(router, "/{endpoint_id}/test", commands.TestEndpoint, _PERMISSION)
-async def send_test(asking: Asking, form: Form) -> Response:
+async def send_test(request: ReadRequest, form: Form) -> Response:
     """Send a test; the deliveries show its result."""
-    return await _ENDPOINTS.send(asking, form, api.send_webhook_test, "test")
+    return await _ENDPOINTS.send(request, form, api.send_webhook_test, "test")
 
 
 @command_route(router, "/{endpoint_id}/remove", commands.DeleteEndpoint, _PERMISSION)
-async def remove_webhook(asking: Asking, form: Form) -> Response:
+async def remove_webhook(request: ReadRequest, form: Form) -> Response:
     """Delete the endpoint for good."""
     then = go(with_parameter(PATH, "done", "remove"))
-    return await _ENDPOINTS.send(asking, form, api.delete_webhook, lambda _: then)
+    return await _ENDPOINTS.send(request, form, api.delete_webhook, lambda _: then)
 
 
 @command_route(router, "/{endpoint_id}/rotate-secret", commands.RotateSecret, _PERMISSION)
-async def rotate_secret(asking: Asking, form: Form) -> Response:
+async def rotate_secret(request: ReadRequest, form: Form) -> Response:
     """Replace the endpoint's secret; the answer contains the new one."""
-    then = partial(_secret, asking.request, is_new=False)
-    return await _ENDPOINTS.send(asking, form, api.rotate_webhook_secret, then)
+    then = partial(_secret, request.http, is_new=False)
+    return await _ENDPOINTS.send(request, form, api.rotate_webhook_secret, then)
 
 
 _ENDPOINTS = Managed(

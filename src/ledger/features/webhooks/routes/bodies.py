@@ -15,7 +15,7 @@ from ledger.features.webhooks.model.channel import ROUTING_KEY, Format
 from ledger.features.webhooks.model.endpoint import MAX_WATCH_IDS
 
 
-def _known_types(types: list[str]) -> list[str]:
+def _event_types(types: list[str]) -> list[str]:
     if not {*types} <= {*TYPES, EVERY_TYPE}:
         raise ValueError("names an unknown event type")
     return distinct(types, EVERY_TYPE, "an event type", "types")
@@ -43,7 +43,7 @@ EventTypes = Annotated[
         examples=[["execution.blocked", "run.failed"]],
     ),
     set_of([*TYPES], EVERY_TYPE),
-    AfterValidator(_known_types),
+    AfterValidator(_event_types),
 ]
 Description = Annotated[str, Field(max_length=500), Characters(LABEL)] | None
 
@@ -81,7 +81,7 @@ RoutingKey = Annotated[
 _ALWAYS = Field(validate_default=True)
 
 
-def _given_unless_known(url: str | None, info: ValidationInfo) -> str | None:
+def _require_url(url: str | None, info: ValidationInfo) -> str | None:
     """Require a URL, except of PagerDuty, whose address is known."""
     if url is None and info.data.get("format", "standard") != "pagerduty":
         raise ValueError("is required")
@@ -115,7 +115,7 @@ class NewWebhook(CommandBody):
     model_config = ConfigDict(json_schema_extra=_needs_an_address)
 
     format: Annotated[Format, Field(description="What arrives. It is set once.")] = "standard"
-    url: Annotated[Url | None, AfterValidator(_given_unless_known), _ALWAYS] = None
+    url: Annotated[Url | None, AfterValidator(_require_url), _ALWAYS] = None
     routing_key: RoutingKey | None = None
     event_types: EventTypes
     watch_ids: WatchIds = None

@@ -25,7 +25,7 @@ from ledger.features.webhooks.client.target import ForbiddenTarget, Targets
 from ledger.features.webhooks.delivery.signing import ShownDelivery, create_secret, delivery_text
 from ledger.features.webhooks.model.channel import ChannelRules, Format
 from ledger.features.webhooks.model.endpoint import DisabledReason
-from ledger.features.webhooks.model.shown import EndpointWithSecret, ShownEndpoint
+from ledger.features.webhooks.model.views import EndpointWithSecret, ShownEndpoint
 from ledger.features.webhooks.routes.bodies import NewWebhook, Recovery, WebhookChanges
 from projections.webhooks import statements
 
@@ -58,64 +58,64 @@ class DeliveriesQuery(reading.Present, reading.Page):
 
 
 @router.creates(commands.CreateEndpoint, EndpointWithSecret, "Set up a webhook")
-async def create_webhook(asking: reading.Asking, sent: writing.Sent[NewWebhook]) -> Response:
+async def create_webhook(request: reading.ReadRequest, sent: writing.Sent[NewWebhook]) -> Response:
     """Set up an endpoint for the events that are recorded from now on.
 
     The endpoint's secret is shown in this answer only.
     """
     named = {"organization_id", "workspace_id"}
     receipt = await writing.execute_new(
-        asking,
+        request,
         commands.CreateEndpoint,
-        await _checked(asking, sent),
+        await _checked(request, sent),
         secret=create_secret(),
         settings=_settings({} if sent.body is None else sent.body.model_dump(exclude=named)),
-        rules=asking.services.of(ChannelRules),
+        rules=request.services.of(ChannelRules),
     )
-    return writing.with_secret(asking.request, writing.answered(receipt, 201))
+    return writing.with_secret(request.http, writing.answered(receipt, 201))
 
 
 @router.lists(ShownEndpoint, "List webhooks")
-async def list_webhooks(asking: reading.Asking, query: reading.TenantQuery) -> Response:
+async def list_webhooks(request: reading.ReadRequest, query: reading.TenantQuery) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
-    return await _ORDER.listed(asking, query, query.chosen(), statements.list_read)
+    return await _ORDER.listed(request, query, query.chosen(), statements.list_read)
 
 
 @router.shows(ShownEndpoint, "Show a webhook")
 async def show_webhook(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, query: reading.Present
+    request: reading.ReadRequest, endpoint_id: AnyEndpointId, query: reading.Present
 ) -> Response:
     """Show an endpoint and the state of its deliveries."""
     reading.require_id("webhook", endpoint_id)
-    tenant = asking.tenant
+    tenant = request.tenant
     parameters = {**tenant, "endpoint_id": endpoint_id}
-    rows = await asking.rows(statements.endpoint_read(frozenset(tenant)), parameters)
-    return reading.shown("webhook", rows, rows[0][1])
+    rows = await request.rows(statements.endpoint_read(frozenset(tenant)), parameters)
+    return reading.subject_reply("webhook", rows, rows[0][1])
 
 
 @router.changes(commands.UpdateEndpoint, ShownEndpoint, "Change a webhook")
 async def update_webhook(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[WebhookChanges]
+    request: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[WebhookChanges]
 ) -> Response:
     """Change the fields that the body names.
 
     An endpoint that is enabled again gets the events that are recorded from now on.
     """
-    await writing.require_named_tenant(asking, commands.UpdateEndpoint, sent)
-    settings = _settings(sent.body.given if sent.body is not None else {})
-    sent, rules = await _checked(asking, sent), asking.services.of(ChannelRules)
+    await writing.require_named_tenant(request, commands.UpdateEndpoint, sent)
+    settings = _settings(sent.body.provided if sent.body is not None else {})
+    sent, rules = await _checked(request, sent), request.services.of(ChannelRules)
     receipt = await writing.execute_on(
-        asking, commands.UpdateEndpoint, endpoint_id, sent, settings=settings, rules=rules
+        request, commands.UpdateEndpoint, endpoint_id, sent, settings=settings, rules=rules
     )
     return writing.answered(receipt)
 
 
 @router.removes(commands.DeleteEndpoint, "Remove a webhook")
 async def delete_webhook(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[Any]
+    request: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[Any]
 ) -> Response:
     """Remove an endpoint. Nothing is delivered to it any more, not even pending deliveries."""
-    receipt = await writing.execute_on(asking, commands.DeleteEndpoint, endpoint_id, sent)
+    receipt = await writing.execute_on(request, commands.DeleteEndpoint, endpoint_id, sent)
     return writing.deleted(receipt)
 
 
@@ -123,23 +123,23 @@ async def delete_webhook(
     "rotate-secret", commands.RotateSecret, EndpointWithSecret, "Replace a webhook's secret"
 )
 async def rotate_webhook_secret(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
+    request: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
 ) -> Response:
     """Replace the secret. The new secret is shown in this answer only.
 
     The old secret signs beside the new one for 24 hours.
     """
     receipt = await writing.execute_on(
-        asking, commands.RotateSecret, endpoint_id, sent, secret=create_secret()
+        request, commands.RotateSecret, endpoint_id, sent, secret=create_secret()
     )
-    return writing.with_secret(asking.request, writing.answered(receipt))
+    return writing.with_secret(request.http, writing.answered(receipt))
 
 
 @router.acts(
     "recover", commands.RecoverEndpoint, ShownEndpoint, "Send undelivered events again", 202
 )
 async def recover_webhook(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[Recovery]
+    request: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[Recovery]
 ) -> Response:
     """Retry at once the deliveries since an instant that failed or wait for another attempt.
 
@@ -147,21 +147,21 @@ async def recover_webhook(
     """
     since = parse_bound(sent.body.since) if sent.body is not None else None
     receipt = await writing.execute_on(
-        asking, commands.RecoverEndpoint, endpoint_id, sent, since=since
+        request, commands.RecoverEndpoint, endpoint_id, sent, since=since
     )
     return writing.answered(receipt, 202)
 
 
 @router.acts("test", commands.TestEndpoint, ShownEndpoint, "Send a test", 202)
 async def send_webhook_test(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
+    request: reading.ReadRequest, endpoint_id: AnyEndpointId, sent: writing.Sent[EmptyBody]
 ) -> Response:
     """Send a `webhook.test` event once, also to a disabled endpoint.
 
     The test has the number 0, and its result does not count for the endpoint. The deliveries list
     the result.
     """
-    receipt = await writing.execute_on(asking, commands.TestEndpoint, endpoint_id, sent)
+    receipt = await writing.execute_on(request, commands.TestEndpoint, endpoint_id, sent)
     return writing.answered(receipt, 202)
 
 
@@ -174,18 +174,18 @@ async def send_webhook_test(
     permission=_MANAGES,
 )
 async def list_deliveries(
-    asking: reading.Asking, endpoint_id: AnyEndpointId, query: DeliveriesQuery
+    request: reading.ReadRequest, endpoint_id: AnyEndpointId, query: DeliveriesQuery
 ) -> Response:
     """List every event that the endpoint gets, and every test, newest first."""
     reading.require_id("webhook", endpoint_id)
-    services = asking.services
+    services = request.services
     rules = services.of(ChannelRules)
-    tenant, statuses = asking.tenant, reading.split_words(query.status) or []
+    tenant, statuses = request.tenant, reading.split_words(query.status) or []
     bound_to = {"endpoint_id": endpoint_id, "status": statuses}
     before = {"before": BEYOND} | _BY_POSITION.after(query.cursor, bound_to)
     read = statements.deliveries_read(frozenset(tenant), frozenset(statuses))
     parameters = {**tenant, **bound_to, **before, "limit": query.limit + 1}
-    rows = await asking.rows(read, parameters)
+    rows = await request.rows(read, parameters)
     if rows[0][1] is None:
         raise reading.unknown("webhook", rows)
 
@@ -203,7 +203,7 @@ async def list_deliveries(
     202,
 )
 async def send_delivery_again(
-    asking: reading.Asking,
+    request: reading.ReadRequest,
     endpoint_id: AnyEndpointId,
     event_id: AnyEventId,
     sent: writing.Sent[EmptyBody],
@@ -212,39 +212,44 @@ async def send_delivery_again(
 
     The delivery gets a new series of attempts.
     """
-    is_known = await _has_delivery(asking, endpoint_id, event_id)
+    has_delivery = await _has_delivery(request, endpoint_id, event_id)
     receipt = await writing.execute_on(
-        asking, commands.ResendDelivery, endpoint_id, sent, event_id=event_id, is_known=is_known
+        request,
+        commands.ResendDelivery,
+        endpoint_id,
+        sent,
+        event_id=event_id,
+        has_delivery=has_delivery,
     )
     return writing.answered(receipt, 202)
 
 
-async def _has_delivery(asking: reading.Asking, endpoint_id: str, event_id: str) -> bool:
-    """Whether the endpoint has a delivery of the event, or a test of this id."""
+async def _has_delivery(request: reading.ReadRequest, endpoint_id: str, event_id: str) -> bool:
+    """True if the endpoint has a delivery of the event, or a test of this id."""
     if not re.fullmatch(EVENT_ID, event_id):
         return False
-    tenant = asking.tenant
+    tenant = request.tenant
     parameters = {
         **tenant,
         "endpoint_id": endpoint_id,
         "number": event_id.removeprefix("EVT-"),
         "at": position_in(event_id),
     }
-    rows = await asking.rows(statements.message_read(frozenset(tenant)), parameters)
+    rows = await request.rows(statements.message_read(frozenset(tenant)), parameters)
     return rows[0][1] is not None
 
 
-def _settings(given: dict[str, Any]) -> commands.EndpointSettings:
-    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    return commands.EndpointSettings(**given | lists)
+def _settings(values: dict[str, Any]) -> commands.EndpointSettings:
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return commands.EndpointSettings(**values | lists)
 
 
-async def _checked(asking: reading.Asking, sent: writing.Sent[Any]) -> writing.Sent[Any]:
+async def _checked(request: reading.ReadRequest, sent: writing.Sent[Any]) -> writing.Sent[Any]:
     """The request; a URL with a forbidden target is a fault too."""
     url = getattr(sent.body, "url", None)
     if sent.fault is None and url and not url.startswith("mailto:"):
         try:
-            await asking.services.of(Targets).check(url)
+            await request.services.of(Targets).check(url)
         except ForbiddenTarget as error:
             return sent._replace(fault=Invalid.at("/url", str(error)))
     return sent

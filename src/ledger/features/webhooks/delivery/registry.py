@@ -1,10 +1,10 @@
-"""The dispatcher's memory: every endpoint, its deliveries in hand, and whose turn comes next.
+"""The dispatcher's memory: every endpoint, its deliveries in flight, and the order of claims.
 
-A dead or slow endpoint occupies only a few places of its own. An organization with very many such
-endpoints does not fill the shared places either: it never has more deliveries in hand than there
-are places left free. So there is a free place for the next organization, however many do so.
-(Switches share their buffers in this way: Choudhury and Hahne, Dynamic Queue Length Thresholds,
-1998.) An endpoint with nothing to send costs nothing.
+A dead or slow endpoint occupies only a few slots of its own. An organization with very many such
+endpoints does not fill the shared slots either: it never has more deliveries in flight than there
+are free slots. So there is a free slot for the next organization, however many do so. (Switches
+share their buffers in this way: Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998.) An
+endpoint with nothing to send costs nothing.
 """
 
 import heapq
@@ -12,22 +12,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from ledger.engine.postgres.pool.waiting import RoundRobin, share
-from ledger.features.webhooks.delivery.deliveries import Ask, Changed, Given, Heeded, News
+from ledger.engine.postgres.pool.round_robin import RoundRobin, share
+from ledger.features.webhooks.delivery.deliveries import (
+    AppliedRequest,
+    Ask,
+    Changed,
+    ClaimedBatch,
+    ViewChanges,
+)
 from ledger.features.webhooks.delivery.verdict import Claimed
-from projections.webhooks.view import Standing
+from projections.webhooks.view import EndpointState
 
 IN_FLIGHT = 16
-"""Deliveries in hand at once, for one endpoint."""
+"""Deliveries in flight at once, for one endpoint."""
 
 PROBING = 4
 """… for an endpoint that fails: a dead endpoint holds each delivery until the deadline."""
 
 MOST_IN_FLIGHT = 4000
-"""… for all endpoints, as far as the system allows so many connections."""
+"""… for all endpoints, if the system allows so many connections."""
 
 GATHER_SECONDS = 5.0
-"""So long a message to people waits for others about the same watch (contract, Feeds)."""
+"""How long a message to people waits for others about the same watch (contract, Feeds)."""
 
 REST = timedelta(seconds=1)
 """The time between two messages to people at one endpoint."""
@@ -42,78 +48,78 @@ class Watched:
     """One endpoint, as the dispatcher knows it."""
 
     def __init__(self, changed: Changed, now: datetime) -> None:
-        self.standing: Standing = changed.standing
-        self.taken = changed.planned
+        self.state: EndpointState = changed.state
+        self.planned = changed.planned
         """The position up to which all messages have become deliveries."""
-        self.heeded = changed.heeded
-        """The position of the latest test or recovery that is heeded."""
+        self.applied = changed.applied
+        """The position of the latest test or recovery that was applied."""
         self.failing_since = changed.failing_since
         self.busy: dict[int, Claimed] = {}
-        """The deliveries in hand, by position."""
+        """The deliveries in flight, by position."""
         self.due: datetime | None = now
-        """When to look for deliveries that are due."""
+        """When to check for deliveries that are due."""
         self.timers: set[datetime] = set()
-        """The times at which the roster has a timer for this endpoint."""
+        """The times at which the registry has a timer for this endpoint."""
         self.recovered = 0
         """A delivery claimed in an earlier round than this may be due, against its own verdict."""
         self.rests_until = now
-        """Before then, nothing is claimed: people are sent one message a second."""
+        """Nothing is claimed before this time: people receive one message a second."""
         self.halted = 0
-        """The position from which on the view shows that the dispatcher disabled the endpoint."""
+        """From this position on, the view shows that the dispatcher disabled the endpoint."""
         self.secrets: dict[bytes, str] = {}
-        """The opened secrets, by their sealed form."""
+        """The decrypted secrets, by their encrypted form."""
         self._drop_old_failures()
 
     @property
     def id(self) -> str:
-        return self.standing.endpoint.id
+        return self.state.endpoint.id
 
     @property
     def organization(self) -> str | None:
-        return self.standing.endpoint.organization_id
+        return self.state.endpoint.organization_id
 
     @property
     def sends(self) -> bool:
-        """Whether the endpoint is sent events now. Tests are always sent."""
-        return self.standing.endpoint.enabled and self.standing.position >= self.halted
+        """True if the endpoint receives events now. Tests are always sent."""
+        return self.state.endpoint.enabled and self.state.position >= self.halted
 
     @property
     def free(self) -> int:
-        if self.standing.endpoint.gathers:
+        if self.state.endpoint.gathers:
             return 0 if self.busy else 1
         slots = IN_FLIGHT if self.failing_since is None else PROBING
         return slots - len(self.busy)
 
     @property
-    def places(self) -> int:
-        """The places in flight that the deliveries in hand take."""
+    def slots(self) -> int:
+        """The slots that the deliveries in flight take."""
         return sum(not claimed.follows for claimed in self.busy.values())
 
     @property
     def is_behind(self) -> bool:
-        """Whether the endpoint has new messages, to be taken now or soon."""
-        return self.sends and self.standing.latest > self.taken
+        """True if the endpoint has new messages, to be taken now or soon."""
+        return self.sends and self.state.latest > self.planned
 
-    def take(self, standing: Standing, now: datetime) -> None:
+    def update(self, state: EndpointState, now: datetime) -> None:
         sent = self.sends
-        self.standing = standing
+        self.state = state
         if self.sends and not sent:
             self.due = now
         self._drop_old_failures()
 
     def counted_from(self, at: datetime) -> datetime:
         """When a failure at ``at`` began: not before the endpoint was enabled, if clocks differ."""
-        enabled_at = self.standing.enabled_at
+        enabled_at = self.state.enabled_at
         return at if enabled_at is None else max(at, enabled_at)
 
     def _drop_old_failures(self) -> None:
         """Forget failures from before the endpoint was enabled again."""
-        enabled_at = self.standing.enabled_at
+        enabled_at = self.state.enabled_at
         if self.failing_since and enabled_at and self.failing_since < enabled_at:
             self.failing_since = None
 
     def halt(self) -> bool:
-        """Stop sending events; return whether the endpoint was sent events until now."""
+        """Stop sending events; return False if the endpoint already received none."""
         if not self.sends:
             return False
         self.halted = _FOR_EVER
@@ -124,13 +130,13 @@ class Watched:
         self.halted, self.due = position, now
 
 
-class Roster:
+class EndpointRegistry:
     """Every endpoint that is not deleted."""
 
     def __init__(self, most_in_flight: int) -> None:
         self._most = most_in_flight
-        self.seen = 0
-        """The position of the webhook view up to which the roster knows it."""
+        self.position = 0
+        """The position of the webhook view up to which the registry is current."""
         self.reached = 0
         """Messages may be taken up to this position: the webhook view may be ahead of others."""
         self._held: dict[str, None] = {}
@@ -140,9 +146,8 @@ class Roster:
         """``in_hand`` by organization, without the deliveries of endpoints deleted meanwhile."""
         self._watched: dict[str, Watched] = {}
         self._ready: RoundRobin[str | None, str] = RoundRobin()
-        """The endpoints to claim for, by organization."""
         self._timers: list[tuple[datetime, str]] = []
-        """When to look for due deliveries of an endpoint, the earliest first (a heap)."""
+        """When to check for due deliveries of an endpoint, the earliest first (a heap)."""
 
     @property
     def is_empty(self) -> bool:
@@ -151,22 +156,22 @@ class Roster:
     def get(self, endpoint_id: str) -> Watched | None:
         return self._watched.get(endpoint_id)
 
-    def update(self, news: News, now: datetime) -> None:
-        self.seen = news.seen
-        for one in news.changed:
-            endpoint = one.standing.endpoint
+    def update(self, changes: ViewChanges, now: datetime) -> None:
+        self.position = changes.position
+        for one in changes.changed:
+            endpoint = one.state.endpoint
             watched = self._watched.get(endpoint.id)
             if endpoint.deleted:
                 if watched is not None:
                     del self._watched[endpoint.id]
-                    self._in_hand[watched.organization] -= watched.places
+                    self._in_hand[watched.organization] -= watched.slots
                 continue
             if watched is None:
                 watched = self._watched[endpoint.id] = Watched(one, now)
             else:
-                watched.take(one.standing, now)
+                watched.update(one.state, now)
             self._held.setdefault(watched.id)
-        self.reached = max(self.reached, news.reached)
+        self.reached = max(self.reached, changes.reached)
         held, self._held = self._held, {}
         for endpoint_id in held:
             watched = self._watched.get(endpoint_id)
@@ -174,25 +179,25 @@ class Roster:
                 self.consider(watched, now)
 
     def requesting(self) -> list[Watched]:
-        """The endpoints with a test or a recovery that is not heeded yet."""
-        return [w for w in self._watched.values() if w.standing.requested > w.heeded]
+        """The endpoints with an unapplied test or recovery."""
+        return [w for w in self._watched.values() if w.state.requested > w.applied]
 
-    def heed(self, heeded: Iterable[Heeded], now: datetime) -> None:
-        for one in heeded:
+    def apply_outcomes(self, applied: Iterable[AppliedRequest], now: datetime) -> None:
+        for one in applied:
             watched = self._watched[one.endpoint_id]
             watched.recovered = one.position
-            watched.heeded = one.position if one.is_done else watched.heeded
+            watched.applied = one.position if one.is_done else watched.applied
             watched.due = now
             self.consider(watched, now)
 
     def consider(self, watched: Watched, now: datetime) -> None:
-        """Queue an endpoint for its turn to claim, if there may be something to send."""
+        """Queue an endpoint to claim deliveries, if there may be something to send."""
         if watched.free <= 0:
             return
         if watched.rests_until > now:
-            self._look_at(watched, watched.rests_until)
+            self._set_timer(watched, watched.rests_until)
             return
-        if watched.is_behind and watched.taken >= self.reached:
+        if watched.is_behind and watched.planned >= self.reached:
             self._held.setdefault(watched.id)
         elif watched.is_behind:
             self._queue_up(watched)
@@ -201,15 +206,15 @@ class Roster:
         if watched.due <= now:
             self._queue_up(watched)
         else:
-            self._look_at(watched, watched.due)
+            self._set_timer(watched, watched.due)
 
-    def _look_at(self, watched: Watched, at: datetime) -> None:
+    def _set_timer(self, watched: Watched, at: datetime) -> None:
         if at not in watched.timers:
             watched.timers.add(at)
             heapq.heappush(self._timers, (at, watched.id))
 
-    def turn(self, now: datetime) -> list[Ask]:
-        """Take from the queue the endpoints whose turn it is; their organizations go to its end."""
+    def next_asks(self, now: datetime) -> list[Ask]:
+        """Take the next endpoints from the queue; their organizations go to its end."""
         while self._timers and self._timers[0][0] <= now:
             due, endpoint_id = heapq.heappop(self._timers)
             watched = self._watched.get(endpoint_id)
@@ -222,20 +227,20 @@ class Roster:
         self._ready.add(watched.organization, watched.id)
 
     def _asks(self) -> Iterator[Ask]:
-        """One endpoint of each organization in turn, as far as there is room."""
-        room, asked = self._most - self.in_hand, Counter[str | None]()
+        """One endpoint of each organization in turn, while there is room."""
+        room, counts = self._most - self.in_hand, Counter[str | None]()
         for _ in range(_AT_ONCE):
             if not self._ready:
                 return
             organization = next(iter(self._ready))
-            most = share(room, self._in_hand[organization] + asked[organization])
+            most = share(room, self._in_hand[organization] + counts[organization])
             if most > 0:
-                watched = self._watched.get(self._ready.take(organization))
+                watched = self._watched.get(self._ready.pop_first(organization))
                 if watched is not None and watched.free > 0:
                     free = min(watched.free, most)
                     room -= free
-                    asked[organization] += free
-                    endpoint = watched.standing.endpoint
+                    counts[organization] += free
+                    endpoint = watched.state.endpoint
                     kind = endpoint.is_channel, endpoint.gathers
                     yield Ask(watched.id, free, list(watched.busy), watched.sends, *kind)
             else:
@@ -243,41 +248,41 @@ class Roster:
 
     @property
     def is_ready(self) -> bool:
-        """Whether an endpoint waits for its turn and there is room for its deliveries."""
+        """True if an endpoint is queued and there is room for its deliveries."""
         room = self._most - self.in_hand
         return any(share(room, self._in_hand[one]) > 0 for one in self._ready)
 
     def next_due(self) -> datetime | None:
         return self._timers[0][0] if self._timers else None
 
-    def give(self, asks: Iterable[Ask], given: dict[str, Given], now: datetime) -> bool:
-        """Note the deliveries claimed for each endpoint, and whether more may be due.
+    def give(self, asks: Iterable[Ask], batches: dict[str, ClaimedBatch], now: datetime) -> bool:
+        """Note the deliveries claimed for each endpoint, and if more may be due.
 
-        Return False if an endpoint differs from the roster's state: then the view must be read.
+        Returns False if an endpoint differs from the registry's state: then the view must be read.
         """
-        as_known = True
+        is_current = True
         for ask in asks:
-            watched, one = self._watched.get(ask.endpoint_id), given.get(ask.endpoint_id)
+            watched, one = self._watched.get(ask.endpoint_id), batches.get(ask.endpoint_id)
             if watched is None or one is None or one.sends != ask.sends:
-                as_known = False
+                is_current = False
             if watched is None or one is None:
                 continue
             for claimed in one.claimed:
                 watched.busy[claimed.position] = claimed
-            places = len(one.messages)
-            self.in_hand += places
-            self._in_hand[watched.organization] += places
+            slots = len(one.messages)
+            self.in_hand += slots
+            self._in_hand[watched.organization] += slots
             if ask.gathers and not all(claimed.is_test for claimed in one.claimed):
                 watched.rests_until = now + REST
-            if places < ask.free:
+            if slots < ask.free:
                 watched.due = one.next_due
                 if one.sends:
-                    watched.taken = max(watched.taken, one.reached)
+                    watched.planned = max(watched.planned, one.reached)
             self.consider(watched, now)
-        return as_known
+        return is_current
 
     def release(self, claimed: Claimed, due: datetime | None, now: datetime) -> None:
-        """Take a delivery out of hand; ``due`` is when it is due again, if ever."""
+        """Remove a delivery that is no longer in flight; ``due`` is when it is due again."""
         self.in_hand -= not claimed.follows
         watched = self._watched.get(claimed.endpoint_id)
         if watched is None:
@@ -285,19 +290,18 @@ class Roster:
         watched.busy.pop(claimed.position, None)
         self._in_hand[watched.organization] -= not claimed.follows
         # The next delivery of the alert may have waited for this one.
-        if claimed.round < watched.recovered or watched.standing.endpoint.is_channel:
+        if claimed.round < watched.recovered or watched.state.endpoint.is_channel:
             due = now
         if due is not None:
             watched.due = due if watched.due is None else min(watched.due, due)
         self.consider(watched, now)
 
 
-Opener = Callable[[str, bytes], str]
-"""Opens an endpoint's sealed secret."""
+DecryptSecret = Callable[[str, bytes], str]
 
 
-def secrets_of(watched: Watched, now: datetime, open_: Opener) -> list[str]:
-    """The secrets that sign now. Raises the opener's errors."""
-    sealed = watched.standing.endpoint.signing(now)
+def secrets_of(watched: Watched, now: datetime, open_: DecryptSecret) -> list[str]:
+    """The secrets that sign now. Raises the errors of ``open_``."""
+    sealed = watched.state.endpoint.signing(now)
     watched.secrets = {one: watched.secrets.get(one) or open_(watched.id, one) for one in sealed}
     return [watched.secrets[one] for one in sealed]

@@ -11,8 +11,8 @@ import pytest
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
-from ledger.engine.postgres.pool import door as doors
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool import read_pool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.principal import ANY, EVERYONE, Tenant
 from tests.support.door import (
@@ -46,9 +46,9 @@ class Nowhere(tzinfo):
         raise RuntimeError("a bug")
 
 
-async def walk(door: Door, tenant: Tenant = EVERYONE) -> Any:
+async def walk(door: ReadPool, tenant: Tenant = EVERYONE) -> Any:
     """A page of a long walk, which is held."""
-    return await door.fetch(tenant, HELD, {}, Planning.WALK)
+    return await door.fetch(tenant, HELD, {}, Planning.SCAN)
 
 
 def test_a_repeated_statement_is_planned_once_unless_its_values_matter(tell: Tell) -> None:
@@ -57,7 +57,7 @@ def test_a_repeated_statement_is_planned_once_unless_its_values_matter(tell: Tel
         " WHERE statement = 'SELECT ' || chr(36) || '1::int'"
     )
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         for value in range(7):
             await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": value})
         assert await door.fetch(EVERYONE, plans, {}) == [(7, 0)]
@@ -72,7 +72,7 @@ def test_a_repeated_statement_is_planned_once_unless_its_values_matter(tell: Tel
 def test_a_statement_that_is_planned_once_walks_no_table_however_small(tell: Tell) -> None:
     explain = "EXPLAIN SELECT oid FROM pg_am WHERE amname = %(name)s::name"
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         scans = {Planning.BY_VALUES: "Seq Scan", Planning.SHORT: "Index Scan"}
         for planning in (Planning.BY_VALUES, Planning.SHORT, Planning.BY_VALUES):
             rows = await door.fetch(EVERYONE, explain, {"name": "gin"}, planning)
@@ -85,7 +85,7 @@ def test_a_statement_that_is_planned_once_walks_no_table_however_small(tell: Tel
 def test_each_of_many_reads_gets_its_own_rows_or_its_own_error(
     tell: Tell, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(doors, "_OPTIONS", doors._OPTIONS.replace("=9s", "=500ms"))
+    monkeypatch.setattr(read_pool, "_OPTIONS", read_pool._OPTIONS.replace("=9s", "=500ms"))
     dice = random.Random(seed)
     failing = [
         ("SELECT * FROM nowhere", errors.UndefinedTable),
@@ -101,7 +101,7 @@ def test_each_of_many_reads_gets_its_own_rows_or_its_own_error(
         ("SELECT '50%'", psycopg.ProgrammingError),
     ]
 
-    async def read(door: Door, n: int) -> None:
+    async def read(door: ReadPool, n: int) -> None:
         tenant = dice.choice([*READERS, EVERYONE, EVERYONE])
         planning = Planning.LONG if dice.random() < 0.1 else Planning.SHORT
         broken = datetime(2026, 1, 1, tzinfo=Nowhere())
@@ -121,7 +121,7 @@ def test_each_of_many_reads_gets_its_own_rows_or_its_own_error(
             rows = await door.fetch(tenant, SCOPE, values, planning)
             assert rows == [(*tenant, n)]
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         numbers = iter(range(400))
 
         async def reader() -> None:
@@ -137,12 +137,12 @@ def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(te
     used = """SELECT generic_plans + custom_plans FROM pg_prepared_statements
         WHERE statement ~ '^.SELECT set_config'"""
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         ((before,),) = await door.fetch(EVERYONE, used, {})
         one, other = READERS[1:3]
         tenants = [one, other, EVERYONE, one, other, EVERYONE, one]
-        asking = [door.fetch(each, SCOPE, {"n": 1}) for each in tenants]
-        told = [(row[0][0], row[0][1]) for row in await gather_results(asking)]
+        request = [door.fetch(each, SCOPE, {"n": 1}) for each in tenants]
+        told = [(row[0][0], row[0][1]) for row in await gather_results(request)]
         assert told[0] == told[3] == told[6] == ("ORG-1", "WKS-1")
         assert told[1] == told[4] == ("ORG-2", "WKS-2")
         assert told[2] == told[5] == ("*", "*")
@@ -154,7 +154,7 @@ def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(te
 
 
 def test_no_more_than_a_thousand_reads_wait(tell: Tell, conninfo: str) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         async with holding(conninfo):
             reading = [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(16)]
             await until_async(lambda: count_held(conninfo, HELD) == 2, "all to be busy")
@@ -168,7 +168,7 @@ def test_no_more_than_a_thousand_reads_wait(tell: Tell, conninfo: str) -> None:
 
 
 def test_long_reads_delay_no_short_read(tell: Tell, conninfo: str) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         async with holding(conninfo):
             pages = [asyncio.create_task(walk(door, each)) for each in READERS for _ in range(2)]
             await until_async(lambda: count_held(conninfo, HELD) == 4, "some pages to be under way")
@@ -193,7 +193,7 @@ def test_an_organization_that_asks_much_leaves_lanes_to_others(
 ) -> None:
     flooding, other = READERS[0], READERS[1]
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         async with holding(conninfo):
             reads = [door.fetch(flooding, HELD, {}, planning) for _ in range(60)]
             flood = [*map(asyncio.create_task, reads)]
@@ -201,8 +201,8 @@ def test_an_organization_that_asks_much_leaves_lanes_to_others(
             for n in range(20):
                 assert (await door.fetch(other, SCOPE, {"n": n}, planning))[0][2] == n
             assert count_held(conninfo, HELD) == LANES
-            for asking in flood[:50]:
-                asking.cancel()
+            for request in flood[:50]:
+                request.cancel()
         assert await gather_results(flood[50:]) == [[(1,)]] * 10
         # The lanes and turns of reads whose callers had left are free again.
         reads = [door.fetch(flooding, SCOPE, {"n": n}, planning) for n in range(60)]
@@ -214,12 +214,12 @@ def test_an_organization_that_asks_much_leaves_lanes_to_others(
 def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_lane(
     tell: Tell, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         async with holding(conninfo):
             reads = [door.fetch(READERS[0], HELD, {}, Planning.LONG) for _ in range(3)]
             flood = [*map(asyncio.create_task, reads)]
             await until_async(lambda: count_held(conninfo, HELD) == LANES, "the flood")
-            monkeypatch.setattr(doors, "_PATIENCE_SECONDS", 0.1)
+            monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 0.1)
             with pytest.raises(psycopg.OperationalError, match="no connection in time"):
                 await door.fetch(READERS[1], HELD, {}, Planning.LONG)
         assert await gather_results(flood) == [[(1,)]] * 3
@@ -228,7 +228,7 @@ def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_lane
 
 
 def test_organizations_whose_reads_wait_take_turns(tell: Tell, conninfo: str) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         order = list[str]()
 
         async def read(tenant: Tenant) -> None:
@@ -238,16 +238,16 @@ def test_organizations_whose_reads_wait_take_turns(tell: Tell, conninfo: str) ->
         async with holding(conninfo):
             held = asyncio.create_task(door.fetch(EVERYONE, HELD, {}, Planning.LONG))
             await until_async(lambda: count_held(conninfo, HELD) == 1, "the lane to be taken")
-            asking = [asyncio.create_task(read(READERS[n])) for n in (0, 0, 0, 0, 1, 1, 2)]
+            request = [asyncio.create_task(read(READERS[n])) for n in (0, 0, 0, 0, 1, 1, 2)]
             await asyncio.sleep(0)  # they ask, and each of them waits
-        await gather_results([held, *asking])
+        await gather_results([held, *request])
         assert order == ["ORG-0", "ORG-1", "ORG-2", "ORG-0", "ORG-1", "ORG-0", "ORG-0"]
 
     tell(play, size=1)
 
 
 def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell: Tell) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         order = list[Any]()
 
         async def read(n: int) -> None:
@@ -263,10 +263,10 @@ def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell:
 
 
 def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         no_tenant = Tenant("ORG-\0", ANY)
-        asking = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
-        error, rows = await gather_results(asking)
+        request = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
+        error, rows = await gather_results(request)
         assert isinstance(error, psycopg.DataError)
         assert rows == [("ORG-1", "WKS-1", 1)]
         query(conninfo, "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC")
@@ -279,7 +279,7 @@ def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) 
 def test_a_read_that_meets_a_deadlock_is_asked_again(tell: Tell, conninfo: str) -> None:
     locking = "SELECT 1 FROM pg_advisory_xact_lock_shared(%(n)s::int)"
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         async with await psycopg.AsyncConnection.connect(conninfo) as other:
             # The read is the one that finds the deadlock, and gives way.
             await other.execute("SET LOCAL deadlock_timeout = '60s'")
@@ -308,7 +308,7 @@ def test_values_of_every_kind_come_back_as_they_were(tell: Tell) -> None:
         ("bytea", b"\0\xff"),
     ]
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         for kind, value in values:
             statement = f"SELECT 1 AS a, %(v)s::{kind}, 7 %% 4, '%%', %(v)s::{kind} IS NULL"
             rows = await door.fetch(EVERYONE, statement, {"v": value, "unused": object()})
@@ -318,7 +318,7 @@ def test_values_of_every_kind_come_back_as_they_were(tell: Tell) -> None:
 
 
 def test_large_parameters_and_large_results_travel_at_once(tell: Tell) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         text = "x" * 3_000_000
         both = [
             door.fetch(EVERYONE, "SELECT %(t)s::text || %(n)s", {"t": text, "n": n}) for n in "abcd"
@@ -333,10 +333,10 @@ def test_large_parameters_and_large_results_travel_at_once(tell: Tell) -> None:
 
 
 def test_statements_are_prepared_once_and_anew_after_an_error(tell: Tell) -> None:
-    async def names(door: Door, like: str) -> list[str]:
+    async def names(door: ReadPool, like: str) -> list[str]:
         return [name for name, _ in await door.fetch(EVERYONE, PREPARED, {"like": like})]
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         dividing = "SELECT 12 / %(n)s::int AS divided"
         for n in (1, 2, 3):
             assert await door.fetch(EVERYONE, dividing, {"n": n}) == [(12 // n,)]
@@ -347,8 +347,8 @@ def test_statements_are_prepared_once_and_anew_after_an_error(tell: Tell) -> Non
         assert await door.fetch(EVERYONE, dividing, {"n": 4}) == [(3,)]
         assert await names(door, "divided") != [first]
         for _ in range(2):
-            asking = [door.fetch(EVERYONE, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
-            assert await gather_results(asking) == [[(n,)] for n in range(250)]
+            request = [door.fetch(EVERYONE, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
+            assert await gather_results(request) == [[(n,)] for n in range(250)]
         assert 90 < len(await names(door, "")) <= 101
 
     tell(play, size=1)
@@ -359,7 +359,7 @@ def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, con
         CREATE OR REPLACE VIEW ledger.made AS SELECT number FROM ledger.made_{n};
         GRANT SELECT ON ledger.made TO PUBLIC; DROP TABLE IF EXISTS ledger.made_{before}"""
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         for n in range(1, 5):
             await asyncio.to_thread(query, conninfo, made.format(n=n, before=n - 1))
             for _ in range(8):
@@ -373,7 +373,7 @@ def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, con
 def test_reads_and_connections_under_way_end_with_the_door(
     tell: Tell, conninfo: str, relay: Relay
 ) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         async with holding(conninfo):
             gone = asyncio.create_task(walk(door))
             await until_async(lambda: count_held(conninfo, HELD) == 1, "the page to be under way")
@@ -409,7 +409,7 @@ def test_a_role_with_special_powers_is_none_to_read_as(
     conninfo: str, give: str, take: str, fault: str
 ) -> None:
     async def play() -> None:
-        door = Door(own)
+        door = ReadPool(own)
         with pytest.raises(AssertionError, match=fault):
             await door.open()
         assert asyncio.all_tasks() == {asyncio.current_task()}

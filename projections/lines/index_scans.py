@@ -1,4 +1,4 @@
-"""The walks along indexes that find the lines of a page (see ``lists.py``)."""
+"""The index scans that find the lines of a page (see ``lists.py``)."""
 
 from collections.abc import Collection, Mapping
 from itertools import product
@@ -8,11 +8,11 @@ from types import MappingProxyType
 from ledger.engine.values.values import EXECUTION_MODELS, PRODUCT_LINES, STATES
 from projections.lines.filters import TENANTS, where_line
 
-MOST_WALKS = 40
-"""The most walks of a page: a walk takes some microseconds, even if it finds nothing."""
+MOST_SCANS = 40
+"""A page makes at most this many scans. One takes microseconds, even if it finds nothing."""
 
 PAIR = ("execution_model", "product_line")
-"""Columns that are walked together: if only one has a filter, each value of the other is walked."""
+"""Columns of one index: if only one has a filter, each value of the other gets a scan."""
 
 ALL: Mapping[str, Collection[str]] = {
     "execution_model": EXECUTION_MODELS,
@@ -20,23 +20,22 @@ ALL: Mapping[str, Collection[str]] = {
     "state": STATES,
 }
 WIDE = ("workspace_id", "project_tag", "resource_id", "state", *PAIR)
-"""The filters that may have several values, and with which a walk may begin."""
+"""The filters that may have several values, and that an index may begin with."""
 
-_WALK = """
+_SCAN = """
 (SELECT {columns} FROM {table} AS l WHERE {where} ORDER BY {order} LIMIT %(limit)s)
 """
 
 
 def direction(back: bool) -> str:
-    """The direction of lists by record id: newest first, or back from the oldest."""
     return "ASC" if back else "DESC"
 
 
 _PLAIN: Mapping[str, str] = MappingProxyType({})
 
 
-class Walks:
-    """The filters of a request, and the walks that find its lines."""
+class IndexScans:
+    """The filters of a request, and the index scans that find its lines."""
 
     def __init__(
         self,
@@ -45,10 +44,10 @@ class Walks:
         every: Mapping[str, Collection[str]] = ALL,
         back: bool = False,
     ) -> None:
-        """``widths`` has the number of the values of each filter of ``WIDE`` that is given.
+        """``widths`` maps each requested filter of ``WIDE`` to the number of its values.
 
-        ``every`` has the values that lines may have of filters that are not given. ``back`` walks
-        lists by record id from their ends.
+        ``every`` has all possible values of filters that are not requested. ``back`` scans lists by
+        record id from their ends.
         """
         self.filters = filters
         self.back = back
@@ -59,31 +58,29 @@ class Walks:
         table: str,
         columns: str,
         groups: Collection[Collection[str]],
-        known: str = "true",
+        condition: str = "true",
         *,
         past: bool = False,
         unasked: Collection[str] = (),
     ) -> str:
-        """The walks along a table's indexes that begin with these groups of filters.
+        """SQL: scans of a table's indexes that begin with these groups of filters.
 
-        The most useful groups come first; a group that would make too many walks is left out. If no
-        tenant is given, there is only one walk: across tenants, no index has the list's order.
-        ``past`` tells that the table is that of intervals, and ``unasked`` has filters all of whose
-        values are walked if they are not given.
+        Put the most useful groups first: a group that needs too many scans is left out. Without a
+        tenant there is a single scan: across tenants, no index has the list's order. ``past``: the
+        table has intervals. Filters ``unasked`` get a scan per possible value if not requested.
         """
-        given = {*self.filters, *unasked}
-        asked = [group for group in groups if not given.isdisjoint(group)]
-        led = self.leading(asked if self.filters & TENANTS else ())
+        filters = {*self.filters, *unasked}
+        useful = [group for group in groups if not filters.isdisjoint(group)]
+        led = self.leading(useful if self.filters & TENANTS else ())
         rest = where_line(self.filters - frozenset(led), self.back, past)
         order = f"l.record_key {direction(self.back)}"
-        return self.walked(table, columns, order, led, f"{known} AND {rest}")
+        return self.walked(table, columns, order, led, f"{condition} AND {rest}")
 
     def leading(self, groups: Collection[Collection[str]], each: int = 1) -> list[str]:
-        """The filters of those groups that do not make too many walks, of which there are ``each``
-        already."""
+        """The filters of groups that fit into ``MOST_SCANS``; each scan counts ``each`` times."""
         led: list[str] = []
         for group in groups:
-            if each * prod(len(self._values(name)) for name in (*led, *group)) <= MOST_WALKS:
+            if each * prod(len(self._values(name)) for name in (*led, *group)) <= MOST_SCANS:
                 led += group
         return led
 
@@ -96,19 +93,19 @@ class Walks:
         rest: str,
         indexed: Mapping[str, str] = _PLAIN,
     ) -> str:
-        """A walk for each combination of the values of ``led``, as one subquery.
+        """SQL: a scan for each combination of the values of ``led``, as one subquery.
 
-        ``indexed`` has the expressions that stand in the index in place of columns.
+        ``indexed`` maps columns to the expressions that the index has instead.
         """
         return " UNION ALL ".join(
-            _WALK.format(
+            _SCAN.format(
                 columns=columns, table=table, order=order, where=" AND ".join((*values, rest))
             )
             for values in product(*(self._values(name, indexed) for name in led))
         )
 
     def _values(self, name: str, indexed: Mapping[str, str] = _PLAIN) -> list[str]:
-        """The conditions for the requested values of a filter, or else for all its values."""
+        """A condition for each requested value of a filter, or for each possible value."""
         column = indexed.get(name, f"l.{name}")
         if name in self.filters:
             return [f"{column} = (%({name})s::text[])[{n + 1}]" for n in range(self._widths[name])]

@@ -23,22 +23,22 @@ VIEWS = (ExecutionView, RunView, EventView, WatchView, SourceView)
 """The views that a round reads, each at the version of this code."""
 
 _MOST_EVENTS = 10_000
-"""The positions whose changes a round looks at: what is beyond, the next one does."""
+"""The positions whose changes a round reads: the next one goes on."""
 
 MOST_DUE = 1_000
-"""The lines of an organization that a round looks at because something is due there."""
+"""The lines of an organization that a round takes because something is due there."""
 
 _FEW = 100
 """With fewer lines than this among the first ``MOST_DUE``, an organization hides no other."""
 
 _PAGE = 20_000
-"""The lines of an organization through which one statement of a look goes."""
+"""The lines that one statement of a scan reads."""
 
 _ALL = 2**63 - 1
-"""The record id to which a look has come that has put all lines: these are to be judged yet."""
+"""The record id of a scan that has put all lines: these are to be judged yet."""
 
 # No row while a view is missing, or has another version: its folds do not say what watches need.
-_STAND = """
+_SNAPSHOT = """
 SELECT min(position), json_object_agg(name, generation),
        (SELECT position FROM ledger.watch_look WHERE organization_id = '')
 FROM ledger.projection JOIN unnest(%(views)s::text[], %(versions)s::int[]) AS v (name, version)
@@ -51,9 +51,9 @@ SELECT watch_id, fold, position FROM ledger.watch_g{watch}
 WHERE position > %(after)s ORDER BY position
 """
 
-# Lines with events in a stretch of the log that may begin or end something. A check-in adds to the
+# Lines with events in a part of the log that may begin or end something. A check-in adds to the
 # sums of the organizations that watch them. Else it can only move on what is quiet, so it matters
-# where an alert is open alone.
+# only where an alert is open.
 _CHANGED = """
 SELECT e.line_id, e.organization_id FROM ledger.event AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.line_id IS NOT NULL
@@ -101,15 +101,15 @@ _RECORDED = """
 SELECT notification_id, recorded_at FROM ledger.ledger_events WHERE notification_id = ANY(%(at)s)
 """
 
-_LOOKS = """
+_SCANS = """
 SELECT organization_id, position, begun, after_key FROM ledger.watch_look
 WHERE organization_id = ANY(%(organizations)s)
 """
 
-# The lines of an organization, in pages by record id, that a new revision must look at, each when
-# something can be due there at the earliest, and in this order. So most lines need no look before
-# the time of a watch has passed, and a look costs little more than to write the instants.
-_LOOK = """
+# Puts a page of an organization's lines, by record id, for a new revision: each line at the instant
+# at which something can be due there at the earliest. So most lines need no check before the time
+# of a watch has passed, and a scan costs little more than to write the instants.
+_SCAN = """
 WITH page AS (
     SELECT l.line_id, l.line_key, l.record_key, r.state, r.stretch_since, r.blocked_since,
            r.due_at AS blocker_due_at, r.health_status
@@ -132,7 +132,7 @@ SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timest
 ON CONFLICT (line_id) DO UPDATE SET due_at = excluded.due_at
 WHERE d.due_at IS DISTINCT FROM excluded.due_at
 """
-# A line that a round did not come to is looked at next, unless it is to be looked at before.
+# A line that a round did not reach is taken next, unless it is due before.
 _PUT_OFF = """
 INSERT INTO ledger.watch_due AS d (line_id, organization_id, due_at)
 SELECT * FROM unnest(%(line)s::text[], %(organization)s::text[], %(due)s::timestamptz[])
@@ -162,7 +162,7 @@ SET position = least(position, %(position)s), begun = least(position, %(position
 WHERE organization_id = %(organization)s
 """
 
-_TOLD_WAITING = "SELECT watch_id, waiting FROM ledger.watch_overflow"
+_REPORTED_WAITING = "SELECT watch_id, waiting FROM ledger.watch_overflow"
 
 _TELL_WAITING = """
 WITH told AS (
@@ -176,56 +176,56 @@ ON CONFLICT (watch_id) DO UPDATE SET waiting = excluded.waiting WHERE o.waiting 
 """
 
 
-class RoundStart(NamedTuple):
+class RoundSnapshot(NamedTuple):
     """Where a round begins."""
 
     position: int
     """The position of the views in the round's snapshot."""
     mark: int
-    """The position up to which changes were looked at."""
+    """The position up to which changes were read."""
     is_first: bool
-    """Whether nothing was ever looked at: there is no mark yet."""
+    """True if nothing was ever read: there is no mark yet."""
 
 
-class LineToSee(NamedTuple):
-    """A line that a round may look at."""
+class LineToCheck(NamedTuple):
+    """A line that a round may judge."""
 
     line_id: str
     organization_id: str
     at: datetime
-    """The earliest of an organization is looked at first."""
+    """The earliest of an organization comes first."""
 
 
 class FoundLine(NamedTuple):
-    """A line that a round looks at."""
+    """A line that a round judges."""
 
-    known: LineNow
+    line: LineNow
     alerts: Sequence[tuple[Alert, int]]
     """Its unresolved alerts, each with the position of its opening."""
 
     @property
     def id(self) -> str:
-        return self.known.execution.id
+        return self.line.execution.id
 
 
-class Look(msgspec.Struct):
-    """A look through the lines of an organization, for the revisions of its watches."""
+class BackfillScan(msgspec.Struct):
+    """A scan of the lines of an organization, for the revisions of its watches."""
 
     organization_id: str
     position: int = 0
-    """The revisions up to this one are looked at."""
+    """The revisions up to this one are scanned."""
     begun: int = 0
-    """The look that is under way is for the revisions up to this one."""
+    """The current scan is for the revisions up to this one."""
     after_key: int = 0
-    """The record id up to which it has come."""
+    """The record id that it has reached."""
 
     @property
     def is_put(self) -> bool:
-        """Whether all lines are put, and some of them may not be judged yet."""
+        """True if all lines are put, and some of them may not be judged yet."""
         return self.after_key == _ALL
 
 
-class Looks:
+class WatchStore:
     """Reads and writes where the loop stands, on the loop's connection."""
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
@@ -236,53 +236,47 @@ class Looks:
     def _rows(self, statement: str, **values: Any) -> list[TupleRow]:
         return self.connection.execute(statement.encode(), values).fetchall()
 
-    def standing(self) -> RoundStart | None:
+    def snapshot(self) -> RoundSnapshot | None:
         """None: a view is missing, or is being rebuilt for this version of the code."""
         views = {view.name: view.version for view in VIEWS}
-        rows = self._rows(_STAND, views=[*views], versions=[*views.values()])
+        rows = self._rows(_SNAPSHOT, views=[*views], versions=[*views.values()])
         if not rows:
             return None
         ((position, self.generations, mark),) = rows
-        # Without a mark each watch looks at all lines, so no earlier change matters.
-        return RoundStart(position, position if mark is None else mark, mark is None)
+        # Without a mark each watch scans all lines, so no earlier change matters.
+        return RoundSnapshot(position, position if mark is None else mark, mark is None)
 
     def watches(self, after: int) -> list[tuple[Watch, int]]:
         """The watches that changed after a position, deleted ones too, each with its position."""
         rows = self._rows(_WATCHES.format(**self.generations), after=after)
-        return [(decode_watch(fold), position) for _, fold, position in rows]
+        return [(decode_watch(packed), position) for _, packed, position in rows]
 
     def changed(
-        self, at: RoundStart, organizations: Mapping[str, Sequence[Watch]], now: datetime
-    ) -> tuple[list[LineToSee], int]:
-        """The lines with events behind the mark that may matter, and the position reached.
-
-        Each is looked at as of just before now, in the order of the events.
-        """
+        self, at: RoundSnapshot, organizations: Mapping[str, Sequence[Watch]], now: datetime
+    ) -> tuple[list[LineToCheck], int]:
+        """Changed lines in the order of events, due just before now, and the position reached."""
         upto = min(at.position, at.mark + _MOST_EVENTS)
         if upto <= at.mark or not organizations:
             return [], upto
         summing = [
             name
             for name, some in organizations.items()
-            if any(watch.given.condition.about == "sums" for watch in some)
+            if any(watch.config.condition.about == "sums" for watch in some)
         ]
         values = {"organizations": [*organizations], "summing": summing}
         rows = self._rows(_CHANGED, after=at.mark, upto=upto, **values)
         first = now - timedelta(microseconds=len(rows))
         return [
-            LineToSee(line, organization, first + timedelta(microseconds=number))
+            LineToCheck(line, organization, first + timedelta(microseconds=number))
             for number, (line, organization) in enumerate(rows)
         ], upto
 
-    def due(self, now: datetime) -> tuple[list[LineToSee], set[str]]:
-        """The lines where something may be due, and the organizations that may have further ones.
-
-        An organization with many lines hides no other one's: these are then sought without it.
-        """
-        found, passed = list[LineToSee](), set[str]()
+    def due(self, now: datetime) -> tuple[list[LineToCheck], set[str]]:
+        """The due lines, and the organizations with more of them, which must not hide others."""
+        found, passed = list[LineToCheck](), set[str]()
         while True:
-            asked = {"now": now, "limit": MOST_DUE, "passed": [*passed]}
-            rows = [LineToSee(*row) for row in self._rows(_DUE, **asked)]
+            values = {"now": now, "limit": MOST_DUE, "passed": [*passed]}
+            rows = [LineToCheck(*row) for row in self._rows(_DUE, **values)]
             found += rows
             if len(rows) < MOST_DUE:
                 return found, passed
@@ -292,17 +286,16 @@ class Looks:
                 return found, passed | counts.keys()
             passed |= many
 
-    def lines_of(self, watches: Collection[str]) -> list[LineToSee]:
-        """The lines with unresolved alerts of these watches."""
-        return [LineToSee(*row) for row in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
+    def lines_of(self, watches: Collection[str]) -> list[LineToCheck]:
+        return [LineToCheck(*row) for row in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
 
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
         """Lines with their open runs, if they are asked for, and their unresolved alerts."""
         rows = self._rows(_LINES.format(**self.generations), lines=[*ids])
-        folds = [decode_line(fold) for (fold,) in rows]
+        states = [decode_line(packed) for (packed,) in rows]
         runs = dict[str, list[OpenRun]]()
         alerts = dict[str, list[tuple[Alert, int]]]()
-        if with_runs and (busy := [f.execution.id for f in folds if f.open_runs]):
+        if with_runs and (busy := [f.execution.id for f in states if f.open_runs]):
             for line_id, *run in self._rows(_RUNS, lines=busy):
                 runs.setdefault(line_id, []).append(OpenRun(*run))
         for packed, opened in self._rows(_ALERTS.format(**self.generations), lines=[*ids]):
@@ -310,65 +303,65 @@ class Looks:
             alerts.setdefault(alert.service_line_id or "", []).append((alert, opened))
         return [
             FoundLine(
-                line_now(fold, runs.get(fold.execution.id, ())), alerts.get(fold.execution.id, ())
+                line_now(state, runs.get(state.execution.id, ())),
+                alerts.get(state.execution.id, ()),
             )
-            for fold in folds
+            for state in states
         ]
 
     def unresolved(self, watches: Collection[str]) -> dict[str, int]:
-        """The number of unresolved alerts of each of these watches that has any."""
         return dict(self._rows(_UNRESOLVED, watches=[*watches]))
 
     def recorded_at(self, positions: Collection[int]) -> dict[int, datetime]:
         return dict(self._rows(_RECORDED, at=[*positions]))
 
-    # Looks through all lines of an organization.
+    # Scans of all lines of an organization.
 
     def begin_anew(self, watch: Watch) -> None:
-        """Let all lines be looked through again for a watch."""
+        """Restart the scan of all lines for a watch."""
         self.connection.execute(
             _BEGIN_ANEW.encode(),
             {"organization": watch.organization_id, "position": watch.revision - 1},
         )
 
-    def looks(self, organizations: Collection[str]) -> dict[str, Look]:
-        """The looks of organizations, also those that have not begun."""
-        looks = {name: Look(name) for name in organizations}
-        rows = self._rows(_LOOKS, organizations=[*organizations])
-        return looks | {row[0]: Look(*row) for row in rows}
+    def scans(self, organizations: Collection[str]) -> dict[str, BackfillScan]:
+        """The scans of organizations, also those that have not begun."""
+        scans = {name: BackfillScan(name) for name in organizations}
+        rows = self._rows(_SCANS, organizations=[*organizations])
+        return scans | {row[0]: BackfillScan(*row) for row in rows}
 
-    def go_on(self, look: Look, watches: Sequence[Watch], upto: int, now: datetime) -> None:
+    def go_on(self, scan: BackfillScan, watches: Sequence[Watch], upto: int, now: datetime) -> None:
         """Put a page of lines to be judged by the rounds that follow."""
-        if look.begun <= look.position:
-            look.begun, look.after_key = upto, 0
-        asked = [w.given for w in watches if look.position < w.revision <= look.begun]
+        if scan.begun <= scan.position:
+            scan.begun, scan.after_key = upto, 0
+        settings = [w.config for w in watches if scan.position < w.revision <= scan.begun]
         count, last = 0, 0
-        statement, values = _look(asked, now)
+        statement, values = _scan_statement(settings, now)
         if statement:
             ((last, count),) = self._rows(
                 statement,
-                organization=look.organization_id,
-                after=look.after_key,
+                organization=scan.organization_id,
+                after=scan.after_key,
                 limit=_PAGE,
                 now=now,
                 **values,
             )
-        look.after_key = last if count == _PAGE else _ALL
-        self._keep(look)
+        scan.after_key = last if count == _PAGE else _ALL
+        self._keep(scan)
 
-    def complete(self, look: Look) -> None:
-        """Note that all lines which a look put are judged."""
-        look.position, look.after_key = look.begun, 0
-        self._keep(look)
+    def complete(self, scan: BackfillScan) -> None:
+        """Note that all lines which a scan put are judged."""
+        scan.position, scan.after_key = scan.begun, 0
+        self._keep(scan)
 
-    def _keep(self, look: Look) -> None:
+    def _keep(self, scan: BackfillScan) -> None:
         self.connection.execute(
             _LOOKED.encode(),
             {
-                "organization": look.organization_id,
-                "position": look.position,
-                "begun": look.begun,
-                "after": look.after_key,
+                "organization": scan.organization_id,
+                "position": scan.position,
+                "begun": scan.begun,
+                "after": scan.after_key,
             },
         )
 
@@ -376,16 +369,12 @@ class Looks:
 
     def write(
         self,
-        at: RoundStart,
+        at: RoundSnapshot,
         upto: int,
         due: Iterable[tuple[str, str, datetime | None]],
-        put_off: Sequence[LineToSee],
+        put_off: Sequence[LineToCheck],
     ) -> bool:
-        """Keep when each line is looked at next (None: never), and the mark; False: not any more.
-
-        In one transaction, unless another leader has moved the mark. A round without any news
-        writes nothing.
-        """
+        """Store the next checks and the mark. Return False if another leader has moved the mark."""
         rows = [*due]
         if not rows and not put_off and upto == at.mark and not at.is_first:
             return True
@@ -410,11 +399,11 @@ class Looks:
         return True
 
     def waiting(self) -> dict[str, int]:
-        """How many alerts of each watch wait for room, as it was told last."""
-        return dict(self._rows(_TOLD_WAITING))
+        """How many alerts of each watch wait for room, as reported last."""
+        return dict(self._rows(_REPORTED_WAITING))
 
     def tell_waiting(self, waiting: Sequence[tuple[str, str, int]]) -> None:
-        """Tell how many alerts of each watch wait for room: (watch, organization, number)."""
+        """Report how many alerts of each watch wait for room: (watch, organization, number)."""
         watch, organization, number = zip(*waiting, strict=True) if waiting else ((), (), ())
         self.connection.execute(
             _TELL_WAITING.encode(),
@@ -422,10 +411,10 @@ class Looks:
         )
 
 
-def _look(asked: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str, Any]]:
+def _scan_statement(watches: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str, Any]]:
     """The statement that goes through the lines for some watches, or none, with its values."""
     kinds = dict[type[Condition], list[tuple[Any, int]]]()
-    for settings in asked:
+    for settings in watches:
         some = kinds.setdefault(type(settings.condition), [])
         some.append((settings.condition, settings.for_seconds))
     found, values = list[str](), dict[str, Any]()
@@ -434,4 +423,4 @@ def _look(asked: Sequence[WatchSettings], now: datetime) -> tuple[str, dict[str,
             part = kind.earliest.format(least=f"interval '{min(least for _, least in some)} s'")
             found.append(f"SELECT * FROM ({part}) AS t (line_id, due_at)")
             values |= kind.parameters(some, now)
-    return _LOOK.format(parts=" UNION ALL ".join(found)) if found else "", values
+    return _SCAN.format(parts=" UNION ALL ".join(found)) if found else "", values

@@ -1,4 +1,4 @@
-"""Webhook endpoints as commands, the view and routes show them."""
+"""Webhook endpoints in the form that commands, the view and routes show."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.values.rendering import ShownInstant, doc
+from ledger.engine.values.rendering import ViewInstant, doc
 from ledger.engine.values.values import ENDPOINT_ID
 from ledger.features.watches.model.watch import Severity
 from ledger.features.webhooks.model.channel import Format
@@ -29,9 +29,9 @@ class EndpointSetUp(msgspec.Struct):
     description: str | None
     enabled: bool
     disabled_reason: DisabledReason | None
-    disabled_at: ShownInstant | None
-    created_at: ShownInstant
-    updated_at: ShownInstant
+    disabled_at: ViewInstant | None
+    created_at: ViewInstant
+    updated_at: ViewInstant
 
 
 class EndpointStatus(msgspec.Struct):
@@ -39,7 +39,7 @@ class EndpointStatus(msgspec.Struct):
 
     sequence: Annotated[int, Meta(ge=0, description="The latest number that an event was given.")]
     failing_since: Annotated[
-        ShownInstant | None, doc("The time of the first failure since the last success.")
+        ViewInstant | None, doc("The time of the first failure since the last success.")
     ]
 
 

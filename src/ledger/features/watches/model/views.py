@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ledger.engine.values.rendering import ShownInstant, doc, shown_as
+from ledger.engine.values.rendering import ViewInstant, doc, render_as
 from ledger.engine.values.values import WATCH_ID, ExecutionModel, ProductLine
 from ledger.features.watches.kinds import AnyKind
 from ledger.features.watches.model.watch import Severity, Watch
@@ -36,8 +36,8 @@ class WatchAsSetUp(msgspec.Struct, kw_only=True):
     remind_seconds: int
     lines: ShownWatchedLines
     enabled: bool
-    created_at: ShownInstant
-    updated_at: ShownInstant
+    created_at: ViewInstant
+    updated_at: ViewInstant
 
 
 class ShownWatch(WatchAsSetUp, kw_only=True):
@@ -52,5 +52,5 @@ class ShownWatch(WatchAsSetUp, kw_only=True):
 
 
 def watch_set_up(watch: Watch) -> WatchAsSetUp:
-    given = msgspec.structs.asdict(watch.given)
-    return shown_as(WatchAsSetUp, watch, **given)
+    settings = msgspec.structs.asdict(watch.config)
+    return render_as(WatchAsSetUp, watch, **settings)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from ledger.engine.postgres.pool import door as doors
-from ledger.engine.postgres.pool import lane as lanes
-from ledger.engine.postgres.pool.door import Door
+from ledger.engine.postgres.pool import pipelined, read_pool
+from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.postgres.pool.scope import Planning
 from ledger.engine.values.principal import EVERYONE, Tenant
 from tests.support.door import (
@@ -37,7 +36,7 @@ Tell = Callable[..., None]
 
 @pytest.mark.parametrize("kills", repeated([5, 30]))
 def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str, kills: int) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         # All of them while idle, found out before anybody asks, or not.
         for _ in range(3):
             assert await asyncio.to_thread(query, conninfo, KILL)
@@ -68,7 +67,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
     """uvloop tells of such an end once, and not how much there is left to read."""
     length, large = "SELECT length(%(text)s)", {"text": "x" * 100_000}
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         relay.to_break = 2
         assert await gather_results([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
         relay.broken_answer = IMPOSSIBLE_LENGTH
@@ -86,7 +85,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
 def test_a_connection_that_is_ended_behind_its_last_result_is_one_that_is_lost(
     tell: Tell, proxy: Relay
 ) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         for _ in range(2):
             await door.fetch(EVERYONE, "SELECT 1", {})  # opens a connection, if there is none
             proxy.to_end = 1
@@ -100,7 +99,7 @@ def test_a_connection_that_is_ended_behind_its_last_result_is_one_that_is_lost(
 
 
 def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, proxy: Relay) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         proxy.accepts_connections, opened = False, proxy.connections_opened
         proxy.cut()
         await until_async(lambda: count_open_ends(proxy.port) == 0, "the loss")
@@ -115,7 +114,7 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, proxy: R
 
 
 def test_a_read_that_has_waited_long_for_a_connection_is_refused(tell: Tell, relay: Relay) -> None:
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         relay.accepts_connections = False
         relay.cut()
         opened = relay.connections_opened
@@ -131,9 +130,9 @@ def test_a_read_that_has_waited_long_for_a_connection_is_refused(tell: Tell, rel
 def test_a_read_that_loses_its_connection_late_waits_as_long_for_another_as_a_new_read(
     tell: Tell, relay: Relay, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doors, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 1.0)
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         loop, opened = asyncio.get_running_loop(), relay.connections_opened
         async with holding(conninfo):
             reading = asyncio.create_task(door.fetch(EVERYONE, HELD, {}))
@@ -152,10 +151,10 @@ def test_a_read_that_loses_its_connection_late_fails_at_its_deadline_all_the_sam
     tell: Tell, relay: Relay, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL was frozen: a read of nine seconds waited two more for another connection."""
-    monkeypatch.setattr(lanes, "ANSWER_SECONDS", 2.0)
-    monkeypatch.setattr(doors, "_PATIENCE_SECONDS", 3600.0)
+    monkeypatch.setattr(pipelined, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 3600.0)
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         opened = relay.connections_opened
         async with holding(conninfo):
             reading = asyncio.create_task(door.fetch(EVERYONE, HELD, {}))
@@ -175,7 +174,7 @@ def test_a_connection_that_was_being_opened_when_a_server_was_left_answers_no_re
 ) -> None:
     """The former server may live on, and would answer with what it had."""
 
-    async def play(door: Door) -> None:
+    async def play(door: ReadPool) -> None:
         door.leave()
         relay.delay, before = 0.1, relay.connections_opened
         reading = asyncio.create_task(door.fetch(EVERYONE, "SELECT 1", {}))

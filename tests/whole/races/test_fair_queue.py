@@ -16,11 +16,11 @@ from ledger.engine.log.vault import Vault
 from ledger.engine.reads.positions import ViewFollower
 from ledger.engine.values.errors import NotFound, RateLimited
 from ledger.engine.values.principal import COMMAND_LINE, Principal
-from ledger.engine.writer import turns
+from ledger.engine.writer import fair_queue
 from ledger.engine.writer.command import Command, OwnCommand
+from ledger.engine.writer.fair_queue import Neighbours, create_board
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
-from ledger.engine.writer.turns import Neighbours, create_board
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from tests.support.facts import LINE, activation, fact
@@ -163,8 +163,8 @@ def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> Non
 def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
-    monkeypatch.setattr(turns, "_RECENT_SECONDS", 0.0)
+    monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
+    monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 0.0)
     importing, worker = node.writer(None), node.writer(1)
     node.start(worker)
     came = []
@@ -191,7 +191,7 @@ def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) 
 def test_a_turn_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
     writer = node.writer(0)
     flood, fact = writer.submit(check_ins(20)), writer.submit(other())
     node.start(writer)
@@ -221,8 +221,8 @@ def test_a_divided_batch_is_answered_whole_and_in_order_with_its_duplicates(node
 
 def test_administrators_take_turns_as_one_organization(node: Node) -> None:
     admin = Principal("KEY-26-000001", "api_key", frozenset({"admin"}))
-    assert admin.party == COMMAND_LINE.party
-    assert admin.party not in (FLOOD.party, OTHER.party)
+    assert admin.tenant_key == COMMAND_LINE.tenant_key
+    assert admin.tenant_key not in (FLOOD.tenant_key, OTHER.tenant_key)
 
 
 def test_the_facts_of_one_organization_cannot_fill_the_queue_for_others(node: Node) -> None:
@@ -237,17 +237,17 @@ def test_the_facts_of_one_organization_cannot_fill_the_queue_for_others(node: No
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have views waited for, however long they have not moved, and others forgotten at once."""
-    monkeypatch.setattr(turns, "STILL_SECONDS", 3600.0)
-    monkeypatch.setattr(turns, "_RECENT_SECONDS", 0.0)
+    monkeypatch.setattr(fair_queue, "STILL_SECONDS", 3600.0)
+    monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("patient")
 def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "_RECENT_SECONDS", 60.0)
+    monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 60.0)
     writer = node.writer(0)
-    writer.note_shown(BEGUN)
+    writer.note_projected(BEGUN)
     node.start(writer)
     flood = writer.submit(check_ins(1_000))
     # Other organizations are not held, each before it has written.
@@ -257,7 +257,7 @@ def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
         assert isinstance(outcome, NotFound)
     assert not flood.done()
     assert node.last() <= BEGUN + 300 + 5
-    writer.note_shown(2**40)
+    writer.note_projected(2**40)
     assert len(positions(flood.result(20))) == 1_000
 
 
@@ -266,21 +266,21 @@ def test_an_organization_far_ahead_of_the_views_waits_for_them_and_others_do_not
     node: Node,
 ) -> None:
     writer = node.writer(0)
-    writer.note_shown(BEGUN)
+    writer.note_projected(BEGUN)
     node.start(writer)
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
     held = writer.submit(check_ins(1))
     (place,) = positions(writer.submit(other()).result(20))
     assert not held.done()
-    writer.note_shown(place)
+    writer.note_projected(place)
     assert positions(held.result(20)) > [place]
 
 
 @pytest.mark.usefixtures("patient")
 def test_commands_that_wait_for_views_are_carried_out_when_the_writer_stops(node: Node) -> None:
     writer = node.writer(0)
-    writer.note_shown(BEGUN)
+    writer.note_projected(BEGUN)
     writer.start()
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
@@ -292,9 +292,9 @@ def test_commands_that_wait_for_views_are_carried_out_when_the_writer_stops(node
 def test_views_that_do_not_move_are_not_waited_for(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "STILL_SECONDS", 0.0)
+    monkeypatch.setattr(fair_queue, "STILL_SECONDS", 0.0)
     writer = node.writer(0)
-    writer.note_shown(BEGUN)
+    writer.note_projected(BEGUN)
     node.start(writer)
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
@@ -320,17 +320,17 @@ def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
     importing, worker = node.writer(None), node.writer(1)
     node.start(importing)
     node.start(worker)
-    importing.note_shown(BEGUN)
+    importing.note_projected(BEGUN)
     for _ in range(3):
         positions(importing.submit(check_ins(1_000)).result(20))
-    monkeypatch.setattr(turns, "_RECENT_SECONDS", 60.0)
+    monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 60.0)
     positions(worker.submit(other()).result(20))
     # The next append finds the event of the other organization.
     positions(importing.submit(check_ins(1)).result(20))
     held = importing.submit(check_ins(1))
     (place,) = positions(worker.submit(check_ins(1)).result(20))
     assert not held.done()
-    importing.note_shown(place)
+    importing.note_projected(place)
     positions(held.result(20))
 
 
