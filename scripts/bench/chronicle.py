@@ -182,7 +182,6 @@ class Chronicle:
             gathered.clear()
 
     def activity_row(self, line_id: str, activity: LineActivityRow) -> None:
-        """Write the final row of a line's activity."""
         self.rows["line_activity"].append(
             f"{line_id}\t{activity.last_activity_at}\t{activity.open_runs}\n"
         )

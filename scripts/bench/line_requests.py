@@ -125,7 +125,6 @@ class Asker:
         return [self.detail(line) for line in self._draw.choices(self._ids, k=count)]
 
     def detail(self, line: str) -> Ask:
-        """The detail of a line."""
         values = {**self._tenant(), "line_id": line}
         return Ask(f"/v1/execution/{line}", (statements.detail_read(_TENANT).sql, values))
 
@@ -167,7 +166,6 @@ class Asker:
 
 
 def paths(asks: Iterable[Ask]) -> list[str]:
-    """The requests' paths."""
     return [ask.path for ask in asks]
 
 

@@ -120,7 +120,6 @@ def interleave(rounds: int, *measures: Callable[[], float]) -> list[list[float]]
 
 
 def median_ratio(ours: Sequence[float], limit: Sequence[float]) -> float:
-    """The median of the rounds' own ratios."""
     return statistics.median(mine / theirs for mine, theirs in zip(ours, limit, strict=True))
 
 

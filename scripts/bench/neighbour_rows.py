@@ -21,7 +21,6 @@ MOST_P50, MOST_P99 = 100, 500  # ms
 
 
 def key_of(product: Product, organization: str) -> str:
-    """A new key of an organization."""
     by = ("--organization", organization, "--name", "bench", "--permission", "read", "write")
     return run_ledger(product.env, "keys", "create", *by, ledger=product.ledger).strip()
 

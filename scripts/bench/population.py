@@ -56,20 +56,16 @@ class Population:
         return ((index * stride) % self.lines + 1 for index in range(self.lines))
 
     def model(self, number: int) -> str:
-        """The execution model."""
         return MODELS[self._model[number]][1]
 
     def product_line(self, number: int) -> str:
-        """The product line."""
         drawn = self._product[number]
         return MODELS[drawn if drawn < len(MODELS) else self._model[number]][0]
 
     def organization(self, number: int) -> str:
-        """The organization."""
         return ORGANIZATION if self._workspace[number] < WORKSPACES else OTHER_ORGANIZATION
 
     def workspace(self, number: int) -> str:
-        """The workspace."""
         return f"WS-26-{self._workspace[number] + 1:06d}"
 
     def fate(self, number: int) -> str:

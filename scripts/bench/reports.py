@@ -134,7 +134,6 @@ class Reporter:
         self.book.fact(line, "resource.released", data, body, self._person(line))
 
     def blocked(self, line: Line) -> None:
-        """A blocker opens."""
         cause = self.population.cause(line.number)
         data: dict[str, Any] = {"blocker_id": "BLK-1", "cause": cause, "reason": "Waits for a yes"}
         body = events.Blocked(**data)
@@ -168,7 +167,6 @@ class Reporter:
     # Events of the line's runs.
 
     def requested(self, line: Line) -> None:
-        """A run is requested."""
         self._begin_run(line, "run.requested", RunRequested)
 
     def started(self, line: Line) -> None:
@@ -192,7 +190,6 @@ class Reporter:
         self.book.run_fact(line, keyed, kind, data, body, _AGENT, issued=True)
 
     def completed(self, line: Line) -> None:
-        """The run is completed."""
         keyed = _run_of(line)
         tokens = 500 + int(self.book.draw.random() * 4000)
         sealed = keyed.seal("output", SUMMARY)
@@ -202,7 +199,6 @@ class Reporter:
         line.run = None
 
     def failed(self, line: Line) -> None:
-        """The run fails."""
         keyed = _run_of(line)
         body = keyed.run.fail(self.book.at, keyed.seal("error", _ERROR), None, Used(120), None)
         data = {"error": _ERROR, "tokens_used": 120}
@@ -210,7 +206,6 @@ class Reporter:
         line.run = None
 
     def cancelled(self, line: Line) -> None:
-        """The run is cancelled."""
         keyed = _run_of(line)
         data = {"reason": "No longer needed"}
         body = keyed.run.cancel(self.book.at, data["reason"])

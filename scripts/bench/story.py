@@ -33,7 +33,6 @@ SUMMARY = {
 
 
 def line_id(number: int) -> str:
-    """The service line with this number."""
     return f"LIN-26-{number:06d}"
 
 

@@ -89,7 +89,6 @@ def service(
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
-    """Wait until the service is ready."""
     pause = threading.Event()
     while process.poll() is None:
         try:

@@ -74,7 +74,6 @@ def _runtime(answer: str) -> str:
 
 
 def data_of(fact: str, written: Written) -> Schema:
-    """The schema of a fact's data."""
     data = written.schemas[fact]["properties"]["data"]
     references = (each["$ref"] for each in (data, *data.get("anyOf", ())) if "$ref" in each)
     return written.schemas[next(references).removeprefix(PREFIX)]

@@ -177,7 +177,6 @@ def checked_in(line: str, name: str, source: str) -> dict[str, object]:
 
 
 def activation(line: str, model: str = "capacity") -> dict[str, object]:
-    """The activation of a line."""
     return {
         "specversion": "1.0",
         "id": f"activation-{line}",

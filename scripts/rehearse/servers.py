@@ -32,7 +32,6 @@ class Server:
         )
 
     def url(self, database: str = "ledger", user: str = "ledger") -> str:
-        """The URL of a database of this server."""
         return f"postgresql://{user}:{LEDGER_PASSWORD}@{self.host.address}:{self.port}/{database}"
 
     def create(self, **parameters: str) -> None:

@@ -92,7 +92,6 @@ class Stage:
         return self.nodes[0]
 
     def other_than(self, node: Node) -> Node:
-        """The other node."""
         return next(each for each in self.nodes if each is not node)
 
     def use(self, database: str) -> None:
@@ -102,12 +101,10 @@ class Stage:
             node.change(database=database)
 
     def stop_nodes(self) -> None:
-        """Stop both nodes."""
         for node in self.nodes:
             node.program.stop()
 
     def start_nodes(self) -> None:
-        """Start both nodes at once."""
         for node in self.nodes:
             node.program.start()
         for node in self.nodes:

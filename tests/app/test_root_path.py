@@ -31,7 +31,6 @@ ADDRESSES = ("href", "src", "action", "hx-get", "data-stream")
 
 @pytest.fixture(scope="module")
 def below(server: EmbeddedPostgres) -> Iterator[Edge]:
-    """A service below a prefix."""
     settings = Settings(
         master_key=MASTER_KEY, root_path=ROOT, webhook_allow_private=True, cors_origins=APP
     )

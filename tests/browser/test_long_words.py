@@ -48,7 +48,6 @@ def line_id(edge: Edge, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def line(page: Page, edge: Edge, line_id: str) -> Page:
-    """The page of that line."""
     enter(page, edge.token("read"))
     page.goto(f"/ui/lines/{line_id}")
     expect(page.locator(".happened")).to_contain_text(URL)

@@ -46,7 +46,6 @@ def token(served: Served) -> str:
 
 @pytest.fixture(scope="module")
 def address(served: Served) -> str:
-    """The address of the service."""
     return served.address
 
 
@@ -59,7 +58,6 @@ def visit(chromium: Browser, address: str, token: str) -> Iterator[Watch]:
 
 
 def first_link(page: Page, prefix: str) -> str:
-    """The address of the first link with this prefix."""
     href = page.locator(f'main a[href^="{prefix}"]').first.get_attribute("href")
     assert href is not None
     return href

@@ -22,7 +22,6 @@ pytestmark = needs_nginx
 
 @pytest.fixture(scope="module")
 def below(server: EmbeddedPostgres) -> Iterator[Edge]:
-    """A service below the prefix."""
     settings = Settings(master_key=MASTER_KEY, root_path=PREFIX)
     with copied(server.url, "below_browser") as conninfo, edge_of(settings, conninfo) as edge:
         yield edge

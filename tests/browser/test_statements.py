@@ -26,7 +26,6 @@ def check_in(edge: Edge, line: str, hours: float) -> str:
 
 @pytest.fixture
 def visit(page: Page, edge: Edge, line: str) -> Page:
-    """A page of a visitor from finance."""
     enter(page, edge.token("read", "statements:issue"))
     return page
 

@@ -27,7 +27,6 @@ class Said(NamedTuple):
 
     @property
     def rows(self) -> list[list[str]]:
-        """The rows of TSV."""
         return [line.split("\t") for line in self.out.splitlines()]
 
 

@@ -11,7 +11,6 @@ LONGEST = "ü" * 200
 
 
 def row_of(edge: Edge, line: str, **query: str) -> dict[str, Any]:
-    """The line's row in the list."""
     tag = {"project_tag": line} | query
     (row,) = edge.data("/v1/execution", params=tag)
     return dict(row)

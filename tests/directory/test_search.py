@@ -34,7 +34,6 @@ def ids(edge: Edge, text: str, token: str | None = None) -> list[str]:
 
 
 def named(edge: Edge, name: str | None, line: str | None = None, **more: Any) -> str:
-    """A line with a name."""
     line = line or edge.fresh_id()
     edge.accept(activation(line, more.pop("model", "capacity"), name=name, **more))
     return line

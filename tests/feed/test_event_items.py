@@ -41,7 +41,6 @@ PAYLOAD = (
 def found(
     event: Recorded, type_: str | None = None, before: str | None = None, after: str | None = None
 ) -> tuple[object, ...]:
-    """The columns of a found event."""
     stored = EnvelopeMapper().to_stored_event(event)
     columns = stored.originator_id, stored.originator_version, stored.topic, stored.state
     return event.position, type_, before, after, *columns

@@ -27,7 +27,6 @@ def as_of(address: str) -> str | None:
 
 
 def milliseconds(instant: str) -> int:
-    """An instant in milliseconds since 1970."""
     passed = datetime.fromisoformat(instant) - datetime(1970, 1, 1, tzinfo=UTC)
     return passed // timedelta(milliseconds=1)
 

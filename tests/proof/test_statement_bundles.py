@@ -53,7 +53,6 @@ def written(value: Any) -> bytes:
 
 
 def stored_as(content: bytes) -> bytes:
-    """The stored event with this content."""
     envelope: StoredArray[msgspec.Raw] = StoredArray(
         2, "ORG-26-000001", None, None, 1_780_000_000_000_000, 1_780_000_000_000_005,
         ("user", "USR-26-000044"), "KEY-26-000002", None, "req-1", None, bytes(range(16)),

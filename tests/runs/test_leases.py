@@ -345,7 +345,6 @@ def test_due_leases_are_found_in_the_index_however_many_there_are(ledger: Ledger
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan and all plans in it."""
     yield plan
     for child in plan.get("Plans", ()):
         yield from nodes(child)

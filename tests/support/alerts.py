@@ -44,7 +44,6 @@ class Alarms:
         return self.ledger.execute(command).subject
 
     def lines(self, count: int = 1, **more: Any) -> list[str]:
-        """New lines."""
         lines = [new_id("LIN") for _ in range(count)]
         self.ledger.report(*(activation(line, "capacity", **more) for line in lines))
         return lines

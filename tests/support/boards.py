@@ -28,7 +28,6 @@ def lines(page: Seen) -> list[str]:
 
 
 def row(page: Seen, line_id: str) -> str:
-    """The text of a line's row."""
     (said,) = page.words(f"#{line_id}")
     return said
 

@@ -155,7 +155,6 @@ def sign_in(page: Page, token: str) -> None:
 
 
 def show(page: Page, width: int = 1280, scheme: Scheme = "light") -> None:
-    """Show the page at this width, in this colour scheme."""
     page.set_viewport_size({"width": width, "height": 800})
     page.emulate_media(color_scheme=scheme)
 

@@ -88,7 +88,6 @@ class Edge:
         return self.request("GET", path, token, **options)
 
     def data(self, path: str, token: str | None = None, **options: Any) -> Any:
-        """The ``data`` of a 200."""
         answer = self.get(path, token, **options)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]

@@ -41,5 +41,4 @@ def activation(
 
 
 def encode(event: Any) -> bytes:
-    """The JSON of an event."""
     return json.dumps(event).encode()

@@ -60,5 +60,4 @@ def pages_of(
 
 
 def rows_of(content: bytes) -> list[list[str]]:
-    """The rows of a CSV."""
     return list(csv.reader(io.StringIO(content.decode(), newline="")))

@@ -186,7 +186,6 @@ class Ledger:
         return line
 
     def run(self, line: str, *, started: bool = True, **attributes: Any) -> str:
-        """A new run of the line."""
         type = "run.started" if started else "run.requested"
         (item,) = self.accept(fact(type, new_id("RUN"), {"service_line_id": line}, **attributes))
         assert item.subject is not None

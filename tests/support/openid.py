@@ -330,7 +330,6 @@ class OpenIdProvider(Receiver):
 
 
 def as_json(value: Any, status: int = 200, **headers: str) -> Answer:
-    """An answer with a JSON document."""
     plain = {"content-type": "application/json", "cache-control": "no-store"}
     return Answer(status, json.dumps(value).encode(), plain | headers)
 

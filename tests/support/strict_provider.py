@@ -42,7 +42,6 @@ class StrictProvider:
 
 @contextlib.contextmanager
 def running_strict_provider(ledger: str, log: Path) -> Iterator[StrictProvider]:
-    """A running provider for the ledger of this address."""
     port = free_port()
     environment = os.environ | {
         "OIDC_PACKAGE": str(PACKAGE),

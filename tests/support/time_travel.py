@@ -73,7 +73,6 @@ class Answer(NamedTuple):
 
 
 def answer_of(response: httpx.Response) -> Answer:
-    """The ``Answer`` of a response."""
     headers, ok = response.headers, response.status_code == 200
     position = headers["ledger-position"] if ok else None
     return Answer(response.status_code, response.content, headers.get("etag"), position)

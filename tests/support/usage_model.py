@@ -71,7 +71,6 @@ def date_of(zone: str, at: datetime) -> date:
 
 
 def instant_of(zone: str, text: str) -> datetime:
-    """An instant, or the beginning of a date."""
     if len(text) == 10:
         return begin_of(zone, date.fromisoformat(text))
     return datetime.fromisoformat(text).astimezone(UTC)

@@ -83,7 +83,6 @@ class Watcher(Tenant):
         return lines
 
     def alerts(self, token: str | None = None, **params: Any) -> list[dict[str, Any]]:
-        """A page of alerts."""
         data: list[dict[str, Any]] = self.edge.data(
             "/v1/alerts", token or self.token, params={"limit": 100} | params
         )

@@ -14,7 +14,6 @@ from tests.usage.usage_answers import APRIL, NO_PARTS, NOTHING, ask, check_in, d
 
 
 def run(line: str, started: str, ended: str | None = None, **data: Any) -> list[dict[str, Any]]:
-    """The facts of a run."""
     run_id = new_id("RUN")
     facts = [fact("run.started", run_id, {"service_line_id": line}, time=started)]
     if ended is not None:

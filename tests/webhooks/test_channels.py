@@ -71,7 +71,6 @@ def pagerduty_of(body: str, details: bool = True, url: str | None = PUBLIC) -> d
 
 
 def texts(message: dict[str, Any]) -> list[str]:
-    """The texts of the blocks."""
     return [
         block["text"]["text"] if "text" in block else block["elements"][0]["text"]
         for block in message["blocks"]

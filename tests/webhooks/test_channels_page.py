@@ -67,7 +67,6 @@ def receiver() -> Iterator[Receiver]:
 
 
 def watch(edge: Edge, name: str, **tenant: str) -> str:
-    """A new watch."""
     body = {"name": name, "condition": BLOCKED, "for_seconds": 0} | tenant
     token = edge.token("watches:manage", "read")
     watch_id: str = edge.post("/v1/watches", token, json=body).json()["data"]["id"]

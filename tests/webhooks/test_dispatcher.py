@@ -120,7 +120,6 @@ def test_both_secrets_verify_during_a_rotation_and_only_the_new_one_after_it(con
 
 
 def only_endpoint(ledger: WebhookLedger) -> str:
-    """The id of the only endpoint."""
     ((endpoint,),) = query(
         ledger.conninfo,
         "SELECT DISTINCT originator_id FROM ledger.ledger_events WHERE originator_id ~ '^WHK'",

@@ -47,7 +47,6 @@ class Views:
         return [pid for (pid,) in rows]
 
     def stop(self, name: str) -> None:
-        """Stop a view."""
         self._connection.execute(
             "UPDATE ledger.projection SET stopped_at = now(), error = 'e' WHERE name = %s", (name,)
         )

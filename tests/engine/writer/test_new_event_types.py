@@ -53,7 +53,6 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def beat_of(ledger: Ledger, language: int, node: str = "0123456789abcdef") -> None:
-    """A beat of a node that speaks a language."""
     with psycopg.connect(ledger.conninfo) as connection:
         beat(connection, node, __version__, "all", None)
         says = "UPDATE ledger.node SET language = %s WHERE node_id = %s"

@@ -115,7 +115,6 @@ def test_rebuilds_that_are_killed_many_times_leave_views_and_service_unharmed(
 
 
 def living(session: int) -> list[int]:
-    """The living processes of a session."""
     found = []
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         with contextlib.suppress(OSError):

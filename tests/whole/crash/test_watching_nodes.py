@@ -122,7 +122,6 @@ def is_settled(ledger: Ledger) -> bool:
 
 
 def leader(nodes: Nodes, conninfo: str) -> Served:
-    """The node that leads the watches."""
     now = leaders(conninfo).get("watches")
     return next((node for node in nodes if node_id(node) == now), nodes[0])
 

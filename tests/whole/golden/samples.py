@@ -372,7 +372,6 @@ def minimal(body: Event) -> Event:
 
 
 def file_of(topic: str, folder: Path = FIRST) -> Path:
-    """The golden file of a topic."""
     return folder / f"{topic.replace('/', '_')}.json"
 
 

@@ -349,7 +349,6 @@ class Site:
         return [row["id"] for row in self.rows(token, **params)]
 
     def row(self, thing_id: str, token: str | None = None) -> dict[str, Any]:
-        """The row of a thing, as ``lasting``."""
         (row,) = (row for row in self.rows(token) if row["id"] == thing_id)
         return lasting(row)
 
