@@ -114,7 +114,7 @@ def running_writer(
     """A running writer; lines become idle after ``idle_after``. The log may be sabotaged."""
     log = kind(conninfo)
     vault = Vault(_VAULT_KEY)
-    with running(log, Writer(log, vault, now, lambda _: idle_after)) as writer:
+    with running(Writer(log, vault, now, lambda _: idle_after)) as writer:
         yield writer
 
 

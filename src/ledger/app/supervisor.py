@@ -2,6 +2,8 @@
 
     supervisor (this) ── postgres            the embedded server, when no URL is set
                       ├─ api worker × N      uvicorn over one shared listening socket
+                      ├─ writer              decides and appends for all workers, if N > 1; one
+                      │                      worker has the writer in its own process
                       ├─ loops               projector, rebuilder, sweeper, lease watch,
                       │                      housekeeper: not in the workers, which would wait for
                       │                      the interpreter lock
@@ -58,6 +60,8 @@ from ledger.engine.telemetry.setup import Announcing, configure_logging
 
 _UNTAKEN_SECONDS = 10
 """A connection whose client acknowledges no sent data for so long is closed."""
+
+_LAST = ("writer", "loops")
 
 Announce = Callable[[str], None]
 
@@ -169,9 +173,12 @@ def _servers(
     if role == "read":
         run = partial(code.run_reading_api, settings, conninfos[1], listener)
         return {f"api-{index + 1}": run for index in indexes}
-    board = code.create_board(len(indexes))
-    run = partial(code.run_api, settings, *conninfos, listener, role, board)
-    return {f"api-{index + 1}": partial(run, index) for index in indexes}
+    post = code.Post() if len(indexes) > 1 else None
+    run = partial(code.run_api, settings, *conninfos, listener, role, post)
+    servers: dict[str, ChildMain] = {f"api-{index + 1}": run for index in indexes}
+    if post is not None:
+        servers["writer"] = partial(code.run_writer, settings, conninfos[0], post)
+    return servers
 
 
 def _set_by_signals() -> threading.Event:
@@ -281,11 +288,11 @@ def _supervise(
 
 
 def _end(children: list[Child]) -> None:
-    """End all children, the loops last: accepted requests are answered once views follow."""
+    """End all children, writer and loops last: accepted requests are answered by both."""
     deadline = time.monotonic() + GRACE_SECONDS
-    loops = [child for child in children if child.name == "loops"]
-    others = [child for child in children if child.name != "loops"]
-    for group in (others, loops):
+    last = [child for child in children if child.name in _LAST]
+    others = [child for child in children if child.name not in _LAST]
+    for group in (others, last):
         for child in group:
             child.terminate()
         for child in group:

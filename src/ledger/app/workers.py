@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from ledger.app import Role, serves
 from ledger.app.composition.api import create_api, create_reading_api
-from ledger.app.composition.loops import Dispatching, Loops, Sealing
+from ledger.app.composition.loops import Dispatching, Loops, NodeWriter, Sealing
 from ledger.app.features import gauges, loops, page_routers, routers
 from ledger.app.http import site
 from ledger.app.processes import GRACE_SECONDS, allow_many_connections, calm_collector
@@ -26,9 +26,9 @@ from ledger.engine.background import Parts
 from ledger.engine.http.machinery.access_log import AccessLog
 from ledger.engine.http.machinery.connection import Connection
 from ledger.engine.telemetry.setup import begin_logging
-from ledger.engine.writer.fair_queue import Board, Neighbours, create_board
+from ledger.engine.writer.hand_over import Post
 
-__all__ = ["create_board"]
+__all__ = ["Post"]
 
 
 def make_ready() -> None:
@@ -97,19 +97,15 @@ def run_api(
     reading: str,
     listener: socket.socket,
     role: Role,
-    board: Board,
-    index: int,
+    post: Post | None,
     tell_started: Callable[[], None],
 ) -> None:
-    """Run one API worker, which has an index on the board of all workers.
+    """Run one API worker; ``post`` leads to the node's writer, unless the worker has its own.
 
     Raises the error of the services if they cannot be opened.
     """
     begin_logging()
-    neighbours = Neighbours(board, index)
-    app = create_api(
-        settings, conninfo, neighbours=neighbours, reading=reading, only_probes=not serves(role)
-    )
+    app = create_api(settings, conninfo, post=post, reading=reading, only_probes=not serves(role))
     _run_app(settings, app, listener, tell_started)
 
 
@@ -149,6 +145,13 @@ def _run_app(
     finally:
         if services.failure is not None:
             raise services.failure  # in place of uvicorn's exit, which does not say why
+
+
+def run_writer(
+    settings: Settings, conninfo: str, post: Post, tell_started: Callable[[], None]
+) -> None:
+    sys.setswitchinterval(0.0005)
+    _run_until_stopped(partial(NodeWriter, post=post), settings, conninfo, tell_started)
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:

@@ -89,7 +89,7 @@ def test_a_process_that_stood_still_during_an_append_may_write(
     walls, steadies = (itertools.chain([0.0], itertools.repeat(60.0)) for _ in range(2))
     log.wall = lambda: begun + next(walls)
     log.steady = lambda: next(steadies)
-    with running(log, create_writer(settings, log, utc_now)) as writer:
+    with running(create_writer(settings, log, utc_now)) as writer:
         made = writer.execute(command_of(parsed(activation()), COMMAND_LINE))
     assert isinstance(made, Receipt), made
 
@@ -116,7 +116,7 @@ def test_a_clock_that_is_set_after_it_was_compared_writes_nothing(
     log, clock = Log(conninfo), SetWhenRead()
     log.wall = clock.wall
     listened = query(conninfo, "SELECT listened_at FROM ledger.listening")
-    with running(log, create_writer(settings, log, clock, probes=probes)) as writer:
+    with running(create_writer(settings, log, clock, probes=probes)) as writer:
         if probes:
             until(lambda: clock.ahead > 0, "a probe that reads the clock")
         made = writer.execute(command_of(parsed(activation()), COMMAND_LINE))

@@ -67,7 +67,7 @@ def process_on(
     conninfo: str, settings: Settings, clock: Callable[[], datetime] | None = None
 ) -> Iterator[Process]:
     log = Log(conninfo)
-    with running(log, create_writer(settings, log, clock or Clock())) as writer:
+    with running(create_writer(settings, log, clock or Clock())) as writer:
         yield Process(writer)
 
 
@@ -147,7 +147,7 @@ def test_appends_that_are_given_up_again_and_again_skip_once(
     caplog.clear()
     log = Log(conninfo)
     log.wall = lambda: time.time() + 3600
-    with running(log, create_writer(settings, log, Clock())) as writer:
+    with running(create_writer(settings, log, Clock())) as writer:
         process = Process(writer)
         check_in = fact("run.requested", None, {"service_line_id": line})
         assert [type(process.record(check_in)) for _ in range(3)] == [ClockSkew] * 3
@@ -161,7 +161,7 @@ def test_appends_that_are_given_up_on_several_connections_skip_once(
 ) -> None:
     """Each skip after an old backup takes a good part of the positions that ids have digits for."""
     log = Log(conninfo)
-    with running(log, create_writer(settings, log, Clock())) as writer:
+    with running(create_writer(settings, log, Clock())) as writer:
         process = Process(writer)
         line = process.line()
         query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
@@ -184,7 +184,7 @@ def test_the_skip_grows_where_the_databases_clock_was_behind_at_the_first_append
     last_beat_was(conninfo, "0 s")
     log = Log(conninfo)
     log.wall = lambda: time.time() + 86_400
-    with running(log, create_writer(settings, log, Clock())) as writer:
+    with running(create_writer(settings, log, Clock())) as writer:
         process = Process(writer)
         check_in = fact("run.requested", None, {"service_line_id": line})
         assert isinstance(process.record(check_in), ClockSkew)

@@ -59,7 +59,7 @@ def beating(
 ) -> Iterator[Writer]:
     log = Log(conninfo)
     log.heeds_beats = heeds_beats
-    with running(log, create_writer(settings, log, clock_with(offset), probes=True)) as writer:
+    with running(create_writer(settings, log, clock_with(offset), probes=True)) as writer:
         yield writer
 
 
@@ -166,7 +166,7 @@ def test_a_process_that_takes_no_heartbeats_beats_and_does_not_say_that_it_liste
     log = Log(conninfo)
     writer = create_writer(settings, log, probes=True)
     writer.stop_listening()
-    with running(log, writer):
+    with running(writer):
         beats = "SELECT beaten_at > '2000-01-01', listened_at > '2000-01-01' FROM ledger.listening"
         until(lambda: query(conninfo, beats)[0][0], "a beat")
         assert query(conninfo, beats) == [(True, False)]

@@ -88,7 +88,7 @@ class Race:
     @contextmanager
     def _writer(self) -> Iterator[Writer]:
         log = Log(self.conninfo)
-        with running(log, create_writer(self.settings, log, self.clock)) as writer:
+        with running(create_writer(self.settings, log, self.clock)) as writer:
             yield writer
 
     def _pass_time(self, log: Log) -> None:

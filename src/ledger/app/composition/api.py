@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -26,7 +27,7 @@ from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
 from ledger.engine.views.rebuilding.shadow import live_generations
-from ledger.engine.writer.fair_queue import Neighbours
+from ledger.engine.writer.hand_over import Post, RemoteWriter
 from ledger.features.feed.stream import Streams
 from ledger.features.feed.tail import Tail
 from ledger.features.keys.key_uses import KeyUses
@@ -48,26 +49,30 @@ def create_api(
     settings: Settings,
     conninfo: str,
     clock: Clock = utc_now,
-    neighbours: Neighbours | None = None,
     *,
+    post: Post | None = None,
     reading: str | None = None,
     only_probes: bool = False,
 ) -> LedgerApi:
     """Create the API and the pages, with their own services.
 
-    ``reading`` is the connection string of reads, by ``prepare_reading``; None to prepare it here.
+    ``post`` leads to the node's writer; None for a writer in this process. ``reading`` is the
+    connection string of reads, by ``prepare_reading``; None to prepare it here.
     With ``only_probes``, the application answers health and metrics, and takes no heartbeats of
     runs.
     """
-    log = Log(conninfo)
     reading = reading or prepare_reading(settings, conninfo)
-    writer = create_writer(
-        settings, log, clock, probes=True, neighbours=neighbours, observer=WriterMetrics()
+    writer = (
+        RemoteWriter(post)
+        if post is not None
+        else create_writer(
+            settings, Log(conninfo), clock, probes=True, is_apart=False, observer=WriterMetrics()
+        )
     )
     if only_probes:
         writer.stop_listening()
     positions = ViewPositions(reading, _versions_of_views(reading))
-    writing = Writing(log, writer, Submissions(writer, positions))
+    writing = Writing(writer, Submissions(writer, positions))
     recording = _Recording(
         KeyUses(conninfo),
         ReadNotes(writer, clock),
@@ -164,7 +169,7 @@ async def _running(
     finally:
         await services.of(Streams).stop()
         if recording is not None:
-            recording.read_notes.stop()
+            await asyncio.to_thread(recording.read_notes.stop)
             recording.traces.parsing.stop()
             recording.key_uses.stop()
             recording.traces.spans.close()

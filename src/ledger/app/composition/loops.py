@@ -1,4 +1,4 @@
-"""The loops of ``ledger serve``, in three processes beside the API workers.
+"""The loops and the writer of ``ledger serve``, in processes beside the API workers.
 
 In one process they would compete for the interpreter. They are the loops that follow the log, the
 dispatcher, and sealing with the nightly verification, which hash. The node's beat reports the
@@ -24,6 +24,7 @@ from ledger.engine.postgres import locks
 from ledger.engine.postgres.leadership import Candidate, LeadBeat
 from ledger.engine.views.projector import Projector
 from ledger.engine.views.rebuilding.rebuilder import Rebuilder
+from ledger.engine.writer.hand_over import HostedWriter, Post
 from ledger.engine.writer.housekeeper import Housekeeper
 from ledger.engine.writer.periodic import LeaderSession
 from ledger.features.proof.sealing.beat import NodeBeat
@@ -38,17 +39,29 @@ from ledger.features.webhooks.delivery.schedule import Schedule
 from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Sender
 
 
+class NodeWriter(Parts):
+    """The writer of a node with several workers, which hand their commands over to it."""
+
+    def __init__(self, settings: Settings, conninfo: str, post: Post) -> None:
+        create = partial(HostedWriter, post)
+        self.parts = (
+            create_writer(
+                settings,
+                Log(conninfo),
+                probes=True,
+                is_apart=False,
+                observer=WriterMetrics(),
+                create=create,
+            ),
+        )
+
+
 class _Writing(Parts):
-    """Loops that lead and write: with a beat, a writer, and the log that it opens."""
+    """Loops that lead and write: with a beat and a writer."""
 
     def __init__(self, settings: Settings, conninfo: str, clock: Clock) -> None:
-        self._log = Log(conninfo)
-        self._writer = create_writer(settings, self._log, clock, observer=WriterMetrics())
+        self._writer = create_writer(settings, Log(conninfo), clock, observer=WriterMetrics())
         self._beat = LeadBeat(conninfo)
-
-    def stop(self) -> None:
-        super().stop()
-        self._log.close()
 
 
 class Loops(_Writing):

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from ledger.app.composition.database import open_vault
 from ledger.app.settings import Settings
 from ledger.engine.log.event_log import Log
-from ledger.engine.writer.fair_queue import Neighbours
 from ledger.engine.writer.writer import Observer, Writer
 
 Clock = Callable[[], datetime]
@@ -24,16 +23,17 @@ def create_writer(
     clock: Clock = utc_now,
     *,
     probes: bool = False,
-    neighbours: Neighbours | None = None,
+    is_apart: bool = True,
     observer: Observer | None = None,
+    create: Callable[..., Writer] = Writer,
 ) -> Writer:
-    return Writer(
+    return create(
         log,
         open_vault(settings),
         clock,
         settings.idle_after,
         probes=probes,
-        neighbours=neighbours,
+        is_apart=is_apart,
         observer=observer,
     )
 
@@ -45,15 +45,14 @@ def writing(
     """A running writer for a short command; ``heeds_beats`` is false for the demo's story."""
     log = Log(conninfo)
     log.heeds_beats = heeds_beats
-    with running(log, create_writer(settings, log, clock)) as writer:
+    with running(create_writer(settings, log, clock)) as writer:
         yield writer
 
 
 @contextmanager
-def running(log: Log, writer: Writer) -> Iterator[Writer]:
+def running(writer: Writer) -> Iterator[Writer]:
     writer.start()
     try:
         yield writer
     finally:
         writer.stop()
-        log.close()

@@ -15,7 +15,6 @@ from ledger.engine.http.machinery.failures import Failures
 from ledger.engine.http.machinery.loop_slices import LoopSlices
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.machinery.shares import Heavy, Shares
-from ledger.engine.log.event_log import Log
 from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.postgres.pool.read_pool import ReadPool
@@ -25,10 +24,13 @@ from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.values.errors import ReadOnly, Unavailable
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import Command
+from ledger.engine.writer.hand_over import RemoteWriter
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
 
 T = TypeVar("T")
+
+NodeWriter = Writer | RemoteWriter
 
 _CHECK_SECONDS = 0.5
 """The time between two checks for failing appends."""
@@ -64,7 +66,7 @@ class Submissions:
     each request once, when the views show its events.
     """
 
-    def __init__(self, writer: Writer, positions: ViewPositions) -> None:
+    def __init__(self, writer: NodeWriter, positions: ViewPositions) -> None:
         self._writer = writer
         self._positions = positions
         self._answered: deque[_Answered] = deque()
@@ -80,12 +82,13 @@ class Submissions:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop.create_future(), for_views)
 
+        wake = loop.call_soon if self._writer.is_on_loop else loop.call_soon_threadsafe
+
         def deliver(outcomes: list[Outcome]) -> None:
-            # Called on the writer's thread.
             self._answered.append((waiting, outcomes))
             if not self._is_awake:
                 self._is_awake = True
-                loop.call_soon_threadsafe(self._drain)
+                wake(self._drain)
 
         self._writer.hand_in(commands, deliver)
         waiting.timer = loop.call_later(WRITER_SECONDS, self._check, waiting)
@@ -119,8 +122,7 @@ class Submissions:
 class Writing(NamedTuple):
     """The parts that write; a process of a read node has none."""
 
-    log: Log
-    writer: Writer
+    writer: NodeWriter
     submissions: Submissions
 
 
@@ -206,7 +208,7 @@ class ApiServices:
         return part
 
     @property
-    def writer(self) -> Writer:
+    def writer(self) -> NodeWriter:
         """Raises ReadOnly on a read node."""
         if self._writing is None:
             raise ReadOnly
@@ -248,20 +250,18 @@ class ApiServices:
         if self._writing is not None:
             loop = asyncio.get_running_loop()
             leave = partial(loop.call_soon_threadsafe, self._leave)
-            self._writing.log.on_elsewhere = leave
+            self._writing.writer.on_elsewhere = leave
         await self.pool.open()
         await self.positions.start()
         self.parsing.start()
         if self._writing is not None:
-            self._writing.writer.start()
+            await self._writing.writer.open()
 
     async def close(self) -> None:
         """Answer the accepted commands, and release everything."""
         self.parsing.stop()
         if self._writing is not None:
-            self._writing.writer.stop()
+            await self._writing.writer.close()
         self.authenticator.failures.tell()
         await self.positions.stop()
         await self.pool.close()
-        if self._writing is not None:
-            self._writing.log.close()

@@ -25,7 +25,7 @@ The classes know nothing of HTTP: ``engine/http/problems.py`` has the table of c
 Messages never repeat text of the sender.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class LedgerError(Exception):
@@ -36,6 +36,14 @@ class LedgerError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without a call of the constructor, whose arguments differ."""
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[LedgerError], args: tuple[Any, ...]) -> LedgerError:
+    return kind.__new__(kind, *args)
 
 
 class Refused(LedgerError):

@@ -1,4 +1,4 @@
-"""The fair queue: how organizations share the writers of a node (contract, Access, "Shares").
+"""The fair queue: how organizations share the writer of a node (contract, Access, "Shares").
 
 Commands wait by organization, and the writer serves the organizations in turn. A single
 organization has its commands taken as they come, up to a whole group. While others wait, its slot
@@ -6,22 +6,20 @@ ends after ``SLOT_FACTS`` commands or ``SLOT_SECONDS`` under the append lock: ev
 a batch, and even if the others came during the slot. One command is never divided. The rest of a
 batch stays first of its organization, so an organization's commands keep their order.
 
-Others wait if they have commands in this writer, or had any in the last three seconds, here or in
-another API worker of the node (``Neighbours``): a client that just got its response will soon send
-more. A separate process, such as an import or another node, does not know that. It asks the
-database if an append waits for the lock, and sees under the lock if others have recorded events.
+Others wait if they have commands in this writer, or had any in the last three seconds: a client
+that just got its response will soon send more. A separate process, such as an import, does not
+know that. It asks the database if an append waits for the lock, and sees under the lock if others
+have recorded events.
 
 The views are shared in the same way. They process events in the order of the log, so a write waits
 for all events before its own. So an organization gets no slot while the views lag behind its own
 events by more than a few slots. (A separate process applies this only if there are others.)
 """
 
-import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import RawArray
 from typing import NamedTuple
 
 from ledger.engine.postgres.pool.round_robin import RoundRobin
@@ -54,44 +52,6 @@ _REMEMBERED = 1000
 """The most organizations whose last position is stored."""
 
 Outcomes = list[Outcome]
-
-Board = ctypes.Array[ctypes.c_longlong]
-
-
-def create_board(processes: int) -> Board:
-    """The shared memory in which the processes of a node note whose commands wait."""
-    return RawArray(ctypes.c_longlong, processes * 4)
-
-
-class Neighbours:
-    """The organizations with commands in the last three seconds, in any process of the node.
-
-    Each process notes its latest two organizations, with times. Two are enough to find one besides
-    a given one. The memory has no lock: a value that is read while it is written only makes one
-    slot longer or shorter.
-    """
-
-    def __init__(self, board: Board | None = None, index: int = 0) -> None:
-        """Without a board the process knows only its own organizations."""
-        self._board = create_board(1) if board is None else board
-        self._first = index * 4
-        for cell in range(self._first, self._first + 4):
-            self._board[cell] = 0  # of a process that had the index before
-
-    def note(self, tenant_key: str) -> None:
-        board, first, name = self._board, self._first, hash(tenant_key)
-        if board[first] != name:
-            board[first + 2], board[first + 3] = board[first], board[first + 1]
-            board[first] = name
-        board[first + 1] = time.monotonic_ns()
-
-    def has_others(self, tenant_key: str) -> bool:
-        """True if there was another organization than this one."""
-        name, since = hash(tenant_key), time.monotonic_ns() - int(_RECENT_SECONDS * 1e9)
-        cells = self._board[:]
-        return any(
-            cells[cell + 1] > since and cells[cell] != name for cell in range(0, len(cells), 2)
-        )
 
 
 @dataclass(eq=False)
@@ -126,10 +86,12 @@ class Slice(NamedTuple):
 class FairQueue:
     """The commands that wait for one writer. Its caller holds a lock, except for ``Slot``."""
 
-    def __init__(self, neighbours: Neighbours | None) -> None:
-        """``neighbours`` is None for a process without an index on the board."""
-        self._neighbours = neighbours or Neighbours()
-        self._is_apart = neighbours is None
+    def __init__(self, *, is_apart: bool) -> None:
+        """``is_apart`` is true for a writer that does not serve the API."""
+        self._is_apart = is_apart
+        self._recent: dict[str, float] = {}
+        """When commands of the latest two organizations came or were taken: enough to find one
+        besides a given one."""
         self._others_at = 0.0
         """When the writer of a separate process last saw that others had recorded events."""
         self._tenants: RoundRobin[str, Ticket] = RoundRobin()
@@ -153,10 +115,16 @@ class FairQueue:
     def add(self, ticket: Ticket) -> None:
         """Append commands to those of the same organization."""
         tenant_key, count = ticket.tenant_key, len(ticket.commands)
-        self._neighbours.note(tenant_key)
+        self._note_recent(tenant_key)
         self._tenants.add(tenant_key, ticket)
         self._counts[tenant_key] = self._counts.get(tenant_key, 0) + count
         self.waiting += count
+
+    def _note_recent(self, tenant_key: str) -> None:
+        self._recent.pop(tenant_key, None)
+        self._recent[tenant_key] = time.monotonic()
+        if len(self._recent) > 2:
+            del self._recent[next(iter(self._recent))]
 
     def note_projected(self, position: int) -> None:
         self._projected, self._moved_at = position, time.monotonic()
@@ -171,7 +139,7 @@ class FairQueue:
         for tenant_key, tickets in self._tenants.items():
             if not (is_last or self._may_go(tenant_key)):
                 continue
-            self._neighbours.note(tenant_key)
+            self._note_recent(tenant_key)
             is_alone = self._is_alone(tenant_key)
             left = room if is_alone else min(room, SLOT_FACTS)
             for ticket in tickets:
@@ -236,9 +204,9 @@ class FairQueue:
         self._ends |= dict.fromkeys((ticket.tenant_key for ticket, _ in plan), position)
 
     def _is_alone(self, tenant_key: str) -> bool:
-        if len(self._tenants) != 1 or self._neighbours.has_others(tenant_key):
-            return False
-        return time.monotonic() - self._others_at > _RECENT_SECONDS
+        since = time.monotonic() - _RECENT_SECONDS
+        has_others = any(at > since for key, at in self._recent.items() if key != tenant_key)
+        return len(self._tenants) == 1 and not has_others and self._others_at < since
 
     def _may_go(self, tenant_key: str) -> bool:
         """True if the views lag so little that the organization may have a slot."""

@@ -14,6 +14,8 @@ Several nodes), and notes that the service listens, if the process can take hear
 with a wrong clock writes nothing.
 """
 
+import asyncio
+import ctypes
 import logging
 import sys
 import threading
@@ -37,9 +39,9 @@ from ledger.engine.telemetry.lines import working_for
 from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
 from ledger.engine.writer.command import Command, carry_out
 from ledger.engine.writer.fair_queue import (
+    SLOT_FACTS,
     STILL_SECONDS,
     FairQueue,
-    Neighbours,
     Outcomes,
     Slice,
     Ticket,
@@ -48,7 +50,7 @@ from ledger.engine.writer.group import Group
 from ledger.engine.writer.memory import Memory
 from ledger.engine.writer.request import Outcome
 
-_WAITING = 20_000
+WAITING = 20_000
 """The most waiting commands of one organization: further ones are refused."""
 
 _logger = logging.getLogger(__name__)
@@ -91,11 +93,41 @@ class Observer:
         """The first of these commands have these outcomes."""
 
 
+class WriterState(ctypes.Structure):
+    """How a writer is doing, in memory that processes may share. Times are in seconds.
+
+    A time of 0 means never. Times are of the monotonic clock, which is the same in all processes.
+    """
+
+    failing_since: float
+    """Start of the first append since which all have failed; 0 if the last one succeeded."""
+    trying_since: float
+    """Start of the append that is under way, or 0."""
+    noted_at: float
+    """When the writer last began a round of its loop."""
+    clock_skew: float
+    """By how many seconds the machine's clock is ahead of the database's, as last compared."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_double)
+        for name in ("failing_since", "trying_since", "noted_at", "clock_skew")
+    )
+
+    def failing_seconds(self) -> float:
+        """Seconds since the first of the failing appends, or the one under way, began; else 0."""
+        since = self.failing_since or self.trying_since
+        return time.monotonic() - since if since else 0.0
+
+
 class Writer(BackgroundLoop):
     """Group commit over the log.
 
-    ``start`` must be called before ``submit``; ``stop`` carries out the waiting commands first.
+    ``start`` must be called before ``submit``. ``stop`` carries out the waiting commands first, and
+    closes the log's connection.
     """
+
+    is_on_loop = False
+    """True if outcomes are delivered on the event loop; these are by the writer's thread."""
 
     def __init__(
         self,
@@ -105,27 +137,27 @@ class Writer(BackgroundLoop):
         idle_after: Callable[[str], timedelta],
         *,
         probes: bool = False,
-        neighbours: Neighbours | None = None,
+        is_apart: bool = True,
+        state: WriterState | None = None,
         observer: Observer | None = None,
     ) -> None:
         super().__init__("writer")
+        self.state = WriterState() if state is None else state
+        ctypes.memset(ctypes.byref(self.state), 0, ctypes.sizeof(self.state))  # of one before
         self._observer = observer or Observer()
         self._probe_seconds = _PROBE_SECONDS if probes else None
-        self._failing_since: float | None = None
-        """Start of the first append since which all have failed; None if the last one succeeded."""
-        self._trying_since: float | None = None
-        """Start of the append that is under way, or None."""
         self._beats = self._listens = probes
         """True if this writer beats, and if it then notes that the service listens."""
         self._beaten_at = -LISTENING_SECONDS
         """When an append of this writer last beat."""
         self._tried_at = 0.0
         """When an append or a probe last showed if a row can be written."""
-        self.clock_skew = 0.0
-        """By how many seconds the machine's clock is ahead of the database's, as last compared."""
+        self.on_elsewhere: Callable[[], object] = lambda: None
+        """The thread calls it when a new connection has led to another PostgreSQL."""
+        log.on_elsewhere = lambda: self.on_elsewhere()
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._memory = Memory(log.codec, vault)
-        self._queue = FairQueue(neighbours)
+        self._queue = FairQueue(is_apart=is_apart)
         self._changed = threading.Condition()
         self._together = 0
         """How many commands to gather: those that the last append answered, if several callers
@@ -144,6 +176,16 @@ class Writer(BackgroundLoop):
         sys.setswitchinterval(0.0005)
         super().start()
 
+    async def open(self) -> None:
+        self.start()
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def stop(self) -> None:
+        super().stop()
+        self._log.close()
+
     def hand_in(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
         """Hand in commands that belong together; ``deliver`` gets their outcomes, in order.
 
@@ -157,7 +199,7 @@ class Writer(BackgroundLoop):
         with self._changed:
             if self._stopping.is_set():
                 raise Unavailable("The ledger is about to stop.")
-            if self._queue.waiting_of(ticket.tenant_key) + len(commands) > _WAITING:
+            if self._queue.waiting_of(ticket.tenant_key) + len(commands) > WAITING:
                 raise RateLimited("The ledger is busy with what waits already.")
             self._queue.add(ticket)
             self._observer.note_waiting(self._queue.waiting)
@@ -202,14 +244,17 @@ class Writer(BackgroundLoop):
         self._listens = False
 
     @property
+    def clock_skew(self) -> float:
+        """By how many seconds the machine's clock is ahead of the database's, as last compared."""
+        return self.state.clock_skew
+
+    @property
     def is_skewed(self) -> bool:
         """True if the clock was too wrong for writing when it was last compared."""
         return is_wrong(self.clock_skew)
 
     def failing_seconds(self) -> float:
-        """Seconds since the first of the failing appends, or the one under way, began; else 0."""
-        since = self._trying_since if self._failing_since is None else self._failing_since
-        return 0.0 if since is None else time.monotonic() - since
+        return self.state.failing_seconds()
 
     def _interrupt(self) -> None:
         with self._changed:
@@ -220,7 +265,8 @@ class Writer(BackgroundLoop):
             with self._changed:
                 # Commands that wait for views are checked again, in case the views stand still.
                 timeout = self._probe_seconds or (STILL_SECONDS if self._queue else None)
-                self._changed.wait_for(self._has_work, timeout)
+                self._wait(timeout)
+                self.state.noted_at = time.monotonic()
                 while self._outdated:
                     self._memory.forget_key(self._outdated.popleft())
                 is_stopping = self._stopping.is_set()
@@ -232,6 +278,15 @@ class Writer(BackgroundLoop):
                 self._answer_waiting()
             if self._is_probe_due():
                 self._probe()
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait for work, at most so many seconds. The caller holds ``_changed``."""
+        self._changed.wait_for(self._has_work, timeout)
+
+    def _receive(self, timeout: float = 0) -> None:
+        """Let commands come, for as long or until there are enough."""
+        if timeout:
+            self._enough.wait(timeout)
 
     def _has_work(self) -> bool:
         return bool(self._queue.is_ready() or self._outdated or self._stopping.is_set())
@@ -257,7 +312,7 @@ class Writer(BackgroundLoop):
         would give wrong instants to its own events, and, since instants rise, to those of all nodes
         after it.
         """
-        was_skewed, self.clock_skew = self.is_skewed, append.clocks.skew or 0.0
+        was_skewed, self.state.clock_skew = self.is_skewed, append.clocks.skew or 0.0
         if self.is_skewed:
             self._tried_at = time.monotonic()
             if not was_skewed:
@@ -281,20 +336,19 @@ class Writer(BackgroundLoop):
     @contextmanager
     def _trying(self) -> Iterator[None]:
         """Note the start of an append, and its failure if the database was the cause."""
-        began = self._trying_since = time.monotonic()
+        began = self.state.trying_since = time.monotonic()
         try:
             yield
         except psycopg.Error as error:
             self._tried_at = time.monotonic()
-            if self._failing_since is None:
-                self._failing_since = began
+            self.state.failing_since = self.state.failing_since or began
             _logger.warning("an append failed: %s", error)
             raise
         finally:
-            self._trying_since = None
+            self.state.trying_since = 0.0
 
     def _note_success(self) -> None:
-        self._failing_since, self._tried_at = None, time.monotonic()
+        self.state.failing_since, self._tried_at = 0.0, time.monotonic()
 
     def _gather(self) -> None:
         self._enough.clear()
@@ -303,7 +357,7 @@ class Writer(BackgroundLoop):
         counted = 0
         while counted < self._queue.waiting < self._together and time.monotonic() < deadline:
             counted = self._queue.waiting
-            self._enough.wait(_QUIET_SECONDS)
+            self._receive(_QUIET_SECONDS)
         self._is_gathering = False
 
     def _answer_waiting(self) -> None:
@@ -315,11 +369,15 @@ class Writer(BackgroundLoop):
         with working_for({command.request_id for command in commands}):
             outcomes = self._append_safely(commands, plan)
         self._observer.note_outcomes(commands, outcomes)
+        self._receive()
         with self._changed:
             finished = self._queue.settle(plan, outcomes)
             self._observer.note_waiting(self._queue.waiting)
             answered = sum(len(ticket.commands) for ticket in finished)
             self._together = answered + self._queue.waiting if len(finished) > 1 else 0
+        self._deliver(finished)
+
+    def _deliver(self, finished: Sequence[Ticket]) -> None:
         for ticket in finished:
             ticket.deliver(ticket.outcomes)
 
@@ -364,6 +422,8 @@ class Writer(BackgroundLoop):
                 start = append.next_position - 1
                 slot = self._queue.begin(plan, append.is_awaited)
                 for command in commands:
+                    if len(outcomes) % SLOT_FACTS == SLOT_FACTS - 1:
+                        self._receive()  # so the slot ends if others have come
                     if outcomes and slot.is_over(len(outcomes)):
                         break
                     outcomes.append(carry_out(command, group))

@@ -20,6 +20,7 @@ from ledger.engine.values.principal import Principal
 from ledger.engine.values.values import EARLIEST, day_of
 from ledger.engine.writer.command import OwnCommand, receipt
 from ledger.engine.writer.group import Group
+from ledger.engine.writer.hand_over import RemoteWriter
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
 from ledger.features.runs.model.reads import READ_ACTION, RunDataRead, RunDataReads, stream_of
@@ -75,7 +76,7 @@ class NoteRead(OwnCommand):
 class ReadNotes(BackgroundLoop):
     """The notes of one process. Start the writer before the notes, and stop it after them."""
 
-    def __init__(self, writer: Writer, clock: Callable[[], datetime]) -> None:
+    def __init__(self, writer: Writer | RemoteWriter, clock: Callable[[], datetime]) -> None:
         super().__init__("read-notes")
         self._writer, self._clock = writer, clock
         self._day = (EARLIEST, EARLIEST)
