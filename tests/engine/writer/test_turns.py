@@ -2,7 +2,7 @@
 
 from ledger.engine.values.principal import Principal
 from ledger.engine.writer.command import OwnCommand
-from ledger.engine.writer.fair_queue import GROUP, SLOT_FACTS, FairQueue, Neighbours, Ticket
+from ledger.engine.writer.fair_queue import GROUP, SLOT_FACTS, FairQueue, Ticket
 from tests.support.racing_writers import principal
 
 ALONE = principal("alone")
@@ -14,7 +14,7 @@ def ticket(by: Principal, commands: int) -> Ticket:
 
 
 def planned(*tickets: Ticket) -> list[int]:
-    turns = FairQueue(Neighbours())
+    turns = FairQueue(is_apart=False)
     for each in tickets:
         turns.add(each)
     return [each.size for each in turns.plan()]

@@ -18,7 +18,6 @@ from ledger.engine.values.errors import NotFound, RateLimited
 from ledger.engine.values.principal import COMMAND_LINE, Principal
 from ledger.engine.writer import fair_queue
 from ledger.engine.writer.command import Command, OwnCommand
-from ledger.engine.writer.fair_queue import Neighbours, create_board
 from ledger.engine.writer.group import Group
 from ledger.engine.writer.request import Receipt
 from ledger.engine.writer.writer import Writer
@@ -52,8 +51,7 @@ class Node:
 
     def __init__(self, conninfo: str, stack: ExitStack) -> None:
         self._conninfo, self._stack = conninfo, stack
-        self.board = create_board(2)
-        begin = self.writer(0)
+        begin = self.writer()
         self.start(begin)
         activations = (
             (FLOOD, activation()),
@@ -62,13 +60,12 @@ class Node:
         for by, event in activations:
             assert isinstance(begin.execute(command_of(parsed(event), by)), Receipt)
 
-    def writer(self, place: int | None) -> Writer:
-        """A writer that is not started; ``place`` is that of its process on the board."""
+    def writer(self, *, is_apart: bool = False) -> Writer:
+        """A writer that is not started: the node's, or an import's."""
         log, vault = Log(self._conninfo), Vault(bytes(32))
         self._stack.callback(log.close)
         hour = timedelta(hours=1)
-        neighbours = None if place is None else Neighbours(self.board, place)
-        return Writer(log, vault, now, lambda _: hour, neighbours=neighbours)
+        return Writer(log, vault, now, lambda _: hour, is_apart=is_apart)
 
     def start(self, writer: Writer) -> None:
         writer.start()
@@ -123,7 +120,7 @@ def positions(outcomes: Sequence[Any]) -> list[int]:
 def test_a_fact_is_recorded_behind_at_most_100_facts_of_a_neighbour_that_came_before(
     node: Node,
 ) -> None:
-    writer = node.writer(0)
+    writer = node.writer()
     flood, fact = writer.submit(check_ins(1_000)), writer.submit(other())
     node.start(writer)
     (place,) = positions(fact.result(20))
@@ -133,7 +130,7 @@ def test_a_fact_is_recorded_behind_at_most_100_facts_of_a_neighbour_that_came_be
 
 
 def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) -> None:
-    writer = node.writer(0)
+    writer = node.writer()
     came = []
     batch = check_ins(1_000)
     batch[150] = Calls(lambda: came.append(writer.submit(other())))
@@ -146,26 +143,12 @@ def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) 
     assert 150 <= len(before) <= 150 + 10 + 100
 
 
-def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> None:
-    writer, another = node.writer(0), node.writer(1)
-    node.start(another)
-    came = []
-    batch = check_ins(1_000)
-    batch[150] = Calls(lambda: came.append(another.submit(other())))
-    flood = writer.submit(batch)
-    node.start(writer)
-    batch_positions = positions(flood.result(20))
-    (place,) = positions(came[0].result(20))
-    assert place < batch_positions[-1]
-    assert node.appends(batch_positions[0])[0] < 200
-
-
 def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
     monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 0.0)
-    importing, worker = node.writer(None), node.writer(1)
+    importing, worker = node.writer(is_apart=True), node.writer()
     node.start(worker)
     came = []
     batch = check_ins(1_000)
@@ -178,9 +161,9 @@ def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
 
 
 def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) -> None:
-    writer = node.writer(0)
+    writer = node.writer()
     # Its own facts in another process do not count as others'.
-    another = node.writer(1)
+    another = node.writer()
     node.start(another)
     positions(another.submit(check_ins(1)).result(20))
     flood = writer.submit(check_ins(1_000))
@@ -192,7 +175,7 @@ def test_a_turn_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
-    writer = node.writer(0)
+    writer = node.writer()
     flood, fact = writer.submit(check_ins(20)), writer.submit(other())
     node.start(writer)
     batch, (place,) = positions(flood.result(20)), positions(fact.result(20))
@@ -200,7 +183,7 @@ def test_a_turn_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
 
 
 def test_a_divided_batch_is_answered_whole_and_in_order_with_its_duplicates(node: Node) -> None:
-    writer = node.writer(0)
+    writer = node.writer()
     batch = check_ins(350)
     batch[300] = batch[10]
     missing = fact("execution.checked_in", "LIN-26-404404", {"hours": 1})
@@ -226,7 +209,7 @@ def test_administrators_take_turns_as_one_organization(node: Node) -> None:
 
 
 def test_the_facts_of_one_organization_cannot_fill_the_queue_for_others(node: Node) -> None:
-    writer = node.writer(0)  # never started: all commands wait
+    writer = node.writer()  # never started: all commands wait
     for _ in range(2):
         writer.submit(check_ins(1) * 10_000)
     with pytest.raises(RateLimited):
@@ -246,7 +229,7 @@ def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 60.0)
-    writer = node.writer(0)
+    writer = node.writer()
     writer.note_projected(BEGUN)
     node.start(writer)
     flood = writer.submit(check_ins(1_000))
@@ -265,7 +248,7 @@ def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
 def test_an_organization_far_ahead_of_the_views_waits_for_them_and_others_do_not(
     node: Node,
 ) -> None:
-    writer = node.writer(0)
+    writer = node.writer()
     writer.note_projected(BEGUN)
     node.start(writer)
     for _ in range(3):
@@ -279,7 +262,7 @@ def test_an_organization_far_ahead_of_the_views_waits_for_them_and_others_do_not
 
 @pytest.mark.usefixtures("patient")
 def test_commands_that_wait_for_views_are_carried_out_when_the_writer_stops(node: Node) -> None:
-    writer = node.writer(0)
+    writer = node.writer()
     writer.note_projected(BEGUN)
     writer.start()
     for _ in range(3):
@@ -293,7 +276,7 @@ def test_views_that_do_not_move_are_not_waited_for(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "STILL_SECONDS", 0.0)
-    writer = node.writer(0)
+    writer = node.writer()
     writer.note_projected(BEGUN)
     node.start(writer)
     for _ in range(3):
@@ -304,7 +287,7 @@ def test_an_import_hands_in_again_what_was_turned_away(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "RETRY_SECONDS", 0.01)
-    writer = node.writer(None)
+    writer = node.writer(is_apart=True)
     waiting = [writer.submit(check_ins(1) * 10_000) for _ in range(2)]
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(load.submit_patiently, writer, check_ins(1))
@@ -317,7 +300,7 @@ def test_an_import_hands_in_again_what_was_turned_away(
 def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    importing, worker = node.writer(None), node.writer(1)
+    importing, worker = node.writer(is_apart=True), node.writer()
     node.start(importing)
     node.start(worker)
     importing.note_projected(BEGUN)
