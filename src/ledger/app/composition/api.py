@@ -25,6 +25,7 @@ from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
+from ledger.engine.views.inline import InlineViews
 from ledger.engine.views.rebuilding.shadow import live_generations
 from ledger.engine.writer.fair_queue import Neighbours
 from ledger.features.feed.stream import Streams
@@ -61,8 +62,15 @@ def create_api(
     """
     log = Log(conninfo)
     reading = reading or prepare_reading(settings, conninfo)
+    views = InlineViews(projections(), log.codec)
     writer = create_writer(
-        settings, log, clock, probes=True, neighbours=neighbours, observer=WriterMetrics()
+        settings,
+        log,
+        clock,
+        probes=True,
+        neighbours=neighbours,
+        observer=WriterMetrics(),
+        views=views,
     )
     if only_probes:
         writer.stop_listening()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from ledger.app.composition.database import open_vault
 from ledger.app.settings import Settings
 from ledger.engine.log.event_log import Log
+from ledger.engine.views.inline import InlineViews
 from ledger.engine.writer.fair_queue import Neighbours
 from ledger.engine.writer.writer import Observer, Writer
 
@@ -26,6 +27,7 @@ def create_writer(
     probes: bool = False,
     neighbours: Neighbours | None = None,
     observer: Observer | None = None,
+    views: InlineViews | None = None,
 ) -> Writer:
     return Writer(
         log,
@@ -35,6 +37,7 @@ def create_writer(
         probes=probes,
         neighbours=neighbours,
         observer=observer,
+        views=views,
     )
 
 

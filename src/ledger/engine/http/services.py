@@ -108,6 +108,8 @@ class Submissions:
 
     def _drain(self) -> None:
         self._is_awake = False
+        if self._writer.views is not None and self._writer.views.folded is not None:
+            self._positions.note_folded(*self._writer.views.folded)
         while self._answered:
             waiting, outcomes = self._answered.popleft()
             if waiting.timer is not None:

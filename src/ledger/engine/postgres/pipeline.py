@@ -211,7 +211,12 @@ class Transaction:
         self._pipeline = pipeline
         self._due: list[tuple[Statement, _Sink | None]] = [(statement, None) for statement in first]
         self._sent: list[_Sink | None] = []
-        self._afterwards: list[Statement] = []
+        self._beyond: list[Statement] = []
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the connection is closed: an unfinished COMMIT may have succeeded or not."""
+        return self._pipeline.connection.closed
 
     def run(self, statement: Statement) -> Rows:
         """Send the deferred statements and this one. Return this one's rows."""
@@ -240,9 +245,20 @@ class Transaction:
         if self._due or self._sent:
             self._exchange()
 
+    def load(self) -> None:
+        """Send any deferred statements, and wait only if the rows of a statement are wanted."""
+        sinks = [*self._sent, *(sink for _, sink in self._due)]
+        if any(sinks):
+            self.flush()
+        elif self._due:
+            self.send()
+
     def defer_beyond(self, statement: Statement) -> None:
-        """Execute a statement after COMMIT, if the transaction commits, in the same round trip."""
-        self._afterwards.append(statement)
+        """Execute a statement after COMMIT, if the transaction commits, in the same round trip.
+
+        It replaces the one that was deferred before.
+        """
+        self._beyond = [statement]
 
     def cursor(self) -> Cursor[TupleRow]:
         """Flush, then return a psycopg cursor in the transaction: for COPY."""
@@ -250,7 +266,7 @@ class Transaction:
         return self._pipeline.connection.cursor(row_factory=tuple_row, binary=True)
 
     def commit(self) -> None:
-        self._exchange(_COMMIT, *self._afterwards)
+        self._exchange(_COMMIT, *self._beyond)
 
     def _exchange(self, *statements: Statement) -> list[Rows]:
         due, self._due = self._due, []

@@ -1,6 +1,7 @@
 """The positions and versions of the views, as last announced to this process.
 
-A write waits for the positions. The projector notifies with each batch. Only a read node polls,
+A write waits for the positions. The projector notifies with each batch, a writer with each append
+that moves views; its own process needs no notification (``note_folded``). Only a read node polls,
 whose server may be a standby (``replicated.py``). Reads and writes do not wait for a stopped view.
 
 A view may lose events that it has shown: its commits do not wait for the disk, so a crash of the
@@ -314,6 +315,21 @@ class ViewPositions:
             self._owed_timer.cancel()
         self._owed, self._owed_timer = owed, timer
 
+    def note_folded(self, views: Sequence[str], position: int) -> None:
+        """Take the position to which this process has moved views, before it is notified.
+
+        Without a connection the process knows no positions, and learns all with the next one.
+        """
+        if self._positions and position > self._least(frozenset(views)):
+            self._reach(views, position)
+
+    def _reach(self, views: Sequence[str], position: int) -> None:
+        """Note that views have reached a position, unless they were further already."""
+        moved = [name for name in views if self._positions.get(name, 0) <= position]
+        self._positions.update(dict.fromkeys(moved, position))
+        self._announce(moved, position)
+        self._settle()
+
     def _hear(self, names: str, what: str) -> None:
         """Take a notification: views, separated by commas, have stopped or reached a position.
 
@@ -329,11 +345,10 @@ class ViewPositions:
         views = names.split(",")
         if what == "stopped":
             self._stopped.update(views)
+            self._settle()
         else:
             self._stopped.difference_update(views)
-            self._positions.update(dict.fromkeys(views, int(what)))
-            self._announce(views, int(what))
-        self._settle()
+            self._reach(views, int(what))
 
     def _announce(self, views: Sequence[str], position: int) -> None:
         for listener in self._listeners:

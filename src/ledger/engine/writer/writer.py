@@ -35,6 +35,7 @@ from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.postgres.timing import LISTENING_SECONDS
 from ledger.engine.telemetry.lines import working_for
 from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
+from ledger.engine.views.inline import InlineViews
 from ledger.engine.writer.command import Command, carry_out
 from ledger.engine.writer.fair_queue import (
     STILL_SECONDS,
@@ -107,8 +108,11 @@ class Writer(BackgroundLoop):
         probes: bool = False,
         neighbours: Neighbours | None = None,
         observer: Observer | None = None,
+        views: InlineViews | None = None,
     ) -> None:
+        """``views`` are moved by small appends; None leaves them to the projector."""
         super().__init__("writer")
+        self.views = views
         self._observer = observer or Observer()
         self._probe_seconds = _PROBE_SECONDS if probes else None
         self._failing_since: float | None = None
@@ -344,6 +348,21 @@ class Writer(BackgroundLoop):
             return [self._append_safely([command], plan)[0] for command in commands]
 
     def _append(self, commands: Sequence[Command], plan: Sequence[Slice]) -> Outcomes:
+        """Append, with the views if possible. If they are the cause of an error, append again."""
+        views = self.views
+        try:
+            outcomes = self._append_with(views, commands, plan)
+        except Exception as error:
+            if views is None or not views.fail(error):
+                raise
+            return self._append_with(None, commands, plan)
+        if views is not None:
+            views.settle()
+        return outcomes
+
+    def _append_with(
+        self, views: InlineViews | None, commands: Sequence[Command], plan: Sequence[Slice]
+    ) -> Outcomes:
         outcomes: Outcomes = []
         touched: set[str] = set()
         began = time.perf_counter()
@@ -367,8 +386,10 @@ class Writer(BackgroundLoop):
                     if outcomes and slot.is_over(len(outcomes)):
                         break
                     outcomes.append(carry_out(command, group))
-                group.write()
+                events = group.write()
                 self._beat(append, group.now)
+                if views is not None:
+                    views.fold(append, events, start)
         except BaseException:
             # The touched aggregates in memory may be ahead of the table now, so they are dropped.
             # (Aggregates that were only read are as stored.)
