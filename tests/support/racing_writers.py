@@ -21,6 +21,7 @@ from ledger.engine.log.vault import Vault
 from ledger.engine.postgres.pipeline import Statement
 from ledger.engine.values.errors import LedgerError
 from ledger.engine.values.principal import Principal
+from ledger.engine.views.inline import InlineViews
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.request import Outcome, Receipt
 from ledger.engine.writer.writer import Writer
@@ -110,11 +111,12 @@ def running_writer(
     conninfo: str,
     kind: type[Log] = Log,
     idle_after: timedelta = timedelta(microseconds=50),
+    views: InlineViews | None = None,
 ) -> Iterator[Writer]:
     """A running writer; lines become idle after ``idle_after``. The log may be sabotaged."""
     log = kind(conninfo)
     vault = Vault(_VAULT_KEY)
-    with running(Writer(log, vault, now, lambda _: idle_after)) as writer:
+    with running(Writer(log, vault, now, lambda _: idle_after, views=views)) as writer:
         yield writer
 
 

@@ -23,6 +23,7 @@ from ledger.engine.values.recorded import Recorded
 from ledger.engine.values.values import id_of_key
 from ledger.engine.views.contract import Projection, apply
 from ledger.engine.views.generation import Generation, Writes
+from ledger.engine.views.inline import InlineViews
 from ledger.engine.views.rebuilding import rebuild as rebuilding
 from ledger.engine.views.rebuilding.compare import Difference
 from ledger.engine.views.rebuilding.rebuild import Rebuilt, Verified
@@ -124,12 +125,15 @@ def _story() -> tuple[dict[str, Any], ...]:
     return tuple(story(_STORY_BEGINS_AT))
 
 
-def work(conninfo: str, facts: int = 240) -> None:
-    """A random workload that every view has folded: the demo's story, and random commands."""
+def work(conninfo: str, facts: int = 240, views: InlineViews | None = None) -> None:
+    """A random workload that every view has folded: the demo's story, and random commands.
+
+    Small appends move ``views``, and the projector does the rest.
+    """
     racer, managers = Racer(0), (EndpointManager(0, TENANTS), WatchManager(0))
     story_facts = iter(_story()[:facts])
     with (
-        running_writer(conninfo, idle_after=timedelta(hours=1)) as writer,
+        running_writer(conninfo, idle_after=timedelta(hours=1), views=views) as writer,
         projecting(conninfo) as projector,
     ):
         for manager in managers:

@@ -12,9 +12,9 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.app.composition.database import open_vault, prepare_reading
-from ledger.app.composition.metrics import WriterMetrics
+from ledger.app.composition.node_writer import create_node_writer
 from ledger.app.composition.sign_in import create_rules
-from ledger.app.composition.writing import Clock, create_writer, utc_now
+from ledger.app.composition.writing import Clock, utc_now
 from ledger.app.features import gauges, projections
 from ledger.app.http.app import LedgerApi, create_app
 from ledger.app.http.site import add_pages
@@ -22,7 +22,6 @@ from ledger.app.settings import Settings
 from ledger.engine.http.gauges import DatabaseGauges
 from ledger.engine.http.machinery.parsing import Parsing
 from ledger.engine.http.services import ApiServices, Submissions, Writing
-from ledger.engine.log.event_log import Log
 from ledger.engine.postgres.pool.read_pool import ReadPool
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
@@ -63,11 +62,7 @@ def create_api(
     """
     reading = reading or prepare_reading(settings, conninfo)
     writer = (
-        RemoteWriter(post)
-        if post is not None
-        else create_writer(
-            settings, Log(conninfo), clock, probes=True, is_apart=False, observer=WriterMetrics()
-        )
+        RemoteWriter(post) if post is not None else create_node_writer(settings, conninfo, clock)
     )
     if only_probes:
         writer.stop_listening()

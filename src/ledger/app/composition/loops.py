@@ -11,6 +11,7 @@ from functools import partial
 from ledger.app import leads
 from ledger.app.composition.database import open_vault
 from ledger.app.composition.metrics import WriterMetrics
+from ledger.app.composition.node_writer import create_node_writer
 from ledger.app.composition.verification import nightly_verification
 from ledger.app.composition.writing import Clock, create_writer, utc_now
 from ledger.app.features import LoopDeps, chores, loops, projections
@@ -44,16 +45,7 @@ class NodeWriter(Parts):
 
     def __init__(self, settings: Settings, conninfo: str, post: Post) -> None:
         create = partial(HostedWriter, post)
-        self.parts = (
-            create_writer(
-                settings,
-                Log(conninfo),
-                probes=True,
-                is_apart=False,
-                observer=WriterMetrics(),
-                create=create,
-            ),
-        )
+        self.parts = (create_node_writer(settings, conninfo, create=create),)
 
 
 class _Writing(Parts):

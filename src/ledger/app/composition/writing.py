@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from ledger.app.composition.database import open_vault
 from ledger.app.settings import Settings
 from ledger.engine.log.event_log import Log
+from ledger.engine.views.inline import InlineViews
 from ledger.engine.writer.writer import Observer, Writer
 
 Clock = Callable[[], datetime]
@@ -26,6 +27,7 @@ def create_writer(
     is_apart: bool = True,
     observer: Observer | None = None,
     create: Callable[..., Writer] = Writer,
+    views: InlineViews | None = None,
 ) -> Writer:
     return create(
         log,
@@ -35,6 +37,7 @@ def create_writer(
         probes=probes,
         is_apart=is_apart,
         observer=observer,
+        views=views,
     )
 
 

@@ -111,6 +111,7 @@ class Submissions:
 
     def _drain(self) -> None:
         self._is_awake = False
+        self._positions.look()
         while self._answered:
             waiting, outcomes = self._answered.popleft()
             if waiting.timer is not None:
@@ -180,6 +181,7 @@ class ApiServices:
         positions.on_moved(answers.on_moved)
         positions.on_silence(pool.renew)
         if writing is not None:
+            positions.share(lambda: writing.writer.state.folded)
             positions.on_reached(writing.writer.note_projected)
             positions.on_erased(writing.writer.forget_key)
         positions.on_erased(answers.forget)

@@ -297,6 +297,11 @@ class Append:
         """The next event is recorded after this instant: the one of the last event, or of the last
         beat if that is later. Known, as ``next_position`` is, from the first ``read`` on."""
 
+    @property
+    def transaction(self) -> Transaction:
+        """For the views, which may be written with the events."""
+        return self._transaction
+
     def read(self, wanted: Wanted) -> Loaded:
         """Read in one round trip, unless a tail is long. No other transaction changes these rows.
 
@@ -433,6 +438,9 @@ class Append:
             table = ENDPOINT if isinstance(row, EndpointRow) else WATCH
             statement = _DISOWN.format(table.name, table.key[-1])
             self.change(statement, organization=row.organization_id, id=identifier)
+
+    def notify(self) -> None:
+        """Notify the projector, with the commit, of events that are left to it."""
         self._transaction.defer_beyond(_NOTIFY)
 
     def write_tables(

@@ -213,6 +213,11 @@ class Transaction:
         self._sent: list[_Sink | None] = []
         self._afterwards: list[Statement] = []
 
+    @property
+    def is_lost(self) -> bool:
+        """True if the connection is closed: an unfinished COMMIT may have succeeded or not."""
+        return self._pipeline.connection.closed
+
     def run(self, statement: Statement) -> Rows:
         """Send the deferred statements and this one. Return this one's rows."""
         return self._exchange(statement)[-1]
@@ -239,6 +244,14 @@ class Transaction:
         """Send any deferred statements, and wait for their results."""
         if self._due or self._sent:
             self._exchange()
+
+    def load(self) -> None:
+        """Send any deferred statements, and wait only if the rows of a statement are wanted."""
+        sinks = [*self._sent, *(sink for _, sink in self._due)]
+        if any(sinks):
+            self.flush()
+        elif self._due:
+            self.send()
 
     def defer_beyond(self, statement: Statement) -> None:
         """Execute a statement after COMMIT, if the transaction commits, in the same round trip."""

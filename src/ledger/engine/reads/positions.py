@@ -1,6 +1,7 @@
 """The positions and versions of the views, as last announced to this process.
 
-A write waits for the positions. The projector notifies with each batch. Only a read node polls,
+A write waits for the positions. The projector notifies with each batch, a writer with each append
+that moves views; its own node needs no notification (``look``). Only a read node polls,
 whose server may be a standby (``replicated.py``). Reads and writes do not wait for a stopped view.
 
 A view may lose events that it has shown: its commits do not wait for the disk, so a crash of the
@@ -14,7 +15,7 @@ import contextlib
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ from ledger.engine.postgres.exchange import SilentServer
 from ledger.engine.postgres.pool.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.engine.postgres.timing import WAIT_SECONDS
+from ledger.engine.views.rounds import Folded
 
 _logger = logging.getLogger(__name__)
 
@@ -69,6 +71,11 @@ class Versions:
         self._unfit: frozenset[str] = frozenset()
         self.refused: frozenset[str] = frozenset()
         """The views that may not be read."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The views of this code, in the order of their registry."""
+        return self._own.keys()
 
     @property
     def are_outdated(self) -> bool:
@@ -120,6 +127,9 @@ class ViewPositions:
         self._positions: dict[str, int] = {}
         """The announced position of each view; empty while the process is not listening."""
         self._stopped: set[str] = set()
+        self._folded: Callable[[], int] = lambda: 0
+        self._seen = 0
+        """What ``look`` has taken last."""
         self._owed: dict[str, int] | None = None
         """The positions that views must reach after an interruption; None: all are reached."""
         self._owed_timer: asyncio.TimerHandle | None = None
@@ -155,6 +165,7 @@ class ViewPositions:
 
     def due(self, views: frozenset[str] | None) -> int:
         """The position that a read of these views (None: of all live views) must show now."""
+        self.look()
         required = self._positions if self._owed is None else self._owed
         names = required.keys() - self._stopped if views is None else views
         return min([required.get(name, 0) for name in names], default=0)
@@ -276,6 +287,7 @@ class ViewPositions:
             await connection.execute("LISTEN ledger_erased")
             await connection.execute("LISTEN ledger_rebuilt")
             self._announce_erased(None)
+            self._seen = self._folded()  # of another server, perhaps
             cursor = await connection.execute(_ALL)
             rows = await cursor.fetchall()
             views = [View(*row) for _, *row in rows]
@@ -314,6 +326,29 @@ class ViewPositions:
             self._owed_timer.cancel()
         self._owed, self._owed_timer = owed, timer
 
+    def share(self, folded: Callable[[], int]) -> None:
+        """``folded`` reads the views that the node's writer has moved last (``Folded.packed``)."""
+        self._folded = folded
+
+    def look(self) -> None:
+        """Take what the node's writer has moved since, of which no notification need tell.
+
+        Without a connection the process knows no positions, and learns all with the next one.
+        """
+        number = self._folded()
+        if number != self._seen:
+            self._seen = number
+            views, position = Folded.unpacked(number, self.versions.names)
+            if self._positions and position > self._least(frozenset(views)):
+                self._reach(views, position)
+
+    def _reach(self, views: Collection[str], position: int) -> None:
+        """Note that views have reached a position, unless they were further already."""
+        moved = [name for name in views if self._positions.get(name, 0) <= position]
+        self._positions.update(dict.fromkeys(moved, position))
+        self._announce(moved, position)
+        self._settle()
+
     def _hear(self, names: str, what: str) -> None:
         """Take a notification: views, separated by commas, have stopped or reached a position.
 
@@ -329,11 +364,10 @@ class ViewPositions:
         views = names.split(",")
         if what == "stopped":
             self._stopped.update(views)
+            self._settle()
         else:
             self._stopped.difference_update(views)
-            self._positions.update(dict.fromkeys(views, int(what)))
-            self._announce(views, int(what))
-        self._settle()
+            self._reach(views, int(what))
 
     def _announce(self, views: Sequence[str], position: int) -> None:
         for listener in self._listeners:

@@ -1,5 +1,8 @@
 """The projector: follows the log and keeps all views up to date, in one process at a time.
 
+Writers fold their small appends themselves while the views are at the end (``inline.py``). The
+projector applies everything else: batches, appends of other processes, whatever writers leave.
+
 Its session leads for all loops of its process. When it dies or freezes, another process takes the
 lead (``engine/postgres/leadership.py``). A transaction applies a batch of events to views and moves
 their tracking, on condition that the tracking still has the old position. So no event is applied
@@ -13,7 +16,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import psycopg
@@ -24,21 +28,19 @@ from ledger.engine.background import BackgroundLoop
 from ledger.engine.log.append import StoredRow
 from ledger.engine.log.codec import EnvelopeMapper
 from ledger.engine.log.event_log import is_full, planned_once, reading
-from ledger.engine.postgres.binary import array
-from ledger.engine.postgres.exchange import Rows
 from ledger.engine.postgres.leadership import Candidate
-from ledger.engine.postgres.pipeline import Pipeline, Statement, Value, named
+from ledger.engine.postgres.pipeline import Pipeline
 from ledger.engine.postgres.session import RoundConnection
 from ledger.engine.postgres.timing import POLL_SECONDS
 from ledger.engine.values.recorded import Event, Recorded
 from ledger.engine.views.contract import Projection, error_line, is_passing
-from ledger.engine.views.generation import Generation, Writes
+from ledger.engine.views.rounds import TRACKING, Elsewhere, LiveView, announcement, apply_round
 
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
 
 _RETRY_SECONDS = 1.0
-"""The pause before another attempt to connect, and between two checks for rebuilt views."""
+"""The pause before another attempt to connect."""
 
 _IDLE_SECONDS = 1.0
 """The time after which the log is read without a notification, since one may be lost."""
@@ -54,21 +56,6 @@ wait for its round comes alone, and is not delayed.
 """
 
 _logger = logging.getLogger(__name__)
-
-_TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.projection"
-
-# Move the tracking. The old position in the WHERE clause makes a second projector harmless. One
-# notification announces all views: receiving one costs a listener more than parsing it.
-_TRACK = """
-WITH moved AS (
-    UPDATE ledger.projection AS p SET position = %(to)s::bigint
-    FROM unnest(%(names)s::text[], %(generations)s::int[]) AS view (name, generation)
-    WHERE p.name = view.name AND p.generation = view.generation AND p.position = %(from)s::bigint
-    RETURNING p.name
-)
-SELECT count(*), pg_notify('ledger_views', string_agg(name, ',') || ' ' || %(to)s::bigint)
-FROM moved
-"""
 
 # Stop a view at an event on which it fails, unless the view was rebuilt meanwhile.
 _STOP = """
@@ -102,20 +89,13 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 
 
 class LostLead(Exception):
-    """Another projector or a rebuild changed a tracking: lead again, from the stored one."""
+    """Another projector or a rebuild has changed a view: lead again, from what is stored."""
 
 
 class _Unreadable(NamedTuple):
     position: int
     kind: type[Event]
     error: Exception
-
-
-def _assert_moved(expected: int, rows: Rows) -> None:
-    """Raise LostLead unless the tracking of all these views was moved."""
-    ((moved, _),) = rows
-    if moved != expected:
-        raise LostLead("a view is not where it was left")
 
 
 @dataclass(eq=False)
@@ -167,8 +147,6 @@ class Projector(BackgroundLoop):
         """(name, version, generation) of every view when this projector took the lead."""
         self._is_behind = False
         """True if the last round may have left a part of the log unread."""
-        self._reads_tracking = False
-        """True if the next read of the log also checks for rebuilt views."""
         self._candidate = candidate
         self._pipeline: Pipeline | None = None
         self._wakers: tuple[socket.socket, ...] = ()
@@ -219,14 +197,22 @@ class Projector(BackgroundLoop):
         starts at the beginning catches up batch by batch, and does not delay the others.
         """
         alive = [view for view in self._views if not view.is_stopped]
+        if not alive:
+            self._take(self._tracking())
         largest = 0
-        for start in sorted({view.position for view in alive}, reverse=True):
-            views = [view for view in alive if view.position == start]
-            largest = max(largest, self._apply_batch(views, start))
+        try:
+            for start in sorted({view.position for view in alive}, reverse=True):
+                views = [view for view in alive if view.position == start]
+                largest = max(largest, self._apply_batch(views, start))
+        except Elsewhere:  # a writer has folded: go on from there
+            self._is_behind = True
+            return max(largest, 1)
         return largest
 
     def _apply_batch(self, views: Sequence[_View], start: int) -> int:
-        rows = self._read(start)
+        rows, tracking = self._connect().run(reading(start, _BATCH), TRACKING)
+        if self._take(tracking):
+            raise Elsewhere("a view was moved")
         self._is_behind |= is_full(rows, _BATCH)
         if rows:
             events, end = self._decode(rows), rows[-1][4]
@@ -235,13 +221,24 @@ class Projector(BackgroundLoop):
                     self._advance(view, events, end)
         return len(rows)
 
-    def _read(self, start: int) -> list[StoredRow]:
-        if not self._reads_tracking:
-            return self._connect().run(reading(start, _BATCH))[0]
-        self._reads_tracking = False
-        rows, tracking = self._connect().run(reading(start, _BATCH), Statement(_TRACKING.encode()))
+    def _take(self, tracking: Sequence[Any]) -> bool:
+        """Take the stored positions; return True if another process has moved a view.
+
+        Raises LostLead if a view was rebuilt, or if another projector has stopped it.
+        """
         self._assert_generations(tracking)
-        return rows
+        stored = {row[0]: row[3:] for row in tracking}
+        is_moved = False
+        for view in self._views:
+            position, stopped_at = stored[view.projection.name]
+            if view.is_stopped:
+                continue
+            if stopped_at is not None:
+                raise LostLead("a view was stopped")
+            if position != view.position:
+                view.projection.forget()
+                view.position, is_moved = position, True
+        return is_moved
 
     def _advance_together(self, views: Sequence[_View], batch: Sequence[Any], end: int) -> bool:
         """Apply a whole batch to all views in one transaction: one COMMIT instead of one a view.
@@ -302,29 +299,12 @@ class Projector(BackgroundLoop):
     def _transact(self, views: Sequence[_View], events: Sequence[Recorded], end: int) -> None:
         """Apply and track in one transaction, for views at the same position.
 
-        Raises LostLead, or the error of a view; nothing is changed then.
+        Raises Elsewhere, or the error of a view; nothing is changed then.
         """
+        live = [LiveView(view.projection, view.generation) for view in views]
         with self._connect().transaction() as transaction:
-            tracking: dict[str, Value] = {
-                "names": array("text", (view.projection.name for view in views)),
-                "generations": array("int", (view.generation for view in views)),
-                "from": views[0].position,
-                "to": end,
-            }
-            transaction.defer(named(_TRACK, tracking), partial(_assert_moved, len(views)))
-            writes = Writes(transaction)
-            batches = []
-            for view in views:
-                wanted = [e for e in events if type(e.body) in view.projection.events]
-                if wanted:
-                    generation = Generation(writes, view.generation)
-                    view.projection.prepare(generation, wanted)
-                    batches.append((view.projection, generation, wanted))
-            transaction.flush()
-            for projection, generation, wanted in batches:
-                projection.apply(generation, wanted)
-                projection.store(generation)
-            writes.flush()
+            apply_round(transaction, live, events, views[0].position, end)
+            transaction.defer(announcement((view.projection.name for view in views), end))
         for view in views:
             view.position = end
 
@@ -332,7 +312,7 @@ class Projector(BackgroundLoop):
         """Drop the rows of a failed transaction. Raises the error if no event is its cause."""
         for view in views:
             view.projection.forget()
-        if isinstance(error, LostLead) or is_passing(error):
+        if isinstance(error, (LostLead, Elsewhere)) or is_passing(error):
             raise error
         # The error may come from the swap: the tables of the old generation may be gone.
         self._assert_generations(self._tracking())
@@ -375,23 +355,27 @@ class Projector(BackgroundLoop):
     def _follow(self) -> None:
         pipeline = self._connect()
         pipeline.connection.execute("LISTEN ledger_events")
-        appends, looked_at = Appends(pipeline), time.monotonic()
+        appends = Appends(pipeline)
         while not (self._stopping.is_set() or self._candidate.is_left):
             # If no batch was full, no events are left, unless a NOTIFY has come meanwhile.
             self._is_behind = False
-            if time.monotonic() - looked_at >= _RETRY_SECONDS:
-                looked_at, self._reads_tracking = time.monotonic(), True
             self.run_once()
-            if self._reads_tracking:  # every view is stopped, so nothing was read
-                self._assert_generations(self._tracking())
-            if not self._is_behind:
-                appends.wait()
+            if not (self._is_behind or appends.wait()) and self._take(self._tracking()):
+                # Writers have folded. One that was killed may not have announced it.
+                self._announce()
+
+    def _announce(self) -> None:
+        """Notify other processes of the positions that the views have."""
+        alive = [view for view in self._views if not view.is_stopped]
+        for position, views in groupby(alive, key=attrgetter("position")):
+            names = (view.projection.name for view in views)
+            self._connect().run(announcement(names, position))
 
     def _tracking(self) -> list[Any]:
-        return self._connect().connection.execute(_TRACKING).fetchall()
+        return self._connect().connection.execute(TRACKING.text).fetchall()
 
     def _assert_generations(self, tracking: Sequence[Any]) -> None:
-        """Raise LostLead if a view has another generation. (``_TRACK`` notices a live view's.)"""
+        """Raise LostLead if a view has another generation."""
         if {(row[0], row[1], row[2]) for row in tracking} != self._generations:
             raise LostLead("a view was rebuilt")
 

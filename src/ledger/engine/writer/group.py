@@ -395,8 +395,12 @@ class Group:
         row = row._replace(outcome=self.vault.seal(_purpose(row), _encode(stored)))
         self._outcomes[row[:3]] = self._new_outcomes[row[:3]] = row
 
-    def write(self) -> None:
-        """Write all results of the commands; the statements are sent with the commit."""
+    def write(self) -> Sequence[Recorded]:
+        """Write all results of the commands; the statements are sent with the commit.
+
+        Return the recorded events; none if they are so many that some were written before.
+        """
+        events = () if self._is_ahead else self._recorded
         if self._recorded or self._is_ahead:
             self._write(is_last=True)
         self.append.write_tables(
@@ -409,6 +413,7 @@ class Group:
         )
         for rows in self._side_rows.values():
             rows.write()
+        return events
 
     def _write(self, *, is_last: bool) -> None:
         rows = [

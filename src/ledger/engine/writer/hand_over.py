@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, cast
 
 from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.values.errors import RateLimited, Unavailable
+from ledger.engine.views.rounds import Folded
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.fair_queue import Outcomes
 from ledger.engine.writer.writer import WAITING, Writer, WriterState
@@ -112,7 +113,7 @@ class RemoteWriter(asyncio.Protocol):
     """Outcomes are delivered on the event loop."""
 
     def __init__(self, post: Post) -> None:
-        self._post = post
+        self._post, self.state = post, post.state
         self._numbers = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
         self._waiting = Counter[str]()
@@ -207,7 +208,8 @@ class RemoteWriter(asyncio.Protocol):
         self._tell(_FORGET, run_id)
 
     def note_projected(self, position: int) -> None:
-        self._tell(_PROJECTED, position)
+        if position > Folded.unpacked(self.state.folded, ()).position:  # the writer knows its own
+            self._tell(_PROJECTED, position)
 
     def stop_listening(self) -> None:
         self._tell(_LEAVE)
@@ -218,7 +220,7 @@ class RemoteWriter(asyncio.Protocol):
 
     @property
     def clock_skew(self) -> float:
-        return self._post.state.clock_skew
+        return self.state.clock_skew
 
     @property
     def is_skewed(self) -> bool:
@@ -227,10 +229,10 @@ class RemoteWriter(asyncio.Protocol):
     def failing_seconds(self) -> float:
         """As the writer's; also the time since the writer ended, or noted anything."""
         now = time.monotonic()
-        silent = now - self._post.state.noted_at
+        silent = now - self.state.noted_at
         if self._lost_at is not None:
             return now - self._lost_at
-        return silent if silent > _SILENT_SECONDS else self._post.state.failing_seconds()
+        return silent if silent > _SILENT_SECONDS else self.state.failing_seconds()
 
 
 class _Worker:

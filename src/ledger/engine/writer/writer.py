@@ -37,6 +37,7 @@ from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.postgres.timing import LISTENING_SECONDS
 from ledger.engine.telemetry.lines import working_for
 from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
+from ledger.engine.views.inline import InlineViews
 from ledger.engine.writer.command import Command, carry_out
 from ledger.engine.writer.fair_queue import (
     SLOT_FACTS,
@@ -105,12 +106,17 @@ class WriterState(ctypes.Structure):
     """Start of the append that is under way, or 0."""
     noted_at: float
     """When the writer last began a round of its loop."""
+    folded: int
+    """The views that the last append has moved, as ``Folded.packed``; 0 if it moved none."""
     clock_skew: float
     """By how many seconds the machine's clock is ahead of the database's, as last compared."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_double)
-        for name in ("failing_since", "trying_since", "noted_at", "clock_skew")
+    _fields_ = (
+        ("failing_since", ctypes.c_double),
+        ("trying_since", ctypes.c_double),
+        ("noted_at", ctypes.c_double),
+        ("clock_skew", ctypes.c_double),
+        ("folded", ctypes.c_longlong),
     )
 
     def failing_seconds(self) -> float:
@@ -140,10 +146,13 @@ class Writer(BackgroundLoop):
         is_apart: bool = True,
         state: WriterState | None = None,
         observer: Observer | None = None,
+        views: InlineViews | None = None,
     ) -> None:
+        """``views`` are moved by small appends; None leaves them to the projector."""
         super().__init__("writer")
         self.state = WriterState() if state is None else state
         ctypes.memset(ctypes.byref(self.state), 0, ctypes.sizeof(self.state))  # of one before
+        self.views = views
         self._observer = observer or Observer()
         self._probe_seconds = _PROBE_SECONDS if probes else None
         self._beats = self._listens = probes
@@ -265,19 +274,29 @@ class Writer(BackgroundLoop):
             with self._changed:
                 # Commands that wait for views are checked again, in case the views stand still.
                 timeout = self._probe_seconds or (STILL_SECONDS if self._queue else None)
+                if self.views is not None and (due := self.views.announces_in()) is not None:
+                    timeout = due if timeout is None else min(due, timeout)
                 self._wait(timeout)
                 self.state.noted_at = time.monotonic()
                 while self._outdated:
                     self._memory.forget_key(self._outdated.popleft())
                 is_stopping = self._stopping.is_set()
                 has_commands = bool(self._queue) if is_stopping else self._queue.is_ready()
-                if is_stopping and not has_commands:
-                    return
+            if is_stopping and not has_commands:
+                self._announce(is_last=True)
+                return
             if has_commands:
                 self._gather()
                 self._answer_waiting()
             if self._is_probe_due():
                 self._probe()
+            self._announce()
+
+    def _announce(self, *, is_last: bool = False) -> None:
+        """Notify other processes of the views that were moved here, if that is due."""
+        if self.views is not None:
+            with suppress(psycopg.Error):
+                self.views.announce(self._log, is_last=is_last)
 
     def _wait(self, timeout: float | None) -> None:
         """Wait for work, at most so many seconds. The caller holds ``_changed``."""
@@ -402,6 +421,22 @@ class Writer(BackgroundLoop):
             return [self._append_safely([command], plan)[0] for command in commands]
 
     def _append(self, commands: Sequence[Command], plan: Sequence[Slice]) -> Outcomes:
+        """Append, with the views if possible. If they are the cause of an error, append again."""
+        views = self.views
+        try:
+            outcomes = self._append_with(views, commands, plan)
+        except Exception as error:
+            if views is None or not views.fail(error):
+                raise
+            return self._append_with(None, commands, plan)
+        if views is not None and (folded := views.settle()) is not None:
+            self.state.folded = folded.packed(views.names)
+            self._queue.note_projected(folded.position)
+        return outcomes
+
+    def _append_with(
+        self, views: InlineViews | None, commands: Sequence[Command], plan: Sequence[Slice]
+    ) -> Outcomes:
         outcomes: Outcomes = []
         touched: set[str] = set()
         began = time.perf_counter()
@@ -427,8 +462,10 @@ class Writer(BackgroundLoop):
                     if outcomes and slot.is_over(len(outcomes)):
                         break
                     outcomes.append(carry_out(command, group))
-                group.write()
+                events = group.write()
                 self._beat(append, group.now)
+                if touched and not (views is not None and views.fold(append, events, start)):
+                    append.notify()
         except BaseException:
             # The touched aggregates in memory may be ahead of the table now, so they are dropped.
             # (Aggregates that were only read are as stored.)

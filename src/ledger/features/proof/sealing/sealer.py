@@ -241,7 +241,9 @@ class Sealer(Periodic):
             self._pipeline = Pipeline(connection)
             self._agreed.clear()  # it may be another server
             # A checkpoint that a reader saw must not be lost: another might take its place.
-            self._pipeline.run(Statement(DURABLE), Statement(b"LISTEN ledger_events"))
+            channels = b"ledger_events", b"ledger_views"  # an append with views notifies of these
+            listens = [Statement(b"LISTEN " + channel) for channel in channels]
+            self._pipeline.run(Statement(DURABLE), *listens)
         return self._pipeline
 
 
