@@ -310,7 +310,10 @@ class HostedWriter(Writer):
             self._receive(left)
 
     def _receive(self, timeout: float | None = 0) -> None:
-        """Take what workers have sent, waiting for it up to a time."""
+        """Take what workers have sent. Wait for it, or gather it for the whole time."""
+        if timeout and self._is_gathering:
+            time.sleep(timeout)
+            timeout = 0
         for key, mask in self._selector.select(timeout):
             key.data(mask)
 

@@ -59,14 +59,16 @@ _logger = logging.getLogger(__name__)
 GROUP_FAILED = "a group failed; its commands are carried out one by one"
 """The message that is logged before the commands of a failed group are tried singly."""
 
-_GATHER_SECONDS = 0.008
-_QUIET_SECONDS = 0.003
-"""How long the thread gathers commands under load, and how long it waits for the next command.
+_GATHER_SECONDS = 0.01
+_QUIET_SECONDS = 0.004
+_TICK_SECONDS = 0.001
+"""How long the thread gathers commands under load, how long it waits for the next command, and how
+often it counts them: waking it for each would cost more than the delay.
 
 Clients that got their outcomes together send their next requests one after the other, and each
-append costs about the same whatever its size: the statements, the commit, and the projector's
-round. So the thread waits until as many commands wait as the last append held, and as came during
-that append. Then clients that have split into two alternating groups join again. The thread stops
+append costs about the same whatever its size: the statements, the commit, and the views' rows. So
+the thread waits until as many commands wait as the last append held, and as came during that
+append. Then clients that have split into two alternating groups join again. The thread stops
 waiting when no command has come for ``_QUIET_SECONDS``, and after ``_GATHER_SECONDS``. A command
 that comes alone does not wait.
 """
@@ -372,11 +374,14 @@ class Writer(BackgroundLoop):
     def _gather(self) -> None:
         self._enough.clear()
         self._is_gathering = True
-        deadline = time.monotonic() + _GATHER_SECONDS
-        counted = 0
-        while counted < self._queue.waiting < self._together and time.monotonic() < deadline:
-            counted = self._queue.waiting
-            self._receive(_QUIET_SECONDS)
+        now = last = time.monotonic()
+        deadline = now + _GATHER_SECONDS
+        counted = self._queue.waiting
+        while counted < self._together and now < deadline and now - last < _QUIET_SECONDS:
+            self._receive(_TICK_SECONDS)
+            now = time.monotonic()
+            if self._queue.waiting > counted:
+                counted, last = self._queue.waiting, now
         self._is_gathering = False
 
     def _answer_waiting(self) -> None:
