@@ -1,7 +1,7 @@
 """Clients that report facts and read through every failure, and keep what was acknowledged.
 
-Each lane has an address: the proxy in front of the nodes, or a node itself; or several, which its
-clients take in turn, one after each failure. A client of a lane sends a fact until it is
+Each group of clients has an address: the proxy in front of the nodes, or a node itself. Of several
+addresses its clients try the next one after each failure. A client sends a fact until it is
 acknowledged, each time under the same id, and then the next one.
 """
 
@@ -43,7 +43,7 @@ class ClientGroup:
 
 
 class Load:
-    """Clients on several lanes, from ``with`` on until ``stop``."""
+    """Groups of clients, from ``with`` on until ``stop``."""
 
     def __init__(self, name: str, token: str, groups: list[ClientGroup], line: str) -> None:
         self.source = f"/rehearsal/{name}"
@@ -80,7 +80,7 @@ class Load:
                 raise TimeoutError("a client of the load hangs")
 
     def await_more(self, count: int, groups: tuple[str, ...] = (), seconds: float = 60.0) -> None:
-        """Wait until each of these lanes (all unless given) has written so many more facts.
+        """Wait until each of these groups (all unless given) has written so many more facts.
 
         Raises TimeoutError.
         """
@@ -97,7 +97,7 @@ class Load:
         self._stopping.wait(seconds)
 
     def gap(self, groups: tuple[str, ...], reads: bool = False) -> float:
-        """The longest time in seconds without a success on one of these lanes."""
+        """The longest time in seconds without a success in one of these groups."""
         longest = 0.0
         for name in groups:
             group = self.groups[name]

@@ -11,7 +11,7 @@ from scripts.rehearse.world import World
 
 ALL = ("front", "a", "b")
 _WARM_FACTS = 30
-"""Facts of each lane before the failure, and after it."""
+"""Facts of each client group before the failure, and after it."""
 
 
 class LeftOut(Exception):
@@ -32,13 +32,13 @@ class Goal:
 
 @dataclass
 class Course:
-    """The means of a scenario: the stage, the load, and the lanes that its goal is about."""
+    """A scenario's stage and load, and the client groups that its goal is about."""
 
     stage: Stage
     load: Load
     surroundings: World | None = None
     groups: tuple[str, ...] = ALL
-    """Lanes of nodes that the scenario itself kills are taken out."""
+    """Groups of nodes that the scenario itself kills are left out."""
     faults: list[str] = field(default_factory=list)
     """The things that went otherwise than they should."""
 
@@ -54,7 +54,7 @@ class Course:
             self.faults.append(fault)
 
     def without(self, node_name: str) -> None:
-        """Take the lane of a node out: its own clients can't be served while it is harmed."""
+        """Leave out a node's client group: its clients can't be served while it is harmed."""
         self.groups = tuple(group for group in self.groups if group != node_name[-1])
 
 

@@ -43,7 +43,7 @@ class Leases:
 
     The thread runs whenever another thread lets go of the interpreter lock, as Python code does
     every few milliseconds. Code in C that holds the lock for longer than two thirds of a lease lets
-    the run fail: choose a lease of more than one and a half times the longest such stretch.
+    the run fail: choose a lease of more than one and a half times the longest such call.
     """
 
     def __init__(self, settings: Settings, transport: httpx.MockTransport | None) -> None:

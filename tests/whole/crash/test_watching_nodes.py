@@ -1,4 +1,4 @@
-"""Two nodes watch lines while they are killed and frozen: each stretch has one alert, none two."""
+"""Two nodes watch lines while they are killed and frozen: each episode has exactly one alert."""
 
 import os
 import random
@@ -30,7 +30,7 @@ Nodes = tuple[Served, Served]
 
 FOR_SECONDS = 2
 IN_TIME = timedelta(seconds=25)
-"""So long after it is due a stretch may have no alert: for the patience with a frozen leader."""
+"""How long after its due time an episode may have no alert: a frozen leader is replaced by then."""
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def alerts(ledger: Ledger, kind: str) -> list[dict[str, Any]]:
 
 
 def stretches(ledger: Ledger) -> dict[int, Stretch]:
-    """The blocked stretches of all lines, by the position at which each began."""
+    """The blocked episodes of all lines, by the position at which each began."""
     model = WatchModel()
     for event in ledger.events():
         if not event["originator_id"].startswith("ALR"):
@@ -114,7 +114,7 @@ def faults(ledger: Ledger) -> list[str]:
 
 
 def is_settled(ledger: Ledger) -> bool:
-    """True if each stretch that lasts has an alert, and no other alert is open."""
+    """True if each episode that lasts has an alert, and no other alert is open."""
     lasting = {began for began, each in stretches(ledger).items() if each.end is None}
     ends = {event["originator_id"] for event in alerts(ledger, "resolved")}
     unresolved = [e for e in alerts(ledger, "opened") if e["originator_id"] not in ends]

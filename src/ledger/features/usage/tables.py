@@ -12,7 +12,7 @@ INSERT INTO ledger.{STATEMENT_DOCUMENT.name} ({", ".join(STATEMENT_DOCUMENT.colu
 VALUES ({", ".join(["%s"] * len(STATEMENT_DOCUMENT.columns))}) ON CONFLICT DO NOTHING
 """
 
-# Drop the documents of a stretch of which no event tells. An event's identity is a digest of
+# Drop the documents of a period that no event names. An event's identity is a digest of
 # organization and hash (``Identity.of_document``), which PostgreSQL computes as the domain does.
 _DROP_UNISSUED = r"""
 DELETE FROM ledger.statement_document AS d

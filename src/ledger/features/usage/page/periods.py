@@ -1,4 +1,4 @@
-"""Periods as people name them: months, quarters and stretches of days, in a calendar."""
+"""Periods as people name them: months, quarters and ranges of days, in a calendar."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -10,7 +10,7 @@ _DAY = timedelta(days=1)
 
 
 class Period(NamedTuple):
-    """A stretch of whole days."""
+    """A range of whole days."""
 
     first: date
     beyond: date

@@ -1,4 +1,4 @@
-"""The changes of a period's numbers between two corners, by line (contract, Statements)."""
+"""The changes of a period's numbers between two instants, by line (contract, Statements)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ class ChangedLine(NamedTuple):
 
 
 class UsageChanges(NamedTuple):
-    """The sums at both corners, and the lines that differ, by id, with their names now."""
+    """The sums at both instants, and the lines that differ, by id, with their names now."""
 
     then: Sums
     now: Sums

@@ -23,7 +23,7 @@ _PORTION = 200_000
 
 
 class Comparing:
-    """The changes of lines between two corners, in what was known of them."""
+    """The changes of lines between what was known at two instants."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Comparing:
         self._events: Mapping[str, Events] = {}
 
     async def lines(self, organization: str, workspace: str | None) -> list[str]:
-        """The lines of an organization, or of a workspace, with events between the corners."""
+        """The lines of an organization, or of a workspace, with events between the two instants."""
         self._events = await self._events_of(organization, workspace)
         return sorted(self._events, key=sort_key)
 

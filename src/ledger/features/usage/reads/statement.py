@@ -99,7 +99,7 @@ async def compose(
     time_zone: str,
     **terms: str | None,
 ) -> Document:
-    """Sum a scope's period as known at a corner, and write its document.
+    """Sum a scope's period as of an instant, and write its document.
 
     ``terms``: the fields of the event that may be None, as they were asked for. Raises Behind and
     Invalid.

@@ -1,7 +1,7 @@
 """Usage across lines: the sums of many lines, read in slices at one position and one clock.
 
     scope ─▶ lines in scope ─▶ slices ─┬─▶ sums of each line ─▶ total, rows by what a line has
-                                       └─▶ sums by group and stretch ─▶ rows by day, resource, model
+                                       └─▶ sums by group and bucket ─▶ rows by day, resource, model
 
 A slice is a short statement of its own, so no snapshot is held for long, and two of them are under
 way at once. Each compares the position of the views with that of the answer.
@@ -50,7 +50,7 @@ class UsageScope(NamedTuple):
 
 
 class Summing:
-    """The sums of a scope's lines in a period, as known at a corner."""
+    """The sums of a scope's lines in a period, as of an instant."""
 
     def __init__(
         self, fetch: Fetch, scope: UsageScope, as_of: AsOf, start: datetime, end: datetime
@@ -117,7 +117,7 @@ class Summing:
     ) -> Mapping[tuple[str | None, ...], Sums]:
         """The sums of these lines by the words of a grouping that reads more than lines' sums.
 
-        ``stretches``: the label, start and end of each day, month, or of the period.
+        ``spans``: the label, start and end of each day, month, or of the period.
         """
         slices = [lines[at : at + SLICE] for at in range(0, len(lines), SLICE)]
         found: dict[tuple[str | None, ...], Sums] = {}
@@ -167,7 +167,7 @@ class Summing:
         *,
         by_resource: bool,
     ) -> dict[tuple[int, int, str | None], Sums]:
-        """The sums by group, stretch and resource; without seconds."""
+        """The sums by group, bucket of time and resource; without seconds."""
         resources = self._scope.resources
         read = sums_read(by_resource, resources is not None)
         # A line's own key may be its group: the statement has numbers of 32 bits.
@@ -208,7 +208,7 @@ class Summing:
     async def _by_model(
         self, lines: Sequence[int], groups: Sequence[int], spans: StateSpans
     ) -> dict[tuple[int, int, str | None], Sums]:
-        """The tokens and runs by group, stretch and model."""
+        """The tokens and runs by group, bucket of time and model."""
         values = {**spans.parameters, "lines": lines, "members": lines, "groups": groups}
         found: dict[tuple[int, int, str | None], Sums] = {}
         rest = await self._amounts(lines, groups, spans, by_resource=False)
@@ -233,7 +233,7 @@ class Summing:
         return found
 
     async def names(self, line_ids: Sequence[str]) -> Mapping[str, str]:
-        """The names of lines as known at the corner."""
+        """The names of lines as of the instant."""
         return {row[1]: row[2] for row in await self._rows(NAMES, {"ids": line_ids})}
 
     async def _rows(self, read: Read, values: Mapping[str, Any]) -> list[Any]:
@@ -306,7 +306,7 @@ class Usage:
 def spans_of(
     grouping: Grouping, calendar: Calendar, start: datetime, end: datetime
 ) -> Sequence[tuple[str, datetime, datetime]]:
-    """The label, start and end of each stretch by which the grouping has rows."""
+    """The label, start and end of each bucket of time that the grouping has rows for."""
     if grouping.of_time == "day":
         return [(day.isoformat(), begin, until) for day, begin, until in calendar.days(start, end)]
     if grouping.of_time == "month":

@@ -69,7 +69,7 @@ async def names_of(
     ids: Collection[str],
     as_of: AsOf | None = None,
 ) -> Mapping[str, str]:
-    """The names of workspaces and projects of an organization: as known at a corner, or now."""
+    """The names of workspaces and projects of an organization: as of an instant, or now."""
     if not ids:
         return {}
     values = {"organization": organization, "ids": sorted(ids)}

@@ -150,7 +150,7 @@ class UsagePage(msgspec.Struct):
 
 
 class Counted(NamedTuple):
-    """A question about usage at its corner, with the lines in scope."""
+    """A question about usage as of an instant, with the lines in scope."""
 
     query: LinesUsageQuery
     scope: UsageScope
@@ -240,7 +240,7 @@ class Names(NamedTuple):
 async def counted(
     request: reading.ReadRequest, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
 ) -> Counted:
-    """The question at its corner: pinned by a cursor, or as known now or at its instant."""
+    """The question as of its instant, as of what a cursor pins, or as of now."""
     scope = query.scope(request)
     if scope.resources is not None and "model" in query.grouping.words:
         raise Invalid.at("/resource_id", "chooses check-ins, which have no model")
