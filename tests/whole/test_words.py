@@ -42,8 +42,6 @@ SHARED = {
 LONG_WORDS = 25
 SHARE_LONG, SHARE_OTHER = 0.06, 0.02
 """The share of a file's sentences that may be counted, beside three."""
-LONG_PAGES = {"CHANGELOG.md": 4, "figures.md": 6}
-"""Pages with more long sentences: there may only be fewer."""
 RELATIVE = re.compile(r"\bof (which|whom|whose|those)\b")
 RIDDLE = re.compile(r"^(Whether|So long)\b|None: (it|there) is none")
 OWN = (
@@ -125,8 +123,7 @@ def over(texts: dict[Path, list[str]], counts: "re.Pattern[str] | None", share: 
     found = dict[Path, list[str]]()
     for path, text in texts.items():
         counted = [s for s in text if (counts.search(s) if counts is not None else is_long(s))]
-        most = LONG_PAGES.get(path.name, 0) if counts is None else 0
-        if len(counted) > max(most, 3 + share * len(text)):
+        if len(counted) > 3 + share * len(text):
             found[path] = counted
     return listed(found)
 
