@@ -64,7 +64,7 @@ MOST_NAMES = {
     "src/ledger_client": 4,
     "projections": 12,
     "scripts": 1,
-    "tests": 1381,
+    "tests": 383,
 }
 """How many definitions of a folder may have a name with an own word."""
 STORED = {"asked_at", "heard_at", "seen_at", "told", "told_at", "is_told"}
