@@ -19,8 +19,8 @@ def line(edge: Edge) -> str:
 
 
 def check_in(edge: Edge, line: str, hours: float) -> str:
-    told = fact("execution.checked_in", line, {"hours": hours}, time="2026-04-10T10:00:00Z")
-    (item,) = edge.accept(told)
+    event = fact("execution.checked_in", line, {"hours": hours}, time="2026-04-10T10:00:00Z")
+    (item,) = edge.accept(event)
     return str(item["event_ids"][0])
 
 
