@@ -87,8 +87,8 @@ def test_a_stream_tells_of_an_event_while_it_is_open(site: tuple[Edge, str]) -> 
         lines = answer.iter_lines()
         assert next(lines)
         edge.accept(activation(line))
-        told = next(line for line in lines if line.startswith("data: {"))
-    assert json.loads(told.removeprefix("data: "))["service_line_id"] == line
+        event = next(line for line in lines if line.startswith("data: {"))
+    assert json.loads(event.removeprefix("data: "))["service_line_id"] == line
 
 
 def test_a_person_signs_in_and_every_file_of_the_page_is_there(site: tuple[Edge, str]) -> None:

@@ -134,7 +134,7 @@ def test_facts_are_documented_under_one_content_type(document: dict[str, Any]) -
     assert list(content) == ["application/json"]
 
 
-TAKEN: list[dict[str, Any]] = [
+ACCEPTED: list[dict[str, Any]] = [
     {},
     {"time": None, "actortype": None, "actorid": None, "datacontenttype": None},
     {"actorid": None},
@@ -162,7 +162,7 @@ def body_of_facts(document: dict[str, Any]) -> Any:
     return jsonschema_rs.validator_for({**schema, "components": document["components"]})
 
 
-@pytest.mark.parametrize("more", TAKEN, ids=str)
+@pytest.mark.parametrize("more", ACCEPTED, ids=str)
 def test_the_document_allows_the_facts_that_the_service_accepts(
     edge: Edge, body_of_facts: Any, more: dict[str, Any]
 ) -> None:
@@ -236,7 +236,7 @@ OWN = {"organization_id": ORGANIZATION}
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "is_taken"),
+    ("path", "body", "is_accepted"),
     [
         ("/v1/watches", WATCH | {"remind_seconds": 0}, True),
         ("/v1/watches", WATCH | {"remind_seconds": 299}, False),
@@ -249,12 +249,12 @@ OWN = {"organization_id": ORGANIZATION}
     ids=str,
 )
 def test_the_document_has_the_rules_between_fields(
-    edge: Edge, document: dict[str, Any], path: str, body: dict[str, Any], is_taken: bool
+    edge: Edge, document: dict[str, Any], path: str, body: dict[str, Any], is_accepted: bool
 ) -> None:
     schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     whole = {**schema, "components": document["components"]}
-    assert edge.post(path, json=body).status_code == (201 if is_taken else 422)
-    assert jsonschema_rs.is_valid(whole, body) == is_taken
+    assert edge.post(path, json=body).status_code == (201 if is_accepted else 422)
+    assert jsonschema_rs.is_valid(whole, body) == is_accepted
 
 
 def test_the_problem_schema_fits_the_problems(edge: Edge, document: dict[str, Any]) -> None:

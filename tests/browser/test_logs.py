@@ -173,12 +173,12 @@ def test_the_count_of_a_recovery_follows_its_start(visit: Page, edge: Edge, hook
         until(is_retrying, "an attempt")
         visit.goto(f"/ui/webhooks/{endpoint_id}")
         visit.get_by_text("Recover", exact=True).click()
-        told = visit.locator("#recovery")
-        expect(told).to_contain_text("Recover sends 1 delivery again")
+        section = visit.locator("#recovery")
+        expect(section).to_contain_text("Recover sends 1 delivery again")
         later = f"{edge.clock() + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
         visit.get_by_label("Events recorded since").fill(later)
-        expect(told).to_contain_text("There is nothing to send again")
-        expect(told.get_by_role("button")).to_be_disabled()
+        expect(section).to_contain_text("There is nothing to send again")
+        expect(section.get_by_role("button")).to_be_disabled()
         assert_accessible(visit)
         hooks.call("DELETE", f"/{endpoint_id}")
 

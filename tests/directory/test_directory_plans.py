@@ -89,7 +89,7 @@ def test_a_page_of_organizations_touches_each_of_its_lines_a_few_times(
 ) -> None:
     lines = PROJECTS // 50
     for limit in (1, 2):
-        asked = {"after": "", "now": now(), "limit": limit}
-        found = cost(connection, organizations_read(), asked)
+        parameters = {"after": "", "now": now(), "limit": limit}
+        found = cost(connection, organizations_read(), parameters)
         assert found.found == limit
         assert found.rows <= limit * (4 * lines + 20)

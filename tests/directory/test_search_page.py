@@ -43,8 +43,8 @@ def test_results_show_the_name_the_id_the_type_and_the_line(
 ) -> None:
     answer = visitor(edge).get(path, params={"q": "pay"})
     assert answer.status == 200
-    shown = answer.words(".found li, [role=option]")
-    assert shown == [result.format(line=line) for result in RESULTS]
+    texts = answer.words(".found li, [role=option]")
+    assert texts == [result.format(line=line) for result in RESULTS]
     links = [tag["href"] for tag in answer.all(".found a, a[role=option]")]
     assert links == [
         f"/ui/lines/{line}",

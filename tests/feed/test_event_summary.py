@@ -17,7 +17,7 @@ UNSAID = {
 
 def test_every_field_of_a_payload_is_shown_or_listed_as_left_out() -> None:
     fields = {name for payload in TYPES.values() for name in payload.__struct_encode_fields__}
-    said = {name for name, _ in _SAYS}
-    assert fields - said - MARKED - UNSAID == set(), "a line in engine/page/showing.py says it"
+    named = {name for name, _ in _SAYS}
+    assert fields - named - MARKED - UNSAID == set(), "a line in engine/page/showing.py says it"
     assert (MARKED | UNSAID) - fields == set()
-    assert UNSAID & said == set()
+    assert UNSAID & named == set()

@@ -13,7 +13,7 @@ from ledger.engine.values.values import format_instant
 from ledger.features.feed.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.feeds import BESIDE, ENVELOPE, OTHER, readers
+from tests.support.feeds import ENVELOPE, OTHER, SIBLING, readers
 from tests.support.random_life import SECRET, Life, history_of
 
 APART = "ORG-26-000004"
@@ -35,7 +35,7 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def world(edge: Edge) -> World:
     tokens = readers(edge)
-    tenants = [(ORGANIZATION, WORKSPACE), (ORGANIZATION, BESIDE), (OTHER, WORKSPACE)]
+    tenants = [(ORGANIZATION, WORKSPACE), (ORGANIZATION, SIBLING), (OTHER, WORKSPACE)]
     lives = [
         Life(edge, seed, tokens["admin"], organization_id=organization, workspace_id=workspace)
         for seed, (organization, workspace) in enumerate(tenants * 2)
@@ -59,7 +59,9 @@ def world(edge: Edge) -> World:
         {
             "admin": lambda _: True,
             "own": lambda e: e["organization_id"] == ORGANIZATION,
-            "narrow": lambda e: (e["organization_id"], e["workspace_id"]) == (ORGANIZATION, BESIDE),
+            "narrow": lambda e: (
+                e["organization_id"] == ORGANIZATION and e["workspace_id"] == SIBLING
+            ),
             "other": lambda e: e["organization_id"] == OTHER,
             "stranger": lambda _: False,
         },
@@ -179,7 +181,7 @@ def some_filters(world: World, dice: random.Random) -> dict[str, Any]:
     start, end = sorted(dice.choice(events)["recorded_at"] for _ in range(2))
     every = {
         "organization_id": dice.choice([ORGANIZATION, OTHER, "ORG-26-000009"]),
-        "workspace_id": dice.choice([WORKSPACE, BESIDE, "WS-26-000009"]),
+        "workspace_id": dice.choice([WORKSPACE, SIBLING, "WS-26-000009"]),
         "service_line_id": dice.choice([*world.lines, "LIN-26-999999"]),
         "type": ",".join(dice.sample(types, dice.choice([1, 2, 6]))),
         "from": start,

@@ -54,7 +54,7 @@ def test_streams_survive_a_worker_by_resuming_and_end_with_the_service(served: S
     # A clean end, not a reset; and no worker waits for its grace to pass.
     assert [listener.message() for listener in listeners] == [None] * COUNT
     assert served.process.wait(GRACE_SECONDS) == 0
-    assert "graceful shutdown exceeded" not in served.said
+    assert "graceful shutdown exceeded" not in served.output
     for listener in listeners:
         listener.close()
 

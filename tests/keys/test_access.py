@@ -221,8 +221,8 @@ def test_an_id_of_another_tenant_is_taken_once_no_field_is_at_fault(
     edge: Edge, of_other_organization: tuple[str, str]
 ) -> None:
     line, run = of_other_organization
-    known = edge.fresh()
-    assert_problem(edge.send(activation(known, execution_id=run)), 409, "id_taken")
+    existing = edge.fresh()
+    assert_problem(edge.send(activation(existing, execution_id=run)), 409, "id_taken")
     for event in (
         activation(edge.fresh_id(), execution_id=run, product_line="nonsense"),
         activation(edge.fresh_id(), execution_id=run) | {"time": "2099-01-01T00:00:00Z"},

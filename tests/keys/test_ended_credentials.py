@@ -181,5 +181,5 @@ def test_facts_and_notes_of_reads_do_not_ask_for_the_secret(ledger: Ledger) -> N
     rotate(ledger, key, COMMAND_LINE)
     ledger.accept(fact("execution.checked_in", line, {"hours": 1}), by=key)
     # Data that a worker showed to the replaced secret are noted too.
-    seen = DisclosedLine(line, ORGANIZATION, WORKSPACE)
-    assert ledger.execute(NoteRead(key, None, seen, ledger.clock())).outcome == "recorded"
+    disclosed = DisclosedLine(line, ORGANIZATION, WORKSPACE)
+    assert ledger.execute(NoteRead(key, None, disclosed, ledger.clock())).outcome == "recorded"

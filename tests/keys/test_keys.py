@@ -82,9 +82,9 @@ def test_a_revoked_key_and_its_former_secret_work_no_more(keys: Keys) -> None:
     keys.call("DELETE", f"/{made.id}")
     keys.forget()
     assert (keys.works(made.token), keys.works(rotated)) == (False, False)
-    shown = keys.data(f"/{made.id}")
-    assert shown == made.data | {"prefix": rotated[:10], "revoked_at": shown["revoked_at"]}
-    assert parse_instant(shown["revoked_at"]) >= keys.edge.clock()
+    data = keys.data(f"/{made.id}")
+    assert data == made.data | {"prefix": rotated[:10], "revoked_at": data["revoked_at"]}
+    assert parse_instant(data["revoked_at"]) >= keys.edge.clock()
 
 
 # Within one's own.

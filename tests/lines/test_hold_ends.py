@@ -66,12 +66,12 @@ def test_the_sweeper_lifts_the_operators_hold_alone_once_and_at_its_end(ledger: 
     ledger.sweep()
     ledger.sweep()
     assert list(map(by_rule, ledger.events(line))) == [False] * 4 + [True]
-    shown, event = ledger.detail(line), last(ledger, line)
-    assert (shown["state"], [hold["hold"] for hold in shown["holds"]]) == (
+    detail, event = ledger.detail(line), last(ledger, line)
+    assert (detail["state"], [hold["hold"] for hold in detail["holds"]]) == (
         "paused",
         ["service_line"],
     )
-    assert len(shown["blockers"]) == 1
+    assert len(detail["blockers"]) == 1
     assert event["body"] == {"hold": "operator", "reason": "until"}
     assert (event["occurred_at"], event["reported_by"]) == (until, "pause-until")
     assert event["actor"] == {"type": "system", "id": "pause-until"}

@@ -85,8 +85,8 @@ def test_a_log_that_nobody_sealed_or_verified_says_so(alone: Edge) -> None:
     page = visitor(alone, "read").get("/ui/integrity")
     assert page.status == 200
     assert "Nothing is sealed yet." in page.text
-    said = "Not verified yet. The first check runs at 2026-04-16 03:00:00 UTC."
-    assert said in page.words("#h-verified + p")[0]
+    text = "Not verified yet. The first check runs at 2026-04-16 03:00:00 UTC."
+    assert text in page.words("#h-verified + p")[0]
     assert page.words(".well") == []
     # The seven parts of the older events have their turns in seven nights, and the others in each.
     due = page.words(".verified tbody td:nth-of-type(1)")
@@ -115,8 +115,8 @@ def test_nothing_is_said_not_to_differ_before_every_part_was_compared(alone: Edg
     assert rows[4] == ["Older events, part 2 of 7", "04-15 03:00:07 — nothing to compare"]
     found(alone, OLD[0])
     page = guest.get("/ui/integrity")
-    said = "No differences between what is stored and the log, in the parts below."
-    assert said in page.words("main")[0]
+    text = "No differences between what is stored and the log, in the parts below."
+    assert text in page.words("main")[0]
     assert "not compared" not in page.text
     assert "Verified 2026-04-15 03:00:07 UTC." in page.words("main")[0]
 

@@ -96,7 +96,7 @@ def test_an_adopted_log_is_signed_further_by_a_node_that_has_not_seen_its_first_
 def test_an_adoption_is_recorded_and_old_checkpoints_are_kept(
     restored: Ledger, folder: Path
 ) -> None:
-    kept = restored.rows("SELECT size, position, note, number FROM ledger.checkpoint")
+    checkpoints = restored.rows("SELECT size, position, note, number FROM ledger.checkpoint")
     adopt_log(restored.conninfo, folder, "why not")
     (origin,) = restored.rows("SELECT * FROM ledger.former_origin")
     assert (origin["number"], origin["ended_by"], origin["reason"]) == (1, "cli:test", "why not")
@@ -104,7 +104,7 @@ def test_an_adoption_is_recorded_and_old_checkpoints_are_kept(
     moved = restored.rows(
         "SELECT size, position, note, number FROM ledger.former_checkpoint WHERE origin = 1"
     )
-    assert moved == kept
+    assert moved == checkpoints
     assert restored.rows("SELECT number, size FROM ledger.checkpoint") == [
         {"number": 1, "size": 501}
     ]
@@ -194,9 +194,9 @@ def test_of_two_adoptions_at_once_on_two_machines_one_begins_an_origin(
         )
         until(lambda: len(query(restored.conninfo, waiting)) == 2, "both to wait for the lock")
     assert sorted(command.wait(60) for command in commands) == [0, 1]
-    said = sorted(path.read_text() for path in tmp_path.rglob("errors"))
-    assert [line.partition(":")[0] for line in said] == ["", "ledger"]
-    assert "Nothing is wrong" in said[1]
+    errors = sorted(path.read_text() for path in tmp_path.rglob("errors"))
+    assert [line.partition(":")[0] for line in errors] == ["", "ledger"]
+    assert "Nothing is wrong" in errors[1]
     assert [row["number"] for row in restored.rows("SELECT number FROM ledger.former_origin")] == [
         1
     ]
@@ -209,7 +209,7 @@ def test_a_loss_that_no_service_has_seen_yet_can_be_adopted(full: Ledger, folder
 
 def test_a_database_that_has_lost_an_adoption_is_not_signed(restored: Ledger, folder: Path) -> None:
     """The present origin is forgotten, and a node has seen a checkpoint of it."""
-    kept = restored.rows("SELECT vkey, secret FROM ledger.signer")[0]
+    signer = restored.rows("SELECT vkey, secret FROM ledger.signer")[0]
     checkpoints = restored.rows("SELECT size, position, note, number FROM ledger.checkpoint")
     adopt_log(restored.conninfo, folder)
     vandalize(
@@ -219,7 +219,7 @@ def test_a_database_that_has_lost_an_adoption_is_not_signed(restored: Ledger, fo
     with psycopg.connect(restored.conninfo) as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute(
-            "UPDATE ledger.signer SET origin = 1, vkey = %(vkey)s, secret = %(secret)s", kept
+            "UPDATE ledger.signer SET origin = 1, vkey = %(vkey)s, secret = %(secret)s", signer
         )
         for row in checkpoints:
             connection.execute(
@@ -258,9 +258,9 @@ class Thawing(WitnessWatch):
         raise NotImplementedError
 
     def inspect(self, connection: shelf.Connection, leads: bool) -> Inspection:
-        sight = super().inspect(connection, leads)
+        inspection = super().inspect(connection, leads)
         self.happen()
-        return sight
+        return inspection
 
 
 def test_a_frozen_sealer_that_thaws_inserts_nothing_over_a_newer_origin(
@@ -309,7 +309,7 @@ def test_a_frozen_sealer_that_thaws_signs_nothing_over_a_changed_log(
 
 
 def test_services_notice_an_adoption_by_themselves(restored: Ledger, folder: Path) -> None:
-    with Node(restored.conninfo, folder, patience=0.0) as node:
+    with Node(restored.conninfo, folder, timeout=0.0) as node:
         restored.line()
         assert node.seal() == 0
         adopt_log(restored.conninfo, folder)

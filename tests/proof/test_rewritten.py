@@ -201,16 +201,16 @@ def test_a_sealer_that_died_with_the_first_checkpoint_leaves_a_whole_one_or_none
         raise KeyboardInterrupt
 
     ledger.line()
-    for place, name, kept in ((shelf, "go_on", 0), (Sealer, "_keep_first", 1)):
+    for owner, name, checkpoints in ((shelf, "go_on", 0), (Sealer, "_keep_first", 1)):
         with monkeypatch.context() as patch:
-            patch.setattr(place, name, die)
+            patch.setattr(owner, name, die)
             with pytest.raises(KeyboardInterrupt):
                 seal(ledger.conninfo, folder)
         counted = ledger.rows(
             "SELECT (SELECT count(*) FROM ledger.signer) AS keys,"
             " (SELECT count(*) FROM ledger.checkpoint) AS checkpoints"
         )
-        assert counted == [{"keys": kept, "checkpoints": kept}]
+        assert counted == [{"keys": checkpoints, "checkpoints": checkpoints}]
         assert list(folder.glob("*.checkpoint")) == []
     report(ledger, ledger.line("capacity"), 3)
     assert seal(ledger.conninfo, folder) == 4

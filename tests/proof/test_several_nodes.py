@@ -31,7 +31,7 @@ from tests.support.sealing import (
     checked,
     keep_witness,
     seal,
-    shown,
+    shown_size,
     stop_reason,
     vandalize,
 )
@@ -50,7 +50,7 @@ def test_a_node_that_has_waited_signs_at_once_and_shows_what_it_signs_while_it_i
     full.line()
     a.beat()
     assert a.seal() == 1
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
 def test_a_new_node_takes_the_newest_checkpoint_once_a_node_with_a_witness_has_beaten(
@@ -110,12 +110,12 @@ def test_a_checkpoint_is_shown_once_a_second_node_has_reported_it(
     b.join()
     full.line()
     assert a.seal() == 1
-    assert shown(full) == 601
+    assert shown_size(full) == 601
     assert a.seal() == 0
-    assert shown(full) == 601, "nobody else has seen the newest one"
+    assert shown_size(full) == 601, "nobody else has seen the newest one"
     b.beat()
     assert a.seal() == 0
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
 def test_a_node_whose_data_directory_was_copied_does_not_take_itself_for_alone(
@@ -130,7 +130,7 @@ def test_a_node_whose_data_directory_was_copied_does_not_take_itself_for_alone(
             twin.beat()
         full.line()
         assert a.seal() == 1
-        assert shown(full) == 601
+        assert shown_size(full) == 601
     assert caplog.text.count("another process beats as this node") == 2, "each of them says so"
 
 
@@ -140,7 +140,7 @@ def test_a_beat_whose_acknowledgement_was_lost_is_no_other_process(full: Ledger,
     a.beat()
     full.line()
     assert a.seal() == 1
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
 def test_no_answer_tells_a_checkpoint_that_is_not_shown_yet(full: Ledger, a: Node, b: Node) -> None:
@@ -159,7 +159,7 @@ def test_no_answer_tells_a_checkpoint_that_is_not_shown_yet(full: Ledger, a: Nod
 def test_a_node_without_a_witness_waits_for_one_that_has(
     full: Ledger, a: Node, b: Node, tmp_path: Path
 ) -> None:
-    with Node(full.conninfo, tmp_path / "c" / "sealed", patience=0.0) as c:
+    with Node(full.conninfo, tmp_path / "c" / "sealed", timeout=0.0) as c:
         full.line()
         c.beat()
         assert c.seal() == 0
@@ -291,9 +291,9 @@ def test_a_beat_does_not_wait_for_a_standby(
     """A node that lives must not fall silent while a synchronous standby is away."""
     found, beat = list[object](), nodes.beat
 
-    def inspect(connection: psycopg.Connection[tuple[object, ...]], *said: Any) -> Any:
+    def inspect(connection: psycopg.Connection[tuple[object, ...]], *arguments: Any) -> Any:
         found.append(connection.execute("SHOW synchronous_commit").fetchone())
-        return beat(connection, *said)
+        return beat(connection, *arguments)
 
     monkeypatch.setattr(nodes, "beat", inspect)
     a.beat()

@@ -68,9 +68,9 @@ def by_definition(hashes: Sequence[bytes]) -> bytes:
     return hash_pair(by_definition(hashes[:split]), by_definition(hashes[split:]))
 
 
-def roots(stretches: Sequence[tuple[int, int]]) -> list[bytes]:
-    assert tiles_of(stretches) <= TILES.keys()
-    return [root_of(stretch, TILES) for stretch in stretches]
+def roots(spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    assert tiles_of(spans) <= TILES.keys()
+    return [root_of(span, TILES) for span in spans]
 
 
 def test_roots_are_those_of_certificate_transparency() -> None:

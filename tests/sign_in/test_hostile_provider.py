@@ -123,8 +123,8 @@ def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
     company: Company, openid: OpenIdProvider, iss: Any
 ) -> None:
     """A code that another provider gave must not be shown to this one, nor the reverse (mix-up)."""
-    told = iss.format(issuer=openid.issuer) if isinstance(iss, str) else iss
-    openid.returned = {"iss": told}
+    issuer = iss.format(issuer=openid.issuer) if isinstance(iss, str) else iss
+    openid.returned = {"iss": issuer}
     refused(Person(company))
     assert openid.count("authorization_code") == 0
 
@@ -350,8 +350,8 @@ def test_an_answer_of_tokens_is_read_as_far_as_256_kib(
 ) -> None:
     openid.answers["token"] = padded(openid, 256 * 1024)
     guest = Person(company).signed_in()
-    asked = [each for each in openid.requests if each.path == "/token"][-1]
-    assert asked.headers["accept-encoding"] == "identity"
+    request = [each for each in openid.requests if each.path == "/token"][-1]
+    assert request.headers["accept-encoding"] == "identity"
     for answer in (padded(openid, 256 * 1024 + 1), zipped(openid)):
         openid.answers["token"] = answer
         assert Person(company).arrive().status == 503
@@ -410,15 +410,15 @@ def test_the_answer_of_the_provider_reaches_no_log(
     path = guest.visit(guest.leave())
     assert guest.from_here(path).status == 400
     # The client of these tests is httpx, too, which tells each address that it asks.
-    said = "\n".join(
+    messages = "\n".join(
         record.getMessage() for record in caplog.records if record.name.startswith("ledger")
     )
     for member in ("id_token", "access_token", "refresh_token"):
-        (told,) = secrets
-        assert told.split(f'"{member}": "')[1].split('"')[0] not in said
+        (secret,) = secrets
+        assert secret.split(f'"{member}": "')[1].split('"')[0] not in messages
     for form in openid.forms:
-        assert form["code"] not in said
-        assert form["code_verifier"] not in said
+        assert form["code"] not in messages
+        assert form["code_verifier"] not in messages
 
 
 def test_a_confidential_client_never_shows_its_secret_to_the_browser(company: Company) -> None:

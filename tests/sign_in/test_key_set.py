@@ -175,22 +175,22 @@ def test_known_keys_stay_valid_for_an_hour_while_the_provider_is_away(
 
     async def be_away(keys: KeySet) -> None:
         await keys.refresh()
-        known = await keys.find("ed-1", "EdDSA")
-        assert known is not None
+        key = await keys.find("ed-1", "EdDSA")
+        assert key is not None
         provider.fail(DOWN[how])
         with pytest.raises(Unavailable):
             await keys.find("ed-2", "EdDSA")
         clock.now += MAX_AGE_SECONDS - 1
-        assert await keys.find("ed-1", "EdDSA") is known
-        assert keys.holds(known.thumbprint())
+        assert await keys.find("ed-1", "EdDSA") is key
+        assert keys.holds(key.thumbprint())
         clock.now += 1
         with pytest.raises(Unavailable):
             await keys.find("ed-1", "EdDSA")
-        assert not keys.holds(known.thumbprint())
+        assert not keys.holds(key.thumbprint())
         provider.fail(None)
         clock.now += RETRY_SECONDS
         assert await finds(keys, "ed-1", "ed-2") == [True, False]
-        assert keys.holds(known.thumbprint())
+        assert keys.holds(key.thumbprint())
 
     play(provider, be_away, clock)
     assert [record.levelname for record in caplog.records if "key set" in record.message] == [

@@ -53,7 +53,7 @@ STATE = {
 }  # fmt: skip
 """The codes of refusals that no form of a request can avoid."""
 
-PLACES = {
+POINTERS = {
     "/time", "/data/started_at",  # not too far ahead, and of the years 1900 to 2099
     "/as_of", "/from", "/to", "/since",  # a day that its month has; a range that is no range
     "/recorded_after", "/recorded_until", "/occurred_from", "/occurred_to",  # the same
@@ -81,6 +81,6 @@ def accepted_but_for_state(_: Any, answer: Any, case: Any) -> None:
     if answer.status_code < 400 or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
     problem = answer.json()
-    places = {error["pointer"] for error in problem.get("errors", [])}
-    decided = problem["code"] in STATE or (problem["status"] == 422 and places <= PLACES)
+    pointers = {error["pointer"] for error in problem.get("errors", [])}
+    decided = problem["code"] in STATE or (problem["status"] == 422 and pointers <= POINTERS)
     assert decided, (problem, case.as_curl_command())

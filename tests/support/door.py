@@ -66,7 +66,7 @@ class SelectorLoop(asyncio.SelectorEventLoop):
         return sum(bool(key.events & selectors.EVENT_WRITE) for key in keys)
 
 
-def play_with_door(
+def play_with_pool(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
     conninfo: str,
     play: Play,
@@ -79,15 +79,15 @@ def play_with_door(
     until(lambda: count_connections(conninfo) == 0, "the last connection to go")
 
 
-async def _play(door: ReadPool, play: Play) -> None:
+async def _play(pool: ReadPool, play: Play) -> None:
     loop, faults = asyncio.get_running_loop(), list[Any]()
     loop.set_exception_handler(lambda _, context: faults.append(context))
     before = watched(loop)
-    await door.open()
+    await pool.open()
     try:
-        await play(door)
+        await play(pool)
     finally:
-        await door.close()
+        await pool.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert watched(loop) == before
     assert faults == [], faults

@@ -31,10 +31,10 @@ from tests.support.views import led, until
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
 
-def watch_of(folder: Path, patience: float = 0.0, node_id: str | None = None) -> WitnessWatch:
+def watch_of(folder: Path, timeout: float = 0.0, node_id: str | None = None) -> WitnessWatch:
     """The knowledge of a node that keeps its witness in a folder, and has waited for the others."""
     node_id = node_id or hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return WitnessWatch(node_id, folder, timeout=patience)
+    return WitnessWatch(node_id, folder, timeout=timeout)
 
 
 def sealer_of(
@@ -66,9 +66,9 @@ class Node:
     """A node with its witness in a folder: its beat and its sealer, called in turn."""
 
     def __init__(
-        self, conninfo: str, folder: Path, patience: float = 30.0, node_id: str | None = None
+        self, conninfo: str, folder: Path, timeout: float = 30.0, node_id: str | None = None
     ) -> None:
-        self.watch = watch_of(folder, patience, node_id)
+        self.watch = watch_of(folder, timeout, node_id)
         self.conninfo, self.folder = conninfo, folder
         self.sealer = sealer_of(conninfo, folder, watch=self.watch)
         self._beat = NodeBeat(conninfo, self.watch, "all", Clock())
@@ -100,7 +100,7 @@ class Node:
         self.sealer.disconnect()
 
 
-def shown(ledger: Ledger) -> int:
+def shown_size(ledger: Ledger) -> int:
     (row,) = ledger.rows(
         "SELECT max(c.size) AS size FROM ledger.checkpoint AS c, ledger.signer AS s"
         " WHERE c.size <= s.shown_size"

@@ -32,7 +32,7 @@ class OpenAnAlert(OwnCommand):
 
     def decide(self, group: Group) -> Receipt:
         alert = Alert(group.issue("ALR"))
-        said = {
+        values = {
             "alert_id": alert.id,
             "watch_id": self._watch,
             "watch_name": SETTINGS.name,
@@ -47,7 +47,7 @@ class OpenAnAlert(OwnCommand):
             "revision": 1,
             "began_by": str(self._began_by),
         }
-        body = AlertOpened(**said | self._more)
+        body = AlertOpened(**values | self._more)
         tenant = (ORGANIZATION, WORKSPACE, self._line)
         return receipt(group.record(alert, body, body.due, self, tenant=tenant))
 
@@ -97,8 +97,8 @@ class WatchManager:
         if dice < 0.7:
             return ResolveAlert(alert, "disabled", alert.body.due, None, 0)
         if dice < 0.95:
-            given = {"name": f"Blocked {dice:.2f}", "enabled": dice < 0.9}
-            return UpdateWatch(watch, COMMAND_LINE, changes=given)
+            settings = {"name": f"Blocked {dice:.2f}", "enabled": dice < 0.9}
+            return UpdateWatch(watch, COMMAND_LINE, changes=settings)
         return DeleteWatch(watch, COMMAND_LINE)
 
 

@@ -54,8 +54,8 @@ def test_without_a_late_fact_nothing_differs(tenant: Tenant, line: str) -> None:
     tenant.accept(run(line, "r", "started", "2026-04-15T09:00:00Z"))
     found = changes(tenant, statement_id)
     assert found["rows"] == []
-    told = tenant.document(statement_id)["total"]
-    assert found["total"] == {"then": told, "now": told}
+    total = tenant.document(statement_id)["total"]
+    assert found["total"] == {"then": total, "now": total}
 
 
 def test_a_late_timesheet_is_told_with_line_difference_and_event(tenant: Tenant, line: str) -> None:

@@ -130,5 +130,5 @@ def test_each_source_of_a_watch_has_an_alert_of_its_own(own_ledger: Ledger) -> N
     own_ledger.clock.advance(seconds=301)
     assert [subject for _, subject, _ in subjects(own_ledger)] == ["/one", "/two"]
     own_ledger.clock.advance(seconds=601)
-    own_ledger.look()
+    own_ledger.run_watches()
     assert own_ledger.topics().count("alert.reminded") == 2

@@ -10,11 +10,11 @@ from ledger.features.watches.loops import loop, store
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, Ledger, new_id
 from tests.support.soak import repeated
-from tests.watches.test_rounds import BLOCK, told
+from tests.watches.test_rounds import BLOCK, alert_events
 
 OTHER, ELSEWHERE = "ORG-26-000077", "WS-26-000077"
 BLOCKED = InState(("blocked",))
-TURN = 100
+ROUND = 100
 
 
 def many(ledger: Ledger, count: int, **block: Any) -> list[str]:
@@ -63,14 +63,14 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_has_thousands_
     own_ledger.watch(BLOCKED, organization=OTHER)
     if not is_new:
         # The facts make them due.
-        own_ledger.look()
+        own_ledger.run_watches()
         many(own_ledger, 700)
         mine = one(own_ledger)
     own_ledger.clock.advance(seconds=1)
-    own_ledger.look()
+    own_ledger.run_watches()
     opened = [line for _, line in alerts(own_ledger)]
     assert len(opened) == 2801
-    assert opened.index(mine) <= TURN
+    assert opened.index(mine) <= ROUND
 
 
 def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_watches(
@@ -80,18 +80,18 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_w
     own_ledger.watch(BLOCKED, organization=OTHER)
     many(own_ledger, 300)
     own_ledger.clock.advance(seconds=5)
-    own_ledger.look()
+    own_ledger.run_watches()
     before = len(alerts(own_ledger))
     assert before == 1500
     for watch in watches:
         own_ledger.execute(UpdateWatch(watch, ADMIN, changes={"enabled": False}))
     mine = one(own_ledger)
     own_ledger.clock.advance(seconds=1)
-    own_ledger.look()
+    own_ledger.run_watches()
     later = alerts(own_ledger)[before:]
-    assert later.index(("alert.opened", mine)) <= TURN
+    assert later.index(("alert.opened", mine)) <= ROUND
     assert len(later) == 1501
-    assert {each["reason"] for each in told(own_ledger, "resolved")} == {"disabled"}
+    assert {each["reason"] for each in alert_events(own_ledger, "resolved")} == {"disabled"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_
         own_ledger.watch_loop.disconnect()
         own_ledger.catch_up()
     assert [line for _, line in alerts(own_ledger)].index(mine) <= 10
-    own_ledger.look()
+    own_ledger.run_watches()
     opened = [line for _, line in alerts(own_ledger) if line != mine]
     assert opened == lines[::-1]
 
@@ -134,7 +134,7 @@ def test_pages_of_looks_go_round_organizations(
     own_ledger.watch(BLOCKED)
     own_ledger.watch(BLOCKED, organization=OTHER)
     own_ledger.clock.advance(seconds=1)
-    own_ledger.look()
+    own_ledger.run_watches()
     opened = [line for _, line in alerts(own_ledger)]
     assert len(opened) == 41
     assert opened.index(mine) <= 2

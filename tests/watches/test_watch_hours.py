@@ -36,9 +36,9 @@ def hours_of(time_zone: str, days: list[str], start: int, end: int) -> dict[str,
 
 
 def due(since: datetime, seconds: int, hours: dict[str, Any]) -> datetime:
-    given = {**hours, "from_": hours["from"], "days": tuple(hours["days"])}
-    del given["from"]
-    return due_at(since, seconds, WatchHours(**given))
+    values = {**hours, "from_": hours["from"], "days": tuple(hours["days"])}
+    del values["from"]
+    return due_at(since, seconds, WatchHours(**values))
 
 
 @settings(max_examples=80)

@@ -13,7 +13,7 @@ from ledger.features.watches.page.watch_forms import draft_of, sentence_of
 from ledger.features.watches.reads import preview
 from ledger.features.watches.routes.settings import WatchToTry, values_of
 from tests.support.edge import Edge
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 from tests.support.watched import BLOCKED, RIGHTS, Watched, watched
 
 PATH, NEW = "/ui/watches", "/ui/watches/new"
@@ -26,7 +26,7 @@ def tenant(edge: Edge) -> Watched:
     return watched(edge)
 
 
-def set_up(tenant: Watched, kind: str = "in_state", **fields: str) -> Seen:
+def set_up(tenant: Watched, kind: str = "in_state", **fields: str) -> Visited:
     """Fill in the sentence of a kind, and send it."""
     return tenant.guest.submit(tenant.guest.get(f"{NEW}?kind={kind}"), PATH, **fields)
 
@@ -101,8 +101,8 @@ def test_every_blank_says_what_is_watched(tenant: Watched) -> None:
     hours = {"time_zone": "Europe/Berlin", "days": days, "from": "08:00", "to": "18:00"}
     assert watch["hours"] == hours
     assert watch["workspace_id"] == tenant.workspace
-    said = tenant.guest.get(PATH).words(".watching th .ago")
-    assert said == [
+    texts = tenant.guest.get(PATH).words(".watching th .ago")
+    assert texts == [
         "the last 5 runs of any ODS agent runtime line of project PROJ-1 or PROJ-2 failed,"
         " 1 h 30 min ago (within Mon, Tue, Wed, Thu, Sat 08:00–18:00 Europe/Berlin)"
     ]
@@ -144,7 +144,7 @@ def test_the_sentence_of_a_watch_is_plain_english(settings: dict[str, Any], sent
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "text"),
     [
         ({"time": "two"}, "must be a whole number"),
         ({"time": "400", "unit": "d"}, "must be less than or equal to 31536000"),
@@ -155,11 +155,11 @@ def test_the_sentence_of_a_watch_is_plain_english(settings: dict[str, Any], sent
     ],
 )
 def test_a_fault_is_told_at_the_form_which_keeps_its_values(
-    tenant: Watched, fields: dict[str, str], said: str
+    tenant: Watched, fields: dict[str, str], text: str
 ) -> None:
     answer = set_up(tenant, **{"name": "Kept", "project_tag": "PROJ-9"} | fields)
     assert answer.status == 422
-    assert said in answer.one("[role=alert]").get_text()
+    assert text in answer.one("[role=alert]").get_text()
     values = answer.form(PATH)
     assert values["project_tag"] == "PROJ-9"
     assert answer.one("details.more").has_attr("open")
@@ -246,9 +246,9 @@ def test_the_past_is_asked_once_the_form_shows_what_holds_now(tenant: Watched) -
     assert tenant.guest.get(PAST).location == PATH
     page = tenant.guest.get(NEW)
     assert page.all(".earlier") == []
-    (place,) = tenant.guest.post(PREVIEW, page.form(PATH)).all(".tried .earlier")
-    assert (place["hx-post"], place["hx-trigger"]) == (PAST, "load delay:500ms")
-    assert [button["formaction"] for button in place.select("button")] == [PAST]
+    (earlier,) = tenant.guest.post(PREVIEW, page.form(PATH)).all(".tried .earlier")
+    assert (earlier["hx-post"], earlier["hx-trigger"]) == (PAST, "load delay:500ms")
+    assert [button["formaction"] for button in earlier.select("button")] == [PAST]
     assert tenant.guest.post(PREVIEW, page.form(PATH) | {"time": "two"}).all(".earlier") == []
     for kind in ("past_due", "health", "no_activity"):
         fields = tenant.guest.get(f"{NEW}?kind={kind}").form(PATH)
@@ -323,7 +323,7 @@ def test_a_field_offers_lines_projects_or_sources_that_fit(tenant: Watched) -> N
 def test_the_list_tells_how_watches_do(tenant: Watched) -> None:
     watch = tenant.watch("Blocked lines", "critical")
     tenant.block(tenant.line("Payments"))
-    tenant.look()
+    tenant.run_watches()
     page = tenant.guest.get(PATH)
     (row,) = page.words(".watching tbody tr")
     assert row.startswith("Blocked lines any line is blocked critical 1 alerts")
@@ -338,7 +338,7 @@ def test_the_list_tells_how_watches_do(tenant: Watched) -> None:
 def test_a_watch_is_changed_disabled_and_enabled(tenant: Watched) -> None:
     watch = tenant.watch("Blocked lines")
     tenant.block(tenant.line("Payments"))
-    tenant.look()
+    tenant.run_watches()
     page = f"{PATH}/{watch}"
     form = tenant.guest.get(f"{page}/change")
     assert "the open alert of this watch is resolved" in form.text
@@ -412,8 +412,8 @@ def test_an_organization_without_watches_is_offered_six_in_one_click(tenant: Wat
     found = {watch["name"]: watch for watch in tenant.watches()}
     assert {*found} == {starter.name for starter in STARTERS}
     for starter in STARTERS:
-        given = json.loads(msgspec.json.encode(starter))
-        assert {name: found[starter.name][name] for name in given} == given
+        values = json.loads(msgspec.json.encode(starter))
+        assert {name: found[starter.name][name] for name in values} == values
     assert tenant.guest.get(PATH).all(".starters") == []
 
 

@@ -24,7 +24,7 @@ slack, pagerduty = validator_for(SLACK), validator_for(PAGERDUTY)
 
 def envelope(type_: str = "alert.opened", **payload: Any) -> str:
     """An event of an alert as it is delivered."""
-    said = {
+    members = {
         "alert_id": "ALR-26-000001",
         "watch_id": "WCH-26-000001",
         "watch_name": "Blocked",
@@ -51,7 +51,7 @@ def envelope(type_: str = "alert.opened", **payload: Any) -> str:
         "subject": {"type": "alert", "id": "ALR-26-000001"},
         "service_line_id": "LIN-26-000001",
         "workspace_id": None,
-        "payload": said | more[type_] | payload,
+        "payload": members | more[type_] | payload,
     })  # fmt: skip
 
 
@@ -160,8 +160,8 @@ def test_a_reminder_says_which_one_it_is() -> None:
 
 
 def test_an_acknowledgement_says_who_takes_care_and_until_when() -> None:
-    said = {"assignee": "Amara", "until": "2026-04-16T09:00:00Z", "note": "On it <!here>"}
-    message = slack_of(envelope("alert.acknowledged", **said))
+    members = {"assignee": "Amara", "until": "2026-04-16T09:00:00Z", "note": "On it <!here>"}
+    message = slack_of(envelope("alert.acknowledged", **members))
     assert texts(message)[2] == "Amara takes care of it. Until 2026-04-16T09:00:00Z. On it <!here>"
 
 
@@ -183,10 +183,10 @@ def test_a_message_about_many_alerts_has_twenty_sentences_and_the_number_of_the_
 @pytest.mark.parametrize("type_", EVERY)
 @pytest.mark.parametrize("format_", ["slack", "pagerduty"])
 def test_without_details_no_word_of_the_tenant_is_sent_to_people(type_: str, format_: Any) -> None:
-    said = {"watch_name": "TENANT", "text": "TENANT", "note": "TENANT", "assignee": "TENANT"}
-    kept = {"note", "assignee"} if type_ == "alert.acknowledged" else set()
+    members = {"watch_name": "TENANT", "text": "TENANT", "note": "TENANT", "assignee": "TENANT"}
+    expected = {"note", "assignee"} if type_ == "alert.acknowledged" else set()
     body = envelope(
-        type_, **{k: v for k, v in said.items() if k not in {"note", "assignee"} - kept}
+        type_, **{k: v for k, v in members.items() if k not in {"note", "assignee"} - expected}
     )
     content = content_of(FormatOptions(format_, False, PUBLIC), [body, body], KEY).text
     assert "TENANT" not in content
@@ -195,8 +195,8 @@ def test_without_details_no_word_of_the_tenant_is_sent_to_people(type_: str, for
 
 @given(st.text(max_size=600), st.text(max_size=200), st.integers(1, 25))
 def test_any_words_make_a_message_that_slack_takes(sentence: str, name: str, count: int) -> None:
-    said = {"text": sentence or "x", "watch_name": name or "x"}
-    message = slack_of(*[envelope(**said)] * count)
+    members = {"text": sentence or "x", "watch_name": name or "x"}
+    message = slack_of(*[envelope(**members)] * count)
     first = message["text"].removeprefix("[critical] ")
     plain = first.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     if len(sentence) < 300 and count == 1:
@@ -280,7 +280,7 @@ def test_a_slack_webhook_gets_messages_at_its_secret_path(alarm: Alarms, conninf
         assert [name for name in request.headers if name.startswith("webhook-")] == []
         alarm.unblock(line)
         receiver.await_count(2)
-        assert alarm.ledger.shown(endpoint)["url"] == f"{receiver.url}/***"
+        assert alarm.ledger.item(endpoint)["url"] == f"{receiver.url}/***"
         alarm.ledger.await_all(endpoint, 2)
         assert stored_anywhere(conninfo, "SECRETPATH") == []
 
@@ -367,7 +367,7 @@ def test_a_channel_that_is_gone_is_disabled_unless_its_secret_was_replaced(alarm
         ledger.start()
         alarm.watch()
         alarm.block(*alarm.lines())
-        until(lambda: not ledger.shown(endpoint)["enabled"], "the second answer's effect")
+        until(lambda: not ledger.item(endpoint)["enabled"], "the second answer's effect")
         paths = [request.path for request in receiver.requests]
         assert paths == ["/old", "/new"]
         topics = ["webhook.created", "webhook.updated", "webhook.disabled"]

@@ -139,7 +139,7 @@ def test_retry_after_is_understood_in_seconds_and_as_a_date() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "kept"),
+    ("body", "stored"),
     [
         (b"", ""),
         (b"no such line", "no such line"),
@@ -152,9 +152,9 @@ def test_retry_after_is_understood_in_seconds_and_as_a_date() -> None:
     ],
     ids=range(8),
 )
-def test_the_first_kilobyte_is_kept_as_text(body: bytes, kept: str) -> None:
+def test_the_first_kilobyte_is_kept_as_text(body: bytes, stored: str) -> None:
     with answers(Answer(400, body)) as receiver:
-        assert send(receiver.url).response_body == kept
+        assert send(receiver.url).response_body == stored
 
 
 def test_the_first_kilobyte_of_a_chunked_answer_is_kept() -> None:

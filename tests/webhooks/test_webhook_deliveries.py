@@ -18,14 +18,14 @@ def settled(hooks: Hooks, endpoint_id: str, count: int, query: str = "") -> list
     """The deliveries of an endpoint, once there are ``count`` and none awaits an attempt."""
     found: list[list[dict[str, Any]]] = []
 
-    def look() -> bool:
+    def is_done() -> bool:
         hooks.edge.clock.advance(seconds=1)
         found[:] = [hooks.data(f"/{endpoint_id}/deliveries?limit=100{query}")]
         return len(found[0]) == count and all(
             delivery["status"] in ("delivered", "failed") for delivery in found[0]
         )
 
-    until(look, "deliveries")
+    until(is_done, "deliveries")
     return found[0]
 
 

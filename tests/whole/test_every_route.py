@@ -213,16 +213,16 @@ def target(edge: Edge) -> Target:
 @pytest.fixture
 def questions(target: Target, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Question, int | None]]:
     """The questions that reads put to the views, with their minimum positions; filled in later."""
-    reads, seen = target.edge.service.app.state.services.reads, []
+    reads, principals = target.edge.service.app.state.services.reads, []
     ask = reads.ask
 
     async def listen(question: Question, min_position: int | None = None) -> Answer:
-        seen.append((question, min_position))
+        principals.append((question, min_position))
         answer: Answer = await ask(question, min_position)
         return answer
 
     monkeypatch.setattr(reads, "ask", listen)
-    return seen
+    return principals
 
 
 def test_every_router_is_served() -> None:
@@ -338,8 +338,8 @@ def test_no_read_shows_anything_of_another_tenant(
     organization, workspace = tenant
     token = target.token(*PERMISSIONS, organization_id=organization, workspace_id=workspace)
     answer = target.edge.get(target.path(route), token, params=target.query(route))
-    asked = (route.path, *REQUIRED.get(route.path, {}).values())
-    if any(f"{{{name}}}" in part for name in OWNED for part in asked):
+    words = (route.path, *REQUIRED.get(route.path, {}).values())
+    if any(f"{{{name}}}" in part for name in OWNED for part in words):
         assert_problem(answer, 404, "not_found")
     assert not any(target.names[name] in answer.text for name in OWNED), "where_tenant is missing"
 
@@ -405,12 +405,12 @@ def cursor_of(target: Target, route: LeanRoute) -> str:
 
 @pytest.mark.parametrize("route", LISTS, ids=label)
 def test_a_cursor_serves_no_other_filter(target: Target, route: LeanRoute) -> None:
-    path, token, asked = target.path(route), target.holder(route), target.query(route)
-    asked |= {"cursor": cursor_of(target, route)}
-    assert target.edge.get(path, token, params=asked).status_code == 200
+    path, token, query = target.path(route), target.holder(route), target.query(route)
+    query |= {"cursor": cursor_of(target, route)}
+    assert target.edge.get(path, token, params=query).status_code == 200
     for name in parameters_of(route) - {"cursor", "limit", "as_of", "now"}:
         value = OWN_FILTERS.get(route.path, FILTERS).get(name, FILTERS.get(name, "x"))
-        answer = target.edge.get(path, token, params=asked | {name: value})
+        answer = target.edge.get(path, token, params=query | {name: value})
         assert (name, answer.json().get("code")) == (name, "invalid_cursor")
         assert_problem(answer, 400, "invalid_cursor")
 

@@ -37,12 +37,12 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 def test_the_function_of_a_command_takes_its_arguments(command: cli.ShellCommand) -> None:
     module, _, name = command.function.partition(":")
     function = getattr(import_module(f"ledger.app.cli.{module}"), name)
-    given = {
+    values = {
         options.get("dest", flags[0].strip("-").replace("-", "_"))
         for flags, options in command.arguments
     }
     conninfo = () if command.needs == "nothing" else ("conninfo",)
-    bound = signature(function).bind("settings", *conninfo, **dict.fromkeys(given))
+    bound = signature(function).bind("settings", *conninfo, **dict.fromkeys(values))
     assert set(bound.arguments) == set(signature(function).parameters)
 
 

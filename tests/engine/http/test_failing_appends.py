@@ -69,14 +69,14 @@ def test_recovery_is_found_while_clients_send_only_duplicates(
 ) -> None:
     """A duplicate appends nothing, so only the worker's own probe can find that appends succeed."""
     with edge_of(settings, prepare_database(settings, conninfo)) as edge:
-        known = fact("run.started", None, {"service_line_id": edge.fresh()})
-        assert edge.send(known).status_code == 201
+        begun = fact("run.started", None, {"service_line_id": edge.fresh()})
+        assert edge.send(begun).status_code == 201
         with psycopg.connect(conninfo) as other:
             other.execute("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
-            until(lambda: edge.send(known).status_code == 503, "appends to fail", 10.0)
+            until(lambda: edge.send(begun).status_code == 503, "appends to fail", 10.0)
 
         def is_well() -> bool:
-            return edge.send(known).status_code == 200 and failing_seconds(edge) == 0
+            return edge.send(begun).status_code == 200 and failing_seconds(edge) == 0
 
         assert failing_seconds(edge) > 0
         until(is_well, "the worker to find that appends succeed", 5.0)

@@ -11,7 +11,7 @@ from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 
 FORM = "application/x-www-form-urlencoded"
-TOLD = "failed authentications in a minute: "
+LOGGED = "failed authentications in a minute: "
 
 
 def failures(edge: Edge) -> float:
@@ -24,7 +24,7 @@ def failures(edge: Edge) -> float:
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     messages = [record.getMessage() for record in caplog.records]
-    return [message.removeprefix(TOLD) for message in messages if message.startswith(TOLD)]
+    return [message.removeprefix(LOGGED) for message in messages if message.startswith(LOGGED)]
 
 
 def test_refused_tokens_are_counted_and_told_without_the_token(
@@ -50,10 +50,10 @@ def test_refused_tokens_are_counted_and_told_without_the_token(
 
 def test_a_line_names_the_twenty_most_frequent_networks(caplog: pytest.LogCaptureFixture) -> None:
     async def attack() -> None:
-        told = Failures(every_seconds=0.01)
+        failures = Failures(every_seconds=0.01)
         for number in range(1, 26):
             for _ in range(number):
-                told.note(f"10.0.{number}.{number}")
+                failures.note(f"10.0.{number}.{number}")
         while not lines(caplog):
             await asyncio.sleep(0)
 

@@ -74,9 +74,9 @@ def test_a_read_after_a_write_shows_the_write(edge: Edge) -> None:
         answer = edge.send(fact("service_line.updated", line, {"project_tags": tags}))
         position = int(answer.headers["ledger-position"])
         assert answer.json()["data"]["position"] == position
-        shown = edge.get(f"/v1/execution/{line}")
-        assert shown.json()["data"]["project_tags"] == tags
-        assert int(shown.headers["ledger-position"]) >= position
+        line_answer = edge.get(f"/v1/execution/{line}")
+        assert line_answer.json()["data"]["project_tags"] == tags
+        assert int(line_answer.headers["ledger-position"]) >= position
 
 
 def test_a_batch_carries_the_position_of_its_last_event(edge: Edge) -> None:

@@ -315,7 +315,7 @@ def test_commands_are_carried_out_and_replayed_while_the_view_is_stopped(
 ) -> None:
     new = "LIN-26-000077"
 
-    async def look() -> None:
+    async def check() -> None:
         async with degraded(settings, conninfo) as (service, _):
 
             async def pause(line: str) -> httpx.Response:
@@ -334,4 +334,4 @@ def test_commands_are_carried_out_and_replayed_while_the_view_is_stopped(
         paused = "SELECT 1 FROM ledger.ledger_events WHERE topic = 'execution.paused/1'"
         assert len(query(conninfo, paused)) == 2
 
-    asyncio.run(look())
+    asyncio.run(check())

@@ -67,9 +67,9 @@ class InHand:
 @pytest.fixture
 def in_hand(edge: Edge, address: Address) -> Iterator[InHand]:
     with ExitStack() as stack:
-        asked = InHand(edge, address, stack)
-        yield asked
-    until(lambda: asked.counts == (0, 0, 0), "the end of every request")
+        requests = InHand(edge, address, stack)
+        yield requests
+    until(lambda: requests.counts == (0, 0, 0), "the end of every request")
 
 
 def cookie_of(guest: Visitor) -> str:
@@ -168,8 +168,8 @@ def test_a_page_with_kept_views_counts_by_the_lists_that_it_asks(
     cookie = cookie_of(guest)
 
     def cookies(views: int) -> str:
-        kept = Saved("me" if views else "", [SavedView(f"{n}", "/ui") for n in range(views)])
-        words = base64.urlsafe_b64encode(msgspec.json.encode(kept)).decode().rstrip("=")
+        saved = Saved("me" if views else "", [SavedView(f"{n}", "/ui") for n in range(views)])
+        words = base64.urlsafe_b64encode(msgspec.json.encode(saved)).decode().rstrip("=")
         return f"cookie: {cookie}; ledger_views={words}"
 
     many = {"cookie": cookies(30).removeprefix("cookie: ")}
@@ -206,11 +206,11 @@ def test_requests_that_come_at_once_with_a_new_key_share_its_look_up(
 ) -> None:
     """Hundreds of look-ups would wait for connections before those of other keys."""
     token = edge.token("read")
-    door = edge.service.app.state.services.pool
-    asked, fetch = list[str](), door.fetch
+    pool = edge.service.app.state.services.pool
+    requests, fetch = list[str](), pool.fetch
 
     async def noted(tenant: Any, statement: str, *more: Any) -> Any:
-        asked.append(statement)
+        requests.append(statement)
         return await fetch(tenant, statement, *more)
 
     async def at_once() -> list[int]:
@@ -218,6 +218,6 @@ def test_requests_that_come_at_once_with_a_new_key_share_its_look_up(
         answers = [http.get("/v1/execution/LIN-26-999999", headers=headers) for _ in range(READS)]
         return [answer.status_code for answer in await asyncio.gather(*answers)]
 
-    monkeypatch.setattr(door, "fetch", noted)
+    monkeypatch.setattr(pool, "fetch", noted)
     assert edge.run(at_once()) == [404] * READS
-    assert len([statement for statement in asked if "passing_keys" in statement]) == 1
+    assert len([statement for statement in requests if "passing_keys" in statement]) == 1

@@ -23,11 +23,11 @@ def test_options_of_the_connection_string_hold_beside_the_ledgers(conninfo: str)
     try:
         execute = log.connected().connection.execute
         names = ("work_mem", "plan_cache_mode", "enable_seqscan", "lock_timeout")
-        shown = [execute(f"SHOW {name}".encode()).fetchone() for name in names]
+        values = [execute(f"SHOW {name}".encode()).fetchone() for name in names]
         ((idle,),) = execute("SHOW idle_in_transaction_session_timeout")
     finally:
         log.close()
-    assert shown == [("8MB",), ("force_generic_plan",), ("off",), ("2s",)]
+    assert values == [("8MB",), ("force_generic_plan",), ("off",), ("2s",)]
     assert idle == "5s"
 
 

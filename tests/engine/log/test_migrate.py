@@ -120,8 +120,8 @@ def test_a_definition_that_differs_in_an_upgrade_is_mended_without_an_error(
     query(conninfo, f"DO $$ BEGIN EXECUTE {knows}; END $$")
     with caplog.at_level("INFO"):
         prepare_database(settings, conninfo)
-    (told,) = caplog.records
-    assert (told.levelname, "mended: function stored_events" in told.message) == ("INFO", True)
+    (record,) = caplog.records
+    assert (record.levelname, "mended: function stored_events" in record.message) == ("INFO", True)
 
 
 def test_code_older_than_the_schema_is_refused_and_changes_nothing(
@@ -178,9 +178,9 @@ def test_a_ledger_of_a_version_before_0_1_0_is_refused_untouched(
         lambda: inspect_database(settings, conninfo),
         lambda: inspect_database(settings, conninfo, verifies=True),
     ):
-        with pytest.raises(SchemaError) as told:
+        with pytest.raises(SchemaError) as raised:
             refused()
-        assert str(told.value) == REFUSED
+        assert str(raised.value) == REFUSED
     assert everything(conninfo) == before
     assert not keyless.data_dir.exists()
 
@@ -188,12 +188,12 @@ def test_a_ledger_of_a_version_before_0_1_0_is_refused_untouched(
 def test_commands_refuse_an_embedded_ledger_of_a_version_before_0_1_0_in_one_line(
     data_dir: Path,
 ) -> None:
-    given = {**os.environ, "LEDGER_DATA_DIR": str(data_dir), "LEDGER_MASTER_KEY": MASTER_KEY}
+    env = {**os.environ, "LEDGER_DATA_DIR": str(data_dir), "LEDGER_MASTER_KEY": MASTER_KEY}
     with served(data_dir, purpose="tests", settings=QUICK) as postgres:
         query(postgres.url, BEFORE["by twelve files"])
         before = everything(postgres.url)
     for command in (("serve", "--port", "0"), ("migrate",)):
-        ended = run_ledger(given, *command)
+        ended = run_ledger(env, *command)
         assert (ended.returncode, ended.stderr) == (1, f"ledger: {REFUSED}\n")
     with served(data_dir, purpose="tests", settings=QUICK) as postgres:
         assert everything(postgres.url) == before

@@ -46,10 +46,10 @@ def add(exchange: Exchange[str], **statements: str | bytes) -> None:
 def finish(exchange: Exchange[str], outcomes: Outcomes | None = None) -> Outcomes:
     """End the group, and take all outcomes."""
     exchange.sync(0.0)
-    return take(exchange, [] if outcomes is None else outcomes)
+    return collect_all(exchange, [] if outcomes is None else outcomes)
 
 
-def take(exchange: Exchange[str], outcomes: Outcomes) -> Outcomes:
+def collect_all(exchange: Exchange[str], outcomes: Outcomes) -> Outcomes:
     socket = select.poll()
     while exchange.flush():
         exchange.consume()
@@ -200,16 +200,16 @@ def test_notifications_are_heard_whether_psycopg_or_the_exchange_read_them(
 
 def test_the_patience_is_counted_from_the_sync_until_the_reply(conninfo: str) -> None:
     with closing(Patient.connect(conninfo, autocommit=True)) as connection:
-        count_patience(Exchange[str](connection))
+        assert_timeout_is_counted(Exchange[str](connection))
 
 
-def count_patience(exchange: Exchange[str]) -> None:
+def assert_timeout_is_counted(exchange: Exchange[str]) -> None:
     assert (exchange.seconds_left(100.0), exchange.waited_seconds(100.0)) == (inf, 0.0)
     add(exchange, a="SELECT 1")
     exchange.sync(100.0)
     assert (exchange.seconds_left(103.0), exchange.waited_seconds(103.0)) == (6.0, 3.0)
     assert exchange.seconds_left(110.0) <= 0
-    take(exchange, [])
+    collect_all(exchange, [])
     assert (exchange.seconds_left(110.0), exchange.waited_seconds(110.0)) == (inf, 0.0)
     exchange.wait_from(200.0)
     assert exchange.seconds_left(200.0) == 9.0

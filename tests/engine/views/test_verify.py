@@ -197,12 +197,12 @@ def test_rows_of_another_version_are_not_compared(worked: str) -> None:
     assert verify(worked, view("event"))[1] == []
 
 
-class GivenUp(Exception):
+class Abandoned(Exception):
     """Raised by a callback."""
 
 
 def _give_up(*_: object) -> None:
-    raise GivenUp
+    raise Abandoned
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_verification_that_is_given_up_leaves_no_table(
 ) -> None:
     Vandal(worked, 8).remove(view("run"), view("run").tables[0])
     before = tracking(worked)
-    with pytest.raises(GivenUp):
+    with pytest.raises(Abandoned):
         rebuilding.verify(worked, EnvelopeMapper(), view("run"), progress, tell)
     assert (leftover_tables(worked), tracking(worked)) == ([], before)
 

@@ -63,9 +63,9 @@ def test_many_taken_ids_in_a_row_are_skipped(own_ledger: Ledger) -> None:
 
 def test_a_free_id_is_found_soon_behind_any_count_of_taken_ids(own_ledger: Ledger) -> None:
     line = own_ledger.line()
-    taken = [begin(line, f"RUN-26-{n:06d}") for n in range(2, 2_002)]
-    for start in range(0, len(taken), 1_000):
-        own_ledger.report(*taken[start : start + 1_000])
+    used = [begin(line, f"RUN-26-{n:06d}") for n in range(2, 2_002)]
+    for start in range(0, len(used), 1_000):
+        own_ledger.report(*used[start : start + 1_000])
     first, second = subjects(own_ledger.accept(begin(line), begin(line)))
     assert "RUN-26-002001" < str(first) < str(second) < "RUN-26-010000"
     windows = list(islice(windows_after(1), 24))

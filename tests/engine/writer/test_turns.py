@@ -14,10 +14,10 @@ def ticket(by: Principal, commands: int) -> Ticket:
 
 
 def planned(*tickets: Ticket) -> list[int]:
-    turns = FairQueue(Neighbours())
+    queue = FairQueue(Neighbours())
     for each in tickets:
-        turns.add(each)
-    return [each.size for each in turns.plan()]
+        queue.add(each)
+    return [each.size for each in queue.plan()]
 
 
 def test_all_that_one_organization_has_handed_in_is_one_append() -> None:

@@ -52,13 +52,13 @@ def test_a_worker_that_cannot_start_is_told_in_one_line_and_counted_at_each_atte
             until(lambda: len(served.api_workers()) == 2, "the worker", 20.0)
             for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds"):
                 assert values(served, f"process_{name}").keys() == PROCESSES
-        lines = [json.loads(line) for line in served.said.splitlines()]
+        lines = [json.loads(line) for line in served.output.splitlines()]
     ended = [one["message"] for one in lines if "starting it again" in one["message"]]
     assert len(ended) == 1
     assert re.fullmatch(r"api-[12] ended; starting it again: exit -9", ended[0])
     assert [one["exception"] for one in lines if "exception" in one] == [], "no bug is told"
-    asked = [one for one in lines if one["logger"] == "ledger.access"]
-    assert {one["path"] for one in asked} >= {"/metrics"}
+    requests = [one for one in lines if one["logger"] == "ledger.access"]
+    assert {one["path"] for one in requests} >= {"/metrics"}
 
 
 async def _fail(_: ApiServices) -> None:
@@ -85,5 +85,5 @@ def test_without_the_setting_no_request_leaves_a_line(data_dir: Path) -> None:
     ):
         assert post(client, activation(model="capacity")).status_code == 201
         assert client.get("/v1/execution").status_code == 200
-    said = served.said.partition("Serving on")[2].splitlines()[1:]
-    assert said == []
+    printed = served.output.partition("Serving on")[2].splitlines()[1:]
+    assert printed == []

@@ -13,7 +13,7 @@ from tests.support.edge import Edge
 from tests.support.watches import BLOCKED
 
 LATER = "2026-05-15T12:00:00Z"
-BESIDE = "WS-26-000002"
+SIBLING = "WS-26-000002"
 ELSEWHERE = "ORG-26-000002"
 ABSENT = object()
 """Stands for a required field that a body lacks."""
@@ -296,9 +296,9 @@ def administrator(edge: Edge) -> str:
     return edge.token("admin", organization_id=None)
 
 
-def lasting(shown: dict[str, Any]) -> dict[str, Any]:
+def lasting(view: dict[str, Any]) -> dict[str, Any]:
     """The fields that the list and other answers tell alike; an endpoint has one more."""
-    return {name: value for name, value in shown.items() if name != "status"}
+    return {name: value for name, value in view.items() if name != "status"}
 
 
 class Site:

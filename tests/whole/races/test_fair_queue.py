@@ -62,12 +62,12 @@ class Node:
         for by, event in activations:
             assert isinstance(begin.execute(command_of(parsed(event), by)), Receipt)
 
-    def writer(self, place: int | None) -> Writer:
-        """A writer that is not started; ``place`` is that of its process on the board."""
+    def writer(self, slot: int | None) -> Writer:
+        """A writer that is not started; ``slot`` is the slot of its process on the board."""
         log, vault = Log(self._conninfo), Vault(bytes(32))
         self._stack.callback(log.close)
         hour = timedelta(hours=1)
-        neighbours = None if place is None else Neighbours(self.board, place)
+        neighbours = None if slot is None else Neighbours(self.board, slot)
         return Writer(log, vault, now, lambda _: hour, neighbours=neighbours)
 
     def start(self, writer: Writer) -> None:
@@ -126,10 +126,10 @@ def test_a_fact_is_recorded_behind_at_most_100_facts_of_a_neighbour_that_came_be
     writer = node.writer(0)
     flood, fact = writer.submit(check_ins(1_000)), writer.submit(other())
     node.start(writer)
-    (place,) = positions(fact.result(20))
+    (at,) = positions(fact.result(20))
     batch = positions(flood.result(20))
     assert batch == sorted(batch)
-    assert len([position for position in batch if position < place]) == 100
+    assert len([position for position in batch if position < at]) == 100
 
 
 def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) -> None:
@@ -140,8 +140,8 @@ def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) 
     flood = writer.submit(batch)
     node.start(writer)
     outcomes = flood.result(20)
-    (place,) = positions(came[0].result(20))
-    before = [o for o in positions(outcomes) if 0 < o < place]
+    (position,) = positions(came[0].result(20))
+    before = [o for o in positions(outcomes) if 0 < o < position]
     # The facts up to the end of the turn, and the next turn of the batch.
     assert 150 <= len(before) <= 150 + 10 + 100
 
@@ -155,8 +155,8 @@ def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> Non
     flood = writer.submit(batch)
     node.start(writer)
     batch_positions = positions(flood.result(20))
-    (place,) = positions(came[0].result(20))
-    assert place < batch_positions[-1]
+    (position,) = positions(came[0].result(20))
+    assert position < batch_positions[-1]
     assert node.appends(batch_positions[0])[0] < 200
 
 
@@ -173,8 +173,8 @@ def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
     flood = importing.submit(batch)
     node.start(importing)
     last = positions(flood.result(20))[-1]
-    (place,) = positions(came[0].result(20))
-    assert place < last
+    (position,) = positions(came[0].result(20))
+    assert position < last
 
 
 def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) -> None:
@@ -195,8 +195,8 @@ def test_a_turn_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
     writer = node.writer(0)
     flood, fact = writer.submit(check_ins(20)), writer.submit(other())
     node.start(writer)
-    batch, (place,) = positions(flood.result(20)), positions(fact.result(20))
-    assert batch[0] < place < batch[1]
+    batch, (position,) = positions(flood.result(20)), positions(fact.result(20))
+    assert batch[0] < position < batch[1]
 
 
 def test_a_divided_batch_is_answered_whole_and_in_order_with_its_duplicates(node: Node) -> None:
@@ -271,10 +271,10 @@ def test_an_organization_far_ahead_of_the_views_waits_for_them_and_others_do_not
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
     held = writer.submit(check_ins(1))
-    (place,) = positions(writer.submit(other()).result(20))
+    (position,) = positions(writer.submit(other()).result(20))
     assert not held.done()
-    writer.note_projected(place)
-    assert positions(held.result(20)) > [place]
+    writer.note_projected(position)
+    assert positions(held.result(20)) > [position]
 
 
 @pytest.mark.usefixtures("patient")
@@ -328,15 +328,15 @@ def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
     # The next append finds the event of the other organization.
     positions(importing.submit(check_ins(1)).result(20))
     held = importing.submit(check_ins(1))
-    (place,) = positions(worker.submit(check_ins(1)).result(20))
+    (position,) = positions(worker.submit(check_ins(1)).result(20))
     assert not held.done()
-    importing.note_projected(place)
+    importing.note_projected(position)
     positions(held.result(20))
 
 
 def test_the_follower_of_views_tells_what_all_live_views_have_reached(conninfo: str) -> None:
-    told: queue.Queue[int] = queue.Queue()
-    follower = ViewFollower(conninfo, told.put)
+    positions: queue.Queue[int] = queue.Queue()
+    follower = ViewFollower(conninfo, positions.put)
     listens = (
         "SELECT FROM pg_stat_activity WHERE application_name = 'ledger view follower'"
         " AND state = 'idle' AND query LIKE '%FROM ledger.projection%'"
@@ -354,8 +354,8 @@ def test_the_follower_of_views_tells_what_all_live_views_have_reached(conninfo: 
 
             notify(f"{','.join(others)} 7")
             notify(f"{first} 5")
-            assert told.get(timeout=20) == 5
+            assert positions.get(timeout=20) == 5
             notify(f"{first} stopped")
-            assert told.get(timeout=20) == 7
+            assert positions.get(timeout=20) == 7
         finally:
             follower.stop()
