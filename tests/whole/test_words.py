@@ -159,7 +159,7 @@ def test_few_sentences_of_a_file(
 
 @pytest.mark.parametrize(
     ("counts", "most"),
-    [(None, 30), (RELATIVE, 3), (RIDDLE, 3), (OWN_NOUN, 3)],
+    [(None, 30), (RELATIVE, 3), (RIDDLE, 3), (OWN_NOUN, 1)],
     ids=["long", "relative", "riddle", "own"],
 )
 def test_all_sentences_together(
