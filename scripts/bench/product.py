@@ -111,7 +111,6 @@ class Product:
         return loadgen.request("GET", path, authorization=f"Bearer {self.key}")
 
     def post(self, body: bytes, kind: str = ONE, path: str = "/v1/facts") -> bytes:
-        """One encoded POST of facts."""
         key = f"Bearer {self.key}"
         return loadgen.request("POST", path, body, authorization=key, content_type=kind)
 

@@ -24,7 +24,6 @@ class _End(asyncio.Protocol):
         self.peer: _End | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the connection."""
         self._connected.set_result(transport)
 
     def data_received(self, data: bytes) -> None:

@@ -86,7 +86,6 @@ def _required(params: list[Argument], written: Written) -> list[str]:
 
 
 def _mapping(params: list[Argument], rest: str) -> str:
-    """The mapping of all arguments."""
     named = "".join(f', "{each.name}": {each.name}' for each in params if each.is_required)
     if all(each.is_required for each in params):
         return f"{{{named.removeprefix(', ')}}}"

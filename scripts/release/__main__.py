@@ -58,7 +58,6 @@ def main() -> int:
 
 
 def git(*command: str) -> str:
-    """The output of a command of git."""
     return run("git", *command, cwd=ROOT).strip()
 
 

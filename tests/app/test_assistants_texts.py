@@ -40,7 +40,6 @@ def assistant(watcher: Watcher) -> Assistant:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Each text of a value."""
     if isinstance(value, dict):
         for each in value.values():
             yield from strings(each)

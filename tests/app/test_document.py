@@ -79,7 +79,6 @@ def sent(document: dict[str, Any]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def answered(document: dict[str, Any]) -> set[str]:
-    """The schemas of answers."""
     return reached(document, *(o["responses"] for _, _, o in operations(document)))
 
 

@@ -51,7 +51,6 @@ def check_in(service: Service, line: str, *numbers: int) -> None:
 
 
 def next_numbers(followed: Any, count: int) -> Iterator[int]:
-    """The numbers of the next check-ins."""
     events = iter(followed)
     for _ in range(count):
         event = next(events)

@@ -56,7 +56,6 @@ OF_LINES = {"reason", "note"}
 
 
 def text_pointers(data: Any, pointer: str = "/data") -> Iterator[str]:
-    """The pointers to all texts in the data."""
     members = enumerate(data) if isinstance(data, list) else data.items()
     for name, value in members:
         if isinstance(value, dict | list):

@@ -22,7 +22,6 @@ def blocked(line_id: str, cause: str = "approval_gap", **more: Any) -> dict[str,
 
 
 def as_of(address: str) -> str | None:
-    """The instant in an address."""
     return next(iter(parse_qs(urlsplit(address).query).get("as_of", [])), None)
 
 

@@ -63,7 +63,6 @@ def resolved(claims: Any, claim: str) -> Any:
 
 
 def granted(grants: list[Grant], claims: Claims) -> Tenants:
-    """The permissions by tenant."""
     may: Tenants = {}
     for grant in grants:
         value = resolved(claims, grant["claim"])

@@ -32,7 +32,6 @@ os._exit(server.recv(1)[0])
 
 @contextlib.contextmanager
 def program_in(folder: Path) -> Iterator[Path]:
-    """The path of ``ledger`` in a folder."""
     program, stub, address = folder / "ledger", folder / "stub.py", folder / "server"
     stub.write_text(_STUB)
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{stub}" "{address}" "$@"\n')

@@ -329,7 +329,6 @@ class Vandal:
         query(self._conninfo, statement, *self._pick(table, name))
 
     def _pick(self, table: Table, name: str) -> Row:
-        """The key of a row."""
         key = ", ".join(table.key)
         rows = query(self._conninfo, f"SELECT {key} FROM {name} ORDER BY {key}")
         assert rows, f"nothing fills {name}: neither the demo's story, a Racer nor a manager"

@@ -105,7 +105,6 @@ class Service:
         return data
 
     def loop(self, kind: type[L]) -> L:
-        """The loop of a feature."""
         (loop,) = (each for each in self.loops.housekeeper.attached if isinstance(each, kind))
         return loop
 

@@ -24,7 +24,6 @@ class Watched(NamedTuple):
     token: str
 
     def line(self, name: str, **more: Any) -> str:
-        """A new line."""
         tenant = {"organization_id": self.organization, "workspace_id": self.workspace}
         return self.edge.fresh(name=name, token=self.token, **tenant | more)
 

@@ -161,7 +161,6 @@ LISTS = [r for r in READS if {"cursor", "limit"} <= parameters_of(r)]
 
 
 def statement_of(edge: Edge, token: str) -> str:
-    """A new statement."""
     period = {"from": "2026-03-01", "to": "2026-04-01"}
     statement: str = edge.post("/v1/statements", token, json=period).json()["data"]["id"]
     return statement

@@ -46,8 +46,6 @@ class Case(NamedTuple):
 
 
 class Examples:
-    """The examples of a document."""
-
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
         self._components = document["components"]

@@ -133,7 +133,6 @@ def open_transaction(conninfo: str, statement: str) -> Iterator[None]:
 
 
 def command(conninfo: str, errors: Path, *arguments: str) -> Forked:
-    """A running command."""
     return Forked(arguments, settings_of(conninfo), Path(os.devnull), errors)
 
 
