@@ -100,7 +100,7 @@ def test_two_calls_tell_why_a_line_is_blocked_and_what_was_known_before(
     assert then["as_of"] == friday.isoformat().replace("+00:00", "Z")
 
 
-def test_stopped_lines_are_told_with_reasons_the_longest_stopped_first(
+def test_stopped_lines_are_listed_with_reasons_the_longest_stopped_first(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     first, second = watcher.blocked("One", "Two")
@@ -120,7 +120,7 @@ def test_stopped_lines_are_told_with_reasons_the_longest_stopped_first(
     assert assistant.answer("alerts", status=["open"])["alerts"] == answer["worst_alerts"]
 
 
-def test_changes_are_told_with_both_values_and_by_events(
+def test_changes_are_listed_with_both_values_and_by_events(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     line, other = watcher.line(), watcher.line()
@@ -146,7 +146,7 @@ def test_changes_are_told_with_both_values_and_by_events(
     assert events[0]["payload"]["reason"] == "Not approved."
 
 
-def test_usage_has_sums_by_the_asked_keys_and_no_empty_days(
+def test_usage_has_sums_by_the_requested_keys_and_no_empty_days(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     line = watcher.line(name="Reports")
@@ -225,7 +225,7 @@ def test_wrong_arguments_get_words_that_repeat_nothing(assistant: Assistant) -> 
         ("alerts", {"cursor": "x" * 100_000}, "`cursor` is too long."),
     ],
 )
-def test_refused_arguments_are_told_with_what_is_taken(
+def test_refused_arguments_are_answered_with_what_fits(
     assistant: Assistant, tool: str, values: dict[str, Any], words: str
 ) -> None:
     assert words in assistant.refusal(tool, **values)
@@ -247,7 +247,7 @@ def test_an_administrator_names_an_organization_for_sums(watcher: Watcher, edge:
     assert "`organization` is required" in chief.refusal("usage", month="2026-03")
 
 
-def test_alerts_of_other_lines_are_not_told_for_a_project(
+def test_alerts_of_other_lines_are_not_listed_for_a_project(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     (ours,) = watcher.blocked("Ours", project_tags=["PROJ-26-000007"])
@@ -258,7 +258,7 @@ def test_alerts_of_other_lines_are_not_told_for_a_project(
     assert len(assistant.answer("what_needs_me")["worst_alerts"]) == 1
 
 
-def test_a_blocker_is_overdue_by_the_instant_that_is_told_of(
+def test_a_blocker_is_overdue_by_the_instant_in_question(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     line = watcher.line()

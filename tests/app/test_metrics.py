@@ -231,7 +231,7 @@ def test_the_witness_is_as_old_as_the_first_event_that_it_does_not_cover(
             assert 50 <= age() < 80
 
 
-def test_the_loops_that_this_node_leads_are_told_from_those_of_others(
+def test_the_loops_that_this_node_leads_differ_from_those_of_others(
     conninfo: str, tmp_path: Path
 ) -> None:
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600, data_dir=tmp_path)

@@ -226,7 +226,7 @@ def test_a_command_sent_again_by_another_way_is_a_replay(below: Edge) -> None:
     "path",
     [f"{ROOT}x/healthz", "/tools/healthz", f"{ROOT}{ROOT}/healthz", f"{ROOT}%2Fhealthz"],
 )
-def test_a_path_beside_the_prefix_is_a_404(below: Edge, path: str) -> None:
+def test_a_path_outside_the_prefix_is_a_404(below: Edge, path: str) -> None:
     assert_problem(below.get(path), 404, "not_found")
 
 

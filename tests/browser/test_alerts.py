@@ -152,7 +152,7 @@ def test_starters_are_set_up_in_one_click_and_kinds_change_the_sentence(
     expect(visit.get_by_text("Watch deleted.")).to_be_visible()
 
 
-def test_sources_tell_who_was_heard(visit: Page, tenant: Watched) -> None:
+def test_sources_tell_who_reported(visit: Page, tenant: Watched) -> None:
     tenant.line("Payments gateway")
     visit.goto("/ui/sources")
     expect(visit.get_by_role("rowheader", name="/tests")).to_be_visible()

@@ -178,7 +178,7 @@ def test_a_board_beyond_the_share_of_its_key_stays_and_is_refreshed_later(
     expect(board.locator("#notice")).to_be_hidden()
 
 
-def test_an_unknown_address_is_told_in_words(board: Page, watch: Watch) -> None:
+def test_an_unknown_address_is_reported_in_words(board: Page, watch: Watch) -> None:
     watch.expect("status of 404")
     board.goto("/ui/lines/LIN-26-999999")
     expect(board.get_by_role("heading", level=1)).to_have_text("Not found")

@@ -58,7 +58,7 @@ class ClickCounter:
         return time.monotonic() - self._begun
 
 
-def test_a_person_is_told_when_a_line_is_blocked_for_two_hours(
+def test_a_person_is_notified_when_a_line_is_blocked_for_two_hours(
     page: Page, tenant: Watched, mailbox: Mailbox
 ) -> None:
     line = tenant.line("Payments gateway")

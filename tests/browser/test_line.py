@@ -104,7 +104,7 @@ def test_nothing_behind_a_dialog_is_reached(line: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_a_refusal_is_a_sentence_beside_the_typed_reason(
+def test_a_refusal_is_a_sentence_next_to_the_typed_reason(
     line: Page, edge: Edge, line_id: str, watch: Watch
 ) -> None:
     watch.expect("status of 409")
@@ -261,7 +261,7 @@ def test_the_thumb_stands_above_its_time_on_the_timeline(
         assert abs(tick - rail) < 1.5, width
 
 
-def test_a_slow_answer_does_not_lose_the_last_place_of_the_thumb(
+def test_a_slow_answer_does_not_lose_the_last_position_of_the_thumb(
     line: Page, edge: Edge, line_id: str
 ) -> None:
     """Places passed during a request are not requested; the last place is."""
@@ -306,7 +306,7 @@ def comes_to(page: Page, milliseconds: int) -> None:
     )
 
 
-def test_the_slider_awaits_one_place_at_a_time(
+def test_the_slider_awaits_one_position_at_a_time(
     line: Page, edge: Edge, line_id: str, moves: list[Route]
 ) -> None:
     """Two places were requested at once, and the page showed the one that was answered last."""
@@ -327,7 +327,7 @@ def test_the_slider_awaits_one_place_at_a_time(
     as_api_says(edge, line, line_id)
 
 
-def test_the_last_place_is_requested_though_the_answer_leaves_the_slider_as_it_was(
+def test_the_last_position_is_requested_though_the_answer_leaves_the_slider_as_it_was(
     line: Page, edge: Edge, line_id: str
 ) -> None:
     """Within a second, two places have the same description."""
@@ -344,7 +344,7 @@ def test_the_last_place_is_requested_though_the_answer_leaves_the_slider_as_it_w
     as_api_says(edge, line, line_id)
 
 
-def test_a_place_that_is_released_during_a_step_is_shown(
+def test_a_position_that_is_released_during_a_step_is_shown(
     line: Page, edge: Edge, line_id: str, moves: list[Route]
 ) -> None:
     """Also if the present page refreshes itself meanwhile, with a longer scale."""
@@ -385,7 +385,7 @@ def test_the_right_end_is_now_though_time_passes_during_a_request(
 
 
 @pytest.mark.soak
-def test_without_script_a_place_of_the_slider_is_sent_by_a_button(
+def test_without_script_a_position_of_the_slider_is_sent_by_a_button(
     chromium: Browser, address: str, edge: Edge, line_id: str
 ) -> None:
     with watched(chromium, address, java_script_enabled=False) as watch:

@@ -268,7 +268,7 @@ def test_a_disabled_endpoint_has_no_button_to_disable_it(visit: Page, edge: Edge
         expect(visit.get_by_text("disabled manually")).to_be_visible()
 
 
-def test_a_refused_target_is_announced_beside_the_typed_url(visit: Page, watch: Watch) -> None:
+def test_a_refused_target_is_announced_next_to_the_typed_url(visit: Page, watch: Watch) -> None:
     watch.expect("status of 422")
     visit.goto("/ui/webhooks")
     visit.get_by_text("Add an endpoint", exact=True).click()

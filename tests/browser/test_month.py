@@ -91,7 +91,7 @@ FILTERS = {
 @pytest.mark.parametrize(
     "names", repeated([[*FILTERS], ["workspace_id"], [], *([name] for name in FILTERS)], first=2)
 )
-def test_the_period_stands_whole_beside_every_filter_and_nothing_scrolls_sideways(
+def test_the_period_stands_whole_next_to_every_filter_and_nothing_scrolls_sideways(
     visit: Page, workspace: str, names: list[str]
 ) -> None:
     """The heading once was 0 px wide as soon as a workspace was chosen."""

@@ -60,7 +60,7 @@ def test_a_token_from_a_pipe_is_checked_and_kept_for_its_owner_alone(
     assert service.token not in file_of(anyone).read_text()
 
 
-def test_a_token_is_asked_for_without_an_echo(anyone: Elk, service: Service) -> None:
+def test_a_token_is_read_without_an_echo(anyone: Elk, service: Service) -> None:
     done = anyone.on_terminal("login", service.address, typed=f"{service.token}\n")
     assert done.code == 0
     assert service.token not in done.out
@@ -177,7 +177,7 @@ def test_the_words_that_shells_complete_are_those_of_the_service() -> None:
         assert set(WORDS[field].split()) == set(get_args(words)), field
 
 
-def test_an_older_service_is_told_from_a_mistake(anyone: Elk) -> None:
+def test_an_older_service_differs_from_a_mistake(anyone: Elk) -> None:
     old = {
         "info": {"version": "0.0.9"},
         "paths": {"/v1/execution": {"get": {"parameters": [{"name": "limit"}]}}},
@@ -251,7 +251,7 @@ def anyone_verifies(elk: Elk, folder: Path, name: str) -> dict[str, str]:
     return dict(done.rows)
 
 
-def test_a_missing_extra_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_missing_extra_is_reported_in_a_line(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['click'] = None\n"
         "from execution_ledger.cli import main; sys.exit(main())"

@@ -62,7 +62,7 @@ def test_a_program_that_starts_the_command_has_the_tools(service: Service) -> No
     assert (runs["payloads_are_shown"], runs["runs"][0]["input"]) == (True, '"secret"')
 
 
-def test_a_ledger_that_is_away_and_a_wrong_token_are_told_in_words(service: Service) -> None:
+def test_a_ledger_that_is_away_and_a_wrong_token_are_reported_in_words(service: Service) -> None:
     async def ask(client: Client) -> str:
         result = await client.call_tool("what_needs_me", {})
         assert result.is_error

@@ -167,7 +167,7 @@ def full(ledger: Ledger, switch: Switch, monkeypatch: pytest.MonkeyPatch) -> Led
     return ledger
 
 
-def test_a_report_waits_for_room_where_it_is_asked_to(
+def test_a_report_waits_for_room_if_requested(
     full: Ledger, stand_in: StandIn, switch: Switch, refusals: Refusals
 ) -> None:
     def wait(number: int) -> None:

@@ -52,7 +52,7 @@ def test_reported_facts_are_recorded_in_their_order(
     assert notes == [str(number) for number in range(1_200)]
 
 
-def test_a_refused_fact_is_told_with_its_reason(
+def test_a_refused_fact_is_reported_with_its_reason(
     options: dict[str, Any], service: Service, refusals: Refusals, caplog: Any
 ) -> None:
     line = service.edge.fresh()

@@ -119,7 +119,7 @@ def test_runs_are_reported_read_and_erased(ledger: Ledger, service: Service) -> 
     assert ledger.runs.get(run).output is None
 
 
-def test_spans_are_reported_and_those_without_a_line_are_told(
+def test_spans_are_reported_and_those_without_a_line_are_counted(
     ledger: Ledger, service: Service
 ) -> None:
     sent = agent(activated(ledger, service))
@@ -131,7 +131,7 @@ def test_spans_are_reported_and_those_without_a_line_are_told(
     assert run.status == "completed"
 
 
-def test_a_refusal_names_the_place_at_fault(ledger: Ledger, service: Service) -> None:
+def test_a_refusal_names_the_field_at_fault(ledger: Ledger, service: Service) -> None:
     line = activated(ledger, service)
     with pytest.raises(Invalid) as invalid:
         ledger.lines.check_in(line, hours=-1)

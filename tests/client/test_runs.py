@@ -100,7 +100,7 @@ def test_attempts_of_a_name_are_runs_of_their_own(
     assert attempts == [(1, "failed", None), (2, "failed", first.id), (3, "completed", second.id)]
 
 
-def test_a_refused_start_is_told_and_the_function_runs(
+def test_a_refused_start_is_logged_and_the_function_runs(
     options: dict[str, Any], service: Service, refusals: Refusals
 ) -> None:
     line = service.edge.fresh()
@@ -113,7 +113,7 @@ def test_a_refused_start_is_told_and_the_function_runs(
     assert run.refusal is not None
 
 
-def test_a_refused_start_is_raised_where_asked(options: dict[str, Any], service: Service) -> None:
+def test_a_refused_start_is_raised_on_request(options: dict[str, Any], service: Service) -> None:
     line = service.edge.fresh()
     called: list[str] = []
 
@@ -163,7 +163,7 @@ def test_an_exception_ends_the_run_truthfully_and_passes_unchanged(
     assert endings(fake) == [(status, data)]
 
 
-def test_the_text_of_an_error_is_told_only_where_asked(fake: FakeLedger) -> None:
+def test_the_text_of_an_error_is_shown_only_on_request(fake: FakeLedger) -> None:
     with pytest.raises(KeyError), fake.run(LINE, tells_errors=True):
         raise KeyError("row 17")
     assert endings(fake) == [("failed", {"error": {"code": "KeyError", "message": "'row 17'"}})]

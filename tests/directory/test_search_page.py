@@ -119,7 +119,7 @@ def test_the_search_finds_the_people_by_whom_lines_are_waited_for(edge: Edge) ->
     assert unlinked == ["amar,a"], "a comma means or"
 
 
-def test_a_workspace_is_found_beside_more_lines_of_its_name_than_are_shown(edge: Edge) -> None:
+def test_a_workspace_is_found_among_more_lines_of_its_name_than_are_shown(edge: Edge) -> None:
     tenant = {"organization_id": "ORG-26-000932", "workspace_id": "WS-26-000932"}
     token = edge.token("read", "write", organization_id=tenant["organization_id"])
     edge.accept(fact("directory.named", "WS-26-000932", {"name": "Zürich"}), token=token)

@@ -200,7 +200,7 @@ def test_data_in_base64_is_the_same_fact(edge: Edge, line: str) -> None:
     assert_problem(edge.send(event | {"data": {"hours": 7}}), 409, "fact_conflict")
 
 
-def test_data_in_base64_is_taken_in_a_batch_and_beside_null(edge: Edge, line: str) -> None:
+def test_data_in_base64_is_taken_in_a_batch_and_with_null(edge: Edge, line: str) -> None:
     events = [packed(fact("execution.checked_in", line, {"hours": 1})) for _ in range(2)]
     edge.accept(events[0], events[1] | {"data": None})
     without = fact("execution.checked_in", line, {"hours": 1}) | {"data_base64": None}
@@ -294,7 +294,7 @@ def test_an_unknown_parameter_is_named_if_its_name_is_short_and_plain(
     assert assert_problem(answer, 422, "invalid_request")["errors"] == [expected]
 
 
-def test_the_item_of_a_fact_refused_by_state_has_no_wrong_places(edge: Edge, line: str) -> None:
+def test_the_item_of_a_fact_refused_by_state_has_no_wrong_fields(edge: Edge, line: str) -> None:
     (item,) = edge.send_batch(fact("service_line.resumed", line)).json()["data"]
     assert item["error"] == {
         "status": 409,

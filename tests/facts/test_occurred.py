@@ -95,7 +95,7 @@ def page_of(edge: Edge, token: str, **params: Any) -> Any:
 
 
 @pytest.mark.parametrize("examples", repeated([12, 400]))
-def test_pages_and_export_have_exactly_the_events_that_occurred_in_the_stretch(
+def test_pages_and_export_have_exactly_the_events_that_occurred_in_the_period(
     world: World, examples: int
 ) -> None:
     events = world.feeds["admin"]
@@ -154,7 +154,7 @@ def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "SCAN_SECONDS", 0.0)
 
 
-def test_a_page_that_would_look_for_too_long_ends_early_and_its_cursor_goes_on(
+def test_a_page_that_would_search_for_too_long_ends_early_and_its_cursor_goes_on(
     world: World, in_no_time: None
 ) -> None:
     own = world.feeds["own"]
@@ -175,7 +175,7 @@ def test_a_page_that_would_look_for_too_long_ends_early_and_its_cursor_goes_on(
         assert lengths.count(0) > len(lengths) // 2
 
 
-def test_the_walk_begins_five_minutes_before_the_stretch(edge: Edge, in_no_time: None) -> None:
+def test_the_read_begins_five_minutes_before_the_period(edge: Edge, in_no_time: None) -> None:
     """No event is recorded more than five minutes before it occurred."""
     token = edge.token("read", "write", organization_id=APART)
     line = edge.fresh(organization_id=APART, token=token)
@@ -230,7 +230,7 @@ def test_a_cursor_goes_on_with_events_that_are_recorded_later(edge: Edge) -> Non
 
 
 @pytest.mark.parametrize("path", [LIST, EXPORT])
-def test_a_stretch_that_ends_before_its_start_is_a_422_at_its_end(world: World, path: str) -> None:
+def test_a_period_that_ends_before_its_start_is_a_422_at_its_end(world: World, path: str) -> None:
     params = {"occurred_from": "2026-04-16", "occurred_to": "2026-04-15T23:59:59Z"}
     problem = assert_problem(world.edge.get(path, params=params), 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/occurred_to"]

@@ -50,7 +50,7 @@ def audit_item(found: tuple[object, ...]) -> str:
     return json_text(audit_entry_of(recorded_event(found), "Robot"))
 
 
-def test_a_change_of_a_line_is_told_with_the_lines_state_before_and_after() -> None:
+def test_a_change_of_a_line_is_sent_with_the_lines_state_before_and_after() -> None:
     envelope = ENVELOPE.format(v=2, n=1, type="execution.paused", payload=PAYLOAD, fact="null")
     row = found(PAUSED, "execution.paused", "running", "paused")
     assert feed_item(row) == envelope + "}"
@@ -65,7 +65,7 @@ def test_the_first_event_of_a_line_has_no_state_before() -> None:
     )
 
 
-def test_a_report_is_told_under_the_type_that_its_row_has() -> None:
+def test_a_report_is_listed_under_the_type_that_its_row_has() -> None:
     body = e.HealthSignalReported(signal="sla_compliance", status="red", value=1, evidence="e")
     payload = '{"signal":"sla_compliance","status":"red","value":1,"evidence":"e"}'
     row = found(recorded(body, 3, minute(3), fact=FACT), "health.signal_reported", "idle", "idle")

@@ -58,7 +58,7 @@ def test_the_newest_event_comes_first_with_actor_and_details(edge: Edge) -> None
     assert "recorded 5 min later" in page.words(".log .when")[0]
 
 
-def test_pages_walk_to_the_very_first_event_and_miss_none(edge: Edge) -> None:
+def test_pages_lead_to_the_very_first_event_and_miss_none(edge: Edge) -> None:
     line_id = edge.fresh("capacity")
     edge.accept(*check_ins(line_id, 130))
     pages = pages_from(visitor(edge), f"/ui/events?service_line_id={line_id}")
@@ -172,7 +172,7 @@ def test_an_invalid_time_is_refused_in_words(edge: Edge, typed: str) -> None:
     assert "From: must be a date and a time" in page.text
 
 
-def test_an_empty_result_is_said_and_does_not_look_like_an_error(edge: Edge) -> None:
+def test_an_empty_result_is_announced_and_is_not_shown_as_an_error(edge: Edge) -> None:
     page = visitor(edge).get("/ui/events?service_line_id=LIN-26-999999")
     assert page.status == 200
     assert page.words(".empty h2") == ["No events match these filters"]

@@ -270,7 +270,7 @@ def test_a_cursor_continues_after_its_page_when_later_events_arrive(
     assert not third["meta"]["has_more"]
 
 
-def test_an_empty_page_that_was_asked_for_without_a_cursor_has_no_cursor(world: World) -> None:
+def test_an_empty_page_that_was_requested_without_a_cursor_has_no_cursor(world: World) -> None:
     answered = page(world.edge, service_line_id="LIN-26-999999")
     assert answered == {"data": [], "meta": {"cursor": None, "has_more": False}}
 

@@ -245,7 +245,7 @@ def test_a_page_of_the_audit_log_costs_in_proportion_to_its_rows(
 
 
 @pytest.mark.parametrize("name", FEEDS)
-def test_walks_forwards_and_backwards_give_the_same_events(past: Past, name: str) -> None:
+def test_pages_forwards_and_backwards_give_the_same_events(past: Past, name: str) -> None:
     def positions_of(backwards: bool) -> list[int]:
         statement = feeds.feed_read(frozenset(FEEDS[name]), backwards).sql
         bounds = {"after": past.end // 2, "before": past.end // 2 + 200, "limit": 1000}
@@ -284,7 +284,7 @@ def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Pas
 
 
 @pytest.mark.parametrize("bounds", [("recorded_after",), ("recorded_after", "recorded_until")])
-def test_a_narrow_stretch_of_a_history_costs_in_proportion_to_its_rows(
+def test_a_narrow_part_of_a_history_costs_in_proportion_to_its_rows(
     past: Past, bounds: tuple[str, ...]
 ) -> None:
     recorded = """SELECT ledger.recorded_at(position) FROM ledger.event

@@ -138,7 +138,7 @@ def test_no_payload_holds_a_runs_input_output_or_error(edge: Edge, life: Life) -
 
 
 @pytest.mark.parametrize("limit", [*range(1, 10), 26, 27, 50, 99, 100])
-def test_a_walk_with_any_limit_gives_each_event_once(edge: Edge, walked: str, limit: int) -> None:
+def test_pages_of_any_limit_give_each_event_once(edge: Edge, walked: str, limit: int) -> None:
     assert history_of(edge, walked, limit) == history_of(edge, walked, 100)
     assert len(history_of(edge, walked, limit)) == 54
 
@@ -152,7 +152,7 @@ def walked(edge: Edge) -> str:
     return line
 
 
-def test_events_that_are_recorded_during_a_walk_come_at_its_end(edge: Edge) -> None:
+def test_events_that_are_recorded_between_pages_come_at_the_end(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(*(fact("execution.checked_in", line) for _ in range(9)))
     path, entries = f"/v1/execution/{line}/history?limit=4", []

@@ -110,9 +110,7 @@ def test_one_read_of_the_tail_serves_all_streams(tell: Callable[..., None]) -> N
     tell(story)
 
 
-def test_a_stream_behind_the_tails_memory_gets_every_event_once(
-    tell: Callable[..., None],
-) -> None:
+def test_a_stream_behind_the_tails_memory_gets_every_event_once(tell: Callable[..., None]) -> None:
     async def story(rig: Rig) -> None:
         fast, slow = await rig.listen(), await rig.listen()
         start = len(rig.ids())

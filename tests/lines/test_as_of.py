@@ -284,7 +284,7 @@ def paged(edge: Edge, path: str, meanwhile: Any, **params: Any) -> list[dict[str
 
 
 @pytest.mark.parametrize("extra", [{}, {"state": "running,paused"}, {"blocked_cause": ""}], ids=str)
-def test_writers_disturb_no_walk_at_an_instant(edge: Edge, extra: dict[str, str]) -> None:
+def test_writers_disturb_no_paging_at_an_instant(edge: Edge, extra: dict[str, str]) -> None:
     ids = [edge.fresh_id() for _ in range(40)]
     tag = f"PROJ-{ids[0]}"
     cause = {"blocker_id": "b", "cause": "capacity_issue"}
@@ -310,7 +310,7 @@ def test_writers_disturb_no_walk_at_an_instant(edge: Edge, extra: dict[str, str]
     assert paged(edge, "/v1/execution", lambda _: None, **params) == rows
 
 
-def test_writers_disturb_no_walk_of_a_lines_runs_and_history_at_an_instant(edge: Edge) -> None:
+def test_writers_disturb_no_paging_of_a_lines_runs_and_history_at_an_instant(edge: Edge) -> None:
     line = edge.fresh()
     begun = [fact("run.started", None, {"service_line_id": line}) for _ in range(20)]
     runs = [item["subject"] for item in edge.accept(*begun)]

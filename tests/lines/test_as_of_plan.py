@@ -225,7 +225,7 @@ def test_a_read_as_of_now_waits_for_the_append_in_flight(
 WRITERS, READERS = 8, 3
 
 
-def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
+def test_answers_as_of_now_among_eight_writers_can_be_repeated(
     conninfo: str, settings: Settings
 ) -> None:
     def write(number: int, writer: Writer) -> int:

@@ -6,7 +6,7 @@ from tests.support.facts import fact
 from tests.support.visitor import visitor
 
 
-def test_a_walk_shows_every_line_once_in_the_boards_order(edge: Edge) -> None:
+def test_pages_show_every_line_once_in_the_boards_order(edge: Edge) -> None:
     at = Workspace(edge, "WS-26-000106")
     all_lines = [at.line() for _ in range(9)]
     edge.accept(*(blocked(line_id, "approval_gap") for line_id in all_lines[:4]))

@@ -162,7 +162,7 @@ def test_a_line_with_very_many_blockers_has_a_short_row(edge: Edge) -> None:
     assert "and 10 more" in page.words(".why")[0]
 
 
-def test_an_empty_result_is_said_and_does_not_look_like_an_error(edge: Edge) -> None:
+def test_an_empty_result_is_announced_and_is_not_shown_as_an_error(edge: Edge) -> None:
     at = Workspace(edge, "WS-26-000108")
     at.line()
     guest = visitor(edge)

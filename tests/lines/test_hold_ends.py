@@ -162,7 +162,7 @@ def test_two_nodes_lift_a_hold_once(own_ledger: Ledger, settings: Settings) -> N
     assert own_ledger.topics(line) == [*STARTED, "execution.resumed"]
 
 
-def test_no_hold_is_lifted_by_the_present_time_while_a_story_is_told(own_ledger: Ledger) -> None:
+def test_no_hold_is_lifted_by_the_present_time_during_a_story(own_ledger: Ledger) -> None:
     line = over(own_ledger)
     with sweepers_paused(own_ledger.conninfo):
         assert own_ledger.sweep() == 0

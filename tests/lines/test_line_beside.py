@@ -42,7 +42,7 @@ def way_back(page: Visited) -> Any:
 
 
 @pytest.mark.parametrize("sort", ["", "health_score"])
-def test_a_line_leads_back_to_the_board_and_to_the_lines_beside_it(
+def test_a_line_leads_back_to_the_board_and_to_its_neighbours(
     edge: Edge, lines: list[str], sort: str
 ) -> None:
     guest = visitor(edge)
@@ -60,14 +60,14 @@ def test_a_line_leads_back_to_the_board_and_to_the_lines_beside_it(
     assert neighbour_lines(page) == {"[": ids[0], "]": ids[2]}
 
 
-def test_the_lines_beside_go_on_from_one_state_to_the_next(edge: Edge, lines: list[str]) -> None:
+def test_the_neighbour_lines_go_on_from_one_state_to_the_next(edge: Edge, lines: list[str]) -> None:
     guest = visitor(edge)
     ids = [str(row["id"]) for row in guest.get(board()).all("tbody tr:not(.more)")]
     assert neighbour_lines(come(guest, ids[2], board())) == {"[": ids[1], "]": ids[3]}
     assert neighbour_lines(come(guest, ids[4], board())) == {"[": ids[3]}
 
 
-def test_a_pause_keeps_the_board_and_the_place_on_it(edge: Edge, lines: list[str]) -> None:
+def test_a_pause_keeps_the_board_and_the_position_on_it(edge: Edge, lines: list[str]) -> None:
     guest = visitor(edge, "read", "service_lines:manage")
     address, line = board(state="blocked", sort="record"), lines[1]
     page = come(guest, line, address)
@@ -116,7 +116,7 @@ def test_a_line_reached_from_elsewhere_leads_to_the_whole_board(
         assert page.all('[href*="elsewhere"], .beside') == []
 
 
-def test_a_board_that_cannot_be_shown_has_no_lines_beside(edge: Edge, lines: list[str]) -> None:
+def test_a_board_that_cannot_be_shown_has_no_neighbour_lines(edge: Edge, lines: list[str]) -> None:
     guest, path = visitor(edge), f"/ui/lines/{lines[0]}"
     for params in (
         {"from": "/ui?state=nonsense"},

@@ -99,7 +99,7 @@ def test_the_page_shows_the_line_as_it_was(edge: Edge) -> None:
     assert "execution.blocked" in str(slider["aria-valuetext"])
 
 
-def test_the_slider_leads_to_the_very_instant_of_its_place(edge: Edge) -> None:
+def test_the_slider_leads_to_the_very_instant_of_its_position(edge: Edge) -> None:
     line_id, history = lived(edge)
     guest, now = visitor(edge), milliseconds(edge.clock.now.isoformat())
 

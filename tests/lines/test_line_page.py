@@ -248,7 +248,7 @@ def test_a_refused_pause_gives_the_reason_and_keeps_the_typed_text(edge: Edge) -
 
 
 @pytest.mark.parametrize("reason", ["", " \n ", "x" * 501])
-def test_a_wrong_reason_is_refused_beside_the_form(edge: Edge, reason: str) -> None:
+def test_a_wrong_reason_is_refused_next_to_the_form(edge: Edge, reason: str) -> None:
     line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
     refused = send(guest, line_id, "pause", reason=reason)
     assert refused.status == 422

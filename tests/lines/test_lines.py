@@ -131,7 +131,7 @@ CHOICES = {
 
 @pytest.mark.parametrize("tags", [1, 40, 41, 100])
 @pytest.mark.parametrize("more", [{}, {"workspace_id": ",".join(WORKSPACES[:2])}])
-def test_a_list_by_any_number_of_tags_walks_through_each_line_once(
+def test_a_list_by_any_number_of_tags_reads_each_line_once(
     edge: Edge, board: list[dict[str, Any]], tags: int, more: dict[str, str]
 ) -> None:
     assert board

@@ -286,7 +286,7 @@ def test_each_line_whose_key_stays_appears_once_while_other_keys_move(
 
 @pytest.mark.parametrize("limit", [1, 3, 20, 100])
 @pytest.mark.parametrize("sort", SORTS)
-def test_a_walk_in_pages_of_any_size_has_the_order_of_one_page(
+def test_a_list_in_pages_of_any_size_has_the_order_of_one_page(
     edge: Edge, sort: str, limit: int
 ) -> None:
     tag = f"pages-{sort}-{limit}"

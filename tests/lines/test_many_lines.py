@@ -419,7 +419,7 @@ def test_at_most_1000_lines_are_paused_together(crowd: Tenant) -> None:
     assert fitting.json()["meta"]["matched"] == 1000
 
 
-def test_many_lines_are_recorded_in_turns_also_while_no_other_organization_waits(
+def test_many_lines_are_recorded_in_slots_also_while_no_other_organization_waits(
     crowd: Tenant,
 ) -> None:
     before, body = end(crowd.edge), {"filter": {"project_tag": ["PRJ-1"]}, "reason": REASON}

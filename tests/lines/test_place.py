@@ -64,7 +64,7 @@ def half_way(past: Past) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("is_past", [False, True], ids=["now", "then"])
-def test_a_place_in_a_history_costs_in_proportion_to_what_is_shown(
+def test_a_point_in_a_history_costs_in_proportion_to_what_is_shown(
     past: Past, busy: Busy, is_past: bool
 ) -> None:
     found = point_cost(past, busy.line, is_past, **half_way(past))
@@ -75,7 +75,7 @@ def test_a_place_in_a_history_costs_in_proportion_to_what_is_shown(
 
 
 @pytest.mark.parametrize("is_past", [False, True], ids=["now", "then"])
-def test_a_place_in_a_quiet_line_costs_little_among_busy_lines(
+def test_a_point_in_a_quiet_line_costs_little_among_busy_lines(
     past: Past, busy: Busy, is_past: bool
 ) -> None:
     found = point_cost(past, busy.quiet, is_past, **half_way(past))
@@ -83,7 +83,7 @@ def test_a_place_in_a_quiet_line_costs_little_among_busy_lines(
     assert found.blocks <= 60
 
 
-def test_a_place_in_another_tenants_line_costs_few_rows(past: Past, busy: Busy) -> None:
+def test_a_point_in_another_tenants_line_costs_few_rows(past: Past, busy: Busy) -> None:
     found = point_cost(past, busy.line, False, organization="ORG-26-000002")
     assert (found.found, found.rows <= 10, found.blocks <= 30) == (0, True, True)
 

@@ -63,7 +63,7 @@ def position(ledger: Ledger) -> int:
     )
 
 
-def test_a_verification_beside_writers_names_nothing(ledger: Ledger, folder: Path) -> None:
+def test_a_verification_among_writers_names_nothing(ledger: Ledger, folder: Path) -> None:
     for _ in range(10):
         ledger.run(ledger.line())
     seal(ledger.conninfo, folder)

@@ -60,7 +60,7 @@ def test_the_last_checkpoint_and_the_key_are_those_of_the_api(alone: Edge, tmp_p
     assert copied == [note, key.strip()]
 
 
-def test_the_lag_of_sealing_is_told_up_to_a_bound(
+def test_the_lag_of_sealing_is_reported_up_to_a_bound(
     alone: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guest = visitor(alone, "read")
@@ -96,7 +96,7 @@ def test_a_log_that_nobody_sealed_or_verified_says_so(alone: Edge) -> None:
     assert set(page.words(".verified tbody td:nth-of-type(2)")) == {"—"}
 
 
-def test_nothing_is_said_not_to_differ_before_every_part_was_compared(alone: Edge) -> None:
+def test_nothing_is_reported_as_equal_before_every_part_was_compared(alone: Edge) -> None:
     """A part without rows was compared with nothing: a tick would say more than is known."""
     forget(alone)
     for part in (TABLES, NEW, SCHEMA, *OLD[1:]):
@@ -137,7 +137,7 @@ def test_differences_are_counted_for_everybody_and_named_to_administrators(alone
     ]
 
 
-def test_stopped_sealing_is_told_to_everybody_and_its_reason_to_administrators(
+def test_stopped_sealing_is_shown_to_everybody_and_its_reason_to_administrators(
     alone: Edge, tmp_path: Path
 ) -> None:
     alone.fresh()

@@ -182,7 +182,7 @@ def test_a_sealer_that_died_before_its_commit_continues_from_the_file(
     assert checked(ahead.conninfo, folder)[1] == []
 
 
-def test_no_other_events_are_signed_in_the_place_of_lost_ones(ahead: Ledger, folder: Path) -> None:
+def test_no_other_events_are_signed_instead_of_lost_ones(ahead: Ledger, folder: Path) -> None:
     path, head = checkpoint_outside(folder), ahead.head()
     unreadable = "its column state: the stored event cannot be read"
     for loss, named in (
@@ -331,7 +331,7 @@ def test_a_log_that_has_lost_sealed_events_is_not_signed_further(
     assert stop_reason(full.conninfo) == f"the last event that was sealed is not at position {end}"
 
 
-def test_a_new_database_in_an_old_ones_place_is_signed_once_an_operator_adopts_it(
+def test_a_new_database_that_replaces_an_old_one_is_signed_once_an_operator_adopts_it(
     full: Ledger, folder: Path
 ) -> None:
     """A database whose key was removed looks the same: the node knows of a log that was sealed."""

@@ -22,7 +22,7 @@ NODES = 3
 one = st.integers(0, NODES - 1)
 
 
-def test_a_look_that_began_before_a_beat_was_acknowledged_misses_nothing() -> None:
+def test_a_read_that_began_before_a_beat_was_acknowledged_misses_nothing() -> None:
     """The beat and the sealer of a node look at the rows at the same time."""
     monitor, old = PeerMonitor("n", 0.0), Row("n", None, 0.5, 1.0, "here")
     assert monitor.hear(1.0, 1.1, "here", [old]).has_waited

@@ -127,7 +127,7 @@ def run(folder: Path, parts: Any, key: str | None = KEYS) -> subprocess.Complete
     )
 
 
-def test_a_bundle_is_proved_and_its_statement_is_told_in_a_few_lines(tmp_path: Path) -> None:
+def test_a_bundle_is_proved_and_its_statement_is_printed_in_a_few_lines(tmp_path: Path) -> None:
     done = run(tmp_path, bundle())
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
@@ -194,7 +194,7 @@ def test_each_member_of_the_inclusion_is_needed_and_is_of_its_type(name: str) ->
 
 
 @pytest.mark.parametrize("index", [-1, 3, 5, 7, 8, 2**53 - 1, 10**4000, True])
-def test_a_leaf_at_another_place_or_out_of_the_tree_is_refused(index: int) -> None:
+def test_a_leaf_at_another_index_or_out_of_the_tree_is_refused(index: int) -> None:
     parts = bundle()
     parts["inclusion"]["leaf_index"] = index
     assert refusal(parts)
@@ -202,7 +202,7 @@ def test_a_leaf_at_another_place_or_out_of_the_tree_is_refused(index: int) -> No
 
 @pytest.mark.parametrize("one", ["document", "stored", "leaf", "checkpoint", "key"])
 @pytest.mark.parametrize("other", ["document", "stored", "leaf", "checkpoint", "key"])
-def test_members_that_changed_places_are_refused(one: str, other: str) -> None:
+def test_members_that_changed_order_are_refused(one: str, other: str) -> None:
     parts = bundle()
     if one != other:
         assert refusal(parts | {one: parts[other], other: parts[one]})
@@ -210,7 +210,7 @@ def test_members_that_changed_places_are_refused(one: str, other: str) -> None:
 
 @pytest.mark.parametrize("name", ["document", "stored", "leaf", "inclusion", "checkpoint"])
 def test_a_member_of_another_bundle_is_refused(name: str) -> None:
-    other = bundle(DOCUMENT | {"note": "another"}, REPEATED | {"note": "another"}, place=2)
+    other = bundle(DOCUMENT | {"note": "another"}, REPEATED | {"note": "another"}, index=2)
     assert opened(other)
     assert refusal(bundle() | {name: other[name]})
 
@@ -429,7 +429,7 @@ TWELVE = b"2," * 12
         *(b"[%s%s]" % (TWELVE, end) for end in (b"[]", b"null", b"2,{}")),
     ],
 )
-def test_a_stored_event_is_an_array_with_an_object_in_the_thirteenth_place(stored: bytes) -> None:
+def test_a_stored_event_is_an_array_with_an_object_as_its_thirteenth_item(stored: bytes) -> None:
     assert "no array with an object in the thirteenth" in refusal(resealed(bundle(), stored))
 
 

@@ -111,7 +111,7 @@ SIZES = st.integers(1, len(LEAVES))
 
 
 @given(st.data())
-def test_an_inclusion_proof_holds_for_its_leaf_and_place_alone(data: st.DataObject) -> None:
+def test_an_inclusion_proof_holds_for_its_leaf_and_index_alone(data: st.DataObject) -> None:
     size = data.draw(SIZES)
     index = data.draw(st.integers(0, size - 1))
     hashes, root = roots(inclusion(index, size)), root_of((0, size), TILES)
@@ -128,7 +128,7 @@ def test_an_inclusion_proof_holds_for_its_leaf_and_place_alone(data: st.DataObje
         assert root_with(LEAVES[index], index ^ 1, size, hashes) != root
 
 
-def test_an_inclusion_proof_holds_for_no_place_beyond_the_tree() -> None:
+def test_an_inclusion_proof_holds_for_no_index_beyond_the_tree() -> None:
     for index, size in itertools.combinations(range(9), 2):
         hashes, root = roots(inclusion(index, size)), root_of((0, size), TILES)
         claimed = (verifier.root_with_leaf(LEAVES[index], at, size, hashes) for at in range(-8, 24))

@@ -117,7 +117,7 @@ def test_a_name_of_a_run_that_the_credential_does_not_see_is_taken(ledger: Ledge
     assert ledger.run_view(receipt.subject)["status"] == "pending"
 
 
-def test_wrong_data_are_told_before_a_taken_name(ledger: Ledger) -> None:
+def test_wrong_data_are_reported_before_a_used_name(ledger: Ledger) -> None:
     name, begin = new_id("build"), activation(new_id("LIN"))
     begin["data"]["workspace_id"] = NARROW.workspace_id
     ledger.accept(begin, named("run.requested", name, ledger.line()))

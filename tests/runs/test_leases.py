@@ -152,7 +152,7 @@ def test_an_ending_ends_the_lease(ledger: Ledger, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", ["run.completed", "run.failed"])
 @pytest.mark.parametrize("ago", [{"hours": 5}, {"minutes": -4}])
-def test_one_late_ending_of_any_time_takes_the_place_of_the_failure(
+def test_one_late_ending_of_any_time_replaces_the_failure(
     ledger: Ledger, ending: str, ago: dict[str, float]
 ) -> None:
     line = ledger.line(time=ledger.ago(days=1))

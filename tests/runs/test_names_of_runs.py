@@ -242,7 +242,7 @@ def test_names_of_another_source_or_organization_are_other_parents(ledger: Ledge
 
 
 @pytest.mark.parametrize("comes_first", [True, False])
-def test_of_a_parent_that_the_credential_does_not_see_nothing_is_told(
+def test_of_a_parent_that_the_credential_does_not_see_nothing_is_shown(
     ledger: Ledger, comes_first: bool
 ) -> None:
     own_line = in_workspace(ledger, NARROW.workspace_id)

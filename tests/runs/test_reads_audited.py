@@ -182,7 +182,7 @@ def test_children_of_a_run_are_noted_under_their_lines(tenant: Tenant) -> None:
     assert [entry["resource"]["id"] for entry in reads(tenant)] == [other]
 
 
-def test_the_organization_is_told_what_an_administrator_reads(tenant: Tenant) -> None:
+def test_the_organization_sees_what_an_administrator_reads(tenant: Tenant) -> None:
     line = tenant.line()
     run = run_on(tenant, line)
     name = f"chief of {tenant.organization}"
@@ -249,7 +249,7 @@ def test_notes_that_wait_are_recorded_when_the_service_stops(
     assert edge.select(READ_EVENTS) == [(1,)]
 
 
-def test_notes_are_recorded_without_being_asked_for(conninfo: str, settings: Settings) -> None:
+def test_notes_are_recorded_without_a_request(conninfo: str, settings: Settings) -> None:
     with edge_of(settings, conninfo, records_reads=True) as edge:
         tenant = Tenant(edge)
         run = run_on(tenant, tenant.line())

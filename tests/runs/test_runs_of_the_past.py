@@ -122,7 +122,7 @@ def view_of(row: dict[str, Any]) -> str:
     return json_text(run_view(RunColumns(*(row[name] for name in RunColumns._fields))))
 
 
-def test_each_field_of_a_run_is_told_after_the_run_began() -> None:
+def test_each_field_of_a_run_is_recorded_after_the_run_began() -> None:
     later = {name for story in STORIES.values() for _, data in story[1:] for name in data}
     facts = [kind.data for kind in FACT_TYPES.values() if kind.subject == "run"]
     sent = {name for data in facts for name in data.model_fields} & set(FIELDS) - PAYLOADS

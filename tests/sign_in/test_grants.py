@@ -175,7 +175,7 @@ def test_a_person_without_grant_sees_whom_to_ask_and_the_claims_as_they_came(
         assert f'"{secret}"' not in page.answer.text
 
 
-def test_grants_of_one_place_unite(company: Company, openid: OpenIdProvider) -> None:
+def test_grants_of_one_tenant_unite(company: Company, openid: OpenIdProvider) -> None:
     in_groups(openid, "ledger-finance", "ledger-hooks")
     guest = Person(company).signed_in()
     assert guest.get("/ui").status == 200
@@ -228,7 +228,7 @@ def test_the_page_asks_a_person_of_two_organizations_and_remembers(
         assert guest.on(node).get("/ui/webhooks").status == 200, "remembered on all nodes"
 
 
-def test_before_a_place_is_chosen_no_page_shows_anything(
+def test_before_a_tenant_is_chosen_no_page_shows_anything(
     company: Company, openid: OpenIdProvider
 ) -> None:
     line = company.fresh()
@@ -244,7 +244,7 @@ def test_before_a_place_is_chosen_no_page_shows_anything(
     "organization",
     ["ORG-26-000003", "*", f"{ORGANIZATION}/{WORKSPACE}", f"{OTHER}/{WORKSPACE}", "", "x" * 5000],
 )
-def test_a_place_that_nobody_granted_cannot_be_chosen(
+def test_a_tenant_that_nobody_granted_cannot_be_chosen(
     company: Company, openid: OpenIdProvider, organization: str
 ) -> None:
     in_groups(openid, "ledger-finance", "ledger-there")
@@ -265,7 +265,7 @@ def test_the_choice_needs_the_sessions_key_and_an_own_address(
     assert choose(guest, OTHER, "https://evil.example/ui").location == "/ui"
 
 
-def test_a_form_belongs_to_the_place_that_it_was_shown_for(
+def test_a_form_belongs_to_the_tenant_that_it_was_shown_for(
     company: Company, openid: OpenIdProvider
 ) -> None:
     """Of two tabs, one changes the place: the other's form must act on neither place."""

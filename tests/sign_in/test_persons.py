@@ -47,7 +47,7 @@ def paused(edge: Edge, sub: str) -> tuple[str, str]:
     return line, item["event_ids"][0]
 
 
-def test_pages_show_the_name_of_an_actor_and_the_id_beside_it(edge: Edge, person: str) -> None:
+def test_pages_show_the_name_of_an_actor_and_the_id_next_to_it(edge: Edge, person: str) -> None:
     line, event = paused(edge, person)
     guest = visitor(edge, "read", "audit:read")
     pages = [

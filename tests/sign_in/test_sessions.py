@@ -267,7 +267,7 @@ def test_the_end_of_a_session_needs_its_form_key(company: Company, openid: OpenI
 # Refresh.
 
 
-def test_claims_older_than_five_minutes_are_asked_anew_at_use(
+def test_claims_older_than_five_minutes_are_requested_again_at_use(
     company: Company, openid: OpenIdProvider
 ) -> None:
     guest = person(company, openid)
@@ -509,7 +509,7 @@ def test_the_audit_log_tells_of_sessions_begun_ended_and_refused(
     assert '"administrator"' in json.dumps(ended["audited-2"])
 
 
-def test_a_refused_person_is_of_no_tenant_and_told_to_administrators_alone(
+def test_a_refused_person_is_of_no_tenant_and_shown_to_administrators_alone(
     company: Company, openid: OpenIdProvider
 ) -> None:
     openid.person = alice(sub="refused-1", groups=["nobodys"])
@@ -561,7 +561,7 @@ def test_a_refused_callback_leaves_no_session_and_no_entry(
 # The address at which the provider ends its own session.
 
 
-def test_a_list_waits_for_the_position_that_it_is_asked_for(company: Company) -> None:
+def test_a_list_waits_for_the_position_that_is_requested(company: Company) -> None:
     manager = company.token("keys:manage")
     answer = company.get("/v1/sessions", manager, headers={"ledger-min-position": "999999999"})
     assert (answer.status_code, answer.json()["code"]) == (503, "behind")

@@ -80,7 +80,7 @@ def test_a_token_in_an_address_signs_nobody_in(edge: Edge) -> None:
     assert guest.get("/ui", headers={"authorization": f"Bearer {token}"}).status == 401
 
 
-def test_the_api_does_not_look_at_the_cookie(edge: Edge) -> None:
+def test_the_api_does_not_read_the_cookie(edge: Edge) -> None:
     guest = visitor(edge, "read", "service_lines:manage")
     assert guest.get("/ui").status == 200
     assert guest.get("/v1/execution").status == 401

@@ -160,7 +160,7 @@ MALLORYS: dict[str, tuple[Claims, Claims]] = {
 
 
 @pytest.mark.parametrize(("in_token", "in_userinfo"), MALLORYS.values(), ids=MALLORYS.keys())
-def test_an_address_is_verified_by_who_told_it(
+def test_an_address_is_verified_by_its_provider(
     company: Company, openid: OpenIdProvider, in_token: Claims, in_userinfo: Claims
 ) -> None:
     openid.bend(**in_token)
@@ -227,7 +227,7 @@ def test_a_refresh_names_no_scope(company: Company, openid: OpenIdProvider) -> N
     assert not guest.is_signed_in(), "the right was withdrawn five minutes ago"
 
 
-def test_a_refusal_to_refresh_is_told_and_the_session_goes_on_for_an_hour(
+def test_a_refusal_to_refresh_is_reported_and_the_session_goes_on_for_an_hour(
     company: Company, openid: OpenIdProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     guest = person(company, openid, "refused")
@@ -450,7 +450,7 @@ def test_a_neighbour_who_names_a_person_learns_no_name(
     assert "Alice Moser known-0001" in page.text, "a colleague, who has entered here"
 
 
-def test_rights_that_a_file_widens_are_told_in_the_audit_log(
+def test_rights_that_a_file_widens_are_recorded_in_the_audit_log(
     company: Company, openid: OpenIdProvider
 ) -> None:
     guest = person(company, openid, "widened")

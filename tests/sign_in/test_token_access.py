@@ -117,7 +117,7 @@ def test_a_token_with_admin_may_do_everything_whatever_tenant_it_names(
 # Actors.
 
 
-def test_a_user_is_the_actor_and_is_told_apart_from_a_key_of_the_same_name(
+def test_a_user_is_the_actor_and_is_distinct_from_a_key_of_the_same_name(
     edge: Edge, provider: Provider
 ) -> None:
     """Here the provider's user has the name of one of the ledger's keys."""

@@ -153,7 +153,7 @@ def test_input_and_output_are_json_where_their_text_is_an_object_or_array(edge: 
 
 
 @pytest.mark.parametrize("large", ["x" * 300_000, "\x00", [2**60]])
-def test_a_payload_that_no_fact_can_hold_is_left_out_and_told(edge: Edge, large: Any) -> None:
+def test_a_payload_that_no_fact_can_hold_is_left_out_and_reported(edge: Edge, large: Any) -> None:
     sent = agent(edge.fresh(), attributes={"input.value": large, "output.value": "short"})
     rejected, text = export(edge, sent)
     assert rejected == 0
@@ -225,7 +225,7 @@ def test_numbers_that_count_nothing_are_no_tokens(edge: Edge) -> None:
     assert {run_of(edge, each)["tokens_used"] for each in sent} == {None}
 
 
-def test_tokens_of_more_than_twenty_models_are_told_together(edge: Edge) -> None:
+def test_tokens_of_more_than_twenty_models_are_listed_together(edge: Edge) -> None:
     root = agent(edge.fresh())
     assert export(edge, *[chat(root, f"m-{n}", 1, 1) for n in range(21)], root) == (0, "")
     run = run_of(edge, root)
@@ -318,7 +318,7 @@ def test_spans_of_two_services_with_the_same_ids_are_two_runs_of_one_request(edg
     assert len(edge.data("/v1/runs", params={"external_id": name_of(sent)})) == 2
 
 
-def test_a_run_is_not_lost_beside_another_span_of_its_ids(edge: Edge) -> None:
+def test_a_run_is_not_lost_among_others_span_of_its_ids(edge: Edge) -> None:
     sent = agent(edge.fresh())
     rejected, _ = export(edge, sent, same_ids(span("again"), sent))
     found = edge.data("/v1/runs", params={"external_id": name_of(sent)})

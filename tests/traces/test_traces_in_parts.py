@@ -243,7 +243,7 @@ def test_an_organization_keeps_its_latest_spans(tenant: Tenant) -> None:
     assert run_of(edge, later, tenant.token)["tokens_used"] == 15
 
 
-def test_spans_that_are_sent_again_take_no_place_of_others(tenant: Tenant) -> None:
+def test_spans_that_are_sent_again_replace_no_others(tenant: Tenant) -> None:
     spans = [span("x") for _ in range(5)]
     for _ in range(3):
         assert export(tenant.edge, *spans, token=tenant.token) == (0, "")

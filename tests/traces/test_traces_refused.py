@@ -50,7 +50,7 @@ def actions(tenant: Tenant) -> list[tuple[str, str]]:
     return [(entry["action"], entry["outcome"]) for entry in tenant.log()]
 
 
-def test_a_span_without_a_line_is_told_by_name_and_leaves_no_audit_entry(tenant: Tenant) -> None:
+def test_a_span_without_a_line_is_named_and_leaves_no_audit_entry(tenant: Tenant) -> None:
     line = tenant.line()
     before = actions(tenant)
     lost, found = agent(None, name="lost"), agent(line)
@@ -60,7 +60,7 @@ def test_a_span_without_a_line_is_told_by_name_and_leaves_no_audit_entry(tenant:
     assert later == [("run.started", "succeeded"), ("run.completed", "succeeded")]
 
 
-def test_the_first_ten_rejected_spans_are_told(edge: Edge) -> None:
+def test_the_first_ten_rejected_spans_are_named(edge: Edge) -> None:
     spans = [agent(None) for _ in range(12)]
     rejected, text = export(edge, *spans)
     assert rejected == 12
@@ -194,7 +194,7 @@ def test_an_empty_request_is_taken(edge: Edge) -> None:
     assert send_raw(edge, b"{}", media=JSON).json() == {}
 
 
-def test_spans_without_ids_are_ignored_beside_others(edge: Edge) -> None:
+def test_spans_without_ids_are_ignored_among_others(edge: Edge) -> None:
     nameless, zeros, found = agent(edge.fresh()), agent(edge.fresh()), agent(edge.fresh())
     nameless.span_id, zeros.trace_id = b"", bytes(16)
     assert export(edge, nameless, zeros, found) == (0, "")
@@ -238,7 +238,7 @@ ODD = ("\x00", "a\x00b", "\u202e", "x" * 300, "\ud7ff", " ")
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_texts_are_kept_escaped_or_refused_with_their_place(edge: Edge, odd: str) -> None:
+def test_odd_texts_are_kept_escaped_or_refused_with_their_field(edge: Edge, odd: str) -> None:
     line, admin = edge.fresh(), edge.token("admin", organization_id=None)
     names = ("gen_ai.agent.name", "gen_ai.response.model", "gen_ai.response.id", "error.type")
     for name in names:
@@ -263,9 +263,7 @@ def test_a_workspaces_key_reports_on_its_own_lines_alone(tenant: Tenant) -> None
     assert (rejected, "No such service line" in text) == (1, True)
 
 
-def test_an_administrators_spans_belong_to_the_organization_of_their_line(
-    tenant: Tenant,
-) -> None:
+def test_an_administrators_spans_belong_to_the_organization_of_their_line(tenant: Tenant) -> None:
     edge, admin = tenant.edge, tenant.edge.token("admin", organization_id=None)
     line, other = tenant.line(), edge.fresh()
     root = agent(line)

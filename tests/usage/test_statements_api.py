@@ -80,7 +80,7 @@ def test_a_statement_is_the_usage_of_its_period_as_of_its_instant(
     assert {key: body[key] for key in about} == about
 
 
-def test_a_statement_never_changes_and_can_be_asked_again_after_later_facts(
+def test_a_statement_never_changes_and_can_be_read_again_after_later_facts(
     tenant: Tenant, line: str
 ) -> None:
     data = tenant.issued()
@@ -101,7 +101,7 @@ def test_dates_are_those_of_the_time_zone(tenant: Tenant, line: str) -> None:
     assert tenant.usage(**parameters)["total"] == document["total"]
 
 
-def test_the_event_is_told_in_the_feed(tenant: Tenant, line: str) -> None:
+def test_the_event_is_listed_in_the_feed(tenant: Tenant, line: str) -> None:
     data = tenant.issued(reference="PO 2")
     event = tenant.edge.data("/v1/events", tenant.token, params={"type": "statement.issued"})[0]
     assert event["subject"] == {"type": "statement", "id": data["id"]}

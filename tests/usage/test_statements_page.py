@@ -158,7 +158,7 @@ def test_the_form_tells_totals_and_lines_that_are_not_green_before(tenant: Tenan
         ({"time_zone": "Europe/Atlantis"}, "Time zone: must be an IANA time zone"),
     ],
 )
-def test_a_period_that_is_wrong_is_told_at_the_form_and_issues_nothing(
+def test_a_period_that_is_wrong_is_shown_at_the_form_and_issues_nothing(
     tenant: Tenant, fields: dict[str, str], text: str
 ) -> None:
     answer = tenant.issue(**(APRIL | fields), note="Kept")
@@ -206,7 +206,7 @@ def test_an_administrator_names_the_organization_first(tenant: Tenant) -> None:
 # The list and a statement.
 
 
-def test_the_list_tells_period_scope_total_standing_and_by_whom(tenant: Tenant) -> None:
+def test_the_list_tells_period_scope_total_status_and_by_whom(tenant: Tenant) -> None:
     tenant.issued(workspace_id=tenant.workspaces[0], reference="INV-2")
     (row,) = tenant.guest.get(PATH).words("table.statements tbody tr")
     (statement,) = tenant.listed()
@@ -283,7 +283,7 @@ def test_a_sealed_statement_has_a_bundle_that_the_shown_command_proves(
     assert page.words("code.hash") == [tenant.listed()[0]["document_sha256"]]
 
 
-def test_a_document_that_was_altered_is_shown_nowhere_and_said_to_be_another(
+def test_a_document_that_was_altered_is_shown_nowhere_and_reported_as_another(
     tenant: Tenant, tmp_path: Path
 ) -> None:
     """The page once showed an altered number above the word "Sealed"."""

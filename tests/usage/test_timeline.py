@@ -140,7 +140,7 @@ def test_a_future_interval_counts_up_to_its_own_end() -> None:
     ]
 
 
-def test_an_open_interval_counts_up_to_now_though_later_turns_changed_nothing() -> None:
+def test_an_open_interval_counts_up_to_now_though_later_changes_changed_nothing() -> None:
     changes = [
         *RUNNING,
         TurningPoint(minute(5), "paused", frozenset()),

@@ -25,7 +25,7 @@ INSTANTS = st.builds(
 
 @given(st.lists(INSTANTS, min_size=2, max_size=6, unique=True))
 @settings(max_examples=200, deadline=None)
-def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
+def test_a_day_within_one_period_counts_as_a_whole_and_any_other_day_in_part(
     instants: list[datetime],
 ) -> None:
     bounds = sorted(instants)
@@ -48,7 +48,7 @@ def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
 
 
 @pytest.mark.parametrize("second", [0, 1, 86_399])
-def test_an_empty_stretch_has_no_whole_day(second: int) -> None:
+def test_an_empty_period_has_no_whole_day(second: int) -> None:
     at = datetime(2026, 4, 15, tzinfo=UTC) + timedelta(seconds=second)
     assert StateSpans([at, at]).parameters["days"] == []
 

@@ -340,7 +340,7 @@ def test_sixteen_answers_of_an_organization_wait_and_a_further_one_is_refused(
     edge.run(crowd())
 
 
-def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
+def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_slots(
     edge: Edge, lines: list[str]
 ) -> None:
     """Sixteen such reads of a key once made the details of others sixteen times as slow."""
@@ -372,7 +372,7 @@ def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
     edge.run(crowd())
 
 
-def test_the_turn_of_an_answer_that_is_broken_off_is_given_on(
+def test_the_slot_of_an_answer_that_is_broken_off_is_given_on(
     edge: Edge, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heavy, http = edge.service.app.state.services.heavy, edge.service.http

@@ -106,7 +106,7 @@ def test_a_line_leads_to_its_days_and_a_day_to_its_events(edge: Edge, workspace:
     assert guest.get(link(days, "2026-03-12")).words(".log .says") == ["3 h"]
 
 
-def test_a_late_and_a_voided_fact_stand_beside_what_was_known_then(
+def test_a_late_and_a_voided_fact_stand_next_to_the_earlier_values(
     edge: Edge, workspace: str
 ) -> None:
     line, other = (edge.fresh("capacity", workspace_id=workspace, name=n) for n in ("Late", "Same"))
@@ -154,7 +154,7 @@ def test_the_end_of_a_past_period_is_offered_as_the_instant_to_compare_with(edge
     assert this_month.all(".sides") == []
 
 
-def test_lines_that_are_not_green_are_told_before_the_invoice(edge: Edge, workspace: str) -> None:
+def test_lines_that_are_not_green_are_listed_before_the_invoice(edge: Edge, workspace: str) -> None:
     red, green, silent = (
         edge.fresh("capacity", workspace_id=workspace, name=n) for n in ("Red", "Green", "Silent")
     )
@@ -177,7 +177,7 @@ def test_lines_that_are_not_green_are_told_before_the_invoice(edge: Edge, worksp
     assert guest.get(f"/ui/usage?{MARCH}&group_by=workspace").all(".look") == []
 
 
-def test_a_heading_sorts_and_a_second_click_turns_the_order(edge: Edge, workspace: str) -> None:
+def test_a_heading_sorts_and_a_second_click_reverses_the_order(edge: Edge, workspace: str) -> None:
     for name, amount in (("b", 3), ("a", 1), ("c", 2)):
         edge.accept(hours(edge.fresh("capacity", workspace_id=workspace, name=name), amount))
     guest = visitor(edge)

@@ -63,7 +63,7 @@ def test_an_unknown_alert_is_not_found(watcher: Watcher) -> None:
         assert_problem(watcher.acknowledge(alert), 404, "not_found")
 
 
-def test_the_end_of_an_alert_is_told_with_its_reason(watcher: Watcher, three: Any) -> None:
+def test_the_end_of_an_alert_is_sent_with_its_reason(watcher: Watcher, three: Any) -> None:
     watcher.unblock(three[0]["service_line_id"])
     token = watcher.token
     watcher.edge.accept(fact("service_line.closed", three[1]["service_line_id"]), token=token)
@@ -265,9 +265,7 @@ def test_an_export_is_that_of_its_instant_and_takes_a_time_zone(
 # Tenants.
 
 
-def test_a_workspaces_credential_acknowledges_alerts_of_its_lines_alone(
-    watcher: Watcher,
-) -> None:
+def test_a_workspaces_credential_acknowledges_alerts_of_its_lines_alone(watcher: Watcher) -> None:
     watcher.create()
     watcher.blocked("Here", workspace_id=WORKSPACE)
     watcher.blocked("There", workspace_id=SIBLING)

@@ -233,7 +233,7 @@ def test_the_form_of_an_acknowledged_alert_is_filled_in(story: Watched) -> None:
     assert (ack["note"], ack["assignee"], ack["until"]) == (None, None, None)
 
 
-def test_an_alert_that_was_resolved_meanwhile_is_told_beside_the_others(story: Watched) -> None:
+def test_an_alert_that_was_resolved_meanwhile_is_reported_with_the_others(story: Watched) -> None:
     (over,) = story.alerts("status=resolved&severity=critical")
     alert = story.alerts("status=open")[0]
     fields = story.guest.get(f"{FORM}?alert={alert['id']}").form(FORM)

@@ -38,7 +38,7 @@ def refusal(tenant: Tenant, **body: Any) -> list[str]:
     return [each["pointer"] for each in problem["errors"]]
 
 
-def test_a_stretch_that_was_long_enough_is_told_with_its_end(tenant: Tenant, edge: Edge) -> None:
+def test_an_episode_that_was_long_enough_is_listed_with_its_end(tenant: Tenant, edge: Edge) -> None:
     block = {"blocker_id": "b", "cause": "approval_gap", "reason": "Not approved"}
     edge.clock.advance(seconds=1)
     since = edge.clock.now
@@ -132,7 +132,7 @@ def test_the_preview_equals_what_a_watch_has_opened_where_every_fact_came_in_tim
         ),
     ],
 )
-def test_a_period_that_cannot_be_told_is_refused(
+def test_a_period_that_cannot_be_read_is_refused(
     tenant: Tenant, body: dict[str, Any], pointer: str
 ) -> None:
     assert refusal(tenant, **body) == [pointer]

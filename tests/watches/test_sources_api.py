@@ -46,7 +46,7 @@ def tenant(edge: Edge) -> Tenant:
     return Tenant(edge)
 
 
-def test_sources_are_listed_as_they_were_last_heard(tenant: Tenant, edge: Edge) -> None:
+def test_sources_are_listed_as_they_last_reported(tenant: Tenant, edge: Edge) -> None:
     tenant.check_in("/one")
     edge.clock.advance(minutes=1)
     tenant.check_in("/two")

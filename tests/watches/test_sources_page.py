@@ -16,7 +16,7 @@ def tenant(edge: Edge) -> Watched:
     return watched(edge)
 
 
-def test_the_source_that_was_heard_last_comes_first(tenant: Watched) -> None:
+def test_the_source_that_reported_last_comes_first(tenant: Watched) -> None:
     line = tenant.line("Payments")
     for source in ("/timesheets", "/agents"):
         tenant.edge.clock.advance(hours=1)

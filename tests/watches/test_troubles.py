@@ -150,7 +150,7 @@ def test_two_watches_of_failing_runs_open_their_alerts_in_one_round(own_ledger: 
     assert len(alert_events(own_ledger, "opened")) == 2
 
 
-def test_a_round_without_any_news_writes_nothing(own_ledger: Ledger) -> None:
+def test_a_round_without_any_change_writes_nothing(own_ledger: Ledger) -> None:
     own_ledger.watch(InState(("blocked",)))
     assert opened(own_ledger) == []
     stored = "SELECT xmin::text, position FROM ledger.watch_look ORDER BY organization_id"

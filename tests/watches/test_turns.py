@@ -50,7 +50,7 @@ def alerts(ledger: Ledger) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("is_new", repeated([True, False]))
-def test_an_alert_opens_after_a_turn_of_another_organization_that_has_thousands_due(
+def test_an_alert_opens_after_a_round_of_another_organization_that_has_thousands_due(
     own_ledger: Ledger, is_new: bool
 ) -> None:
     watches = [(BLOCKED, 0), (BLOCKED, 1), (BlockerOpen(), 0), (BlockerOpen(), 1)]
@@ -73,7 +73,7 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_has_thousands_
     assert opened.index(mine) <= ROUND
 
 
-def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_watches(
+def test_an_alert_opens_after_a_round_of_another_organization_that_disables_its_watches(
     own_ledger: Ledger,
 ) -> None:
     watches = [own_ledger.watch(BLOCKED, seconds) for seconds in range(5)]

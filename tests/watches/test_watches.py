@@ -153,7 +153,7 @@ def test_the_alerts_of_a_deleted_watch_stay_readable(watcher: Watcher) -> None:
 # Beside the settings.
 
 
-def test_a_watch_looks_until_its_revision_has_looked_at_all_lines(watcher: Watcher) -> None:
+def test_a_watch_is_checked_until_its_revision_has_checked_all_lines(watcher: Watcher) -> None:
     made = watcher.create()
     assert made["looking"] is True
     assert watcher.create(enabled=False)["looking"] is False
@@ -164,7 +164,7 @@ def test_a_watch_looks_until_its_revision_has_looked_at_all_lines(watcher: Watch
     assert watcher.watch(made["id"])["looking"] is True
 
 
-def test_a_watch_looks_until_the_alerts_of_what_holds_are_open(
+def test_a_watch_is_checked_until_the_alerts_of_what_holds_are_open(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "MOST_DUE", 2)
@@ -181,7 +181,7 @@ def test_a_watch_looks_until_the_alerts_of_what_holds_are_open(
     assert len(watcher.alerts(watch_id=watch)) == len(lines)
 
 
-def test_alerts_that_wait_for_room_are_told(watcher: Watcher) -> None:
+def test_alerts_that_wait_for_room_are_reported(watcher: Watcher) -> None:
     watch = watcher.create()["id"]
     execute(
         watcher.edge.conninfo,
@@ -190,7 +190,7 @@ def test_alerts_that_wait_for_room_are_told(watcher: Watcher) -> None:
     assert watcher.watch(watch)["overflow"] == 12
 
 
-def test_the_endpoints_that_would_be_told_are_counted(watcher: Watcher) -> None:
+def test_the_endpoints_that_would_be_notified_are_counted(watcher: Watcher) -> None:
     edge, hooks = watcher.edge, watcher.new_token("webhooks:manage")
     here = {"workspace_id": WORKSPACE}
 

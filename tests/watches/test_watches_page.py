@@ -154,7 +154,7 @@ def test_the_sentence_of_a_watch_is_plain_english(settings: dict[str, Any], sent
         ({"name": "x" * 201}, "must have at most 200 characters"),
     ],
 )
-def test_a_fault_is_told_at_the_form_which_keeps_its_values(
+def test_a_fault_is_shown_at_the_form_which_keeps_its_values(
     tenant: Watched, fields: dict[str, str], text: str
 ) -> None:
     answer = set_up(tenant, **{"name": "Kept", "project_tag": "PROJ-9"} | fields)
@@ -217,7 +217,7 @@ def test_a_preview_of_a_wrong_form_says_why_instead(tenant: Watched) -> None:
 
 
 @pytest.mark.parametrize("kind", ["in_state", "blocker_open"])
-def test_the_form_says_how_often_the_watch_would_have_told_in_30_days(
+def test_the_form_says_how_often_the_watch_would_have_alerted_in_30_days(
     tenant: Watched, kind: str
 ) -> None:
     line = tenant.line("Payments")
@@ -242,7 +242,7 @@ def test_the_form_says_how_often_the_watch_would_have_told_in_30_days(
     assert tenant.watches() == [], "nothing is recorded"
 
 
-def test_the_past_is_asked_once_the_form_shows_what_holds_now(tenant: Watched) -> None:
+def test_the_past_is_read_once_the_form_shows_what_holds_now(tenant: Watched) -> None:
     assert tenant.guest.get(PAST).location == PATH
     page = tenant.guest.get(NEW)
     assert page.all(".earlier") == []
@@ -255,7 +255,7 @@ def test_the_past_is_asked_once_the_form_shows_what_holds_now(tenant: Watched) -
         assert tenant.guest.post(PREVIEW, fields).all(".earlier") == []
 
 
-def test_the_past_of_too_many_lines_is_not_told(
+def test_the_past_of_too_many_lines_is_not_shown(
     tenant: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
@@ -362,7 +362,7 @@ def test_another_kind_of_the_same_watch_is_another_sentence(tenant: Watched) -> 
     assert tenant.watches()[0]["condition"] == {"kind": "no_activity"}
 
 
-def test_a_refused_change_is_told_at_the_form(tenant: Watched) -> None:
+def test_a_refused_change_is_shown_at_the_form(tenant: Watched) -> None:
     watch = tenant.watch("Blocked lines")
     form = tenant.guest.get(f"{PATH}/{watch}/change")
     answer = tenant.guest.submit(form, f"{PATH}/{watch}/change", time="two")
@@ -371,7 +371,7 @@ def test_a_refused_change_is_told_at_the_form(tenant: Watched) -> None:
     assert tenant.guest.get(f"{PATH}/WCH-26-999999/change").status == 404
 
 
-def test_a_change_too_many_is_told_at_the_form_and_at_the_switch(tenant: Watched) -> None:
+def test_a_change_too_many_is_shown_at_the_form_and_at_the_switch(tenant: Watched) -> None:
     watch = tenant.watch("Blocked lines", for_seconds=3600)
     change, switch = f"{PATH}/{watch}/change", f"{PATH}/{watch}/switch"
     for hours in range(2, 7):
@@ -442,7 +442,7 @@ def test_only_who_manages_watches_and_reads_lines_is_offered_to(tenant: Watched)
     assert manager.get(NEW).status == 403, "the preview reads lines"
 
 
-def test_a_reader_of_an_empty_list_is_told_who_can_set_watches_up(tenant: Watched) -> None:
+def test_a_reader_of_an_empty_list_learns_who_can_set_watches_up(tenant: Watched) -> None:
     reader = visitor(tenant.edge, "read", organization_id=tenant.organization)
     page = reader.get(PATH)
     assert "A key that may manage watches sets them up" in page.text

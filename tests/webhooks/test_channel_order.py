@@ -147,7 +147,7 @@ def test_an_end_is_sent_where_anything_of_the_alert_was_taken(alarm: Alarms) -> 
         assert actions(receiver.requests) == ["trigger", "acknowledge", "acknowledge", "resolve"]
 
 
-def test_an_endpoint_that_is_told_of_ends_alone_is_told_of_them(alarm: Alarms) -> None:
+def test_an_endpoint_that_is_sent_ends_alone_gets_them(alarm: Alarms) -> None:
     with Receiver() as receiver:
         endpoint = pager(alarm, receiver)
         alarm.ledger.update(endpoint, event_types=("alert.resolved",))

@@ -327,7 +327,7 @@ def test_an_answer_that_will_never_change_ends_the_delivery(
         until(lambda: "webhook.delivery_failed" in alarm.ledger.topics(endpoint), "the failure")
 
 
-def test_a_busy_channel_is_asked_again_when_it_says(alarm: Alarms) -> None:
+def test_a_busy_channel_is_retried_when_it_says(alarm: Alarms) -> None:
     answer = Answer(429, headers={"retry-after": "3600"})
     with Receiver(lambda _: answer) as receiver:
         endpoint, _ = alarm.ledger.create(f"{receiver.url}/secret", format="slack")

@@ -253,7 +253,7 @@ def test_a_failed_test_says_why_and_the_address_is_corrected_in_the_same_dialog(
     assert len(hooks.data(f"/{endpoint_id}/deliveries")) == 3
 
 
-def test_a_receiver_that_is_away_is_told_too(guest: Visitor, mailbox: Mailbox) -> None:
+def test_a_receiver_that_is_away_is_reported_too(guest: Visitor, mailbox: Mailbox) -> None:
     answer = set_up(guest, url=AWAY)
     assert outcome_of(guest, answer).words("[role=status]")[-1] == (
         "The test failed: connection refused."

@@ -23,9 +23,7 @@ def bodies(requests: list[Request]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda body: body.get("data", body)["sequence"])
 
 
-def test_an_endpoint_of_cloudevents_gets_signed_events_that_the_sdk_reads(
-    conninfo: str,
-) -> None:
+def test_an_endpoint_of_cloudevents_gets_signed_events_that_the_sdk_reads(conninfo: str) -> None:
     with webhook_ledger(conninfo) as ledger, Receiver() as receiver:
         ledger.activate()
         endpoint, secret = ledger.create(receiver.url, format="cloudevents")
@@ -68,7 +66,7 @@ def test_all_types_include_the_events_of_alerts(alarm: Alarms) -> None:
         assert alerts[0]["payload"]["text"].startswith("Payments gateway is blocked")
 
 
-def test_an_endpoint_is_told_of_alerts_of_its_watches_and_severities_alone(alarm: Alarms) -> None:
+def test_an_endpoint_gets_alerts_of_its_watches_and_severities_alone(alarm: Alarms) -> None:
     some = ["alert.opened", "execution.blocked"]
     with Receiver() as receiver:
         least, most = alarm.watch(severity="warning"), alarm.watch(severity="critical")

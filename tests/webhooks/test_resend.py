@@ -76,7 +76,7 @@ def test_a_waiting_retry_is_sent_at_once_and_others_go_on_waiting(conninfo: str)
         assert [body_of(request)["id"] for request in receiver.requests].count(first) == 1
 
 
-def test_a_success_of_an_attempt_from_before_the_resend_does_not_take_its_place(
+def test_a_success_of_an_attempt_from_before_the_resend_does_not_replace_it(
     ledger: WebhookLedger,
 ) -> None:
     answers = iter([Answer(delay_seconds=0.5), Answer()])
@@ -117,7 +117,7 @@ def test_a_test_is_sent_again_too(ledger: WebhookLedger) -> None:
 # Other dispatchers, crashes, rebuilds.
 
 
-def test_the_next_dispatcher_heeds_a_resend_that_was_asked_for_while_there_was_none(
+def test_the_next_dispatcher_applies_a_resend_that_was_requested_while_there_was_none(
     ledger: WebhookLedger,
 ) -> None:
     first = ledger.start()
@@ -138,7 +138,7 @@ def test_the_next_dispatcher_heeds_a_resend_that_was_asked_for_while_there_was_n
         assert ledger.dispatch(endpoint)[1] > position
 
 
-def test_a_resend_that_a_dispatcher_heeded_before_it_died_is_sent_by_the_next(
+def test_a_resend_that_a_dispatcher_applied_before_it_died_is_sent_by_the_next(
     ledger: WebhookLedger,
 ) -> None:
     first = ledger.start()
@@ -164,7 +164,7 @@ def test_a_resend_that_a_dispatcher_heeded_before_it_died_is_sent_by_the_next(
         ledger.await_deliveries(endpoint, lambda found: len(found[0].attempts) == 2)
 
 
-def test_a_rebuilt_view_has_the_same_resends_and_none_is_heeded_twice(
+def test_a_rebuilt_view_has_the_same_resends_and_none_is_applied_twice(
     ledger: WebhookLedger,
 ) -> None:
     rows = "SELECT * FROM ledger.webhook_message ORDER BY endpoint_id, position"

@@ -69,7 +69,7 @@ def some(registry: EndpointRegistry, asks: list[Ask], count: int) -> None:
     assert registry.give(asks, batches, NOW)
 
 
-def test_an_endpoint_without_messages_has_no_further_turn_until_the_view_changes() -> None:
+def test_an_endpoint_without_messages_is_not_served_again_until_the_view_changes() -> None:
     registry = registry_of(changed("A"), changed("B", latest=7))
     asks = registry.next_asks(NOW)
     assert [(ask.endpoint_id, ask.free, ask.sends) for ask in asks] == [
@@ -132,7 +132,7 @@ def fill(registry: EndpointRegistry) -> list[Ask]:
     return asks
 
 
-def test_an_organization_takes_no_more_places_than_it_leaves_free() -> None:
+def test_an_organization_takes_no_more_slots_than_it_leaves_free() -> None:
     def of(owner: str, count: int) -> list[Changed]:
         return [changed(f"{owner}-{n}", latest=90, owner=owner) for n in range(count)]
 
@@ -149,13 +149,13 @@ def test_an_organization_takes_no_more_places_than_it_leaves_free() -> None:
     assert registry.in_hand == 84, "the deleted endpoint's requests are still on their way"
 
 
-def test_the_only_free_place_goes_to_an_endpoint_with_no_delivery_in_hand() -> None:
+def test_the_only_free_slot_goes_to_an_endpoint_with_no_delivery_in_hand() -> None:
     registry = registry_of(changed("A", latest=90), most=1)
     (ask,) = fill(registry)
     assert ask.free == 1
 
 
-def test_organizations_take_turns_however_many_endpoints_they_have() -> None:
+def test_organizations_share_fairly_however_many_endpoints_they_have() -> None:
     many = [changed(f"A-{n}", latest=90, owner="A") for n in range(200)]
     registry = registry_of(*many, changed("B", latest=90, owner="B"), most=10**6)
     assert [ask.endpoint_id for ask in registry.next_asks(NOW)][:3] == ["A-0", "B", "A-1"]
@@ -184,7 +184,7 @@ def test_a_failure_that_a_clock_dates_before_the_enabling_counts_from_the_enabli
     assert watched(registry_of(one), "A").counted_from(later + timedelta(1)) == later + timedelta(1)
 
 
-def test_an_endpoint_has_a_turn_when_its_delivery_is_due() -> None:
+def test_an_endpoint_is_served_when_its_delivery_is_due() -> None:
     registry = registry_of(changed("A", latest=3))
     some(registry, registry.next_asks(NOW), 3)
     later = NOW + timedelta(seconds=5)
@@ -196,7 +196,7 @@ def test_an_endpoint_has_a_turn_when_its_delivery_is_due() -> None:
     assert (list(ask.busy), ask.free) == ([1], IN_FLIGHT - 1)
 
 
-def test_every_endpoint_has_a_turn_before_any_has_a_second_one() -> None:
+def test_every_endpoint_is_served_before_any_is_served_twice() -> None:
     names = [f"WHK-{number:03d}" for number in range(100)]
     registry = registry_of(*(changed(name, latest=9_000) for name in names), most=10**6)
     first = registry.next_asks(NOW)

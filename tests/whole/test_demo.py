@@ -120,7 +120,7 @@ def demo_model(demo_log: Story) -> Model:
     return demo_log.model
 
 
-def test_a_story_of_which_an_append_failed_is_told_whole_with_each_fact_at_its_time(
+def test_a_story_of_which_an_append_failed_is_recorded_whole_with_each_fact_at_its_time(
     facts: list[Fact], now: datetime, conninfo: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The clock of the story kept the instants of the failed append: all later facts were refused.
@@ -155,7 +155,7 @@ def release(holder: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture) -
     holder.rollback()
 
 
-def test_the_told_story_is_sound_and_has_runs_that_failed_by_their_leases(demo_log: Story) -> None:
+def test_the_story_is_sound_and_has_runs_that_failed_by_their_leases(demo_log: Story) -> None:
     log = demo_log.log
     assert log.findings == []
     assert log.leases == {}
@@ -215,7 +215,7 @@ def test_people_have_signed_in_and_out_and_have_names(demo_log: Story) -> None:
     assert not demo_log.sessions
 
 
-def test_watches_told_the_lead_who_takes_care_of_some_alerts_and_some_are_over(
+def test_watches_alerted_the_lead_who_takes_care_of_some_alerts_and_some_are_over(
     demo_log: Story,
 ) -> None:
     topics = {name.partition("/")[0]: count for name, count in demo_log.log.topics.items()}

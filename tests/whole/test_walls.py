@@ -1,4 +1,4 @@
-"""Each barrier alone: by policies or by the statements' own filters, a tenant sees no neighbour.
+"""Each layer alone: by policies or by the statements' own filters, a tenant sees no neighbour.
 
 Together they hide each other's gaps: a statement that lacks ``where_tenant`` shows nothing foreign
 as long as policies bind its reader.
@@ -176,15 +176,15 @@ def no_filters(principal: Principal) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["policies", "filters"])
-def barrier(request: pytest.FixtureRequest) -> str:
+def layer(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def behind(street: Street, barrier: str) -> Iterator[Edge]:
-    """A worker with this barrier alone."""
+def behind(street: Street, layer: str) -> Iterator[Edge]:
+    """A worker with this layer alone."""
     with pytest.MonkeyPatch.context() as patch:
-        if barrier == "filters":
+        if layer == "filters":
             patch.setattr("ledger.app.composition.api.ReadPool", UnboundPool)
         else:
             whole = reading.tenant_filters
@@ -210,7 +210,7 @@ BY_FUNCTION = "/v1/log/entries/{position}"
 """The read that only a function of the database isolates (``engine/log/test_stored_events.py``)."""
 
 LACKS = {"filters": "the statement lacks where_tenant", "policies": "a table lacks its policy"}
-"""The barrier that was tried → what is missing if it hides nothing."""
+"""The layer that was tried → what is missing if it hides nothing."""
 
 
 def named(value: Any) -> str:
@@ -225,16 +225,16 @@ def parameters_of(route: LeanRoute, whose: Neighbour) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("route", "past"), OWNED, ids=named)
-def test_a_route_finds_nothing_of_a_neighbours_behind_one_wall(
+def test_a_route_finds_nothing_of_a_neighbours_behind_one_layer(
     street: Street,
     behind: Edge,
-    barrier: str,
+    layer: str,
     token: str,
     strangers: list[Neighbour],
     route: LeanRoute,
     past: bool,
 ) -> None:
-    if barrier == "filters" and route.path == BY_FUNCTION:
+    if layer == "filters" and route.path == BY_FUNCTION:
         return
     params = {"as_of": street.edge.clock.now.isoformat()} if past else {}
     for whose, status in (*((one, 404) for one in strangers), (street.own, 200)):
@@ -244,15 +244,15 @@ def test_a_route_finds_nothing_of_a_neighbours_behind_one_wall(
         if route.path.startswith("/v1/log/") or route.path.endswith("/bundle"):
             assert (answer.status_code == 404) == (status == 404)
         else:
-            assert answer.status_code == status, f"{LACKS[barrier]}: {answer.text}"
-        assert not any(one.mark in answer.text for one in strangers), LACKS[barrier]
+            assert answer.status_code == status, f"{LACKS[layer]}: {answer.text}"
+        assert not any(one.mark in answer.text for one in strangers), LACKS[layer]
 
 
 @pytest.mark.parametrize(("route", "past"), LISTS, ids=named)
-def test_a_list_has_nothing_of_a_neighbours_behind_one_wall(
+def test_a_list_has_nothing_of_a_neighbours_behind_one_layer(
     street: Street,
     behind: Edge,
-    barrier: str,
+    layer: str,
     token: str,
     is_narrow: bool,
     strangers: list[Neighbour],
@@ -263,19 +263,19 @@ def test_a_list_has_nothing_of_a_neighbours_behind_one_wall(
     params |= {"as_of": street.edge.clock.now.isoformat()} if past else {}
     answer = behind.get(route.path, token, params=params)
     assert answer.status_code == 200, answer.text
-    if not (is_narrow and barrier == "policies" and route.path in OF_WHOLE):
+    if not (is_narrow and layer == "policies" and route.path in OF_WHOLE):
         total = f'"total":{1 if is_narrow else 2}'
         texts = (*street.own.names.values(), street.own.mark, street.own.organization, total)
         assert any(word in answer.text for word in texts), "it lacks the own rows, or counts others"
     for stranger in strangers:
         ids = {stranger.names[name] for name in ("line_id", "run_id", "endpoint_id", "event_id")}
         ids |= {stranger.organization, stranger.workspace} - {street.own.organization}
-        assert not any(f'"{each}"' in answer.text for each in ids), LACKS[barrier]
-        assert stranger.mark not in answer.text, LACKS[barrier]
+        assert not any(f'"{each}"' in answer.text for each in ids), LACKS[layer]
+        assert stranger.mark not in answer.text, LACKS[layer]
 
 
 @pytest.mark.parametrize("words", ["service_line,project", "resource", "project,resource", "day"])
-def test_usage_has_nothing_of_a_neighbours_behind_one_wall(
+def test_usage_has_nothing_of_a_neighbours_behind_one_layer(
     street: Street,
     behind: Edge,
     token: str,
@@ -295,7 +295,7 @@ def test_usage_has_nothing_of_a_neighbours_behind_one_wall(
         assert behind.data("/v1/usage", token, params=query)["rows"] == []
 
 
-def test_a_preview_has_nothing_of_a_neighbours_behind_one_wall(
+def test_a_preview_has_nothing_of_a_neighbours_behind_one_layer(
     street: Street, behind: Edge, token: str, is_narrow: bool, strangers: list[Neighbour]
 ) -> None:
     body = {"condition": {"kind": "blocker_open"}, "for_seconds": 0}
@@ -305,23 +305,23 @@ def test_a_preview_has_nothing_of_a_neighbours_behind_one_wall(
     assert not any(one.mark in answer.text for one in strangers)
 
 
-def test_a_search_by_number_finds_nothing_of_a_neighbours_behind_one_wall(
-    street: Street, behind: Edge, barrier: str, token: str, strangers: list[Neighbour]
+def test_a_search_by_number_finds_nothing_of_a_neighbours_behind_one_layer(
+    street: Street, behind: Edge, layer: str, token: str, strangers: list[Neighbour]
 ) -> None:
     for whose in (street.own, *strangers):
         for identifier in (whose.names["line_id"], whose.names["run_id"]):
             number = int(identifier.rsplit("-", 1)[1])
             answer = behind.get("/v1/search", token, params={"q": str(number)})
-            assert (f'"{identifier}"' in answer.text) == (whose is street.own), LACKS[barrier]
+            assert (f'"{identifier}"' in answer.text) == (whose is street.own), LACKS[layer]
 
 
-def test_a_credential_is_told_of_no_line_of_a_neighbours_behind_one_wall(
-    street: Street, behind: Edge, barrier: str, token: str, strangers: list[Neighbour]
+def test_a_credential_gets_no_line_of_a_neighbours_behind_one_layer(
+    street: Street, behind: Edge, layer: str, token: str, strangers: list[Neighbour]
 ) -> None:
     for whose in (street.own, *strangers):
         query = {"service_line_id": whose.names["line_id"]}
         answer = behind.get("/v1/credential", token, params=query)
-        assert answer.status_code == (200 if whose is street.own else 404), LACKS[barrier]
+        assert answer.status_code == (200 if whose is street.own else 404), LACKS[layer]
 
 
 @pytest.fixture(scope="module")

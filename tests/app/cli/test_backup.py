@@ -336,7 +336,7 @@ def test_a_backup_that_was_cut_off_is_refused_and_nothing_restored(
 # Refusals, each in one line, before anything is made.
 
 
-def test_a_restore_refuses_a_place_that_is_not_empty(
+def test_a_restore_refuses_a_target_that_is_not_empty(
     filled: str, vacant: str, tmp_path: Path
 ) -> None:
     file = str(tmp_path / "ledger.dump")
@@ -376,7 +376,7 @@ def test_a_restore_refuses_another_key_a_missing_one_and_a_file_that_is_no_backu
     assert not data_dir.exists()
 
 
-def test_a_backup_refuses_a_place_without_a_ledger_and_makes_none(
+def test_a_backup_refuses_a_folder_without_a_ledger_and_makes_none(
     vacant: str, tmp_path: Path
 ) -> None:
     bare = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}

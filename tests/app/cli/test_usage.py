@@ -117,9 +117,7 @@ def test_an_unreachable_database_is_one_clear_line(ledger_alone: Ledger) -> None
     assert done.stderr.count("\n") == 1
 
 
-def test_libpq_variables_lead_no_command_away_from_the_embedded_database(
-    data_dir: Path,
-) -> None:
+def test_libpq_variables_lead_no_command_away_from_the_embedded_database(data_dir: Path) -> None:
     """A command once waited ten minutes for a database that seemed to be recovering."""
     elsewhere = {"PGHOSTADDR": "127.0.0.1", "PGSERVICE": "work", "PGTZ": "Mars"}
     data = {"LEDGER_DATA_DIR": str(data_dir), "PATH": "/usr/bin"}

@@ -161,7 +161,7 @@ def test_a_page_of_the_web_interface_is_compressed(edge: Edge, token: str) -> No
     assert page.headers["vary"] == "Accept-Encoding"
 
 
-def test_a_refusal_that_names_many_wrong_places_is_compressed(edge: Edge) -> None:
+def test_a_refusal_that_names_many_wrong_fields_is_compressed(edge: Edge) -> None:
     event = fact("execution.checked_in", edge.fresh(), {f"unknown_{n}": n for n in range(60)})
     answer = edge.send(event)
     assert_problem(answer, 422, "invalid_request")

@@ -83,7 +83,7 @@ def test_an_answer_that_holds_still_a_head_and_an_export_are_read_too(open_edge:
         assert answer.headers["access-control-allow-origin"] == APP
 
 
-def test_a_request_that_failed_is_told_to_the_page(open_edge: Edge) -> None:
+def test_a_request_that_failed_is_reported_to_the_page(open_edge: Edge) -> None:
     """A browser would report an answer without the header as a broken connection."""
     revoked = "SELECT ON ledger.execution_count"
     with psycopg.connect(open_edge.conninfo, autocommit=True) as connection:
@@ -173,7 +173,7 @@ def test_options_without_the_question_of_a_preflight_are_a_405(open_edge: Edge) 
 
 
 @pytest.mark.parametrize("path", ["/", "/ui", "/docs", "/healthz", "/metrics", "/openapi.json"])
-def test_nothing_beside_the_api_is_read_by_another_origin(open_edge: Edge, path: str) -> None:
+def test_nothing_except_the_api_is_read_by_another_origin(open_edge: Edge, path: str) -> None:
     assert of_cors(open_edge.get(path, headers={"origin": APP})) == {}
     assert of_cors(preflight(open_edge, path, "GET")) == {}
 

@@ -56,13 +56,13 @@ def _query(path: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6, 7, 59, 60, 61])
-def test_a_walk_visits_each_line_exactly_once(edge: Edge, lines: list[str], limit: int) -> None:
+def test_pages_list_each_line_exactly_once(edge: Edge, lines: list[str], limit: int) -> None:
     rows = paged(edge, "/v1/execution?project_tag=walk", limit)
     assert [row["service_line_id"] for row in rows] == lines
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6, 7, 60])
-def test_a_walk_visits_each_run_exactly_once(
+def test_pages_list_each_run_exactly_once(
     edge: Edge, busy: tuple[str, list[str]], limit: int
 ) -> None:
     line, runs = busy
@@ -70,7 +70,7 @@ def test_a_walk_visits_each_run_exactly_once(
     assert [row["id"] for row in rows] == runs
 
 
-def test_lines_that_change_or_are_activated_meanwhile_disturb_no_walk(edge: Edge) -> None:
+def test_lines_that_change_or_are_activated_meanwhile_disturb_no_paging(edge: Edge) -> None:
     ids = [edge.fresh_id() for _ in range(60)]
     edge.accept(*(activation(line, project_tags=["storm"]) for line in ids))
 
@@ -83,7 +83,7 @@ def test_lines_that_change_or_are_activated_meanwhile_disturb_no_walk(edge: Edge
     assert [row["service_line_id"] for row in rows] == ids[::-1]
 
 
-def test_a_line_that_matches_throughout_a_filtered_walk_appears_once(edge: Edge) -> None:
+def test_a_line_that_matches_in_all_filtered_pages_appears_once(edge: Edge) -> None:
     ids = [edge.fresh_id() for _ in range(60)]
     edge.accept(*(activation(line, project_tags=["filtered"]) for line in ids))
 
@@ -96,7 +96,7 @@ def test_a_line_that_matches_throughout_a_filtered_walk_appears_once(edge: Edge)
     assert set(ids[16:]) <= set(found)
 
 
-def test_runs_that_begin_or_end_meanwhile_disturb_no_walk(edge: Edge) -> None:
+def test_runs_that_begin_or_end_meanwhile_disturb_no_paging(edge: Edge) -> None:
     line = edge.fresh()
     events = [fact("run.started", None, {"service_line_id": line}) for _ in range(30)]
     ids = [item["subject"] for item in edge.accept(*events)]

@@ -27,7 +27,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message.removeprefix(LOGGED) for message in messages if message.startswith(LOGGED)]
 
 
-def test_refused_tokens_are_counted_and_told_without_the_token(
+def test_refused_tokens_are_counted_and_logged_without_the_token(
     conninfo: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with edge_of(Settings(master_key=MASTER_KEY), conninfo) as edge:
@@ -75,5 +75,5 @@ def test_a_line_names_the_twenty_most_frequent_networks(caplog: pytest.LogCaptur
         (None, "an unknown address"),
     ],
 )
-def test_an_address_is_told_by_its_network(peer: str | None, network: str) -> None:
+def test_an_address_is_shown_by_its_network(peer: str | None, network: str) -> None:
     assert network_of(peer) == network

@@ -113,7 +113,7 @@ def test_a_minimum_position_that_is_no_number_is_a_422(edge: Edge, sent: str) ->
         assert_problem(answer, 422, "invalid_request")
 
 
-def test_a_fault_in_the_query_is_told_before_a_fault_in_the_minimum_position(edge: Edge) -> None:
+def test_a_fault_in_the_query_comes_before_a_fault_in_the_minimum_position(edge: Edge) -> None:
     answer = edge.get("/v1/execution?limit=0", headers={"ledger-min-position": "abc"})
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/limit"]

@@ -339,7 +339,7 @@ def test_a_request_with_an_upgrade_is_answered_in_http_1_1(edge: Edge, watched: 
         assert statuses(rest(client)) == [b"200", b"400", b"200"], "a body is no request"
 
 
-def test_a_connection_is_scheduled_for_one_turn_at_a_time_and_logs_no_error(
+def test_a_connection_is_scheduled_for_one_slot_at_a_time_and_logs_no_error(
     watched: Address, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If a turn is scheduled twice, the second turn finds nothing and fails."""

@@ -201,7 +201,7 @@ def test_a_page_of_the_board_has_at_most_two_hundred_rows(edge: Edge) -> None:
     assert offered == ["", "25", "100", "200"]
 
 
-def test_requests_that_come_at_once_with_a_new_key_share_its_look_up(
+def test_requests_that_come_at_once_with_a_new_key_share_its_lookup(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hundreds of look-ups would wait for connections before those of other keys."""

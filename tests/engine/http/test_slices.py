@@ -13,7 +13,7 @@ from tests.support.facts import activation, fact
 from tests.support.visitor import visitor
 
 
-def test_one_slice_is_rendered_in_a_turn_of_the_loop_and_organizations_take_turns() -> None:
+def test_one_slice_is_rendered_in_a_round_of_the_loop_and_organizations_share_it() -> None:
     order, rounds = list[str](), list[int]()
 
     async def play() -> None:

@@ -18,7 +18,7 @@ _WAITERS = (
 )
 
 
-def test_options_of_the_connection_string_hold_beside_the_ledgers(conninfo: str) -> None:
+def test_options_of_the_connection_string_hold_with_the_ledgers(conninfo: str) -> None:
     log = Log(make_conninfo(conninfo, options="-c work_mem=8MB"))
     try:
         execute = log.connected().connection.execute

@@ -153,7 +153,7 @@ def test_jit_compilation_is_off_in_every_session(
         assert connection.execute("SHOW jit").fetchone() == ("off",)
 
 
-def test_options_of_the_database_url_stay_beside_the_ledgers(
+def test_options_of_the_database_url_stay_with_the_ledgers(
     conninfo: str, settings: Settings
 ) -> None:
     address = make_conninfo(conninfo, options="-c work_mem=7MB -c statement_timeout=1ms")

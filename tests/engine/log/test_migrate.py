@@ -266,6 +266,6 @@ def test_a_migration_lets_the_version_before_go_on_serving() -> None:
         ("CREATE TABLE ledger.more (id text NOT NULL);", None),
     ],
 )
-def test_the_look_finds_what_the_version_before_cannot_bear(sql: str, what: str | None) -> None:
+def test_the_check_finds_what_the_version_before_cannot_bear(sql: str, what: str | None) -> None:
     found = [kind for kind, pattern in FORBIDDEN.items() if re.search(pattern, sql)]
     assert found == ([] if what is None else [what])

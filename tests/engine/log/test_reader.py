@@ -108,7 +108,7 @@ def test_a_user_that_may_create_no_role_shares_its_login_and_one_line_says_so(
         assert connection.execute("SELECT line_id FROM ledger.execution").fetchall() == []
 
 
-def test_a_user_that_may_neither_create_nor_become_a_role_is_told_where_the_sql_is(
+def test_a_user_that_may_neither_create_nor_become_a_role_learns_where_the_sql_is(
     guest: Guest, settings: Settings
 ) -> None:
     made = prepare_database(settings, guest.url)

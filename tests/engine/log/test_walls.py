@@ -197,7 +197,7 @@ def test_positions_are_unknown_without_a_tenant(reader: Connection, call: str) -
         "SET row_security = off; SELECT run_id FROM ledger.run",
     ],
 )
-def test_the_role_of_reads_passes_no_wall(reader: Connection, statement: str) -> None:
+def test_the_role_of_reads_passes_no_policy(reader: Connection, statement: str) -> None:
     reader.execute("SET default_transaction_read_only = off")
     reader.execute("SET ledger.organization_id = '*'; SET ledger.workspace_id = '*'")
     refusals = (errors.InsufficientPrivilege, errors.UndefinedColumn, errors.WrongObjectType)

@@ -105,7 +105,7 @@ def test_a_blocker_says_which_person_reported_it_and_by_which_key(edge: Edge) ->
     assert "Reported by test KEY-26-" in second
 
 
-def test_a_workspace_is_told_the_id_alone_of_a_key_of_the_organization(edge: Edge) -> None:
+def test_a_workspace_sees_the_id_alone_of_a_key_of_the_organization(edge: Edge) -> None:
     line = named_line(edge)
     edge.accept(fact("service_line.paused", line, {"reason": "Office move"}))
     (text,) = visitor(edge, workspace_id=WORKSPACE).get(f"/ui/lines/{line}").words(".why li")
@@ -192,7 +192,7 @@ def test_an_administrator_sees_a_scopes_name_of_the_scopes_own_organization(edge
     assert scopes() == [f"Orchard {WORKSPACE} of {OTHER_ORGANIZATION}"] * 2
 
 
-def test_a_credential_that_may_not_read_sees_no_names_beside_keys(edge: Edge) -> None:
+def test_a_credential_that_may_not_read_sees_no_names_of_keys(edge: Edge) -> None:
     named_line(edge)
     key = Keys(edge).create(name="dashboard", workspace_id=WORKSPACE)
     (scope,) = visitor(edge, "keys:manage").get("/ui/keys").words(f"#{key.id}")

@@ -142,9 +142,7 @@ def test_an_owner_killed_during_its_first_start_leaves_no_half_database(folder: 
         assert query(server.url, "SELECT 1") == [(1,)]
 
 
-def test_a_killed_postmaster_is_restarted_once_its_last_backend_has_ended(
-    data_dir: Path,
-) -> None:
+def test_a_killed_postmaster_is_restarted_once_its_last_backend_has_ended(data_dir: Path) -> None:
     with served(data_dir) as server:
         remember(server.url, "kept")
         # A backend amid a computation does not see that its postmaster has died, and goes on.

@@ -76,7 +76,7 @@ def test_a_message_that_answers_no_statement_ends_no_group(conninfo: str, new_lo
 
 
 @LOOPS
-def test_a_silent_server_costs_the_lane_and_no_read(conninfo: str, new_loop: Loop) -> None:
+def test_a_silent_server_costs_the_connection_and_no_read(conninfo: str, new_loop: Loop) -> None:
     """The pool sends the read again on another connection, unless the read is overdue itself."""
 
     async def play(pipelined: PipelinedConnection, relay: Relay, done: Done) -> None:

@@ -40,7 +40,7 @@ async def two_connections(
 
 
 @LOOPS
-def test_each_notification_is_heard_once_and_in_order(conninfo: str, loop: Loop) -> None:
+def test_each_notification_is_received_once_and_in_order(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
         async with two_connections(conninfo) as (connection, notifier):
             received: list[str] = []
@@ -72,7 +72,7 @@ def test_each_notification_is_heard_once_and_in_order(conninfo: str, loop: Loop)
 
 
 @LOOPS
-def test_an_earlier_notification_is_heard_though_no_other_follows(
+def test_an_earlier_notification_is_received_though_no_other_follows(
     conninfo: str, loop: Loop
 ) -> None:
     async def work() -> None:

@@ -69,7 +69,7 @@ def test_a_repeated_statement_is_planned_once_unless_its_values_matter(tell: Tel
     tell(play)
 
 
-def test_a_statement_that_is_planned_once_walks_no_table_however_small(tell: Tell) -> None:
+def test_a_statement_that_is_planned_once_scans_no_table_however_small(tell: Tell) -> None:
     explain = "EXPLAIN SELECT oid FROM pg_am WHERE amname = %(name)s::name"
 
     async def play(pool: ReadPool) -> None:
@@ -188,7 +188,7 @@ def test_long_reads_delay_no_short_read(tell: Tell, conninfo: str) -> None:
 
 
 @pytest.mark.parametrize("planning", [Planning.SHORT, Planning.LONG, Planning.BY_VALUES])
-def test_an_organization_that_asks_much_leaves_lanes_to_others(
+def test_an_organization_that_asks_much_leaves_connections_to_others(
     tell: Tell, conninfo: str, planning: Planning
 ) -> None:
     flooding, other = READERS[0], READERS[1]
@@ -211,7 +211,7 @@ def test_an_organization_that_asks_much_leaves_lanes_to_others(
     tell(play)
 
 
-def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_lane(
+def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_connection(
     tell: Tell, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def play(pool: ReadPool) -> None:
@@ -227,7 +227,7 @@ def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_lane
     tell(play, size=4)
 
 
-def test_organizations_whose_reads_wait_take_turns(tell: Tell, conninfo: str) -> None:
+def test_organizations_whose_reads_wait_share_fairly(tell: Tell, conninfo: str) -> None:
     async def play(pool: ReadPool) -> None:
         order = list[str]()
 
@@ -246,7 +246,7 @@ def test_organizations_whose_reads_wait_take_turns(tell: Tell, conninfo: str) ->
     tell(play, size=1)
 
 
-def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell: Tell) -> None:
+def test_a_read_that_an_error_passed_over_is_retried_before_all_others(tell: Tell) -> None:
     async def play(pool: ReadPool) -> None:
         order = list[Any]()
 
@@ -262,7 +262,7 @@ def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell:
     tell(play, size=1)
 
 
-def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) -> None:
+def test_a_read_whose_scope_cannot_be_set_is_refused(tell: Tell, conninfo: str) -> None:
     async def play(pool: ReadPool) -> None:
         no_tenant = Tenant("ORG-\0", ANY)
         request = [pool.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
@@ -276,7 +276,7 @@ def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) 
     tell(play)
 
 
-def test_a_read_that_meets_a_deadlock_is_asked_again(tell: Tell, conninfo: str) -> None:
+def test_a_read_that_meets_a_deadlock_is_retried(tell: Tell, conninfo: str) -> None:
     locking = "SELECT 1 FROM pg_advisory_xact_lock_shared(%(n)s::int)"
 
     async def play(pool: ReadPool) -> None:
@@ -370,7 +370,7 @@ def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, con
     tell(play, size=1)
 
 
-def test_reads_and_connections_under_way_end_with_the_door(
+def test_reads_and_connections_under_way_end_with_the_pool(
     tell: Tell, conninfo: str, relay: Relay
 ) -> None:
     async def play(pool: ReadPool) -> None:

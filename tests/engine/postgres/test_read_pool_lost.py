@@ -61,7 +61,7 @@ def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str, ki
     tell(play)
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
+def test_an_answer_that_breaks_off_is_requested_again_and_not_for_ever(
     tell: Tell, relay: Relay
 ) -> None:
     """uvloop tells of such an end once, and not how much there is left to read."""

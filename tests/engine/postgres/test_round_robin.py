@@ -19,7 +19,7 @@ ACTS = st.lists(
 
 
 @given(ACTS)
-def test_parties_take_turns_and_the_items_of_each_keep_their_order(
+def test_tenants_share_fairly_and_the_items_of_each_keep_their_order(
     acts: list[tuple[str, str]],
 ) -> None:
     queue: RoundRobin[str, int] = RoundRobin()

@@ -171,7 +171,7 @@ def test_the_least_recently_used_answer_is_dropped_first_and_none_for_an_oversiz
     edge.run(play())
 
 
-def test_an_instant_that_is_not_known_yet_is_asked_for_again() -> None:
+def test_an_instant_that_is_not_known_yet_is_requested_again() -> None:
     """A standby knows the instant a moment later, although no view has moved meanwhile."""
 
     async def nothing(*_: Any) -> list[Any]:

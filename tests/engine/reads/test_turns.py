@@ -103,7 +103,7 @@ def test_a_request_does_not_wait_for_a_read_of_another_key() -> None:
     run(play())
 
 
-def test_an_error_is_raised_only_for_the_requests_of_its_turn() -> None:
+def test_an_error_is_raised_only_for_the_requests_of_its_group() -> None:
     async def play() -> None:
         desk = Desk()
         _, first = desk.request("a")
@@ -323,7 +323,7 @@ def test_no_kept_answer_is_given_while_the_views_positions_cannot_be_read(edge: 
     edge.run(play())
 
 
-def test_a_request_that_waits_for_its_turn_waits_no_longer_than_for_one_statement(
+def test_a_request_that_is_queued_waits_no_longer_than_for_one_statement(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "ANSWER_SECONDS", 1.0)

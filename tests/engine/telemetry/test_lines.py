@@ -97,7 +97,7 @@ def test_a_traceback_tells_each_error_by_its_first_line(log_format: LogFormat) -
     assert "Jane" not in line
 
 
-def test_an_error_of_a_task_that_nobody_awaits_is_told_without_values(
+def test_an_error_of_a_task_that_nobody_awaits_is_logged_without_values(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The line of asyncio shows the task, and with it the error's whole text."""

@@ -44,12 +44,12 @@ def log() -> Logged:
     return Logged()
 
 
-def test_a_fault_is_told_at_once(log: Logged) -> None:
+def test_a_fault_is_logged_at_once(log: Logged) -> None:
     log.fail()
     assert log.lines() == ["an append failed: connection refused"]
 
 
-def test_a_lasting_fault_is_told_once_a_minute_with_the_number_of_repetitions(log: Logged) -> None:
+def test_a_lasting_fault_is_logged_once_a_minute_with_its_repetitions(log: Logged) -> None:
     for _ in range(150):
         log.fail()
         log.pass_(1)
@@ -61,7 +61,7 @@ def test_a_lasting_fault_is_told_once_a_minute_with_the_number_of_repetitions(lo
     ]
 
 
-def test_a_fault_that_is_over_is_told_once_more_and_then_forgotten(log: Logged) -> None:
+def test_a_fault_that_is_over_is_logged_once_more_and_then_forgotten(log: Logged) -> None:
     for text in ("the connection is lost", "connection refused", "starting up"):
         log.fail(text)
     log.lines()
@@ -80,7 +80,7 @@ def test_a_fault_that_is_over_is_told_once_more_and_then_forgotten(log: Logged) 
     assert log.lines() == ["an append failed: connection refused"]
 
 
-def test_a_fault_that_happened_once_is_not_told_again(log: Logged) -> None:
+def test_a_fault_that_happened_once_is_not_logged_again(log: Logged) -> None:
     log.fail()
     log.lines()
     log.pass_(600)
@@ -101,7 +101,7 @@ def test_a_fault_never_leaves_two_lines_within_a_minute(log: Logged, pause: int)
     assert min(later - earlier for earlier, later in pairwise(instants)) >= 60
 
 
-def test_faults_of_different_names_are_told_apart_and_errors_and_numbers_are_not(
+def test_faults_of_different_names_are_kept_apart_and_errors_and_numbers_are_not(
     log: Logged,
 ) -> None:
     for name in ("sweeper", "leases"):
@@ -110,13 +110,13 @@ def test_faults_of_different_names_are_told_apart_and_errors_and_numbers_are_not
     assert log.lines() == ["sweeper: round 1 postponed: 1", "leases: round 1 postponed: 1"]
 
 
-def test_a_fault_whose_error_is_told_as_a_sentence_is_one_fault(log: Logged) -> None:
+def test_a_fault_whose_error_is_logged_as_a_sentence_is_one_fault(log: Logged) -> None:
     for error in ("the connection is lost", "connection refused: is it running?"):
         log.logger.warning("beat: %s", f"what was sealed cannot be followed: {error}")
     assert log.lines() == ["beat: what was sealed cannot be followed: the connection is lost"]
 
 
-def test_bugs_of_different_requests_are_each_told_with_their_traceback(log: Logged) -> None:
+def test_bugs_of_different_requests_are_each_logged_with_their_traceback(log: Logged) -> None:
     for request in ("a", "b"):
         try:
             raise ValueError(request)
@@ -129,7 +129,7 @@ def test_bugs_of_different_requests_are_each_told_with_their_traceback(log: Logg
     ]
 
 
-def test_a_process_that_is_started_again_tells_no_fault_that_its_predecessor_just_told(
+def test_a_process_that_is_started_again_logs_no_fault_that_its_predecessor_just_logged(
     log: Logged,
 ) -> None:
     log.fail()

@@ -400,7 +400,7 @@ def test_a_role_that_default_privileges_name_keeps_its_rights(prepared: str, gue
     assert query(prepared, rights) == [(True,)]
 
 
-def test_names_with_control_characters_are_told_without_them(prepared: str) -> None:
+def test_names_with_control_characters_are_logged_without_them(prepared: str) -> None:
     query(prepared, 'CREATE VIEW ledger."\x1b[2Jmine" AS SELECT 1 AS one')
     (each,) = compare(prepared).differing
     assert str(each).isprintable()

@@ -166,9 +166,7 @@ def test_a_rebuild_that_fails_while_comparing_leaves_everything_as_it_was(worked
     assert (rows_of(worked), tracking(worked)) == (rows, before)
 
 
-def test_a_second_rebuild_of_a_view_is_refused_and_one_of_another_view_is_not(
-    worked: str,
-) -> None:
+def test_a_second_rebuild_of_a_view_is_refused_and_one_of_another_view_is_not(worked: str) -> None:
     with shadow(worked, EnvelopeMapper(), view("run"), ignore_progress) as first:
         first.fill(first.head())
         with pytest.raises(CannotBuild) as refused:

@@ -69,7 +69,7 @@ def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> N
     assert error == f"at position {poison}: ValueError('a bug in the view')"
 
 
-def test_an_error_of_postgresql_is_told_without_values_of_rows(
+def test_an_error_of_postgresql_is_logged_without_values_of_rows(
     conninfo: str, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
     report(writer, activation(), tags("plum"))

@@ -111,7 +111,7 @@ def test_a_loop_whose_node_has_a_wrong_clock_leaves_the_lead_to_another(conninfo
         right.stop()
 
 
-def test_no_round_decides_by_time_while_a_story_is_told(conninfo: str) -> None:
+def test_no_round_decides_by_time_during_a_story(conninfo: str) -> None:
     timed, other = Timed(conninfo), Counting(conninfo)
     try:
         with sweepers_paused(conninfo):

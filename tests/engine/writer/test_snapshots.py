@@ -331,7 +331,7 @@ def test_an_append_that_is_rolled_back_leaves_no_snapshot(
 
 
 @pytest.mark.parametrize("rounds", repeated([8, 24]))
-def test_two_writers_that_take_turns_agree_with_the_replay(own_ledger: Ledger, rounds: int) -> None:
+def test_two_writers_that_alternate_agree_with_the_replay(own_ledger: Ledger, rounds: int) -> None:
     line = own_ledger.line()
     chance = random.Random(7)
     with process(own_ledger) as first, process(own_ledger) as second:

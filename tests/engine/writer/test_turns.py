@@ -25,5 +25,5 @@ def test_all_that_one_organization_has_handed_in_is_one_append() -> None:
     assert planned(ticket(ALONE, 300), ticket(ALONE, 300)) == [300, 300]
 
 
-def test_beside_another_organization_each_has_a_turn_of_the_append() -> None:
+def test_with_another_organization_each_has_a_slot_of_the_append() -> None:
     assert planned(ticket(ALONE, 300), ticket(OTHER, 300)) == [SLOT_FACTS, SLOT_FACTS]

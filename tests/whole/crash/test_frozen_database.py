@@ -30,9 +30,7 @@ def frozen(served: Served) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
-def test_probes_are_answered_while_the_database_is_frozen(
-    data_dir: Path,
-) -> None:
+def test_probes_are_answered_while_the_database_is_frozen(data_dir: Path) -> None:
     with serving_at(data_dir, workers=1) as served, served.client("none") as client:
         until(lambda: client.get("/readyz").status_code == 200, "the service to be ready")
         with frozen(served):

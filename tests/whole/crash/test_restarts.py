@@ -30,7 +30,7 @@ def values(served: Served, name: str) -> dict[str, float]:
     return {process: float(value) for process, value in found}
 
 
-def test_a_worker_that_cannot_start_is_told_in_one_line_and_counted_at_each_attempt(
+def test_a_worker_that_cannot_start_is_logged_in_one_line_and_counted_at_each_attempt(
     conninfo: str, tmp_path: Path
 ) -> None:
     with closing(Relay(conninfo)) as relay:

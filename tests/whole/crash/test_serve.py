@@ -286,7 +286,7 @@ def test_the_metrics_add_up_the_counts_of_all_workers(served: Served) -> None:
     assert not any(folder.exists() for folder in folders)
 
 
-def test_a_key_beside_the_databases_files_is_told_and_a_key_elsewhere_is_not(
+def test_a_key_near_the_databases_files_is_reported_and_a_key_elsewhere_is_not(
     data_dir: Path, folder: Path
 ) -> None:
     elsewhere = folder / "key"

@@ -152,7 +152,7 @@ def _all_are_due(ledger: Ledger) -> bool:
 
 
 @pytest.mark.crash
-def test_nodes_that_are_killed_and_frozen_open_one_alert_a_stretch(
+def test_nodes_that_are_killed_and_frozen_open_one_alert_an_episode(
     nodes: Nodes, watched: Ledger, conninfo: str, pytestconfig: pytest.Config
 ) -> None:
     dice = random.Random(43)

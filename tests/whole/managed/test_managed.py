@@ -51,7 +51,7 @@ def test_every_managed_router_has_a_row() -> None:
 # Setting up.
 
 
-def test_a_new_thing_is_answered_listed_and_shown_with_its_secret_told_once(site: Site) -> None:
+def test_a_new_thing_is_answered_listed_and_shown_with_its_secret_given_once(site: Site) -> None:
     thing = site.thing
     answer = site.send(**thing.more)
     assert answer.status_code == 201, answer.text

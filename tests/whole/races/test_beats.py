@@ -116,7 +116,7 @@ def test_every_later_event_is_recorded_after_the_beat_whatever_clocks_say(
     assert broken(conninfo, snapshots) == []
 
 
-def test_a_writer_that_does_not_heed_beats_records_an_event_before_one(
+def test_a_writer_that_ignores_beats_records_an_event_before_one(
     conninfo: str, settings: Settings
 ) -> None:
     """The guard that the race rests on: without it, a clock that is behind breaks the promise."""
@@ -172,7 +172,7 @@ def test_a_process_that_takes_no_heartbeats_beats_and_does_not_say_that_it_liste
         assert query(conninfo, beats) == [(True, False)]
 
 
-def test_the_demos_story_is_told_before_a_beat(conninfo: str, settings: Settings) -> None:
+def test_the_demos_story_is_recorded_before_a_beat(conninfo: str, settings: Settings) -> None:
     query(conninfo, "UPDATE ledger.listening SET beaten_at = now()")
     past = datetime(2026, 4, 1, tzinfo=UTC)
     with writing(settings, conninfo, lambda: past, heeds_beats=False) as writer:

@@ -56,7 +56,7 @@ def _write_on(number: int, gate: Any, conninfo: str) -> int:
     return recorded.count(True)
 
 
-def test_a_tailing_reader_beside_16_writers_in_2_processes_misses_no_event(conninfo: str) -> None:
+def test_a_tailing_reader_among_16_writers_in_2_processes_misses_no_event(conninfo: str) -> None:
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
         activate(writer, BUSY)
     positions: list[int] = []
@@ -141,7 +141,7 @@ def _positions(conninfo: str, condition: str, *values: Any) -> list[int]:
     return [position for (position,) in query(conninfo, statement, *values)]
 
 
-def test_closing_a_line_with_3000_open_runs_is_one_append_beside_other_writers(
+def test_closing_a_line_with_3000_open_runs_is_one_append_among_other_writers(
     conninfo: str,
 ) -> None:
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:

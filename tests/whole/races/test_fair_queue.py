@@ -132,7 +132,7 @@ def test_a_fact_is_recorded_behind_at_most_100_facts_of_a_neighbour_that_came_be
     assert len([position for position in batch if position < at]) == 100
 
 
-def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) -> None:
+def test_a_slot_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) -> None:
     writer = node.writer(0)
     came = []
     batch = check_ins(1_000)
@@ -146,7 +146,7 @@ def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) 
     assert 150 <= len(before) <= 150 + 10 + 100
 
 
-def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> None:
+def test_a_slot_ends_for_a_fact_that_waits_in_another_process(node: Node) -> None:
     writer, another = node.writer(0), node.writer(1)
     node.start(another)
     came = []
@@ -160,7 +160,7 @@ def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> Non
     assert node.appends(batch_positions[0])[0] < 200
 
 
-def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
+def test_an_imports_slot_ends_by_time_for_an_append_that_waits(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
@@ -188,7 +188,7 @@ def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) 
     assert node.appends(positions(flood.result(20))[0]) == [1_000]
 
 
-def test_a_turn_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
+def test_a_slot_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
@@ -219,7 +219,7 @@ def test_a_divided_batch_is_answered_whole_and_in_order_with_its_duplicates(node
     assert recorded == sorted(set(recorded))
 
 
-def test_administrators_take_turns_as_one_organization(node: Node) -> None:
+def test_administrators_share_as_one_organization(node: Node) -> None:
     admin = Principal("KEY-26-000001", "api_key", frozenset({"admin"}))
     assert admin.tenant_key == COMMAND_LINE.tenant_key
     assert admin.tenant_key not in (FLOOD.tenant_key, OTHER.tenant_key)
@@ -242,7 +242,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
+def test_with_others_an_organization_is_few_slots_ahead_of_the_views(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 60.0)
@@ -314,7 +314,7 @@ def test_an_import_hands_in_again_what_was_turned_away(
 
 
 @pytest.mark.usefixtures("patient")
-def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
+def test_an_import_alone_does_not_wait_for_views_and_with_others_it_does(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     importing, worker = node.writer(None), node.writer(1)

@@ -68,7 +68,7 @@ def findings(*events: Step) -> list[str]:
     return [finding.partition(": ")[2] for finding in checker.findings]
 
 
-def test_nothing_is_said_of_a_sound_log() -> None:
+def test_nothing_is_reported_of_a_sound_log() -> None:
     life = [PAUSED, RESUMED, BLOCKED, UNBLOCKED, CHECKED_IN, STARTED, COMPLETED, ERASED, IDLE]
     assert findings(*life, WOKEN, CLOSED) == []
     assert findings(CHECKED_IN, VOIDED) == []
