@@ -350,7 +350,7 @@ def test_a_list_may_come_as_one_text(watcher: Watcher, assistant: Assistant) -> 
         assert row["service_line_id"] == line
 
 
-def test_the_protocol_has_no_stream_no_session_and_takes_no_cookie(
+def test_the_protocol_has_no_stream_no_session_and_accepts_no_cookie(
     watcher: Watcher, edge: Edge
 ) -> None:
     answer = post(edge, watcher.token)

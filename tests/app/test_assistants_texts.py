@@ -245,7 +245,7 @@ def requests_to(watcher: Watcher, route: str) -> int:
     return sum(map(int, found))
 
 
-def test_each_field_of_free_content_is_known() -> None:
+def test_each_field_of_free_content_is_listed() -> None:
     """An event's field without a form would bring a reporter's names of fields."""
     schemas = document()["components"]["schemas"]
     free: set[str] = set()

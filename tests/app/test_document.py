@@ -274,7 +274,7 @@ def test_answers_have_the_headers_that_the_document_declares(
 # Objects.
 
 
-def test_bodies_take_no_other_fields_and_answers_may_have_more(
+def test_bodies_accept_no_other_fields_and_answers_may_have_more(
     document: dict[str, Any], sent: set[str], answered: set[str]
 ) -> None:
     schemas = document["components"]["schemas"]
@@ -345,12 +345,12 @@ def test_a_cursor_of_the_service_has_the_documented_form(
 
 
 @pytest.mark.parametrize("words", ["a" * 2000, ",".join("a" * 1000)])
-def test_a_filter_takes_long_words_and_many(edge: Edge, words: str) -> None:
+def test_a_filter_accepts_long_words_and_many(edge: Edge, words: str) -> None:
     assert edge.data("/v1/execution", params={"project_tag": words}) == []
 
 
 @pytest.mark.parametrize("words", ["", "a" * 2001, ",".join("a" * 1001)])
-def test_a_filter_is_not_empty_and_takes_no_longer_or_more_words(edge: Edge, words: str) -> None:
+def test_a_filter_is_not_empty_and_accepts_no_longer_or_more_words(edge: Edge, words: str) -> None:
     answer = edge.get("/v1/execution", params={"project_tag": words})
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/project_tag"]

@@ -88,7 +88,7 @@ def test_a_text_is_made_at_most_once_a_second_for_all_who_ask(runner: asyncio.Ru
     assert got == [b"1"] * 21 + [b"2"] * 21 + [b"3"] * 20 + [b"4", b"5"]
 
 
-def test_an_asker_who_leaves_takes_the_text_from_nobody(runner: asyncio.Runner) -> None:
+def test_an_asker_who_leaves_withholds_the_text_from_nobody(runner: asyncio.Runner) -> None:
     async def ask() -> bytes:
         shared, make = SharedText(), Maker(seconds=0.25)
         leaving = asyncio.create_task(shared.read(make))

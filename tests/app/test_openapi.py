@@ -185,7 +185,7 @@ def test_the_document_allows_the_facts_that_the_service_accepts(
             assert is_fact or sent is not whole
 
 
-def test_the_service_takes_extension_attributes_that_the_document_does_not_name(
+def test_the_service_accepts_extension_attributes_that_the_document_does_not_name(
     edge: Edge, body_of_facts: Any
 ) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -263,7 +263,7 @@ def test_the_problem_schema_fits_the_problems(edge: Edge, document: dict[str, An
     assert set(problem) <= properties
 
 
-def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any]) -> None:
+def test_the_document_has_exactly_the_documented_parameters(document: dict[str, Any]) -> None:
     names = {
         parameter["name"]
         for _, _, operation in operations(document)

@@ -40,7 +40,7 @@ def file_of(elk: Elk) -> Path:
     return elk.home / "execution-ledger/elk.json"
 
 
-def test_a_token_from_a_pipe_is_checked_and_kept_for_its_owner_alone(
+def test_a_token_from_a_pipe_is_checked_and_stored_for_its_owner_alone(
     anyone: Elk, service: Service
 ) -> None:
     assert anyone("whoami").code == 4
@@ -101,14 +101,14 @@ def test_an_address_that_would_show_the_token_is_refused(anyone: Elk, address: s
     assert not file_of(anyone).exists()
 
 
-def test_a_wrong_token_is_not_kept(anyone: Elk, service: Service) -> None:
+def test_a_wrong_token_is_not_stored(anyone: Elk, service: Service) -> None:
     for token, code in (("elk_unknown", 4), ("", 2), ("two words", 2), ("ключ", 2)):
         assert anyone("login", service.address, stdin=token).code == code
     assert not file_of(anyone).exists()
     assert anyone("login", "--token", "elk_x", service.address).code == 2
 
 
-def test_a_kept_token_follows_no_redirect_and_no_proxy(anyone: Elk) -> None:
+def test_a_stored_token_follows_no_redirect_and_no_proxy(anyone: Elk) -> None:
     def redirect(request: Request) -> Reply:
         if request.path == "/v1/credential":
             return Reply(200, {"data": {"id": "KEY-26-000001", "version": "0.1.0"}})

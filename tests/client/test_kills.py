@@ -206,7 +206,7 @@ with Ledger(address, token) as ledger:
 
 
 @forms(short=1)
-def test_a_follower_takes_each_event_once_over_kills_of_either_side(
+def test_a_follower_gets_each_event_once_over_kills_of_either_side(
     served: Served, token: str, tmp_path: Path, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reporter, "LONGEST_PAUSE", 0.2)

@@ -65,7 +65,7 @@ def test_a_refused_token_leaves_facts_in_the_spool(
     assert numbers(stand_in)[-1] == 1
 
 
-def test_a_spool_that_takes_nothing_refuses(
+def test_a_spool_that_stores_nothing_refuses(
     stand_in: StandIn, tmp_path: Path, refusals: Refusals
 ) -> None:
     (tmp_path / "file").touch()

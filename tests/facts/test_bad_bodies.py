@@ -305,7 +305,7 @@ def test_values_at_the_limit_are_recorded_and_shown_as_sent(edge: Edge, evidence
     "escape",
     [r"\ud800", r"\u0000", r"\udc00"],
 )
-def test_no_attribute_takes_nul_or_a_lone_surrogate(
+def test_no_attribute_accepts_nul_or_a_lone_surrogate(
     edge: Edge, line: str, position: str, escape: str
 ) -> None:
     if escape == r"\udc00" and position in ("subject", "type"):

@@ -214,7 +214,7 @@ def audited(edge: Edge, token: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["id", "source", "actorid"])
-def test_a_fact_with_a_control_character_in_an_attribute_is_refused_and_not_kept(
+def test_a_fact_with_a_control_character_in_an_attribute_is_refused_and_not_stored(
     edge: Edge, line: str, name: str
 ) -> None:
     token = edge.token("write", "audit:read")
@@ -235,7 +235,7 @@ def test_a_fact_with_a_control_character_in_an_attribute_is_refused_and_not_kept
     assert all(one["id"].isprintable() and one["source"].isprintable() for one in facts)
 
 
-def test_the_unknown_type_of_a_refused_fact_is_not_kept_with_its_control_characters(
+def test_the_unknown_type_of_a_refused_fact_is_not_stored_with_its_control_characters(
     edge: Edge,
 ) -> None:
     token = edge.token("write", "audit:read")
@@ -246,7 +246,7 @@ def test_the_unknown_type_of_a_refused_fact_is_not_kept_with_its_control_charact
     assert entry["action"].isprintable()
 
 
-def test_texts_of_all_scripts_are_taken_and_tabs_and_line_ends_in_reasons_and_notes(
+def test_texts_of_all_scripts_are_accepted_and_tabs_and_line_ends_in_reasons_and_notes(
     edge: Edge, line: str
 ) -> None:
     lines = "first\tline\r\nsecond\n"

@@ -128,7 +128,7 @@ def test_each_hold_shows_the_actor_that_placed_it(ledger: Ledger) -> None:
     assert (second["hold"], second["by"]) == ("operator", CREDENTIAL)
 
 
-def test_the_request_id_is_kept_on_every_event_of_the_request(ledger: Ledger) -> None:
+def test_the_request_id_is_stored_on_every_event_of_the_request(ledger: Ledger) -> None:
     line = ledger.line()
     ledger.run(line)
     before = ledger.head()

@@ -76,7 +76,7 @@ def test_a_batch_has_a_route_of_its_own_with_the_same_outcomes(
     assert answer.headers["ledger-position"] == str(items[0]["position"])
 
 
-def test_the_route_of_batches_takes_arrays_alone_within_their_limits(edge: Edge, line: str) -> None:
+def test_the_route_of_batches_accepts_arrays_alone_within_limits(edge: Edge, line: str) -> None:
     before, one = edge.log(), encode(fact("execution.checked_in", line))
     assert edge.post(BATCHES, content=b"[]", headers=PLAIN).json() == {"data": []}
     for body, status, code in (
@@ -200,7 +200,7 @@ def test_data_in_base64_is_the_same_fact(edge: Edge, line: str) -> None:
     assert_problem(edge.send(event | {"data": {"hours": 7}}), 409, "fact_conflict")
 
 
-def test_data_in_base64_is_taken_in_a_batch_and_with_null(edge: Edge, line: str) -> None:
+def test_data_in_base64_is_accepted_in_a_batch_and_with_null(edge: Edge, line: str) -> None:
     events = [packed(fact("execution.checked_in", line, {"hours": 1})) for _ in range(2)]
     edge.accept(events[0], events[1] | {"data": None})
     without = fact("execution.checked_in", line, {"hours": 1}) | {"data_base64": None}

@@ -242,7 +242,7 @@ def test_a_period_that_ends_before_its_start_is_a_422_at_its_end(world: World, p
 @pytest.mark.parametrize(
     "path", ["/v1/events/stream", "/v1/audit-logs", "/v1/audit-logs/export", "/v1/runs"]
 )
-def test_no_other_list_takes_the_time_of_events(world: World, path: str) -> None:
+def test_no_other_list_accepts_the_time_of_events(world: World, path: str) -> None:
     params = {"organization_id": ORGANIZATION, "occurred_from": "2026-04-15"}
     token = world.edge.token("read", "audit:read")
     assert_problem(world.edge.get(path, token, params=params), 422, "invalid_request")

@@ -230,7 +230,7 @@ def test_from_is_inclusive_and_to_exclusive_to_the_microsecond(world: World) -> 
             assert found == events[: len(events) - len(later)]
 
 
-def test_from_and_to_take_dates_and_any_offset(world: World) -> None:
+def test_from_and_to_accept_dates_and_any_offset(world: World) -> None:
     edge, token = world.edge, world.tokens["own"]
     when = datetime.fromisoformat(world.expected[200]["recorded_at"])
     shifted = when.astimezone(timezone(timedelta(hours=5))).isoformat()

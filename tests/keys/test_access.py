@@ -233,7 +233,7 @@ def test_an_id_of_another_tenant_is_taken_once_no_field_is_at_fault(
     assert_problem(edge.send(unknown_line), 404, "not_found")
 
 
-def test_ids_of_another_workspace_are_taken_for_a_narrow_key_and_known_to_a_wide_key(
+def test_ids_of_another_workspace_are_in_use_for_a_narrow_key_and_visible_to_a_wide_key(
     edge: Edge, of_other_workspace: tuple[str, str], narrow: str
 ) -> None:
     line, run = of_other_workspace

@@ -126,7 +126,7 @@ def test_a_command_by_a_key_that_has_ended_is_a_403(ledger: Ledger, action: str,
     assert ledger.head() == before
 
 
-def test_the_holder_of_a_replaced_secret_takes_no_key_back(ledger: Ledger) -> None:
+def test_the_holder_of_a_replaced_secret_gets_no_key_back(ledger: Ledger) -> None:
     stolen = new_key(ledger)
     owners = rotate(ledger, stolen, stolen)
     thief = RotateApiKey(stolen.id, stolen, token=create_token(), grace=NONE)

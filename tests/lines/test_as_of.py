@@ -237,7 +237,7 @@ def test_a_repeated_instant_is_refused(edge: Edge) -> None:
     assert_problem(edge.get(twice), 422, "invalid_request")
 
 
-def test_writes_take_no_instant(edge: Edge) -> None:
+def test_writes_accept_no_instant(edge: Edge) -> None:
     line = edge.fresh()
     head = edge.log()
     for path in ("/v1/facts", f"/v1/execution/{line}/pause", f"/v1/execution/{line}/resume"):

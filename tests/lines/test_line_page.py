@@ -126,7 +126,7 @@ def test_usage_is_shown_by_utc_month(edge: Edge) -> None:
         assert guest.get(f"{path_of(line_id)}?month={month}").status == 422, month
 
 
-def test_the_timeline_is_also_given_in_words_and_as_a_table(edge: Edge) -> None:
+def test_the_timeline_is_also_shown_in_words_and_as_a_table(edge: Edge) -> None:
     line_id = edge.fresh()
     edge.clock.advance(hours=6, seconds=1)
     edge.accept(blocked(line_id))

@@ -87,7 +87,7 @@ def test_a_409_is_replayed(tenant: Tenant) -> None:
     assert (replayed(first), replayed(again)) == (False, True)
 
 
-def test_the_kept_lines_are_encrypted(tenant: Tenant) -> None:
+def test_the_stored_lines_are_encrypted(tenant: Tenant) -> None:
     key, line = f"many-{next(keys)}", tenant.line(name="Zebra")
     many(tenant, lines=[line], key=key)
     stored = tenant.edge.select(f"SELECT outcome FROM ledger.idempotency WHERE key = '{key}'")

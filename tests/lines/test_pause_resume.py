@@ -271,7 +271,7 @@ def test_an_until_that_is_no_instant_of_the_next_400_days_is_a_422(edge: Edge, u
 
 
 @pytest.mark.parametrize("more", [{"until": "2099-01-01T00:00:00Z"}, {"replace": True}], ids=str)
-def test_a_resume_takes_neither_until_nor_replace(edge: Edge, more: dict[str, Any]) -> None:
+def test_a_resume_accepts_neither_until_nor_replace(edge: Edge, more: dict[str, Any]) -> None:
     answer = manage(edge, edge.fresh(), "resume", json=more)
     assert_problem(answer, 422, "invalid_request")
 

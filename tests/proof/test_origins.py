@@ -93,9 +93,7 @@ def test_an_adopted_log_is_signed_further_by_a_node_that_has_not_seen_its_first_
     assert seal(restored.conninfo, folder) == 1
 
 
-def test_an_adoption_is_recorded_and_old_checkpoints_are_kept(
-    restored: Ledger, folder: Path
-) -> None:
+def test_an_adoption_is_recorded_and_old_checkpoints_stay(restored: Ledger, folder: Path) -> None:
     checkpoints = restored.rows("SELECT size, position, note, number FROM ledger.checkpoint")
     adopt_log(restored.conninfo, folder, "why not")
     (origin,) = restored.rows("SELECT * FROM ledger.former_origin")

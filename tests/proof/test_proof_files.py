@@ -206,7 +206,7 @@ def test_a_forged_file_is_not_proved(proof: dict[str, Any], forgery: str, tmp_pa
     assert done.stderr.count("\n") == 1
 
 
-def test_a_file_of_another_log_is_not_proved_with_the_kept_key(
+def test_a_file_of_another_log_is_not_proved_with_the_stored_key(
     edge: Edge, proof: dict[str, Any], tmp_path: Path
 ) -> None:
     key = edge.get("/v1/log/key").text
@@ -339,7 +339,7 @@ def test_an_erased_runs_payloads_stay_ciphertext_in_the_proof_of_its_events(
 # The readers of a proof, and the time from which there is one.
 
 
-def test_a_proof_is_given_only_to_those_who_see_the_event(
+def test_a_proof_is_answered_only_to_those_who_see_the_event(
     edge: Edge, event: dict[str, Any]
 ) -> None:
     path = f"/v1/log/proof?position={event['position']}"

@@ -53,7 +53,7 @@ def test_a_node_that_has_waited_signs_at_once_and_shows_what_it_signs_while_it_i
     assert shown_size(full) == 602
 
 
-def test_a_new_node_takes_the_newest_checkpoint_once_a_node_with_a_witness_has_beaten(
+def test_a_new_node_stores_the_newest_checkpoint_once_a_node_with_a_witness_has_beaten(
     full: Ledger, a: Node, b: Node
 ) -> None:
     b.beat()

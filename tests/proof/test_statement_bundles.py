@@ -166,7 +166,7 @@ def test_members_that_are_null_may_be_stored_or_left_out_and_nothing_else_is_nee
     assert opened(lean | {"later": 1}) == opened(bundle())
 
 
-def test_a_bundle_of_a_former_origin_is_proved_by_the_kept_key_of_that_origin() -> None:
+def test_a_bundle_of_a_former_origin_is_proved_by_the_stored_key_of_that_origin() -> None:
     parts = bundle(signer=FORMER)
     assert opened(parts)[0].key == FORMER.vkey
     for other in (SIGNER.vkey, "", "\n", FORMER.vkey[:-1]):
@@ -397,7 +397,7 @@ def test_a_stored_event_that_programs_read_differently_is_refused(form: str) -> 
     assert refusal(resealed(parts, stored)).startswith("the stored event is no JSON")
 
 
-def test_numbers_and_names_that_all_programs_read_alike_are_taken() -> None:
+def test_numbers_and_names_that_all_programs_read_alike_are_accepted() -> None:
     more = b',"more":[9007199254740991,-9007199254740991,1e308,-0.5,0,{"a":1},{"a":2}]}'
     assert opened(bundle(written(DOCUMENT)[:-1] + more))
 

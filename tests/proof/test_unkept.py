@@ -20,7 +20,7 @@ def without_room(node: Node) -> Iterator[None]:
         draft.rmdir()
 
 
-def test_a_checkpoint_that_a_node_could_not_keep_is_kept_and_reported_once_there_is_room(
+def test_a_checkpoint_that_a_node_could_not_store_is_stored_and_reported_once_there_is_room(
     full: Ledger, a: Node, b: Node
 ) -> None:
     """Nothing else is recorded meanwhile, so no later checkpoint comes."""
@@ -37,7 +37,7 @@ def test_a_checkpoint_that_a_node_could_not_keep_is_kept_and_reported_once_there
     assert shown_size(full) == 602
 
 
-def test_a_node_alone_shows_a_checkpoint_once_it_has_kept_it(full: Ledger, a: Node) -> None:
+def test_a_node_alone_shows_a_checkpoint_once_it_has_stored_it(full: Ledger, a: Node) -> None:
     a.beat()
     full.line()
     with without_room(a):
@@ -48,7 +48,7 @@ def test_a_node_alone_shows_a_checkpoint_once_it_has_kept_it(full: Ledger, a: No
     assert shown_size(full) == 602
 
 
-def test_a_checkpoint_that_its_signer_could_not_keep_is_not_shown_for_one_other_node(
+def test_a_checkpoint_that_its_signer_could_not_store_is_not_shown_for_one_other_node(
     full: Ledger, a: Node, b: Node
 ) -> None:
     a.beat()

@@ -149,7 +149,7 @@ def test_after_a_late_ending_a_run_shows_that_ending_alone_and_its_past_the_expi
     assert sum(usage["total"]["runs"].values()) == 1
 
 
-def test_the_error_of_an_expired_run_is_erased_with_its_input_and_a_late_ending_is_taken(
+def test_the_error_of_an_expired_run_is_erased_with_its_input_and_a_late_ending_is_accepted(
     edge: Edge, log: Log
 ) -> None:
     run = leased(edge)

@@ -204,7 +204,7 @@ def test_a_parent_that_is_known_is_that_of_the_start(ledger: Ledger) -> None:
     assert first.subject != second.subject
 
 
-def test_a_parent_is_given_once_and_to_ended_runs_too(ledger: Ledger) -> None:
+def test_a_parent_is_set_once_and_to_ended_runs_too(ledger: Ledger) -> None:
     line, parent, name = ledger.line(), new_id("flow"), new_id("task")
     child, _, first = ledger.accept(
         begin(name, line, parent), named("run.completed", name), begin(parent, line)
@@ -419,7 +419,7 @@ def test_two_runs_are_not_each_others_parents(ledger: Ledger) -> None:
     assert parents(ledger, [first.subject, second.subject]) == [None, first.subject]
 
 
-def test_a_parent_is_given_no_earlier_than_the_run_was_requested(ledger: Ledger) -> None:
+def test_a_parent_is_set_no_earlier_than_the_run_was_requested(ledger: Ledger) -> None:
     line, parent, name = ledger.line(), new_id("flow"), new_id("task")
     (child,) = ledger.accept(begin(name, line, parent))
     ledger.accept(begin(parent, line) | {"time": ledger.ago(minutes=50)})
@@ -427,7 +427,7 @@ def test_a_parent_is_given_no_earlier_than_the_run_was_requested(ledger: Ledger)
     assert parent_event["state"]["occurred_at"] == begun["state"]["occurred_at"]
 
 
-def test_a_refused_start_takes_no_id(ledger: Ledger) -> None:
+def test_a_refused_start_uses_no_id(ledger: Ledger) -> None:
     line, name = ledger.line(), new_id("flow")
     before, retried, own, after = ledger.report(
         begin(new_id("flow"), line),

@@ -257,7 +257,7 @@ def test_notes_are_recorded_without_a_request(conninfo: str, settings: Settings)
         until(lambda: edge.select(READ_EVENTS) == [(1,)], "the entry of the read")
 
 
-def test_notes_wait_while_the_log_takes_no_event(conninfo: str, settings: Settings) -> None:
+def test_notes_wait_while_the_log_accepts_no_event(conninfo: str, settings: Settings) -> None:
     with edge_of(settings, conninfo) as edge:
         tenant = Tenant(edge)
         run = run_on(tenant, tenant.line())

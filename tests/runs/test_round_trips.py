@@ -82,7 +82,7 @@ def test_a_key_with_an_idempotency_key_takes_two_round_trips(distant: Distant) -
     assert distant.round_trips(lambda: [distant.ledger.execute(command)]) == 2
 
 
-def test_many_taken_ids_in_a_row_take_one_more_round_trip(distant: Distant) -> None:
+def test_many_used_ids_in_a_row_take_one_more_round_trip(distant: Distant) -> None:
     begun = [start(f"RUN-26-{number:06d}") for number in range(2, 18)]
     assert distant.report(*begun[1:]) == 2
     assert distant.report(start()) == 2

@@ -83,7 +83,7 @@ def judged(grants: Grants, stored: str) -> Tenants:
 
 
 @given(st.tuples(GRANTS, GRANTS), CLAIMS)
-def test_a_session_has_what_the_file_of_now_grants_to_the_claims_that_it_kept(
+def test_a_session_has_what_the_file_of_now_grants_to_the_claims_that_it_stored(
     files: tuple[list[Grant], list[Grant]], claims: Claims
 ) -> None:
     """A claim that only a later file names was not kept, so that no grant by it holds."""

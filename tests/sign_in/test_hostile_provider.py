@@ -173,7 +173,7 @@ def test_a_redirect_of_the_token_endpoint_is_not_followed_with_the_secret(
         assert elsewhere.requests == []
 
 
-def test_a_slow_provider_is_given_up_within_ten_seconds(
+def test_a_slow_provider_is_abandoned_within_ten_seconds(
     company: Company, openid: OpenIdProvider
 ) -> None:
     """Each byte comes in time, but not the answer."""
@@ -249,7 +249,7 @@ def test_a_wrong_discovery_document_is_503_and_mended_without_a_start(
     Person(started).signed_in()
 
 
-def test_a_service_starts_and_takes_keys_while_the_provider_is_away(
+def test_a_service_starts_and_accepts_keys_while_the_provider_is_away(
     server: EmbeddedPostgres,
 ) -> None:
     with OpenIdProvider() as openid:
@@ -273,7 +273,7 @@ def test_keys_that_cannot_be_fetched_are_503(started: Company, openid: OpenIdPro
     refused(Person(started), 400)
 
 
-def test_a_provider_that_does_not_tell_its_issuer_in_answers_is_taken(
+def test_a_provider_that_does_not_tell_its_issuer_in_answers_is_accepted(
     started: Company, openid: OpenIdProvider
 ) -> None:
     openid.metadata = {"authorization_response_iss_parameter_supported": False}

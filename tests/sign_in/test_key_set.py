@@ -75,7 +75,7 @@ def test_a_new_key_works_at_once_and_a_withdrawn_key_ends(provider: Provider) ->
     play(provider, rotate)
 
 
-def test_a_new_key_under_a_known_key_id_replaces_the_old_key(provider: Provider) -> None:
+def test_a_new_key_under_an_existing_key_id_replaces_the_old_key(provider: Provider) -> None:
     async def replace(keys: KeySet) -> None:
         await keys.refresh()
         old = await keys.find("ed-1", "EdDSA")

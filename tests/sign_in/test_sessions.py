@@ -206,7 +206,7 @@ def test_a_session_that_was_deleted_has_ended_on_every_node(
     assert_problem(company.request("DELETE", f"/v1/sessions/{session['id']}"), 404, "not_found")
 
 
-def test_sessions_of_other_tenants_and_wider_permissions_are_kept_from_a_manager(
+def test_sessions_of_other_tenants_and_wider_permissions_are_hidden_from_a_manager(
     company: Company, openid: OpenIdProvider
 ) -> None:
     person(company, openid, "ledger-elsewhere", sub="elsewhere")

@@ -50,7 +50,7 @@ def test_a_token_that_is_not_accepted_is_refused_in_words(edge: Edge, provider: 
     assert COOKIE not in guest.http.cookies
 
 
-def test_a_token_may_be_as_long_as_the_api_takes_it(edge: Edge, provider: Provider) -> None:
+def test_a_token_may_be_as_long_as_the_api_accepts_it(edge: Edge, provider: Provider) -> None:
     bare = len(provider.token("ed-1", more=""))
     long = provider.token("ed-1", more="x" * ((LONGEST - bare) * 3 // 4 - 2))
     assert LONGEST - 5 < len(long) <= LONGEST

@@ -69,7 +69,7 @@ def test_spans_that_are_sent_ten_times_are_recorded_once(edge: Edge) -> None:
     assert run_of(edge, root)["tokens_used"] == 15
 
 
-def test_spans_are_taken_as_json_and_a_json_sender_gets_json(edge: Edge) -> None:
+def test_spans_are_accepted_as_json_and_a_json_sender_gets_json(edge: Edge) -> None:
     line = edge.fresh()
     root = agent(line)
     body = json.dumps(as_json(exported(chat(root), root))).encode()
@@ -341,7 +341,7 @@ def test_a_workspaces_key_changes_no_parent_of_another_workspace(
     assert run_of(edge, sub, own)["parent_run_id"] == run_of(edge, root, own)["id"]
 
 
-def test_a_workspaces_key_takes_no_tokens_from_another_workspace(tenant: Tenant) -> None:
+def test_a_workspaces_key_counts_no_tokens_from_another_workspace(tenant: Tenant) -> None:
     edge, line = tenant.edge, tenant.line(workspace_id=SIBLING)
     stranger = tenant.new_token("read", "write", workspace_id=WORKSPACE)
     own = tenant.new_token("read", "write", workspace_id=SIBLING)
@@ -409,7 +409,7 @@ def test_the_service_that_a_run_was_accepted_from_names_the_parent(edge: Edge) -
     assert run_of(edge, sub)["parent_run_id"] == run_of(edge, root)["id"]
 
 
-def test_a_refusal_takes_no_parent_from_a_run_that_was_recorded(edge: Edge) -> None:
+def test_a_refusal_removes_no_parent_from_a_run_that_was_recorded(edge: Edge) -> None:
     line = edge.fresh()
     root = agent(line)
     assert export(edge, root) == (0, "")

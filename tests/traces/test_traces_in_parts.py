@@ -101,7 +101,7 @@ def arrive(edge: Edge, shape: list[tuple[int | None, bool]], requests: list[list
     return len(children)
 
 
-def test_a_parent_that_arrives_later_is_given_with_its_beginning_as_the_cause(edge: Edge) -> None:
+def test_a_parent_that_arrives_later_is_set_with_its_beginning_as_the_cause(edge: Edge) -> None:
     line = edge.fresh()
     root = agent(line, seconds=9)
     sub = agent(line, span("tool", root), after=2)

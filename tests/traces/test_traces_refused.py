@@ -189,7 +189,7 @@ def test_a_body_in_json_that_holds_no_traces_is_a_400(edge: Edge, body: object, 
     assert word in assert_problem(answer, 400, "invalid_request")["detail"]
 
 
-def test_an_empty_request_is_taken(edge: Edge) -> None:
+def test_an_empty_request_is_accepted(edge: Edge) -> None:
     assert send_raw(edge, b"").status_code == 200
     assert send_raw(edge, b"{}", media=JSON).json() == {}
 
@@ -238,7 +238,7 @@ ODD = ("\x00", "a\x00b", "\u202e", "x" * 300, "\ud7ff", " ")
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_texts_are_kept_escaped_or_refused_with_their_field(edge: Edge, odd: str) -> None:
+def test_odd_texts_are_stored_escaped_or_refused_with_their_field(edge: Edge, odd: str) -> None:
     line, admin = edge.fresh(), edge.token("admin", organization_id=None)
     names = ("gen_ai.agent.name", "gen_ai.response.model", "gen_ai.response.id", "error.type")
     for name in names:
@@ -364,7 +364,7 @@ ALL = [
 
 @pytest.mark.parametrize("media", [JSON, PROTOBUF])
 @pytest.mark.parametrize("add", ALL)
-def test_ten_thousand_elements_are_taken_and_one_more_is_refused(
+def test_ten_thousand_elements_are_accepted_and_one_more_is_refused(
     edge: Edge, add: Callable[[ExportTraceServiceRequest, int], None], media: str
 ) -> None:
     for count in (MOST_OF_ONE, MOST_OF_ONE + 1):
@@ -418,7 +418,7 @@ def test_a_body_has_at_most_a_million_elements(edge: Edge, media: str) -> None:
         b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"\xff"}]}]}]}',
     ],
 )
-def test_a_body_in_json_that_is_broken_is_a_400_or_taken(edge: Edge, body: bytes) -> None:
+def test_a_body_in_json_that_is_broken_is_a_400_or_accepted(edge: Edge, body: bytes) -> None:
     status = 200 if b"later" in body else 400
     assert send_raw(edge, body, media=JSON).status_code == status
 

@@ -161,7 +161,7 @@ def test_a_correction_by_the_name_of_the_run_is_no_activity_and_holds_on_a_close
     assert edge.data(f"/v1/execution/{line}") == before
 
 
-def test_an_erased_run_takes_a_correction(edge: Edge) -> None:
+def test_an_erased_run_accepts_a_correction(edge: Edge) -> None:
     run = run_of(edge, edge.fresh(), {"tokens_used": 1, "output": "o"})
     assert edge.post(f"/v1/runs/{run}/erase", json={"reason": "asked"}).status_code == 200
     edge.accept(fact("run.usage_corrected", run, {"tokens_used": 9}))
@@ -169,7 +169,7 @@ def test_an_erased_run_takes_a_correction(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "service_line.closed"])
-def test_a_run_that_may_still_end_takes_no_correction(edge: Edge, kind: str | None) -> None:
+def test_a_run_that_may_still_end_accepts_no_correction(edge: Edge, kind: str | None) -> None:
     line = edge.fresh()
     run = edge.accept(fact("run.started", None, {"service_line_id": line}))[0]["subject"]
     if kind is not None:

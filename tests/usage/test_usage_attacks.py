@@ -372,7 +372,7 @@ def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_slots(
     edge.run(crowd())
 
 
-def test_the_slot_of_an_answer_that_is_broken_off_is_given_on(
+def test_the_slot_of_an_answer_that_is_broken_off_is_passed_on(
     edge: Edge, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heavy, http = edge.service.app.state.services.heavy, edge.service.http

@@ -248,7 +248,7 @@ def test_an_export_has_the_alerts_of_the_list_in_its_order(
     assert json.loads(rows[0]["evidence"]) == listed[0]["evidence"]
 
 
-def test_an_export_is_that_of_its_instant_and_takes_a_time_zone(
+def test_an_export_is_that_of_its_instant_and_accepts_a_time_zone(
     watcher: Watcher, three: Any
 ) -> None:
     watcher.edge.clock.advance(seconds=1)

@@ -153,7 +153,7 @@ def test_an_instant_shows_the_alerts_that_were_unresolved_then(
     assert counted(watcher, as_of="2025-04-15") == (0, 0)
 
 
-def test_a_kept_answer_is_dropped_when_an_alert_opens_or_ends(
+def test_a_cached_answer_is_dropped_when_an_alert_opens_or_ends(
     watcher: Watcher, lines: list[str]
 ) -> None:
     none = lines[2]

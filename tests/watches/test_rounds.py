@@ -256,7 +256,7 @@ def test_a_closing_resolves_the_alerts_of_its_line(own_ledger: Ledger) -> None:
     assert ends(own_ledger) == [("line_closed", own_ledger.at())]
 
 
-def test_a_new_revision_looks_anew_and_resolves_the_alerts_of_the_old_one(
+def test_a_new_revision_checks_anew_and_resolves_the_alerts_of_the_old_one(
     own_ledger: Ledger,
 ) -> None:
     def change(**changes: Any) -> str:
@@ -364,7 +364,7 @@ def test_a_new_watch_finds_what_holds_already_and_a_backdated_fact_what_was_due_
     assert [alert["since"] for alert in opened(own_ledger)][1:] == [own_ledger.ago(minutes=30)]
 
 
-def test_a_watch_of_a_workspace_looks_at_its_lines_alone(own_ledger: Ledger) -> None:
+def test_a_watch_of_a_workspace_checks_its_lines_alone(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.line(workspace_id="WS-26-000002")
     own_ledger.watch(InState(("running",)), workspace="WS-26-000001")

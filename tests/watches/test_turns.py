@@ -125,7 +125,7 @@ def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_
     assert opened == lines[::-1]
 
 
-def test_pages_of_looks_go_round_organizations(
+def test_pages_of_checks_go_round_organizations(
     own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many(own_ledger, 40)

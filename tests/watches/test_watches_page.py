@@ -53,7 +53,7 @@ def test_a_watch_is_made_from_the_sentence_as_it_stands(tenant: Watched) -> None
     assert "Watch set up." in tenant.guest.get(answer.location).words(".done")[0]
 
 
-def test_each_kind_that_the_api_takes_is_one_sentence_of_the_form(tenant: Watched) -> None:
+def test_each_kind_that_the_api_accepts_is_one_sentence_of_the_form(tenant: Watched) -> None:
     for kind in KINDS:
         name, blanks = kind.kind(), kind.blanks()
         fields = {f"blank:{each}": "/agents" for each in blanks if blanks[each].hint}

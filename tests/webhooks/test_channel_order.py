@@ -128,7 +128,7 @@ def test_an_opening_that_fails_is_skipped_once_its_alert_is_resolved(alarm: Alar
         assert len(receiver.requests) == 1
 
 
-def test_an_end_is_sent_where_anything_of_the_alert_was_taken(alarm: Alarms) -> None:
+def test_an_end_is_sent_where_anything_of_the_alert_was_delivered(alarm: Alarms) -> None:
     with Receiver() as receiver:
         endpoint = pager(alarm, receiver)
         alarm.ledger.start()

@@ -194,7 +194,7 @@ def test_without_details_no_word_of_the_tenant_is_sent_to_people(type_: str, for
 
 
 @given(st.text(max_size=600), st.text(max_size=200), st.integers(1, 25))
-def test_any_words_make_a_message_that_slack_takes(sentence: str, name: str, count: int) -> None:
+def test_any_words_make_a_message_that_slack_accepts(sentence: str, name: str, count: int) -> None:
     members = {"text": sentence or "x", "watch_name": name or "x"}
     message = slack_of(*[envelope(**members)] * count)
     first = message["text"].removeprefix("[critical] ")
@@ -203,7 +203,7 @@ def test_any_words_make_a_message_that_slack_takes(sentence: str, name: str, cou
         assert plain == (sentence or "x")
 
 
-def test_the_longest_words_that_are_escaped_make_a_message_that_slack_takes() -> None:
+def test_the_longest_words_that_are_escaped_make_a_message_that_slack_accepts() -> None:
     message = slack_of(*[envelope(text="&" * 500, watch_name="<" * 200)] * 100)
     assert message["text"].endswith("and 80 more")
 
@@ -239,7 +239,7 @@ def test_each_state_of_an_alert_has_its_action(type_: str, action: str) -> None:
 
 
 @given(st.text(min_size=1, max_size=2000))
-def test_any_sentence_makes_an_event_that_pagerduty_takes(sentence: str) -> None:
+def test_any_sentence_makes_an_event_that_pagerduty_accepts(sentence: str) -> None:
     pagerduty_of(envelope(text=sentence), url=None)
 
 
@@ -341,7 +341,7 @@ def test_a_busy_channel_is_retried_when_it_says(alarm: Alarms) -> None:
         assert (delivery.due_at - alarm.ledger.clock()).total_seconds() > 3500
 
 
-def test_an_answer_that_repeats_a_secret_is_kept_without_it(alarm: Alarms) -> None:
+def test_an_answer_that_repeats_a_secret_is_stored_without_it(alarm: Alarms) -> None:
     repeats = Answer(500, f"no {KEY} {KEY.lower()}".encode())
     with Receiver(lambda _: repeats) as receiver:
         endpoint, _ = alarm.ledger.create(receiver.url, format="pagerduty", routing_key=KEY)
@@ -374,9 +374,7 @@ def test_a_channel_that_is_gone_is_disabled_unless_its_secret_was_replaced(alarm
         assert ledger.topics(endpoint) == topics
 
 
-def test_all_types_of_a_channel_are_those_of_alerts_and_of_failed_deliveries(
-    alarm: Alarms,
-) -> None:
+def test_all_types_of_a_channel_are_those_of_alerts_and_of_failed_deliveries(alarm: Alarms) -> None:
     with Receiver() as receiver:
         endpoint, _ = alarm.ledger.create(f"{receiver.url}/secret", format="slack")
         dead, _ = alarm.ledger.create("http://127.0.0.1:9/", ["execution.checked_in"])

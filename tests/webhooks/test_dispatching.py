@@ -245,7 +245,7 @@ def test_the_table_of_dispatch_positions_refuses_negative_positions(
     assert caught.value.diag.constraint_name == "dispatch_positions_from_zero"
 
 
-def test_deliveries_are_kept_no_longer_than_their_endpoint(ledger: WebhookLedger) -> None:
+def test_deliveries_are_stored_no_longer_than_their_endpoint(ledger: WebhookLedger) -> None:
     def rows() -> dict[str, int]:
         return dict(
             query(ledger.conninfo, "SELECT endpoint_id, count(*) FROM ledger.delivery GROUP BY 1")

@@ -328,7 +328,7 @@ def test_no_mail_goes_to_a_domain_that_the_operator_no_longer_allows() -> None:
 # Delivery.
 
 
-def test_a_mailbox_gets_an_alert_and_its_address_is_kept_nowhere_in_the_clear(
+def test_a_mailbox_gets_an_alert_and_its_address_is_stored_nowhere_in_the_clear(
     conninfo: str,
 ) -> None:
     with (

@@ -163,7 +163,7 @@ def test_a_recovery_of_more_than_a_thousand_deliveries_sends_each_of_them_once_m
         assert received(receiver.requests) == model_of(conninfo).due_to(endpoint)
 
 
-def test_at_most_fifty_attempts_of_a_delivery_are_kept(conninfo: str) -> None:
+def test_at_most_fifty_attempts_of_a_delivery_are_stored(conninfo: str) -> None:
     failing: Script = lambda _: Answer(500)  # noqa: E731
     with webhook_ledger(conninfo, retries="0") as ledger, Receiver(failing) as receiver:
         ledger.activate()

@@ -83,7 +83,7 @@ def test_an_endpoint_without_messages_is_not_served_again_until_the_view_changes
     assert [ask.endpoint_id for ask in registry.next_asks(NOW)] == ["A"]
 
 
-def test_a_disabled_endpoint_keeps_the_messages_that_it_had_not_taken() -> None:
+def test_a_disabled_endpoint_keeps_the_messages_that_it_had_not_received() -> None:
     registry = registry_of(changed("A", latest=7))
     assert not nothing(registry, registry.next_asks(NOW), sends=False), "it has to read the view"
     assert watched(registry, "A").planned == 0
@@ -255,7 +255,7 @@ def test_deliveries_of_a_deleted_endpoint_take_no_room_from_its_organization() -
     assert [(ask.endpoint_id, ask.free) for ask in registry.next_asks(NOW)] == [("B", IN_FLIGHT)]
 
 
-def test_no_message_is_taken_again_when_a_view_falls_back() -> None:
+def test_no_message_is_sent_again_when_a_view_falls_back() -> None:
     registry = registry_of(changed("A", latest=90))
     assert nothing(registry, registry.next_asks(NOW), reached=100)
     registry.update(ViewChanges(101, 101, [changed("A", latest=101)]), NOW)

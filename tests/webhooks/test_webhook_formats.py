@@ -129,7 +129,7 @@ def test_a_mail_address_is_no_change_for_another_format(
     assert hooks.data(f"/{endpoint['id']}")["url"] == endpoint["url"]
 
 
-def test_a_channel_takes_the_types_of_alerts_and_of_failed_deliveries(hooks: Hooks) -> None:
+def test_a_channel_accepts_the_types_of_alerts_and_of_failed_deliveries(hooks: Hooks) -> None:
     types = ["alert.opened", "alert.reminded", "alert.acknowledged", "alert.resolved"]
     types += ["webhook.delivery_failed"]
     data = hooks.create(format="slack", url=SLACK, event_types=types)

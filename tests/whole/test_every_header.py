@@ -128,6 +128,6 @@ def test_answers_insist_on_https_where_the_public_address_is_https(
         assert refused.headers["strict-transport-security"] == "max-age=31536000"
 
 
-def test_answers_do_not_insist_on_https_where_no_public_address_is_known(edge: Edge) -> None:
+def test_answers_do_not_insist_on_https_where_no_public_address_is_set(edge: Edge) -> None:
     for path in ("/v1/execution", "/ui", "/nothing"):
         assert "strict-transport-security" not in edge.get(path).headers

@@ -236,7 +236,7 @@ def test_every_router_is_served() -> None:
     assert lost == [], "name it in app/features.py"
 
 
-def test_no_route_takes_the_requests_of_a_later_one() -> None:
+def test_no_route_answers_the_requests_of_a_later_one() -> None:
     for route in ROUTES:
         path = re.sub("{.*?}", "any", route.path)
         takers = (r for r in ROUTES if r.path_regex.match(path) and route.methods & r.methods)
@@ -458,7 +458,7 @@ def test_only_its_permission_and_a_session_open_a_page(target: Target, lacked: s
     [(OTHER_ORGANIZATION, None), (OTHER_ORGANIZATION, WORKSPACE), (ORGANIZATION, OTHER_WORKSPACE)],
     ids=str,
 )
-def test_no_page_shows_anything_of_another_tenant_or_takes_an_unknown_parameter(
+def test_no_page_shows_anything_of_another_tenant_or_accepts_an_unknown_parameter(
     target: Target, tenant: tuple[str, str | None]
 ) -> None:
     organization, workspace = tenant

@@ -94,7 +94,7 @@ def test_a_pipe_gets_a_line_of_names_and_a_line_of_tabbed_cells_for_each_row(
 
 
 @pytest.mark.parametrize("command", LISTS, ids=" ".join)
-def test_a_list_is_given_as_json(ledger: Ledger, command: tuple[str, ...]) -> None:
+def test_a_list_is_printed_as_json(ledger: Ledger, command: tuple[str, ...]) -> None:
     key_id = make(ledger, "Grüße")
     done = ledger(*command, "--json")
     assert (done.returncode, done.stderr) == (0, "")

@@ -213,7 +213,7 @@ def test_a_dry_run_shows_ten_facts_and_is_0_where_nothing_is_refused(
         ("source =", "source", "is no TOML"),
     ],
 )
-def test_a_map_that_is_wrong_is_a_usage_error_that_names_what_is_known(
+def test_a_map_that_is_wrong_is_a_usage_error_that_names_what_is_allowed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
 ) -> None:
     assert old in MAP

@@ -34,7 +34,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
-def test_the_function_of_a_command_takes_its_arguments(command: cli.ShellCommand) -> None:
+def test_the_function_of_a_command_accepts_its_arguments(command: cli.ShellCommand) -> None:
     module, _, name = command.function.partition(":")
     function = getattr(import_module(f"ledger.app.cli.{module}"), name)
     values = {

@@ -82,7 +82,7 @@ def cached_reads(line: str, run: str) -> list[str]:
 # Kept answers.
 
 
-def test_a_kept_answer_is_given_again_without_reading_the_rows(edge: Edge, other: Edge) -> None:
+def test_a_cached_answer_is_sent_again_without_reading_the_rows(edge: Edge, other: Edge) -> None:
     paths = cached_reads(*with_run(edge))
     for worker in (edge, other):
         first = [answer_of(worker.get(path)) for path in paths]
@@ -114,7 +114,7 @@ def test_a_write_that_another_worker_acknowledged_is_shown(edge: Edge, other: Ed
             assert cached.headers["ledger-position"] == new.headers["ledger-position"]
 
 
-def test_headers_of_one_request_do_not_appear_on_a_later_kept_answer(edge: Edge) -> None:
+def test_headers_of_one_request_do_not_appear_on_a_later_cached_answer(edge: Edge) -> None:
     path = f"/v1/execution/{edge.fresh()}"
     names = [name for name, _ in edge.get(path).headers.multi_items()]
     for number in range(3):
@@ -136,7 +136,7 @@ def test_headers_of_one_request_do_not_appear_on_a_later_kept_answer(edge: Edge)
 
 
 @pytest.mark.parametrize(("seed", "rounds"), repeated([(1, 6), (1, 24), (2, 24)]))
-def test_workers_with_and_without_kept_answers_answer_the_same(
+def test_workers_with_and_without_cached_answers_answer_the_same(
     conninfo: str, seed: int, rounds: int
 ) -> None:
     begin = datetime(2026, 12, 30, 21, 0, tzinfo=UTC)
@@ -215,7 +215,7 @@ TRACKING_CHANGES = {
 NOTIFY = "SELECT pg_notify('ledger_views', name || ' ' || position) FROM ledger.projection"
 
 
-def test_no_kept_answer_outlives_a_change_of_the_views_tracking(alone: Edge) -> None:
+def test_no_cached_answer_outlives_a_change_of_the_views_tracking(alone: Edge) -> None:
     line = alone.fresh(project_tags=["word-0"])
     alone.service.loops.projector.stop()
     with second_worker(alone) as deaf:
@@ -230,7 +230,7 @@ def test_no_kept_answer_outlives_a_change_of_the_views_tracking(alone: Edge) -> 
                 assert tag_of(worker, line) == f"word-{number + 1}", change
 
 
-def test_no_kept_answer_outlives_the_swap_of_a_rebuild(alone: Edge) -> None:
+def test_no_cached_answer_outlives_the_swap_of_a_rebuild(alone: Edge) -> None:
     line = alone.fresh(project_tags=["right"])
     with second_worker(alone) as deaf:
         query(alone.conninfo, "UPDATE ledger.execution SET head = replace(head, 'right', 'wrong')")

@@ -122,7 +122,7 @@ def test_the_weak_and_the_strong_entity_tag_of_an_answer_both_give_a_304(
         assert ask(address, path, token, accepted, if_none_match='W/"x"').status == 200
 
 
-def test_a_kept_answer_is_sent_in_the_coding_that_each_client_accepts(
+def test_a_cached_answer_is_sent_in_the_coding_that_each_client_accepts(
     address: Address, token: str
 ) -> None:
     codings = (GZIP, PLAIN, GZIP, GZIP, PLAIN)

@@ -82,7 +82,7 @@ def test_recovery_is_found_while_clients_send_only_duplicates(
         until(is_well, "the worker to find that appends succeed", 5.0)
 
 
-def test_writes_move_from_a_server_that_takes_no_writes_to_a_writable_one(
+def test_writes_move_from_a_server_that_accepts_no_writes_to_a_writable_one(
     conninfo: str, settings: Settings
 ) -> None:
     """On its old connection the writer would get the error of a standby again for each fact."""

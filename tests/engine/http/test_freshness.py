@@ -16,7 +16,7 @@ def paths(edge: Edge) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["%s", "W/%s", '"other", %s', '"other" ,W/%s', "*", " %s "])
-def test_a_known_entity_tag_is_a_304_with_headers_and_without_a_body(edge: Edge, form: str) -> None:
+def test_a_matching_etag_is_a_304_with_headers_and_without_a_body(edge: Edge, form: str) -> None:
     for path in paths(edge):
         first = edge.get(path)
         tag = first.headers["etag"]

@@ -160,7 +160,7 @@ def test_a_large_page_beyond_four_of_a_credential_is_a_page_that_says_so(
     assert guest.get(path).status == 200
 
 
-def test_a_page_with_kept_views_counts_by_the_lists_that_it_asks(
+def test_a_page_with_saved_views_counts_by_the_lists_that_it_asks(
     edge: Edge, in_hand: InHand
 ) -> None:
     """Sixteen pages with thirty views each once had 528 lists in hand, for sixteen reads."""

@@ -212,7 +212,7 @@ def test_a_link_is_the_zone_that_it_names(world: World) -> None:
     )
 
 
-def test_every_export_takes_a_zone_and_no_list_does(world: World) -> None:
+def test_every_export_accepts_a_zone_and_no_list_does(world: World) -> None:
     document: dict[str, Any] = world.edge.get("/openapi.json").json()
     zoned = {
         path: parameter["schema"]

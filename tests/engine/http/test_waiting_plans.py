@@ -115,7 +115,7 @@ def test_a_page_by_due_time_far_behind_the_first_touches_rows_in_proportion_to_i
     assert (lines, rows <= 5 * 10) == (10, True), rows
 
 
-def test_an_answer_that_follows_the_clock_is_not_kept() -> None:
+def test_an_answer_that_follows_the_clock_is_not_cached() -> None:
     pure = [lists.list_read(WHERE[name]).is_pure for name in ("nobody", "somebody late")]
     pure += [summary_read(frozenset(WHERE[name])).is_pure for name in ("nobody", "somebody late")]
     assert pure == [True, False, True, False]

@@ -241,9 +241,7 @@ def test_client_and_server_notice_a_vanished_peer(conninfo: str, settings: Setti
     assert "-c tcp_user_timeout=10000" in str(made["options"])
 
 
-def test_connection_parameters_of_the_database_url_are_kept(
-    conninfo: str, settings: Settings
-) -> None:
+def test_connection_parameters_of_the_database_url_stay(conninfo: str, settings: Settings) -> None:
     address = make_conninfo(conninfo, connect_timeout="7", keepalives_idle="60")
     made = conninfo_to_dict(prepare_database(settings, address))
     assert (made["connect_timeout"], made["keepalives_idle"]) == ("7", "60")

@@ -137,7 +137,7 @@ def test_a_counter_that_was_lost_begins_behind_the_ids_that_it_may_have_given(
     assert_decision_tables_match_log(conninfo)
 
 
-def test_appends_that_are_given_up_again_and_again_skip_once(
+def test_appends_that_are_abandoned_again_and_again_skip_once(
     conninfo: str, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A node whose clock is wrong tries each second."""
@@ -156,7 +156,7 @@ def test_appends_that_are_given_up_again_and_again_skip_once(
     assert caplog.text.count("another PostgreSQL wrote last") == 1
 
 
-def test_appends_that_are_given_up_on_several_connections_skip_once(
+def test_appends_that_are_abandoned_on_several_connections_skip_once(
     conninfo: str, settings: Settings
 ) -> None:
     """Each skip after an old backup takes a good part of the positions that ids have digits for."""
@@ -326,7 +326,7 @@ def test_a_backup_of_yesterday_gives_none_of_the_many_positions_and_ids_of_the_d
     assert number > lost[1] > 7 * IDS_MOVED
 
 
-def test_a_backup_that_is_restored_again_gives_nothing_that_was_given_after_the_first_time(
+def test_a_backup_that_is_restored_again_restores_nothing_that_was_written_after_the_first_time(
     conninfo: str, restored: str, settings: Settings, tmp_path: Path
 ) -> None:
     with process_on(conninfo, settings) as process:

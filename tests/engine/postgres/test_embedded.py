@@ -66,7 +66,7 @@ def test_a_second_start_finds_the_rows_of_the_first(data_dir: Path) -> None:
     assert stat.S_IMODE((data_dir / "postgres").stat().st_mode) == 0o700
 
 
-def test_a_relative_directory_is_taken_from_where_the_command_started(
+def test_a_relative_directory_is_resolved_from_where_the_command_started(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(data_dir.parent)

@@ -161,7 +161,7 @@ def test_a_rival_on_an_event_loop_ends_a_frozen_leader_too(
     until(lambda: has_ended(frozen), "the end of the session")
 
 
-def test_looks_that_are_far_apart_prove_nothing(
+def test_reads_that_are_far_apart_prove_nothing(
     conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database may have stood still, and the leader could not beat."""

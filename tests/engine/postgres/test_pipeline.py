@@ -284,7 +284,7 @@ def test_an_interrupted_exchange_closes_the_connection(pipeline: Pipeline) -> No
     assert pipeline.connection.closed
 
 
-def test_a_silent_server_is_given_up_in_time(conninfo: str) -> None:
+def test_a_silent_server_is_abandoned_in_time(conninfo: str) -> None:
     """Only a connection with a time limit gives up: without one it waits for long statements."""
     with (
         closing(Relay(conninfo)) as relay,

@@ -128,7 +128,7 @@ def test_an_answer_overtaken_by_a_write_during_its_read_goes_to_no_later_questio
 
 
 @pytest.mark.parametrize("letter", ["a", "語", "\U0001f600"])
-def test_kept_answers_take_no_more_memory_than_their_budget(edge: Edge, letter: str) -> None:
+def test_cached_answers_take_no_more_memory_than_their_budget(edge: Edge, letter: str) -> None:
     """The budget holds for parameters of any length and any alphabet."""
 
     async def play() -> None:

@@ -302,7 +302,7 @@ def test_a_cancelled_http_request_cancels_no_other_http_request(edge: Edge) -> N
     edge.run(play())
 
 
-def test_no_kept_answer_is_given_while_the_views_positions_cannot_be_read(edge: Edge) -> None:
+def test_no_cached_answer_is_sent_while_the_views_positions_cannot_be_read(edge: Edge) -> None:
     """A kept answer may still be right, but this is unknown. Later requests read the positions."""
     path = f"/v1/execution/{edge.fresh()}"
     for _ in range(2):

@@ -223,7 +223,7 @@ def test_an_event_that_cannot_be_read_ends_a_rebuild_in_one_line(
     assert leftover_tables(conninfo) == []
 
 
-def test_an_event_that_the_fold_cannot_take_ends_a_rebuild_in_one_line(
+def test_an_event_that_the_fold_cannot_apply_ends_a_rebuild_in_one_line(
     conninfo: str, writer: Writer
 ) -> None:
     report(writer, activation(), start("RUN-26-900001"))

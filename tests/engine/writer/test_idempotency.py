@@ -77,7 +77,7 @@ def test_an_idempotency_key_holds_within_one_group(ledger: Ledger) -> None:
 # Outcomes are kept for a day.
 
 
-def test_an_outcome_is_kept_for_24_hours_and_not_longer(own_ledger: Ledger) -> None:
+def test_an_outcome_is_stored_for_24_hours_and_not_longer(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     first = execute_pause(own_ledger, pause(line))
     own_ledger.clock.advance(hours=24, microseconds=-2)
@@ -241,5 +241,5 @@ def test_concurrent_duplicates_on_several_writers_are_one_command(own_ledger: Le
     assert len(own_ledger.events(f"REF-{REPORTER.id}", after=before)) == refused
 
 
-def test_outcomes_are_kept_for_the_24_hours_of_the_contract() -> None:
+def test_outcomes_are_stored_for_the_24_hours_of_the_contract() -> None:
     assert timedelta(hours=24) == RETENTION

@@ -185,7 +185,7 @@ def test_the_count_of_omitted_refusals_says_since_when_it_counts(flooded: Ledger
     )
 
 
-def test_an_omitted_refusal_is_not_kept_under_its_idempotency_key(flooded: Ledger) -> None:
+def test_an_omitted_refusal_is_not_stored_under_its_idempotency_key(flooded: Ledger) -> None:
     line = flooded.line()
 
     def pause(name: str) -> Any:

@@ -48,7 +48,7 @@ def test_a_run_that_names_an_unknown_line_is_404(
     assert ledger.refusal(about(type, new_id("LIN"), run)) == GONE
 
 
-def test_activating_a_known_line_is_409(ledger: Ledger) -> None:
+def test_activating_an_existing_line_is_409(ledger: Ledger) -> None:
     line = ledger.line()
     assert ledger.refusal(activation(line)) == STATE
     ledger.accept(fact("service_line.closed", line))
@@ -71,7 +71,7 @@ def test_every_fact_about_another_tenants_line_or_run_is_404_but_a_new_line_of_i
     assert ledger.pause(line, by=by).refusal == GONE
 
 
-def test_another_tenants_record_id_is_taken_as_a_run_and_as_a_record(ledger: Ledger) -> None:
+def test_another_tenants_record_id_is_used_as_a_run_and_as_a_record(ledger: Ledger) -> None:
     record = new_id("RUN")
     ledger.line(execution_id=record)
     theirs = activation(new_id("LIN"))
@@ -164,7 +164,7 @@ def test_a_held_line_accepts_every_fact_but_the_start_of_a_run(ledger: Ledger) -
     )
 
 
-def test_known_and_taken_run_ids_are_409(ledger: Ledger) -> None:
+def test_existing_and_used_run_ids_are_409(ledger: Ledger) -> None:
     record = new_id("RUN")
     line = ledger.line(execution_id=record)
     requested, started = (ledger.run(line, started=s) for s in (False, True))

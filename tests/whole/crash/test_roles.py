@@ -49,7 +49,7 @@ def test_an_api_node_leads_nothing_and_a_loops_node_answers_probes_only(
             assert post(client, activation()).status_code == 404
 
 
-def test_a_node_whose_loops_alone_run_takes_no_heartbeats_for_those_that_do_not(
+def test_a_node_whose_loops_alone_run_accepts_no_heartbeats_for_those_that_do_not(
     conninfo: str, tmp_path: Path
 ) -> None:
     """Time in which no node takes heartbeats does not count for leases."""

@@ -126,7 +126,7 @@ def leader(nodes: Nodes, conninfo: str) -> Served:
     return next((node for node in nodes if node_id(node) == now), nodes[0])
 
 
-def test_alerts_that_become_due_while_nobody_looks_open_once_and_the_longest_due_first(
+def test_alerts_that_become_due_while_nothing_runs_open_once_and_the_longest_due_first(
     nodes: Nodes, watched: Ledger, conninfo: str
 ) -> None:
     first, second = nodes

@@ -243,7 +243,7 @@ def test_a_wrong_field_of_a_command_about_a_thing_is_named_and_recorded(site: Si
 
 
 @of(KEYS, WEBHOOKS)
-def test_a_command_that_needs_no_field_takes_an_empty_body(site: Site) -> None:
+def test_a_command_that_needs_no_field_accepts_an_empty_body(site: Site) -> None:
     made = site.make()["id"]
     for act in site.thing.acts:
         for options in ({}, {"json": {}}, {"content": b"", "headers": PLAIN}):

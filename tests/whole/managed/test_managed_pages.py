@@ -234,7 +234,7 @@ def test_a_form_of_no_session_changes_nothing(desk: Desk) -> None:
     assert desk.row(made["id"]) == made
 
 
-def test_without_the_permission_no_page_has_a_form_and_no_form_is_taken(desk: Desk) -> None:
+def test_without_the_permission_no_page_has_a_form_and_no_form_is_accepted(desk: Desk) -> None:
     made = desk.make()
     tenant = {"organization_id": desk.organization}
     reader = visitor(desk.edge, "read", "audit:read", **tenant)

@@ -160,7 +160,7 @@ def test_an_idle_writer_beats_each_second(conninfo: str, settings: Settings) -> 
         assert beat() - first < timedelta(seconds=2)
 
 
-def test_a_process_that_takes_no_heartbeats_beats_and_does_not_say_that_it_listens(
+def test_a_process_that_accepts_no_heartbeats_beats_and_does_not_say_that_it_listens(
     conninfo: str, settings: Settings
 ) -> None:
     log = Log(conninfo)

@@ -131,7 +131,7 @@ def test_a_stream_tells_of_events_as_they_are_replicated(
         assert '"streamed"' in next(line for line in lines if line.startswith("data:"))
 
 
-def test_a_proof_is_given_from_the_standby(cluster: Cluster, reads: httpx.Client) -> None:
+def test_a_proof_is_answered_from_the_standby(cluster: Cluster, reads: httpx.Client) -> None:
     def proof() -> httpx.Response:
         return reads.get("/v1/log/proof/inclusion?position=1", headers={"ledger-min-position": "0"})
 
@@ -156,7 +156,7 @@ def test_an_answer_that_would_hold_a_runs_payload_is_refused(
     assert reads.head(path.format(last)).status_code == 503
 
 
-def test_unaudited_reads_are_given_where_the_operator_allows_them_and_leave_nothing(
+def test_unaudited_reads_are_granted_where_the_operator_allows_them_and_leave_nothing(
     cluster: Cluster, visitor: httpx.Client, end: int
 ) -> None:
     allowed = read_node(
