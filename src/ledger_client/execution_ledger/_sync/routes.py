@@ -273,7 +273,7 @@ class SumRoutes(Routes):
 
 
 class CompareRoutes(Routes):
-    """Two instants side by side."""
+    """Two instants compared."""
 
     def page(
         self, then: types.Instant, **fields: Unpack[routes.ShowComparison]
@@ -327,7 +327,7 @@ class Statements(Routes):
 
 
 class Watches(Routes):
-    """Watches: conditions with a clock."""
+    """Watches: conditions that open alerts."""
 
     def list(self, **fields: Unpack[routes.ListWatches]) -> Pages[types.Watch]:
         """List the watches of the credential's tenant, newest first."""
@@ -388,7 +388,7 @@ class Watches(Routes):
 
 
 class Alerts(Routes):
-    """Alerts, which watches open."""
+    """Alerts that watches opened."""
 
     def list(self, **fields: Unpack[routes.ListAlerts]) -> Pages[types.Alert]:
         """List the alerts of the credential's tenant: the latest `due` first, then by id."""
@@ -598,7 +598,7 @@ class Directory(Routes):
 
 
 class Proofs(Routes):
-    """The sealed log. ``execution_ledger.verify`` checks offline what these routes give."""
+    """The sealed log. ``execution_ledger.verify`` checks offline what these routes return."""
 
     def checkpoint(self, **fields: Unpack[routes.ShowCheckpoint]) -> str:
         """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint)."""
@@ -634,7 +634,7 @@ class Proofs(Routes):
 
 
 class Service(Routes):
-    """The service itself, and the credential. All but the latter need no token."""
+    """The service itself, and the credential. Only the credential needs a token."""
 
     def credential(self, **fields: Unpack[routes.ShowCredential]) -> types.Credential:
         """Show who asks: the tenant and the permissions of the token, and when it ends."""

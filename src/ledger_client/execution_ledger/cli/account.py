@@ -1,4 +1,4 @@
-"""The credential, by ``login``, ``logout`` and ``whoami``; and any request, checks, completion."""
+"""The credential (``login``, ``logout``, ``whoami``), ``api``, ``verify`` and ``completion``."""
 
 import sys
 import uuid
@@ -63,7 +63,7 @@ def whoami(show: Show) -> None:
 
 
 def _credential(ledger: Connection) -> dict[str, Any]:
-    """What the service says of the token. Raises Unauthorized."""
+    """The credential as the service describes it. Raises Unauthorized."""
     row: dict[str, Any] = {"url": ledger.settings.url}
     try:
         return {**row, **ledger.ask(SHOW_CREDENTIAL)}
@@ -99,7 +99,7 @@ def api(show: Show, method: str, path: str, body: Any) -> None:
     content = None if body is None else body.read()
     headers = {} if content is None else {"content-type": "application/json"}
     if method.upper() not in ("GET", "HEAD", "DELETE"):
-        headers["idempotency-key"] = uuid.uuid4().hex  # since a lost answer is asked for again
+        headers["idempotency-key"] = uuid.uuid4().hex  # one key for all attempts
     query: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         query[name] = f"{query[name]},{value}" if name in query else value

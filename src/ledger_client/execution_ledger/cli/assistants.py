@@ -1,4 +1,4 @@
-"""The tools for an assistant on this machine: ``mcp``."""
+"""``elk mcp``: tools for an assistant on this machine."""
 
 import click
 

@@ -1,7 +1,7 @@
 """The answers of the tools, without nulls, zeros and empty lists.
 
-Ids and fields have the names of the API. Texts that people and programs have written stand in
-values, never in names of fields.
+Ids and fields are named as in the API. Texts that people and programs have written appear as
+values, never as names of fields.
 """
 
 from datetime import datetime

@@ -122,7 +122,7 @@ async def add_webhook(request: ReadRequest, form: webhook_forms.NewForm) -> Resp
 
 
 def _secret(request: Request, made: Response, is_new: bool) -> Response:
-    """Render the only page with a secret, from the command's receipt, without waiting for a view."""
+    """Render the only page with a secret, from the command's receipt, without awaiting a view."""
     endpoint = msgspec.json.decode(made.body, type=AnswerOf[EndpointWithSecret]).data
     return show(
         request,
