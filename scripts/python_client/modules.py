@@ -59,7 +59,7 @@ def _named(routes: str, written: Written) -> str:
 
 
 def synchronous(source: str, name: str) -> str:
-    """The synchronous twin of an asynchronous module: its tokens without ``async`` and ``await``."""
+    """The synchronous twin of an asynchronous module: its tokens without ``async``, ``await``."""
     text, last = "", (1, 0)
     lines = source.splitlines(keepends=True)
     is_dropped = False
