@@ -131,7 +131,7 @@ def singly(bench: Bench, clients: int, count: int) -> tuple[float, float]:
 
 
 def _measured(product: Product, job: loadgen.Job, status: int, facts: int) -> tuple[float, float]:
-    """(facts per second until all are answered, microseconds of CPU a fact until all are sealed)."""
+    """(facts a second until all are answered, microseconds of CPU a fact until the seal)."""
     before = _microseconds(product.pid)
     result = loadgen.run_load(job)
     if set(result.statuses) != {status}:

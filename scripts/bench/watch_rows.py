@@ -122,7 +122,7 @@ class Watching:
         assert all(isinstance(each, Receipt) for each in self.writer.submit(commands).result())
 
     def check(self) -> tuple[float, int, float]:
-        """Rounds until no work is left: (seconds, number recorded, seconds until the last of it)."""
+        """Rounds until no work is left: (seconds, number recorded, seconds until the last one)."""
         elapsed, done, last = 0.0, 0, 0.0
         while True:
             self.catch_up()
