@@ -550,7 +550,7 @@ export class Watches extends Routes {
     return this.transport.data("GET", path`/v1/watches/${watch}`, undefined, options, FIELDS.Watch);
   }
 
-  /** Set up a watch, which looks at all that holds now, and at all that follows. */
+  /** Set up a watch. It covers what holds now, and what holds later. */
   create(body: types.NewWatch, options: Options = {}): Promise<types.Watch> {
     return this.transport.data("POST", path`/v1/watches`, body, options, FIELDS.Watch);
   }
@@ -861,7 +861,7 @@ export class Directory extends Routes {
     return this.transport.pages(path`/v1/organizations`, query, options);
   }
 
-  /** List who reports to the credential's tenant: the sources that were heard last come first. */
+  /** List who reports to the credential's tenant: the sources with the latest facts first. */
   sources(
     query: Filters<types.ListSourcesQuery> = {},
     options: Options = {},

@@ -365,7 +365,7 @@ class AsyncWatches(AsyncRoutes):
         name: str,
         **fields: Unpack[routes.CreateWatch],
     ) -> types.Watch:
-        """Set up a watch, which looks at all that holds now, and at all that follows."""
+        """Set up a watch. It covers what holds now, and what holds later."""
         return await self._call(
             routes.CREATE_WATCH,
             fields={**fields, "condition": condition, "for_seconds": for_seconds, "name": name},
@@ -604,7 +604,7 @@ class AsyncDirectory(AsyncRoutes):
         return self._pages(routes.LIST_ORGANIZATIONS, fields=fields)
 
     def sources(self, **fields: Unpack[routes.ListSources]) -> AsyncPages[types.Source]:
-        """List who reports to the credential's tenant: the sources that were heard last come
+        """List who reports to the credential's tenant: the sources with the latest facts
         first.
         """
         return self._pages(routes.LIST_SOURCES, fields=fields)

@@ -352,7 +352,7 @@ class Watches(Routes):
         name: str,
         **fields: Unpack[routes.CreateWatch],
     ) -> types.Watch:
-        """Set up a watch, which looks at all that holds now, and at all that follows."""
+        """Set up a watch. It covers what holds now, and what holds later."""
         return self._call(
             routes.CREATE_WATCH,
             fields={**fields, "condition": condition, "for_seconds": for_seconds, "name": name},
@@ -585,7 +585,7 @@ class Directory(Routes):
         return self._pages(routes.LIST_ORGANIZATIONS, fields=fields)
 
     def sources(self, **fields: Unpack[routes.ListSources]) -> Pages[types.Source]:
-        """List who reports to the credential's tenant: the sources that were heard last come
+        """List who reports to the credential's tenant: the sources with the latest facts
         first.
         """
         return self._pages(routes.LIST_SOURCES, fields=fields)

@@ -166,7 +166,7 @@ class StatementDocument(msgspec.Struct):
 
 
 class ThenAndNow(msgspec.Struct):
-    """Sums as the statement has them, and as they are known now, or at the asked instant."""
+    """Sums as the statement has them, and as they are known now or at `as_of`."""
 
     then: UsageSums
     now: UsageSums

@@ -175,7 +175,7 @@ class Draft(BaseModel):
         return any(more) or any(map(number_in, (self.keep or "", self.remind or "")))
 
     def filled(self, zone: str) -> "Draft":
-        """The draft with its kind, and the defaults of what the kind has and nobody chose."""
+        """The draft with its kind, and with the kind's defaults for fields that nobody chose."""
         kind = kind_of(self.kind)
         blanks = {name: _text(blank.default) for name, blank in kind.blanks().items()}
         more: dict[str, Any] = {"kind": kind.kind(), "blanks": blanks | self.blanks}
