@@ -247,11 +247,11 @@ def test_the_loops_that_this_node_leads_are_told_from_those_of_others(
 
 
 def test_a_wait_of_reads_for_a_connection_is_counted(own: Edge) -> None:
-    """All connections of the door wait for a lock; a further read waits for a connection."""
+    """All connections of the read pool wait for a lock; a further read waits for a connection."""
     line = own.fresh("capacity")
     own.get(f"/v1/execution/{line}")
     waits = value(own, "ledger_pool_wait_seconds_count")
-    # Of one credential, some of so many reads would be 429.
+    # If one credential sent them all, some of these reads would be 429.
     tokens = [own.token("read", organization_id=f"ORG-26-00001{n}") for n in range(4)]
     with ThreadPoolExecutor(200) as beside:
         answers = list(

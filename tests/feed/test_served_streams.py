@@ -1,4 +1,4 @@
-"""Streams of a real ``ledger serve``: workers that die, and a service that is told to stop."""
+"""Streams of a real ``ledger serve``: workers that die, and a service that is stopped."""
 
 import os
 import re

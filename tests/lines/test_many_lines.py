@@ -194,7 +194,7 @@ def test_the_filter_has_each_filter_of_the_list() -> None:
 
 @pytest.fixture(scope="module")
 def varied(edge: Edge) -> Tenant:
-    """A tenant with lines that each filter tells apart."""
+    """A tenant with lines that differ in each filter."""
     tenant = Tenant(edge)
     for model, product, workspace in (
         ("capacity", "talent", BESIDE),

@@ -87,7 +87,7 @@ def test_an_adoption_signs_the_first_checkpoint_of_its_key(restored: Ledger, fol
 def test_an_adopted_log_is_signed_further_by_a_node_that_has_not_seen_its_first_checkpoint(
     restored: Ledger, folder: Path, tmp_path: Path
 ) -> None:
-    """An operator adopted it beside no node's data directory."""
+    """An operator adopted it without any node's data directory."""
     adopt_log(restored.conninfo, tmp_path / "nowhere")
     restored.line()
     assert seal(restored.conninfo, folder) == 1
@@ -252,7 +252,7 @@ def test_the_database_refuses_a_checkpoint_that_could_contradict_another(
 
 
 class Thawing(WitnessWatch):
-    """A node that is frozen after its look, while something happens."""
+    """A node that is frozen after its check, while something happens."""
 
     def happen(self) -> None:
         raise NotImplementedError

@@ -197,7 +197,7 @@ class Model:
     def timeline(
         self, line_id: str, start: datetime | None, end: datetime | None, now: datetime
     ) -> list[dict[str, Any]]:
-        """The intervals, built from the state at each instant at which the line may turn."""
+        """The intervals, from the state at each instant at which the line may change."""
         turns = self.lines[line_id].turns
         begin = max(turns[0].at, start or turns[0].at)
         points = {turn.at for turn in turns if turn.at > begin} | {begin}

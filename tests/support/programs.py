@@ -64,7 +64,7 @@ def _serve(listener: socket.socket, _: Sequence[str]) -> int:
 
 
 def _perform(stub: socket.socket) -> int:
-    """Run the stub's command with its streams, and tell it the exit code."""
+    """Run the stub's command with its streams, and send it the exit code."""
     asked, streams, _, _ = socket.recv_fds(stub, 1 << 20, 3)
     arguments, folder, environment = marshal.loads(asked)
     for number, stream in enumerate(streams):

@@ -197,7 +197,7 @@ def insert_raw(conninfo: str, topic: str, state: bytes, stream: str = "LIN-26-99
 
 
 def view_positions(conninfo: str) -> dict[str, tuple[int, bool]]:
-    """(position, whether it has stopped) of each view, by name."""
+    """By name of a view, its position, and True if it has stopped."""
     rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection")
     return {name: (position, stopped) for name, position, stopped in rows}
 

@@ -22,7 +22,7 @@ SETTINGS = WatchSettings(name="Blocked", condition=InState(("blocked",)), for_se
 
 
 class OpenAnAlert(OwnCommand):
-    """Open an alert of a watch, whether or not its condition holds."""
+    """Open an alert of a watch, even if its condition does not hold."""
 
     issues = "ALR"
 

@@ -1,4 +1,4 @@
-"""Alerts where lines are shown: on the board, on a line's page, and in its timeline."""
+"""Alerts on pages about lines: on the board, on a line's page, and in its timeline."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -102,7 +102,7 @@ def test_a_line_of_the_past_shows_the_alerts_of_then(tenant: Watched) -> None:
 # The timeline.
 
 
-def test_the_timeline_marks_the_stretch_of_an_alert_with_its_sentence(tenant: Watched) -> None:
+def test_the_timeline_marks_the_episode_of_an_alert_with_its_sentence(tenant: Watched) -> None:
     line = ringing(tenant)
     (alert,) = tenant.alerts()
     tenant.edge.clock.advance(hours=2)
@@ -118,7 +118,7 @@ def test_the_timeline_marks_the_stretch_of_an_alert_with_its_sentence(tenant: Wa
     assert "alerts, critical" in page.words("#band > text")
 
 
-def test_stretches_that_overlap_are_one_mark_that_says_all() -> None:
+def test_episodes_that_overlap_are_one_mark_that_says_all() -> None:
     start = datetime(2026, 4, 1, tzinfo=UTC)
     hours = [start + timedelta(hours=n) for n in range(11)]
     told = [(hours[6], hours[7], "c"), (hours[0], hours[2], "a"), (hours[1], hours[3], "b")]

@@ -77,7 +77,7 @@ HOURS = [
 
 
 class Histories:
-    """Random facts, commands and rounds; the model is told of all but what rounds record."""
+    """Random facts, commands and rounds. The model gets all except what rounds record."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self.ledger, self.dice = ledger, random.Random(seed)
@@ -343,7 +343,7 @@ class Histories:
 
 
 def _began_by(text: str, since: datetime) -> Any:
-    """The key of a stretch in the model: a position, a period with a position, or its begin."""
+    """The key of an episode in the model: a position, a period with a position, or its begin."""
     period, _, position = text.rpartition("@")
     if not position.isdigit():
         return since

@@ -95,7 +95,7 @@ def test_a_state_that_ended_before_anybody_looked_opens_no_alert(own_ledger: Led
     assert opened(own_ledger) == []
 
 
-def test_each_stretch_has_an_alert_of_its_own_also_where_no_round_saw_the_end(
+def test_each_episode_has_an_alert_of_its_own_also_where_no_round_saw_the_end(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line()
@@ -113,7 +113,7 @@ def test_each_stretch_has_an_alert_of_its_own_also_where_no_round_saw_the_end(
     assert first["evidence"] != second["evidence"]
 
 
-def test_a_stretch_without_length_does_not_break_another(own_ledger: Ledger) -> None:
+def test_an_episode_without_length_does_not_break_another(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.watch(InState(("blocked",)), HOUR)
     since, event = own_ledger.at(), block(own_ledger, line)
@@ -125,7 +125,7 @@ def test_a_stretch_without_length_does_not_break_another(own_ledger: Ledger) -> 
     assert (alert["since"], alert["evidence"]) == (since, [event])
 
 
-def test_paused_or_blocked_is_one_stretch_and_blocked_alone_ends_by_pausing(
+def test_paused_or_blocked_is_one_episode_and_blocked_alone_ends_by_pausing(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line()
@@ -295,7 +295,7 @@ def test_a_line_that_leaves_the_lines_of_a_watch_resolves_its_alert(own_ledger: 
 
 
 @pytest.mark.parametrize(("gap", "number"), [(50, 1), (70, 2)])
-def test_an_alert_is_kept_for_a_while_and_joined_by_a_stretch_that_begins_then(
+def test_an_alert_is_kept_for_a_while_and_joined_by_an_episode_that_begins_then(
     own_ledger: Ledger, gap: int, number: int
 ) -> None:
     line = own_ledger.line()
@@ -401,7 +401,7 @@ def test_a_blocker_that_is_opened_again_for_another_cause_does_not_join_the_aler
     assert ends(own_ledger) == [("recovered", ended)]
 
 
-def test_a_blocker_that_is_opened_again_at_once_is_another_stretch(own_ledger: Ledger) -> None:
+def test_a_blocker_that_is_opened_again_at_once_is_another_episode(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.watch(BlockerOpen())
     block(own_ledger, line)

@@ -1,7 +1,7 @@
-"""Each wall alone: by policies or by the statements' own filters, a tenant sees no neighbour.
+"""Each isolation of tenants alone: policies, or the statements' own filters, hide neighbours.
 
-Together they hide each other's gaps: a statement that lacks ``where_tenant`` shows nothing foreign
-as long as policies bind its reader.
+Together they hide each other's gaps. A statement that lacks ``where_tenant`` returns nothing
+foreign as long as policies bind its reader.
 """
 
 import json
@@ -43,7 +43,7 @@ ASKED: dict[str, dict[str, str]] = {
     "/v1/compare": {"then": "2026-04-01"},
     "/v1/compare/export": {"then": "2026-04-01"},
 }
-"""The parameters of reads that need some, beside the audit log's organization."""
+"""The parameters of reads that need some, besides the audit log's organization."""
 
 
 OF_WHOLE = ("/v1/execution/summary", "/v1/directory")
@@ -61,7 +61,7 @@ class Neighbour(NamedTuple):
 
 
 class Street(NamedTuple):
-    """Tenants beside each other in a service."""
+    """Several tenants in a service."""
 
     edge: Edge
     foreign: Neighbour
@@ -158,7 +158,7 @@ def strangers(street: Street, is_narrow: bool) -> list[Neighbour]:
 
 
 class UnboundDoor(ReadPool):
-    """A door whose statements no policy binds: each reads as the service's own statements do."""
+    """A read pool whose statements no policy binds: each reads as the service's own do."""
 
     async def fetch(
         self,
@@ -182,7 +182,7 @@ def wall(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def behind(street: Street, wall: str) -> Iterator[Edge]:
-    """A worker whose only wall is this one."""
+    """A worker whose only isolation is this one."""
     with pytest.MonkeyPatch.context() as patch:
         if wall == "filters":
             patch.setattr("ledger.app.composition.api.ReadPool", UnboundDoor)
@@ -207,10 +207,10 @@ TIMES = [(r, past) for r in ROUTES for past in (False, True) if takes_as_of(r) o
 OWNED = [(r, past) for r, past in TIMES if "{" in r.path]
 LISTS = [(r, past) for r, past in TIMES if "{" not in r.path and "/log/" not in r.path]
 BY_FUNCTION = "/v1/log/entries/{position}"
-"""The read whose only wall is a function of the database (``engine/log/test_stored_events.py``)."""
+"""The read isolated only by a function of the database (``engine/log/test_stored_events.py``)."""
 
 LACKS = {"filters": "the statement lacks where_tenant", "policies": "a table lacks its policy"}
-"""The wall that was tried → what is missing if it hides nothing."""
+"""By the isolation that was tried, what is missing if it hides nothing."""
 
 
 def named(value: Any) -> str:

@@ -40,7 +40,7 @@ SHARED = {
 
 LONG_WORDS = 25
 SHARE_LONG, SHARE_OTHER = 0.06, 0.02
-"""The share of a file's sentences that may be counted, beside three."""
+"""The share of a file's sentences that may be counted, in addition to three."""
 LONG_PAGES = {"CHANGELOG.md": 4, "figures.md": 6}
 """Pages with more long sentences: there may only be fewer."""
 RELATIVE = re.compile(r"\bof (which|whom|whose|those)\b")
@@ -133,7 +133,7 @@ def test_all_sentences_together(
     counts: "re.Pattern[str] | None",
     most: int,
 ) -> None:
-    """At most so many of 1,000 sentences of documents and docstrings."""
+    """At most ``most`` of 1,000 sentences of documents and docstrings."""
     texts = [s for some in (documents | modules).values() for s in some]
     counted = [s for s in texts if (counts.search(s) if counts is not None else is_long(s))]
     assert len(texts) > 10_000

@@ -449,7 +449,7 @@ class Rows(RawIOBase):
 
 
 def read_rows(count: int, told: Connection) -> None:
-    """Dialect a sheet; tell the peak of memory after some of its rows, and after all of them."""
+    """Convert a sheet; return the peak of memory after some of its rows, and after all of them."""
     chunks = Sheet(CHECK_INS).chunks(BufferedReader(Rows(count)))
     some = sum(len(rows) for _, rows in islice(chunks, 5))
     first = peak_memory(os.getpid())
