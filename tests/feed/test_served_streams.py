@@ -60,7 +60,7 @@ def test_streams_survive_a_worker_by_resuming_and_end_with_the_service(served: S
 
 
 def open_files(pid: int) -> int:
-    """The number of a process's open files, most of which are its streams."""
+    """The number of a process's open files; most are its streams."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 

@@ -235,7 +235,7 @@ def test_a_database_that_has_lost_an_adoption_is_not_signed(restored: Ledger, fo
 def test_the_database_refuses_a_checkpoint_that_could_contradict_another(
     full: Ledger, folder: Path
 ) -> None:
-    """Such as one that a process of the version before still has in hand."""
+    """Such as one that a process of the previous version has not finished."""
     old = newest(full)
     insert = "INSERT INTO ledger.checkpoint VALUES (%s, %s, %s, %s)"
     with psycopg.connect(full.conninfo, autocommit=True) as connection:

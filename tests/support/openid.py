@@ -454,7 +454,7 @@ def choose(person: "Person", place: str, next: str = "/ui") -> Seen:
 
 
 def parameters(address: str) -> dict[str, str]:
-    """The parameters of an address, each of which is there once."""
+    """The parameters of an address; each occurs once."""
     pairs = parse_qsl(urlsplit(address).query, keep_blank_values=True)
     assert len(dict(pairs)) == len(pairs), address
     return dict(pairs)

@@ -1,8 +1,4 @@
-"""A program ``ledger`` for shells and pipes, each start of which is a fork (``forked.py``).
-
-The program is a stub: it hands its streams, its folder and its environment to a server, and ends
-with the exit code that it gets back. A signal would reach the stub alone.
-"""
+"""A program ``ledger`` for shells and pipes. Each start is a fork (``forked.py``)."""
 
 import contextlib
 import functools

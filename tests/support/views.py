@@ -181,7 +181,7 @@ def following(conninfo: str, *views: Projection) -> Iterator[HandProjector]:
 
 
 def report(writer: Writer, *events: dict[str, Any]) -> list[int]:
-    """Record facts, each of which must be accepted; return the positions of their last events."""
+    """Record facts. Each must be accepted. Return the positions of their last events."""
     commands = [command_of(parsed(event), COMMAND_LINE) for event in events]
     positions = []
     for outcome in writer.submit(commands).result(20):

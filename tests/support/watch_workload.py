@@ -68,7 +68,7 @@ class WatchManager:
         _subjects(writer, [self._acknowledge(alert) for alert in self.alerts])
 
     def act(self, writer: Writer, count: int) -> None:
-        """Execute random commands, of which the writer rightly refuses some."""
+        """Execute random commands. The writer rightly refuses some of them."""
         writer.submit([self._next() for _ in range(count)]).result(20)
 
     def _create(self, number: int) -> Command:

@@ -39,7 +39,7 @@ def row_of(page: Seen, name: str) -> dict[str, str]:
 
 
 def told(edge: Edge, place: str) -> str:
-    """Lines of which each changes in another way; return the instant before the changes."""
+    """Lines that each change in another way; return the instant before the changes."""
     ids = {
         name: edge.fresh("capacity", workspace_id=place, name=name)
         for name in ("Quiet", "Hours", "Stuck", "Paused", "Sick", "Blocked")

@@ -267,7 +267,7 @@ def test_a_document_that_is_not_the_one_that_was_issued_is_shown_nowhere(
     assert (other["id"], other["total"]["hours"]) == (sound, 2.5)
     assert (shown["id"], shown["total"]) == (data["id"], None)
     assert tenant.document(sound)["total"]["hours"] == 2.5
-    # The statement can be withdrawn all the same, and shows no number then either.
+    # The statement can be withdrawn nevertheless, and shows no number then either.
     withdrawn = tenant.withdraw(data["id"])
     assert (withdrawn.status_code, withdrawn.json()["data"]["total"]) == (200, None)
 

@@ -51,7 +51,7 @@ OF_WHOLE = ("/v1/execution/summary", "/v1/directory")
 
 
 class Neighbour(NamedTuple):
-    """A tenant, all of whose words begin with its mark."""
+    """A tenant whose words all begin with its mark."""
 
     mark: str
     organization: str
@@ -153,7 +153,7 @@ def token(street: Street, is_narrow: bool) -> str:
 
 @pytest.fixture(scope="module")
 def strangers(street: Street, is_narrow: bool) -> list[Neighbour]:
-    """The tenants of whom the token shows nothing."""
+    """The tenants of which the token must see nothing."""
     return [street.foreign, street.adjacent] if is_narrow else [street.foreign]
 
 

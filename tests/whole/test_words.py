@@ -36,7 +36,7 @@ SHARED = {
     "LineRow",
     "Move",
 }
-"""Names of two classes: exceptions, of which there may only be fewer."""
+"""Names that two classes have. There may only be fewer."""
 
 LONG_WORDS = 25
 SHARE_LONG, SHARE_OTHER = 0.06, 0.02

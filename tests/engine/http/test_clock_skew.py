@@ -174,7 +174,7 @@ def test_a_service_whose_machine_is_an_hour_ahead_writes_nothing(
 
 
 def says_skewed(client: httpx.Client) -> bool:
-    """True if the service answers yet, and names its clock."""
+    """True if the service already answers, and names its clock."""
     try:
         return bool(client.get("/readyz").json().get("clock") == "skewed")
     except httpx.ConnectError:

@@ -35,7 +35,7 @@ IN_TIME = timedelta(seconds=25)
 
 @pytest.fixture
 def nodes(conninfo: str, tmp_path: Path) -> Iterator[Nodes]:
-    """Two nodes, of which the first leads all loops."""
+    """Two nodes. The first leads all loops."""
     with two_nodes(conninfo, tmp_path, LEDGER_WATCH_SECONDS="1") as pair:
         yield pair
 
@@ -50,7 +50,7 @@ def watched(nodes: Nodes, conninfo: str) -> Iterator[Ledger]:
 
 
 def report(client: httpx.Client, *facts: dict[str, Any]) -> None:
-    """Report facts, of which each must be recorded."""
+    """Report facts; each must be recorded."""
     answer = client.post("/v1/facts", content=encode(facts), headers=BATCH)
     outcomes = [each["outcome"] for each in answer.json()["data"]]
     assert outcomes == ["recorded"] * len(facts), answer.text

@@ -1,4 +1,4 @@
-"""Wrong clocks around a standby: a read node names them, and goes by its database's clock."""
+"""Wrong clocks around a standby: a read node reports them, and uses its database's clock."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
