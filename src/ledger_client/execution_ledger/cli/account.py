@@ -32,10 +32,10 @@ PROVED = columns("ID=id TYPE=type POSITION=position SIZE=size KEY=key")
     [click.Argument(["url"])],
 )
 def login(show: Show, url: str) -> None:
-    """Check a token, and keep it for this address.
+    """Check a token, and store it for this address.
 
-    The token is asked for, or read from a pipe. The keyring keeps it, else a file of yours. A kept
-    token goes to the address's own origin alone.
+    The command asks for the token, or reads it from a pipe. It stores the token in the keyring,
+    else in a file of yours. A stored token goes only to the address's own origin.
     """
     url = session.checked(url)
     if sys.stdin.isatty():
@@ -58,7 +58,7 @@ def logout(url: str | None) -> None:
 
 @command("whoami", ["elk whoami", "elk whoami --json"])
 def whoami(show: Show) -> None:
-    """Say who asks: the tenant, the permissions, and the service's version."""
+    """Show your credential: the tenant, the permissions, and the service's version."""
     show.one(_credential(session.connected()), CREDENTIAL)
 
 

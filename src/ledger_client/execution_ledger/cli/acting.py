@@ -100,8 +100,8 @@ def ack(show: Show, ids: tuple[str, ...], **options: Any) -> None:
 def send(show: Show, file: IO[bytes]) -> None:
     """Send facts: CloudEvents as JSON lines, or as one JSON array.
 
-    Each fact is told with its outcome; a terminal shows the refused ones. The same file may be sent
-    again: a fact counts once. Exit code 1: a fact was refused.
+    Prints each fact with its outcome; on a terminal, only the refused ones. The same file may be
+    sent again: a fact counts once. Exit code 1: a fact was refused.
     """
     ledger, counts = connected(), Counter[str]()
     rows = _judged(ledger, file, counts)

@@ -84,7 +84,7 @@ FILTERS = "line type workspace organization"
     FILTERS,
 )
 def tail(show: Show, since: str | None, **options: Any) -> None:
-    """Follow events as they are recorded, until Ctrl-C. A lost connection is found again."""
+    """Follow events as they are recorded, until Ctrl-C. A lost connection is opened again."""
     for event in _followed(connected(), since, options):
         show.row(event, EVENTS)
 
@@ -101,8 +101,8 @@ def tail(show: Show, since: str | None, **options: Any) -> None:
 def listen(show: Show, target: str, **options: Any) -> None:
     """Forward new events to an address, signed as webhooks are.
 
-    The secret is a new one for each start, and is printed first; ELK_WEBHOOK_SECRET gives one of
-    your own. An event is forwarded once: a receiver that fails is told, not tried again.
+    Each start makes a new secret and prints it first; ELK_WEBHOOK_SECRET gives one of your own. An
+    event is forwarded once: a failure of the receiver is printed, not retried.
     """
     target = target if "://" in target else f"http://{target}"
     secret = os.environ.get("ELK_WEBHOOK_SECRET") or _new_secret()

@@ -170,7 +170,7 @@ async def what_changed(
     """Tell which lines changed between two instants, and how.
 
     States, health and blockers then and now; with `month` also the hours, runs and tokens of that
-    month, as known then and now. The single events are told by `line_history`.
+    month, as known then and now. `line_history` lists the single events.
     """
     begin, end = (None, None) if wanted.month is None else _month(wanted.month)
     compared = await ledger.page(
@@ -247,8 +247,8 @@ async def line_history(
 async def runs(ledger: ToolLedger, wanted: arguments.RunsArguments) -> answers.RunsAnswer:
     """List runs, the newest request first, or show one run.
 
-    A run that is tried again under its name has several attempts, each a run of its own. Input,
-    output and error are told only where the operator allows payloads.
+    A run that is repeated under its name has several attempts, each a run of its own. The answer
+    has input, output and error only if the operator allows payloads.
     """
     has_payloads = ledger.shows_payloads
     if wanted.run is not None:
