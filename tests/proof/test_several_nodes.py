@@ -39,7 +39,7 @@ from tests.support.views import until
 
 
 def size_of(node: Node) -> int:
-    """The size of a node's witness; 0: it has none."""
+    """The size of a node's witness; 0 without one."""
     files = list(node.folder.glob("*.checkpoint"))
     return max((parse(file.read_text()).checkpoint.size for file in files), default=0)
 

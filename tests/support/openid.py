@@ -521,7 +521,7 @@ class Person(Visitor):
         return answer.location
 
     def visit(self, address: str) -> str:
-        """Be signed in at the provider: the path of the callback that it leads back to."""
+        """Sign in at the provider; return the path of the callback that it leads back to."""
         answer = httpx.get(address, verify=False)
         assert answer.status_code == 302, answer.text
         back = answer.headers["location"]

@@ -202,7 +202,7 @@ class Draft(BaseModel):
         }
 
     def settings(self) -> dict[str, Any]:
-        """All settings as the API takes them; a watch without a name is called as it says."""
+        """All settings as the API takes them. A watch without a name gets the name of its kind."""
         kind = kind_of(self.kind)
         return self.watching() | {
             "name": (self.name or "").strip() or kind.choice,
