@@ -251,7 +251,7 @@ def test_a_wait_of_reads_for_a_connection_is_counted(own: Edge) -> None:
     line = own.fresh("capacity")
     own.get(f"/v1/execution/{line}")
     waits = value(own, "ledger_pool_wait_seconds_count")
-    # Of one credential, some of so many reads would be 429.
+    # If one credential sent them all, some of these reads would be 429.
     tokens = [own.token("read", organization_id=f"ORG-26-00001{n}") for n in range(4)]
     with ThreadPoolExecutor(200) as pool:
         answers = list(

@@ -19,7 +19,7 @@ STRANGERS: tuple[dict[str, str], ...] = (
     {"authorization": "", "cookie": "ledger=none", "origin": "https://other.example"},
 )
 METHODS = ("PUT", "DELETE", "PROPFIND")
-"""The methods beside those that every stranger tries."""
+"""The methods besides those that every stranger tries."""
 COUNTED = re.compile(r"^ledger_http_request_seconds_count\{(.*)\} ", re.M)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 OPEN = {

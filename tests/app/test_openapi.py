@@ -25,7 +25,7 @@ FOR_ANY_CREDENTIAL = {
 }  # fmt: skip
 OF_BATCHES = ("/v1/facts/batch", "/v1/otlp/v1/traces")
 OF_ITEMS = {"404", "409"}
-"""The refusals that a batch of facts or spans tells of its items alone."""
+"""The refusals that a batch of facts or spans reports only for its items."""
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 

@@ -79,7 +79,7 @@ def test_a_filter_is_a_link_that_can_be_shared(
 
 
 def test_a_filter_stays_when_zone_or_instant_change(board: Page, edge: Edge) -> None:
-    """Zone, instant and the link to now start from the shown page, not from the one before it."""
+    """Zone, instant and the link to now start from the present page, not from the one before it."""
     edge.fresh()
     edge.clock.advance(hours=2)
     board.locator("summary", has_text="Filters").click()

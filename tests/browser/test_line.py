@@ -409,7 +409,7 @@ def test_a_run_shows_its_error(line: Page, line_id: str) -> None:
 
 
 def test_the_page_says_when_it_is_not_up_to_date(line: Page, edge: Edge, watch: Watch) -> None:
-    """The service becomes unreachable: the shown data stays, with its time."""
+    """The service becomes unreachable: the page keeps its data, with their time."""
     watch.expect("ERR_", "htmx:sendError", "htmx:afterRequest")
     line.context.set_offline(True)
     line.evaluate("htmx.trigger(document.getElementById('view'), 'news')")

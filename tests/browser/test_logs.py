@@ -247,7 +247,7 @@ def test_a_very_long_url_is_small_and_readable_whole(visit: Page, edge: Edge) ->
 
 
 def test_a_disabled_endpoint_has_no_button_to_disable_it(visit: Page, edge: Edge) -> None:
-    """The buttons follow the shown status of the endpoint."""
+    """The buttons follow the endpoint's status on the page."""
     with Receiver(lambda request: Answer(status=410)) as receiver:
         visit.goto("/ui/webhooks")
         visit.get_by_text("Add an endpoint", exact=True).click()

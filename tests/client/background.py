@@ -1,4 +1,4 @@
-"""Facts that are reported in the background, to a stand-in that a test turns off and on."""
+"""Facts that are reported in the background, to a fake service that a test turns off and on."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Answers of something else than a ledger: of a wrong address, or of what stands before one."""
+"""Answers that are not a ledger's: from a wrong address, or from a proxy."""
 
 import asyncio
 import subprocess

@@ -31,7 +31,7 @@ DONE = Reply(204)
 
 @pytest.fixture
 def replies() -> list[Reply]:
-    """The answers of the stand-in, in turn; the last one for ever."""
+    """The answers of the fake service, one after the other; the last one is repeated."""
     return []
 
 
@@ -152,7 +152,7 @@ def test_nobody_listens() -> None:
 
 
 class Ticks:
-    """A clock that each look moves by a second."""
+    """A clock that moves by a second whenever it is read."""
 
     def __init__(self) -> None:
         self._now = itertools.count(0.0)

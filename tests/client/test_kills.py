@@ -27,7 +27,7 @@ from tests.support.views import until
 LINES = [f"LIN-26-{number:06}" for number in range(1, 6)]
 PER_SECOND = 1_000
 PER_ROUND = 1_200
-"""So many facts are offered for each kill: 60,000 in the long form, in a minute."""
+"""How many facts are offered for each kill: 60,000 in the long form, in a minute."""
 
 
 @pytest.fixture

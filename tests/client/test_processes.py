@@ -23,7 +23,7 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Let tests fork beside threads."""
+    """Let tests fork while threads run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield

@@ -44,7 +44,7 @@ def planted(body: bytes) -> bytes:
 
 
 def nested(levels: int) -> bytes:
-    """An array of so many levels. Its place in ``evidence`` is two levels deep already."""
+    """An array of that many levels. Its place in ``evidence`` is two levels deep already."""
     return b"[" * levels + b"]" * levels
 
 

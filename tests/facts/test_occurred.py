@@ -145,12 +145,12 @@ def test_a_date_means_its_beginning_in_utc(world: World) -> None:
         assert 0 < len(by_date) < len(world.feeds["own"])
 
 
-# Pages that look for long.
+# Pages that scan for long.
 
 
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a page look once, at one event more than its limit."""
+    """Let a page scan once, one event more than its limit."""
     monkeypatch.setattr(feeds, "SCAN_SECONDS", 0.0)
 
 
@@ -170,7 +170,7 @@ def test_a_page_that_would_search_for_too_long_ends_early_and_its_cursor_goes_on
             found += page["data"]
             params["cursor"], has_more = page["meta"].values()
         assert found == expected
-        # Each page but a full one is behind the events that it has looked at.
+        # Each page but a full one is behind the events that it has scanned.
         assert (len(own) - len(expected)) // (limit + 1) <= len(lengths) <= len(own) // limit + 1
         assert lengths.count(0) > len(lengths) // 2
 

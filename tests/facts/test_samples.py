@@ -18,7 +18,7 @@ def sample(name: str) -> Any:
 
 
 def assert_shows(actual: Any, expected: Any, path: str = "") -> None:
-    """Assert that every key and value of the sample is shown; the contract has further keys."""
+    """Assert that the answer has every key and value of the sample; the contract has more keys."""
     if isinstance(expected, dict):
         for key, value in expected.items():
             assert key in actual, f"{path}.{key}"

@@ -1,4 +1,4 @@
-"""Events as they are told outside: the JSON of feeds, histories, webhooks and the audit log."""
+"""Events in the API's form: the JSON of feeds, histories, webhooks and the audit log."""
 
 from datetime import UTC, datetime
 

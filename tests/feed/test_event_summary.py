@@ -1,4 +1,4 @@
-"""The page's line about an event: every payload field is shown, or listed here as left out."""
+"""The page's line about an event: every payload field is in it, or listed here as left out."""
 
 from ledger.engine.page.showing import _SAYS
 from ledger.features.feed.published import TYPES

@@ -1,4 +1,4 @@
-"""Streams of a real ``ledger serve``: workers that die, and a service that is told to stop."""
+"""Streams of a real ``ledger serve``: workers that die, and a service that is stopped."""
 
 import os
 import re
@@ -60,7 +60,7 @@ def test_streams_survive_a_worker_by_resuming_and_end_with_the_service(served: S
 
 
 def open_files(pid: int) -> int:
-    """The number of a process's open files, most of which are its streams."""
+    """The number of a process's open files; most are its streams."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 

@@ -53,7 +53,7 @@ NEAR = st.one_of(
     ).map(lambda both: (both[0], *both[1])),
     REACHES,
 )
-"""Reaches of which many include each other: commands then get past the first checks."""
+"""Reaches, many of them within each other: commands then get past the first checks."""
 
 
 @given(own=REACHES, other=REACHES)

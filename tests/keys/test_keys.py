@@ -17,7 +17,7 @@ def keys(edge: Edge) -> Keys:
     return Keys(edge)
 
 
-# A key's life, beside what ``tests/whole/managed`` holds of all managed things.
+# A key's life, besides what ``tests/whole/managed`` tests of all managed things.
 
 
 def test_a_new_key_works_at_once_and_tells_its_maker_and_its_prefix(keys: Keys) -> None:

@@ -1,4 +1,4 @@
-"""The board from which a reader came to a line: the way back, and the lines beside it."""
+"""The board from which a reader came to a line: the way back, and the neighbouring lines."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def come(guest: Visitor, line: str, sender: str) -> Visited:
 
 
 def neighbour_lines(page: Visited) -> dict[str, str]:
-    """The lines beside, each by its key."""
+    """The neighbouring lines, each by its key."""
     found = page.all(".beside a")
     return {str(a["aria-keyshortcuts"]): str(a["href"])[10:23] for a in found}
 
@@ -77,7 +77,7 @@ def test_a_pause_keeps_the_board_and_the_position_on_it(edge: Edge, lines: list[
     page = guest.get(done.location)
     assert page.words(".standing .state") == ["paused"]
     assert way_back(page) == address
-    # The line is on that board no more: the lines beside its former place are shown.
+    # The line is no longer on that board: the page shows the neighbours of its former place.
     assert neighbour_lines(page) == {"[": lines[2], "]": lines[0]}
     refused = guest.submit(come(guest, lines[0], address), f"/ui/lines/{lines[0]}/resume")
     assert refused.status == 409

@@ -117,8 +117,8 @@ def test_the_slider_leads_to_the_very_instant_of_its_position(edge: Edge) -> Non
     assert led_to(0, now) == led_to(first - 1, now) == history[0]["recorded_at"]
     # The right end means now, whenever the page was made; and so does the future.
     assert led_to(now, now) is led_to(first + 5, first + 5) is led_to(now + 1, now + 2) is None
-    # The slider goes from the line's beginning to now, with a tick for each event that can be told
-    # apart: the first two events are a microsecond apart.
+    # The slider goes from the line's beginning to now. It has a tick for each event at an instant
+    # of its own: the first two events are a microsecond apart.
     page = guest.get(path_of(line_id))
     begun = milliseconds(edge.data(f"/v1/execution/{line_id}")["started_at"])
     ends = [int(str(page.one("#slider")[name])) for name in ("min", "max", "value")]

@@ -240,7 +240,7 @@ def test_an_empty_page_in_any_order_touches_few_rows(
 def test_a_page_far_behind_the_first_touches_rows_in_proportion_to_its_limit(
     connection: psycopg.Connection[Any], sort: Sort, state: str
 ) -> None:
-    """Hundreds of lines have the same score: the record id then tells where the page begins."""
+    """Hundreds of lines have the same score, so the record id decides where the page begins."""
     key, newest = connection.execute(
         f"SELECT {sort}, newest FROM ledger.execution_rank WHERE organization_id = %s"
         " AND state = %s ORDER BY 1 DESC, 2 DESC OFFSET 20 LIMIT 1".encode(),

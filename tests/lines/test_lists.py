@@ -21,7 +21,7 @@ from tests.support.soak import repeated
 
 PAGE = 4
 SEEDS = repeated([(0, 8), (0, 100), (1, 100)])
-"""(seed, number of filters that are asked for, each of three times)"""
+"""(seed, number of filters that are requested, each of them three times)"""
 
 
 def listed(

@@ -194,7 +194,7 @@ def test_the_filter_has_each_filter_of_the_list() -> None:
 
 @pytest.fixture(scope="module")
 def varied(edge: Edge) -> Tenant:
-    """A tenant with lines that each filter tells apart."""
+    """A tenant with lines that differ in each filter."""
     tenant = Tenant(edge)
     for model, product, workspace in (
         ("capacity", "talent", SIBLING),
@@ -393,7 +393,7 @@ def test_an_administrator_names_the_organization(tenant: Tenant) -> None:
 
 @pytest.fixture(scope="module")
 def crowd(edge: Edge) -> Tenant:
-    """A tenant with 1,001 lines, of which a project has 250."""
+    """A tenant with 1,001 lines; 250 of them belong to a project."""
     tenant = Tenant(edge)
     for numbers in (range(1000), range(1000, 1001)):
         edge.accept(

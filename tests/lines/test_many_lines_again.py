@@ -1,4 +1,4 @@
-"""A request about many lines that is sent again goes on where it stopped (contract, Reading)."""
+"""A repeated request about many lines continues where it stopped (contract, Reading)."""
 
 import itertools
 from datetime import timedelta

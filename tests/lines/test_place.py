@@ -1,4 +1,4 @@
-"""A place in a line's history, and the events of a run, cost in proportion to what is shown."""
+"""A place in a line's history, and the events of a run, cost in proportion to the answer."""
 
 from collections.abc import Iterator
 from typing import Any

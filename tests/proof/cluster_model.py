@@ -25,7 +25,7 @@ from ledger.features.proof.sealing.peers import (
 )
 
 _NOTICED_SECONDS = 5
-"""A process that has beaten as another node for so long is noticed."""
+"""How long a process may beat as another node before somebody notices."""
 
 Log = tuple[int, ...]
 
@@ -150,7 +150,7 @@ class Cluster:
         self.database = replace(copy.deepcopy(backup), lineage=lineage or next(self._lineages))
 
     def adopt(self, node: Node) -> bool:
-        """An operator adopts the log, beside a node; return whether that was possible."""
+        """An operator adopts the log with a node's data directory; return True if possible."""
         database = self.database
         if not (database.stopped or database.waits):
             return False
@@ -166,11 +166,7 @@ class Cluster:
         return True
 
     def rewrite(self, remaining: int, has_key: bool, witness: str) -> None:
-        """The database's superuser rewrites the first event, and lets the log look untouched.
-
-        ``remaining`` checkpoints are left. ``witness`` says what becomes of the nodes' files:
-        ``kept``, ``removed``, or ``replaced`` by the last checkpoint that is left.
-        """
+        """The database's superuser rewrites the first event, and makes the log look untouched."""
         database, self.is_attacked = self.database, True
         database.log = (next(self._events), *database.log[1:])
         database.checkpoints = database.checkpoints[:remaining]
@@ -313,7 +309,7 @@ class Cluster:
                     for node in self.nodes
                     if node.has_beaten
                     and node.name not in self._copied
-                    # Nobody hears of a witness that a node only remembers.
+                    # Nobody receives a witness that a node only remembers.
                     and node.witness is not None
                     and node.witness.origin == earlier.origin
                     and node.witness.size >= earlier.size

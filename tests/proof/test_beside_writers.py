@@ -1,4 +1,4 @@
-"""A verification beside writers: it names nothing that is sound, and holds no snapshot for long."""
+"""A verification while others write: it names nothing that is sound, and holds no long snapshot."""
 
 import threading
 from collections.abc import Iterator

@@ -88,7 +88,7 @@ def test_a_log_that_nobody_sealed_or_verified_says_so(alone: Edge) -> None:
     text = "Not verified yet. The first check runs at 2026-04-16 03:00:00 UTC."
     assert text in page.words("#h-verified + p")[0]
     assert page.words(".well") == []
-    # The seven parts of the older events have their turns in seven nights, and the others in each.
+    # Each of seven nights verifies one of seven parts of the older events, and all other things.
     due = page.words(".verified tbody td:nth-of-type(1)")
     assert due[:3] == ["not yet, due 2026-04-16 03:00:00"] * 3
     days = [f"not yet, due 2026-04-{day} 03:00:00" for day in range(16, 23)]

@@ -35,7 +35,7 @@ def night(number: int) -> datetime:
 
 
 def seventh(number: int) -> str:
-    """The part of the old events whose turn is in a night."""
+    """The part of the old events that this night verifies."""
     return OLD[night(number).toordinal() % 7]
 
 
@@ -70,7 +70,7 @@ def edge(full: Ledger) -> Iterator[Edge]:
 
 
 def reported(edge: Edge) -> tuple[str, bool, float]:
-    """The status, whether the log differs, and the number of differences in the metrics."""
+    """The status, True if the log differs, and the number of differences in the metrics."""
     ready, metrics = edge.get("/readyz").json(), edge.get("/metrics").text
     (line,) = [row for row in metrics.splitlines() if row.startswith("ledger_verify_differences ")]
     return ready["status"], ready["log"]["differs"], float(line.split()[1])

@@ -87,7 +87,7 @@ def test_an_adoption_signs_the_first_checkpoint_of_its_key(restored: Ledger, fol
 def test_an_adopted_log_is_signed_further_by_a_node_that_has_not_seen_its_first_checkpoint(
     restored: Ledger, folder: Path, tmp_path: Path
 ) -> None:
-    """An operator adopted it beside no node's data directory."""
+    """An operator adopted it without any node's data directory."""
     adopt_log(restored.conninfo, tmp_path / "nowhere")
     restored.line()
     assert seal(restored.conninfo, folder) == 1
@@ -233,7 +233,7 @@ def test_a_database_that_has_lost_an_adoption_is_not_signed(restored: Ledger, fo
 def test_the_database_refuses_a_checkpoint_that_could_contradict_another(
     full: Ledger, folder: Path
 ) -> None:
-    """Such as one that a process of the version before still has in hand."""
+    """Such as one that a process of the previous version has not finished."""
     old = newest(full)
     insert = "INSERT INTO ledger.checkpoint VALUES (%s, %s, %s, %s)"
     with psycopg.connect(full.conninfo, autocommit=True) as connection:
@@ -250,7 +250,7 @@ def test_the_database_refuses_a_checkpoint_that_could_contradict_another(
 
 
 class Thawing(WitnessWatch):
-    """A node that is frozen after its look, while something happens."""
+    """A node that is frozen after its check, while something happens."""
 
     def happen(self) -> None:
         raise NotImplementedError

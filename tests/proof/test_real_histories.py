@@ -93,7 +93,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def pass_time(self) -> None:
-        """So much time that each node has been heard, or is gone."""
+        """Let time pass until each node has reported, or is gone."""
         end = time.monotonic() + TIMEOUT + 0.5
         while time.monotonic() < end:
             self.beat_all()

@@ -1,8 +1,4 @@
-"""The database's superuser rewrites what was sealed, and lets the log look like a new one.
-
-Where one user runs PostgreSQL and the service, that superuser reaches the witness in the data
-directory too. So these tests remove it, or put another one in its place.
-"""
+"""The database's superuser rewrites what was sealed, and makes the log look like a new one."""
 
 import shutil
 from pathlib import Path

@@ -39,7 +39,7 @@ from tests.support.views import until
 
 
 def size_of(node: Node) -> int:
-    """The size of a node's witness; 0: it has none."""
+    """The size of a node's witness; 0 without one."""
     files = list(node.folder.glob("*.checkpoint"))
     return max((parse(file.read_text()).checkpoint.size for file in files), default=0)
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_is_shown_once_a_second_node_has_reported_it(
 def test_a_node_whose_data_directory_was_copied_does_not_take_itself_for_alone(
     full: Ledger, a: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both processes beat as one node. Nobody could tell which of them has seen a checkpoint."""
+    """Both processes beat as one node, so nobody knows which of them has seen a checkpoint."""
     copy = tmp_path / "copy"
     shutil.copytree(a.folder, copy)
     with Node(full.conninfo, copy, node_id=a.watch.node_id) as twin:
@@ -315,7 +315,7 @@ def test_a_node_that_has_not_beaten_for_a_week_is_forgotten(full: Ledger, a: Nod
 def test_a_node_whose_acknowledged_beat_is_gone_waits_for_reports(
     full: Ledger, a: Node, tmp_path: Path
 ) -> None:
-    """A backup was restored into the same server: neither timeline nor cluster tells it."""
+    """A backup was restored into the same server: neither timeline nor cluster shows it."""
     a.beat()
     before = full.rows("SELECT beaten_at FROM ledger.node")[0]["beaten_at"]
     a.beat()

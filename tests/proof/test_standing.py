@@ -23,7 +23,7 @@ one = st.integers(0, NODES - 1)
 
 
 def test_a_read_that_began_before_a_beat_was_acknowledged_misses_nothing() -> None:
-    """The beat and the sealer of a node look at the rows at the same time."""
+    """The beat and the sealer of a node read the rows at the same time."""
     monitor, old = PeerMonitor("n", 0.0), Row("n", None, 0.5, 1.0, "here")
     assert monitor.hear(1.0, 1.1, "here", [old]).has_waited
     monitor.beaten(2.0, 2.0)
@@ -171,7 +171,8 @@ class _Machine(RuleBasedStateMachine):
 class AnyHistory(_Machine):
     """No two notes of an origin contradict each other while a node that saw the lost one lives.
 
-    ``Cluster`` asserts it with each note. So does it that a shown checkpoint is held by two nodes.
+    ``Cluster`` asserts it with each note. It also asserts that two nodes have each published
+    checkpoint.
     """
 
     def __init__(self) -> None:
@@ -248,11 +249,7 @@ class LosslessHistory(_Machine):
 
 
 class AttackedHistory(_Machine):
-    """No two notes of an origin contradict each other, though a superuser rewrites the past.
-
-    The superuser reaches the nodes' files too, as where one user runs everything. An earlier mark,
-    with its key and all that belongs to it, is not put back: only a witness tells that.
-    """
+    """only a witness proves that."""
 
     @rule(
         remaining=st.integers(0, 3),
@@ -278,8 +275,8 @@ class AttackedHistory(_Machine):
 
 
 SHORT = 25
-"""The number of histories of the short forms, which are the same each time; the long forms look for
-new ones."""
+"""The number of histories of the short forms, which are the same each time. The long forms search
+for new ones."""
 
 
 def _settings(examples: int) -> settings:

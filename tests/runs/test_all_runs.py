@@ -23,7 +23,7 @@ PAYLOADS = ("input", "output", "error")
 
 @pytest.fixture(scope="module")
 def lines(edge: Edge) -> list[str]:
-    """Three lines, of which the last is in another workspace."""
+    """Three lines. The last one is in another workspace."""
     return [edge.fresh(), edge.fresh("timeboxed_outcome"), edge.fresh(workspace_id=OTHER_WORKSPACE)]
 
 

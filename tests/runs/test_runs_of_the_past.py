@@ -107,7 +107,7 @@ OTHER_RUNS = {"parent": "a parent", "retry": "a task"}
 
 
 NOT_AS_SENT = {"triggered_by", "tokens_used", "token_usage", "duration_ms"}
-"""Fields that are told otherwise than one fact says them."""
+"""Fields that differ from the values of a single fact."""
 
 
 def expected(run: Run) -> dict[str, Any]:

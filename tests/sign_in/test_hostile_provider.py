@@ -122,7 +122,7 @@ def test_a_key_that_the_provider_publishes_later_signs_in(
 def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
     company: Company, openid: OpenIdProvider, iss: Any
 ) -> None:
-    """A code that another provider gave must not be shown to this one, nor the reverse (mix-up)."""
+    """A code of another provider must not be sent to this one, nor the reverse (mix-up)."""
     issuer = iss.format(issuer=openid.issuer) if isinstance(iss, str) else iss
     openid.returned = {"iss": issuer}
     refused(Person(company))
@@ -409,7 +409,7 @@ def test_the_answer_of_the_provider_reaches_no_log(
     guest = Person(company)
     path = guest.visit(guest.leave())
     assert guest.from_here(path).status == 400
-    # The client of these tests is httpx, too, which tells each address that it asks.
+    # The client of these tests is httpx too, which logs each address that it requests.
     messages = "\n".join(
         record.getMessage() for record in caplog.records if record.name.startswith("ledger")
     )

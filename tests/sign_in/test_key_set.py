@@ -27,7 +27,7 @@ Play = Callable[[KeySet], Awaitable[Any]]
 
 
 class Seconds:
-    """A clock that stands until it is moved."""
+    """A clock that moves only by hand."""
 
     def __init__(self) -> None:
         self.now = 1000.0

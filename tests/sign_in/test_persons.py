@@ -1,4 +1,4 @@
-"""Names of persons, which the identity provider tells at sign-in: on pages, beside ids."""
+"""Names of persons, which the identity provider gives at sign-in: on pages, next to ids."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -217,7 +217,7 @@ def is_reported_refused(company: Company) -> bool:
 
 
 def test_a_refresh_names_no_scope(company: Company, openid: OpenIdProvider) -> None:
-    """A provider may grant less than was asked for, and then refuses the scopes of the sign-in."""
+    """A provider may grant fewer scopes than requested, and then refuses those of the sign-in."""
     guest = person(company, openid, "scoped")
     openid.answers["token"] = lambda request: (
         refusing() if b"scope" in request.body else openid._token(request)

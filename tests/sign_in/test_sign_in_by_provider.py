@@ -188,7 +188,7 @@ def test_two_tabs_may_both_finish_and_the_later_session_stays(company: Company) 
 
 
 def test_two_tabs_that_come_back_in_the_same_moment_both_finish(company: Company) -> None:
-    """Both requests carry the same cookies, none of which is a session's."""
+    """Both requests carry the same cookies, and no session's cookie."""
     guest = Person(company)
     paths = [guest.visit(guest.leave()) for _ in range(2)]
     cookies = "; ".join(f"{name}={cookie.value}" for name, cookie in guest.cookies.items())

@@ -168,7 +168,7 @@ def screenshot(page: Page, name: str, width: int = 1280, scheme: Scheme = "light
 
 
 def assert_accessible(page: Page) -> None:
-    """Assert that axe reports no serious or critical violation of the page as it is shown now.
+    """Assert that axe reports no serious or critical violation of the present page.
 
     Placeholders, which axe does not check, must have enough contrast.
     """

@@ -73,7 +73,7 @@ POINTERS = {
     "/data/service_line_id",  # required for the start of a run that nobody requested
     "",  # I-JSON: NUL, lone surrogates, the size of numbers, depth
 }  # fmt: skip
-"""The places of a well-formed request of which the document's words say more than its schemas."""
+"""The parts of a well-formed request for which the document's words say more than its schemas."""
 
 
 def accepted_but_for_state(_: Any, answer: Any, case: Any) -> None:

@@ -22,7 +22,7 @@ class Fence(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A command of a page, or one of its Python snippets, with the output that is shown."""
+    """A command of a page, or one of its Python snippets, with the output that the page shows."""
 
     command: str
     output: str = ""

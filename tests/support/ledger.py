@@ -77,7 +77,7 @@ def new_id(prefix: str) -> str:
 
 
 class Ledger:
-    """A database with a writer, a projector and loops, each of which begins when it is used."""
+    """A database with a writer, a projector and loops. Each begins when it is used."""
 
     def __init__(self, conninfo: str, settings: Settings, clock: Clock) -> None:
         self.conninfo, self.settings, self.clock = conninfo, settings, clock

@@ -89,7 +89,7 @@ class LogChecker:
         self.findings: list[str] = []
         self.topics: Counter[str] = Counter()
         self.reporters: list[str] = []
-        """The reporter of each event, in order; shows whether writers really took turns."""
+        """The reporter of each event, in order; shows if writers really alternated."""
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         """Run → pending, running, ended, cancelled by its line's closing, or expired."""

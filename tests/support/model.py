@@ -197,7 +197,7 @@ class Model:
     def timeline(
         self, line_id: str, start: datetime | None, end: datetime | None, now: datetime
     ) -> list[dict[str, Any]]:
-        """The intervals, built from the state at each instant at which the line may turn."""
+        """The intervals, from the state at each instant at which the line may change."""
         changes = self.lines[line_id].changes
         begin = max(changes[0].at, start or changes[0].at)
         points = {change.at for change in changes if change.at > begin} | {begin}

@@ -1,4 +1,4 @@
-"""Agents of OpenAI's library, offline: their model says what a test tells it to say."""
+"""Agents of OpenAI's library, offline: a test sets the answers of their model."""
 
 import json
 from collections.abc import Callable, Iterator

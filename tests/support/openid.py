@@ -143,7 +143,7 @@ class OpenIdProvider(Receiver):
         self.bent = claims
 
     def change(self, sub: str = "alice-0001", **claims: Any) -> None:
-        """Change a person who has signed in: the next refresh tells it."""
+        """Change a person who has signed in. The next refresh returns the change."""
         changed = self.persons[sub] | claims
         self.persons[sub] = {name: value for name, value in changed.items() if value is not ...}
 
@@ -302,7 +302,7 @@ class OpenIdProvider(Receiver):
         token = form.get("refresh_token", "")
         family, sub = token.split(".")[0], self._refresh.get(token, ("", ""))[1]
         if not sub:
-            self._ended.add(family)  # an old token is told again: somebody has stolen it
+            self._ended.add(family)  # an old token is used again: somebody has stolen it
             self.complaints.append("a refresh token is used twice")
         if not sub or family in self._ended:
             return as_json({"error": "invalid_grant"}, 400)
@@ -355,18 +355,18 @@ class Company(Edge):
         return super().get(path, token, **options)
 
     def grant(self, *grants: Grant) -> None:
-        """Rewrite the file of grants, and let the nodes look at it without waiting."""
+        """Rewrite the file of grants, and let the nodes read it without waiting."""
         write_grants(self.grants, *grants)
         self.reread_grants()
 
     def reread_grants(self) -> None:
-        """Let the nodes look at the file of grants with the next request, as after five seconds."""
+        """Let the nodes read the file of grants with the next request, as after five seconds."""
         with contextlib.suppress(OSError):
             os.utime(self.grants, (0, 0))
         self.check_grants()
 
     def check_grants(self) -> None:
-        """Let the nodes look at the file of grants, which was written just now."""
+        """Let the nodes read the file of grants, which was written just now."""
         for rules in self._rules:
             rules.grants._check_at = -math.inf
 
@@ -454,7 +454,7 @@ def choose(person: "Person", tenant: str, next: str = "/ui") -> Visited:
 
 
 def parameters(address: str) -> dict[str, str]:
-    """The parameters of an address, each of which is there once."""
+    """The parameters of an address; each occurs once."""
     pairs = parse_qsl(urlsplit(address).query, keep_blank_values=True)
     assert len(dict(pairs)) == len(pairs), address
     return dict(pairs)
@@ -521,7 +521,7 @@ class Person(Visitor):
         return answer.location
 
     def visit(self, address: str) -> str:
-        """Be signed in at the provider: the path of the callback that it leads back to."""
+        """Sign in at the provider; return the path of the callback that it leads back to."""
         answer = httpx.get(address, verify=False)
         assert answer.status_code == 302, answer.text
         back = answer.headers["location"]
@@ -534,7 +534,7 @@ class Person(Visitor):
         return self.from_here(led_to(self.from_elsewhere(path)))
 
     def arrive(self, next: str | None = None) -> Visited:
-        """The whole way: the answer of the callback, whether it is a session or a refusal."""
+        """The whole sign-in: the answer of the callback, a session or a refusal."""
         return self.come_back(self.visit(self.leave(next)))
 
     def signed_in(self, next: str | None = None) -> "Person":

@@ -1,8 +1,4 @@
-"""A program ``ledger`` for shells and pipes, each start of which is a fork (``forked.py``).
-
-The program is a stub: it hands its streams, its folder and its environment to a server, and ends
-with the exit code that it gets back. A signal would reach the stub alone.
-"""
+"""A program ``ledger`` for shells and pipes. Each start is a fork (``forked.py``)."""
 
 import contextlib
 import functools
@@ -63,7 +59,7 @@ def _serve(listener: socket.socket, _: Sequence[str]) -> int:
 
 
 def _perform(stub: socket.socket) -> int:
-    """Run the stub's command with its streams, and tell it the exit code."""
+    """Run the stub's command with its streams, and send it the exit code."""
     command, streams, _, _ = socket.recv_fds(stub, 1 << 20, 3)
     arguments, folder, environment = marshal.loads(command)
     for number, stream in enumerate(streams):

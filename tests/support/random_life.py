@@ -66,7 +66,7 @@ class Life:
             self.report(*(self._fact() for _ in range(6)))
 
     def report(self, *events: dict[str, Any]) -> None:
-        """Send a batch, of which the service may refuse facts; keep the recorded ones."""
+        """Send a batch. The service may refuse some of its facts; keep the recorded ones."""
         items = self.edge.send_batch(*events, token=self.token).json()["data"]
         for event, item in zip(events, items, strict=True):
             if item["outcome"] == "recorded":

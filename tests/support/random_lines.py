@@ -124,7 +124,7 @@ Row = tuple[dict[str, Any], dict[str, set[Any]]]
 
 
 def rows_of_lines(ledger: Ledger) -> list[Row]:
-    """The rows of all lines, to be asked for by any filters."""
+    """The rows of all lines, for requests with any filters."""
     found = []
     for row in ledger.rows("SELECT * FROM ledger.execution"):
         item = json.loads(f"{{{row['head']},{row['extra']}}}")

@@ -62,12 +62,12 @@ class Relay:
         self.syncs = 0
         """The number of round trips by the protocol's Sync messages, one each."""
         self.accepts_connections = True
-        """False: a new connection is closed at once."""
+        """False to close a new connection at once."""
         self.to_break = 0
         """The number of large requests to break: each gets ``broken_answer``, then a close."""
         self.broken_answer = BROKEN_OFF
         self.drops_options = False
-        """True: sessions begin without the client's ``options``, as behind some poolers."""
+        """True to begin sessions without the client's ``options``, as some poolers do."""
         self.to_end = 0
         """The number of exchanges to end: ``FATAL_MESSAGE`` follows all results, then a close."""
         self._listener.listen(64)

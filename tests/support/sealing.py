@@ -48,7 +48,7 @@ def sealer_of(
 
 
 def keep_witness(conninfo: str, folder: Path) -> None:
-    """Make the newest checkpoint of the database the witness of a node, which was there before."""
+    """Make the newest checkpoint of the database the witness of a node that existed before."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         sealed, name = shelf.latest(connection), shelf.verifier_of(connection).name
     assert sealed.note is not None
@@ -80,7 +80,7 @@ class Node:
     def join(self) -> None:
         """Beat until the node has a witness.
 
-        After a slow answer, a node does not know whether the others have beaten since its start.
+        After a slow answer, a node does not know if the others have beaten since its start.
         """
         until(lambda: self.beat() or any(self.folder.glob("*.checkpoint")), "the first witness")
 
@@ -109,7 +109,7 @@ def shown_size(ledger: Ledger) -> int:
 
 
 def adopt_log(conninfo: str, folder: Path, reason: str = "a standby was behind") -> Adopted:
-    """Adopt the log beside the node that keeps its witness in a folder."""
+    """Adopt the log with the data directory of the node that has its witness in a folder."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         return adopt(
             connection, VAULT, watch_of(folder), reason=reason, by="cli:test", clock=Clock()
@@ -146,7 +146,7 @@ OBJECTS = len(load((files("ledger.engine.views") / "definitions.txt").read_text(
 
 
 def mark(conninfo: str) -> None:
-    """Put the mark of the newest checkpoint beside the key, as a backup of that time has it."""
+    """Put the mark of the newest checkpoint to the key, as in a backup of that time."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         signer = shelf.signer_of(connection, VAULT)
         (newest,) = connection.execute(

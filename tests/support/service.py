@@ -82,7 +82,7 @@ class Service:
         return items
 
     async def accept(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
-        """Report a batch, of which all facts must be recorded; return the outcomes."""
+        """Report a batch. All its facts must be recorded. Return the outcomes."""
         items = await self.report(*events)
         assert [item["error"] for item in items if item["outcome"] != "recorded"] == []
         return items

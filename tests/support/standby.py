@@ -45,7 +45,7 @@ class Pair:
         return self.promote()
 
     def promote(self) -> str:
-        """Promote the copy, whether the primary lives or not; its address."""
+        """Promote the copy, even while the primary lives; return its address."""
         self.standby.start()
         query(self.standby.url, "SELECT pg_promote()")
         recovering = "SELECT pg_is_in_recovery()"

@@ -78,7 +78,7 @@ def span(
     after: float = 0.0,
     error: str | None = None,
 ) -> Span:
-    """A span of a trace, or below another span; it begins so many seconds after ``BEGAN``."""
+    """A span of a trace, or below another span. It begins that many seconds after ``BEGAN``."""
     began = nanoseconds(BEGAN) + int(after * SECOND)
     found = Span(
         name=name,
@@ -154,7 +154,7 @@ def send_raw(
 
 
 def export(edge: Edge, *spans: Span, **options: Any) -> tuple[int, str]:
-    """Send spans, which are taken: how many were rejected, and why."""
+    """Send spans, and require success; return how many were rejected, and why."""
     answer = send(edge, *spans, **options)
     assert answer.status_code == 200, refusal(answer)
     assert answer.headers["content-type"] == PROTOBUF

@@ -1,7 +1,7 @@
 """A model of watches by the contract (Watches, State): what opens, is repeated and ends, and when.
 
-The model takes the stored events in log order, but none that the loop of watches records, and is
-told when a round takes place. The model shares no code with the service.
+The model takes the stored events in log order, except those that the loop of watches records. The
+test also gives it the time of each round. The model shares no code with the service.
 """
 
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from tests.support.watch_model_lines import ModelEpisode, WatchedBlocker, WatchedLine, WatchedRun
+from tests.support.watch_model_lines import Episode, WatchedBlocker, WatchedLine, WatchedRun
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PENALTIES = {"green": 0, "amber": 6, "red": 31}
 
 
 def due_at(since: datetime, seconds: int, hours: dict[str, Any] | None, step: int = 60) -> datetime:
-    """When so many seconds have passed since an instant: of the hours, if there are any.
+    """The instant after that many seconds; with hours, only seconds within the hours count.
 
-    The clock of the zone is looked at each minute, or at other steps that divide a minute: its
-    offset from UTC is a multiple of them.
+    The zone's clock is read each minute, or at other steps that divide a minute: its offset from
+    UTC is a multiple of them.
     """
     left = timedelta(seconds=seconds)
     if hours is None:
@@ -50,7 +50,7 @@ class Watch:
     off: tuple[str, datetime] | None = None
     """("disabled" or "deleted", since when)."""
     dues: dict[tuple[int, datetime], datetime] = field(default_factory=dict)
-    """By revision and begin of an episode when it is due: hours are looked through only once."""
+    """By revision and begin of an episode, when it is due. So hours are searched only once."""
 
     @property
     def lines(self) -> dict[str, list[str]]:
@@ -87,7 +87,7 @@ class Alert:
     line: WatchedLine | None
     """None: the alert is about a source."""
     condition: dict[str, Any]
-    episode: ModelEpisode
+    episode: Episode
     due: datetime
     opened_after: int
     """The position of the last event that was known when it opened."""
@@ -275,7 +275,7 @@ class WatchModel:
             if alert.resolved is None:
                 _remind(alert, now)
 
-    def _present(self, watch: Watch) -> list[tuple[ModelEpisode, WatchedLine | None]]:
+    def _present(self, watch: Watch) -> list[tuple[Episode, WatchedLine | None]]:
         """The episodes of all sources or lines that the watch is about."""
         if watch.sources is not None:
             return [(each, None) for each in self._silences(watch, watch.sources)]
@@ -287,9 +287,9 @@ class WatchModel:
             for episode in line.episodes(condition)
         ]
 
-    def _silences(self, watch: Watch, sources: Sequence[str]) -> list[ModelEpisode]:
-        """The silences of some sources, as the present revision of the watch hears them."""
-        found: list[ModelEpisode] = []
+    def _silences(self, watch: Watch, sources: Sequence[str]) -> list[Episode]:
+        """The silences of some sources, for the present revision of the watch."""
+        found: list[Episode] = []
         for source in sources:
             reports = [
                 each
@@ -299,18 +299,18 @@ class WatchModel:
             ]
             subject, at = ("source", source), watch.revised_at
             if not reports or reports[0].position > watch.revision:
-                found.append(ModelEpisode(subject, at, at))
+                found.append(Episode(subject, at, at))
             for each in reports:
                 since = each.recorded_at.replace(second=0, microsecond=0) + timedelta(minutes=1)
                 if found and found[-1].subject == subject:
                     if found[-1].since == since:
                         continue
                     found[-1] = found[-1]._replace(end=each.recorded_at)
-                found.append(ModelEpisode(subject, since, since))
+                found.append(Episode(subject, since, since))
         return found
 
     def _open(
-        self, watch: Watch, line: WatchedLine | None, episode: ModelEpisode, now: datetime
+        self, watch: Watch, line: WatchedLine | None, episode: Episode, now: datetime
     ) -> None:
         due, settings = watch.due_at(episode.since), watch.settings
         condition = settings["condition"]

@@ -1,6 +1,6 @@
 """A model of a watched line by the contract (State, Watches): since when each condition holds.
 
-The line is told its events by ``watch_model``. The model shares no code with the service.
+``watch_model`` gives the line its events. The model shares no code with the service.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ NEVER = datetime.max.replace(tzinfo=ZoneInfo("UTC"))
 LIMITS = {"amber": 70, "red": 50}
 
 
-class ModelEpisode(NamedTuple):
+class Episode(NamedTuple):
     """A condition that holds, or held, for a subject."""
 
     subject: tuple[str, str]
@@ -113,11 +113,11 @@ class WatchedLine:
 
     # The episodes of each condition, in order of recording.
 
-    def episodes(self, condition: dict[str, Any]) -> list[ModelEpisode]:
+    def episodes(self, condition: dict[str, Any]) -> list[Episode]:
         return list(getattr(self, f"_{condition['kind']}")(condition))
 
-    def _in_state(self, condition: dict[str, Any]) -> list[ModelEpisode]:
-        found: list[ModelEpisode] = []
+    def _in_state(self, condition: dict[str, Any]) -> list[Episode]:
+        found: list[Episode] = []
         own, began = ("service_line", self.id), None
         changes = [change for change in self.changes if change[1] != "closed"]
         following = [*self.changes[1:], (NEVER, "", 0)]
@@ -125,56 +125,56 @@ class WatchedLine:
             if state in condition["states"]:
                 began = began or (at, position)
             elif began is not None and until > at:
-                found.append(ModelEpisode(own, *began, end=at))
+                found.append(Episode(own, *began, end=at))
                 began = None
-        return found if began is None else [*found, ModelEpisode(own, *began)]
+        return found if began is None else [*found, Episode(own, *began)]
 
-    def _blocker_open(self, condition: dict[str, Any]) -> list[ModelEpisode]:
+    def _blocker_open(self, condition: dict[str, Any]) -> list[Episode]:
         causes = condition.get("causes")
         return [
-            ModelEpisode(("blocker", name), each.since, each.position, each.end)
+            Episode(("blocker", name), each.since, each.position, each.end)
             for name, several in self.blockers.items()
             for each in several
             if causes is None or each.cause in causes
         ]
 
-    def _past_due(self, condition: dict[str, Any]) -> list[ModelEpisode]:
+    def _past_due(self, condition: dict[str, Any]) -> list[Episode]:
         return [
-            ModelEpisode(("blocker", name), max(each.since, each.due_at), each.position, each.end)
+            Episode(("blocker", name), max(each.since, each.due_at), each.position, each.end)
             for name, several in self.blockers.items()
             for each in several
             if each.due_at is not None
         ]
 
-    def _no_activity(self, condition: dict[str, Any]) -> list[ModelEpisode]:
+    def _no_activity(self, condition: dict[str, Any]) -> list[Episode]:
         since = self.quiet[-1][0]
-        return [] if since is None else [ModelEpisode(("service_line", self.id), since, since)]
+        return [] if since is None else [Episode(("service_line", self.id), since, since)]
 
-    def _run_open(self, condition: dict[str, Any]) -> list[ModelEpisode]:
+    def _run_open(self, condition: dict[str, Any]) -> list[Episode]:
         return [
-            ModelEpisode(("run", name), since, position, end)
+            Episode(("run", name), since, position, end)
             for name, run in self.runs.items()
             for status, since, position, end in run.phases
             if status in condition["statuses"]
         ]
 
-    def _runs_failing(self, condition: dict[str, Any]) -> list[ModelEpisode]:
+    def _runs_failing(self, condition: dict[str, Any]) -> list[Episode]:
         own, counter, count = ("service_line", self.id), 0, condition["count"]
-        found: list[ModelEpisode] = []
+        found: list[Episode] = []
         for outcome, at, position in self.outcomes:
             if outcome == "failed":
                 counter += 1
                 if counter == count:
-                    found.append(ModelEpisode(own, at, position))
+                    found.append(Episode(own, at, position))
             else:
                 if counter >= count:
                     found[-1] = found[-1]._replace(end=at)
                 counter = 0
         return found
 
-    def _health(self, condition: dict[str, Any]) -> list[ModelEpisode]:
+    def _health(self, condition: dict[str, Any]) -> list[Episode]:
         own, limit = ("service_line", self.id), LIMITS[condition["status"]]
-        found: list[ModelEpisode] = []
+        found: list[Episode] = []
         crossed: datetime | None = None
         is_below = False
         for score, at, position in self.scores:
@@ -183,17 +183,17 @@ class WatchedLine:
             is_below = not is_below
             crossed = at if crossed is None else max(at, crossed)
             if is_below:
-                found.append(ModelEpisode(own, crossed, position))
+                found.append(Episode(own, crossed, position))
             else:
                 found[-1] = found[-1]._replace(end=crossed)
         return found
 
-    def _usage_over(self, condition: dict[str, Any]) -> list[ModelEpisode]:
+    def _usage_over(self, condition: dict[str, Any]) -> list[Episode]:
         own, limit = ("service_line", self.id), Decimal(str(condition["limit"]))
         closed = self.closing_recorded_at or NEVER
         return [
             # On a closed line no period ends anything: its closing did.
-            ModelEpisode(own, since, (begin, position), end, until if until <= closed else None)
+            Episode(own, since, (begin, position), end, until if until <= closed else None)
             for begin, position, since, end, until in self.sums.above(
                 condition["measure"], condition["period"], limit
             )

@@ -22,7 +22,7 @@ SETTINGS = WatchSettings(name="Blocked", condition=InState(("blocked",)), for_se
 
 
 class OpenAnAlert(OwnCommand):
-    """Open an alert of a watch, whether or not its condition holds."""
+    """Open an alert of a watch, even if its condition does not hold."""
 
     issues = "ALR"
 
@@ -68,7 +68,7 @@ class WatchManager:
         _subjects(writer, [self._acknowledge(alert) for alert in self.alerts])
 
     def act(self, writer: Writer, count: int) -> None:
-        """Execute random commands, of which the writer rightly refuses some."""
+        """Execute random commands. The writer rightly refuses some of them."""
         writer.submit([self._next() for _ in range(count)]).result(20)
 
     def _create(self, number: int) -> Command:

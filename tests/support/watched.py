@@ -46,7 +46,7 @@ class Watched(NamedTuple):
         return str(answer.json()["data"]["id"])
 
     def run_watches(self) -> None:
-        """Let a second pass, and the watches look."""
+        """Let a second pass, and run a round of the watches."""
         self.edge.clock.advance(seconds=1)
         self.edge.run_watches()
 

@@ -69,7 +69,7 @@ class Watcher(Tenant):
         self.edge.accept(fact("execution.unblocked", line, data), token=self.token)
 
     def run_watches(self, **passed: float) -> None:
-        """Let so much time pass, at least a second, and then the loop of watches look."""
+        """Let time pass, at least a second, and then run a round of the watches."""
         self.edge.clock.advance(**(passed or {"seconds": 1}))
         self.edge.run_watches()
 

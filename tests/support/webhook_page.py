@@ -36,7 +36,7 @@ def made_by(page: Visited) -> str:
 
 
 def settled(hooks: Hooks, endpoint_id: str, count: int) -> list[dict[str, Any]]:
-    """Wait until an endpoint has so many deliveries and none awaits an attempt; return them."""
+    """Wait until an endpoint has that many deliveries and none awaits an attempt; return them."""
     found: list[list[dict[str, Any]]] = []
 
     def is_settled() -> bool:

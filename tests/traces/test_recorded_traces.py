@@ -134,7 +134,7 @@ def expected_of(recording: Recording) -> dict[str, tuple[str | None, str, Any]]:
         for agent, (parent, calls) in recording.agents.items()
     }
     if recording.broken is not None:
-        # A library that does not tell of the failure tells that no tokens were used.
+        # A library that does not report the failure reports that no tokens were used.
         used = None if recording.broken == "failed" else usage(0)
         found["broken"] = (None, recording.broken, used)
     return found

@@ -1,4 +1,4 @@
-"""The tree of spans beside a naive one: each way is walked anew (contract, Traces)."""
+"""The tree of spans, compared with a naive one that follows each way anew (contract, Traces)."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -456,7 +456,7 @@ def test_a_span_without_times_happened_when_it_was_recorded(edge: Edge) -> None:
 
 
 def test_parents_in_many_traces_are_found_by_trace(tenant: Tenant) -> None:
-    """Else each of n spans of one id would be looked at for each of n traces."""
+    """Else each of n spans of one id would be searched for each of n traces."""
     edge, line = tenant.edge, tenant.line()
     parents = [agent(line, seconds=0) for _ in range(2)] + [span("x") for _ in range(6_000)]
     below = []

@@ -42,7 +42,7 @@ CALL = {
 
 @pytest.fixture(scope="module")
 def variables(edge: Edge) -> Iterator[dict[str, str]]:
-    """The variables that tell an exporter of a service, whose clock is as right as its own."""
+    """The variables that give an exporter the address of a service, with a right clock."""
     edge.clock.now = datetime.now(UTC) + timedelta(minutes=5)
     with listening(edge) as (host, port):
         yield {
@@ -99,7 +99,7 @@ WORK = [
     ("research", "triage", "completed", [("m-1", 20, 10)]),
     ("triage", None, "completed", [("m-1", 10, 5)]),
 ]
-"""The runs of that work, as they are shown."""
+"""The runs of that work, as the API returns them."""
 
 
 def summaries(edge: Edge, line: str) -> list[tuple[Any, ...]]:
@@ -166,7 +166,7 @@ WORKFLOW = ("workflow", None, "completed", [])
 
 
 def calls(digits: int) -> list[tuple[str, int, int]]:
-    """The tokens of calls: the n-th digit from the right tells how often the n-th call counts."""
+    """The tokens of calls: the n-th digit from the right is how often the n-th call counts."""
     return [("m-1", 2 * digits, digits)]
 
 

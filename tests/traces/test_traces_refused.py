@@ -1,4 +1,4 @@
-"""Spans and bodies that are refused, and what of them is told and audited (contract, Traces)."""
+"""Spans and bodies that are refused: their answers and audit entries (contract, Traces)."""
 
 import gzip
 import json
@@ -392,7 +392,7 @@ def test_a_body_has_at_most_a_million_elements(edge: Edge, media: str) -> None:
     in_protobuf = Span(trace_id=trace_id(), span_id=span_id())
     for _ in range(9_998):
         in_protobuf.attributes.add()
-    for count, status in ((98, 200), (99, 413)):  # beside a resource, a scope and 100 such spans
+    for count, status in ((98, 200), (99, 413)):  # with a resource, a scope and 100 such spans
         if media == JSON:
             scope = b'"scope":{"attributes":[%b]}' % b",".join([b"{}"] * count)
             spans = b'"spans":[%b]' % b",".join([in_json] * 100)

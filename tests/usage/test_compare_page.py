@@ -39,7 +39,7 @@ def row_of(page: Visited, name: str) -> dict[str, str]:
 
 
 def record_changes(edge: Edge, workspace: str) -> str:
-    """Lines of which each changes in another way; return the instant before the changes."""
+    """Lines that each change in another way; return the instant before the changes."""
     ids = {
         name: edge.fresh("capacity", workspace_id=workspace, name=name)
         for name in ("Quiet", "Hours", "Stuck", "Paused", "Sick", "Blocked")

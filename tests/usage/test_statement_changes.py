@@ -88,7 +88,7 @@ def test_a_void_and_a_check_in_without_hours_are_changes(tenant: Tenant, line: s
         == ids(tenant, line, "execution.check_in_voided")
         + ids(tenant, line, "execution.checked_in")[-1:]
     )
-    # A check-in that has come and gone since is told, too, while the line differs.
+    # A check-in that was reported and voided since is listed too, while the line differs.
     later = check_in(line, 1, "2026-04-13")
     gone = fact("execution.check_in_voided", line, {"fact_id": later["id"], "reason": "Typo"})
     assert len(events_after(tenant, statement_id, later, gone)) == 4

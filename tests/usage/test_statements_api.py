@@ -249,7 +249,7 @@ def test_a_document_that_is_not_the_one_that_was_issued_is_shown_nowhere(
     path, sha256 = f"/v1/statements/{data['id']}", data["document_sha256"]
     alter_document(tenant, statement, sha256)
     if statement is OTHER_HASH:
-        # The hash that the view has beside the log is altered with the document.
+        # The view's copy of the hash is altered with the document.
         alter(tenant.edge, f"""UPDATE ledger.statement SET (document_sha256, item) = (
             SELECT document_sha256, replace(item, '{sha256}', encode(document_sha256, 'hex'))
             FROM ledger.statement_document WHERE organization_id = '{tenant.organization}'
@@ -267,7 +267,7 @@ def test_a_document_that_is_not_the_one_that_was_issued_is_shown_nowhere(
     assert (other["id"], other["total"]["hours"]) == (sound, 2.5)
     assert (listed["id"], listed["total"]) == (data["id"], None)
     assert tenant.document(sound)["total"]["hours"] == 2.5
-    # The statement can be withdrawn all the same, and shows no number then either.
+    # The statement can be withdrawn nevertheless, and shows no number then either.
     withdrawn = tenant.withdraw(data["id"])
     assert (withdrawn.status_code, withdrawn.json()["data"]["total"]) == (200, None)
 

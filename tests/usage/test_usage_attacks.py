@@ -1,4 +1,4 @@
-"""Usage across lines under attack: parameters, cursors, tenants, turns (contract, Reading)."""
+"""Usage across lines under attack: parameters, cursors, tenants, load (contract, Reading)."""
 
 import asyncio
 import base64

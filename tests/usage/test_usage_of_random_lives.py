@@ -31,7 +31,7 @@ def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
 
 
 def test_accepted_facts_are_in_the_log_as_they_were_sent(edge: Edge, life: Life) -> None:
-    """The model below is told the log, so the log must tell the hours, runs and tokens sent."""
+    """The model below gets the log, so the log must have the hours, runs and tokens sent."""
     rows = edge.select(
         "SELECT convert_from(state, 'UTF8'), originator_id, topic FROM ledger.ledger_events"
     )
@@ -41,7 +41,7 @@ def test_accepted_facts_are_in_the_log_as_they_were_sent(edge: Edge, life: Life)
     for sent in life.accepted:
         data = sent["data"]
         state, stream, topic = by_fact[sent["id"]]
-        if sent["type"] != "execution.check_in_voided":  # which tells the check-in's own
+        if sent["type"] != "execution.check_in_voided":  # which has the check-in's own
             for name in ("hours", "resource_id"):
                 assert state["body"].get(name) == data.get(name)
         parts = [

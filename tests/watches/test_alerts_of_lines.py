@@ -1,4 +1,4 @@
-"""Alerts where lines are shown: on the board, on a line's page, and in its timeline."""
+"""Alerts on pages about lines: on the board, on a line's page, and in its timeline."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -102,7 +102,7 @@ def test_a_line_of_the_past_shows_the_alerts_of_then(tenant: Watched) -> None:
 # The timeline.
 
 
-def test_the_timeline_marks_the_span_of_an_alert_with_its_sentence(tenant: Watched) -> None:
+def test_the_timeline_marks_the_episode_of_an_alert_with_its_sentence(tenant: Watched) -> None:
     line = ringing(tenant)
     (alert,) = tenant.alerts()
     tenant.edge.clock.advance(hours=2)

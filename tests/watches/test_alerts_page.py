@@ -287,7 +287,7 @@ def test_the_form_of_no_alert_leads_back(tenant: Watched) -> None:
 
 
 def bell_of(page: Visited) -> tuple[str, str]:
-    """The words of the bell for people who hear, and who see."""
+    """The words of the bell for people who use a screen reader, and for people who see it."""
     found = page.one("#bell")
     mark = found.select_one("b")
     words = found.select_one(".unseen")

@@ -19,7 +19,7 @@ CONTRACT = Path(__file__).parents[2] / "docs/contract/watches.md"
 SHARED = {"__init__", "base", "wording"}
 """The files of the folder that are no kinds."""
 FILES = {"source_silent": 3, "usage_over": 3}
-"""How many files may name a kind, beside the table: these have loops and limits of their own."""
+"""How many files may name a kind besides the table: these have loops and limits of their own."""
 NEEDED = {"choice", "sentence", "at_once", "text"}
 NEEDED_OF_LINES = NEEDED | {"may_hold", "earliest", "episodes"}
 BASIC = {"now", "least", "line_id", "line_key", "subject", "since", "after", "before", "from", "to"}

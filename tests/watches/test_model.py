@@ -77,7 +77,7 @@ HOURS = [
 
 
 class Histories:
-    """Random facts, commands and rounds; the model is told of all but what rounds record."""
+    """Random facts, commands and rounds. The model gets all except what rounds record."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self.ledger, self.dice = ledger, random.Random(seed)
@@ -130,7 +130,7 @@ class Histories:
     # Facts and commands.
 
     def _report(self) -> None:
-        """Report a fact, some of which were reported before, or are about check-ins and tokens."""
+        """Report a fact: some were reported before, or are about check-ins and tokens."""
         pick, chance = self.dice.choice, self.dice.random()
         if chance < 0.1 and self.sent:
             sent = pick(self.sent)
@@ -286,7 +286,7 @@ class Histories:
     def run_and_compare(self) -> None:
         """Do what is to be done now, and compare."""
         # The instants of recorded events are some microseconds ahead of the clock, each later than
-        # the one before: what is due lies on neither side of the clock by these alone.
+        # the previous one. A step of the clock keeps all that is due on the same side of both.
         self.ledger.clock.advance(milliseconds=1)
         self._read()
         self.ledger.run_watches()

@@ -1,4 +1,4 @@
-"""The preview of a period tells the alerts that a watch would have opened (contract, Watches)."""
+"""The preview of a period lists the alerts that a watch would have opened (contract, Watches)."""
 
 import random
 from datetime import timedelta
@@ -38,7 +38,7 @@ def refusal(tenant: Tenant, **body: Any) -> list[str]:
     return [each["pointer"] for each in problem["errors"]]
 
 
-def test_an_episode_that_was_long_enough_is_listed_with_its_end(tenant: Tenant, edge: Edge) -> None:
+def test_an_episode_that_was_long_enough_is_told_with_its_end(tenant: Tenant, edge: Edge) -> None:
     block = {"blocker_id": "b", "cause": "approval_gap", "reason": "Not approved"}
     edge.clock.advance(seconds=1)
     since = edge.clock.now

@@ -16,7 +16,7 @@ LINE = "LIN-26-000001"
 
 
 def check_in(position: int, source: str, seconds: float = 0, **more: Any) -> Recorded:
-    """A check-in that a source has reported, recorded so long after the start."""
+    """A check-in that a source has reported, recorded that long after the start."""
     fields = {
         "originator_id": LINE,
         "fact": FactIdentity(source, f"fact-{position}", b""),

@@ -1,4 +1,4 @@
-"""Organizations take turns in rounds: none waits for all that another one has due."""
+"""Organizations rotate in rounds: none waits for all that another one has due."""
 
 from typing import Any
 
@@ -114,7 +114,7 @@ def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_
     done, has_more = own_ledger.watch_loop._round()
     assert (done, has_more) == (0, True), "the lines are put"
     for _ in range(2):
-        # Another leader goes on where the last one has stopped.
+        # Another leader continues where the last one has stopped.
         done, has_more = own_ledger.watch_loop._round()
         assert (done, has_more) in {(11, True), (10, True)}
         own_ledger.watch_loop.disconnect()

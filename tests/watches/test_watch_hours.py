@@ -1,4 +1,4 @@
-"""When a watch with hours is due: as a clock on the wall of the zone says, minute by minute."""
+"""When a watch with hours is due: by the local clock of the zone, minute by minute."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

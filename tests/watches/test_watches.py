@@ -1,4 +1,4 @@
-"""Watches over HTTP, beside what ``tests/whole/managed`` holds of all managed things."""
+"""Watches over HTTP, besides what ``tests/whole/managed`` tests of all managed things."""
 
 from typing import Any
 
@@ -150,7 +150,7 @@ def test_the_alerts_of_a_deleted_watch_stay_readable(watcher: Watcher) -> None:
     assert watcher.alerts(watch_id=watch)[0]["id"] == alert["id"]
 
 
-# Beside the settings.
+# Fields besides the settings.
 
 
 def test_a_watch_is_checked_until_its_revision_has_checked_all_lines(watcher: Watcher) -> None:
@@ -208,7 +208,7 @@ def test_the_endpoints_that_would_be_notified_are_counted(watcher: Watcher) -> N
     assert (whole["endpoints"], narrow["endpoints"]) == (4, 3)
     assert watcher.watch(whole["id"])["endpoints"] == 4
     assert watcher.patch(narrow["id"], name="New").json()["data"]["endpoints"] == 3
-    # Of alerts, these two are told of other watches, and of other severities.
+    # These two are sent alerts of other watches, and of other severities.
     endpoint("*", watch_ids=[narrow["id"]])
     endpoint("*", min_severity="critical")
     assert watcher.watch(whole["id"])["endpoints"] == 4

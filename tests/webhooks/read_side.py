@@ -29,7 +29,7 @@ Rows = list[Any]
 
 
 class Rig:
-    """The reading half of an API process, beside a writer and a projector."""
+    """The reading half of an API process, with a writer and a projector."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The addresses of channels: what may be one, and what is shown of it (contract, Feeds)."""
+"""The addresses of channels: which are valid, and what the API returns (contract, Feeds)."""
 
 import pytest
 

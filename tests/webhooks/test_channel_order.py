@@ -41,7 +41,7 @@ def are(*expected: str) -> Callable[[list[Delivery]], bool]:
 
 
 def planned(count: int) -> Callable[[list[Delivery]], bool]:
-    """True if so many deliveries are sent already, or know when they are due."""
+    """True once that many deliveries are sent, or have a due time."""
     return lambda found: len(found) == count and all(d.due_at or d.attempts for d in found)
 
 

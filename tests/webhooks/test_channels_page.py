@@ -283,7 +283,7 @@ def test_a_change_keeps_the_address_that_nobody_typed(
         assert "Delivered to" in outcome_of(guest, same).text
         changed = made(hooks, same)
         assert changed | {"updated_at": None} == before | {"updated_at": None}
-        # The form of other endpoints, sent with the address as it is shown.
+        # The form of other endpoints, sent with the masked address.
         keys = {name: guest.get(page_of(endpoint_id)).form(f"{page_of(endpoint_id)}/test")[name]
                 for name in ("form_key", "request_key")}  # fmt: skip
         plain = {"url": before["url"], "which": "all"} | keys

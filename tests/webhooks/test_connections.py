@@ -135,7 +135,7 @@ def test_bytes_that_come_while_a_connection_is_idle_close_it(
 
 
 def test_an_answer_before_the_end_of_the_request_costs_the_connection() -> None:
-    """The rest of the request would stand before the next one."""
+    """The rest of the request would precede the next one."""
     connections: list[int] = []
 
     async def run() -> list[Attempt]:

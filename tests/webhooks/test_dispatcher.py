@@ -37,7 +37,7 @@ def ledger(ledger: WebhookLedger) -> WebhookLedger:
 
 @pytest.fixture
 def patient(conninfo: str) -> Iterator[WebhookLedger]:
-    """The same with a slow schedule: a failed delivery is not tried again by itself."""
+    """The same with a slow schedule: no failed delivery is retried by itself."""
     with webhook_ledger(conninfo, retries=SLOW) as ledger:
         ledger.activate()
         ledger.start()

@@ -32,7 +32,7 @@ def updated(**more: Any) -> WebhookUpdated:
 
 
 def evolve_at(endpoint: Endpoint, body: Any, minutes: float) -> None:
-    """Fold an event recorded so many minutes after the start."""
+    """Fold an event recorded that many minutes after the start."""
     event = recorded(body, endpoint.version + 1, recorded_at=minute(minutes))
     endpoint.apply(event)
 

@@ -117,7 +117,7 @@ def play(observed: Observed, address: Any, everything: Receiver, blockers: Recei
 
 
 def manage(observed: Observed, line: str) -> None:
-    """Send commands, of which some must be refused."""
+    """Send commands; some of them must be refused."""
     for verb in ("pause", "pause", "resume", "resume"):
         answer = observed.edge.post(f"/v1/execution/{line}/{verb}", json={"reason": "r"})
         outcome = "succeeded" if answer.status_code == 200 else "refused"

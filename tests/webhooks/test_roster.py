@@ -1,4 +1,4 @@
-"""The dispatcher's memory of endpoints and their turns, without a database."""
+"""The dispatcher's memory of endpoints and the order of claims, without a database."""
 
 import pickle
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ def changed(
 
 
 def registry_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> EndpointRegistry:
-    """A registry that knows these endpoints, and looks first for their old deliveries."""
+    """A registry with these endpoints, which first searches for their old deliveries."""
     registry = EndpointRegistry(most)
     registry.update(ViewChanges(1, reached, list(endpoints)), NOW)
     return registry
@@ -53,7 +53,7 @@ def claimed(endpoint_id: str, position: int) -> Claimed:
 def nothing(
     registry: EndpointRegistry, asks: list[Ask], reached: int = 100, sends: bool = True
 ) -> bool:
-    """Give no delivery to any of the endpoints; return whether the registry knew their state."""
+    """Give no delivery to any endpoint; return True if the registry had their state."""
     batches = {ask.endpoint_id: ClaimedBatch(reached, sends, None, []) for ask in asks}
     return registry.give(asks, batches, NOW)
 
@@ -123,7 +123,7 @@ def test_deliveries_in_hand_reduce_the_room_for_more() -> None:
 
 
 def fill(registry: EndpointRegistry) -> list[Ask]:
-    """Take turns until there is no room, and fill each endpoint's; the asks of all turns."""
+    """Take endpoints until there is no room, and fill each; return all requests for deliveries."""
     asks: list[Ask] = []
     while registry.is_ready:
         batch = registry.next_asks(NOW)

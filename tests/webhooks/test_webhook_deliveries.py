@@ -1,4 +1,4 @@
-"""Webhook deliveries as they are shown, and their commands in the audit log (contract, Feeds)."""
+"""Webhook deliveries in the API, and their commands in the audit log (contract, Feeds)."""
 
 import json
 from datetime import UTC, datetime
@@ -133,8 +133,8 @@ def test_deliveries_are_signed_with_the_secret_that_was_answered(hooks: Hooks) -
         created = hooks.create(url=receiver.url)
         hooks.edge.accept(activation(hooks.edge.fresh_id()))
         (request,) = receiver.await_count(1)
-        # The clock of these tests stands in the past. The library's ``verify`` refuses so old a
-        # timestamp before it looks at the signature, and ``sign`` computes the same signature.
+        # The clock of these tests is in the past. The library's ``verify`` refuses so old a
+        # timestamp before it checks the signature, and ``sign`` computes the same signature.
         headers = request.headers
         sent_at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
         library = Webhook(created["secret"])

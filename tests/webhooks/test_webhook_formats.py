@@ -147,7 +147,7 @@ def test_the_secret_of_a_channel_is_replaced_by_a_change(hooks: Hooks) -> None:
         path = f"/{endpoint}"
         hooks.call("POST", f"{path}/test", json={})
         receiver.await_count(1)
-        # The address as it is shown leaves the secret as it is.
+        # The masked address leaves the secret as it is.
         url = hooks.data(path)["url"]
         assert hooks.call("PATCH", path, json={"url": url, "enabled": True}).status_code == 200
         hooks.call("POST", f"{path}/test", json={})

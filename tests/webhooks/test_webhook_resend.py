@@ -27,7 +27,7 @@ def report(hooks: Hooks, **more: Any) -> str:
 
 
 def delivery(hooks: Hooks, endpoint_id: str, attempts: int) -> dict[str, Any]:
-    """The endpoint's only delivery, once it has so many attempts."""
+    """The endpoint's only delivery, once it has that many attempts."""
     found: list[dict[str, Any]] = []
 
     def is_done() -> bool:

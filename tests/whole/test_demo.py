@@ -55,12 +55,12 @@ IDLE_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE topic = 'execution
 
 
 class Story(NamedTuple):
-    """The log after the story was told: its model, and what the checker found in it."""
+    """The log after the demo was loaded: its model, and what the checker found in it."""
 
     model: Model
     log: LogChecker
     idle_at: list[datetime]
-    """The instants at which lines went idle while the story was told."""
+    """The instants at which lines went idle while the demo was loaded."""
     statements: list[dict[str, Any]]
     changes: dict[str, Any]
     """The changes since the statement, as the API answers them at the end of the story."""

@@ -180,7 +180,7 @@ def test_the_key_of_an_erased_run_leaves_the_memory_of_every_worker(
     assert (keys_of(edge, case.gone), keys_of(edge, case.stored)) == (2, 2)
     erase(edge, case.gone)
     assert keys_of(edge, case.gone) <= 1
-    # The other worker hears of the erasure when a view has folded it.
+    # The other worker learns of the erasure when a view has folded it.
     until(lambda: keys_of(edge, case.gone) == 0, "the other to forget the key")
     assert keys_of(edge, case.stored) == 2
 

@@ -32,7 +32,7 @@ READS = [r for r in ROUTES if r.methods == {"GET"}]
 PAGES = [r for each in page_routers() for r in each.routes if isinstance(r, PageRoute)]
 WRITES = [r for r in ROUTES if r.methods != {"GET"}]
 RECORDS_NOTHING = ("/v1/runs/{run_id}/heartbeat", "/v1/watches/preview", "/v1/otlp/v1/traces")
-"""Routes that are no GET, and whose refusals no audit entry tells of."""
+"""Routes other than GET whose refusals have no audit entry."""
 
 COMMANDS = [
     r for r in WRITES if (r.openapi_extra or {}).get("requestBody") and "facts" not in r.path

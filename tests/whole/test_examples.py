@@ -153,7 +153,7 @@ def names(old: Edge, token: str) -> dict[str, str]:
 
 
 def made(edge: Edge, token: str, what: str, body: dict[str, Any]) -> str:
-    """The id of what a request has made."""
+    """The id of what a request has created."""
     answer = edge.post(f"/v1/{what}", token, json=body)
     assert answer.status_code == 201, answer.text
     found: str = answer.json()["data"]["id"]

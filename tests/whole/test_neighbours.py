@@ -1,4 +1,4 @@
-"""A tenant that floods a worker delays a neighbour's fact by turns, not by its whole queue."""
+"""A tenant that floods a worker delays a neighbour's fact by one slot, not by its whole queue."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""The documentation can be followed: each command and snippet is run, and prints what is shown."""
+"""The documentation can be followed: each command and snippet prints what the page shows."""
 
 import json
 import os
@@ -60,8 +60,8 @@ TOGETHER = (
     "contract/reading contract/usage integrating",
     "contract/feeds contract/command-line contract/traces",
 )
-"""Pages that are followed one after the other beside one service, whose start costs 1 s of
-processor time: no page of these changes what a later one shows. Any other page has its own."""
+"""Pages that are followed one after the other with one service, whose start costs 1 s of processor
+time. No page of these changes the output of a later one. Any other page has its own service."""
 
 TOURED = "toured"
 """The database that README's tour leaves behind."""
@@ -80,13 +80,13 @@ def tour() -> list[Step]:
 
 
 def own_steps(page: Path) -> list[Step]:
-    """The steps of a page behind README's tour, which all other pages go on from."""
+    """The steps of a page after README's tour, from which all other pages continue."""
     found = [] if page == README else steps(page)
     return [step for step in found if not is_make(step) and has_packages(step)]
 
 
 def visits() -> list[list[Path]]:
-    """The pages with steps of their own, each list beside a service of its own."""
+    """The pages with steps of their own. Each list has a service of its own."""
     here = ROOT / "docs"
     pages_by_name = {
         page.relative_to(here).with_suffix("").as_posix(): page
@@ -106,9 +106,9 @@ def has_packages(step: Step) -> bool:
 def follow(
     conninfo: str, folder: Path, program: Path, commands: list[str], **environment: str
 ) -> list[str]:
-    """Run commands in one shell, beside a service on a database; return the output of each.
+    """Run commands in one shell, with a service on a database; return the output of each.
 
-    The folder stands for the repository's: commands write files into it.
+    The folder replaces the repository's: commands write files into it.
     """
     for name in ("docs", "scripts"):
         (folder / name).symlink_to(ROOT / name)
@@ -168,14 +168,14 @@ class Toured(NamedTuple):
     printed: list[str]
     token: str
     data: Path
-    """The data directory of the service beside it."""
+    """The data directory of that service."""
 
 
 @pytest.fixture(scope="module")
 def toured(
     server: EmbeddedPostgres, program: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Toured]:
-    """The tour, followed once. Pages go on from copies of its database."""
+    """The tour, followed once. Pages continue from copies of its database."""
     with copied(server.url, TOURED) as conninfo:
         commands = [*(step.command for step in tour()), "echo $TOKEN"]
         folder = tmp_path_factory.mktemp("tour")

@@ -1,7 +1,7 @@
-"""Each layer alone: by policies or by the statements' own filters, a tenant sees no neighbour.
+"""Each isolation of tenants alone: policies, or the statements' own filters, hide neighbours.
 
-Together they hide each other's gaps: a statement that lacks ``where_tenant`` shows nothing foreign
-as long as policies bind its reader.
+Together they hide each other's gaps. A statement that lacks ``where_tenant`` returns nothing
+foreign as long as policies bind its reader.
 """
 
 import json
@@ -43,7 +43,7 @@ PARAMETERS: dict[str, dict[str, str]] = {
     "/v1/compare": {"then": "2026-04-01"},
     "/v1/compare/export": {"then": "2026-04-01"},
 }
-"""The parameters of reads that need some, beside the audit log's organization."""
+"""The parameters of reads that need some, besides the audit log's organization."""
 
 
 OF_WHOLE = ("/v1/execution/summary", "/v1/directory")
@@ -51,7 +51,7 @@ OF_WHOLE = ("/v1/execution/summary", "/v1/directory")
 
 
 class Neighbour(NamedTuple):
-    """A tenant, all of whose words begin with its mark."""
+    """A tenant whose words all begin with its mark."""
 
     mark: str
     organization: str
@@ -61,7 +61,7 @@ class Neighbour(NamedTuple):
 
 
 class Street(NamedTuple):
-    """Tenants beside each other in a service."""
+    """Several tenants in a service."""
 
     edge: Edge
     foreign: Neighbour
@@ -153,12 +153,12 @@ def token(street: Street, is_narrow: bool) -> str:
 
 @pytest.fixture(scope="module")
 def strangers(street: Street, is_narrow: bool) -> list[Neighbour]:
-    """The tenants of whom the token shows nothing."""
+    """The tenants of which the token must see nothing."""
     return [street.foreign, street.adjacent] if is_narrow else [street.foreign]
 
 
 class UnboundPool(ReadPool):
-    """A pool whose statements no policy binds: each reads as the service's own statements do."""
+    """A read pool whose statements no policy binds: each reads as the service's own do."""
 
     async def fetch(
         self,
@@ -210,7 +210,7 @@ BY_FUNCTION = "/v1/log/entries/{position}"
 """The read that only a function of the database isolates (``engine/log/test_stored_events.py``)."""
 
 LACKS = {"filters": "the statement lacks where_tenant", "policies": "a table lacks its policy"}
-"""The layer that was tried → what is missing if it hides nothing."""
+"""By the isolation that was tried, what is missing if it hides nothing."""
 
 
 def named(value: Any) -> str:

@@ -29,7 +29,7 @@ SOURCES = [
 ]
 
 SHARED = {"DayRow", "Difference", "EndpointRow", "LineFold", "LineRow", "Move"}
-"""Names of two classes: exceptions, of which there may only be fewer."""
+"""Names that two classes have. There may only be fewer."""
 
 LONG_WORDS = 25
 RELATIVE = re.compile(r"\bof (which|whom|whose|those)\b")

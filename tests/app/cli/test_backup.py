@@ -154,7 +154,7 @@ class ServedAs(Served):
     def follow(
         self, program: Path, heading: str, number: int = 0
     ) -> "subprocess.CompletedProcess[str]":
-        """Type a block of the page on operating, as the account, beside the data directory."""
+        """Run a block of the page on operating, as the account, next to the data directory."""
         folder = self.data_dir.parent
         script = commands("operating.md", heading, number).replace("/safe", f"{folder}/safe")
         typed, serves, _ = script.partition("LEDGER_DATA_DIR=restored ledger serve")

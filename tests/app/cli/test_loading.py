@@ -361,7 +361,7 @@ def test_projections_list_names_each_view_and_its_lag(ledger: Ledger, conninfo: 
 def test_the_demo_loads_its_story_once_over_the_past_weeks_and_prints_a_token_each_time(
     ledger: Ledger, conninfo: str, facts: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The story is recorded at the times at which it happens. ``test_demo.py`` tells it whole."""
+    """The demo is recorded at the times at which it happens. ``test_demo.py`` checks all of it."""
     story = loading.story
     monkeypatch.setattr(loading, "story", lambda now: islice(story(now), facts))
     done = ledger("demo")

@@ -63,7 +63,7 @@ def test_a_command_that_reads_writes_nothing(
 ) -> None:
     folder = tmp_path / "data"
     settings = settings_of(conninfo, folder)
-    # Without the key the command reads all the same, and makes none.
+    # Without the key the command reads nevertheless, and makes none.
     del settings["LEDGER_MASTER_KEY"]
     before = everything(conninfo)
     assert len(before) > 30

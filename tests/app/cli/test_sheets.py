@@ -434,7 +434,7 @@ def test_a_table_in_any_dialect_gives_the_facts_that_it_was_made_of(
 
 
 class Rows(RawIOBase):
-    """A file of many rows, each of which is made when it is read."""
+    """A file of many rows. Each row is made when it is read."""
 
     def __init__(self, count: int) -> None:
         self._lines = chain([b"id,line\n"], (f"row-{n},{LINE}\n".encode() for n in range(count)))
@@ -449,7 +449,7 @@ class Rows(RawIOBase):
 
 
 def read_rows(count: int, sender: Connection) -> None:
-    """Dialect a sheet; tell the peak of memory after some of its rows, and after all of them."""
+    """Convert a sheet; return the peak of memory after some of its rows, and after all of them."""
     chunks = Sheet(CHECK_INS).chunks(BufferedReader(Rows(count)))
     some = sum(len(rows) for _, rows in islice(chunks, 5))
     first = peak_memory(os.getpid())

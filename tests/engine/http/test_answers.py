@@ -1,7 +1,7 @@
-"""The cache of answers: a kept answer equals what the views' rows would have given at that moment.
+"""The cache of answers: a cached answer equals what the views' rows would have given then.
 
-Two workers serve one database. ``other`` gets no notifications of the projector: only its looks at
-the views' tracking tell it that a view has moved.
+Two workers serve one database. ``other`` gets no notifications of the projector. So only a check of
+the views' tracking shows it that a view has moved.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
 
 
 def deaf_reads(services: Any, **options: Any) -> Reads:
-    """Reads whose cache hears of erasures, but gets no notifications of the views."""
+    """Reads with a cache that learns of erasures, but gets no notifications of the views."""
     answers = Answers(services.pool.fetch, **options)
     services.positions.on_erased(answers.forget)
     return Reads(services.pool.fetch, services.positions, answers, services.clock)

@@ -84,7 +84,7 @@ def test_a_clock_that_is_off_by_less_than_5_s_may_write(conninfo: str, settings:
 def test_a_process_that_stood_still_during_an_append_may_write(
     conninfo: str, settings: Settings
 ) -> None:
-    """Its clocks are looked at a minute after the append began, and both have moved."""
+    """Its clocks are read a minute after the append began, and both have moved."""
     log, begun = Log(conninfo), time.time()
     wall_times, steadies = (itertools.chain([0.0], itertools.repeat(60.0)) for _ in range(2))
     log.wall = lambda: begun + next(wall_times)
@@ -174,7 +174,7 @@ def test_a_service_whose_machine_is_an_hour_ahead_writes_nothing(
 
 
 def says_skewed(client: httpx.Client) -> bool:
-    """True if the service answers yet, and names its clock."""
+    """True if the service already answers, and names its clock."""
     try:
         return bool(client.get("/readyz").json().get("clock") == "skewed")
     except httpx.ConnectError:

@@ -126,7 +126,7 @@ def test_an_answer_and_its_replay_do_not_show_what_others_did_afterwards(edge: E
 
 
 def await_end(edge: Edge, position: int) -> None:
-    """Wait until the log ends at this position. Each look is a round trip, so there is no pause."""
+    """Wait until the log ends at this position. A check is a round trip, so there is no pause."""
     deadline = time.monotonic() + 60
     while end(edge) != position:
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Large bodies are parsed in turns by organization (contract, Access, "Shares")."""
+"""Large bodies are parsed in a fair queue of organizations (contract, Access, "Shares")."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""How many reads a credential may have in hand in a worker (contract, Access, "Shares")."""
+"""How many reads of a credential may be in progress in a worker (contract, Access, "Shares")."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ class InHand:
         self._sockets = list[socket.socket]()
 
     def ask(self, path: str, *headers: str) -> socket.socket:
-        """Send a request, and wait until it is in hand."""
+        """Send a request, and wait until it is in progress."""
         client = self._stack.enter_context(narrow(self._address, 4096))
         client.settimeout(30)
         expected = self.shares.reads.all + 1
@@ -58,7 +58,7 @@ class InHand:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """The reads, exports and large pages that are in hand."""
+        """The reads, exports and large pages in progress."""
         kinds = self.shares.reads, self.shares.exports, self.shares.large_pages
         reads, exports, pages = (kind.all for kind in kinds)
         return reads, exports, pages
@@ -78,7 +78,7 @@ def cookie_of(guest: Visitor) -> str:
 
 @contextmanager
 def views_locked(edge: Edge) -> Iterator[None]:
-    """No statement that reads lines is answered meanwhile."""
+    """Lock the views: no statement that reads lines is answered meanwhile."""
     with psycopg.connect(edge.conninfo) as connection:
         connection.execute("LOCK TABLE ledger.projection IN ACCESS EXCLUSIVE MODE")
         yield
@@ -163,7 +163,7 @@ def test_a_large_page_beyond_four_of_a_credential_is_a_page_that_says_so(
 def test_a_page_with_saved_views_counts_by_the_lists_that_it_asks(
     edge: Edge, in_hand: InHand
 ) -> None:
-    """Sixteen pages with thirty views each once had 528 lists in hand, for sixteen reads."""
+    """Sixteen pages with thirty views each once had 528 lists in progress, for sixteen reads."""
     guest = Visitor(edge, edge.token("read"))
     cookie = cookie_of(guest)
 

@@ -1,4 +1,4 @@
-"""How pages and exports share the event loop: by slices, in turns of organizations."""
+"""How pages and exports share the event loop: by slices, in rotation of organizations."""
 
 import asyncio
 import contextlib

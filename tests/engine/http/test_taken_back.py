@@ -28,7 +28,7 @@ class Views:
         self._edge, self._connection = edge, connection
         ((self.position,),) = edge.select("SELECT min(position) FROM ledger.projection")
         self.reported: ViewPositions = edge.service.app.state.services.positions
-        """The positions of the views that the service has heard of."""
+        """The positions of the views that the service has received."""
         self._ended = set[int]()
 
     def crash(self) -> None:

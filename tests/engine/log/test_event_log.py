@@ -91,7 +91,7 @@ def test_an_append_waits_until_another_writers_append_has_ended(log: Log, connin
 
 
 def test_an_append_that_waits_connects_again_and_again(conninfo: str) -> None:
-    """The pool once paused for a second, then for two: a new primary was found so much later."""
+    """The pool once paused for a second, then for two, and found a new primary that much later."""
     with closing(Relay(conninfo)) as relay, closing(Log(relay.conninfo)) as log:
         with log.append_transaction():
             pass

@@ -39,7 +39,7 @@ HARMFUL = {
     "transaction_timeout": "50ms",
     "transform_null_equals": "on",
 }
-"""Settings, each of which would break a part of the service if a session began with it."""
+"""Settings that would each break a part of the service if a session began with one."""
 
 _names = itertools.count(1)
 

@@ -279,7 +279,7 @@ def dump(conninfo: str, file: Path) -> None:
 
 
 def restore(file: Path, into: str, settings: Settings) -> None:
-    """Restore a backup, in place of what is there."""
+    """Restore a backup over the present data."""
     query(into, "DROP SCHEMA IF EXISTS ledger CASCADE")
     restoring = [find_programs(None) / "bin" / "pg_restore", "--exit-on-error"]
     subprocess.run([*restoring, f"--dbname={into}", str(file)], check=True)

@@ -127,7 +127,7 @@ def test_a_definition_that_differs_in_an_upgrade_is_mended_without_an_error(
 def test_code_older_than_the_schema_is_refused_and_changes_nothing(
     conninfo: str, become_later: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Older code would write the log, and not the tables that a newer migration keeps beside it.
+    # Older code would write the log, but not the tables that a newer migration adds.
     become_later(MORE)
     migrate(conninfo)
     before = everything(conninfo)
@@ -238,7 +238,7 @@ FORBIDDEN = {
     "takes rights": r"\bREVOKE\b(?! ALL ON FUNCTION)",
     "deletes rows": r"\bTRUNCATE\b",
 }
-"""What the version before could not go on serving after, by a simple look."""
+"""Patterns of changes after which the previous version could not continue to serve."""
 
 BEARABLE: dict[str, list[str]] = {}
 """The exceptions, such as a constraint that is dropped and added in other words."""

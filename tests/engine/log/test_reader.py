@@ -312,7 +312,7 @@ def test_an_append_waits_for_no_transaction_that_has_awaited_one(
         reader.execute("SELECT ledger.await_append()")
         with psycopg.connect(conninfo) as writer:
             writer.execute(lock)
-            # The append in flight is awaited all the same.
+            # The append in flight is nevertheless awaited.
             reader.execute("SET lock_timeout = '10ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 reader.execute("SELECT ledger.await_append()")

@@ -37,7 +37,7 @@ AT = "SELECT position FROM ledger.stored_events(%s::bigint[]) ORDER BY position"
 
 @pytest.fixture
 def connection(conninfo: str) -> Iterator[Connection]:
-    """A session of the role that reads, without a tenant, beside events of several tenants."""
+    """A session of the role that reads, without a tenant, in a log with events of several."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         for position, tenant in OWNERS.items():
             record(connection, position, json.encode([2, *tenant, None, CLAIMED]))

@@ -1,4 +1,4 @@
-"""Policies and grants: each table has its policy, and the role of reads passes none."""
+"""Policies and grants: each table has a policy, and the role of reads cannot pass any."""
 
 from collections.abc import Iterator
 from typing import Any

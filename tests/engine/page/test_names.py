@@ -1,4 +1,4 @@
-"""Names beside ids: of lines, workspaces and projects, and who should clear a blocker by when."""
+"""Names next to ids: of lines, workspaces and projects, and who should clear a blocker by when."""
 
 from typing import Any
 

@@ -38,7 +38,7 @@ def tell(request: pytest.FixtureRequest, conninfo: str) -> Callable[..., None]:
 
 @pytest.fixture
 def relay(conninfo: str) -> Iterator[Relay]:
-    """A way to the database that looks like the same machine: a socket in a folder."""
+    """A path to the database that looks like the same machine: a socket in a folder."""
     with folder_in_tmp(0o755) as folder, closing(Relay(conninfo, folder)) as relay:
         yield relay
 

@@ -1,4 +1,4 @@
-"""A pipelined connection alone, on both event loops: reports that a group is done, or is lost."""
+"""A pipelined connection alone, on both event loops: it reports that a group is done, or lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ def play_with_connection(
     new_loop: Loop,
     play: Callable[[PipelinedConnection, Relay, Done], Awaitable[None]],
 ) -> None:
-    """Run ``play`` with a connection through a relay, and the list of its reports."""
+    """Run ``play`` with a connection through a relay, and the list of the connection's reports."""
 
     async def prepare(relay: Relay) -> None:
         done: Done = []

@@ -1,4 +1,4 @@
-"""Notifications on an event loop: each is heard once, in order; a lost connection raises."""
+"""Notifications on an event loop: each is received once, in order; a lost connection raises."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -126,7 +126,7 @@ def test_an_error_of_the_callback_is_raised(conninfo: str, loop: Loop) -> None:
 
 @LOOPS
 def test_a_silent_server_is_a_lost_connection(conninfo: str, loop: Loop) -> None:
-    """A proxy acknowledges all bytes, whether a server is behind it or not."""
+    """A proxy acknowledges all bytes, even without a server behind it."""
 
     async def work() -> None:
         with closing(Relay(conninfo)) as relay:

@@ -1,4 +1,4 @@
-"""Connections that are lost, and a database that is away: nobody who reads is told of it."""
+"""Connections that are lost, and a database that is away: no reader notices."""
 
 import asyncio
 import itertools
@@ -64,7 +64,7 @@ def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str, ki
 def test_an_answer_that_breaks_off_is_requested_again_and_not_for_ever(
     tell: Tell, relay: Relay
 ) -> None:
-    """uvloop tells of such an end once, and not how much there is left to read."""
+    """uvloop reports such an end once, and not how much there is left to read."""
     length, large = "SELECT length(%(text)s)", {"text": "x" * 100_000}
 
     async def play(pool: ReadPool) -> None:

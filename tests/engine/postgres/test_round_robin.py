@@ -1,4 +1,4 @@
-"""Turns by organization: none waits for more than one turn of each other, none is forgotten."""
+"""Rotation of organizations: each waits at most one slot for each other one, none is forgotten."""
 
 from collections import deque
 

@@ -20,7 +20,7 @@ from tests.support.views import until
 
 
 class Key:
-    """A key of which a test can see whether a reference to it is still held."""
+    """A key for which a test can check that a reference to it is still held."""
 
 
 class Desk:
@@ -129,7 +129,7 @@ def test_an_error_is_raised_only_for_the_requests_of_its_group() -> None:
 
 
 def test_a_cancelled_request_cancels_no_other_request() -> None:
-    """Cancelled are the request that reads, one that waits, and one whose turn has just come."""
+    """Cancel the request that reads, one that waits, and one whose read has just begun."""
 
     async def play() -> None:
         desk = Desk()

@@ -33,7 +33,7 @@ class Logged:
         self.logger.warning("an append failed: %s", psycopg.OperationalError(text))
 
     def pass_(self, seconds: float) -> None:
-        """Let time pass, and look for what is due each second."""
+        """Let time pass, and check each second for what is due."""
         for _ in range(int(seconds)):
             self.now += 1.0
             self.repetitions.tell_due()

@@ -1,4 +1,4 @@
-"""A verification beside another database names the same rows, and writes nothing to the view's."""
+"""A verification in another database names the same rows, and writes nothing to the view's."""
 
 import random
 from collections.abc import Iterator

@@ -14,7 +14,7 @@ APPEND = "SELECT pg_notify('ledger_events', n::text) FROM generate_series(1, %s)
 
 
 class Log(Pipeline):
-    """A pipeline that hears of appends; ``coming`` has the number of those that each wait meets."""
+    """A pipeline that receives appends; ``coming`` has the number of appends for each wait."""
 
     def __init__(self, listening: psycopg.Connection, appending: psycopg.Connection) -> None:
         super().__init__(listening)
@@ -22,7 +22,7 @@ class Log(Pipeline):
         self.coming = deque[int]()
 
     def wait(self, seconds: float) -> int:
-        """Append as many as come now, and hear of them; a wait that none was foreseen for fails."""
+        """Make the next number of appends, and receive them. A wait without a number fails."""
         times = self.coming.popleft()
         self._appending.execute(APPEND, (times,))
         return super().wait(60 if times else 0)
@@ -39,7 +39,7 @@ def log(conninfo: str) -> Iterator[Log]:
 
 
 def count_appends(waiting: Appends, log: Log, *coming: int) -> int:
-    """The number of appends that one call hears of, in as many waits as there are numbers."""
+    """The number of appends that one call receives, in a wait for each number of ``coming``."""
     log.coming.extend(coming)
     count = waiting.wait()
     assert not log.coming

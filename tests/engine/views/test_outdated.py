@@ -86,7 +86,7 @@ async def until_true(condition: object, what: str) -> None:
 
 
 async def readiness(service: Service, name: str) -> tuple[str, bool, int]:
-    """The status of the service, whether the view has stopped, and the view's version."""
+    """The status of the service, True if the view has stopped, and the view's version."""
     answer = await service.http.get("/readyz")
     assert answer.status_code == 200
     (state,) = (one for one in answer.json()["projections"] if one["name"] == name)
@@ -185,7 +185,7 @@ def test_new_views_of_an_old_log_answer_behind_until_they_are_built(
                     answer = await service.http.get(path)
                     assert (answer.status_code, answer.json()["code"]) == (503, "behind")
                     assert answer.headers["retry-after"] == "1"
-                # A wrong statement would be answered alike: only the log line tells of it.
+                # A wrong statement would be answered alike: only the log line shows it.
                 assert f'relation "ledger.{name}" does not exist' in caplog.text
             gate.set()
             await until_built(service, begun, names, generation=1)

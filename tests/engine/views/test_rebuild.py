@@ -1,4 +1,4 @@
-"""A rebuild makes the log's rows beside the live view, and leaves no table behind."""
+"""A rebuild makes the log's rows in new tables, and leaves no table behind."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor

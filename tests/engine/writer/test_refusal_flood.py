@@ -37,7 +37,7 @@ BATCH = 1_000
 def flooded_copy(
     server: EmbeddedPostgres, name: str, count: int, template: str = TEMPLATE
 ) -> Iterator[str]:
-    """The name of a copy in which so many more refusals of a credential are recorded."""
+    """The name of a copy with ``count`` more refusals of a credential."""
     with copied(server.url, name, template) as conninfo:
         with working(conninfo, Settings(master_key=MASTER_KEY)) as ledger:
             flood(ledger, count)

@@ -223,7 +223,7 @@ def test_a_snapshot_of_another_fold_version_is_ignored_and_replaced(
 ) -> None:
     line = own_ledger.line()
     fill(own_ledger, line, EVERY)
-    # The state can be read: only the number of its fold tells that other code made it.
+    # The state can be read: only the number of its fold shows that other code made it.
     signals = {"agent_error_rate": Signal("agent_error_rate", "red")}
     state = msgspec.json.encode(Execution(line, version=EVERY + 1, signals=signals))
     assert restore(line, EVERY + 1, state) is not None

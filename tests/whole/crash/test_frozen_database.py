@@ -1,4 +1,4 @@
-"""A database whose processes are frozen: ``/readyz`` and ``/metrics`` answer all the same."""
+"""A database whose processes are frozen: ``/readyz`` and ``/metrics`` answer nevertheless."""
 
 import os
 import signal

@@ -24,13 +24,13 @@ Nodes = tuple[Served, Served]
 
 @pytest.fixture
 def nodes(conninfo: str, tmp_path: Path) -> Iterator[Nodes]:
-    """Two nodes, of which the first leads all loops."""
+    """Two nodes. The first leads all loops."""
     with two_nodes(conninfo, tmp_path, LEDGER_WEBHOOK_ALLOW_PRIVATE="true") as pair:
         yield pair
 
 
 def record(client: httpx.Client, count: int = 1) -> None:
-    """Report check-ins, of which each must be acknowledged."""
+    """Report check-ins; each must be acknowledged."""
     for _ in range(count):
         answer = post(client, fact("execution.checked_in", LINE, {"hours": 1}))
         assert answer.status_code == 201, answer.text

@@ -17,7 +17,7 @@ from tests.support.served import Served, post, serving_at
 from tests.support.views import until
 
 _ENDS = re.compile(r"^over since \S+ | \((?:repetitions|times) since .*\)$")
-"""The words that the log puts around a fault that it tells again."""
+"""The words that the log puts around a repeated fault."""
 
 
 def faults_of(served: Served) -> dict[tuple[str, ...], list[float]]:

@@ -73,7 +73,7 @@ def _run_worker(_: Sequence[str]) -> int:
 
 
 def test_a_worker_that_cannot_open_its_services_ends_with_the_error() -> None:
-    """The supervisor tells the error. Uvicorn's exit once took its place: "exit 3"."""
+    """The supervisor reports the error. Uvicorn's exit once took its place: "exit 3"."""
     done = run_ledger(os.environ, entry=_run_worker)
     assert done.stderr.splitlines()[-1:] == ["OSError: the database is away"]
 

@@ -42,7 +42,7 @@ from tests.support.views import until, view_positions
 
 READERS = 6
 
-# Tells every module of ours that a child of the supervisor loads.
+# Prints every module of ours that a child of the supervisor loads.
 TELLING = """
 import multiprocessing, os, sys
 

@@ -24,18 +24,18 @@ from tests.support.served import Served
 from tests.support.service import BATCH, Clock
 from tests.support.views import until
 from tests.support.watch_model import WatchModel
-from tests.support.watch_model_lines import ModelEpisode
+from tests.support.watch_model_lines import Episode
 
 Nodes = tuple[Served, Served]
 
 FOR_SECONDS = 2
 IN_TIME = timedelta(seconds=25)
-"""How long after its due time an episode may have no alert: a frozen leader is replaced by then."""
+"""How long a due episode may have no alert: a frozen leader is replaced by then."""
 
 
 @pytest.fixture
 def nodes(conninfo: str, tmp_path: Path) -> Iterator[Nodes]:
-    """Two nodes, of which the first leads all loops."""
+    """Two nodes. The first leads all loops."""
     with two_nodes(conninfo, tmp_path, LEDGER_WATCH_SECONDS="1") as pair:
         yield pair
 
@@ -50,7 +50,7 @@ def watched(nodes: Nodes, conninfo: str) -> Iterator[Ledger]:
 
 
 def report(client: httpx.Client, *facts: dict[str, Any]) -> None:
-    """Report facts, of which each must be recorded."""
+    """Report facts; each must be recorded."""
     answer = client.post("/v1/facts", content=encode(facts), headers=BATCH)
     outcomes = [each["outcome"] for each in answer.json()["data"]]
     assert outcomes == ["recorded"] * len(facts), answer.text
@@ -75,7 +75,7 @@ def alerts(ledger: Ledger, kind: str) -> list[dict[str, Any]]:
     return [event for event in ledger.events() if event["topic"] == f"alert.{kind}/1"]
 
 
-def blocked_episodes(ledger: Ledger) -> dict[int, ModelEpisode]:
+def episodes(ledger: Ledger) -> dict[int, Episode]:
     """The blocked episodes of all lines, by the position at which each began."""
     model = WatchModel()
     for event in ledger.events():
@@ -88,24 +88,24 @@ def blocked_episodes(ledger: Ledger) -> dict[int, ModelEpisode]:
 
 def faults(ledger: Ledger) -> list[str]:
     """The faults of the alerts, now that nothing moves any more."""
-    episodes, found = blocked_episodes(ledger), list[str]()
+    blocked, found = episodes(ledger), list[str]()
     opened, resolved = dict[int, str](), dict[str, datetime]()
     for event in alerts(ledger, "opened"):
         began = int(event["state"]["body"]["began_by"])
         if began in opened:
-            found.append(f"the stretch of {began} has two alerts")
+            found.append(f"the episode of {began} has two alerts")
         opened[began] = event["originator_id"]
         due = datetime.fromisoformat(event["state"]["occurred_at"])
-        if due != episodes[began].since + timedelta(seconds=FOR_SECONDS):
-            found.append(f"the stretch of {began} was due at another time")
+        if due != blocked[began].since + timedelta(seconds=FOR_SECONDS):
+            found.append(f"the episode of {began} was due at another time")
     for event in alerts(ledger, "resolved"):
         if event["originator_id"] in resolved:
             found.append(f"{event['originator_id']} is resolved twice")
         resolved[event["originator_id"]] = datetime.fromisoformat(event["state"]["occurred_at"])
-    for began, episode in episodes.items():
+    for began, episode in blocked.items():
         due = episode.since + timedelta(seconds=FOR_SECONDS)
         if (episode.end is None or episode.end > due + IN_TIME) and began not in opened:
-            found.append(f"the stretch of {began} has no alert")
+            found.append(f"the episode of {began} has no alert")
         if began in opened and resolved.get(opened[began]) != (
             episode.end and max(episode.end, due)
         ):
@@ -115,7 +115,7 @@ def faults(ledger: Ledger) -> list[str]:
 
 def is_settled(ledger: Ledger) -> bool:
     """True if each episode that lasts has an alert, and no other alert is open."""
-    lasting = {began for began, each in blocked_episodes(ledger).items() if each.end is None}
+    lasting = {began for began, each in episodes(ledger).items() if each.end is None}
     ends = {event["originator_id"] for event in alerts(ledger, "resolved")}
     unresolved = [e for e in alerts(ledger, "opened") if e["originator_id"] not in ends]
     return {int(event["state"]["body"]["began_by"]) for event in unresolved} == lasting
@@ -147,7 +147,7 @@ def test_alerts_that_become_due_while_nothing_runs_open_once_and_the_longest_due
 
 
 def _all_are_due(ledger: Ledger) -> bool:
-    latest = max(each.since for each in blocked_episodes(ledger).values())
+    latest = max(each.since for each in episodes(ledger).values())
     return datetime.now(UTC) > latest + timedelta(seconds=FOR_SECONDS)
 
 

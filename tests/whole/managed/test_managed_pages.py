@@ -36,7 +36,7 @@ class Pages(NamedTuple):
     fields: dict[str, str]
     """The fields of a new thing."""
     row: dict[str, Any]
-    """How the thing is shown then."""
+    """The status on the page then."""
     wrong: dict[str, str]
     refusal: tuple[str, ...]
     """Words of the refusal of the wrong form."""

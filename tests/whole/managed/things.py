@@ -42,7 +42,7 @@ class Thing(NamedTuple):
     prefix: str
     """Of its ids."""
     rights: tuple[str, ...]
-    """The permissions of who manages the thing, the managing one last."""
+    """The permissions of those who manage the thing; the one for managing is last."""
     creates: str
     """The action of the audit log."""
     body: dict[str, Any]
@@ -64,7 +64,7 @@ class Thing(NamedTuple):
     changes: Sequence[dict[str, Any]] = ()
     """Right changes, each of a thing that the former ones have changed."""
     no_changes: Sequence[Any] = ()
-    """Wrong bodies of a change, beside the wrong values."""
+    """Wrong bodies of a change, besides the wrong values."""
     reads: tuple[str, ...] = ("",)
     """The paths of reads behind that of a thing."""
     answer: str | None = None
@@ -297,7 +297,7 @@ def administrator(edge: Edge) -> str:
 
 
 def lasting(view: dict[str, Any]) -> dict[str, Any]:
-    """The fields that the list and other answers tell alike; an endpoint has one more."""
+    """The fields that are equal in the list and in other answers. An endpoint has one more."""
     return {name: value for name, value in view.items() if name != "status"}
 
 

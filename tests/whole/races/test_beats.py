@@ -64,7 +64,7 @@ def beating(
 
 
 def race(conninfo: str, settings: Settings, *, heeds_beats: bool = True) -> list[Snapshot]:
-    """Let writers whose clocks differ record facts; return looks that were taken meanwhile."""
+    """Let writers whose clocks differ record facts; return what was read meanwhile."""
     snapshots, ended = list[Snapshot](), threading.Event()
 
     def take_snapshots() -> None:
@@ -90,7 +90,7 @@ def race(conninfo: str, settings: Settings, *, heeds_beats: bool = True) -> list
 
 
 def broken(conninfo: str, snapshots: list[Snapshot]) -> list[Snapshot]:
-    """The looks that a later event has contradicted."""
+    """The reads that a later event has contradicted."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         return [
             snapshot

@@ -1,4 +1,4 @@
-"""Work beside concurrent writers: a reader that tails the log, a closing, two sweepers."""
+"""Work while others write: a reader that tails the log, a closing, two sweepers."""
 
 import threading
 from collections.abc import Iterator
@@ -167,7 +167,7 @@ def test_closing_a_line_with_3000_open_runs_is_one_append_among_other_writers(
 
 
 def _sweep(number: int, gate: Any, conninfo: str) -> list[int]:
-    """Sweep 20 times beside the other process; return how many lines each sweep sent idle."""
+    """Sweep 20 times while the other process sweeps; return how many lines each sweep sent idle."""
     swept = []
     with running_writer(conninfo, idle_after=timedelta(seconds=1)) as writer:
         sweeper = Sweeper(

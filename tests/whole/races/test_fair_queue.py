@@ -1,4 +1,4 @@
-"""Organizations take turns in the writers of a node (contract, Access, "Shares")."""
+"""Organizations rotate in the writers of a node (contract, Access, "Shares")."""
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
@@ -142,7 +142,7 @@ def test_a_slot_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) 
     outcomes = flood.result(20)
     (position,) = positions(came[0].result(20))
     before = [o for o in positions(outcomes) if 0 < o < position]
-    # The facts up to the end of the turn, and the next turn of the batch.
+    # The facts up to the end of the slot, and the next slot of the batch.
     assert 150 <= len(before) <= 150 + 10 + 100
 
 

@@ -1,7 +1,7 @@
 """Heartbeats, expiries, endings and closings race on the same runs; then the raw log is checked.
 
-The checker shares no code with the ledger. The test itself knows the rest, which is not in the
-log: the heartbeats that were answered, and the times in which nobody listened.
+The checker shares no code with the ledger. The test itself knows what is not in the log: the
+heartbeats that were answered, and the times in which no process listened.
 """
 
 import random
@@ -39,7 +39,7 @@ COMMANDS = 500
 """The number of commands of each writer at the most."""
 
 HEATS = 8
-"""The most parts of the race that looks for no damage."""
+"""The most parts of the race that tests for no damage."""
 
 HEAT = 50
 """The commands of each writer in a part of a race that ends once the damage is found."""
@@ -66,7 +66,7 @@ class Race:
         self._heat = -1
 
     def go(self, commands: int) -> LogChecker:
-        """Let each writer go on for so many commands; check the log."""
+        """Let each writer execute that many commands; then check the log."""
         self._ended = threading.Event()
         self._heat += 1
         with ExitStack() as stack, closing(Log(self.conninfo)) as log:
@@ -196,7 +196,7 @@ def test_the_log_stays_sound_when_heartbeats_race_expiries_endings_and_closings(
     conninfo: str, settings: Settings, commands: int
 ) -> None:
     race = Race(conninfo, settings)
-    # On a busy machine the clock's thread has few turns: the race goes on until enough has expired.
+    # On a busy machine the clock's thread seldom runs: the race continues until enough has expired.
     for _ in range(HEATS):
         log = race.go(commands)
         assert findings(race, log) == []

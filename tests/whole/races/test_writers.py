@@ -30,7 +30,7 @@ def test_the_log_stays_sound_when_many_starts_race_events_that_forbid_them(
     counts = race(conninfo, racers=3, commands=commands)
     log = check(conninfo)
     assert log.findings == []
-    # The writers did race: many starts were recorded and many refused, by writers in turn.
+    # The writers did race: writers alternated, and many starts were recorded and many refused.
     assert counts["unavailable"] == 0
     assert counts["run.started done"] > started
     assert counts["run.started invalid_state"] > refused

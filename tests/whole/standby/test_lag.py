@@ -134,7 +134,7 @@ def test_a_standby_answers_no_instant_as_settled_that_it_does_not_know(
 
 
 class PastAnswer(NamedTuple):
-    """An answer of the past, to be asked for again."""
+    """An answer as of the past, to be requested again."""
 
     path: str
     content: bytes
@@ -160,7 +160,7 @@ def lagging(cluster: Cluster) -> Iterator[None]:
 
 
 def read_beside_writes(cluster: Cluster, minimums: int, instants: int) -> None:
-    """Read from a lagging standby beside writes; no answer may be stale, or change later."""
+    """Read from a lagging standby during writes. No answer may be stale, or change later."""
     counts, waits, wrong = {"at least": 0, "as of": 0}, [0], list[str]()
     answers, written = list[PastAnswer](), [1]
     done, lock, begun = threading.Event(), threading.Lock(), datetime.now(UTC)

@@ -31,7 +31,7 @@ WRITES = sorted(
 
 @pytest.fixture(scope="module")
 def end(cluster: Cluster) -> int:
-    """A line with a run that has an input, one that has none, and a failed one; the position."""
+    """Report a line with three runs: with input, without, and failed; return the position."""
     data = {"service_line_id": LINE}
     with cluster.client(cluster.node) as client:
         for event in (
