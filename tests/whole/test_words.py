@@ -48,7 +48,7 @@ OWN_NAME = re.compile(
     re.I,
 )
 """Own words that the field's words replaced: no name has one. The glossary has those that stay."""
-MOST_NAMES = {"ledger": 41, "ledger_client": 4, "projections": 12, "scripts": 1, "tests": 139}
+MOST_NAMES = {"ledger": 41, "ledger_client": 4, "projections": 12, "scripts": 1, "tests": 140}
 """How many definitions of a folder may have a name with an own word."""
 STORED = {"asked_at", "heard_at", "seen_at", "told", "told_at", "is_told"}
 """Names with an own word that tables or statements have; the public ones are in the client."""
