@@ -99,9 +99,13 @@ def of_module(path: Path) -> list[str]:
     return [sentence for text in prose(path) for sentence in sentences(text)]
 
 
+def is_long(sentence: str) -> bool:
+    return len(sentence.split()) > LONG_WORDS
+
+
 def counted(texts: list[str], counts: re.Pattern[str] | None) -> list[str]:
     """The sentences that match; without a pattern, the long ones."""
-    return [s for s in texts if (counts.search(s) if counts else len(s.split()) > LONG_WORDS)]
+    return [s for s in texts if (counts.search(s) if counts else is_long(s))]
 
 
 @pytest.fixture(scope="module")
