@@ -247,7 +247,7 @@ def test_the_loops_that_this_node_leads_differ_from_those_of_others(
 
 
 def test_a_wait_of_reads_for_a_connection_is_counted(own: Edge) -> None:
-    """All connections of the door wait for a lock; a further read waits for a connection."""
+    """All connections of the read pool wait for a lock; a further read waits for a connection."""
     line = own.fresh("capacity")
     own.get(f"/v1/execution/{line}")
     waits = value(own, "ledger_pool_wait_seconds_count")

@@ -214,7 +214,7 @@ def cases_of(names: Iterable[str]) -> list[tuple[str, str, bool]]:
 
 
 def bounded(past: Past, filters: dict[str, Any], bound: str) -> dict[str, Any]:
-    """The filters with a bound, so that the stretch begins or ends late in the log."""
+    """The filters with a bound, so that the period begins or ends late in the log."""
     position = past.end * 9 // 10
     positions = {"": {}, "after": {"after": position}, "before": {"before": position}}
     return filters | positions.get(bound, {bound: past.late})

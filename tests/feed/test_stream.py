@@ -24,7 +24,7 @@ SIBLING = {"workspace_id": "WS-26-000003"}
 
 @pytest.fixture(scope="module")
 def address(edge: Edge) -> Iterator[Address]:
-    """The port of the shared service, whose streams have a short patience and a small memory."""
+    """The port of the shared service, whose streams have a short timeout and a small memory."""
     services = edge.service.app.state.services
     streams = Streams(
         Tail(services.pool.fetch, services.positions, rows=40),

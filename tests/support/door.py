@@ -1,4 +1,4 @@
-"""A door on an event loop of its own, which must leave no task, socket or timer behind."""
+"""A read pool on an event loop of its own, which must leave no task, socket or timer behind."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ SCOPE = (
 # Blocks until ``holding`` releases advisory lock 1.
 HELD = "SELECT 1 FROM pg_advisory_xact_lock_shared(1)"
 
-# For each connection of a door: whether it waits for an advisory lock, and its statement.
+# For each connection of a pool: whether it waits for an advisory lock, and its statement.
 _ACTIVITY = """
 SELECT COALESCE(wait_event = 'advisory', false), query FROM pg_stat_activity
 WHERE application_name = 'ledger api' AND datname = current_database()
@@ -73,7 +73,7 @@ def play_with_pool(
     size: int = 16,
     through: str | None = None,
 ) -> None:
-    """Run ``play`` with a door on a new loop; ``through`` is the address of a relay, if any."""
+    """Run ``play`` with a pool on a new loop; ``through`` is the address of a relay, if any."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_play(ReadPool(reading(conninfo, through), size), play))
     until(lambda: count_connections(conninfo) == 0, "the last connection to go")
@@ -107,7 +107,7 @@ def count_writers() -> int:
 
 
 def count_connections(conninfo: str) -> int:
-    """The number of the door's connections, as the server counts them."""
+    """The number of the pool's connections, as the server counts them."""
     return len(query(conninfo, _ACTIVITY))
 
 
@@ -135,7 +135,7 @@ async def until_async(condition: Callable[[], Any], awaited: str) -> None:
 
 
 async def stable_count(count: Callable[[], int]) -> int:
-    """The count, once it is stable for 0.5 s, the time of several attempts of a door to connect."""
+    """The count, once it is stable for 0.5 s, the time of several attempts of a pool to connect."""
     async with asyncio.timeout(15):
         while True:
             before = count()

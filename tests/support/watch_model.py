@@ -50,7 +50,7 @@ class Watch:
     off: tuple[str, datetime] | None = None
     """("disabled" or "deleted", since when)."""
     dues: dict[tuple[int, datetime], datetime] = field(default_factory=dict)
-    """By revision and begin of a stretch when it is due: hours are looked through only once."""
+    """By revision and begin of an episode when it is due: hours are read only once."""
 
     @property
     def lines(self) -> dict[str, list[str]]:
@@ -276,7 +276,7 @@ class WatchModel:
                 _remind(alert, now)
 
     def _present(self, watch: Watch) -> list[tuple[ModelEpisode, WatchedLine | None]]:
-        """The stretches of all sources or lines that the watch is about."""
+        """The episodes of all sources or lines that the watch is about."""
         if watch.sources is not None:
             return [(each, None) for each in self._silences(watch, watch.sources)]
         condition = watch.settings["condition"]

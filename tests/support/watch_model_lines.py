@@ -21,7 +21,7 @@ class ModelEpisode(NamedTuple):
     subject: tuple[str, str]
     since: datetime
     key: Any
-    """The position or the instant that began the stretch; of a sum (period, position)."""
+    """The position or the instant that began the episode; of a sum (period, position)."""
     end: datetime | None = None
     """When the condition ended, by what was recorded."""
     until: datetime | None = None
@@ -29,7 +29,7 @@ class ModelEpisode(NamedTuple):
 
     @property
     def position(self) -> int | None:
-        """The position of the event that began the stretch, if one did."""
+        """The position of the event that began the episode, if one did."""
         began = self.key[1] if isinstance(self.key, tuple) else self.key
         return began if isinstance(began, int) else None
 
@@ -111,7 +111,7 @@ class WatchedLine:
             return None
         return max(self.last_activity, self.last_change)
 
-    # The stretches of each condition, in order of recording.
+    # The episodes of each condition, in order of recording.
 
     def episodes(self, condition: dict[str, Any]) -> list[ModelEpisode]:
         return list(getattr(self, f"_{condition['kind']}")(condition))

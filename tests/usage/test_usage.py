@@ -1,4 +1,4 @@
-"""The days of stretches, whole and in part, and sums over them (contract, Reading, usage)."""
+"""The days of periods, whole and in part, and sums over them (contract, Reading, usage)."""
 
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise

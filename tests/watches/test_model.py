@@ -343,7 +343,7 @@ class Histories:
 
 
 def _began_by(text: str, since: datetime) -> Any:
-    """The key of a stretch in the model: a position, a period with a position, or its begin."""
+    """The key of an episode in the model: a position, a period with a position, or its begin."""
     period, _, position = text.rpartition("@")
     if not position.isdigit():
         return since

@@ -34,7 +34,7 @@ def changed(
 
 
 def registry_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> EndpointRegistry:
-    """A roster that knows these endpoints, and looks first for their old deliveries."""
+    """A registry that knows these endpoints, and reads their old deliveries first."""
     registry = EndpointRegistry(most)
     registry.update(ViewChanges(1, reached, list(endpoints)), NOW)
     return registry
@@ -53,7 +53,7 @@ def claimed(endpoint_id: str, position: int) -> Claimed:
 def nothing(
     registry: EndpointRegistry, asks: list[Ask], reached: int = 100, sends: bool = True
 ) -> bool:
-    """Give no delivery to any of the endpoints; return whether the roster knew their state."""
+    """Give no delivery to any of the endpoints; return whether the registry knew their state."""
     batches = {ask.endpoint_id: ClaimedBatch(reached, sends, None, []) for ask in asks}
     return registry.give(asks, batches, NOW)
 

@@ -1,4 +1,4 @@
-"""Each wall alone: by policies or by the statements' own filters, a tenant sees no neighbour.
+"""Each layer of isolation alone: by policies or by the statements' filters, a tenant sees no other.
 
 Together they hide each other's gaps: a statement that lacks ``where_tenant`` shows nothing foreign
 as long as policies bind its reader.
@@ -158,7 +158,7 @@ def strangers(street: Street, is_narrow: bool) -> list[Neighbour]:
 
 
 class UnboundPool(ReadPool):
-    """A door whose statements no policy binds: each reads as the service's own statements do."""
+    """A pool whose statements no policy binds: each reads as the service's own statements do."""
 
     async def fetch(
         self,
@@ -182,7 +182,7 @@ def layer(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def behind(street: Street, layer: str) -> Iterator[Edge]:
-    """A worker whose only wall is this one."""
+    """A worker whose only isolation is this layer."""
     with pytest.MonkeyPatch.context() as patch:
         if layer == "filters":
             patch.setattr("ledger.app.composition.api.ReadPool", UnboundPool)
@@ -207,10 +207,10 @@ TIMES = [(r, past) for r in ROUTES for past in (False, True) if takes_as_of(r) o
 OWNED = [(r, past) for r, past in TIMES if "{" in r.path]
 LISTS = [(r, past) for r, past in TIMES if "{" not in r.path and "/log/" not in r.path]
 BY_FUNCTION = "/v1/log/entries/{position}"
-"""The read whose only wall is a function of the database (``engine/log/test_stored_events.py``)."""
+"""The read whose only layer is a database function (``engine/log/test_stored_events.py``)."""
 
 LACKS = {"filters": "the statement lacks where_tenant", "policies": "a table lacks its policy"}
-"""The wall that was tried → what is missing if it hides nothing."""
+"""The layer that was tried → what is missing if it hides nothing."""
 
 
 def named(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Policies and grants: each table has its wall, and the role of reads passes none."""
+"""Policies and grants: each table has its policy, and the role of reads passes none."""
 
 from collections.abc import Iterator
 from typing import Any

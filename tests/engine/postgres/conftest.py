@@ -32,7 +32,7 @@ def data_dir(shared_dir: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=[SelectorLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def tell(request: pytest.FixtureRequest, conninfo: str) -> Callable[..., None]:
-    """Plays with a door of its own, on either loop."""
+    """Plays with a read pool of its own, on either loop."""
     return partial(play_with_pool, request.param, conninfo)
 
 

@@ -1,4 +1,4 @@
-"""A lane alone, on both event loops: its reports that a group is done or that it is lost."""
+"""A pipelined connection on both loops: it reports that a group is done or that it is lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ def play_with_connection(
     new_loop: Loop,
     play: Callable[[PipelinedConnection, Relay, Done], Awaitable[None]],
 ) -> None:
-    """Run ``play`` with a lane through a relay, and the list of the lane's reports."""
+    """Run ``play`` with a connection through a relay, and the list of its reports."""
 
     async def prepare(relay: Relay) -> None:
         done: Done = []
@@ -77,7 +77,7 @@ def test_a_message_that_answers_no_statement_ends_no_group(conninfo: str, new_lo
 
 @LOOPS
 def test_a_silent_server_costs_the_connection_and_no_read(conninfo: str, new_loop: Loop) -> None:
-    """The door sends the read again on another lane, unless the read is overdue itself."""
+    """The pool sends the read again on another connection, unless the read is overdue."""
 
     async def play(pipelined: PipelinedConnection, relay: Relay, done: Done) -> None:
         relay.vanish()

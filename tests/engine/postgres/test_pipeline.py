@@ -285,7 +285,7 @@ def test_an_interrupted_exchange_closes_the_connection(pipeline: Pipeline) -> No
 
 
 def test_a_silent_server_is_abandoned_in_time(conninfo: str) -> None:
-    """Only a connection with a patience gives up: without one it waits for long statements."""
+    """Only a connection with a timeout gives up: without one it waits for long statements."""
     with (
         closing(Relay(conninfo)) as relay,
         Hasty.connect(relay.conninfo, autocommit=True) as connection,

@@ -1,4 +1,4 @@
-"""Reads through the door, on both loops: each gets its own, and what takes long stands aside."""
+"""Reads through the pool, on both loops: each gets its own, and what takes long stands aside."""
 
 import asyncio
 import random
@@ -204,7 +204,7 @@ def test_an_organization_that_asks_much_leaves_connections_to_others(
             for request in flood[:50]:
                 request.cancel()
         assert await gather_results(flood[50:]) == [[(1,)]] * 10
-        # The lanes and turns of reads whose callers had left are free again.
+        # The connections and slots of reads whose callers had left are free again.
         reads = [pool.fetch(flooding, SCOPE, {"n": n}, planning) for n in range(60)]
         assert [rows[0][2] for rows in await gather_results(reads)] == [*range(60)]
 

@@ -1,4 +1,4 @@
-"""Two nodes watch lines while they are killed and frozen: each stretch has one alert, none two."""
+"""Two nodes watch lines while they are killed and frozen: each episode has one alert, none two."""
 
 import os
 import random
@@ -30,7 +30,7 @@ Nodes = tuple[Served, Served]
 
 FOR_SECONDS = 2
 IN_TIME = timedelta(seconds=25)
-"""So long after it is due a stretch may have no alert: for the patience with a frozen leader."""
+"""So long after it is due an episode may have no alert: a frozen leader gets this time."""
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def alerts(ledger: Ledger, kind: str) -> list[dict[str, Any]]:
 
 
 def blocked_episodes(ledger: Ledger) -> dict[int, ModelEpisode]:
-    """The blocked stretches of all lines, by the position at which each began."""
+    """The blocked episodes of all lines, by the position at which each began."""
     model = WatchModel()
     for event in ledger.events():
         if not event["originator_id"].startswith("ALR"):
@@ -93,11 +93,11 @@ def faults(ledger: Ledger) -> list[str]:
     for event in alerts(ledger, "opened"):
         began = int(event["state"]["body"]["began_by"])
         if began in opened:
-            found.append(f"the stretch of {began} has two alerts")
+            found.append(f"the episode of {began} has two alerts")
         opened[began] = event["originator_id"]
         due = datetime.fromisoformat(event["state"]["occurred_at"])
         if due != episodes[began].since + timedelta(seconds=FOR_SECONDS):
-            found.append(f"the stretch of {began} was due at another time")
+            found.append(f"the episode of {began} was due at another time")
     for event in alerts(ledger, "resolved"):
         if event["originator_id"] in resolved:
             found.append(f"{event['originator_id']} is resolved twice")
@@ -105,7 +105,7 @@ def faults(ledger: Ledger) -> list[str]:
     for began, episode in episodes.items():
         due = episode.since + timedelta(seconds=FOR_SECONDS)
         if (episode.end is None or episode.end > due + IN_TIME) and began not in opened:
-            found.append(f"the stretch of {began} has no alert")
+            found.append(f"the episode of {began} has no alert")
         if began in opened and resolved.get(opened[began]) != (
             episode.end and max(episode.end, due)
         ):
@@ -114,7 +114,7 @@ def faults(ledger: Ledger) -> list[str]:
 
 
 def is_settled(ledger: Ledger) -> bool:
-    """True if each stretch that lasts has an alert, and no other alert is open."""
+    """True if each episode that lasts has an alert, and no other alert is open."""
     lasting = {began for began, each in blocked_episodes(ledger).items() if each.end is None}
     ends = {event["originator_id"] for event in alerts(ledger, "resolved")}
     unresolved = [e for e in alerts(ledger, "opened") if e["originator_id"] not in ends]
