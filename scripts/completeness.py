@@ -3,13 +3,17 @@
     python scripts/completeness.py --url http://127.0.0.1:8000 --token elk_… [--seconds 20]
     python scripts/completeness.py … --receive 9000     also by webhook, to a receiver of its own
 
-The script follows the stream for a while. With ``--receive`` it also takes the deliveries of an
-endpoint that it sets up and removes (if the service runs on the same machine, it needs
-LEDGER_WEBHOOK_ALLOW_PRIVATE). Then the script reads the feed again from its starting point, and
-compares: the stream must have exactly the feed's events in the feed's order; each line's states
-must form an unbroken chain; the deliveries' sequence numbers must have no gap and name exactly the
-feed's events. Other users of the ledger make the events meanwhile. Exit code 1: an event is
-missing, and its id is printed.
+The script follows the stream for a while. With ``--receive`` it also sets up a webhook endpoint,
+takes its deliveries, and removes it. (On the service's own machine this needs
+LEDGER_WEBHOOK_ALLOW_PRIVATE.) Meanwhile other users of the ledger make the events.
+
+Then the script reads the feed again from its starting point, and compares:
+
+* The stream must have exactly the feed's events in the feed's order.
+* The states of each line must form an unbroken chain.
+* The sequence numbers of the deliveries must have no gap, and name exactly the feed's events.
+
+Exit code 1: an event is missing, and its id is printed.
 """
 
 import argparse
@@ -26,7 +30,7 @@ import httpx
 from standardwebhooks import Webhook, WebhookVerificationError
 
 PAGE = 100
-DELIVERED_WITHIN = 60.0  # seconds that outstanding deliveries are waited for
+DELIVERED_WITHIN = 60.0  # seconds to wait for outstanding deliveries
 
 Event = dict[str, Any]
 
@@ -40,7 +44,7 @@ class Ledger:
         )
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON of an answer; anything but a success ends the check."""
+        """Send a request, and return the answer's JSON. Anything but a success ends the check."""
         try:
             answer = self.http.request(method, path, **options)
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -61,7 +65,7 @@ class Ledger:
             query["cursor"] = page["meta"]["cursor"]
 
     def stream(self, ready: "queue.Queue[str]", seconds: float) -> Iterator[Event]:
-        """Events as they come. The id after which the stream begins is put into ``ready``."""
+        """Events as they come. Puts the id after which the stream begins into ``ready``."""
         give_up, last = time.monotonic() + seconds, ""
         while time.monotonic() < give_up:
             headers = {"last-event-id": last} if last else {}
@@ -85,7 +89,7 @@ class Ledger:
 
 
 def event_id_at(position: int) -> str:
-    """An event id with this position: ``after`` looks at the position only, not at the year."""
+    """An event id with this position. ``after`` ignores the year in the id."""
     return f"EVT-{time.gmtime().tm_year % 100:02d}-{position:06d}"
 
 
@@ -105,7 +109,7 @@ class Receiver:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def receive(self, body: bytes, headers: dict[str, str]) -> None:
-        """Keep a delivery, once even if it comes again. Raises WebhookVerificationError."""
+        """Store a delivery's id, once even if it comes again. Raises WebhookVerificationError."""
         event = Webhook(self.secret).verify(body, headers)
         with self.arrived:
             self.by_sequence[event["sequence"]] = event["id"]
@@ -135,11 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
+        """Write no log."""
 
 
 def broken_chains(events: list[Event]) -> list[str]:
-    """The events whose state before is not the state after the line's previous event."""
+    """The events whose state before differs from the state after the line's previous event."""
     states: dict[str, str] = {}
     broken = []
     for event in events:
@@ -153,7 +157,7 @@ def broken_chains(events: list[Event]) -> list[str]:
 
 
 def differences(name: str, got: list[str], feed: list[str]) -> list[str]:
-    """The events that a way of following has missed, has too many, or has in another order."""
+    """The events that a way of following has missed, has too often, or has in another order."""
     missing, extra = set(feed) - set(got), set(got) - set(feed)
     found = [f"{name}: {event} is missing" for event in sorted(missing)]
     found += [f"{name}: {event} is not in the feed" for event in sorted(extra)]

@@ -1,9 +1,9 @@
-"""Make ``tests/fixtures/prefect-*.jsonl``: what the API of a real Prefect server says of its runs.
+"""Make ``tests/fixtures/prefect-*.jsonl``: the API's answers of a real Prefect server.
 
-The script runs flows of every ending beside a server of its own, on loopback and in a temporary
-folder. The first file is what the API said while two flows ran, the second one what it said after
-they had ended. Each object of the API is one line: flow runs, the task runs of subflows, and the
-deployments. Prefect is no package of this project, so the script has an environment of its own:
+The script starts a server on loopback in a temporary folder, and runs flows of every ending. The
+first file has the API's answers while two flows run; the second has those after they have ended.
+Each line is one object of the API: a flow run, a task run of a subflow, or a deployment. Prefect is
+no package of this project, so the script needs an environment of its own:
 
     python3 -m venv build/prefect && build/prefect/bin/pip install prefect==3.9.1
     build/prefect/bin/python scripts/prefect_fixture.py
@@ -21,7 +21,7 @@ from pathlib import Path
 PORT = 42_173
 FIXTURES = Path(__file__).parents[1] / "tests/fixtures"
 KINDS = {"deployments": {}, "task_runs": {}, "flow_runs": {"sort": "START_TIME_ASC"}}
-"""The routes that list objects, and what each is asked."""
+"""The routes that list objects, and the body of each request."""
 os.environ |= {
     "PREFECT_API_URL": f"http://127.0.0.1:{PORT}/api",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def run_flows() -> None:
-    """Let runs reach every state, and write what the API says of them, twice."""
+    """Let runs reach every state, and write the API's answers about them, twice."""
     # Prefect reads its settings, which are made above, when it is imported.
     from prefect import flow
     from prefect.client.orchestration import get_client
@@ -112,7 +112,7 @@ def write(name: str) -> None:
         .raise_for_status()
         .json()
     ]
-    # The place of a result that was kept for an error names the temporary folder.
+    # The path of an error's stored result contains the temporary folder.
     text = "\n".join([*lines, ""]).replace(os.environ["PREFECT_HOME"], "/prefect")
     (FIXTURES / name).write_text(text)
 

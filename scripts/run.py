@@ -1,6 +1,6 @@
-"""``make run``: the service, a story in an empty ledger, the page, and three commands to try.
+"""``make run``: the service, demo data in an empty ledger, the page, and three commands to try.
 
-The script ends with its parent: a killed ``make`` leaves nothing behind.
+The script ends with its parent, so a killed ``make`` leaves nothing behind.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def wait_until_ready(service: "subprocess.Popen[bytes]", address: str) -> bool:
-    """True if the service became ready; False: the service ended, and has printed the reason."""
+    """Return True once the service is ready; False if it ended, and has printed the reason."""
     pause = threading.Event()
     while service.poll() is None:
         try:
@@ -61,7 +61,7 @@ def wait_until_ready(service: "subprocess.Popen[bytes]", address: str) -> bool:
 
 
 def tell(address: str) -> None:
-    """Load the story and print the commands to try."""
+    """Load the demo data, and print the commands to try."""
     demo = subprocess.run([LEDGER, "demo"], stdout=subprocess.PIPE, text=True, check=False)
     if demo.returncode != 0:
         return

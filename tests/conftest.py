@@ -108,14 +108,14 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no test process is alone with one at the end."""
-    items.sort(key=lambda item: _turn(item.path))
+    items.sort(key=lambda item: _rank(item.path))
 
 
 @functools.cache
-def _turn(path: Path) -> int:
-    place = path.relative_to(Path(__file__).parent)
-    names = {path.as_posix() for path in (place, *place.parents)}
-    return next((turn for turn, name in enumerate(LONGEST) if name in names), len(LONGEST))
+def _rank(path: Path) -> int:
+    relative = path.relative_to(Path(__file__).parent)
+    names = {path.as_posix() for path in (relative, *relative.parents)}
+    return next((rank for rank, name in enumerate(LONGEST) if name in names), len(LONGEST))
 
 
 class StandbyTogether(LoadFileScheduling):
@@ -320,8 +320,8 @@ def no_group_fails(
     """
     yield
     if not {"ledger", "own_ledger"}.isdisjoint(request.fixturenames):
-        said = [record.getMessage() for record in caplog.get_records("call")]
-        assert GROUP_FAILED not in said
+        messages = [record.getMessage() for record in caplog.get_records("call")]
+        assert GROUP_FAILED not in messages
 
 
 @pytest.fixture

@@ -29,8 +29,9 @@ _MARKS: Mapping[str, str] = {
     "project_tag": "ledger.execution_tag",
     "resource_id": "ledger.execution_resource",
 }
-"""Filters by a mark, of which a line may have several, and the tables of the marks. Such a table
-repeats the columns of ``_OF_MARKS``."""
+"""Filters by a mark, and the tables of the marks. A line may have several marks.
+
+Such a table repeats the columns of ``_OF_MARKS``."""
 
 _OF_MARKS = TENANTS | {"after"}
 

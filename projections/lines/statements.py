@@ -197,8 +197,9 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
-# Organizations with lines or keys, each found from the one before; the keys are those at the log's
-# end. The newest activity is looked up line by line, so that no fact has to write a row for it.
+# Organizations with lines or keys; each is found from the previous one. The keys are those at the
+# log's end. The newest activity is looked up line by line, so that no fact has to write a row for
+# it.
 _ORGANIZATIONS = """
 WITH RECURSIVE organization (id) AS (
     SELECT %(after)s::text

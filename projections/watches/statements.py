@@ -24,7 +24,7 @@ _TELLING = ", ".join(
     f"'{type_}'" for type_ in (EVERY_TYPE, *TYPES) if type_.startswith((EVERY_TYPE, "alert."))
 )
 
-# The enabled endpoints that receive alerts, and of which watches.
+# The enabled endpoints that receive alerts, and the watches that they receive.
 _ENDPOINTS = f"""
 SELECT e.organization_id, e.workspace_id, i.shown ->> 'watch_ids' AS watch_ids,
     i.shown ->> 'min_severity' AS min_severity

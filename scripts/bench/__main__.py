@@ -47,7 +47,7 @@ from product import Product, UnmeasuredError, serving
 from rebuild_row import rebuild
 from story import Story
 
-# The files of the tables from which lists, details, runs and their past are read, with the indexes.
+# The files of the tables, with their indexes, that lists, details, runs and past reads need.
 READ_FILES = """
 SELECT pg_relation_filepath(oid) FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'i')
@@ -129,15 +129,15 @@ SIZES = {
 }
 
 
-# The ratios that the short form reaches on two quiet cores. A ratio is listed if it is under the
-# bound, or so far above it that half of the bound would show a slowdown too late.
+# The ratios that the short form reaches on two quiet cores. A ratio is in the list if it is below
+# the bound. It is also there if half of its bound would detect a slowdown too late.
 USUAL = {
     "facts, one per request, facts/s": 0.17,
 }
 
 
 def is_missed(row: Row, *, short: bool) -> bool:
-    """True if a row fails the run."""
+    """Return True if a row makes the run fail."""
     if row.void:
         return True
     if short and row.ratio is not None and row.work in USUAL:
@@ -175,7 +175,7 @@ def cells(row: Row) -> str:
 
 
 def machine(product: Product) -> dict[str, str]:
-    """The machine and the server's settings; without fsync the figures would mean nothing."""
+    """The machine and the server's settings. Without fsync the figures would mean nothing."""
     about = {"cores": str(os.cpu_count()), "python": platform.python_version()}
     with psycopg.connect(product.database_url) as connection:
         for name in ("server_version", *DURABLE):
@@ -202,7 +202,8 @@ def benched(args: argparse.Namespace, size: Size) -> Iterator[Bench]:
     """The running product on the data set, the bare server, a folder."""
     size.data.prepare()
     with contextlib.ExitStack() as stack:
-        # Beside the data sets, on a disk with room. Run by root, PostgreSQL's user must reach it.
+        # Next to the data sets, on a disk with room. If root runs this, PostgreSQL's user must
+        # reach it.
         folder = Path(
             stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="bench-", dir=size.data.data_dir.parent)
@@ -280,8 +281,8 @@ def main() -> int:
     args.rounds = args.rounds or (3 if short else 5)
     if SIZES[args.size].in_place and (writing := _WRITING & set(args.rows)):
         parser.error(f"would write to the data set: {', '.join(sorted(writing))}")
-    os.environ.pop("LEDGER_DATABASE_URL", None)  # data sets have servers of their own
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
+    os.environ.pop("LEDGER_DATABASE_URL", None)  # data sets have their own servers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     missed = [row for row in run(args) if is_missed(row, short=short)]
     for row in missed:
         print(f"too slow, or not measured: {row.work}", file=sys.stderr)

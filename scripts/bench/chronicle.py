@@ -1,8 +1,8 @@
 """The log of a data set while it is written: envelopes, fact identities, decision rows, keys.
 
-The ledger's own code makes all of it: events are ``Recorded`` and encoded by its mapper, decision
-rows come from its fold, payloads are encrypted by its vault. This module only does the writer's
-work under the append lock: assign positions and instants, keep identities.
+The ledger's own code makes all of it. Events are ``Recorded`` and encoded by its mapper, its fold
+makes decision rows, and its vault encrypts payloads. This module only does the writer's work under
+the append lock: assign positions and instants, and store identities.
 """
 
 import random
@@ -46,7 +46,7 @@ TABLES = {
 
 
 class Line:
-    """The state of a line while a part of its life is told."""
+    """The state of a line while a part of its life is written."""
 
     __slots__ = ("check_in", "id", "number", "organization_id", "run", "version", "workspace_id")
 
@@ -61,7 +61,7 @@ class Line:
 
 
 class KeyedRun:
-    """A run under way, and its key."""
+    """A run in progress, and its key."""
 
     __slots__ = ("key", "run")
 
@@ -75,7 +75,7 @@ class KeyedRun:
 
 
 class Chronicle:
-    """Takes facts in log order, and keeps their rows until the caller takes them away."""
+    """Takes facts in log order, and stores their rows until the caller takes them."""
 
     def __init__(self, vault: Vault, events: int, seed: int, span: timedelta) -> None:
         self.draw = random.Random(seed)
@@ -84,7 +84,7 @@ class Chronicle:
         self.decisions = DecisionTables()
         self._vault = vault
         self._encode = EnvelopeMapper().to_stored_event
-        # Instants rise with the position, unevenly: an instant is drawn within each step.
+        # Instants rise with the position, unevenly: each is drawn within its step.
         self._step = span // _MICROSECOND // max(1, events)
         self._recorded_at = BEGINS
 
@@ -153,7 +153,7 @@ class Chronicle:
         *,
         issued: bool = False,
     ) -> None:
-        """Record a fact about a run; the fact has no subject if the ledger issued the run's id."""
+        """Record a fact about a run. If the ledger issued the run's id, the fact has no subject."""
         subject = None if issued else keyed.run.id
         content = canonical([kind, subject, format_instant(self.at), data, actor.type, actor.id])
         identity = FactIdentity(SOURCE, self._fact_id(), keyed.key.digest(content))
@@ -162,15 +162,15 @@ class Chronicle:
     # Between parts of a life.
 
     def resume(self, line: Line, at: datetime, open_runs: int) -> None:
-        """Go on with a line, whose last activity and open runs are given."""
+        """Continue with a line, given its last activity and open runs."""
         self.decisions.activity[line.id] = LineActivityRow(line.id, at, open_runs)
 
     def leave(self, line: Line) -> LineActivityRow:
-        """Stop with a line for now; the caller must keep the returned activity."""
+        """Stop with a line for now. The caller must store the returned activity."""
         return self.decisions.activity.pop(line.id)
 
     def settle(self) -> None:
-        """Turn the entries that the decision tables have gathered into rows."""
+        """Turn the collected entries of the decision tables into rows."""
         decisions, rows = self.decisions, self.rows
         for digest, position in decisions.pop_identities():
             rows["identity"].append(f"{digest.hex()}\t{position}\n")

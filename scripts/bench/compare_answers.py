@@ -21,7 +21,7 @@ AROUND = 60  # bytes of a difference that are printed
 
 @dataclass(frozen=True)
 class Difference:
-    """A request that two versions answer differently."""
+    """A request whose answers differ between two versions."""
 
     request: Request
     old: Answer
@@ -47,7 +47,7 @@ FOR EACH ROW WHEN (NEW.originator_id LIKE 'REA%') EXECUTE FUNCTION public.hold_r
 
 
 def hold_reads(product: Product) -> None:
-    """Refuse to record reads of runs from now on: they would move the positions of answers."""
+    """Stop recording reads of runs: they would move the positions of answers."""
     with psycopg.connect(product.database_url) as connection:
         connection.execute(_HOLD_READS)
 
@@ -56,7 +56,7 @@ def compare_corpora(old: Version) -> tuple[int, list[Difference]]:
     """The number of compared answers, and the differences."""
     story = story_of(old)
     with contextlib.ExitStack() as stack:
-        # Beside the work trees, since PostgreSQL's user, if another, can reach that folder.
+        # Next to the work trees: PostgreSQL's user, if another, can reach that folder.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pair-", dir=OLD)))
         folder.chmod(0o755)
         sends = []
@@ -72,7 +72,7 @@ def compare_corpora(old: Version) -> tuple[int, list[Difference]]:
 
 
 def _differences(corpus: Corpus, ask_old: Send, ask_new: Send) -> Iterator[Difference]:
-    """The answers that differ, but for what differs between two answers of the old version too."""
+    """The answers that differ, without what differs between two answers of the old version too."""
     for request, answer in corpus.answers.items():
         new = ask_new(request)
         if new.compared != answer.compared:
@@ -83,7 +83,7 @@ def _differences(corpus: Corpus, ask_old: Send, ask_new: Send) -> Iterator[Diffe
 
 
 def print_comparison(old: Version) -> bool:
-    """Compare, and print the differences; return whether there is none."""
+    """Compare, and print the differences; return True if there are none."""
     began = time.perf_counter()
     count, found = compare_corpora(old)
     elapsed = time.perf_counter() - began

@@ -1,7 +1,7 @@
 """The time that PostgreSQL takes for the same rows without the product's code.
 
-`copy_seconds`: COPY of given rows into tables with the same indexes; `copied_table_seconds`: COPY
-of a table's own rows; `commit_seconds`: one row and one fsync.
+`copy_seconds`: COPY of given rows into tables with the same indexes. `copied_table_seconds`: COPY
+of a table's own rows. `commit_seconds`: one row and one fsync.
 """
 
 import statistics
@@ -22,7 +22,7 @@ PART = 1 << 18  # bytes of a file at a time
 class TableRows:
     """Rows of one table, in COPY's binary format."""
 
-    table: str  # the product's name for it, with the schema
+    table: str  # the product's name of the table, with its schema
     columns: tuple[str, ...]
     data: bytes
 
@@ -119,7 +119,7 @@ def copy_batch(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) 
 def copied_table_seconds(
     connection: psycopg.Connection[Any], table: str, columns: Sequence[str], folder: Path
 ) -> float:
-    """The seconds of a COPY of all rows of a table into an empty table with the same indexes.
+    """The seconds of a COPY of a whole table into an empty table with the same indexes.
 
     The COPY is one transaction, and its commit is included. The rows pass through a file, since
     they may be too many for memory.

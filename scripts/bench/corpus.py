@@ -1,8 +1,8 @@
-"""The answer corpus: every read of a ledger, made of the OpenAPI document and of earlier answers.
+"""The answer corpus: every read of a ledger, from the OpenAPI document and earlier answers.
 
-``Corpus`` sends the requests to the version that wrote the ledger, and keeps the answers. Each
-route is asked by each of its readers, with several values of each parameter, now and in the past.
-The ids, words and instants are those that earlier answers have. Pages are walked.
+``Corpus`` sends the requests to the version that wrote the ledger, and stores the answers. It sends
+each route with each reader's key, with several values of each parameter, now and in the past. Ids,
+words and instants come from earlier answers. Lists are read page by page.
 """
 
 import json
@@ -23,10 +23,10 @@ LEFT_OUT = {
     "/metrics": "counts the work of this process",
     "/events/stream": "never ends, and has what the feed has",
 }
-"""The ends of the paths that are not compared, and why."""
+"""The ends of the paths that are not compared, and the reasons."""
 
 PATHS, VALUES, PAGES = 8, 4, 5
-"""The most paths of a route, values of a parameter, and pages of a list that are asked for."""
+"""The most paths of a route, values of a parameter, and pages of a list that are requested."""
 
 _WORDS: Mapping[str, Sequence[str]] = {
     "limit": ("2",),
@@ -35,7 +35,7 @@ _WORDS: Mapping[str, Sequence[str]] = {
     "group_by": ("workspace", "model,month", "resource", "day"),
     "health": ("none",),
 }
-"""Values that no answer and no enumeration has."""
+"""Values that are in no answer and no enumeration."""
 
 _ID = re.compile(r"[A-Z]{3}-\d\d-\d+")
 
@@ -58,7 +58,7 @@ class Corpus:
 
     def ask(self) -> None:
         """Send all requests."""
-        # The ids that a route needs are in the answers of routes that may come after it.
+        # The ids that a route needs may be in the answers of later routes.
         for role in (*READERS, *READERS[:1], *REFUSED):
             for template in self._routes:
                 for path in self._paths(template):
@@ -71,7 +71,7 @@ class Corpus:
     def get(
         self, path: str, role: str, query: Mapping[str, str], method: str = "GET", **headers: str
     ) -> Answer:
-        """Send a request unless it was sent before; keep and return the answer."""
+        """Send a request unless it was sent before; store and return the answer."""
         named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
         request = Request(role, f"{path}?{urlencode(query)}" if query else path, method, named)
         if request not in self.answers:
@@ -92,7 +92,7 @@ class Corpus:
             self._found[name][value] = None
 
     def _paths(self, template: str) -> Sequence[str]:
-        """The paths of a route, with ids that answers have."""
+        """The paths of a route, with ids from answers."""
         parts = [part for part in self._routes[template] if part["in"] == "path"]
         if not parts:
             return [template]
@@ -101,7 +101,7 @@ class Corpus:
         return [template.replace(f"{{{part['name']}}}", quote(value)) for value in values]
 
     def _needed(self, template: str, role: str, path: str) -> dict[str, str]:
-        """The parameters without which a route is refused: for some of them, the organization."""
+        """The parameters that a route requires: for some routes, the organization."""
         queries = [each for each in self._routes[template] if each["in"] == "query"]
         needed = {
             each["name"]: next(self._values(each)) for each in queries if each.get("required")
@@ -138,7 +138,7 @@ class Corpus:
         return self._schemas[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
 
     def _vary(self, template: str, role: str) -> None:
-        """Send each value of each parameter, alone and in the past, and walk the pages."""
+        """Send each value of each parameter, now and in the past, and read the pages."""
         queries = [each for each in self._routes[template] if each["in"] == "query"]
         names = {each["name"] for each in queries}
         instants = _spread(sorted(self._found["recorded_at"]), VALUES)
@@ -165,7 +165,7 @@ class Corpus:
             query = query | {"cursor": meta["cursor"]}
 
     def _set_conditions(self) -> None:
-        """Entity tags, HEAD, and a least position that the ledger has reached, once a route."""
+        """Send entity tags, HEAD, and a least position that the ledger has, once per route."""
         for template in self._routes:
             for path in self._paths(template)[:1]:
                 query = self._needed(template, READERS[0], path)
@@ -178,6 +178,6 @@ class Corpus:
 
 
 def _spread(values: Sequence[str], most: int) -> list[str]:
-    """So many of the values at most, from the first to the last."""
+    """At most ``most`` of the values, spread from the first to the last."""
     step = max(1, (len(values) - 1) / max(1, most - 1))
     return [values[round(n * step)] for n in range(min(most, len(values)))]

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 HEADERS = ("content-type", "etag", "ledger-position")
-"""The headers that are compared: a later version may add others."""
+"""The compared headers. A later version may add others."""
 
 _OWN = re.compile(rb'"last_(used|seen)_at":"[^"]*"')
-"""The last use of a key or session, which each request moves."""
+"""The last use of a key or session, which each request changes."""
 
 _CURSOR = re.compile(rb'"cursor":"[^"]*"|cursor=[\w-]+')
 
 
 class Request(NamedTuple):
-    """A request in the name of a role's key."""
+    """A request with the key of a role."""
 
     role: str
     path: str
@@ -43,14 +43,14 @@ class Answer:
 
     @property
     def compared(self) -> bytes:
-        """Status, headers and body, one after the other."""
+        """Status, headers and body as one text."""
         head = [f"{self.status}", *(f"{name}: {self.headers.get(name)}" for name in HEADERS)]
         body = _OWN.sub(rb'"last_\1_at":null', self.body)
         return "\n".join([*head, "", ""]).encode() + body
 
     @property
     def still(self) -> bytes:
-        """The same without what moves with the clock: numbers, cursors and the entity tag."""
+        """The same without what changes with the clock: numbers, cursors and the entity tag."""
         text = re.sub(rb"\netag: \S+", b"", _CURSOR.sub(b"", self.compared))
         return re.sub(rb"\d+(\.\d+)?", b"0", text)
 
@@ -60,7 +60,7 @@ Send = Callable[[Request], Answer]
 
 @contextlib.contextmanager
 def sending(port: int, keys: Mapping[str, str]) -> Iterator[Send]:
-    """A function that sends requests to a port of this machine, one after the other.
+    """A function that sends requests to a port of this machine, one at a time.
 
     ``nobody`` sends no key; other roles without a key send a bad one. Refusals repeat the request's
     id, so all requests have the same id.
@@ -70,7 +70,7 @@ def sending(port: int, keys: Mapping[str, str]) -> Iterator[Send]:
     def send(request: Request) -> Answer:
         try:
             return fetch(request)
-        except http.client.RemoteDisconnected:  # the service closes a connection that was idle
+        except http.client.RemoteDisconnected:  # the service closed an idle connection
             connection.close()
             return fetch(request)
 

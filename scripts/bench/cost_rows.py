@@ -1,7 +1,7 @@
-"""The rows about what a fact costs: bytes on the disk, and CPU time of all processes together.
+"""The rows about the cost of a fact: bytes on disk, and the CPU time of all processes.
 
-A cost does not depend on how busy the machine is otherwise: CPU time is taken from the processes of
-the service and of its PostgreSQL, bytes from the files of a ledger that is made for the row.
+A cost does not depend on other work of the machine. CPU time is that of the service's processes and
+of its PostgreSQL. Bytes are those of the files of a ledger that is made for the row.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def fresh_ledger(bench: Bench, lines: int = LINES) -> Iterator[Product]:
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(tempfile.TemporaryDirectory(prefix="cost-", dir=bench.folder))
         folder = Path(made)
-        folder.chmod(0o755)  # run by root, PostgreSQL's user must reach it
+        folder.chmod(0o755)  # if root runs this, PostgreSQL's user must reach it
         product = stack.enter_context(
             serving(folder / "data", "", bench.workers, folder / "log", ledger=ledger)
         )
@@ -54,7 +54,7 @@ def fresh_ledger(bench: Bench, lines: int = LINES) -> Iterator[Product]:
 
 
 def bytes_of(bench: Bench, facts: Iterable[bytes]) -> float:
-    """Bytes on the disk for each of the facts, after VACUUM."""
+    """Bytes on disk per fact, after VACUUM."""
     with fresh_ledger(bench) as product:
         before, sent = _size(product), iter(facts)
         product.load(list(itertools.islice(sent, BATCH)) for _ in range(FACTS // BATCH))
@@ -92,17 +92,17 @@ def _runs(story: Story) -> Iterator[bytes]:
 
 
 def work_of_batches(bench: Bench) -> float:
-    """Microseconds of CPU for a fact of a batch of ``BATCH``."""
+    """Microseconds of CPU per fact in a batch of ``BATCH``."""
     return _in_batches(bench, BATCH, BATCHES * BATCH)[1]
 
 
 def work_of_singles(bench: Bench) -> float:
-    """Microseconds of CPU for a fact that is sent alone, by as many clients as usual."""
+    """Microseconds of CPU per fact that is sent alone, by the usual number of clients."""
     return singly(bench, bench.clients, SINGLES)[1]
 
 
 def curve(bench: Bench) -> Iterator[Row]:
-    """Facts a second and CPU time of a fact, by number of clients and by size of batches."""
+    """Facts per second and CPU time per fact, by number of clients and by size of batches."""
     for clients in (1, 8, 32, 128, 512):
         rate, work = singly(bench, clients, min(SINGLES, 500 * clients))
         yield Row(f"{clients} clients, one fact per request, facts/s", rate, note=f"{work:.0f} µs")
@@ -122,7 +122,7 @@ def _in_batches(bench: Bench, size: int, count: int) -> tuple[float, float]:
 
 
 def singly(bench: Bench, clients: int, count: int) -> tuple[float, float]:
-    """(facts a second, microseconds of CPU a fact) of facts that are sent alone."""
+    """(facts per second, microseconds of CPU per fact) for facts that are sent alone."""
     each = count // clients
     streams = [itertools.islice(bench.story.work(), each) for _ in range(clients)]
     requests = [[bench.product.post(fact) for fact in stream] for stream in streams]
@@ -131,7 +131,7 @@ def singly(bench: Bench, clients: int, count: int) -> tuple[float, float]:
 
 
 def _measured(product: Product, job: loadgen.Job, status: int, facts: int) -> tuple[float, float]:
-    """(facts a second until all are answered, microseconds of CPU a fact until all are sealed)."""
+    """(facts a second until all are answered, microseconds of CPU a fact until the seal)."""
     before = _microseconds(product.pid)
     result = loadgen.run_load(job)
     if set(result.statuses) != {status}:
@@ -142,7 +142,7 @@ def _measured(product: Product, job: loadgen.Job, status: int, facts: int) -> tu
 
 
 def _microseconds(pid: int) -> float:
-    """CPU time of a process, its descendants, and those descendants that have ended."""
+    """CPU time of a process and its descendants, including those that have ended."""
     ticks = 0
     for each in (pid, *children_of(pid)):
         with contextlib.suppress(OSError):

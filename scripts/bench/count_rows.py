@@ -17,7 +17,7 @@ FEW = 5
 
 
 def summaries(bench: Bench) -> Iterator[Row]:
-    """Summaries by the lines' properties, beside the list; by tag and cause the time of one."""
+    """Summaries by the lines' properties, compared with the list; by tag and cause, their time."""
     names = IN_SHORT if bench.short else CHEAP
     requests = [bench.asker.summaries(name) for name in names]
     measured = interleave(

@@ -1,13 +1,13 @@
-"""Data sets for measurements: a ledger full of lines, always the same, made once and kept.
+"""Data sets for measurements: a ledger full of lines, always the same, made once and reused.
 
     python scripts/bench/dataset.py                            1 M events on 100,000 lines
     python scripts/bench/dataset.py --events 10000000 --lines 1000000
     python scripts/bench/dataset.py --verify                   … and have every view verified
 
 A data set is a data directory for `ledger serve`, under `build/bench-data` (or LEDGER_BENCH_DATA);
-its path is printed last. The log is generated and copied in, the views are built by
-`ledger projections rebuild`, and the log is sealed. An existing data set is used again as long as
-this code would make the same; if only views have changed, only the views are built again.
+its path is printed last. The log is generated and copied in, `ledger projections rebuild` builds
+the views, and the log is sealed. An existing data set is reused if this code would make the same
+one. If only views have changed, only the views are built again.
 """
 
 import argparse
@@ -57,7 +57,7 @@ FOLDER = Path(
     or Path(__file__).resolve().parents[2] / "build" / "bench-data"
 )
 
-# Durability is off: a data set that is lost with the power can be made again.
+# Durability is off: after a power failure the data set can be made again.
 _CARELESS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -71,7 +71,7 @@ TIMEOUT = 6 * 3600.0  # seconds for a command on ten million events
 
 @dataclass(frozen=True)
 class DataSet:
-    """A ledger of so many events on so many lines, kept in a folder."""
+    """A ledger with a number of events on a number of lines, in a folder."""
 
     events: int
     lines: int
@@ -84,7 +84,7 @@ class DataSet:
 
     @property
     def key(self) -> str:
-        """An API key that may do everything in the first organization."""
+        """An API key with all permissions in the first organization."""
         return (self.data_dir / "bench.key").read_text().strip()
 
     @property
@@ -93,7 +93,7 @@ class DataSet:
         return Population(self.lines)
 
     def asker(self, product: Product) -> Asker:
-        """The maker of requests about the lines, to a product that serves the set or a copy."""
+        """Makes requests about the lines, to a product that serves the set or a copy."""
         answer = json.loads(Client(product).get("/v1/execution?limit=1")[1])
         return Asker(self.population, answer["data"][0]["id"])
 
@@ -120,11 +120,11 @@ class DataSet:
         self._marker.write_text(json.dumps(made))
 
     def copy_to(self, data_dir: Path) -> None:
-        """Make a copy that may be written to. No process may be using this data set."""
+        """Make a copy that may be changed. No process may use this data set meanwhile."""
         copy_ledger(self.data_dir, data_dir)
 
     def verify(self) -> None:
-        """Have every view compared with the log. Raises UnmeasuredError if any differs."""
+        """Compare every view with the log. Raises UnmeasuredError if one differs."""
         self._command("projections", "verify")
 
     def _discard(self) -> None:
@@ -135,7 +135,7 @@ class DataSet:
 
     @contextmanager
     def _running(self) -> Iterator[str]:
-        """The URL of the running database, which does not wait for the disk until the end."""
+        """The URL of the running database, which writes to the disk only at the end."""
         postgres = EmbeddedPostgres(self.data_dir, purpose="bench-data", settings=_CARELESS)
         postgres.start()
         try:
@@ -210,7 +210,7 @@ class DataSet:
 
 
 def _vacuum(url: str, tables: str = "") -> None:
-    """Make the planner's statistics, of all tables or some, and write everything to the disk."""
+    """Make the planner's statistics of some or all tables, and write everything to the disk."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"VACUUM (ANALYZE) {tables}".encode())
         connection.execute("CHECKPOINT")
@@ -252,7 +252,7 @@ def main() -> int:
     parser.add_argument("--weeks", type=int, default=SPAN.days // 7, help="how long the lines work")
     parser.add_argument("--verify", action="store_true", help="compare the views with the log")
     args = parser.parse_args()
-    os.environ.pop("LEDGER_DATABASE_URL", None)  # a data set has an embedded server of its own
+    os.environ.pop("LEDGER_DATABASE_URL", None)  # a data set has its own embedded server
     made = DataSet(args.events, args.lines, timedelta(weeks=args.weeks))
     made.prepare()
     if args.verify:

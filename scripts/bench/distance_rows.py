@@ -1,4 +1,4 @@
-"""The rows about distance: check-ins a second where the database is milliseconds away."""
+"""The rows about distance: check-ins per second if the database is milliseconds away."""
 
 import contextlib
 import itertools
@@ -25,10 +25,10 @@ SUPPLY = 6_000  # facts a second: more than any row reaches
 
 
 def distance(bench: Bench) -> Iterator[Row]:
-    """Check-ins a second, one per request, by the round trip to the database and by clients."""
+    """Check-ins per second, one per request, by the round trip to the database and by clients."""
     for milliseconds in DISTANCES:
         with far_ledger(bench, milliseconds / 1000) as product:
-            # Check-ins alone: a run's facts would need those that an earlier row did not send.
+            # Only check-ins: facts of runs would need those that an earlier row did not send.
             story = replace(story_of_new(LINES), mix="check_ins")
             begun = [fact for n in range(1, LINES + 1) for fact in story.beginning(n)]
             product.load(begun[n : n + BATCH] for n in range(0, len(begun), BATCH))
@@ -49,11 +49,11 @@ def distance(bench: Bench) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def far_ledger(bench: Bench, seconds: float) -> Iterator[Product]:
-    """A new ledger of the measured version, ``seconds`` of a round trip away from its database."""
+    """A new ledger of the measured version, with a round trip of ``seconds`` to its database."""
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(tempfile.TemporaryDirectory(prefix="far-", dir=bench.folder))
         folder = Path(made)
-        folder.chmod(0o755)  # run by root, PostgreSQL's user must reach it
+        folder.chmod(0o755)  # if root runs this, PostgreSQL's user must reach it
         database = stack.enter_context(running(folder / "database", purpose="bench"))
         url = stack.enter_context(_relayed(database.url, seconds))
         product = stack.enter_context(
@@ -75,7 +75,7 @@ def far_ledger(bench: Bench, seconds: float) -> Iterator[Product]:
 
 @contextlib.contextmanager
 def _relayed(url: str, seconds: float) -> Iterator[str]:
-    """The connection string of a relay to the database, while the block lasts."""
+    """The connection string of a relay to the database, during the block."""
     conninfo = conninfo_to_dict(url)
     server = f"{conninfo['host']}/.s.PGSQL.{conninfo['port']}"
     command = [sys.executable, str(Path(__file__).with_name("relay.py")), server, str(seconds)]

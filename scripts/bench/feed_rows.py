@@ -1,4 +1,4 @@
-"""The rows about feeds: commit to a stream's reader, webhook deliveries, the audit export."""
+"""The rows about feeds: from commit to a stream's reader, webhook deliveries, audit export."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ from story import BATCH, ORGANIZATION
 from ledger.engine.values.principal import EVERYONE, Tenant
 from projections.feed import feeds
 
-AT_ONCE = 16  # requests in flight to one receiver, ours and the limit's
+AT_ONCE = 16  # requests in flight to one receiver, for us and for the limit
 DELIVERIES = 4_000  # facts per round of deliveries, about
 SETTLED_WITHIN = 60.0  # seconds for the last delivery of a round
 PAGE = 1_000  # entries of the audit log per statement
@@ -62,7 +62,7 @@ def stream(bench: Bench) -> Row:
 
 
 def streamed(bench: Bench, rate: float) -> list[float]:
-    """The ages in milliseconds, sorted, at which a stream's reader gets facts of this rate."""
+    """The sorted ages in milliseconds at which a stream's reader gets facts sent at this rate."""
     job = loadgen.Job(bench.product.port, bench.fact_requests(rate), bench.seconds, WARM_UP)
     job.rate, job.workers = rate, bench.workers
     with Reader(bench.product) as reader, ThreadPoolExecutor(1) as pool:
@@ -109,9 +109,10 @@ class Reader:
 
 
 def deliveries(bench: Bench) -> Row:
-    """Webhook deliveries per second to one receiver, beside bare httpcore with bodies as large.
+    """Webhook deliveries per second to one receiver, compared with bare httpcore.
 
-    The facts are reported during the measurement, so the views are at work, too.
+    The bodies have the same size. The facts are reported during the measurement, so the views work
+    too.
     """
     with receiving(bench) as port:
         size = average_envelope(bench.product)
@@ -189,7 +190,7 @@ def received(port: int) -> int:
 
 
 async def posted_rate(port: int, size: int, seconds: float) -> float:
-    """Requests per second of httpcore alone, as many at once as the dispatcher sends."""
+    """Requests per second of bare httpcore, with as many at once as the dispatcher sends."""
     body, url = b"x" * size, f"http://127.0.0.1:{port}/"
     headers = {"content-type": "application/json"}
     count, end = 0, time.perf_counter() + seconds
@@ -207,7 +208,7 @@ async def posted_rate(port: int, size: int, seconds: float) -> float:
 
 
 def export(bench: Bench) -> Row:
-    """Entries per second of the audit log's export, beside the same statements by bare psycopg."""
+    """Entries per second of the audit log's export, compared with psycopg's for its statements."""
     url = bench.product.database_url
     statement = feeds.audit_read(frozenset({"organization", "organization_id"})).sql
 

@@ -1,4 +1,4 @@
-"""The row about `ledger import`: a file of facts into a fresh ledger, beside COPY of its rows."""
+"""The row about `ledger import`: a file of facts into a fresh ledger, and COPY of its rows."""
 
 import itertools
 import statistics
@@ -17,17 +17,17 @@ from story import story_of_new
 
 from ledger.engine.postgres.embedded import running
 
-FACTS_A_LINE = 20  # of the file: four begin it
+FACTS_A_LINE = 20  # of the file: four activate it
 COPIES = 3  # rounds of COPY, for a file with fewer facts than MANY
 MANY = 500_000  # facts
 GROWTH = 1.25  # memory at the end against that after a quarter
 
 
 def imports(bench: Bench) -> Iterator[Row]:
-    """Facts per second, and whether memory stays constant.
+    """Facts per second, and if memory stays constant.
 
-    The command's start is not counted, and its time is in the note. The limit copies the rows that
-    the import has left in the log's tables into empty tables with the same indexes.
+    The command's start is not counted; the note has its time. The limit copies the rows of the
+    import from the log's tables into empty tables with the same indexes.
     """
     folder = bench.folder / "import"
     folder.mkdir(mode=0o755)
@@ -48,7 +48,7 @@ def imports(bench: Bench) -> Iterator[Row]:
     note = f"{facts:,} facts in {watched.seconds:.1f} s, of which {start:.1f} s are the start"
     yield compared("import of a file, facts/s", 0.15, [rate], [limit], f"{note}; limit: COPY")
     if bench.short:
-        return  # the import is too short for a statement about memory
+        return  # the import is too short to judge its memory
     quarter, end = watched.at(0.25), watched.peak
     growth = end / quarter if quarter else 0.0
     note = f"{quarter:,.0f} MB after a quarter, {end:,.0f} MB at most"
@@ -56,7 +56,7 @@ def imports(bench: Bench) -> Iterator[Row]:
 
 
 def write_facts(file: Path, count: int) -> int:
-    """Write a file of about ``count`` facts: lines begin, then they work; return the number."""
+    """Write a file of about ``count`` facts: lines begin, then they work. Return the number."""
     lines = count // FACTS_A_LINE
     story = story_of_new(lines)
     beginnings = (fact for number in range(1, lines + 1) for fact in story.beginning(number))

@@ -1,7 +1,6 @@
-"""How far views and seal are behind the log: each event's way into the views, and their end.
+"""How far views and seal are behind the log: each event's delay, and waits until they have all.
 
-``Watch`` takes the time from each event's recording until every view has it, and a read would see
-it.
+``Watch`` measures the time from each event's recording until every view, and so a read, has it.
 """
 
 import json
@@ -28,7 +27,7 @@ _VIEWS = "SELECT name, position FROM ledger.projection"
 
 
 class Watch:
-    """Listens on a thread to the views' positions, as the service's own workers do."""
+    """A thread that listens to the views' positions, as the service's own workers do."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
@@ -58,10 +57,10 @@ class Watch:
                 self._reached.append((at, min(self._positions.values())))
 
     def milliseconds(self, since: datetime) -> list[float]:
-        """The age of each event recorded since ``since`` when all views were heard to have it.
+        """The age of each event recorded since ``since`` when the last view had it.
 
-        `recorded_at` is set under the append lock, before the decision and the commit. The figure
-        therefore includes both.
+        `recorded_at` is set under the append lock, before the decision and the commit. So the
+        figure includes both.
         """
         with psycopg.connect(self._url, row_factory=tuple_row) as connection:
             recorded = connection.execute(_RECORDED, (since,)).fetchall()
@@ -79,7 +78,7 @@ class Watch:
 
 
 def await_views(product: Product) -> None:
-    """Wait until every view has the whole log, and is rebuilt if another version has built it.
+    """Wait until every view has the whole log, after a rebuild if another version built it.
 
     Raises UnmeasuredError if a view has stopped.
     """
@@ -88,7 +87,7 @@ def await_views(product: Product) -> None:
     def are_current(send: Send) -> bool:
         views = json.loads(send(Request("nobody", "/readyz")).body)["projections"]
         if product.ledger == (LEDGER,):
-            # A view of another version stands still until it is rebuilt.
+            # A view of another version does not move until it is rebuilt.
             current = [view for view in views if view["version"] == wanted[view["name"]]]
         else:
             current = views
@@ -100,7 +99,7 @@ def await_views(product: Product) -> None:
 
 
 def await_sealed(product: Product) -> None:
-    """Wait until the whole log is sealed: no work on earlier writes is left then."""
+    """Wait until the whole log is sealed. Then no work on earlier writes is left."""
 
     def is_sealed(send: Send) -> bool:
         recorded, sealed = (

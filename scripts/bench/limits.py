@@ -1,9 +1,9 @@
-"""The limits beside our product: the speed of this machine without the product's code.
+"""The limits of our product: the speed of this machine without the product's code.
 
-HTTP (`serve_limit`): `bare`, an ASGI function that answers constant bytes; `app`, FastAPI with a
-route that only parses a fact, and routes that answer constant bytes of the sizes in `LIMIT_SIZES`.
-PostgreSQL: `statement_rate`, prepared statements on many async connections, in processes of their
-own. The limits of writing rows are in `copy_limit.py`.
+HTTP (`serve_limit`): `bare` is an ASGI function that answers constant bytes. `app` is FastAPI with
+a route that only parses a fact, and routes that answer constant bytes of the sizes in
+`LIMIT_SIZES`. PostgreSQL: `statement_rate` executes prepared statements on many async connections,
+in separate processes. The limits of writing rows are in `copy_limit.py`.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ Query = tuple[str, dict[str, object]]  # a statement and its named parameters
 
 
 class CloudEvent(BaseModel):
-    """A fact by CloudEvents 1.0, as any FastAPI service would declare it for parsing."""
+    """A fact as CloudEvents 1.0, declared as in any FastAPI service."""
 
     specversion: str
     id: str
@@ -62,7 +62,7 @@ async def bare(
     receive: Callable[[], Awaitable[Message]],
     send: Callable[[Message], Awaitable[None]],
 ) -> None:
-    """ASGI without a framework: constant bytes, the body unread."""
+    """ASGI without a framework: answers constant bytes, and does not read the body."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     length = str(len(CONSTANT)).encode()
@@ -106,7 +106,7 @@ def free_port() -> int:
 
 
 def wait_until_ready(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait for 200 from `url`; raise, with the end of the log, if 200 does not come in time."""
+    """Wait for 200 from `url`. If it does not come in time, raise, with the end of the log."""
     deadline = time.monotonic() + READY_WITHIN
     while time.monotonic() < deadline:
         with (
@@ -125,7 +125,7 @@ def wait_until_ready(url: str, server: "subprocess.Popen[bytes]", log: Path) -> 
 def serve(
     command: Sequence[str], ready: str, log: Path, env: dict[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a server while the block lasts, then send SIGTERM; after 30 s SIGKILL to its group."""
+    """Run a server during the block, then send SIGTERM; after 30 s SIGKILL to its group."""
     with log.open("wb") as output:
         server = subprocess.Popen(
             command,
@@ -182,7 +182,7 @@ def serve_limit(name: str, workers: int, folder: Path, sizes: Sequence[int] = ()
 
 @dataclass
 class StatementJob:
-    """The statements to execute, shared out over a number of connections."""
+    """The statements to execute, distributed over a number of connections."""
 
     url: str
     queries: list[Query]
@@ -222,7 +222,7 @@ def statement_rate(job: StatementJob, processes: int) -> float:
 
 
 def pipe(end: IO[bytes] | None) -> IO[bytes]:
-    """The end of a pipe that Popen was asked for, so it is not None."""
+    """The end of a pipe that was requested of Popen, so it is not None."""
     assert end is not None
     return end
 

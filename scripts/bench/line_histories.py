@@ -1,8 +1,8 @@
-"""The lives of a data set's lines, told in three parts, and the line with the many runs.
+"""The lives of a data set's lines, in three parts, and the line with the many runs.
 
-A line's fate and model determine its steps. Some hundred lines at a time are told in turn, a step
-of each, and each part of all lives comes before the next part. So a line's events are far apart in
-the log, as in a ledger to which all lines report at once.
+A line's fate and model determine its steps. Some hundred lines at a time take turns, one step each.
+One part of all lives comes before the next part. So a line's events are far apart in the log, as if
+all lines reported at once.
 """
 
 from array import array
@@ -15,7 +15,7 @@ from chronicle import Chronicle, Line
 from population import Population
 from reports import Reporter
 
-AT_ONCE = 500  # lines told in turns
+AT_ONCE = 500  # lines that take turns
 OPEN_RUNS = 20  # of the big line, at any time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -86,7 +86,7 @@ def _length(fate: str, has_runs: bool) -> int:
 
 
 class Teller:
-    """Tells a population's lives into a chronicle, as many events as asked for."""
+    """Writes a population's lives into a chronicle, with the requested number of events."""
 
     def __init__(self, population: Population, book: Chronicle, events: int) -> None:
         self._population, self._book = population, book
@@ -103,7 +103,7 @@ class Teller:
         self._due = 0.0
 
     def _count_spare(self, events: int) -> int:
-        """The number of check-ins beside the scripts. Raises ValueError if these have too many."""
+        """The number of check-ins besides the scripts. Raises ValueError if it is negative."""
         lines = self._population
         others = (n for n in range(1, lines.lines + 1) if n != lines.big)
         scripted = sum(_length(lines.fate(n), lines.has_runs(n)) for n in others)
@@ -113,7 +113,7 @@ class Teller:
         return events - scripted
 
     def tell(self) -> Iterator[None]:
-        """Tell all lives, with pauses in which the caller can take rows away."""
+        """Write all lives, with pauses in which the caller can take the rows."""
         big = self._tell_big()
         next(big)
         for part in range(3):
@@ -128,7 +128,7 @@ class Teller:
         yield
 
     def _tell_part(self, part: int, numbers: list[int], big: Iterator[None]) -> None:
-        """Tell a part of these lines' lives, a step of each in turn, with the big line's events."""
+        """Write a part of these lines' lives, one step each in turn, with the big line's events."""
         living = [(line := self._resume(part, n), self._script(part, line)) for n in numbers]
         while living:
             for line, steps in living:
@@ -146,7 +146,7 @@ class Teller:
         lines = self._population
         steps = script(part, lines.fate(line.number), lines.has_runs(line.number))
         if part == 0:
-            # Spare check-ins are spread evenly over the lines; the first lines have one more.
+            # Spare check-ins are spread evenly over the lines. The first lines have one more.
             share, more = divmod(self._spare, lines.lines - 1)
             share += line.number - (line.number > lines.big) <= more
             steps += (Reporter.checked_in,) * share
@@ -170,7 +170,7 @@ class Teller:
             self._book.activity_row(line.id, activity)
 
     def _tell_big(self) -> Iterator[None]:
-        """Tell the line with the many runs, with a pause after each event."""
+        """Write the line with the many runs, with a pause after each event."""
         number, reporter = self._population.big, self._reporter
         line = self._resume(0, number)
         reporter.activated(line)
@@ -189,5 +189,5 @@ class Teller:
 
 
 def _events_of_runs(runs: int) -> int:
-    """The number of the big line's events if it has so many runs."""
+    """The number of the big line's events if it has ``runs`` runs."""
     return 1 + runs + (runs + 1) // 2 + max(0, runs - OPEN_RUNS)

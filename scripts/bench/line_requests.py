@@ -1,6 +1,6 @@
 """Requests about a data set's lines: the path of each, and the SQL that answers it.
 
-Only this module of the bench knows how the API turns a request into a statement.
+Only this module of the bench has the API's way from a request to a statement.
 """
 
 import random
@@ -84,12 +84,12 @@ class Asker:
         return [{name: value} for value in values[name]]
 
     def lists(self, name: str, count: int) -> list[Ask]:
-        """Pages from all over the list, drawn anew each time."""
+        """Pages from all parts of the list, drawn anew each time."""
         choices = self.choices(name)
         return [self.page(self._draw.choice(choices), self._somewhere()) for _ in range(count)]
 
     def first_pages(self, name: str, count: int) -> list[Ask]:
-        """The first pages by a few filters, as screens poll them all day."""
+        """The first pages for a few filters, as screens poll them all day."""
         return [self.page(filters) for filters in self.choices(name)[:count]]
 
     def page(self, filters: Filters, after: str | None = None, as_of: str | None = None) -> Ask:
@@ -106,7 +106,7 @@ class Asker:
         return Ask(f"/v1/execution?{urlencode(parameters)}", (lists.list_read(named).sql, values))
 
     def past_pages(self, count: int) -> list[Ask]:
-        """Pages of the past, about the middle of the data set; their SQL is the live page's."""
+        """Pages as of the middle of the data set; their SQL is that of the live page."""
         return [self.page({}, self._somewhere(), self._then()) for _ in range(count)]
 
     def _then(self) -> str:
@@ -157,11 +157,11 @@ class Asker:
         return [f"/v1/execution/summary{'?' if query else ''}{query}" for query in queries]
 
     def past_summaries(self, count: int) -> list[str]:
-        """The paths of summaries of all lines in the past, about the middle of the data set."""
+        """The paths of summaries of all lines, as of about the middle of the data set."""
         return [f"/v1/execution/summary?as_of={self._then()}" for _ in range(count)]
 
     def _tenant(self) -> dict[str, object]:
-        """The parameters that the edge binds in every read of lines."""
+        """The parameters that the service binds in every read of lines."""
         return {"organization": ORGANIZATION, **self._clock}
 
 

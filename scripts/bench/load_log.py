@@ -1,4 +1,4 @@
-"""Loads rows into the log's tables by COPY; their indexes are made once all rows are in."""
+"""Loads rows into the log's tables by COPY. Their indexes are made after the rows."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -31,8 +31,8 @@ def load(
     """Copy rows, in COPY's text format, into empty tables of the schema `ledger`.
 
     ``parts`` are rows by table, some at a time; each list is emptied once it is sent. A COPY per
-    table stays open, on a connection and a thread of its own: PostgreSQL takes rows in while the
-    next rows are made.
+    table stays open, on its own connection and thread. So PostgreSQL takes rows in while the next
+    rows are made.
     """
     names = [f"ledger.{table}" for table in tables]
     with _without_indexes(conninfo, names), ExitStack() as stack:
@@ -58,7 +58,7 @@ def move_sequence(conninfo: str, last: int) -> None:
 
 @contextmanager
 def _without_indexes(conninfo: str, tables: list[str]) -> Iterator[None]:
-    """Drop the tables' indexes and constraints, and make them again once the rows are in."""
+    """Drop the tables' indexes and constraints, and make them again after the rows are in."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         connection.execute("SET maintenance_work_mem = '1GB'")
         constraints = connection.execute(_CONSTRAINTS, {"tables": tables}).fetchall()

@@ -1,9 +1,9 @@
 """A closed-loop HTTP/1.1 load generator, far cheaper per request than the servers it measures.
 
 `run_load(job)` runs it in a process of its own; by hand: `python loadgen.py URL`. Requests are
-encoded beforehand; each keep-alive connection sends its next request when the last is answered. The
+encoded beforehand. Each keep-alive connection sends its next request after the last answer. The
 generator reads only the status and the length of an answer, with one `find` each, over raw epoll:
-no event loop, no callbacks, no headers as objects. Its own CPU time is part of the result: close to
+no event loop, no callbacks, no headers as objects. Its own CPU time is part of the result. Close to
 one second per second means that the generator was the limit, not the server.
 """
 
@@ -134,11 +134,11 @@ def accepting_process(port: int) -> dict[int, int]:
 
 
 def connect(job: Job) -> tuple[list[socket.socket], list[int]]:
-    """A socket for each list of requests, and how many of the sockets each worker holds.
+    """A socket for each list of requests, and the number of each worker's sockets.
 
-    Workers that share a listening socket accept connections as they happen to wake: one of two
+    Workers that share a listening socket accept connections as they happen to wake. One of two
     processes may get 30 of 32 connections, which halves the measured rate. So more connections are
-    opened than needed, the same number of each worker is kept, and the others are closed.
+    opened than needed, the same number of each worker stays open, and the others are closed.
     """
     wanted = len(job.requests)
     share = -(-wanted // job.workers)
@@ -194,7 +194,7 @@ class _Counts:
 
 
 class _Load:
-    """One run of a job. `run` is the loop; the methods that it calls per answer are kept small."""
+    """One run of a job. `run` is the loop; the methods that it calls for each answer are small."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -256,7 +256,7 @@ class _Load:
         )
 
     def _read_answers(self) -> None:
-        """Wait for sockets, and let each connection read or go on writing."""
+        """Wait for sockets, and let each connection read or continue to write."""
         timeout = ANSWER_LIMIT
         if self.job.rate and self.sending and self.idle:
             timeout = max(0.0, self.due - time.perf_counter())
@@ -341,7 +341,7 @@ class _Load:
             self.poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
 
     def _ran_out(self) -> None:
-        """End a timed run, since a list is empty: fewer connections would be another load."""
+        """End a timed run because a list is empty: fewer connections would be another load."""
         every = all(each.next == len(each.requests) for each in self.connections.values())
         self.sending = self.sending and self.job.seconds is None and not every
 

@@ -1,7 +1,7 @@
-"""The row about what the log costs: single facts with JSON and access log beside none.
+"""The row about the cost of logging: single facts with JSON and access log, and without.
 
 Two copies of the data set are served at once and measured in turn. The ratio is of CPU time, which
-does not depend on how busy the machine is otherwise.
+does not depend on other work of the machine.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ AT_LEAST = 0.95  # of the facts that the same CPU time records without a log
 
 
 def logs(bench: Bench) -> Row:
-    """Facts for a second of CPU time, with the log and without."""
+    """Facts per second of CPU time, with the log and without."""
     data_dir, lines = bench.folder / "logging", bench.data.population
     bench.data.copy_to(data_dir)
     log = bench.folder / "logging.log"

@@ -1,4 +1,4 @@
-"""The parts of a measurement: the servers, the loads on them, and the resulting row."""
+"""The parts of a measurement: the servers, their loads, and the resulting row."""
 
 import itertools
 import statistics
@@ -14,7 +14,7 @@ from product import Product, UnmeasuredError
 from story import Story
 
 WARM_UP = 0.3
-GATHER = 0.0002  # for rates: the generator looks for answers every 0.2 ms
+GATHER = 0.0002  # for rates: the generator checks for answers every 0.2 ms
 SUPPLY = 16_000  # facts encoded per second of measurement: more than any row reaches
 NEAR_CEILING = 0.8  # of the ceiling, or of one core: from here on the generator is the limit
 LONG = 3  # rounds at most of rows that take long
@@ -42,11 +42,11 @@ class Bench:
 
     @property
     def few_rounds(self) -> int:
-        """The rounds of rows with several measurements per round."""
+        """The rounds of rows with several measurements in each round."""
         return min(self.rounds, LONG)
 
     def load(self, port: int, requests: list[list[bytes]], repeat: bool = True) -> loadgen.Result:
-        """Take one measurement, as fast as the server answers."""
+        """Measure once, as fast as the server answers."""
         job = loadgen.Job(port, requests, self.seconds, WARM_UP, repeat)
         job.workers, job.gather = self.workers, GATHER
         return loadgen.run_load(job)
@@ -61,8 +61,8 @@ class Bench:
     ) -> float:
         """Answers per second. Raises UnmeasuredError unless all answers have `status`.
 
-        A rate near the ceiling is compared with a ceiling measured now before the round counts as
-        strained. A row with most rounds strained is void.
+        Before a round near the ceiling counts as strained, the ceiling is measured again. A row
+        with most rounds strained is void.
         """
         result = self.load(port, requests, repeat)
         if set(result.statuses) != {status} or result.refusal:
@@ -75,7 +75,7 @@ class Bench:
         return result.rate
 
     def gets(self, paths: Sequence[str], product: Product | None = None) -> float:
-        """GETs per second. The connections share the paths; of a few paths each gets all."""
+        """GETs per second. The connections share the paths; of few paths, each gets all."""
         product = product or self.product
         gets = [product.get(path) for path in paths]
         if len(gets) < self.clients:
@@ -85,7 +85,7 @@ class Bench:
         return self.rate(product.port, shares, 200)
 
     def fact_requests(self, per_second: float = SUPPLY) -> list[list[bytes]]:
-        """Single facts for one measurement; a run's facts keep their order on one connection."""
+        """Single facts for one measurement. A run's facts keep their order on one connection."""
         count = int(per_second * (self.seconds + WARM_UP) / self.clients) + 8
         streams = [itertools.islice(self.story.work(), count) for _ in range(self.clients)]
         return [[self.product.post(fact) for fact in stream] for stream in streams]
@@ -136,7 +136,7 @@ def compared(
 
 
 def at_most(work: str, ours: float, most: float, unit: str, note: str) -> Row:
-    """The row of a figure that has a fixed upper bound and no limit beside it."""
+    """The row of a figure with a fixed upper bound, and no measured limit."""
     return Row(
         work, ours, bound=f"≤ {most:g} {unit}", reached=most / ours if ours else 1, note=note
     )

@@ -14,9 +14,9 @@ from story import BATCH, Story, batch_of, line_id
 FLOODING = 64  # connections of batches
 NEIGHBOURS = ("ORG-26-000002", "ORG-26-000003", "ORG-26-000004")
 FIRST_LINE = 900_001  # of the neighbours: one line each
-PER_SECOND = 6  # single facts of the neighbours together: rare enough that none waits for another
+PER_SECOND = 6  # single facts of all neighbours: so rare that none waits for another
 LEAST_SECONDS = 10.0
-SUPPLIED = 6  # batches of each flooding connection: the flood ends later than the measurement
+SUPPLIED = 6  # batches of each flooding connection, so that the flood outlasts the measurement
 MOST_P50, MOST_P99 = 100, 500  # ms
 
 
@@ -26,7 +26,7 @@ def key_of(product: Product, organization: str) -> str:
 
 
 def neighbours(bench: Bench) -> Sequence[Row]:
-    """The latency of neighbours' single facts beside a flood of batches by one tenant."""
+    """The latency of neighbours' single facts during a flood of batches by one tenant."""
     seconds = max(LEAST_SECONDS, bench.seconds)
     with fresh_ledger(bench) as product:
         quiet = singles(product, facts_of(product, "quiet"), 2.0)
@@ -60,7 +60,7 @@ def neighbours(bench: Bench) -> Sequence[Row]:
 def with_flood(
     product: Product, flood: loadgen.Job, seconds: float
 ) -> tuple[loadgen.Result, loadgen.Result]:
-    """The neighbours' facts beside a flood, and the flood itself."""
+    """Send the neighbours' facts during a flood; return both results."""
     facts = facts_of(product, "beside")
     with ThreadPoolExecutor(1) as pool:
         flooding = pool.submit(loadgen.run_load, flood)
@@ -72,7 +72,7 @@ def with_flood(
 
 
 def facts_of(product: Product, name: str) -> list[list[bytes]]:
-    """Requests of the neighbours: check-ins on a line of each; the lines begin with the call."""
+    """Requests of the neighbours: check-ins on a line of each. The call activates the lines."""
     requests = []
     for number, organization in enumerate(NEIGHBOURS):
         key = product.key

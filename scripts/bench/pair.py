@@ -1,15 +1,16 @@
-"""This version beside an earlier one: does it give the same answers, and as fast?
+"""Compares this version with an earlier one: are the answers the same, and as fast?
 
     python scripts/bench/pair.py --old COMMIT                    answers, then every row
     python scripts/bench/pair.py --old COMMIT lists facts        answers, then some rows
     python scripts/bench/pair.py --old COMMIT --corpus-only      answers: a minute
 
-Answers: the old version has written a ledger with the story of `ledger demo` (`told_ledgers.py`).
-Both versions serve a copy of that ledger and get the same requests (`corpus.py`); the answers are
-compared byte for byte. Rates: both versions serve a copy of a data set that the old
-version has made; the new version migrates its copy first. The versions are measured in turn, every
-other round in the reverse order. The ratio is the median of the rounds' ratios, so it holds while
-the machine's speed drifts.
+Answers: the old version has written a ledger with the data of `ledger demo` (`told_ledgers.py`).
+Both versions serve a copy of that ledger and get the same requests (`corpus.py`). The answers are
+compared byte for byte.
+
+Rates: both versions serve a copy of a data set that the old version has made; the new version
+migrates its copy first. The versions are measured in turn, every other round in reverse order. The
+ratio is the median of the rounds' ratios, so it holds while the machine's speed drifts.
 
 Exit code 1: an answer differs, or a ratio is below --at-least.
 """
@@ -68,7 +69,7 @@ def served_data(
         if version is HERE:
             elapsed = time.perf_counter() - began
             print(f"Started on the old ledger, migrated, views built: {elapsed:.1f} s.\n")
-        # Otherwise PostgreSQL would vacuum the new tables of one version during its first rows.
+        # Otherwise PostgreSQL would vacuum one version's new tables during its first rows.
         with psycopg.connect(product.database_url, autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
         lines = size.population
@@ -85,7 +86,7 @@ def served_data(
             workers=args.workers,
             short=False,
             imported=0,
-            ceiling=float("inf"),  # the generator's CPU time shows whether it was the limit
+            ceiling=float("inf"),  # the generator's CPU time shows if it was the limit
         )
 
 
@@ -104,7 +105,7 @@ def measure(work: Work, old: Bench, new: Bench) -> tuple[str, float]:
 
 
 def print_rates(old: Version, args: argparse.Namespace) -> bool:
-    """Measure the rows and print them; return whether each ratio is high enough."""
+    """Measure the rows and print them; return True if each ratio is high enough."""
     size = DataSet(args.events, args.lines)
     data = data_of(old, size)
     slow = []
@@ -145,8 +146,8 @@ def main() -> int:
     parser.add_argument("--lines", type=int, default=10_000)
     parser.add_argument("--at-least", type=float, default=0.0, help="the lowest ratio that passes")
     args = parser.parse_args()
-    os.environ.pop("LEDGER_DATABASE_URL", None)  # each side has a server of its own
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
+    os.environ.pop("LEDGER_DATABASE_URL", None)  # each side has its own server
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     old = version_of(args.old)
     is_same = print_comparison(old)
     is_fast = args.corpus_only or print_rates(old, args)

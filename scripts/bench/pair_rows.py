@@ -1,4 +1,4 @@
-"""The rows that are measured of two versions: rates, of which more is better, and costs."""
+"""The rows that are measured for two versions: rates, where more is better, and costs."""
 
 import itertools
 import time
@@ -33,7 +33,7 @@ STREAMED = 800  # facts per second beside a reader of the stream
 
 @dataclass(frozen=True)
 class Work:
-    """The name of a row, and the measurement of one round of one version."""
+    """The name of a row, and a measurement of one version in one round."""
 
     label: str
     measure: Callable[[Bench], float]
@@ -41,7 +41,7 @@ class Work:
     is_cost: bool = False
     """Less is better."""
     writes: bool = False
-    """The log is sealed before the other version is measured, so no work is left over."""
+    """Seal the log before measuring the other version, so that no work is left over."""
 
 
 def issued(bench: Bench) -> float:
@@ -72,7 +72,7 @@ def measured(work: Work, bench: Bench) -> float:
 
 
 def drawn(draw: Callable[[Walker], str], bench: Bench) -> float:
-    """Requests per second of a kind that ``draw`` gives."""
+    """Requests per second of the kind that ``draw`` gives."""
     walker = Walker(bench.data.population, bench.data.events)
     return bench.gets([draw(walker) for _ in range(FRESH)])
 
@@ -136,4 +136,4 @@ WORKS: dict[str, Work] = {
     "import": Work(f"import of {IMPORTED:,} facts, facts/s", imported, most_rounds=1),
     "rebuild": Work("rebuild of all views, events/s", rebuilt, most_rounds=LONG),
 }
-"""All rows, in the order of their measurement: reads come before rows that let the log grow."""
+"""All rows, in the order of their measurement. Reads come before rows that add to the log."""

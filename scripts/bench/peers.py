@@ -1,8 +1,8 @@
 """Comparable systems, measured in the same run: Emmett (npm) and Prefect's server (PyPI).
 
-Each system is installed once, below `build/peers`, in the version of the recorded figures. Each
-system works on a database of its own, on a server with our settings. If a system cannot be
-installed (no Node.js, no package index), its recorded figure is used, and the row says so.
+Each system is installed once, below `build/peers`, in the version of the recorded figures. Each has
+its own database, on a server with our settings. If a system cannot be installed (no Node.js, no
+package index), its recorded figure is used, and the row says so.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ INSTALLS_WITHIN = 300  # seconds
 
 EMMETT = "0.42.0"
 PREFECT = "3.9.1"
-LONG = 3  # times the length of other rounds: Prefect answers only some 60 requests per second
+LONG = 3  # longer than other rounds: Prefect answers only some 60 requests per second
 WARM_UP = 1.0
 
 Measure = Callable[[], float]
@@ -44,13 +44,13 @@ class NotInstalledError(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """A system, its recorded writes per second, and the multiple of them that we must reach."""
+    """A system, its recorded writes per second, and the multiple that we must reach."""
 
     name: str
     recorded: float
     at_least: float
     measuring: Callable[[Bench, str], AbstractContextManager[Measure]]
-    """Gives the measure of this system, on the empty database at a URL."""
+    """Makes the measure of this system, on the empty database at a URL."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def measured(bench: Bench, peer: Peer) -> Iterator[Measure]:
 
 @contextlib.contextmanager
 def emmett(bench: Bench, url: str) -> Iterator[Measure]:
-    """Appends of one event, each with an inline projection, made in Emmett's own process."""
+    """Appends of one event, each with an inline projection, in Emmett's own process."""
     packages = [f"@event-driven-io/{name}@{EMMETT}" for name in ("emmett", "emmett-postgresql")]
     folder = installed("emmett", ["npm", "install", "--no-audit", "--no-fund", *packages])
     command = ["node", str(HERE / "emmett.mjs"), url, str(bench.seconds), str(bench.clients)]
@@ -133,7 +133,7 @@ def create_flow(port: int) -> str:
 
 
 def installed(name: str, *commands: list[str]) -> Path:
-    """The folder in which these commands have installed a system; they run only once."""
+    """Install a system by these commands, only once; return its folder."""
     folder = INSTALLED / name
     done = folder / "installed"
     if done.exists():

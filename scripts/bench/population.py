@@ -1,7 +1,7 @@
-"""The lines of a data set: the tenant, model, tags and fate of each, drawn from one seed.
+"""The lines of a data set: tenant, model, tags and fate of each, drawn from one seed.
 
-A line takes a few bytes, so a million lines fit anywhere. The same number of lines always gives the
-same lines: the generator tells their lives, and the bench asks about them.
+A line takes a few bytes, so a million lines fit in memory. The same number of lines always gives
+the same lines: the generator writes their lives, and the bench requests them.
 """
 
 import random
@@ -20,8 +20,9 @@ SUBJECTS = ("payments", "payroll", "claims", "partner portal", "ledger", "onboar
 CREWS = ("pod", "agent", "desk", "platform", "watch")
 
 FATES = ("running", "idle", "blocked", "paused", "closed", "woken", "recovered", "open")
-"""The fate of a line. A ``recovered`` line was blocked and is not any more; an ``open`` line has a
-run that has not ended, if its model has runs."""
+"""The fates of lines.
+
+A ``recovered`` line was blocked before. An ``open`` line has an open run, if its model has runs."""
 _SHARES = (50, 14, 10, 7, 7, 3, 4, 5)
 _SEED = 20260302
 
@@ -77,12 +78,12 @@ class Population:
         return CAUSES[self._cause[number]]
 
     def name(self, number: int) -> str:
-        """The line's name: many names share their words, and no two lines have the same."""
+        """The line's name. Many names share words, but no two names are equal."""
         client, subject = CLIENTS[number % len(CLIENTS)], SUBJECTS[number % len(SUBJECTS)]
         return f"{client} {subject} {CREWS[number % len(CREWS)]} {number}"
 
     def tags(self, number: int, shift: int = 0) -> tuple[str, ...]:
-        """The line's one or two projects; with a shift other projects."""
+        """The line's one or two projects; with a shift, other ones."""
         first, second = (self._tag[number] + shift) % TAGS, self._other_tag[number]
         numbers = {first, second} if second < TAGS else {first}
         return tuple(f"PROJ-26-{tag + 1:06d}" for tag in sorted(numbers))
@@ -107,6 +108,6 @@ class Population:
         return [n for n in found if self.has_runs(n)] if with_runs else found
 
     def ids(self) -> list[str]:
-        """The line ids of the first organization, but for the big line's."""
+        """The line ids of the first organization, without the big line's."""
         every = range(1, self.lines + 1)
         return [line_id(n) for n in every if n != self.big and self.organization(n) == ORGANIZATION]

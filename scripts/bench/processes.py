@@ -1,4 +1,4 @@
-"""The memory, threads and CPU of processes, of one or of all its descendants (Linux)."""
+"""The memory, threads and CPU of processes and their descendants (Linux)."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-EVERY = 0.05  # seconds between looks
+EVERY = 0.05  # seconds between two checks
 
 MB = 1024  # in kilobytes, the unit of /proc
 
@@ -23,14 +23,14 @@ def children_of(pid: int) -> Iterator[int]:
 
 
 def name_of(pid: int) -> str:
-    """The name of a process, as the process set it."""
+    """The name of a process, as it set it itself."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
 
 
 def megabytes(pid: int, field: str = "VmRSS") -> float:
-    """A process's memory in use (``VmRSS``) or at its most (``VmHWM``); 0 if it has ended."""
+    """A process's memory in use (``VmRSS``) or at its highest (``VmHWM``); 0 if it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
@@ -46,7 +46,7 @@ def threads_of(pid: int) -> int:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """The seconds of CPU of processes and of their children that have ended."""
+    """The CPU seconds of processes and of their children that have ended."""
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -55,10 +55,10 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 class Watched:
-    """A command that is run to its end while its memory is watched."""
+    """Runs a command to its end and measures its memory."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str], below: bool = False) -> None:
-        """``below``: watch the command's descendants instead of the command itself."""
+        """``below``: measure the command's descendants instead of the command itself."""
         self._command, self._env, self._below = command, env, below
         self.samples: list[tuple[float, float]] = []
         """(seconds since the start, megabytes of the largest process watched)."""
@@ -86,7 +86,7 @@ class Watched:
         return child.returncode
 
     def at(self, share: float) -> float:
-        """The megabytes in use when this share of the time had passed."""
+        """The megabytes in use after this share of the time."""
         earlier = [used for moment, used in self.samples if moment <= share * self.seconds]
         return earlier[-1] if earlier else 0.0
 

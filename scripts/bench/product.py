@@ -1,4 +1,4 @@
-"""The running product under measurement, and a client for the answers that are read."""
+"""The running product under measurement, and a client that reads answers."""
 
 import contextlib
 import http.client
@@ -26,12 +26,12 @@ ONE, MANY = "application/cloudevents+json", "application/cloudevents-batch+json"
 
 STARTS_WITHIN = 60.0  # seconds
 STOPS_WITHIN = 60.0
-# A data set's facts are weeks old: by the usual rules every line would become idle at once.
+# The facts of a data set are weeks old: by the default rules every line would become idle at once.
 NEVER_IDLE = str(20 * 365 * 86_400)
 
 
 class UnmeasuredError(Exception):
-    """A row could not be measured; the message says why. The other rows go on."""
+    """A row could not be measured; the message says why. The other rows continue."""
 
 
 class Product:
@@ -111,7 +111,6 @@ class Product:
         return loadgen.request("GET", path, authorization=f"Bearer {self.key}")
 
     def post(self, body: bytes, kind: str = ONE, path: str = "/v1/facts") -> bytes:
-        """One encoded POST of facts."""
         key = f"Bearer {self.key}"
         return loadgen.request("POST", path, body, authorization=key, content_type=kind)
 
@@ -130,7 +129,7 @@ class Product:
 
 
 class Client:
-    """A plain client for the few requests whose answers are read."""
+    """A plain client for the few requests whose answers matter."""
 
     def __init__(self, product: Product) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", product.port, timeout=30)
@@ -149,7 +148,7 @@ class Client:
         return self._ask("POST", path, body, {**self._key, "content-type": "application/json"})
 
     def post_batch(self, facts: Sequence[bytes]) -> int:
-        """Post a batch, require that each fact is recorded, return the position of the last."""
+        """Post a batch, require that each fact is recorded, return the position of the last one."""
         items = json.loads(self.post(batch_of(facts), MANY)[1])["data"]
         for item in items:
             if item["outcome"] != "recorded":
@@ -179,7 +178,7 @@ def serving(
     settings: Mapping[str, str] | None = None,
     role: str = "all",
 ) -> Iterator[Product]:
-    """The product on a data directory, while the block lasts."""
+    """The product on a data directory, during the block."""
     product = Product(data_dir, key, workers, log, ledger=ledger, settings=settings, role=role)
     try:
         product.start()

@@ -1,9 +1,9 @@
-"""The rows about reads: each in two forms, beside the limit that the parts set.
+"""The rows about reads. Each has two forms, and the limit that its parts set.
 
 *Fresh* requests are drawn anew for each round, from so many that hardly any is sent twice in it.
-*Polled* requests are a few that are sent again and again, as screens do. The limit of the parts is
-1 / (1/A + 1/B): A is FastAPI answering constant bytes of that size, B is the same SQL by bare
-psycopg, with fresh requests.
+*Polled* requests are a few that are repeated, as screens do. The limit of the parts is 1 / (1/A +
+1/B): A is FastAPI answering constant bytes of that size, B is the same SQL by bare psycopg, with
+fresh requests.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ FRESH = 16_000  # requests drawn for each round: more than are answered in it
 POLLED = 5
 DEEP = 1_000  # the number of a page far down the list
 SMALL = DataSet(10_000, 1_000)
-OUTDATED_AFTER = 0.005  # seconds that workers may keep an answer in the row about growth
+OUTDATED_AFTER = 0.005  # seconds that workers may cache an answer in the row about growth
 
 _LABELS = {"none": "unfiltered", "rare": "by workspace, tag and cause"}
 
@@ -51,7 +51,7 @@ def lists(bench: Bench) -> Iterator[Row]:
 
 
 def details(bench: Bench) -> Iterator[Row]:
-    """The detail of a line, of another line each time."""
+    """The detail of a line, a different line each time."""
     asker = bench.asker
     yield from read_rows(bench, "detail", asker.details, asker.details(POLLED))
 
@@ -65,7 +65,7 @@ def runs(bench: Bench) -> Iterator[Row]:
 def read_rows(
     bench: Bench, work: str, fresh: Callable[[int], Sequence[Ask]], polled: Sequence[Ask]
 ) -> Iterator[Row]:
-    """The two rows of one kind of read; ``fresh`` draws a given number of requests."""
+    """The two rows of one kind of read. ``fresh`` draws a number of requests."""
     client = Client(bench.product)
     size = int(statistics.median(len(client.get(path)[1]) for path in paths(fresh(20))))
     constant = [[bench.product.get(f"/bytes/{size}")]] * bench.clients
@@ -92,7 +92,7 @@ def read_rows(
 
 
 def pages(bench: Bench) -> Iterator[Row]:
-    """Pages far down the list, reached by their cursors, beside the first pages."""
+    """Pages far down the list, reached by their cursors, compared with the first pages."""
     client = Client(bench.product)
     first = path = f"/v1/execution?limit={PAGE}"
     walked: list[str] = []
@@ -110,10 +110,10 @@ def pages(bench: Bench) -> Iterator[Row]:
 
 
 def growth(bench: Bench) -> Iterator[Row]:
-    """The same requests to this ledger and to a small one, without the workers' kept answers.
+    """The same requests to this ledger and to a small one, without the workers' cached answers.
 
-    Otherwise the workers would soon keep all answers of a small ledger, and hardly any of a large
-    ledger.
+    Otherwise the workers would soon cache all answers of a small ledger, and hardly any of a large
+    one.
     """
     SMALL.prepare()
     log = bench.folder / "small.log"
@@ -139,7 +139,7 @@ def growth(bench: Bench) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def outdated_soon(*products: Product) -> Iterator[None]:
-    """Announce again and again to the workers that a view has moved; the view does not exist."""
+    """Tell the workers again and again that a view has moved; the view does not exist."""
     over = threading.Event()
 
     def tell() -> None:
@@ -149,7 +149,7 @@ def outdated_soon(*products: Product) -> Iterator[None]:
                 for product in products
             ]
             for position in itertools.count(1):
-                # At the end the view is announced as stopped: no read waits for a stopped view.
+                # At the end, announce the view as stopped: no read waits for a stopped view.
                 is_over = over.wait(OUTDATED_AFTER)
                 word = f"bench {'stopped' if is_over else position}"
                 for channel in channels:
@@ -167,7 +167,7 @@ def outdated_soon(*products: Product) -> Iterator[None]:
 
 
 def past(bench: Bench) -> Iterator[Row]:
-    """Pages of the past, from the middle of the log, beside live pages."""
+    """Pages as of the middle of the log, compared with live pages."""
     asker, client = bench.asker, Client(bench.product)
 
     def states(ask: Ask) -> list[str]:

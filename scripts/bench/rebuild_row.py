@@ -1,4 +1,4 @@
-"""The row about a rebuild of all views, beside the limit of reading the log and writing rows."""
+"""The row about a rebuild of all views, with the limit of reading the log and writing rows."""
 
 import shutil
 import statistics
@@ -45,9 +45,9 @@ SIZE = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[
 
 
 def rebuild(bench: Bench) -> Iterator[Row]:
-    """Events per second of `ledger projections rebuild`, beside the limit of its parts; memory.
+    """Events per second of `ledger projections rebuild`, compared with the limit; its memory.
 
-    The limit is 1 / (1/R + 1/W): R is SELECT and decode of the whole log, W is COPY of every live
+    The limit is 1 / (1/R + 1/W): R is SELECT and decode of the whole log. W is COPY of every live
     table's rows into tables with the same indexes, one after the other. Both are events per second.
     """
     url = bench.product.database_url
@@ -82,7 +82,7 @@ def rebuild(bench: Bench) -> Iterator[Row]:
 def rebuilt_seconds(
     bench: Bench, connection: psycopg.Connection[Any], names: list[str], peaks: list[float]
 ) -> float:
-    """The command's seconds for these views; adds its largest process's memory to ``peaks``."""
+    """The command's seconds for these views. Adds its largest process's memory to ``peaks``."""
     before = live_tables(connection)
     watched = Watched([LEDGER, "projections", "rebuild", *names], bench.product.env, below=True)
     if watched.run():
@@ -94,7 +94,7 @@ def rebuilt_seconds(
 
 
 def require_room(bench: Bench, connection: psycopg.Connection[Any], tables: list[str]) -> None:
-    """Refuse a rebuild that would fill the disk: every view exists twice for a while."""
+    """Refuse a rebuild that would fill the disk: for a while every view exists twice."""
     row = connection.execute(SIZE, (tables,)).fetchone()
     connection.commit()
     needed, free = int(row[0]) if row else 0, shutil.disk_usage(bench.product.data_dir).free
@@ -103,7 +103,7 @@ def require_room(bench: Bench, connection: psycopg.Connection[Any], tables: list
 
 
 def seconds_of_start(bench: Bench) -> float:
-    """The time of a command that does almost nothing: it is part of our figure, and noted."""
+    """The time of a command that does almost nothing. It is part of our figure, and noted."""
     began = time.perf_counter()
     bench.product.command("projections", "list")
     return time.perf_counter() - began

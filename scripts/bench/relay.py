@@ -1,9 +1,9 @@
-"""A relay to PostgreSQL that adds a distance: each piece of data arrives later, in both directions.
+"""A relay to PostgreSQL that adds a distance: it delays data in both directions.
 
     python relay.py SOCKET SECONDS    prints its port, and relays to the unix socket until its end
 
-The pieces are passed on in their order. Any number of them is on its way at once, so the distance
-costs time, but no throughput.
+Pieces of data keep their order. Any number of them may be under way at once, so the distance costs
+time, but no throughput.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import uvloop
 
 
 class _End(asyncio.Protocol):
-    """An end of a connection, which sends what its peer has received, a while later."""
+    """One end of a connection. It sends what its peer has received, some time later."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -24,16 +24,16 @@ class _End(asyncio.Protocol):
         self.peer: _End | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the connection."""
+        """Store the connection."""
         self._connected.set_result(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Have the peer send the data when they arrive."""
+        """Have the peer send the data later."""
         if self.peer is not None:
             self.peer.send_late(data)
 
     def send_late(self, data: bytes) -> None:
-        """Send data after the time that they take."""
+        """Send data after the delay."""
         self._late.append(data)
         self._loop.call_later(self._seconds, self._connected.add_done_callback, self._send)
 
@@ -53,7 +53,7 @@ class _End(asyncio.Protocol):
 
 
 class _Client(_End):
-    """The end towards the service, which keeps what arrives until PostgreSQL is connected."""
+    """The end towards the service. It stores data until PostgreSQL is connected."""
 
     def __init__(self, seconds: float, server: str) -> None:
         super().__init__(seconds)
@@ -65,7 +65,7 @@ class _Client(_End):
 
 
 async def relay(server: str, seconds: float) -> None:
-    """Relay to PostgreSQL's unix socket; ``seconds`` are those of a round trip."""
+    """Relay to PostgreSQL's unix socket. ``seconds`` is the time of a round trip."""
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(lambda: _Client(seconds / 2, server), "127.0.0.1", 0)
     print(listener.sockets[0].getsockname()[1], flush=True)

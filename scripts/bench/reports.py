@@ -22,7 +22,7 @@ _ERROR = {"code": "upstream_timeout", "message": "The model did not answer withi
 
 
 class Reporter:
-    """Reports about a population's lines into a chronicle."""
+    """Reports about the lines of a population, written into a chronicle."""
 
     def __init__(self, population: Population, book: Chronicle) -> None:
         self.population, self.book = population, book

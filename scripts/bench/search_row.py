@@ -1,4 +1,4 @@
-"""The row about the search: the time of an answer, for a client that asks one after the other."""
+"""The row about the search: the time of an answer, for a client with one request at a time."""
 
 import random
 import time
@@ -15,7 +15,7 @@ WARM_UP = 100
 
 
 def search(bench: Bench) -> Row:
-    """The 95th percentile of many searches; no two are alike, so none is answered from memory."""
+    """The 95th percentile of many searches. All differ, so none is answered from memory."""
     client, times = Client(bench.product), []
     for number, text in enumerate(searches(bench.data.lines)):
         began = time.perf_counter()

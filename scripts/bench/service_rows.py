@@ -1,4 +1,4 @@
-"""The rows about the service itself: its workers' memory, its metrics, its start, its idle node."""
+"""The rows about the service itself: its workers' memory, metrics, start, and idle node."""
 
 import json
 import re
@@ -18,12 +18,12 @@ from story import line_id
 MOST_MB = 300
 MOST_SECONDS = 2
 STARTS = 3
-SCRAPERS = 16  # connections that ask for the metrics, without a credential
+SCRAPERS = 16  # connections that request the metrics, without a credential
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # of refused requests
 DETAILS_PER_SECOND = 50
 LEAST_SECONDS = 10.0
 MOST_P99 = 100  # ms
-SETTLED, IDLE, IDLE_SHORT = 12.0, 30.0, 10.0  # seconds: PostgreSQL tells commits 10 s late
+SETTLED, IDLE, IDLE_SHORT = 12.0, 30.0, 10.0  # seconds: PostgreSQL reports commits 10 s late
 MOST_CONNECTIONS, MOST_COMMITS, MOST_THREADS, MOST_CPU = 12, 8, 30, 2
 OURS = """
 SELECT count(*) FROM pg_stat_activity
@@ -47,7 +47,7 @@ def memory(bench: Bench) -> Row:
 
 
 def metrics(bench: Bench) -> Row:
-    """A line's detail beside strangers who ask for the metrics, and were refused on each path."""
+    """A line's detail while strangers request the metrics, after refused requests on each path."""
     product, seconds = bench.product, max(LEAST_SECONDS, bench.seconds)
     with urllib.request.urlopen(f"http://127.0.0.1:{product.port}/openapi.json") as answer:
         paths = [re.sub(r"\{\w+\}", "x", path) for path in json.load(answer)["paths"]]
@@ -85,7 +85,7 @@ def start(bench: Bench) -> Row:
 
 
 def idle(bench: Bench) -> Iterator[Row]:
-    """The costs of a node of one worker on a new ledger, to which nobody sends anything."""
+    """The costs of a node with one worker on a new ledger that gets no requests."""
     seconds = IDLE_SHORT if bench.short else IDLE
     with (
         serving(bench.folder / "idle", "", 1, bench.folder / "idle.log") as product,

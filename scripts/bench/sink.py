@@ -2,7 +2,7 @@
 
     python scripts/bench/sink.py PORT
 
-`GET` answers how many requests have come.
+`GET` answers the number of requests so far.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ ACCEPTED = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Sink(asyncio.Protocol):
-    """One connection: searches for heads, and skips bodies by their length."""
+    """One connection: finds the heads of requests, and skips bodies by their length."""
 
     count = 0
 

@@ -1,4 +1,4 @@
-"""The story that the measurements tell: always the same facts, except for their times."""
+"""The facts that the measurements send: always the same, except for their times."""
 
 import itertools
 import json
@@ -38,18 +38,18 @@ def line_id(number: int) -> str:
 
 @dataclass
 class Story:
-    """Facts about lines at work: ``lines`` take check-ins, ``agents`` among them have runs, too."""
+    """Facts about lines at work: ``lines`` take check-ins; those in ``agents`` also have runs."""
 
     lines: Sequence[int]
     agents: Sequence[int]
     mix: str = "mixed"
     now: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     serial: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    # Far from every id that a data set's ledger has issued.
+    # Far above every id that a data set's ledger has issued.
     run: Iterator[int] = field(default_factory=lambda: itertools.count(100_000_000))
 
     def fact(self, kind: str, subject: str | None, **data: object) -> bytes:
-        """One CloudEvent with a new id; without a subject the ledger issues one."""
+        """One CloudEvent with a new id. Without a subject, the ledger issues one."""
         event = {
             "specversion": "1.0",
             "id": f"bench-{next(self.serial)}",
@@ -63,7 +63,7 @@ class Story:
         return json.dumps(event, separators=(",", ":")).encode()
 
     def beginning(self, number: int) -> list[bytes]:
-        """The facts that begin a line: activation, a check-in, health."""
+        """The first facts of a line: activation, a check-in, health."""
         line, (product_line, model) = line_id(number), MODELS[number % len(MODELS)]
         activated = self.fact(
             "service_line.activated",
@@ -84,9 +84,9 @@ class Story:
         ]
 
     def work(self) -> Iterator[bytes]:
-        """Endless facts of daily work: check-ins only, or half of the facts are runs and health.
+        """Endless facts of daily work: check-ins only, or half of them runs and health.
 
-        Three of four check-ins come from the ``BUSY`` lines that report all the time; the fourth
+        Three of four check-ins come from the ``BUSY`` lines that report all the time. The fourth
         may come from any line.
         """
         busy = self.lines[:: max(1, len(self.lines) // BUSY)]
@@ -115,7 +115,7 @@ class Story:
 
 
 def story_of_new(lines: int) -> Story:
-    """A story about lines that begin in it (``beginning``)."""
+    """Facts about lines that begin with them (``beginning``)."""
     numbers = range(1, lines + 1)
     return Story(numbers, [n for n in numbers if MODELS[n % len(MODELS)][1] == "agent_runtime"])
 

@@ -1,4 +1,4 @@
-"""The paths of requests about stories and feeds: histories, timelines, usage, feed, audit log."""
+"""The paths of requests about histories, timelines, usage, the feed and the audit log."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ class Walker:
         self._draw = random.Random(11)
 
     def past_details(self) -> str:
-        """A line's detail about the middle of the data set."""
+        """A line's detail as of about the middle of the data set."""
         return f"/v1/execution/{self._line()}?as_of={self._then()}"
 
     def past_runs(self) -> str:
-        """The big line's latest runs about the middle of the data set."""
+        """The big line's latest runs as of about the middle of the data set."""
         return f"/v1/execution/{self._big}/runs?limit=25&as_of={self._then()}"
 
     def timelines(self) -> str:
@@ -72,4 +72,4 @@ DRAWS: Mapping[str, tuple[str, Callable[[Walker], str]]] = {
     "feed": (f"feed, page of {PAGE}", Walker.feed),
     "audit": (f"audit log, page of {PAGE}", Walker.audit),
 }
-"""Name of a row → (what it says, the draw of one path)."""
+"""By the name of a row: its description, and the function that draws a path."""

@@ -1,7 +1,7 @@
-"""Ledgers with the story of `ledger demo`, each written by one version, and copies of them.
+"""Ledgers with the data of `ledger demo`, each written by one version, and copies of them.
 
-Beside the story a ledger has keys for its readers, an endpoint whose deliveries fail, an erased run
-and refused commands.
+Besides the demo's data, a ledger has keys for its readers, an endpoint whose deliveries fail, an
+erased run and refused commands.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _EVERY = (
 )
 _SETTINGS = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true", "LEDGER_WEBHOOK_RETRY_SECONDS": "0.1,0.1"}
 _ENDPOINT = b'{"url":"http://127.0.0.1:9/","event_types":["*"]}'
-# The first migration makes these parts otherwise than e6d622b did.
+# The first migration makes these parts differently from commit e6d622b.
 _SINCE = """
 ALTER TABLE ledger.node DROP COLUMN IF EXISTS opens_marks;
 ALTER TABLE ledger.lease ALTER organization_id DROP DEFAULT;
@@ -45,14 +45,14 @@ _REASON = b'{"reason":"Quote \\" tab \\t \xc3\xbc \xf0\x9f\x9a\x80"}'
 
 @dataclass(frozen=True)
 class StoryLedger:
-    """A ledger to which nothing is written any more, and the keys for its readers."""
+    """A ledger that nobody writes to any more, and the keys for its readers."""
 
     data_dir: Path
     keys: dict[str, str]
 
 
 def story_of(version: Version) -> StoryLedger:
-    """The story as a version wrote it; told now if that version has not written it yet."""
+    """The ledger that a version wrote; written now if it does not exist yet."""
     data_dir = OLD / f"story-{version.name}"
     marker = data_dir / "keys.json"
     if not marker.exists():
@@ -104,7 +104,7 @@ def _tell(product: Product) -> dict[str, str]:
 
 @contextlib.contextmanager
 def served_copy(story: StoryLedger, version: Version, folder: Path) -> Iterator[Product]:
-    """A version on a copy of the ledger. No loop runs there, so nothing is recorded."""
+    """A version that serves a copy of the ledger. No loop runs there, so nothing is recorded."""
     data_dir = folder / version.name[:7]
     copy_ledger(story.data_dir, data_dir)
     if version is HERE:
@@ -118,9 +118,9 @@ def served_copy(story: StoryLedger, version: Version, folder: Path) -> Iterator[
 
 
 def adopt(data_dir: Path) -> None:
-    """Let this version open a ledger of a commit before 0.1.0, whose schema other files made.
+    """Let this version open a ledger of a commit before 0.1.0, with a schema from other files.
 
-    A start compares the schema with that of the first migration.
+    Otherwise a start would refuse its schema.
     """
     first, *_ = sorted(MIGRATIONS.iterdir(), key=lambda file: file.name)
     row = first.name, hashlib.sha256(first.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The rows about traces: facts beside another tenant's flood of spans, or its largest bodies."""
+"""The rows about traces: facts during another tenant's flood of spans, or its largest bodies."""
 
 import gzip
 import json
@@ -27,8 +27,8 @@ from product import MANY, Product, UnmeasuredError
 from story import line_id
 
 SPANS = 10_000  # a second
-AT_ONCE = 500  # spans of a request: an exporter sends 512 by default
-RUN = 20  # spans of which one is a run
+AT_ONCE = 500  # spans per request: an exporter sends 512 by default
+RUN = 20  # one span of this many is a run
 CONNECTIONS = 8
 MADE = 1_000_000_000  # nanoseconds that a span took
 MOST_OF_A_SPAN = 10_000  # elements
@@ -38,7 +38,7 @@ FLOOD_SECONDS = 10.0  # seconds of batches beside the largest bodies
 
 
 def traces(bench: Bench) -> Sequence[Row]:
-    """The latency of neighbours' single facts beside spans, of which one in twenty is a run."""
+    """The latency of neighbours' single facts during a flood of spans; one in twenty is a run."""
     seconds = max(LEAST_SECONDS, bench.seconds)
     with fresh_ledger(bench) as product:
         quiet = singles(product, facts_of(product, "quiet"), 2.0)
@@ -75,7 +75,7 @@ def _requests(product: Product, count: int) -> Iterator[bytes]:
 
 
 def _trace(line: str, now: int) -> Iterator[Span]:
-    """An agent's trace, in the order in which spans end."""
+    """An agent's trace, in the order in which its spans end."""
     trace, run = os.urandom(16), os.urandom(8)
     for number in range(RUN):
         is_run = number == RUN - 1
@@ -109,7 +109,7 @@ def _trace(line: str, now: int) -> Iterator[Span]:
 
 
 def held(bench: Bench) -> Row:
-    """The latency of a neighbour's batches beside bodies at the bounds, one behind the other."""
+    """The latency of a neighbour's batches during a sequence of bodies of the largest sizes."""
     with fresh_ledger(bench) as product:
         floods = [[_posted(product, *each)] for each in _bodies_at_the_bounds()]
         flood = loadgen.Job(product.port, floods, FLOOD_SECONDS + 4 * WARM_UP, repeat=True)
@@ -128,7 +128,7 @@ def held(bench: Bench) -> Row:
 
 
 def _batches(product: Product, name: str, seconds: float, workers: int) -> loadgen.Result:
-    """Batches of a neighbour, on lines of its own."""
+    """Send batches of a neighbour, on its own lines."""
     organization, key = NEIGHBOURS[0], product.key
     lines = [line_id(FIRST_LINE + number) for number in range(BATCH)]
     begun = {"organization_id": organization, "workspace_id": "WS-26-000001"}
@@ -155,7 +155,7 @@ def _batches(product: Product, name: str, seconds: float, workers: int) -> loadg
 
 
 def _bodies_at_the_bounds() -> Sequence[tuple[str, bytes]]:
-    """Media types and bodies: of few large spans, of nested values, and of many small spans."""
+    """Media types and bodies: few large spans, nested values, and many small spans."""
     ids = b'"traceId":"%b","spanId":"%b"' % (b"01" * 16, b"02" * 8)
     line = _attribute(b"ledger.service_line_id", b'{"stringValue":"%b"}' % line_id(1).encode())
     run = b"%b,%b" % (line, _attribute(b"ledger.run", b'{"boolValue":true}'))

@@ -1,7 +1,7 @@
-"""The rows about many lines: the time of usage, a comparison and a statement; memory of an export.
+"""The rows about many lines: usage, a comparison, a statement; the memory of an export.
 
-The times are those of 10,000 lines and 1 M events of three months, each answer asked for on its
-own. The export is that of the data set of the other rows.
+The times are for 10,000 lines and 1 M events of three months, one answer at a time. The export is
+that of the other rows' data set.
 """
 
 import json
@@ -26,7 +26,7 @@ _QUERIES = (
     ("a month by resource", f"/v1/usage?{_MONTH}&group_by=resource", 2000),
     ("a week compared", f"/v1/compare?then=2026-04-10&now=2026-04-17&{_MONTH}", 2000),
 )
-"""The questions, and the milliseconds that an answer may take."""
+"""The requests, and the milliseconds that an answer may take."""
 
 _STATEMENT_MS = 3000
 _MORE_MB = 60
@@ -34,7 +34,7 @@ ROUNDS = 7
 
 
 def usage(bench: Bench) -> Iterator[Row]:
-    """The median of some answers each; the first one is not counted."""
+    """The median time of each answer. The first answer is not counted."""
     DATA.prepare()
     data_dir = bench.folder / "usage"
     DATA.copy_to(data_dir)
@@ -61,7 +61,7 @@ def _timed(work: str, most: int, ask: Callable[[], object]) -> Row:
 
 
 def usage_export(bench: Bench) -> Row:
-    """The growth of the workers' memory by an export of all lines, after one of few lines."""
+    """How much an export of all lines grows the workers' memory, after one of few lines."""
     client = Client(bench.product)
     few = f"&service_line_id={','.join(f'LIN-26-{n:06d}' for n in range(1, 101))}"
     path = "/v1/usage/export?from=2026-03-01&to=2026-04-01&format=csv"
@@ -76,7 +76,7 @@ def usage_export(bench: Bench) -> Row:
 
 
 def _memory(bench: Bench) -> float:
-    """The most that the workers have held, together."""
+    """The highest memory of all workers together."""
     workers = (
         pid for pid in children_of(bench.product.pid) if name_of(pid).startswith("ledger-api")
     )

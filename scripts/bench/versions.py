@@ -1,7 +1,7 @@
-"""Two versions of the service beside each other: this work tree, and that of an earlier commit.
+"""Two versions of the service: this work tree, and that of an earlier commit.
 
-The work tree of an earlier commit is below `build/old`, with an environment of its own. The tree is
-made once and kept; `make clean` removes it.
+The work tree of an earlier commit is below `build/old`, with its own environment. It is made once
+and reused; `make clean` removes it.
 """
 
 import subprocess

@@ -1,8 +1,8 @@
-"""The rows about watches: rounds of their loop, looks through all lines, openings, cost of facts.
+"""The rows about watches: rounds of their loop, checks of all lines, openings, cost of facts.
 
 The rows run on a copy of the data set, with a writer, a projector and the loop of watches in this
-process, which calls them in turn. All lines belong to two organizations: 50 watches of each of them
-and of 48 others are on. A database of a million lines is that of ``--big``.
+process, which calls them in turn. All lines belong to two organizations. Each of these, and each of
+48 others, has 50 watches that are on. ``--big`` has a database of a million lines.
 """
 
 import itertools
@@ -122,7 +122,7 @@ class Watching:
         assert all(isinstance(each, Receipt) for each in self.writer.submit(commands).result())
 
     def check(self) -> tuple[float, int, float]:
-        """Rounds until nothing is to be done: (their seconds, what was recorded, when the last)."""
+        """Rounds until no work is left: (seconds, number recorded, seconds until the last one)."""
         elapsed, done, last = 0.0, 0, 0.0
         while True:
             self.catch_up()
@@ -136,7 +136,7 @@ class Watching:
 
 @contextmanager
 def watching(bench: Bench) -> Iterator[Watching]:
-    """On a copy of the data set."""
+    """Serve a copy of the data set."""
     folder = bench.folder / "watches"
     bench.data.copy_to(folder)
     postgres = EmbeddedPostgres(folder, purpose="bench")
@@ -153,7 +153,7 @@ def watching(bench: Bench) -> Iterator[Watching]:
 
 
 def watches(bench: Bench) -> Iterator[Row]:
-    """Rounds, looks and openings, with all watches; the cost of facts beside no watches."""
+    """Rounds, checks and openings with all watches; the cost of facts compared with no watches."""
     with watching(bench) as watched:
         lines = bench.data.lines
         with psycopg.connect(watched.conninfo, autocommit=True, row_factory=tuple_row) as reader:
@@ -216,9 +216,9 @@ def _rounds(watched: Watching, before: Callable[[], None], work: str) -> Row:
 
 
 def _cost(watched: Watching, reader: psycopg.Connection[Any], numbers: Sequence[int]) -> Row:
-    """The time of a round beside that of the facts since the last one: nothing else knows watches.
+    """The time of a round, compared with that of the facts since the last round.
 
-    The facts are check-ins, with their views, as many as one client a core reports in 5 s.
+    The facts are check-ins, with their views: as many as one client per core reports in 5 s.
     """
     facts = [("execution.checked_in", line_id(n), {"hours": 1}) for n in numbers]
     facts = [*itertools.islice(itertools.cycle(facts), FACTS)]

@@ -20,14 +20,14 @@ from story import BATCH, batch_of, line_id
 
 
 def ceiling(bench: Bench) -> Row:
-    """The load generator's own rate, against ASGI without a framework."""
+    """The load generator's own rate, with ASGI without a framework."""
     bench.ceiling = max(bench.bare_rate() for _ in range(min(bench.rounds, 3)))
     note = f"{bench.clients} clients, {bench.workers} workers; near this rate a row is void"
     return Row("ceiling: bare ASGI, requests/s", bench.ceiling, note=note)
 
 
 def facts(bench: Bench) -> Row:
-    """Facts one per request beside a FastAPI route that only parses them."""
+    """Facts one per request, compared with a FastAPI route that only parses them."""
     same = [
         bench.product.post(fact, path="/fact") for fact in itertools.islice(bench.story.work(), 400)
     ]
@@ -43,7 +43,7 @@ def facts(bench: Bench) -> Row:
 
 
 def with_peers(bench: Bench) -> Iterator[Row]:
-    """Single facts beside writes of comparable systems, measured in turn with each."""
+    """Single facts, compared with writes of other systems, measured in turn with each."""
     for peer in peers.PEERS:
         theirs: Sequence[float]
         try:
@@ -57,7 +57,7 @@ def with_peers(bench: Bench) -> Iterator[Row]:
 
 
 def batches(bench: Bench) -> Iterator[Row]:
-    """Facts in batches beside COPY of the same rows: into empty tables, and into filled ones."""
+    """Facts in batches, compared with COPY of the same rows, into empty and into filled tables."""
     client, work = Client(bench.product), bench.story.work()
     with psycopg.connect(bench.product.database_url) as connection:
         tables = [
@@ -105,8 +105,8 @@ def batched_facts(bench: Bench) -> float:
 def rows_of_batch(low: int, high: int) -> list[tuple[str, tuple[str, ...], str]]:
     """(table, columns, SELECT) for all rows that the appends at low < position <= high inserted.
 
-    Rows that an append changes in place (`line_activity`, `open_run`) have no COPY. Leaving such
-    rows out favours the limit.
+    Rows that an append changes in place (`line_activity`, `open_run`) have no COPY. Leaving out
+    such rows favours the limit.
     """
     events = (
         f"FROM ledger.ledger_events WHERE notification_id > {low} AND notification_id <= {high}"
@@ -128,10 +128,11 @@ def rows_of_batch(low: int, high: int) -> list[tuple[str, tuple[str, ...], str]]
 
 
 def visible(bench: Bench) -> Row:
-    """The time from a fact's recording until every view has it, at half load, beside one fsync.
+    """The time from a fact's recording until every view has it, at half load, with one fsync
+    beside.
 
-    A write is answered once the views have it: the note has the time of the whole request. A probe
-    checks whether a read after the answer sees the write.
+    A write is answered once the views have it; the note has the time of the whole request. A probe
+    checks that a read after the answer sees the write.
     """
     half = (bench.fact_rate or bench.measure_facts()) / 2
     writes: list[float] = []
@@ -170,7 +171,7 @@ def visible(bench: Bench) -> Row:
 def probe_visibility(
     bench: Bench, delays: list[float], stale: list[bool], over: Callable[[], bool]
 ) -> None:
-    """Report check-ins; read the line until the answer has each, and note how long that took."""
+    """Report check-ins. Read the line until the answer has each, and note how long that took."""
     client = Client(bench.product)
     for number in itertools.cycle(bench.story.lines):
         if over():

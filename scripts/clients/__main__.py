@@ -1,8 +1,8 @@
-"""``make clients``: clients made from the OpenAPI document, type-checked and run against a service.
+"""``make clients``: clients made from the OpenAPI document, type-checked and run on a service.
 
-Everything stands below ``build/clients``: the document, the tools, what they make, a ledger. First
-the ledger's own TypeScript client is compiled and tested; with ``--short``, as in CI, nothing else.
-The whole run, each night, also lints the document, and types the commands of
+Everything is below ``build/clients``: the document, the tools, their clients, and a ledger. First
+the ledger's own TypeScript client is compiled and tested. With ``--short``, as in CI, that is all.
+The whole run, each night, also lints the document, and runs the commands of
 ``docs/integrating.md``.
 """
 
@@ -20,7 +20,7 @@ from scripts.clients import openapi_generator, own
 from scripts.clients.shared import BUILD, DOCUMENT, GENERATED, HERE, TYPESCRIPT, run, service, tool
 
 WHOLE = ("fetch", "hey", "orval", "zod")
-"""The clients in TypeScript, by the names of their files."""
+"""The clients in TypeScript, by file name."""
 OPENAPI_GENERATOR = (openapi_generator.make_python_client, openapi_generator.make_typescript_client)
 
 
@@ -86,7 +86,7 @@ def install() -> None:
 
 
 def make_python_client() -> Path:
-    """Make openapi-python-client's client, check its types and its use's; return the program."""
+    """Make openapi-python-client's client, check all types; return the program that uses it."""
     tools = BUILD / "venv/bin"
     made = BUILD / "python/ledger_client"
     made.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The clients of openapi-generator, in Python and in TypeScript. Its Java is a package, too."""
+"""The clients of openapi-generator, in Python and in TypeScript. It is a Java program."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from scripts.clients.shared import BUILD, DOCUMENT, HERE, TYPESCRIPT, run, tool
 PACKAGE = "ledger_openapi"
 FOLDER = TYPESCRIPT / "openapi-generator"
 
-# The modules of the tool fail the check of indexes that the other clients pass.
+# The tool's own modules fail the check of indexes that the other clients pass.
 SETTINGS = {
     "extends": "../tsconfig.json",
     "compilerOptions": {"noUncheckedIndexedAccess": False, "outDir": "made"},
@@ -19,9 +19,9 @@ SETTINGS = {
 
 
 def make_python_client() -> Path:
-    """Make the client in Python, and check the types of its use; return the program.
+    """Make the client in Python, check the types of the program that uses it; return the program.
 
-    Its own types are not strict: what is used of them is checked.
+    The client's own types are not strict, so only its use is checked.
     """
     shutil.rmtree(BUILD / "python" / PACKAGE, ignore_errors=True)
     generate("python", BUILD / "python", "--package-name", PACKAGE)

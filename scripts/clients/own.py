@@ -1,7 +1,7 @@
-"""The ledger's own TypeScript client: its types are compared, it is compiled, and its tests run.
+"""The ledger's own TypeScript client: compare its types, compile it, and run its tests.
 
-The tests are those in ``src/ledger_client_ts/tests``, by Node's own runner, against the service
-that ``make clients`` has started. The programs of the client's README are compiled with them.
+The tests in ``src/ledger_client_ts/tests`` run by Node's own runner, against the service that
+``make clients`` has started. The programs of the client's README are compiled with them.
 """
 
 import json
@@ -20,7 +20,7 @@ EXAMPLES = CLIENT / "build/shown"
 PAGE = ROOT / "docs/integrating.md"
 BLANK = ROOT / "build/clients/blank"
 AT_ONCE = 4
-"""So many files of tests run at a time: they wait more than they work."""
+"""How many files of tests run at a time. They wait more than they work."""
 MOST_MS = 240_000
 """A file of tests that takes longer has failed. The long forms take two minutes."""
 
@@ -57,7 +57,7 @@ def test(environment: Mapping[str, str], *, is_short: bool) -> None:
 
 
 def follow_the_page(environment: Mapping[str, str]) -> None:
-    """Type the page's commands in an empty folder, about a line that is begun as on the page."""
+    """Run the page's commands in an empty folder, about a line that is activated as on the page."""
     _begin_line(environment)
     shutil.rmtree(BLANK, ignore_errors=True)
     BLANK.mkdir(parents=True)
@@ -95,7 +95,7 @@ def _begin_line(environment: Mapping[str, str]) -> None:
 
 
 def _run(*command: object, env: Mapping[str, str] = os.environ, folder: Path = CLIENT) -> str:
-    """Run a command in the client's folder, and give its output, which is shown if it fails."""
+    """Run a command in the client's folder and return its output. Prints the output on failure."""
     words = [str(word) for word in command]
     done = subprocess.run(
         words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

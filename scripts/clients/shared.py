@@ -1,4 +1,4 @@
-"""Shared by the makers of clients: their places, their tools, and a service to try clients on."""
+"""What the makers of clients share: their folders, their tools, and a service for the clients."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ PERMISSIONS = (
 
 
 def run(*command: object, **options: object) -> str:
-    """Run a command to its end, and return its output, which is shown if the command fails."""
+    """Run a command to its end and return its output. Prints the output if the command fails."""
     words = [str(word) for word in command]
     done = subprocess.run(  # type: ignore[call-overload]
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
@@ -59,7 +59,7 @@ def tool(name: str, *arguments: object, silent: bool = False) -> None:
 def service(
     folder: Path = BUILD, ledger: Path = OURS, path: str = CODE
 ) -> Iterator[dict[str, str]]:
-    """A service with an empty ledger; the environment says where, and has a token."""
+    """A service with an empty ledger. Yields an environment with its address and a token."""
     data = folder / "ledger"
     shutil.rmtree(data, ignore_errors=True)
     with socket.socket() as probe:
@@ -68,7 +68,7 @@ def service(
     unset = {name for name in os.environ if name.startswith("LEDGER_")}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {"LEDGER_DATA_DIR": str(data), "PYTHONPATH": path}
-    environment["LEDGER_WEBHOOK_ALLOW_PRIVATE"] = "true"  # receivers are on this machine
+    environment["LEDGER_WEBHOOK_ALLOW_PRIVATE"] = "true"  # the receivers are on this machine
     with (folder / "service.log").open("w") as log:
         process = subprocess.Popen(
             [ledger, "serve", "--port", str(port), "--workers", "1"],

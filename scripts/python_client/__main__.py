@@ -1,7 +1,7 @@
-"""Write the generated modules of the Python client: types, routes, the synchronous twin, verifier.
+"""Write the generated modules of the Python client: types, routes, synchronous twin, verifier.
 
-``python -m scripts.python_client``, after a change of ``_async``; after one of the API
-``make generate``, for both clients. The test ``tests/client/test_generated.py`` fails until then.
+Run ``python -m scripts.python_client`` after a change of ``_async``. After a change of the API, run
+``make generate``, for both clients. Until then ``tests/client/test_generated.py`` fails.
 """
 
 import sys
@@ -14,17 +14,17 @@ from scripts.python_client.modules import Schema, made
 STANDS_IN = SimpleNamespace(
     root_path="", cors_origins=(), is_public_by_https=False, positions=None, only_reads=False
 )
-"""The services of an application that only describes itself."""
+"""Stands in for the services of an application that only describes itself."""
 
 
 def document() -> Schema:
-    """The OpenAPI document of the service, without a service."""
+    """The OpenAPI document, made without a running service."""
     app = create_app(STANDS_IN)  # type: ignore[arg-type]
     return compose(app, app.routers)
 
 
 def main() -> int:
-    """Write each module that is not as it should be."""
+    """Write each module whose text has changed."""
     for path, text in made(document()).items():
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_text() != text:

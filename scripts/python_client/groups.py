@@ -1,20 +1,21 @@
-"""The names by which users call the routes and the facts: a row each, in groups.
+"""The names of the clients' methods for routes and facts, in groups.
 
-A route stands by the name of its operation in the OpenAPI document, a fact by its type. The methods
-in ``_async/routes.py`` are made of the rows; methods of another kind are in ``_async/groups.py``.
+A row names a route by its operation in the OpenAPI document, and a fact by its type. The methods in
+``_async/routes.py`` are generated from the rows. Methods of another kind are in
+``_async/groups.py``.
 """
 
 from typing import NamedTuple
 
 
 class Group(NamedTuple):
-    """Routes about one thing."""
+    """A group of routes about one kind of thing."""
 
     name: str
-    """The class is named by it."""
+    """The end of the class's name."""
     about: str
     methods: dict[str, str]
-    """Operations and types of facts by the names of their methods."""
+    """By the name of a method, its operation or its type of fact."""
 
 
 GROUPS = (
@@ -77,7 +78,7 @@ GROUPS = (
     ),
     Group(
         "CompareRoutes",
-        "Two instants side by side.",
+        "Two instants compared.",
         {"page": "show_comparison", "export": "export_comparison"},
     ),
     Group(
@@ -95,7 +96,7 @@ GROUPS = (
     ),
     Group(
         "Watches",
-        "Watches: conditions with a clock.",
+        "Watches: conditions that open alerts.",
         {
             "list": "list_watches",
             "get": "show_watch",
@@ -107,7 +108,7 @@ GROUPS = (
     ),
     Group(
         "Alerts",
-        "Alerts, which watches open.",
+        "Alerts that watches opened.",
         {
             "list": "list_alerts",
             "get": "show_alert",
@@ -178,7 +179,7 @@ GROUPS = (
     ),
     Group(
         "Proofs",
-        "The sealed log. ``execution_ledger.verify`` checks offline what these routes give.",
+        "The sealed log. ``execution_ledger.verify`` checks offline what these routes return.",
         {
             "checkpoint": "show_checkpoint",
             "key": "show_key",
@@ -190,7 +191,7 @@ GROUPS = (
     ),
     Group(
         "Service",
-        "The service itself, and the credential. All but the latter need no token.",
+        "The service itself, and the credential. Only the credential needs a token.",
         {
             "credential": "show_credential",
             "health": "check_health",

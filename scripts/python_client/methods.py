@@ -27,7 +27,7 @@ from execution_ledger._async.transport import AsyncExport, AsyncPages
 
 
 def methods(document: Schema, written: Written) -> str:
-    """The text of the module, unformatted. Raises KeyError for an operation that is gone."""
+    """Return the text of the module, unformatted. Raises KeyError for an operation that is gone."""
     operations = {
         operation["operationId"]: (path, operation)
         for path, methods in document["paths"].items()
@@ -71,7 +71,7 @@ def _route(method: str, path: str, operation: Schema, written: Written) -> str:
 
 
 def _required(params: list[Argument], written: Written) -> list[str]:
-    """The arguments that must be given, by position or by name."""
+    """The required arguments, by position or by name."""
     names = {written.names.of(name) for name in written.reached} | {"Instant"}
 
     def placed(found: re.Match[str]) -> str:
@@ -86,7 +86,7 @@ def _required(params: list[Argument], written: Written) -> list[str]:
 
 
 def _mapping(params: list[Argument], rest: str) -> str:
-    """The mapping of all arguments."""
+    """The code of a mapping with all arguments."""
     named = "".join(f', "{each.name}": {each.name}' for each in params if each.is_required)
     if all(each.is_required for each in params):
         return f"{{{named.removeprefix(', ')}}}"
@@ -94,11 +94,11 @@ def _mapping(params: list[Argument], rest: str) -> str:
 
 
 BARE = {"None", "str", "bytes", "dict"}
-"""Answers that are no types of the module ``types``."""
+"""Answers without a class in the module ``types``."""
 
 
 def _typed(answer: str) -> str:
-    if answer.startswith("list["):  # a method `list` hides the type of that name
+    if answer.startswith("list["):  # a method `list` hides the type `list`
         return f"Sequence[types.{answer[5:]}"
     return f"types.{answer}"
 
@@ -109,7 +109,7 @@ def _docstring(operation: Schema) -> str:
 
 
 def _fact(method: str, kind: str, written: Written) -> str:
-    """The verb that sends a fact; its positional arguments say about what."""
+    """The method that sends a fact. Its positional arguments say what the fact is about."""
     name = camel(re.sub(r"[._]", "_", kind))
     data = data_of(f"{name}Fact", written)
     subject, more = "line: str", ""

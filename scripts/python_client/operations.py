@@ -8,13 +8,13 @@ HEADERS = {
     "Idempotency-Key": ("idempotency_key", "str"),
     "Ledger-Min-Position": ("min_position", "int"),
 }
-"""Headers that are arguments; ``_requests.py`` sends them."""
+"""Headers that are arguments. ``_requests.py`` sends them."""
 
 SHORT = "application/json"
 
 
 def operations(document: Schema, written: Written) -> str:
-    """The text of the module, unformatted; adds what it names to the types."""
+    """Return the text of the module, unformatted. Adds the types that it names to ``written``."""
     constants, arguments = [], []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -42,7 +42,7 @@ def operations(document: Schema, written: Written) -> str:
 
 
 def answer_of(operation: Schema, written: Written) -> tuple[str, str]:
-    """The class of the operation, and the type of what its method gives."""
+    """The class of the operation, and the type of its method's result."""
     status = next(each for each in operation["responses"] if each < "3")
     content = operation["responses"][status].get("content", {})
     if not content:
@@ -80,7 +80,7 @@ def data_of(fact: str, written: Written) -> Schema:
 
 
 def parameters_of(operation: Schema, written: Written) -> list[Argument]:
-    """The arguments of a route's method, but for the ids in its path."""
+    """The arguments of a route's method, without the ids in its path."""
     params = [
         _parameter(each["name"], each["schema"] | _described(each), each["required"], written)
         for each in operation.get("parameters", ())
@@ -99,7 +99,7 @@ def _described(parameter: Schema) -> Schema:
 
 
 def _parameter(name: str, schema: Schema, is_required: bool, written: Written) -> Argument:
-    """A filter: of several words a single one may be given too."""
+    """A filter. If it takes several words, one word alone is allowed too."""
     argument = written.argument(name, schema, is_required)
     if schema.get("type") == "array":
         return argument._replace(type=argument.type.replace("Sequence[", "Words[", 1))
@@ -109,13 +109,13 @@ def _parameter(name: str, schema: Schema, is_required: bool, written: Written) -
 
 
 def fact_arguments(name: str, written: Written) -> list[Argument]:
-    """The arguments of a fact's verb, but for those that say about what."""
+    """The arguments of a fact's method, without those that say what it is about."""
     fields = written.arguments(data_of(name, written))
     return [each for each in fields if each.name not in {"id", "service_line_id"}]
 
 
 def _fact(name: str, written: Written) -> str:
-    """The further arguments of the verb that reports a fact: fields of its data, and attributes."""
+    """The other arguments of a fact's method: fields of its data, and attributes."""
     data = data_of(name, written)
     text = f"class Report{name.removesuffix('Fact')}(Attributes, total=False):\n"
     text += docstring(data.get("description") or f"The fact `{name}`.")
@@ -125,7 +125,7 @@ def _fact(name: str, written: Written) -> str:
 
 
 def camel(name: str) -> str:
-    """The name of a class, of the words of a function."""
+    """The name of a class from the words of a function."""
     return "".join(word.capitalize() for word in name.split("_"))
 
 

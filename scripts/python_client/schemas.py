@@ -1,8 +1,8 @@
 """The generated module ``types.py``: what answers contain, and what commands and facts take.
 
-An answer is a ``msgspec.Struct``, which passes over fields that it does not know. An object that
-is sent is a ``TypedDict``. A word of an enumeration is a ``Literal`` for the type checker, and any
-text when it is decoded, so that a word of a newer service is no error.
+An answer is a ``msgspec.Struct``, which ignores fields that it does not know. An object that is
+sent is a ``TypedDict``. An enumeration is a ``Literal`` for the type checker, but any text when it
+is decoded. So a word of a newer service is no error.
 """
 
 import keyword
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 Schema = dict[str, Any]
 
 SINCE: dict[str, str] = {}
-"""Fields that services of earlier versions do not send, each with the value that it then has."""
+"""Fields that earlier services do not send, with the value that each then has."""
 
 PREFIX = "#/components/schemas/"
 
@@ -26,13 +26,13 @@ class Names:
         self._schemas = schemas
 
     def of(self, name: str) -> str:
-        """A name without the service's own prefix, if it is free then."""
+        """A name without the service's own prefix, unless another schema has that name."""
         short = name.removeprefix("Shown")
         return name if short != name and short in self._schemas else short
 
 
 class Written:
-    """The types of the schemas that are reached from those that were asked for."""
+    """Collects the types of the schemas that the generated code needs."""
 
     def __init__(self, document: Schema) -> None:
         self.schemas: dict[str, Schema] = document["components"]["schemas"]
@@ -40,7 +40,7 @@ class Written:
         self.reached: dict[str, Schema] = {}
 
     def type_of(self, schema: Schema, *, sent: bool = False) -> str:
-        """The annotation of a value; ``sent``: of one that the client sends."""
+        """The annotation of a value; with ``sent``, of a value that the client sends."""
         if "$ref" in schema:
             return self._reach(schema["$ref"].removeprefix(PREFIX), sent)
         for several in ("anyOf", "oneOf"):
@@ -70,7 +70,7 @@ class Written:
     def _reach(self, name: str, sent: bool) -> str:
         if name not in self.reached:
             self.reached[name] = self.schemas[name]
-            self._definition(name)  # for what it reaches in its turn
+            self._definition(name)  # for the types that it reaches
         if "discriminator" in self.schemas[name] and name != "Event":
             return self.type_of({"oneOf": self.schemas[name]["oneOf"]}, sent=sent)
         return self.names.of(name)
@@ -124,7 +124,7 @@ class Written:
         return text
 
     def _is_choice(self, schema: Schema) -> bool:
-        """True if an answer has the object as one of several, told apart by its ``kind``."""
+        """Return True if an answer has the object as one of several kinds, marked by ``kind``."""
         return "const" in schema["properties"].get("kind", ())
 
     def _field(self, name: str, schema: Schema, is_required: bool) -> str:
@@ -175,7 +175,7 @@ class Argument(NamedTuple):
 
 
 def is_sent(schema: Schema) -> bool:
-    """True if an object is one that clients send, which takes no other fields."""
+    """Return True for an object that clients send, which allows no other fields."""
     return schema.get("additionalProperties") is False
 
 
@@ -189,7 +189,7 @@ def docstring(text: str, indent: str = "    ") -> str:
 
 
 def explained(schema: Schema) -> str:
-    """The description of a field as a text below it, which editors show."""
+    """The description of a field as a docstring below it, which editors show."""
     found = next(_descriptions(schema), "")
     return docstring(found) if found else ""
 

@@ -1,8 +1,8 @@
 """Rehearse failures on a real cluster, on this machine: ``make rehearse``.
 
-Builds PostgreSQL with Patroni, etcd and haproxy, and two nodes of the ledger, in namespaces; breaks
-them under load in every way that it knows; looks up each acknowledged fact; prints a table.
-The exit code is 1 if a goal was missed. Needs root, and Debian for the packages.
+Builds PostgreSQL with Patroni, etcd and haproxy, and two nodes of the ledger, in namespaces. Then
+it causes every known failure under load, searches the log for each acknowledged fact, and prints a
+table. The exit code is 1 if a goal was missed. Needs root, and Debian for the packages.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from scripts.rehearse.versions import version_before
 from scripts.rehearse.world import World
 
 _ON_CLUSTER = [nodes.UPGRADE, *nodes.SCENARIOS, *database.SCENARIOS, losses.ASYNC_FAILOVER]
-"""In order: an upgrade needs a new database, and a loss comes last."""
+"""In this order: an upgrade needs a new database, and a loss comes last."""
 
 _DISK = "1G"
 
 
 def main() -> int:
-    """Perform the scenarios that were asked for."""
+    """Perform the scenarios that the command line names."""
     options = _options()
     install()
     isolate("scripts.rehearse")
@@ -81,7 +81,7 @@ def _perform_all(world: World, options: argparse.Namespace) -> Iterator[Outcome]
 
 
 def _make_server(world: World) -> None:
-    """A server on a small disk of its own."""
+    """Make a server on a small disk of its own."""
     folder = world.folder / "server-0"
     folder.mkdir()
     disk = ["mount", "-t", "tmpfs", "-o", f"size={_DISK},mode=755", "tmpfs", str(folder)]
@@ -102,7 +102,7 @@ def _perform(stage: Stage, scenario: Scenario, world: World) -> Outcome:
     print(f"… {scenario.title}", flush=True)
     try:
         return perform(stage, scenario, world)
-    except Exception as error:  # the scenarios behind it are performed all the same
+    except Exception as error:  # the next scenarios are performed anyway
         traceback.print_exc()
         with contextlib.suppress(TimeoutError):
             stage.start_nodes()

@@ -14,11 +14,11 @@ from scripts.rehearse.programs import Program, until
 _PORT = 9090
 _EXPORTER_PORT = 9100
 INTERVAL_SECONDS = 2
-"""Between two scrapes; the rules' times are those of production."""
+"""The seconds between two scrapes. The rules' times are those of production."""
 
 
 class Prometheus:
-    """Prometheus and the exporter of this machine's own figures, on the center."""
+    """Prometheus, and the exporter of this machine's own metrics."""
 
     def __init__(self, host: Host, folder: Path, nodes: list[str], members: list[str]) -> None:
         folder.mkdir()

@@ -65,7 +65,7 @@ class Member:
 
     @property
     def postmaster(self) -> int | None:
-        """PostgreSQL's first process; None while it does not run."""
+        """PostgreSQL's first process; None if it does not run."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self.data / "postmaster.pid").read_text().split()[0])
             if Path(f"/proc/{pid}").exists():
@@ -79,7 +79,7 @@ class Member:
         return [*self.patroni.family(), *postgres]
 
     def kill_postgres(self) -> None:
-        """Kill PostgreSQL's first process; the others end by themselves."""
+        """Kill PostgreSQL's first process; the others then end."""
         send(signal.SIGKILL, [pid for pid in [self.postmaster] if pid is not None])
 
     def kill(self) -> None:
@@ -98,7 +98,7 @@ class Member:
         return f"postgresql://{user}:{password}@{self.host.address}:5432/{database}"
 
     def ask(self, path: str) -> tuple[int, Any]:
-        """Patroni's answer: its status and its JSON; status 0 if there is none."""
+        """Patroni's answer: its status and its JSON; status 0 without an answer."""
         try:
             with urllib.request.urlopen(self._api(path), timeout=1.5) as answer:
                 return answer.status, json.load(answer)
@@ -187,7 +187,7 @@ class Cluster:
         return sorted(others, key=lambda member: member.ask("/synchronous")[0] != 200)
 
     def await_whole(self, seconds: float = 120.0) -> None:
-        """Wait until all members follow one primary, and one of them synchronously."""
+        """Wait until all members follow one primary, at least one of them synchronously."""
         until(self._is_whole, "three members, one of them synchronous", seconds)
 
     def _is_whole(self) -> bool:
@@ -204,7 +204,7 @@ class Cluster:
         )
 
     def is_synchronous(self) -> bool:
-        """True if commits wait for a standby."""
+        """Return True if commits wait for a standby."""
         for member in self.members:
             status, answer = member.ask("/config")
             if status == 200:
@@ -212,11 +212,11 @@ class Cluster:
         return False
 
     def set_synchronous(self, wanted: bool) -> None:
-        """Let commits wait for a standby, or not."""
+        """Set if commits wait for a standby."""
         self.primary().tell("/config", {"synchronous_mode": wanted}, "PATCH")
         self.await_whole()
 
     def switch_over(self) -> None:
-        """Let the synchronous standby become the primary, as before a maintenance."""
+        """Make the synchronous standby the primary, as before maintenance."""
         leader, candidate = self.primary(), self.standbys()[0]
         leader.tell("/switchover", {"leader": leader.name, "candidate": candidate.name})

@@ -1,4 +1,4 @@
-"""The configurations of ``deploy/``, filled in with the addresses and folders of a rehearsal."""
+"""The configurations of ``deploy/``, with the addresses and folders of a rehearsal."""
 
 from pathlib import Path
 from string import Template
@@ -8,12 +8,12 @@ DEPLOY = ROOT / "deploy"
 
 
 def filled(file: str, /, **words: object) -> str:
-    """A file of ``deploy/`` with its words filled in. Raises KeyError if a word is missing."""
+    """A file of ``deploy/`` with its placeholders replaced. Raises KeyError without a value."""
     return Template((DEPLOY / file).read_text()).substitute(words)
 
 
 def write(folder: Path, file: str, /, **words: object) -> Path:
-    """Write a file of ``deploy/`` into a folder with its words filled in, readable for all."""
+    """Write a file of ``deploy/`` with its placeholders replaced, readable by all."""
     path = folder / Path(file).name
     path.write_text(filled(file, **words))
     path.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Hosts: network namespaces on one bridge, each with an address, that can vanish and be slow."""
+"""Hosts: network namespaces on one bridge. Each has an address, and can vanish or be slow."""
 
 import subprocess
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 NETWORK = "10.0.0.0/24"
 _PREFIX = "10.0.0."
 CENTER = f"{_PREFIX}1"
-"""The address of the rehearsal itself: the load, haproxy and Prometheus."""
+"""The address of the rehearsal itself: the clients, haproxy and Prometheus."""
 
 _CENTER_NAME = "center"
 _BRIDGE = "rehearsal"
@@ -37,15 +37,15 @@ class Host:
         return ["nsenter", f"--net=/run/netns/{self.name}", "--", *arguments]
 
     def vanish(self) -> None:
-        """Take the host off the network: it answers nothing, and hears nothing."""
+        """Take the host off the network: it neither receives nor answers anything."""
         _ip("link", "set", f"{self.name}-up", "down")
 
     def come_back(self) -> None:
-        """Put the host onto the network again."""
+        """Connect the host to the network again."""
         _ip("link", "set", f"{self.name}-up", "up")
 
     def delay(self, milliseconds: int) -> bool:
-        """Let all that is sent to the host take longer; False if the kernel has no netem."""
+        """Delay all that is sent to the host; return False if the kernel has no netem."""
         queue = ["tc", "qdisc", "replace", "dev", f"{self.name}-up", "root"]
         command = [*queue, "netem", "delay", f"{milliseconds}ms"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0

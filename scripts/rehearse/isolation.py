@@ -1,7 +1,8 @@
-"""Everything that a rehearsal starts lives in namespaces of its own, and ends with them.
+"""Everything that a rehearsal starts lives in its own namespaces, and ends with them.
 
-The kernel ends all processes of a namespace with its first one, and removes the network and the
-mounts when nothing uses them any more: also after Ctrl-C, and after a rehearsal that was killed.
+When the first process of a namespace ends, the kernel ends all its other processes. When nothing
+uses the network and the mounts any more, the kernel removes them. This also holds after Ctrl-C, and
+after the rehearsal was killed.
 """
 
 import ctypes
@@ -14,14 +15,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 def is_isolated() -> bool:
-    """True if this process is in namespaces of its own, which reach no other host."""
+    """Return True if this process is in its own namespaces, which reach no other host."""
     return os.environ.get(_INSIDE) == "1"
 
 
 def isolate(module: str) -> None:
-    """Go on in new namespaces of processes, mounts and networks; must be called first.
+    """Continue in new namespaces of processes, mounts and networks. Call this first.
 
-    Returns in a process whose parent is the first one of the namespace. Only root may do so.
+    It returns in a process whose parent is the first one of the namespace. Only root may call it.
     """
     if not is_isolated():
         os.environ[_INSIDE] = "1"
@@ -35,7 +36,7 @@ def isolate(module: str) -> None:
 
 
 def _await(child: int) -> int:
-    """Take leave of every process that ends, as a first process must; return the child's code."""
+    """Reap every process that ends, as a first process must; return the child's exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGINT))
     while True:

@@ -1,8 +1,8 @@
-"""Clients that report facts and read through every failure, and keep what was acknowledged.
+"""Clients that report facts and read through every failure, and store what was acknowledged.
 
-Each lane has an address: the proxy in front of the nodes, or a node itself; or several, which its
-clients take in turn, one after each failure. A client of a lane sends a fact until it is
-acknowledged, each time under the same id, and then the next one.
+Each group of clients has an address: the proxy before the nodes, or a node itself. If it has
+several addresses, its clients switch to the next one after each failure. A client repeats a fact
+under the same id until it is acknowledged, and then sends the next one.
 """
 
 import http.client
@@ -18,17 +18,17 @@ from urllib.parse import urlsplit
 from scripts.rehearse.nodes import ORGANIZATION
 
 CLIENT_SECONDS = 12.0
-"""The time limit of a client: above the 10 s within which a living node answers."""
+"""The time limit of a client: longer than the 10 s within which a living node answers."""
 
 PAUSE_SECONDS = 0.02
-"""Between two requests of a client, so that two cores are enough for the whole cluster."""
+"""The time between two requests of a client, so that two cores suffice for the whole cluster."""
 
 _ACKNOWLEDGED = (200, 201)
 
 
 @dataclass
 class ClientGroup:
-    """The clients of an address, and what they have seen."""
+    """The clients of an address, and their results."""
 
     name: str
     addresses: tuple[str, ...]
@@ -37,13 +37,13 @@ class ClientGroup:
     written_at: list[float] = field(default_factory=list)
     read_at: list[float] = field(default_factory=list)
     slowest: float = 0.0
-    """Seconds that the slowest answer took."""
+    """The time of the slowest answer, in seconds."""
     statuses: Counter[int] = field(default_factory=Counter)
-    """The number of answers by status; 0: there was none."""
+    """The number of answers by status; 0 for no answer."""
 
 
 class Load:
-    """Clients on several lanes, from ``with`` on until ``stop``."""
+    """Groups of clients, which run from ``with`` until ``stop``."""
 
     def __init__(self, name: str, token: str, groups: list[ClientGroup], line: str) -> None:
         self.source = f"/rehearsal/{name}"
@@ -80,7 +80,7 @@ class Load:
                 raise TimeoutError("a client of the load hangs")
 
     def await_more(self, count: int, groups: tuple[str, ...] = (), seconds: float = 60.0) -> None:
-        """Wait until each of these lanes (all unless given) has written so many more facts.
+        """Wait until each of these groups (by default all) has written ``count`` more facts.
 
         Raises TimeoutError.
         """
@@ -93,11 +93,11 @@ class Load:
             time.sleep(0.05)
 
     def go_on_for(self, seconds: float) -> None:
-        """Let the load go on for some time, which the rehearsed failure is meant to last."""
+        """Continue the load for some time, which the failure is meant to last."""
         self._stopping.wait(seconds)
 
     def gap(self, groups: tuple[str, ...], reads: bool = False) -> float:
-        """The longest time in seconds without a success on one of these lanes."""
+        """The longest time in seconds without a success in one of these groups."""
         longest = 0.0
         for name in groups:
             group = self.groups[name]
@@ -130,7 +130,7 @@ class Load:
 
 
 class _Client:
-    """A client with one connection, which is made anew when it breaks."""
+    """A client with one connection, which it opens again when it breaks."""
 
     def __init__(self, group: ClientGroup, token: str) -> None:
         self._group = group
@@ -139,7 +139,7 @@ class _Client:
         self._connection: http.client.HTTPConnection | None = None
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """The status and body of the answer; status 0 if there was none."""
+        """The status and body of the answer; status 0 without an answer."""
         began = time.monotonic()
         try:
             if self._connection is None:

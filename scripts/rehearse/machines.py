@@ -1,4 +1,4 @@
-"""Machines: hosts that have booted this Debian's systemd, each on a copy of the disk of its own."""
+"""Machines: hosts that have booted this Debian's systemd, each on its own copy of the disk."""
 
 import os
 import shutil
@@ -36,11 +36,13 @@ mount --make-rshared /
 exec env -i container=rehearsal PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd
 ' boot "$2" "$3" "$4"
 """
-"""Joins a group of processes, and boots from a disk, with a folder that other machines share, and
-with the work tree: it may lie in a home, which the service may not enter."""
+"""Joins a group of processes, and boots from a disk.
+
+It mounts a folder that all machines share, and the work tree. The tree may lie in a home, which the
+service may not enter."""
 
 _MASKED = ("console-getty.service", "getty@tty1.service", "systemd-sysctl.service")
-"""Services that would take what belongs to the machine around."""
+"""Services that would take over things of the real machine."""
 
 _TREE = "/opt/ledger"
 _COMMAND = " ".join(ledger_command()).replace(f"{ROOT}/", f"{_TREE}/")
@@ -48,13 +50,13 @@ _PROGRAM = f"""#!/bin/sh
 PYTHONPATH={_TREE}/src:{_TREE} exec {_COMMAND} "$@"
 """
 HOME = "/root/ledger"
-"""The folder in which the operator's commands are run; it has the configurations of ``deploy/``."""
+"""The folder for the operator's commands. It has the configurations of ``deploy/``."""
 
 _COMMAND_SECONDS = 300
 
 
 class Machine:
-    """A host with systemd, on which nothing runs yet that an operator would start."""
+    """A host with systemd, and nothing yet that an operator would start."""
 
     def __init__(self, host: Host, folder: Path, shared: Path | str = "") -> None:
         self.host, self.name = host, host.name
@@ -66,7 +68,7 @@ class Machine:
         self._systemd = Program(host, command, folder / f"{host.name}.log")
 
     def boot(self, names: str) -> None:
-        """Boot, and wait until systemd is done. The names are those of ``/etc/hosts``."""
+        """Boot, and wait until systemd has finished. ``names`` is the text of ``/etc/hosts``."""
         self._make_disk()
         self._prepare(names)
         self._group.mkdir()
@@ -74,7 +76,7 @@ class Machine:
         until(self._is_up, f"the machine {self.name}", 60)
 
     def _make_disk(self) -> None:
-        """A copy of this machine's disk, written to memory."""
+        """Copy this machine's disk into memory."""
         self._folder.mkdir(mode=0o755)
         _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(self._folder))
         for name in ("upper", "work", "disk"):
@@ -99,7 +101,7 @@ class Machine:
         return self.run("systemctl is-system-running").stdout.strip() in ("running", "degraded")
 
     def run(self, script: str) -> "subprocess.CompletedProcess[str]":
-        """Run a script as root, as an operator would who has logged in."""
+        """Run a script as root, as a logged-in operator would."""
         first = next(descendants(self._systemd.pid), 0)
         script = f"cd {HOME}\n{script}"
         shell = ["nsenter", f"--target={first}", "--all", "--", "bash", "-l", "-e", "-c", script]
@@ -115,7 +117,7 @@ class Machine:
         )
 
     def stop(self) -> None:
-        """End the machine at once, and the group of its processes."""
+        """Kill the machine with all its processes."""
         self._systemd.kill()
         if self._group.exists():
             until(self._is_empty, f"the end of the machine {self.name}", 30)

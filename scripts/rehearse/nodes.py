@@ -20,7 +20,7 @@ ORGANIZATION = "ORG-26-000001"
 
 
 class Node:
-    """A node, started and ended at will. ``tree`` is the work tree whose version the node runs."""
+    """A node that can be started and ended. ``tree`` is the work tree of its version."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Node:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The node's settings. The commands of an operator at the node have them, too."""
+        """The node's settings. An operator's commands at the node have them too."""
         return {
             "LEDGER_DATABASE_URL": self.database,
             "LEDGER_DATA_DIR": str(self.data),
@@ -68,11 +68,11 @@ class Node:
 
     @property
     def address(self) -> str:
-        """The node's own address, not that of the proxy in front."""
+        """The node's own address, not that of the proxy before it."""
         return f"http://{self.host.address}:{self.port}"
 
     def change(self, *, database: str | None = None, tree: Path | None = None) -> None:
-        """Give the node another database or version, from its next start on."""
+        """Give the node another database or version. It applies from the next start."""
         self.database = database or self.database
         self.tree = tree or self.tree
         self.program = self._made()
@@ -102,7 +102,7 @@ class Node:
         return status, {}
 
     def metric(self, name: str) -> float | None:
-        """The largest value of a metric; None if the node does not tell it."""
+        """The largest value of a metric; None if the node does not have it."""
         _, text = fetch(f"{self.address}/metrics", 3.0)
         found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M)
         return max(map(float, found), default=None)
@@ -135,7 +135,7 @@ def ledger_command() -> list[str]:
 
 
 def fetch(url: str, seconds: float, token: str | None = None) -> tuple[int, str]:
-    """The status and the text of an answer; status 0 if there is none in time."""
+    """The status and the text of an answer; status 0 if none comes in time."""
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     try:
         with urllib.request.urlopen(

@@ -1,4 +1,4 @@
-"""Every checkpoint that the nodes have shown: do two of them contradict each other?"""
+"""Checks that no two checkpoints that the nodes published contradict each other."""
 
 import importlib.util
 import threading
@@ -12,7 +12,7 @@ _EVERY_SECONDS = 0.5
 
 
 class Note(NamedTuple):
-    """A checkpoint as it was shown."""
+    """A checkpoint as a node published it."""
 
     origin: str
     size: int
@@ -21,7 +21,7 @@ class Note(NamedTuple):
 
 
 class Notes:
-    """A thread that reads the checkpoint of each node, twice a second, and keeps every one."""
+    """A thread that reads the checkpoint of each node twice a second, and stores every one."""
 
     def __init__(self, nodes: list[Node], token: str) -> None:
         self._nodes, self._token = nodes, token
@@ -41,9 +41,9 @@ class Notes:
         self._thread.join(30)
 
     def contradictions(self) -> list[str]:
-        """Notes that contradict each other, and notes that the log does not go on from.
+        """The notes that contradict each other, and those that the present log does not continue.
 
-        Notes of the present origin are held against the newest one by a proof of consistency.
+        A proof of consistency compares each note of the present origin with the newest one.
         """
         found = []
         roots: dict[tuple[str, int], str] = {}
@@ -98,7 +98,7 @@ def _opened(text: str) -> Note:
 
 
 def _verifier() -> ModuleType:
-    """The verifier of the documentation, which knows nothing of the ledger's code."""
+    """The verifier of the documentation, which uses no code of the ledger."""
     spec = importlib.util.spec_from_file_location("verifier", ROOT / "docs/verifier.py")
     assert spec is not None
     assert spec.loader is not None

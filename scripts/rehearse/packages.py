@@ -20,7 +20,7 @@ _PACKAGES = {
     "faketime": "faketime",
     "ip": "iproute2",
 }
-"""Package by program. PostgreSQL and Python's client of etcd are looked for elsewhere."""
+"""Package by program. PostgreSQL and Python's client of etcd are found in other ways."""
 
 _NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/ledger.conf")
 _ETCD_CLIENT = Path("/usr/lib/python3/dist-packages/etcd")
@@ -36,7 +36,7 @@ def install(further: Mapping[str, str] = MappingProxyType({})) -> None:
         missing.append("python3-etcd")
     if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         missing.append("postgresql")
-        # Debian's package would make and start a cluster of its own.
+        # Debian's package would create and start a cluster of its own.
         _NO_CLUSTER.parent.mkdir(parents=True, exist_ok=True)
         _NO_CLUSTER.write_text("create_main_cluster = false\n")
     if not missing:
@@ -49,7 +49,7 @@ def bring_up_to_date(packages: Sequence[str]) -> None:
     if shutil.which("apt-get") is None:
         sys.exit(f"Missing: {', '.join(packages)}. The rehearsal installs them on Debian only.")
     print(f"Installing {', '.join(packages)}.", flush=True)
-    # In the runlevel of a single user, packages do not start their services.
+    # In the single-user runlevel, packages do not start their services.
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     quiet = ["-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"]
     keep = ["-o", "Dpkg::Options::=--force-confold"]
@@ -66,5 +66,5 @@ def postgres_programs() -> Path:
 
 
 def newer_programs() -> Path:
-    """The folder of the embedded PostgreSQL's programs, for users other than root to run."""
+    """The folder of the embedded PostgreSQL's programs, for users other than root."""
     return find_programs(default_account()) / "bin"

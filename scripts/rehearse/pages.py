@@ -1,4 +1,4 @@
-"""The commands that a page of the documentation shows, to be run as they stand there."""
+"""The commands of a page of the documentation, to be run as they are written."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from scripts.rehearse.deployed import ROOT
 
 PASSWORD = "rehearsed"
-"""Stands where a page has an ellipsis."""
+"""Replaces an ellipsis in a page."""
 
 _CONSOLE = re.compile(r"^```console[^\n]*\n(.*?)^```$", re.M | re.S)
 
@@ -15,15 +15,15 @@ _PACKAGES = re.compile(r"apt-get install --yes ([^\n`]+)")
 
 
 def packages_named_in(page: str) -> list[str]:
-    """The packages that a page tells to install."""
+    """The packages that a page tells readers to install."""
     named = _PACKAGES.findall((ROOT / "docs" / page).read_text())
     return sorted({package for packages in named for package in packages.split()})
 
 
 def commands(page: str, heading: str, number: int = 0, **words: str) -> str:
-    """The commands of a block below a heading, as a script, with some of the page's words replaced.
+    """The commands of a block below a heading as a script, with some of the page's words replaced.
 
-    A word is given by its name in ``WORDS``. Raises ValueError if there is no such block.
+    Each keyword is a name in ``WORDS``. Raises ValueError if there is no such block.
     """
     text = (ROOT / "docs" / page).read_text()
     _, found, section = text.partition(f"# {heading}\n")
@@ -46,11 +46,11 @@ WORDS = {
     "old": "15",
     "new": "18",
 }
-"""The words that differ between rehearsals: times, ids that have a year, versions at hand."""
+"""The words that differ between rehearsals: times, ids with a year, installed versions."""
 
 
 def _typed(block: str) -> Iterator[str]:
-    """The lines that a reader types: those behind a prompt, and all that goes on with them."""
+    """The lines that a reader types: those after a prompt, and their continuations."""
     end = ""
     for line in block.splitlines():
         if end:

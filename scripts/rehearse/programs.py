@@ -1,4 +1,4 @@
-"""Long-running programs on hosts: started, frozen, killed with all that they started."""
+"""Long-running programs on hosts: started, frozen, and killed with all their children."""
 
 import contextlib
 import os
@@ -55,11 +55,11 @@ class Program:
         return self._process.pid
 
     def family(self) -> list[int]:
-        """The program's process and all that descend from it."""
+        """The program's process and all its descendants."""
         return [self.pid, *descendants(self.pid)] if self.is_running() else []
 
     def stop(self) -> None:
-        """Ask the program to end, and kill it and all that it started if it does not."""
+        """Ask the program to end. If it does not, kill it with all its children."""
         family = self.family()
         if self._process is not None and self.is_running():
             self._process.terminate()
@@ -70,22 +70,22 @@ class Program:
             self._process.wait()
 
     def kill(self) -> None:
-        """Kill the program and all that it started, at once."""
+        """Kill the program with all its children, at once."""
         send(signal.SIGKILL, self.family())
         if self._process is not None:
             self._process.wait()
 
     def freeze(self) -> None:
-        """Stop the program and all that it started: connections stay, and nothing is answered."""
+        """Freeze the program with all its children: connections stay open, nothing is answered."""
         send(signal.SIGSTOP, self.family())
 
     def thaw(self) -> None:
-        """Let the program go on."""
+        """Let a frozen program continue."""
         send(signal.SIGCONT, self.family())
 
 
 def run(command: list[str], stdin: str | None = None) -> None:
-    """Run a command to its end. Raises RuntimeError with the end of what it said."""
+    """Run a command to its end. Raises RuntimeError with the end of its output."""
     done = subprocess.run(
         command, input=stdin, capture_output=True, text=True, cwd="/", check=False
     )
@@ -94,7 +94,7 @@ def run(command: list[str], stdin: str | None = None) -> None:
 
 
 def as_user(user: str | None) -> list[str]:
-    """The beginning of a command that is run as another user than root."""
+    """The beginning of a command that runs as another user than root."""
     if user is None:
         return []
     return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]

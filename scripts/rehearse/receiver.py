@@ -1,4 +1,4 @@
-"""A receiver of webhooks that answers as it is told."""
+"""A receiver of webhooks whose answers a test sets."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +25,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
+                """Write no log."""
 
         self.url = f"http://{host.address}:{_PORT}/"
         server = ThreadingHTTPServer((host.address, _PORT), Answer)

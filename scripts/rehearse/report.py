@@ -18,7 +18,7 @@ _HEADS = (
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Say how a scenario has gone, as soon as it is over."""
+    """Print the result of a scenario, as soon as it is over."""
     print(_row(_cells(outcome)), flush=True)
     for fault in outcome.missed:
         print(f"    missed: {fault}", flush=True)

@@ -1,4 +1,4 @@
-"""A scenario: a failure under load, what it may cost, and what it has cost."""
+"""A scenario: a failure under load, what it may cost, and what it did cost."""
 
 import time
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from scripts.rehearse.world import World
 
 ALL = ("front", "a", "b")
 _WARM_FACTS = 30
-"""Facts of each lane before the failure, and after it."""
+"""How many facts each group of clients reports before the failure, and after it."""
 
 
 class LeftOut(Exception):
-    """This machine cannot bring the failure about; the text says why."""
+    """This machine cannot cause the failure; the text says why."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The bounds of a scenario. Seconds; None: there is no bound."""
+    """The bounds of a scenario, in seconds; None for no bound."""
 
     writes: float | None = None
     reads: float | None = None
@@ -32,35 +32,35 @@ class Goal:
 
 @dataclass
 class Course:
-    """The means of a scenario: the stage, the load, and the lanes that its goal is about."""
+    """What a scenario works with: the stage and load, and the clients that its goal is about."""
 
     stage: Stage
     load: Load
     surroundings: World | None = None
     groups: tuple[str, ...] = ALL
-    """Lanes of nodes that the scenario itself kills are taken out."""
+    """The names of these groups of clients. Those of nodes that the scenario kills are left out."""
     faults: list[str] = field(default_factory=list)
-    """The things that went otherwise than they should."""
+    """What went wrong."""
 
     @property
     def world(self) -> World:
-        """The cluster, the servers and Prometheus, where the stage has them."""
+        """The cluster, the servers and Prometheus. Only the long form has them."""
         assert self.surroundings is not None
         return self.surroundings
 
     def expect(self, held: bool, fault: str) -> None:
-        """Keep a fault, unless the expectation held."""
+        """Note a fault, unless the expectation holds."""
         if not held:
             self.faults.append(fault)
 
     def without(self, node_name: str) -> None:
-        """Take the lane of a node out: its own clients can't be served while it is harmed."""
+        """Leave out a node's clients: they cannot be served during the failure."""
         self.groups = tuple(group for group in self.groups if group != node_name[-1])
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A failure by its name, and how it is brought about."""
+    """A failure: its name, and the function that causes it."""
 
     name: str
     title: str
@@ -80,11 +80,11 @@ class Outcome:
     verified: str = ""
     alerts: set[str] = field(default_factory=set)
     missed: list[str] = field(default_factory=list)
-    """The goals that were missed."""
+    """The missed goals."""
 
 
 def perform(stage: Stage, scenario: Scenario, world: World | None = None) -> Outcome:
-    """Bring the failure about under load, and hold what it has cost against the goal."""
+    """Cause the failure under load, and compare its cost with the goal."""
     outcome, began = Outcome(scenario), time.monotonic()
     with stage.load(scenario.name) as load:
         course = Course(stage, load, world)
@@ -129,7 +129,7 @@ def _read_back(stage: Stage, outcome: Outcome, load: Load) -> None:
 
 
 def judge(outcome: Outcome, has_alerts: bool) -> None:
-    """Hold an outcome against its goal; alerts are expected where something watches."""
+    """Compare an outcome with its goal. Alerts are expected only if Prometheus runs."""
     goal, counted = outcome.scenario.goal, outcome.counted
     assert counted is not None
     if counted.lost and not goal.loses:

@@ -1,4 +1,4 @@
-"""Single PostgreSQL servers on the center: to fill, to restore into, to go back in time with."""
+"""Single PostgreSQL servers: to fill a disk, restore a backup, or recover to a point in time."""
 
 import shutil
 from pathlib import Path
@@ -50,7 +50,7 @@ class Server:
         run_psql(self.url("postgres", _USER), script)
 
     def configure(self, **parameters: str) -> None:
-        """Set parameters of the server, for its next start."""
+        """Set parameters of the server. They apply from its next start."""
         with (self.data / "postgresql.conf").open("a") as configuration:
             for name, value in parameters.items():
                 configuration.write(f"{name} = '{value}'\n")
@@ -71,5 +71,5 @@ class Server:
     def _is_primary(self) -> bool:
         try:
             return query(self.url("postgres", _USER), "SELECT NOT pg_is_in_recovery()") == [(True,)]
-        except psycopg.OperationalError:  # while the server starts
+        except psycopg.OperationalError:  # the server is still starting
             return False

@@ -1,6 +1,6 @@
 """The short form: two nodes on one embedded PostgreSQL, killed and frozen: ``make rehearse-short``.
 
-Takes half a minute, needs neither root nor packages, and listens on the loopback alone. The exit
+It takes half a minute, needs neither root nor packages, and listens only on the loopback. The exit
 code is 1 if a goal was missed. ``make test`` kills the database
 (``tests/whole/crash/test_kills.py``).
 """
@@ -21,17 +21,17 @@ from scripts.rehearse.stage import Stage
 
 _FROZEN_SECONDS = 2.0
 _SCENARIOS = (
-    # The long form's bound is 1 s, which other work on the machine could exceed.
+    # The long form's bound is 1 s. Other work on the machine could exceed it.
     Scenario("node-killed", "leading node -9", kill_leading_node, FAILOVER),
     Scenario("node-frozen", "leading node frozen", frozen_for(_FROZEN_SECONDS), FAILOVER),
 )
 
 _WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
-"""A node ends with the rehearsal, also with one that is killed."""
+"""Ends a node with the rehearsal, even if the rehearsal is killed."""
 
 
 def main() -> int:
-    """Perform the scenarios that one machine is enough for."""
+    """Perform the scenarios for which one machine is enough."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="ledger-rehearsal-"))
     folder.chmod(0o755)

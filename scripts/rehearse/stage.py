@@ -20,9 +20,9 @@ _LEADER = "SELECT node_id FROM ledger.leader WHERE loop = 'projector'"
 
 
 class Stage:
-    """Two nodes with a URL of the database each. ``front`` is the address of the proxy.
+    """Two nodes, each with a URL of the database. ``front`` is the address of the proxy.
 
-    Without a proxy, clients know both nodes, and turn to the other one after a failure.
+    Without a proxy, clients have both nodes' addresses, and switch after a failure.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Stage:
         self.notes.start()
 
     def stop(self) -> None:
-        """End the nodes, and the reading of their checkpoints."""
+        """End the nodes, and stop reading their checkpoints."""
         if self.notes is not None:
             self.notes.stop()
             self.notes = None
@@ -83,7 +83,7 @@ class Stage:
         return Load(f"{name}-{self._load_number}", self.token, groups, LINE)
 
     def leading_node(self) -> Node:
-        """The node that runs the projector; without a row of a leader, the first node."""
+        """The node that runs the projector; the first node if the database names none."""
         rows = query(self.database, _LEADER)
         for node in self.nodes:
             path = node.data / "node"
@@ -95,7 +95,7 @@ class Stage:
         return next(each for each in self.nodes if each is not node)
 
     def use(self, database: str) -> None:
-        """Give the nodes, which are stopped, another database."""
+        """Give the stopped nodes another database."""
         self.database = database
         for node in self.nodes:
             node.change(database=database)

@@ -1,4 +1,4 @@
-"""The cost of a failure: acknowledged facts that are lost, doubled or elsewhere in the log."""
+"""The cost of a failure: acknowledged facts that the log lost, has twice, or has elsewhere."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from scripts.rehearse.load import Load
 from scripts.rehearse.sql import query
 
-# The load's facts in the log, as they are stored: the identity of a fact is its ninth field.
+# The load's facts as the log has them. A fact's identity is the ninth field.
 _RECORDED = """
 SELECT convert_from(state, 'UTF8')::jsonb #>> '{8,1}', notification_id
 FROM ledger.ledger_events
@@ -19,17 +19,17 @@ SELECT count(*) FROM ledger.ledger_events WHERE notification_id = ANY(%s)
 
 
 class Tally(NamedTuple):
-    """The acknowledged facts of a load, looked up in the log."""
+    """The acknowledged facts of a load, compared with the log."""
 
     acknowledged: int
     lost: int
     doubled: int
     reused: int
-    """Positions of lost facts that other events have now."""
+    """Positions of lost facts that other events have taken."""
 
 
 def tally(load: Load, url: str) -> Tally:
-    """Look each acknowledged fact up. Raises psycopg.Error."""
+    """Find each acknowledged fact in the log. Raises psycopg.Error."""
     rows = query(url, _RECORDED, load.source)
     times = Counter(name for name, _ in rows)
     positions = dict(rows)

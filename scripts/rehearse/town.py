@@ -1,4 +1,4 @@
-"""The machines of the documents' example, and an operator who types what the documents say."""
+"""The machines of the documents' example, with an operator who types the documents' commands."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ LINE = "LIN-26-000001"
 MEMBERS = ("pg1", "pg2", "pg3")
 NODES = ("a", "b")
 _NUMBERS = {"pg1": 11, "pg2": 12, "pg3": 13, "a": 21, "b": 22, "proxy": 31, "single": 41}
-"""The last parts of the addresses, as the documents have them; a single server is apart."""
+"""The last numbers of the addresses, as in the documents; the single server is separate."""
 
 SETTINGS = commands("runbook.md", "First look").partition("curl")[0]
 """The lines that give an operator's commands the settings of a node."""
@@ -28,7 +28,7 @@ ledger keys create --organization {ORGANIZATION} --permission read --permission 
 
 
 class Town:
-    """Machines that have booted, and nothing that an operator would install."""
+    """Machines that have booted, without anything that an operator would install."""
 
     def __init__(self, folder: Path) -> None:
         self.center = make_network()
@@ -67,7 +67,7 @@ class Town:
     ) -> str:
         """Type a block of a page on a machine; return the output. Raises RuntimeError.
 
-        The text ``before`` is what the page says elsewhere: settings, or a key.
+        The text ``before`` comes first: settings or a key from elsewhere on the page.
         """
         print(f"{name}: {page}, {heading}", flush=True)
         return self.type(name, f"{before}\n{commands(page, heading, number, **words)}")
@@ -99,7 +99,7 @@ class Town:
         return json.loads(answer) if status == 200 else {}
 
     def await_sealed(self, name: str) -> None:
-        """Wait until all events are sealed, as the node says. Raises TimeoutError."""
+        """Wait until a node reports that all events are sealed. Raises TimeoutError."""
 
         def is_sealed() -> bool:
             sealing = self._readiness(name).get("sealing")
@@ -108,7 +108,7 @@ class Town:
         until(is_sealed, f"the seals of {name}", 60)
 
     def await_stopped(self, name: str) -> None:
-        """Wait until sealing has stopped, as the node says. Raises TimeoutError."""
+        """Wait until a node reports that sealing has stopped. Raises TimeoutError."""
 
         def is_stopped() -> bool:
             sealing = self._readiness(name).get("sealing")
@@ -132,12 +132,12 @@ class Town:
         until(lambda: ".ready" not in self.type(name, waiting), f"the archive of {name}")
 
     def make_key(self, name: str) -> None:
-        """A key for clients, by a command on a node; and a line for the load."""
+        """Make a key for clients by a command on a node, and activate a line for the load."""
         self.token = self.type(name, _NEW_KEY).strip()
         self.send(name, "POST", "/v1/facts", activation(LINE), "application/cloudevents+json")
 
     def make_run(self, name: str) -> str:
-        """A run that has ended, with a payload; return its id."""
+        """Make a run that has ended, with a payload; return its id."""
         kind, line = "application/cloudevents+json", "LIN-26-000002"
         self.send(name, "POST", "/v1/facts", activation(line, "agent_runtime"), kind)
         fact = {"specversion": "1.0", "source": "/rehearsal", "id": "started"}

@@ -1,4 +1,4 @@
-"""The version before this one: a work tree of the commit, run by this environment's packages."""
+"""The previous version: a work tree of its commit, run with this environment's packages."""
 
 import subprocess
 from pathlib import Path
@@ -9,10 +9,10 @@ _MIGRATIONS = "src/ledger/engine/log/schema/migrations"
 
 
 def version_before(commit: str | None, folder: Path) -> Path:
-    """A work tree of a commit, below the folder.
+    """Make a work tree of a commit, below the folder.
 
-    Unless given, the commit is the newest one without the newest migration. The ledgers of a commit
-    before the present form of the first one cannot be upgraded. Raises CalledProcessError.
+    By default the commit is the newest one without the newest migration. Ledgers of commits before
+    the present form of the first migration cannot be upgraded. Raises CalledProcessError.
     """
     if commit is None:
         first, *later = sorted((ROOT / _MIGRATIONS).iterdir())

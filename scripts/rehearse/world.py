@@ -1,4 +1,4 @@
-"""The world around a stage: hosts, the cluster, single servers, the proxy and Prometheus."""
+"""Everything around a stage: hosts, the cluster, single servers, the proxy and Prometheus."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _SERVER_PORT = 5600
 
 
 class World:
-    """All hosts, and the programs on them that are no nodes. The nodes are on two hosts."""
+    """All hosts, and the programs on them except the nodes. The nodes are on two hosts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class World:
         self.cluster.stop()
 
     def stage_on_cluster(self, tree: Path | None = None) -> Stage:
-        """Nodes on the cluster: one through haproxy, one with the list of the members."""
+        """Nodes on the cluster: one uses haproxy, the other has the list of the members."""
         login = f"postgresql://ledger:{LEDGER_PASSWORD}"
         proxied = f"{login}@{CENTER}:{DATABASE_PORT}/ledger?connect_timeout=2"
         hosts = ",".join(f"{member.host.address}:5432" for member in self.cluster.members)

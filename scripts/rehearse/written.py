@@ -1,8 +1,8 @@
-"""Carry out the commands of the documents as they are written there, on machines with systemd.
+"""Run the commands of the documents as they are written, on machines with systemd.
 
 ``make rehearse-written`` builds the example of ``docs/high-availability.md``, does what
-``docs/runbook.md`` and ``docs/operating.md`` say, and looks at what came of it. The exit code is 1
-if a command failed, or if a fact was lost that should not be. Needs root, and Debian.
+``docs/runbook.md`` and ``docs/operating.md`` say, and checks the results. The exit code is 1 if a
+command failed, or if a fact was lost that should not be. Needs root, and Debian.
 """
 
 import shutil
@@ -43,7 +43,7 @@ _HOLD = """systemd-run --quiet --uid=postgres \
     psql ledger -c 'BEGIN; LOCK TABLE ledger.ledger_events; SELECT pg_sleep(600)'
 sleep 6
 """
-"""A session of an administrator that holds up all appends."""
+"""An administrator's session whose lock stops all appends."""
 
 _WRAPPED = """
 psql "$LEDGER_DATABASE_URL" -qAtX \
@@ -111,7 +111,7 @@ def _copy_settings(town: Town, name: str) -> None:
 
 
 def _serve_through_repairs(town: Town) -> None:
-    """Everything that the service outlives: no fact is lost meanwhile."""
+    """The repairs during which the service runs on: no fact may be lost."""
     town.make_key("a")
     with town.load("repairs", "proxy") as load:
         load.await_more(20)
@@ -152,7 +152,7 @@ def _inspect(town: Town) -> None:
 
 
 def _start_elsewhere(town: Town) -> None:
-    """A node on another host, with an empty data directory, in place of one that is lost."""
+    """Start a node on another host, with an empty data directory, in place of a lost one."""
     _copy_settings(town, "single")
     town.follow("single", _BUILD, "The nodes", 2)
     town.await_ready("single")
@@ -227,7 +227,7 @@ def _go_back_with_patroni(town: Town) -> None:
 
 
 def _keep_single_server(town: Town) -> None:
-    """A single server: an archive, a recovery, and a move to another version of PostgreSQL."""
+    """A single server: its archive, a recovery, and a move to another version of PostgreSQL."""
     old = postgres_programs().parent.name
     new, files = _newer_version()
     _start_single(town, old)
@@ -259,7 +259,7 @@ def _keep_single_server(town: Town) -> None:
 
 
 def _start_single(town: Town, version: str) -> None:
-    """A node beside Debian's own server."""
+    """Start a node that uses Debian's own server."""
     create = f"pg_createcluster --port 5432 {version} main"
     town.type("single", f"test -e /etc/postgresql/{version}/main || {create}")
     town.type("single", f"systemctl start postgresql@{version}-main")
@@ -272,7 +272,7 @@ def _start_single(town: Town, version: str) -> None:
 
 
 def _bring_lost_events_back(town: Town, version: str) -> None:
-    """See that sealing goes on by itself on the former server's files; then lose them again."""
+    """Check that sealing continues on the old server's files; then lose the events again."""
     town.await_stopped("single")
     folder = f"/var/lib/postgresql/{version}"
     for one, other, then in (
@@ -295,7 +295,7 @@ def _erase(town: Town, run: str) -> None:
 
 
 def _erase_again(town: Town, run: str, version: str) -> None:
-    """Erase what the recovery has brought back; afterwards no file of the server has the key."""
+    """Erase what the recovery has restored; afterwards no file of the server has the key."""
     town.type("single", f"pg_conftool {version} main set wal_recycle off")
     town.type("single", f"systemctl reload postgresql@{version}-main")
     key = town.type("single", f"{SETTINGS}{_WRAPPED.format(run=run)}").strip()
@@ -310,20 +310,20 @@ def _erase_again(town: Town, run: str, version: str) -> None:
 
 
 def _files_with(town: Town, key: str, version: str) -> str:
-    """The files of the server that have these bytes, given as hexadecimal digits."""
+    """The files of the server with these bytes, given in hexadecimal digits."""
     folder = f"/var/lib/postgresql/{version}/main"
     return town.type("single", f"python3 -c '{_SEARCH}' {key} {folder}").strip()
 
 
 def _newer_version() -> tuple[str, Path]:
-    """The version of the embedded PostgreSQL, and its folder: Debian has one version alone."""
+    """The version of the embedded PostgreSQL, and its folder. Debian has only one version."""
     folder = newer_programs().parent
     done = subprocess.run([folder / "bin/postgres", "--version"], capture_output=True, text=True)
     return done.stdout.split()[-1].split(".")[0], folder
 
 
 def _now() -> str:
-    """The present instant, to which the database will be taken back."""
+    """The present instant, to which the database will be recovered."""
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}+00"
 
 

@@ -1,8 +1,8 @@
-"""``make dist``: the files of a release in ``dist/``; ``docs/installing.md`` says what each is.
+"""``make dist``: the files of a release in ``dist/``; ``docs/installing.md`` describes each.
 
-The files are of the last commit, whatever else the work tree has, and hold its time: whoever makes
-them again gets the same bytes. With ``--check``, as each night, they are made again and compared,
-and the page's commands are typed in a blank folder.
+The files come from the last commit, whatever else the work tree has, and carry the commit's time.
+So everybody who makes them gets the same bytes. With ``--check``, as each night, they are made
+twice and compared, and the page's commands are run in an empty folder.
 """
 
 import argparse
@@ -28,7 +28,7 @@ TOOLS = BUILD / "tools/bin"
 SOURCE = BUILD / "source"
 
 PYTHON = {".": "application", "src/ledger_client": "library"}
-"""The folders of the Python packages, and what the package is."""
+"""The folders of the Python packages, and the kind of each package."""
 NPM = "src/ledger_client_ts"
 
 
@@ -40,7 +40,7 @@ def main() -> int:
     if shutil.which("npm") is None:
         print("make dist needs Node 20 with npm.")
         return 1
-    os.umask(0o022)  # npm packs the modes of files as they are
+    os.umask(0o022)  # npm packs files with the modes that they have
     install_tools()
     make(DIST)
     check_contents(DIST, SOURCE)
@@ -58,7 +58,6 @@ def main() -> int:
 
 
 def git(*command: str) -> str:
-    """The output of a command of git."""
     return run("git", *command, cwd=ROOT).strip()
 
 
@@ -71,7 +70,7 @@ def install_tools() -> None:
 
 
 def make(into: Path) -> None:
-    """Make all files of the release in a folder, which is emptied before."""
+    """Empty a folder, and make all files of the release in it."""
     for folder in (into, SOURCE):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -81,7 +80,7 @@ def make(into: Path) -> None:
     environment = os.environ | {"SOURCE_DATE_EPOCH": git("log", "-1", "--format=%ct")}
     shutil.copy(SOURCE / ".ci/constraints.txt", into / "constraints.txt")
     for folder in PYTHON:
-        # The wheel is built from the sdist, by the tools that are installed here.
+        # Build the wheel from the sdist, with the tools that are installed here.
         build = (TOOLS / "python", "-m", "build", "--no-isolation", "--outdir", into)
         run(*build, SOURCE / folder, env=environment)
     for folder, kind in PYTHON.items():

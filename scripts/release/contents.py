@@ -1,4 +1,4 @@
-"""The files within the packages: each that belongs there, no other, and no word of this machine."""
+"""The files in the packages: all that belong there, no others, and no name of this machine."""
 
 import re
 import socket
@@ -13,11 +13,11 @@ OTHERS = {
     ".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "package.json",
     "pyproject.toml",
 }  # fmt: skip
-"""Files that a package may have beside its code."""
+"""Files that a package may have besides its code."""
 
 
 def check_contents(dist: Path, source: Path) -> None:
-    """Stop where a package lacks a file of the commit, has another, or names this machine."""
+    """Exit if a package lacks a file of the commit, has another file, or names this machine."""
     here = machine()
     for path in sorted(dist.iterdir()):
         files = packed(path)
@@ -33,7 +33,7 @@ def check_contents(dist: Path, source: Path) -> None:
 
 
 def packed(path: Path) -> dict[str, bytes]:
-    """The files within a package, or the file itself if it is none."""
+    """The files in a package, or the file itself if it is no package."""
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as wheel:
             return {name: wheel.read(name) for name in wheel.namelist()}
@@ -60,6 +60,6 @@ def expected(name: str, source: Path) -> set[str]:
 
 @cache
 def machine() -> re.Pattern[bytes]:
-    """Words by which this machine could be known: its name, and our folder."""
+    """A pattern of names that identify this machine: its host name, and our folder."""
     words = (str(ROOT), socket.gethostname())
     return re.compile(rb"(?<!\w)(" + "|".join(map(re.escape, words)).encode() + rb")(?!\w)")

@@ -1,4 +1,4 @@
-"""The software bills of materials (CycloneDX): what a package brings when it is installed."""
+"""The software bills of materials (CycloneDX): the packages that an installation brings."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def write_python_sbom(
     shutil.rmtree(blank, ignore_errors=True)
     venv.create(blank, symlinks=True)
     pip = (sys.executable, "-m", "pip", "--python", blank / "bin/python", "install", "-q")
-    # By its name: of a file, the file's place would be listed, too.
+    # install by name: for a file, the bill would list its path too
     found = ("--find-links", dist, "-c", dist / "constraints.txt", f"{name}=={version}")
     run(*pip, "--no-compile", *found)
     listing = ("environment", blank / "bin/python", "--pyproject", source / "pyproject.toml")
@@ -43,14 +43,13 @@ def write_python_sbom(
 
 
 def write_npm_sbom(dist: Path, source: Path, tools: Path, environment: dict[str, str]) -> None:
-    """The packages that npm installs with the package."""
     package = json.loads((source / "package.json").read_text())
     text = run(
         *("npm", "sbom", "--sbom-format", "cyclonedx", "--sbom-type", "library", "--omit", "dev"),
         cwd=source,
     )
     bill = json.loads(text)
-    bill["metadata"]["component"]["name"] = package["name"]  # for npm that of the folder
+    bill["metadata"]["component"]["name"] = package["name"]  # npm's own value is the folder's name
     path = dist / f"{package['name']}-npm-{package['version']}.cdx.json"
     write(path, bill, tools, environment)
 

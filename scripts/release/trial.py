@@ -1,4 +1,4 @@
-"""The commands of ``docs/installing.md``, typed in a folder that has the release alone."""
+"""Runs the commands of ``docs/installing.md`` in a folder that has only the release."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from scripts.clients.shared import ROOT, run, service
 
 PAGE = ROOT / "docs/installing.md"
 BEFORE_THE_SERVICE = 2
-"""The blocks of commands that need no service: the checksums, and its own installation."""
+"""How many blocks of commands need no service: checksums, and the installation itself."""
 
 
 def try_release(dist: Path, build: Path) -> None:
@@ -36,7 +36,7 @@ def try_release(dist: Path, build: Path) -> None:
 
 
 def type_in(text: str, folder: Path, environment: dict[str, str]) -> None:
-    """Type the commands of a block; their output has the lines that the page shows."""
+    """Run the commands of a block. Their output must have the lines that the page shows."""
     output = [line for line in text.splitlines() if not line.startswith(("$ ", " "))]
     script = "set -e\n" + re.sub(r"^\$ ", "", text, flags=re.MULTILINE)
     for line in output:

@@ -1,7 +1,7 @@
 """Write the generated modules of the TypeScript client: ``routes.ts`` and ``types.ts``.
 
-``python -m scripts.typescript_client``, after a change of the API; ``make generate`` writes those
-of both clients. The types are made by openapi-typescript, which needs Node 20.
+Run ``python -m scripts.typescript_client`` after a change of the API. ``make generate`` writes the
+modules of both clients. The tool openapi-typescript makes the types; it needs Node 20.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from scripts.typescript_client.routes import routes
 
 
 def main() -> int:
-    """Write each module that is not as it should be; return an exit code."""
+    """Write each module whose text has changed; return an exit code."""
     described = document()
     if (text := routes(described)) != ROUTES.read_text():
         ROUTES.write_text(text)

@@ -1,8 +1,8 @@
-"""The module ``types.ts``: the schemas that the routes reach, as openapi-typescript shows them.
+"""The module ``types.ts``: the schemas that the routes reach, from openapi-typescript.
 
-The tool gets a document of schemas alone, with the names that they have in the Python client. The
-filters of a route are such a schema too. The module begins with the digest of that document, so a
-test without Node finds a stale module.
+The tool gets a document of schemas alone, with their names in the Python client. A route's filters
+are such a schema too. The module begins with the digest of that document, so a test without Node
+can detect a stale module.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ ROUTES, TYPES = FOLDER / "src/routes.ts", FOLDER / "src/types.ts"
 
 FLAGS = ("--root-types", "--root-types-no-schema-prefix", "--default-non-nullable=false")
 UNTYPED = {"title", "example", "examples"}
-"""Members of a schema that say nothing to a type checker."""
+"""Members of a schema that do not matter to a type checker."""
 
 
 def schemas(document: Schema) -> Schema:
-    """The document of the schemas that answers, bodies and filters are made of."""
+    """The document of the schemas that answers, bodies and filters need."""
     every = document["components"]["schemas"]
     names, found = Names(every), {}
     waiting = [f"{PREFIX}Event", f"{PREFIX}Fact", f"{PREFIX}Problem"]
@@ -59,7 +59,7 @@ def filters_of(operation: Schema) -> Schema | None:
 
 
 def _words(parameter: Schema) -> Schema:
-    """A filter; of several words a single one may be given too."""
+    """A filter. If it takes several words, one word alone is allowed too."""
     schema = parameter["schema"]
     docs = {"description": parameter["description"]} if parameter.get("description") else {}
     if schema.get("type") == "array":
@@ -80,7 +80,7 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def _renamed(schema: Any, names: Names, *, are_fields: bool = False) -> Any:
-    """A schema with the clients' names in its references, and without words for people's tools."""
+    """A schema with the clients' names in its references, and without what only people read."""
     if isinstance(schema, list):
         return [_renamed(each, names) for each in schema]
     if isinstance(schema, str):
@@ -89,7 +89,7 @@ def _renamed(schema: Any, names: Names, *, are_fields: bool = False) -> Any:
         return schema
     if not isinstance(schema, dict):
         return schema
-    # An object's choice between required fields is shown as unknown by the tool: it is left out.
+    # The tool shows an object's choice between required fields as unknown, so leave it out.
     left_out = UNTYPED | ({"anyOf"} if "properties" in schema else set())
     return {
         name: _renamed(each, names, are_fields=name in ("properties", "mapping"))
@@ -99,19 +99,19 @@ def _renamed(schema: Any, names: Names, *, are_fields: bool = False) -> Any:
 
 
 def digest_of(reduced: Schema) -> str:
-    """The first line of the module made of a document."""
+    """The first line of the module for a document."""
     text = json.dumps([FLAGS, reduced], sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f"// Made by openapi-typescript of schemas with SHA-256 {digest}.\n"
 
 
 def is_of(module: str, reduced: Schema) -> bool:
-    """True if a module was made of a document."""
+    """Return True if a module was made from a document."""
     return module.startswith(digest_of(reduced))
 
 
 def made_types(reduced: Schema) -> str:
-    """The text of the module. Needs the tools of npm in the client's folder."""
+    """The text of the module. Needs the npm tools in the client's folder."""
     tool = FOLDER / "node_modules/.bin/openapi-typescript"
     text = json.dumps(reduced, ensure_ascii=False)
     done = subprocess.run([tool, *FLAGS], input=text, capture_output=True, text=True, check=True)

@@ -18,11 +18,11 @@ import type * as types from "./types.js";
 
 
 MIN_FIELDS = 3
-"""So many fields tell an answer from one of something else."""
+"""How many fields identify an answer."""
 
 
 def routes(document: Schema) -> str:
-    """The text of the module. Raises KeyError for an operation that is gone."""
+    """Return the text of the module. Raises KeyError for an operation that is gone."""
     written = Written(document)
     operations = {
         operation["operationId"]: (method.upper(), path, operation)
@@ -47,7 +47,7 @@ def routes(document: Schema) -> str:
 
 
 def _fields(answers: list[str], written: Written) -> str:
-    """The fields by which the client knows these answers."""
+    """The fields by which the client recognizes these answers."""
     named = {written.names.of(name): schema for name, schema in written.schemas.items()}
     rows = [f'  {answer}: "{" ".join(_sure(named[answer], written))}",' for answer in answers]
     return "\n/** Fields by which answers are known. */\n" + (
@@ -56,8 +56,8 @@ def _fields(answers: list[str], written: Written) -> str:
 
 
 def _sure(schema: Schema, written: Written) -> list[str]:
-    """The first fields of an answer that are always there."""
-    if "oneOf" in schema:  # the members that all have come first
+    """The first fields that an answer always has."""
+    if "oneOf" in schema:  # the members that all alternatives have come first
         schema = written.schemas[schema["oneOf"][0]["$ref"].removeprefix(PREFIX)]
     required = set(schema.get("required", ())) - SINCE.keys()
     members = schema.get("properties", {}).items()
@@ -66,7 +66,7 @@ def _sure(schema: Schema, written: Written) -> list[str]:
 
 
 def _instants(operations: dict[str, tuple[str, str, Schema]]) -> str:
-    """The filters that are instants, for which a ``Date`` may be given too."""
+    """The filters that are instants; each may also be a ``Date``."""
     found = {
         each["name"]
         for _, _, operation in operations.values()
@@ -78,7 +78,7 @@ def _instants(operations: dict[str, tuple[str, str, Schema]]) -> str:
 
 
 def _facts(facts: dict[str, str], written: Written) -> str:
-    """The data of each fact, by its type."""
+    """The data of each fact, by type."""
     rows = [f'  "{kind}": {_data(name, written, written.names)};' for kind, name in facts.items()]
     return "\n/** The data of facts, by their types. */\nexport interface FactData {\n" + (
         "\n".join(rows) + "\n}\n"
@@ -116,7 +116,7 @@ def _route(method: str, verb: str, path: str, operation: Schema, written: Writte
 
 
 def _answered(kind: str, answer: str, verb: str, path: str) -> tuple[str, str]:
-    """The type of a method, and the call that it makes, up to the path."""
+    """A method's type, and the beginning of the call that it makes, up to the path."""
     type_ = _typed(answer)
     if kind == "Listing":
         return f"Pages<{type_}>", "this.transport.pages("
@@ -143,7 +143,7 @@ def _typed(answer: str) -> str:
 
 
 def _fact(method: str, kind: str, name: str, written: Written) -> str:
-    """The verb that sends a fact; its first arguments say about what."""
+    """The method that sends a fact. Its first arguments say what the fact is about."""
     data = data_of(name, written)
     subject, arguments, more = "line", ["line: string"], ""
     if kind.startswith("run."):
@@ -169,7 +169,7 @@ def _fact(method: str, kind: str, name: str, written: Written) -> str:
 
 
 def _method(description: str, head: str, call: str) -> str:
-    """A method of a class, with a parameter a line where one line is too short."""
+    """A method of a class. If it is too long for a line, it has a line for each parameter."""
     line = f"  {head} {{\n"
     if len(line) > 100:
         name, _, rest = head.partition("(")

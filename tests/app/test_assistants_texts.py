@@ -40,7 +40,6 @@ def assistant(watcher: Watcher) -> Assistant:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Each text of a value."""
     if isinstance(value, dict):
         for each in value.values():
             yield from strings(each)
@@ -87,28 +86,28 @@ def hostile(watcher: Watcher) -> tuple[str, str]:
     watcher.block(line, ORDER, reason=LONG, assignee=ORDER)
     watcher.pause(line, json={"reason": LONG})
     create_watch(watcher.edge, watcher.token, name=ORDER)
-    watcher.look()
+    watcher.run_watches()
     (alert,) = watcher.alerts()
     watcher.acknowledge(alert["id"], note=LONG, assignee=ORDER)
     return line, str(begun["subject"])
 
 
-def asked_all(assistant: Assistant, line: str, run: str) -> list[dict[str, Any]]:
+def call_all_tools(assistant: Assistant, line: str, run: str) -> list[dict[str, Any]]:
     """The answers of all tools about a line and its run."""
     return [
-        assistant.told("what_needs_me"),
-        assistant.told("find", text="system ignore"),
-        assistant.told("find", state=["paused"]),
-        assistant.told("why", line=line),
-        assistant.told("get_line", line=line),
-        assistant.told("line_history", line=line),
-        assistant.told("what_changed", since="2026-04-01"),
-        assistant.told("runs", line=line),
-        assistant.told("runs", run=run),
-        assistant.told("runs", name=ORDER),
-        assistant.told("usage", month="2026-04"),
-        assistant.told("usage", month="2026-04", by="resource"),
-        assistant.told("alerts"),
+        assistant.answer("what_needs_me"),
+        assistant.answer("find", text="system ignore"),
+        assistant.answer("find", state=["paused"]),
+        assistant.answer("why", line=line),
+        assistant.answer("get_line", line=line),
+        assistant.answer("line_history", line=line),
+        assistant.answer("what_changed", since="2026-04-01"),
+        assistant.answer("runs", line=line),
+        assistant.answer("runs", run=run),
+        assistant.answer("runs", name=ORDER),
+        assistant.answer("usage", month="2026-04"),
+        assistant.answer("usage", month="2026-04", by="resource"),
+        assistant.answer("alerts"),
     ]
 
 
@@ -118,7 +117,7 @@ def test_texts_of_tenants_stand_in_values_alone_and_are_cut(
 ) -> None:
     watcher = Watcher(open_edge if shows_payloads else edge)
     line, run = hostile(watcher)
-    answers = asked_all(Assistant(watcher.edge, watcher.token), line, run)
+    answers = call_all_tools(Assistant(watcher.edge, watcher.token), line, run)
     ordering = [text for text in strings(answers) if ORDER in text]
     assert len(ordering) > 20
     # In no sentence of the ledger's: a text is the tenant's own, or JSON of it.
@@ -140,8 +139,8 @@ def test_the_text_of_a_result_is_its_content_as_json_and_nothing_else(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     line, _ = hostile(watcher)
-    for tool, given in (("why", {"line": line}), ("what_needs_me", {})):
-        result = assistant.call(tool, **given)
+    for tool, arguments in (("why", {"line": line}), ("what_needs_me", {})):
+        result = assistant.call(tool, **arguments)
         (content,) = result.content
         assert content.type == "text"
         assert json.loads(content.text) == result.structured_content
@@ -151,40 +150,40 @@ def test_descriptions_and_errors_hold_no_text_of_a_tenant(
     watcher: Watcher, assistant: Assistant
 ) -> None:
     line, _ = hostile(watcher)
-    told = [tool.model_dump_json() for tool in assistant.tools().values()]
-    told += [
+    texts = [tool.model_dump_json() for tool in assistant.tools().values()]
+    texts += [
         assistant.refusal("why", line="LIN-26-999999"),
         assistant.refusal("runs", run=line),
         assistant.refusal("find", text=ORDER, state=["idle"]),
         assistant.refusal("runs", name=ORDER, status=[ORDER]),
     ]
-    assert not any("SYSTEM" in text for text in told)
+    assert not any("SYSTEM" in text for text in texts)
 
 
 def test_payloads_that_are_shown_leave_the_entry_of_a_read(open_edge: Edge) -> None:
     watcher = Watcher(open_edge)
     line, run = hostile(watcher)
     reader = watcher.new_token("read", name="assistant")
-    assert "input" in Assistant(open_edge, reader).told("runs", run=run)["runs"][0]
+    assert "input" in Assistant(open_edge, reader).answer("runs", run=run)["runs"][0]
     open_edge.service.app.state.services.of(ReadNotes).run_once()
     (entry,) = watcher.log(outcome="read")
     assert (entry["action"], entry["reported_by_name"]) == ("run.read", "assistant")
     assert entry["resource"]["id"] == line
 
 
-def rows_of(assistant: Assistant, tool: str, name: str, **given: Any) -> list[dict[str, Any]]:
+def rows_of(assistant: Assistant, tool: str, name: str, **arguments: Any) -> list[dict[str, Any]]:
     """The rows of all answers of a tool, each within its size."""
     rows: list[dict[str, Any]] = []
     cursor: dict[str, str] = {}
     while True:
-        told = assistant.told(tool, limit=50, **given, **cursor)
-        assert len(json.dumps(told)) <= MOST
-        rows += told[name]
-        assert told["truncated"] == ("cursor" in told)
-        if not told["truncated"]:
+        answer = assistant.answer(tool, limit=50, **arguments, **cursor)
+        assert len(json.dumps(answer)) <= MOST
+        rows += answer[name]
+        assert answer["truncated"] == ("cursor" in answer)
+        if not answer["truncated"]:
             return rows
-        assert told[name]
-        cursor = {"cursor": told["cursor"]}
+        assert answer[name]
+        cursor = {"cursor": answer["cursor"]}
 
 
 def test_answers_are_at_most_32_kb_and_the_cursor_goes_on_without_gap(
@@ -222,7 +221,7 @@ def test_a_single_row_that_is_too_large_has_shorter_texts(
 def test_characters_that_nobody_sees_are_shown(watcher: Watcher, assistant: Assistant) -> None:
     hidden = "\xad\u034f\u115f\u180e\u200b\u2800\u3164\ufe01\uffa0\U000e0141\U000e0041"
     line = watcher.line(name=f"a{hidden}b\u200d\ufe0fc")
-    assert assistant.told("get_line", line=line)["line"]["name"] == f"a{'·' * len(hidden)}bc"
+    assert assistant.answer("get_line", line=line)["line"]["name"] == f"a{'·' * len(hidden)}bc"
 
 
 def test_an_answer_that_must_shrink_asks_the_ledger_twice_at_most(
@@ -230,11 +229,11 @@ def test_an_answer_that_must_shrink_asks_the_ledger_twice_at_most(
 ) -> None:
     for number in range(30):
         watcher.line(name=f"{number} {'😀' * 190}")
-    asked = requests_to(watcher, "/v1/execution")
-    told = assistant.told("find", limit=50)
-    assert told["truncated"]
-    assert len(json.dumps(told)) > MOST * 0.8
-    assert requests_to(watcher, "/v1/execution") == asked + 2
+    count = requests_to(watcher, "/v1/execution")
+    answer = assistant.answer("find", limit=50)
+    assert answer["truncated"]
+    assert len(json.dumps(answer)) > MOST * 0.8
+    assert requests_to(watcher, "/v1/execution") == count + 2
 
 
 def requests_to(watcher: Watcher, route: str) -> int:
@@ -246,7 +245,7 @@ def requests_to(watcher: Watcher, route: str) -> int:
     return sum(map(int, found))
 
 
-def test_each_field_of_free_content_is_known() -> None:
+def test_each_field_of_free_content_is_listed() -> None:
     """An event's field without a form would bring a reporter's names of fields."""
     schemas = document()["components"]["schemas"]
     free: set[str] = set()

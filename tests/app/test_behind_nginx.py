@@ -87,8 +87,8 @@ def test_a_stream_tells_of_an_event_while_it_is_open(site: tuple[Edge, str]) -> 
         lines = answer.iter_lines()
         assert next(lines)
         edge.accept(activation(line))
-        told = next(line for line in lines if line.startswith("data: {"))
-    assert json.loads(told.removeprefix("data: "))["service_line_id"] == line
+        event = next(line for line in lines if line.startswith("data: {"))
+    assert json.loads(event.removeprefix("data: "))["service_line_id"] == line
 
 
 def test_a_person_signs_in_and_every_file_of_the_page_is_there(site: tuple[Edge, str]) -> None:
@@ -96,7 +96,7 @@ def test_a_person_signs_in_and_every_file_of_the_page_is_there(site: tuple[Edge,
     with httpx.Client(follow_redirects=True, timeout=20) as browser:
         front = browser.get(outside + PREFIX)
         assert 'action="/ledger/ui/sign-in"' in front.text
-        # As a browser does, which tells of no other origin.
+        # As a browser does, which names no other origin.
         headers = {"origin": outside}
         form = {"token": edge.token("read"), "next": ""}
         board = browser.post(f"{outside}{PREFIX}/ui/sign-in", data=form, headers=headers)

@@ -41,14 +41,14 @@ def parameters(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
             yield f"{method} {path} {parameter['name']}", parameter
 
 
-def parts(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def parts(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every object within a part of the document, with its place."""
     if isinstance(part, dict):
-        yield place, part
+        yield path, part
     entries = part.items() if isinstance(part, dict) else enumerate(part)
     for name, value in entries:
         if isinstance(value, dict | list) and name not in ("example", "examples", "value"):
-            yield from parts(value, f"{place}/{name}")
+            yield from parts(value, f"{path}/{name}")
 
 
 def reached(document: dict[str, Any], *roots: Any) -> set[str]:
@@ -79,7 +79,6 @@ def sent(document: dict[str, Any]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def answered(document: dict[str, Any]) -> set[str]:
-    """The schemas of answers."""
     return reached(document, *(o["responses"] for _, _, o in operations(document)))
 
 
@@ -102,21 +101,21 @@ def test_each_body_is_a_component_with_an_example(document: dict[str, Any]) -> N
             assert operation["requestBody"]["required"] or not is_needed, (method, path)
             assert list(body["schema"]) == ["$ref"], (method, path)
             schema = {**body["schema"], "components": document["components"]}
-            shown = [each["value"] for each in body.get("examples", {}).values()]
-            shown += [body["example"]] if "example" in body else []
-            assert shown != [], (method, path)
-            for example in shown:
+            examples = [each["value"] for each in body.get("examples", {}).values()]
+            examples += [body["example"]] if "example" in body else []
+            assert examples != [], (method, path)
+            for example in examples:
                 jsonschema_rs.validator_for(schema).validate(example)
 
 
 def test_each_enumeration_is_one_component(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     inline = {
-        place
+        path
         for kind in ("paths", "components")
-        for place, part in parts(document[kind], kind)
+        for path, part in parts(document[kind], kind)
         if isinstance(part.get("enum"), list)
-        and not re.fullmatch("components/schemas/[^/]+", place)
+        and not re.fullmatch("components/schemas/[^/]+", path)
         and len(part["enum"]) > 1
     }
     assert inline == set()
@@ -147,26 +146,26 @@ def test_no_two_schemas_mean_the_same(document: dict[str, Any]) -> None:
 def test_alternatives_that_a_field_tells_apart_are_components(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     found = {
-        place.removeprefix("/components/schemas/")
-        for place, part in parts(document)
+        path.removeprefix("/components/schemas/")
+        for path, part in parts(document)
         if "discriminator" in part and "propertyName" in part["discriminator"]
     }
     assert found == {"Condition", "ConditionToWatch", "Event", "Fact"}
     for name in found:
         field = schemas[name]["discriminator"]["propertyName"]
-        for word, place in schemas[name]["discriminator"]["mapping"].items():
-            told = schemas[place.removeprefix(SCHEMAS)]["properties"][field]
-            assert told == {"type": "string", "const": word, "enum": [word]}, place
+        for word, path in schemas[name]["discriminator"]["mapping"].items():
+            mapped = schemas[path.removeprefix(SCHEMAS)]["properties"][field]
+            assert mapped == {"type": "string", "const": word, "enum": [word]}, path
 
 
 def test_generators_find_neither_negations_nor_words_without_a_type(
     document: dict[str, Any],
 ) -> None:
     everything = dict(parts(document))
-    assert [place for place, part in everything.items() if "not" in part] == []
-    words = {place: part for place, part in everything.items() if "const" in part}
+    assert [path for path, part in everything.items() if "not" in part] == []
+    words = {path: part for path, part in everything.items() if "const" in part}
     assert len(words) > 100
-    assert [place for place, part in words.items() if part.get("type") != "string"] == []
+    assert [path for path, part in words.items() if part.get("type") != "string"] == []
 
 
 def test_each_problem_and_header_is_one_component(document: dict[str, Any]) -> None:
@@ -201,13 +200,13 @@ def test_the_document_tells_where_and_by_whom_the_service_is(document: dict[str,
     assert [server["url"] for server in document["servers"]] == ["/"]
     assert document["info"]["license"]["identifier"] == "Apache-2.0"
     assert document["info"]["contact"]["name"]
-    told = {tag["name"]: tag["description"] for tag in document["tags"]}
+    descriptions = {tag["name"]: tag["description"] for tag in document["tags"]}
     used = {tag for _, _, operation in operations(document) for tag in operation["tags"]}
     delivery = delivered(document)
     # Generators write a file for each tag: that of a webhook would replace the routes' own.
     assert used & {*delivery["post"]["tags"]} == set()
-    assert told.keys() == used | {*delivery["post"]["tags"]}
-    assert all(told.values())
+    assert descriptions.keys() == used | {*delivery["post"]["tags"]}
+    assert all(descriptions.values())
 
 
 def test_only_operations_without_a_token_have_no_security(document: dict[str, Any]) -> None:
@@ -275,7 +274,7 @@ def test_answers_have_the_headers_that_the_document_declares(
 # Objects.
 
 
-def test_bodies_take_no_other_fields_and_answers_may_have_more(
+def test_bodies_accept_no_other_fields_and_answers_may_have_more(
     document: dict[str, Any], sent: set[str], answered: set[str]
 ) -> None:
     schemas = document["components"]["schemas"]
@@ -286,9 +285,9 @@ def test_bodies_take_no_other_fields_and_answers_may_have_more(
         "ExportedTraces"
     }
     closed = {
-        place
+        path
         for name in schemas.keys() - sent
-        for place, part in parts(schemas[name], name)
+        for path, part in parts(schemas[name], name)
         if part.get("additionalProperties") is False
     }
     assert closed == set()
@@ -300,19 +299,19 @@ def test_bodies_take_no_other_fields_and_answers_may_have_more(
 
 
 def test_no_parameter_is_null(document: dict[str, Any]) -> None:
-    schemas = {place: parameter["schema"] for place, parameter in parameters(document)}
-    assert {place for place, schema in schemas.items() if "null" in str(schema)} == set()
-    assert {place for place, schema in schemas.items() if "anyOf" in schema} == set()
+    schemas = {path: parameter["schema"] for path, parameter in parameters(document)}
+    assert {path for path, schema in schemas.items() if "null" in str(schema)} == set()
+    assert {path for path, schema in schemas.items() if "anyOf" in schema} == set()
 
 
 def test_a_parameter_of_several_words_is_an_array(document: dict[str, Any]) -> None:
     arrays = {}
-    for place, parameter in parameters(document):
+    for path, parameter in parameters(document):
         is_array = parameter["schema"].get("type") == "array"
-        assert is_array == ("A comma means or." in parameter["description"]), place
+        assert is_array == ("A comma means or." in parameter["description"]), path
         if is_array:
             assert (parameter["style"], parameter["explode"]) == ("form", False)
-            arrays[place] = parameter["schema"]["items"].get("$ref", "").removeprefix(SCHEMAS)
+            arrays[path] = parameter["schema"]["items"].get("$ref", "").removeprefix(SCHEMAS)
     assert arrays["get /v1/execution state"] == "State"
     assert arrays["get /v1/events type"] == "EventType"
     assert arrays["get /v1/execution/{line_id}/runs status"] == "RunStatus"
@@ -346,12 +345,12 @@ def test_a_cursor_of_the_service_has_the_documented_form(
 
 
 @pytest.mark.parametrize("words", ["a" * 2000, ",".join("a" * 1000)])
-def test_a_filter_takes_long_words_and_many(edge: Edge, words: str) -> None:
+def test_a_filter_accepts_long_words_and_many(edge: Edge, words: str) -> None:
     assert edge.data("/v1/execution", params={"project_tag": words}) == []
 
 
 @pytest.mark.parametrize("words", ["", "a" * 2001, ",".join("a" * 1001)])
-def test_a_filter_is_not_empty_and_takes_no_longer_or_more_words(edge: Edge, words: str) -> None:
+def test_a_filter_is_not_empty_and_accepts_no_longer_or_more_words(edge: Edge, words: str) -> None:
     answer = edge.get("/v1/execution", params={"project_tag": words})
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/project_tag"]

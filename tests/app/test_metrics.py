@@ -82,7 +82,7 @@ def test_every_metric_is_documented_and_every_documented_metric_exists(edge: Edg
 
 def test_no_metric_has_a_label_of_a_tenant(edge: Edge) -> None:
     edge.fresh()
-    known = {
+    labels = {
         "route",
         "method",
         "status",
@@ -95,10 +95,10 @@ def test_no_metric_has_a_label_of_a_tenant(edge: Edge) -> None:
         "loop",
         "severity",
     }
-    known |= {"version", "python", "postgres", "implementation", "major", "minor", "patchlevel"}
+    labels |= {"version", "python", "postgres", "implementation", "major", "minor", "patchlevel"}
     for family in text_string_to_metric_families(edge.get("/metrics").text):
         for sample in family.samples:
-            assert sample.labels.keys() <= known | {"generation"}, sample
+            assert sample.labels.keys() <= labels | {"generation"}, sample
             assert ORGANIZATION not in str(sample)
 
 
@@ -148,15 +148,15 @@ def test_refusals_count_by_code_also_those_of_the_items_of_a_batch(edge: Edge) -
 def test_an_append_counts_once_with_the_size_of_its_group(edge: Edge) -> None:
     line = edge.fresh("capacity")
 
-    def seen(suffix: str) -> list[float]:
+    def read(suffix: str) -> list[float]:
         names = ("ledger_append_seconds", "ledger_append_lock_wait_seconds")
         return [value(edge, f"{name}{suffix}") for name in (*names, "ledger_append_group_size")]
 
-    counts, sums = seen("_count"), seen("_sum")
+    counts, sums = read("_count"), read("_sum")
     items = [fact("execution.checked_in", line, {"hours": 1}) for _ in range(40)]
     edge.accept(*items)
-    assert [now - then for now, then in zip(seen("_count"), counts, strict=True)] == [1, 1, 1]
-    total, waited, size = (now - then for now, then in zip(seen("_sum"), sums, strict=True))
+    assert [now - then for now, then in zip(read("_count"), counts, strict=True)] == [1, 1, 1]
+    total, waited, size = (now - then for now, then in zip(read("_sum"), sums, strict=True))
     assert 0 < waited < total < 60
     assert size == 40
 
@@ -165,10 +165,10 @@ def test_a_wait_for_the_append_lock_shows_in_its_histogram_and_in_the_queue(own:
     line = own.fresh("capacity")
     waited = value(own, "ledger_append_lock_wait_seconds_sum")
     items = [fact("execution.checked_in", line, {"hours": 1}) for _ in range(3)]
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(own.conninfo) as other:
             other.execute("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
-            answering = beside.submit(own.send_batch, *items)
+            answering = pool.submit(own.send_batch, *items)
             until(lambda: value(own, "ledger_queue") == 3, "the queue")
             until(lambda: len(own.select(WAITING)) == 1, "the append's wait")
         assert answering.result(30).status_code == 200
@@ -231,7 +231,7 @@ def test_the_witness_is_as_old_as_the_first_event_that_it_does_not_cover(
             assert 50 <= age() < 80
 
 
-def test_the_loops_that_this_node_leads_are_told_from_those_of_others(
+def test_the_loops_that_this_node_leads_differ_from_those_of_others(
     conninfo: str, tmp_path: Path
 ) -> None:
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600, data_dir=tmp_path)
@@ -247,15 +247,15 @@ def test_the_loops_that_this_node_leads_are_told_from_those_of_others(
 
 
 def test_a_wait_of_reads_for_a_connection_is_counted(own: Edge) -> None:
-    """All connections of the door wait for a lock; a further read waits for a connection."""
+    """All connections of the read pool wait for a lock; a further read waits for a connection."""
     line = own.fresh("capacity")
     own.get(f"/v1/execution/{line}")
     waits = value(own, "ledger_pool_wait_seconds_count")
-    # Of one credential, some of so many reads would be 429.
+    # If one credential sent them all, some of these reads would be 429.
     tokens = [own.token("read", organization_id=f"ORG-26-00001{n}") for n in range(4)]
-    with ThreadPoolExecutor(200) as beside:
+    with ThreadPoolExecutor(200) as pool:
         answers = list(
-            beside.map(
+            pool.map(
                 lambda n: own.get(f"/v1/execution?limit={n}", tokens[n % len(tokens)]),
                 range(1, 90),
             )

@@ -19,7 +19,7 @@ STRANGERS: tuple[dict[str, str], ...] = (
     {"authorization": "", "cookie": "ledger=none", "origin": "https://other.example"},
 )
 METHODS = ("PUT", "DELETE", "PROPFIND")
-"""The methods beside those that every stranger tries."""
+"""The methods besides those that every stranger tries."""
 COUNTED = re.compile(r"^ledger_http_request_seconds_count\{(.*)\} ", re.M)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 OPEN = {
@@ -83,11 +83,11 @@ def test_an_answer_to_a_valid_credential_is_counted_by_its_route(own: Edge) -> N
     assert own.get("/v1/execution").status_code == 200
     assert own.get("/v1/execution?limit=0").status_code == 422
     assert own.get("/v1/execution/LIN-26-999999").status_code == 404
-    shown = [dict(labels) for labels in series(own)]
+    found = [dict(labels) for labels in series(own)]
     for status in ("200", "422"):
-        assert {"route": "/v1/execution", "method": "GET", "status": status} in shown
-    assert {"method": "GET", "status": "404"} in shown
-    assert [labels for labels in shown if labels["status"] == "404" and "route" in labels] == []
+        assert {"route": "/v1/execution", "method": "GET", "status": status} in found
+    assert {"method": "GET", "status": "404"} in found
+    assert [labels for labels in found if labels["status"] == "404" and "route" in labels] == []
 
 
 @pytest.mark.parametrize(

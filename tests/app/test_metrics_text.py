@@ -44,14 +44,14 @@ class Loop(asyncio.SelectorEventLoop):
 class Maker:
     """Makes texts, each with its number, and notes when."""
 
-    def __init__(self, takes: float = 0.0) -> None:
-        self.takes = takes
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
         self.at: list[float] = []
         self.error: Exception | None = None
 
     async def __call__(self) -> Packed:
         self.at.append(asyncio.get_running_loop().time() - Selector.now)
-        await asyncio.sleep(self.takes)
+        await asyncio.sleep(self.seconds)
         if self.error is not None:
             raise self.error
         return Packed(b"%d" % len(self.at), "text/plain")
@@ -68,7 +68,7 @@ def body(text: Packed) -> bytes:
 
 
 def test_a_text_is_made_at_most_once_a_second_for_all_who_ask(runner: asyncio.Runner) -> None:
-    shared, make = SharedText(), Maker(takes=0.25)
+    shared, make = SharedText(), Maker(seconds=0.25)
     got: list[bytes] = []
 
     async def ask_again(times: int, after: float) -> None:
@@ -88,9 +88,9 @@ def test_a_text_is_made_at_most_once_a_second_for_all_who_ask(runner: asyncio.Ru
     assert got == [b"1"] * 21 + [b"2"] * 21 + [b"3"] * 20 + [b"4", b"5"]
 
 
-def test_an_asker_who_leaves_takes_the_text_from_nobody(runner: asyncio.Runner) -> None:
+def test_an_asker_who_leaves_withholds_the_text_from_nobody(runner: asyncio.Runner) -> None:
     async def ask() -> bytes:
-        shared, make = SharedText(), Maker(takes=0.25)
+        shared, make = SharedText(), Maker(seconds=0.25)
         leaving = asyncio.create_task(shared.read(make))
         staying = asyncio.create_task(shared.read(make))
         await asyncio.sleep(0.1)

@@ -25,7 +25,7 @@ FOR_ANY_CREDENTIAL = {
 }  # fmt: skip
 OF_BATCHES = ("/v1/facts/batch", "/v1/otlp/v1/traces")
 OF_ITEMS = {"404", "409"}
-"""The refusals that a batch of facts or spans tells of its items alone."""
+"""The refusals that a batch of facts or spans reports only for its items."""
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
@@ -134,7 +134,7 @@ def test_facts_are_documented_under_one_content_type(document: dict[str, Any]) -
     assert list(content) == ["application/json"]
 
 
-TAKEN: list[dict[str, Any]] = [
+ACCEPTED: list[dict[str, Any]] = [
     {},
     {"time": None, "actortype": None, "actorid": None, "datacontenttype": None},
     {"actorid": None},
@@ -162,7 +162,7 @@ def body_of_facts(document: dict[str, Any]) -> Any:
     return jsonschema_rs.validator_for({**schema, "components": document["components"]})
 
 
-@pytest.mark.parametrize("more", TAKEN, ids=str)
+@pytest.mark.parametrize("more", ACCEPTED, ids=str)
 def test_the_document_allows_the_facts_that_the_service_accepts(
     edge: Edge, body_of_facts: Any, more: dict[str, Any]
 ) -> None:
@@ -185,7 +185,7 @@ def test_the_document_allows_the_facts_that_the_service_accepts(
             assert is_fact or sent is not whole
 
 
-def test_the_service_takes_extension_attributes_that_the_document_does_not_name(
+def test_the_service_accepts_extension_attributes_that_the_document_does_not_name(
     edge: Edge, body_of_facts: Any
 ) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -236,7 +236,7 @@ OWN = {"organization_id": ORGANIZATION}
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "is_taken"),
+    ("path", "body", "is_accepted"),
     [
         ("/v1/watches", WATCH | {"remind_seconds": 0}, True),
         ("/v1/watches", WATCH | {"remind_seconds": 299}, False),
@@ -249,12 +249,12 @@ OWN = {"organization_id": ORGANIZATION}
     ids=str,
 )
 def test_the_document_has_the_rules_between_fields(
-    edge: Edge, document: dict[str, Any], path: str, body: dict[str, Any], is_taken: bool
+    edge: Edge, document: dict[str, Any], path: str, body: dict[str, Any], is_accepted: bool
 ) -> None:
     schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     whole = {**schema, "components": document["components"]}
-    assert edge.post(path, json=body).status_code == (201 if is_taken else 422)
-    assert jsonschema_rs.is_valid(whole, body) == is_taken
+    assert edge.post(path, json=body).status_code == (201 if is_accepted else 422)
+    assert jsonschema_rs.is_valid(whole, body) == is_accepted
 
 
 def test_the_problem_schema_fits_the_problems(edge: Edge, document: dict[str, Any]) -> None:
@@ -263,7 +263,7 @@ def test_the_problem_schema_fits_the_problems(edge: Edge, document: dict[str, An
     assert set(problem) <= properties
 
 
-def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any]) -> None:
+def test_the_document_has_exactly_the_documented_parameters(document: dict[str, Any]) -> None:
     names = {
         parameter["name"]
         for _, _, operation in operations(document)

@@ -160,8 +160,8 @@ def issue_statements(requests: Requests) -> None:
     requests.ids["statement_id"] = issued["id"]
     path = "/v1/statements/{statement_id}"
     requests.ask("get", "/v1/statements")
-    for place in ("", "/export", "/changes"):
-        requests.ask("get", f"{path}{place}")
+    for suffix in ("", "/export", "/changes"):
+        requests.ask("get", f"{path}{suffix}")
     requests.ask("post", f"{path}/withdraw", json={"reason": "r"})
 
 
@@ -176,7 +176,7 @@ def manage_watches(edge: Edge, requests: Requests) -> None:
     requests.ask("patch", path, json={"name": "m"})
     requests.ask("post", "/v1/watches/preview", json=some)
     edge.clock.advance(seconds=1)
-    edge.look()
+    edge.run_watches()
     alert = requests.ask("get", "/v1/alerts").json()["data"][0]["id"]
     requests.ids["alert_id"] = alert
     requests.ask("get", "/v1/alerts/{alert_id}")
@@ -212,38 +212,38 @@ def test_text_answers_are_documented_as_strings(document: dict[str, Any]) -> Non
 
 
 def schemas(
-    document: dict[str, Any], part: Any, place: str, seen: set[str]
+    document: dict[str, Any], part: Any, location: str, visited: set[str]
 ) -> Iterator[tuple[str, Any]]:
     """Every schema below a part of the document, through references, each with its place."""
     if isinstance(part, dict):
-        yield place, part
+        yield location, part
         reference = part.get("$ref")
-        if isinstance(reference, str) and reference not in seen:
-            seen.add(reference)
+        if isinstance(reference, str) and reference not in visited:
+            visited.add(reference)
             target: Any = document
             for name in reference.removeprefix("#/").split("/"):
                 target = target[name]
-            yield from schemas(document, target, reference, seen)
+            yield from schemas(document, target, reference, visited)
     for name, value in part.items() if isinstance(part, dict) else enumerate(part):
         if isinstance(value, dict | list):
-            yield from schemas(document, value, f"{place}/{name}", seen)
+            yield from schemas(document, value, f"{location}/{name}", visited)
 
 
 def inputs(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The schemas of bodies and parameters."""
-    seen: set[str] = set()
+    visited: set[str] = set()
     for path, item in document["paths"].items():
         for method in item.keys() & METHODS:
             for part in ("requestBody", "parameters"):
-                place = f"{method} {path} {part}"
-                yield from schemas(document, item[method].get(part, {}), place, seen)
+                location = f"{method} {path} {part}"
+                yield from schemas(document, item[method].get(part, {}), location, visited)
 
 
 def test_no_field_of_a_body_has_a_default(document: dict[str, Any]) -> None:
     found = dict(inputs(document))
     assert "#/components/schemas/Reasoned" in found, "the walk goes through references"
-    with_default = [place for place, schema in found.items() if "default" in schema]
-    assert [place for place in with_default if "parameters" not in place] == []
+    with_default = [location for location, schema in found.items() if "default" in schema]
+    assert [location for location in with_default if "parameters" not in location] == []
     assert with_default != [], "parameters keep their defaults"
 
 

@@ -13,7 +13,7 @@ from tests.support.databases import copied
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.soak import repeated
-from tests.support.visitor import Seen, Visitor
+from tests.support.visitor import Visited, Visitor
 
 ROOT = "/tools/ledger"
 APP = "https://app.example.com"
@@ -51,17 +51,17 @@ class Guest(Visitor):
         super().__init__(edge)
         self._sent = sent
 
-    def request(self, method: str, path: str, **options: object) -> Seen:
+    def request(self, method: str, path: str, **options: object) -> Visited:
         target = urlsplit(path)
         assert f"{target.path}/".startswith(f"{ROOT}/"), path
         query = f"?{target.query}" if target.query else ""
         inner = target.path.removeprefix(ROOT) or "/"
         # The cookies of a browser belong to the path that the browser sees.
         cookies = self.http.cookies
-        kept = "; ".join(
+        cookie_header = "; ".join(
             f"{c.name}={c.value}" for c in cookies.jar if f"{target.path}/".startswith(f"{c.path}/")
         )
-        headers = {"cookie": kept, "referer": f"http://ledger.test{ROOT}{REFERRING}"}
+        headers = {"cookie": cookie_header, "referer": f"http://ledger.test{ROOT}{REFERRING}"}
         return super().request(method, self._sent + inner + query, headers=headers, **options)
 
     def entered(self, token: str) -> "Guest":
@@ -71,7 +71,7 @@ class Guest(Visitor):
         return self
 
 
-def addresses_of(page: Seen, own: str = "") -> set[str]:
+def addresses_of(page: Visited, own: str = "") -> set[str]:
     """Every address that a page names, as a browser resolves it, without fragments."""
     found = {
         str(tag[name]).partition("#")[0]
@@ -101,13 +101,13 @@ def test_every_address_of_every_page_leads_below_the_prefix(below: Edge, sent: s
     below.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/hook", "event_types": ["*"]})
     watch = {"condition": {"kind": "in_state", "states": ["blocked"]}, "for_seconds": 0}
     below.post("/v1/watches", json={"organization_id": ORGANIZATION, "name": "W"} | watch)
-    below.look()
+    below.run_watches()
     period = {"from": "2026-04-01", "to": "2026-04-15"}
     below.post("/v1/statements", json={"organization_id": ORGANIZATION, **period})
-    waiting, known = {f"{ROOT}/ui"}, set()
+    waiting, done = {f"{ROOT}/ui"}, set()
     while waiting:
         address = waiting.pop()
-        known.add(urlsplit(address).path)
+        done.add(urlsplit(address).path)
         answer = guest.get(address)
         if answer.status == 303:
             found = {answer.location}
@@ -121,9 +121,9 @@ def test_every_address_of_every_page_leads_below_the_prefix(below: Edge, sent: s
             found = addresses_of(answer, address) if is_page else set()
         for one in found:
             assert f"{one}/".startswith(f"{ROOT}/"), (address, one)
-            if urlsplit(one).path not in known and "/ui/stream" not in one and "export" not in one:
+            if urlsplit(one).path not in done and "/ui/stream" not in one and "export" not in one:
                 waiting.add(one)
-    paths = {path.removeprefix(ROOT) for path in known}
+    paths = {path.removeprefix(ROOT) for path in done}
     assert {"/ui", "/ui/usage", "/ui/compare", "/ui/events", "/ui/audit", "/ui/webhooks"} <= paths
     assert "/docs" in paths
     kinds = {path.split("/")[2] for path in paths if path.count("/") > 2}
@@ -150,8 +150,8 @@ def test_forms_are_sent_and_lead_back_below_the_prefix(below: Edge, sent: str) -
     zoned = guest.submit(guest.get(path), f"{ROOT}/ui/zone", zone="Europe/Berlin")
     assert (zoned.status, zoned.location) == (303, path)
     assert "Europe/Berlin" in guest.get(path).text
-    seen = guest.get(f"{ROOT}/ui/as-of?at=2026-04-15T12:00&next=/ui/lines/{line}")
-    assert seen.location.startswith(f"{path}?as_of=2026-04-15T")
+    answer = guest.get(f"{ROOT}/ui/as-of?at=2026-04-15T12:00&next=/ui/lines/{line}")
+    assert answer.location.startswith(f"{path}?as_of=2026-04-15T")
     found = guest.get(f"{ROOT}/ui/search?q={line}")
     assert found.location == path
     left = guest.submit(guest.get(path), f"{ROOT}/ui/sign-out")
@@ -201,13 +201,13 @@ def test_the_api_and_its_documents_are_below_the_prefix(below: Edge, sent: str) 
 
 
 def test_a_page_of_another_origin_calls_the_api_below_the_prefix(below: Edge, sent: str) -> None:
-    asked = {"origin": APP, "access-control-request-method": "PATCH"}
-    answer = below.request("OPTIONS", f"{sent}/v1/webhooks/WHK-26-000001", headers=asked)
+    preflight = {"origin": APP, "access-control-request-method": "PATCH"}
+    answer = below.request("OPTIONS", f"{sent}/v1/webhooks/WHK-26-000001", headers=preflight)
     assert answer.status_code == 204
     assert answer.headers["access-control-allow-origin"] == APP
     read = below.get(f"{sent}/v1/execution", headers={"origin": APP})
     assert read.headers["access-control-allow-origin"] == APP
-    assert "access-control-allow-origin" not in below.get(f"{sent}/ui", headers=asked).headers
+    assert "access-control-allow-origin" not in below.get(f"{sent}/ui", headers=preflight).headers
 
 
 def test_a_command_sent_again_by_another_way_is_a_replay(below: Edge) -> None:
@@ -226,7 +226,7 @@ def test_a_command_sent_again_by_another_way_is_a_replay(below: Edge) -> None:
     "path",
     [f"{ROOT}x/healthz", "/tools/healthz", f"{ROOT}{ROOT}/healthz", f"{ROOT}%2Fhealthz"],
 )
-def test_a_path_beside_the_prefix_is_a_404(below: Edge, path: str) -> None:
+def test_a_path_outside_the_prefix_is_a_404(below: Edge, path: str) -> None:
     assert_problem(below.get(path), 404, "not_found")
 
 

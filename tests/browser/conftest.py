@@ -16,7 +16,7 @@ from tests.support.browser import SCREENSHOTS, Watch, chromium_path, opened
 from tests.support.edge import Edge
 from tests.support.streaming import listening
 
-_PATIENCE_MS = 60_000
+_TIMEOUT_MS = 60_000
 
 # No request leaves the machine (`localhost` is another site than 127.0.0.1), and letters look the
 # same on every machine. (Playwright itself
@@ -52,7 +52,7 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """The session's browser."""
-    expect.set_options(timeout=_PATIENCE_MS)
+    expect.set_options(timeout=_TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=_ARGUMENTS)
         yield browser
@@ -70,7 +70,7 @@ def address(edge: Edge) -> Iterator[str]:
 def window(chromium: Browser, address: str) -> Iterator[Watch]:
     """The module's browser window, with one page."""
     with opened(chromium, address) as window:
-        window.context.set_default_timeout(_PATIENCE_MS)
+        window.context.set_default_timeout(_TIMEOUT_MS)
         window.context.new_page()
         yield window
 

@@ -62,7 +62,7 @@ def test_a_blocked_line_rings_the_bell_and_somebody_takes_care_of_it(
     for line in lines[1:]:
         tenant.block(line)
     tenant.edge.clock.advance(minutes=10)
-    tenant.edge.look()
+    tenant.edge.run_watches()
     expect(visit.get_by_role("link", name="3 open alerts", exact=True)).to_be_visible()
     expect(visit.locator(f"#{lines[0]} .rung")).to_be_visible()
     visit.get_by_role("link", name="3 open alerts", exact=True).click()
@@ -103,7 +103,7 @@ def test_a_blocked_line_rings_the_bell_and_somebody_takes_care_of_it(
     screenshot(visit, "line-alerted", 390)
     screenshot(visit, "line-alerted", 1440, "dark")
     tenant.unblock(lines[0])
-    tenant.edge.look()
+    tenant.edge.run_watches()
     expect(visit.get_by_role("heading", name="1 open alert")).to_be_hidden()
     expect(visit.locator("#band .alerted")).to_have_count(1)
 
@@ -152,7 +152,7 @@ def test_starters_are_set_up_in_one_click_and_kinds_change_the_sentence(
     expect(visit.get_by_text("Watch deleted.")).to_be_visible()
 
 
-def test_sources_tell_who_was_heard(visit: Page, tenant: Watched) -> None:
+def test_sources_tell_who_reported(visit: Page, tenant: Watched) -> None:
     tenant.line("Payments gateway")
     visit.goto("/ui/sources")
     expect(visit.get_by_role("rowheader", name="/tests")).to_be_visible()
@@ -165,7 +165,7 @@ def test_long_words_fit_a_phone(visit: Page, tenant: Watched) -> None:
     watch = tenant.watch("W" * 200)
     line = tenant.line("L" * 200)
     tenant.block(line, reason="R" * 200)
-    tenant.look()
+    tenant.run_watches()
     (alert,) = tenant.alerts()
     note = {"note": "N" * 500, "assignee": "A" * 200}
     tenant.edge.post(f"/v1/alerts/{alert['id']}/acknowledge", tenant.token, json=note)
@@ -201,7 +201,7 @@ def test_a_watch_is_set_up_and_its_alert_acknowledged_without_script(
     expect(page.get_by_text("Now it would open 1 alert")).to_be_visible()
     page.get_by_role("button", name="Set up the watch").click()
     expect(page.get_by_text("Watch set up.")).to_be_visible()
-    tenant.look()
+    tenant.run_watches()
     page.goto("/ui/alerts")
     page.get_by_role("checkbox", name="Select ALR-").check()
     page.get_by_role("button", name="Acknowledge…").click()

@@ -79,7 +79,7 @@ def test_a_filter_is_a_link_that_can_be_shared(
 
 
 def test_a_filter_stays_when_zone_or_instant_change(board: Page, edge: Edge) -> None:
-    """Zone, instant and the link to now start from the shown page, not from the one before it."""
+    """Zone, instant and the link to now start from the present page, not from the one before it."""
     edge.fresh()
     edge.clock.advance(hours=2)
     board.locator("summary", has_text="Filters").click()
@@ -178,7 +178,7 @@ def test_a_board_beyond_the_share_of_its_key_stays_and_is_refreshed_later(
     expect(board.locator("#notice")).to_be_hidden()
 
 
-def test_an_unknown_address_is_told_in_words(board: Page, watch: Watch) -> None:
+def test_an_unknown_address_is_reported_in_words(board: Page, watch: Watch) -> None:
     watch.expect("status of 404")
     board.goto("/ui/lines/LIN-26-999999")
     expect(board.get_by_role("heading", level=1)).to_have_text("Not found")

@@ -14,7 +14,7 @@ ROWS = "#of-blocked tbody tr:not(.more)"
 
 @pytest.fixture
 def lines(edge: Edge) -> list[str]:
-    """Twelve blocked lines, two of which nobody should act on."""
+    """Twelve blocked lines. Nobody should act on two of them."""
     made = [edge.fresh(workspace_id=WORKSPACE, name=f"Pod {n}") for n in range(12)]
     for number, line in enumerate(made):
         stuck = blocked(line, "approval_gap", "Waits for the client")

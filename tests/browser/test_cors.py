@@ -42,7 +42,7 @@ FOLLOW = """async ([address, token]) => {
 
 
 class Sites(NamedTuple):
-    """A service with its address, and the addresses of two sites, of which it allows one."""
+    """A service with its address, and the addresses of two sites; it allows one."""
 
     edge: Edge
     address: str

@@ -23,13 +23,13 @@ def test_the_api_is_read_and_tried_in_the_pages_colours_with_nothing_from_elsewh
     page.locator(".auth-container input").fill(edge.token("read"))
     page.locator(".auth-container").get_by_role("button", name="Apply credentials").click()
     page.get_by_role("button", name="Close", exact=True).click()
-    shown = page.locator(".opblock", has_text="Show a line").first
-    shown.locator(".opblock-summary-control").click()
-    shown.get_by_role("button", name="Try it out").click()
-    shown.get_by_placeholder("line_id").fill(line)
-    shown.get_by_role("button", name="Execute").click()
-    expect(shown.locator(".live-responses-table")).to_contain_text("200")
-    expect(shown.locator(".live-responses-table")).to_contain_text(line)
+    operation = page.locator(".opblock", has_text="Show a line").first
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_placeholder("line_id").fill(line)
+    operation.get_by_role("button", name="Execute").click()
+    expect(operation.locator(".live-responses-table")).to_contain_text("200")
+    expect(operation.locator(".live-responses-table")).to_contain_text(line)
     if paths == "all":
         assert_accessible(page)
     page.emulate_media(color_scheme="light")

@@ -48,10 +48,10 @@ def test_a_slow_page_shows_that_it_is_awaited(page: Page, edge: Edge) -> None:
             else setTimeout(look, 20)
         }})"""
     )
-    with page.expect_console_message() as shown:
+    with page.expect_console_message() as message:
         page.get_by_role("link", name="Events").click(no_wait_after=True)
     # The style delays the sign, so that a quick answer shows none of it.
-    assert shown.value.text == "shown 0.15s"
+    assert message.value.text == "shown 0.15s"
     waiting[0].continue_()
     page.wait_for_url("**/ui/events")
     assert not is_loading(page)
@@ -132,17 +132,17 @@ def test_the_switch_changes_the_colours_at_once_and_for_later_visits(
         return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
     systems = ground()
-    seen = {}
+    sizes = {}
     for name in ("light", "dark"):
         page.get_by_role("button", name="Colours:").click()
         expect(page.get_by_role("button", name=f"Colours: {name}")).to_be_visible()
-        seen[name] = ground()
+        sizes[name] = ground()
         assert_accessible(page)
         page.goto("/ui/events")
-        assert ground() == seen[name]
+        assert ground() == sizes[name]
         page.goto("/ui")
-    assert seen["light"] != seen["dark"]
-    assert systems == seen[system]
+    assert sizes["light"] != sizes["dark"]
+    assert systems == sizes[system]
     page.get_by_role("button", name="Colours: dark").click()
     expect(page.get_by_role("button", name="Colours: system")).to_be_visible()
     assert ground() == systems

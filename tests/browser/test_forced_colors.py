@@ -61,8 +61,8 @@ def test_the_slider_is_visible(visit: Page, edge: Edge) -> None:
     assert box is not None
     thumb = {**box, "x": box["x"] + box["width"] - 16, "width": 16.0}
     for part in (thumb, {**box, "width": box["width"] / 2}):
-        seen = visit.screenshot(clip=part)  # type: ignore[arg-type]
+        image = visit.screenshot(clip=part)  # type: ignore[arg-type]
         slider.evaluate("slider => { slider.style.opacity = 0 }")
-        assert visit.screenshot(clip=part) != seen  # type: ignore[arg-type]
+        assert visit.screenshot(clip=part) != image  # type: ignore[arg-type]
         slider.evaluate("slider => { slider.style.opacity = 1 }")
     screenshot(visit, "forced-colors")

@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("witness")
 
 
-def test_an_events_page_turns_to_sealed_by_itself_and_its_file_is_proved(
+def test_an_events_page_changes_to_sealed_by_itself_and_its_file_is_proved(
     page: Page, edge: Edge, folder: Path, tmp_path: Path
 ) -> None:
     enter(page, edge.token("read"))

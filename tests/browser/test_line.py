@@ -47,7 +47,7 @@ def pattern(words: str) -> re.Pattern[str]:
     return re.compile(re.escape(words))
 
 
-def standing(page: Page) -> Locator:
+def state_element(page: Page) -> Locator:
     """The element with the line's state."""
     return page.locator(".standing .state")
 
@@ -67,11 +67,11 @@ def test_a_line_is_paused_with_a_reason_and_resumed(line: Page, edge: Edge, line
     edge.accept(fact("execution.checked_in", line_id, {"note": "meanwhile"}))
     expect(line.get_by_text("execution.checked_in").first).to_be_visible()
     dialog.get_by_role("button", name="Pause this line").click()
-    expect(standing(line)).to_have_text("paused")
+    expect(state_element(line)).to_have_text("paused")
     expect(line.get_by_text("Stakeholder review").first).to_be_visible()
     line.get_by_role("button", name="Resume…").click()
     line.get_by_role("button", name="Resume this line").click()
-    expect(standing(line)).to_have_text("running")
+    expect(state_element(line)).to_have_text("running")
     states = [e["state_after"] for e in edge.data(f"/v1/execution/{line_id}/history")]
     assert states[-2:] == ["paused", "running"]
 
@@ -104,7 +104,7 @@ def test_nothing_behind_a_dialog_is_reached(line: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_a_refusal_is_a_sentence_beside_the_typed_reason(
+def test_a_refusal_is_a_sentence_next_to_the_typed_reason(
     line: Page, edge: Edge, line_id: str, watch: Watch
 ) -> None:
     watch.expect("status of 409")
@@ -124,7 +124,7 @@ def test_a_refusal_is_a_sentence_beside_the_typed_reason(
 def test_changes_by_others_appear_by_themselves(line: Page, edge: Edge, line_id: str) -> None:
     data = {"blocker_id": "C", "cause": "capacity_issue", "reason": "Nobody is free"}
     edge.accept(fact("execution.blocked", line_id, data))
-    expect(standing(line)).to_have_text("blocked")
+    expect(state_element(line)).to_have_text("blocked")
     expect(line.get_by_text("Nobody is free").first).to_be_visible()
 
 
@@ -137,8 +137,8 @@ def test_a_phones_first_screen_says_why_and_has_the_button(
     enter(page, edge.token(*ALL))
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"/ui/lines/{line_id}")
-    for shown in (page.locator(".why"), page.get_by_role("button", name="Pause…")):
-        box = shown.bounding_box()
+    for element in (page.locator(".why"), page.get_by_role("button", name="Pause…")):
+        box = element.bounding_box()
         assert box is not None
         assert box["y"] + box["height"] <= 844
     headings = page.get_by_role("heading", level=2).all_inner_texts()
@@ -158,7 +158,7 @@ def as_api_says(edge: Edge, page: Page, line_id: str, now: bool = False) -> None
     as_of = page.evaluate("new URLSearchParams(location.search).get('as_of')")
     query = f"?as_of={as_of}" if as_of else ""
     detail = edge.data(f"/v1/execution/{line_id}{query}")
-    expect(standing(page)).to_have_text(detail["state"])
+    expect(state_element(page)).to_have_text(detail["state"])
     history = edge.data(f"/v1/execution/{line_id}/history{query}")
     expect(page.locator("#standing-at")).to_contain_text(history[-1]["type"])
     latest = page.locator("#standing-at > time")
@@ -171,7 +171,7 @@ def as_api_says(edge: Edge, page: Page, line_id: str, now: bool = False) -> None
     expect(page.get_by_role("status").filter(has_text="the past")).to_have_count(1 if as_of else 0)
 
 
-def place_of(event: dict[str, Any]) -> str:
+def slider_value(event: dict[str, Any]) -> str:
     """The slider's value at the instant of an event: milliseconds since 1970."""
     passed = datetime.fromisoformat(event["recorded_at"]) - datetime(1970, 1, 1, tzinfo=UTC)
     return str(passed // timedelta(milliseconds=1))
@@ -187,18 +187,18 @@ def test_the_slider_goes_event_by_event_with_the_keyboard(
     for event in reversed(events):
         line.keyboard.press("ArrowLeft")
         expect(slider).to_have_attribute("aria-valuetext", pattern(f"after {event['type']}"))
-        expect(slider).to_have_value(place_of(event))
+        expect(slider).to_have_value(slider_value(event))
         expect(slider).to_be_focused()
         as_api_says(edge, line, line_id)
     # There is no step before the first event.
     line.keyboard.press("ArrowLeft")
     line.keyboard.press("ArrowRight")
-    expect(slider).to_have_value(place_of(events[1]))
+    expect(slider).to_have_value(slider_value(events[1]))
     line.keyboard.press("End")
     expect(slider).to_have_attribute("aria-valuetext", pattern("now"))
     as_api_says(edge, line, line_id, now=True)
     line.keyboard.press("Home")
-    expect(slider).to_have_value(place_of(events[0]))
+    expect(slider).to_have_value(slider_value(events[0]))
     as_api_says(edge, line, line_id)
 
 
@@ -241,7 +241,7 @@ def test_the_thumb_stands_above_its_time_on_the_timeline(
     line.goto(f"/ui/lines/{line_id}?as_of={blocked['recorded_at']}")
     for width in (390, 768, 1440):
         line.set_viewport_size({"width": width, "height": 900})
-        thumb, seen, tick = line.evaluate(
+        thumb, rail, tick = line.evaluate(
             """() => {
                 const slider = document.getElementById('slider')
                 const box = slider.getBoundingClientRect()
@@ -257,31 +257,31 @@ def test_the_thumb_stands_above_its_time_on_the_timeline(
                 ]
             }"""
         )
-        assert abs(thumb - seen) < 1.5, width
-        assert abs(tick - seen) < 1.5, width
+        assert abs(thumb - rail) < 1.5, width
+        assert abs(tick - rail) < 1.5, width
 
 
-def test_a_slow_answer_does_not_lose_the_last_place_of_the_thumb(
+def test_a_slow_answer_does_not_lose_the_last_position_of_the_thumb(
     line: Page, edge: Edge, line_id: str
 ) -> None:
     """Places passed during a request are not requested; the last place is."""
     waiting: list[Route] = []
-    asked = re.compile(r"/ui/lines/.*[?&]at=")
-    line.route(asked, lambda route: route.continue_() if waiting else waiting.append(route))
+    address = re.compile(r"/ui/lines/.*[?&]at=")
+    line.route(address, lambda route: route.continue_() if waiting else waiting.append(route))
     slider = line.get_by_role("slider")
     box = slider.bounding_box()
     assert box is not None
     middle = box["y"] + box["height"] / 2
     line.mouse.move(box["x"] + box["width"] - 5, middle)
     line.mouse.down()
-    with line.expect_request(asked):
+    with line.expect_request(address):
         line.mouse.move(box["x"] + box["width"] * 0.6, middle)
     line.mouse.move(box["x"] + 3, middle, steps=4)
     line.mouse.up()
     waiting[0].continue_()
     first = edge.data(f"/v1/execution/{line_id}/history")[0]
     expect(slider).to_have_attribute("aria-valuetext", pattern(first["type"]))
-    expect(slider).to_have_value(place_of(first))
+    expect(slider).to_have_value(slider_value(first))
     as_api_says(edge, line, line_id)
 
 
@@ -295,18 +295,18 @@ def moves(line: Page) -> list[Route]:
 
 def start_of(edge: Edge, line_id: str) -> int:
     """The slider's value at the line's first event."""
-    return int(place_of(edge.data(f"/v1/execution/{line_id}/history")[0]))
+    return int(slider_value(edge.data(f"/v1/execution/{line_id}/history")[0]))
 
 
-def comes_to(page: Page, place: int) -> None:
+def comes_to(page: Page, milliseconds: int) -> None:
     """Wait until the page shows the instant of this place."""
     page.wait_for_function(
         "place => Date.parse(new URLSearchParams(location.search).get('as_of')) === place",
-        arg=place,
+        arg=milliseconds,
     )
 
 
-def test_the_slider_awaits_one_place_at_a_time(
+def test_the_slider_awaits_one_position_at_a_time(
     line: Page, edge: Edge, line_id: str, moves: list[Route]
 ) -> None:
     """Two places were requested at once, and the page showed the one that was answered last."""
@@ -327,7 +327,7 @@ def test_the_slider_awaits_one_place_at_a_time(
     as_api_says(edge, line, line_id)
 
 
-def test_the_last_place_is_requested_though_the_answer_leaves_the_slider_as_it_was(
+def test_the_last_position_is_requested_though_the_answer_leaves_the_slider_as_it_was(
     line: Page, edge: Edge, line_id: str
 ) -> None:
     """Within a second, two places have the same description."""
@@ -344,7 +344,7 @@ def test_the_last_place_is_requested_though_the_answer_leaves_the_slider_as_it_w
     as_api_says(edge, line, line_id)
 
 
-def test_a_place_that_is_released_during_a_step_is_shown(
+def test_a_position_that_is_released_during_a_step_is_shown(
     line: Page, edge: Edge, line_id: str, moves: list[Route]
 ) -> None:
     """Also if the present page refreshes itself meanwhile, with a longer scale."""
@@ -385,7 +385,7 @@ def test_the_right_end_is_now_though_time_passes_during_a_request(
 
 
 @pytest.mark.soak
-def test_without_script_a_place_of_the_slider_is_sent_by_a_button(
+def test_without_script_a_position_of_the_slider_is_sent_by_a_button(
     chromium: Browser, address: str, edge: Edge, line_id: str
 ) -> None:
     with watched(chromium, address, java_script_enabled=False) as watch:
@@ -409,11 +409,11 @@ def test_a_run_shows_its_error(line: Page, line_id: str) -> None:
 
 
 def test_the_page_says_when_it_is_not_up_to_date(line: Page, edge: Edge, watch: Watch) -> None:
-    """The service becomes unreachable: the shown data stays, with its time."""
+    """The service becomes unreachable: the page keeps its data, with their time."""
     watch.expect("ERR_", "htmx:sendError", "htmx:afterRequest")
     line.context.set_offline(True)
     line.evaluate("htmx.trigger(document.getElementById('view'), 'news')")
     expect(line.locator("#notice")).to_contain_text("cannot be reached")
-    expect(standing(line)).to_have_text("running")
+    expect(state_element(line)).to_have_text("running")
     line.context.set_offline(False)
     expect(line.locator("#notice")).to_be_hidden()

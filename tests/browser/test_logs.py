@@ -173,12 +173,12 @@ def test_the_count_of_a_recovery_follows_its_start(visit: Page, edge: Edge, hook
         until(is_retrying, "an attempt")
         visit.goto(f"/ui/webhooks/{endpoint_id}")
         visit.get_by_text("Recover", exact=True).click()
-        told = visit.locator("#recovery")
-        expect(told).to_contain_text("Recover sends 1 delivery again")
+        section = visit.locator("#recovery")
+        expect(section).to_contain_text("Recover sends 1 delivery again")
         later = f"{edge.clock() + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
         visit.get_by_label("Events recorded since").fill(later)
-        expect(told).to_contain_text("There is nothing to send again")
-        expect(told.get_by_role("button")).to_be_disabled()
+        expect(section).to_contain_text("There is nothing to send again")
+        expect(section.get_by_role("button")).to_be_disabled()
         assert_accessible(visit)
         hooks.call("DELETE", f"/{endpoint_id}")
 
@@ -247,7 +247,7 @@ def test_a_very_long_url_is_small_and_readable_whole(visit: Page, edge: Edge) ->
 
 
 def test_a_disabled_endpoint_has_no_button_to_disable_it(visit: Page, edge: Edge) -> None:
-    """The buttons follow the shown status of the endpoint."""
+    """The buttons follow the endpoint's status on the page."""
     with Receiver(lambda request: Answer(status=410)) as receiver:
         visit.goto("/ui/webhooks")
         visit.get_by_text("Add an endpoint", exact=True).click()
@@ -268,7 +268,7 @@ def test_a_disabled_endpoint_has_no_button_to_disable_it(visit: Page, edge: Edge
         expect(visit.get_by_text("disabled manually")).to_be_visible()
 
 
-def test_a_refused_target_is_announced_beside_the_typed_url(visit: Page, watch: Watch) -> None:
+def test_a_refused_target_is_announced_next_to_the_typed_url(visit: Page, watch: Watch) -> None:
     watch.expect("status of 422")
     visit.goto("/ui/webhooks")
     visit.get_by_text("Add an endpoint", exact=True).click()

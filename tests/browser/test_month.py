@@ -12,7 +12,7 @@ LINES = 30
 
 
 @pytest.fixture(scope="module")
-def told(edge: Edge) -> str:
+def workspace(edge: Edge) -> str:
     """A workspace with 30 lines and their hours; return an instant before the last of them."""
     lines = [
         edge.fresh("capacity", workspace_id="WS-26-820001", name=f"Halden Bank: team {n}")
@@ -31,38 +31,38 @@ def told(edge: Edge) -> str:
 
 
 @pytest.fixture
-def visit(page: Page, edge: Edge, told: str) -> Page:
+def visit(page: Page, edge: Edge, workspace: str) -> Page:
     """A visitor on the board."""
     enter(page, edge.token("read"))
     page.goto("/ui")
     return page
 
 
-def test_twenty_two_rows_fit_on_a_screen(visit: Page, told: str) -> None:
+def test_twenty_two_rows_fit_on_a_screen(visit: Page, workspace: str) -> None:
     visit.set_viewport_size({"width": 1440, "height": 900})
     for path in (
         "/ui/usage?workspace_id=WS-26-820001",
-        f"/ui/usage?workspace_id=WS-26-820001&as_of={told}",
+        f"/ui/usage?workspace_id=WS-26-820001&as_of={workspace}",
         "/ui/compare?then=2026-04-14T00:00:00Z",
     ):
         visit.goto(path)
-        seen = visit.locator(".sums tbody tr, .sums tfoot tr").evaluate_all(
+        rows = visit.locator(".sums tbody tr, .sums tfoot tr").evaluate_all(
             "rows => rows.filter(row => row.getBoundingClientRect().bottom <= innerHeight).length"
         )
-        assert seen >= 22, path
+        assert rows >= 22, path
 
 
 @pytest.mark.parametrize(
     ("width", "scheme"), repeated([(390, "light"), (820, "dark"), (1024, "light"), (1440, "dark")])
 )
 def test_the_pages_are_whole_and_accessible(
-    visit: Page, told: str, width: int, scheme: Scheme
+    visit: Page, workspace: str, width: int, scheme: Scheme
 ) -> None:
     show(visit, width, scheme)
     for path in (
         "/ui/usage",
         "/ui/usage?workspace_id=WS-26-820001",
-        f"/ui/usage?group_by=service_line,resource&as_of={told}",
+        f"/ui/usage?group_by=service_line,resource&as_of={workspace}",
         "/ui/compare?then=2026-04-14T00:00:00Z&from=2026-04-01&to=2026-05-01",
         "/ui/lines/LIN-26-100001/history",
     ):
@@ -71,7 +71,7 @@ def test_the_pages_are_whole_and_accessible(
         assert_accessible(visit)
 
 
-SHOWN_WHOLE = """heading => {
+IS_UNCLIPPED = """heading => {
     const {left, right, width} = heading.getBoundingClientRect()
     const [x, y] = [left + width / 2, heading.getBoundingClientRect().top + 4]
     return heading.scrollWidth <= heading.clientWidth && left >= 0 && right <= innerWidth
@@ -91,14 +91,14 @@ FILTERS = {
 @pytest.mark.parametrize(
     "names", repeated([[*FILTERS], ["workspace_id"], [], *([name] for name in FILTERS)], first=2)
 )
-def test_the_period_stands_whole_beside_every_filter_and_nothing_scrolls_sideways(
-    visit: Page, told: str, names: list[str]
+def test_the_period_stands_whole_next_to_every_filter_and_nothing_scrolls_sideways(
+    visit: Page, workspace: str, names: list[str]
 ) -> None:
     """The heading once was 0 px wide as soon as a workspace was chosen."""
     chosen = "".join(f"&{name}={FILTERS[name]}" for name in names)
     for path, period in (
         (f"from=2026-04-01&to=2026-04-15{chosen}", "2026-04-01 to 2026-04-14"),
-        (f"from=2026-04-01&to=2026-05-01{chosen}&as_of={told}", "April 2026"),
+        (f"from=2026-04-01&to=2026-05-01{chosen}&as_of={workspace}", "April 2026"),
     ):
         visit.goto(f"/ui/usage?time_zone=UTC&{path}")
         heading = visit.get_by_role("heading", level=1)
@@ -107,6 +107,6 @@ def test_the_period_stands_whole_beside_every_filter_and_nothing_scrolls_sideway
         for width in (390, 820, 1024, 1280, 1366, 1440, 1536, 1600, 1920):
             visit.set_viewport_size({"width": width, "height": 900})
             wide = visit.evaluate("document.scrollingElement.scrollWidth")
-            if wide > width or not heading.evaluate(SHOWN_WHOLE):
+            if wide > width or not heading.evaluate(IS_UNCLIPPED):
                 wrong.append((width, wide, heading.bounding_box()))
         assert wrong == [], path

@@ -145,7 +145,7 @@ def test_the_focus_stays_in_the_palette(board: Page) -> None:
         assert board.evaluate(inside)
 
 
-def test_a_click_beside_the_palette_or_on_close_closes_it(board: Page) -> None:
+def test_a_click_outside_the_palette_or_on_close_closes_it(board: Page) -> None:
     palette = board.get_by_role("dialog", name="Search")
     board.keyboard.press("/")
     board.mouse.click(5, 400)

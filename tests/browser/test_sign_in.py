@@ -24,7 +24,7 @@ def test_a_person_signs_in_with_a_token_and_out_again(page: Page, edge: Edge, wa
     expect(page.get_by_label("Token")).to_be_visible()
 
 
-def test_a_wrong_token_is_told_in_words(page: Page, watch: Watch) -> None:
+def test_a_wrong_token_is_reported_in_words(page: Page, watch: Watch) -> None:
     watch.expect("status of 401")
     page.goto("/")
     page.get_by_label("Token").fill("elk_nonsense")

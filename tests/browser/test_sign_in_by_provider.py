@@ -103,8 +103,8 @@ def test_a_link_to_a_line_is_two_clicks_away_from_the_line(
     expect(page.locator("body")).to_contain_text("Anna")
     for cookie in watch.context.cookies(office.address):
         assert "ledger_flow" not in str(cookie.get("name"))
-    (kept,) = (each for each in watch.context.cookies() if each.get("name") == "ledger_session")
-    assert (kept.get("sameSite"), kept.get("httpOnly"), kept.get("path")) == ("Strict", True, "/")
+    (only,) = (each for each in watch.context.cookies() if each.get("name") == "ledger_session")
+    assert (only.get("sameSite"), only.get("httpOnly"), only.get("path")) == ("Strict", True, "/")
     # The link in the message works again, though the browser keeps the Strict cookie back.
     page.goto(message)
     page.get_by_role("link", name="the line").click()

@@ -19,8 +19,8 @@ def line(edge: Edge) -> str:
 
 
 def check_in(edge: Edge, line: str, hours: float) -> str:
-    told = fact("execution.checked_in", line, {"hours": hours}, time="2026-04-10T10:00:00Z")
-    (item,) = edge.accept(told)
+    event = fact("execution.checked_in", line, {"hours": hours}, time="2026-04-10T10:00:00Z")
+    (item,) = edge.accept(event)
     return str(item["event_ids"][0])
 
 
@@ -64,7 +64,7 @@ def test_a_month_is_issued_changes_and_is_replaced_and_withdrawn(
     expect(visit.get_by_text("Nothing changed")).to_be_visible()
     address = visit.url
     event = check_in(edge, line, 4)
-    # From the front door: what was invoiced, and what changed, in three clicks.
+    # From the start page: what was invoiced, and what changed, in three clicks.
     visit.goto("/ui")
     visit.get_by_role("link", name="Statements").click()
     visit.get_by_role("link", name="2026-04-01 to 2026-04-14").click()

@@ -120,7 +120,7 @@ def test_a_service_that_cannot_be_reached_leaves_the_typed_reason(
     expect_paused(page)
 
 
-def test_a_refusal_in_place_of_the_page_leaves_the_typed_reason(
+def test_a_refusal_instead_of_the_page_leaves_the_typed_reason(
     page: Page, dialog: Locator, watch: Watch
 ) -> None:
     watch.expect("status of 403")
@@ -137,7 +137,7 @@ def test_a_refusal_in_place_of_the_page_leaves_the_typed_reason(
     expect_paused(page)
 
 
-def test_after_a_pause_back_leads_to_the_board_and_brackets_to_the_lines_beside(
+def test_after_a_pause_back_leads_to_the_board_and_brackets_to_the_neighbours(
     page: Page, edge: Edge
 ) -> None:
     lines = [edge.fresh(workspace_id="WS-26-000778", name=f"Pod {n}") for n in range(3)]

@@ -18,7 +18,7 @@ from scripts.python_client.modules import PACKAGE
 PROGRAM = (sys.executable, "-c", "import sys; from execution_ledger.cli import main; main()")
 
 
-class Said(NamedTuple):
+class Done(NamedTuple):
     """The end of a command."""
 
     code: int
@@ -48,13 +48,13 @@ class Elk:
         """The same with other variables; None for one that is not set."""
         return Elk(self.home, **{**self._environment, **environment})
 
-    def __call__(self, *words: object, given: str | bytes = "") -> Said:
+    def __call__(self, *words: object, stdin: str | bytes = "") -> Done:
         """Run a command in this process, with pipes for its streams."""
         arguments = list(map(str, words))
         done = CliRunner().invoke(
-            elk, arguments, given, env=self._environment, prog_name="elk", catch_exceptions=False
+            elk, arguments, stdin, env=self._environment, prog_name="elk", catch_exceptions=False
         )
-        return Said(done.exit_code, done.stdout, done.stderr)
+        return Done(done.exit_code, done.stdout, done.stderr)
 
     def begin(self, *words: object, **more: Any) -> "subprocess.Popen[str]":
         """Begin a command in a process of its own."""
@@ -67,7 +67,7 @@ class Elk:
         mine = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), **self._environment}
         return {name: value for name, value in mine.items() if value is not None} | more
 
-    def on_terminal(self, *words: object, width: int = 80, typed: str = "", **more: str) -> Said:
+    def on_terminal(self, *words: object, width: int = 80, typed: str = "", **more: str) -> Done:
         """Run a command on a terminal of so many columns; both streams are its output."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
@@ -85,14 +85,14 @@ class Elk:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(theirs)
-        told = b""
+        output = b""
         while piece := _read(ours):
-            told += piece
-            if typed and b": " in told:  # the prompt
+            output += piece
+            if typed and b": " in output:  # the prompt
                 os.write(ours, typed.encode())
                 typed = ""
         os.close(ours)
-        return Said(process.wait(20), told.decode().replace("\r\n", "\n"), "")
+        return Done(process.wait(20), output.decode().replace("\r\n", "\n"), "")
 
 
 def _read(terminal: int) -> bytes:

@@ -37,7 +37,7 @@ class Refusals(list[tuple[dict[str, Any], Problem]]):
         return [problem.code for _, problem in self]
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """A request that a stand-in got."""
 
     method: str
@@ -61,8 +61,8 @@ class Reply(NamedTuple):
 class StandIn:
     """A small HTTP server that fails on demand, where a real service does not."""
 
-    def __init__(self, answer: Callable[[Asked], Reply]) -> None:
-        self.asked: list[Asked] = []
+    def __init__(self, answer: Callable[[Request], Reply]) -> None:
+        self.requests: list[Request] = []
         self._answer = answer
         stand_in = self
 
@@ -73,9 +73,9 @@ class StandIn:
             def handle_one(self) -> None:
                 size = int(self.headers.get("content-length", 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(self.command, self.path, headers, self.rfile.read(size))
-                stand_in.asked.append(asked)
-                reply = stand_in._answer(asked)
+                request = Request(self.command, self.path, headers, self.rfile.read(size))
+                stand_in.requests.append(request)
+                reply = stand_in._answer(request)
                 if reply.status == 0:
                     self.close_connection = True
                     return
@@ -110,9 +110,9 @@ class StandIn:
             thread.join()
 
 
-def taken(asked: Asked) -> Reply:
+def accept(request: Request) -> Reply:
     """The answer to facts that are all recorded."""
-    facts = asked.json if isinstance(asked.json, list) else [asked.json]
+    facts = request.json if isinstance(request.json, list) else [request.json]
     items = [
         {
             "index": index,
@@ -126,7 +126,7 @@ def taken(asked: Asked) -> Reply:
         }
         for index, fact in enumerate(facts)
     ]
-    return Reply(200, {"data": items if isinstance(asked.json, list) else items[0]})
+    return Reply(200, {"data": items if isinstance(request.json, list) else items[0]})
 
 
 def problem(status: int, code: str, **headers: str) -> Reply:

@@ -1,4 +1,4 @@
-"""Answers of something else than a ledger: of a wrong address, or of what stands before one."""
+"""Answers that are not a ledger's: from a wrong address, or from a proxy."""
 
 import asyncio
 import subprocess
@@ -24,8 +24,8 @@ from execution_ledger.cli.commands import elk as root
 
 from tests.client.background import LINE, Switch, numbers, report
 from tests.client.elk_program import Elk
-from tests.client.support import ENVIRONMENT, Asked, Refusals, Reply, StandIn, problem, taken
-from tests.client.test_following import Kept, page
+from tests.client.support import ENVIRONMENT, Refusals, Reply, Request, StandIn, accept, problem
+from tests.client.test_following import MemoryStore, page
 from tests.support.views import until
 
 SECRET = "text-of-the-body"
@@ -61,24 +61,24 @@ def test_an_answer_of_something_else_is_an_error_of_the_client(
 ) -> None:
     switch.answer = lambda _: other
     media = "text/html" if other.body == PAGE.body else "application/json"
-    told = f"{stand_in.address} has not answered as a ledger does ({other.status}, {media})"
+    message = f"{stand_in.address} has not answered as a ledger does ({other.status}, {media})"
     calls: list[Callable[[], Any]] = [
         lambda: ledger.lines.get(LINE),
         lambda: ledger.lines.pause(LINE, reason="Review"),
         lambda: ledger.lines.check_in(LINE, hours=1),
         lambda: ledger.send([{"type": "execution.checked_in", "subject": LINE}]),
         lambda: list(ledger.lines.list()),
-        lambda: list(ledger.events.follow(Kept())),
+        lambda: list(ledger.events.follow(MemoryStore())),
     ]
     for call in calls:
         with pytest.raises(UnexpectedAnswer) as raised:
             call()
         error = raised.value
         assert (error.status, error.content_type) == (other.status, media)
-        assert str(error) == f"{told}: is the address right?"
+        assert str(error) == f"{message}: is the address right?"
         assert SECRET not in repr(vars(error)) + repr(error.args)
         assert error.__cause__ is None
-    assert len(stand_in.asked) == len(calls)
+    assert len(stand_in.requests) == len(calls)
 
 
 def test_each_route_tells_a_page_and_json_of_another_form(ledger: Ledger, switch: Switch) -> None:
@@ -119,21 +119,21 @@ def test_background_facts_wait_as_in_an_outage(
 ) -> None:
     switch.answer = lambda _: other
     report(ledger, 1, 2)
-    until(lambda: len(stand_in.asked) > 3, "attempts")
+    until(lambda: len(stand_in.requests) > 3, "attempts")
     assert ledger.flush(0.0) == (0, 0, 2)
     switch.back()
     assert ledger.flush(10.0) == (2, 0, 0)
-    assert {asked.path for asked in stand_in.asked} == {"/v1/facts/batch"}
+    assert {request.path for request in stand_in.requests} == {"/v1/facts/batch"}
     assert (refusals, sorted(set(numbers(stand_in)))) == ([], [1, 2])
 
 
 def test_heartbeats_go_on_after_a_page(stand_in: StandIn, switch: Switch) -> None:
-    beats: list[Asked] = []
+    beats: list[Request] = []
 
-    def answer(asked: Asked) -> Reply:
-        if not asked.path.endswith("/heartbeat"):
-            return taken(asked)
-        beats.append(asked)
+    def answer(request: Request) -> Reply:
+        if not request.path.endswith("/heartbeat"):
+            return accept(request)
+        beats.append(request)
         return PAGE._replace(status=404) if len(beats) == 1 else problem(404, "not_found")
 
     switch.answer = answer
@@ -152,12 +152,12 @@ def test_a_follower_raises_for_its_first_answer_and_waits_at_later_ones(
 
     async def followed(address: str) -> list[int]:
         async with AsyncLedger(address, "elk_test") as ledger:
-            told: list[int] = []
-            async for event in ledger.events.follow(Kept()):
-                told.append(event.position)
-                if len(told) == 3:
+            calls: list[int] = []
+            async for event in ledger.events.follow(MemoryStore()):
+                calls.append(event.position)
+                if len(calls) == 3:
                     break
-            return told
+            return calls
 
     others = [PAGE, broken, PAGE._replace(status=404), stream, OTHERS["redirect"], PAGE]
     replies = [page(1), PAGE, *others[:3], page(2), stream, *others[4:], page(3)]
@@ -168,7 +168,7 @@ def test_a_follower_raises_for_its_first_answer_and_waits_at_later_ones(
         pytest.raises(UnexpectedAnswer),
     ):
         asyncio.run(followed(stand_in.address))
-    assert len(stand_in.asked) == 1
+    assert len(stand_in.requests) == 1
 
 
 COMMANDS = {
@@ -192,29 +192,29 @@ def test_each_command_of_elk_tells_it_in_a_line(
         report(left, 1)
         left.close(0.0)
     elk = anyone.having(ELK_URL=stand_in.address, ELK_TOKEN="elk_test")
-    places = {"url": stand_in.address, "file": file, "spool": folder}
+    values = {"url": stand_in.address, "file": file, "spool": folder}
     for name in ("page", "cut off", "redirect", "other 404"):
         other = OTHERS[name]
         switch.answer = lambda _, other=other: other  # type: ignore[misc]
         media = "text/html" if other is PAGE else "application/json"
-        told = f"has not answered as a ledger does ({other.status}, {media})"
+        message = f"has not answered as a ledger does ({other.status}, {media})"
         for command, words in COMMANDS.items():
             if command in ("export", "tail", "webhooks") and name != "page":
                 continue
-            said = elk(command, *(str(word).format(**places) for word in words), given="elk_test")
-            assert said.code == 5, (name, command, said)
-            assert f"elk: {stand_in.address} {told}: is the address right?\n" in said.err, (
+            done = elk(command, *(str(word).format(**values) for word in words), stdin="elk_test")
+            assert done.code == 5, (name, command, done)
+            assert f"elk: {stand_in.address} {message}: is the address right?\n" in done.err, (
                 name,
                 command,
-                said,
+                done,
             )
-            assert SECRET not in said.err + said.out
+            assert SECRET not in done.err + done.out
     for body in ([], {}, {"data": []}, {"data": {}}, {"data": {"id": 7, "state": []}, "meta": 1}):
         switch.answer = lambda _, body=body: Reply(200, body)  # type: ignore[misc]
         for command, words in COMMANDS.items():
             if command != "export":
-                said = elk(command, *(str(w).format(**places) for w in words), given="elk_test")
-                assert said.code in (0, 5), (body, command, said)
+                done = elk(command, *(str(w).format(**values) for w in words), stdin="elk_test")
+                assert done.code in (0, 5), (body, command, done)
 
 
 TWO_READERS = """

@@ -22,7 +22,7 @@ from execution_ledger import (
 from execution_ledger._requests import Attempts
 from execution_ledger.errors import BY_STATUS, problem_of
 
-from tests.client.support import Asked, Reply, StandIn, problem, taken
+from tests.client.support import Reply, Request, StandIn, accept, problem
 from tests.support.served import free_port
 
 LOST = Reply(0)
@@ -31,13 +31,13 @@ DONE = Reply(204)
 
 @pytest.fixture
 def replies() -> list[Reply]:
-    """The answers of the stand-in, in turn; the last one for ever."""
+    """The answers of the fake service, one after the other; the last one is repeated."""
     return []
 
 
 @pytest.fixture
 def stand_in(replies: list[Reply]) -> Iterator[StandIn]:
-    def answer(_: Asked) -> Reply:
+    def answer(_: Request) -> Reply:
         return replies.pop(0) if len(replies) > 1 else replies[0]
 
     with StandIn(answer).serving() as stand_in:
@@ -68,7 +68,7 @@ def test_a_read_is_tried_again(
 ) -> None:
     replies += [passing, passing, usage()]
     assert ledger.lines.usage("LIN-26-000001").total.check_ins == 0
-    assert [asked.path for asked in stand_in.asked] == ["/v1/execution/LIN-26-000001/usage"] * 3
+    assert [each.path for each in stand_in.requests] == ["/v1/execution/LIN-26-000001/usage"] * 3
 
 
 @pytest.mark.parametrize("passing", PASSING, ids=["lost", "408", "429", "503"])
@@ -80,22 +80,22 @@ def test_a_command_is_tried_again_under_one_key(
     replies[:] = [passing, Reply(202, {"data": {}})]
     with pytest.raises(UnexpectedAnswer):
         ledger.webhooks.test("WHK-26-000001")
-    keys = [asked.headers["idempotency-key"] for asked in stand_in.asked[2:]]
+    keys = [request.headers["idempotency-key"] for request in stand_in.requests[2:]]
     assert len(keys) == 2
     assert keys[0] == keys[1]
     with pytest.raises(UnexpectedAnswer):
         ledger.webhooks.test("WHK-26-000001")
-    assert stand_in.asked[-1].headers["idempotency-key"] != keys[0]
+    assert stand_in.requests[-1].headers["idempotency-key"] != keys[0]
 
 
 def test_a_fact_is_sent_again_as_it_was(
     ledger: Ledger, stand_in: StandIn, replies: list[Reply]
 ) -> None:
     replies += [LOST, problem(503, "unavailable"), Reply(200)]
-    replies[2] = taken(Asked("POST", "/v1/facts", {}, b'{"id": "x", "source": "/tests"}'))
+    replies[2] = accept(Request("POST", "/v1/facts", {}, b'{"id": "x", "source": "/tests"}'))
     assert ledger.lines.check_in("LIN-26-000001", hours=1).outcome == "recorded"
-    assert len({asked.body for asked in stand_in.asked}) == 1
-    assert len(stand_in.asked) == 3
+    assert len({request.body for request in stand_in.requests}) == 1
+    assert len(stand_in.requests) == 3
 
 
 def test_a_delete_is_not_repeated_after_a_lost_answer(
@@ -109,7 +109,7 @@ def test_a_delete_is_not_repeated_after_a_lost_answer(
         ledger.keys.revoke("KEY-26-000001")
     replies[:] = [problem(429, "rate_limited"), DONE]
     ledger.keys.revoke("KEY-26-000001")
-    assert len(stand_in.asked) == 4
+    assert len(stand_in.requests) == 4
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_other_refusals_are_raised_at_once(
     with pytest.raises(error) as raised:
         ledger.lines.get("LIN-26-000001")
     assert raised.value.status == reply.status
-    assert len(stand_in.asked) == 1
+    assert len(stand_in.requests) == 1
 
 
 def test_the_time_of_a_call_ends_its_attempts(stand_in: StandIn, replies: list[Reply]) -> None:
@@ -142,7 +142,7 @@ def test_the_time_of_a_call_ends_its_attempts(stand_in: StandIn, replies: list[R
         ledger.lines.get("LIN-26-000001")
     assert raised.value.retry_after == 1.0
     assert time.monotonic() - began < 0.5
-    assert len(stand_in.asked) == 1
+    assert len(stand_in.requests) == 1
 
 
 def test_nobody_listens() -> None:
@@ -152,7 +152,7 @@ def test_nobody_listens() -> None:
 
 
 class Ticks:
-    """A clock that each look moves by a second."""
+    """A clock that moves by a second whenever it is read."""
 
     def __init__(self) -> None:
         self._now = itertools.count(0.0)
@@ -173,14 +173,14 @@ def test_the_pauses_grow_and_obey_the_service() -> None:
 
 
 def test_each_status_has_a_class_of_its_own_and_its_fields() -> None:
-    told = {
+    body = {
         "code": "c",
         "detail": "d",
         "request_id": "r",
         "errors": [{"pointer": "", "detail": "x"}],
     }
     for status, error in BY_STATUS.items():
-        made = problem_of(status, told)
+        made = problem_of(status, body)
         assert type(made) is error
         assert str(made) == f"{status} c: d /: x. (request r)"
     assert type(problem_of(418, None)) is Problem
@@ -193,8 +193,8 @@ def test_the_token_stays_with_its_origin(
         replies.append(Reply(307, None, {"location": f"{elsewhere.address}/v1/runs"}))
         with pytest.raises(UnexpectedAnswer):
             ledger.runs.heartbeat("RUN-26-000001")
-        assert elsewhere.asked == []
-    assert stand_in.asked[0].headers["authorization"] == "Bearer elk_test"
+        assert elsewhere.requests == []
+    assert stand_in.requests[0].headers["authorization"] == "Bearer elk_test"
 
 
 def test_the_asynchronous_client_tries_again_without_blocking_its_loop(
@@ -211,7 +211,7 @@ def test_the_asynchronous_client_tries_again_without_blocking_its_loop(
 
         async with AsyncLedger(stand_in.address, "elk_test") as ledger:
             beating = asyncio.create_task(beat(ledger))
-            while len(stand_in.asked) < 1:
+            while len(stand_in.requests) < 1:
                 await asyncio.sleep(0)
             done.append("loop")
             await beating

@@ -16,7 +16,7 @@ from execution_ledger.cli.grammar import WORDS
 
 from ledger.engine.values.values import Cause, ExecutionModel, ProductLine, RunStatus, State
 from tests.client.elk_program import Elk
-from tests.client.support import Asked, Reply, Service, StandIn, problem
+from tests.client.support import Reply, Request, Service, StandIn, problem
 from tests.support.documents import CONTRACT
 from tests.support.sealing import seal
 from tests.support.service import ALL
@@ -40,18 +40,18 @@ def file_of(elk: Elk) -> Path:
     return elk.home / "execution-ledger/elk.json"
 
 
-def test_a_token_from_a_pipe_is_checked_and_kept_for_its_owner_alone(
+def test_a_token_from_a_pipe_is_checked_and_stored_for_its_owner_alone(
     anyone: Elk, service: Service
 ) -> None:
     assert anyone("whoami").code == 4
-    said = anyone("login", service.address, given=f"{service.token}\n")
-    told = dict(said.rows)
-    assert (said.code, told["TYPE"]) == (0, "api_key")
-    assert "read, " in told["PERMISSIONS"]
-    assert told["ORGANIZATION"].startswith("ORG-")
-    assert service.token not in said.out + said.err
+    done = anyone("login", service.address, stdin=f"{service.token}\n")
+    fields = dict(done.rows)
+    assert (done.code, fields["TYPE"]) == (0, "api_key")
+    assert "read, " in fields["PERMISSIONS"]
+    assert fields["ORGANIZATION"].startswith("ORG-")
+    assert service.token not in done.out + done.err
     assert stat.S_IMODE(file_of(anyone).stat().st_mode) == 0o600
-    assert anyone("whoami").rows == said.rows
+    assert anyone("whoami").rows == done.rows
     other = anyone.having(ELK_URL="http://127.0.0.1:9")
     assert (other("whoami").code, "no token" in other("whoami").err) == (4, True)
     assert anyone.having(ELK_TOKEN="elk_other")("whoami").code == 4
@@ -60,66 +60,66 @@ def test_a_token_from_a_pipe_is_checked_and_kept_for_its_owner_alone(
     assert service.token not in file_of(anyone).read_text()
 
 
-def test_a_token_is_asked_for_without_an_echo(anyone: Elk, service: Service) -> None:
-    said = anyone.on_terminal("login", service.address, typed=f"{service.token}\n")
-    assert said.code == 0
-    assert service.token not in said.out
-    assert "Token: " in said.out
-    assert "ORGANIZATION" in said.out
+def test_a_token_is_read_without_an_echo(anyone: Elk, service: Service) -> None:
+    done = anyone.on_terminal("login", service.address, typed=f"{service.token}\n")
+    assert done.code == 0
+    assert service.token not in done.out
+    assert "Token: " in done.out
+    assert "ORGANIZATION" in done.out
     assert anyone("whoami").code == 0
 
 
 def test_the_keyring_has_the_token_where_there_is_one(
     anyone: Elk, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "secrets"
-    (tmp_path / "kept_in_a_file.py").write_text(f"PLACE = {str(place)!r}\n{KEYRING}")
+    folder = tmp_path / "secrets"
+    (tmp_path / "kept_in_a_file.py").write_text(f"PLACE = {str(folder)!r}\n{KEYRING}")
     own = anyone.having(
         PYTHON_KEYRING_BACKEND="kept_in_a_file.Kept",
         PYTHONPATH=f"{anyone.variables()['PYTHONPATH']}:{tmp_path}",
     )
 
-    def run(*words: str, given: str = "") -> "subprocess.CompletedProcess[str]":
+    def run(*words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         process = own.begin(*words, stdin=subprocess.PIPE)
-        out, errors = process.communicate(given, timeout=20)
+        out, errors = process.communicate(stdin, timeout=20)
         return subprocess.CompletedProcess(words, process.returncode, out, errors)
 
-    said = run("login", service.address, given=service.token)
-    assert (said.returncode, "The token is in the keyring." in said.stderr) == (0, True)
+    done = run("login", service.address, stdin=service.token)
+    assert (done.returncode, "The token is in the keyring." in done.stderr) == (0, True)
     assert service.token not in file_of(own).read_text()
-    assert service.token in place.read_text()
+    assert service.token in folder.read_text()
     assert run("whoami").returncode == 0
     assert run("logout").returncode == 0
-    assert service.token not in place.read_text()
+    assert service.token not in folder.read_text()
 
 
 @pytest.mark.parametrize(
     "address", ["http://ledger.example.com", "https://a:b@example.com", "ftp://x", "https://x/?a"]
 )
 def test_an_address_that_would_show_the_token_is_refused(anyone: Elk, address: str) -> None:
-    assert anyone("login", address, given="elk_secret").code == 2
+    assert anyone("login", address, stdin="elk_secret").code == 2
     assert not file_of(anyone).exists()
 
 
-def test_a_wrong_token_is_not_kept(anyone: Elk, service: Service) -> None:
+def test_a_wrong_token_is_not_stored(anyone: Elk, service: Service) -> None:
     for token, code in (("elk_unknown", 4), ("", 2), ("two words", 2), ("ключ", 2)):
-        assert anyone("login", service.address, given=token).code == code
+        assert anyone("login", service.address, stdin=token).code == code
     assert not file_of(anyone).exists()
     assert anyone("login", "--token", "elk_x", service.address).code == 2
 
 
-def test_a_kept_token_follows_no_redirect_and_no_proxy(anyone: Elk) -> None:
-    def redirect(asked: Asked) -> Reply:
-        if asked.path == "/v1/credential":
+def test_a_stored_token_follows_no_redirect_and_no_proxy(anyone: Elk) -> None:
+    def redirect(request: Request) -> Reply:
+        if request.path == "/v1/credential":
             return Reply(200, {"data": {"id": "KEY-26-000001", "version": "0.1.0"}})
         return Reply(307, None, {"location": elsewhere.address})
 
     with StandIn(lambda _: Reply(200)).serving() as elsewhere, StandIn(redirect).serving() as home:
         proxied = anyone.having(HTTP_PROXY=elsewhere.address, http_proxy=elsewhere.address)
-        assert proxied("login", home.address, given="elk_secret").code == 0
+        assert proxied("login", home.address, stdin="elk_secret").code == 0
         assert proxied("lines").code == 5
-        assert elsewhere.asked == []
-        assert {each.headers["authorization"] for each in home.asked} == {"Bearer elk_secret"}
+        assert elsewhere.requests == []
+        assert {each.headers["authorization"] for each in home.requests} == {"Bearer elk_secret"}
 
 
 def test_each_kind_of_failure_has_its_code_and_a_line(
@@ -133,8 +133,8 @@ def test_each_kind_of_failure_has_its_code_and_a_line(
         4: elk.having(ELK_TOKEN=reader)("pause", line, "--reason", "Review"),
         5: elk.having(ELK_URL="http://127.0.0.1:9")("lines"),
     }
-    assert {code: said.code for code, said in cases.items()} == {code: code for code in cases}
-    assert all(said.out == "" for said in cases.values())
+    assert {code: done.code for code, done in cases.items()} == {code: code for code in cases}
+    assert all(done.out == "" for done in cases.values())
     assert "409 invalid_state: " in cases[1].err
     assert all(cases[code].err.count("\n") == 1 for code in (1, 3, 4, 5))
     wrong = elk("lines", "--state", "asleep")
@@ -145,11 +145,11 @@ def test_help_teaches_and_a_mistyped_command_is_guessed(anyone: Elk) -> None:
     assert "Did you mean one of: 'line', 'lines'" in anyone("liens").err
     commands = [[name] for name in root.commands] + [["run", "show"], ["webhooks", "listen"]]
     for words in commands:
-        said = anyone(*words, "--help")
-        assert said.code == 0
+        done = anyone(*words, "--help")
+        assert done.code == 0
         assert (
             words in (["webhooks"], ["completion"], ["verify"])
-            or f"\n    $ elk {' '.join(words)}" in said.out
+            or f"\n    $ elk {' '.join(words)}" in done.out
         ), words
     assert anyone("--version").out.startswith("elk 0.")
 
@@ -157,12 +157,12 @@ def test_help_teaches_and_a_mistyped_command_is_guessed(anyone: Elk) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_commands_and_words(anyone: Elk, shell: str) -> None:
     assert "_ELK_COMPLETE" in anyone("completion", shell).out
-    asked = {
+    variables = {
         "_ELK_COMPLETE": f"{shell}_complete",
         "COMP_WORDS": "elk lines --state blocked,pa",
         "COMP_CWORD": "3" if shell != "fish" else "blocked,pa",
     }
-    assert "blocked,paused" in anyone.having(**asked)().out
+    assert "blocked,paused" in anyone.having(**variables)().out
 
 
 def test_the_page_of_the_contract_has_each_command() -> None:
@@ -172,28 +172,28 @@ def test_the_page_of_the_contract_has_each_command() -> None:
 
 def test_the_words_that_shells_complete_are_those_of_the_service() -> None:
     fields = ("state", "cause", "model", "product-line", "run:status")
-    known = (State, Cause, ExecutionModel, ProductLine, RunStatus)
-    for field, words in zip(fields, known, strict=True):
+    enumerations = (State, Cause, ExecutionModel, ProductLine, RunStatus)
+    for field, words in zip(fields, enumerations, strict=True):
         assert set(WORDS[field].split()) == set(get_args(words)), field
 
 
-def test_an_older_service_is_told_from_a_mistake(anyone: Elk) -> None:
+def test_an_older_service_differs_from_a_mistake(anyone: Elk) -> None:
     old = {
         "info": {"version": "0.0.9"},
         "paths": {"/v1/execution": {"get": {"parameters": [{"name": "limit"}]}}},
     }
 
-    def answer(asked: Asked) -> Reply:
-        if asked.path == "/openapi.json":
+    def answer(request: Request) -> Reply:
+        if request.path == "/openapi.json":
             return Reply(200, old)
-        if asked.path == "/v1/execution?limit=1":
+        if request.path == "/v1/execution?limit=1":
             return Reply(200, {"data": [], "meta": {"has_more": False}})
-        is_known = asked.path.startswith("/v1/execution?")
-        return problem(422, "invalid_request") if is_known else problem(404, "not_found")
+        is_list = request.path.startswith("/v1/execution?")
+        return problem(422, "invalid_request") if is_list else problem(404, "not_found")
 
     with StandIn(answer).serving() as stand_in:
-        said = anyone("login", stand_in.address, given="elk_old")
-        assert (said.code, "(version 0.0.9) is too old" in said.err) == (0, True)
+        done = anyone("login", stand_in.address, stdin="elk_old")
+        assert (done.code, "(version 0.0.9) is too old" in done.err) == (0, True)
         assert anyone("lines", "--limit", 1).code == 0
         alerts, past = anyone("alerts"), anyone("lines", "--as-of", "1d")
         assert (alerts.code, "it has no GET /v1/alerts." in alerts.err) == (1, True)
@@ -204,10 +204,10 @@ def test_an_older_service_is_told_from_a_mistake(anyone: Elk) -> None:
 
 def test_any_request_is_sent_to_the_ledger_alone(elk: Elk, service: Service) -> None:
     line = service.edge.fresh()
-    shown = elk("api", "GET", f"/v1/execution/{line}")
-    assert json.loads(shown.out)["data"]["service_line_id"] == line
+    view = elk("api", "GET", f"/v1/execution/{line}")
+    assert json.loads(view.out)["data"]["service_line_id"] == line
     paused = elk(
-        "api", "POST", f"/v1/execution/{line}/pause", "-d", "-", "--csv", given='{"reason":"x"}'
+        "api", "POST", f"/v1/execution/{line}/pause", "-d", "-", "--csv", stdin='{"reason":"x"}'
     )
     assert (paused.code, ",paused," in paused.out) == (0, True)
     for path in ("http://example.com/v1", "//example.com/v1", "v1/execution"):
@@ -239,19 +239,19 @@ def test_proofs_checkpoints_and_statements_are_checked_offline(
     assert checked["statement"]["ID"] == issued.id
     altered = (tmp_path / "checkpoint").read_text().replace("\n", "\n1", 1)
     (tmp_path / "altered").write_text(altered)
-    said = elk("verify", tmp_path / "altered", "--key", tmp_path / "key")
-    assert (said.code, said.out) == (1, "")
+    done = elk("verify", tmp_path / "altered", "--key", tmp_path / "key")
+    assert (done.code, done.out) == (1, "")
 
 
 def anyone_verifies(elk: Elk, folder: Path, name: str) -> dict[str, str]:
     """The result of a check without an address and a token."""
     offline = elk.having(ELK_URL=None, ELK_TOKEN=None)
-    said = offline("verify", folder / name, "--key", folder / "key")
-    assert said.code == 0, said.err
-    return dict(said.rows)
+    done = offline("verify", folder / name, "--key", folder / "key")
+    assert done.code == 0, done.err
+    return dict(done.rows)
 
 
-def test_a_missing_extra_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_missing_extra_is_reported_in_a_line(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['click'] = None\n"
         "from execution_ledger.cli import main; sys.exit(main())"

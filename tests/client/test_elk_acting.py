@@ -11,7 +11,7 @@ import pytest
 from execution_ledger import Ledger, types, verify
 
 from tests.client.elk_program import Elk
-from tests.client.support import Asked, Reply, Service, StandIn, problem, taken
+from tests.client.support import Reply, Request, Service, StandIn, accept, problem
 from tests.support.facts import fact
 
 
@@ -38,9 +38,9 @@ def test_a_line_is_paused_for_a_while_and_resumed(elk: Elk, line: str) -> None:
 
 def test_unknown_alerts_are_refused_each_for_itself(elk: Elk) -> None:
     assert elk("ack", "ALR-26-000001").code == 3
-    said = elk("ack", "ALR-26-000001", "ALR-26-000002", "--note", "On it")
+    done = elk("ack", "ALR-26-000001", "ALR-26-000002", "--note", "On it")
     refused = [[f"ALR-26-00000{number}", "refused", "not_found"] for number in (1, 2)]
-    assert (said.code, said.rows) == (1, refused)
+    assert (done.code, done.rows) == (1, refused)
 
 
 def test_facts_of_a_file_are_judged_once_however_often_it_is_sent(
@@ -51,30 +51,30 @@ def test_facts_of_a_file_are_judged_once_however_often_it_is_sent(
     file = tmp_path / "facts.jsonl"
     texts = [json.dumps(good[0]), "", "no JSON", json.dumps(wrong), json.dumps(good[1])]
     file.write_text("\n".join(texts))
-    said = elk("send", file)
-    assert said.code == 1
-    assert [row[:2] for row in said.rows] == [
+    done = elk("send", file)
+    assert done.code == 1
+    assert [row[:2] for row in done.rows] == [
         ["1", "recorded"],
         ["3", "refused"],
         ["4", "refused"],
         ["5", "recorded"],
     ]
-    assert [row[4] for row in said.rows] == ["", "not_json", "invalid_request", ""]
-    assert "/data/hours: " in said.rows[2][5]
-    assert said.err == "2 recorded, 0 duplicate, 2 refused\n"
-    again = elk("send", "-", given=json.dumps(good))
+    assert [row[4] for row in done.rows] == ["", "not_json", "invalid_request", ""]
+    assert "/data/hours: " in done.rows[2][5]
+    assert done.err == "2 recorded, 0 duplicate, 2 refused\n"
+    again = elk("send", "-", stdin=json.dumps(good))
     assert (again.code, [row[1] for row in again.rows]) == (0, ["duplicate", "duplicate"])
-    assert elk("send", "-", given="[").code == 2
-    assert elk("send", "-", given="").err == "0 recorded, 0 duplicate, 0 refused\n"
+    assert elk("send", "-", stdin="[").code == 2
+    assert elk("send", "-", stdin="").err == "0 recorded, 0 duplicate, 0 refused\n"
 
 
 def test_a_terminal_shows_the_refused_facts_alone(elk: Elk, line: str, tmp_path: Path) -> None:
     file = tmp_path / "facts.json"
     file.write_text(json.dumps([fact("execution.checked_in", line), fact("run.completed", line)]))
-    said = elk.on_terminal("send", file, NO_COLOR="1")
-    assert said.code == 1
-    assert "1 recorded, 0 duplicate, 1 refused" in said.out
-    assert [row.split()[:2] for row in said.out.splitlines()[1:2]] == [["2", "refused"]]
+    done = elk.on_terminal("send", file, NO_COLOR="1")
+    assert done.code == 1
+    assert "1 recorded, 0 duplicate, 1 refused" in done.out
+    assert [row.split()[:2] for row in done.out.splitlines()[1:2]] == [["2", "refused"]]
 
 
 def test_a_command_s_run_ends_as_the_command_does(elk: Elk, line: str) -> None:
@@ -87,13 +87,13 @@ def test_a_command_s_run_ends_as_the_command_does(elk: Elk, line: str) -> None:
     assert elk("run", "--line", line, "--", "no-such-program").code == 127
     assert elk("run", "--line", line, "--", "/").code == 126
     assert elk("run", "--line", line, "--", "sh", "-c", "kill -9 $$").code == 137
-    killed, not_executable, missing, fine, told, silent = runs_of(elk, line)
+    killed, not_executable, missing, fine, written, silent = runs_of(elk, line)
     assert (fine["status"], fine["external_id"], fine["lease_seconds"]) == (
         "completed",
         "fine",
         300,
     )
-    assert told["error"] == {"code": "exit_3", "message": "spoilt\n"}
+    assert written["error"] == {"code": "exit_3", "message": "spoilt\n"}
     assert silent["error"]["code"] == "exit_3"
     assert not silent["error"]["message"]
     codes = [each["error"]["code"] for each in (missing, not_executable, killed)]
@@ -103,9 +103,9 @@ def test_a_command_s_run_ends_as_the_command_does(elk: Elk, line: str) -> None:
 def test_a_run_has_heartbeats_while_its_command_goes_on(elk: Elk) -> None:
     ours, theirs = os.pipe()
 
-    def answer(asked: Asked) -> Reply:
-        if not asked.path.endswith("/heartbeat"):
-            return taken(asked)
+    def answer(request: Request) -> Reply:
+        if not request.path.endswith("/heartbeat"):
+            return accept(request)
         os.write(theirs, b"\n")  # the command has waited for it
         return Reply(204)
 
@@ -117,9 +117,7 @@ def test_a_run_has_heartbeats_while_its_command_goes_on(elk: Elk) -> None:
         assert process.communicate(timeout=20) == ("", "")
     os.close(ours)
     os.close(theirs)
-    kinds = [
-        [each["type"] for each in asked.json] if asked.body else [] for asked in stand_in.asked
-    ]
+    kinds = [[each["type"] for each in r.json] if r.body else [] for r in stand_in.requests]
     assert kinds[:2] == [["run.started"], []]
     assert kinds[-1] == ["run.completed"]
 
@@ -193,9 +191,9 @@ def test_events_are_forwarded_signed_and_without_the_token(
         ]
         listen.send_signal(signal.SIGINT)
         listen.communicate(timeout=20)
-    (asked,) = receiver.asked
-    event = verify.webhook(asked.body, asked.headers, secret)
+    (request,) = receiver.requests
+    event = verify.webhook(request.body, request.headers, secret)
     assert isinstance(event, types.ExecutionCheckedInEvent)
-    assert (asked.path, asked.json["sequence"], event.payload.hours) == ("/hook", 1, 1.5)
-    assert "trace_id" in asked.json
-    assert "authorization" not in asked.headers
+    assert (request.path, request.json["sequence"], event.payload.hours) == ("/hook", 1, 1.5)
+    assert "trace_id" in request.json
+    assert "authorization" not in request.headers

@@ -35,9 +35,9 @@ def lines(service: Service) -> tuple[str, str]:
 
 
 def test_a_pipe_gets_a_row_of_tsv_for_each_line(elk: Elk, lines: tuple[str, str]) -> None:
-    said = elk("lines", "--project", "story", "--state", "blocked,running")
-    assert (said.code, said.err) == (0, "")
-    blocked, running = sorted(said.rows)
+    done = elk("lines", "--project", "story", "--state", "blocked,running")
+    assert (done.code, done.err) == (0, "")
+    blocked, running = sorted(done.rows)
     assert (blocked[0], blocked[1], blocked[3], blocked[4]) == (
         lines[0],
         "blocked",
@@ -66,33 +66,33 @@ def test_json_is_the_api_s_own_and_csv_has_a_header(elk: Elk, lines: tuple[str, 
 def test_a_terminal_of_any_width_shows_ids_whole(
     elk: Elk, lines: tuple[str, str], width: int
 ) -> None:
-    said = elk.on_terminal("lines", "--project", "story", width=width)
-    shown = re.sub(r"\x1b\[[\d;]*m", "", said.out)
-    assert said.code == 0
-    assert all(re.search(rf"^{line} ", shown, re.M) for line in lines)
+    done = elk.on_terminal("lines", "--project", "story", width=width)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", done.out)
+    assert done.code == 0
+    assert all(re.search(rf"^{line} ", plain, re.M) for line in lines)
     if width == 80:
-        assert "BLOCKED BY" in shown
-        assert re.search(r"\d+ s ago|\d+ min ago", shown)
-        assert max(map(len, shown.splitlines())) <= width
-        assert "\x1b[" in said.out
+        assert "BLOCKED BY" in plain
+        assert re.search(r"\d+ s ago|\d+ min ago", plain)
+        assert max(map(len, plain.splitlines())) <= width
+        assert "\x1b[" in done.out
 
 
 @pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_colours_stay_away_when_they_are_not_wanted(
     elk: Elk, lines: tuple[str, str], variable: dict[str, str]
 ) -> None:
-    said = elk.on_terminal("line", lines[0], **variable)
-    assert "POL-7" in said.out
-    assert "\x1b" not in said.out
+    done = elk.on_terminal("line", lines[0], **variable)
+    assert "POL-7" in done.out
+    assert "\x1b" not in done.out
 
 
 def test_control_characters_never_reach_the_reader(elk: Elk, lines: tuple[str, str]) -> None:
     (run,) = elk("runs", "--line", lines[1]).rows
-    shown = elk("run", "show", run[0])
-    assert (shown.code, run[1], run[4], run[8]) == (0, "failed", "exit_3", "nightly")
-    assert "MESSAGE\t·[31m·1m·\n" in shown.out
-    told = elk("run", "show", run[0], "--json")
-    assert not {"\x1b", "\u009b", "\u202e"} & set(shown.out + told.out)
+    done = elk("run", "show", run[0])
+    assert (done.code, run[1], run[4], run[8]) == (0, "failed", "exit_3", "nightly")
+    assert "MESSAGE\t·[31m·1m·\n" in done.out
+    data = elk("run", "show", run[0], "--json")
+    assert not {"\x1b", "\u009b", "\u202e"} & set(done.out + data.out)
 
 
 def test_a_line_tells_why_it_is_blocked_and_how_it_was_before(
@@ -100,7 +100,7 @@ def test_a_line_tells_why_it_is_blocked_and_how_it_was_before(
 ) -> None:
     state, blocker = elk("why", lines[0]).rows
     assert state[:2] == ["blocked", lines[0]]
-    assert [blocker[place] for place in (0, 1, 3, 4)] == [
+    assert [blocker[index] for index in (0, 1, 3, 4)] == [
         "blocker",
         "POL-7",
         "policy_violation",
@@ -134,12 +134,12 @@ def test_lists_without_rows_and_lists_of_keys_are_shown(elk: Elk) -> None:
 
 
 def test_an_export_is_the_file_of_the_api(elk: Elk, lines: tuple[str, str]) -> None:
-    told = elk("export", "events", "--line", lines[0], "--json").out.splitlines()
-    assert [json.loads(row)["type"] for row in told][-1] == "execution.checked_in"
+    exported = elk("export", "events", "--line", lines[0], "--json").out.splitlines()
+    assert [json.loads(row)["type"] for row in exported][-1] == "execution.checked_in"
     whole = elk.home / "events.csv"
     whole.parent.mkdir()
     assert elk("export", "events", "--line", lines[0], "-o", whole).code == 0
-    assert len(list(csv.reader(whole.read_text().splitlines()))) == len(told) + 1
+    assert len(list(csv.reader(whole.read_text().splitlines()))) == len(exported) + 1
 
 
 def test_a_reader_that_has_enough_ends_the_command_quietly(

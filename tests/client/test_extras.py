@@ -48,7 +48,7 @@ def extra(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
             sys.modules.pop(f"execution_ledger.{name}", None)
 
 
-def told(ledger: FakeLedger) -> list[tuple[str, str | None, str | None, str]]:
+def reported(ledger: FakeLedger) -> list[tuple[str, str | None, str | None, str]]:
     """(actor, name, parent, ending) of each reported run, in the order of their starts."""
     return [
         (run.started["triggered_by"].get("actor_id"), run.name,
@@ -88,7 +88,7 @@ def test_steps_of_a_chain_are_runs_whichever_ends_first(monkeypatch: pytest.Monk
         callback.on_llm_end(answer, run_id=model, parent_run_id=chain)
         callback.on_llm_end(answer, run_id=model, parent_run_id=chain)
         callback.on_retriever_error(OSError(), run_id=uuid.uuid4())
-        assert told(ledger) == [
+        assert reported(ledger) == [
             ("Chat", str(model), str(chain), "completed"),
             ("triage", str(chain), None, "completed"),
             ("lookup", str(tool), str(chain), "KeyError"),
@@ -119,7 +119,7 @@ def test_langchain_reports_its_chains_through_the_callback() -> None:
             break
         with pytest.raises(ZeroDivisionError):
             RunnableLambda(lambda whole: whole / 0).invoke(1, config)
-        *runs, broken = told(ledger)
+        *runs, broken = reported(ledger)
         tokens = [run.ended.get("token_usage") for run in ledger.reported_runs]
     assert broken[3] == "ZeroDivisionError"
     names = ["RunnableSequence", "ChatPromptTemplate", "GenericFakeChatModel"]
@@ -167,7 +167,7 @@ def test_spans_of_a_trace_are_runs_with_their_errors(monkeypatch: pytest.MonkeyP
             processor.on_span_end(each)
         processor.on_trace_end(trace)
         processor.force_flush()
-        runs, found = told(ledger), {run.name: run.ended for run in ledger.reported_runs}
+        runs, found = reported(ledger), {run.name: run.ended for run in ledger.reported_runs}
     assert runs[0] == ("whole", "trace", None, "completed")
     assert runs[1] == ("triage", "s-1", "trace", "completed")
     endings = ["completed", "completed", "SpanError", "KeyError", "completed"]
@@ -198,10 +198,10 @@ def test_the_agents_sdk_reports_its_traces_through_the_processor() -> None:
         )
         agent = Agent(name="triage", model=model)
         assert asyncio.run(Runner.run(agent, "Summarise")).final_output == "14"
-        good = told(ledger)
+        good = reported(ledger)
         with pytest.raises(OSError, match="away"):
             asyncio.run(Runner.run(agent, "Summarise"))
-        bad = told(ledger)[len(good) :]
+        bad = reported(ledger)[len(good) :]
         usage = {"input_tokens": 9, "output_tokens": 4}
         with trace("by hand"), generation_span(model="small", usage=usage):
             pass
@@ -234,10 +234,10 @@ def test_a_flow_that_is_tried_again_is_attempts_of_one_run(monkeypatch: pytest.M
         flow_run.id, flow_run.run_count = None, 0  # outside of a flow
         with module.LedgerFlow(ledger, LINE):
             """Nothing."""
-        shown = attempts(ledger)
+        sent = attempts(ledger)
     kinds = ["run.started", "run.failed", "run.started", "run.completed"]
-    assert shown[:4] == list(zip(kinds, [None] * 4, [1, 1, 2, 2], strict=True))
-    assert shown[4:] == [("run.started", None, None), ("run.completed", None, None)]
+    assert sent[:4] == list(zip(kinds, [None] * 4, [1, 1, 2, 2], strict=True))
+    assert sent[4:] == [("run.started", None, None), ("run.completed", None, None)]
 
 
 @pytest.mark.skipif(find_spec("prefect") is None, reason="prefect is not installed")
@@ -263,10 +263,10 @@ def test_prefect_counts_the_attempts_of_its_flows() -> None:
                     raise KeyError
 
         whole()
-        shown = attempts(ledger)
+        sent = attempts(ledger)
         name = ledger.facts[0]["data"]["external_id"]
     first = [("run.started", None, 1), ("run.started", name, 1), ("run.completed", None, 1)]
-    assert shown[:4] == [*first, ("run.failed", None, 1)]
-    assert shown[4:] == [
+    assert sent[:4] == [*first, ("run.failed", None, 1)]
+    assert sent[4:] == [
         ("run.started", None, 2), first[1], first[2], ("run.completed", None, 2)
     ]  # fmt: skip

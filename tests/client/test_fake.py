@@ -24,8 +24,8 @@ def test_a_fake_ledger_shows_the_reported_facts() -> None:
         ledger.report("execution.checked_in", LINE, {"hours": 1}, id="row-1")
         assert ledger.flush()
         ledger.lines.block(LINE, blocker_id="POL-7", cause="approval_gap")
-        shown = [(fact["type"], fact["subject"], fact["source"]) for fact in ledger.facts]
-    assert shown == [
+        facts = [(fact["type"], fact["subject"], fact["source"]) for fact in ledger.facts]
+    assert facts == [
         ("execution.checked_in", LINE, "/mine"),
         ("execution.blocked", LINE, "/mine"),
     ]
@@ -39,8 +39,8 @@ def test_a_fake_ledger_shows_each_attempt_of_a_run() -> None:
                 ledger.run(LINE, name="night", attempt=attempt),
             ):
                 assert 1 / (attempt - 1)
-        shown = [(run.name, run.status) for run in ledger.reported_runs]
-    assert shown == [("night", "failed"), ("night", "completed")]
+        facts = [(run.name, run.status) for run in ledger.reported_runs]
+    assert facts == [("night", "failed"), ("night", "completed")]
 
 
 def test_a_fake_ledger_refuses_and_answers_as_the_test_says() -> None:
@@ -59,8 +59,8 @@ def test_a_fake_ledger_passes_a_check_unless_the_test_says_otherwise() -> None:
     with FakeLedger() as ledger:
         line = ledger.check(LINE).service_line
         assert (line and line.state, ledger.check().service_line) == ("running", None)
-        told = {"id": "KEY-26-000001", "type": "api_key", "permissions": ["read"], "version": "0"}
-        ledger.answers("/v1/credential", {"data": told})
+        body = {"id": "KEY-26-000001", "type": "api_key", "permissions": ["read"], "version": "0"}
+        ledger.answers("/v1/credential", {"data": body})
         with pytest.raises(Forbidden):
             ledger.check()
 

@@ -12,7 +12,7 @@ from execution_ledger import AsyncLedger, Flushed, Ledger, _refusals, reporter
 from execution_ledger.testing import FakeLedger
 
 from tests.client.background import LINE, Switch, even_ones, numbers, report
-from tests.client.support import Refusals, Reply, StandIn, problem, taken
+from tests.client.support import Refusals, Reply, StandIn, accept, problem
 from tests.support.views import until
 
 
@@ -25,10 +25,10 @@ def ledger(stand_in: StandIn, refusals: Refusals) -> Iterator[Ledger]:
 
 def in_thread(function: Any, *arguments: Any) -> "tuple[threading.Thread, list[Any]]":
     """Begin a function in a thread, which puts its value into a list."""
-    told: list[Any] = []
-    thread = threading.Thread(target=lambda: told.append(function(*arguments)))
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(function(*arguments)))
     thread.start()
-    return thread, told
+    return thread, results
 
 
 def own_threads() -> set[threading.Thread]:
@@ -60,9 +60,9 @@ def test_facts_that_a_flush_left_are_counted_again_by_the_next(
     ledger: Ledger, stand_in: StandIn, switch: Switch
 ) -> None:
     is_open = threading.Event()
-    switch.answer = lambda asked: taken(asked) if is_open.wait(20.0) else Reply(0)
+    switch.answer = lambda request: accept(request) if is_open.wait(20.0) else Reply(0)
     report(ledger, 1, 2)
-    until(lambda: stand_in.asked, "an attempt")
+    until(lambda: stand_in.requests, "an attempt")
     assert ledger.flush(0.0) == (0, 0, 2)  # one of them was sent
     assert ledger.waiting == 2
     is_open.set()
@@ -76,14 +76,14 @@ def test_flushes_side_by_side_count_from_the_last_one_that_had_returned(
     assert ledger.flush(10.0) == (1, 0, 0)
     switch.away()
     report(ledger, 4)
-    until(lambda: len(stand_in.asked) > 1, "an attempt")
+    until(lambda: len(stand_in.requests) > 1, "an attempt")
     threads = [in_thread(ledger.flush, 20.0) for _ in range(2)]
     until(lambda: len(ledger._reporter._outcomes._flushes) == 2, "both flushes")
     assert ledger.flush(0.0) == (0, 0, 1)
     switch.back()
-    for thread, told in threads:
+    for thread, result in threads:
         thread.join()
-        assert told == [(1, 0, 0)]
+        assert result == [(1, 0, 0)]
     assert ledger.flush(10.0) == (0, 0, 0)
 
 
@@ -96,7 +96,7 @@ def test_a_flush_that_is_cancelled_counts_nothing_and_holds_no_thread(
             ledger.report("execution.checked_in", LINE, {"n": 1})
             before = own_threads()  # other tests of this process may have left some
             flushing = asyncio.create_task(ledger.flush(60.0))
-            while len(stand_in.asked) < 3:
+            while len(stand_in.requests) < 3:
                 await asyncio.sleep(0)
             assert own_threads() <= before
             flushing.cancel()
@@ -118,7 +118,7 @@ def test_a_flush_within_the_callback_returns_at_once(stand_in: StandIn, switch: 
         assert ledger.flush(10.0) == (0, 1, 0)
         switch.away()
         report(ledger, 2)
-        until(lambda: len(stand_in.asked) > 1, "an attempt")
+        until(lambda: len(stand_in.requests) > 1, "an attempt")
         ledger.report("execution.checked_in", LINE, {"n": object()})  # told in this thread
         switch.back()
     assert flushed == [(0, 1, 0), (0, 1, 1)]
@@ -129,12 +129,12 @@ def test_a_client_that_is_closed_ends_flushes_and_closes_within_the_callback(
 ) -> None:
     switch.away()
     report(ledger, 1)
-    until(lambda: stand_in.asked, "an attempt")
-    thread, told = in_thread(ledger.flush, 60.0)
+    until(lambda: stand_in.requests, "an attempt")
+    thread, results = in_thread(ledger.flush, 60.0)
     until(lambda: len(ledger._reporter._outcomes._flushes) == 1, "the flush")
     assert ledger.close(0.0) == (0, 0, 1)
     thread.join()
-    assert told == [(0, 0, 1)]
+    assert results == [(0, 0, 1)]
     assert ledger.close(60.0) == (0, 0, 1)
     assert caplog.text.count("1 facts were not judged by the ledger, and are lost.") == 1
     switch.answer = lambda _: problem(401, "unauthorized")
@@ -167,7 +167,7 @@ def full(ledger: Ledger, switch: Switch, monkeypatch: pytest.MonkeyPatch) -> Led
     return ledger
 
 
-def test_a_report_waits_for_room_where_it_is_asked_to(
+def test_a_report_waits_for_room_if_requested(
     full: Ledger, stand_in: StandIn, switch: Switch, refusals: Refusals
 ) -> None:
     def wait(number: int) -> None:
@@ -187,12 +187,12 @@ def test_a_flush_waits_for_a_report_that_waits_for_room(full: Ledger, switch: Sw
     reporting, _ = in_thread(lambda: full.report(*arguments, wait=60))
     until(lambda: full.waiting == 11, "the report")
     assert full.flush(0.0) == (0, 0, 11)
-    flushing, told = in_thread(full.flush, 20.0)
+    flushing, results = in_thread(full.flush, 20.0)
     until(lambda: full._reporter._outcomes._flushes, "the flush")
     switch.back()
     reporting.join()
     flushing.join()
-    assert (told, full.waiting) == ([(11, 0, 0)], 0)
+    assert (results, full.waiting) == ([(11, 0, 0)], 0)
 
 
 def test_a_client_that_is_closed_refuses_what_waits_for_room(
@@ -280,19 +280,19 @@ def test_the_log_names_the_first_refusal_of_each_code_and_counts_the_others(
             f"The ledger has refused execution.checked_in about {LINE} (fact-0): not_sendable: "
         )
     )
-    until(lambda: _told(caplog) == 1_199, "the number of the others")
+    until(lambda: _count_logged(caplog) == 1_199, "the number of the others")
     switch.answer = lambda _: problem(401, "unauthorized")
     report(ledger, 1, 2, 3)
     monkeypatch.setattr(_refusals, "LINE_SECONDS", 60.0)
     ledger.report(fact)
     ledger.close(10.0)
-    told = [record.getMessage() for record in caplog.records]
-    assert f"about {LINE} (fact-1): 401 unauthorized: No. (request r-1)" in "\n".join(told)
-    assert _told(caplog) == 1_199 + 2 + 1
-    assert [record.levelname for record in caplog.records] == ["ERROR"] * len(told)
+    messages = [record.getMessage() for record in caplog.records]
+    assert f"about {LINE} (fact-1): 401 unauthorized: No. (request r-1)" in "\n".join(messages)
+    assert _count_logged(caplog) == 1_199 + 2 + 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * len(messages)
 
 
-def _told(caplog: Any) -> int:
+def _count_logged(caplog: Any) -> int:
     """The sum of the refusals that lines of the log have counted."""
     pattern = r"([\d,]+) more facts? (?:was|were) refused since \d\d:\d\d:\d\d: [a-z_, ]+$"
     counts = re.findall(pattern, "\n".join(r.getMessage() for r in caplog.records), re.M)

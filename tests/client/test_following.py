@@ -11,10 +11,10 @@ from execution_ledger import AsyncLedger, FileCursor, Ledger, SqliteCursor, Unau
 from execution_ledger._async import follow as async_follow
 from execution_ledger._sync import follow
 
-from tests.client.support import Asked, Reply, Service, StandIn, problem
+from tests.client.support import Reply, Request, Service, StandIn, problem
 
 
-class Kept:
+class MemoryStore:
     """A store in memory."""
 
     def __init__(self, cursor: str | None = None) -> None:
@@ -50,8 +50,7 @@ def check_in(service: Service, line: str, *numbers: int) -> None:
         service.edge.accept(fact)
 
 
-def taken(followed: Any, count: int) -> Iterator[int]:
-    """The numbers of the next check-ins."""
+def next_numbers(followed: Any, count: int) -> Iterator[int]:
     events = iter(followed)
     for _ in range(count):
         event = next(events)
@@ -67,23 +66,23 @@ def of(line: str) -> dict[str, Any]:
 def test_events_come_from_the_pages_and_then_from_the_stream(
     ledger: Ledger, service: Service, line: str
 ) -> None:
-    followed = ledger.events.follow(Kept(), **of(line))
-    told: list[int] = []
+    followed = ledger.events.follow(MemoryStore(), **of(line))
+    positions: list[int] = []
     followed.on_complete(lambda position: check_in(service, line, 5, 6))
-    followed.on_complete(told.append)
-    assert list(taken(followed, 7)) == list(range(7))
-    assert len(told) == 1
+    followed.on_complete(positions.append)
+    assert list(next_numbers(followed, 7)) == list(range(7))
+    assert len(positions) == 1
     assert followed.complete_to is not None
-    assert followed.complete_to > told[0]
+    assert followed.complete_to > positions[0]
 
 
 def test_a_follower_goes_on_after_the_stored_position(
     ledger: Ledger, service: Service, line: str, tmp_path: Path
 ) -> None:
     store = FileCursor(tmp_path / "cursor")
-    assert list(taken(ledger.events.follow(store, **of(line)), 3)) == [0, 1, 2]
+    assert list(next_numbers(ledger.events.follow(store, **of(line)), 3)) == [0, 1, 2]
     # The last event was not followed by another question, so its handler may have been interrupted.
-    assert list(taken(ledger.events.follow(store, **of(line)), 2)) == [2, 3]
+    assert list(next_numbers(ledger.events.follow(store, **of(line)), 2)) == [2, 3]
     assert len(list(ledger.events.follow(store, **of(line)).up_to_now())) == 2
     assert list(ledger.events.follow(store, **of(line)).up_to_now()) == []
     check_in(service, line, 5)
@@ -95,8 +94,8 @@ def test_a_follower_begins_after_an_event_where_nothing_is_stored(
     ledger: Ledger, line: str
 ) -> None:
     third = list(ledger.events.list(**of(line)))[2]
-    followed = ledger.events.follow(Kept(), **of(line), after=third.id)
-    assert list(taken(followed, 2)) == [3, 4]
+    followed = ledger.events.follow(MemoryStore(), **of(line), after=third.id)
+    assert list(next_numbers(followed, 2)) == [3, 4]
 
 
 def test_an_event_and_its_position_are_one_transaction(
@@ -134,16 +133,16 @@ def test_followers_of_one_database_have_positions_of_their_own(tmp_path: Path) -
 
 def test_a_loop_follows_too(options: dict[str, Any], service: Service, line: str) -> None:
     async def work() -> list[int]:
-        told: list[int] = []
+        positions: list[int] = []
         async with AsyncLedger(**options) as ledger:
-            followed = ledger.events.follow(Kept(), **of(line))
+            followed = ledger.events.follow(MemoryStore(), **of(line))
             followed.on_complete(lambda _: check_in(service, line, 5))
             async for event in followed:
                 assert isinstance(event, types.ExecutionCheckedInEvent)
-                told.append(int(str(event.payload.note)))
-                if len(told) == 6:
-                    return told
-        return told
+                positions.append(int(str(event.payload.note)))
+                if len(positions) == 6:
+                    return positions
+        return positions
 
     assert asyncio.run(work()) == list(range(6))
 
@@ -177,14 +176,14 @@ def test_a_service_that_is_away_is_waited_for() -> None:
         page(3), Reply(0), problem(429, "rate_limited"), page(4),
     ]  # fmt: skip
 
-    def answer(asked: Asked) -> Reply:
+    def answer(request: Request) -> Reply:
         return replies.pop(0) if replies else problem(401, "unauthorized")
 
-    store, told = Kept(), list[int]()
+    store, positions = MemoryStore(), list[int]()
 
     def follow_for_ever(ledger: Ledger) -> None:
         for each in ledger.events.follow(store):
-            told.append(each.position)
+            positions.append(each.position)
 
     with (
         StandIn(answer).serving() as stand_in,
@@ -192,8 +191,8 @@ def test_a_service_that_is_away_is_waited_for() -> None:
         pytest.raises(Unauthorized),
     ):
         follow_for_ever(ledger)
-    assert told == [1, 2, 3, 4]
-    assert store.saved == [f"EVT-26-{number:06}" for number in told]
-    asked = [(each.path, each.headers.get("last-event-id")) for each in stand_in.asked]
-    assert asked[5] == ("/v1/events/stream", "EVT-00-000003")
-    assert asked[-1] == ("/v1/events/stream", "EVT-00-000004")
+    assert positions == [1, 2, 3, 4]
+    assert store.saved == [f"EVT-26-{number:06}" for number in positions]
+    requests = [(each.path, each.headers.get("last-event-id")) for each in stand_in.requests]
+    assert requests[5] == ("/v1/events/stream", "EVT-00-000003")
+    assert requests[-1] == ("/v1/events/stream", "EVT-00-000004")

@@ -16,7 +16,7 @@ MONTH = f"{datetime.now(UTC):%Y-%m}"
 
 
 @pytest.fixture(scope="module")
-def told(service: Service) -> Iterator[tuple[Ledger, str]]:
+def story(service: Service) -> Iterator[tuple[Ledger, str]]:
     """A ledger with three runs and two check-ins of a line."""
     line = service.edge.fresh()
     with Ledger(service.address, service.token, source="/frames") as ledger:
@@ -31,8 +31,8 @@ def told(service: Service) -> Iterator[tuple[Ledger, str]]:
         yield ledger, line
 
 
-def test_a_list_has_a_column_for_each_field_with_its_dtype(told: tuple[Ledger, str]) -> None:
-    ledger, line = told
+def test_a_list_has_a_column_for_each_field_with_its_dtype(story: tuple[Ledger, str]) -> None:
+    ledger, line = story
     frame = LedgerFrame(ledger.lines.runs(line))
     dtypes = frame.dtypes.astype(str)
     assert dtypes[["started_at", "completed_at"]].to_list() == ["datetime64[us, UTC]"] * 2
@@ -41,13 +41,13 @@ def test_a_list_has_a_column_for_each_field_with_its_dtype(told: tuple[Ledger, s
     assert frame.groupby("status").size().to_dict() == {"completed": 1, "failed": 1, "running": 1}
     assert frame["tokens_used"].sum() == 1_840
     assert frame["completed_at"].isna().sum() == 1
-    took = frame["completed_at"] - frame["started_at"]
-    assert (took.dropna().dt.total_seconds() >= 0).all()
+    durations = frame["completed_at"] - frame["started_at"]
+    assert (durations.dropna().dt.total_seconds() >= 0).all()
     assert frame["error_code"].dropna().to_list() == ["KeyError"]
 
 
-def test_an_export_is_the_same_table_as_its_list(told: tuple[Ledger, str]) -> None:
-    ledger, line = told
+def test_an_export_is_the_same_table_as_its_list(story: tuple[Ledger, str]) -> None:
+    ledger, line = story
     for listed, exported in (
         (ledger.runs.list(service_line_id=line), ledger.runs.export(service_line_id=line)),
         (ledger.lines.list(), ledger.lines.export(format="csv")),
@@ -62,8 +62,8 @@ def test_an_export_is_the_same_table_as_its_list(told: tuple[Ledger, str]) -> No
         assert sorted(frame[first].astype(str)) == sorted(file[first].astype(str))
 
 
-def test_a_month_has_the_columns_of_its_export(told: tuple[Ledger, str]) -> None:
-    ledger, line = told
+def test_a_month_has_the_columns_of_its_export(story: tuple[Ledger, str]) -> None:
+    ledger, line = story
     frame = LedgerFrame(ledger.usage.month(MONTH)).set_index("service_line_id")
     row = frame.loc[line]
     assert (row["hours"], row["check_ins"], row["tokens_used"]) == (1.5, 2, 1_840)
@@ -74,8 +74,8 @@ def test_a_month_has_the_columns_of_its_export(told: tuple[Ledger, str]) -> None
     assert str(frame.dtypes["seconds_running"]) == "Float64"
 
 
-def test_a_list_without_rows_has_columns_and_dtypes(told: tuple[Ledger, str]) -> None:
-    ledger, _ = told
+def test_a_list_without_rows_has_columns_and_dtypes(story: tuple[Ledger, str]) -> None:
+    ledger, _ = story
     frame = LedgerFrame(ledger.usage.month("2020-01"))
     assert (len(frame), frame["hours"].sum()) == (0, 0)
     none = LedgerFrame(ledger.events.list(type=["execution.blocked"]))
@@ -84,8 +84,8 @@ def test_a_list_without_rows_has_columns_and_dtypes(told: tuple[Ledger, str]) ->
     assert LedgerFrame([]).empty
 
 
-def test_events_of_several_types_share_a_table(told: tuple[Ledger, str]) -> None:
-    ledger, line = told
+def test_events_of_several_types_share_a_table(story: tuple[Ledger, str]) -> None:
+    ledger, line = story
     frame = LedgerFrame(ledger.events.list(service_line_id=line))
     hours = frame[frame["type"] == "execution.checked_in"]["payload_hours"]
     assert hours.isna().to_list() == [False, True]

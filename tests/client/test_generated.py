@@ -40,12 +40,12 @@ def test_every_route_of_the_document_has_a_method(described: dict[str, Any]) -> 
         for methods in described["paths"].values()
         for operation in methods.values()
     }
-    known = {name for name, value in vars(_operations).items() if isinstance(value, Operation)}
+    operations = {name for name, value in vars(_operations).items() if isinstance(value, Operation)}
     sources = "".join(path.read_text() for path in (PACKAGE / "_async").glob("*.py"))
     called = set(re.findall(r"\b(?:routes|asked)\.([A-Z_]+)\b", sources))
-    assert documented == known
+    assert documented == operations
     # Facts are sent by verbs, by `send` and by the reporter.
-    assert known - called == {"REPORT_FACTS", "REPORT_FACT_BATCH"}
+    assert operations - called == {"REPORT_FACTS", "REPORT_FACT_BATCH"}
 
 
 def test_every_group_belongs_to_the_client() -> None:

@@ -27,7 +27,7 @@ from tests.support.views import until
 LINES = [f"LIN-26-{number:06}" for number in range(1, 6)]
 PER_SECOND = 1_000
 PER_ROUND = 1_200
-"""So many facts are offered for each kill: 60,000 in the long form, in a minute."""
+"""How many facts are offered for each kill: 60,000 in the long form, in a minute."""
 
 
 @pytest.fixture
@@ -175,10 +175,10 @@ def test_a_killed_reporter_loses_at_most_what_flush_had_not_confirmed(
     with Ledger(served.address, token, spool=tmp_path) as ledger:
         ledger.report("execution.checked_in", LINES[0], {"note": "last"})
         assert ledger.flush(60.0)
-    *told, end = notes(served, token)[LINES[0]]
+    *noted, end = notes(served, token)[LINES[0]]
     assert end == "last"
-    assert len(set(told)) == len(told)
-    numbers = list(map(int, told))
+    assert len(set(noted)) == len(noted)
+    numbers = list(map(int, noted))
     assert numbers == sorted(numbers)
     assert set(confirmed) <= set(numbers)
     assert len(confirmed) >= 100 * rounds
@@ -206,37 +206,37 @@ with Ledger(address, token) as ledger:
 
 
 @forms(short=1)
-def test_a_follower_takes_each_event_once_over_kills_of_either_side(
+def test_a_follower_gets_each_event_once_over_kills_of_either_side(
     served: Served, token: str, tmp_path: Path, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reporter, "LONGEST_PAUSE", 0.2)
     path = tmp_path / "copy.db"
     sender, numbers = Ledger(served.address, token), itertools.count()
-    kept = SqliteCursor(path)
+    cursor = SqliteCursor(path)
 
-    def taken() -> int:
-        found = kept.connection.execute(
+    def count_rows() -> int:
+        found = cursor.connection.execute(
             "SELECT count(*) FROM sqlite_master WHERE name = 'taken'"
         ).fetchone()[0]
         rows = "SELECT count(*) FROM taken"
-        return int(kept.connection.execute(rows).fetchone()[0]) if found else 0
+        return int(cursor.connection.execute(rows).fetchone()[0]) if found else 0
 
     command = [sys.executable, "-c", FOLLOWING, served.address, token, str(path)]
     for number in range(rounds):
         for each in itertools.islice(numbers, 200):
             sender.report("execution.checked_in", LINES[0], {"note": str(each)})
         with subprocess.Popen(command, env=ENVIRONMENT) as follower, ended(follower):
-            before = taken()
-            until(lambda before=before: taken() > before, "the follower", 60.0)  # type: ignore[misc]
+            before = count_rows()
+            until(lambda before=before: count_rows() > before, "the follower", 60.0)  # type: ignore[misc]
             if number % 2 == 0:
                 kill(served)
-                until(lambda before=before: taken() > before + 50, "the follower", 60.0)  # type: ignore[misc]
+                until(lambda before=before: count_rows() > before + 50, "the follower", 60.0)  # type: ignore[misc]
     assert sender.flush(60.0)
     ids = [event.id for event in sender.events.list(type="execution.checked_in", limit=100)]
-    for event in sender.events.follow(kept, type="execution.checked_in").up_to_now():
-        kept.connection.execute("INSERT INTO taken VALUES (?)", (event.id,))
-    told = [row for (row,) in kept.connection.execute("SELECT id FROM taken ORDER BY rowid")]
-    kept.close()
+    for event in sender.events.follow(cursor, type="execution.checked_in").up_to_now():
+        cursor.connection.execute("INSERT INTO taken VALUES (?)", (event.id,))
+    stored = [row for (row,) in cursor.connection.execute("SELECT id FROM taken ORDER BY rowid")]
+    cursor.close()
     sender.close()
-    assert told == ids
+    assert stored == ids
     assert len(ids) == 200 * rounds

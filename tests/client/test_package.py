@@ -45,9 +45,9 @@ def test_the_client_imports_its_two_dependencies_alone() -> None:
         if not path.is_relative_to(PACKAGE / "cli")
     }
     assert len(modules) > 25
-    known = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
+    allowed = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
     packages = {path: {name.partition(".")[0] for name in modules[path]} for path in modules}
-    others = {path.name: names - known for path, names in packages.items() if names - known}
+    others = {path.name: names - allowed for path, names in packages.items() if names - allowed}
     extras = {f"{name}.py": {library} for name, library in EXTRAS.items()}
     assistants = {"server.py": {"mcp"}}
     assert others == {"_verifier.py": {"cryptography"}} | extras | assistants
@@ -61,8 +61,8 @@ def test_elk_imports_the_packages_of_its_extra_too() -> None:
     modules = set().union(*map(imported, files))
     found = {name.partition(".")[0] for name in modules}
     extra = {each.partition(">")[0] for each in PROJECT["optional-dependencies"]["cli"]}
-    known = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
-    assert found - known == extra == {"click", "keyring", "rich"}
+    allowed = {"execution_ledger", "httpx", "msgspec"} | set(sys.stdlib_module_names)
+    assert found - allowed == extra == {"click", "keyring", "rich"}
 
 
 def test_the_package_says_its_version_and_its_types() -> None:
@@ -80,11 +80,11 @@ def test_the_service_leaves_the_client_out() -> None:
 
 @pytest.mark.soak
 def test_the_programs_of_the_readme_and_of_the_page_have_strict_types(tmp_path: Path) -> None:
-    shown = [f for f in fences(ROOT / "docs/integrating.md") if not f.is_sketch]
+    examples = [f for f in fences(ROOT / "docs/integrating.md") if not f.is_sketch]
     if find_spec("prefect") is None:  # its decorator is untyped where it is not installed
-        shown = [fence for fence in shown if "@flow" not in fence.text]
-    shown += fences(FOLDER / "README.md")
-    programs = [fence.text for fence in shown if fence.language == "python"]
+        examples = [fence for fence in examples if "@flow" not in fence.text]
+    examples += fences(FOLDER / "README.md")
+    programs = [fence.text for fence in examples if fence.language == "python"]
     assert len(programs) >= 14
     for number, program in enumerate(programs):
         received = "body, headers, secret, key = b'', dict[str, str](), '', ''\n"

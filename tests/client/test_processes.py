@@ -16,14 +16,14 @@ import pytest
 from execution_ledger import Ledger, _forks, reporter
 
 from tests.client.background import Switch, numbers, report
-from tests.client.support import Asked, Reply, StandIn, taken
+from tests.client.support import Reply, Request, StandIn, accept
 
 FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Let tests fork beside threads."""
+    """Let tests fork while threads run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
@@ -46,14 +46,14 @@ def _job(address: str, number: int) -> None:
 def test_the_workers_of_a_pool_that_is_terminated_lose_nothing(
     stand_in: StandIn, switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known: set[str] = set()
+    seen_ids: set[str] = set()
 
-    def lost_at_first(asked: Asked) -> Reply:
+    def lost_at_first(request: Request) -> Reply:
         """Lose the first request of each process."""
-        worker = asked.json[0]["source"]
-        is_new = worker not in known
-        known.add(worker)
-        return Reply(0) if is_new else taken(asked)
+        worker = request.json[0]["source"]
+        is_new = worker not in seen_ids
+        seen_ids.add(worker)
+        return Reply(0) if is_new else accept(request)
 
     switch.answer = lost_at_first
     monkeypatch.setattr(reporter, "FIRST_PAUSE", 120.0)
@@ -105,7 +105,7 @@ def _within_a_fork(address: str, spool: Path, pipe: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "told", "code"),
+    ("job", "errors", "code"),
     [
         (_left_alone, "reported", -signal.SIGTERM),
         (_within_c, "reported", -signal.SIGTERM),
@@ -119,7 +119,7 @@ def test_a_terminated_child_ends_by_the_signal_after_a_bounded_flush(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     job: Any,
-    told: Any,
+    errors: Any,
     code: int,
 ) -> None:
     monkeypatch.setattr(_forks, "TERMINATED_SECONDS", 0.2)
@@ -128,7 +128,7 @@ def test_a_terminated_child_ends_by_the_signal_after_a_bounded_flush(
     child = FORK.Process(target=job, args=(stand_in.address, tmp_path, theirs))
     child.start()
     assert ours.poll(20)
-    assert ours.recv() == told
+    assert ours.recv() == errors
     child.terminate()
     child.join(20)
     assert child.exitcode == code

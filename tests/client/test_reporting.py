@@ -17,13 +17,13 @@ from execution_ledger import AsyncLedger, Ledger, reporter
 from tests.client.background import LINE, Switch, numbers, report
 from tests.client.support import (
     ENVIRONMENT,
-    Asked,
     Refusals,
     Reply,
+    Request,
     Service,
     StandIn,
+    accept,
     problem,
-    taken,
 )
 from tests.support.served import free_port
 from tests.support.views import until
@@ -52,7 +52,7 @@ def test_reported_facts_are_recorded_in_their_order(
     assert notes == [str(number) for number in range(1_200)]
 
 
-def test_a_refused_fact_is_told_with_its_reason(
+def test_a_refused_fact_is_reported_with_its_reason(
     options: dict[str, Any], service: Service, refusals: Refusals, caplog: Any
 ) -> None:
     line = service.edge.fresh()
@@ -64,7 +64,7 @@ def test_a_refused_fact_is_told_with_its_reason(
     assert refusals.codes == ["invalid_state", "invalid_request"]
     (first, _), (_, second) = refusals
     assert (first["type"], first["subject"]) == ("execution.unblocked", line)
-    assert [place.pointer for place in second.errors] == ["/data/hours"]
+    assert [error.pointer for error in second.errors] == ["/data/hours"]
     assert "The ledger has refused execution.unblocked about" in caplog.text
 
 
@@ -98,16 +98,16 @@ def test_facts_wait_for_a_service_that_is_away_and_keep_their_order(
 ) -> None:
     switch.away()
     report(ledger, *range(100))
-    until(lambda: len(stand_in.asked) > 2, "attempts")
+    until(lambda: len(stand_in.requests) > 2, "attempts")
     assert not ledger.flush(0.0)
     switch.back()
     report(ledger, *range(100, 200))
     assert ledger.flush(10.0)
-    told = numbers(stand_in)
-    assert list(dict.fromkeys(told)) == list(range(200))
+    reported = numbers(stand_in)
+    assert list(dict.fromkeys(reported)) == list(range(200))
     assert caplog.text.count("The ledger takes no facts, and ") == 1
-    assert len(told) > 200  # sent again, under the same ids
-    ids = {(fact["data"]["n"], fact["id"]) for asked in stand_in.asked for fact in asked.json}
+    assert len(reported) > 200  # sent again, under the same ids
+    ids = {(fact["data"]["n"], fact["id"]) for each in stand_in.requests for fact in each.json}
     assert len(ids) == 200
 
 
@@ -116,39 +116,39 @@ def test_a_fact_is_made_once_with_an_id_and_the_time_of_its_report(
 ) -> None:
     switch.away()
     ledger.report("execution.checked_in", LINE, {"hours": 1})
-    until(lambda: len(stand_in.asked) > 2, "attempts")
+    until(lambda: len(stand_in.requests) > 2, "attempts")
     switch.back()
     assert ledger.flush(10.0)
-    sent = {(fact["id"], fact["time"]) for asked in stand_in.asked for fact in asked.json}
+    sent = {(fact["id"], fact["time"]) for each in stand_in.requests for fact in each.json}
     assert len(sent) == 1
 
 
 def test_a_service_without_a_route_for_batches_gets_arrays(
     ledger: Ledger, stand_in: StandIn, switch: Switch
 ) -> None:
-    def answer(asked: Asked) -> Reply:
-        return taken(asked) if asked.path == "/v1/facts" else problem(405, "method_not_allowed")
+    def answer(sent: Request) -> Reply:
+        return accept(sent) if sent.path == "/v1/facts" else problem(405, "method_not_allowed")
 
     switch.answer = answer
     report(ledger, 1)
     assert ledger.flush(10.0)
     report(ledger, 2)
     assert ledger.flush(10.0)
-    paths = [asked.path for asked in stand_in.asked]
+    paths = [request.path for request in stand_in.requests]
     assert paths == ["/v1/facts/batch", "/v1/facts", "/v1/facts"]
 
 
 def test_a_fact_that_spoils_its_batch_is_found(
     ledger: Ledger, stand_in: StandIn, switch: Switch, refusals: Refusals
 ) -> None:
-    def answer(asked: Asked) -> Reply:
-        if any(fact["data"]["n"] == 13 for fact in asked.json):
+    def answer(request: Request) -> Reply:
+        if any(fact["data"]["n"] == 13 for fact in request.json):
             return problem(413, "too_large")
-        return taken(asked)
+        return accept(request)
 
     switch.away()
     report(ledger, *range(40))
-    until(lambda: len(stand_in.asked) > 0, "an attempt")
+    until(lambda: len(stand_in.requests) > 0, "an attempt")
     switch.answer = answer
     assert ledger.flush(10.0) == (39, 1, 0)
     assert [fact["data"]["n"] for fact, _ in refusals] == [13]
@@ -158,9 +158,9 @@ def test_a_fact_that_spoils_its_batch_is_found(
 def test_a_fact_that_was_not_judged_is_sent_again(
     ledger: Ledger, stand_in: StandIn, switch: Switch, refusals: Refusals
 ) -> None:
-    def answer(asked: Asked) -> Reply:
-        reply = taken(asked)
-        for item, fact in zip(reply.body["data"], asked.json, strict=True):
+    def answer(request: Request) -> Reply:
+        reply = accept(request)
+        for item, fact in zip(reply.body["data"], request.json, strict=True):
             if fact["data"]["n"] == 1 and numbers(stand_in).count(1) < 4:
                 error = {"status": 503, "code": "unavailable", "detail": "Later.", "errors": []}
                 item |= {"outcome": "refused", "error": error}
@@ -196,12 +196,12 @@ def test_a_batch_stays_below_the_bounds_of_a_request(
     text = "x" * 200_000
     for number in range(50):
         ledger.report("execution.checked_in", LINE, {"n": number, "note": text})
-    until(lambda: len(stand_in.asked) > 0, "an attempt")
+    until(lambda: len(stand_in.requests) > 0, "an attempt")
     switch.back()
     report(ledger, *range(50, 3_000))
     assert ledger.flush(30.0)
-    assert max(len(asked.body) for asked in stand_in.asked) < 8 * 1024 * 1024
-    assert max(len(asked.json) for asked in stand_in.asked) == 1_000
+    assert max(len(request.body) for request in stand_in.requests) < 8 * 1024 * 1024
+    assert max(len(request.json) for request in stand_in.requests) == 1_000
 
 
 # The host
@@ -251,12 +251,12 @@ def test_a_signal_handler_may_report_while_its_host_reports(
 def test_a_fork_begins_with_an_empty_queue_and_connections_of_its_own(
     ledger: Ledger, stand_in: StandIn, switch: Switch
 ) -> None:
-    switch.answer = lambda asked: Reply(204)
+    switch.answer = lambda request: Reply(204)
     ledger.runs.heartbeat("RUN-26-000001")
     switch.away()
     report(ledger, 1)
-    until(lambda: len(stand_in.asked) > 0, "an attempt")
-    switch.answer = lambda asked: taken(asked) if asked.body else Reply(204)
+    until(lambda: len(stand_in.requests) > 0, "an attempt")
+    switch.answer = lambda request: accept(request) if request.body else Reply(204)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
         child = os.fork()
@@ -326,7 +326,7 @@ def test_an_event_loop_goes_on_while_facts_are_flushed(stand_in: StandIn, switch
         async with AsyncLedger(stand_in.address, "elk_test") as ledger:
             ledger.report("execution.checked_in", LINE, {"n": 1})
             flushing = asyncio.create_task(ledger.flush(30.0))
-            while len(stand_in.asked) < 3:
+            while len(stand_in.requests) < 3:
                 await asyncio.sleep(0)
             assert not flushing.done()
             switch.back()

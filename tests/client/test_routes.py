@@ -82,9 +82,9 @@ def test_each_verb_reports_its_fact(ledger: Ledger, service: Service) -> None:
     ledger.lines.allocate(line, "AGT-7", type="agent", role="summariser")
     ledger.lines.signal(line, signal="sla_compliance", status="red", value=0.31)
     ledger.lines.update(line, name="Desk", project_tags=["PROJ-26-000007"])
-    shown = ledger.lines.get(line)
-    assert [resource.id for resource in shown.resources] == ["AGT-7"]
-    assert (shown.name, shown.health_score, shown.metrics["hours_total"]) == ("Desk", 69, 1.5)
+    view = ledger.lines.get(line)
+    assert [resource.id for resource in view.resources] == ["AGT-7"]
+    assert (view.name, view.health_score, view.metrics["hours_total"]) == ("Desk", 69, 1.5)
     ledger.lines.release(line, "AGT-7")
     ledger.lines.hold(line, reason="Holiday")
     ledger.lines.release_hold(line)
@@ -101,14 +101,14 @@ def test_each_verb_reports_its_fact(ledger: Ledger, service: Service) -> None:
 
 def test_runs_are_reported_read_and_erased(ledger: Ledger, service: Service) -> None:
     line = activated(ledger, service)
-    asked = ledger.runs.request(line, triggered_by={"type": "user", "actor_id": "alice"})
-    run = str(asked.subject)
+    requested = ledger.runs.request(line, triggered_by={"type": "user", "actor_id": "alice"})
+    run = str(requested.subject)
     ledger.runs.start(line, run, lease_seconds=600)
     ledger.runs.heartbeat(run)
     ledger.runs.complete(run, output={"tasks": 14}, tokens_used=1840)
     ledger.runs.correct_usage(run, tokens_used=1850)
-    shown = ledger.runs.get(run)
-    assert (shown.status, shown.output, shown.tokens_used) == ("completed", {"tasks": 14}, 1850)
+    view = ledger.runs.get(run)
+    assert (view.status, view.output, view.tokens_used) == ("completed", {"tasks": 14}, 1850)
     assert [each.id for each in ledger.lines.runs(line, status="completed")] == [run]
     for name, end in (("one", ledger.runs.fail), ("two", ledger.runs.cancel)):
         ledger.runs.start(line, external_id=name)
@@ -119,24 +119,24 @@ def test_runs_are_reported_read_and_erased(ledger: Ledger, service: Service) -> 
     assert ledger.runs.get(run).output is None
 
 
-def test_spans_are_reported_and_those_without_a_line_are_told(
+def test_spans_are_reported_and_those_without_a_line_are_counted(
     ledger: Ledger, service: Service
 ) -> None:
     sent = agent(activated(ledger, service))
     sent.start_time_unix_nano = sent.end_time_unix_nano = time.time_ns()
-    for given, rejected in ((sent, None), (agent(None), "1")):
-        told = ledger.traces.report(**as_json(exported(given))).partialSuccess
-        assert (told and told.rejectedSpans) == rejected
+    for trace, rejected in ((sent, None), (agent(None), "1")):
+        rejection = ledger.traces.report(**as_json(exported(trace))).partialSuccess
+        assert (rejection and rejection.rejectedSpans) == rejected
     (run,) = ledger.runs.list(external_id=name_of(sent))
     assert run.status == "completed"
 
 
-def test_a_refusal_names_the_place_at_fault(ledger: Ledger, service: Service) -> None:
+def test_a_refusal_names_the_field_at_fault(ledger: Ledger, service: Service) -> None:
     line = activated(ledger, service)
     with pytest.raises(Invalid) as invalid:
         ledger.lines.check_in(line, hours=-1)
     assert (invalid.value.status, invalid.value.code) == (422, "invalid_request")
-    assert [place.pointer for place in invalid.value.errors] == ["/data/hours"]
+    assert [error.pointer for error in invalid.value.errors] == ["/data/hours"]
     assert invalid.value.request_id
     assert "/data/hours" in str(invalid.value)
     with pytest.raises(Conflict) as conflict:
@@ -233,9 +233,9 @@ def test_a_program_checks_its_token_and_its_line_before_it_starts(
     line, closed = activated(ledger, service), activated(ledger, service)
     ledger.lines.close(closed)
     assert ledger.check().service_line is None
-    shown = ledger.check(line).service_line
-    assert shown is not None
-    assert (shown.service_line_id, shown.state) == (line, "running")
+    view = ledger.check(line).service_line
+    assert view is not None
+    assert (view.service_line_id, view.state) == (line, "running")
     wrong = {closed: Conflict, "LIN-26-999999": NotFound, "LIN-26-00052": Invalid, "": Invalid}
     for name, error in wrong.items():
         with pytest.raises(error):
@@ -263,13 +263,13 @@ def test_many_lines_are_paused_by_one_command(ledger: Ledger, service: Service) 
 
 
 def test_an_event_of_a_newer_service_is_still_an_event() -> None:
-    told = {
+    praised = {
         "id": "EVT-26-000001", "type": "execution.praised", "occurred_at": "2026-04-15T00:00:00Z",
         "recorded_at": "2026-04-15T00:00:00.123456Z", "position": 1, "reported_by": "KEY-26-000001",
         "actor": {"type": "robot", "id": "R2", "mood": "good"}, "payload": {"stars": 5},
         "subject": {"type": "service_line", "id": "LIN-26-000001"}, "moon": "full",
     }  # fmt: skip
-    event: Any = event_of(msgspec.json.encode(told))
+    event: Any = event_of(msgspec.json.encode(praised))
     assert isinstance(event, types.OtherEvent)
     assert (event.type, event.payload, event.actor.type) == (
         "execution.praised",

@@ -11,7 +11,7 @@ import pytest
 from execution_ledger import AsyncLedger, Conflict, Ledger, current_run
 from execution_ledger.testing import AsyncFakeLedger, FakeLedger
 
-from tests.client.support import Asked, Refusals, Reply, Service, StandIn, problem, taken
+from tests.client.support import Refusals, Reply, Request, Service, StandIn, accept, problem
 from tests.support.views import until
 
 LINE = "LIN-26-000001"
@@ -96,11 +96,11 @@ def test_attempts_of_a_name_are_runs_of_their_own(
         assert ledger.flush(30.0)
         third, second, first = ledger.lines.runs(line)
     assert refusals == []
-    told = [(run.attempt, run.status, run.retry_of) for run in (first, second, third)]
-    assert told == [(1, "failed", None), (2, "failed", first.id), (3, "completed", second.id)]
+    attempts = [(run.attempt, run.status, run.retry_of) for run in (first, second, third)]
+    assert attempts == [(1, "failed", None), (2, "failed", first.id), (3, "completed", second.id)]
 
 
-def test_a_refused_start_is_told_and_the_function_runs(
+def test_a_refused_start_is_logged_and_the_function_runs(
     options: dict[str, Any], service: Service, refusals: Refusals
 ) -> None:
     line = service.edge.fresh()
@@ -113,7 +113,7 @@ def test_a_refused_start_is_told_and_the_function_runs(
     assert run.refusal is not None
 
 
-def test_a_refused_start_is_raised_where_asked(options: dict[str, Any], service: Service) -> None:
+def test_a_refused_start_is_raised_on_request(options: dict[str, Any], service: Service) -> None:
     line = service.edge.fresh()
     called: list[str] = []
 
@@ -142,7 +142,7 @@ def test_a_refused_start_is_raised_where_asked(options: dict[str, Any], service:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "data"),
     [
         (ValueError("secret"), "failed", {"error": {"code": "ValueError"}}),
         (SystemExit(0), "completed", {}),
@@ -155,15 +155,15 @@ def test_a_refused_start_is_raised_where_asked(options: dict[str, Any], service:
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_an_exception_ends_the_run_truthfully_and_passes_unchanged(
-    fake: FakeLedger, error: BaseException, status: str, told: dict[str, Any]
+    fake: FakeLedger, error: BaseException, status: str, data: dict[str, Any]
 ) -> None:
     with pytest.raises(type(error)) as raised, fake.run(LINE):
         raise error
     assert raised.value is error
-    assert endings(fake) == [(status, told)]
+    assert endings(fake) == [(status, data)]
 
 
-def test_the_text_of_an_error_is_told_only_where_asked(fake: FakeLedger) -> None:
+def test_the_text_of_an_error_is_shown_only_on_request(fake: FakeLedger) -> None:
     with pytest.raises(KeyError), fake.run(LINE, tells_errors=True):
         raise KeyError("row 17")
     assert endings(fake) == [("failed", {"error": {"code": "KeyError", "message": "'row 17'"}})]
@@ -215,13 +215,13 @@ def test_parallel_tasks_have_runs_of_their_own() -> None:
 
 
 def test_a_generator_is_a_run_from_its_first_step_to_its_last(fake: FakeLedger) -> None:
-    seen: list[object] = []
+    errors: list[object] = []
 
     @fake.run(LINE)
     def count() -> Iterator[int]:
-        seen.append(current_run())
+        errors.append(current_run())
         got = yield 1
-        seen.append(got)
+        errors.append(got)
         yield 2
 
     steps: Any = count()
@@ -231,8 +231,8 @@ def test_a_generator_is_a_run_from_its_first_step_to_its_last(fake: FakeLedger) 
     assert [run.status for run in fake.reported_runs] == ["running"]
     assert steps.send("sent") == 2
     assert next(steps, None) is None
-    assert seen[0] is not None
-    assert seen[1] == "sent"
+    assert errors[0] is not None
+    assert errors[1] == "sent"
     assert endings(fake) == [("completed", {})]
 
 
@@ -316,7 +316,7 @@ def test_an_interrupt_while_a_start_is_awaited_cancels_the_run() -> None:
             ledger = AsyncLedger(away.address, "elk_test", timeout=0.5)
             scope = ledger.run(LINE, on_refused="raise")
             entering = asyncio.create_task(scope.__aenter__())
-            while not away.asked:
+            while not away.requests:
                 await asyncio.sleep(0)
             entering.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -324,7 +324,7 @@ def test_an_interrupt_while_a_start_is_awaited_cancels_the_run() -> None:
             await ledger.aclose(0.3)
 
         asyncio.run(work())
-    kinds = {fact["type"] for asked in away.asked for fact in asked.json}
+    kinds = {fact["type"] for request in away.requests for fact in request.json}
     assert kinds == {"run.started", "run.cancelled"}
 
 
@@ -415,9 +415,9 @@ class Beats:
     def __init__(self, status: int = 204) -> None:
         self.status, self.count = status, 0
 
-    def __call__(self, asked: Asked) -> Reply:
-        if not asked.path.endswith("/heartbeat"):
-            return taken(asked)
+    def __call__(self, request: Request) -> Reply:
+        if not request.path.endswith("/heartbeat"):
+            return accept(request)
         self.count += 1
         return Reply(204) if self.status == 204 else problem(self.status, "ended")
 

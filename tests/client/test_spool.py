@@ -34,7 +34,7 @@ def test_a_spool_keeps_what_a_closed_client_could_not_send(
     assert "100 facts were not judged by the ledger, and stay in the spool." in caplog.text
     assert len(list((tmp_path / "spool").glob("*.spool"))) == 1
     switch.back()
-    stand_in.asked.clear()
+    stand_in.requests.clear()
     with spooled(stand_in, tmp_path / "spool") as second:
         report(second, 100)
         assert second.flush(10.0)
@@ -58,14 +58,14 @@ def test_a_refused_token_leaves_facts_in_the_spool(
     switch.answer = lambda _: problem(401, "unauthorized")
     with spooled(stand_in, tmp_path, on_refused=refusals) as ledger:
         report(ledger, 1)
-        until(lambda: len(stand_in.asked) > 0, "an attempt")
+        until(lambda: len(stand_in.requests) > 0, "an attempt")
         switch.back()
         assert ledger.flush(10.0)
     assert refusals == []
     assert numbers(stand_in)[-1] == 1
 
 
-def test_a_spool_that_takes_nothing_refuses(
+def test_a_spool_that_stores_nothing_refuses(
     stand_in: StandIn, tmp_path: Path, refusals: Refusals
 ) -> None:
     (tmp_path / "file").touch()
@@ -172,8 +172,8 @@ def test_a_damaged_file_in_the_spool_stops_nothing(
     with spooled(stand_in, tmp_path) as first:
         report(first, 1)
         assert first.flush(10.0)
-        kept = tmp_path / "2.spool"
-    with sqlite3.connect(kept) as database:
+        path = tmp_path / "2.spool"
+    with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE fact (number INTEGER PRIMARY KEY, other TEXT)")
         database.execute("INSERT INTO fact VALUES (1, 'text')")
     database.close()
@@ -181,7 +181,7 @@ def test_a_damaged_file_in_the_spool_stops_nothing(
         report(second, 2)
         assert second.flush(10.0)
     assert numbers(stand_in) == [1, 2]
-    assert kept.exists()
+    assert path.exists()
 
 
 def test_memory_stays_free_while_a_spool_waits(

@@ -87,8 +87,8 @@ def test_the_readme_names_the_groups_of_the_client() -> None:
     ledger = (FOLDER / "src/ledger.ts").read_text()
     groups = re.findall(r"^  readonly (\w+): \w+;", ledger, re.M)
     assert len(groups) == 16
-    _, _, told = (FOLDER / "README.md").read_text().partition("The groups are")
-    assert re.findall(r"`(\w+)`", told.partition(".")[0]) == groups
+    _, _, listed = (FOLDER / "README.md").read_text().partition("The groups are")
+    assert re.findall(r"`(\w+)`", listed.partition(".")[0]) == groups
 
 
 def test_modules_and_their_sentences_are_short() -> None:
@@ -98,11 +98,11 @@ def test_modules_and_their_sentences_are_short() -> None:
         assert text.count("\n") <= 500, path.name
         assert [line for line in text.splitlines() if len(line) > 100] == [], path.name
         comments = [*re.findall(r"/\*\*(.*?)\*/", text, re.S), *re.findall(r"// (.*)", text)]
-        told = [
+        described = [
             sentence
             for comment in comments
             for sentence in sentences(re.sub(r"\n\s*\*", "\n", comment))
         ]
-        assert len([each for each in told if is_long(each) or RELATIVE.search(each)]) <= 3, (
+        assert len([each for each in described if is_long(each) or RELATIVE.search(each)]) <= 3, (
             path.name
         )

@@ -43,8 +43,8 @@ def test_a_signed_delivery_is_its_event() -> None:
 
 def test_a_delivery_passes_while_its_secret_is_rotated() -> None:
     both = headers_of(BODY, SECRETS[0], SECRETS[1])
-    for kept in (SECRETS[0], SECRETS[1], [SECRETS[2], SECRETS[1]]):
-        assert verify.webhook(BODY, both, kept, now=NOW).position == 5
+    for key in (SECRETS[0], SECRETS[1], [SECRETS[2], SECRETS[1]]):
+        assert verify.webhook(BODY, both, key, now=NOW).position == 5
 
 
 def test_a_cloudevent_is_the_event_in_it() -> None:

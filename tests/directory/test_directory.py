@@ -113,8 +113,8 @@ def test_a_name_is_published_with_its_subject_and_audited(edge: Edge, narrow: st
     assert (event["organization_id"], event["workspace_id"]) == (ORGANIZATION, WORKSPACE)
     assert event["service_line_id"] is None
     (project,) = edge.accept(fact("directory.named", "PROJ-26-000001", {"name": None}))
-    told = edge.data(f"/v1/events/{project['event_ids'][0]}")
-    assert (told["subject"]["type"], told["workspace_id"]) == ("project", None)
+    named = edge.data(f"/v1/events/{project['event_ids'][0]}")
+    assert (named["subject"]["type"], named["workspace_id"]) == ("project", None)
     assert edge.get(f"/v1/events/{project['event_ids'][0]}", narrow).status_code == 404
     query = {"organization_id": ORGANIZATION, "action": "directory.named", "limit": 100}
     entries = edge.data("/v1/audit-logs", edge.token("admin"), params=query)
@@ -164,8 +164,8 @@ def test_an_administrator_says_which_organization_names(edge: Edge, admin: str) 
     unsaid = edge.send(fact("directory.named", "PROJ-26-000400", {"name": "n"}), admin)
     problem = assert_problem(unsaid, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/data/organization_id"]
-    said = {"name": "Said", "organization_id": ORGANIZATION}
-    named = fact("directory.named", "PROJ-26-000400", said)
+    body = {"name": "Said", "organization_id": ORGANIZATION}
+    named = fact("directory.named", "PROJ-26-000400", body)
     edge.accept(named, token=admin)
     assert edge.send(named, admin).json()["data"]["outcome"] == "duplicate"
     assert directory(edge, "project")["PROJ-26-000400"] == ("Said", 1)

@@ -69,9 +69,7 @@ def test_a_page_of_the_directory_touches_rows_in_proportion_to_its_limit(
     assert page.rows <= 4 * limit + 40
 
 
-def test_the_names_of_a_page_are_looked_up_one_by_one(
-    connection: psycopg.Connection[Any],
-) -> None:
+def test_the_names_of_a_page_are_looked_up_one_by_one(connection: psycopg.Connection[Any]) -> None:
     ids = [f"PROJ-26-{number:06d}" for number in range(0, 100, 10)]
     for tenant in ({"organization": ORGANIZATION}, {}):
         found = cost(connection, names_read(frozenset(tenant)), {**tenant, "ids": ids})
@@ -89,7 +87,7 @@ def test_a_page_of_organizations_touches_each_of_its_lines_a_few_times(
 ) -> None:
     lines = PROJECTS // 50
     for limit in (1, 2):
-        asked = {"after": "", "now": now(), "limit": limit}
-        found = cost(connection, organizations_read(), asked)
+        parameters = {"after": "", "now": now(), "limit": limit}
+        found = cost(connection, organizations_read(), parameters)
         assert found.found == limit
         assert found.rows <= limit * (4 * lines + 20)

@@ -108,7 +108,7 @@ def test_an_address_of_another_site_is_no_own_page(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "place"),
+    ("target", "path"),
     [
         ("/ui", "/ui"),
         ("/ui?state=blocked&x=../..", "/ui?state=blocked&x=../.."),
@@ -119,8 +119,8 @@ def test_an_address_of_another_site_is_no_own_page(target: str) -> None:
         ("/ui/%252e%252e/x", "/ui/%252e%252e/x"),
     ],
 )
-def test_an_address_below_the_pages_is_resolved_and_kept(target: str, place: str) -> None:
-    assert own_page(target) == place
+def test_an_address_below_the_pages_is_resolved_and_kept(target: str, path: str) -> None:
+    assert own_page(target) == path
 
 
 def test_no_redirect_leads_to_another_site(edge: Edge) -> None:

@@ -23,7 +23,7 @@ def named_line(edge: Edge, **more: Any) -> str:
     return line
 
 
-def shown(edge: Edge, line: str, **query: str) -> dict[str, Any]:
+def detail_of(edge: Edge, line: str, **query: str) -> dict[str, Any]:
     """The line's detail, which has the keys of its row with the same values."""
     detail = edge.data(f"/v1/execution/{line}", params=query)
     row = row_of(edge, line, **query)
@@ -36,20 +36,20 @@ def update(edge: Edge, line: str, **data: Any) -> None:
 
 
 def test_a_line_shows_the_name_of_its_activation(edge: Edge) -> None:
-    assert shown(edge, named_line(edge, name=LONGEST))["name"] == LONGEST
-    assert shown(edge, named_line(edge, name=None))["name"] is None
-    assert shown(edge, named_line(edge))["name"] is None
+    assert detail_of(edge, named_line(edge, name=LONGEST))["name"] == LONGEST
+    assert detail_of(edge, named_line(edge, name=None))["name"] is None
+    assert detail_of(edge, named_line(edge))["name"] is None
 
 
 def test_an_update_replaces_what_it_gives_and_keeps_the_rest(edge: Edge) -> None:
     line = named_line(edge, name="Backend team")
     update(edge, line, project_tags=[line, "PROJ-26-000009"])
-    assert shown(edge, line)["name"] == "Backend team"
+    assert detail_of(edge, line)["name"] == "Backend team"
     update(edge, line, name="Core team")
-    detail = shown(edge, line)
+    detail = detail_of(edge, line)
     assert (detail["name"], detail["project_tags"]) == ("Core team", [line, "PROJ-26-000009"])
     update(edge, line, name=None)
-    detail = shown(edge, line)
+    detail = detail_of(edge, line)
     assert (detail["name"], detail["project_tags"]) == (None, [line, "PROJ-26-000009"])
 
 
@@ -72,7 +72,7 @@ def test_an_update_without_any_field_or_with_a_wrong_name_is_refused(
         edge.send(fact("service_line.updated", line, data)), 422, "invalid_request"
     )
     assert [error["pointer"] for error in problem["errors"]] == [pointer]
-    assert shown(edge, line)["name"] == "Backend team"
+    assert detail_of(edge, line)["name"] == "Backend team"
 
 
 def test_an_activation_with_a_wrong_name_is_refused(edge: Edge) -> None:
@@ -96,7 +96,7 @@ def test_an_instant_of_the_past_shows_the_name_and_blockers_that_were_known_then
     edge.accept(fact("execution.unblocked", line, {"blocker_id": "b"}))
 
     first, second, now = (
-        shown(edge, line, **query) for query in ({"as_of": before}, {"as_of": between}, {})
+        detail_of(edge, line, **query) for query in ({"as_of": before}, {"as_of": between}, {})
     )
     assert (first["name"], first["oldest_blocker"]) == ("Backend team", None)
     assert (second["name"], second["oldest_blocker"]["assignee"]) == ("Core team", "USR-26-000044")
@@ -107,13 +107,13 @@ def test_the_events_tell_the_name_and_the_tags_as_they_are_then(edge: Edge) -> N
     line = named_line(edge, name="Backend team")
     update(edge, line, name="Core team")
     update(edge, line, project_tags=[])
-    told = edge.data(f"/v1/execution/{line}/history")
-    assert [(item["type"], item["payload"]["name"]) for item in told] == [
+    history = edge.data(f"/v1/execution/{line}/history")
+    assert [(item["type"], item["payload"]["name"]) for item in history] == [
         ("execution.started", "Backend team"),
         ("execution.updated", "Core team"),
         ("execution.updated", "Core team"),
     ]
-    assert [item["payload"]["project_tags"] for item in told] == [[line], [line], []]
+    assert [item["payload"]["project_tags"] for item in history] == [[line], [line], []]
 
 
 # Blockers.
@@ -134,7 +134,7 @@ def test_a_blocker_shows_its_assignee_its_due_date_and_its_reporter(edge: Edge) 
     event = edge.data(f"/v1/events/{item['event_ids'][0]}")
     due = {"assignee": "USR-26-000044", "due_at": "2027-01-15T10:00:00.5Z"}
     assert {name: event["payload"][name] for name in due} == due
-    detail = shown(edge, line)
+    detail = detail_of(edge, line)
     oldest = {"id": "b", "cause": "approval_gap", "reason": "No signature"}
     oldest |= {"since": detail["state_since"]} | due
     assert detail["oldest_blocker"] == oldest
@@ -144,20 +144,20 @@ def test_a_blocker_shows_its_assignee_its_due_date_and_its_reporter(edge: Edge) 
 
 def test_the_oldest_blocker_is_the_first_opened_of_those_with_the_least_since(edge: Edge) -> None:
     line = named_line(edge)
-    assert shown(edge, line)["oldest_blocker"] is None
+    assert detail_of(edge, line)["oldest_blocker"] is None
     for name in ("z", "a"):
         edge.accept(fact("execution.blocked", line, BLOCKED | {"blocker_id": name}))
     # A blocker that is reported late begins no earlier than the line's latest change.
     late = {"time": "2026-01-01T00:00:00Z"}
     edge.accept(fact("execution.blocked", line, BLOCKED | {"blocker_id": "late"}, **late))
-    detail = shown(edge, line)
+    detail = detail_of(edge, line)
     assert detail["oldest_blocker"]["id"] == "z"
     assert detail["oldest_blocker"]["since"] == min(b["since"] for b in detail["blockers"])
     edge.accept(
         fact("execution.unblocked", line, {"blocker_id": "z"}),
         fact("execution.blocked", line, {"blocker_id": "z", "cause": "capacity_issue"}),
     )
-    assert shown(edge, line)["oldest_blocker"]["id"] == "a"
+    assert detail_of(edge, line)["oldest_blocker"]["id"] == "a"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_blocker_with_a_wrong_assignee_or_due_date_is_refused(
 
 def test_the_score_stands_in_rows_of_every_model(edge: Edge) -> None:
     line = named_line(edge)
-    assert shown(edge, line)["health_score"] is None
+    assert detail_of(edge, line)["health_score"] is None
     signal = {"signal": "sla_compliance", "status": "red"}
     edge.accept(fact("health.signal_reported", line, signal))
-    assert shown(edge, line)["health_score"] == 69
+    assert detail_of(edge, line)["health_score"] == 69

@@ -104,8 +104,8 @@ def test_blockers_are_found_by_who_should_act_and_where_nobody_should(edge: Edge
     lines = [edge.fresh() for _ in range(3)]
     for line, assignee in zip(lines, ("amara@example.com", "amara@example.com", None), strict=True):
         stuck = {"blocker_id": "B", "cause": "approval_gap", "assignee": assignee}
-        given = {name: value for name, value in stuck.items() if value is not None}
-        edge.accept(fact("execution.blocked", line, given))
+        parameters = {name: value for name, value in stuck.items() if value is not None}
+        edge.accept(fact("execution.blocked", line, parameters))
     found = picks(guest, "/ui?state=blocked", "Assignee")
     page = guest.get(found["amara@example.com 2 lines"])
     assert {str(row["id"]) for row in page.all("tbody tr:not(.more)")} == {*lines[:2]}

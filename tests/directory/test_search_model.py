@@ -98,9 +98,9 @@ def words_of(text: str) -> list[str]:
 
 def name_words(entry: Entry) -> list[str]:
     """The words by which an entry is known: without a name its id, unless that has a number."""
-    said = words_of(entry.name or "")
+    words = words_of(entry.name or "")
     has_number = re.fullmatch(r"[A-Z]+(-\d\d)?-\d+", entry.id)
-    return said or ([] if has_number or entry.type in ("line", "run") else words_of(entry.id))
+    return words or ([] if has_number or entry.type in ("line", "run") else words_of(entry.id))
 
 
 def fits(entry: Entry, word: str) -> bool:
@@ -109,7 +109,7 @@ def fits(entry: Entry, word: str) -> bool:
     return any(each.startswith(words_of(word)[0]) for each in name_words(entry))
 
 
-def place(entry: Entry) -> tuple[bool, str, str, str]:
+def sort_key(entry: Entry) -> tuple[bool, str, str, str]:
     """The order of results."""
     return entry.type != "line", " ".join(name_words(entry)), entry.type, entry.id
 
@@ -137,12 +137,12 @@ def test_a_search_finds_what_fits_in_order(edge: Edge) -> None:
     for token in (ours, theirs, narrow, edge.token("admin")):
         entries = list(everything(edge, token))
         for _ in range(80):
-            asked = query(dice)
-            expected = [e for e in entries if all(fits(e, word) for word in asked)]
-            expected.sort(key=place)
-            data = edge.data("/v1/search", token, params={"q": " ".join(asked)})
+            searched = query(dice)
+            expected = [e for e in entries if all(fits(e, word) for word in searched)]
+            expected.sort(key=sort_key)
+            data = edge.data("/v1/search", token, params={"q": " ".join(searched)})
             found = [Entry(f["type"], f["id"], f["name"], f["service_line_id"]) for f in data]
-            assert list(map(place, found)) == list(map(place, expected[:20])), asked
-            assert set(found) <= set(expected), asked
+            assert list(map(sort_key, found)) == list(map(sort_key, expected[:20])), searched
+            assert set(found) <= set(expected), searched
             found_in_all += len(found)
     assert found_in_all > 500

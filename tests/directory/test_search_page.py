@@ -43,8 +43,8 @@ def test_results_show_the_name_the_id_the_type_and_the_line(
 ) -> None:
     answer = visitor(edge).get(path, params={"q": "pay"})
     assert answer.status == 200
-    shown = answer.words(".found li, [role=option]")
-    assert shown == [result.format(line=line) for result in RESULTS]
+    texts = answer.words(".found li, [role=option]")
+    assert texts == [result.format(line=line) for result in RESULTS]
     links = [tag["href"] for tag in answer.all(".found a, a[role=option]")]
     assert links == [
         f"/ui/lines/{line}",
@@ -119,7 +119,7 @@ def test_the_search_finds_the_people_by_whom_lines_are_waited_for(edge: Edge) ->
     assert unlinked == ["amar,a"], "a comma means or"
 
 
-def test_a_workspace_is_found_beside_more_lines_of_its_name_than_are_shown(edge: Edge) -> None:
+def test_a_workspace_is_found_among_more_lines_of_its_name_than_are_shown(edge: Edge) -> None:
     tenant = {"organization_id": "ORG-26-000932", "workspace_id": "WS-26-000932"}
     token = edge.token("read", "write", organization_id=tenant["organization_id"])
     edge.accept(fact("directory.named", "WS-26-000932", {"name": "Zürich"}), token=token)

@@ -44,7 +44,7 @@ def planted(body: bytes) -> bytes:
 
 
 def nested(levels: int) -> bytes:
-    """An array of so many levels. Its place in ``evidence`` is two levels deep already."""
+    """An array of that many levels. Its place in ``evidence`` is two levels deep already."""
     return b"[" * levels + b"]" * levels
 
 
@@ -120,8 +120,8 @@ def test_a_broken_body_is_a_400_and_records_nothing(
 
 def binary(line: str, **attributes: str) -> dict[str, str]:
     event = fact("execution.checked_in", line)
-    known = {name: event[name] for name in ("specversion", "id", "source", "type", "subject")}
-    return {f"ce-{name}": value for name, value in (known | attributes).items()}
+    envelope = {name: event[name] for name in ("specversion", "id", "source", "type", "subject")}
+    return {f"ce-{name}": value for name, value in (envelope | attributes).items()}
 
 
 @pytest.mark.parametrize("body", [b'{"hours": 1}, "x": 2', b'1, "id": "other"'])
@@ -296,24 +296,24 @@ def test_a_hazard_in_binary_mode_is_a_422_and_records_nothing(
 def test_values_at_the_limit_are_recorded_and_shown_as_sent(edge: Edge, evidence: bytes) -> None:
     line = edge.fresh()
     assert edge.send(signal(line, evidence)).status_code == 201
-    (shown,) = edge.data(f"/v1/execution/{line}")["health"]["signals"]
-    assert dumps(shown["evidence"]) == dumps(json.loads(evidence))
+    (reported,) = edge.data(f"/v1/execution/{line}")["health"]["signals"]
+    assert dumps(reported["evidence"]) == dumps(json.loads(evidence))
 
 
-@pytest.mark.parametrize("place", ["id", "source", "subject", "type", "actorid", "reason"])
+@pytest.mark.parametrize("position", ["id", "source", "subject", "type", "actorid", "reason"])
 @pytest.mark.parametrize(
     "escape",
     [r"\ud800", r"\u0000", r"\udc00"],
 )
-def test_no_attribute_takes_nul_or_a_lone_surrogate(
-    edge: Edge, line: str, place: str, escape: str
+def test_no_attribute_accepts_nul_or_a_lone_surrogate(
+    edge: Edge, line: str, position: str, escape: str
 ) -> None:
-    if escape == r"\udc00" and place in ("subject", "type"):
+    if escape == r"\udc00" and position in ("subject", "type"):
         pytest.skip("refused, but by another rule")
     before = edge.log()
     event = fact("service_line.paused", line, {"reason": "why"}, actortype="user", actorid="u")
-    target = event["data"] if place == "reason" else event
-    target[place] = CANARY + "ESCAPE"
+    target = event["data"] if position == "reason" else event
+    target[position] = CANARY + "ESCAPE"
     answer = edge.send(encode(event).replace(b"ESCAPE", escape.encode()))
     assert_problem(answer, 422, "invalid_request")
     assert CANARY not in answer.text

@@ -55,12 +55,11 @@ OF_LINES = {"reason", "note"}
 """The fields that may have tabs and line ends."""
 
 
-def places(data: Any, pointer: str = "/data") -> Iterator[str]:
-    """The pointers to all texts in the data."""
+def text_pointers(data: Any, pointer: str = "/data") -> Iterator[str]:
     members = enumerate(data) if isinstance(data, list) else data.items()
     for name, value in members:
         if isinstance(value, dict | list):
-            yield from places(value, f"{pointer}/{name}")
+            yield from text_pointers(value, f"{pointer}/{name}")
         elif value != "approval_gap" and (name, value) != ("type", "user"):
             yield f"{pointer}/{name}"
 
@@ -110,7 +109,7 @@ COMMANDS: list[tuple[str, str, dict[str, Any], str]] = [
 ]
 """The commands with a text: the other fields of the body, and the text's field."""
 
-CASES = [(type_, place) for type_, data in TEXTS.items() for place in places(data)]
+CASES = [(type_, pointer) for type_, data in TEXTS.items() for pointer in text_pointers(data)]
 
 
 @pytest.fixture(scope="module")
@@ -131,16 +130,16 @@ def sent(line: str, type_: str, data: dict[str, Any], edge: Edge) -> dict[str, A
     return fact(type_, line, data)
 
 
-@pytest.mark.parametrize(("type_", "place"), CASES)
+@pytest.mark.parametrize(("type_", "pointer"), CASES)
 def test_a_fact_with_a_control_character_in_any_of_its_texts_is_refused(
-    edge: Edge, line: str, type_: str, place: str
+    edge: Edge, line: str, type_: str, pointer: str
 ) -> None:
-    may_have_lines = place.rpartition("/")[2] in OF_LINES
+    may_have_lines = pointer.rpartition("/")[2] in OF_LINES
     bad = CHARACTERS
     refused = [c for c in bad if not (may_have_lines and c in LINE_ENDS)]
-    relative = place.removeprefix("/data")
+    relative = pointer.removeprefix("/data")
     if FACT_TYPES[type_].subject == "run" and type_ not in ("run.requested", "run.started"):
-        run = f"job of {type_}{place}"
+        run = f"job of {type_}{pointer}"
         begun = {"service_line_id": line, "external_id": run}
         edge.accept(fact("run.started", None, begun))
         data = TEXTS[type_] | {"external_id": run}
@@ -151,12 +150,12 @@ def test_a_fact_with_a_control_character_in_any_of_its_texts_is_refused(
     pointers = [
         [error["pointer"] for error in (item["error"] or {}).get("errors", [])] for item in items
     ]
-    if place.endswith("/external_id") and type_ not in ("run.requested", "run.started"):
+    if pointer.endswith("/external_id") and type_ not in ("run.requested", "run.started"):
         # No run has this name.
         assert {item["error"]["status"] for item in items} == {404}
         return
     assert [
-        (c, found) for c, found in zip(refused, pointers, strict=True) if found != [place]
+        (c, found) for c, found in zip(refused, pointers, strict=True) if found != [pointer]
     ] == []
 
 
@@ -164,9 +163,9 @@ def test_each_field_of_a_fact_that_holds_text_is_listed_here(edge: Edge) -> None
     schemas = edge.get("/openapi.json").json()["components"]["schemas"]
     assert TEXTS.keys() == FACT_TYPES.keys()
     described = {
-        (type_, place)
+        (type_, pointer)
         for type_, kind in FACT_TYPES.items()
-        for place in free_texts(schemas, schemas[kind.data.__name__], "/data")
+        for pointer in free_texts(schemas, schemas[kind.data.__name__], "/data")
     }
     assert described == set(CASES)
 
@@ -175,12 +174,12 @@ def test_each_text_of_a_command_has_the_pattern_of_its_characters(edge: Edge) ->
     document = edge.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     found = {
-        (method, path, place)
+        (method, path, pointer)
         for path, item in document["paths"].items()
         for method, operation in item.items()
         if path != "/v1/facts"
         for body in operation.get("requestBody", {}).get("content", {}).values()
-        for place in free_texts(schemas, body["schema"], "")
+        for pointer in free_texts(schemas, body["schema"], "")
     }
     assert found == {(method, path, f"/{field}") for method, path, _, field in COMMANDS}
 
@@ -215,7 +214,7 @@ def audited(edge: Edge, token: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["id", "source", "actorid"])
-def test_a_fact_with_a_control_character_in_an_attribute_is_refused_and_not_kept(
+def test_a_fact_with_a_control_character_in_an_attribute_is_refused_and_not_stored(
     edge: Edge, line: str, name: str
 ) -> None:
     token = edge.token("write", "audit:read")
@@ -233,10 +232,10 @@ def test_a_fact_with_a_control_character_in_an_attribute_is_refused_and_not_kept
     assert len(entries) >= len(events)
     assert all(entry["actor"]["id"].isprintable() for entry in entries)
     facts = [entry["fact"] for entry in entries if entry["fact"] is not None]
-    assert all(told["id"].isprintable() and told["source"].isprintable() for told in facts)
+    assert all(one["id"].isprintable() and one["source"].isprintable() for one in facts)
 
 
-def test_the_unknown_type_of_a_refused_fact_is_not_kept_with_its_control_characters(
+def test_the_unknown_type_of_a_refused_fact_is_not_stored_with_its_control_characters(
     edge: Edge,
 ) -> None:
     token = edge.token("write", "audit:read")
@@ -247,11 +246,11 @@ def test_the_unknown_type_of_a_refused_fact_is_not_kept_with_its_control_charact
     assert entry["action"].isprintable()
 
 
-def test_texts_of_all_scripts_are_taken_and_tabs_and_line_ends_in_reasons_and_notes(
+def test_texts_of_all_scripts_are_accepted_and_tabs_and_line_ends_in_reasons_and_notes(
     edge: Edge, line: str
 ) -> None:
     lines = "first\tline\r\nsecond\n"
-    told = {"blocker_id": HARMLESS, "cause": "approval_gap", "reason": lines}
+    data = {"blocker_id": HARMLESS, "cause": "approval_gap", "reason": lines}
     free = {"\x1b": ["\u202e\x01", lines]}
     coloured = "\x1b[31mnot found\x1b[0m\n"
     begins = {"service_line_id": line, "input": free, "external_id": HARMLESS}
@@ -259,7 +258,7 @@ def test_texts_of_all_scripts_are_taken_and_tabs_and_line_ends_in_reasons_and_no
     failure = {"external_id": HARMLESS, "error": {"message": coloured}, "output": free}
     (begun, *_) = edge.accept(
         fact("run.started", None, begins),
-        fact("execution.blocked", line, told, id=HARMLESS, source=HARMLESS),
+        fact("execution.blocked", line, data, id=HARMLESS, source=HARMLESS),
         fact("execution.checked_in", line, {"note": lines}),
         fact("health.signal_reported", line, signal),
         fact("run.failed", None, failure),

@@ -71,7 +71,7 @@ def test_a_fact_may_not_name_the_system_or_another_key_as_its_actor(
     ):
         refused = ledger.refused(event, by)
         assert isinstance(refused, Invalid)
-        assert [place for place, _ in refused.errors] == [pointer]
+        assert [found for found, _ in refused.errors] == [pointer]
     assert ledger.head() == before
 
 
@@ -123,20 +123,20 @@ def test_each_hold_shows_the_actor_that_placed_it(ledger: Ledger) -> None:
     ledger.pause(line)
     first, second = ledger.detail(line)["holds"]
     by = {"type": "user", "id": "USR-1"}
-    shown = {"hold": "service_line", "reason": "r", "since": time, "by": by, "until": None}
-    assert first == shown
+    hold = {"hold": "service_line", "reason": "r", "since": time, "by": by, "until": None}
+    assert first == hold
     assert (second["hold"], second["by"]) == ("operator", CREDENTIAL)
 
 
-def test_the_request_id_is_kept_on_every_event_of_the_request(ledger: Ledger) -> None:
+def test_the_request_id_is_stored_on_every_event_of_the_request(ledger: Ledger) -> None:
     line = ledger.line()
     ledger.run(line)
     before = ledger.head()
     ledger.report(fact("service_line.updated", line, {"project_tags": []}), request_id="req-1")
     ledger.execute(Pause(line, REPORTER, "req-2", reason="r"))
     ledger.report(fact("service_line.closed", line), request_id="req-3")
-    kept = [event["state"].get("request_id") for event in ledger.events(after=before)]
-    assert kept == ["req-1", "req-2", "req-3", "req-3"]
+    request_ids = [event["state"].get("request_id") for event in ledger.events(after=before)]
+    assert request_ids == ["req-1", "req-2", "req-3", "req-3"]
 
 
 def test_every_event_carries_tenant_line_fact_and_nonce(ledger: Ledger) -> None:

@@ -76,7 +76,7 @@ def test_a_batch_has_a_route_of_its_own_with_the_same_outcomes(
     assert answer.headers["ledger-position"] == str(items[0]["position"])
 
 
-def test_the_route_of_batches_takes_arrays_alone_within_their_limits(edge: Edge, line: str) -> None:
+def test_the_route_of_batches_accepts_arrays_alone_within_limits(edge: Edge, line: str) -> None:
     before, one = edge.log(), encode(fact("execution.checked_in", line))
     assert edge.post(BATCHES, content=b"[]", headers=PLAIN).json() == {"data": []}
     for body, status, code in (
@@ -105,9 +105,9 @@ def test_a_write_tells_the_position_of_the_last_event_that_it_caused(edge: Edge,
     answer = edge.send(fact("run.started", None, parent, source="/tree"))
     own = answer.json()["data"]["position"]
     assert int(answer.headers["ledger-position"]) == own + 1, "the child's parent stands behind"
-    told = {"ledger-min-position": answer.headers["ledger-position"]}
-    shown = edge.data(f"/v1/runs/{begun['subject']}", headers=told)
-    assert shown["parent_run_id"] == answer.json()["data"]["subject"]
+    headers = {"ledger-min-position": answer.headers["ledger-position"]}
+    view = edge.data(f"/v1/runs/{begun['subject']}", headers=headers)
+    assert view["parent_run_id"] == answer.json()["data"]["subject"]
 
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -177,8 +177,8 @@ def test_each_fact_of_a_refused_array_is_audited(edge: Edge, line: str) -> None:
     assert_problem(sent, 403, "forbidden")
     audit = "/v1/audit-logs?organization_id=ORG-26-000001&outcome=refused"
     entries = edge.data(audit, edge.token("audit:read"))
-    told = [e["action"] for e in entries if e["request_id"] == sent.headers["x-request-id"]]
-    assert told == ["execution.checked_in", "service_line.paused"]
+    actions = [e["action"] for e in entries if e["request_id"] == sent.headers["x-request-id"]]
+    assert actions == ["execution.checked_in", "service_line.paused"]
 
 
 # Data in base64.
@@ -200,7 +200,7 @@ def test_data_in_base64_is_the_same_fact(edge: Edge, line: str) -> None:
     assert_problem(edge.send(event | {"data": {"hours": 7}}), 409, "fact_conflict")
 
 
-def test_data_in_base64_is_taken_in_a_batch_and_beside_null(edge: Edge, line: str) -> None:
+def test_data_in_base64_is_accepted_in_a_batch_and_with_null(edge: Edge, line: str) -> None:
     events = [packed(fact("execution.checked_in", line, {"hours": 1})) for _ in range(2)]
     edge.accept(events[0], events[1] | {"data": None})
     without = fact("execution.checked_in", line, {"hours": 1}) | {"data_base64": None}
@@ -260,16 +260,16 @@ def test_binary_mode_has_no_data_in_base64(edge: Edge, line: str) -> None:
 
 # Names of unknown fields.
 
-SHOWN = ["State", "x-y.z_1", "0", "a" * 64]
+VALID = ["State", "x-y.z_1", "0", "a" * 64]
 HIDDEN = ["a" * 65, "a b", "a/b", "a~b", "é", "", '"', "a\n"]
 
 
-@pytest.mark.parametrize("name", SHOWN + HIDDEN)
+@pytest.mark.parametrize("name", VALID + HIDDEN)
 def test_an_unknown_field_is_named_if_its_name_is_short_and_plain(
     edge: Edge, line: str, name: str
 ) -> None:
-    known = {"pointer": f"/data/{name}", "detail": "is not known"}
-    expected = known if name in SHOWN else {"pointer": "/data", "detail": "has an unknown field"}
+    error = {"pointer": f"/data/{name}", "detail": "is not known"}
+    expected = error if name in VALID else {"pointer": "/data", "detail": "has an unknown field"}
     event = fact("execution.checked_in", line, {name: 1})
     assert assert_problem(edge.send(event), 422, "invalid_request")["errors"] == [expected]
     (item,) = edge.send_batch(event).json()["data"]
@@ -280,21 +280,21 @@ def test_an_unknown_field_is_named_if_its_name_is_short_and_plain(
         "errors": [expected],
     }
     hold = edge.post(f"/v1/execution/{line}/pause", json={"reason": "r", name: 1})
-    places = assert_problem(hold, 422, "invalid_request")["errors"]
-    assert places == [expected | {"pointer": expected["pointer"].removeprefix("/data")}]
+    errors = assert_problem(hold, 422, "invalid_request")["errors"]
+    assert errors == [expected | {"pointer": expected["pointer"].removeprefix("/data")}]
 
 
-@pytest.mark.parametrize("name", SHOWN + HIDDEN)
+@pytest.mark.parametrize("name", VALID + HIDDEN)
 def test_an_unknown_parameter_is_named_if_its_name_is_short_and_plain(
     edge: Edge, name: str
 ) -> None:
-    known = {"pointer": f"/{name}", "detail": "is not known"}
-    expected = known if name in SHOWN else {"pointer": "", "detail": "has an unknown parameter"}
+    error = {"pointer": f"/{name}", "detail": "is not known"}
+    expected = error if name in VALID else {"pointer": "", "detail": "has an unknown parameter"}
     answer = edge.get("/v1/execution", params={name: "x"})
     assert assert_problem(answer, 422, "invalid_request")["errors"] == [expected]
 
 
-def test_the_item_of_a_fact_refused_by_state_has_no_wrong_places(edge: Edge, line: str) -> None:
+def test_the_item_of_a_fact_refused_by_state_has_no_wrong_fields(edge: Edge, line: str) -> None:
     (item,) = edge.send_batch(fact("service_line.resumed", line)).json()["data"]
     assert item["error"] == {
         "status": 409,

@@ -33,20 +33,20 @@ def test_an_activation_is_stored_with_every_field(ledger: Ledger) -> None:
         execution_id=record,
         name="Backend team",
     )
-    shown = ledger.detail(line)
-    assert shown["name"] == "Backend team"
-    assert shown["id"] == record
-    assert shown["project_tags"] == ["PROJ-1"]
-    assert shown["resources"] == [RESOURCE]
-    assert shown["started_at"] == shown["last_activity_at"] == "2026-01-15T00:00:00Z"
-    assert shown["state"] == "running"
-    assert shown["state_since"] == ledger.ago(hours=1)
-    assert (shown["workspace_id"], shown["product_line"]) == (WORKSPACE, "talent")
+    detail = ledger.detail(line)
+    assert detail["name"] == "Backend team"
+    assert detail["id"] == record
+    assert detail["project_tags"] == ["PROJ-1"]
+    assert detail["resources"] == [RESOURCE]
+    assert detail["started_at"] == detail["last_activity_at"] == "2026-01-15T00:00:00Z"
+    assert detail["state"] == "running"
+    assert detail["state_since"] == ledger.ago(hours=1)
+    assert (detail["workspace_id"], detail["product_line"]) == (WORKSPACE, "talent")
 
 
 def test_started_at_is_the_facts_time_unless_given(ledger: Ledger) -> None:
-    shown = ledger.detail(ledger.line(time=ledger.ago(hours=2)))
-    assert shown["started_at"] == shown["last_activity_at"] == ledger.ago(hours=2)
+    detail = ledger.detail(ledger.line(time=ledger.ago(hours=2)))
+    assert detail["started_at"] == detail["last_activity_at"] == ledger.ago(hours=2)
 
 
 @pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])
@@ -54,8 +54,8 @@ def test_started_at_is_the_facts_time_unless_given(ledger: Ledger) -> None:
 def test_any_pair_of_product_line_and_model_is_accepted(
     ledger: Ledger, model: str, product: str
 ) -> None:
-    shown = ledger.detail(ledger.line(model, product=product))
-    assert (shown["execution_model"], shown["product_line"]) == (model, product)
+    detail = ledger.detail(ledger.line(model, product=product))
+    assert (detail["execution_model"], detail["product_line"]) == (model, product)
 
 
 def test_resume_unblock_release_and_void_undo_their_counterparts(ledger: Ledger) -> None:
@@ -110,10 +110,10 @@ def test_an_open_run_ends_once_by_completion_failure_or_cancellation(
 
     ledger.accept(end)
 
-    shown = ledger.shown_run(run)
-    assert shown["status"] == ending.removeprefix("run.")
-    assert shown["completed_at"] == ledger.ago(seconds=30)
-    assert shown["duration_ms"] == (60_000 if started else None)
+    detail = ledger.run_view(run)
+    assert detail["status"] == ending.removeprefix("run.")
+    assert detail["completed_at"] == ledger.ago(seconds=30)
+    assert detail["duration_ms"] == (60_000 if started else None)
     assert ledger.detail(line)["open_runs"] == 0
     for again in ("run.completed", "run.failed", "run.cancelled"):
         assert ledger.refusal(fact(again, run)) == (409, "invalid_state")
@@ -125,15 +125,15 @@ def test_a_requested_run_is_pending_until_it_starts(ledger: Ledger) -> None:
     run = new_id("RUN")
     data = {"service_line_id": line, "triggered_by": trigger, "input": {"p": 1}}
     ledger.accept(fact("run.requested", run, data, time=ledger.ago(minutes=9)))
-    pending = ledger.shown_run(run)
+    pending = ledger.run_view(run)
     assert (pending["status"], pending["started_at"]) == ("pending", None)
 
     ledger.accept(fact("run.started", run, {}, time=ledger.ago(minutes=8)))
 
-    shown = ledger.shown_run(run)
-    assert (shown["status"], shown["triggered_by"]) == ("running", trigger)
-    assert shown["requested_at"] == ledger.ago(minutes=9)
-    assert shown["started_at"] == ledger.ago(minutes=8)
+    detail = ledger.run_view(run)
+    assert (detail["status"], detail["triggered_by"]) == ("running", trigger)
+    assert detail["requested_at"] == ledger.ago(minutes=9)
+    assert detail["started_at"] == ledger.ago(minutes=8)
     assert ledger.detail(line)["open_runs"] == 1
 
 
@@ -147,10 +147,10 @@ def test_a_started_run_keeps_its_reported_duration_and_a_negative_duration_is_ze
         fact("run.failed", backwards, time=ledger.ago(hours=1)),
         fact("run.failed", pending, {"duration_ms": 5, "tokens_used": 3}),
     )
-    shown = ledger.shown_run(run)
-    assert (shown["duration_ms"], shown["tokens_used"]) == (2411, 1840)
-    assert ledger.shown_run(backwards)["duration_ms"] == 0
-    assert ledger.shown_run(pending)["duration_ms"] is None
+    detail = ledger.run_view(run)
+    assert (detail["duration_ms"], detail["tokens_used"]) == (2411, 1840)
+    assert ledger.run_view(backwards)["duration_ms"] == 0
+    assert ledger.run_view(pending)["duration_ms"] is None
 
 
 def test_a_correction_of_a_runs_tokens_is_stored_with_what_it_replaces(ledger: Ledger) -> None:

@@ -14,7 +14,7 @@ from ledger.features.facts.report import MAX_AHEAD
 from ledger.features.feed.routes import feeds
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.feeds import BESIDE, OTHER, pages_of, readers
+from tests.support.feeds import OTHER, SIBLING, pages_of, readers
 from tests.support.random_life import Life
 from tests.support.soak import repeated
 
@@ -39,7 +39,7 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def world(edge: Edge) -> World:
     tokens = readers(edge)
-    tenants = [(ORGANIZATION, WORKSPACE), (ORGANIZATION, BESIDE), (OTHER, WORKSPACE)]
+    tenants = [(ORGANIZATION, WORKSPACE), (ORGANIZATION, SIBLING), (OTHER, WORKSPACE)]
     lives = [
         Life(edge, seed, tokens["admin"], organization_id=organization, workspace_id=workspace)
         for seed, (organization, workspace) in enumerate(tenants)
@@ -75,7 +75,7 @@ IDS = ("organization_id", "service_line_id")
 BOUNDS = ("occurred_from", "occurred_to", "from", "to")
 
 
-def walk(edge: Edge, token: str, filters: Filters, limits: Sequence[int]) -> list[Event]:
+def paged(edge: Edge, token: str, filters: Filters, limits: Sequence[int]) -> list[Event]:
     """The events of all pages; each page but the last one is full."""
     params, events = dict[str, Any](filters), list[Event]()
     for limit in limits:
@@ -95,13 +95,13 @@ def page_of(edge: Edge, token: str, **params: Any) -> Any:
 
 
 @pytest.mark.parametrize("examples", repeated([12, 400]))
-def test_pages_and_export_have_exactly_the_events_that_occurred_in_the_stretch(
+def test_pages_and_export_have_exactly_the_events_that_occurred_in_the_period(
     world: World, examples: int
 ) -> None:
     events = world.feeds["admin"]
     occurred = sorted({event["occurred_at"] for event in events}, key=instant)
     recorded = [event["recorded_at"] for event in events[::9]]
-    stretches = st.lists(st.sampled_from(occurred), min_size=2, max_size=2)
+    periods = st.lists(st.sampled_from(occurred), min_size=2, max_size=2)
     some = {
         "service_line_id": st.sampled_from(world.lines),
         "type": st.sampled_from(["execution.checked_in", "run.started,run.failed", "run.erased"]),
@@ -113,21 +113,21 @@ def test_pages_and_export_have_exactly_the_events_that_occurred_in_the_stretch(
 
     @given(
         reader=st.sampled_from(sorted(world.tokens)),
-        stretch=stretches.map(lambda pair: sorted(pair, key=instant)),
+        period=periods.map(lambda pair: sorted(pair, key=instant)),
         bounds=st.sampled_from([BOUNDS[:1], BOUNDS[1:2], BOUNDS[:2]]),
         filters=st.fixed_dictionaries({}, optional=some),
         limits=st.lists(st.sampled_from([1, 3, 25, 100]), min_size=1, max_size=3),
     )
     @settings(max_examples=examples, deadline=None)
     def check(
-        reader: str, stretch: list[str], bounds: Filters, filters: Filters, limits: list[int]
+        reader: str, period: list[str], bounds: Filters, filters: Filters, limits: list[int]
     ) -> None:
-        filters = filters | {name: stretch[BOUNDS.index(name)] for name in bounds}
+        filters = filters | {name: period[BOUNDS.index(name)] for name in bounds}
         if reader == "admin":
             filters["organization_id"] = OTHER
         expected = [event for event in world.feeds[reader] if matches(event, filters)]
         token = world.tokens[reader]
-        assert walk(world.edge, token, filters, limits * len(events)) == expected
+        assert paged(world.edge, token, filters, limits * len(events)) == expected
         exported = world.edge.get(EXPORT, token, params=filters).text
         assert [json.loads(line) for line in exported.splitlines()] == expected
         compared.append(len(expected))
@@ -139,22 +139,22 @@ def test_pages_and_export_have_exactly_the_events_that_occurred_in_the_stretch(
 def test_a_date_means_its_beginning_in_utc(world: World) -> None:
     day = world.feeds["own"][len(world.feeds["own"]) // 2]["occurred_at"][:10]
     for names in (["occurred_from"], ["occurred_to"]):
-        by_date = walk(world.edge, world.tokens["own"], dict.fromkeys(names, day), [100] * 9)
+        by_date = paged(world.edge, world.tokens["own"], dict.fromkeys(names, day), [100] * 9)
         by_instant = dict.fromkeys(names, f"{day}T00:00:00Z")
         assert by_date == [e for e in world.feeds["own"] if matches(e, by_instant)]
         assert 0 < len(by_date) < len(world.feeds["own"])
 
 
-# Pages that look for long.
+# Pages that scan for long.
 
 
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a page look once, at one event more than its limit."""
+    """Let a page scan once, one event more than its limit."""
     monkeypatch.setattr(feeds, "SCAN_SECONDS", 0.0)
 
 
-def test_a_page_that_would_look_for_too_long_ends_early_and_its_cursor_goes_on(
+def test_a_page_that_would_search_for_too_long_ends_early_and_its_cursor_goes_on(
     world: World, in_no_time: None
 ) -> None:
     own = world.feeds["own"]
@@ -170,12 +170,12 @@ def test_a_page_that_would_look_for_too_long_ends_early_and_its_cursor_goes_on(
             found += page["data"]
             params["cursor"], has_more = page["meta"].values()
         assert found == expected
-        # Each page but a full one is behind the events that it has looked at.
+        # Each page but a full one is behind the events that it has scanned.
         assert (len(own) - len(expected)) // (limit + 1) <= len(lengths) <= len(own) // limit + 1
         assert lengths.count(0) > len(lengths) // 2
 
 
-def test_the_walk_begins_five_minutes_before_the_stretch(edge: Edge, in_no_time: None) -> None:
+def test_the_read_begins_five_minutes_before_the_period(edge: Edge, in_no_time: None) -> None:
     """No event is recorded more than five minutes before it occurred."""
     token = edge.token("read", "write", organization_id=APART)
     line = edge.fresh(organization_id=APART, token=token)
@@ -197,8 +197,8 @@ def test_a_cursor_goes_on_with_events_that_are_recorded_later(edge: Edge) -> Non
     token = edge.token("read", "write", organization_id=APART)
     line = edge.fresh(organization_id=APART, token=token)
     now = edge.clock.now
-    stretch = {"occurred_from": format_instant(now), "occurred_to": format_instant(now + MAX_AHEAD)}
-    params: dict[str, Any] = {"service_line_id": line, **stretch}
+    period = {"occurred_from": format_instant(now), "occurred_to": format_instant(now + MAX_AHEAD)}
+    params: dict[str, Any] = {"service_line_id": line, **period}
 
     def work(hours: int, minutes: int = 0) -> None:
         time = format_instant(now + timedelta(minutes=minutes))
@@ -230,7 +230,7 @@ def test_a_cursor_goes_on_with_events_that_are_recorded_later(edge: Edge) -> Non
 
 
 @pytest.mark.parametrize("path", [LIST, EXPORT])
-def test_a_stretch_that_ends_before_its_start_is_a_422_at_its_end(world: World, path: str) -> None:
+def test_a_period_that_ends_before_its_start_is_a_422_at_its_end(world: World, path: str) -> None:
     params = {"occurred_from": "2026-04-16", "occurred_to": "2026-04-15T23:59:59Z"}
     problem = assert_problem(world.edge.get(path, params=params), 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/occurred_to"]
@@ -242,7 +242,7 @@ def test_a_stretch_that_ends_before_its_start_is_a_422_at_its_end(world: World, 
 @pytest.mark.parametrize(
     "path", ["/v1/events/stream", "/v1/audit-logs", "/v1/audit-logs/export", "/v1/runs"]
 )
-def test_no_other_list_takes_the_time_of_events(world: World, path: str) -> None:
+def test_no_other_list_accepts_the_time_of_events(world: World, path: str) -> None:
     params = {"organization_id": ORGANIZATION, "occurred_from": "2026-04-15"}
     token = world.edge.token("read", "audit:read")
     assert_problem(world.edge.get(path, token, params=params), 422, "invalid_request")

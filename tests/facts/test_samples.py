@@ -17,18 +17,18 @@ def sample(name: str) -> Any:
     return json.loads((SAMPLES / name).read_text())
 
 
-def assert_shows(shown: Any, expected: Any, path: str = "") -> None:
-    """Assert that every key and value of the sample is shown; the contract has further keys."""
+def assert_shows(actual: Any, expected: Any, path: str = "") -> None:
+    """Assert that the answer has every key and value of the sample; the contract has more keys."""
     if isinstance(expected, dict):
         for key, value in expected.items():
-            assert key in shown, f"{path}.{key}"
-            assert_shows(shown[key], value, f"{path}.{key}")
+            assert key in actual, f"{path}.{key}"
+            assert_shows(actual[key], value, f"{path}.{key}")
     elif isinstance(expected, list):
-        assert len(shown) == len(expected), path
+        assert len(actual) == len(expected), path
         for index, value in enumerate(expected):
-            assert_shows(shown[index], value, f"{path}[{index}]")
+            assert_shows(actual[index], value, f"{path}[{index}]")
     else:
-        assert shown == expected, path
+        assert actual == expected, path
 
 
 def test_the_answers_have_every_key_and_value_of_the_samples(

@@ -13,7 +13,7 @@ from ledger.engine.http.replies import PageOf
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.feed.envelopes import AuditEntry
 from ledger.features.keys.commands import RevokeApiKey
-from tests.support.audits import BESIDE, REASON, Tenant, short
+from tests.support.audits import REASON, SIBLING, Tenant, short
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import activation, fact
 from tests.support.random_life import Life
@@ -102,7 +102,7 @@ def test_keys_that_are_created_and_revoked_have_entries(tenant: Tenant) -> None:
     key_of = "SELECT key_id FROM ledger.api_key ORDER BY created_at DESC LIMIT 1"
     tenant.new_token("read")
     ((key_id,),) = tenant.edge.select(key_of)
-    tenant.new_token("read", workspace_id=BESIDE)
+    tenant.new_token("read", workspace_id=SIBLING)
     before = tenant.log()[:-2]
     writer = tenant.edge.service.app.state.services.writer
     for _ in range(2):
@@ -255,10 +255,10 @@ def test_a_refused_entry_has_the_pointers_of_its_answer_and_none_of_the_values(
         tenant.pause(line, "?force=true"),
         tenant.pause("LIN-26-999997"),
     ]
-    told = [answer.json().get("errors", []) for answer in answers]
+    all_errors = [answer.json().get("errors", []) for answer in answers]
     entries = tenant.log()[len(before) :]
     assert [entry["errors"] for entry in entries] == [
-        [{"pointer": error["pointer"]} for error in errors] for errors in told
+        [{"pointer": error["pointer"]} for error in errors] for errors in all_errors
     ]
     assert [[error["pointer"] for error in entry["errors"]] for entry in entries] == [
         ["/data/hours", "/data/Kanarie", "/data"], ["/Idempotency-Key", "/reason"], ["/force"], [],

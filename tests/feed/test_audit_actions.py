@@ -126,8 +126,8 @@ def test_exports_by_event_type_have_the_same_entries(busy: Tenant, words: str, k
      "execution.paused,execution.stopped", "run.", "webhook"],
 )  # fmt: skip
 def test_a_filter_with_an_unknown_word_is_refused(tenant: Tenant, path: str, words: str) -> None:
-    path, _, given = f"/v1/audit-logs{path}".partition("?")
-    address = f"{path}?organization_id={tenant.organization}&action={quote(words)}&{given}"
+    path, _, query = f"/v1/audit-logs{path}".partition("?")
+    address = f"{path}?organization_id={tenant.organization}&action={quote(words)}&{query}"
     answer = tenant.edge.get(address.rstrip("&"), tenant.token)
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/action"]

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.features.keys.commands import RevokeApiKey
-from tests.support.audits import BESIDE, Entry, Tenant
+from tests.support.audits import SIBLING, Entry, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
 
@@ -18,12 +18,12 @@ BLOCKER = {"blocker_id": "b", "cause": "capacity_issue"}
 PERSON = {"actortype": "user", "actorid": "USR-7"}
 
 
-class Told:
+class NotedWrites:
     """A tenant whose writes were noted by line: an entry's id for each write."""
 
     def __init__(self, tenant: Tenant) -> None:
         self.tenant = tenant
-        self.lines = [tenant.line(), tenant.line(), tenant.line(workspace_id=BESIDE)]
+        self.lines = [tenant.line(), tenant.line(), tenant.line(workspace_id=SIBLING)]
         self.about: dict[str, str] = {}
         for entry, line in zip(tenant.log()[-3:], self.lines, strict=True):
             self.about[entry["id"]] = line
@@ -40,28 +40,28 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(edge: Edge) -> Told:
+def noted(edge: Edge) -> NotedWrites:
     """Three lines in two workspaces, with facts, runs, commands and refusals of each, in turn."""
     tenant = Tenant(edge)
-    told, dice = Told(tenant), random.Random(7)
+    noted, dice = NotedWrites(tenant), random.Random(7)
 
     def report(line: str, type_: str, subject: str | None, data: Any = None) -> str:
         event = fact(type_, subject, data, **dice.choice([{}, PERSON]))
-        with told.noting(line):
+        with noted.noting(line):
             answer = edge.send_batch(event, token=tenant.token).json()["data"][0]
         return str(answer["subject"])
 
-    for line in told.lines * 2:
+    for line in noted.lines * 2:
         begun = {"service_line_id": line}
         report(line, "execution.checked_in", line)
         report(line, "execution.blocked", line, BLOCKER)
         report(line, "execution.unblocked", line, BLOCKER)
         for _ in range(2):
-            with told.noting(line):
+            with noted.noting(line):
                 tenant.pause(line)
         report(line, "service_line.praised", line)
         report(line, "run.started", None, begun)
-        with told.noting(line):
+        with noted.noting(line):
             edge.post(f"/v1/execution/{line}/resume", tenant.token)
         run = report(line, "run.requested", None, begun)
         report(line, "run.cancelled", run)
@@ -69,7 +69,7 @@ def told(edge: Edge) -> Told:
         edge.send(fact("run.cancelled", run), tenant.token)
         edge.send(fact("run.cancelled", "RUN-26-899999"), tenant.token)
         tenant.new_token("read")
-    return told
+    return noted
 
 
 FILTERS: list[dict[str, str]] = [
@@ -78,63 +78,63 @@ FILTERS: list[dict[str, str]] = [
     {"action": "execution.blocked"}, {"action": "run.requested,execution.resume"},
     {"action": "run.started", "outcome": "refused"}, {"action": "key.create"},
     {"action": "execution.checked_in", "actor_type": "user"}, {"workspace_id": WORKSPACE},
-    {"workspace_id": BESIDE, "outcome": "refused"},
+    {"workspace_id": SIBLING, "outcome": "refused"},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("params", FILTERS, ids=str)
 def test_the_entries_of_a_line_are_all_writes_to_it_and_its_runs_and_no_other(
-    told: Told, params: dict[str, str]
+    noted: NotedWrites, params: dict[str, str]
 ) -> None:
-    of_all_lines = told.tenant.log(**params)
-    found = [told.tenant.log(service_line_id=line, **params) for line in told.lines]
-    assert found == [told.of(line, of_all_lines) for line in told.lines]
-    assert found == [told.tenant.log(service_line_id=x, limit=3, **params) for x in told.lines]
+    of_all_lines = noted.tenant.log(**params)
+    found = [noted.tenant.log(service_line_id=line, **params) for line in noted.lines]
+    assert found == [noted.of(line, of_all_lines) for line in noted.lines]
+    assert found == [noted.tenant.log(service_line_id=x, limit=3, **params) for x in noted.lines]
 
 
-def test_every_write_of_the_noted_lines_is_found_by_its_line(told: Told) -> None:
-    found = [entry for line in told.lines for entry in told.tenant.log(service_line_id=line)]
-    assert {entry["id"] for entry in found} == told.about.keys()
+def test_every_write_of_the_noted_lines_is_found_by_its_line(noted: NotedWrites) -> None:
+    found = [entry for line in noted.lines for entry in noted.tenant.log(service_line_id=line)]
+    assert {entry["id"] for entry in found} == noted.about.keys()
     refused = {e["action"] for e in found if e["outcome"] == "refused"}
     assert refused >= {"execution.pause", "run.started", "service_line.praised"}
 
 
-def test_an_export_of_a_line_has_the_entries_of_the_list(told: Told) -> None:
-    line, organization = told.lines[0], told.tenant.organization
+def test_an_export_of_a_line_has_the_entries_of_the_list(noted: NotedWrites) -> None:
+    line, organization = noted.lines[0], noted.tenant.organization
     params = {"organization_id": organization, "service_line_id": line}
-    answer = told.tenant.edge.get("/v1/audit-logs/export", told.tenant.token, params=params)
-    ids = [entry["id"] for entry in told.tenant.log(service_line_id=line)]
+    answer = noted.tenant.edge.get("/v1/audit-logs/export", noted.tenant.token, params=params)
+    ids = [entry["id"] for entry in noted.tenant.log(service_line_id=line)]
     assert [text.split('"')[3] for text in answer.text.splitlines()] == ids != []
 
 
-def test_a_refusal_about_a_line_is_no_event_of_the_line(told: Told) -> None:
-    path = f"/v1/execution/{told.lines[0]}/history?limit=100"
-    history = told.tenant.edge.data(path, told.tenant.token)
-    refused = told.tenant.log(service_line_id=told.lines[0], outcome="refused")
+def test_a_refusal_about_a_line_is_no_event_of_the_line(noted: NotedWrites) -> None:
+    path = f"/v1/execution/{noted.lines[0]}/history?limit=100"
+    history = noted.tenant.edge.data(path, noted.tenant.token)
+    refused = noted.tenant.log(service_line_id=noted.lines[0], outcome="refused")
     assert refused
     assert not {e["position"] for e in history} & {e["position"] for e in refused}
 
 
-def test_a_key_of_a_workspace_finds_the_entries_of_its_own_lines_only(told: Told) -> None:
-    narrow = told.tenant.new_token("audit:read", workspace_id=BESIDE)
-    own, others = told.lines[2], told.lines[0]
-    found = [entry | {"reported_by_name": None} for entry in told.of(own, told.tenant.log())]
-    assert told.tenant.log(narrow, service_line_id=own) == found
-    assert told.tenant.log(narrow, service_line_id=others) == []
+def test_a_key_of_a_workspace_finds_the_entries_of_its_own_lines_only(noted: NotedWrites) -> None:
+    narrow = noted.tenant.new_token("audit:read", workspace_id=SIBLING)
+    own, others = noted.lines[2], noted.lines[0]
+    found = [entry | {"reported_by_name": None} for entry in noted.of(own, noted.tenant.log())]
+    assert noted.tenant.log(narrow, service_line_id=own) == found
+    assert noted.tenant.log(narrow, service_line_id=others) == []
 
 
 def test_of_another_organizations_line_one_finds_only_ones_own_refused_writes(
-    told: Told, tenant: Tenant
+    noted: NotedWrites, tenant: Tenant
 ) -> None:
-    line = told.lines[0]
+    line = noted.lines[0]
     assert tenant.log(service_line_id=line) == []
     assert tenant.log(service_line_id="LIN-26-999996") == []
-    before = told.tenant.log(service_line_id=line)
+    before = noted.tenant.log(service_line_id=line)
     for unseen in (line, "LIN-26-999996"):
         assert_problem(tenant.pause(unseen), 404, "not_found")
         (entry,) = tenant.log(service_line_id=unseen)
         assert (entry["action"], entry["code"]) == ("execution.pause", "not_found")
-    assert told.tenant.log(service_line_id=line) == before
+    assert noted.tenant.log(service_line_id=line) == before
 
 
 @pytest.mark.parametrize("value", ["", "x" * 201, "%00"])
@@ -186,18 +186,18 @@ def test_an_entry_names_its_key_even_after_the_key_was_revoked(tenant: Tenant) -
     edge.send(fact("service_line.paused", line, **PERSON), robot)
     tenant.pause(line, token=nameless)
     tenant.pause(line, token=operator)
-    told = ["Robot of Nürnberg", "Robot of Nürnberg", None, None]
+    names = ["Robot of Nürnberg", "Robot of Nürnberg", None, None]
     entries = tenant.log(service_line_id=line)[1:]
-    assert [entry["reported_by_name"] for entry in entries] == told
+    assert [entry["reported_by_name"] for entry in entries] == names
     key_id = entries[0]["reported_by"]
     edge.service.app.state.services.writer.execute(RevokeApiKey(key_id, COMMAND_LINE))
-    assert [e["reported_by_name"] for e in tenant.log(service_line_id=line)[1:]] == told
+    assert [e["reported_by_name"] for e in tenant.log(service_line_id=line)[1:]] == names
     (revoked,) = tenant.log(action="key.revoke")
     assert (revoked["reported_by"], revoked["reported_by_name"]) == (COMMAND_LINE.id, None)
 
 
 @pytest.mark.parametrize(
-    ("reader", "told"),
+    ("reader", "names"),
     [
         ({"organization_id": None}, ["Operator", "Whole", "Beside", "Own"]),
         ({}, [None, "Whole", "Beside", "Own"]),
@@ -206,23 +206,23 @@ def test_an_entry_names_its_key_even_after_the_key_was_revoked(tenant: Tenant) -
     ids=["an administrator", "an organization's key", "a workspace's key"],
 )
 def test_an_entry_names_only_keys_that_the_reader_sees(
-    tenant: Tenant, reader: dict[str, str | None], told: list[str | None]
+    tenant: Tenant, reader: dict[str, str | None], names: list[str | None]
 ) -> None:
     line = tenant.line()
     tenant.pause(line, token=tenant.new_token("admin", organization_id=None, name="Operator"))
     # The pause by a key of another workspace is refused, and noted there.
-    for name, workspace in (("Whole", None), ("Beside", BESIDE), ("Own", WORKSPACE)):
+    for name, workspace in (("Whole", None), ("Beside", SIBLING), ("Own", WORKSPACE)):
         permission = "service_lines:manage"
         tenant.pause(line, token=tenant.new_token(permission, workspace_id=workspace, name=name))
     permission = "admin" if "organization_id" in reader else "audit:read"
     token = tenant.new_token(permission, **reader)
     commands = "execution.pause"
     entries = tenant.log(token, service_line_id=line, action=commands)
-    assert [entry["reported_by_name"] for entry in entries] == told
+    assert [entry["reported_by_name"] for entry in entries] == names
     assert None not in [entry["reported_by"] for entry in entries]
     query = f"organization_id={tenant.organization}&service_line_id={line}&action={commands}"
     exported = tenant.edge.get(f"/v1/audit-logs/export?{query}", token).text.splitlines()
-    assert [json.loads(text)["reported_by_name"] for text in exported] == told
+    assert [json.loads(text)["reported_by_name"] for text in exported] == names
 
 
 def test_both_formats_of_an_export_name_the_key_and_the_reason(tenant: Tenant) -> None:

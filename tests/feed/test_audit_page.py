@@ -8,16 +8,16 @@ import pytest
 from ledger.features.feed.audited import ACTIONS, actions_of
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 
 
-def ids(page: Seen) -> list[str]:
+def ids(page: Visited) -> list[str]:
     return [str(row["id"]) for row in page.all(".audit tbody tr")]
 
 
-def walk(guest: Visitor, path: str) -> list[str]:
+def paged(guest: Visitor, path: str) -> list[str]:
     """The entries from this page on, newest first."""
     pages = [guest.get(path)]
     while following := pages[-1].all('a[rel="next"]'):
@@ -92,7 +92,7 @@ def test_entries_name_their_facts_refused_or_not(edge: Edge) -> None:
 def test_every_filter_means_what_it_means_in_the_api(edge: Edge, lively: str, query: str) -> None:
     guest = Visitor(edge, lively)
     expected = [entry["id"] for entry in listed(edge, lively, f"&{query}" if query else "")]
-    assert walk(guest, f"/ui/audit?{query}" if query else "/ui/audit") == expected[::-1]
+    assert paged(guest, f"/ui/audit?{query}" if query else "/ui/audit") == expected[::-1]
     chosen = {name: value[0] for name, value in parse_qs(query).items()}
     page = guest.get("/ui/audit", params=chosen)
     form = page.form("/ui/audit")
@@ -119,8 +119,8 @@ def test_chips_name_actions_and_bounds_and_a_list_without_entries_says_so(
     ]
     answer = guest.get("/ui/audit", params=page.form("/ui/audit") | {"outcome": "refused"})
     answer = guest.get(answer.location)
-    asked = dict(parse_qsl(urlsplit(answer.location).query))
-    assert asked == bounds | {"outcome": "refused"}, "with the fraction of the second"
+    parameters = dict(parse_qsl(urlsplit(answer.location).query))
+    assert parameters == bounds | {"outcome": "refused"}, "with the fraction of the second"
     page = guest.get("/ui/audit?service_line_id=LIN-26-999995")
     assert "Nothing was written, refused or read for LIN-26-999995." in page.text
     other = guest.get(f"/ui/audit?organization_id={OTHERS['organization_id']}")

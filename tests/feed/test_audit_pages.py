@@ -9,7 +9,7 @@ import pytest
 from ledger.engine.values.principal import COMMAND_LINE
 from ledger.engine.values.values import format_instant
 from ledger.features.keys.commands import RevokeApiKey
-from tests.support.audits import BESIDE, Entry, Tenant, short
+from tests.support.audits import SIBLING, Entry, Tenant, short
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
 
@@ -18,7 +18,7 @@ from tests.support.facts import WORKSPACE, fact
 def busy(edge: Edge) -> Tenant:
     """A tenant with two workspaces and a long audit log of many actions."""
     tenant = Tenant(edge)
-    lines = [tenant.line(), tenant.line(workspace_id=BESIDE)]
+    lines = [tenant.line(), tenant.line(workspace_id=SIBLING)]
     person = {"actortype": "user", "actorid": "USR-1"}
     dice = random.Random(2)
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""The page's line about an event: every payload field is shown, or listed here as left out."""
+"""The page's line about an event: every payload field is in it, or listed here as left out."""
 
 from ledger.engine.page.showing import _SAYS
 from ledger.features.feed.published import TYPES
@@ -17,7 +17,7 @@ UNSAID = {
 
 def test_every_field_of_a_payload_is_shown_or_listed_as_left_out() -> None:
     fields = {name for payload in TYPES.values() for name in payload.__struct_encode_fields__}
-    said = {name for name, _ in _SAYS}
-    assert fields - said - MARKED - UNSAID == set(), "a line in engine/page/showing.py says it"
+    named = {name for name, _ in _SAYS}
+    assert fields - named - MARKED - UNSAID == set(), "a line in engine/page/showing.py says it"
     assert (MARKED | UNSAID) - fields == set()
-    assert UNSAID & said == set()
+    assert UNSAID & named == set()

@@ -92,8 +92,8 @@ def examples(events: list[Event]) -> dict[str, Event]:
     """For each type, the event with the longest payload."""
     longest: dict[str, Event] = {}
     for event in events:
-        known = longest.setdefault(event["type"], event)
-        if len(json.dumps(event["payload"])) > len(json.dumps(known["payload"])):
+        longest_one = longest.setdefault(event["type"], event)
+        if len(json.dumps(event["payload"])) > len(json.dumps(longest_one["payload"])):
             longest[event["type"]] = event
     return longest
 
@@ -105,7 +105,7 @@ def test_every_event_fits_the_schema_of_its_type_and_no_other_schema(
         "webhook.delivery_failed", "run.erased", "statement.issued", "statement.withdrawn",
         "alert.opened", "alert.reminded", "alert.acknowledged", "alert.resolved",
     }  # fmt: skip
-    others |= {told.name for kind, told in PUBLISHED.items() if kind not in FULL}
+    others |= {published.name for kind, published in PUBLISHED.items() if kind not in FULL}
     assert TYPES.keys() ^ {event["type"] for event in events} == others, (
         "`events` reports each fact about a line by the sample of its event. Report others there."
     )
@@ -116,7 +116,7 @@ def test_every_event_fits_the_schema_of_its_type_and_no_other_schema(
         assert fitting == {type_}
 
 
-def places(value: Any, path: Path = ()) -> Iterator[Path]:
+def value_paths(value: Any, path: Path = ()) -> Iterator[Path]:
     """The path of every place in a value that a schema constrains."""
     if path in ANYTHING:
         return
@@ -124,10 +124,10 @@ def places(value: Any, path: Path = ()) -> Iterator[Path]:
         yield path
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from places(inner, (*path, name))
+            yield from value_paths(inner, (*path, name))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from places(inner, (*path, index))
+            yield from value_paths(inner, (*path, index))
 
 
 def at(event: Event, path: Path) -> Any:
@@ -142,7 +142,7 @@ def test_an_event_with_a_changed_missing_or_additional_field_does_not_fit(
 ) -> None:
     tried = 0
     for type_, event in examples(events).items():
-        for path in places(event):
+        for path in value_paths(event):
             changed = copy.deepcopy(event)
             at(changed, path[:-1])[path[-1]] = MISFIT
             assert not validators[type_].is_valid(changed), (type_, path)
@@ -151,7 +151,7 @@ def test_an_event_with_a_changed_missing_or_additional_field_does_not_fit(
                 del at(missing, path[:-1])[path[-1]]
                 assert not validators[type_].is_valid(missing), (type_, path)
             tried += 1
-        for path in ((), *places(event)):
+        for path in ((), *value_paths(event)):
             if isinstance(at(event, path), dict):
                 more = copy.deepcopy(event)
                 at(more, path)["additional"] = None
@@ -165,7 +165,7 @@ def test_schemas_accept_fields_that_webhooks_and_later_versions_add(
     for type_, event in examples(events).items():
         check = jsonschema_rs.validator_for(schema_of(edge, type_))
         check.validate(event | {"sequence": 1})
-        for path in ((), *places(event)):
+        for path in ((), *value_paths(event)):
             if isinstance(at(event, path), dict):
                 more = copy.deepcopy(event)
                 at(more, path)["additional"] = None

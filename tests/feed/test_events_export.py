@@ -13,9 +13,9 @@ from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.feeds import (
     AWKWARD,
     BEHIND,
-    BESIDE,
     FORMULAS,
     OTHER,
+    SIBLING,
     cell_of,
     pages_of,
     readers,
@@ -53,7 +53,7 @@ def world(edge: Edge) -> World:
     lives = [
         Life(edge, seed, tokens["admin"], organization_id=organization, workspace_id=workspace)
         for seed, (organization, workspace) in enumerate(
-            [(ORGANIZATION, WORKSPACE), (ORGANIZATION, BESIDE), (OTHER, WORKSPACE)]
+            [(ORGANIZATION, WORKSPACE), (ORGANIZATION, SIBLING), (OTHER, WORKSPACE)]
         )
     ]
     for life in lives * 3:
@@ -98,7 +98,7 @@ def test_the_export_is_the_feeds_pages_one_behind_the_other_for_any_filters(
     instants = [event["recorded_at"] for event in world.events[::17]]
     some = {
         "organization_id": st.sampled_from([ORGANIZATION, OTHER, "ORG-26-000003"]),
-        "workspace_id": st.sampled_from([WORKSPACE, BESIDE]),
+        "workspace_id": st.sampled_from([WORKSPACE, SIBLING]),
         "service_line_id": st.sampled_from([*world.lines, "LIN-26-999999"]),
         "type": st.lists(st.sampled_from(sorted(TYPES)), min_size=1, max_size=6).map(",".join),
         "from": st.sampled_from(instants[: len(instants) // 2]),
@@ -138,10 +138,10 @@ def test_an_export_after_any_position_is_the_rest_of_the_whole_export(
     whole = exported(world.edge, token, **params)
     own = {e["position"]: e["id"] for e in world.events if e["organization_id"] == ORGANIZATION}
     assert 50 < len(own) < world.end
-    place = whole.index(b"\r\n") + 2 if format_ == "csv" else 0
+    offset = whole.index(b"\r\n") + 2 if format_ == "csv" else 0
     for position in range(world.end + 2):
         rest = exported(world.edge, token, after=f"EVT-26-{position:06d}", **params)
-        passed = whole[place : len(whole) - len(rest)]
+        passed = whole[offset : len(whole) - len(rest)]
         assert whole[len(whole) - len(rest) :] == rest
         # The event at the position, and no other, is no longer in the rest.
         if position in own:
@@ -149,8 +149,8 @@ def test_an_export_after_any_position_is_the_rest_of_the_whole_export(
             assert passed.endswith(b"\n")
         else:
             assert passed == b""
-        place += len(passed)
-    assert place == len(whole)
+        offset += len(passed)
+    assert offset == len(whole)
 
 
 def test_no_cell_of_the_table_is_a_formula(world: World) -> None:

@@ -9,15 +9,15 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import pytest
 
 from ledger.engine.page import log
-from tests.support.boards import walk
+from tests.support.boards import pages_from
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 
 
-def ids(page: Seen) -> list[str]:
+def ids(page: Visited) -> list[str]:
     return [str(row["id"]) for row in page.all(".log tbody tr")]
 
 
@@ -58,10 +58,10 @@ def test_the_newest_event_comes_first_with_actor_and_details(edge: Edge) -> None
     assert "recorded 5 min later" in page.words(".log .when")[0]
 
 
-def test_pages_walk_to_the_very_first_event_and_miss_none(edge: Edge) -> None:
+def test_pages_lead_to_the_very_first_event_and_miss_none(edge: Edge) -> None:
     line_id = edge.fresh("capacity")
     edge.accept(*check_ins(line_id, 130))
-    pages = walk(visitor(edge), f"/ui/events?service_line_id={line_id}")
+    pages = pages_from(visitor(edge), f"/ui/events?service_line_id={line_id}")
     assert [len(ids(page)) for page in pages] == [50, 50, 31]
     walked = [event_id for page in pages for event_id in ids(page)]
     assert walked == [event["id"] for event in fed(edge, f"&service_line_id={line_id}")][::-1]
@@ -80,7 +80,7 @@ def test_all_pages_say_how_many_events_they_have_of_many_that_there_are_more(
 ) -> None:
     line_id, guest = edge.fresh("capacity"), visitor(edge)
     edge.accept(*(fact("execution.checked_in", line_id, {"hours": 1}) for _ in range(60)))
-    for page in walk(guest, f"/ui/events?service_line_id={line_id}&limit=25"):
+    for page in pages_from(guest, f"/ui/events?service_line_id={line_id}&limit=25"):
         assert page.words(".total") == ["61 events"]
     assert guest.get(f"/ui/events?service_line_id={line_id}&type=execution.started").words(
         ".total"
@@ -103,7 +103,7 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, chosen: dict[st
     query = "".join(f"&{name}={value}" for name, value in chosen.items())
     guest = visitor(edge)
     page = guest.get("/ui/events?" + query[1:])
-    pages = walk(guest, "/ui/events?" + query[1:])
+    pages = pages_from(guest, "/ui/events?" + query[1:])
     expected = [event["id"] for event in fed(edge, query)][::-1]
     assert [event_id for one in pages for event_id in ids(one)] == expected
     # The filters stay in the form, are listed above the table, and apply to stream and file.
@@ -172,7 +172,7 @@ def test_an_invalid_time_is_refused_in_words(edge: Edge, typed: str) -> None:
     assert "From: must be a date and a time" in page.text
 
 
-def test_an_empty_result_is_said_and_does_not_look_like_an_error(edge: Edge) -> None:
+def test_an_empty_result_is_announced_and_is_not_shown_as_an_error(edge: Edge) -> None:
     page = visitor(edge).get("/ui/events?service_line_id=LIN-26-999999")
     assert page.status == 200
     assert page.words(".empty h2") == ["No events match these filters"]
@@ -230,7 +230,7 @@ def test_the_cause_of_an_event_is_a_link(edge: Edge) -> None:
     assert links == [f"/ui/runs/{cancelled['subject']['id']}", f"/ui/lines/{line_id}"]
 
 
-def facts_of(page: Seen) -> dict[str, str]:
+def facts_of(page: Visited) -> dict[str, str]:
     """The cause and the fact of an event, as its page shows them."""
     about = dict(zip(page.words(".facts dt"), page.words(".facts dd"), strict=True))
     return {name: about[name] for name in ("Caused by", "Voids", "Fact") if name in about}
@@ -257,11 +257,11 @@ def test_events_are_found_by_the_time_at_which_they_occurred(edge: Edge) -> None
     guest.http.cookies.set("ledger_zone", "Europe/Berlin")
     typed = "occurred_from_local=2026-04-01T00:00&occurred_to_local=2026-04-02T00:00"
     found = guest.get(f"/ui/events?service_line_id={line_id}&{typed}")
-    said = dict(parse_qsl(urlsplit(found.location).query))
-    assert (said["occurred_from"], said["occurred_to"]) == (
+    parameters = dict(parse_qsl(urlsplit(found.location).query))
+    assert (parameters["occurred_from"], parameters["occurred_to"]) == (
         "2026-03-31T22:00:00Z", "2026-04-01T22:00:00Z",
     )  # fmt: skip
-    pages = walk(guest, f"{found.location}&limit=2")
+    pages = pages_from(guest, f"{found.location}&limit=2")
     walked = [event_id for page in pages for event_id in ids(page)]
     listed = [event["id"] for event in fed(edge, f"&service_line_id={line_id}")]
     assert walked == listed[1:4][::-1]

@@ -13,7 +13,7 @@ from ledger.engine.values.values import format_instant
 from ledger.features.feed.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.feeds import BESIDE, ENVELOPE, OTHER, readers
+from tests.support.feeds import ENVELOPE, OTHER, SIBLING, readers
 from tests.support.random_life import SECRET, Life, history_of
 
 APART = "ORG-26-000004"
@@ -35,7 +35,7 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def world(edge: Edge) -> World:
     tokens = readers(edge)
-    tenants = [(ORGANIZATION, WORKSPACE), (ORGANIZATION, BESIDE), (OTHER, WORKSPACE)]
+    tenants = [(ORGANIZATION, WORKSPACE), (ORGANIZATION, SIBLING), (OTHER, WORKSPACE)]
     lives = [
         Life(edge, seed, tokens["admin"], organization_id=organization, workspace_id=workspace)
         for seed, (organization, workspace) in enumerate(tenants * 2)
@@ -59,7 +59,9 @@ def world(edge: Edge) -> World:
         {
             "admin": lambda _: True,
             "own": lambda e: e["organization_id"] == ORGANIZATION,
-            "narrow": lambda e: (e["organization_id"], e["workspace_id"]) == (ORGANIZATION, BESIDE),
+            "narrow": lambda e: (
+                e["organization_id"] == ORGANIZATION and e["workspace_id"] == SIBLING
+            ),
             "other": lambda e: e["organization_id"] == OTHER,
             "stranger": lambda _: False,
         },
@@ -179,7 +181,7 @@ def some_filters(world: World, dice: random.Random) -> dict[str, Any]:
     start, end = sorted(dice.choice(events)["recorded_at"] for _ in range(2))
     every = {
         "organization_id": dice.choice([ORGANIZATION, OTHER, "ORG-26-000009"]),
-        "workspace_id": dice.choice([WORKSPACE, BESIDE, "WS-26-000009"]),
+        "workspace_id": dice.choice([WORKSPACE, SIBLING, "WS-26-000009"]),
         "service_line_id": dice.choice([*world.lines, "LIN-26-999999"]),
         "type": ",".join(dice.sample(types, dice.choice([1, 2, 6]))),
         "from": start,
@@ -228,7 +230,7 @@ def test_from_is_inclusive_and_to_exclusive_to_the_microsecond(world: World) -> 
             assert found == events[: len(events) - len(later)]
 
 
-def test_from_and_to_take_dates_and_any_offset(world: World) -> None:
+def test_from_and_to_accept_dates_and_any_offset(world: World) -> None:
     edge, token = world.edge, world.tokens["own"]
     when = datetime.fromisoformat(world.expected[200]["recorded_at"])
     shifted = when.astimezone(timezone(timedelta(hours=5))).isoformat()
@@ -268,7 +270,7 @@ def test_a_cursor_continues_after_its_page_when_later_events_arrive(
     assert not third["meta"]["has_more"]
 
 
-def test_an_empty_page_that_was_asked_for_without_a_cursor_has_no_cursor(world: World) -> None:
+def test_an_empty_page_that_was_requested_without_a_cursor_has_no_cursor(world: World) -> None:
     answered = page(world.edge, service_line_id="LIN-26-999999")
     assert answered == {"data": [], "meta": {"cursor": None, "has_more": False}}
 

@@ -51,8 +51,8 @@ class Bare:
         """(positions of the events shown, the answer's own position)."""
         answer = await self.http.get(path, headers=headers)
         assert answer.status_code == 200, answer.text
-        shown = [event["position"] for event in answer.json()["data"]]
-        return shown, int(answer.headers["ledger-position"])
+        positions = [event["position"] for event in answer.json()["data"]]
+        return positions, int(answer.headers["ledger-position"])
 
 
 @asynccontextmanager
@@ -115,8 +115,8 @@ def test_the_feed_is_not_ahead_of_a_live_view_that_lags(
         # A single event and the audit log wait for one view only: a history may name the event.
         event = await service.http.get(f"/v1/events/EVT-26-{second:06d}")
         assert event.status_code == 200
-        shown, position = await service.feed(AUDIT)
-        assert (shown[-1], position) == (second, second)
+        positions, position = await service.feed(AUDIT)
+        assert (positions[-1], position) == (second, second)
         catch_up(conninfo, projections())
         assert (await service.feed())[1] == second
 
@@ -148,8 +148,8 @@ def test_a_stopped_view_does_not_hold_the_feed_back(settings: Settings, conninfo
         with projecting(conninfo, *views) as projector:
             projector.catch_up()
             assert query(conninfo, _STOPPED) == [("run",)]
-            shown, position = await service.feed()
-            assert (shown[-1], position) == (last, last)
+            positions, position = await service.feed()
+            assert (positions[-1], position) == (last, last)
 
     play(settings, conninfo, story)
 
@@ -166,8 +166,8 @@ def test_the_feed_waits_for_a_minimum_position_until_every_live_view_has_it(
         waiting = asyncio.create_task(service.feed(**{"Ledger-Min-Position": str(last)}))
         assert (await asyncio.wait([waiting], timeout=0.2))[1] == {waiting}
         await asyncio.to_thread(catch_up, conninfo, projections())
-        shown, position = await waiting
-        assert (shown[-1], position) == (last, last)
+        positions, position = await waiting
+        assert (positions[-1], position) == (last, last)
 
     play(settings, conninfo, story)
 

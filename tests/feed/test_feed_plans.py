@@ -75,8 +75,8 @@ def work(writer: Writer) -> None:
             command = Pause(LINES[part], ADMIN, reason="r")
             assert isinstance(writer.execute(command), Receipt)
             assert isinstance(writer.execute(Pause(UNKNOWN, ADMIN, reason="r")), NotFound)
-            seen = DisclosedLine(LINES[2], ORGANIZATION, WORKSPACES[0])
-            read = NoteRead(ADMIN, None, seen, FIRST_DAY + timedelta(days=part))
+            disclosed = DisclosedLine(LINES[2], ORGANIZATION, WORKSPACES[0])
+            read = NoteRead(ADMIN, None, disclosed, FIRST_DAY + timedelta(days=part))
             assert isinstance(writer.execute(read), Receipt)
 
 
@@ -203,18 +203,18 @@ BOUNDS = ["", "from", "to", "after"]
 BACKWARDS = ["", "from", "to", "before"]
 
 
-def walks(names: Iterable[str]) -> list[tuple[str, str, bool]]:
+def cases_of(names: Iterable[str]) -> list[tuple[str, str, bool]]:
     """(name, bound, backwards): every pair of a name with a bound, and with a direction."""
     return [
         (name, (BACKWARDS if backwards else BOUNDS)[number], backwards)
-        for turn, name in enumerate(names)
+        for index, name in enumerate(names)
         for number in range(len(BOUNDS))
-        for backwards in [(turn + number) % 2 == 1]
+        for backwards in [(index + number) % 2 == 1]
     ]
 
 
 def bounded(past: Past, filters: dict[str, Any], bound: str) -> dict[str, Any]:
-    """The filters with a bound, so that the stretch begins or ends late in the log."""
+    """The filters with a bound, so that the result begins or ends late in the log."""
     position = past.end * 9 // 10
     positions = {"": {}, "after": {"after": position}, "before": {"before": position}}
     return filters | positions.get(bound, {bound: past.late})
@@ -226,7 +226,7 @@ def assert_cheap(page: Cost) -> None:
     assert page.blocks <= 4 * LIMIT + 10
 
 
-@pytest.mark.parametrize(("name", "bound", "backwards"), walks(FEEDS))
+@pytest.mark.parametrize(("name", "bound", "backwards"), cases_of(FEEDS))
 def test_a_page_of_the_feed_costs_in_proportion_to_its_rows(
     past: Past, name: str, bound: str, backwards: bool
 ) -> None:
@@ -235,7 +235,7 @@ def test_a_page_of_the_feed_costs_in_proportion_to_its_rows(
     assert_cheap(page_of(past, read, **values))
 
 
-@pytest.mark.parametrize(("name", "bound", "backwards"), walks(AUDITS))
+@pytest.mark.parametrize(("name", "bound", "backwards"), cases_of(AUDITS))
 def test_a_page_of_the_audit_log_costs_in_proportion_to_its_rows(
     past: Past, name: str, bound: str, backwards: bool
 ) -> None:
@@ -245,14 +245,14 @@ def test_a_page_of_the_audit_log_costs_in_proportion_to_its_rows(
 
 
 @pytest.mark.parametrize("name", FEEDS)
-def test_walks_forwards_and_backwards_give_the_same_events(past: Past, name: str) -> None:
-    def walk(backwards: bool) -> list[int]:
+def test_pages_forwards_and_backwards_give_the_same_events(past: Past, name: str) -> None:
+    def positions_of(backwards: bool) -> list[int]:
         statement = feeds.feed_read(frozenset(FEEDS[name]), backwards).sql
         bounds = {"after": past.end // 2, "before": past.end // 2 + 200, "limit": 1000}
         rows = past.connection.execute(statement.encode(), FEEDS[name] | bounds).fetchall()
         return [row[1] for row in rows if row[1] and row[1] < bounds["before"]]
 
-    assert walk(backwards=True) == walk(backwards=False)[::-1]
+    assert positions_of(backwards=True) == positions_of(backwards=False)[::-1]
 
 
 def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Past) -> None:
@@ -284,7 +284,7 @@ def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Pas
 
 
 @pytest.mark.parametrize("bounds", [("recorded_after",), ("recorded_after", "recorded_until")])
-def test_a_narrow_stretch_of_a_history_costs_in_proportion_to_its_rows(
+def test_a_narrow_part_of_a_history_costs_in_proportion_to_its_rows(
     past: Past, bounds: tuple[str, ...]
 ) -> None:
     recorded = """SELECT ledger.recorded_at(position) FROM ledger.event
@@ -293,8 +293,8 @@ def test_a_narrow_stretch_of_a_history_costs_in_proportion_to_its_rows(
     assert len(at) > 150
     after, until = (100, 103) if len(bounds) == 2 else (-4, -1)
     read = statements.history_read(frozenset(ORG), len(bounds) == 2, frozenset(bounds))
-    stretch = {"recorded_after": at[after], "as_of": at[until], "settled": True, "known_by": at[-1]}
-    found = page_of(past, read, line_id=LINES[4], **ORG, **stretch)
+    period = {"recorded_after": at[after], "as_of": at[until], "settled": True, "known_by": at[-1]}
+    found = page_of(past, read, line_id=LINES[4], **ORG, **period)
     # The rows of the events and of instants, and the line's first event; not the line's others.
     assert (found.found, found.rows <= 20, found.blocks <= 40) == (3, True, True)
 

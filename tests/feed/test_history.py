@@ -61,8 +61,8 @@ def test_the_history_has_every_stored_event_in_log_order(edge: Edge, life: Life)
     assert [e["position"] for e in history] == [e["position"] for e in stored]
     signals: dict[str, str] = {}
     for event, row in zip(history, stored, strict=True):
-        is_news = has_other_status(row, signals)
-        assert event["type"] == public_name(row["topic"], is_news)
+        is_change = has_other_status(row, signals)
+        assert event["type"] == public_name(row["topic"], is_change)
         assert event["id"] == f"EVT-{row['recorded'].year % 100:02d}-{row['position']:06d}"
         assert event["subject"] == {
             "type": "run" if row["stream"].startswith("RUN") else "service_line",
@@ -138,7 +138,7 @@ def test_no_payload_holds_a_runs_input_output_or_error(edge: Edge, life: Life) -
 
 
 @pytest.mark.parametrize("limit", [*range(1, 10), 26, 27, 50, 99, 100])
-def test_a_walk_with_any_limit_gives_each_event_once(edge: Edge, walked: str, limit: int) -> None:
+def test_pages_of_any_limit_give_each_event_once(edge: Edge, walked: str, limit: int) -> None:
     assert history_of(edge, walked, limit) == history_of(edge, walked, 100)
     assert len(history_of(edge, walked, limit)) == 54
 
@@ -152,19 +152,19 @@ def walked(edge: Edge) -> str:
     return line
 
 
-def test_events_that_are_recorded_during_a_walk_come_at_its_end(edge: Edge) -> None:
+def test_events_that_are_recorded_between_pages_come_at_the_end(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(*(fact("execution.checked_in", line) for _ in range(9)))
-    path, seen = f"/v1/execution/{line}/history?limit=4", []
+    path, entries = f"/v1/execution/{line}/history?limit=4", []
     page = edge.get(path).json()
     for number in range(4):
-        seen += page["data"]
+        entries += page["data"]
         if number < 3:
             edge.accept(fact("service_line.updated", line, {"project_tags": [str(number)]}))
         page = edge.get(f"{path}&cursor={page['meta']['cursor']}").json()
     assert page == {"data": [], "meta": {"cursor": None, "has_more": False}}
-    assert seen == history_of(edge, line)
-    assert [e["payload"].get("project_tags") for e in seen[-3:]] == [["0"], ["1"], ["2"]]
+    assert entries == history_of(edge, line)
+    assert [e["payload"].get("project_tags") for e in entries[-3:]] == [["0"], ["1"], ["2"]]
 
 
 def test_the_default_limit_is_25_and_the_last_page_has_a_cursor(edge: Edge, walked: str) -> None:
@@ -199,15 +199,15 @@ def test_a_history_between_two_instants_has_what_was_recorded_then(
 
     @given(
         pair=st.tuples(instants, instants).map(sorted),
-        given_=st.sampled_from([NAMES[:1], NAMES[1:], NAMES]),
+        fields=st.sampled_from([NAMES[:1], NAMES[1:], NAMES]),
         as_of=st.none() | instants,
         limit=st.sampled_from([1, 7, 100]),
     )
     @settings(max_examples=examples, deadline=None)
     def check(
-        pair: list[datetime], given_: tuple[str, ...], as_of: datetime | None, limit: int
+        pair: list[datetime], fields: tuple[str, ...], as_of: datetime | None, limit: int
     ) -> None:
-        bounds = {name: pair[NAMES.index(name)] for name in given_}
+        bounds = {name: pair[NAMES.index(name)] for name in fields}
         params: dict[str, Any] = {name: format_instant(at) for name, at in bounds.items()}
         if as_of is not None:
             params["as_of"] = format_instant(as_of)
@@ -217,7 +217,7 @@ def test_a_history_between_two_instants_has_what_was_recorded_then(
         after = bounds.get("recorded_after", recorded[0] - MICROSECOND)
         until = min(bounds.get("recorded_until", recorded[-1]), as_of or recorded[-1])
         expected = [e for e, at in zip(whole, recorded, strict=True) if after < at <= until]
-        assert walk(edge, path, params | {"limit": limit}) == expected
+        assert paged(edge, path, params | {"limit": limit}) == expected
 
     check()
 
@@ -226,7 +226,7 @@ NAMES = ("recorded_after", "recorded_until")
 MICROSECOND = timedelta(microseconds=1)
 
 
-def walk(edge: Edge, path: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+def paged(edge: Edge, path: str, params: dict[str, Any]) -> list[dict[str, Any]]:
     events = list[dict[str, Any]]()
     for _ in range(500):
         answer = edge.get(path, params=params)

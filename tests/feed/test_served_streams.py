@@ -1,4 +1,4 @@
-"""Streams of a real ``ledger serve``: workers that die, and a service that is told to stop."""
+"""Streams of a real ``ledger serve``: workers that die, and a service that is stopped."""
 
 import os
 import re
@@ -54,13 +54,13 @@ def test_streams_survive_a_worker_by_resuming_and_end_with_the_service(served: S
     # A clean end, not a reset; and no worker waits for its grace to pass.
     assert [listener.message() for listener in listeners] == [None] * COUNT
     assert served.process.wait(GRACE_SECONDS) == 0
-    assert "graceful shutdown exceeded" not in served.said
+    assert "graceful shutdown exceeded" not in served.output
     for listener in listeners:
         listener.close()
 
 
 def open_files(pid: int) -> int:
-    """The number of a process's open files, most of which are its streams."""
+    """The number of a process's open files; most are its streams."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 

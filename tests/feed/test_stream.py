@@ -19,12 +19,12 @@ from tests.support.streaming import STREAM, Address, Listener, feed_of, listenin
 from tests.support.views import until
 
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
-BESIDE = {"workspace_id": "WS-26-000003"}
+SIBLING = {"workspace_id": "WS-26-000003"}
 
 
 @pytest.fixture(scope="module")
 def address(edge: Edge) -> Iterator[Address]:
-    """The port of the shared service, whose streams have a short patience and a small memory."""
+    """The port of the shared service. Its streams time out early and have a small memory."""
     services = edge.service.app.state.services
     streams = Streams(
         Tail(services.pool.fetch, services.positions, rows=40),
@@ -144,19 +144,19 @@ def test_resuming_many_times_gives_exactly_the_feed(
     edge: Edge, address: Address, token: str, times: int
 ) -> None:
     line, dice = edge.fresh(), random.Random(4)
-    place = start = last_id(edge.accept(check_in(line)))
+    cursor = start = last_id(edge.accept(check_in(line)))
     edge.accept(*(check_in(line) for _ in range(900)))
     found: list[dict[str, Any]] = []
-    for turn in range(times):
-        if turn % 10 == 0:
+    for number in range(times):
+        if number % 10 == 0:
             # After these writes many streams resume within the events that memory holds.
             edge.accept(*(check_in(line) for _ in range(11)))
-        by_header = turn % 2 == 0
-        query = "" if by_header else f"after={place}"
-        with Listener(address, token, query, place if by_header else None) as listener:
+        by_header = number % 2 == 0
+        query = "" if by_header else f"after={cursor}"
+        with Listener(address, token, query, cursor if by_header else None) as listener:
             found += listener.take(dice.choice([0, 1, 1, 2, 3]))
-        place = found[-1]["id"] if found else place
-    with Listener(address, token, f"after={place}") as listener:
+        cursor = found[-1]["id"] if found else cursor
+    with Listener(address, token, f"after={cursor}") as listener:
         end = last_id(edge.accept(check_in(line)))
         found += listener.until(end)
     assert found == feed_of(edge, token, after=start)
@@ -178,7 +178,7 @@ FILTERS: list[dict[str, str]] = [
     {"organization_id": ORGANIZATION},
     {"organization_id": OTHERS["organization_id"]},
     {"workspace_id": WORKSPACE},
-    {"workspace_id": BESIDE["workspace_id"], "type": "execution.started"},
+    {"workspace_id": SIBLING["workspace_id"], "type": "execution.started"},
     {"service_line_id": "LINE"},
     {"service_line_id": "LINE", "type": "run.started", "organization_id": ORGANIZATION},
 ]
@@ -195,7 +195,7 @@ def test_every_filter_gives_the_same_events_as_by_pull(
         "admin": admin,
     }[who]
     start = last_id(edge.accept(activation(edge.fresh_id())))
-    lines = [edge.fresh(token=admin, **more) for more in ({}, OTHERS, BESIDE)]
+    lines = [edge.fresh(token=admin, **more) for more in ({}, OTHERS, SIBLING)]
 
     def report_facts() -> None:
         for line in lines:
@@ -233,8 +233,8 @@ def test_a_health_report_that_changes_no_status_is_not_streamed(
             edge.accept(fact("health.signal_reported", line, report | {"status": status}))
         edge.accept(check_in(line))
         found = listener.take(3)
-    shown = [(event["type"], event["payload"].get("status")) for event in found]
-    assert shown == [
+    published = [(event["type"], event["payload"].get("status")) for event in found]
+    assert published == [
         ("health.changed", "amber"),
         ("health.changed", "green"),
         ("execution.checked_in", None),

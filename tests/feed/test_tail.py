@@ -48,14 +48,14 @@ def tell(conninfo: str, writer: Writer) -> Callable[..., None]:
         projector: HandProjector, broken: set[str], **bounds: Any
     ) -> AsyncIterator[Rig]:
         rig = Rig(conninfo, writer, projector, broken, **bounds)
-        await rig.door.open()
+        await rig.pool.open()
         await rig.positions.start()
         try:
             yield rig
         finally:
             await rig.streams.stop()
             await rig.positions.stop()
-            await rig.door.close()
+            await rig.pool.close()
 
     def run(story: Story, **bounds: Any) -> None:
         async def main() -> None:
@@ -110,9 +110,7 @@ def test_one_read_of_the_tail_serves_all_streams(tell: Callable[..., None]) -> N
     tell(story)
 
 
-def test_a_stream_behind_the_tails_memory_gets_every_event_once(
-    tell: Callable[..., None],
-) -> None:
+def test_a_stream_behind_the_tails_memory_gets_every_event_once(tell: Callable[..., None]) -> None:
     async def story(rig: Rig) -> None:
         fast, slow = await rig.listen(), await rig.listen()
         start = len(rig.ids())
@@ -138,7 +136,7 @@ def test_memory_and_chunks_are_bounded_in_bytes(tell: Callable[..., None]) -> No
         start = len(rig.ids())
         for _ in range(8):
             await fast.hear(len(rig.happen(8, note="x" * 20_000)))
-        assert 0 < rig.kept_bytes() < 250_000
+        assert 0 < rig.memory_bytes() < 250_000
         assert await slow.hear(64) == rig.ids()[start:]
         assert max(fast.largest, slow.largest) <= CHUNK
 
@@ -154,7 +152,7 @@ def test_lost_database_connections_cost_no_event_and_no_stream(tell: Callable[..
         rig.projector.catch_up()
         assert await listener.hear(2) == rig.ids()[-2:]
         assert await old.hear(6) == rig.ids()
-        assert listener.heard == rig.ids()[1:]
+        assert listener.ids == rig.ids()[1:]
 
     tell(story)
 
@@ -227,8 +225,8 @@ def test_a_feed_whose_position_falls_back_repeats_no_event(
         rig.take_over()
         await waiting
         assert await listener.hear(2) == rig.ids()[-2:]
-        await late.hear(len(rig.ids()) - len(late.heard))
-        assert late.heard == rig.ids() == before + listener.heard
+        await late.hear(len(rig.ids()) - len(late.ids))
+        assert late.ids == rig.ids() == before + listener.ids
 
     tell(story, rows=1)
 
@@ -246,12 +244,12 @@ def test_cancelled_page_reads_leave_connections_to_others_and_close_none(
         waiting = "SELECT pg_advisory_xact_lock_shared(1)"
         async with anyio.create_task_group() as listeners:
             for _ in range(40):
-                listeners.start_soon(rig.door.fetch, READER.tenant, waiting, {}, Planning.SCAN)
+                listeners.start_soon(rig.pool.fetch, READER.tenant, waiting, {}, Planning.SCAN)
             for _ in range(20):
-                assert await rig.door.fetch(EVERYONE, "SELECT 1", {}) == [(1,)]
+                assert await rig.pool.fetch(EVERYONE, "SELECT 1", {}) == [(1,)]
             listeners.cancel_scope.cancel()
         await held.close()
-        assert await rig.door.fetch(EVERYONE, "SELECT 2", {}, Planning.SCAN) == [(2,)]
+        assert await rig.pool.fetch(EVERYONE, "SELECT 2", {}, Planning.SCAN) == [(2,)]
         assert connections <= set(query(conninfo, _CONNECTIONS))
 
     tell(story)

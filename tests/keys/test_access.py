@@ -221,8 +221,8 @@ def test_an_id_of_another_tenant_is_taken_once_no_field_is_at_fault(
     edge: Edge, of_other_organization: tuple[str, str]
 ) -> None:
     line, run = of_other_organization
-    known = edge.fresh()
-    assert_problem(edge.send(activation(known, execution_id=run)), 409, "id_taken")
+    existing = edge.fresh()
+    assert_problem(edge.send(activation(existing, execution_id=run)), 409, "id_taken")
     for event in (
         activation(edge.fresh_id(), execution_id=run, product_line="nonsense"),
         activation(edge.fresh_id(), execution_id=run) | {"time": "2099-01-01T00:00:00Z"},
@@ -233,7 +233,7 @@ def test_an_id_of_another_tenant_is_taken_once_no_field_is_at_fault(
     assert_problem(edge.send(unknown_line), 404, "not_found")
 
 
-def test_ids_of_another_workspace_are_taken_for_a_narrow_key_and_known_to_a_wide_key(
+def test_ids_of_another_workspace_are_in_use_for_a_narrow_key_and_visible_to_a_wide_key(
     edge: Edge, of_other_workspace: tuple[str, str], narrow: str
 ) -> None:
     line, run = of_other_workspace

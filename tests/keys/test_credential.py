@@ -17,14 +17,14 @@ ENDS = "2091-01-01T00:00:00Z"
 
 @pytest.mark.parametrize("permission", ["write", "keys:manage"])
 @pytest.mark.parametrize("workspace", [None, WORKSPACE])
-def test_a_key_of_any_permission_is_told_its_tenant_and_rights(
+def test_a_key_of_any_permission_reads_its_tenant_and_rights(
     edge: Edge, permission: str, workspace: str | None
 ) -> None:
     token = edge.token(permission, organization_id=ORGANIZATION, workspace_id=workspace)
-    shown = edge.data("/v1/credential", token)
-    assert list(shown) == KEYS
-    assert shown["id"].startswith("KEY-")
-    assert shown | {"id": "", "name": ""} == {
+    data = edge.data("/v1/credential", token)
+    assert list(data) == KEYS
+    assert data["id"].startswith("KEY-")
+    assert data | {"id": "", "name": ""} == {
         "id": "",
         "type": "api_key",
         "name": "",
@@ -37,31 +37,31 @@ def test_a_key_of_any_permission_is_told_its_tenant_and_rights(
     }
 
 
-def test_a_key_is_told_its_name_and_when_it_expires(edge: Edge) -> None:
+def test_a_key_reads_its_name_and_when_it_expires(edge: Edge) -> None:
     manager = edge.token("keys:manage", "read", organization_id=ORGANIZATION)
     body = {"name": "reports", "permissions": ["read"], "expires_at": ENDS}
     made = edge.post("/v1/keys", manager, json=body).json()["data"]
     answer = edge.get("/v1/credential", made["key"])
-    shown = answer.json()["data"]
-    assert (shown["id"], shown["name"], shown["expires_at"]) == (made["id"], "reports", ENDS)
+    data = answer.json()["data"]
+    assert (data["id"], data["name"], data["expires_at"]) == (made["id"], "reports", ENDS)
     assert int(answer.headers["ledger-position"]) > 0
     edge.request("DELETE", f"/v1/keys/{made['id']}", manager)
 
 
 def test_an_administrator_belongs_to_no_organization(edge: Edge) -> None:
     token = edge.token("admin", organization_id=None, workspace_id=None)
-    shown = edge.data("/v1/credential", token)
-    assert (shown["organization_id"], shown["workspace_id"]) == (None, None)
-    assert shown["permissions"] == ["admin"]
+    data = edge.data("/v1/credential", token)
+    assert (data["organization_id"], data["workspace_id"]) == (None, None)
+    assert data["permissions"] == ["admin"]
 
 
-def test_without_a_valid_credential_nothing_is_told(edge: Edge) -> None:
+def test_without_a_valid_credential_nothing_is_shown(edge: Edge) -> None:
     assert_problem(edge.get("/v1/credential", "elk_nobody"), 401, "unauthorized")
     assert_problem(edge.get("/v1/credential?as_of=2026-04-01"), 422, "invalid_request")
 
 
 @pytest.mark.parametrize("permission", ["read", "write", "admin"])
-def test_a_credential_is_told_the_state_of_a_line_as_the_last_write_left_it(
+def test_a_credential_gets_the_state_of_a_line_as_the_last_write_left_it(
     edge: Edge, permission: str
 ) -> None:
     is_admin = permission == "admin"
@@ -72,14 +72,14 @@ def test_a_credential_is_told_the_state_of_a_line_as_the_last_write_left_it(
         fact("execution.blocked", line, {"blocker_id": "b", "cause": "approval_gap"})
     )
     assert edge.data(f"/v1/execution/{line}")["state"] == "blocked"
-    assert told(edge, line, token) == (line, "blocked")  # from the answer that is kept, too
+    assert line_state(edge, line, token) == (line, "blocked")  # from the answer that is kept, too
     answer = edge.get(f"/v1/credential?service_line_id={line}", token)
     assert int(answer.headers["ledger-position"]) >= wrote[-1]["position"]
     edge.accept(fact("service_line.closed", line))
-    assert told(edge, line, token) == (line, "closed")
+    assert line_state(edge, line, token) == (line, "closed")
 
 
-def told(edge: Edge, line: str, token: str) -> tuple[str, str]:
+def line_state(edge: Edge, line: str, token: str) -> tuple[str, str]:
     answer = edge.data("/v1/credential", token, params={"service_line_id": line})
     assert list(answer) == KEYS
     assert list(answer["service_line"]) == ["service_line_id", "state"]
@@ -108,16 +108,16 @@ def test_a_line_of_a_neighbour_is_as_unknown_as_one_that_is_not(
 
 
 @pytest.mark.parametrize("words", [["LIN-26-1"], [""], ["LIN-26-000001,LIN-26-000002"], [A, B]])
-def test_anything_but_one_id_of_a_line_is_refused_at_its_place(
+def test_anything_but_one_id_of_a_line_is_refused_at_its_field(
     edge: Edge, words: list[str]
 ) -> None:
     answer = edge.get("/v1/credential", edge.token("read"), params={"service_line_id": words})
     assert_problem(answer, 422, "invalid_request")
-    place = "/service_line_id" if len(words) == 1 else ""
-    assert [error["pointer"] for error in answer.json()["errors"]] == [place]
+    pointer = "/service_line_id" if len(words) == 1 else ""
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-def test_a_credential_that_neither_reads_nor_writes_is_told_of_no_line(edge: Edge) -> None:
+def test_a_credential_that_neither_reads_nor_writes_gets_no_line(edge: Edge) -> None:
     token = edge.token("keys:manage", "service_lines:manage")
     for line in (edge.fresh(), "LIN-26-999999", "LIN-26-1"):
         answer = edge.get("/v1/credential", token, params={"service_line_id": line})

@@ -126,7 +126,7 @@ def test_a_command_by_a_key_that_has_ended_is_a_403(ledger: Ledger, action: str,
     assert ledger.head() == before
 
 
-def test_the_holder_of_a_replaced_secret_takes_no_key_back(ledger: Ledger) -> None:
+def test_the_holder_of_a_replaced_secret_gets_no_key_back(ledger: Ledger) -> None:
     stolen = new_key(ledger)
     owners = rotate(ledger, stolen, stolen)
     thief = RotateApiKey(stolen.id, stolen, token=create_token(), grace=NONE)
@@ -181,5 +181,5 @@ def test_facts_and_notes_of_reads_do_not_ask_for_the_secret(ledger: Ledger) -> N
     rotate(ledger, key, COMMAND_LINE)
     ledger.accept(fact("execution.checked_in", line, {"hours": 1}), by=key)
     # Data that a worker showed to the replaced secret are noted too.
-    seen = DisclosedLine(line, ORGANIZATION, WORKSPACE)
-    assert ledger.execute(NoteRead(key, None, seen, ledger.clock())).outcome == "recorded"
+    disclosed = DisclosedLine(line, ORGANIZATION, WORKSPACE)
+    assert ledger.execute(NoteRead(key, None, disclosed, ledger.clock())).outcome == "recorded"

@@ -8,12 +8,12 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 HERE = "http://ledger.test"
 
 
-def command_of(page: Seen) -> str:
+def command_of(page: Visited) -> str:
     """The command of a page, which its button copies."""
     command = page.one("pre.first").get_text()
     assert command in [button["data-copy"] for button in page.all(".copy")]

@@ -20,8 +20,8 @@ from tests.support.ledger import Item, Ledger
 
 WHOLE = None
 ORGANIZATIONS, WORKSPACES = ("ORG-26-000001", "ORG-26-000002"), ("WS-26-000001", "WS-26-000002")
-PLACES = [(o, w) for o in ORGANIZATIONS for w in (WHOLE, *WORKSPACES)]
-ALL = frozenset((p, place) for p in get_args(Permission) for place in PLACES)
+TENANTS = [(o, w) for o in ORGANIZATIONS for w in (WHOLE, *WORKSPACES)]
+ALL = frozenset((p, tenant) for p in get_args(Permission) for tenant in TENANTS)
 
 Ability = tuple[str, tuple[str, str | None]]
 
@@ -33,27 +33,27 @@ def abilities(
     if "admin" in permissions:
         return ALL
     return frozenset(
-        (permission, place)
+        (permission, tenant)
         for permission in permissions
-        for place in PLACES
-        if place[0] == organization and workspace in (WHOLE, place[1])
+        for tenant in TENANTS
+        if tenant[0] == organization and workspace in (WHOLE, tenant[1])
     )
 
 
 SINGLE = st.frozensets(st.sampled_from(SINGLE_PERMISSIONS), min_size=1)
 REACHES = st.one_of(
-    st.tuples(SINGLE, st.sampled_from(PLACES)).map(lambda both: (both[0], *both[1])),
+    st.tuples(SINGLE, st.sampled_from(TENANTS)).map(lambda both: (both[0], *both[1])),
     st.just((frozenset({"admin"}), None, None)),
 )
 
 NEAR = st.one_of(
     st.tuples(
         st.sampled_from([frozenset({"read"}), frozenset({"read", "write"})]),
-        st.sampled_from(PLACES[:2]),
+        st.sampled_from(TENANTS[:2]),
     ).map(lambda both: (both[0], *both[1])),
     REACHES,
 )
-"""Reaches of which many include each other: commands then get past the first checks."""
+"""Reaches, many of them within each other: commands then get past the first checks."""
 
 
 @given(own=REACHES, other=REACHES)
@@ -72,7 +72,7 @@ def test_a_key_covers_also_the_keys_of_the_keys_that_it_covers(
         assert one.covers(*third)
 
 
-class Known(NamedTuple):
+class Key(NamedTuple):
     """A key as the model knows it."""
 
     id: str
@@ -92,7 +92,7 @@ class Known(NamedTuple):
             self.id, "api_key", self.permissions, self.organization, self.workspace
         )  # fmt: skip
 
-    def sees(self, other: "Known") -> bool:
+    def sees(self, other: "Key") -> bool:
         return "admin" in self.permissions or (
             other.organization == self.organization
             and self.workspace in (WHOLE, other.workspace)
@@ -108,10 +108,10 @@ class Manager:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.known: list[Known] = []
+        self.keys: list[Key] = []
 
     def create(
-        self, by: Known | None, reach: Any, expires_at: datetime | None
+        self, by: Key | None, reach: Any, expires_at: datetime | None
     ) -> tuple[str | None, str | None]:
         """Create a key; return the (actual, predicted) code of the refusal, or None."""
         permissions, *tenant = reach
@@ -126,7 +126,7 @@ class Manager:
         )
         item = self.ledger.execute(command)
         if item.outcome == "recorded":
-            self.known.append(Known(str(item.subject), permissions, *tenant, expires_at))
+            self.keys.append(Key(str(item.subject), permissions, *tenant, expires_at))
         predicted = None
         if by is not None and (
             self.has_ended(by)
@@ -139,19 +139,19 @@ class Manager:
         return item.code, predicted
 
     def change(
-        self, what: str, by: Known, key: Known, expires_at: datetime | None
+        self, what: str, by: Key, key: Key, expires_at: datetime | None
     ) -> tuple[str | None, str | None]:
         """Change, rotate or revoke a key; return the (actual, predicted) code, or None."""
         item = self._carry_out(what, by, key, expires_at)
         if item.outcome == "recorded":
-            place = self.known.index(key)
+            index = self.keys.index(key)
             if what == "update":
-                self.known[place] = key._replace(expires_at=expires_at)
+                self.keys[index] = key._replace(expires_at=expires_at)
             elif what == "revoke":
-                self.known[place] = key._replace(revoked=True)
+                self.keys[index] = key._replace(revoked=True)
         return item.code, self._predict(what, by, key, expires_at)
 
-    def _carry_out(self, what: str, by: Known, key: Known, expires_at: datetime | None) -> Item:
+    def _carry_out(self, what: str, by: Key, key: Key, expires_at: datetime | None) -> Item:
         principal = by.principal
         if what == "update":
             return self.ledger.execute(UpdateApiKey(key.id, principal, expires_at=expires_at))
@@ -161,7 +161,7 @@ class Manager:
             return self.ledger.execute(command)
         return self.ledger.execute(RevokeApiKey(key.id, principal))
 
-    def _predict(self, what: str, by: Known, key: Known, expires_at: datetime | None) -> str | None:
+    def _predict(self, what: str, by: Key, key: Key, expires_at: datetime | None) -> str | None:
         if self.has_ended(by):
             return "forbidden"
         if not by.sees(key):
@@ -175,7 +175,7 @@ class Manager:
             return "invalid_state"
         return None
 
-    def has_ended(self, key: Known) -> bool:
+    def has_ended(self, key: Key) -> bool:
         now = self.ledger.clock()
         return key.revoked or (key.expires_at is not None and key.expires_at <= now)
 
@@ -201,9 +201,9 @@ def test_no_sequence_of_commands_makes_a_key_that_reaches_beyond_its_maker(
         manager.create(None, reach, data.draw(soon(ledger)))
     for _ in range(data.draw(st.integers(4, 14))):
         ledger.clock.advance(minutes=data.draw(st.sampled_from([0, 20, 70])))
-        if not manager.known:
+        if not manager.keys:
             return
-        by, key = (data.draw(st.sampled_from(manager.known)) for _ in range(2))
+        by, key = (data.draw(st.sampled_from(manager.keys)) for _ in range(2))
         what = data.draw(st.sampled_from(["create", "create", "update", "rotate", "revoke"]))
         expires_at = data.draw(soon(ledger))
         if what == "create":
@@ -248,7 +248,7 @@ def test_a_key_that_has_just_ended_makes_no_other_key(ledger: Ledger, what: str)
     manager = Manager(ledger)
     reach = (frozenset({"keys:manage"}), ORGANIZATIONS[0], None)
     manager.create(None, reach, ledger.clock() + timedelta(minutes=1))
-    (key,) = manager.known
+    (key,) = manager.keys
     if what == "revoked":
         assert ledger.execute(RevokeApiKey(key.id, COMMAND_LINE)).outcome == "recorded"
     else:

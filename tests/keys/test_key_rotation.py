@@ -28,7 +28,7 @@ def test_both_secrets_work_for_a_day_after_a_rotation(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("grace", [0, 60, 604_800])
-def test_the_replaced_secret_works_for_the_asked_seconds(keys: Keys, grace: int) -> None:
+def test_the_replaced_secret_works_for_the_requested_seconds(keys: Keys, grace: int) -> None:
     made = keys.create()
     assert keys.works(made.token)
     answer = keys.call("POST", f"/{made.id}/rotate", json={"grace_seconds": grace})
@@ -40,7 +40,7 @@ def test_the_replaced_secret_works_for_the_asked_seconds(keys: Keys, grace: int)
     assert (keys.works(made.token), keys.works(token)) == (False, True)
 
 
-def test_a_replaced_secret_that_a_worker_remembers_takes_no_key_back(keys: Keys) -> None:
+def test_a_replaced_secret_that_a_worker_remembers_gets_no_key_back(keys: Keys) -> None:
     stolen = keys.create(permissions=["read", "keys:manage"])
     assert keys.works(stolen.token), "the worker remembers the secret"
     rotation = {"json": {"grace_seconds": 0}, "headers": {"Idempotency-Key": "after-the-leak"}}

@@ -17,7 +17,7 @@ def keys(edge: Edge) -> Keys:
     return Keys(edge)
 
 
-# A key's life, beside what ``tests/whole/managed`` holds of all managed things.
+# A key's life, besides what ``tests/whole/managed`` tests of all managed things.
 
 
 def test_a_new_key_works_at_once_and_tells_its_maker_and_its_prefix(keys: Keys) -> None:
@@ -82,9 +82,9 @@ def test_a_revoked_key_and_its_former_secret_work_no_more(keys: Keys) -> None:
     keys.call("DELETE", f"/{made.id}")
     keys.forget()
     assert (keys.works(made.token), keys.works(rotated)) == (False, False)
-    shown = keys.data(f"/{made.id}")
-    assert shown == made.data | {"prefix": rotated[:10], "revoked_at": shown["revoked_at"]}
-    assert parse_instant(shown["revoked_at"]) >= keys.edge.clock()
+    data = keys.data(f"/{made.id}")
+    assert data == made.data | {"prefix": rotated[:10], "revoked_at": data["revoked_at"]}
+    assert parse_instant(data["revoked_at"]) >= keys.edge.clock()
 
 
 # Within one's own.

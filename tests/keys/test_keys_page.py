@@ -13,7 +13,7 @@ from ledger.features.keys.model import Permission
 from ledger.features.keys.tokens import is_well_formed
 from tests.support.edge import Edge
 from tests.support.keys_api import Keys
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 PATH = "/ui/keys"
 READS = {"permission:read": "on"}
@@ -30,24 +30,24 @@ def guest(edge: Edge) -> Visitor:
     return visitor(edge, "read", "write", "audit:read", "keys:manage")
 
 
-def typed(page: Seen) -> dict[str, str]:
+def typed(page: Visited) -> dict[str, str]:
     """The fields of the form for a new key, with their values."""
     for filters in page.all("form.filters"):
         filters.extract()
     return page.form(PATH)
 
 
-def create(guest: Visitor, page: Seen | None = None, **fields: str) -> Seen:
+def create(guest: Visitor, page: Visited | None = None, **fields: str) -> Visited:
     """Send the form for a new key that may read, with these fields."""
     return guest.post(PATH, typed(page or guest.get(PATH)) | READS | fields)
 
 
-def made_by(page: Seen) -> str:
+def made_by(page: Visited) -> str:
     """The id of the key whose secret the page shows."""
     return str(page.one(".secret a.button")["href"]).removeprefix(f"{PATH}/")
 
 
-def act(guest: Visitor, key_id: str, form: str, **fields: str) -> Seen:
+def act(guest: Visitor, key_id: str, form: str, **fields: str) -> Visited:
     """Send a form of the key's page with its values, except for these fields."""
     return guest.submit(guest.get(f"{PATH}/{key_id}"), f"{PATH}/{key_id}/{form}", **fields)
 
@@ -95,8 +95,8 @@ def test_an_expiry_is_chosen_in_words(
     keys: Keys, guest: Visitor, expires: str | None, days: int | None
 ) -> None:
     chosen = {} if expires is None else {"expires": expires}
-    shown = keys.data(f"/{made_by(create(guest, name='n', **chosen))}")
-    assert shown["expires_at"] == (None if days is None else keys.in_(days=days))
+    data = keys.data(f"/{made_by(create(guest, name='n', **chosen))}")
+    assert data["expires_at"] == (None if days is None else keys.in_(days=days))
 
 
 def test_an_expiry_is_typed_in_the_zone_of_the_page(keys: Keys, guest: Visitor) -> None:
@@ -127,8 +127,8 @@ def test_a_visitor_whose_key_expires_makes_keys_that_end_with_it(keys: Keys) -> 
     guest = Visitor(keys.edge, made.token)
     page = guest.get(PATH)
     assert [str(o["value"]) for o in page.all('[name="expires"] option')] == ["own", "at"]
-    shown = keys.data(f"/{made_by(create(guest, name='n'))}")
-    assert shown["expires_at"] == format_instant(end)
+    data = keys.data(f"/{made_by(create(guest, name='n'))}")
+    assert data["expires_at"] == format_instant(end)
     later = f"{end + timedelta(days=1):%Y-%m-%dT%H:%M:%S}"
     page = create(guest, name="n", expires="at", expires_at=later)
     assert page.status == 403
@@ -150,13 +150,13 @@ def test_the_name_and_the_expiry_are_changed(keys: Keys, guest: Visitor) -> None
     page = act(guest, made.id, "change", name="after")
     assert (page.status, page.location) == (303, f"{PATH}/{made.id}?done=change")
     assert "Key saved." in guest.get(page.location).text
-    shown = keys.data(f"/{made.id}")
-    assert (shown["name"], shown["expires_at"]) == ("after", made.data["expires_at"])
+    data = keys.data(f"/{made.id}")
+    assert (data["name"], data["expires_at"]) == ("after", made.data["expires_at"])
     act(guest, made.id, "change", expires="365")
     assert keys.data(f"/{made.id}")["expires_at"] == keys.in_(days=365)
     act(guest, made.id, "change", expires="never", name="")
-    shown = keys.data(f"/{made.id}")
-    assert (shown["name"], shown["expires_at"]) == (None, None)
+    data = keys.data(f"/{made.id}")
+    assert (data["name"], data["expires_at"]) == (None, None)
     page = act(guest, made.id, "change", expires="at", expires_at="2001-01-01T00:00")
     assert page.status == 422
     assert "Expires at: lies in the past." in page.words(f'form[action$="{made.id}/change"]')[0]
@@ -221,11 +221,11 @@ def test_the_list_says_of_each_key_whether_it_works(keys: Keys, guest: Visitor) 
     keys.call("DELETE", f"/{gone.id}")
     keys.edge.clock.advance(seconds=1)
     page = guest.get(PATH)
-    said = {key.id: page.words(f"#{key.id} td")[0] for key in (active, soon, over, gone)}
-    assert said[active.id] == "active never expires"
-    assert said[soon.id].startswith("active expires in 2 d 23 h")
-    assert said[over.id].startswith("expired since 2026-")
-    assert said[gone.id].startswith("revoked since 2026-")
+    states = {key.id: page.words(f"#{key.id} td")[0] for key in (active, soon, over, gone)}
+    assert states[active.id] == "active never expires"
+    assert states[soon.id].startswith("active expires in 2 d 23 h")
+    assert states[over.id].startswith("expired since 2026-")
+    assert states[gone.id].startswith("revoked since 2026-")
     assert page.words(f"#{active.id} .tag") == ["Read lines, runs and events"]
 
 

@@ -71,8 +71,8 @@ def assert_varied(exchanges: list[Exchange], often: int) -> None:
     assert sum(body.count(b'"service_line_id"') > 1 for body in lists) >= often
     by_cursor = [a for q, _, a in exchanges if "cursor" in q.params and b'"data":[{' in a.body]
     assert len(by_cursor) >= often // 2
-    shown = b"".join(answer.body for _, _, answer in exchanges)
-    assert all(b'"state":"%s"' % s in shown for s in (b"running", b"idle", b"paused", b"blocked"))
+    bodies = b"".join(answer.body for _, _, answer in exchanges)
+    assert all(b'"state":"%s"' % s in bodies for s in (b"running", b"idle", b"paused", b"blocked"))
 
 
 @pytest.mark.parametrize(("seed", "rounds"), repeated([(1, 14), (1, 45), (2, 45), (3, 45)]))
@@ -96,9 +96,9 @@ def moments(world: World, count: int) -> list[tuple[datetime, int]]:
     return sorted(world.random.sample(found, count))
 
 
-@pytest.mark.parametrize(("seed", "asked"), repeated([(4, 15), (4, 100), (5, 100)]))
+@pytest.mark.parametrize(("seed", "questions"), repeated([(4, 15), (4, 100), (5, 100)]))
 def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
-    server: EmbeddedPostgres, conninfo: str, settings: Settings, seed: int, asked: int
+    server: EmbeddedPostgres, conninfo: str, settings: Settings, seed: int, questions: int
 ) -> None:
     with (
         copied(server.url, f"prefix_{seed}") as copy,
@@ -112,7 +112,7 @@ def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
         prefix.copy_keys()  # with all later erasures, since an erasure holds for all instants
         assert len(query(conninfo, "SELECT 1 FROM ledger.run_key WHERE wrapped IS NULL")) >= 5
         asker, exchanges = Questions(world), []
-        for moment, position in moments(world, asked):
+        for moment, position in moments(world, questions):
             prefix.extend_to(position, moment)
             for question in asker.draw(6):
                 expected = prefix.ask(question, world.tokens[question.by])
@@ -120,7 +120,7 @@ def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
                 assert ask(world, question, moment) == expected, (question, moment)
                 asker.follow_up(question, expected)
                 exchanges.append((question, moment, expected))
-        assert_varied(exchanges, often=asked // 5)
+        assert_varied(exchanges, often=questions // 5)
 
 
 # The edges of time.
@@ -157,9 +157,9 @@ def test_a_run_exists_from_its_request_on_and_not_a_microsecond_before(edge: Edg
     began, run = recorded_at(edge, item), f"/v1/runs/{item['subject']}"
     assert_problem(edge.get(run, params=as_of(began - MICROSECOND)), 404, "not_found")
     assert edge.data(f"/v1/execution/{line}/runs", params=as_of(began - MICROSECOND)) == []
-    (shown,) = edge.data(f"/v1/execution/{line}/runs", params=as_of(began))
-    assert shown == edge.data(run, params=as_of(began))
-    assert (shown["status"], shown["requested_at"]) == ("pending", early)
+    (view,) = edge.data(f"/v1/execution/{line}/runs", params=as_of(began))
+    assert view == edge.data(run, params=as_of(began))
+    assert (view["status"], view["requested_at"]) == ("pending", early)
 
 
 def test_an_instant_may_fall_between_the_events_of_one_batch(edge: Edge) -> None:
@@ -237,7 +237,7 @@ def test_a_repeated_instant_is_refused(edge: Edge) -> None:
     assert_problem(edge.get(twice), 422, "invalid_request")
 
 
-def test_writes_take_no_instant(edge: Edge) -> None:
+def test_writes_accept_no_instant(edge: Edge) -> None:
     line = edge.fresh()
     head = edge.log()
     for path in ("/v1/facts", f"/v1/execution/{line}/pause", f"/v1/execution/{line}/resume"):
@@ -270,7 +270,7 @@ def test_an_instant_is_the_same_however_it_is_written(edge: Edge) -> None:
 # Walks.
 
 
-def walk(edge: Edge, path: str, meanwhile: Any, **params: Any) -> list[dict[str, Any]]:
+def paged(edge: Edge, path: str, meanwhile: Any, **params: Any) -> list[dict[str, Any]]:
     """The rows of a whole list, page by page; ``meanwhile`` runs after each page."""
     rows: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
@@ -284,7 +284,7 @@ def walk(edge: Edge, path: str, meanwhile: Any, **params: Any) -> list[dict[str,
 
 
 @pytest.mark.parametrize("extra", [{}, {"state": "running,paused"}, {"blocked_cause": ""}], ids=str)
-def test_writers_disturb_no_walk_at_an_instant(edge: Edge, extra: dict[str, str]) -> None:
+def test_writers_disturb_no_paging_at_an_instant(edge: Edge, extra: dict[str, str]) -> None:
     ids = [edge.fresh_id() for _ in range(40)]
     tag = f"PROJ-{ids[0]}"
     cause = {"blocker_id": "b", "cause": "capacity_issue"}
@@ -296,21 +296,21 @@ def test_writers_disturb_no_walk_at_an_instant(edge: Edge, extra: dict[str, str]
     params = as_of(edge.clock.now, project_tag=tag, limit=3, **extra)
     edge.clock.advance(seconds=1)
 
-    def storm(seen: int) -> None:
-        gone = ids[seen % 40]
+    def storm(last: int) -> None:
+        gone = ids[last % 40]
         edge.send_batch(
             activation(edge.fresh_id(), project_tags=[tag]),
-            fact("service_line.updated", ids[-seen], {"project_tags": []}),
-            fact("execution.unblocked", ids[-seen], {"blocker_id": "b"}),
+            fact("service_line.updated", ids[-last], {"project_tags": []}),
+            fact("execution.unblocked", ids[-last], {"blocker_id": "b"}),
             fact("service_line.closed", gone),
         )
 
-    rows = walk(edge, "/v1/execution", storm, **params)
+    rows = paged(edge, "/v1/execution", storm, **params)
     assert [row["service_line_id"] for row in rows] == ids[::-1]
-    assert walk(edge, "/v1/execution", lambda _: None, **params) == rows
+    assert paged(edge, "/v1/execution", lambda _: None, **params) == rows
 
 
-def test_writers_disturb_no_walk_of_a_lines_runs_and_history_at_an_instant(edge: Edge) -> None:
+def test_writers_disturb_no_paging_of_a_lines_runs_and_history_at_an_instant(edge: Edge) -> None:
     line = edge.fresh()
     begun = [fact("run.started", None, {"service_line_id": line}) for _ in range(20)]
     runs = [item["subject"] for item in edge.accept(*begun)]
@@ -318,13 +318,13 @@ def test_writers_disturb_no_walk_of_a_lines_runs_and_history_at_an_instant(edge:
     params = as_of(edge.clock.now, limit=3)
     edge.clock.advance(seconds=1)
 
-    def storm(seen: int) -> None:
+    def storm(last: int) -> None:
         more = fact("run.started", None, {"service_line_id": line})
-        edge.send_batch(fact("run.completed", runs[-seen]), fact("run.failed", runs[seen]), more)
+        edge.send_batch(fact("run.completed", runs[-last]), fact("run.failed", runs[last]), more)
 
-    rows = walk(edge, f"/v1/execution/{line}/runs", storm, status="running", **params)
+    rows = paged(edge, f"/v1/execution/{line}/runs", storm, status="running", **params)
     assert [row["id"] for row in rows] == runs[::-1]
-    rows = walk(edge, f"/v1/execution/{line}/history", storm, **params)
+    rows = paged(edge, f"/v1/execution/{line}/history", storm, **params)
     assert [row["subject"]["id"] for row in rows] == [line, *runs]
 
 

@@ -122,8 +122,8 @@ UNLED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("name", "limit", "moment"),
     [
-        (name, limit, ("long_ago", "half_way")[(turn + number) % 2])
-        for turn, name in enumerate(FILTERS)
+        (name, limit, ("long_ago", "half_way")[(index + number) % 2])
+        for index, name in enumerate(FILTERS)
         for number, limit in enumerate((10, 100))
     ],
 )
@@ -164,11 +164,11 @@ def list_cost(
 @pytest.mark.parametrize("kind", ["detail", "run"])
 def test_a_detail_and_a_run_of_the_past_touch_few_rows(past: Past, kind: str, moment: str) -> None:
     read = statements.detail_read(frozenset(TENANT), past=True)
-    known: dict[str, Any] = {"line_id": "LIN-26-000001"}
+    values: dict[str, Any] = {"line_id": "LIN-26-000001"}
     if kind == "run":
         read = run_read(frozenset(TENANT), past=True)
-        known = {"run_id": past.run}
-    parameters = parameters_at(getattr(past, moment), **TENANT, **known)
+        values = {"run_id": past.run}
+    parameters = parameters_at(getattr(past, moment), **TENANT, **values)
     found = cost(past.connection, read, parameters)
     assert found.found == 1
     assert found.rows <= 15
@@ -182,12 +182,12 @@ class HeldClock:
 
     def __init__(self) -> None:
         self.was_called, self.let_go = threading.Event(), threading.Event()
-        self.at, self.is_asked_again = now(), False
+        self.at, self.is_repeated = now(), False
 
     def __call__(self) -> datetime:
         self.at = now()
-        if not self.is_asked_again:
-            self.is_asked_again = True
+        if not self.is_repeated:
+            self.is_repeated = True
             return self.at
         self.was_called.set()
         assert self.let_go.wait(20)
@@ -225,7 +225,7 @@ def test_a_read_as_of_now_waits_for_the_append_in_flight(
 WRITERS, READERS = 8, 3
 
 
-def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
+def test_answers_as_of_now_among_eight_writers_can_be_repeated(
     conninfo: str, settings: Settings
 ) -> None:
     def write(number: int, writer: Writer) -> int:
@@ -238,13 +238,13 @@ def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
     lines = [f"LIN-26-{slot + 1:03d}{n:03d}" for slot in range(SLOTS) for n in range(4)]
     paths = [f"/v1/execution/{line}{path}" for line in lines for path in OF_A_LINE]
     paths += ["/v1/execution?limit=3", "/v1/execution/summary", "/v1/execution?state=running"] * 9
-    given: list[tuple[str, datetime, Answer]] = []
+    answers: list[tuple[str, datetime, Answer]] = []
 
     def read(number: int, edge: Edge, working: list[Future[int]]) -> None:
         dice = random.Random(number)
         while not all(future.done() for future in working):
             path, moment = dice.choice(paths), now()
-            given.append((path, moment, answered(edge, path, moment)))
+            answers.append((path, moment, answered(edge, path, moment)))
 
     def answered(edge: Edge, path: str, moment: datetime) -> Answer:
         return answer_of(edge.get(path, params=as_of(moment), headers={"x-request-id": "the-same"}))
@@ -257,7 +257,7 @@ def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
         reading = [others.submit(read, n, edge, working) for n in range(READERS)]
         assert [future.result() for future in reading] == [None] * READERS
         assert sum(future.result() for future in working) > 350
-        assert {answer.status for _, _, answer in given} <= {200, 404}
-        assert len({answer.position for _, _, answer in given}) > 8
-        for path, moment, answer in given:
+        assert {answer.status for _, _, answer in answers} <= {200, 404}
+        assert len({answer.position for _, _, answer in answers}) > 8
+        for path, moment, answer in answers:
             assert answered(edge, path, moment) == answer, (path, moment)

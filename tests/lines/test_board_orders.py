@@ -1,19 +1,19 @@
 """The board's orders and pages, now and of the past."""
 
-from tests.support.boards import Workspace, blocked, groups, lines, walk
+from tests.support.boards import Workspace, blocked, groups, lines, pages_from
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import visitor
 
 
-def test_a_walk_shows_every_line_once_in_the_boards_order(edge: Edge) -> None:
+def test_pages_show_every_line_once_in_the_boards_order(edge: Edge) -> None:
     at = Workspace(edge, "WS-26-000106")
     all_lines = [at.line() for _ in range(9)]
     edge.accept(*(blocked(line_id, "approval_gap") for line_id in all_lines[:4]))
     edge.accept(*(fact("service_line.paused", line_id) for line_id in all_lines[4:6]))
     guest = visitor(edge)
     for limit in (1, 4, 9, 200):
-        pages = walk(guest, f"{at.path}&limit={limit}")
+        pages = pages_from(guest, f"{at.path}&limit={limit}")
         assert len(pages) == -(-9 // limit)
         found = [line for page in pages for line in lines(page)]
         assert found == all_lines, "in each state, the longest in it comes first"
@@ -27,14 +27,14 @@ def test_a_walk_shows_every_line_once_in_the_boards_order(edge: Edge) -> None:
             page.words(".about p")[0] for page in pages
         ]
     # Each page says where it is in the list and in its states.
-    pages = walk(guest, f"{at.path}&limit=3")
+    pages = pages_from(guest, f"{at.path}&limit=3")
     assert [page.words(".about p")[0] for page in pages] == [
         "1–3 of 9 lines", "4–6 of 9 lines", "7–9 of 9 lines",
     ]  # fmt: skip
     assert [page.words("section.group h2") for page in pages] == [
         ["blocked 1–3 of 4"], ["blocked 4 of 4", "paused 2"], ["running 3"],
     ]  # fmt: skip
-    (only,) = walk(guest, f"{at.path}&state=blocked&limit=200")
+    (only,) = pages_from(guest, f"{at.path}&state=blocked&limit=200")
     assert only.words("section.group h2") == ["blocked 4"]
     assert only.all('a[rel="next"]') == only.all('a[rel="prev"]') == []
 
@@ -44,7 +44,7 @@ def test_a_page_before_the_first_lines_leads_to_the_first_page(edge: Edge) -> No
     at = Workspace(edge, "WS-26-000115")
     all_lines = [at.line() for _ in range(6)]
     guest = visitor(edge)
-    third = walk(guest, f"{at.path}&limit=2")[2]
+    third = pages_from(guest, f"{at.path}&limit=2")[2]
     (link,) = third.all('a[rel="prev"]')
     edge.accept(fact("service_line.paused", all_lines[0]))
     assert lines(guest.get(str(link["href"]))) == all_lines[2:4]
@@ -71,10 +71,10 @@ def test_the_order_is_chosen_and_stays_with_filters_and_pages(edge: Edge) -> Non
     }
     for link in page.all(".orders a"):
         chosen = guest.get(str(link["href"]) + "&limit=2")
-        said = link.get_text()
-        assert chosen.words(".orders [aria-current]") == [said]
-        assert [line for each in walk(guest, str(link["href"]) + "&limit=2")
-                for line in lines(each)] == expected[said]  # fmt: skip
+        text = link.get_text()
+        assert chosen.words(".orders [aria-current]") == [text]
+        assert [line for each in pages_from(guest, str(link["href"]) + "&limit=2")
+                for line in lines(each)] == expected[text]  # fmt: skip
     running = guest.get(f"{at.path}&sort=health_score").all(".tile.s-running")[0]
     assert "sort=health_score" in str(running["href"])
     assert guest.get(f"{at.path}&sort=health_score").form("/ui")["sort"] == "health_score"

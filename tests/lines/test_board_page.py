@@ -53,9 +53,9 @@ def test_a_row_shows_causes_and_duration_and_a_hold_its_actor_but_no_younger_blo
     reason = {"reason": "Stakeholder review"}
     assert edge.post(path.format(line_id, "pause"), token, json=reason).status_code == 200
     page = guest.get(at.path)
-    for said in (row(page, line_id), details(page, line_id)):
-        assert "operator Stakeholder review" in said
-        assert " test " in said, "the key's name"
+    for text in (row(page, line_id), details(page, line_id)):
+        assert "operator Stakeholder review" in text
+        assert " test " in text, "the key's name"
     assert edge.post(path.format(line_id, "resume"), token, json=reason).status_code == 200
     page = guest.get(at.path)
     assert "Waiting for the sign-off +1 nobody — < 1 min" in row(page, line_id)
@@ -162,7 +162,7 @@ def test_a_line_with_very_many_blockers_has_a_short_row(edge: Edge) -> None:
     assert "and 10 more" in page.words(".why")[0]
 
 
-def test_an_empty_result_is_said_and_does_not_look_like_an_error(edge: Edge) -> None:
+def test_an_empty_result_is_announced_and_is_not_shown_as_an_error(edge: Edge) -> None:
     at = Workspace(edge, "WS-26-000108")
     at.line()
     guest = visitor(edge)
@@ -221,14 +221,14 @@ def test_a_row_shows_the_blocker_that_is_due_first_and_who_should_act_on_it(edge
 def test_a_row_names_the_workspace_unless_the_lines_name_or_a_filter_does(edge: Edge) -> None:
     at = Workspace(edge, "WS-26-000302")
     edge.accept(fact("directory.named", "WS-26-000302", {"name": "Zürich Re"}))
-    said, silent, unnamed = at.line(name="ZÜRICH RE: data pod"), at.line(name="Data pod"), at.line()
+    loud, silent, unnamed = at.line(name="ZÜRICH RE: data pod"), at.line(name="Data pod"), at.line()
     guest = visitor(edge)
     page = guest.get("/ui?limit=200")
-    assert "Zürich" not in row(page, said)
+    assert "Zürich" not in row(page, loud)
     assert row(page, silent).startswith(f"Data pod {silent[7:]} Zürich Re ")
     assert row(page, unnamed).startswith(f"{unnamed} Zürich Re ")
     page = guest.get(at.path)
-    for line_id in (said, silent, unnamed):
+    for line_id in (loud, silent, unnamed):
         assert "Zürich Re" not in row(page, line_id)
         assert "Zürich Re WS-26-000302" in details(page, line_id)
 

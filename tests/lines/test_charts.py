@@ -95,9 +95,9 @@ def test_a_lane_shows_each_interval_once(life: list[TimeSpan], chosen: set[str])
     st.floats(0, 2_000_000_000),
     st.sampled_from(ZONES),
 )
-def test_an_axis_has_a_few_labels_in_order(wall: datetime, span: float, zone: ZoneInfo) -> None:
-    start = wall.replace(tzinfo=UTC).astimezone(zone)
-    end = (wall.replace(tzinfo=UTC) + timedelta(seconds=span)).astimezone(zone)
+def test_an_axis_has_a_few_labels_in_order(begin: datetime, span: float, zone: ZoneInfo) -> None:
+    start = begin.replace(tzinfo=UTC).astimezone(zone)
+    end = (begin.replace(tzinfo=UTC) + timedelta(seconds=span)).astimezone(zone)
     labels = charts.axis(start, end)
     assert 1 <= len(labels) <= 10
     assert all(0 <= label.x <= 100 for label in labels)
@@ -151,8 +151,8 @@ def test_the_grid_holds_all_durations_and_longer_ones_are_higher(
     grid = charts.levels((length or 0 for length in found), 180)
     assert len(grid) >= 2
     assert (grid[0].y, grid[-1].y) == (180, 0)
-    known = sorted(length for length in found if length)
-    heights = [bar.height for bar in charts.bars(known, grid, 180)]
+    sorted_lengths = sorted(length for length in found if length)
+    heights = [bar.height for bar in charts.bars(sorted_lengths, grid, 180)]
     assert heights == sorted(heights)
 
 
@@ -160,6 +160,6 @@ def test_the_grid_holds_all_durations_and_longer_ones_are_higher(
 def test_strokes_stand_at_their_share_of_the_time(seconds: list[int]) -> None:
     instants = [BEGIN + timedelta(seconds=number) for number in sorted(seconds)]
     path = charts.strokes(instants, BEGIN, BEGIN + timedelta(seconds=10**9))
-    places = [float(part.split()[0]) for part in path.split("M")[1:]]
+    xs = [float(part.split()[0]) for part in path.split("M")[1:]]
     expected = [number / 10**6 for number in sorted(seconds)]
-    assert all(abs(at - true) <= 0.051 for at, true in zip(places, expected, strict=True))
+    assert all(abs(at - true) <= 0.051 for at, true in zip(xs, expected, strict=True))

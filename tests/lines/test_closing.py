@@ -20,19 +20,19 @@ def test_a_closing_clears_holds_and_blockers_and_cancels_open_runs(ledger: Ledge
 
     ledger.accept(fact("service_line.closed", line, {"reason": "over"}, time=ledger.at()))
 
-    shown = ledger.detail(line)
-    assert (shown["state"], shown["closed_at"]) == ("closed", ledger.at())
-    assert shown["state_since"] == ledger.at()
-    assert shown["blockers"] == shown["holds"] == []
-    assert shown["open_runs"] == 0
-    assert [ledger.shown_run(r)["status"] for r in (running, pending, done)] == [
+    detail = ledger.detail(line)
+    assert (detail["state"], detail["closed_at"]) == ("closed", ledger.at())
+    assert detail["state_since"] == ledger.at()
+    assert detail["blockers"] == detail["holds"] == []
+    assert detail["open_runs"] == 0
+    assert [ledger.run_view(r)["status"] for r in (running, pending, done)] == [
         "cancelled",
         "cancelled",
         "completed",
     ]
-    assert ledger.shown_run(running)["duration_ms"] == 60_000
-    assert ledger.shown_run(pending)["duration_ms"] is None
-    assert ledger.shown_run(pending)["completed_at"] == ledger.at()
+    assert ledger.run_view(running)["duration_ms"] == 60_000
+    assert ledger.run_view(pending)["duration_ms"] is None
+    assert ledger.run_view(pending)["completed_at"] == ledger.at()
     assert ledger.rows("SELECT * FROM ledger.open_run WHERE line_id = %s", line) == []
 
 
@@ -44,7 +44,7 @@ def test_a_closing_takes_effect_no_earlier_than_the_last_change(ledger: Ledger) 
         fact("service_line.closed", line, time=ledger.ago(minutes=9)),
     )
     assert ledger.detail(line)["closed_at"] == ledger.ago(minutes=5)
-    assert ledger.shown_run(run)["completed_at"] == ledger.ago(minutes=5)
+    assert ledger.run_view(run)["completed_at"] == ledger.ago(minutes=5)
     ledger.accept(fact("execution.checked_in", line, time=ledger.ago(minutes=5)))
 
 
@@ -59,15 +59,15 @@ def test_a_run_cancelled_by_a_closing_accepts_one_late_ending(ledger: Ledger, en
 
     ledger.accept(late)
 
-    shown = ledger.shown_run(run)
-    assert shown["status"] == ending.removeprefix("run.")
-    assert shown["completed_at"] == ledger.ago(minutes=3)
-    assert (shown["duration_ms"], shown["tokens_used"]) == (360_000, 7)
+    view = ledger.run_view(run)
+    assert view["status"] == ending.removeprefix("run.")
+    assert view["completed_at"] == ledger.ago(minutes=3)
+    assert (view["duration_ms"], view["tokens_used"]) == (360_000, 7)
     assert ledger.refusal(fact(ending, run, time=ledger.ago(minutes=4))) == STATE
-    line_shown = ledger.detail(line)
-    assert line_shown["open_runs"] == 0
-    assert line_shown["metrics"]["last_run_duration_ms"] == 360_000
-    assert ledger.shown_run(other)["status"] == "cancelled"
+    line_detail = ledger.detail(line)
+    assert line_detail["open_runs"] == 0
+    assert line_detail["metrics"]["last_run_duration_ms"] == 360_000
+    assert ledger.run_view(other)["status"] == "cancelled"
     ((row),) = ledger.rows("SELECT open_runs FROM ledger.line_activity WHERE line_id = %s", line)
     assert row["open_runs"] == 0
 
@@ -80,7 +80,7 @@ def test_a_pending_run_cancelled_by_a_closing_may_only_fail(ledger: Ledger) -> N
     assert ledger.refusal(fact("run.completed", run, time=time)) == STATE
     assert ledger.refusal(fact("run.started", run, time=time)) == STATE
     ledger.accept(fact("run.failed", run, time=time))
-    assert ledger.shown_run(run)["status"] == "failed"
+    assert ledger.run_view(run)["status"] == "failed"
 
 
 def test_a_run_that_ended_before_the_closing_accepts_no_late_ending(ledger: Ledger) -> None:
@@ -154,5 +154,5 @@ def test_all_of_many_runs_are_cancelled_before_the_closing_that_causes_it(ledger
     assert {event["state"]["causation_id"] for event in cancelled} == set(closed.event_ids)
     assert closing["topic"].startswith("execution.closed/")
     assert (ending["originator_id"], ending["originator_version"]) == (runs[0], 3)
-    shown = ledger.detail(line)
-    assert (shown["state"], shown["open_runs"]) == ("closed", 0)
+    detail = ledger.detail(line)
+    assert (detail["state"], detail["open_runs"]) == ("closed", 0)

@@ -11,9 +11,9 @@ from tests.support.ledger import Ledger
 from tests.support.random_lines import (
     RandomLines,
     Row,
-    asked_at_random,
     matching,
     parameters_of,
+    random_filters,
     rows_of_lines,
 )
 from tests.support.rebuilding import rebuild, verify, view
@@ -42,9 +42,9 @@ def recounted(lines: list[Row], filters: dict[str, Any]) -> Counted:
     )
 
 
-@pytest.mark.parametrize(("seed", "asked"), repeated([(0, 50), (0, 150), (1, 150), (2, 150)]))
+@pytest.mark.parametrize(("seed", "questions"), repeated([(0, 50), (0, 150), (1, 150), (2, 150)]))
 def test_summaries_equal_a_count_of_the_rows_after_any_mix_of_facts(
-    own_ledger: Ledger, seed: int, asked: int
+    own_ledger: Ledger, seed: int, questions: int
 ) -> None:
     mix = RandomLines(own_ledger, seed)
     matches, states = 0, set[str]()
@@ -52,11 +52,11 @@ def test_summaries_equal_a_count_of_the_rows_after_any_mix_of_facts(
         mix.go_on(15)
         lines = rows_of_lines(own_ledger)
         states |= {state for state, *_ in recounted(lines, {})}
-        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(asked))):
+        for filters in ({}, *(random_filters(mix.dice) for _ in range(questions))):
             expected = recounted(lines, filters)
             assert summarized(own_ledger, filters) == expected, filters
             matches += bool(expected)
-    assert (matches > asked * 5 // 3, states) == (True, set(STATES))
+    assert (matches > questions * 5 // 3, states) == (True, set(STATES))
 
 
 def test_stored_counts_do_not_depend_on_how_the_log_is_cut_into_batches(own_ledger: Ledger) -> None:

@@ -66,12 +66,12 @@ def test_the_sweeper_lifts_the_operators_hold_alone_once_and_at_its_end(ledger: 
     ledger.sweep()
     ledger.sweep()
     assert list(map(by_rule, ledger.events(line))) == [False] * 4 + [True]
-    shown, event = ledger.detail(line), last(ledger, line)
-    assert (shown["state"], [hold["hold"] for hold in shown["holds"]]) == (
+    detail, event = ledger.detail(line), last(ledger, line)
+    assert (detail["state"], [hold["hold"] for hold in detail["holds"]]) == (
         "paused",
         ["service_line"],
     )
-    assert len(shown["blockers"]) == 1
+    assert len(detail["blockers"]) == 1
     assert event["body"] == {"hold": "operator", "reason": "until"}
     assert (event["occurred_at"], event["reported_by"]) == (until, "pause-until")
     assert event["actor"] == {"type": "system", "id": "pause-until"}
@@ -162,7 +162,7 @@ def test_two_nodes_lift_a_hold_once(own_ledger: Ledger, settings: Settings) -> N
     assert own_ledger.topics(line) == [*STARTED, "execution.resumed"]
 
 
-def test_no_hold_is_lifted_by_the_present_time_while_a_story_is_told(own_ledger: Ledger) -> None:
+def test_no_hold_is_lifted_by_the_present_time_during_a_story(own_ledger: Ledger) -> None:
     line = over(own_ledger)
     with sweepers_paused(own_ledger.conninfo):
         assert own_ledger.sweep() == 0

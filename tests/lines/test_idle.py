@@ -15,8 +15,8 @@ def begin(line: str, type: str = "run.requested", **attributes: object) -> dict[
 
 
 def state(ledger: Ledger, line: str) -> tuple[str, str]:
-    shown = ledger.detail(line)
-    return shown["state"], shown["state_since"]
+    detail = ledger.detail(line)
+    return detail["state"], detail["state_since"]
 
 
 def fresh(ledger: Ledger, model: str = "agent_runtime") -> str:
@@ -177,8 +177,8 @@ def test_a_void_of_a_check_in_is_no_activity(ledger: Ledger) -> None:
     ledger.clock.advance(hours=1)
     ledger.sweep()
     ledger.accept(fact("execution.check_in_voided", line, {"fact_id": check_in["id"]}))
-    shown = ledger.detail(line)
-    assert (shown["state"], shown["last_activity_at"]) == ("idle", last)
+    detail = ledger.detail(line)
+    assert (detail["state"], detail["last_activity_at"]) == ("idle", last)
 
 
 def test_a_woken_line_goes_idle_again(ledger: Ledger) -> None:

@@ -143,5 +143,6 @@ def test_a_body_that_is_slow_to_parse_does_not_block_other_requests(
             assert edge.get("/healthz").status_code == 200
             meanwhile += 1
     assert_problem(answer.result(), 403, "forbidden")
-    # Each request takes a turn of the event loop. The loop makes some hundred turns meanwhile.
+    # Each request takes an iteration of the event loop, which makes some hundred iterations
+    # meanwhile.
     assert meanwhile > 15

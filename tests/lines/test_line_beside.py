@@ -1,4 +1,4 @@
-"""The board from which a reader came to a line: the way back, and the lines beside it."""
+"""The board from which a reader came to a line: the way back, and the neighbouring lines."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 HOST = "http://ledger.test"
 
@@ -26,48 +26,48 @@ def board(**query: str) -> str:
     return "/ui?" + "&".join(f"{name}={value}" for name, value in filters.items())
 
 
-def come(guest: Visitor, line: str, sender: str) -> Seen:
+def come(guest: Visitor, line: str, sender: str) -> Visited:
     """Follow the link to a line on a page."""
     return guest.get(f"/ui/lines/{line}", headers={"referer": HOST + sender})
 
 
-def beside(page: Seen) -> dict[str, str]:
-    """The lines beside, each by its key."""
+def neighbour_lines(page: Visited) -> dict[str, str]:
+    """The neighbouring lines, each by its key."""
     found = page.all(".beside a")
     return {str(a["aria-keyshortcuts"]): str(a["href"])[10:23] for a in found}
 
 
-def way_back(page: Seen) -> Any:
+def way_back(page: Visited) -> Any:
     return page.all(".way a")[0]["href"]
 
 
 @pytest.mark.parametrize("sort", ["", "health_score"])
-def test_a_line_leads_back_to_the_board_and_to_the_lines_beside_it(
+def test_a_line_leads_back_to_the_board_and_to_its_neighbours(
     edge: Edge, lines: list[str], sort: str
 ) -> None:
     guest = visitor(edge)
     address = board(state="blocked", **({"sort": sort} if sort else {}))
-    shown = [row["id"] for row in guest.get(address).all("tbody tr:not(.more)")]
-    assert sorted(map(str, shown)) == lines[:3]
-    for number, line in enumerate(shown):
+    ids = [row["id"] for row in guest.get(address).all("tbody tr:not(.more)")]
+    assert sorted(map(str, ids)) == lines[:3]
+    for number, line in enumerate(ids):
         page = come(guest, line, address)
         assert way_back(page) == address
         neighbours = {"[": number - 1, "]": number + 1}
-        assert beside(page) == {k: shown[n] for k, n in neighbours.items() if n in (0, 1, 2)}
+        assert neighbour_lines(page) == {k: ids[n] for k, n in neighbours.items() if n in (0, 1, 2)}
     # The next line keeps the board, by its own address, which may be shared.
-    page = guest.get(str(come(guest, shown[0], address).one(".beside a")["href"]))
+    page = guest.get(str(come(guest, ids[0], address).one(".beside a")["href"]))
     assert way_back(page) == address
-    assert beside(page) == {"[": shown[0], "]": shown[2]}
+    assert neighbour_lines(page) == {"[": ids[0], "]": ids[2]}
 
 
-def test_the_lines_beside_go_on_from_one_state_to_the_next(edge: Edge, lines: list[str]) -> None:
+def test_the_neighbour_lines_go_on_from_one_state_to_the_next(edge: Edge, lines: list[str]) -> None:
     guest = visitor(edge)
-    shown = [str(row["id"]) for row in guest.get(board()).all("tbody tr:not(.more)")]
-    assert beside(come(guest, shown[2], board())) == {"[": shown[1], "]": shown[3]}
-    assert beside(come(guest, shown[4], board())) == {"[": shown[3]}
+    ids = [str(row["id"]) for row in guest.get(board()).all("tbody tr:not(.more)")]
+    assert neighbour_lines(come(guest, ids[2], board())) == {"[": ids[1], "]": ids[3]}
+    assert neighbour_lines(come(guest, ids[4], board())) == {"[": ids[3]}
 
 
-def test_a_pause_keeps_the_board_and_the_place_on_it(edge: Edge, lines: list[str]) -> None:
+def test_a_pause_keeps_the_board_and_the_position_on_it(edge: Edge, lines: list[str]) -> None:
     guest = visitor(edge, "read", "service_lines:manage")
     address, line = board(state="blocked", sort="record"), lines[1]
     page = come(guest, line, address)
@@ -77,8 +77,8 @@ def test_a_pause_keeps_the_board_and_the_place_on_it(edge: Edge, lines: list[str
     page = guest.get(done.location)
     assert page.words(".standing .state") == ["paused"]
     assert way_back(page) == address
-    # The line is on that board no more: the lines beside its former place are shown.
-    assert beside(page) == {"[": lines[2], "]": lines[0]}
+    # The line is no longer on that board: the page shows the neighbours of its former place.
+    assert neighbour_lines(page) == {"[": lines[2], "]": lines[0]}
     refused = guest.submit(come(guest, lines[0], address), f"/ui/lines/{lines[0]}/resume")
     assert refused.status == 409
     assert way_back(refused) == address
@@ -116,7 +116,7 @@ def test_a_line_reached_from_elsewhere_leads_to_the_whole_board(
         assert page.all('[href*="elsewhere"], .beside') == []
 
 
-def test_a_board_that_cannot_be_shown_has_no_lines_beside(edge: Edge, lines: list[str]) -> None:
+def test_a_board_that_cannot_be_shown_has_no_neighbour_lines(edge: Edge, lines: list[str]) -> None:
     guest, path = visitor(edge), f"/ui/lines/{lines[0]}"
     for params in (
         {"from": "/ui?state=nonsense"},

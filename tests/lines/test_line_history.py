@@ -10,7 +10,7 @@ from ledger.features.lines.page import history
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.random_life import history_of
-from tests.support.visitor import Seen, visitor
+from tests.support.visitor import Visited, visitor
 
 
 def path_of(line_id: str) -> str:
@@ -22,7 +22,6 @@ def blocked(line_id: str, cause: str = "approval_gap", **more: Any) -> dict[str,
 
 
 def as_of(address: str) -> str | None:
-    """The instant in an address."""
     return next(iter(parse_qs(urlsplit(address).query).get("as_of", [])), None)
 
 
@@ -36,7 +35,7 @@ def moved(instant: datetime, seconds: float) -> str:
     return f"{instant + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
-def step(page: Seen, name: str) -> str | None:
+def step(page: Visited, name: str) -> str | None:
     """The address of a step of the slider; None for a disabled step."""
     href = page.one(f'[data-step="{name}"]').get("href")
     return None if href is None else str(href)
@@ -59,13 +58,13 @@ def lived(edge: Edge) -> tuple[str, list[dict[str, Any]]]:
 def test_steps_reach_every_event_and_lead_back(edge: Edge) -> None:
     line_id, history = lived(edge)
     guest = visitor(edge)
-    page, seen = guest.get(path_of(line_id)), []
+    page, rows = guest.get(path_of(line_id)), []
     assert (step(page, "next"), step(page, "now")) == (None, None)
     while back := step(page, "previous"):
         page = guest.get(back)
         assert {str(time["datetime"]) for time in page.all("#standing-at time")} == {as_of(back)}
-        seen.append(as_of(back))
-    assert seen == [event["recorded_at"] for event in reversed(history)]
+        rows.append(as_of(back))
+    assert rows == [event["recorded_at"] for event in reversed(history)]
     assert step(page, "first") is None
     forth = []
     while on := step(page, "next"):
@@ -100,7 +99,7 @@ def test_the_page_shows_the_line_as_it_was(edge: Edge) -> None:
     assert "execution.blocked" in str(slider["aria-valuetext"])
 
 
-def test_the_slider_leads_to_the_very_instant_of_its_place(edge: Edge) -> None:
+def test_the_slider_leads_to_the_very_instant_of_its_position(edge: Edge) -> None:
     line_id, history = lived(edge)
     guest, now = visitor(edge), milliseconds(edge.clock.now.isoformat())
 
@@ -111,15 +110,15 @@ def test_the_slider_leads_to_the_very_instant_of_its_place(edge: Edge) -> None:
         assert "month=2026-04" in moved.location
         return as_of(moved.location)
 
-    first, last = (milliseconds(history[place]["recorded_at"]) for place in (0, -1))
+    first, last = (milliseconds(history[index]["recorded_at"]) for index in (0, -1))
     for at in (first + 1, first + 1500, last + 1):
         assert milliseconds(led_to(at, now) or "") == at
     # Before the first event nothing was known of the line.
     assert led_to(0, now) == led_to(first - 1, now) == history[0]["recorded_at"]
     # The right end means now, whenever the page was made; and so does the future.
     assert led_to(now, now) is led_to(first + 5, first + 5) is led_to(now + 1, now + 2) is None
-    # The slider goes from the line's beginning to now, with a tick for each event that can be told
-    # apart: the first two events are a microsecond apart.
+    # The slider goes from the line's beginning to now. It has a tick for each event at an instant
+    # of its own: the first two events are a microsecond apart.
     page = guest.get(path_of(line_id))
     begun = milliseconds(edge.data(f"/v1/execution/{line_id}")["started_at"])
     ends = [int(str(page.one("#slider")[name])) for name in ("min", "max", "value")]
@@ -138,12 +137,12 @@ def test_slider_and_timeline_have_one_scale_now_and_then(edge: Edge) -> None:
     page = visitor(edge).get(path_of(line_id))
     past = visitor(edge).get(f"{path_of(line_id)}?as_of={moved(then, seconds=1)}")
     assert past.words("#recorded text") == page.words("#recorded text")
-    for seen in (page, past):
-        assert seen.words("#band .tick text") == seen.words("#recorded text")
-        places = [str(line["x1"]) for line in seen.all("#recorded .tick line")]
-        assert places == [str(line["x1"]) for line in seen.all("#band .tick line")]
-        (tick,) = seen.all(".ticks .t-blocked")
-        (piece,) = seen.all("#band rect[fill='url(#p-blocked)']")
+    for view in (page, past):
+        assert view.words("#band .tick text") == view.words("#recorded text")
+        ticks = [str(line["x1"]) for line in view.all("#recorded .tick line")]
+        assert ticks == [str(line["x1"]) for line in view.all("#band .tick line")]
+        (tick,) = view.all(".ticks .t-blocked")
+        (piece,) = view.all("#band rect[fill='url(#p-blocked)']")
         at = float(str(tick["d"]).removeprefix("M").split()[0]) / 10
         assert abs(at - float(str(piece["x"]).rstrip("%"))) < 0.1
         assert 29 < at < 31
@@ -180,7 +179,7 @@ def test_a_closed_lines_scale_ends_with_what_was_recorded_of_it(edge: Edge) -> N
 
 def test_nothing_in_the_slider_depends_on_the_events_of_others(edge: Edge) -> None:
     """A line whose neighbours are silent, and one among busy neighbours, look alike."""
-    seen = []
+    instants = []
     for neighbours in (0, 40):
         line_id, other, begun = edge.fresh(), edge.fresh(), edge.clock.now
         for _ in range(4):
@@ -193,10 +192,10 @@ def test_nothing_in_the_slider_depends_on_the_events_of_others(edge: Edge) -> No
         assert "EVT-" not in str(page.one(".travel"))
         slider = page.one("#slider")
         ends = [int(str(slider[name])) - milliseconds(begun.isoformat()) for name in ("min", "max")]
-        seen.append((ends, [path["d"] for path in page.all(".ticks path")]))
+        instants.append((ends, [path["d"] for path in page.all(".ticks path")]))
         # Both lines begin at the same time of the day.
         edge.clock.advance(hours=16)
-    assert seen[0] == seen[1]
+    assert instants[0] == instants[1]
 
 
 def test_ticks_of_many_events_are_spread_over_the_time(
@@ -210,8 +209,8 @@ def test_ticks_of_many_events_are_spread_over_the_time(
         edge.accept(*(fact("execution.checked_in", line_id) for _ in range(burst)))
     page = visitor(edge).get(path_of(line_id))
     drawn = "".join(str(path["d"]) for path in page.all(".ticks path"))
-    places = [round(float(part.split()[0])) for part in drawn.split("M")[1:]]
-    assert places == pytest.approx([0, 200, 400, 600, 800, 1000], abs=2)
+    positions = [round(float(part.split()[0])) for part in drawn.split("M")[1:]]
+    assert positions == pytest.approx([0, 200, 400, 600, 800, 1000], abs=2)
 
 
 def test_a_line_that_was_not_known_yet_says_so(edge: Edge) -> None:

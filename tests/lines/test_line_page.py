@@ -10,7 +10,7 @@ from ledger.features.feed.routes import stories
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.random_life import history_of
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 MANAGE = ("read", "service_lines:manage")
 
@@ -19,7 +19,7 @@ def path_of(line_id: str) -> str:
     return f"/ui/lines/{line_id}"
 
 
-def send(guest: Visitor, line_id: str, action: str, **fields: str) -> Seen:
+def send(guest: Visitor, line_id: str, action: str, **fields: str) -> Visited:
     """Fill in a form of the line's page and send it."""
     path = path_of(line_id)
     return guest.submit(guest.get(path), f"{path}/{action}", **fields)
@@ -73,12 +73,12 @@ def test_usage_of_many_resources_is_shortened_and_of_too_many_left_out(
     hours = [{"hours": 1, "resource_id": f"SCR-{number}"} for number in range(60)]
     edge.accept(*(fact("execution.checked_in", line_id, one) for one in hours))
     usage = 'section[aria-labelledby="usage"]'
-    (shown,) = visitor(edge).get(path_of(line_id)).words(usage)
-    assert "Hours 60" in shown
-    assert "and 10 more" in shown
+    (text,) = visitor(edge).get(path_of(line_id)).words(usage)
+    assert "Hours 60" in text
+    assert "and 10 more" in text
     monkeypatch.setattr(stories, "MAX_PAIRS", 59)
-    (shown,) = visitor(edge).get(path_of(line_id)).words(usage)
-    assert "Too many resources" in shown
+    (text,) = visitor(edge).get(path_of(line_id)).words(usage)
+    assert "Too many resources" in text
 
 
 def test_every_signal_shows_its_points_and_the_sum_is_the_score(edge: Edge) -> None:
@@ -126,16 +126,16 @@ def test_usage_is_shown_by_utc_month(edge: Edge) -> None:
         assert guest.get(f"{path_of(line_id)}?month={month}").status == 422, month
 
 
-def test_the_timeline_is_also_given_in_words_and_as_a_table(edge: Edge) -> None:
+def test_the_timeline_is_also_shown_in_words_and_as_a_table(edge: Edge) -> None:
     line_id = edge.fresh()
     edge.clock.advance(hours=6, seconds=1)
     edge.accept(blocked(line_id))
     edge.clock.advance(hours=2, seconds=1)
     page = visitor(edge).get(path_of(line_id))
-    said = str(page.one("#band")["aria-label"])
-    assert "running 6 h, blocked 2 h" in said
-    assert "Open causes: approval gap 2 h" in said
-    assert said.endswith(" State now: blocked.")
+    label = str(page.one("#band")["aria-label"])
+    assert "running 6 h, blocked 2 h" in label
+    assert "Open causes: approval gap 2 h" in label
+    assert label.endswith(" State now: blocked.")
     assert page.words(".legend li") == [
         "running 6 h 75 %", "blocked 2 h 25 %", "approval gap 2 h 25 %",
     ]  # fmt: skip
@@ -146,9 +146,9 @@ def test_the_timeline_is_also_given_in_words_and_as_a_table(edge: Edge) -> None:
     assert next(rect.get_text() for rect in page.all("#band > rect title")).startswith("running: ")
 
 
-@pytest.mark.parametrize(("most", "said"), [(2, "The last day: "), (4, "The last 7 days: ")])
+@pytest.mark.parametrize(("most", "text"), [(2, "The last day: "), (4, "The last 7 days: ")])
 def test_of_a_life_with_too_many_changes_the_latest_part_is_shown(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int, said: str
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int, text: str
 ) -> None:
     monkeypatch.setattr(stories, "MAX_INTERVALS", most)
     line_id = edge.fresh(time="2026-03-01T00:00:00Z")
@@ -156,7 +156,7 @@ def test_of_a_life_with_too_many_changes_the_latest_part_is_shown(
         at = edge.clock() - timedelta(days=days)
         edge.accept(fact(f"service_line.{type}", line_id, time=at.isoformat()))
     page = visitor(edge).get(path_of(line_id))
-    assert page.words('section[aria-labelledby="h-life"] > .quiet')[0].startswith(said)
+    assert page.words('section[aria-labelledby="h-life"] > .quiet')[0].startswith(text)
 
 
 def test_a_closed_lines_life_ends_with_it(edge: Edge) -> None:
@@ -219,16 +219,16 @@ def test_a_pause_gets_an_end_which_the_page_tells_and_changes(edge: Edge) -> Non
 
 def test_the_shown_month_stays_after_a_form_is_sent(edge: Edge) -> None:
     line_id, guest = edge.fresh("capacity", time="2026-01-01T00:00:00Z"), visitor(edge, *MANAGE)
-    shown = f"{path_of(line_id)}?month=2026-02"
-    page, act = guest.get(shown), f"{path_of(line_id)}/pause"
+    address = f"{path_of(line_id)}?month=2026-02"
+    page, act = guest.get(address), f"{path_of(line_id)}/pause"
     refused = guest.submit(page, act, reason=" ")
     assert "Usage in 2026-02" in refused.text
     assert refused.one('section.manage input[name="month"]')["value"] == "2026-02"
-    assert refused.one(".manage .acts a")["href"] == shown
-    page = guest.get(shown)
-    assert guest.submit(page, act, reason="Office move").location == shown
+    assert refused.one(".manage .acts a")["href"] == address
+    page = guest.get(address)
+    assert guest.submit(page, act, reason="Office move").location == address
     late = guest.submit(page, act, reason="Too late", request_key="another")
-    assert late.one("section.manage a")["href"] == shown
+    assert late.one("section.manage a")["href"] == address
     wrong = guest.submit(page, act, reason="r", month="2026-13")
     assert wrong.status == 422
 
@@ -248,7 +248,7 @@ def test_a_refused_pause_gives_the_reason_and_keeps_the_typed_text(edge: Edge) -
 
 
 @pytest.mark.parametrize("reason", ["", " \n ", "x" * 501])
-def test_a_wrong_reason_is_refused_beside_the_form(edge: Edge, reason: str) -> None:
+def test_a_wrong_reason_is_refused_next_to_the_form(edge: Edge, reason: str) -> None:
     line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
     refused = send(guest, line_id, "pause", reason=reason)
     assert refused.status == 422

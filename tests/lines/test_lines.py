@@ -113,11 +113,11 @@ def test_a_released_resource_leaves_the_list(edge: Edge) -> None:
 
 
 def test_the_newest_record_comes_first_by_year_and_number(edge: Edge) -> None:
-    given = ["RUN-25-999999", "RUN-26-500000", "RUN-26-1000000", "RUN-27-000001"]
-    for record in (given[2], given[0], given[3], given[1]):
+    ids = ["RUN-25-999999", "RUN-26-500000", "RUN-26-1000000", "RUN-27-000001"]
+    for record in (ids[2], ids[0], ids[3], ids[1]):
         edge.fresh(execution_id=record, project_tags=["order"])
     rows = edge.data("/v1/execution?project_tag=order")
-    assert [row["id"] for row in rows] == given[::-1]
+    assert [row["id"] for row in rows] == ids[::-1]
 
 
 CHOICES = {
@@ -131,7 +131,7 @@ CHOICES = {
 
 @pytest.mark.parametrize("tags", [1, 40, 41, 100])
 @pytest.mark.parametrize("more", [{}, {"workspace_id": ",".join(WORKSPACES[:2])}])
-def test_a_list_by_any_number_of_tags_walks_through_each_line_once(
+def test_a_list_by_any_number_of_tags_reads_each_line_once(
     edge: Edge, board: list[dict[str, Any]], tags: int, more: dict[str, str]
 ) -> None:
     assert board

@@ -133,9 +133,9 @@ def test_a_table_has_a_column_for_each_field_and_no_formulas(edge: Edge, token: 
     assert len(table) == len(rows)
     for cells, row in zip(table, rows, strict=True):
         blocker = row.pop("oldest_blocker") or {}
-        said = row | {f"oldest_blocker_{name}": value for name, value in blocker.items()}
+        expected = row | {f"oldest_blocker_{name}": value for name, value in blocker.items()}
         for column, cell in zip(heading, cells, strict=True):
-            value = said.get(column)
+            value = expected.get(column)
             if column in ("project_tags", "metrics"):
                 assert json.loads(cell) == value
             else:
@@ -160,13 +160,13 @@ def test_an_export_shows_the_lines_as_they_were_at_its_position(
         activation(edge.fresh_id(), **tenant),
     ]
 
-    async def change_first(*asked: Any) -> Any:
+    async def change_first(*arguments: Any) -> Any:
         if not changed:
             answer = await edge.service.http.post(
                 "/v1/facts", content=json.dumps(batch).encode(), headers=headers
             )
             changed.extend(item["outcome"] for item in answer.json()["data"])
-        return await lapsed(*asked)
+        return await lapsed(*arguments)
 
     monkeypatch.setattr(authenticator, "lapsed", change_first)
     content = exported(edge, token, "sort=state_since&state=running")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ledger.engine.values.values import format_instant
-from tests.engine.http.test_cursors import walk
+from tests.engine.http.test_cursors import paged
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.soak import repeated
@@ -146,7 +146,7 @@ def test_nobody_finds_another_tenants_lines(edge: Edge, query: str) -> None:
         assert edge.data(f"/v1/execution?{query}&limit=100", token) == []
         if not query.startswith("sort"):
             assert edge.data(f"/v1/execution/summary?{query}", token)["total"] == 0
-    assert line in [row["service_line_id"] for row in walk(edge, f"/v1/execution?{query}", 100)]
+    assert line in [row["service_line_id"] for row in paged(edge, f"/v1/execution?{query}", 100)]
 
 
 @pytest.mark.parametrize(
@@ -185,11 +185,11 @@ def test_the_past_has_the_order_and_the_health_of_then(edge: Edge) -> None:
         if "sort" not in more:
             path = f"/v1/execution/summary?{query}{more}&as_of={then}"
             assert edge.data(path)["total"] == len(expected)
-    assert walk(edge, f"/v1/execution?{query}&sort=health_score&as_of={then}", 1) == edge.data(
+    assert paged(edge, f"/v1/execution?{query}&sort=health_score&as_of={then}", 1) == edge.data(
         f"/v1/execution?{query}&sort=health_score&as_of={then}"
     )
     # Without a project, an instant's lines are found along other indexes.
-    found = walk(edge, f"/v1/execution?health=amber&as_of={then}", 9)
+    found = paged(edge, f"/v1/execution?health=amber&as_of={then}", 9)
     assert {first, third} & {row["service_line_id"] for row in found} == {first}
 
 
@@ -273,20 +273,20 @@ def test_each_line_whose_key_stays_appears_once_while_other_keys_move(
         edge.accept(activation(edge.fresh_id(), project_tags=[tag]))
         for line in dice.sample(moving, 6):
             kind = "paused" if page % 2 else "resumed"
-            turn = fact(f"service_line.{kind}", line, time=format_instant(edge.clock.now))
-            moves += edge.send(turn).status_code == 201
+            event = fact(f"service_line.{kind}", line, time=format_instant(edge.clock.now))
+            moves += edge.send(event).status_code == 201
             edge.send(waits(line, "B-2", None, due(edge, days=dice.choice([-2, 2]))))
             edge.accept(signal(line, dice.choice(["green", "red"]), "delivery_velocity"))
 
-    rows = walk(edge, f"/v1/execution?project_tag={tag}&sort={sort}", 7, storm)
-    seen = [row["service_line_id"] for row in rows]
-    assert sorted(line for line in seen if line in steady) == sorted(steady)
+    rows = paged(edge, f"/v1/execution?project_tag={tag}&sort={sort}", 7, storm)
+    found = [row["service_line_id"] for row in rows]
+    assert sorted(line for line in found if line in steady) == sorted(steady)
     assert moves > 20
 
 
 @pytest.mark.parametrize("limit", [1, 3, 20, 100])
 @pytest.mark.parametrize("sort", SORTS)
-def test_a_walk_in_pages_of_any_size_has_the_order_of_one_page(
+def test_a_list_in_pages_of_any_size_has_the_order_of_one_page(
     edge: Edge, sort: str, limit: int
 ) -> None:
     tag = f"pages-{sort}-{limit}"
@@ -297,4 +297,4 @@ def test_a_walk_in_pages_of_any_size_has_the_order_of_one_page(
         *(waits(line, "B-1", None, day) for line, day in zip(ids[::2], days, strict=False)),
     )
     path = f"/v1/execution?project_tag={tag}&sort={sort}"
-    assert walk(edge, path, limit) == edge.data(f"{path}&limit=100")
+    assert paged(edge, path, limit) == edge.data(f"{path}&limit=100")

@@ -192,8 +192,8 @@ SORTS = [None, "state_since", "health_score", "due_at"]
 @pytest.mark.parametrize(
     ("name", "sort", "limit"),
     [
-        (name, sort, (10, 100)[(turn + number) % 2])
-        for turn, name in enumerate(ORDERED)
+        (name, sort, (10, 100)[(index + number) % 2])
+        for index, name in enumerate(ORDERED)
         for number, sort in enumerate(SORTS)
         if sort != "due_at" or name not in ("a project", "a resource")  # whose lines are sorted
     ],
@@ -240,7 +240,7 @@ def test_an_empty_page_in_any_order_touches_few_rows(
 def test_a_page_far_behind_the_first_touches_rows_in_proportion_to_its_limit(
     connection: psycopg.Connection[Any], sort: Sort, state: str
 ) -> None:
-    """Hundreds of lines have the same score: the record id then tells where the page begins."""
+    """Hundreds of lines have the same score, so the record id decides where the page begins."""
     key, newest = connection.execute(
         f"SELECT {sort}, newest FROM ledger.execution_rank WHERE organization_id = %s"
         " AND state = %s ORDER BY 1 DESC, 2 DESC OFFSET 20 LIMIT 1".encode(),
@@ -258,10 +258,10 @@ def test_the_ids_of_an_export_touch_each_of_its_lines_a_few_times_and_its_pages_
     filters, moment = TENANT | ORDERED[name], now()
     periods = {"today": day_of(moment), "week": week_of(moment)}
     read = lists.ids_read(filters, False, sort)
-    asked = {**filters, **periods, "limit": None}
-    ((end, ids),) = connection.execute(read.sql.encode(), asked).fetchall()
+    values = {**filters, **periods, "limit": None}
+    ((end, ids),) = connection.execute(read.sql.encode(), values).fetchall()
     assert len(ids) == len(set(ids)) > 2
-    assert cost(connection, read, asked).rows <= 7 * len(ids) + 40
+    assert cost(connection, read, values).rows <= 7 * len(ids) + 40
     page = {**TENANT, **periods, "ids": ids[:100], "end": end}
     touched = cost(connection, lists.exported_read(frozenset(TENANT)), page)
     assert touched.found == len(ids[:100])

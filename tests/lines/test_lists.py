@@ -12,16 +12,16 @@ from tests.support.ledger import Ledger
 from tests.support.random_lines import (
     OF_NOW,
     RandomLines,
-    asked_at_random,
     matching,
     parameters_of,
+    random_filters,
     rows_of_lines,
 )
 from tests.support.soak import repeated
 
 PAGE = 4
 SEEDS = repeated([(0, 8), (0, 100), (1, 100)])
-"""(seed, number of filters that are asked for, each of three times)"""
+"""(seed, number of filters that are requested, each of them three times)"""
 
 
 def listed(
@@ -49,7 +49,7 @@ def listed(
         after = {"after": keys[-1]} | ({"after_key": rows[-1]["key"]} if sort else {})
 
 
-def place(row: dict[str, Any], sort: orders.Sort | None) -> tuple[Any, ...]:
+def sort_key(row: dict[str, Any], sort: orders.Sort | None) -> tuple[Any, ...]:
     """A row's place in an order."""
     if sort is None:
         return (-row["record_key"],)
@@ -67,23 +67,23 @@ def place(row: dict[str, Any], sort: orders.Sort | None) -> tuple[Any, ...]:
         ("state_since", False), ("health_score", True),
     ], 5),
 )  # fmt: skip
-@pytest.mark.parametrize(("seed", "asked"), SEEDS)
+@pytest.mark.parametrize(("seed", "questions"), SEEDS)
 def test_lists_return_exactly_the_matching_lines_in_their_order_after_any_mix_of_facts(
-    own_ledger: Ledger, seed: int, asked: int, sort: orders.Sort | None, past: bool
+    own_ledger: Ledger, seed: int, questions: int, sort: orders.Sort | None, past: bool
 ) -> None:
     mix = RandomLines(own_ledger, seed)
     long_lists = 0
     for _ in range(3):
         mix.go_on(15)
         lines = rows_of_lines(own_ledger)
-        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(asked))):
+        for filters in ({}, *(random_filters(mix.dice) for _ in range(questions))):
             if past and not OF_NOW.isdisjoint(filters):
                 continue
-            rows = sorted(matching(lines, filters), key=lambda row: place(row, sort))
+            rows = sorted(matching(lines, filters), key=lambda row: sort_key(row, sort))
             expected = [row["record_key"] for row in rows]
             assert list(listed(own_ledger, filters, past, sort)) == expected, filters
             assert list(listed(own_ledger, filters, past, sort, back=True)) == expected[::-1], (
                 filters
             )
             long_lists += len(expected) > PAGE
-    assert long_lists > asked * 3 // 5
+    assert long_lists > questions * 3 // 5

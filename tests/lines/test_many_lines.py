@@ -16,7 +16,7 @@ from ledger.engine.http.reading import Query
 from ledger.features.lines.routes.executions import Filters
 from ledger.features.lines.routes.holds import LineFilter
 from tests.engine.http.test_idempotency_key import await_end, end
-from tests.support.audits import BESIDE, Tenant
+from tests.support.audits import SIBLING, Tenant
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact
@@ -26,18 +26,18 @@ MANY = ("read", "service_lines:manage", "audit:read")
 _keys = itertools.count(1)
 
 
-def many(tenant: Tenant, action: str = "pause", **said: Any) -> httpx.Response:
+def many(tenant: Tenant, action: str = "pause", **body: Any) -> httpx.Response:
     """Pause or resume many lines: ``lines`` are their ids. A pause has a reason unless given."""
-    token, key = said.pop("token", tenant.token), said.pop("key", None)
-    if "lines" in said:
-        said["filter"] = {"service_line_id": said.pop("lines")}
+    token, key = body.pop("token", tenant.token), body.pop("key", None)
+    if "lines" in body:
+        body["filter"] = {"service_line_id": body.pop("lines")}
     if action == "pause":
-        said = {"reason": REASON} | said
+        body = {"reason": REASON} | body
     headers = {} if key is None else {"idempotency-key": key}
-    return tenant.edge.post(f"/v1/execution/{action}", token, json=said, headers=headers)
+    return tenant.edge.post(f"/v1/execution/{action}", token, json=body, headers=headers)
 
 
-def told(answer: httpx.Response) -> list[tuple[str, str, str]]:
+def items(answer: httpx.Response) -> list[tuple[str, str, str]]:
     """(line, outcome, state) of each line; the numbers of the answer are those of its lines."""
     assert answer.status_code == 200, answer.text
     data, meta = answer.json()["data"], answer.json()["meta"]
@@ -65,7 +65,7 @@ def test_each_line_has_its_outcome_newest_first(tenant: Tenant) -> None:
     edge.accept(fact("execution.blocked", blocked, blocker), token=token)
     before = end(edge)
     answer = many(tenant, lines=[idle, held, blocked])
-    assert told(answer) == [
+    assert items(answer) == [
         (blocked, "paused", "paused"),
         (held, "unchanged", "paused"),
         (idle, "paused", "paused"),
@@ -76,21 +76,21 @@ def test_each_line_has_its_outcome_newest_first(tenant: Tenant) -> None:
     assert end(edge) == before + 2
     assert holds(tenant, blocked) == ["operator"]
     again = many(tenant, "resume", filter={"state": ["paused"]})
-    assert told(again) == [
+    assert items(again) == [
         (blocked, "resumed", "blocked"),
         (held, "resumed", "running"),
         (idle, "resumed", "running"),
     ]
-    assert told(many(tenant, "resume", lines=[blocked])) == [(blocked, "unchanged", "blocked")]
+    assert items(many(tenant, "resume", lines=[blocked])) == [(blocked, "unchanged", "blocked")]
 
 
 def test_a_line_with_the_service_lines_hold_alone_is_paused_too(tenant: Tenant) -> None:
     line = tenant.line()
     tenant.edge.accept(fact("service_line.paused", line), token=tenant.token)
-    assert told(many(tenant, "resume", lines=[line])) == [(line, "unchanged", "paused")]
-    assert told(many(tenant, lines=[line])) == [(line, "paused", "paused")]
+    assert items(many(tenant, "resume", lines=[line])) == [(line, "unchanged", "paused")]
+    assert items(many(tenant, lines=[line])) == [(line, "paused", "paused")]
     assert sorted(holds(tenant, line)) == ["operator", "service_line"]
-    assert told(many(tenant, "resume", lines=[line])) == [(line, "resumed", "paused")]
+    assert items(many(tenant, "resume", lines=[line])) == [(line, "resumed", "paused")]
     assert holds(tenant, line) == ["service_line"]
 
 
@@ -100,12 +100,12 @@ def test_many_lines_are_paused_until_an_instant_and_a_hold_that_is_on_keeps_its_
     line, held = tenant.line(), tenant.line()
     tenant.pause(held)
     until = "2026-06-01T00:00:00Z"
-    assert [outcome for _, outcome, _ in told(many(tenant, lines=[line, held], until=until))] == [
+    assert [outcome for _, outcome, _ in items(many(tenant, lines=[line, held], until=until))] == [
         "unchanged",
         "paused",
     ]
-    shown = (tenant.edge.data(f"/v1/execution/{each}", tenant.token) for each in (line, held))
-    ends = [(hold["reason"], hold["until"]) for each in shown for hold in each["holds"]]
+    details = (tenant.edge.data(f"/v1/execution/{each}", tenant.token) for each in (line, held))
+    ends = [(hold["reason"], hold["until"]) for each in details for hold in each["holds"]]
     assert ends == [(REASON, until), ("because", None)]
 
 
@@ -117,16 +117,16 @@ def test_a_hold_whose_end_has_come_is_off_also_in_a_dry_run(
     many(tenant, lines=[line], until=until.isoformat())
     tenant.edge.clock.advance(hours=1)
     dry = many(tenant, action, lines=[line], dry_run=True)
-    assert [each for _, each, _ in told(dry)] == [outcome]
+    assert [each for _, each, _ in items(dry)] == [outcome]
     assert many(tenant, action, lines=[line]).json() == dry.json()
 
 
 def test_closed_lines_are_left_out_and_no_match_is_a_200(tenant: Tenant) -> None:
     line, closed = tenant.line(), tenant.line()
     tenant.edge.accept(fact("service_line.closed", closed), token=tenant.token)
-    assert told(many(tenant, lines=[closed, "LIN-26-999999", "?"])) == []
-    assert told(many(tenant, filter={"state": ["closed"]})) == []
-    assert told(many(tenant, filter={"state": ["closed", "running"]})) == [
+    assert items(many(tenant, lines=[closed, "LIN-26-999999", "?"])) == []
+    assert items(many(tenant, filter={"state": ["closed"]})) == []
+    assert items(many(tenant, filter={"state": ["closed", "running"]})) == [
         (line, "paused", "paused")
     ]
 
@@ -152,11 +152,11 @@ def test_a_line_that_changed_after_the_views_is_judged_by_what_holds(tenant: Ten
         connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
         pool.submit(edge.accept, fact("service_line.closed", closing), token=tenant.token)
         await_end(edge, begun + 1)
-        asked = pool.submit(many, tenant, lines=[closing, other])
+        future = pool.submit(many, tenant, lines=[closing, other])
         await_end(edge, begun + 3)
         connection.rollback()
-        answer = asked.result(10)
-    assert told(answer) == [(other, "paused", "paused"), (closing, "refused", "closed")]
+        answer = future.result(10)
+    assert items(answer) == [(other, "paused", "paused"), (closing, "refused", "closed")]
     assert [each["code"] for each in answer.json()["data"]] == [None, "invalid_state"]
     assert answer.headers["ledger-position"] == str(begun)
     assert tenant.entries_after(*tenant.log()[:-2]) == [
@@ -172,15 +172,15 @@ def test_a_line_whose_hold_ended_is_read_as_the_answer_has_it(tenant: Tenant) ->
     begun = end(edge)
 
     def ask_and_read() -> tuple[list[tuple[str, str, str]], list[str]]:
-        return told(many(tenant, "resume", lines=[line])), holds(tenant, line)
+        return items(many(tenant, "resume", lines=[line])), holds(tenant, line)
 
     with psycopg.connect(edge.conninfo) as connection, ThreadPoolExecutor(1) as pool:
         # The lock stops the projector before the lifting.
         connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
-        asked = pool.submit(ask_and_read)
+        future = pool.submit(ask_and_read)
         await_end(edge, begun + 1)
         connection.rollback()
-        assert asked.result(10) == ([(line, "unchanged", "running")], [])
+        assert future.result(10) == ([(line, "unchanged", "running")], [])
 
 
 # The filter.
@@ -188,16 +188,16 @@ def test_a_line_whose_hold_ended_is_read_as_the_answer_has_it(tenant: Tenant) ->
 
 def test_the_filter_has_each_filter_of_the_list() -> None:
     of_list = Filters.model_fields.keys() - Query.model_fields.keys()
-    beside = {"organization_id"}
-    assert LineFilter.model_fields.keys() == of_list - beside | {"service_line_id"}
+    others = {"organization_id"}
+    assert LineFilter.model_fields.keys() == of_list - others | {"service_line_id"}
 
 
 @pytest.fixture(scope="module")
 def varied(edge: Edge) -> Tenant:
-    """A tenant with lines that each filter tells apart."""
+    """A tenant with lines that differ in each filter."""
     tenant = Tenant(edge)
     for model, product, workspace in (
-        ("capacity", "talent", BESIDE),
+        ("capacity", "talent", SIBLING),
         ("agent_runtime", "agent_gateway", "WS-26-000001"),
         ("ongoing_sla", "ods", "WS-26-000001"),
     ):
@@ -228,11 +228,11 @@ def varied(edge: Edge) -> Tenant:
         {"state": ["running", "blocked"], "product_line": ["ods", "talent"]},
         {"execution_model": ["capacity", "ongoing_sla"]},
         {"product_line": ["agent_gateway"]},
-        {"workspace_id": [BESIDE]},
+        {"workspace_id": [SIBLING]},
         {"project_tag": ["PRJ-capacity", "PRJ-ongoing_sla"]},
         {"blocked_cause": ["capacity_issue"]},
         {"health": ["none"]},
-        {"health": ["amber", "red"], "workspace_id": [BESIDE, "WS-26-000009"]},
+        {"health": ["amber", "red"], "workspace_id": [SIBLING, "WS-26-000009"]},
         {"resource_id": ["capacity-ada"]},
         {"resource_id": ["capacity-ada", "ongoing_sla-ada"], "state": []},
         {"assignee": ["Amara", "Nobody"]},
@@ -244,26 +244,26 @@ def varied(edge: Edge) -> Tenant:
 def test_a_filter_finds_the_lines_that_the_list_finds(
     varied: Tenant, filter: dict[str, Any]
 ) -> None:
-    given = {name: ["true"] if words is True else words for name, words in filter.items()}
-    query = {name: ",".join(words) for name, words in given.items() if words}
+    parameters = {name: ["true"] if words is True else words for name, words in filter.items()}
+    query = {name: ",".join(words) for name, words in parameters.items() if words}
     listed = varied.edge.data("/v1/execution", varied.token, params=query)
     assert 0 < len(listed) < 3
-    found = [line for line, *_ in told(many(varied, filter=filter, dry_run=True))]
+    found = [line for line, *_ in items(many(varied, filter=filter, dry_run=True))]
     assert found == [row["service_line_id"] for row in listed]
-    assert told(many(varied, filter=filter | {"service_line_id": found[:1]}, dry_run=True)) == [
+    assert items(many(varied, filter=filter | {"service_line_id": found[:1]}, dry_run=True)) == [
         (found[0], "paused", "paused")
     ]
 
 
 def test_a_word_with_a_comma_is_one_word(varied: Tenant) -> None:
-    assert len(told(many(varied, filter={"project_tag": ["a,b"]}, dry_run=True))) == 3
+    assert len(items(many(varied, filter={"project_tag": ["a,b"]}, dry_run=True))) == 3
 
 
 # Refusals of the whole request.
 
 
 @pytest.mark.parametrize(
-    ("action", "said", "place"),
+    ("action", "body", "pointer"),
     [
         ("pause", {}, "/filter"),
         ("pause", {"filter": {}}, "/filter"),
@@ -286,11 +286,11 @@ def test_a_word_with_a_comma_is_one_word(varied: Tenant) -> None:
     ids=str,
 )
 def test_a_wrong_request_is_a_422_that_is_audited_once(
-    tenant: Tenant, action: str, said: dict[str, Any], place: str
+    tenant: Tenant, action: str, body: dict[str, Any], pointer: str
 ) -> None:
     before = tenant.log()
-    problem = assert_problem(many(tenant, action, **said), 422, "invalid_request")
-    assert [error["pointer"] for error in problem["errors"]] == [place]
+    problem = assert_problem(many(tenant, action, **body), 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
     assert tenant.entries_after(*before) == [
         (f"execution.{action}", None, "refused", "invalid_request")
     ]
@@ -301,7 +301,7 @@ def test_another_number_than_expected_is_a_409_that_pauses_nothing(tenant: Tenan
     problem = assert_problem(many(tenant, lines=lines, expect=3), 409, "invalid_state")
     assert problem["detail"] == "The filter matches 2 lines."
     assert tenant.entries_after(*before) == [("execution.pause", None, "refused", "invalid_state")]
-    assert len(told(many(tenant, lines=lines, expect=2))) == 2
+    assert len(items(many(tenant, lines=lines, expect=2))) == 2
 
 
 # A dry run.
@@ -327,7 +327,7 @@ def test_a_dry_run_tells_the_outcomes_and_records_nothing(tenant: Tenant, action
     assert rows() == before
     real = many(tenant, action, lines=lines, expect=dry.json()["meta"]["matched"], key=key)
     assert real.json() == dry.json()
-    assert {outcome for _, outcome, _ in told(real)} == {f"{action}d", "unchanged"}
+    assert {outcome for _, outcome, _ in items(real)} == {f"{action}d", "unchanged"}
 
 
 def test_a_refused_dry_run_records_nothing(tenant: Tenant) -> None:
@@ -359,19 +359,19 @@ def test_a_body_that_names_another_organization_is_a_403(tenant: Tenant) -> None
     assert_problem(answer, 403, "forbidden")
     assert tenant.entries_after(*before) == [("execution.pause", None, "refused", "forbidden")]
     own = many(tenant, lines=[line], organization_id=tenant.organization)
-    assert told(own) == [(line, "paused", "paused")]
+    assert items(own) == [(line, "paused", "paused")]
 
 
 def test_nobody_pauses_a_line_that_the_credential_does_not_see(tenant: Tenant) -> None:
-    own, beside = tenant.line(), tenant.line(workspace_id=BESIDE)
+    own, elsewhere = tenant.line(), tenant.line(workspace_id=SIBLING)
     foreign = tenant.edge.fresh()
-    narrow = tenant.new_token(*MANY, workspace_id=BESIDE)
-    lines = [own, beside, foreign]
-    assert told(many(tenant, lines=lines, token=narrow)) == [(beside, "paused", "paused")]
-    assert told(many(tenant, filter={"workspace_id": ["WS-26-000001"]}, token=narrow)) == []
+    narrow = tenant.new_token(*MANY, workspace_id=SIBLING)
+    lines = [own, elsewhere, foreign]
+    assert items(many(tenant, lines=lines, token=narrow)) == [(elsewhere, "paused", "paused")]
+    assert items(many(tenant, filter={"workspace_id": ["WS-26-000001"]}, token=narrow)) == []
     found = many(tenant, lines=lines, token=narrow, organization_id=tenant.organization)
-    assert told(found) == [(beside, "unchanged", "paused")]
-    assert [line for line, *_ in told(many(tenant, lines=lines))] == [beside, own]
+    assert items(found) == [(elsewhere, "unchanged", "paused")]
+    assert [line for line, *_ in items(many(tenant, lines=lines))] == [elsewhere, own]
     assert tenant.edge.data(f"/v1/execution/{foreign}")["holds"] == []
 
 
@@ -383,7 +383,7 @@ def test_an_administrator_names_the_organization(tenant: Tenant) -> None:
     assert problem["errors"] == [{"pointer": "/organization_id", "detail": "is required"}]
     assert end(tenant.edge) == before + 1
     named = many(tenant, lines=lines, token=admin, organization_id=tenant.organization)
-    assert told(named) == [(line, "paused", "paused")]
+    assert items(named) == [(line, "paused", "paused")]
     (entry,) = tenant.log()[-1:]
     assert (entry["action"], entry["resource"]["id"]) == ("execution.pause", line)
 
@@ -393,7 +393,7 @@ def test_an_administrator_names_the_organization(tenant: Tenant) -> None:
 
 @pytest.fixture(scope="module")
 def crowd(edge: Edge) -> Tenant:
-    """A tenant with 1,001 lines, of which a project has 250."""
+    """A tenant with 1,001 lines; 250 of them belong to a project."""
     tenant = Tenant(edge)
     for numbers in (range(1000), range(1000, 1001)):
         edge.accept(
@@ -419,15 +419,15 @@ def test_at_most_1000_lines_are_paused_together(crowd: Tenant) -> None:
     assert fitting.json()["meta"]["matched"] == 1000
 
 
-def test_many_lines_are_recorded_in_turns_also_while_no_other_organization_waits(
+def test_many_lines_are_recorded_in_slots_also_while_no_other_organization_waits(
     crowd: Tenant,
 ) -> None:
-    before, said = end(crowd.edge), {"filter": {"project_tag": ["PRJ-1"]}, "reason": REASON}
+    before, body = end(crowd.edge), {"filter": {"project_tag": ["PRJ-1"]}, "reason": REASON}
     # The writer of a new worker knows of no other organization.
     app = create_api(Settings(master_key=MASTER_KEY), crowd.edge.conninfo, crowd.edge.clock)
     with crowd.edge.second_worker(app) as worker:
-        answer = worker.post("/v1/execution/pause", crowd.token, json=said)
-    assert len(told(answer)) == 250
+        answer = worker.post("/v1/execution/pause", crowd.token, json=body)
+    assert len(items(answer)) == 250
     appends = crowd.edge.select(
         "SELECT count(*) FROM ledger.ledger_events"
         f" WHERE notification_id > {before} GROUP BY xmin::text"

@@ -1,4 +1,4 @@
-"""A request about many lines that is sent again goes on where it stopped (contract, Reading)."""
+"""A repeated request about many lines continues where it stopped (contract, Reading)."""
 
 import itertools
 from datetime import timedelta
@@ -9,7 +9,7 @@ import pytest
 
 from ledger.features.lines.routes import holds as routes
 from tests.engine.http.test_idempotency_key import end
-from tests.lines.test_many_lines import holds, many, told
+from tests.lines.test_many_lines import holds, items, many
 from tests.support.audits import Tenant
 from tests.support.edge import assert_problem
 from tests.support.facts import fact
@@ -24,8 +24,8 @@ def replayed(answer: httpx.Response) -> bool:
 def test_a_request_that_is_sent_again_is_answered_for_the_first_ones_lines(tenant: Tenant) -> None:
     key, line, held = f"many-{next(keys)}", tenant.line(name="First"), tenant.line()
     tenant.pause(held)
-    asked = {"filter": {"state": ["running", "paused"]}, "key": key}
-    first = many(tenant, **asked)
+    arguments = {"filter": {"state": ["running", "paused"]}, "key": key}
+    first = many(tenant, **arguments)
     many(tenant, "resume", lines=[line, held])
     tenant.line()
     tenant.edge.accept(
@@ -33,12 +33,12 @@ def test_a_request_that_is_sent_again_is_answered_for_the_first_ones_lines(tenan
         token=tenant.token,
     )
     before = end(tenant.edge)
-    again = many(tenant, **asked)
+    again = many(tenant, **arguments)
     assert again.content == first.content
     assert again.headers["ledger-position"] == first.headers["ledger-position"]
     assert (replayed(first), replayed(again)) == (False, True)
     assert end(tenant.edge) == before
-    other = many(tenant, **asked, expect=2)
+    other = many(tenant, **arguments, expect=2)
     assert_problem(other, 422, "idempotency_key_reused")
     assert tenant.log()[-1]["resource"] is None
 
@@ -61,7 +61,7 @@ def test_a_request_that_failed_at_a_line_goes_on_when_it_is_sent_again(tenant: T
     recorded = "SELECT originator_id FROM ledger.ledger_events WHERE notification_id > "
     assert tenant.edge.select(f"{recorded}{before}") == [(lines[2],), (lines[0],)]
     again = many(tenant, lines=lines, key=key)
-    assert told(again) == [(line, "paused", "paused") for line in reversed(lines)]
+    assert items(again) == [(line, "paused", "paused") for line in reversed(lines)]
     assert not replayed(again)
     assert replayed(many(tenant, lines=lines, key=key))
 
@@ -76,23 +76,23 @@ def test_a_request_that_takes_too_long_is_a_503_and_answered_when_it_is_sent_aga
         connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
         assert_problem(many(tenant, lines=[line], key=key), 503, "unavailable")
     again = many(tenant, lines=[line], key=key)
-    assert (told(again), replayed(again)) == ([(line, "paused", "paused")], True)
+    assert (items(again), replayed(again)) == ([(line, "paused", "paused")], True)
 
 
 def test_a_409_is_replayed(tenant: Tenant) -> None:
     key, line = f"many-{next(keys)}", tenant.line()
-    asked = {"lines": [line], "expect": 0, "key": key}
-    first, again = many(tenant, **asked), many(tenant, **asked)
+    arguments = {"lines": [line], "expect": 0, "key": key}
+    first, again = many(tenant, **arguments), many(tenant, **arguments)
     assert_problem(again, 409, "invalid_state")
     assert (replayed(first), replayed(again)) == (False, True)
 
 
-def test_the_kept_lines_are_encrypted(tenant: Tenant) -> None:
+def test_the_stored_lines_are_encrypted(tenant: Tenant) -> None:
     key, line = f"many-{next(keys)}", tenant.line(name="Zebra")
     many(tenant, lines=[line], key=key)
-    kept = tenant.edge.select(f"SELECT outcome FROM ledger.idempotency WHERE key = '{key}'")
-    assert len(kept) == 2
-    assert not any(word in outcome for (outcome,) in kept for word in (line.encode(), b"Zebra"))
+    stored = tenant.edge.select(f"SELECT outcome FROM ledger.idempotency WHERE key = '{key}'")
+    assert len(stored) == 2
+    assert not any(word in outcome for (outcome,) in stored for word in (line.encode(), b"Zebra"))
 
 
 def break_off(tenant: Tenant, key: str) -> None:
@@ -105,13 +105,13 @@ def break_off(tenant: Tenant, key: str) -> None:
 def test_a_line_that_is_left_after_the_end_of_its_pause_is_refused(tenant: Tenant) -> None:
     key, line = f"many-{next(keys)}", tenant.line()
     until = tenant.edge.clock() + timedelta(hours=1)
-    asked = {"lines": [line], "until": until.isoformat(), "key": key}
-    many(tenant, **asked)
+    arguments = {"lines": [line], "until": until.isoformat(), "key": key}
+    many(tenant, **arguments)
     break_off(tenant, key)
     many(tenant, "resume", lines=[line])
     tenant.edge.clock.advance(hours=1)
-    late = many(tenant, **asked)
-    assert told(late) == [(line, "refused", "running")]
+    late = many(tenant, **arguments)
+    assert items(late) == [(line, "refused", "running")]
     assert late.json()["data"][0]["code"] == "invalid_request"
 
 
@@ -120,15 +120,15 @@ def test_after_24_hours_the_lines_are_judged_anew_also_those_that_were_done_late
 ) -> None:
     edge, key = tenant.edge, f"many-{next(keys)}"
     line = tenant.line()
-    asked = {"lines": [line], "key": key}
-    many(tenant, **asked)
+    arguments = {"lines": [line], "key": key}
+    many(tenant, **arguments)
     break_off(tenant, key)
     many(tenant, "resume", lines=[line])
     edge.clock.advance(hours=23)
-    late = many(tenant, **asked)
-    assert (told(late), replayed(late)) == ([(line, "paused", "paused")], False)
+    late = many(tenant, **arguments)
+    assert (items(late), replayed(late)) == ([(line, "paused", "paused")], False)
     many(tenant, "resume", lines=[line])
     edge.clock.advance(hours=2)
-    anew = many(tenant, **asked)
-    assert (told(anew), replayed(anew)) == ([(line, "paused", "paused")], False)
+    anew = many(tenant, **arguments)
+    assert (items(anew), replayed(anew)) == ([(line, "paused", "paused")], False)
     assert holds(tenant, line) == ["operator"]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 WORKSPACE = "WS-26-000778"
 BOARD = f"/ui?workspace_id={WORKSPACE}"
@@ -21,7 +21,7 @@ def lines(edge: Edge) -> list[str]:
     return made
 
 
-def ask(guest: Visitor, verb: str, board: str = BOARD, **fields: Any) -> Seen:
+def ask(guest: Visitor, verb: str, board: str = BOARD, **fields: Any) -> Visited:
     """Ask for the form, as the bar below the board does."""
     keys = guest.get("/ui").form("/ui/sign-out") | {"request_key": "k"}
     return guest.post(f"/ui/many/{verb}", keys | {"board": board} | fields)
@@ -35,12 +35,12 @@ def test_many_lines_are_paused_after_a_dry_run_and_each_says_how_it_went(
     edge: Edge, lines: list[str]
 ) -> None:
     guest = visitor(edge, "read", "service_lines:manage")
-    asked = ask(guest, "pause", line=",".join(lines))
-    assert asked.one("h1").get_text() == "Pause 2 lines"
-    said = asked.one("#many [role=status]").get_text()
-    assert "3 lines chosen. 1 line will stay as now: already paused." in said, "one is closed"
+    page = ask(guest, "pause", line=",".join(lines))
+    assert page.one("h1").get_text() == "Pause 2 lines"
+    text = page.one("#many [role=status]").get_text()
+    assert "3 lines chosen. 1 line will stay as now: already paused." in text, "one is closed"
     assert states(edge, lines) == ["running", "running", "paused", "closed"], "a dry run"
-    fields = asked.form("/ui/many/pause") | {"reason": "Audit of\r\nthe year"}
+    fields = page.form("/ui/many/pause") | {"reason": "Audit of\r\nthe year"}
     fields["until"] = f"{edge.clock.now.year + 1}-01-01T10:00"
     done = guest.post("/ui/many/pause", fields)
     assert done.one("h1").get_text() == "Paused 2 lines"
@@ -57,8 +57,8 @@ def test_many_lines_are_paused_after_a_dry_run_and_each_says_how_it_went(
 
 def test_all_lines_of_the_board_are_resumed_by_its_filters(edge: Edge, lines: list[str]) -> None:
     guest = visitor(edge, "read", "service_lines:manage")
-    asked = ask(guest, "resume", f"{BOARD}&state=paused&sort=health_score", matching="all")
-    done = guest.post("/ui/many/resume", asked.form("/ui/many/resume"))
+    page = ask(guest, "resume", f"{BOARD}&state=paused&sort=health_score", matching="all")
+    done = guest.post("/ui/many/resume", page.form("/ui/many/resume"))
     assert done.one("h1").get_text().startswith("Resumed")
     assert states(edge, lines) == ["running", "running", "running", "closed"]
 

@@ -213,9 +213,9 @@ def test_a_hold_has_an_end_and_its_past_shows_the_end_that_it_had_then(edge: Edg
     assert (changed["state"], changed["state_since"]) == ("paused", before["since"])
     *_, then, now = history_of(edge, line)
     assert (then["type"], now["type"]) == ("execution.paused", "execution.hold_changed")
-    said = {"hold": "operator", "state_after": "paused"}
-    assert then["payload"] == said | {"reason": "x", "until": first, "state_before": "running"}
-    assert now["payload"] == said | {"reason": "y", "until": second, "state_before": "paused"}
+    values = {"hold": "operator", "state_after": "paused"}
+    assert then["payload"] == values | {"reason": "x", "until": first, "state_before": "running"}
+    assert now["payload"] == values | {"reason": "y", "until": second, "state_before": "paused"}
     past = edge.data(f"/v1/execution/{line}?as_of={then['recorded_at']}")
     assert past["holds"] == [before]
     assert edge.data(f"/v1/execution/{line}")["holds"] == [after]
@@ -271,7 +271,7 @@ def test_an_until_that_is_no_instant_of_the_next_400_days_is_a_422(edge: Edge, u
 
 
 @pytest.mark.parametrize("more", [{"until": "2099-01-01T00:00:00Z"}, {"replace": True}], ids=str)
-def test_a_resume_takes_neither_until_nor_replace(edge: Edge, more: dict[str, Any]) -> None:
+def test_a_resume_accepts_neither_until_nor_replace(edge: Edge, more: dict[str, Any]) -> None:
     answer = manage(edge, edge.fresh(), "resume", json=more)
     assert_problem(answer, 422, "invalid_request")
 
@@ -296,8 +296,8 @@ def test_a_changed_hold_and_its_lifting_are_in_the_audit_log(edge: Edge) -> None
         assert tenant.pause(line, json=body).status_code == 200
     edge.clock.advance(minutes=1)
     edge.run(edge.service.sweep())
-    told = [(entry["action"], entry["reason"], entry["actor"]["type"]) for entry in tenant.log()]
-    assert told[2:] == [
+    entries = [(entry["action"], entry["reason"], entry["actor"]["type"]) for entry in tenant.log()]
+    assert entries[2:] == [
         ("execution.pause", "x", "api_key"),
         ("execution.pause", "y", "api_key"),
         ("execution.resume", "until", "system"),

@@ -1,4 +1,4 @@
-"""A place in a line's history, and the events of a run, cost in proportion to what is shown."""
+"""A place in a line's history, and the events of a run, cost in proportion to the answer."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -48,10 +48,10 @@ def past(edge: Edge, busy: Busy) -> Iterator[Past]:
         yield Past(connection, edge.clock.now, found[0][0])
 
 
-def place(past: Past, line_id: str, is_past: bool, **values: Any) -> Cost:
+def point_cost(past: Past, line_id: str, is_past: bool, **values: Any) -> Cost:
     read = statements.point_read(frozenset(OWN), is_past)
-    given = {"line_id": line_id, "limit": LIMIT, "ticks": TICKS, **OWN, **values}
-    return cost(past.connection, read, given)
+    parameters = {"line_id": line_id, "limit": LIMIT, "ticks": TICKS, **OWN, **values}
+    return cost(past.connection, read, parameters)
 
 
 def half_way(past: Past) -> dict[str, Any]:
@@ -64,10 +64,10 @@ def half_way(past: Past) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("is_past", [False, True], ids=["now", "then"])
-def test_a_place_in_a_history_costs_in_proportion_to_what_is_shown(
+def test_a_point_in_a_history_costs_in_proportion_to_what_is_shown(
     past: Past, busy: Busy, is_past: bool
 ) -> None:
-    found = place(past, busy.line, is_past, **half_way(past))
+    found = point_cost(past, busy.line, is_past, **half_way(past))
     assert LIMIT + TICKS // 2 <= found.found <= LIMIT + TICKS + 3
     # A tick is three look-ups in indexes, and a row of the recursive query's working table.
     assert found.rows <= 6 * (LIMIT + TICKS)
@@ -75,16 +75,16 @@ def test_a_place_in_a_history_costs_in_proportion_to_what_is_shown(
 
 
 @pytest.mark.parametrize("is_past", [False, True], ids=["now", "then"])
-def test_a_place_in_a_quiet_line_costs_little_among_busy_lines(
+def test_a_point_in_a_quiet_line_costs_little_among_busy_lines(
     past: Past, busy: Busy, is_past: bool
 ) -> None:
-    found = place(past, busy.quiet, is_past, **half_way(past))
+    found = point_cost(past, busy.quiet, is_past, **half_way(past))
     assert found.rows <= 40
     assert found.blocks <= 60
 
 
-def test_a_place_in_another_tenants_line_costs_few_rows(past: Past, busy: Busy) -> None:
-    found = place(past, busy.line, False, organization="ORG-26-000002")
+def test_a_point_in_another_tenants_line_costs_few_rows(past: Past, busy: Busy) -> None:
+    found = point_cost(past, busy.line, False, organization="ORG-26-000002")
     assert (found.found, found.rows <= 10, found.blocks <= 30) == (0, True, True)
 
 
@@ -92,8 +92,8 @@ def test_the_events_of_a_run_are_found_without_reading_all_events_of_its_line(
     past: Past, busy: Busy
 ) -> None:
     read = statements.run_events_read(frozenset(OWN))
-    given = {"run_id": busy.run, "limit": LIMIT, **OWN}
-    found = cost(past.connection, read, given)
+    values = {"run_id": busy.run, "limit": LIMIT, **OWN}
+    found = cost(past.connection, read, values)
     assert found.found == 3
     assert found.rows <= 20
     assert found.blocks <= 40

@@ -7,7 +7,7 @@ import pytest
 from ledger.features.lines.page.standing import says
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.visitor import Seen, visitor
+from tests.support.visitor import Visited, visitor
 
 
 def signalled(line_id: str, **statuses: str) -> list[dict[str, Any]]:
@@ -22,12 +22,12 @@ def blocked(line_id: str, blocker_id: str, cause: str) -> dict[str, Any]:
     return fact("execution.blocked", line_id, {"blocker_id": blocker_id, "cause": cause})
 
 
-def page_of(edge: Edge, line_id: str) -> Seen:
+def page_of(edge: Edge, line_id: str) -> Visited:
     return visitor(edge).get(f"/ui/lines/{line_id}")
 
 
 @pytest.mark.parametrize(
-    ("signals", "causes", "said"),
+    ("signals", "causes", "text"),
     [
         (["green"], ["policy_violation"],
          "Blocked by a policy violation. All health signals are green."),
@@ -44,7 +44,7 @@ def page_of(edge: Edge, line_id: str) -> Seen:
     ],
 )  # fmt: skip
 def test_a_line_says_where_its_state_and_its_health_disagree(
-    edge: Edge, signals: list[str], causes: list[str] | None, said: str | None
+    edge: Edge, signals: list[str], causes: list[str] | None, text: str | None
 ) -> None:
     """Without causes, the line is paused."""
     line_id = edge.fresh()
@@ -53,11 +53,11 @@ def test_a_line_says_where_its_state_and_its_health_disagree(
     edge.accept(*(blocked(line_id, f"B-{cause}", cause) for cause in causes or ()))
     if causes is None:
         edge.accept(fact("service_line.paused", line_id, {"reason": "Office move"}))
-    assert page_of(edge, line_id).words(".contrast") == ([] if said is None else [said])
+    assert page_of(edge, line_id).words(".contrast") == ([] if text is None else [text])
 
 
 @pytest.mark.parametrize(
-    ("value", "evidence", "is_said"),
+    ("value", "evidence", "is_in_evidence"),
     [
         (97, "97 % of the committed hours", True),
         (97.0, "97 % of the committed hours", True),
@@ -75,17 +75,17 @@ def test_a_line_says_where_its_state_and_its_health_disagree(
     ],
 )
 def test_a_value_that_the_evidence_tells_is_not_repeated(
-    value: Any, evidence: Any, is_said: bool
+    value: Any, evidence: Any, is_in_evidence: bool
 ) -> None:
-    assert says(evidence, value) is is_said
+    assert says(evidence, value) is is_in_evidence
 
 
 def test_a_signal_shows_its_value_once(edge: Edge) -> None:
     line_id = edge.fresh()
     report = {"signal": "hours_on_target", "status": "green", "value": 97, "evidence": "97 % done"}
     edge.accept(fact("health.signal_reported", line_id, report))
-    (shown,) = page_of(edge, line_id).words(".signals li")
-    assert shown == "Hours on target green 0 points 97 % done"
+    (text,) = page_of(edge, line_id).words(".signals li")
+    assert text == "Hours on target green 0 points 97 % done"
 
 
 @pytest.mark.parametrize(

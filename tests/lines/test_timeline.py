@@ -16,7 +16,7 @@ from projections.lines import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.log_checker import check
-from tests.support.model import CAUSES, STATES, Turn, model_of
+from tests.support.model import CAUSES, STATES, Change, model_of
 from tests.support.plans import rows_touched
 from tests.support.random_life import Life
 from tests.support.soak import repeated
@@ -217,10 +217,10 @@ def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
     return life
 
 
-def spans(life: Life, turns: list[Turn]) -> Iterator[tuple[datetime | None, datetime | None]]:
+def spans(life: Life, states: list[Change]) -> Iterator[tuple[datetime | None, datetime | None]]:
     """No bounds, and random ranges with bounds at turning points, beside them, and after now."""
     yield None, None
-    instants = [turn.at for turn in turns]
+    instants = [change.at for change in states]
     instants += [at + timedelta(microseconds=life.random.choice([-1, 1, 500])) for at in instants]
     instants += [life.edge.clock.now, life.edge.clock.now + timedelta(hours=1)]
     for _ in range(25):
@@ -232,15 +232,15 @@ def spans(life: Life, turns: list[Turn]) -> Iterator[tuple[datetime | None, date
 def test_the_timeline_equals_the_timeline_that_the_log_tells(edge: Edge, life: Life) -> None:
     assert check(edge.conninfo).findings == []
     model = model_of(edge.conninfo)
-    turns = model.lines[life.line].turns
-    assert len({(turn.state, turn.causes) for turn in turns}) > 6
-    assert len(turns) > len({turn.at for turn in turns})
-    for start, end in spans(life, turns):
+    states = model.lines[life.line].changes
+    assert len({(change.state, change.causes) for change in states}) > 6
+    assert len(states) > len({change.at for change in states})
+    for start, end in spans(life, states):
         bounds = {"from_": start, "to": end}
         data = ask(edge, life.line, **{k: v.isoformat() for k, v in bounds.items() if v})
-        shown = [i | {"from": instant(i["from"]), "to": instant(i["to"])}
+        intervals = [i | {"from": instant(i["from"]), "to": instant(i["to"])}
                  for i in data["intervals"]]  # fmt: skip
-        assert shown == model.timeline(life.line, start, end, edge.clock.now)
+        assert intervals == model.timeline(life.line, start, end, edge.clock.now)
         assert_sums(data)
 
 

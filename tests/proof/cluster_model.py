@@ -25,7 +25,7 @@ from ledger.features.proof.sealing.peers import (
 )
 
 _NOTICED_SECONDS = 5
-"""A process that has beaten as another node for so long is noticed."""
+"""How long a process may beat as another node before somebody notices."""
 
 Log = tuple[int, ...]
 
@@ -59,7 +59,7 @@ class Database:
     checkpoints: list[Witnessed] = field(default_factory=list)
     mark: Witnessed | None = None
     """The last checkpoint, as it is kept with the key."""
-    shown: int = 0
+    shown_size: int = 0
     rows: dict[str, Row] = field(default_factory=dict)
 
     @property
@@ -73,14 +73,14 @@ class Database:
 
 @dataclass
 class Node:
-    """A node with its files; ``vigil`` is its process, None if it doesn't run."""
+    """A node with its files; ``monitor`` is its process, None if it doesn't run."""
 
     name: str
     witness: Witnessed | None = None
     lineage: str | None = None
     is_full: bool = False
     """True if it can write no file."""
-    vigil: PeerMonitor | None = None
+    monitor: PeerMonitor | None = None
     unkept: Witnessed | None = None
     """A witness newer than the file, which the process only remembers."""
     is_frozen: bool = False
@@ -91,7 +91,7 @@ class Node:
 
     @property
     def runs(self) -> bool:
-        return self.vigil is not None and not self.is_frozen
+        return self.monitor is not None and not self.is_frozen
 
     @property
     def own(self) -> Witnessed | None:
@@ -145,18 +145,18 @@ class Cluster:
     def backup(self) -> Database:
         return copy.deepcopy(self.database)
 
-    def restore(self, kept: Database, lineage: str | None = None) -> None:
+    def restore(self, backup: Database, lineage: str | None = None) -> None:
         """Another PostgreSQL takes over: with everything, or with what it has."""
-        self.database = replace(copy.deepcopy(kept), lineage=lineage or next(self._lineages))
+        self.database = replace(copy.deepcopy(backup), lineage=lineage or next(self._lineages))
 
     def adopt(self, node: Node) -> bool:
-        """An operator adopts the log, beside a node; return whether that was possible."""
+        """An operator adopts the log with a node's data directory; return True if possible."""
         database = self.database
         if not (database.stopped or database.waits):
             return False
-        known = [database.newest, node.witness, *(row.witness for row in database.rows.values())]
-        database.origin = 1 + max([database.origin, *(w.origin for w in known if w is not None)])
-        database.checkpoints, database.shown = [], 0
+        noted = [database.newest, node.witness, *(row.witness for row in database.rows.values())]
+        database.origin = 1 + max([database.origin, *(w.origin for w in noted if w is not None)])
+        database.checkpoints, database.shown_size = [], 0
         database.stopped = database.waits = False
         made = note(database.origin, database.log)
         self._sign(made)
@@ -165,16 +165,12 @@ class Cluster:
             node.witness = made
         return True
 
-    def rewrite(self, kept: int, has_key: bool, witness: str) -> None:
-        """The database's superuser rewrites the first event, and lets the log look untouched.
-
-        ``kept`` checkpoints are left. ``witness`` is what becomes of the nodes' files: ``kept``,
-        ``removed``, or ``replaced`` by the last checkpoint that is left.
-        """
+    def rewrite(self, remaining: int, has_key: bool, witness: str) -> None:
+        """The database's superuser rewrites the first event, and makes the log look untouched."""
         database, self.is_attacked = self.database, True
         database.log = (next(self._events), *database.log[1:])
-        database.checkpoints = database.checkpoints[:kept]
-        database.rows, database.shown = {}, 0
+        database.checkpoints = database.checkpoints[:remaining]
+        database.rows, database.shown_size = {}, 0
         database.stopped = database.waits = False
         if not has_key:
             database.has_key, database.mark = False, None
@@ -187,12 +183,12 @@ class Cluster:
     # Events of nodes.
 
     def start(self, node: Node) -> None:
-        if node.vigil is None:
-            node.vigil, node.is_frozen = PeerMonitor(node.name, self.now), False
+        if node.monitor is None:
+            node.monitor, node.is_frozen = PeerMonitor(node.name, self.now), False
             node.has_beaten = False
 
     def stop(self, node: Node) -> None:
-        node.vigil, node.unkept, node.doubled_seconds = None, None, 0
+        node.monitor, node.unkept, node.doubled_seconds = None, None, 0
         node.is_frozen = node.has_beaten = False
 
     def replace(self, node: Node) -> None:
@@ -209,7 +205,7 @@ class Cluster:
         self._copied.add(node.name)
 
     def freeze(self, node: Node) -> None:
-        node.is_frozen, node.has_beaten = node.vigil is not None, False
+        node.is_frozen, node.has_beaten = node.monitor is not None, False
 
     def thaw(self, node: Node) -> None:
         node.is_frozen = False
@@ -234,11 +230,11 @@ class Cluster:
         self._obey(node, verdict)
         lineage = self.database.lineage if verdict.settles else None
         before = self.database.rows.get(node.name)
-        kept = lineage or (before.lineage if before is not None else None)
+        reported = lineage or (before.lineage if before is not None else None)
         beaten_at = self.now, next(self._beats)
-        self.database.rows[node.name] = Row(node.name, node.witness, 0.0, beaten_at, kept)
-        assert node.vigil is not None
-        node.vigil.beaten(beaten_at, self.now)
+        self.database.rows[node.name] = Row(node.name, node.witness, 0.0, beaten_at, reported)
+        assert node.monitor is not None
+        node.monitor.beaten(beaten_at, self.now)
         if lineage is not None:
             node.keep_lineage(lineage)
         node.has_beaten = True
@@ -282,7 +278,7 @@ class Cluster:
 
         Another process that beats as the same node is noticed within some seconds.
         """
-        if size <= self.database.shown:
+        if size <= self.database.shown_size:
             return
         holders = [
             n
@@ -292,7 +288,7 @@ class Cluster:
         others = [n for n in self.nodes if n.name != node.name and n.has_beaten]
         is_alone = not others and node.doubled_seconds < _NOTICED_SECONDS
         assert len(holders) >= 2 or (node in holders and is_alone)
-        self.database.shown = size
+        self.database.shown_size = size
 
     def _twins(self, node: Node) -> list[Node]:
         """The other processes that beat as this node."""
@@ -308,19 +304,19 @@ class Cluster:
             assert [one for one in self.committed if contradict(one, made)] == []
         for earlier in self.signed:
             if contradict(earlier, made):
-                seen = [
+                holders = [
                     node.name
                     for node in self.nodes
                     if node.has_beaten
                     and node.name not in self._copied
-                    # Nobody hears of a witness that a node only remembers.
+                    # Nobody receives a witness that a node only remembers.
                     and node.witness is not None
                     and node.witness.origin == earlier.origin
                     and node.witness.size >= earlier.size
                     # A node that follows a later note of the other history did not see this one.
                     and not contradict(earlier, node.witness)
                 ]
-                assert seen == [], (earlier, made)
+                assert holders == [], (earlier, made)
         self.signed.append(made)
 
     def _obey(self, node: Node, verdict: Verdict) -> None:
@@ -340,9 +336,9 @@ class Cluster:
             row._replace(silent_seconds=self.now - row.beaten_at[0])
             for row in database.rows.values()
         ]
-        assert node.vigil is not None
+        assert node.monitor is not None
         node.keep_again()
-        heard = node.vigil.hear(
+        reports = node.monitor.hear(
             self.now,
             self.now,
             database.lineage,
@@ -351,16 +347,16 @@ class Cluster:
             is_between_beats=not leads,
         )
         newest, own, keeps = database.newest, node.own, node.unkept is None
-        known = Evidence(database.origin, database.stopped, newest, own, heard, leads, keeps)
+        evidence = Evidence(database.origin, database.stopped, newest, own, reports, leads, keeps)
         if not database.has_key:
-            seen = [own, *(row.witness for row in rows), *database.checkpoints]
-            strays = [witness for witness in seen if witness is not None]
+            witnesses = [own, *(row.witness for row in rows), *database.checkpoints]
+            strays = [witness for witness in witnesses if witness is not None]
             stray = max(strays, key=lambda witness: witness[:2], default=None)
-            known = known._replace(origin=1, own=None, has_signed=False, stray=stray)
+            evidence = evidence._replace(origin=1, own=None, has_signed=False, stray=stray)
         elif leads:
             is_first = newest is not None and newest == database.mark == database.checkpoints[0]
-            is_unseen = is_first and database.shown == 0
-            known = known._replace(mark=database.mark, is_unseen=is_unseen)
+            is_unseen = is_first and database.shown_size == 0
+            evidence = evidence._replace(mark=database.mark, is_unseen=is_unseen)
         log = database.log
         if not leads:
             log = events_of(database.newest) if database.newest is not None else ()
@@ -374,8 +370,8 @@ class Cluster:
                 else LogConsistency.OTHER
             )
 
-        verdict = judge(known, compare)
-        knows = known.own is not None and known.own.origin == known.origin
+        verdict = judge(evidence, compare)
+        knows = evidence.own is not None and evidence.own.origin == evidence.origin
         assert verdict.case is (
             STOPPED
             if database.stopped or verdict.contradicted is not None

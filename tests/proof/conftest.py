@@ -51,8 +51,8 @@ def full(
     server: EmbeddedPostgres, sealed_once: tuple[str, Path], settings: Settings, folder: Path
 ) -> Iterator[Ledger]:
     """A copy of the ledger ``sealed_once``."""
-    name, kept = f"full_{next(_numbers)}", sealed_once[1]
-    shutil.copytree(kept, folder)
+    name, template = f"full_{next(_numbers)}", sealed_once[1]
+    shutil.copytree(template, folder)
     with (
         copied(server.url, name, sealed_once[0]) as conninfo,
         working(conninfo, settings) as ledger,

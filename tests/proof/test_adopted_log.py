@@ -123,7 +123,7 @@ def test_the_commands_show_stop_adopt_and_verify(
     assert "601 events were sealed" in printed
     assert adopt_command(settings, full.conninfo, REASON) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"{name}/2 begins with 501 sealed events."
-    with Node(full.conninfo, folder, patience=0.0) as node:
+    with Node(full.conninfo, folder, timeout=0.0) as node:
         node.beat()
         verify(settings, full.conninfo)
         assert "501 events in 3 checkpoints, 0 differences" in capsys.readouterr().out
@@ -131,8 +131,8 @@ def test_the_commands_show_stop_adopt_and_verify(
         assert show_status(settings, full.conninfo, as_json=False) == 0
         printed = capsys.readouterr().out
         assert node.watch.node_id in printed
-    for said in (f"{name}/2", REASON, "signing", "501"):
-        assert said in printed
+    for text in (f"{name}/2", REASON, "signing", "501"):
+        assert text in printed
     verify(settings, full.conninfo)
     printed = capsys.readouterr().out
     assert "501 events in 3 checkpoints, 0 differences" in printed

@@ -1,4 +1,4 @@
-"""A verification beside writers: it names nothing that is sound, and holds no snapshot for long."""
+"""A verification while others write: it names nothing that is sound, and holds no long snapshot."""
 
 import threading
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def position(ledger: Ledger) -> int:
     )
 
 
-def test_a_verification_beside_writers_names_nothing(ledger: Ledger, folder: Path) -> None:
+def test_a_verification_among_writers_names_nothing(ledger: Ledger, folder: Path) -> None:
     for _ in range(10):
         ledger.run(ledger.line())
     seal(ledger.conninfo, folder)

@@ -141,7 +141,7 @@ def test_instants_are_compared_though_a_tile_is_missing(full: Ledger, folder: Pa
         ),
     ],
 )
-def test_instants_are_compared_beside_other_damage(
+def test_instants_are_compared_despite_other_damage(
     full: Ledger, folder: Path, damage: str, named: str
 ) -> None:
     moved, damaged = position_at(full, 300), position_at(full, 310)

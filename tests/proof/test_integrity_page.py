@@ -60,7 +60,7 @@ def test_the_last_checkpoint_and_the_key_are_those_of_the_api(alone: Edge, tmp_p
     assert copied == [note, key.strip()]
 
 
-def test_the_lag_of_sealing_is_told_up_to_a_bound(
+def test_the_lag_of_sealing_is_reported_up_to_a_bound(
     alone: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guest = visitor(alone, "read")
@@ -85,10 +85,10 @@ def test_a_log_that_nobody_sealed_or_verified_says_so(alone: Edge) -> None:
     page = visitor(alone, "read").get("/ui/integrity")
     assert page.status == 200
     assert "Nothing is sealed yet." in page.text
-    said = "Not verified yet. The first check runs at 2026-04-16 03:00:00 UTC."
-    assert said in page.words("#h-verified + p")[0]
+    text = "Not verified yet. The first check runs at 2026-04-16 03:00:00 UTC."
+    assert text in page.words("#h-verified + p")[0]
     assert page.words(".well") == []
-    # The seven parts of the older events have their turns in seven nights, and the others in each.
+    # Each of seven nights verifies one of seven parts of the older events, and all other things.
     due = page.words(".verified tbody td:nth-of-type(1)")
     assert due[:3] == ["not yet, due 2026-04-16 03:00:00"] * 3
     days = [f"not yet, due 2026-04-{day} 03:00:00" for day in range(16, 23)]
@@ -96,7 +96,7 @@ def test_a_log_that_nobody_sealed_or_verified_says_so(alone: Edge) -> None:
     assert set(page.words(".verified tbody td:nth-of-type(2)")) == {"—"}
 
 
-def test_nothing_is_said_not_to_differ_before_every_part_was_compared(alone: Edge) -> None:
+def test_nothing_is_reported_as_equal_before_every_part_was_compared(alone: Edge) -> None:
     """A part without rows was compared with nothing: a tick would say more than is known."""
     forget(alone)
     for part in (TABLES, NEW, SCHEMA, *OLD[1:]):
@@ -115,8 +115,8 @@ def test_nothing_is_said_not_to_differ_before_every_part_was_compared(alone: Edg
     assert rows[4] == ["Older events, part 2 of 7", "04-15 03:00:07 — nothing to compare"]
     found(alone, OLD[0])
     page = guest.get("/ui/integrity")
-    said = "No differences between what is stored and the log, in the parts below."
-    assert said in page.words("main")[0]
+    text = "No differences between what is stored and the log, in the parts below."
+    assert text in page.words("main")[0]
     assert "not compared" not in page.text
     assert "Verified 2026-04-15 03:00:07 UTC." in page.words("main")[0]
 
@@ -137,7 +137,7 @@ def test_differences_are_counted_for_everybody_and_named_to_administrators(alone
     ]
 
 
-def test_stopped_sealing_is_told_to_everybody_and_its_reason_to_administrators(
+def test_stopped_sealing_is_shown_to_everybody_and_its_reason_to_administrators(
     alone: Edge, tmp_path: Path
 ) -> None:
     alone.fresh()

@@ -35,7 +35,7 @@ def night(number: int) -> datetime:
 
 
 def seventh(number: int) -> str:
-    """The part of the old events whose turn is in a night."""
+    """The part of the old events that this night verifies."""
     return OLD[night(number).toordinal() % 7]
 
 
@@ -57,7 +57,7 @@ def verify(ledger: Ledger, folder: Path, now: datetime) -> int:
         return loop.run_once()
 
 
-def kept(ledger: Ledger) -> dict[str, Finding]:
+def stored(ledger: Ledger) -> dict[str, Finding]:
     with psycopg.connect(ledger.conninfo) as connection:
         return findings(connection)
 
@@ -69,8 +69,8 @@ def edge(full: Ledger) -> Iterator[Edge]:
         yield edge
 
 
-def shown(edge: Edge) -> tuple[str, bool, float]:
-    """The status, whether the log differs, and the number of differences in the metrics."""
+def reported(edge: Edge) -> tuple[str, bool, float]:
+    """The status, True if the log differs, and the number of differences in the metrics."""
     ready, metrics = edge.get("/readyz").json(), edge.get("/metrics").text
     (line,) = [row for row in metrics.splitlines() if row.startswith("ledger_verify_differences ")]
     return ready["status"], ready["log"]["differs"], float(line.split()[1])
@@ -80,7 +80,7 @@ def test_a_night_compares_what_is_new_a_seventh_of_the_old_the_tables_and_the_sc
     full: Ledger, folder: Path
 ) -> None:
     assert verify(full, folder, night(0)) == 4
-    found = kept(full)
+    found = stored(full)
     assert found.keys() == {NEW, seventh(0), TABLES, SCHEMA}
     new = found[NEW]
     assert (new.first, new.last, new.compared) == (
@@ -93,7 +93,7 @@ def test_a_night_compares_what_is_new_a_seventh_of_the_old_the_tables_and_the_sc
     assert {finding.differences for finding in found.values()} == {0}
     assert verify(full, folder, night(0) + timedelta(hours=23)) == 0, "also after a restart"
     assert verify(full, folder, night(1)) == 4
-    assert kept(full).keys() == {NEW, seventh(0), seventh(1), TABLES, SCHEMA}
+    assert stored(full).keys() == {NEW, seventh(0), seventh(1), TABLES, SCHEMA}
 
 
 def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
     )
     assert loop.run_once() == 0
     loop.disconnect()
-    assert kept(full) == {}
+    assert stored(full) == {}
     assert verify(full, folder, started + timedelta(days=1)) == 4
 
 
@@ -120,7 +120,7 @@ def test_later_nights_compare_only_the_new_events_and_the_tile_that_has_the_last
     report(full, full.line("capacity"), 10)
     seal(full.conninfo, folder)
     verify(full, folder, night(1))
-    new = kept(full)[NEW]
+    new = stored(full)[NEW]
     assert (new.first, new.compared) == (position_at(full, 512), 612 - 512)
 
 
@@ -137,13 +137,13 @@ def test_the_older_events_are_compared_within_seven_nights(
     compared = 0
     for number in range(1, 8):
         verify(full, folder, night(number))
-        compared += kept(full)[seventh(number)].compared
+        compared += stored(full)[seventh(number)].compared
     assert compared == 601
     (differs,) = [
-        part for part, finding in kept(full).items() if part in OLD and finding.differences
+        part for part, finding in stored(full).items() if part in OLD and finding.differences
     ]
     assert differs == OLD[1], "the events 256 to 511 are the second tile"
-    assert kept(full)[differs].named == [
+    assert stored(full)[differs].named == [
         {"table": "ledger_events", "key": f"notification_id={at}", "column": "topic"}
     ]
 
@@ -151,20 +151,20 @@ def test_the_older_events_are_compared_within_seven_nights(
 def test_a_difference_degrades_the_service_until_the_part_is_compared_without_one(
     full: Ledger, folder: Path, edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert shown(edge) == ("ok", False, 0)
+    assert reported(edge) == ("ok", False, 0)
     moved = "UPDATE ledger.line_activity SET open_runs = open_runs {} 1"
     vandalize(full.conninfo, moved.format("+"))
     verify(full, folder, night(0))
-    assert shown(edge) == ("degraded", True, 1)
+    assert reported(edge) == ("degraded", True, 1)
     assert "stored data differ from the log, 1 times (tables)" in caplog.text
     (line,) = full.rows("SELECT line_id FROM ledger.line_activity")
-    assert kept(full)[TABLES].named == [
+    assert stored(full)[TABLES].named == [
         {"table": "line_activity", "key": f"line_id={line['line_id']}", "column": "open_runs"}
     ]
     vandalize(full.conninfo, moved.format("-"))
-    assert shown(edge) == ("degraded", True, 1)
+    assert reported(edge) == ("degraded", True, 1)
     verify(full, folder, night(1))
-    assert shown(edge) == ("ok", False, 0)
+    assert reported(edge) == ("ok", False, 0)
 
 
 def test_an_altered_function_degrades_the_service_until_it_is_mended(
@@ -172,21 +172,21 @@ def test_an_altered_function_degrades_the_service_until_it_is_mended(
 ) -> None:
     vandalize(full.conninfo, "ALTER FUNCTION ledger.log_end() RESET ALL")
     verify(full, folder, night(0))
-    assert kept(full)[SCHEMA].named == [{"table": "function", "key": "log_end()", "column": None}]
-    assert shown(edge) == ("degraded", True, 1)
+    assert stored(full)[SCHEMA].named == [{"table": "function", "key": "log_end()", "column": None}]
+    assert reported(edge) == ("degraded", True, 1)
     prepare_database(Settings(master_key=MASTER_KEY), full.conninfo)
-    assert shown(edge) == ("ok", False, 0)
+    assert reported(edge) == ("ok", False, 0)
 
 
 def test_the_schema_waits_while_a_node_of_another_version_runs(full: Ledger, folder: Path) -> None:
     with psycopg.connect(full.conninfo, autocommit=True) as connection:
         beat(connection, "0" * 16, "0.0.9", "all", None)
     assert verify(full, folder, night(0)) == 3
-    assert SCHEMA not in kept(full)
+    assert SCHEMA not in stored(full)
     # A beat of the future is of no node.
     vandalize(full.conninfo, "UPDATE ledger.node SET beaten_at = now() + interval '1 year'")
     assert verify(full, folder, night(0)) == 1
-    assert kept(full)[SCHEMA].differences == 0
+    assert stored(full)[SCHEMA].differences == 0
 
 
 def test_a_part_that_differs_is_compared_again_at_the_next_start(
@@ -199,9 +199,9 @@ def test_a_part_that_differs_is_compared_again_at_the_next_start(
         assert loop.run_once() == 4
         vandalize(full.conninfo, moved.format("-"))
         assert loop.run_once() == 0, "the service goes on"
-    assert shown(edge)[1]
+    assert reported(edge)[1]
     assert verify(full, folder, noon) == 1
-    assert not shown(edge)[1]
+    assert not reported(edge)[1]
 
 
 def test_new_events_that_differ_stay_new(full: Ledger, folder: Path) -> None:
@@ -209,12 +209,12 @@ def test_new_events_that_differ_stay_new(full: Ledger, folder: Path) -> None:
     verify(full, folder, night(0))
     report(full, full.line("capacity"), 10)
     verify(full, folder, night(1))
-    assert kept(full)[NEW].first == position_at(full, 0)
+    assert stored(full)[NEW].first == position_at(full, 0)
     vandalize(full.conninfo, "UPDATE ledger.checkpoint SET number = 3 WHERE size = 601")
     verify(full, folder, night(2))
-    assert (kept(full)[NEW].first, kept(full)[NEW].differences) == (position_at(full, 0), 0)
+    assert (stored(full)[NEW].first, stored(full)[NEW].differences) == (position_at(full, 0), 0)
     verify(full, folder, night(3))
-    assert kept(full)[NEW].first > position_at(full, 0)
+    assert stored(full)[NEW].first > position_at(full, 0)
 
 
 def test_all_differences_are_counted_and_the_first_hundred_are_named(
@@ -222,14 +222,14 @@ def test_all_differences_are_counted_and_the_first_hundred_are_named(
 ) -> None:
     vandalize(full.conninfo, "DELETE FROM ledger.identity")
     verify(full, folder, night(0))
-    found = kept(full)[TABLES]
+    found = stored(full)[TABLES]
     assert (found.differences, len(found.named)) == (601, 100)
 
 
 def test_a_damaged_key_of_the_log_is_a_difference(full: Ledger, folder: Path) -> None:
     vandalize(full.conninfo, "UPDATE ledger.signer SET vkey = 'a+b+c'")
     verify(full, folder, night(0))
-    assert kept(full)[NEW].named == [{"table": "signer", "key": "is_only=true", "column": "vkey"}]
+    assert stored(full)[NEW].named == [{"table": "signer", "key": "is_only=true", "column": "vkey"}]
 
 
 def test_a_service_that_stops_leaves_the_part_in_hand_for_its_next_start(
@@ -239,7 +239,7 @@ def test_a_service_that_stops_leaves_the_part_in_hand_for_its_next_start(
         loop.start()
         loop.stop()
         assert loop.run_once() == 0
-    assert kept(full) == {}
+    assert stored(full) == {}
     assert verify(full, folder, night(0)) == 4
 
 
@@ -249,7 +249,7 @@ def test_two_services_on_a_database_do_not_verify_at_the_same_time(
     with psycopg.connect(full.conninfo, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (locks.SEALING["verification"],))
         assert verify(full, folder, night(0)) == 0
-    assert kept(full) == {}
+    assert stored(full) == {}
 
 
 def test_without_a_time_of_day_nothing_is_verified(full: Ledger, folder: Path) -> None:
@@ -258,4 +258,4 @@ def test_without_a_time_of_day_nothing_is_verified(full: Ledger, folder: Path) -
     )
     assert loop.run_once() == 0
     loop.disconnect()
-    assert kept(full) == {}
+    assert stored(full) == {}

@@ -91,7 +91,7 @@ def test_a_malformed_verifier_key_is_refused(vkey: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [b"\1", b"\2"])
-def test_an_outsider_takes_no_key_of_another_kind_or_under_another_id(kind: bytes) -> None:
+def test_an_outsider_gets_no_key_of_another_kind_or_under_another_id(kind: bytes) -> None:
     text, signature = NOTE.rsplit(" ", 1)
     public = kind + base64.b64decode(SIGNER.vkey.split("+", 2)[2])[1:]
     rightly = hashlib.sha256(SIGNER.name.encode() + b"\n" + public).digest()[:4]

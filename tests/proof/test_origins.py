@@ -87,16 +87,14 @@ def test_an_adoption_signs_the_first_checkpoint_of_its_key(restored: Ledger, fol
 def test_an_adopted_log_is_signed_further_by_a_node_that_has_not_seen_its_first_checkpoint(
     restored: Ledger, folder: Path, tmp_path: Path
 ) -> None:
-    """An operator adopted it beside no node's data directory."""
+    """An operator adopted it without any node's data directory."""
     adopt_log(restored.conninfo, tmp_path / "nowhere")
     restored.line()
     assert seal(restored.conninfo, folder) == 1
 
 
-def test_an_adoption_is_recorded_and_old_checkpoints_are_kept(
-    restored: Ledger, folder: Path
-) -> None:
-    kept = restored.rows("SELECT size, position, note, number FROM ledger.checkpoint")
+def test_an_adoption_is_recorded_and_old_checkpoints_stay(restored: Ledger, folder: Path) -> None:
+    checkpoints = restored.rows("SELECT size, position, note, number FROM ledger.checkpoint")
     adopt_log(restored.conninfo, folder, "why not")
     (origin,) = restored.rows("SELECT * FROM ledger.former_origin")
     assert (origin["number"], origin["ended_by"], origin["reason"]) == (1, "cli:test", "why not")
@@ -104,7 +102,7 @@ def test_an_adoption_is_recorded_and_old_checkpoints_are_kept(
     moved = restored.rows(
         "SELECT size, position, note, number FROM ledger.former_checkpoint WHERE origin = 1"
     )
-    assert moved == kept
+    assert moved == checkpoints
     assert restored.rows("SELECT number, size FROM ledger.checkpoint") == [
         {"number": 1, "size": 501}
     ]
@@ -194,9 +192,9 @@ def test_of_two_adoptions_at_once_on_two_machines_one_begins_an_origin(
         )
         until(lambda: len(query(restored.conninfo, waiting)) == 2, "both to wait for the lock")
     assert sorted(command.wait(60) for command in commands) == [0, 1]
-    said = sorted(path.read_text() for path in tmp_path.rglob("errors"))
-    assert [line.partition(":")[0] for line in said] == ["", "ledger"]
-    assert "Nothing is wrong" in said[1]
+    errors = sorted(path.read_text() for path in tmp_path.rglob("errors"))
+    assert [line.partition(":")[0] for line in errors] == ["", "ledger"]
+    assert "Nothing is wrong" in errors[1]
     assert [row["number"] for row in restored.rows("SELECT number FROM ledger.former_origin")] == [
         1
     ]
@@ -209,7 +207,7 @@ def test_a_loss_that_no_service_has_seen_yet_can_be_adopted(full: Ledger, folder
 
 def test_a_database_that_has_lost_an_adoption_is_not_signed(restored: Ledger, folder: Path) -> None:
     """The present origin is forgotten, and a node has seen a checkpoint of it."""
-    kept = restored.rows("SELECT vkey, secret FROM ledger.signer")[0]
+    signer = restored.rows("SELECT vkey, secret FROM ledger.signer")[0]
     checkpoints = restored.rows("SELECT size, position, note, number FROM ledger.checkpoint")
     adopt_log(restored.conninfo, folder)
     vandalize(
@@ -219,7 +217,7 @@ def test_a_database_that_has_lost_an_adoption_is_not_signed(restored: Ledger, fo
     with psycopg.connect(restored.conninfo) as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute(
-            "UPDATE ledger.signer SET origin = 1, vkey = %(vkey)s, secret = %(secret)s", kept
+            "UPDATE ledger.signer SET origin = 1, vkey = %(vkey)s, secret = %(secret)s", signer
         )
         for row in checkpoints:
             connection.execute(
@@ -235,7 +233,7 @@ def test_a_database_that_has_lost_an_adoption_is_not_signed(restored: Ledger, fo
 def test_the_database_refuses_a_checkpoint_that_could_contradict_another(
     full: Ledger, folder: Path
 ) -> None:
-    """Such as one that a process of the version before still has in hand."""
+    """Such as one that a process of the previous version has not finished."""
     old = newest(full)
     insert = "INSERT INTO ledger.checkpoint VALUES (%s, %s, %s, %s)"
     with psycopg.connect(full.conninfo, autocommit=True) as connection:
@@ -252,15 +250,15 @@ def test_the_database_refuses_a_checkpoint_that_could_contradict_another(
 
 
 class Thawing(WitnessWatch):
-    """A node that is frozen after its look, while something happens."""
+    """A node that is frozen after its check, while something happens."""
 
     def happen(self) -> None:
         raise NotImplementedError
 
     def inspect(self, connection: shelf.Connection, leads: bool) -> Inspection:
-        sight = super().inspect(connection, leads)
+        inspection = super().inspect(connection, leads)
         self.happen()
-        return sight
+        return inspection
 
 
 def test_a_frozen_sealer_that_thaws_inserts_nothing_over_a_newer_origin(
@@ -309,7 +307,7 @@ def test_a_frozen_sealer_that_thaws_signs_nothing_over_a_changed_log(
 
 
 def test_services_notice_an_adoption_by_themselves(restored: Ledger, folder: Path) -> None:
-    with Node(restored.conninfo, folder, patience=0.0) as node:
+    with Node(restored.conninfo, folder, timeout=0.0) as node:
         restored.line()
         assert node.seal() == 0
         adopt_log(restored.conninfo, folder)

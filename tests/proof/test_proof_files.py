@@ -53,13 +53,13 @@ def event(edge: Edge, line: str) -> dict[str, Any]:
 def proof(edge: Edge, event: dict[str, Any]) -> dict[str, Any]:
     answer = edge.get(f"/v1/log/proof?position={event['position']}")
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    members: dict[str, Any] = answer.json()
+    return members
 
 
-def check(folder: Path, told: Any, key: str | None = None) -> subprocess.CompletedProcess[str]:
+def check(folder: Path, proof: Any, key: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run the verifier as an auditor runs it, in a folder that has nothing but the files."""
-    (folder / "proof.json").write_text(told if isinstance(told, str) else json.dumps(told))
+    (folder / "proof.json").write_text(proof if isinstance(proof, str) else json.dumps(proof))
     files = ["proof.json"]
     if key is not None:
         (folder / "log.key").write_text(key)
@@ -107,10 +107,10 @@ def test_the_page_downloads_the_same_file(
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
     assert page.words("#seal h2") == ["Sealed"]
-    shown = page.words("#seal dd")
+    texts = page.words("#seal dd")
     size, index = proof["tree_size"], proof["leaf_index"]
-    assert shown[0] == f"{index} of the leaves 0 to {size - 1}"
-    assert shown[1] == f"{size} events"
+    assert texts[0] == f"{index} of the leaves 0 to {size - 1}"
+    assert texts[1] == f"{size} events"
     assert page.all("#seal pre")[0].get_text() == proof["checkpoint"]
     (command,) = [code.get_text() for code in page.all("#seal code") if "proof" in code.get_text()]
     assert command == f"python verifier.py proof {name}"
@@ -129,16 +129,16 @@ def test_the_content_of_a_traced_event_is_proved(edge: Edge, line: str, tmp_path
 def test_the_content_cannot_write_to_the_terminal(proof: dict[str, Any], tmp_path: Path) -> None:
     stored = b'[%s{"reason":"\\u001b[2J\xe2\x80\xae"}]' % (b"2," * 12)
     checkpoint, key, leaf = _signed(stored)
-    told = proof | {"leaf": leaf, "stored": _told(stored)}
-    told |= {"leaf_index": 0, "tree_size": 1, "hashes": [], "checkpoint": checkpoint, "key": key}
-    done = check(tmp_path, told)
+    members = proof | {"leaf": leaf, "stored": _b64(stored)}
+    members |= {"leaf_index": 0, "tree_size": 1, "hashes": [], "checkpoint": checkpoint, "key": key}
+    done = check(tmp_path, members)
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert done.stdout.replace("\n", "").isprintable()
 
 
 FORGED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "another leaf": lambda p: p | {"leaf": _told(_leaf(p).replace(b'"v":2', b'"v":1'))},
+    "another leaf": lambda p: p | {"leaf": _b64(_leaf(p).replace(b'"v":2', b'"v":1'))},
     "another place": lambda p: p | {"leaf_index": p["leaf_index"] + 1},
     "another size": lambda p: p | {"tree_size": p["tree_size"] - 1},
     "a lost hash": lambda p: p | {"hashes": p["hashes"][1:]},
@@ -150,7 +150,7 @@ FORGED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "a place with decimals": lambda p: p | {"leaf_index": float(p["leaf_index"])},
     "a size that is a bool": lambda p: p | {"tree_size": True},
     "a place of 4,001 digits": lambda p: p | {"leaf_index": 10**4000},
-    "another content": lambda p: p | {"stored": _told(_stored(p).replace(b"hours", b"Hours"))},
+    "another content": lambda p: p | {"stored": _b64(_stored(p).replace(b"hours", b"Hours"))},
     "no content": lambda p: {name: p[name] for name in p if name != "stored"},
     "no content in its place": lambda p: p | {"stored": ""},
     "a null in the content's place": lambda p: p | {"stored": None},
@@ -177,7 +177,7 @@ def _signature(note: str) -> str:
 def _signed_by(note: str, key_id: bytes) -> str:
     """The note with its signature under another key's id."""
     *words, signature = _signature(note).split(" ")
-    other = _told(key_id + base64.b64decode(signature)[4:])
+    other = _b64(key_id + base64.b64decode(signature)[4:])
     return note.replace(_signature(note), " ".join([*words, f"{other}\n"]))
 
 
@@ -186,16 +186,16 @@ def _signed(stored: bytes) -> tuple[str, str, str]:
     leaf = json.dumps({"stored_sha256": hashlib.sha256(stored).hexdigest()}).encode()
     signer = Signer.create()
     checkpoint = signer.sign(Checkpoint(1, hashlib.sha256(b"\0" + leaf).digest()))
-    return checkpoint, signer.vkey, _told(leaf)
+    return checkpoint, signer.vkey, _b64(leaf)
 
 
-def _told(octets: bytes) -> str:
+def _b64(octets: bytes) -> str:
     return base64.b64encode(octets).decode()
 
 
 def _with_root(note: str, root: bytes) -> str:
     lines = note.split("\n")
-    return "\n".join([*lines[:2], _told(root), *lines[3:]])
+    return "\n".join([*lines[:2], _b64(root), *lines[3:]])
 
 
 @pytest.mark.parametrize("forgery", FORGED)
@@ -206,12 +206,12 @@ def test_a_forged_file_is_not_proved(proof: dict[str, Any], forgery: str, tmp_pa
     assert done.stderr.count("\n") == 1
 
 
-def test_a_file_of_another_log_is_not_proved_with_the_kept_key(
+def test_a_file_of_another_log_is_not_proved_with_the_stored_key(
     edge: Edge, proof: dict[str, Any], tmp_path: Path
 ) -> None:
     key = edge.get("/v1/log/key").text
     name, number, public = key.strip().split("+", 2)
-    other = f"{name}+{number}+{_told(base64.b64decode(public)[:-1] + bytes(1))}"
+    other = f"{name}+{number}+{_b64(base64.b64decode(public)[:-1] + bytes(1))}"
     done = check(tmp_path, proof, other)
     assert done.returncode == 1
     assert "is not the key that you keep" in done.stderr
@@ -274,7 +274,7 @@ def test_the_file_is_what_rfc_6962_and_openssl_say(
     path = audit_path(proof["leaf_index"], leaves)
     assert [base64.b64decode(text) for text in proof["hashes"]] == path
     text, _, signature = proof["checkpoint"].partition("\n\n")
-    assert text.split("\n")[1:] == [str(len(leaves)), _told(tree_hash(leaves))]
+    assert text.split("\n")[1:] == [str(len(leaves)), _b64(tree_hash(leaves))]
     # The signature: openssl checks it by the public key in the format of RFC 8410.
     public = base64.b64decode(proof["key"].strip().split("+", 2)[2])
     der = bytes.fromhex("302a300506032b6570032100") + public[1:]
@@ -339,7 +339,7 @@ def test_an_erased_runs_payloads_stay_ciphertext_in_the_proof_of_its_events(
 # The readers of a proof, and the time from which there is one.
 
 
-def test_a_proof_is_given_only_to_those_who_see_the_event(
+def test_a_proof_is_answered_only_to_those_who_see_the_event(
     edge: Edge, event: dict[str, Any]
 ) -> None:
     path = f"/v1/log/proof?position={event['position']}"
@@ -365,9 +365,9 @@ def test_events_that_only_the_audit_log_tells_of_are_proven_to_auditors(
         "SELECT min(notification_id) FROM ledger.ledger_events WHERE originator_id LIKE 'KEY-%'"
     )
     path = f"/v1/log/proof?position={position}"
-    told = edge.get(path, edge.token("audit:read")).json()
-    assert told["leaf_index"] == 0
-    assert _stored(told) == stored_at(edge, position)
+    body = edge.get(path, edge.token("audit:read")).json()
+    assert body["leaf_index"] == 0
+    assert _stored(body) == stored_at(edge, position)
     assert_problem(edge.get(path, edge.token("read")), 404, "not_found")
 
 

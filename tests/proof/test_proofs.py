@@ -128,8 +128,8 @@ def test_no_leaves_are_counted_for_an_event_that_is_not_sealed(
     statement = proofs._ENTRY.replace("%(at)s", str(head[0]))
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         become_reader(connection, edge.conninfo, EVERYONE)
-        asked = f"SELECT json_agg(e) FROM ({statement}) AS e"
-        ((row,),) = connection.execute(asked.encode()).fetchall()
+        query = f"SELECT json_agg(e) FROM ({statement}) AS e"
+        ((row,),) = connection.execute(query.encode()).fetchall()
     assert row[0]["leaf_index"] is None
     seal(edge.conninfo, folder)
 
@@ -225,7 +225,7 @@ def test_wrong_parameters_are_a_422(edge: Edge, line: str, path: str) -> None:
 def test_before_anything_is_sealed_there_is_a_key_and_no_checkpoint(
     edge: Edge, line: str, folder: Path
 ) -> None:
-    kept = edge.select("SELECT size, position, note, number FROM ledger.checkpoint")
+    checkpoints = edge.select("SELECT size, position, note, number FROM ledger.checkpoint")
     vandalize(edge.conninfo, "TRUNCATE ledger.checkpoint")
     try:
         assert_problem(edge.get("/v1/log/checkpoint"), 503, "behind")
@@ -233,7 +233,7 @@ def test_before_anything_is_sealed_there_is_a_key_and_no_checkpoint(
         assert_problem(edge.get("/v1/log/proof/consistency?from=1&to=2"), 503, "behind")
         assert edge.get("/readyz").json()["sealing"]["position"] == 0
     finally:
-        for size, position, note, number in kept:
+        for size, position, note, number in checkpoints:
             vandalize(
                 edge.conninfo,
                 f"INSERT INTO ledger.checkpoint VALUES ({size}, {position}, '{note}', {number})",

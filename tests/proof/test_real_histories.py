@@ -36,7 +36,7 @@ pytestmark = pytest.mark.soak
 
 SETTINGS = Settings(master_key=MASTER_KEY)
 NODES = 3
-PATIENCE = 3.0
+TIMEOUT = 3.0
 one = st.integers(0, NODES - 1)
 
 _EVENTS = """
@@ -79,7 +79,7 @@ class Histories(RuleBasedStateMachine):
     def start(self, number: int) -> None:
         if number not in self.nodes:
             folder = self.folders[number]
-            self.nodes[number] = Node(self.cluster.url, folder, PATIENCE)
+            self.nodes[number] = Node(self.cluster.url, folder, TIMEOUT)
 
     @rule(number=one)
     def stop(self, number: int) -> None:
@@ -93,8 +93,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def pass_time(self) -> None:
-        """So much time that each node has been heard, or is gone."""
-        end = time.monotonic() + PATIENCE + 0.5
+        """Let time pass until each node has reported, or is gone."""
+        end = time.monotonic() + TIMEOUT + 0.5
         while time.monotonic() < end:
             self.beat_all()
             time.sleep(0.2)

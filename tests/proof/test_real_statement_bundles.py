@@ -42,10 +42,10 @@ def bundle(tenant: Tenant, statement_id: str) -> Any:
     return answer.json()
 
 
-def check(folder: Path, told: Any, key: str) -> subprocess.CompletedProcess[str]:
+def check(folder: Path, content: Any, key: str) -> subprocess.CompletedProcess[str]:
     """Run the verifier as an auditor runs it."""
     folder.mkdir(exist_ok=True)
-    (folder / "bundle.json").write_text(json.dumps(told))
+    (folder / "bundle.json").write_text(json.dumps(content))
     (folder / "log.key").write_text(key)
     return subprocess.run(
         [sys.executable, "-I", PATH, "statement", "bundle.json", "log.key"],
@@ -72,24 +72,24 @@ def test_the_bundle_of_an_issued_statement_is_proved(
     path = f"/v1/statements/{data['id']}/bundle"
     assert_problem(tenant.edge.get(path, tenant.token), 503, "behind")
     seal(tenant.edge.conninfo, folder)
-    told = bundle(tenant, data["id"])
-    assert list(told) == ["document", "stored", "leaf", "inclusion", "checkpoint", "key"]
+    members = bundle(tenant, data["id"])
+    assert list(members) == ["document", "stored", "leaf", "inclusion", "checkpoint", "key"]
     document = tenant.edge.get(f"/v1/statements/{data['id']}", tenant.token).content
-    assert base64.b64decode(told["document"]) == document
-    leaf = json.loads(base64.b64decode(told["leaf"]))
-    stored = base64.b64decode(told["stored"])
+    assert base64.b64decode(members["document"]) == document
+    leaf = json.loads(base64.b64decode(members["leaf"]))
+    stored = base64.b64decode(members["stored"])
     assert (leaf["stream"], leaf["type"]) == (data["id"], "statement.issued/1")
     assert leaf["stored_sha256"] == hashlib.sha256(stored).hexdigest()
     assert json.loads(stored)[-1]["document_sha256"] == hashlib.sha256(document).hexdigest()
     key = tenant.edge.get("/v1/log/key").text
-    done = check(tmp_path, told, key)
+    done = check(tmp_path, members, key)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.startswith(f"statement: {data['id']}, issued ")
     assert "total hours: 2.5\n" in done.stdout
     assert done.stdout.endswith("proved\n")
     # A statement with null members is proved likewise.
     assert check(tmp_path, bundle(tenant, first), key).returncode == 0
-    other = told | {"document": bundle(tenant, first)["document"]}
+    other = members | {"document": bundle(tenant, first)["document"]}
     assert check(tmp_path, other, key).returncode == 1
 
 

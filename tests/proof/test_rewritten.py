@@ -1,8 +1,4 @@
-"""The database's superuser rewrites what was sealed, and lets the log look like a new one.
-
-Where one user runs PostgreSQL and the service, that superuser reaches the witness in the data
-directory too. So these tests remove it, or put another one in its place.
-"""
+"""The database's superuser rewrites what was sealed, and makes the log look like a new one."""
 
 import shutil
 from pathlib import Path
@@ -201,16 +197,16 @@ def test_a_sealer_that_died_with_the_first_checkpoint_leaves_a_whole_one_or_none
         raise KeyboardInterrupt
 
     ledger.line()
-    for place, name, kept in ((shelf, "go_on", 0), (Sealer, "_keep_first", 1)):
+    for owner, name, checkpoints in ((shelf, "go_on", 0), (Sealer, "_keep_first", 1)):
         with monkeypatch.context() as patch:
-            patch.setattr(place, name, die)
+            patch.setattr(owner, name, die)
             with pytest.raises(KeyboardInterrupt):
                 seal(ledger.conninfo, folder)
         counted = ledger.rows(
             "SELECT (SELECT count(*) FROM ledger.signer) AS keys,"
             " (SELECT count(*) FROM ledger.checkpoint) AS checkpoints"
         )
-        assert counted == [{"keys": kept, "checkpoints": kept}]
+        assert counted == [{"keys": checkpoints, "checkpoints": checkpoints}]
         assert list(folder.glob("*.checkpoint")) == []
     report(ledger, ledger.line("capacity"), 3)
     assert seal(ledger.conninfo, folder) == 4

@@ -141,11 +141,11 @@ def test_a_sealer_commits_synchronously_whatever_the_servers_default(
     assert ledger.rows("SHOW synchronous_commit") == [{"synchronous_commit": "off"}]
     commits, go_on = [], shelf.go_on
 
-    def look(connection: psycopg.Connection[Any]) -> None:
+    def read_setting(connection: psycopg.Connection[Any]) -> None:
         commits.append(connection.execute("SHOW synchronous_commit").fetchone())
         go_on(connection)
 
-    monkeypatch.setattr(shelf, "go_on", look)
+    monkeypatch.setattr(shelf, "go_on", read_setting)
     ledger.line()
     assert seal(ledger.conninfo, folder) == 1
     assert commits == [("on",)]
@@ -182,7 +182,7 @@ def test_a_sealer_that_died_before_its_commit_continues_from_the_file(
     assert checked(ahead.conninfo, folder)[1] == []
 
 
-def test_no_other_events_are_signed_in_the_place_of_lost_ones(ahead: Ledger, folder: Path) -> None:
+def test_no_other_events_are_signed_instead_of_lost_ones(ahead: Ledger, folder: Path) -> None:
     path, head = checkpoint_outside(folder), ahead.head()
     unreadable = "its column state: the stored event cannot be read"
     for loss, named in (
@@ -210,10 +210,10 @@ def test_no_other_events_are_signed_in_the_place_of_lost_ones(ahead: Ledger, fol
 
 
 def test_sealing_continues_when_the_file_is_behind_the_database(full: Ledger, folder: Path) -> None:
-    kept = checkpoint_outside(folder).read_text()
+    note = checkpoint_outside(folder).read_text()
     full.line()
     assert seal(full.conninfo, folder) == 1
-    checkpoint_outside(folder).write_text(kept)
+    checkpoint_outside(folder).write_text(note)
     full.line()
     assert seal(full.conninfo, folder) == 1
     assert stop_reason(full.conninfo) is None
@@ -256,13 +256,13 @@ def test_sealing_that_stopped_goes_on_once_the_cause_is_mended_without_a_new_eve
     full: Ledger, folder: Path
 ) -> None:
     path = checkpoint_outside(folder)
-    kept = path.read_text()
+    note = path.read_text()
     path.unlink()
     path.mkdir()
     assert seal(full.conninfo, folder) == 0
     assert stop_reason(full.conninfo) == f"{path} cannot be read: Is a directory"
     path.rmdir()
-    path.write_text(kept)
+    path.write_text(note)
     ((secret,),) = [row.values() for row in full.rows("SELECT secret FROM ledger.signer")]
     vandalize(full.conninfo, "UPDATE ledger.signer SET secret = decode('00', 'hex')")
     assert seal(full.conninfo, folder) == 0
@@ -331,7 +331,7 @@ def test_a_log_that_has_lost_sealed_events_is_not_signed_further(
     assert stop_reason(full.conninfo) == f"the last event that was sealed is not at position {end}"
 
 
-def test_a_new_database_in_an_old_ones_place_is_signed_once_an_operator_adopts_it(
+def test_a_new_database_that_replaces_an_old_one_is_signed_once_an_operator_adopts_it(
     full: Ledger, folder: Path
 ) -> None:
     """A database whose key was removed looks the same: the node knows of a log that was sealed."""

@@ -31,7 +31,7 @@ from tests.support.sealing import (
     checked,
     keep_witness,
     seal,
-    shown,
+    shown_size,
     stop_reason,
     vandalize,
 )
@@ -39,7 +39,7 @@ from tests.support.views import until
 
 
 def size_of(node: Node) -> int:
-    """The size of a node's witness; 0: it has none."""
+    """The size of a node's witness; 0 without one."""
     files = list(node.folder.glob("*.checkpoint"))
     return max((parse(file.read_text()).checkpoint.size for file in files), default=0)
 
@@ -50,10 +50,10 @@ def test_a_node_that_has_waited_signs_at_once_and_shows_what_it_signs_while_it_i
     full.line()
     a.beat()
     assert a.seal() == 1
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
-def test_a_new_node_takes_the_newest_checkpoint_once_a_node_with_a_witness_has_beaten(
+def test_a_new_node_stores_the_newest_checkpoint_once_a_node_with_a_witness_has_beaten(
     full: Ledger, a: Node, b: Node
 ) -> None:
     b.beat()
@@ -110,18 +110,18 @@ def test_a_checkpoint_is_shown_once_a_second_node_has_reported_it(
     b.join()
     full.line()
     assert a.seal() == 1
-    assert shown(full) == 601
+    assert shown_size(full) == 601
     assert a.seal() == 0
-    assert shown(full) == 601, "nobody else has seen the newest one"
+    assert shown_size(full) == 601, "nobody else has seen the newest one"
     b.beat()
     assert a.seal() == 0
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
 def test_a_node_whose_data_directory_was_copied_does_not_take_itself_for_alone(
     full: Ledger, a: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both processes beat as one node. Nobody could tell which of them has seen a checkpoint."""
+    """Both processes beat as one node, so nobody knows which of them has seen a checkpoint."""
     copy = tmp_path / "copy"
     shutil.copytree(a.folder, copy)
     with Node(full.conninfo, copy, node_id=a.watch.node_id) as twin:
@@ -130,7 +130,7 @@ def test_a_node_whose_data_directory_was_copied_does_not_take_itself_for_alone(
             twin.beat()
         full.line()
         assert a.seal() == 1
-        assert shown(full) == 601
+        assert shown_size(full) == 601
     assert caplog.text.count("another process beats as this node") == 2, "each of them says so"
 
 
@@ -140,7 +140,7 @@ def test_a_beat_whose_acknowledgement_was_lost_is_no_other_process(full: Ledger,
     a.beat()
     full.line()
     assert a.seal() == 1
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
 def test_no_answer_tells_a_checkpoint_that_is_not_shown_yet(full: Ledger, a: Node, b: Node) -> None:
@@ -159,7 +159,7 @@ def test_no_answer_tells_a_checkpoint_that_is_not_shown_yet(full: Ledger, a: Nod
 def test_a_node_without_a_witness_waits_for_one_that_has(
     full: Ledger, a: Node, b: Node, tmp_path: Path
 ) -> None:
-    with Node(full.conninfo, tmp_path / "c" / "sealed", patience=0.0) as c:
+    with Node(full.conninfo, tmp_path / "c" / "sealed", timeout=0.0) as c:
         full.line()
         c.beat()
         assert c.seal() == 0
@@ -291,9 +291,9 @@ def test_a_beat_does_not_wait_for_a_standby(
     """A node that lives must not fall silent while a synchronous standby is away."""
     found, beat = list[object](), nodes.beat
 
-    def inspect(connection: psycopg.Connection[tuple[object, ...]], *said: Any) -> Any:
+    def inspect(connection: psycopg.Connection[tuple[object, ...]], *arguments: Any) -> Any:
         found.append(connection.execute("SHOW synchronous_commit").fetchone())
-        return beat(connection, *said)
+        return beat(connection, *arguments)
 
     monkeypatch.setattr(nodes, "beat", inspect)
     a.beat()
@@ -315,7 +315,7 @@ def test_a_node_that_has_not_beaten_for_a_week_is_forgotten(full: Ledger, a: Nod
 def test_a_node_whose_acknowledged_beat_is_gone_waits_for_reports(
     full: Ledger, a: Node, tmp_path: Path
 ) -> None:
-    """A backup was restored into the same server: neither timeline nor cluster tells it."""
+    """A backup was restored into the same server: neither timeline nor cluster shows it."""
     a.beat()
     before = full.rows("SELECT beaten_at FROM ledger.node")[0]["beaten_at"]
     a.beat()

@@ -22,29 +22,29 @@ NODES = 3
 one = st.integers(0, NODES - 1)
 
 
-def test_a_look_that_began_before_a_beat_was_acknowledged_misses_nothing() -> None:
-    """The beat and the sealer of a node look at the rows at the same time."""
-    vigil, old = PeerMonitor("n", 0.0), Row("n", None, 0.5, 1.0, "here")
-    assert vigil.hear(1.0, 1.1, "here", [old]).has_waited
-    vigil.beaten(2.0, 2.0)
-    assert vigil.hear(1.9, 2.1, "here", [old]).has_waited
-    assert not vigil.hear(2.2, 2.3, "here", [old]).has_waited, "the beat is lost"
+def test_a_read_that_began_before_a_beat_was_acknowledged_misses_nothing() -> None:
+    """The beat and the sealer of a node read the rows at the same time."""
+    monitor, old = PeerMonitor("n", 0.0), Row("n", None, 0.5, 1.0, "here")
+    assert monitor.hear(1.0, 1.1, "here", [old]).has_waited
+    monitor.beaten(2.0, 2.0)
+    assert monitor.hear(1.9, 2.1, "here", [old]).has_waited
+    assert not monitor.hear(2.2, 2.3, "here", [old]).has_waited, "the beat is lost"
 
 
 def test_another_process_that_beats_as_this_node_is_not_gone_while_the_database_is_away() -> None:
-    vigil = PeerMonitor("n", 0.0)
+    monitor = PeerMonitor("n", 0.0)
 
     def hear(now: float, beaten_at: float) -> bool:
         row = Row("n", None, 0.5, beaten_at, "here")
-        return vigil.hear(now, now, "here", [row], is_between_beats=True).is_doubled
+        return monitor.hear(now, now, "here", [row], is_between_beats=True).is_doubled
 
     found = []
     for second in range(1, 5):
         found.append(hear(float(second), second - 0.5))
-        vigil.beaten(float(second), float(second))
+        monitor.beaten(float(second), float(second))
     assert found == [False, False, False, True]
-    heard = [hear(float(second), 4.0) for second in range(40, 57)]
-    assert heard == [True] * 15 + [False] * 2, "it has had the time to beat"
+    doubled = [hear(float(second), 4.0) for second in range(40, 57)]
+    assert doubled == [True] * 15 + [False] * 2, "it has had the time to beat"
 
 
 @pytest.mark.parametrize("has_room_again", [False, True])
@@ -79,7 +79,7 @@ def test_a_node_is_in_each_case_at_some_time() -> None:
     cluster.start(signer)
     cluster.second(cluster.nodes, signer)
     assert cluster.cases == [FOLLOWS, SEALS]
-    kept = cluster.backup()
+    backup = cluster.backup()
     cluster.stop(signer)
     cluster.start(other)
     cluster.seal(other)
@@ -87,7 +87,7 @@ def test_a_node_is_in_each_case_at_some_time() -> None:
     for _ in range(20):
         cluster.second(cluster.nodes, other)
     assert cluster.cases[-1] is UNVOUCHED
-    cluster.restore(kept)
+    cluster.restore(backup)
     cluster.database.log = (7, 7)
     cluster.start(signer)
     cluster.second(cluster.nodes, signer)
@@ -109,7 +109,7 @@ class _Machine(RuleBasedStateMachine):
         self.cluster.append(2)
         self.cluster.start(self.node(0))
         self.pass_seconds(2, 0)
-        assert self.cluster.database.shown == 2
+        assert self.cluster.database.shown_size == 2
         for node in self.cluster.nodes:
             self.cluster.start(node)
         self.pass_seconds(16, 0)
@@ -119,8 +119,8 @@ class _Machine(RuleBasedStateMachine):
 
     def running(self, number: int) -> int:
         """A node that runs, if there is one."""
-        places = [(number + more) % NODES for more in range(NODES)]
-        return next((place for place in places if self.node(place).runs), number)
+        numbers = [(number + more) % NODES for more in range(NODES)]
+        return next((candidate for candidate in numbers if self.node(candidate).runs), number)
 
     @rule(seconds=st.sampled_from((1, 1, 2, 5, 14, 16)), first=one)
     def pass_seconds(self, seconds: int, first: int) -> None:
@@ -157,7 +157,7 @@ class _Machine(RuleBasedStateMachine):
         self.node(number).is_full = not self.node(number).is_full
 
     @rule(lineage=st.booleans())
-    def take_the_database_away(self, lineage: bool) -> None:
+    def lose_the_database(self, lineage: bool) -> None:
         """Nobody reaches it for 20 s; then it is back, or another one has all that it had."""
         self.cluster.now += 20.0
         if lineage:
@@ -171,22 +171,23 @@ class _Machine(RuleBasedStateMachine):
 class AnyHistory(_Machine):
     """No two notes of an origin contradict each other while a node that saw the lost one lives.
 
-    ``Cluster`` asserts it with each note. So does it that a shown checkpoint is held by two nodes.
+    ``Cluster`` asserts it with each note. It also asserts that two nodes have each published
+    checkpoint.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[Database] = []
+        self.backups: list[Database] = []
 
     @rule()
     def back_up(self) -> None:
-        self.kept.append(self.cluster.backup())
+        self.backups.append(self.cluster.backup())
 
-    @precondition(lambda self: self.kept)
+    @precondition(lambda self: self.backups)
     @rule(data=st.data())
     def roll_back(self, data: Any) -> None:
         """A failover that loses something, or the restore of a backup."""
-        self.cluster.restore(data.draw(st.sampled_from(self.kept)))
+        self.cluster.restore(data.draw(st.sampled_from(self.backups)))
 
     @rule(number=one)
     def replace(self, number: int) -> None:
@@ -242,33 +243,29 @@ class LosslessHistory(_Machine):
         database = self.cluster.database
         assert not database.stopped
         assert not database.waits
-        assert database.shown == len(database.log)
+        assert database.shown_size == len(database.log)
         notes = self.cluster.signed
         assert not any(contradict(a, b) for a in notes for b in notes)
 
 
 class AttackedHistory(_Machine):
-    """No two notes of an origin contradict each other, though a superuser rewrites the past.
-
-    The superuser reaches the nodes' files too, as where one user runs everything. An earlier mark,
-    with its key and all that belongs to it, is not put back: only a witness tells that.
-    """
+    """only a witness proves that."""
 
     @rule(
-        kept=st.integers(0, 3),
+        remaining=st.integers(0, 3),
         has_key=st.booleans(),
         witness=st.sampled_from(("kept", "removed", "replaced")),
         goes_on=one,
     )
-    def rewrite(self, kept: int, has_key: bool, witness: str, goes_on: int) -> None:
-        known = self.node(goes_on).witness is not None
+    def rewrite(self, remaining: int, has_key: bool, witness: str, goes_on: int) -> None:
+        has_witness = self.node(goes_on).witness is not None
         count = len(self.cluster.signed)
-        self.cluster.rewrite(kept, has_key, witness)
+        self.cluster.rewrite(remaining, has_key, witness)
         left = self.cluster.database.has_key or any(self.cluster.database.checkpoints)
         self.cluster.start(self.node(goes_on))
         self.leads = goes_on
         self.pass_seconds(20, goes_on)
-        if left or (witness == "kept" and known):
+        if left or (witness == "kept" and has_witness):
             assert self.cluster.signed[count:] == [], "nothing is signed"
 
     @precondition(lambda self: self.cluster.database.stopped or self.cluster.database.waits)
@@ -278,8 +275,8 @@ class AttackedHistory(_Machine):
 
 
 SHORT = 25
-"""The number of histories of the short forms, which are the same each time; the long forms look for
-new ones."""
+"""The number of histories of the short forms, which are the same each time. The long forms search
+for new ones."""
 
 
 def _settings(examples: int) -> settings:

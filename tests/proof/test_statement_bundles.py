@@ -30,7 +30,7 @@ from tests.whole.golden.samples import FIRST
 ISSUED, STATEMENT = "statement.issued/1", "STM-26-000001"
 SIGNER = Signer("execution-ledger/00ff", bytes(range(32)))
 FORMER = Signer("execution-ledger/00fe", bytes(32))
-KEPT = f"{SIGNER.vkey}\n{FORMER.vkey}\n"
+KEYS = f"{SIGNER.vkey}\n{FORMER.vkey}\n"
 
 REPEATED: dict[str, Any] = {
     "organization_id": "ORG-26-000001",
@@ -61,7 +61,7 @@ def stored_as(content: bytes) -> bytes:
     return written(envelope)
 
 
-def told(octets: bytes) -> str:
+def b64(octets: bytes) -> str:
     return base64.b64encode(octets).decode()
 
 
@@ -69,18 +69,18 @@ def sha(octets: bytes) -> str:
     return hashlib.sha256(octets).hexdigest()
 
 
-def sealed(stored: bytes, topic: str = ISSUED, place: int = 4, signer: Signer = SIGNER) -> Any:
+def sealed(stored: bytes, topic: str = ISSUED, index: int = 4, signer: Signer = SIGNER) -> Any:
     """The members of a bundle that prove a stored event, the fifth leaf of seven."""
     leaf = leaf_of(STATEMENT, 1, topic, stored, 17)
     tree = GrowingTree(0, {})
     for number in range(7):
-        tree.add(hash_leaf(leaf if number == place else b"another leaf"))
+        tree.add(hash_leaf(leaf if number == index else b"another leaf"))
     tiles = tree.pop_changed()
-    hashes = [told(root_of(stretch, tiles)) for stretch in inclusion(place, 7)]
-    found = {"leaf_index": place, "leaf_hash": told(hash_leaf(leaf)), "tree_size": 7}
+    hashes = [b64(root_of(span, tiles)) for span in inclusion(index, 7)]
+    found = {"leaf_index": index, "leaf_hash": b64(hash_leaf(leaf)), "tree_size": 7}
     return {
-        "stored": told(stored),
-        "leaf": told(leaf),
+        "stored": b64(stored),
+        "leaf": b64(leaf),
         "inclusion": found | {"hashes": hashes},
         "checkpoint": signer.sign(Checkpoint(7, tree.root())),
         "key": f"{signer.vkey}\n",
@@ -97,23 +97,23 @@ def bundle(
         content = {name: value for name, value in REPEATED.items() if value is not None}
     if isinstance(content, Mapping):
         content = written({"document_sha256": sha(octets), **content})
-    return {"document": told(octets)} | sealed(stored_as(content), topic, **more)
+    return {"document": b64(octets)} | sealed(stored_as(content), topic, **more)
 
 
-def opened(given: Any, key: str = KEPT) -> tuple[Any, Any]:
-    proved, document = verifier.open_statement(json.dumps(given), key)
+def opened(parts: Any, key: str = KEYS) -> tuple[Any, Any]:
+    proved, document = verifier.open_statement(json.dumps(parts), key)
     return proved, document
 
 
-def refusal(given: Any, key: str = KEPT) -> str:
+def refusal(parts: Any, key: str = KEYS) -> str:
     with pytest.raises(ValueError) as refused:
-        opened(given, key)
+        opened(parts, key)
     return str(refused.value)
 
 
-def run(folder: Path, given: Any, key: str | None = KEPT) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, parts: Any, key: str | None = KEYS) -> subprocess.CompletedProcess[str]:
     """Run the verifier as an auditor runs it, in a folder that has nothing but the files."""
-    (folder / "bundle.json").write_text(given if isinstance(given, str) else json.dumps(given))
+    (folder / "bundle.json").write_text(parts if isinstance(parts, str) else json.dumps(parts))
     if key is not None:
         (folder / "log.key").write_text(key)
     return subprocess.run(
@@ -127,7 +127,7 @@ def run(folder: Path, given: Any, key: str | None = KEPT) -> subprocess.Complete
     )
 
 
-def test_a_bundle_is_proved_and_its_statement_is_told_in_a_few_lines(tmp_path: Path) -> None:
+def test_a_bundle_is_proved_and_its_statement_is_printed_in_a_few_lines(tmp_path: Path) -> None:
     done = run(tmp_path, bundle())
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
@@ -149,7 +149,7 @@ def test_a_bundle_is_proved_and_its_statement_is_told_in_a_few_lines(tmp_path: P
 
 
 def test_a_bundle_that_is_refused_or_missing_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
-    done = run(tmp_path, bundle() | {"document": told(b"{}")})
+    done = run(tmp_path, bundle() | {"document": b64(b"{}")})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "not proved: the document is not the one whose hash was sealed\n"
     (tmp_path / "log.key").unlink()
@@ -166,11 +166,11 @@ def test_members_that_are_null_may_be_stored_or_left_out_and_nothing_else_is_nee
     assert opened(lean | {"later": 1}) == opened(bundle())
 
 
-def test_a_bundle_of_a_former_origin_is_proved_by_the_kept_key_of_that_origin() -> None:
-    given = bundle(signer=FORMER)
-    assert opened(given)[0].key == FORMER.vkey
+def test_a_bundle_of_a_former_origin_is_proved_by_the_stored_key_of_that_origin() -> None:
+    parts = bundle(signer=FORMER)
+    assert opened(parts)[0].key == FORMER.vkey
     for other in (SIGNER.vkey, "", "\n", FORMER.vkey[:-1]):
-        assert "not the key that you keep" in refusal(given, other)
+        assert "not the key that you keep" in refusal(parts, other)
 
 
 # A bundle that was altered.
@@ -185,32 +185,32 @@ def test_each_member_is_needed_and_is_of_its_type(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["leaf_index", "tree_size", "hashes"])
 def test_each_member_of_the_inclusion_is_needed_and_is_of_its_type(name: str) -> None:
-    given = bundle()
+    parts = bundle()
     for value in (None, True, "4", 4.0, [4], ["", 4], {}):
-        given["inclusion"][name] = value
-        assert name in refusal(given), value
-    del given["inclusion"][name]
-    assert name in refusal(given)
+        parts["inclusion"][name] = value
+        assert name in refusal(parts), value
+    del parts["inclusion"][name]
+    assert name in refusal(parts)
 
 
 @pytest.mark.parametrize("index", [-1, 3, 5, 7, 8, 2**53 - 1, 10**4000, True])
-def test_a_leaf_at_another_place_or_out_of_the_tree_is_refused(index: int) -> None:
-    given = bundle()
-    given["inclusion"]["leaf_index"] = index
-    assert refusal(given)
+def test_a_leaf_at_another_index_or_out_of_the_tree_is_refused(index: int) -> None:
+    parts = bundle()
+    parts["inclusion"]["leaf_index"] = index
+    assert refusal(parts)
 
 
 @pytest.mark.parametrize("one", ["document", "stored", "leaf", "checkpoint", "key"])
 @pytest.mark.parametrize("other", ["document", "stored", "leaf", "checkpoint", "key"])
-def test_members_that_changed_places_are_refused(one: str, other: str) -> None:
-    given = bundle()
+def test_members_that_changed_order_are_refused(one: str, other: str) -> None:
+    parts = bundle()
     if one != other:
-        assert refusal(given | {one: given[other], other: given[one]})
+        assert refusal(parts | {one: parts[other], other: parts[one]})
 
 
 @pytest.mark.parametrize("name", ["document", "stored", "leaf", "inclusion", "checkpoint"])
 def test_a_member_of_another_bundle_is_refused(name: str) -> None:
-    other = bundle(DOCUMENT | {"note": "another"}, REPEATED | {"note": "another"}, place=2)
+    other = bundle(DOCUMENT | {"note": "another"}, REPEATED | {"note": "another"}, index=2)
     assert opened(other)
     assert refusal(bundle() | {name: other[name]})
 
@@ -225,7 +225,7 @@ def test_a_checkpoint_of_another_key_is_refused() -> None:
         "the key has not signed the checkpoint"
     )
     assert "no key of the checkpoint's origin" in refusal(bundle() | {"key": FORMER.vkey})
-    public = told(b"\2" + base64.b64decode(SIGNER.vkey.split("+", 2)[2])[1:])
+    public = b64(b"\2" + base64.b64decode(SIGNER.vkey.split("+", 2)[2])[1:])
     for key in (f"{SIGNER.name}+", f"{SIGNER.name}+00000000+{public}", SIGNER.name):
         assert "key" in refusal(bundle() | {"key": key}, key)
 
@@ -239,13 +239,13 @@ def altered(data: st.DataObject, value: Any) -> Any:
         name = data.draw(st.sampled_from(sorted(value)))
         return value | {name: altered(data, value[name])}
     if isinstance(value, list):
-        place = data.draw(st.integers(0, len(value) - 1))
-        return [*value[:place], altered(data, value[place]), *value[place + 1 :]]
+        index = data.draw(st.integers(0, len(value) - 1))
+        return [*value[:index], altered(data, value[index]), *value[index + 1 :]]
     if isinstance(value, int):
         return data.draw(st.integers().filter(lambda number: number != value))
-    place = data.draw(st.integers(0, len(value) - 1))
-    other = data.draw(st.characters().filter(lambda character: character != value[place]))
-    return value[:place] + other + value[place + 1 :]
+    index = data.draw(st.integers(0, len(value) - 1))
+    other = data.draw(st.characters().filter(lambda character: character != value[index]))
+    return value[:index] + other + value[index + 1 :]
 
 
 @given(st.data(), st.sampled_from(VALUES))
@@ -261,9 +261,9 @@ def test_no_bundle_with_one_byte_changed_in_what_base64_stands_for_is_proved(
     data: st.DataObject, name: str
 ) -> None:
     octets = bytearray(base64.b64decode(bundle()[name]))
-    place = data.draw(st.integers(0, len(octets) - 1))
-    octets[place] ^= data.draw(st.integers(1, 255))
-    assert refusal(bundle() | {name: told(bytes(octets))})
+    index = data.draw(st.integers(0, len(octets) - 1))
+    octets[index] ^= data.draw(st.integers(1, 255))
+    assert refusal(bundle() | {name: b64(bytes(octets))})
 
 
 def twin(text: str) -> str:
@@ -280,26 +280,26 @@ def with_blanks(count: int) -> dict[str, Any]:
     document = written(DOCUMENT) + b" " * count
     stored = stored_as(written(REPEATED | {"document_sha256": sha(document)})) + b" " * count
     leaf = leaf_of(STATEMENT, 1, ISSUED, stored, 17) + b" " * count
-    return bundle() | {"document": told(document), "stored": told(stored)} | alone(leaf)
+    return bundle() | {"document": b64(document), "stored": b64(stored)} | alone(leaf)
 
 
 @pytest.mark.parametrize("name", ["document", "stored", "leaf"])
 def test_bytes_have_a_single_text_in_base64(name: str) -> None:
-    given = next(form for form in map(with_blanks, range(3)) if form[name].endswith("="))
-    assert opened(given)
-    text = given[name]
+    blanked = next(form for form in map(with_blanks, range(3)) if form[name].endswith("="))
+    assert opened(blanked)
+    text = blanked[name]
     for other in (twin(text), text.rstrip("="), f"{text}\n", f" {text}", f"{text}ü"):
-        assert refusal(given | {name: other}) == f'the "{name}" is not base64'
+        assert refusal(blanked | {name: other}) == f'the "{name}" is not base64'
 
 
 def test_hashes_and_signatures_have_a_single_text_in_base64() -> None:
-    given = bundle()
-    hashes, note = given["inclusion"]["hashes"], given["checkpoint"]
+    parts = bundle()
+    hashes, note = parts["inclusion"]["hashes"], parts["checkpoint"]
     signature = note.split(" ")[-1].strip()
-    assert "signature" in refusal(given | {"checkpoint": note.replace(signature, twin(signature))})
-    for place in range(3):
-        twins = [twin(text) if at == place else text for at, text in enumerate(hashes)]
-        assert "hashes" in refusal(given | {"inclusion": given["inclusion"] | {"hashes": twins}})
+    assert "signature" in refusal(parts | {"checkpoint": note.replace(signature, twin(signature))})
+    for index in range(3):
+        twins = [twin(text) if at == index else text for at, text in enumerate(hashes)]
+        assert "hashes" in refusal(parts | {"inclusion": parts["inclusion"] | {"hashes": twins}})
 
 
 FILE = json.dumps(bundle()).encode()
@@ -307,11 +307,11 @@ FILE = json.dumps(bundle()).encode()
 
 @given(st.integers(0, len(FILE) - 1), st.integers(1, 255))
 @example(FILE.index(b'"leaf_hash"') + 1, 1)
-def test_a_file_with_any_byte_changed_proves_nothing_else(place: int, flipped: int) -> None:
+def test_a_file_with_any_byte_changed_proves_nothing_else(index: int, flipped: int) -> None:
     octets = bytearray(FILE)
-    octets[place] ^= flipped
+    octets[index] ^= flipped
     try:
-        found = verifier.open_statement(bytes(octets), KEPT)
+        found = verifier.open_statement(bytes(octets), KEYS)
     except ValueError:
         return
     assert found == opened(bundle())
@@ -347,7 +347,7 @@ def test_each_member_that_the_event_repeats_must_be_the_documents(name: str) -> 
 
 @pytest.mark.parametrize(
     "digest",
-    [sha(written(DOCUMENT)).upper(), told(hashlib.sha256(written(DOCUMENT)).digest()), "", None, 1],
+    [sha(written(DOCUMENT)).upper(), b64(hashlib.sha256(written(DOCUMENT)).digest()), "", None, 1],
 )
 def test_the_documents_hash_is_lower_case_hexadecimal_digits(digest: Any) -> None:
     assert "document" in refusal(bundle(content=REPEATED | {"document_sha256": digest}))
@@ -392,31 +392,31 @@ def test_a_document_that_programs_read_differently_is_refused(form: str) -> None
 
 @pytest.mark.parametrize("form", UNLIKE)
 def test_a_stored_event_that_programs_read_differently_is_refused(form: str) -> None:
-    given = bundle(content=written(REPEATED | {"document_sha256": sha(written(DOCUMENT))}))
-    stored = stored_as(b"{}")[:-3] + UNLIKE[form](_content(given)) + b"]"
-    assert refusal(resealed(given, stored)).startswith("the stored event is no JSON")
+    parts = bundle(content=written(REPEATED | {"document_sha256": sha(written(DOCUMENT))}))
+    stored = stored_as(b"{}")[:-3] + UNLIKE[form](_content(parts)) + b"]"
+    assert refusal(resealed(parts, stored)).startswith("the stored event is no JSON")
 
 
-def test_numbers_and_names_that_all_programs_read_alike_are_taken() -> None:
+def test_numbers_and_names_that_all_programs_read_alike_are_accepted() -> None:
     more = b',"more":[9007199254740991,-9007199254740991,1e308,-0.5,0,{"a":1},{"a":2}]}'
     assert opened(bundle(written(DOCUMENT)[:-1] + more))
 
 
-def _content(given: dict[str, Any]) -> bytes:
-    return written(json.loads(base64.b64decode(given["stored"]))[-1])
+def _content(parts: dict[str, Any]) -> bytes:
+    return written(json.loads(base64.b64decode(parts["stored"]))[-1])
 
 
-def resealed(given: dict[str, Any], stored: bytes) -> dict[str, Any]:
+def resealed(parts: dict[str, Any], stored: bytes) -> dict[str, Any]:
     """The bundle of a log that has sealed these bytes as the event, whatever they are."""
-    leaf = json.loads(base64.b64decode(given["leaf"])) | {"stored_sha256": sha(stored)}
-    return given | {"stored": told(stored)} | alone(written(leaf))
+    leaf = json.loads(base64.b64decode(parts["leaf"])) | {"stored_sha256": sha(stored)}
+    return parts | {"stored": b64(stored)} | alone(written(leaf))
 
 
 def alone(leaf: bytes) -> dict[str, Any]:
     """The members that prove a leaf, whatever it is, as the only one of its log."""
     found = {"leaf_index": 0, "tree_size": 1, "hashes": []}
     checkpoint = SIGNER.sign(Checkpoint(1, hash_leaf(leaf)))
-    return {"leaf": told(leaf), "inclusion": found, "checkpoint": checkpoint}
+    return {"leaf": b64(leaf), "inclusion": found, "checkpoint": checkpoint}
 
 
 TWELVE = b"2," * 12
@@ -429,14 +429,14 @@ TWELVE = b"2," * 12
         *(b"[%s%s]" % (TWELVE, end) for end in (b"[]", b"null", b"2,{}")),
     ],
 )
-def test_a_stored_event_is_an_array_with_an_object_in_the_thirteenth_place(stored: bytes) -> None:
+def test_a_stored_event_is_an_array_with_an_object_as_its_thirteenth_item(stored: bytes) -> None:
     assert "no array with an object in the thirteenth" in refusal(resealed(bundle(), stored))
 
 
 def test_a_stored_event_may_go_on_behind_its_content() -> None:
-    given = bundle()
-    stored = base64.b64decode(given["stored"])
-    opened(resealed(given, stored[:-1] + b',"00-trace"]'), KEPT)
+    parts = bundle()
+    stored = base64.b64decode(parts["stored"])
+    opened(resealed(parts, stored[:-1] + b',"00-trace"]'), KEYS)
 
 
 @pytest.mark.parametrize("total", [None, [], 14, "14"])
@@ -445,17 +445,17 @@ def test_a_document_has_totals(total: Any) -> None:
 
 
 def test_a_leaf_is_an_object_with_type_and_hash(tmp_path: Path) -> None:
-    given = bundle()
-    leaf = base64.b64decode(given["leaf"])
+    parts = bundle()
+    leaf = base64.b64decode(parts["leaf"])
     twice = with_member(json.loads(leaf), '"type":"statement.issued/1"')
-    assert "key twice" in refusal(given | alone(twice))
-    assert "no JSON object" in refusal(given | alone(b"[]"))
+    assert "key twice" in refusal(parts | alone(twice))
+    assert "no JSON object" in refusal(parts | alone(b"[]"))
     for name in ("type", "stored_sha256"):
-        told_of = {other: value for other, value in json.loads(leaf).items() if other != name}
-        assert f'the leaf has no "{name}"' in refusal(given | alone(written(told_of)))
+        rest = {other: value for other, value in json.loads(leaf).items() if other != name}
+        assert f'the leaf has no "{name}"' in refusal(parts | alone(written(rest)))
     for name in ("stream", "recorded_at", "reported_by"):
-        told_of = json.loads(leaf) | {name: None}
-        done = run(tmp_path, given | alone(written(told_of)))
+        rest = json.loads(leaf) | {name: None}
+        done = run(tmp_path, parts | alone(written(rest)))
         assert (done.returncode, done.stdout) == (1, "")
         assert f'the leaf has no "{name}"' in done.stderr
 
@@ -474,6 +474,6 @@ def test_a_text_of_the_document_cannot_write_to_the_terminal(tmp_path: Path) -> 
 def test_the_content_of_every_event_is_proved(file: Path) -> None:
     """The golden files are events of every type, as they are stored."""
     stored = file.read_bytes()
-    given = sealed(stored, "any/1")
-    proved = verifier.open_proof(json.dumps(given | given["inclusion"]), KEPT)
+    parts = sealed(stored, "any/1")
+    proved = verifier.open_proof(json.dumps(parts | parts["inclusion"]), KEYS)
     assert proved.content == msgspec.json.decode(stored)[-1]

@@ -68,9 +68,9 @@ def by_definition(hashes: Sequence[bytes]) -> bytes:
     return hash_pair(by_definition(hashes[:split]), by_definition(hashes[split:]))
 
 
-def roots(stretches: Sequence[tuple[int, int]]) -> list[bytes]:
-    assert tiles_of(stretches) <= TILES.keys()
-    return [root_of(stretch, TILES) for stretch in stretches]
+def roots(spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    assert tiles_of(spans) <= TILES.keys()
+    return [root_of(span, TILES) for span in spans]
 
 
 def test_roots_are_those_of_certificate_transparency() -> None:
@@ -111,7 +111,7 @@ SIZES = st.integers(1, len(LEAVES))
 
 
 @given(st.data())
-def test_an_inclusion_proof_holds_for_its_leaf_and_place_alone(data: st.DataObject) -> None:
+def test_an_inclusion_proof_holds_for_its_leaf_and_index_alone(data: st.DataObject) -> None:
     size = data.draw(SIZES)
     index = data.draw(st.integers(0, size - 1))
     hashes, root = roots(inclusion(index, size)), root_of((0, size), TILES)
@@ -128,7 +128,7 @@ def test_an_inclusion_proof_holds_for_its_leaf_and_place_alone(data: st.DataObje
         assert root_with(LEAVES[index], index ^ 1, size, hashes) != root
 
 
-def test_an_inclusion_proof_holds_for_no_place_beyond_the_tree() -> None:
+def test_an_inclusion_proof_holds_for_no_index_beyond_the_tree() -> None:
     for index, size in itertools.combinations(range(9), 2):
         hashes, root = roots(inclusion(index, size)), root_of((0, size), TILES)
         claimed = (verifier.root_with_leaf(LEAVES[index], at, size, hashes) for at in range(-8, 24))

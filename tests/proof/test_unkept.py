@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.ledger import Ledger
-from tests.support.sealing import Node, shown
+from tests.support.sealing import Node, shown_size
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def without_room(node: Node) -> Iterator[None]:
         draft.rmdir()
 
 
-def test_a_checkpoint_that_a_node_could_not_keep_is_kept_and_reported_once_there_is_room(
+def test_a_checkpoint_that_a_node_could_not_store_is_stored_and_reported_once_there_is_room(
     full: Ledger, a: Node, b: Node
 ) -> None:
     """Nothing else is recorded meanwhile, so no later checkpoint comes."""
@@ -31,24 +31,24 @@ def test_a_checkpoint_that_a_node_could_not_keep_is_kept_and_reported_once_there
         assert a.seal() == 1
         b.beat()
         assert a.seal() == 0
-        assert shown(full) == 601
+        assert shown_size(full) == 601
     b.beat()
     assert a.seal() == 0
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
-def test_a_node_alone_shows_a_checkpoint_once_it_has_kept_it(full: Ledger, a: Node) -> None:
+def test_a_node_alone_shows_a_checkpoint_once_it_has_stored_it(full: Ledger, a: Node) -> None:
     a.beat()
     full.line()
     with without_room(a):
         assert a.seal() == 1
         assert a.seal() == 0
-        assert shown(full) == 601, "after a restart nobody would know of it"
+        assert shown_size(full) == 601, "after a restart nobody would know of it"
     assert a.seal() == 0
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
-def test_a_checkpoint_that_its_signer_could_not_keep_is_not_shown_for_one_other_node(
+def test_a_checkpoint_that_its_signer_could_not_store_is_not_shown_for_one_other_node(
     full: Ledger, a: Node, b: Node
 ) -> None:
     a.beat()
@@ -58,9 +58,9 @@ def test_a_checkpoint_that_its_signer_could_not_keep_is_not_shown_for_one_other_
         assert a.seal() == 1
         b.beat()
         assert a.seal() == 0
-        assert shown(full) == 601, "one file alone has the newest one"
+        assert shown_size(full) == 601, "one file alone has the newest one"
     assert a.seal() == 0
-    assert shown(full) == 602
+    assert shown_size(full) == 602
 
 
 def test_a_node_alone_does_not_show_what_it_takes_from_the_database_and_cannot_keep(
@@ -74,6 +74,6 @@ def test_a_node_alone_does_not_show_what_it_takes_from_the_database_and_cannot_k
         a.disconnect()
         with Node(full.conninfo, a.folder) as again:
             assert [again.seal(), again.seal()] == [0, 0]
-            assert shown(full) == 601
+            assert shown_size(full) == 601
             again.disconnect()
-    assert [a.seal(), shown(full)] == [0, 602]
+    assert [a.seal(), shown_size(full)] == [0, 602]

@@ -23,7 +23,7 @@ PAYLOADS = ("input", "output", "error")
 
 @pytest.fixture(scope="module")
 def lines(edge: Edge) -> list[str]:
-    """Three lines, of which the last is in another workspace."""
+    """Three lines. The last one is in another workspace."""
     return [edge.fresh(), edge.fresh("timeboxed_outcome"), edge.fresh(workspace_id=OTHER_WORKSPACE)]
 
 
@@ -194,12 +194,12 @@ def test_an_export_has_the_rows_of_the_list_without_payloads_and_resumes_after_a
 ) -> None:
     runs = exported(edge, f"service_line_id={','.join(ids(story, 'service_line_id'))}")
     assert runs == bare(story)
-    for place in (0, 6, 30, len(story) - 1):
-        query = f"to=2026-04-15T11:00:00Z&after={story[place]['id']}"
-        assert exported(edge, query) == bare(story[place + 1 :])
+    for index in (0, 6, 30, len(story) - 1):
+        query = f"to=2026-04-15T11:00:00Z&after={story[index]['id']}"
+        assert exported(edge, query) == bare(story[index + 1 :])
         # The answer for the single run is kept by now, without its rows.
-        edge.data(f"/v1/runs/{story[place]['id']}")
-        assert exported(edge, query) == bare(story[place + 1 :])
+        edge.data(f"/v1/runs/{story[index]['id']}")
+        assert exported(edge, query) == bare(story[index + 1 :])
 
 
 def ids(runs: list[Run], key: str) -> list[str]:
@@ -221,8 +221,8 @@ def test_a_csv_export_has_a_column_for_each_key_and_no_formulas(
     found = [dict(zip(heading, row, strict=True)) for row in rows]
     assert [row["id"] for row in found] == [run["id"] for run in story]
     for row, run in zip(found, story, strict=True):
-        said = run["external_id"]
-        assert row["external_id"] == ("'" + said if said else "")
+        text = run["external_id"]
+        assert row["external_id"] == ("'" + text if text else "")
         assert row["triggered_by_actor_id"] == run["triggered_by"]["actor_id"]
         assert row["lease_seconds"] == "60"
         assert row["duration_ms"] == ("" if run["duration_ms"] is None else "2500")
@@ -242,13 +242,13 @@ def test_an_export_shows_the_runs_as_they_were_at_its_position(
     late = fact("run.requested", None, {"service_line_id": story[0]["service_line_id"]})
     batch = [fact("run.cancelled", pending), late | {"time": "2026-04-01T00:00:00Z"}]
 
-    async def change_first(*asked: Any) -> Any:
+    async def change_first(*arguments: Any) -> Any:
         if not changed:
             answer = await edge.service.http.post(
                 "/v1/facts", content=json.dumps(batch).encode(), headers=BATCH
             )
             changed.extend(item["outcome"] for item in answer.json()["data"])
-        return await lapsed(*asked)
+        return await lapsed(*arguments)
 
     monkeypatch.setattr(authenticator, "lapsed", change_first)
     assert exported(edge, "to=2026-04-15T11:00:00Z") == bare(story)

@@ -129,7 +129,7 @@ def test_a_late_ending_of_an_erased_run_is_recorded_without_its_payloads(
         for again in (ending, ending | {"data": {"output": "other"}}):
             (item,) = other.report(again)
             assert (item.outcome, item.event_ids) == ("duplicate", first.event_ids)
-    assert twin.shown_run(run)["status"] == "failed"
+    assert twin.run_view(run)["status"] == "failed"
     assert tables_with(stored_rows(ledger.conninfo), CANARY) == []
 
 

@@ -17,7 +17,7 @@ from tests.support.views import until
 from tests.support.webhook_api import Hooks
 
 REASON = {"json": {"reason": "Asked for by the data subject"}}
-TOLD = REASON["json"] | {"external_id": None, "attempt": 1, "retry_of": None}
+ERASED_FIELDS = REASON["json"] | {"external_id": None, "attempt": 1, "retry_of": None}
 """The payload of the event."""
 PAYLOADS = ("input", "output", "error")
 
@@ -78,7 +78,7 @@ def test_a_second_erasure_is_a_200_that_records_nothing(edge: Edge) -> None:
     assert (again.status_code, again.content) == (200, first.content)
     assert edge.log() == before
     event = edge.data("/v1/events?type=run.erased&limit=100")[-1]
-    assert (event["subject"]["id"], event["payload"]) == (run, TOLD)
+    assert (event["subject"]["id"], event["payload"]) == (run, ERASED_FIELDS)
 
 
 def test_the_erasure_of_an_unknown_run_is_a_404(edge: Edge) -> None:
@@ -149,7 +149,7 @@ def test_the_feed_the_history_and_the_event_route_show_the_same_erasure(edge: Ed
     position = int(erase(edge, run).headers["ledger-position"])
     (event,) = edge.data(f"/v1/events?service_line_id={line}&type=run.erased")
     assert (event["position"], event["subject"]) == (position, {"type": "run", "id": run})
-    assert event["payload"] == TOLD
+    assert event["payload"] == ERASED_FIELDS
     assert (event["service_line_id"], event["organization_id"]) == (line, ORGANIZATION)
     assert event["actor"]["id"] == event["reported_by"]
     assert edge.data(f"/v1/events/{event['id']}") == event
@@ -173,7 +173,7 @@ def test_a_webhook_gets_the_erasure(hooks: Hooks) -> None:
         until(has_arrived, "the delivery")
         body = json.loads(receiver.requests[0].body)
     assert (body["type"], body["sequence"], body["subject"]["id"]) == ("run.erased", 1, run)
-    assert body["payload"] == TOLD
+    assert body["payload"] == ERASED_FIELDS
 
 
 def test_the_audit_log_has_who_erased_the_run_when_and_why(tenant: Tenant) -> None:

@@ -18,7 +18,7 @@ SOURCES = ["/one", "/two"]
 BEGUN = ("run.requested", "run.started")
 RECORDED = None
 GONE, LINE_NEEDED = (404, "not_found"), (422, "invalid_request")
-STATE, TAKEN = (409, "invalid_state"), (409, "id_taken")
+STATE, ID_TAKEN = (409, "invalid_state"), (409, "id_taken")
 
 Verdict = tuple[int, str] | None
 Tenant = tuple[str | None, str | None]
@@ -79,24 +79,24 @@ class Model:
         if parent is not None and not self.sees(by, parent):
             return GONE
         if hidden:
-            return TAKEN
+            return ID_TAKEN
         if not self.fits(type, line, run, key, named):
             return STATE
-        known = self.runs[run] if run is not None else ModelRun("", "", None)
+        present = self.runs[run] if run is not None else ModelRun("", "", None)
         attempt = data.get("attempt")
-        if attempt not in (None, known.attempt) and (key is None or known.name is not None):
+        if attempt not in (None, present.attempt) and (key is None or present.name is not None):
             return STATE
-        if type in BEGUN and key is not None and known.name is None and attempt not in (None, 1):
+        if type in BEGUN and key is not None and present.name is None and attempt not in (None, 1):
             tried = self.names.get(key, [])[attempt - 2 :]
             if not tried:
                 return STATE
             if not self.sees(by, tried[0]):
-                return TAKEN
+                return ID_TAKEN
             if not self.has_ended(tried[0]):
                 return STATE
         parents = self.parents(event, by)
         own = parents is not None and parents == key
-        own = own or (known.name is None and key is not None and known.awaits == key)
+        own = own or (present.name is None and key is not None and present.awaits == key)
         own = own or (run is not None and run in (self.latest(parents), parent))
         return STATE if own else None
 
@@ -122,16 +122,16 @@ class Model:
     ) -> bool:
         if run is None:
             return named is None
-        known = self.runs[run]
-        if key is not None and named != run and (named is not None or known.name is not None):
+        present = self.runs[run]
+        if key is not None and named != run and (named is not None or present.name is not None):
             return False
         if type == "run.requested":
             return False
         if type == "run.started":
-            return known.status == "pending" and line in (None, known.line)
+            return present.status == "pending" and line in (None, present.line)
         if type == "run.completed":
-            return known.status == "running"
-        return known.status in ("pending", "running")
+            return present.status == "running"
+        return present.status in ("pending", "running")
 
     def key(self, event: dict[str, Any], by: Principal) -> Name | None:
         name = event["data"].get("external_id")
@@ -142,13 +142,13 @@ class Model:
         status = {"run.requested": "pending", "run.started": "running"}.get(type, type[4:])
         run = self.runs.setdefault(run_id, ModelRun(data.get("service_line_id", ""), status, None))
         run.status = status
-        self.place(run_id, data.get("parent_run_id"))
+        self.set_parent(run_id, data.get("parent_run_id"))
         parents = self.parents(event, by)
         if parents is not None:
             found, before = self.latest(parents), run.awaits
             run.awaits = None
             if found is not None:
-                self.place(run_id, found if self.sees(by, found) else None)
+                self.set_parent(run_id, found if self.sees(by, found) else None)
             elif run.parent is None:
                 run.awaits = parents
                 if parents != before:
@@ -164,12 +164,12 @@ class Model:
     def give(self, parent: str, name: Name) -> None:
         """Give the parent to the runs that await this name."""
         for run_id, workspace in self.awaiting.pop(name, []):
-            run, seen = self.runs[run_id], self.lines[self.runs[parent].line][1]
+            run, own = self.runs[run_id], self.lines[self.runs[parent].line][1]
             is_free = run.parent is None and run.awaits == name
-            if is_free and workspace in (None, seen):
-                self.place(run_id, parent)
+            if is_free and workspace in (None, own):
+                self.set_parent(run_id, parent)
 
-    def place(self, run_id: str, parent: str | None) -> None:
+    def set_parent(self, run_id: str, parent: str | None) -> None:
         """Give the run a parent, unless this one lies below it."""
         above = parent
         while above is not None and above != run_id:
@@ -181,18 +181,18 @@ class Model:
 def random_fact(chance: random.Random, model: Model, names: list[str]) -> dict[str, Any]:
     pick = chance.choice
     type = pick([*BEGUN, *BEGUN, "run.completed", "run.failed", "run.cancelled"])
-    known = [*model.runs][-12:]
+    latest = [*model.runs][-12:]
     data: dict[str, Any] = {}
     if chance.random() < 0.6:
         data["external_id"] = pick(names)
     if chance.random() < 0.25:
         data["attempt"] = pick([1, 2, 2, 3])
-    subject = pick([None, None, pick(known or [None]), new_id("RUN")])
+    subject = pick([None, None, pick(latest or [None]), new_id("RUN")])
     if type in BEGUN:
         if type == "run.requested" or chance.random() < 0.6:
             data["service_line_id"] = pick([*model.lines])
         if chance.random() < 0.2:
-            data["parent_run_id"] = pick([*known, new_id("RUN")])
+            data["parent_run_id"] = pick([*latest, new_id("RUN")])
         elif chance.random() < 0.4:
             data["parent_external_id"] = pick(names)
     elif subject is None and "external_id" not in data:
@@ -243,13 +243,13 @@ def test_each_fact_about_a_run_has_the_outcome_that_the_contract_says(
     topics = [event["topic"] for event in own_ledger.events()]
     assert topics.count("run.parent_given/1") > 0
     assert sum(run.attempt > 1 for run in model.runs.values()) > 0
-    for verdict in (RECORDED, GONE, LINE_NEEDED, STATE, TAKEN):
+    for verdict in (RECORDED, GONE, LINE_NEEDED, STATE, ID_TAKEN):
         assert verdicts.count(verdict) > 0, verdict
     for run_id, run in model.runs.items():
-        shown = own_ledger.shown_run(run_id)
+        view = own_ledger.run_view(run_id)
         name = run.name[2] if run.name is not None else None
-        assert (shown["status"], shown["external_id"]) == (run.status, name)
-        assert shown["parent_run_id"] == run.parent
-        assert (shown["attempt"], shown["retry_of"]) == (run.attempt, run.retry_of)
+        assert (view["status"], view["external_id"]) == (run.status, name)
+        assert view["parent_run_id"] == run.parent
+        assert (view["attempt"], view["retry_of"]) == (run.attempt, run.retry_of)
     assert check(own_ledger.conninfo).findings == []
     assert_decision_tables_match_log(own_ledger.conninfo)

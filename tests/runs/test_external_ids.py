@@ -18,7 +18,7 @@ from tests.support.log_checker import check
 
 GONE = (404, "not_found")
 STATE = (409, "invalid_state")
-TAKEN = (409, "id_taken")
+ID_TAKEN = (409, "id_taken")
 INVALID = (422, "invalid_request")
 BEGUN = ["run.requested", "run.started"]
 ENDINGS = ["run.completed", "run.failed", "run.cancelled"]
@@ -49,8 +49,8 @@ def test_a_run_is_requested_started_and_ended_by_its_name_alone(ledger: Ledger) 
     )
     assert requested.subject == started.subject == ended.subject
     assert requested.subject is not None
-    shown = ledger.shown_run(requested.subject)
-    assert (shown["status"], shown["external_id"]) == ("completed", name)
+    view = ledger.run_view(requested.subject)
+    assert (view["status"], view["external_id"]) == ("completed", name)
     for stored in ledger.events(requested.subject):
         assert stored["state"]["body"]["external_id"] == name
 
@@ -100,24 +100,24 @@ def test_a_name_of_a_run_that_the_credential_does_not_see_is_taken(ledger: Ledge
     name, begin = new_id("build"), activation(new_id("LIN"))
     begin["data"]["workspace_id"] = NARROW.workspace_id
     ledger.accept(begin)
-    (seen,) = ledger.accept(named("run.requested", name, ledger.line()))
+    (receipt,) = ledger.accept(named("run.requested", name, ledger.line()))
     own_line = begin["subject"]
     own_run = ledger.run(own_line, started=False)
     for type in BEGUN:
-        assert ledger.refusal(named(type, name, own_line), by=NARROW) == TAKEN
+        assert ledger.refusal(named(type, name, own_line), by=NARROW) == ID_TAKEN
         new = named(type, name, own_line, subject=new_id("RUN"))
-        assert ledger.refusal(new, by=NARROW) == TAKEN
-    assert ledger.refusal(named("run.started", name), by=NARROW) == TAKEN
-    assert ledger.refusal(named("run.started", name, subject=own_run), by=NARROW) == TAKEN
+        assert ledger.refusal(new, by=NARROW) == ID_TAKEN
+    assert ledger.refusal(named("run.started", name), by=NARROW) == ID_TAKEN
+    assert ledger.refusal(named("run.started", name, subject=own_run), by=NARROW) == ID_TAKEN
     for type in ENDINGS:
         assert ledger.refusal(named(type, name), by=NARROW) == GONE
         assert ledger.refusal(named(type, name, subject=own_run), by=NARROW) == GONE
     assert ledger.refusal(named("run.started", name, own_line)) == STATE
-    assert seen.subject is not None
-    assert ledger.shown_run(seen.subject)["status"] == "pending"
+    assert receipt.subject is not None
+    assert ledger.run_view(receipt.subject)["status"] == "pending"
 
 
-def test_wrong_data_are_told_before_a_taken_name(ledger: Ledger) -> None:
+def test_wrong_data_are_reported_before_a_used_name(ledger: Ledger) -> None:
     name, begin = new_id("build"), activation(new_id("LIN"))
     begin["data"]["workspace_id"] = NARROW.workspace_id
     ledger.accept(begin, named("run.requested", name, ledger.line()))
@@ -179,7 +179,7 @@ def test_a_name_stays_with_an_ended_and_an_erased_run(ledger: Ledger) -> None:
     assert begun.subject is not None
     ledger.erase(begun.subject)
     assert ledger.refusal(named("run.started", name, line)) == STATE
-    assert ledger.shown_run(begun.subject)["external_id"] == name
+    assert ledger.run_view(begun.subject)["external_id"] == name
     assert ledger.events(begun.subject)[-1]["state"]["body"]["external_id"] == name
 
 
@@ -217,11 +217,11 @@ def test_a_run_shows_its_parent_and_a_start_without_one_keeps_that_of_the_reques
     (child,) = ledger.accept(begun(ledger, "run.requested", first, line=line))
     assert child.subject is not None
     ledger.accept(fact("run.started", child.subject))
-    assert ledger.shown_run(child.subject)["parent_run_id"] == first
+    assert ledger.run_view(child.subject)["parent_run_id"] == first
     (other,) = ledger.accept(begun(ledger, "run.requested", first, line=line))
     assert other.subject is not None
     ledger.accept(begun(ledger, "run.started", second, other.subject, line))
-    assert ledger.shown_run(other.subject)["parent_run_id"] == second
+    assert ledger.run_view(other.subject)["parent_run_id"] == second
 
 
 @pytest.mark.parametrize("type", BEGUN)

@@ -20,9 +20,9 @@ from tests.support.domain import START, minute
 from tests.support.edge import Edge
 from tests.support.facts import fact
 
-SHOWN = [field.name for field in fields(ShownRun)]
+FIELDS = [field.name for field in fields(ShownRun)]
 PAYLOADS = {"input", "output", "error"}
-NOT_SHOWN = {
+INTERNAL = {
     "version",
     "organization_id",
     "workspace_id",
@@ -95,12 +95,12 @@ def test_a_row_keeps_each_field_of_a_run_and_of_its_fold() -> None:
 
 
 def test_each_field_of_a_run_is_shown() -> None:
-    assert {f.name for f in fields(Run)} ^ set(SHOWN) == NOT_SHOWN | PAYLOADS
+    assert {f.name for f in fields(Run)} ^ set(FIELDS) == INTERNAL | PAYLOADS
 
 
 @pytest.mark.parametrize("row", RUN_TABLE, ids=lambda row: row.published_as)
 def test_each_shown_field_of_an_event_is_published_and_comes_from_its_fact(row: EventRow) -> None:
-    brought = {f.name for f in fields(row.event)} & set(SHOWN)
+    brought = {f.name for f in fields(row.event)} & set(FIELDS)
     published = {f.name for f in fields(PUBLISHED[row.event].payload)}
     assert brought - PAYLOADS <= published
     if row.fact in ("run.requested", "run.started"):
@@ -112,21 +112,21 @@ def test_json_and_openapi_and_csv_have_each_shown_field(edge: Edge) -> None:
     line = edge.fresh()
     begun = fact("run.started", None, {"service_line_id": line, "triggered_by": {"type": "api"}})
     run = edge.accept(begun)[0]["subject"]
-    assert list(edge.data(f"/v1/runs/{run}")) == SHOWN
+    assert list(edge.data(f"/v1/runs/{run}")) == FIELDS
     schemas = edge.get("/openapi.json").json()["components"]["schemas"]
-    assert list(schemas["ShownRun"]["properties"]) == SHOWN
+    assert list(schemas["ShownRun"]["properties"]) == FIELDS
     table = edge.get(f"/v1/runs/export?format=csv&service_line_id={line}").text
     heading, *_ = csv.reader(io.StringIO(table, newline=""))
     begins = ("triggered_by",)
     columns = {next((b for b in begins if column.startswith(b)), column) for column in heading}
-    assert columns == set(SHOWN) - PAYLOADS
+    assert columns == set(FIELDS) - PAYLOADS
 
 
 def test_the_page_of_a_run_says_each_shown_field() -> None:
     page = (ROOT / "src/ledger/features/runs/page/templates/run.html").read_text()
     # The duration is that of an open run, too.
-    said = {name for name in SHOWN if f"run.{name}" in page} | {"duration_ms"}
-    assert set(SHOWN) - said == set()
+    named = {name for name in FIELDS if f"run.{name}" in page} | {"duration_ms"}
+    assert set(FIELDS) - named == set()
     assert "timed.seconds" in page
 
 

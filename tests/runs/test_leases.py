@@ -58,16 +58,16 @@ def test_a_run_of_which_nothing_arrives_fails_at_the_end_of_its_lease_and_once(
     assert ledger.lease_watch.run_once() == 0
 
     stored = failure(ledger, run)
-    heard = instant(stored["body"]["last_heard_at"])
-    assert timedelta(0) <= heard - begun < timedelta(seconds=0.01)
-    assert instant(stored["occurred_at"]) == heard + timedelta(seconds=30)
+    renewed_at = instant(stored["body"]["last_heard_at"])
+    assert timedelta(0) <= renewed_at - begun < timedelta(seconds=0.01)
+    assert instant(stored["occurred_at"]) == renewed_at + timedelta(seconds=30)
     assert stored["actor"]["type"] == "system"
     assert stored["reported_by"] == stored["actor"]["id"]
     assert "fact" not in stored
-    shown = ledger.shown_run(run)
-    assert (shown["status"], shown["lease_seconds"]) == ("failed", 30)
-    assert instant(shown["completed_at"]) == instant(stored["occurred_at"]) >= instant(end)
-    assert (shown["duration_ms"] is None) == (not started)
+    view = ledger.run_view(run)
+    assert (view["status"], view["lease_seconds"]) == ("failed", 30)
+    assert instant(view["completed_at"]) == instant(stored["occurred_at"]) >= instant(end)
+    assert (view["duration_ms"] is None) == (not started)
     detail = ledger.detail(line)
     assert (detail["open_runs"], detail["last_activity_at"]) == (0, stored["occurred_at"])
     assert ledger.rows("SELECT * FROM ledger.lease") == []
@@ -95,22 +95,22 @@ def test_the_start_of_a_requested_run_begins_its_lease_anew_and_keeps_its_length
     ledger: Ledger,
 ) -> None:
     line = ledger.line()
-    kept, longer = (leased(ledger, line, 30, started=False) for _ in range(2))
+    short, longer = (leased(ledger, line, 30, started=False) for _ in range(2))
     ledger.listen(20)
     ledger.accept(
         # The times are those of long ago: a lease counts from arrival.
-        fact("run.started", kept, time=ledger.ago(hours=3)),
+        fact("run.started", short, time=ledger.ago(hours=3)),
         fact("run.started", longer, {"lease_seconds": 60}, time=ledger.ago(hours=3)),
     )
-    assert [ledger.shown_run(run)["lease_seconds"] for run in (kept, longer)] == [30, 60]
+    assert [ledger.run_view(run)["lease_seconds"] for run in (short, longer)] == [30, 60]
     ledger.listen(29)
     assert ledger.lease_watch.run_once() == 0
     ledger.listen(2)
     assert ledger.lease_watch.run_once() == 1
-    assert ledger.shown_run(kept)["status"] == "failed"
+    assert ledger.run_view(short)["status"] == "failed"
     ledger.listen(30)
     assert ledger.lease_watch.run_once() == 1
-    assert ledger.shown_run(longer)["status"] == "failed"
+    assert ledger.run_view(longer)["status"] == "failed"
 
 
 def test_a_start_may_give_the_first_lease_of_a_requested_run(ledger: Ledger) -> None:
@@ -152,7 +152,7 @@ def test_an_ending_ends_the_lease(ledger: Ledger, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", ["run.completed", "run.failed"])
 @pytest.mark.parametrize("ago", [{"hours": 5}, {"minutes": -4}])
-def test_one_late_ending_of_any_time_takes_the_place_of_the_failure(
+def test_one_late_ending_of_any_time_replaces_the_failure(
     ledger: Ledger, ending: str, ago: dict[str, float]
 ) -> None:
     line = ledger.line(time=ledger.ago(days=1))
@@ -165,10 +165,10 @@ def test_one_late_ending_of_any_time_takes_the_place_of_the_failure(
     late = {"tokens_used": 7, "duration_ms": 12}
     ledger.accept(fact(ending, run, late, time=ledger.ago(**ago)))
 
-    shown = ledger.shown_run(run)
-    assert shown["status"] == ending.removeprefix("run.")
-    assert shown["completed_at"] == ledger.ago(**ago)
-    assert (shown["duration_ms"], shown["tokens_used"]) == (12, 7)
+    view = ledger.run_view(run)
+    assert view["status"] == ending.removeprefix("run.")
+    assert view["completed_at"] == ledger.ago(**ago)
+    assert (view["duration_ms"], view["tokens_used"]) == (12, 7)
     assert ledger.events(run)[-1]["state"]["body"]["late"] is True
     detail = ledger.detail(line)
     assert (detail["open_runs"], detail["metrics"]["last_run_duration_ms"]) == (0, 12)
@@ -183,7 +183,7 @@ def test_a_run_that_never_started_may_only_fail_late(ledger: Ledger) -> None:
     assert ledger.lease_watch.run_once() == 1
     assert ledger.refusal(fact("run.completed", run)) == STATE
     ledger.accept(fact("run.failed", run, {"error": {"code": "late"}}))
-    assert ledger.shown_run(run)["status"] == "failed"
+    assert ledger.run_view(run)["status"] == "failed"
 
 
 def test_on_a_closed_line_a_late_ending_lies_no_later_than_the_closing(ledger: Ledger) -> None:
@@ -195,7 +195,7 @@ def test_on_a_closed_line_a_late_ending_lies_no_later_than_the_closing(ledger: L
     ledger.clock.advance(minutes=1)
     assert ledger.refusal(fact("run.completed", run, time=ledger.ago(seconds=59))) == STATE
     ledger.accept(fact("run.completed", run, time=ledger.ago(seconds=60)))
-    assert ledger.shown_run(run)["status"] == "completed"
+    assert ledger.run_view(run)["status"] == "completed"
     assert check(ledger.conninfo).findings == []
 
 
@@ -223,12 +223,12 @@ def test_the_last_runs_duration_forgets_a_failure_that_a_late_ending_took_back(
     assert ledger.lease_watch.run_once() == 2
 
     def last() -> int:
-        shown: int = ledger.metrics(line)["last_run_duration_ms"]
-        return shown
+        duration: int = ledger.metrics(line)["last_run_duration_ms"]
+        return duration
 
-    assert last() == ledger.shown_run(other)["duration_ms"]
+    assert last() == ledger.run_view(other)["duration_ms"]
     ledger.accept(fact("run.completed", other, {"duration_ms": 2}, time=ledger.ago(hours=1)))
-    assert last() == ledger.shown_run(lost)["duration_ms"]
+    assert last() == ledger.run_view(lost)["duration_ms"]
     ledger.accept(fact("run.completed", lost, {"duration_ms": 3}, time=ledger.ago(hours=1)))
     assert last() == 1
 
@@ -252,13 +252,13 @@ def test_an_outage_puts_off_the_end_of_every_lease_that_had_not_ended(ledger: Le
     over = leased(ledger, line, 5)
     ledger.listen(4)
     run = leased(ledger, line, 30)
-    heard = ledger.at()
+    beat = ledger.at()
     ledger.listen(2)
     ledger.clock.advance(minutes=10)  # nobody listens
 
     # The watch runs before any node listens again: only what had ended before the outage fails.
     assert ledger.lease_watch.run_once() == 1
-    assert ledger.shown_run(over)["status"] == "failed"
+    assert ledger.run_view(over)["status"] == "failed"
     ledger.listen()
     assert ledger.lease_watch.run_once() == 0
     ledger.listen(27)
@@ -266,9 +266,9 @@ def test_an_outage_puts_off_the_end_of_every_lease_that_had_not_ended(ledger: Le
     ledger.listen(2)
     assert ledger.lease_watch.run_once() == 1
     stored = failure(ledger, run)
-    expected = instant(heard) + timedelta(seconds=30, minutes=10)
+    expected = instant(beat) + timedelta(seconds=30, minutes=10)
     assert abs(instant(stored["occurred_at"]) - expected) < timedelta(seconds=0.01)
-    assert abs(instant(stored["body"]["last_heard_at"]) - instant(heard)) < timedelta(seconds=0.01)
+    assert abs(instant(stored["body"]["last_heard_at"]) - instant(beat)) < timedelta(seconds=0.01)
 
 
 def test_a_lease_that_began_during_an_outage_is_put_off_by_the_rest_of_it(ledger: Ledger) -> None:
@@ -280,7 +280,7 @@ def test_a_lease_that_began_during_an_outage_is_put_off_by_the_rest_of_it(ledger
     assert ledger.lease_watch.run_once() == 0
     ledger.listen(2)
     assert ledger.lease_watch.run_once() == 1
-    assert ledger.shown_run(run)["status"] == "failed"
+    assert ledger.run_view(run)["status"] == "failed"
 
 
 def test_nothing_expires_where_nobody_has_ever_listened(own_ledger: Ledger) -> None:
@@ -292,7 +292,7 @@ def test_nothing_expires_where_nobody_has_ever_listened(own_ledger: Ledger) -> N
     assert own_ledger.lease_watch.run_once() == 0
     own_ledger.listen(2)
     assert own_ledger.lease_watch.run_once() == 1
-    assert own_ledger.shown_run(run)["status"] == "failed"
+    assert own_ledger.run_view(run)["status"] == "failed"
 
 
 def test_a_heartbeat_in_the_group_of_an_expiry_saves_the_run(ledger: Ledger) -> None:
@@ -300,7 +300,7 @@ def test_a_heartbeat_in_the_group_of_an_expiry_saves_the_run(ledger: Ledger) -> 
     ledger.listen(31)
     commands = [Heartbeat(saved, REPORTER), ExpireLease(saved), ExpireLease(lost)]
     assert len(ledger.writer.submit(commands).result(20)) == 3
-    assert [ledger.shown_run(run)["status"] for run in (saved, lost)] == ["running", "failed"]
+    assert [ledger.run_view(run)["status"] for run in (saved, lost)] == ["running", "failed"]
 
 
 def test_many_leases_of_one_organization_keep_no_other_organizations_lease_waiting(
@@ -315,7 +315,7 @@ def test_many_leases_of_one_organization_keep_no_other_organizations_lease_waiti
     late = item.subject or ""
     ledger.listen(33)
     assert ledger.lease_watch.run_once() == 4
-    failed = [run for run in (*many, late) if ledger.shown_run(run)["status"] == "failed"]
+    failed = [run for run in (*many, late) if ledger.run_view(run)["status"] == "failed"]
     assert failed == [*many[-3:], late], "the oldest three of one, and the other's only one"
     assert ledger.lease_watch.run_once() == 3
 

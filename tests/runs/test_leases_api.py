@@ -41,8 +41,8 @@ def expired(edge: Edge, log: Log, run: str) -> dict[str, Any]:
     """The run, after its lease has ended and the service's own watch has failed the run."""
     listen(log, edge.clock, 31)
     until(lambda: edge.data(f"/v1/runs/{run}")["status"] == "failed", "the expiry")
-    shown: dict[str, Any] = edge.data(f"/v1/runs/{run}")
-    return shown
+    view: dict[str, Any] = edge.data(f"/v1/runs/{run}")
+    return view
 
 
 def audited(edge: Edge) -> list[tuple[Any, ...]]:
@@ -96,16 +96,16 @@ def test_a_lease_lasts_5_seconds_to_a_week(edge: Edge, seconds: object) -> None:
 def test_an_expired_run_shows_its_error_and_the_feed_tells_why(edge: Edge, log: Log) -> None:
     line = edge.fresh()
     run = leased(edge, line)
-    shown = expired(edge, log, run)
-    assert shown["error"] == ERROR
-    assert (shown["input"], shown["output"]) == (BUSY["input"], None)
+    view = expired(edge, log, run)
+    assert view["error"] == ERROR
+    assert (view["input"], view["output"]) == (BUSY["input"], None)
     (event,) = edge.data("/v1/events", params={"service_line_id": line, "type": "run.failed"})
-    assert event["occurred_at"] == shown["completed_at"]
+    assert event["occurred_at"] == view["completed_at"]
     assert event["actor"] == {"type": "system", "id": "lease-watch"}
     assert event["reported_by"] == "lease-watch"
     payload = event["payload"]
     assert payload["lease_expired"] is True
-    assert payload["last_heard_at"] == shown["started_at"]
+    assert payload["last_heard_at"] == view["started_at"]
     assert (payload["late"], payload["duration_ms"]) == (False, 30_000)
     assert event["subject"] == {"type": "run", "id": run}
     own = {"organization_id": ORGANIZATION, "action": "run.failed"}
@@ -130,7 +130,7 @@ def test_after_a_late_ending_a_run_shows_that_ending_alone_and_its_past_the_expi
     line = edge.fresh()
     run = leased(edge, line)
     before = expired(edge, log, run)
-    (seen,) = edge.select("SELECT max(recorded_at)::text FROM ledger.ledger_events")
+    (latest,) = edge.select("SELECT max(recorded_at)::text FROM ledger.ledger_events")
     listen(log, edge.clock, 5)
     (late,) = edge.accept(fact(f"run.{ending}", run, {"tokens_used": 3}))
 
@@ -138,9 +138,9 @@ def test_after_a_late_ending_a_run_shows_that_ending_alone_and_its_past_the_expi
     assert (now["status"], now["error"], now["output"]) == (ending, None, None)
     assert (now["input"], now["tokens_used"]) == (BUSY["input"], 3)
     assert now["duration_ms"] > before["duration_ms"]
-    asked = {"as_of": seen[0].replace(" ", "T") + ":00"}
-    assert edge.data(f"/v1/runs/{run}", params=asked) == before
-    assert edge.data(f"/v1/execution/{line}/runs", params=asked) == [before]
+    parameters = {"as_of": latest[0].replace(" ", "T") + ":00"}
+    assert edge.data(f"/v1/runs/{run}", params=parameters) == before
+    assert edge.data(f"/v1/execution/{line}/runs", params=parameters) == [before]
     assert edge.data(f"/v1/execution/{line}/runs") == [now]
     event = edge.data(f"/v1/events/{late['event_ids'][0]}")
     assert (event["payload"]["late"], event["type"]) == (True, f"run.{ending}")
@@ -149,7 +149,7 @@ def test_after_a_late_ending_a_run_shows_that_ending_alone_and_its_past_the_expi
     assert sum(usage["total"]["runs"].values()) == 1
 
 
-def test_the_error_of_an_expired_run_is_erased_with_its_input_and_a_late_ending_is_taken(
+def test_the_error_of_an_expired_run_is_erased_with_its_input_and_a_late_ending_is_accepted(
     edge: Edge, log: Log
 ) -> None:
     run = leased(edge)
@@ -160,8 +160,8 @@ def test_the_error_of_an_expired_run_is_erased_with_its_input_and_a_late_ending_
     late = fact("run.completed", run, {"output": "secret"})
     edge.accept(late)
     assert edge.send(late).json()["data"]["outcome"] == "duplicate"
-    shown = edge.data(f"/v1/runs/{run}")
-    assert (shown["status"], shown["output"]) == ("completed", None)
+    view = edge.data(f"/v1/runs/{run}")
+    assert (view["status"], view["output"]) == ("completed", None)
 
 
 def test_the_number_of_leases_and_of_expiries_is_a_metric(edge: Edge, log: Log) -> None:

@@ -21,7 +21,7 @@ from tests.support.soak import repeated
 
 GONE = (404, "not_found")
 STATE = (409, "invalid_state")
-TAKEN = (409, "id_taken")
+ID_TAKEN = (409, "id_taken")
 INVALID = (422, "invalid_request")
 BEGUN = ["run.requested", "run.started"]
 
@@ -44,7 +44,7 @@ def in_workspace(ledger: Ledger, workspace: str | None) -> str:
 
 
 def parents(ledger: Ledger, runs: list[str | None]) -> list[Any]:
-    return [ledger.shown_run(run or "")["parent_run_id"] for run in runs]
+    return [ledger.run_view(run or "")["parent_run_id"] for run in runs]
 
 
 # Attempts.
@@ -63,11 +63,11 @@ def test_three_attempts_of_a_run_are_three_runs_of_one_name(ledger: Ledger) -> N
     runs = [first.subject or "", second.subject or "", third.subject or ""]
     assert len(set(runs)) == 3
     assert ended.subject == third.subject
-    shown = [ledger.shown_run(run) for run in runs]
-    assert [run["status"] for run in shown] == ["failed", "cancelled", "completed"]
-    assert [run["attempt"] for run in shown] == [1, 2, 3]
-    assert [run["retry_of"] for run in shown] == [None, *runs[:2]]
-    assert {run["external_id"] for run in shown} == {name}
+    views = [ledger.run_view(run) for run in runs]
+    assert [run["status"] for run in views] == ["failed", "cancelled", "completed"]
+    assert [run["attempt"] for run in views] == [1, 2, 3]
+    assert [run["retry_of"] for run in views] == [None, *runs[:2]]
+    assert {run["external_id"] for run in views} == {name}
     for stored in ledger.events(runs[2]):
         body = stored["state"]["body"]
         assert (body["attempt"], body["retry_of"], body["external_id"]) == (3, runs[1], name)
@@ -158,7 +158,7 @@ def test_a_closing_and_a_lease_end_an_attempt_under_its_name(ledger: Ledger) -> 
 def test_the_attempt_before_must_be_seen(ledger: Ledger) -> None:
     name, own_line = new_id("flow"), in_workspace(ledger, NARROW.workspace_id)
     ledger.accept(begin(name, ledger.line()), named("run.failed", name))
-    assert ledger.refusal(begin(name, own_line, attempt=2), by=NARROW) == TAKEN
+    assert ledger.refusal(begin(name, own_line, attempt=2), by=NARROW) == ID_TAKEN
 
 
 # Parents by name.
@@ -180,10 +180,10 @@ def test_a_tree_is_reported_in_one_batch_by_names_alone_and_children_first(
     of_steps = [item.subject for item in items[6:9]]
     assert parents(own_ledger, of_tools) == of_steps
     assert parents(own_ledger, of_steps) == [items[9].subject] * 3
-    given = [e for e in own_ledger.events(*filter(None, of_steps)) if "given" in e["topic"]]
-    assert [e["state"]["causation_id"] for e in given] == [items[9].event_ids[0]] * 3
-    assert {e["state"]["actor"]["type"] for e in given} == {"system"}
-    assert {"fact"} & set().union(*(e["state"] for e in given)) == set(), "no fact has them"
+    parents_given = [e for e in own_ledger.events(*filter(None, of_steps)) if "given" in e["topic"]]
+    assert [e["state"]["causation_id"] for e in parents_given] == [items[9].event_ids[0]] * 3
+    assert {e["state"]["actor"]["type"] for e in parents_given} == {"system"}
+    assert {"fact"} & set().union(*(e["state"] for e in parents_given)) == set(), "no fact has them"
     assert {len(item.event_ids) for item in items} == {1}
     assert_decision_tables_match_log(own_ledger.conninfo)
     assert check(own_ledger.conninfo).findings == []
@@ -204,7 +204,7 @@ def test_a_parent_that_is_known_is_that_of_the_start(ledger: Ledger) -> None:
     assert first.subject != second.subject
 
 
-def test_a_parent_is_given_once_and_to_ended_runs_too(ledger: Ledger) -> None:
+def test_a_parent_is_set_once_and_to_ended_runs_too(ledger: Ledger) -> None:
     line, parent, name = ledger.line(), new_id("flow"), new_id("task")
     child, _, first = ledger.accept(
         begin(name, line, parent), named("run.completed", name), begin(parent, line)
@@ -218,10 +218,10 @@ def test_a_parent_is_given_once_and_to_ended_runs_too(ledger: Ledger) -> None:
 def test_a_run_that_got_a_parent_meanwhile_keeps_it(ledger: Ledger) -> None:
     line, parent, name, other = ledger.line(), new_id("flow"), new_id("task"), new_id("flow")
     (child,) = ledger.accept(named("run.requested", name, line, parent_external_id=parent))
-    (known,) = ledger.accept(begin(other, line))
-    ledger.accept(named("run.started", name, parent_run_id=known.subject))
+    (outcome,) = ledger.accept(begin(other, line))
+    ledger.accept(named("run.started", name, parent_run_id=outcome.subject))
     ledger.accept(begin(parent, line))
-    assert parents(ledger, [child.subject]) == [known.subject]
+    assert parents(ledger, [child.subject]) == [outcome.subject]
 
 
 def test_a_name_that_a_start_gives_to_a_requested_run_is_awaited_too(ledger: Ledger) -> None:
@@ -242,7 +242,7 @@ def test_names_of_another_source_or_organization_are_other_parents(ledger: Ledge
 
 
 @pytest.mark.parametrize("comes_first", [True, False])
-def test_of_a_parent_that_the_credential_does_not_see_nothing_is_told(
+def test_of_a_parent_that_the_credential_does_not_see_nothing_is_shown(
     ledger: Ledger, comes_first: bool
 ) -> None:
     own_line = in_workspace(ledger, NARROW.workspace_id)
@@ -252,13 +252,13 @@ def test_of_a_parent_that_the_credential_does_not_see_nothing_is_told(
     if comes_first:
         ledger.accept(unseen)
         (item,) = ledger.accept(child, by=NARROW)
-        (seen,) = ledger.accept(wide)
+        (outcome,) = ledger.accept(wide)
     else:
         (item,) = ledger.accept(child, by=NARROW)
-        (seen,) = ledger.accept(wide)
+        (outcome,) = ledger.accept(wide)
         ledger.accept(unseen)
     assert parents(ledger, [item.subject]) == [None]
-    assert parents(ledger, [seen.subject]) != [None], "a wider credential sees it"
+    assert parents(ledger, [outcome.subject]) != [None], "a wider credential sees it"
 
 
 @pytest.mark.parametrize("type", BEGUN)
@@ -297,17 +297,17 @@ def test_a_start_passes_over_a_parent_that_lies_below_the_run(
 ) -> None:
     line, names = ledger.line(), [new_id("task") for _ in range(5)]
     (root,) = ledger.accept(begin(new_id("flow"), line))
-    kept = root.subject if has_parent else None
+    expected = root.subject if has_parent else None
     top, *below = ledger.accept(
-        named("run.requested", names[0], line, parent_run_id=kept),
+        named("run.requested", names[0], line, parent_run_id=expected),
         *(begin(name, line, names[n]) for n, name in enumerate(names[1:])),
     )
     last = {"parent_external_id": names[-1]} if by_name else {"parent_run_id": below[-1].subject}
     ledger.accept(named("run.started", names[0], **last))
-    assert parents(ledger, [top.subject]) == [kept]
+    assert parents(ledger, [top.subject]) == [expected]
     assert "awaiting" not in ledger.events(top.subject or "")[-1]["state"]["body"]
     other = ledger.run(line)
-    (later,) = ledger.accept(named("run.requested", new_id("task"), line, parent_run_id=kept))
+    (later,) = ledger.accept(named("run.requested", new_id("task"), line, parent_run_id=expected))
     ledger.accept(fact("run.started", later.subject, {"parent_run_id": other}))
     assert parents(ledger, [later.subject]) == [other], "any other parent replaces it"
 
@@ -333,13 +333,13 @@ def test_a_late_parent_with_more_than_a_thousand_runs_above_it_is_passed_over(
     chain = [begin(n, line, above) for above, n in itertools.pairwise(names)]
     items = own_ledger.report(begin(names[0], line), *chain)
     assert {item.outcome for item in items} == {"recorded"}
-    given = []
+    found = []
     for last in names[-2:]:
         awaited = new_id("task")
         (child,) = own_ledger.accept(begin(new_id("task"), line, awaited))
         (parent,) = own_ledger.accept(begin(awaited, line, last))
-        given.append(parents(own_ledger, [child.subject]) == [parent.subject])
-    assert given == [True, False]
+        found.append(parents(own_ledger, [child.subject]) == [parent.subject])
+    assert found == [True, False]
 
 
 def test_a_parent_has_an_id_or_a_name(ledger: Ledger) -> None:
@@ -384,15 +384,15 @@ def test_of_two_names_the_last_one_is_awaited_whether_its_run_is_unseen_or_unkno
     own = in_workspace(ledger, NARROW.workspace_id)
     unseen, unknown = new_id("flow"), new_id("flow")
     ledger.accept(begin(unseen, ledger.line()))
-    told = []
+    found = []
     for second in (unseen, unknown):
         first, name = new_id("flow"), new_id("task")
-        asked = named("run.requested", name, own, parent_external_id=first)
-        (child,) = ledger.accept(asked, by=NARROW)
+        request = named("run.requested", name, own, parent_external_id=first)
+        (child,) = ledger.accept(request, by=NARROW)
         ledger.accept(named("run.started", name, parent_external_id=second), by=NARROW)
         ledger.accept(begin(first, own), by=NARROW)
-        told += parents(ledger, [child.subject])
-    assert told == [None, None]
+        found += parents(ledger, [child.subject])
+    assert found == [None, None]
 
 
 def test_a_run_that_names_its_parent_twice_awaits_it_once(ledger: Ledger) -> None:
@@ -401,8 +401,8 @@ def test_a_run_that_names_its_parent_twice_awaits_it_once(ledger: Ledger) -> Non
     ledger.accept(named("run.started", name, parent_external_id=parent))
     bodies = [event["state"]["body"] for event in ledger.events(child.subject or "")]
     assert [body.get("awaiting") for body in bodies] == [[1, None], None]
-    (given,) = ledger.accept(begin(parent, line))
-    assert parents(ledger, [child.subject]) == [given.subject]
+    (naming,) = ledger.accept(begin(parent, line))
+    assert parents(ledger, [child.subject]) == [naming.subject]
 
 
 def test_the_name_that_a_run_awaits_is_not_its_own(ledger: Ledger) -> None:
@@ -419,15 +419,15 @@ def test_two_runs_are_not_each_others_parents(ledger: Ledger) -> None:
     assert parents(ledger, [first.subject, second.subject]) == [None, first.subject]
 
 
-def test_a_parent_is_given_no_earlier_than_the_run_was_requested(ledger: Ledger) -> None:
+def test_a_parent_is_set_no_earlier_than_the_run_was_requested(ledger: Ledger) -> None:
     line, parent, name = ledger.line(), new_id("flow"), new_id("task")
     (child,) = ledger.accept(begin(name, line, parent))
     ledger.accept(begin(parent, line) | {"time": ledger.ago(minutes=50)})
-    begun, given = ledger.events(child.subject or "")
-    assert given["state"]["occurred_at"] == begun["state"]["occurred_at"]
+    begun, parent_event = ledger.events(child.subject or "")
+    assert parent_event["state"]["occurred_at"] == begun["state"]["occurred_at"]
 
 
-def test_a_refused_start_takes_no_id(ledger: Ledger) -> None:
+def test_a_refused_start_uses_no_id(ledger: Ledger) -> None:
     line, name = ledger.line(), new_id("flow")
     before, retried, own, after = ledger.report(
         begin(new_id("flow"), line),
@@ -492,9 +492,9 @@ def test_many_runs_await_a_parent_and_get_it_in_one_append(own_ledger: Ledger, m
         own_ledger.report(*(named("run.completed", name) for name in names))
     beyond = own_ledger.accept(begin(f"{parent}/more", line, parent))
     (item,) = own_ledger.accept(begin(parent, line))
-    is_given = most < MAX_AWAITING
-    assert parents(own_ledger, [beyond[0].subject]) == [item.subject if is_given else None]
-    given = [e for e in own_ledger.topics() if e == "run.parent_given"]
-    assert len(given) == most + is_given
+    is_awaited = most < MAX_AWAITING
+    assert parents(own_ledger, [beyond[0].subject]) == [item.subject if is_awaited else None]
+    parents_given = [e for e in own_ledger.topics() if e == "run.parent_given"]
+    assert len(parents_given) == most + is_awaited
     assert set(parents(own_ledger, runs[-3:])) == {item.subject}
     assert check(own_ledger.conninfo).findings == []

@@ -202,9 +202,9 @@ def test_a_payload_decrypts_to_an_equal_json_value(ledger: Ledger, value: Any) -
     ledger.catch_up()
     row = ciphertexts(ledger, run)
     opened = run_key(ledger, run).open("input", row["input"])
-    shown = ledger.rows("SELECT %s::json AS value", opened.decode())[0]["value"]
-    assert shown == value
-    assert type(shown) is type(value)
+    decoded = ledger.rows("SELECT %s::json AS value", opened.decode())[0]["value"]
+    assert decoded == value
+    assert type(decoded) is type(value)
 
 
 def test_equal_payloads_have_unequal_ciphertexts(ledger: Ledger, canary_run: CanaryRun) -> None:

@@ -12,7 +12,7 @@ from ledger.engine.http.replies import DisclosedLine
 from ledger.engine.writer.writer import GROUP_FAILED
 from ledger.features.runs import read_notes
 from ledger.features.runs.read_notes import NoteRead, ReadNotes
-from tests.support.audits import BESIDE, Entry, Tenant
+from tests.support.audits import SIBLING, Entry, Tenant
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import WORKSPACE, fact
 from tests.support.views import until
@@ -46,8 +46,8 @@ def key_of(edge: Edge, name: str) -> str:
 
 
 def test_a_read_of_a_runs_data_leaves_one_entry_a_credential_line_and_day(tenant: Tenant) -> None:
-    edge, line, other = tenant.edge, tenant.line(), tenant.line(workspace_id=BESIDE)
-    run, beside = run_on(tenant, line), run_on(tenant, other)
+    edge, line, other = tenant.edge, tenant.line(), tenant.line(workspace_id=SIBLING)
+    run, neighbour = run_on(tenant, line), run_on(tenant, other)
     name = f"reader of {tenant.organization}"
     reader = tenant.new_token("read", name=name)
     key_id = key_of(edge, name)
@@ -70,13 +70,13 @@ def test_a_read_of_a_runs_data_leaves_one_entry_a_credential_line_and_day(tenant
         "request_id": answers[0].headers["x-request-id"],
         "position": entry["position"],
     }
-    assert edge.get(f"/v1/runs/{beside}", reader).status_code == 200
+    assert edge.get(f"/v1/runs/{neighbour}", reader).status_code == 200
     assert [e["resource"]["id"] for e in reads(tenant)] == [line, other]
     assert edge.get(f"/v1/runs/{run}", tenant.token).status_code == 200
     assert [(e["resource"]["id"], e["reported_by"] == key_id) for e in reads(tenant)] == [
         (line, True), (other, True), (line, False),
     ]  # fmt: skip
-    assert [e["resource"]["id"] for e in reads(tenant, workspace_id=BESIDE)] == [other]
+    assert [e["resource"]["id"] for e in reads(tenant, workspace_id=SIBLING)] == [other]
     assert [e["reported_by"] for e in reads(tenant, actor_id=key_id)] == [key_id, key_id]
 
 
@@ -168,8 +168,8 @@ def test_a_page_that_shows_a_runs_error_leaves_an_entry(tenant: Tenant, page: st
     edge.accept(
         fact("run.failed", run, {"error": {"code": "c", "message": CANARY}}), token=tenant.token
     )
-    shown = Visitor(edge, tenant.token).get(PAGES[page](line, run))
-    assert shown.status == 200
+    answer = Visitor(edge, tenant.token).get(PAGES[page](line, run))
+    assert answer.status == 200
     assert [entry["resource"]["id"] for entry in reads(tenant)] == [line]
 
 
@@ -182,7 +182,7 @@ def test_children_of_a_run_are_noted_under_their_lines(tenant: Tenant) -> None:
     assert [entry["resource"]["id"] for entry in reads(tenant)] == [other]
 
 
-def test_the_organization_is_told_what_an_administrator_reads(tenant: Tenant) -> None:
+def test_the_organization_sees_what_an_administrator_reads(tenant: Tenant) -> None:
     line = tenant.line()
     run = run_on(tenant, line)
     name = f"chief of {tenant.organization}"
@@ -218,11 +218,11 @@ def test_two_workers_that_note_the_same_read_leave_one_entry(
     run = run_on(tenant, line)
     principal = edge.run(services.authenticator.authenticate(tenant.token, None))
     edge.get(f"/v1/runs/{run}", tenant.token)
-    seen = [DisclosedLine(line, tenant.organization, WORKSPACE)]
+    disclosed = [DisclosedLine(line, tenant.organization, WORKSPACE)]
     for _ in range(2):
         worker = ReadNotes(services.writer, edge.clock)
-        worker.note(principal, None, seen)
-        worker.note(principal, None, seen)
+        worker.note(principal, None, disclosed)
+        worker.note(principal, None, disclosed)
         assert worker.run_once() == 1
         assert worker.run_once() == 0
         assert len(reads(tenant)) == 1
@@ -249,7 +249,7 @@ def test_notes_that_wait_are_recorded_when_the_service_stops(
     assert edge.select(READ_EVENTS) == [(1,)]
 
 
-def test_notes_are_recorded_without_being_asked_for(conninfo: str, settings: Settings) -> None:
+def test_notes_are_recorded_without_a_request(conninfo: str, settings: Settings) -> None:
     with edge_of(settings, conninfo, records_reads=True) as edge:
         tenant = Tenant(edge)
         run = run_on(tenant, tenant.line())
@@ -257,7 +257,7 @@ def test_notes_are_recorded_without_being_asked_for(conninfo: str, settings: Set
         until(lambda: edge.select(READ_EVENTS) == [(1,)], "the entry of the read")
 
 
-def test_notes_wait_while_the_log_takes_no_event(conninfo: str, settings: Settings) -> None:
+def test_notes_wait_while_the_log_accepts_no_event(conninfo: str, settings: Settings) -> None:
     with edge_of(settings, conninfo) as edge:
         tenant = Tenant(edge)
         run = run_on(tenant, tenant.line())

@@ -82,8 +82,8 @@ def test_a_key_with_an_idempotency_key_takes_two_round_trips(distant: Distant) -
     assert distant.round_trips(lambda: [distant.ledger.execute(command)]) == 2
 
 
-def test_many_taken_ids_in_a_row_take_one_more_round_trip(distant: Distant) -> None:
-    taken = [start(f"RUN-26-{number:06d}") for number in range(2, 18)]
-    assert distant.report(*taken[1:]) == 2
+def test_many_used_ids_in_a_row_take_one_more_round_trip(distant: Distant) -> None:
+    begun = [start(f"RUN-26-{number:06d}") for number in range(2, 18)]
+    assert distant.report(*begun[1:]) == 2
     assert distant.report(start()) == 2
-    assert distant.report(taken[0], start()) == 3
+    assert distant.report(begun[0], start()) == 3

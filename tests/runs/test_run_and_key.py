@@ -204,11 +204,11 @@ def test_a_correction_replaces_the_tokens_of_an_ended_run(ending: Any, used: Use
     ],
     ids=["pending", "running", "closed", "closed while pending", "lease expired"],
 )
-def test_a_run_whose_ending_may_still_come_takes_no_correction(past: list[Past]) -> None:
+def test_a_run_whose_ending_may_still_come_accepts_no_correction(past: list[Past]) -> None:
     given(*past).when(Run.correct, USED, None).then(InvalidState)
 
 
-def test_a_run_that_ended_late_takes_a_correction() -> None:
+def test_a_run_that_ended_late_accepts_a_correction() -> None:
     late = RunFailed(tokens_used=2, late=True)
     past = [STARTED_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING), at_minute(5, late)]
     event = RunUsageCorrected(tokens_used=7, token_usage=BY_MODEL, previous=2)

@@ -12,7 +12,7 @@ from ledger.features.runs.model.run import RUN_EVENTS, Run
 from ledger.features.runs.model.token_usage import ShownTokenUsage
 from projections.runs.shown import RunColumns, run_view
 from projections.runs.statements import run_read
-from tests.runs.test_field_of_a_run import PAYLOADS, SHOWN
+from tests.runs.test_field_of_a_run import FIELDS, PAYLOADS
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, new_id
 from tests.support.views import query
@@ -22,7 +22,7 @@ SELECT originator_id, originator_version, topic, state, notification_id FROM led
 WHERE originator_id = %s ORDER BY originator_version
 """
 
-ASKED = {"triggered_by": {"type": "user", "actor_id": 'Say "hi" \\ \u00e9\u2028'}}
+REQUESTED = {"triggered_by": {"type": "user", "actor_id": 'Say "hi" \\ \u00e9\u2028'}}
 BEGUN = {"triggered_by": {"type": "schedule"}}
 NAMED = {"external_id": 'build "7" \u00e9', "parent_run_id": "RUN-26-000003", "lease_seconds": 60}
 """The name at the source of the story. The test begins the parent."""
@@ -30,7 +30,7 @@ ENDED = {"duration_ms": 7, "tokens_used": 2**53 - 1}
 
 STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "requested, started, completed": (
-        ("run.requested", ASKED),
+        ("run.requested", REQUESTED),
         ("run.started", BEGUN),
         ("run.completed", ENDED),
     ),
@@ -41,13 +41,13 @@ STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("run.usage_corrected", {"token_usage": [{"model": "n", "output": 9, "reasoning": 9}]}),
     ),
     "requested, cancelled with tokens, corrected": (
-        ("run.requested", ASKED),
+        ("run.requested", REQUESTED),
         ("run.cancelled", {"tokens_used": 4}),
         ("run.usage_corrected", {"tokens_used": 0}),
     ),
-    "started, failed": (("run.started", ASKED), ("run.failed", {})),
+    "started, failed": (("run.started", REQUESTED), ("run.failed", {})),
     "requested, failed": (("run.requested", {}), ("run.failed", {"tokens_used": 3})),
-    "requested, cancelled": (("run.requested", ASKED), ("run.cancelled", {})),
+    "requested, cancelled": (("run.requested", REQUESTED), ("run.cancelled", {})),
     "requested by its name, started by another lease, failed": (
         ("run.requested", NAMED),
         ("run.started", {"lease_seconds": 5}),
@@ -90,42 +90,42 @@ STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("run.completed", ENDED),
     ),
     "requested, expired, failed late": (
-        ("run.requested", ASKED | {"lease_seconds": 5}),
+        ("run.requested", REQUESTED | {"lease_seconds": 5}),
         ("lease", {}),
         ("run.failed", ENDED),
     ),
     "requested, closed, failed late": (
-        ("run.requested", ASKED),
+        ("run.requested", REQUESTED),
         ("service_line.closed", {}),
         ("run.failed", ENDED),
     ),
 }
 
 
-BESIDE = {"parent": "a parent", "retry": "a task"}
+OTHER_RUNS = {"parent": "a parent", "retry": "a task"}
 """Steps at which another run begins at the source, with its name there."""
 
 
 NOT_AS_SENT = {"triggered_by", "tokens_used", "token_usage", "duration_ms"}
-"""Fields that are told otherwise than one fact says them."""
+"""Fields that differ from the values of a single fact."""
 
 
 def expected(run: Run) -> dict[str, Any]:
     """A run as the API shows it, without its payloads."""
-    values = {name: getattr(run, name) for name in SHOWN if name not in PAYLOADS}
+    values = {name: getattr(run, name) for name in FIELDS if name not in PAYLOADS}
     usage = run.token_usage and [render_as(ShownTokenUsage, t) for t in run.token_usage]
-    told = {k: time_text(v) if isinstance(v, datetime) else v for k, v in values.items()}
-    return told | {"token_usage": usage}
+    texts = {k: time_text(v) if isinstance(v, datetime) else v for k, v in values.items()}
+    return texts | {"token_usage": usage}
 
 
-def shown(row: dict[str, Any]) -> str:
+def view_of(row: dict[str, Any]) -> str:
     return json_text(run_view(RunColumns(*(row[name] for name in RunColumns._fields))))
 
 
-def test_each_field_of_a_run_is_told_after_the_run_began() -> None:
+def test_each_field_of_a_run_is_recorded_after_the_run_began() -> None:
     later = {name for story in STORIES.values() for _, data in story[1:] for name in data}
     facts = [kind.data for kind in FACT_TYPES.values() if kind.subject == "run"]
-    sent = {name for data in facts for name in data.model_fields} & set(SHOWN) - PAYLOADS
+    sent = {name for data in facts for name in data.model_fields} & set(FIELDS) - PAYLOADS
     assert sent - later == {"service_line_id"}, "a story in STORIES tells the field, not first"
 
 
@@ -147,11 +147,11 @@ def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
         if kind == "lease":
             own_ledger.listen(61)
             assert own_ledger.lease_watch.run_once() == 1
-        elif kind in BESIDE:
-            begin = {"service_line_id": line, "external_id": BESIDE[kind]}
+        elif kind in OTHER_RUNS:
+            begin = {"service_line_id": line, "external_id": OTHER_RUNS[kind]}
             own_ledger.accept(fact("run.started", None, begin, source=source))
             if kind == "retry":
-                failed = {"external_id": BESIDE[kind]}
+                failed = {"external_id": OTHER_RUNS[kind]}
                 own_ledger.accept(fact("run.failed", None, failed, source=source))
         else:
             own_ledger.accept(
@@ -164,14 +164,14 @@ def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
     folded = Run(run)
     for event in events:
         folded.apply(event)
-        asked = {"run_id": run, "as_of": event.recorded_at, "settled": True}
+        parameters = {"run_id": run, "as_of": event.recorded_at, "settled": True}
         statement = run_read(frozenset(), past=True).sql.encode()
-        row = own_ledger.reader.execute(statement, asked).fetchall()[0]
-        assert shown(row) == json_text(expected(folded)), type(event.body)
+        row = own_ledger.reader.execute(statement, parameters).fetchall()[0]
+        assert view_of(row) == json_text(expected(folded)), type(event.body)
     now = run_read(frozenset()).sql.encode()
     row = own_ledger.reader.execute(now, {"run_id": run}).fetchall()[0]
-    told = expected(folded)
-    assert shown(row) == json_text(told)
-    sent = {name: value for _, data in story for name, value in data.items() if name in told}
-    kept = {name: sent[name] for name in sent if name not in NOT_AS_SENT}
-    assert told | kept == told, "a field is not handed on, or not folded"
+    view = expected(folded)
+    assert view_of(row) == json_text(view)
+    sent = {name: value for _, data in story for name, value in data.items() if name in view}
+    as_sent = {name: sent[name] for name in sent if name not in NOT_AS_SENT}
+    assert view | as_sent == view, "a field is not handed on, or not folded"

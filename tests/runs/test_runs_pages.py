@@ -12,7 +12,7 @@ from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.leases import listen
 from tests.support.ledger import new_id
 from tests.support.views import until
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 
 def run_of(edge: Edge, line_id: str, *kinds: str, **data: Any) -> str:
@@ -30,11 +30,11 @@ def runs_path(line_id: str) -> str:
     return f"/ui/lines/{line_id}/runs"
 
 
-def listed(page: Seen) -> list[str]:
+def listed(page: Visited) -> list[str]:
     return [str(row["id"]) for row in page.all(".run-rows tbody tr")]
 
 
-def walk(guest: Visitor, path: str) -> list[str]:
+def paged(guest: Visitor, path: str) -> list[str]:
     page, found = guest.get(path), list[str]()
     while True:
         found += listed(page)
@@ -46,11 +46,11 @@ def walk(guest: Visitor, path: str) -> list[str]:
 
 def test_the_label_of_the_bars_says_how_many_runs_the_table_shows(edge: Edge) -> None:
     line_id, guest = edge.fresh(), visitor(edge)
-    for count, said in ((8, "shows the same runs"), (9, "shows the latest 8 runs")):
+    for count, text in ((8, "shows the same runs"), (9, "shows the latest 8 runs")):
         while len(edge.data(f"/v1/execution/{line_id}/runs?limit=100")) < count:
             run_of(edge, line_id, "started")
         page = guest.get(f"/ui/lines/{line_id}")
-        assert str(page.one("#bars")["aria-label"]).endswith(f"The table below {said}.")
+        assert str(page.one("#bars")["aria-label"]).endswith(f"The table below {text}.")
         assert len(page.all(".run-rows tbody tr")) == 8
 
 
@@ -97,7 +97,7 @@ def test_all_runs_are_reached_page_by_page(edge: Edge) -> None:
     runs = [run_of(edge, line_id, "requested") for _ in range(7)]
     guest = visitor(edge)
     for path in (f"{runs_path(line_id)}?limit=3", f"/ui/runs?service_line_id={line_id}&limit=3"):
-        assert walk(guest, path) == runs[::-1]
+        assert paged(guest, path) == runs[::-1]
 
 
 def test_filters_stay_in_the_form_and_are_chips(edge: Edge) -> None:
@@ -119,7 +119,7 @@ def test_filters_stay_in_the_form_and_are_chips(edge: Edge) -> None:
     for path in ("/ui/runs", runs_path(line_id)):
         page = guest.get(f"{path}?from=2020-01-01&to=2020-01-02")
         assert "No runs match these filters" in page.text
-        bounds = [said.partition(" 2020")[0] for said in page.words(".chosen .chip")]
+        bounds = [text.partition(" 2020")[0] for text in page.words(".chosen .chip")]
         assert bounds == ["Requested from", "Requested before"]
         assert guest.get(f"{path}?status=lost").status == 422
         assert guest.get(f"{path}?cursor=lost").status == 400
@@ -191,12 +191,12 @@ def test_a_lines_runs_are_found_by_external_id_and_by_parent(edge: Edge) -> None
 
 def test_a_line_that_has_no_runs_and_one_without_any_yet_say_so(edge: Edge) -> None:
     guest = visitor(edge)
-    for model, status, said in (
+    for model, status, text in (
         ("capacity", 422, "does not have discrete runs"),
         ("agent_runtime", 200, "No runs yet"),
     ):
         page = guest.get(runs_path(edge.fresh(model)))
-        assert (page.status, said in page.text) == (status, True)
+        assert (page.status, text in page.text) == (status, True)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -250,11 +250,11 @@ def test_an_administrator_sees_whose_runs_they_are_and_those_of_one_organization
 
 def test_a_run_shows_its_waiting_time_duration_and_trigger(edge: Edge) -> None:
     line_id = edge.fresh()
-    asked = {"triggered_by": {"type": "user", "actor_id": "USR-26-000007"}, "input": {"a": ["ü"]}}
+    wanted = {"triggered_by": {"type": "user", "actor_id": "USR-26-000007"}, "input": {"a": ["ü"]}}
     begun, outcome = {"service_line_id": line_id}, {"output": [1], "tokens_used": 1234}
     run = new_id("RUN")
     edge.accept(
-        fact("run.requested", run, begun | asked, time="2026-04-01T10:00:00Z"),
+        fact("run.requested", run, begun | wanted, time="2026-04-01T10:00:00Z"),
         fact("run.started", run, begun, time="2026-04-01T10:00:30Z"),
         fact("run.completed", run, outcome, time="2026-04-01T10:02:00Z"),
     )
@@ -323,7 +323,7 @@ def test_an_open_run_is_followed_and_shown_as_it_was(edge: Edge) -> None:
     assert view["data-stream"] == f"/ui/stream?service_line_id={line_id}"
     assert "so far" in view.get_text()
 
-    def at(instant: Any) -> Seen:
+    def at(instant: Any) -> Visited:
         return guest.get(f"/ui/runs/{run}?as_of={instant:%Y-%m-%dT%H:%M:%S.%fZ}")
 
     page = at(then)
@@ -378,8 +378,8 @@ def test_an_erased_run_says_so_and_shows_nothing_of_it(edge: Edge) -> None:
     assert answer.status_code == 200
     for path in (f"/ui/runs/{run}", f"/ui/runs/{run}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}"):
         page = guest.get(path)
-        (said,) = page.words(".erased")
-        assert said.startswith("Input, output and error were erased on ")
+        (text,) = page.words(".erased")
+        assert text.startswith("Input, output and error were erased on ")
         assert page.words("section[aria-labelledby=h-input] .quiet") == ["Erased."]
         assert page.words("section[aria-labelledby=h-output] .quiet") == ["Erased."]
         assert page.all("pre") == page.all(".failed") == []

@@ -6,7 +6,7 @@ from ledger.engine.page.showing import actor
 from ledger.engine.values.principal import COMMAND_LINE, SWEEPER
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 USER = "USR-26-000009"
 PATHS = {
@@ -19,7 +19,7 @@ PATHS = {
 
 
 @pytest.fixture(scope="module")
-def known(edge: Edge) -> dict[str, str]:
+def actors(edge: Edge) -> dict[str, str]:
     """A line on which a person started a run and which the person then paused, via a key."""
     line_id = edge.fresh()
     run_id = line_id.replace("LIN", "RUN")
@@ -37,19 +37,19 @@ def known(edge: Edge) -> dict[str, str]:
     }
 
 
-def followed(page: Seen) -> set[str]:
+def followed(page: Visited) -> set[str]:
     """The addresses that the actors on a page link to."""
     return {str(a["href"]) for a in page.all('main a[href^="/ui/audit?actor_id="]')}
 
 
 def test_actors_lead_auditors_to_their_writes_and_administrators_into_their_organizations_log(
-    edge: Edge, known: dict[str, str]
+    edge: Edge, actors: dict[str, str]
 ) -> None:
     auditor, reader = visitor(edge, "read", "audit:read"), visitor(edge)
     admin = Visitor(edge, edge.token("admin", organization_id=None))
-    addresses = {f"/ui/audit?actor_id={each}" for each in (USER, known["key"])}
+    addresses = {f"/ui/audit?actor_id={each}" for each in (USER, actors["key"])}
     for name, path in PATHS.items():
-        address = path.format_map(known)
+        address = path.format_map(actors)
         assert followed(auditor.get(address)) == addresses, name
         led = followed(admin.get(address))
         assert f"/ui/audit?actor_id={USER}&organization_id={ORGANIZATION}" in led, name
@@ -58,16 +58,16 @@ def test_actors_lead_auditors_to_their_writes_and_administrators_into_their_orga
             page = reader.get(address)
             assert USER in page.text, name
             assert page.all('a[href^="/ui/audit"]') == [], name
-    hold = auditor.get(f"/ui/lines/{known['line']}").one(".why a")
+    hold = auditor.get(f"/ui/lines/{actors['line']}").one(".why a")
     assert hold["href"] == f"/ui/audit?actor_id={USER}"
     found = auditor.get(str(hold["href"]))
-    assert known["line"] in found.words(".audit .about .id")
+    assert actors["line"] in found.words(".audit .about .id")
     assert all(words.startswith(USER) for words in found.words(".audit .by"))
 
 
-def test_a_search_for_an_actor_leads_to_the_audit_log(edge: Edge, known: dict[str, str]) -> None:
+def test_a_search_for_an_actor_leads_to_the_audit_log(edge: Edge, actors: dict[str, str]) -> None:
     auditor = visitor(edge, "audit:read")
-    for typed in (known["key"], USER.lower()):
+    for typed in (actors["key"], USER.lower()):
         answer = auditor.get("/ui/search", params={"q": typed})
         assert answer.location == f"/ui/audit?actor_id={typed.upper()}"
     for typed in ("LIN-26-1", "AUD-26-000001", "ORG-26-000001", "somebody", "USR-26-x"):
@@ -85,7 +85,7 @@ def test_a_blocker_whose_id_looks_like_an_actors_is_found_as_a_blocker(edge: Edg
     assert found.words(".found li") == [f"TKT-26-880077 blocker of {line}"]
 
 
-def test_the_user_of_the_command_line_is_named(edge: Edge, known: dict[str, str]) -> None:
+def test_the_user_of_the_command_line_is_named(edge: Edge, actors: dict[str, str]) -> None:
     found = visitor(edge, "audit:read").get(f"/ui/audit?actor_id={COMMAND_LINE.id}")
     user = COMMAND_LINE.id.partition(":")[2]
     assert found.words(".audit .by")[0] == f"{user} at the command line system"
@@ -100,5 +100,5 @@ def test_the_ledger_itself_is_named() -> None:
 def test_an_administrator_is_asked_for_the_organization_and_the_actor_is_kept(edge: Edge) -> None:
     admin = Visitor(edge, edge.token("admin", organization_id=None))
     page = admin.get(admin.get("/ui/search", params={"q": USER}).location)
-    kept = page.one('.whose input[name="actor_id"]')
-    assert (kept["type"], kept["value"]) == ("hidden", USER)
+    hidden = page.one('.whose input[name="actor_id"]')
+    assert (hidden["type"], hidden["value"]) == ("hidden", USER)

@@ -21,7 +21,7 @@ from tests.support.openid import (
     by_secret,
     unsigned,
 )
-from tests.support.visitor import Seen, Visitor
+from tests.support.visitor import Visited, Visitor
 
 PATH = "/ui/oidc/logout"
 
@@ -35,12 +35,12 @@ def signed_in(company: Company, openid: OpenIdProvider, sub: str) -> tuple[Perso
     return guest, openid.sid
 
 
-def send(company: Company, token: str, **options: Any) -> Seen:
+def send(company: Company, token: str, **options: Any) -> Visited:
     """Send a logout token as the provider does: without cookies, and from no page."""
     return Visitor(company).post(PATH, {"logout_token": token}, **options)
 
 
-def assert_refused(answer: Seen) -> None:
+def assert_refused(answer: Visited) -> None:
     assert answer.status == 400, answer.text
     assert answer.answer.json()["error"] == "invalid_request"
     assert answer.answer.headers["content-type"].startswith("application/json")

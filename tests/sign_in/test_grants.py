@@ -22,7 +22,7 @@ from tests.support.openid import (
     led_to,
     signing_in,
 )
-from tests.support.visitor import Seen
+from tests.support.visitor import Visited
 
 OTHER = "ORG-26-000002"
 HERE: Claims = {"organization_id": ORGANIZATION, "permissions": ["read"]}
@@ -96,7 +96,7 @@ def in_groups(openid: OpenIdProvider, *groups: Any, **claims: Any) -> None:
     openid.person = alice(groups=list(groups), **claims)
 
 
-def refused(guest: Person) -> Seen:
+def refused(guest: Person) -> Visited:
     """Assert that the person has no grant: 403, and no session."""
     answer = guest.arrive()
     assert answer.status == 403, (answer.status, answer.text)
@@ -167,15 +167,15 @@ def test_a_person_without_grant_sees_whom_to_ask_and_the_claims_as_they_came(
 ) -> None:
     in_groups(openid, "<b>sales</b>", "märz", name="Bob <script>")
     page = refused(Person(company))
-    for shown in ("alice-0001", "<b>sales</b>", "märz", "alice@example.com", "Bob <script>"):
-        assert shown in page.text
+    for text in ("alice-0001", "<b>sales</b>", "märz", "alice@example.com", "Bob <script>"):
+        assert text in page.text
     assert not page.all("main b")
     assert not [tag for tag in page.all("script") if not tag.get("src")]
     for secret in ("nonce", "at_hash", "c_hash"):
         assert f'"{secret}"' not in page.answer.text
 
 
-def test_grants_of_one_place_unite(company: Company, openid: OpenIdProvider) -> None:
+def test_grants_of_one_tenant_unite(company: Company, openid: OpenIdProvider) -> None:
     in_groups(openid, "ledger-finance", "ledger-hooks")
     guest = Person(company).signed_in()
     assert guest.get("/ui").status == 200
@@ -210,13 +210,13 @@ def test_the_page_asks_a_person_of_two_organizations_and_remembers(
     line = company.fresh()
     in_groups(openid, "ledger-finance", "ledger-there")
     guest = Person(company)
-    asked = led_to(guest.arrive(f"/ui/lines/{line}"))
-    page = guest.get(asked)
+    parameters = led_to(guest.arrive(f"/ui/lines/{line}"))
+    page = guest.get(parameters)
     if page.status == 303:
         assert page.location.startswith("/ui/place")
         page = guest.get(page.location)
-    for place in (ORGANIZATION, OTHER):
-        assert place in page.text
+    for organization in (ORGANIZATION, OTHER):
+        assert organization in page.text
     answer = choose(guest, ORGANIZATION, f"/ui/lines/{line}")
     assert (answer.status, answer.location) == (303, f"/ui/lines/{line}")
     assert guest.get(f"/ui/lines/{line}").status == 200
@@ -228,7 +228,7 @@ def test_the_page_asks_a_person_of_two_organizations_and_remembers(
         assert guest.on(node).get("/ui/webhooks").status == 200, "remembered on all nodes"
 
 
-def test_before_a_place_is_chosen_no_page_shows_anything(
+def test_before_a_tenant_is_chosen_no_page_shows_anything(
     company: Company, openid: OpenIdProvider
 ) -> None:
     line = company.fresh()
@@ -241,16 +241,16 @@ def test_before_a_place_is_chosen_no_page_shows_anything(
 
 
 @pytest.mark.parametrize(
-    "place",
+    "organization",
     ["ORG-26-000003", "*", f"{ORGANIZATION}/{WORKSPACE}", f"{OTHER}/{WORKSPACE}", "", "x" * 5000],
 )
-def test_a_place_that_nobody_granted_cannot_be_chosen(
-    company: Company, openid: OpenIdProvider, place: str
+def test_a_tenant_that_nobody_granted_cannot_be_chosen(
+    company: Company, openid: OpenIdProvider, organization: str
 ) -> None:
     in_groups(openid, "ledger-finance", "ledger-there")
     guest = Person(company).signed_in()
     assert choose(guest, ORGANIZATION).status == 303
-    assert choose(guest, place).status == (422 if len(place) > 4000 else 404)
+    assert choose(guest, organization).status == (422 if len(organization) > 4000 else 404)
     assert guest.get("/ui/webhooks").status == 403, "the former place stays"
 
 
@@ -265,7 +265,7 @@ def test_the_choice_needs_the_sessions_key_and_an_own_address(
     assert choose(guest, OTHER, "https://evil.example/ui").location == "/ui"
 
 
-def test_a_form_belongs_to_the_place_that_it_was_shown_for(
+def test_a_form_belongs_to_the_tenant_that_it_was_shown_for(
     company: Company, openid: OpenIdProvider
 ) -> None:
     """Of two tabs, one changes the place: the other's form must act on neither place."""
@@ -391,23 +391,23 @@ def test_of_a_broken_file_the_former_grants_stay_and_readiness_tells_it(
     guest = Person(changing).signed_in()
     for name, text in BROKEN.items():
         changing.grants.write_text(text, errors="surrogateescape")
-        changing.look_at_grants()
-        assert _is_told_broken(changing), name
+        changing.reread_grants()
+        assert _is_reported_broken(changing), name
         assert guest.is_signed_in(), name
         Person(changing).signed_in()
         changing.grant(FINANCE)
-        assert not _is_told_broken(changing), name
+        assert not _is_reported_broken(changing), name
 
 
 def test_a_file_that_is_gone_is_a_broken_one(changing: Company, openid: OpenIdProvider) -> None:
     guest = Person(changing).signed_in()
     changing.grants.unlink()
-    changing.look_at_grants()
-    assert _is_told_broken(changing)
+    changing.reread_grants()
+    assert _is_reported_broken(changing)
     assert guest.is_signed_in()
 
 
-def _is_told_broken(company: Company) -> bool:
+def _is_reported_broken(company: Company) -> bool:
     answer = company.get("/readyz")
     assert answer.status_code == 200
     body = answer.json()
@@ -431,17 +431,17 @@ def test_without_a_file_the_claims_of_a_token_are_read(
     openid.reset()
     with signing_in(server, "company_without_grants", openid, None) as company:
         refused(Person(company))
-        told = {"organization_id": ORGANIZATION, "permissions": ["read", "another:service"]}
+        tenant = {"organization_id": ORGANIZATION, "permissions": ["read", "another:service"]}
         for claims in (
             {"organization_id": ORGANIZATION},
             {"permissions": ["read"]},
-            told | {"organization_id": "acme"},
-            told | {"permissions": "read"},
-            told | {"workspace_id": 7},
+            tenant | {"organization_id": "acme"},
+            tenant | {"permissions": "read"},
+            tenant | {"workspace_id": 7},
         ):
             openid.person = alice(**claims)
             refused(Person(company))
-        openid.person = alice(**told)
+        openid.person = alice(**tenant)
         guest = Person(company).signed_in()
         assert guest.get("/ui").status == 200
         assert guest.get("/ui/webhooks").status == 403

@@ -21,14 +21,14 @@ TEXTS = st.sampled_from(["x", "x,y"])
 LEAVES = TEXTS | st.sampled_from([["x"], ["x,y", "x"], ["y", 1, ["x"]], None, 1])
 VALUES = LEAVES | st.lists(LEAVES, max_size=2) | st.dictionaries(NAMES, LEAVES, min_size=1)
 CLAIMS = st.builds(
-    lambda *said: dict(zip(["0", "email", "a~1/b", "email_verified"], said, strict=True)),
+    lambda *values: dict(zip(["0", "email", "a~1/b", "email_verified"], values, strict=True)),
     *[VALUES] * 3,
     st.sampled_from([True, False, "true"]),
 )
 POINTERS = st.lists(NAMES, min_size=1, max_size=2).map(
     lambda names: "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
 )
-PLACES = st.sampled_from(
+TENANTS = st.sampled_from(
     [
         {"organization_id": "ORG-26-000001", "permissions": ["read"]},
         {"organization_id": "ORG-26-000001", "permissions": ["write", "audit:read"]},
@@ -42,7 +42,7 @@ PLACES = st.sampled_from(
 )
 GRANTS = st.lists(
     st.builds(
-        lambda claim, place: {"claim": claim, "value": "x"} | place, NAMES | POINTERS, PLACES
+        lambda claim, tenant: {"claim": claim, "value": "x"} | tenant, NAMES | POINTERS, TENANTS
     ),
     min_size=3,
     max_size=8,
@@ -63,28 +63,27 @@ def resolved(claims: Any, claim: str) -> Any:
 
 
 def granted(grants: list[Grant], claims: Claims) -> Tenants:
-    """The permissions by tenant."""
     may: Tenants = {}
     for grant in grants:
-        said = resolved(claims, grant["claim"])
-        is_told = grant["value"] in said if isinstance(said, list) else grant["value"] == said
+        value = resolved(claims, grant["claim"])
+        is_granted = grant["value"] in value if isinstance(value, list) else grant["value"] == value
         is_address = re.fullmatch("email|/email(/.*)?", grant["claim"])
         if is_address and claims.get("email_verified") is not True:
-            is_told = False
-        if is_told:
+            is_granted = False
+        if is_granted:
             tenant = grant.get("organization_id"), grant.get("workspace_id")
             may.setdefault(tenant, set()).update(grant["permissions"])
     return may
 
 
-def judged(grants: Grants, kept: str) -> Tenants:
-    places = grants.judge(kept)
-    assert all(place.tenant == tenant for tenant, place in places.items())
-    return {tenant: set(place.permissions) for tenant, place in places.items()}
+def judged(grants: Grants, stored: str) -> Tenants:
+    tenants = grants.judge(stored)
+    assert all(each.tenant == tenant for tenant, each in tenants.items())
+    return {tenant: set(each.permissions) for tenant, each in tenants.items()}
 
 
 @given(st.tuples(GRANTS, GRANTS), CLAIMS)
-def test_a_session_has_what_the_file_of_now_grants_to_the_claims_that_it_kept(
+def test_a_session_has_what_the_file_of_now_grants_to_the_claims_that_it_stored(
     files: tuple[list[Grant], list[Grant]], claims: Claims
 ) -> None:
     """A claim that only a later file names was not kept, so that no grant by it holds."""
@@ -92,12 +91,12 @@ def test_a_session_has_what_the_file_of_now_grants_to_the_claims_that_it_kept(
         path, ticks = Path(folder, "grants.toml"), count(0, CHECK_SECONDS)
         write_grants(path, *files[0])
         grants = Grants(path, lambda: next(ticks))
-        kept = grants.stored_claims(claims)
+        stored = grants.stored_claims(claims)
         named = {grant["claim"] for grant in files[0]}
         for file in files:
             write_grants(path, *file)
-            known = [grant for grant in file if grant["claim"] in named]
-            assert judged(grants, kept) == granted(known, claims)
+            named_grants = [grant for grant in file if grant["claim"] in named]
+            assert judged(grants, stored) == granted(named_grants, claims)
 
 
 @given(CLAIMS, NAMES | POINTERS)

@@ -122,9 +122,9 @@ def test_a_key_that_the_provider_publishes_later_signs_in(
 def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
     company: Company, openid: OpenIdProvider, iss: Any
 ) -> None:
-    """A code that another provider gave must not be shown to this one, nor the reverse (mix-up)."""
-    told = iss.format(issuer=openid.issuer) if isinstance(iss, str) else iss
-    openid.returned = {"iss": told}
+    """A code of another provider must not be sent to this one, nor the reverse (mix-up)."""
+    issuer = iss.format(issuer=openid.issuer) if isinstance(iss, str) else iss
+    openid.returned = {"iss": issuer}
     refused(Person(company))
     assert openid.count("authorization_code") == 0
 
@@ -173,7 +173,7 @@ def test_a_redirect_of_the_token_endpoint_is_not_followed_with_the_secret(
         assert elsewhere.requests == []
 
 
-def test_a_slow_provider_is_given_up_within_ten_seconds(
+def test_a_slow_provider_is_abandoned_within_ten_seconds(
     company: Company, openid: OpenIdProvider
 ) -> None:
     """Each byte comes in time, but not the answer."""
@@ -249,7 +249,7 @@ def test_a_wrong_discovery_document_is_503_and_mended_without_a_start(
     Person(started).signed_in()
 
 
-def test_a_service_starts_and_takes_keys_while_the_provider_is_away(
+def test_a_service_starts_and_accepts_keys_while_the_provider_is_away(
     server: EmbeddedPostgres,
 ) -> None:
     with OpenIdProvider() as openid:
@@ -273,7 +273,7 @@ def test_keys_that_cannot_be_fetched_are_503(started: Company, openid: OpenIdPro
     refused(Person(started), 400)
 
 
-def test_a_provider_that_does_not_tell_its_issuer_in_answers_is_taken(
+def test_a_provider_that_does_not_tell_its_issuer_in_answers_is_accepted(
     started: Company, openid: OpenIdProvider
 ) -> None:
     openid.metadata = {"authorization_response_iss_parameter_supported": False}
@@ -350,8 +350,8 @@ def test_an_answer_of_tokens_is_read_as_far_as_256_kib(
 ) -> None:
     openid.answers["token"] = padded(openid, 256 * 1024)
     guest = Person(company).signed_in()
-    asked = [each for each in openid.requests if each.path == "/token"][-1]
-    assert asked.headers["accept-encoding"] == "identity"
+    request = [each for each in openid.requests if each.path == "/token"][-1]
+    assert request.headers["accept-encoding"] == "identity"
     for answer in (padded(openid, 256 * 1024 + 1), zipped(openid)):
         openid.answers["token"] = answer
         assert Person(company).arrive().status == 503
@@ -409,16 +409,16 @@ def test_the_answer_of_the_provider_reaches_no_log(
     guest = Person(company)
     path = guest.visit(guest.leave())
     assert guest.from_here(path).status == 400
-    # The client of these tests is httpx, too, which tells each address that it asks.
-    said = "\n".join(
+    # The client of these tests is httpx too, which logs each address that it requests.
+    messages = "\n".join(
         record.getMessage() for record in caplog.records if record.name.startswith("ledger")
     )
     for member in ("id_token", "access_token", "refresh_token"):
-        (told,) = secrets
-        assert told.split(f'"{member}": "')[1].split('"')[0] not in said
+        (secret,) = secrets
+        assert secret.split(f'"{member}": "')[1].split('"')[0] not in messages
     for form in openid.forms:
-        assert form["code"] not in said
-        assert form["code_verifier"] not in said
+        assert form["code"] not in messages
+        assert form["code_verifier"] not in messages
 
 
 def test_a_confidential_client_never_shows_its_secret_to_the_browser(company: Company) -> None:

@@ -24,13 +24,13 @@ from tests.support.provider import (
     with_hmac,
 )
 
-KNOWN = ("rsa-1", "ec-1", "ec384-1", "ec521-1", "ed-1", "short-1")
+KEY_IDS = ("rsa-1", "ec-1", "ec384-1", "ec521-1", "ed-1", "short-1")
 HEADER = {"typ": "JWT", "alg": "RS256", "kid": "rsa-1"}
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
-    with Provider(*KNOWN) as provider:
+    with Provider(*KEY_IDS) as provider:
         provider.keys.append(jwk("rsa-3", alg="PS256"))
         yield provider
 
@@ -57,11 +57,11 @@ def with_payload(payload: str) -> str:
     return signed(payload.encode(), HEADER, "rsa-1")
 
 
-def flipped(place: int) -> str:
+def flipped(index: int) -> str:
     """A good token with a changed letter at this place of its signature."""
     head, _, signature = with_claims().rpartition(".")
-    letter = "A" if signature[place] != "A" else "B"
-    return f"{head}.{signature[:place]}{letter}{signature[place + 1 :] if place != -1 else ''}"
+    letter = "A" if signature[index] != "A" else "B"
+    return f"{head}.{signature[:index]}{letter}{signature[index + 1 :] if index != -1 else ''}"
 
 
 def respelled(token: str) -> str:

@@ -27,7 +27,7 @@ Play = Callable[[KeySet], Awaitable[Any]]
 
 
 class Seconds:
-    """A clock that stands until it is moved."""
+    """A clock that moves only by hand."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -75,7 +75,7 @@ def test_a_new_key_works_at_once_and_a_withdrawn_key_ends(provider: Provider) ->
     play(provider, rotate)
 
 
-def test_a_new_key_under_a_known_key_id_replaces_the_old_key(provider: Provider) -> None:
+def test_a_new_key_under_an_existing_key_id_replaces_the_old_key(provider: Provider) -> None:
     async def replace(keys: KeySet) -> None:
         await keys.refresh()
         old = await keys.find("ed-1", "EdDSA")
@@ -175,22 +175,22 @@ def test_known_keys_stay_valid_for_an_hour_while_the_provider_is_away(
 
     async def be_away(keys: KeySet) -> None:
         await keys.refresh()
-        known = await keys.find("ed-1", "EdDSA")
-        assert known is not None
+        key = await keys.find("ed-1", "EdDSA")
+        assert key is not None
         provider.fail(DOWN[how])
         with pytest.raises(Unavailable):
             await keys.find("ed-2", "EdDSA")
         clock.now += MAX_AGE_SECONDS - 1
-        assert await keys.find("ed-1", "EdDSA") is known
-        assert keys.holds(known.thumbprint())
+        assert await keys.find("ed-1", "EdDSA") is key
+        assert keys.holds(key.thumbprint())
         clock.now += 1
         with pytest.raises(Unavailable):
             await keys.find("ed-1", "EdDSA")
-        assert not keys.holds(known.thumbprint())
+        assert not keys.holds(key.thumbprint())
         provider.fail(None)
         clock.now += RETRY_SECONDS
         assert await finds(keys, "ed-1", "ed-2") == [True, False]
-        assert keys.holds(known.thumbprint())
+        assert keys.holds(key.thumbprint())
 
     play(provider, be_away, clock)
     assert [record.levelname for record in caplog.records if "key set" in record.message] == [

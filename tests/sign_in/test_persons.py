@@ -1,4 +1,4 @@
-"""Names of persons, which the identity provider tells at sign-in: on pages, beside ids."""
+"""Names of persons, which the identity provider gives at sign-in: on pages, next to ids."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
 
 
 @pytest.fixture
-def known(edge: Edge) -> str:
+def person(edge: Edge) -> str:
     """The provider's id of a person who has signed in once, and whose name nobody else has."""
     sub = f"0oa-{edge.fresh()}"
     remember(edge, sub, NAME, MAIL)
@@ -47,8 +47,8 @@ def paused(edge: Edge, sub: str) -> tuple[str, str]:
     return line, item["event_ids"][0]
 
 
-def test_pages_show_the_name_of_an_actor_and_the_id_beside_it(edge: Edge, known: str) -> None:
-    line, event = paused(edge, known)
+def test_pages_show_the_name_of_an_actor_and_the_id_next_to_it(edge: Edge, person: str) -> None:
+    line, event = paused(edge, person)
     guest = visitor(edge, "read", "audit:read")
     pages = [
         f"/ui/lines/{line}",
@@ -59,7 +59,7 @@ def test_pages_show_the_name_of_an_actor_and_the_id_beside_it(edge: Edge, known:
     ]
     for path in pages:
         page = guest.get(path)
-        assert f"{NAME} {known}" in page.text, path
+        assert f"{NAME} {person}" in page.text, path
         (*_, named) = [each for each in page.all("bdi") if each.get_text() == NAME]
         titled = named if named.get("title") else named.parent
         assert titled is not None
@@ -76,22 +76,22 @@ def test_a_person_without_name_is_called_by_the_address(edge: Edge) -> None:
     assert f"nameless@example.com {sub}" in visitor(edge).get(f"/ui/lines/{line}").text
 
 
-def test_an_actor_of_another_type_with_the_id_of_a_person_is_none(edge: Edge, known: str) -> None:
+def test_an_actor_of_another_type_with_the_id_of_a_person_is_none(edge: Edge, person: str) -> None:
     line = edge.fresh()
-    by = {"actortype": "agent", "actorid": known}
+    by = {"actortype": "agent", "actorid": person}
     edge.accept(fact("service_line.paused", line, {"reason": "Why"}, **by))
     page = visitor(edge, "read", "audit:read").get(f"/ui/lines/{line}")
-    assert known in page.text
+    assert person in page.text
     assert NAME not in page.text
 
 
-def test_an_id_that_a_reader_types_is_answered_by_no_name(edge: Edge, known: str) -> None:
+def test_an_id_that_a_reader_types_is_answered_by_no_name(edge: Edge, person: str) -> None:
     guest = visitor(edge, "read", "audit:read")
     for path in (
-        f"/ui/audit?actor_id={known}",
-        f"/ui/audit?actor_id=user:{known}",
-        f"/ui/search?q={known}",
-        f"/ui/alerts?assignee={known}",
+        f"/ui/audit?actor_id={person}",
+        f"/ui/audit?actor_id=user:{person}",
+        f"/ui/search?q={person}",
+        f"/ui/alerts?assignee={person}",
     ):
         page = guest.get(path)
         assert page.status in (200, 303), path
@@ -100,20 +100,20 @@ def test_an_id_that_a_reader_types_is_answered_by_no_name(edge: Edge, known: str
 
 
 def test_a_reader_who_does_not_see_the_entries_of_a_person_sees_no_name(
-    edge: Edge, known: str
+    edge: Edge, person: str
 ) -> None:
-    paused(edge, known)
+    paused(edge, person)
     other = visitor(edge, organization_id="ORG-26-000777")
     for path in ("/ui", "/ui/events", "/ui/sources"):
         assert NAME not in other.get(path).text, path
 
 
 def test_the_frame_says_who_is_signed_in_by_name(
-    edge: Edge, provider: Provider, known: str
+    edge: Edge, provider: Provider, person: str
 ) -> None:
-    line, _ = paused(edge, known)
-    guest = Visitor(edge, provider.token("ed-1", sub=known))
-    assert guest.get("/ui").words("footer")[0].startswith(f"Signed in as {NAME} user:{known} ·")
+    line, _ = paused(edge, person)
+    guest = Visitor(edge, provider.token("ed-1", sub=person))
+    assert guest.get("/ui").words("footer")[0].startswith(f"Signed in as {NAME} user:{person} ·")
     assert (
         guest.get("/ui/sessions")
         .words("main > p")[0]
@@ -121,31 +121,31 @@ def test_the_frame_says_who_is_signed_in_by_name(
     )
     missing = guest.get("/ui/lines/LIN-26-999999")
     assert (missing.status, NAME in missing.text) == (404, True)
-    execute(edge.conninfo, f"DELETE FROM ledger.person WHERE sub = '{known}'")
-    assert guest.get("/ui").words("footer")[0].startswith(f"Signed in with user:{known} ·")
-    assert known in guest.get(f"/ui/lines/{line}").text
+    execute(edge.conninfo, f"DELETE FROM ledger.person WHERE sub = '{person}'")
+    assert guest.get("/ui").words("footer")[0].startswith(f"Signed in with user:{person} ·")
+    assert person in guest.get(f"/ui/lines/{line}").text
 
 
 def test_a_page_asks_for_the_names_of_all_persons_at_once(
-    edge: Edge, provider: Provider, known: str, monkeypatch: pytest.MonkeyPatch
+    edge: Edge, provider: Provider, person: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line, _ = paused(edge, known)
-    guest = Visitor(edge, provider.token("ed-1", sub=known))
-    asked = list[str]()
-    door = edge.service.app.state.services.pool
-    fetch: Callable[..., Any] = door.fetch
+    line, _ = paused(edge, person)
+    guest = Visitor(edge, provider.token("ed-1", sub=person))
+    statements = list[str]()
+    pool = edge.service.app.state.services.pool
+    fetch: Callable[..., Any] = pool.fetch
 
     async def noting(tenant: Any, statement: str, *more: Any) -> Any:
-        asked.append(statement)
+        statements.append(statement)
         return await fetch(tenant, statement, *more)
 
-    monkeypatch.setattr(door, "fetch", noting)
+    monkeypatch.setattr(pool, "fetch", noting)
     assert guest.get(f"/ui/lines/{line}").status == 200
-    assert len([each for each in asked if "ledger.person" in each]) == 1
+    assert len([each for each in statements if "ledger.person" in each]) == 1
 
 
-def test_the_name_is_on_pages_alone(edge: Edge, known: str) -> None:
-    line, event = paused(edge, known)
+def test_the_name_is_on_pages_alone(edge: Edge, person: str) -> None:
+    line, event = paused(edge, person)
     token = edge.token("read", "audit:read")
     for path in (
         f"/v1/execution/{line}",
@@ -157,6 +157,6 @@ def test_the_name_is_on_pages_alone(edge: Edge, known: str) -> None:
     ):
         answer = edge.get(path, token)
         assert answer.status_code == 200, path
-        assert known in answer.text, path
+        assert person in answer.text, path
         assert "Ada" not in answer.text, path
         assert MAIL not in answer.text, path

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.engine.postgres.embedded import EmbeddedPostgres
 from ledger.engine.values import refusals
-from tests.support.audits import BESIDE
+from tests.support.audits import SIBLING
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE
@@ -31,7 +31,7 @@ from tests.support.served import run_ledger
 
 IDLE, WHOLE = 43_200, 604_800
 OTHER = "ORG-26-000002"
-SHOWN = {
+FIELDS = {
     "id", "sub", "organization_id", "workspace_id", "permissions", "begun_at", "last_seen_at",
     "ends_at", "browser", "network", "by",
 }  # fmt: skip
@@ -140,8 +140,8 @@ def test_signing_in_by_token_makes_a_session_too(company: Company) -> None:
     token = company.token("read")
     guest = Person(company)
     assert guest.sign_in(token).status == 303
-    shown = [each for each in sessions(company) if each["by"] == "token"]
-    assert shown
+    by_token = [each for each in sessions(company) if each["by"] == "token"]
+    assert by_token
     assert token not in str(guest.session)
     assert len(str(guest.session)) < 100, "an id, no sealed token"
     thief = copy_of(guest, company)
@@ -167,19 +167,19 @@ def test_the_list_of_sessions_has_its_members(company: Company, openid: OpenIdPr
     guest = Person(company)
     guest.http.headers["user-agent"] = FIREFOX
     guest.signed_in()
-    shown = session_of(company, "listed")
-    assert set(shown) == SHOWN
-    assert shown["id"].startswith("SES-")
-    assert len(shown["id"]) == len("SES-") + 16
-    int(shown["id"].removeprefix("SES-"), 16)
-    assert shown["by"] == "provider"
-    assert (shown["organization_id"], shown["workspace_id"]) == (ORGANIZATION, None)
-    assert shown["permissions"] == ["read"]
-    assert "Firefox" in shown["browser"]
-    assert FIREFOX not in json.dumps(shown), "the family alone"
-    assert shown["network"] != "127.0.0.1", "a prefix alone"
-    assert shown["begun_at"] <= shown["last_seen_at"] < shown["ends_at"]
-    assert str(guest.session) not in json.dumps(shown)
+    session = session_of(company, "listed")
+    assert set(session) == FIELDS
+    assert session["id"].startswith("SES-")
+    assert len(session["id"]) == len("SES-") + 16
+    int(session["id"].removeprefix("SES-"), 16)
+    assert session["by"] == "provider"
+    assert (session["organization_id"], session["workspace_id"]) == (ORGANIZATION, None)
+    assert session["permissions"] == ["read"]
+    assert "Firefox" in session["browser"]
+    assert FIREFOX not in json.dumps(session), "the family alone"
+    assert session["network"] != "127.0.0.1", "a prefix alone"
+    assert session["begun_at"] <= session["last_seen_at"] < session["ends_at"]
+    assert str(guest.session) not in json.dumps(session)
 
 
 def test_a_use_moves_last_seen(company: Company, openid: OpenIdProvider) -> None:
@@ -195,18 +195,18 @@ def test_a_session_that_was_deleted_has_ended_on_every_node(
     company: Company, openid: OpenIdProvider
 ) -> None:
     guest = person(company, openid, sub="deleted")
-    shown = session_of(company, "deleted")
+    session = session_of(company, "deleted")
     with company.second_node() as node:
         assert guest.on(node).is_signed_in()
-        answer = company.request("DELETE", f"/v1/sessions/{shown['id']}")
+        answer = company.request("DELETE", f"/v1/sessions/{session['id']}")
         assert answer.status_code == 204, answer.text
         assert not guest.on(node).is_signed_in()
         assert not guest.is_signed_in()
     assert "deleted" not in [each["sub"] for each in sessions(company)]
-    assert_problem(company.request("DELETE", f"/v1/sessions/{shown['id']}"), 404, "not_found")
+    assert_problem(company.request("DELETE", f"/v1/sessions/{session['id']}"), 404, "not_found")
 
 
-def test_sessions_of_other_tenants_and_wider_permissions_are_kept_from_a_manager(
+def test_sessions_of_other_tenants_and_wider_permissions_are_hidden_from_a_manager(
     company: Company, openid: OpenIdProvider
 ) -> None:
     person(company, openid, "ledger-elsewhere", sub="elsewhere")
@@ -216,14 +216,14 @@ def test_sessions_of_other_tenants_and_wider_permissions_are_kept_from_a_manager
     by_sub = {each["sub"]: each["id"] for each in sessions(company, admin)}
     assert {"elsewhere", "wider", "inside"} <= by_sub.keys()
     manager = company.token("read", "keys:manage")
-    seen = {each["sub"] for each in sessions(company, manager)}
-    assert "inside" in seen
-    assert "elsewhere" not in seen
+    subs = {each["sub"] for each in sessions(company, manager)}
+    assert "inside" in subs
+    assert "elsewhere" not in subs
     answer = company.request("DELETE", f"/v1/sessions/{by_sub['elsewhere']}", manager)
     assert_problem(answer, 404, "not_found")
     answer = company.request("DELETE", f"/v1/sessions/{by_sub['wider']}", manager)
     assert answer.status_code == 403, "it may audit:read, which the manager may not"
-    narrow = company.token("read", "keys:manage", workspace_id=BESIDE)
+    narrow = company.token("read", "keys:manage", workspace_id=SIBLING)
     assert "inside" not in {each["sub"] for each in sessions(company, narrow)}
     answer = company.request("DELETE", f"/v1/sessions/{by_sub['inside']}", narrow)
     assert_problem(answer, 404, "not_found")
@@ -267,7 +267,7 @@ def test_the_end_of_a_session_needs_its_form_key(company: Company, openid: OpenI
 # Refresh.
 
 
-def test_claims_older_than_five_minutes_are_asked_anew_at_use(
+def test_claims_older_than_five_minutes_are_requested_again_at_use(
     company: Company, openid: OpenIdProvider
 ) -> None:
     guest = person(company, openid)
@@ -388,8 +388,8 @@ def _after_a_moment(openid: OpenIdProvider) -> Callable[[Request], Answer]:
     """The provider's own answer, 0.2 s later, so that requests meet."""
 
     def answer(request: Request) -> Answer:
-        told = openid._token(request)
-        return Answer(told.status, told.body, told.headers, delay_seconds=0.2)
+        tokens = openid._token(request)
+        return Answer(tokens.status, tokens.body, tokens.headers, delay_seconds=0.2)
 
     return answer
 
@@ -430,11 +430,11 @@ def test_pages_show_the_name_of_the_latest_sign_in_and_the_log_the_subject_alone
     (hold,) = company.data(f"/v1/execution/{line}")["holds"]
     assert hold["by"] == {"type": "user", "id": "moser"}
     rows = str(company.select("SELECT convert_from(state, 'UTF8') FROM ledger.ledger_events"))
-    for told in ("Anna", "anna@example.com"):
-        assert told not in rows
+    for text in ("Anna", "anna@example.com"):
+        assert text not in rows
         path = f"/v1/audit-logs?organization_id={ORGANIZATION}&limit=100&actor_id=moser"
-        assert told not in company.get(path).text
-        assert told not in company.get("/v1/events?limit=100").text
+        assert text not in company.get(path).text
+        assert text not in company.get("/v1/events?limit=100").text
 
 
 def test_the_command_line_lists_persons_and_forgets_one(
@@ -450,8 +450,8 @@ def test_the_command_line_lists_persons_and_forgets_one(
     }
     listed = run_ledger(environment, "persons", "list")
     assert listed.returncode == 0, listed.stderr
-    for told in ("forgotten", "Vera Kunz", "v@example.com"):
-        assert told in listed.stdout
+    for text in ("forgotten", "Vera Kunz", "v@example.com"):
+        assert text in listed.stdout
     assert run_ledger(environment, "persons", "forget", "forgotten").returncode == 0
     assert "Vera Kunz" not in run_ledger(environment, "persons", "list").stdout
     assert "Vera Kunz" not in str(company.select("SELECT p::text FROM ledger.person AS p"))
@@ -509,7 +509,7 @@ def test_the_audit_log_tells_of_sessions_begun_ended_and_refused(
     assert '"administrator"' in json.dumps(ended["audited-2"])
 
 
-def test_a_refused_person_is_of_no_tenant_and_told_to_administrators_alone(
+def test_a_refused_person_is_of_no_tenant_and_shown_to_administrators_alone(
     company: Company, openid: OpenIdProvider
 ) -> None:
     openid.person = alice(sub="refused-1", groups=["nobodys"])
@@ -561,7 +561,7 @@ def test_a_refused_callback_leaves_no_session_and_no_entry(
 # The address at which the provider ends its own session.
 
 
-def test_a_list_waits_for_the_position_that_it_is_asked_for(company: Company) -> None:
+def test_a_list_waits_for_the_position_that_is_requested(company: Company) -> None:
     manager = company.token("keys:manage")
     answer = company.get("/v1/sessions", manager, headers={"ledger-min-position": "999999999"})
     assert (answer.status_code, answer.json()["code"]) == (503, "behind")

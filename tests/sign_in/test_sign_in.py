@@ -66,9 +66,9 @@ def test_an_unknown_token_is_refused_in_words(edge: Edge, token: str) -> None:
 
 def test_without_a_session_a_page_asks_for_the_token_and_leads_back(edge: Edge) -> None:
     guest = Visitor(edge)
-    asked = guest.get("/ui?state=blocked&product_line=ods")
-    assert asked.status == 401
-    answer = guest.submit(asked, "/ui/sign-in", token=edge.token("read"))
+    redirect = guest.get("/ui?state=blocked&product_line=ods")
+    assert redirect.status == 401
+    answer = guest.submit(redirect, "/ui/sign-in", token=edge.token("read"))
     assert answer.location == "/ui?state=blocked&product_line=ods"
 
 
@@ -80,7 +80,7 @@ def test_a_token_in_an_address_signs_nobody_in(edge: Edge) -> None:
     assert guest.get("/ui", headers={"authorization": f"Bearer {token}"}).status == 401
 
 
-def test_the_api_does_not_look_at_the_cookie(edge: Edge) -> None:
+def test_the_api_does_not_read_the_cookie(edge: Edge) -> None:
     guest = visitor(edge, "read", "service_lines:manage")
     assert guest.get("/ui").status == 200
     assert guest.get("/v1/execution").status == 401
@@ -128,9 +128,9 @@ def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
         edge.clock.advance(seconds=IDLE_SECONDS * share)
         assert guest.get("/ui").status == 200
         assert uses.run_once() > 0
-    asked = other.get("/ui")
-    assert asked.status == 401
-    assert "Your session has ended." in asked.text
+    answer = other.get("/ui")
+    assert answer.status == 401
+    assert "Your session has ended." in answer.text
 
 
 def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
@@ -140,8 +140,8 @@ def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     answer = guest.get("/ui")
     assert answer.status == 401
     assert answer.all("#token")
-    said = "Your API key is unknown, has expired or was revoked. Sign in with another key."
-    assert answer.words('[role="alert"]') == [said]
+    message = "Your API key is unknown, has expired or was revoked. Sign in with another key."
+    assert answer.words('[role="alert"]') == [message]
 
 
 def test_a_form_of_an_expired_session_changes_nothing_and_says_so(edge: Edge) -> None:

@@ -63,8 +63,8 @@ def short_lived(openid: OpenIdProvider) -> Callable[[Request], Answer]:
 
     def answer(request: Request) -> Answer:
         plain = openid._token(request)
-        said = json.loads(plain.body)
-        return as_json(said | ({"expires_in": 60} if "expires_in" in said else {}), plain.status)
+        body = json.loads(plain.body)
+        return as_json(body | ({"expires_in": 60} if "expires_in" in body else {}), plain.status)
 
     return answer
 
@@ -78,8 +78,8 @@ def unrotated(openid: OpenIdProvider) -> Callable[[Request], Answer]:
             return openid._token(request)
         token = form["refresh_token"]
         family, sid, _ = token.split(".")
-        said = json.loads(openid._tokens(openid._refresh[token][1], sid, None, family).body)
-        return as_json({name: value for name, value in said.items() if name != "refresh_token"})
+        body = json.loads(openid._tokens(openid._refresh[token][1], sid, None, family).body)
+        return as_json({name: value for name, value in body.items() if name != "refresh_token"})
 
     return answer
 
@@ -160,7 +160,7 @@ MALLORYS: dict[str, tuple[Claims, Claims]] = {
 
 
 @pytest.mark.parametrize(("in_token", "in_userinfo"), MALLORYS.values(), ids=MALLORYS.keys())
-def test_an_address_is_verified_by_who_told_it(
+def test_an_address_is_verified_by_its_provider(
     company: Company, openid: OpenIdProvider, in_token: Claims, in_userinfo: Claims
 ) -> None:
     openid.bend(**in_token)
@@ -209,7 +209,7 @@ def refreshes(company: Company) -> dict[str, float]:
     return {outcome: float(count) for outcome, count in found}
 
 
-def is_told_refused(company: Company) -> bool:
+def is_reported_refused(company: Company) -> bool:
     body = company.get("/readyz").json()
     assert (body["status"] == "degraded") == ("refreshes" in body)
     assert body.get("refreshes") in (None, {"refused": True})
@@ -217,7 +217,7 @@ def is_told_refused(company: Company) -> bool:
 
 
 def test_a_refresh_names_no_scope(company: Company, openid: OpenIdProvider) -> None:
-    """A provider may grant less than was asked for, and then refuses the scopes of the sign-in."""
+    """A provider may grant fewer scopes than requested, and then refuses those of the sign-in."""
     guest = person(company, openid, "scoped")
     openid.answers["token"] = lambda request: (
         refusing() if b"scope" in request.body else openid._token(request)
@@ -227,7 +227,7 @@ def test_a_refresh_names_no_scope(company: Company, openid: OpenIdProvider) -> N
     assert not guest.is_signed_in(), "the right was withdrawn five minutes ago"
 
 
-def test_a_refusal_to_refresh_is_told_and_the_session_goes_on_for_an_hour(
+def test_a_refusal_to_refresh_is_reported_and_the_session_goes_on_for_an_hour(
     company: Company, openid: OpenIdProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     guest = person(company, openid, "refused")
@@ -235,23 +235,23 @@ def test_a_refusal_to_refresh_is_told_and_the_session_goes_on_for_an_hour(
     openid.answers["token"] = refusing()
     company.clock.advance(seconds=301)
     for count in (1, 2, 3):
-        assert not is_told_refused(company)
+        assert not is_reported_refused(company)
         assert guest.is_signed_in()
         assert guest.is_signed_in(), "asked once in 15 seconds"
         assert refreshes(company) == before | {"refused": before["refused"] + count}
         company.clock.advance(seconds=15)
-    assert is_told_refused(company)
-    told = [each for each in caplog.records if "invalid_scope" in each.getMessage()]
-    assert [each.levelname for each in told] == ["WARNING"] * 3
+    assert is_reported_refused(company)
+    messages = [each for each in caplog.records if "invalid_scope" in each.getMessage()]
+    assert [each.levelname for each in messages] == ["WARNING"] * 3
     assert not any("of the provider" in each.getMessage() for each in caplog.records)
     company.clock.advance(seconds=3600)
-    assert not is_told_refused(company), "the last one was an hour ago"
+    assert not is_reported_refused(company), "the last one was an hour ago"
     assert guest.get("/ui").status == 503
-    assert is_told_refused(company)
+    assert is_reported_refused(company)
     openid.answers.clear()
     company.clock.advance(seconds=15)
     assert guest.is_signed_in()
-    assert not is_told_refused(company)
+    assert not is_reported_refused(company)
 
 
 def test_refreshes_are_counted_by_how_they_end(company: Company, openid: OpenIdProvider) -> None:
@@ -281,7 +281,7 @@ def test_refreshes_are_counted_by_how_they_end(company: Company, openid: OpenIdP
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         ("odd\r\nWARNING: \x1b[31m code", ": oddWARNING:[31mcode"),
         ("e" * 100_000, ": " + "e" * 60),
@@ -294,14 +294,14 @@ def test_the_code_of_a_refusal_is_cleaned_and_short_in_the_log(
     openid: OpenIdProvider,
     caplog: pytest.LogCaptureFixture,
     error: Any,
-    told: str,
+    message: str,
 ) -> None:
     guest = person(company, openid, "noisy")
     openid.answers["token"] = refusing(error)
     company.clock.advance(seconds=301)
     assert guest.is_signed_in()
     (line,) = (each.getMessage() for each in caplog.records if "refuse" in each.getMessage())
-    assert line.endswith(told)
+    assert line.endswith(message)
 
 
 def test_a_session_that_is_not_confirmed_offers_a_new_sign_in(
@@ -354,10 +354,10 @@ def test_a_file_that_is_being_written_ends_no_session(
     guest = person(company, openid, f"writing-{text}", "ledger-elsewhere")
     whole = company.grants.read_text()
     company.grants.write_text(text and whole[: whole.index("[[grant]]", 1)])
-    company.look_at_new_grants()
+    company.check_grants()
     guest.get("/ui")
     company.grants.write_text(whole)
-    company.look_at_grants()
+    company.reread_grants()
     assert guest.is_signed_in()
 
 
@@ -365,15 +365,15 @@ def test_the_entry_of_another_tenant_names_no_credential_of_this_one(
     company: Company, openid: OpenIdProvider
 ) -> None:
     guest = person(company, openid, "both", "ledger-finance", "ledger-elsewhere")
-    for place in (OTHER, ORGANIZATION):
-        assert choose(guest, place).status == 303
+    for organization in (OTHER, ORGANIZATION):
+        assert choose(guest, organization).status == 303
     manager = company.token("read", "keys:manage")
     (found,) = (each for each in company.data("/v1/sessions", manager) if each["sub"] == "both")
     assert company.request("DELETE", f"/v1/sessions/{found['id']}", manager).status_code == 204
     neighbour = company.token("audit:read", organization_id=OTHER)
     path = f"/v1/audit-logs?action=session.end&organization_id={OTHER}"
-    told = [e for e in company.data(path, neighbour) if e["resource"]["id"] == found["id"]]
-    assert "KEY-" not in json.dumps(told)
+    entries = [e for e in company.data(path, neighbour) if e["resource"]["id"] == found["id"]]
+    assert "KEY-" not in json.dumps(entries)
 
 
 def test_the_audit_log_tells_who_became_administrator(
@@ -383,8 +383,8 @@ def test_the_audit_log_tells_who_became_administrator(
     assert choose(guest, "*").status == 303
     ((id,),) = company.select("SELECT session_id FROM ledger.session WHERE sub = 'becomes-admin'")
     admin = company.token("admin", organization_id=None)
-    told = company.data("/v1/audit-logs?action=session.begin&limit=100", admin)
-    entries = [each["resource"] for each in told if each["resource"]["id"] == id]
+    begins = company.data("/v1/audit-logs?action=session.begin&limit=100", admin)
+    entries = [each["resource"] for each in begins if each["resource"]["id"] == id]
     assert ["admin"] in [each["permissions"] for each in entries], entries
 
 
@@ -417,8 +417,8 @@ def test_a_session_whose_time_is_over_is_not_ended_once_more(
     company.clock.advance(seconds=604_900)
     guest.signed_in()
     path = f"/v1/audit-logs?action=session.end&limit=100&organization_id={ORGANIZATION}"
-    told = company.data(path)
-    assert "lapses" not in [each["actor"]["id"] for each in told]
+    entries = company.data(path)
+    assert "lapses" not in [each["actor"]["id"] for each in entries]
 
 
 @pytest.mark.parametrize("iat", [-1e300, -(10**30), -62135596801])
@@ -450,7 +450,7 @@ def test_a_neighbour_who_names_a_person_learns_no_name(
     assert "Alice Moser known-0001" in page.text, "a colleague, who has entered here"
 
 
-def test_rights_that_a_file_widens_are_told_in_the_audit_log(
+def test_rights_that_a_file_widens_are_recorded_in_the_audit_log(
     company: Company, openid: OpenIdProvider
 ) -> None:
     guest = person(company, openid, "widened")
@@ -458,5 +458,5 @@ def test_rights_that_a_file_widens_are_told_in_the_audit_log(
     assert guest.get("/ui/keys").status == 200
     auditor = company.token("audit:read")
     path = f"/v1/audit-logs?action=session.begin&organization_id={ORGANIZATION}&limit=100"
-    told = [e["resource"] for e in company.data(path, auditor) if e["actor"]["id"] == "widened"]
-    assert [each["permissions"] for each in told] == [["read"], ["keys:manage", "read"]]
+    found = [e["resource"] for e in company.data(path, auditor) if e["actor"]["id"] == "widened"]
+    assert [each["permissions"] for each in found] == [["read"], ["keys:manage", "read"]]

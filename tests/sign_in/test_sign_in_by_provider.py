@@ -26,17 +26,17 @@ from tests.support.openid import (
     parameters,
     signing_in,
 )
-from tests.support.visitor import Seen, Visitor
+from tests.support.visitor import Visited, Visitor
 
 SESSION = "__Host-ledger_session"
 FLOW = re.compile(r"__Secure-ledger_flow_[0-9a-f]{12}")
 LOOPBACK = "http://127.0.0.1:8000"
 
 
-def set_by(seen: Seen) -> dict[str, "Morsel[str]"]:
+def set_by(answer: Visited) -> dict[str, "Morsel[str]"]:
     """The cookies that an answer sets or deletes."""
     cookies: SimpleCookie = SimpleCookie()
-    for header in seen.answer.headers.get_list("set-cookie"):
+    for header in answer.answer.headers.get_list("set-cookie"):
         cookies.load(header)
     return dict(cookies.items())
 
@@ -114,8 +114,8 @@ def test_the_cookie_of_the_flow_is_sealed_lax_and_lives_ten_minutes(company: Com
     assert [str(cookie[each]).lower() for each in attributes] == [
         "/ui/oidc", "lax", "true", "true", "600", "",
     ]  # fmt: skip
-    asked = parameters(answer.location)
-    for secret in (asked["state"], asked["nonce"], asked["code_challenge"], "/ui/runs"):
+    sent = parameters(answer.location)
+    for secret in (sent["state"], sent["nonce"], sent["code_challenge"], "/ui/runs"):
         assert secret not in cookie.value
 
 
@@ -133,8 +133,8 @@ def test_the_page_that_leads_on_brings_the_strict_cookies_along(
     cookies = set_by(second)
     session = cookies.pop(SESSION)
     attributes = ("path", "samesite", "httponly", "secure", "domain")
-    said = [str(session[each]).lower() for each in attributes]
-    assert said == ["/", "strict", "true", "true", ""]
+    texts = [str(session[each]).lower() for each in attributes]
+    assert texts == ["/", "strict", "true", "true", ""]
     ((name, flow),) = cookies.items()
     assert FLOW.fullmatch(name)
     assert is_deleted(flow)
@@ -146,9 +146,9 @@ def test_the_page_that_leads_on_brings_the_strict_cookies_along(
 def test_a_page_without_session_keeps_its_address_for_the_way_back(company: Company) -> None:
     line = company.fresh()
     guest = Person(company)
-    asked = guest.get(f"/ui/lines/{line}")
-    assert asked.status == 401
-    (link,) = asked.all('a[href^="/ui/oidc/sign-in"]')
+    redirect = guest.get(f"/ui/lines/{line}")
+    assert redirect.status == 401
+    (link,) = redirect.all('a[href^="/ui/oidc/sign-in"]')
     assert quote(f"/ui/lines/{line}", safe="") in quote(str(link["href"]), safe="%")
     leaving = guest.from_here(str(link["href"]))
     assert led_to(guest.come_back(guest.visit(leaving.location))) == f"/ui/lines/{line}"
@@ -188,7 +188,7 @@ def test_two_tabs_may_both_finish_and_the_later_session_stays(company: Company) 
 
 
 def test_two_tabs_that_come_back_in_the_same_moment_both_finish(company: Company) -> None:
-    """Both requests carry the same cookies, none of which is a session's."""
+    """Both requests carry the same cookies, and no session's cookie."""
     guest = Person(company)
     paths = [guest.visit(guest.leave()) for _ in range(2)]
     cookies = "; ".join(f"{name}={cookie.value}" for name, cookie in guest.cookies.items())
@@ -221,12 +221,12 @@ def test_a_flow_ends_after_ten_minutes(company: Company, openid: OpenIdProvider)
 def test_a_callback_that_is_sent_again_signs_nobody_in(company: Company) -> None:
     guest = Person(company)
     path = guest.visit(guest.leave())
-    kept = "; ".join(f"{name}={cookie.value}" for name, cookie in guest.cookies.items())
+    header = "; ".join(f"{name}={cookie.value}" for name, cookie in guest.cookies.items())
     led_to(guest.come_back(path))
     signed_in = guest.session
     assert guest.from_here(path).status == 400, "the flow's cookie is gone"
     thief = Person(company)
-    answer = thief.get(path, headers={"cookie": kept, "sec-fetch-site": "same-origin"})
+    answer = thief.get(path, headers={"cookie": header, "sec-fetch-site": "same-origin"})
     assert answer.status == 400, "the code was used"
     assert thief.session is None
     assert guest.session == signed_in
@@ -364,11 +364,11 @@ def test_signing_out_leads_on_to_the_providers_end_of_session(
     answer = guest.submit(guest.get("/ui"), "/ui/sign-out")
     address = led_to(answer)
     assert address.startswith(f"{openid.issuer}/end-session")
-    asked = parameters(address)
-    assert asked.get("client_id") == CLIENT or asked.get("id_token_hint")
+    sent = parameters(address)
+    assert sent.get("client_id") == CLIENT or sent.get("id_token_hint")
     assert is_deleted(set_by(answer)[SESSION])
     assert not guest.is_signed_in()
-    assert not {*openid._refresh, *openid._access} & {*asked.values()}, "no token that lives"
+    assert not {*openid._refresh, *openid._access} & {*sent.values()}, "no token that lives"
     assert httpx.get(address).status_code == 200
     assert openid.requests[-1].path.startswith("/end-session")
 
@@ -405,8 +405,8 @@ def test_below_a_root_path_all_addresses_have_it_and_the_cookie_of_the_session_n
         signing_in(server, "company_below", provider, **below) as company,
     ):
         guest = Person(company)
-        asked = guest.get(f"{root}/ui/runs")
-        (link,) = asked.all(f'a[href^="{root}/ui/oidc/sign-in"]')
+        redirect = guest.get(f"{root}/ui/runs")
+        (link,) = redirect.all(f'a[href^="{root}/ui/oidc/sign-in"]')
         begun = guest.from_here(str(link["href"]))
         ((name, flow),) = set_by(begun).items()
         assert FLOW.fullmatch(name)

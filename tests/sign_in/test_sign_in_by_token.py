@@ -36,21 +36,21 @@ def test_a_session_ends_with_its_token(edge: Edge, provider: Provider) -> None:
     edge.clock.advance(seconds=640)
     answer = guest.get("/ui")
     assert answer.status == 401
-    said = "Your token has expired. Sign in with a new token."
-    assert answer.words('[role="alert"]') == [said]
+    message = "Your token has expired. Sign in with a new token."
+    assert answer.words('[role="alert"]') == [message]
 
 
 def test_a_token_that_is_not_accepted_is_refused_in_words(edge: Edge, provider: Provider) -> None:
     guest = Visitor(edge)
     answer = guest.sign_in(provider.token("ed-1", aud="billing"), next="/ui?state=blocked")
     assert answer.status == 401
-    said = "This token has expired, or this service does not accept it. Paste the whole token."
-    assert answer.words('[role="alert"]') == [said]
+    message = "This token has expired, or this service does not accept it. Paste the whole token."
+    assert answer.words('[role="alert"]') == [message]
     assert answer.form("/ui/sign-in")["next"] == "/ui?state=blocked"
     assert COOKIE not in guest.http.cookies
 
 
-def test_a_token_may_be_as_long_as_the_api_takes_it(edge: Edge, provider: Provider) -> None:
+def test_a_token_may_be_as_long_as_the_api_accepts_it(edge: Edge, provider: Provider) -> None:
     bare = len(provider.token("ed-1", more=""))
     long = provider.token("ed-1", more="x" * ((LONGEST - bare) * 3 // 4 - 2))
     assert LONGEST - 5 < len(long) <= LONGEST

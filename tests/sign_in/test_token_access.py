@@ -87,9 +87,9 @@ def test_a_token_has_the_tenant_and_the_permissions_of_its_claims(
     for permissions in (EVERYTHING, *([each] for each in EVERYTHING)):
         named = {name: value for name, value in tenant.items() if value}
         token = provider.token("ed-1", permissions=permissions, **named)
-        shown = edge.data("/v1/credential", token)
-        assert shown | tenant | {"type": "user"} == shown
-        assert sorted(shown["permissions"]) == sorted(permissions)
+        credential = edge.data("/v1/credential", token)
+        assert credential | tenant | {"type": "user"} == credential
+        assert sorted(credential["permissions"]) == sorted(permissions)
 
 
 def test_unknown_permissions_give_nothing(edge: Edge, provider: Provider) -> None:
@@ -117,7 +117,7 @@ def test_a_token_with_admin_may_do_everything_whatever_tenant_it_names(
 # Actors.
 
 
-def test_a_user_is_the_actor_and_is_told_apart_from_a_key_of_the_same_name(
+def test_a_user_is_the_actor_and_is_distinct_from_a_key_of_the_same_name(
     edge: Edge, provider: Provider
 ) -> None:
     """Here the provider's user has the name of one of the ledger's keys."""
@@ -226,8 +226,8 @@ def test_the_cache_of_tokens_is_bounded_and_holds_no_token_in_clear(
         for token in (*more, *tokens):
             assert await verifier.verify(token) is not None
         assert len(checked) >= 8 - 3, "the others were forgotten"
-        kept = repr(vars(verifier))
-        assert not any(token in kept for token in (*tokens, *more))
+        state = repr(vars(verifier))
+        assert not any(token in state for token in (*tokens, *more))
 
     with Provider("ed-1") as provider:
         asyncio.run(verify(provider))

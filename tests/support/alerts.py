@@ -53,32 +53,32 @@ class Alarms:
         data = {"blocker_id": "b", "cause": "approval_gap", "reason": reason}
         self.ledger.report(*(fact("execution.blocked", line, data) for line in lines))
         before = set(self.alerts())
-        self.look()
+        self.run_rounds()
         return [alert for alert in self.alerts() if alert not in before]
 
     def unblock(self, *lines: str) -> None:
         """Unblock lines, which resolves their alerts."""
         data = {"blocker_id": "b"}
         self.ledger.report(*(fact("execution.unblocked", line, data) for line in lines))
-        self.look()
+        self.run_rounds()
 
-    def acknowledge(self, alert: str, **said: Any) -> str:
+    def acknowledge(self, alert: str, **more: Any) -> str:
         """Acknowledge an alert; return the id of the event."""
         values: dict[str, Any] = {"note": None, "assignee": None, "until": None}
-        return self.ledger.execute(Acknowledge(alert, COMMAND_LINE, **values | said)).event_ids[0]
+        return self.ledger.execute(Acknowledge(alert, COMMAND_LINE, **values | more)).event_ids[0]
 
-    def look(self) -> None:
+    def run_rounds(self) -> None:
         """Let the loop do rounds until there is nothing to do."""
         done, has_more = 1, False
         while done or has_more:
-            until(self._is_shown, "the views")
+            until(self._has_caught_up, "the views")
             done, has_more = self._loop._round()
 
     def alerts(self) -> list[str]:
         """The alerts so far, in the order in which they opened."""
         return [row[0] for row in query(self.ledger.conninfo, _ALERTS)]
 
-    def _is_shown(self) -> bool:
+    def _has_caught_up(self) -> bool:
         end = head(self.ledger.conninfo)
         return all(position >= end for position, _ in view_positions(self.ledger.conninfo).values())
 

@@ -30,13 +30,13 @@ class Assistant:
         async def ask(client: Client) -> list[Tool]:
             return (await client.list_tools()).tools
 
-        return {tool.name: tool for tool in self._asked(ask)}
+        return {tool.name: tool for tool in self._run(ask)}
 
     def instructions(self) -> str | None:
         async def ask(client: Client) -> str | None:
             return client.instructions
 
-        return self._asked(ask)
+        return self._run(ask)
 
     def call(self, tool: str, **arguments: Any) -> CallToolResult:
         """The result of a call; the SDK checks the content by the tool's schema."""
@@ -44,9 +44,9 @@ class Assistant:
         async def ask(client: Client) -> CallToolResult:
             return await client.call_tool(tool, arguments)
 
-        return self._asked(ask)
+        return self._run(ask)
 
-    def told(self, tool: str, **arguments: Any) -> dict[str, Any]:
+    def answer(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """The structured content of a call that succeeds."""
         result = self.call(tool, **arguments)
         assert not result.is_error, result.content
@@ -62,12 +62,12 @@ class Assistant:
         assert content.type == "text"
         return content.text
 
-    def _asked(self, ask: Any) -> Any:
+    def _run(self, ask: Any) -> Any:
         import httpx2
         from mcp.client import Client
         from mcp.client.streamable_http import streamable_http_client
 
-        async def asked() -> Any:
+        async def run_client() -> Any:
             http = httpx2.AsyncClient(
                 transport=httpx2.ASGITransport(self._edge.service.app),
                 headers={"authorization": f"Bearer {self._token}"},
@@ -80,7 +80,7 @@ class Assistant:
             ):
                 return await ask(client)
 
-        return self._edge.run(asked())
+        return self._edge.run(run_client())
 
 
 @contextmanager

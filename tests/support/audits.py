@@ -7,7 +7,7 @@ import httpx
 
 from tests.support.edge import Edge
 
-BESIDE = "WS-26-000002"
+SIBLING = "WS-26-000002"
 REASON = {"json": {"reason": "because"}}
 SYSTEM_TYPES = {
     "run.parent_given",

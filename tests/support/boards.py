@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.visitor import Seen, Visitor
+from tests.support.visitor import Visited, Visitor
 
 
 def blocked(line_id: str, cause: str, reason: str | None = None, blocker: str = "B-1") -> Any:
@@ -12,7 +12,7 @@ def blocked(line_id: str, cause: str, reason: str | None = None, blocker: str = 
     return fact("execution.blocked", line_id, data)
 
 
-def groups(page: Seen) -> list[tuple[str, list[str]]]:
+def groups(page: Visited) -> list[tuple[str, list[str]]]:
     """(state, lines in their order) of each group."""
     return [
         (
@@ -23,22 +23,22 @@ def groups(page: Seen) -> list[tuple[str, list[str]]]:
     ]
 
 
-def lines(page: Seen) -> list[str]:
+def lines(page: Visited) -> list[str]:
     return [line for _, ids in groups(page) for line in ids]
 
 
-def row(page: Seen, line_id: str) -> str:
-    (said,) = page.words(f"#{line_id}")
-    return said
+def row(page: Visited, line_id: str) -> str:
+    (text,) = page.words(f"#{line_id}")
+    return text
 
 
-def details(page: Seen, line_id: str) -> str:
+def details(page: Visited, line_id: str) -> str:
     """The text of a line's details, which its row opens."""
-    (said,) = page.words(f"#{line_id}-more")
-    return said
+    (text,) = page.words(f"#{line_id}-more")
+    return text
 
 
-def walk(guest: Visitor, path: str) -> list[Seen]:
+def pages_from(guest: Visitor, path: str) -> list[Visited]:
     """The pages from this address on."""
     pages = [guest.get(path)]
     while following := pages[-1].all('a[rel="next"]'):

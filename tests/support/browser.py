@@ -80,7 +80,7 @@ class Watch:
             # When the browser answers, it has reported all earlier errors. (Unlike an evaluation,
             # this call survives a navigation of the page.)
             page.wait_for_function("true", polling=50)
-        wrong = [seen for seen in self._complaints if not self._matches(self._expected, seen)]
+        wrong = [text for text in self._complaints if not self._matches(self._expected, text)]
         assert wrong == [], "\n".join(["the browser complained:", *wrong])
         for pattern in self._expected:
             assert self._matches([pattern], *self._complaints), f"never seen: {pattern}"
@@ -107,7 +107,7 @@ class Watch:
 
     @staticmethod
     def _matches(patterns: list[str], *complaints: str) -> bool:
-        return any(re.search(pattern, seen) for pattern in patterns for seen in complaints)
+        return any(re.search(pattern, text) for pattern in patterns for text in complaints)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if "htmx:sendAbort" in message.text:
@@ -168,7 +168,7 @@ def screenshot(page: Page, name: str, width: int = 1280, scheme: Scheme = "light
 
 
 def assert_accessible(page: Page) -> None:
-    """Assert that axe reports no serious or critical violation of the page as it is shown now.
+    """Assert that axe reports no serious or critical violation of the present page.
 
     Placeholders, which axe does not check, must have enough contrast.
     """

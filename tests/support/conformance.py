@@ -53,7 +53,7 @@ STATE = {
 }  # fmt: skip
 """The codes of refusals that no form of a request can avoid."""
 
-PLACES = {
+POINTERS = {
     "/time", "/data/started_at",  # not too far ahead, and of the years 1900 to 2099
     "/as_of", "/from", "/to", "/since",  # a day that its month has; a range that is no range
     "/recorded_after", "/recorded_until", "/occurred_from", "/occurred_to",  # the same
@@ -73,7 +73,7 @@ PLACES = {
     "/data/service_line_id",  # required for the start of a run that nobody requested
     "",  # I-JSON: NUL, lone surrogates, the size of numbers, depth
 }  # fmt: skip
-"""The places of a well-formed request of which the document's words say more than its schemas."""
+"""The parts of a well-formed request for which the document's words say more than its schemas."""
 
 
 def accepted_but_for_state(_: Any, answer: Any, case: Any) -> None:
@@ -81,6 +81,6 @@ def accepted_but_for_state(_: Any, answer: Any, case: Any) -> None:
     if answer.status_code < 400 or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
     problem = answer.json()
-    places = {error["pointer"] for error in problem.get("errors", [])}
-    decided = problem["code"] in STATE or (problem["status"] == 422 and places <= PLACES)
+    pointers = {error["pointer"] for error in problem.get("errors", [])}
+    decided = problem["code"] in STATE or (problem["status"] == 422 and pointers <= POINTERS)
     assert decided, (problem, case.as_curl_command())

@@ -16,7 +16,7 @@ TEMPLATE = "ledger_template"
 _sessions: dict[tuple[str, int], psycopg.Connection[Any]] = {}
 """A session for each server and thread: a new one would cost as much as the copy of a database."""
 
-_looks: dict[str, psycopg.Connection[Any] | None] = {}
+_readers: dict[str, psycopg.Connection[Any] | None] = {}
 """A session, once there is one, for the statements of tests on each database that is made here."""
 
 _OF_SESSION = re.compile(rb"\s*(?!SELECT|INSERT|UPDATE|DELETE)|.*\b(pg_|set_config)", re.DOTALL)
@@ -40,28 +40,28 @@ def _connect(url: str) -> psycopg.Connection[Any]:
 
 def _manage(url: str, statement: str) -> None:
     """Execute a statement about databases, in a session that lasts."""
-    place = url, threading.get_ident()
-    if place not in _sessions:
-        _sessions[place] = _connect(url)
-        atexit.register(_sessions[place].close)
-    _sessions[place].execute(statement.encode())
+    key = url, threading.get_ident()
+    if key not in _sessions:
+        _sessions[key] = _connect(url)
+        atexit.register(_sessions[key].close)
+    _sessions[key].execute(statement.encode())
 
 
 def query(conninfo: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     """The rows of a statement. A new session for each would cost ten times as much."""
-    is_shared = conninfo in _looks and threading.current_thread() is threading.main_thread()
+    is_shared = conninfo in _readers and threading.current_thread() is threading.main_thread()
     if not is_shared or _OF_SESSION.match(statement.encode()):
         with _session(conninfo) as connection:
             return _rows(connection, statement, values)
     for _ in range(2):
-        connection = _looks[conninfo] = _looks[conninfo] or _session(conninfo)
+        connection = _readers[conninfo] = _readers[conninfo] or _session(conninfo)
         try:
             return _rows(connection, statement, values)
         except psycopg.OperationalError:
             # A test may end all sessions.
             if not connection.closed:
                 raise
-            _looks[conninfo] = None
+            _readers[conninfo] = None
     raise AssertionError("two sessions ended at once")
 
 
@@ -79,7 +79,7 @@ def _rows(
 
 def _leave(url: str, name: str) -> None:
     """Close the session on a database."""
-    session = _looks.pop(named(url, name), None)
+    session = _readers.pop(named(url, name), None)
     if session is not None:
         session.close()
 
@@ -87,7 +87,7 @@ def _leave(url: str, name: str) -> None:
 def copy(url: str, name: str, template: str = TEMPLATE) -> None:
     _leave(url, template)
     _manage(url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    _looks[named(url, name)] = None
+    _readers[named(url, name)] = None
 
 
 def drop(url: str, name: str) -> None:

@@ -22,7 +22,7 @@ class Fence(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A command of a page, or one of its Python snippets, with the output that is shown."""
+    """A command of a page, or one of its Python snippets, with the output that the page shows."""
 
     command: str
     output: str = ""
@@ -52,8 +52,8 @@ def steps(page: Path) -> list[Step]:
             continue
         named = re.match(r"# (\w+\.(?:py|toml))\n", fence.text)
         if named or fence.language == "python":
-            taken = f"cat > {named[1]}" if named else "python -"
-            found.append(Step(f"{taken} <<'END_OF_SNIPPET'\n{fence.text}END_OF_SNIPPET"))
+            receiver = f"cat > {named[1]}" if named else "python -"
+            found.append(Step(f"{receiver} <<'END_OF_SNIPPET'\n{fence.text}END_OF_SNIPPET"))
         elif fence.language == "console":
             found += _commands(fence.text)
     return found

@@ -38,19 +38,19 @@ _BEGUN_BY: Mapping[type[Event], Callable[[], Any]] = {
 
 
 def minute(minutes: float) -> datetime:
-    """So many minutes after the start."""
+    """The instant that many minutes after the start."""
     return START + timedelta(minutes=minutes)
 
 
 class AtMinute(NamedTuple):
-    """An event that happens so many minutes after the start."""
+    """An event that happens that many minutes after the start."""
 
     minutes: float
     event: Event
 
 
 def at_minute(minutes: float, event: Event) -> AtMinute:
-    """The event, happening so many minutes after the start."""
+    """The event, as if it happens that many minutes after the start."""
     return AtMinute(minutes, event)
 
 

@@ -1,4 +1,4 @@
-"""A door on an event loop of its own, which must leave no task, socket or timer behind."""
+"""A read pool on its own event loop, which must leave no task, socket or timer."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ SCOPE = (
 # Blocks until ``holding`` releases advisory lock 1.
 HELD = "SELECT 1 FROM pg_advisory_xact_lock_shared(1)"
 
-# For each connection of a door: whether it waits for an advisory lock, and its statement.
+# For each connection of a pool: if it waits for an advisory lock, and its statement.
 _ACTIVITY = """
 SELECT COALESCE(wait_event = 'advisory', false), query FROM pg_stat_activity
 WHERE application_name = 'ledger api' AND datname = current_database()
@@ -66,28 +66,28 @@ class SelectorLoop(asyncio.SelectorEventLoop):
         return sum(bool(key.events & selectors.EVENT_WRITE) for key in keys)
 
 
-def play_with_door(
+def play_with_pool(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
     conninfo: str,
     play: Play,
     size: int = 16,
     through: str | None = None,
 ) -> None:
-    """Run ``play`` with a door on a new loop; ``through`` is the address of a relay, if any."""
+    """Run ``play`` with a read pool on a new loop; ``through``: the address of a relay, if any."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_play(ReadPool(reading(conninfo, through), size), play))
     until(lambda: count_connections(conninfo) == 0, "the last connection to go")
 
 
-async def _play(door: ReadPool, play: Play) -> None:
+async def _play(pool: ReadPool, play: Play) -> None:
     loop, faults = asyncio.get_running_loop(), list[Any]()
     loop.set_exception_handler(lambda _, context: faults.append(context))
     before = watched(loop)
-    await door.open()
+    await pool.open()
     try:
-        await play(door)
+        await play(pool)
     finally:
-        await door.close()
+        await pool.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert watched(loop) == before
     assert faults == [], faults
@@ -107,7 +107,7 @@ def count_writers() -> int:
 
 
 def count_connections(conninfo: str) -> int:
-    """The number of the door's connections, as the server counts them."""
+    """The number of the pool's connections, as the server counts them."""
     return len(query(conninfo, _ACTIVITY))
 
 
@@ -135,7 +135,7 @@ async def until_async(condition: Callable[[], Any], awaited: str) -> None:
 
 
 async def stable_count(count: Callable[[], int]) -> int:
-    """The count, once it is stable for 0.5 s, the time of several attempts of a door to connect."""
+    """The count, once it is stable for 0.5 s, in which a pool tries to connect several times."""
     async with asyncio.timeout(15):
         while True:
             before = count()

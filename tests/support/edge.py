@@ -126,9 +126,9 @@ class Edge:
         """A new key's token."""
         return self.run(self.service.token(*permissions, **tenant))
 
-    def look(self) -> None:
+    def run_watches(self) -> None:
         """Let watches open and resolve alerts, as ``Service.look``."""
-        self.run(self.service.look())
+        self.run(self.service.run_watches())
 
     def revoke(self, token: str) -> None:
         """Revoke the key of a token; its streams end at once."""

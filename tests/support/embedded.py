@@ -79,14 +79,14 @@ class Command:
     def _read(self) -> None:
         self.lines.extend(line.rstrip("\n") for line in iter(self.process.stdout.readline, ""))
 
-    def said(self, word: str) -> str | None:
+    def find(self, word: str) -> str | None:
         return next((line for line in self.lines if line.startswith(word)), None)
 
     def await_line(self, word: str) -> str:
-        until(lambda: self.said(word) or self.process.poll() is not None, f"{word}: {self.lines}")
+        until(lambda: self.find(word) or self.process.poll() is not None, f"{word}: {self.lines}")
         self.process.poll() is None or self.reader.join()
-        assert self.said(word), self.lines
-        return self.said(word)
+        assert self.find(word), self.lines
+        return self.find(word)
 
     def await_ready(self) -> tuple[int, str]:
         _, pid, url = self.await_line("ready").split(" ", 2)
@@ -141,10 +141,10 @@ def words(url: str) -> list[str]:
     return [word for (word,) in query(url, "SELECT word FROM words ORDER BY word")]
 
 
-def make_private(place: ServerPaths) -> None:
+def make_private(paths: ServerPaths) -> None:
     """Make the empty folder of a database, into which PostgreSQL's user copies another."""
-    place.database.mkdir(mode=0o700)
-    give(place.database, place.account)
+    paths.database.mkdir(mode=0o700)
+    give(paths.database, paths.account)
 
 
 @contextlib.contextmanager
@@ -168,9 +168,9 @@ def remove_databases_elsewhere(folder: Path) -> None:
 
 def memory() -> Path | None:
     """The folder whose files are kept in memory, if this system has one with enough free space."""
-    place = Path("/dev/shm")
-    has_room = os.access(place, os.W_OK) and shutil.disk_usage(place).free > _ROOM
-    return place if has_room else None
+    folder = Path("/dev/shm")
+    has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM
+    return folder if has_room else None
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ class Failover:
         return self.postgres.paths.database
 
     def copy(self, name: str) -> None:
-        """Keep a copy of what the server has now."""
+        """Make a copy of the server's present data."""
         self.postgres.stop()
         subprocess.run(["cp", "-a", self._files, self._folder / name], check=True)
         self.postgres.start()

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.support.edge import Edge
 
-OTHER, BESIDE = "ORG-26-000002", "WS-26-000002"
+OTHER, SIBLING = "ORG-26-000002", "WS-26-000002"
 """Another organization, and another workspace of the usual one."""
 
 ENVELOPE = [
@@ -32,7 +32,7 @@ def readers(edge: Edge) -> dict[str, str]:
     return {
         "admin": edge.token("admin", organization_id=None),
         "own": edge.token("read"),
-        "narrow": edge.token("read", workspace_id=BESIDE),
+        "narrow": edge.token("read", workspace_id=SIBLING),
         "other": edge.token("read", organization_id=OTHER),
         "stranger": edge.token("read", organization_id="ORG-26-000003"),
     }

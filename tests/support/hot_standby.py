@@ -14,12 +14,12 @@ from tests.support.embedded import make_private, query, served, until
 @contextlib.contextmanager
 def standby_of(primary: EmbeddedPostgres, folder: Path) -> Iterator["Standby"]:
     """A hot standby of the primary, which follows it until the test makes it lag."""
-    place = find_paths(folder)
-    place.make()
-    make_private(place)
+    paths = find_paths(folder)
+    paths.make()
+    make_private(paths)
     source = primary.url.replace("/ledger?", "/postgres?")
     options = ("-R", "-X", "stream", "-c", "fast", "-d", source)
-    copied = run(place.command("pg_basebackup", "-D", str(place.database), *options))
+    copied = run(paths.command("pg_basebackup", "-D", str(paths.database), *options))
     assert copied.returncode == 0, copied.stderr
     with served(folder, settings=QUICK) as server:
         yield Standby(primary.url, server.url)
@@ -40,8 +40,8 @@ class Standby:
     def pause(self) -> None:
         """Replay no more, although the log goes on arriving."""
         query(self.url, "SELECT pg_wal_replay_pause()")
-        asked = "SELECT pg_get_wal_replay_pause_state()"
-        until(lambda: query(self.url, asked) == [("paused",)], "the pause of the replay")
+        statement = "SELECT pg_get_wal_replay_pause_state()"
+        until(lambda: query(self.url, statement) == [("paused",)], "the pause of the replay")
 
     def resume(self) -> None:
         """Go on replaying."""

@@ -51,7 +51,7 @@ class Iam:
         self._client = client
 
     def person(self, name: str, *groups: str) -> None:
-        """Sign a new person in, who is in these groups and has agreed to be told of."""
+        """Sign in a new person, who is in these groups and has agreed to the use of their data."""
         user = self.server.random_user(formatted_name=name, user_name=name.lower())
         for group in groups:
             self.server.random_group(display_name=group, members=[user])

@@ -21,7 +21,7 @@ class Made(NamedTuple):
 
 
 class Api:
-    """An edge, and tokens of who manages the things below a path."""
+    """A service, and tokens that manage the things below a path."""
 
     def __init__(self, edge: Edge, path: str, *permissions: str) -> None:
         self.edge, self.path = edge, path
@@ -82,7 +82,7 @@ class Keys(Api):
         self.edge.service.app.state.services.authenticator._cached.clear()
 
     def in_(self, **duration: float) -> str:
-        """An instant so long after the service's present."""
+        """An instant that much later than the service's present."""
         return format_instant(self.instant(**duration))
 
     def instant(self, **duration: float) -> datetime:

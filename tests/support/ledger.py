@@ -77,7 +77,7 @@ def new_id(prefix: str) -> str:
 
 
 class Ledger:
-    """A database with a writer, a projector and loops, each of which begins when it is used."""
+    """A database with a writer, a projector and loops. Each begins when it is used."""
 
     def __init__(self, conninfo: str, settings: Settings, clock: Clock) -> None:
         self.conninfo, self.settings, self.clock = conninfo, settings, clock
@@ -205,7 +205,7 @@ class Ledger:
         assert item.subject is not None
         return item.subject
 
-    def look(self) -> int:
+    def run_watches(self) -> int:
         """Let the loop of watches do rounds until there is nothing to do; return what it did."""
         done = 0
         while True:
@@ -269,21 +269,21 @@ class Ledger:
         statement = statements.detail_read(frozenset()).sql.encode()
         (row,) = self.reader.execute(statement, values).fetchall()
         assert row["item"] is not None
-        shown: dict[str, Any] = json.loads(row["item"])
-        return shown
+        item: dict[str, Any] = json.loads(row["item"])
+        return item
 
     def metrics(self, line: str) -> dict[str, Any]:
         metrics: dict[str, Any] = self.detail(line)["metrics"]
         return metrics
 
-    def shown_run(self, run: str) -> dict[str, Any]:
+    def run_view(self, run: str) -> dict[str, Any]:
         """The run as GET shows it, without its payloads."""
         self.catch_up()
         statement = run_read(frozenset()).sql.encode()
         row = self.reader.execute(statement, {"run_id": run}).fetchall()[0]
         columns = RunColumns(*(row[name] for name in RunColumns._fields))
-        shown: dict[str, Any] = json.loads(json_text(run_view(columns)))
-        return shown
+        item: dict[str, Any] = json.loads(json_text(run_view(columns)))
+        return item
 
     def sweep(self) -> int:
         self.catch_up()

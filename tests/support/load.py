@@ -58,7 +58,7 @@ class Load:
         self.stop()
 
     def stop(self) -> None:
-        """Let every reporter finish the request in hand."""
+        """Let every reporter finish its present request."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(40)

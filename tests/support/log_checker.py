@@ -77,7 +77,7 @@ class Expiry(NamedTuple):
     """The failure of a run by its lease."""
 
     seconds: int
-    heard_at: datetime
+    beat_at: datetime
     """The last sign of life that the failure names."""
     at: datetime
 
@@ -89,7 +89,7 @@ class LogChecker:
         self.findings: list[str] = []
         self.topics: Counter[str] = Counter()
         self.reporters: list[str] = []
-        """The reporter of each event, in order; shows whether writers really took turns."""
+        """The reporter of each event, in order; shows if writers really alternated."""
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         """Run → pending, running, ended, cancelled by its line's closing, or expired."""
@@ -229,11 +229,11 @@ class LogChecker:
 
     def _check_end(self, line: _Line, topic: str, state: dict[str, Any], time: datetime) -> None:
         """Check that a hold is lifted at its end, before any fact or command of a later time."""
-        known, at = line.until, datetime.fromisoformat(state["recorded_at"])
+        end, at = line.until, datetime.fromisoformat(state["recorded_at"])
         if state.get("actor", {}).get("id") == "pause-until":
-            if time != known or at < time:
+            if time != end or at < time:
                 self._find("the ledger lifts a hold at another instant than its end")
-        elif known is not None and min(time, at) >= known and ("fact" in state or topic in _HOLDS):
+        elif end is not None and min(time, at) >= end and ("fact" in state or topic in _HOLDS):
             self._find("a hold outlasts its end")
         body = state.get("body", {})
         if topic == "execution.closed/1" or (topic in _HOLDS and body["hold"] == "operator"):
@@ -290,12 +290,12 @@ class LogChecker:
         self, run: str, line: _Line, topic: str, state: dict[str, Any], time: datetime
     ) -> None:
         body = state.get("body", {})
-        known = self._runs.get(run)
+        status = self._runs.get(run)
         if topic in ("run.requested/1", "run.started/1"):
             started = topic == "run.started/1"
-            if known not in (None, "pending") or (known == "pending" and not started):
-                self._find(f"a run that is {known} begins again")
-            if known is None:
+            if status not in (None, "pending") or (status == "pending" and not started):
+                self._find(f"a run that is {status} begins again")
+            if status is None:
                 self._take_id(run, body["run_id_origin"], state)
             self._name(run, body, state)
             if line.closed_at:
@@ -315,20 +315,20 @@ class LogChecker:
             self._give(run, body, state)
             return
         if topic == "run.erased/1":
-            if known not in ("ended", "cancelled by closing", "expired"):
-                self._find(f"a run that is {known or 'unknown'} is erased")
+            if status not in ("ended", "cancelled by closing", "expired"):
+                self._find(f"a run that is {status or 'unknown'} is erased")
             if run in self._erased:
                 self._find("a run is erased twice")
             self._erased.add(run)
             return
         if topic == "run.usage_corrected/1":
-            if known != "ended":
-                self._find(f"the tokens of a run that is {known or 'unknown'} are corrected")
+            if status != "ended":
+                self._find(f"the tokens of a run that is {status or 'unknown'} are corrected")
             return
         expires = bool(body.get("lease_expired"))
-        late = known in ("cancelled by closing", "expired") and topic != "run.cancelled/1"
-        if known not in ("pending", "running") and (not late or expires):
-            self._find(f"a run that is {known or 'unknown'} ends")
+        late = status in ("cancelled by closing", "expired") and topic != "run.cancelled/1"
+        if status not in ("pending", "running") and (not late or expires):
+            self._find(f"a run that is {status or 'unknown'} ends")
         if topic == "run.completed/1" and run not in self._started:
             self._find("a run completes that never started")
         if line.closed_at and time > line.closed_at:
@@ -361,11 +361,11 @@ class LogChecker:
         if lease is None:
             self._find("a run without a lease expires")
             return
-        heard = datetime.fromisoformat(state["body"]["last_heard_at"])
-        self.expired[run] = Expiry(lease.seconds, heard, time)
-        if heard < lease.begun_at:
+        beat_at = datetime.fromisoformat(state["body"]["last_heard_at"])
+        self.expired[run] = Expiry(lease.seconds, beat_at, time)
+        if beat_at < lease.begun_at:
             self._find("an expiry forgets a fact of the run")
-        if time < heard + timedelta(seconds=lease.seconds):
+        if time < beat_at + timedelta(seconds=lease.seconds):
             self._find("a run fails before its lease has ended")
         if time > datetime.fromisoformat(state["recorded_at"]):
             self._find("a run fails by a lease that has not ended yet")
@@ -390,7 +390,7 @@ class LogChecker:
         if parent is not None and parent not in self._runs:
             self._find("the parent is no run")
         if parent is not None:
-            self._place(run, parent)
+            self._set_parent(run, parent)
         if body.get("awaiting") is not None:
             self._awaited[run] = key = (state["organization_id"], source, parents)
             if key in self._named or run in self._parents:
@@ -407,9 +407,9 @@ class LogChecker:
             self._find("the cause is not the event that named the parent")
         if state["actor"].get("type") != "system" or state.get("fact") is not None:
             self._find("somebody else than the system gives the parent")
-        self._place(run, parent)
+        self._set_parent(run, parent)
 
-    def _place(self, run: str, parent: str) -> None:
+    def _set_parent(self, run: str, parent: str) -> None:
         """Give a run its parent, which may not lie below it."""
         self._parents[run] = parent
         above: str | None = parent

@@ -13,7 +13,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 
-class Taken(NamedTuple):
+class ReceivedMail(NamedTuple):
     """A mail as the server took it."""
 
     sender: str
@@ -42,18 +42,18 @@ class Mailbox:
     def __init__(self, answer: Callable[[str], str | None] = lambda _: None) -> None:
         self.answer = answer
         self.port = 0
-        self._taken: list[Taken] = []
+        self._mails: list[ReceivedMail] = []
         self._changed = threading.Condition()
 
     @property
-    def taken(self) -> list[Taken]:
+    def mails(self) -> list[ReceivedMail]:
         with self._changed:
-            return list(self._taken)
+            return list(self._mails)
 
-    def await_count(self, count: int, seconds: float = 15) -> list[Taken]:
+    def await_count(self, count: int, seconds: float = 15) -> list[ReceivedMail]:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._taken) >= count, seconds)
-            found = list(self._taken)
+            self._changed.wait_for(lambda: len(self._mails) >= count, seconds)
+            found = list(self._mails)
         assert len(found) >= count, f"{len(found)} of {count} mails arrived in {seconds} s"
         return found
 
@@ -73,9 +73,10 @@ class Mailbox:
         mail = cast(EmailMessage, email.message_from_bytes(content, policy=POLICY))
         login = session.auth_data.decode() if session.auth_data else None
         encrypted = session.ssl is not None
-        taken = Taken(envelope.mail_from or "", envelope.rcpt_tos, mail, content, encrypted, login)
+        sender = envelope.mail_from or ""
+        saved = ReceivedMail(sender, envelope.rcpt_tos, mail, content, encrypted, login)
         with self._changed:
-            self._taken.append(taken)
+            self._mails.append(saved)
             self._changed.notify_all()
         return "250 taken"
 

@@ -39,7 +39,7 @@ FROM ledger.ledger_events ORDER BY notification_id
 """
 
 
-class Turn(NamedTuple):
+class Change(NamedTuple):
     """From this instant on a line was in this state, for these causes."""
 
     at: datetime
@@ -91,7 +91,7 @@ class Line:
     check_ins: dict[tuple[str, str], CheckIn] = field(default_factory=dict)
     signals: dict[str, dict[str, Any]] = field(default_factory=dict)
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    turns: list[Turn] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     ended_runs: dict[str, Run] = field(default_factory=dict)  # completed or failed
 
     @property
@@ -102,14 +102,14 @@ class Line:
         return max(0, 100 - penalty) if reported else None
 
     @property
-    def kept_check_ins(self) -> list[CheckIn]:
+    def valid_check_ins(self) -> list[CheckIn]:
         """The check-ins that were not voided."""
         return [check_in for check_in in self.check_ins.values() if not check_in.voided]
 
     def be_active(self, at: datetime) -> None:
         self.last_activity_at = max(self.last_activity_at, at)
 
-    def turn(self, at: datetime) -> None:
+    def set_state(self, at: datetime) -> None:
         """Set the state, and its beginning, after a change (contract, State)."""
         self.changed_at = max(self.changed_at, at)
         state = "closed" if self.closed_at else "paused" if self.holds else ""
@@ -117,7 +117,7 @@ class Line:
         if state != self.state or self.state_since is None:
             self.state, self.state_since = state, self.changed_at
         causes = frozenset(blocker["cause"] for blocker in self.blockers.values())
-        self.turns.append(Turn(self.changed_at, state, causes))
+        self.changes.append(Change(self.changed_at, state, causes))
 
 
 @dataclass
@@ -174,14 +174,14 @@ class Model:
         """The metrics that a line of its execution model has (contract, State)."""
         line, started = self.lines[line_id], self.started_runs(line_id)
         week = now.isocalendar()[:2]
-        this_week = [c for c in line.kept_check_ins if c.at.isocalendar()[:2] == week]
+        this_week = [c for c in line.valid_check_ins if c.at.isocalendar()[:2] == week]
         ended = sorted(line.ended_runs.values(), key=lambda run: (run.completed_at, run.ended))
         last = {"last_run_duration_ms": ended[-1].duration_ms if ended else None}
         match line.execution_model:
             case "capacity" | "ongoing_sla":
                 return {
                     "hours_this_week": _hours(this_week),
-                    "hours_total": _hours(line.kept_check_ins),
+                    "hours_total": _hours(line.valid_check_ins),
                     "health_score": line.score,
                 }
             case "agent_runtime":
@@ -197,14 +197,14 @@ class Model:
     def timeline(
         self, line_id: str, start: datetime | None, end: datetime | None, now: datetime
     ) -> list[dict[str, Any]]:
-        """The intervals, built from the state at each instant at which the line may turn."""
-        turns = self.lines[line_id].turns
-        begin = max(turns[0].at, start or turns[0].at)
-        points = {turn.at for turn in turns if turn.at > begin} | {begin}
+        """The intervals, from the state at each instant at which the line may change."""
+        changes = self.lines[line_id].changes
+        begin = max(changes[0].at, start or changes[0].at)
+        points = {change.at for change in changes if change.at > begin} | {begin}
         points = {at for at in points if end is None or at < end}
         found: list[dict[str, Any]] = []
         for at in sorted(points):
-            _, state, causes = [turn for turn in turns if turn.at <= at][-1]
+            _, state, causes = [change for change in changes if change.at <= at][-1]
             ordered = [cause for cause in CAUSES if cause in causes]
             if found and (found[-1]["state"], found[-1]["causes"]) == (state, ordered):
                 continue
@@ -232,7 +232,7 @@ class Model:
 
     def _used(self, line_id: str, start: datetime, end: datetime) -> dict[str, Any]:
         line, by_resource = self.lines[line_id], dict[str | None, Decimal]()
-        for each in line.kept_check_ins:
+        for each in line.valid_check_ins:
             if start <= each.at < end:
                 hours = Decimal(str(each.hours or 0))
                 by_resource[each.resource] = by_resource.get(each.resource, Decimal(0)) + hours
@@ -247,7 +247,7 @@ class Model:
             "hours_by_resource": [
                 {"resource_id": r, "hours": float(by_resource[r])} for r in order
             ],
-            "check_ins": sum(start <= each.at < end for each in line.kept_check_ins),
+            "check_ins": sum(start <= each.at < end for each in line.valid_check_ins),
             "runs": {status: counts[status] for status in STATUSES},
             "tokens_used": sum(run.tokens_used or 0 for run in ended),
             "tokens_by_model": tokens_by_model(ended),
@@ -313,7 +313,7 @@ class Model:
             changed_at=at,
             resources={each["id"]: each for each in body.get("resources", [])},
         )
-        line.turn(at)
+        line.set_state(at)
         self.records[record] = stream
         if body["execution_id_origin"] == "issued":
             self._issue(record, state)
@@ -376,7 +376,7 @@ class Model:
                     line.holds[body["hold"]] = body.get("until")
             case _:
                 _change(line, topic.removeprefix("execution."), body, at)
-                line.turn(at)
+                line.set_state(at)
 
 
 def _change(line: Line, change: str, body: dict[str, Any], at: datetime) -> None:
@@ -426,9 +426,9 @@ def _hours(check_ins: Iterable[CheckIn]) -> float:
     return float(sum(Decimal(str(check_in.hours or 0)) for check_in in check_ins))
 
 
-def public_name(topic: str, is_news: bool = True) -> str:
+def public_name(topic: str, is_change: bool = True) -> str:
     """The published type of an event; an unchanged health signal keeps its topic."""
-    if topic == "health.signal_reported" and is_news:
+    if topic == "health.signal_reported" and is_change:
         return "health.changed"
     return "execution.started" if topic == "execution.activated" else topic
 

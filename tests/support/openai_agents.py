@@ -1,4 +1,4 @@
-"""Agents of OpenAI's library, offline: their model says what a test tells it to say."""
+"""Agents of OpenAI's library, offline: a test sets the answers of their model."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -55,18 +55,18 @@ def answers(says: Iterator[Says]) -> Callable[[httpx2.Request], httpx2.Response]
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         nonlocal used
-        said = next(says)
-        if said is None:
+        text = next(says)
+        if text is None:
             return httpx2.Response(400, json={"error": {"message": "The context is too long."}})
         output: dict[str, Any] = {
             "type": "message",
             "role": "assistant",
-            "content": [{"type": "output_text", "text": said, "annotations": []}],
+            "content": [{"type": "output_text", "text": text, "annotations": []}],
         }
-        if isinstance(said, dict):
-            asked = json.loads(request.content)
-            output = {"type": "function_call", "name": asked["tools"][0]["name"]}
-            output |= {"call_id": f"call-{used}", "arguments": json.dumps(said)}
+        if isinstance(text, dict):
+            body = json.loads(request.content)
+            output = {"type": "function_call", "name": body["tools"][0]["name"]}
+            output |= {"call_id": f"call-{used}", "arguments": json.dumps(text)}
         usage = {
             "input_tokens": 2 * used,
             "input_tokens_details": {"cached_tokens": used, "cache_write_tokens": 0},
@@ -74,7 +74,7 @@ def answers(says: Iterator[Says]) -> Callable[[httpx2.Request], httpx2.Response]
             "output_tokens_details": {"reasoning_tokens": used},
             "total_tokens": 3 * used,
         }
-        told = {
+        completion = {
             "id": f"answer-{used}",
             "object": "response",
             "created_at": 1,
@@ -87,6 +87,6 @@ def answers(says: Iterator[Says]) -> Callable[[httpx2.Request], httpx2.Response]
             "usage": usage,
         }
         used *= 10
-        return httpx2.Response(200, json=told)
+        return httpx2.Response(200, json=completion)
 
     return answer

@@ -38,7 +38,7 @@ from tests.support.facts import ORGANIZATION
 from tests.support.provider import OWN, encoded, jwk, signed, with_hmac
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.service import Clock, Service, serving
-from tests.support.visitor import Seen, Visitor
+from tests.support.visitor import Visited, Visitor
 
 CLIENT, SECRET = "ledger", "a-secret-of-the-clients-of-32-bytes"
 ODD_SECRET = "50%25 of a secret: ü+/&="
@@ -143,7 +143,7 @@ class OpenIdProvider(Receiver):
         self.bent = claims
 
     def change(self, sub: str = "alice-0001", **claims: Any) -> None:
-        """Change a person who has signed in: the next refresh tells it."""
+        """Change a person who has signed in. The next refresh returns the change."""
         changed = self.persons[sub] | claims
         self.persons[sub] = {name: value for name, value in changed.items() if value is not ...}
 
@@ -248,19 +248,19 @@ class OpenIdProvider(Receiver):
         return as_json(_without_gaps(document))
 
     def _authorize(self, request: Request) -> Answer:
-        asked = dict(parse_qsl(urlsplit(request.path).query, keep_blank_values=True))
+        query = dict(parse_qsl(urlsplit(request.path).query, keep_blank_values=True))
         wanted = {"response_type": "code", "client_id": CLIENT, "code_challenge_method": "S256"}
         for name, value in wanted.items():
-            self._expect(asked.get(name) == value, f"{name} is {asked.get(name)!r}")
+            self._expect(query.get(name) == value, f"{name} is {query.get(name)!r}")
         for name in ("state", "nonce", "code_challenge"):
-            self._expect(len(asked.get(name, "")) >= 20, f"{name} is too short")
-        self._expect("openid" in asked.get("scope", "").split(), "scope lacks openid")
+            self._expect(len(query.get(name, "")) >= 20, f"{name} is too short")
+        self._expect("openid" in query.get("scope", "").split(), "scope lacks openid")
         self.sid = f"sid-{next(self._numbers)}"
         self.persons[self.person["sub"]] = dict(self.person)
         code = secrets.token_urlsafe(16)
-        self._codes[code] = asked | {"sub": self.person["sub"], "sid": self.sid}
-        answer = {"code": code, "state": asked["state"], "iss": self.issuer} | self.returned
-        address = f"{asked['redirect_uri']}?{urlencode(_without_gaps(answer))}"
+        self._codes[code] = query | {"sub": self.person["sub"], "sid": self.sid}
+        answer = {"code": code, "state": query["state"], "iss": self.issuer} | self.returned
+        address = f"{query['redirect_uri']}?{urlencode(_without_gaps(answer))}"
         return Answer(302, headers={"location": address})
 
     def _token(self, request: Request) -> Answer:
@@ -282,27 +282,27 @@ class OpenIdProvider(Receiver):
         if scheme.lower() == "basic":
             user, _, password = base64.b64decode(basic).decode("latin-1").partition(":")
             # RFC 6749, 2.3.1: both are encoded as in a form.
-            told = (unquote(user.replace("+", " ")), unquote(password.replace("+", " ")))
+            credentials = (unquote(user.replace("+", " ")), unquote(password.replace("+", " ")))
         else:
-            told = (form.get("client_id", ""), form.get("client_secret", ""))
-        return told == (CLIENT, self.secret)
+            credentials = (form.get("client_id", ""), form.get("client_secret", ""))
+        return credentials == (CLIENT, self.secret)
 
     def _exchange(self, form: Mapping[str, str]) -> Answer:
-        asked = self._codes.pop(form.get("code", ""), None)
+        saved = self._codes.pop(form.get("code", ""), None)
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         if (
-            asked is None
-            or asked["code_challenge"] != base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-            or asked["redirect_uri"] != form.get("redirect_uri")
+            saved is None
+            or saved["code_challenge"] != base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+            or saved["redirect_uri"] != form.get("redirect_uri")
         ):
             return as_json({"error": "invalid_grant"}, 400)
-        return self._tokens(asked["sub"], asked["sid"], asked["nonce"], secrets.token_hex(4))
+        return self._tokens(saved["sub"], saved["sid"], saved["nonce"], secrets.token_hex(4))
 
     def _refreshed(self, form: Mapping[str, str]) -> Answer:
         token = form.get("refresh_token", "")
         family, sub = token.split(".")[0], self._refresh.get(token, ("", ""))[1]
         if not sub:
-            self._ended.add(family)  # an old token is told again: somebody has stolen it
+            self._ended.add(family)  # an old token is used again: somebody has stolen it
             self.complaints.append("a refresh token is used twice")
         if not sub or family in self._ended:
             return as_json({"error": "invalid_grant"}, 400)
@@ -312,13 +312,13 @@ class OpenIdProvider(Receiver):
     def _tokens(self, sub: str, sid: str, nonce: str | None, family: str) -> Answer:
         access = secrets.token_urlsafe(16)
         self._access[access] = sub
-        told: Claims = {"access_token": access, "token_type": "Bearer", "expires_in": 300}
+        tokens: Claims = {"access_token": access, "token_type": "Bearer", "expires_in": 300}
         if nonce is not None or self.repeats_id_token:
-            told["id_token"] = self.id_token(sub, sid, nonce)
+            tokens["id_token"] = self.id_token(sub, sid, nonce)
         if self.refreshes:
-            told["refresh_token"] = f"{family}.{sid}.{secrets.token_urlsafe(16)}"
-            self._refresh[told["refresh_token"]] = (family, sub)
-        return as_json(told)
+            tokens["refresh_token"] = f"{family}.{sid}.{secrets.token_urlsafe(16)}"
+            self._refresh[tokens["refresh_token"]] = (family, sub)
+        return as_json(tokens)
 
     def _userinfo(self, request: Request) -> Answer:
         sub = self._access.get(request.headers.get("authorization", "").partition(" ")[2])
@@ -355,18 +355,18 @@ class Company(Edge):
         return super().get(path, token, **options)
 
     def grant(self, *grants: Grant) -> None:
-        """Rewrite the file of grants, and let the nodes look at it without waiting."""
+        """Rewrite the file of grants, and let the nodes read it without waiting."""
         write_grants(self.grants, *grants)
-        self.look_at_grants()
+        self.reread_grants()
 
-    def look_at_grants(self) -> None:
-        """Let the nodes look at the file of grants with the next request, as after five seconds."""
+    def reread_grants(self) -> None:
+        """Let the nodes read the file of grants with the next request, as after five seconds."""
         with contextlib.suppress(OSError):
             os.utime(self.grants, (0, 0))
-        self.look_at_new_grants()
+        self.check_grants()
 
-    def look_at_new_grants(self) -> None:
-        """Let the nodes look at the file of grants, which was written just now."""
+    def check_grants(self) -> None:
+        """Let the nodes read the file of grants, which was written just now."""
         for rules in self._rules:
             rules.grants._check_at = -math.inf
 
@@ -438,29 +438,29 @@ def signing_in(
             more["oidc_grants"] = file
         plain = {"master_key": MASTER_KEY, "idle_sweep_seconds": 3600, "watch_seconds": 3600}
         more = plain | more | settings
-        told = Settings(**more)
+        options = Settings(**more)
         provider.clock = clock = Clock(datetime.now(UTC))
-        with entered(serving(told, conninfo, clock)) as (service, loop):
-            yield Company(service, loop, conninfo, told, file)
+        with entered(serving(options, conninfo, clock)) as (service, loop):
+            yield Company(service, loop, conninfo, options, file)
 
 
-def choose(person: "Person", place: str, next: str = "/ui") -> Seen:
+def choose(person: "Person", tenant: str, next: str = "/ui") -> Visited:
     """Choose an organization, or a workspace of it, on the page that asks."""
     fields = {
         str(field["name"]): str(field.get("value", ""))
         for field in person.get("/ui/place").all('form[action="/ui/place"] input[type=hidden]')
     }
-    return person.post("/ui/place", fields | {"place": place, "next": next})
+    return person.post("/ui/place", fields | {"place": tenant, "next": next})
 
 
 def parameters(address: str) -> dict[str, str]:
-    """The parameters of an address, each of which is there once."""
+    """The parameters of an address; each occurs once."""
     pairs = parse_qsl(urlsplit(address).query, keep_blank_values=True)
     assert len(dict(pairs)) == len(pairs), address
     return dict(pairs)
 
 
-def led_to(page: Seen) -> str:
+def led_to(page: Visited) -> str:
     """The address that a page leads on to."""
     assert page.status == 200, (page.status, page.text)
     content = str(page.one('meta[http-equiv="refresh"]')["content"])
@@ -493,7 +493,7 @@ class Person(Visitor):
         found = self.cookies.get("__Host-ledger_session") or self.cookies.get("ledger_session")
         return None if found is None else found.value
 
-    def from_elsewhere(self, path: str) -> Seen:
+    def from_elsewhere(self, path: str) -> Visited:
         """Follow a link of another site: the browser sends Lax cookies alone."""
         sent = [
             f"{cookie.name}={cookie.value}"
@@ -508,7 +508,7 @@ class Person(Visitor):
         }
         return self.get(path, headers=headers)
 
-    def from_here(self, path: str) -> Seen:
+    def from_here(self, path: str) -> Visited:
         """Follow a link of the service's own page."""
         headers = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
         return self.get(path, headers=headers)
@@ -521,7 +521,7 @@ class Person(Visitor):
         return answer.location
 
     def visit(self, address: str) -> str:
-        """Be signed in at the provider: the path of the callback that it leads back to."""
+        """Sign in at the provider; return the path of the callback that it leads back to."""
         answer = httpx.get(address, verify=False)
         assert answer.status_code == 302, answer.text
         back = answer.headers["location"]
@@ -529,12 +529,12 @@ class Person(Visitor):
         assert urlsplit(back).path.endswith("/ui/oidc/callback"), back
         return str(back.removeprefix(self._address))
 
-    def come_back(self, path: str) -> Seen:
+    def come_back(self, path: str) -> Visited:
         """Follow the provider's redirect, and the page that leads on to the same address."""
         return self.from_here(led_to(self.from_elsewhere(path)))
 
-    def arrive(self, next: str | None = None) -> Seen:
-        """The whole way: the answer of the callback, whether it is a session or a refusal."""
+    def arrive(self, next: str | None = None) -> Visited:
+        """The whole sign-in: the answer of the callback, a session or a refusal."""
         return self.come_back(self.visit(self.leave(next)))
 
     def signed_in(self, next: str | None = None) -> "Person":

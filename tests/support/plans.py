@@ -60,8 +60,6 @@ def _scanned_rows(plan: dict[str, Any]) -> float:
 
 
 class Cost(NamedTuple):
-    """The cost of an execution."""
-
     found: int
     """Returned rows, without the row of NULLs that stands for an empty result."""
     rows: float

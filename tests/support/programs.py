@@ -1,8 +1,4 @@
-"""A program ``ledger`` for shells and pipes, each start of which is a fork (``forked.py``).
-
-The program is a stub: it hands its streams, its folder and its environment to a server, and ends
-with the exit code that it gets back. A signal would reach the stub alone.
-"""
+"""A program ``ledger`` for shells and pipes. Each start is a fork (``forked.py``)."""
 
 import contextlib
 import functools
@@ -32,16 +28,15 @@ os._exit(server.recv(1)[0])
 
 @contextlib.contextmanager
 def program_in(folder: Path) -> Iterator[Path]:
-    """The path of ``ledger`` in a folder."""
-    program, stub, place = folder / "ledger", folder / "stub.py", folder / "server"
+    program, stub, address = folder / "ledger", folder / "stub.py", folder / "server"
     stub.write_text(_STUB)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{stub}" "{place}" "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{stub}" "{address}" "$@"\n')
     program.chmod(0o755)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(place))
+        listener.bind(str(address))
         listener.listen(64)
-        said = folder / "said"
-        server = Forked((), os.environ, said, said, functools.partial(_serve, listener))
+        output = folder / "said"
+        server = Forked((), os.environ, output, output, functools.partial(_serve, listener))
     yield program
     server.terminate()
     server.wait(20)
@@ -64,9 +59,9 @@ def _serve(listener: socket.socket, _: Sequence[str]) -> int:
 
 
 def _perform(stub: socket.socket) -> int:
-    """Run the stub's command with its streams, and tell it the exit code."""
-    asked, streams, _, _ = socket.recv_fds(stub, 1 << 20, 3)
-    arguments, folder, environment = marshal.loads(asked)
+    """Run the stub's command with its streams, and send it the exit code."""
+    command, streams, _, _ = socket.recv_fds(stub, 1 << 20, 3)
+    arguments, folder, environment = marshal.loads(command)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

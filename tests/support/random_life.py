@@ -66,7 +66,7 @@ class Life:
             self.report(*(self._fact() for _ in range(6)))
 
     def report(self, *events: dict[str, Any]) -> None:
-        """Send a batch, of which the service may refuse facts; keep the recorded ones."""
+        """Send a batch. The service may refuse some of its facts; keep the recorded ones."""
         items = self.edge.send_batch(*events, token=self.token).json()["data"]
         for event, item in zip(events, items, strict=True):
             if item["outcome"] == "recorded":
@@ -117,7 +117,7 @@ class Life:
     def _fact(self) -> dict[str, Any]:
         pick, line = self.random.choice, self.line
         run = new_id("RUN") if self.random.random() < 0.7 else pick([*self.open, new_id("RUN")])
-        known = pick(self.open or [run]) if self.random.random() < 0.9 else pick([*self.runs, run])
+        chosen = pick(self.open or [run]) if self.random.random() < 0.9 else pick([*self.runs, run])
         begun = {"service_line_id": line, "input": {"word": SECRET}}
         begun |= self._names() if run not in self.names else {}
         blocker = {"blocker_id": pick("abc"), "reason": "because"}
@@ -141,9 +141,9 @@ class Life:
             (2, fact("health.signal_reported", line, signal)),
             (3, fact("run.requested", run, begun)),
             (7, fact("run.started", run, begun)),
-            (9, fact("run.completed", known, used)),
-            (4, fact("run.failed", known, used | error)),
-            (3, fact("run.cancelled", known, {"reason": "enough"} | tokens)),
+            (9, fact("run.completed", chosen, used)),
+            (4, fact("run.failed", chosen, used | error)),
+            (3, fact("run.cancelled", chosen, {"reason": "enough"} | tokens)),
             (4, fact("run.usage_corrected", pick(self.runs or [run]), corrected)),
         ]
         weights = [weight for weight, _ in kinds]

@@ -104,7 +104,7 @@ class RandomLines:
         )
 
 
-def asked_at_random(dice: random.Random) -> dict[str, Any]:
+def random_filters(dice: random.Random) -> dict[str, Any]:
     """Random filters, in the form in which the API passes them on."""
     names = dice.sample(list(CHOICES), k=dice.choice([0, 1, 1, 2, 3]))
     filters: dict[str, Any] = {}
@@ -124,13 +124,13 @@ Row = tuple[dict[str, Any], dict[str, set[Any]]]
 
 
 def rows_of_lines(ledger: Ledger) -> list[Row]:
-    """The rows of all lines, to be asked for by any filters."""
+    """The rows of all lines, for requests with any filters."""
     found = []
     for row in ledger.rows("SELECT * FROM ledger.execution"):
-        shown = json.loads(f"{{{row['head']},{row['extra']}}}")
-        row["state_since"], row["health_score"] = shown["state_since"], shown["health_score"]
-        assignees = {blocker["assignee"] for blocker in shown["blockers"]}
-        due = [parse_instant(b["due_at"]) for b in shown["blockers"] if b["due_at"]]
+        item = json.loads(f"{{{row['head']},{row['extra']}}}")
+        row["state_since"], row["health_score"] = item["state_since"], item["health_score"]
+        assignees = {blocker["assignee"] for blocker in item["blockers"]}
+        due = [parse_instant(b["due_at"]) for b in item["blockers"] if b["due_at"]]
         row["due_at"] = min(due, default=None)
         is_overdue = bool(due) and row["due_at"] < ledger.clock.now
         has = {
@@ -142,8 +142,8 @@ def rows_of_lines(ledger: Ledger) -> list[Row]:
             "product_line": {row["product_line"]},
             "project_tag": set(row["project_tags"]),
             "blocked_cause": set(row["causes"]),
-            "health": {shown["health_status"] or "none"},
-            "resource_id": {resource["id"] for resource in shown["resources"]},
+            "health": {item["health_status"] or "none"},
+            "resource_id": {resource["id"] for resource in item["resources"]},
             "assignee": assignees - {None},
             "unassigned": {"true"} if None in assignees else set(),
             "overdue": {"true"} if is_overdue else set(),

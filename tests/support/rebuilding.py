@@ -212,14 +212,14 @@ def damage(now: Rows, right: Rows) -> set[Damage]:
     for name, key in now.keys() | right.keys():
         ours, other = now.get((name, key)), right.get((name, key))
         columns = list(tables[name].columns)
-        place = columns.index("position")
+        index = columns.index("position")
         if ours is None or other is None:
             kind, row = ("missing", other) if ours is None else ("extra", ours)
             assert row is not None
-            found.add(Damage(name, key, kind, frozenset(), row[place]))
+            found.add(Damage(name, key, kind, frozenset(), row[index]))
         elif ours != other:
             differing = frozenset(c for c, a, b in zip(columns, ours, other, strict=True) if a != b)
-            found.add(Damage(name, key, "differs", differing, other[place]))
+            found.add(Damage(name, key, "differs", differing, other[index]))
     return found
 
 
@@ -265,24 +265,24 @@ class Notifications:
     def announced(self, name: str, position: int) -> bool:
         """True if a notification announced that a view reached a position."""
         pairs = (payload.split(" ") for payload in self.payloads)
-        return any(name in names.split(",") and said == str(position) for names, said in pairs)
+        return any(name in names.split(",") and at == str(position) for names, at in pairs)
 
 
 @contextlib.contextmanager
 def listening(conninfo: str) -> Iterator[Notifications]:
     """Collect every notification about views until the block ends."""
-    heard, ending = Notifications([]), threading.Event()
+    notifications, ending = Notifications([]), threading.Event()
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("LISTEN ledger_views")
 
         def listen() -> None:
             while not ending.is_set():
-                heard.payloads += [n.payload for n in connection.notifies(timeout=0.05)]
+                notifications.payloads += [n.payload for n in connection.notifies(timeout=0.05)]
 
         thread = threading.Thread(target=listen)
         thread.start()
         try:
-            yield heard
+            yield notifications
         finally:
             ending.set()
             thread.join(10)
@@ -333,7 +333,6 @@ class Vandal:
         query(self._conninfo, statement, *self._pick(table, name))
 
     def _pick(self, table: Table, name: str) -> Row:
-        """The key of a row."""
         key = ", ".join(table.key)
         rows = query(self._conninfo, f"SELECT {key} FROM {name} ORDER BY {key}")
         assert rows, f"nothing fills {name}: neither the demo's story, a Racer nor a manager"

@@ -38,8 +38,8 @@ class Relay:
     """
 
     def __init__(self, conninfo: str, folder: Path | None = None) -> None:
-        place = conninfo_to_dict(conninfo)
-        name = f".s.PGSQL.{place['port']}"
+        parameters = conninfo_to_dict(conninfo)
+        name = f".s.PGSQL.{parameters['port']}"
         self.lead_to(conninfo)
         if folder is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
@@ -62,12 +62,12 @@ class Relay:
         self.syncs = 0
         """The number of round trips by the protocol's Sync messages, one each."""
         self.accepts_connections = True
-        """False: a new connection is closed at once."""
+        """False to close a new connection at once."""
         self.to_break = 0
         """The number of large requests to break: each gets ``broken_answer``, then a close."""
         self.broken_answer = BROKEN_OFF
         self.drops_options = False
-        """True: sessions begin without the client's ``options``, as behind some poolers."""
+        """True to begin sessions without the client's ``options``, as some poolers do."""
         self.to_end = 0
         """The number of exchanges to end: ``FATAL_MESSAGE`` follows all results, then a close."""
         self._listener.listen(64)
@@ -75,8 +75,8 @@ class Relay:
 
     def lead_to(self, conninfo: str) -> None:
         """Lead new connections to this server, as a proxy does after a failover."""
-        place = conninfo_to_dict(conninfo)
-        self._server = f"{place['host']}/.s.PGSQL.{place['port']}"
+        parameters = conninfo_to_dict(conninfo)
+        self._server = f"{parameters['host']}/.s.PGSQL.{parameters['port']}"
 
     def cut(self) -> None:
         """End all connections."""
@@ -149,8 +149,8 @@ def _without_options(start: bytes) -> bytes:
     """A startup message (length, protocol number, names and values) without ``options``."""
     words = start[8:-2].split(b"\0")
     pairs = zip(words[::2], words[1::2], strict=True)
-    kept = b"".join(b"%b\0%b\0" % pair for pair in pairs if pair[0] != b"options")
-    return (len(kept) + 9).to_bytes(4) + start[4:8] + kept + b"\0"
+    sent = b"".join(b"%b\0%b\0" % pair for pair in pairs if pair[0] != b"options")
+    return (len(sent) + 9).to_bytes(4) + start[4:8] + sent + b"\0"
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> None:

@@ -31,10 +31,10 @@ from tests.support.views import led, until
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
 
-def watch_of(folder: Path, patience: float = 0.0, node_id: str | None = None) -> WitnessWatch:
+def watch_of(folder: Path, timeout: float = 0.0, node_id: str | None = None) -> WitnessWatch:
     """The knowledge of a node that keeps its witness in a folder, and has waited for the others."""
     node_id = node_id or hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return WitnessWatch(node_id, folder, timeout=patience)
+    return WitnessWatch(node_id, folder, timeout=timeout)
 
 
 def sealer_of(
@@ -48,7 +48,7 @@ def sealer_of(
 
 
 def keep_witness(conninfo: str, folder: Path) -> None:
-    """Make the newest checkpoint of the database the witness of a node, which was there before."""
+    """Make the newest checkpoint of the database the witness of a node that existed before."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         sealed, name = shelf.latest(connection), shelf.verifier_of(connection).name
     assert sealed.note is not None
@@ -66,9 +66,9 @@ class Node:
     """A node with its witness in a folder: its beat and its sealer, called in turn."""
 
     def __init__(
-        self, conninfo: str, folder: Path, patience: float = 30.0, node_id: str | None = None
+        self, conninfo: str, folder: Path, timeout: float = 30.0, node_id: str | None = None
     ) -> None:
-        self.watch = watch_of(folder, patience, node_id)
+        self.watch = watch_of(folder, timeout, node_id)
         self.conninfo, self.folder = conninfo, folder
         self.sealer = sealer_of(conninfo, folder, watch=self.watch)
         self._beat = NodeBeat(conninfo, self.watch, "all", Clock())
@@ -80,7 +80,7 @@ class Node:
     def join(self) -> None:
         """Beat until the node has a witness.
 
-        After a slow answer, a node does not know whether the others have beaten since its start.
+        After a slow answer, a node does not know if the others have beaten since its start.
         """
         until(lambda: self.beat() or any(self.folder.glob("*.checkpoint")), "the first witness")
 
@@ -100,7 +100,7 @@ class Node:
         self.sealer.disconnect()
 
 
-def shown(ledger: Ledger) -> int:
+def shown_size(ledger: Ledger) -> int:
     (row,) = ledger.rows(
         "SELECT max(c.size) AS size FROM ledger.checkpoint AS c, ledger.signer AS s"
         " WHERE c.size <= s.shown_size"
@@ -109,7 +109,7 @@ def shown(ledger: Ledger) -> int:
 
 
 def adopt_log(conninfo: str, folder: Path, reason: str = "a standby was behind") -> Adopted:
-    """Adopt the log beside the node that keeps its witness in a folder."""
+    """Adopt the log with the data directory of the node that has its witness in a folder."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         return adopt(
             connection, VAULT, watch_of(folder), reason=reason, by="cli:test", clock=Clock()
@@ -146,7 +146,7 @@ OBJECTS = len(load((files("ledger.engine.views") / "definitions.txt").read_text(
 
 
 def mark(conninfo: str) -> None:
-    """Put the mark of the newest checkpoint beside the key, as a backup of that time has it."""
+    """Put the mark of the newest checkpoint to the key, as in a backup of that time."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         signer = shelf.signer_of(connection, VAULT)
         (newest,) = connection.execute(

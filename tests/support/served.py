@@ -71,7 +71,7 @@ class Served:
     def begin(self) -> None:
         """Start the service's first process, and wait for nothing."""
         # An earlier start on the same port has written that it serves.
-        self._said_before = len(self.log.read_bytes()) if self.log.exists() else 0
+        self._log_start = len(self.log.read_bytes()) if self.log.exists() else 0
         self.process: subprocess.Popen[bytes] | Forked
         options = ("--host", self.host, "--port", str(self.port), "--role", self.role)
         arguments = ("serve", *options, "--workers", str(self.workers))
@@ -96,14 +96,14 @@ class Served:
         """Wait until the service serves, with all its workers."""
 
         def ready() -> bool:
-            assert self.process.poll() is None, self.said
-            said = self.log.read_bytes()[self._said_before :]
-            return b"Serving on" in said and len(self.api_workers()) >= self.workers
+            assert self.process.poll() is None, self.output
+            written = self.log.read_bytes()[self._log_start :]
+            return b"Serving on" in written and len(self.api_workers()) >= self.workers
 
-        until(ready, f"the service; it said: {self.said}", 40.0)
+        until(ready, f"the service; it said: {self.output}", 40.0)
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
     def end(self) -> None:

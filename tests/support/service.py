@@ -82,7 +82,7 @@ class Service:
         return items
 
     async def accept(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
-        """Report a batch, of which all facts must be recorded; return the outcomes."""
+        """Report a batch. All its facts must be recorded. Return the outcomes."""
         items = await self.report(*events)
         assert [item["error"] for item in items if item["outcome"] != "recorded"] == []
         return items
@@ -105,19 +105,18 @@ class Service:
         return data
 
     def loop(self, kind: type[L]) -> L:
-        """The loop of a feature."""
         (loop,) = (each for each in self.loops.housekeeper.attached if isinstance(each, kind))
         return loop
 
-    async def look(self) -> None:
+    async def run_watches(self) -> None:
         """Let the loop of watches do rounds until there is nothing more to do."""
         has_more = True
         while has_more:
             done, has_more = await asyncio.to_thread(self.loop(WatchLoop)._round)
             has_more = has_more or done > 0
-            await self.shown()
+            await self.await_views()
 
-    async def shown(self) -> None:
+    async def await_views(self) -> None:
         """Wait until the views show the end of the log; longer than a read on a busy machine."""
         positions = self.app.state.services.positions
         rows = await self.app.state.services.pool.fetch(EVERYONE, "SELECT ledger.log_end()", {})

@@ -24,12 +24,12 @@ class Pair:
     def copy(self) -> None:
         """Copy the primary, and let the copy follow it up to the end of the log, then lag."""
         self.standby.own()
-        place = find_paths(self._copy_dir)
-        make_private(place)
+        paths = find_paths(self._copy_dir)
+        make_private(paths)
         made = run(
-            place.command(
+            paths.command(
                 "pg_basebackup",
-                *("-D", str(place.database), "-R", "-X", "stream", "-c", "fast"),
+                *("-D", str(paths.database), "-R", "-X", "stream", "-c", "fast"),
                 *("-d", self.primary.url),
             )
         )
@@ -45,7 +45,7 @@ class Pair:
         return self.promote()
 
     def promote(self) -> str:
-        """Promote the copy, whether the primary lives or not; its address."""
+        """Promote the copy, even while the primary lives; return its address."""
         self.standby.start()
         query(self.standby.url, "SELECT pg_promote()")
         recovering = "SELECT pg_is_in_recovery()"

@@ -54,8 +54,8 @@ class Tenant(NamedTuple):
     def document(self, statement_id: str) -> dict[str, Any]:
         answer = self.edge.get(f"/v1/statements/{statement_id}", self.token)
         assert answer.status_code == 200, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        body: dict[str, Any] = answer.json()
+        return body
 
     def listed(self, token: str | None = None, **params: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.edge.data(

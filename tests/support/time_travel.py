@@ -239,8 +239,8 @@ class Questions:
         if further and self._random.random() < 0.2:
             return self._random.choice(further)
         by = self._random.choice(["all"] * 5 + ["admin"] * 2 + ["narrow", "other"])
-        known = self._random.random() < 0.9 and self._world.lines
-        line = self._random.choice(known or LINES)
+        lines = self._random.random() < 0.9 and self._world.lines
+        line = self._random.choice(lines or LINES)
         if kind == "runs" and self._random.random() < 0.8:
             line = self._random.choice(self._world.lines_with_runs())
         run = self._random.choice(self._world.runs or ["RUN-26-999999"])

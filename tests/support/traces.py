@@ -41,32 +41,32 @@ def nanoseconds(at: datetime) -> int:
     return int(at.timestamp()) * SECOND + at.microsecond * 1000
 
 
-def value(said: Any) -> AnyValue:
+def value(content: Any) -> AnyValue:
     """A value as OTLP has it."""
-    match said:
+    match content:
         case AnyValue():
-            return said
+            return content
         case bool():
-            return AnyValue(bool_value=said)
+            return AnyValue(bool_value=content)
         case int():
-            return AnyValue(int_value=said)
+            return AnyValue(int_value=content)
         case float():
-            return AnyValue(double_value=said)
+            return AnyValue(double_value=content)
         case str():
-            return AnyValue(string_value=said)
+            return AnyValue(string_value=content)
         case bytes():
-            return AnyValue(bytes_value=said)
+            return AnyValue(bytes_value=content)
         case list():
             found = AnyValue()
-            found.array_value.values.extend(map(value, said))
+            found.array_value.values.extend(map(value, content))
             return found
     found = AnyValue()
-    found.kvlist_value.values.extend(pairs(said))
+    found.kvlist_value.values.extend(pairs(content))
     return found
 
 
 def pairs(attributes: Mapping[str, Any]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=value(said)) for key, said in attributes.items()]
+    return [KeyValue(key=key, value=value(content)) for key, content in attributes.items()]
 
 
 def span(
@@ -78,7 +78,7 @@ def span(
     after: float = 0.0,
     error: str | None = None,
 ) -> Span:
-    """A span of a trace, or below another span; it begins so many seconds after ``BEGAN``."""
+    """A span of a trace, or below another span. It begins that many seconds after ``BEGAN``."""
     began = nanoseconds(BEGAN) + int(after * SECOND)
     found = Span(
         name=name,
@@ -98,21 +98,21 @@ def agent(
     line: str | None, of: Span | bytes | None = None, name: str = "triage", **more: Any
 ) -> Span:
     """An agent's span on a line; ``attributes`` are further ones."""
-    said = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name}
+    values = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name}
     if line is not None:
-        said["ledger.service_line_id"] = line
-    return span(f"invoke_agent {name}", of, said | more.pop("attributes", {}), **more)
+        values["ledger.service_line_id"] = line
+    return span(f"invoke_agent {name}", of, values | more.pop("attributes", {}), **more)
 
 
 def chat(
     of: Span, model: str | None = "m-1", input: int = 10, output: int = 5, **more: Any
 ) -> Span:
     """A call of a model; ``more`` are attributes."""
-    said = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": input}
-    said["gen_ai.usage.output_tokens"] = output
+    values = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": input}
+    values["gen_ai.usage.output_tokens"] = output
     if model is not None:
-        said["gen_ai.response.model"] = model
-    return span("chat", of, said | more)
+        values["gen_ai.response.model"] = model
+    return span("chat", of, values | more)
 
 
 def exported(*spans: Span, resource: Mapping[str, Any] | None = None) -> ExportTraceServiceRequest:
@@ -125,10 +125,10 @@ def exported(*spans: Span, resource: Mapping[str, Any] | None = None) -> ExportT
 
 def as_json(request: ExportTraceServiceRequest) -> dict[str, Any]:
     """The request in OTLP's JSON: ids are hexadecimal, and enumerations are numbers."""
-    told: dict[str, Any] = MessageToDict(request, use_integers_for_enums=True)
+    message: dict[str, Any] = MessageToDict(request, use_integers_for_enums=True)
     spans = [
         (span, sent)
-        for of_resource, o in zip(request.resource_spans, told["resourceSpans"], strict=True)
+        for of_resource, o in zip(request.resource_spans, message["resourceSpans"], strict=True)
         for of_scope, s in zip(of_resource.scope_spans, o["scopeSpans"], strict=True)
         for span, sent in zip(of_scope.spans, s["spans"], strict=True)
     ]
@@ -136,7 +136,7 @@ def as_json(request: ExportTraceServiceRequest) -> dict[str, Any]:
         sent["traceId"], sent["spanId"] = span.trace_id.hex(), span.span_id.hex()
         if span.parent_span_id:
             sent["parentSpanId"] = span.parent_span_id.hex()
-    return told
+    return message
 
 
 def send(
@@ -153,8 +153,8 @@ def send_raw(
     return edge.post(TRACES, token, content=gzip.compress(body), headers=headers)
 
 
-def take(edge: Edge, *spans: Span, **options: Any) -> tuple[int, str]:
-    """Send spans, which are taken: how many were rejected, and why."""
+def export(edge: Edge, *spans: Span, **options: Any) -> tuple[int, str]:
+    """Send spans, and require success; return how many were rejected, and why."""
     answer = send(edge, *spans, **options)
     assert answer.status_code == 200, refusal(answer)
     assert answer.headers["content-type"] == PROTOBUF

@@ -1,6 +1,6 @@
 """A model of usage across lines (contract, Reading), told by the raw log alone.
 
-The model takes each check-in, each run and each stretch in a state as an item of its own, and puts
+The model takes each check-in, each run and each span in a state as an item of its own, and puts
 the item into every row to which it belongs. So the model shares no code and no running totals with
 the service.
 """
@@ -34,7 +34,7 @@ NAMED = {
     "resource": "resource_name",
 }
 OF_TIME = ("month", "day")
-BESIDE_MODEL = ("workspace", "service_line", "project", *OF_TIME)
+WITH_MODEL = ("workspace", "service_line", "project", *OF_TIME)
 
 _DAY = timedelta(days=1)
 
@@ -43,7 +43,7 @@ def groupings() -> list[tuple[str, ...]]:
     """Every allowed ``group_by``: the words, and the pairs of them."""
     pairs = [(a, b) for a in KEYS for b in KEYS if a != b and a not in OF_TIME]
     return [(word,) for word in KEYS] + [
-        pair for pair in pairs if "model" not in pair or {*pair} <= {"model", *BESIDE_MODEL}
+        pair for pair in pairs if "model" not in pair or {*pair} <= {"model", *WITH_MODEL}
     ]
 
 
@@ -76,7 +76,7 @@ def instant_of(zone: str, text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def shown(at: datetime) -> str:
+def iso(at: datetime) -> str:
     """An instant as answers show it."""
     text = f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"
     return text.rstrip("0").rstrip(".") + "Z"
@@ -134,7 +134,7 @@ class UsageModel(Model):
 # The question.
 
 
-class Asked(NamedTuple):
+class Query(NamedTuple):
     """The parameters of a question, and the tenant of the credential that asks."""
 
     params: Mapping[str, str]
@@ -167,10 +167,10 @@ class Asked(NamedTuple):
             "product_line": [line.product_line],
             "project_tag": line.tags,
         }
-        seen = self.organization in (None, line.organization)
-        seen = seen and self.workspace in (None, line.workspace)
-        asked = {name: chosen for name in values if (chosen := self.chosen(name)) is not None}
-        return seen and all({*values[name]} & {*words} for name, words in asked.items())
+        is_visible = self.organization in (None, line.organization)
+        is_visible = is_visible and self.workspace in (None, line.workspace)
+        filters = {name: chosen for name in values if (chosen := self.chosen(name)) is not None}
+        return is_visible and all({*values[name]} & {*words} for name, words in filters.items())
 
 
 # The sums.
@@ -206,7 +206,7 @@ class Sums:
         self.states += other.states
         self.causes += other.causes
 
-    def shown(self, has: set[str]) -> dict[str, Any]:
+    def rendered(self, has: set[str]) -> dict[str, Any]:
         """The sums as the contract shows them: those of ``has``, the others null."""
         found = {
             "lines": len(self.lines),
@@ -239,7 +239,7 @@ def sums_of(words: Sequence[str], of_check_ins: bool) -> set[str]:
 class Usage(NamedTuple):
     """The usage of a period, from the log as it was known then."""
 
-    asked: Asked
+    question: Query
     then: UsageModel
     now: UsageModel
     """The log of now, for names."""
@@ -247,36 +247,36 @@ class Usage(NamedTuple):
 
     def answer(self) -> dict[str, Any]:
         """The ``data`` of an answer, with the rows of all pages."""
-        asked = self.asked
+        question = self.question
         start, end = self._period()
-        as_of = asked.params.get("as_of")
+        as_of = question.params.get("as_of")
         return {
-            "from": shown(start),
-            "to": shown(end),
-            "time_zone": asked.zone,
-            "as_of": None if as_of is None else shown(self.clock),
+            "from": iso(start),
+            "to": iso(end),
+            "time_zone": question.zone,
+            "as_of": None if as_of is None else iso(self.clock),
             "total": self.total(),
             "rows": self.rows(),
         }
 
     def total(self) -> dict[str, Any]:
         grouped = self._grouped(())
-        return grouped.get((), Sums()).shown(sums_of((), self.asked.of_check_ins))
+        return grouped.get((), Sums()).rendered(sums_of((), self.question.of_check_ins))
 
     def rows(self) -> list[dict[str, Any]]:
-        words = self.asked.words
-        has = sums_of(words, self.asked.of_check_ins)
+        words = self.question.words
+        has = sums_of(words, self.question.of_check_ins)
         grouped = self._grouped(words)
-        order = sorted(grouped, key=lambda keys: [*map(_place, words, keys)])
-        return [self._keys(keys) | grouped[keys].shown(has) for keys in order]
+        order = sorted(grouped, key=lambda keys: [*map(_sort_key, words, keys)])
+        return [self._keys(keys) | grouped[keys].rendered(has) for keys in order]
 
     def _period(self) -> list[datetime]:
-        params = self.asked.params
-        return period_of(self.asked.zone, params.get("from"), params.get("to"), self.clock)
+        params = self.question.params
+        return period_of(self.question.zone, params.get("from"), params.get("to"), self.clock)
 
     def _keys(self, keys: Sequence[str | None]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
-        for word, key in zip(self.asked.words, keys, strict=True):
+        for word, key in zip(self.question.words, keys, strict=True):
             found[KEYS[word]] = key
             if word in NAMED:
                 found[NAMED[word]] = self._name(word, key) if key else None
@@ -285,17 +285,17 @@ class Usage(NamedTuple):
     def _name(self, word: str, key: str) -> str | None:
         if word == "service_line":
             return self.then.line_names[key]
-        organization = self.asked.organization or self.asked.params["organization_id"]
+        organization = self.question.organization or self.question.params["organization_id"]
         if word == "resource":
-            return self.now.resource_names.get((organization, self.asked.workspace, key))
-        known = self.then if word == "workspace" else self.now
-        return known.directory.get((organization, key))
+            return self.now.resource_names.get((organization, self.question.workspace, key))
+        model = self.then if word == "workspace" else self.now
+        return model.directory.get((organization, key))
 
     def _grouped(self, words: Sequence[str]) -> dict[tuple[str | None, ...], Sums]:
         """The rows by their keys; a line joins a row only with something."""
         rows: dict[tuple[str | None, ...], Sums] = {}
         for line_id, line in self.then.lines.items():
-            if not self.asked.has(line_id, line):
+            if not self.question.has(line_id, line):
                 continue
             own: dict[tuple[str | None, ...], Sums] = {}
             for keys, item in self._items(line_id, line, words):
@@ -318,7 +318,7 @@ class Usage(NamedTuple):
             "execution_model": [line.execution_model],
             "project": self._projects(line),
         }
-        zone = self.asked.zone
+        zone = self.question.zone
 
         def under(at: datetime, **inner: list[str | None]) -> Iterator[tuple[str | None, ...]]:
             day = f"{date_of(zone, at)}"
@@ -328,9 +328,9 @@ class Usage(NamedTuple):
         def within(at: datetime | None) -> bool:
             return at is not None and start <= at < end
 
-        resources = self.asked.chosen("resource_id")
+        resources = self.question.chosen("resource_id")
         if "model" not in words:
-            for each in line.kept_check_ins:
+            for each in line.valid_check_ins:
                 chosen = resources is None or each.resource in resources
                 if within(each.at) and chosen:
                     item = Sums(hours=Decimal(str(each.hours or 0)), check_ins=1)
@@ -343,17 +343,17 @@ class Usage(NamedTuple):
             if within(run.started_at):
                 models = [usage[0] for usage in run.token_usage or ()] or [None]
                 item = Sums(runs=Counter([run.status]))
-                yield from ((k, item) for k in under(_known(run.started_at), model=models))
+                yield from ((k, item) for k in under(_certain(run.started_at), model=models))
             if within(run.completed_at):
                 for model, part in _parts(run) if "model" in words else [(None, run)]:
-                    at = _known(run.completed_at)
+                    at = _certain(run.completed_at)
                     yield from ((k, Sums(ended=[part])) for k in under(at, model=[model]))
         if not {*words} & {"model", *OF_TIME}:
             item = self._seconds(line_id, start, min(end, self.clock))
             yield from ((keys, item) for keys in under(start))
 
     def _projects(self, line: Line) -> Sequence[str | None]:
-        named = self.asked.chosen("project_tag")
+        named = self.question.chosen("project_tag")
         if named is not None:
             return [tag for tag in line.tags if tag in named]
         return line.tags or [None]
@@ -368,7 +368,7 @@ class Usage(NamedTuple):
         return found
 
 
-def _known(at: datetime | None) -> datetime:
+def _certain(at: datetime | None) -> datetime:
     assert at is not None
     return at
 
@@ -391,7 +391,7 @@ def _product(values: Sequence[Sequence[str | None]]) -> Iterator[tuple[str | Non
         yield from ((first, *rest) for rest in _product(values[1:]))
 
 
-def _place(word: str, key: str | None) -> tuple[bool, Any]:
+def _sort_key(word: str, key: str | None) -> tuple[bool, Any]:
     if key is None:
         return True, ()
     if word in ("workspace", "service_line"):

@@ -181,7 +181,7 @@ def following(conninfo: str, *views: Projection) -> Iterator[HandProjector]:
 
 
 def report(writer: Writer, *events: dict[str, Any]) -> list[int]:
-    """Record facts, each of which must be accepted; return the positions of their last events."""
+    """Record facts. Each must be accepted. Return the positions of their last events."""
     commands = [command_of(parsed(event), COMMAND_LINE) for event in events]
     positions = []
     for outcome in writer.submit(commands).result(20):
@@ -197,7 +197,7 @@ def insert_raw(conninfo: str, topic: str, state: bytes, stream: str = "LIN-26-99
 
 
 def view_positions(conninfo: str) -> dict[str, tuple[int, bool]]:
-    """(position, whether it has stopped) of each view, by name."""
+    """By name of a view, its position, and True if it has stopped."""
     rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection")
     return {name: (position, stopped) for name, position, stopped in rows}
 

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup, Tag
 from tests.support.edge import Edge
 
 
-class Seen:
+class Visited:
     """An answer, with its HTML."""
 
     def __init__(self, answer: httpx.Response) -> None:
@@ -67,20 +67,20 @@ class Visitor:
         if token is not None:
             assert self.sign_in(token).status == 303
 
-    def request(self, method: str, path: str, **options: Any) -> Seen:
-        return Seen(self._edge.run(self.http.request(method, path, **options)))
+    def request(self, method: str, path: str, **options: Any) -> Visited:
+        return Visited(self._edge.run(self.http.request(method, path, **options)))
 
-    def get(self, path: str, **options: Any) -> Seen:
+    def get(self, path: str, **options: Any) -> Visited:
         return self.request("GET", path, **options)
 
-    def post(self, path: str, fields: dict[str, Any], **options: Any) -> Seen:
+    def post(self, path: str, fields: dict[str, Any], **options: Any) -> Visited:
         return self.request("POST", path, data=fields, **options)
 
-    def submit(self, page: Seen, action: str, **fields: str) -> Seen:
+    def submit(self, page: Visited, action: str, **fields: str) -> Visited:
         """Send a form of a page, with these fields filled in."""
         return self.post(action, page.form(action) | fields)
 
-    def sign_in(self, token: str, **fields: str) -> Seen:
+    def sign_in(self, token: str, **fields: str) -> Visited:
         return self.post("/ui/sign-in", {"token": token, **fields})
 
     def signed_out(self) -> Self:

@@ -1,7 +1,7 @@
 """A model of watches by the contract (Watches, State): what opens, is repeated and ends, and when.
 
-The model takes the stored events in log order, but none that the loop of watches records, and is
-told when a round takes place. The model shares no code with the service.
+The model takes the stored events in log order, except those that the loop of watches records. The
+test also gives it the time of each round. The model shares no code with the service.
 """
 
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from tests.support.watch_model_lines import Stretch, WatchedBlocker, WatchedLine, WatchedRun
+from tests.support.watch_model_lines import Episode, WatchedBlocker, WatchedLine, WatchedRun
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PENALTIES = {"green": 0, "amber": 6, "red": 31}
 
 
 def due_at(since: datetime, seconds: int, hours: dict[str, Any] | None, step: int = 60) -> datetime:
-    """When so many seconds have passed since an instant: of the hours, if there are any.
+    """The instant after that many seconds; with hours, only seconds within the hours count.
 
-    The clock of the zone is looked at each minute, or at other steps that divide a minute: its
-    offset from UTC is a multiple of them.
+    The zone's clock is read each minute, or at other steps that divide a minute: its offset from
+    UTC is a multiple of them.
     """
     left = timedelta(seconds=seconds)
     if hours is None:
@@ -50,7 +50,7 @@ class Watch:
     off: tuple[str, datetime] | None = None
     """("disabled" or "deleted", since when)."""
     dues: dict[tuple[int, datetime], datetime] = field(default_factory=dict)
-    """By revision and begin of a stretch when it is due: hours are looked through only once."""
+    """By revision and begin of an episode, when it is due. So hours are searched only once."""
 
     @property
     def lines(self) -> dict[str, list[str]]:
@@ -70,7 +70,7 @@ class Watch:
         return self.dues[key]
 
 
-class HeardFact(NamedTuple):
+class SourceFact(NamedTuple):
     """The recording of a fact of some source."""
 
     source: str
@@ -87,11 +87,11 @@ class Alert:
     line: WatchedLine | None
     """None: the alert is about a source."""
     condition: dict[str, Any]
-    stretch: Stretch
+    episode: Episode
     due: datetime
     opened_after: int
     """The position of the last event that was known when it opened."""
-    told: dict[str, Any]
+    opening: dict[str, Any]
     resolved: tuple[str, datetime] | None = None
     reminders: list[datetime] = field(default_factory=list)
     acknowledged_until: datetime | str | None = ""
@@ -100,7 +100,7 @@ class Alert:
     @property
     def identity(self) -> tuple[Any, ...]:
         line = self.line and self.line.id
-        return (self.watch.id, self.revision, line, self.stretch.subject, self.stretch.key)
+        return (self.watch.id, self.revision, line, self.episode.subject, self.episode.key)
 
     @property
     def tenant(self) -> tuple[str | None, ...]:
@@ -121,7 +121,7 @@ class WatchModel:
         self.lines: dict[str, WatchedLine] = {}
         self.watches: dict[str, Watch] = {}
         self.alerts: list[Alert] = []
-        self.heard: list[HeardFact] = []
+        self.facts: list[SourceFact] = []
         self.position = 0
         self._ids: dict[int, str] = {}
 
@@ -136,8 +136,8 @@ class WatchModel:
         self._ids[self.position] = f"EVT-{recorded_at.year % 100:02d}-{self.position:06d}"
         if "fact" in state:
             tenant = state.get("organization_id"), state.get("workspace_id")
-            self.heard.append(
-                HeardFact(state["fact"]["source"], *tenant, recorded_at, self.position)
+            self.facts.append(
+                SourceFact(state["fact"]["source"], *tenant, recorded_at, self.position)
             )
         if topic.startswith("watch."):
             self._watch(stream, topic, state, recorded_at)
@@ -269,69 +269,69 @@ class WatchModel:
                 alert.resolved = end[0], max(end[1], alert.due)
         for watch in self.watches.values():
             if watch.off is None:
-                for stretch, line in self._present(watch):
-                    self._open(watch, line, stretch, now)
+                for episode, line in self._present(watch):
+                    self._open(watch, line, episode, now)
         for alert in self.alerts:
             if alert.resolved is None:
                 _remind(alert, now)
 
-    def _present(self, watch: Watch) -> list[tuple[Stretch, WatchedLine | None]]:
-        """The stretches of all sources or lines that the watch is about."""
+    def _present(self, watch: Watch) -> list[tuple[Episode, WatchedLine | None]]:
+        """The episodes of all sources or lines that the watch is about."""
         if watch.sources is not None:
             return [(each, None) for each in self._silences(watch, watch.sources)]
         condition = watch.settings["condition"]
         return [
-            (stretch, line)
+            (episode, line)
             for line in self.lines.values()
             if _covers(watch, line) and line.closed_at is None
-            for stretch in line.stretches(condition)
+            for episode in line.episodes(condition)
         ]
 
-    def _silences(self, watch: Watch, sources: Sequence[str]) -> list[Stretch]:
-        """The silences of some sources, as the present revision of the watch hears them."""
-        found: list[Stretch] = []
+    def _silences(self, watch: Watch, sources: Sequence[str]) -> list[Episode]:
+        """The silences of some sources, for the present revision of the watch."""
+        found: list[Episode] = []
         for source in sources:
-            heard = [
+            reports = [
                 each
-                for each in self.heard
+                for each in self.facts
                 if (each.source, each.organization) == (source, watch.organization)
                 and watch.workspace in (None, each.workspace)
             ]
             subject, at = ("source", source), watch.revised_at
-            if not heard or heard[0].position > watch.revision:
-                found.append(Stretch(subject, at, at))
-            for each in heard:
+            if not reports or reports[0].position > watch.revision:
+                found.append(Episode(subject, at, at))
+            for each in reports:
                 since = each.recorded_at.replace(second=0, microsecond=0) + timedelta(minutes=1)
                 if found and found[-1].subject == subject:
                     if found[-1].since == since:
                         continue
                     found[-1] = found[-1]._replace(end=each.recorded_at)
-                found.append(Stretch(subject, since, since))
+                found.append(Episode(subject, since, since))
         return found
 
     def _open(
-        self, watch: Watch, line: WatchedLine | None, stretch: Stretch, now: datetime
+        self, watch: Watch, line: WatchedLine | None, episode: Episode, now: datetime
     ) -> None:
-        due, settings = watch.due_at(stretch.since), watch.settings
+        due, settings = watch.due_at(episode.since), watch.settings
         condition = settings["condition"]
-        alert = Alert(watch, watch.revision, line, condition, stretch, due, self.position, {})
+        alert = Alert(watch, watch.revision, line, condition, episode, due, self.position, {})
         mine = [a for a in self.alerts if a.watch is watch and a.line is line]
         if (
-            stretch.end is None
-            and (stretch.until is None or stretch.until > now)
+            episode.end is None
+            and (episode.until is None or episode.until > now)
             and due <= now
             and all(a.identity != alert.identity for a in mine)
-            and all(a.resolved or a.stretch.subject != stretch.subject for a in mine)
+            and all(a.resolved or a.episode.subject != episode.subject for a in mine)
         ):
-            position = stretch.position
-            alert.told = {
+            position = episode.position
+            alert.opening = {
                 "watch_id": watch.id,
                 "watch_name": settings["name"],
                 "severity": settings.get("severity", "warning"),
-                "subject": stretch.subject,
+                "subject": episode.subject,
                 "condition": condition,
                 "for_seconds": settings["for_seconds"],
-                "since": stretch.since,
+                "since": episode.since,
                 "due": due,
                 "occurred_at": due,
                 "evidence": [] if position is None else [self._ids[position]],
@@ -361,7 +361,7 @@ class WatchModel:
 
     def _over(self, alert: Alert) -> datetime | None:
         """When the condition has not held for as long as the watch keeps the alert."""
-        line, own = alert.line, alert.stretch
+        line, own = alert.line, alert.episode
         if line is None:
             every = self._silences(alert.watch, [own.subject[1]])
         elif alert.condition["kind"] == "no_activity":
@@ -373,12 +373,12 @@ class WatchModel:
                 if position > alert.opened_after and since != own.since
             )
         else:
-            every = line.stretches(alert.condition)
+            every = line.episodes(alert.condition)
         keep = timedelta(seconds=alert.watch.settings.get("keep_seconds", 0))
-        known = [s for s in every if s.subject == own.subject]
-        (place,) = [n for n, s in enumerate(known) if s.key == own.key]
-        end = known[place].end or known[place].until
-        for following in known[place + 1 :]:
+        own_episodes = [s for s in every if s.subject == own.subject]
+        (index,) = [n for n, s in enumerate(own_episodes) if s.key == own.key]
+        end = own_episodes[index].end or own_episodes[index].until
+        for following in own_episodes[index + 1 :]:
             if end is None or not keep or following.since >= end + keep:
                 break
             end = following.end
@@ -401,20 +401,20 @@ def _remind(alert: Alert, now: datetime) -> None:
 
 
 def _covers(watch: Watch, line: WatchedLine) -> bool:
-    asked = watch.lines
+    filters = watch.lines
     return (
         line.organization == watch.organization
         and watch.workspace in (None, line.workspace)
-        and line.execution_model in asked.get("execution_model", [line.execution_model])
-        and line.product_line in asked.get("product_line", [line.product_line])
-        and line.id in asked.get("service_line_id", [line.id])
+        and line.execution_model in filters.get("execution_model", [line.execution_model])
+        and line.product_line in filters.get("product_line", [line.product_line])
+        and line.id in filters.get("service_line_id", [line.id])
         and _has_tag(watch, line.tags[-1][0])
     )
 
 
 def _has_tag(watch: Watch, tags: list[str]) -> bool:
-    asked = watch.lines.get("project_tag")
-    return asked is None or not set(asked).isdisjoint(tags)
+    wanted = watch.lines.get("project_tag")
+    return wanted is None or not set(wanted).isdisjoint(tags)
 
 
 def _time_of(value: Any) -> datetime:

@@ -1,6 +1,6 @@
 """A model of a watched line by the contract (State, Watches): since when each condition holds.
 
-The line is told its events by ``watch_model``. The model shares no code with the service.
+``watch_model`` gives the line its events. The model shares no code with the service.
 """
 
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ NEVER = datetime.max.replace(tzinfo=ZoneInfo("UTC"))
 LIMITS = {"amber": 70, "red": 50}
 
 
-class Stretch(NamedTuple):
+class Episode(NamedTuple):
     """A condition that holds, or held, for a subject."""
 
     subject: tuple[str, str]
     since: datetime
     key: Any
-    """The position or the instant that began the stretch; of a sum (period, position)."""
+    """The position or the instant that began the episode; of a sum (period, position)."""
     end: datetime | None = None
     """When the condition ended, by what was recorded."""
     until: datetime | None = None
@@ -29,7 +29,7 @@ class Stretch(NamedTuple):
 
     @property
     def position(self) -> int | None:
-        """The position of the event that began the stretch, if one did."""
+        """The position of the event that began the episode, if one did."""
         began = self.key[1] if isinstance(self.key, tuple) else self.key
         return began if isinstance(began, int) else None
 
@@ -70,7 +70,7 @@ class WatchedLine:
     changed_at: datetime
     last_change: datetime
     last_activity: datetime
-    turns: list[tuple[datetime, str, int]] = field(default_factory=list)
+    changes: list[tuple[datetime, str, int]] = field(default_factory=list)
     """(effective time, state, position) of each change of the state."""
     holds: set[str] = field(default_factory=set)
     open_blockers: dict[str, WatchedBlocker] = field(default_factory=dict)
@@ -101,8 +101,8 @@ class WatchedLine:
         self.changed_at = max(self.changed_at, at)
         if not is_rest:
             self.last_change = self.changed_at
-        if not self.turns or self.turns[-1][1] != self.state:
-            self.turns.append((self.changed_at, self.state, position))
+        if not self.changes or self.changes[-1][1] != self.state:
+            self.changes.append((self.changed_at, self.state, position))
         return self.changed_at
 
     def quiet_since(self) -> datetime | None:
@@ -111,70 +111,70 @@ class WatchedLine:
             return None
         return max(self.last_activity, self.last_change)
 
-    # The stretches of each condition, in order of recording.
+    # The episodes of each condition, in order of recording.
 
-    def stretches(self, condition: dict[str, Any]) -> list[Stretch]:
+    def episodes(self, condition: dict[str, Any]) -> list[Episode]:
         return list(getattr(self, f"_{condition['kind']}")(condition))
 
-    def _in_state(self, condition: dict[str, Any]) -> list[Stretch]:
-        found: list[Stretch] = []
+    def _in_state(self, condition: dict[str, Any]) -> list[Episode]:
+        found: list[Episode] = []
         own, began = ("service_line", self.id), None
-        turns = [turn for turn in self.turns if turn[1] != "closed"]
-        following = [*self.turns[1:], (NEVER, "", 0)]
-        for (at, state, position), (until, _, _) in zip(turns, following, strict=False):
+        changes = [change for change in self.changes if change[1] != "closed"]
+        following = [*self.changes[1:], (NEVER, "", 0)]
+        for (at, state, position), (until, _, _) in zip(changes, following, strict=False):
             if state in condition["states"]:
                 began = began or (at, position)
             elif began is not None and until > at:
-                found.append(Stretch(own, *began, end=at))
+                found.append(Episode(own, *began, end=at))
                 began = None
-        return found if began is None else [*found, Stretch(own, *began)]
+        return found if began is None else [*found, Episode(own, *began)]
 
-    def _blocker_open(self, condition: dict[str, Any]) -> list[Stretch]:
+    def _blocker_open(self, condition: dict[str, Any]) -> list[Episode]:
         causes = condition.get("causes")
         return [
-            Stretch(("blocker", name), each.since, each.position, each.end)
+            Episode(("blocker", name), each.since, each.position, each.end)
             for name, several in self.blockers.items()
             for each in several
             if causes is None or each.cause in causes
         ]
 
-    def _past_due(self, condition: dict[str, Any]) -> list[Stretch]:
+    def _past_due(self, condition: dict[str, Any]) -> list[Episode]:
         return [
-            Stretch(("blocker", name), max(each.since, each.due_at), each.position, each.end)
+            Episode(("blocker", name), max(each.since, each.due_at), each.position, each.end)
             for name, several in self.blockers.items()
             for each in several
             if each.due_at is not None
         ]
 
-    def _no_activity(self, condition: dict[str, Any]) -> list[Stretch]:
+    def _no_activity(self, condition: dict[str, Any]) -> list[Episode]:
         since = self.quiet[-1][0]
-        return [] if since is None else [Stretch(("service_line", self.id), since, since)]
+        return [] if since is None else [Episode(("service_line", self.id), since, since)]
 
-    def _run_open(self, condition: dict[str, Any]) -> list[Stretch]:
+    def _run_open(self, condition: dict[str, Any]) -> list[Episode]:
         return [
-            Stretch(("run", name), since, position, end)
+            Episode(("run", name), since, position, end)
             for name, run in self.runs.items()
             for status, since, position, end in run.phases
             if status in condition["statuses"]
         ]
 
-    def _runs_failing(self, condition: dict[str, Any]) -> list[Stretch]:
+    def _runs_failing(self, condition: dict[str, Any]) -> list[Episode]:
         own, counter, count = ("service_line", self.id), 0, condition["count"]
-        found: list[Stretch] = []
+        found: list[Episode] = []
         for outcome, at, position in self.outcomes:
             if outcome == "failed":
                 counter += 1
                 if counter == count:
-                    found.append(Stretch(own, at, position))
+                    found.append(Episode(own, at, position))
             else:
                 if counter >= count:
                     found[-1] = found[-1]._replace(end=at)
                 counter = 0
         return found
 
-    def _health(self, condition: dict[str, Any]) -> list[Stretch]:
+    def _health(self, condition: dict[str, Any]) -> list[Episode]:
         own, limit = ("service_line", self.id), LIMITS[condition["status"]]
-        found: list[Stretch] = []
+        found: list[Episode] = []
         crossed: datetime | None = None
         is_below = False
         for score, at, position in self.scores:
@@ -183,17 +183,17 @@ class WatchedLine:
             is_below = not is_below
             crossed = at if crossed is None else max(at, crossed)
             if is_below:
-                found.append(Stretch(own, crossed, position))
+                found.append(Episode(own, crossed, position))
             else:
                 found[-1] = found[-1]._replace(end=crossed)
         return found
 
-    def _usage_over(self, condition: dict[str, Any]) -> list[Stretch]:
+    def _usage_over(self, condition: dict[str, Any]) -> list[Episode]:
         own, limit = ("service_line", self.id), Decimal(str(condition["limit"]))
         closed = self.closing_recorded_at or NEVER
         return [
             # On a closed line no period ends anything: its closing did.
-            Stretch(own, since, (begin, position), end, until if until <= closed else None)
+            Episode(own, since, (begin, position), end, until if until <= closed else None)
             for begin, position, since, end, until in self.sums.above(
                 condition["measure"], condition["period"], limit
             )

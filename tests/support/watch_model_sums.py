@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 
-class SumPlace(NamedTuple):
+class SumKey(NamedTuple):
     """The sum of a measure in one period."""
 
     measure: str
@@ -48,7 +48,7 @@ class LineSums:
         self._check_ins: dict[tuple[str, str], tuple[datetime, Decimal]] = {}
         """The check-ins that were not voided, by source and id of their facts."""
         self._runs: dict[str, _RunUsed] = defaultdict(_RunUsed)
-        self._changes: dict[SumPlace, list[tuple[Decimal, datetime, int]]] = {}
+        self._changes: dict[SumKey, list[tuple[Decimal, datetime, int]]] = {}
         """(sum, recorded at, position) after each event that changed a sum."""
 
     def take(self, event: dict[str, Any], topic: str, position: int) -> None:
@@ -75,15 +75,15 @@ class LineSums:
 
     def above(self, measure: str, period: str, limit: Decimal) -> Iterator[AboveLimit]:
         """The times within the periods of a kind in which the sum was above a limit."""
-        for place, changes in self._changes.items():
-            if place[:2] != (measure, period):
+        for key, changes in self._changes.items():
+            if key[:2] != (measure, period):
                 continue
-            begin, until = _bounds(place)
+            begin, until = _bounds(key)
             found: AboveLimit | None = None
             for total, recorded_at, position in [*changes, (Decimal(), until, 0)]:
                 if total > limit and found is None:
                     since = max(begin, recorded_at)
-                    found = AboveLimit(place.begin, position, since, None, until)
+                    found = AboveLimit(key.begin, position, since, None, until)
                 elif total <= limit and found is not None:
                     if found.since < min(recorded_at, until):
                         yield found._replace(end=recorded_at if recorded_at < until else None)
@@ -92,10 +92,10 @@ class LineSums:
     def _note(self, recorded_at: datetime, position: int) -> None:
         sums = dict.fromkeys(self._changes, Decimal())
         for measure, at, amount in self._items():
-            for place in _places(measure, at):
-                sums[place] = sums.get(place, Decimal()) + amount
-        for place, total in sums.items():
-            changes = self._changes.setdefault(place, [])
+            for key in _keys_of(measure, at):
+                sums[key] = sums.get(key, Decimal()) + amount
+        for key, total in sums.items():
+            changes = self._changes.setdefault(key, [])
             if not changes or changes[-1][0] != total:
                 changes.append((total, recorded_at, position))
 
@@ -109,17 +109,17 @@ class LineSums:
                 yield "tokens_used", run.completed_at, Decimal(run.tokens)
 
 
-def _places(measure: str, at: datetime) -> Iterator[SumPlace]:
+def _keys_of(measure: str, at: datetime) -> Iterator[SumKey]:
     day = at.astimezone(UTC).date()
-    yield SumPlace(measure, "day", day)
-    yield SumPlace(measure, "week", day - timedelta(days=day.isoweekday() - 1))
-    yield SumPlace(measure, "month", date(day.year, day.month, 1))
+    yield SumKey(measure, "day", day)
+    yield SumKey(measure, "week", day - timedelta(days=day.isoweekday() - 1))
+    yield SumKey(measure, "month", date(day.year, day.month, 1))
 
 
-def _bounds(place: SumPlace) -> tuple[datetime, datetime]:
+def _bounds(key: SumKey) -> tuple[datetime, datetime]:
     """The first instant of the period, and the first one after it."""
-    begin = place.begin
-    match place.period:
+    begin = key.begin
+    match key.period:
         case "day":
             end = begin + timedelta(days=1)
         case "week":

@@ -22,7 +22,7 @@ SETTINGS = WatchSettings(name="Blocked", condition=InState(("blocked",)), for_se
 
 
 class OpenAnAlert(OwnCommand):
-    """Open an alert of a watch, whether or not its condition holds."""
+    """Open an alert of a watch, even if its condition does not hold."""
 
     issues = "ALR"
 
@@ -32,7 +32,7 @@ class OpenAnAlert(OwnCommand):
 
     def decide(self, group: Group) -> Receipt:
         alert = Alert(group.issue("ALR"))
-        said = {
+        values = {
             "alert_id": alert.id,
             "watch_id": self._watch,
             "watch_name": SETTINGS.name,
@@ -47,7 +47,7 @@ class OpenAnAlert(OwnCommand):
             "revision": 1,
             "began_by": str(self._began_by),
         }
-        body = AlertOpened(**said | self._more)
+        body = AlertOpened(**values | self._more)
         tenant = (ORGANIZATION, WORKSPACE, self._line)
         return receipt(group.record(alert, body, body.due, self, tenant=tenant))
 
@@ -68,7 +68,7 @@ class WatchManager:
         _subjects(writer, [self._acknowledge(alert) for alert in self.alerts])
 
     def act(self, writer: Writer, count: int) -> None:
-        """Execute random commands, of which the writer rightly refuses some."""
+        """Execute random commands. The writer rightly refuses some of them."""
         writer.submit([self._next() for _ in range(count)]).result(20)
 
     def _create(self, number: int) -> Command:
@@ -97,8 +97,8 @@ class WatchManager:
         if dice < 0.7:
             return ResolveAlert(alert, "disabled", alert.body.due, None, 0)
         if dice < 0.95:
-            given = {"name": f"Blocked {dice:.2f}", "enabled": dice < 0.9}
-            return UpdateWatch(watch, COMMAND_LINE, changes=given)
+            settings = {"name": f"Blocked {dice:.2f}", "enabled": dice < 0.9}
+            return UpdateWatch(watch, COMMAND_LINE, changes=settings)
         return DeleteWatch(watch, COMMAND_LINE)
 
 

@@ -24,7 +24,6 @@ class Watched(NamedTuple):
     token: str
 
     def line(self, name: str, **more: Any) -> str:
-        """A new line."""
         tenant = {"organization_id": self.organization, "workspace_id": self.workspace}
         return self.edge.fresh(name=name, token=self.token, **tenant | more)
 
@@ -36,8 +35,8 @@ class Watched(NamedTuple):
         self.report("execution.unblocked", line, {"blocker_id": blocker})
 
     def report(self, type: str, line: str | None, data: Any) -> None:
-        told = fact(type, line, data, time=f"{self.edge.clock.now:%Y-%m-%dT%H:%M:%S.%fZ}")
-        self.edge.accept(told, token=self.token)
+        event = fact(type, line, data, time=f"{self.edge.clock.now:%Y-%m-%dT%H:%M:%S.%fZ}")
+        self.edge.accept(event, token=self.token)
 
     def watch(self, name: str = "Blocked", severity: str = "critical", **more: Any) -> str:
         """A new watch: of blocked lines, at once, unless ``more`` says otherwise."""
@@ -46,10 +45,10 @@ class Watched(NamedTuple):
         assert answer.status_code == 201, answer.text
         return str(answer.json()["data"]["id"])
 
-    def look(self) -> None:
-        """Let a second pass, and the watches look."""
+    def run_watches(self) -> None:
+        """Let a second pass, and run a round of the watches."""
         self.edge.clock.advance(seconds=1)
-        self.edge.look()
+        self.edge.run_watches()
 
     def alerts(self, query: str = "") -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.edge.data(f"/v1/alerts?{query}", self.token)

@@ -33,7 +33,7 @@ def watched(edge: Edge, token: str | None, line: str, **more: Any) -> tuple[str,
     lines = {"service_line_id": [line]}
     watch = create_watch(edge, token, condition=condition, lines=lines, **more)["id"]
     edge.clock.advance(seconds=1)  # a standing clock is behind the instants of recording
-    edge.look()
+    edge.run_watches()
     (alert,) = edge.data("/v1/alerts", token, params={"watch_id": watch})
     return watch, alert["id"]
 
@@ -54,8 +54,8 @@ class Watcher(Tenant):
         data: dict[str, Any] = self.edge.data(f"/v1/watches/{watch}", token or self.token)
         return data
 
-    def patch(self, watch: str, **given: Any) -> httpx.Response:
-        return self.edge.request("PATCH", f"/v1/watches/{watch}", self.token, json=given)
+    def patch(self, watch: str, **changes: Any) -> httpx.Response:
+        return self.edge.request("PATCH", f"/v1/watches/{watch}", self.token, json=changes)
 
     def delete(self, watch: str) -> httpx.Response:
         return self.edge.request("DELETE", f"/v1/watches/{watch}", self.token)
@@ -68,10 +68,10 @@ class Watcher(Tenant):
         data = {"blocker_id": blocker}
         self.edge.accept(fact("execution.unblocked", line, data), token=self.token)
 
-    def look(self, **passed: float) -> None:
-        """Let so much time pass, at least a second, and then the loop of watches look."""
+    def run_watches(self, **passed: float) -> None:
+        """Let time pass, at least a second, and then run a round of the watches."""
         self.edge.clock.advance(**(passed or {"seconds": 1}))
-        self.edge.look()
+        self.edge.run_watches()
 
     def blocked(self, *names: str, **more: Any) -> list[str]:
         """New lines of these names that are blocked, a minute after each other."""
@@ -93,12 +93,12 @@ class Watcher(Tenant):
         data: dict[str, Any] = self.edge.data(path, token or self.token, params=params)
         return data
 
-    def acknowledge(self, alert: str, key: str | None = None, **said: Any) -> httpx.Response:
+    def acknowledge(self, alert: str, key: str | None = None, **more: Any) -> httpx.Response:
         headers = {} if key is None else {"idempotency-key": key}
-        path, token = f"/v1/alerts/{alert}/acknowledge", said.pop("token", self.token)
-        return self.edge.post(path, token, json=said, headers=headers)
+        path, token = f"/v1/alerts/{alert}/acknowledge", more.pop("token", self.token)
+        return self.edge.post(path, token, json=more, headers=headers)
 
-    def acknowledge_many(self, *alerts: str, key: str | None = None, **said: Any) -> httpx.Response:
+    def acknowledge_many(self, *alerts: str, key: str | None = None, **more: Any) -> httpx.Response:
         headers = {} if key is None else {"idempotency-key": key}
-        body = {"ids": [*alerts]} | said
+        body = {"ids": [*alerts]} | more
         return self.edge.post("/v1/alerts/acknowledge", self.token, json=body, headers=headers)

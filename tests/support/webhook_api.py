@@ -23,7 +23,7 @@ KEYS = {
     "disabled_reason", "disabled_at", "created_at", "updated_at", "status",
     "format", "routing_key", "watch_ids", "min_severity", "details",
 }  # fmt: skip
-"""The JSON keys of a shown endpoint."""
+"""The JSON keys of an endpoint in the API."""
 
 
 class Hooks(Api):

@@ -46,7 +46,7 @@ class EndpointManager:
             self.statements.append(outcome.subject)
 
     def act(self, writer: Writer, count: int) -> None:
-        """Execute ``count`` random commands, of which the writer rightly refuses some."""
+        """Execute ``count`` random commands. The writer rightly refuses some of them."""
         writer.submit([self._next() for _ in range(count)]).result(20)
 
     def _create(self) -> Command:

@@ -190,11 +190,11 @@ class WebhookLedger:
         """An endpoint's deliveries, once they satisfy a condition."""
         found: list[list[Delivery]] = []
 
-        def look() -> bool:
+        def is_reached() -> bool:
             found[:] = [self.deliveries(endpoint_id)]
             return condition(found[0])
 
-        until(look, "deliveries", seconds)
+        until(is_reached, "deliveries", seconds)
         return found[0]
 
     def await_all(
@@ -213,11 +213,11 @@ class WebhookLedger:
         found = query(self.conninfo, statement + " WHERE endpoint_id = %s", endpoint_id)
         return found[0] if found else ()
 
-    def await_heeded(self, endpoint_id: str, position: int) -> None:
+    def await_applied(self, endpoint_id: str, position: int) -> None:
         """Wait for the end of a recovery: the dispatcher finds no delivery left to make due."""
         until(lambda: self.dispatch(endpoint_id)[1] == position, "the recovery's end")
 
-    def shown(self, endpoint_id: str) -> dict[str, Any]:
+    def item(self, endpoint_id: str) -> dict[str, Any]:
         """An endpoint as its owner sees it, once the view has it."""
         statement = "SELECT '{' || item || '}' FROM ledger.webhook WHERE endpoint_id = %s"
         until(lambda: query(self.conninfo, statement, endpoint_id), "the view")
@@ -275,8 +275,8 @@ def body_of(request: Request, *secrets: str) -> dict[str, Any]:
 
 def received(requests: Sequence[Request]) -> dict[int, str]:
     """Received events without tests: sequence → event id; a sequence must name a single event."""
-    known: dict[int, str] = {}
+    found: dict[int, str] = {}
     for body in map(body_of, requests):
         if body["sequence"]:
-            assert known.setdefault(body["sequence"], body["id"]) == body["id"]
-    return known
+            assert found.setdefault(body["sequence"], body["id"]) == body["id"]
+    return found

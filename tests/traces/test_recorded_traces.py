@@ -62,8 +62,8 @@ def recorded(name: str, line: str) -> dict[str, Any]:
     """A recording of agents on this line, who begin at ``BEGAN``, in traces of new ids."""
     body: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     for of_resource in body["resourceSpans"]:
-        said = {"key": "ledger.service_line_id", "value": {"stringValue": line}}
-        of_resource["resource"]["attributes"].append(said)
+        attribute = {"key": "ledger.service_line_id", "value": {"stringValue": line}}
+        of_resource["resource"]["attributes"].append(attribute)
     times = ("startTimeUnixNano", "endTimeUnixNano")
     later = nanoseconds(BEGAN) - min(int(span[times[0]]) for span in spans_of(body))
     new_ids: dict[str, str] = defaultdict(lambda: trace_id().hex())
@@ -134,7 +134,7 @@ def expected_of(recording: Recording) -> dict[str, tuple[str | None, str, Any]]:
         for agent, (parent, calls) in recording.agents.items()
     }
     if recording.broken is not None:
-        # A library that does not tell of the failure tells that no tokens were used.
+        # A library that does not report the failure reports that no tokens were used.
         used = None if recording.broken == "failed" else usage(0)
         found["broken"] = (None, recording.broken, used)
     return found

@@ -1,4 +1,4 @@
-"""The tree of spans beside a naive one: each way is walked anew (contract, Traces)."""
+"""The tree of spans, compared with a naive one that follows each way anew (contract, Traces)."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ledger.engine.log.tables import SpanRow
 from ledger.features.runs.model.token_usage import TokenUsage
 from ledger.features.traces.span_tree import SpanTree, children_of, key_of
-from tests.support.audits import BESIDE
+from tests.support.audits import SIBLING
 from tests.support.facts import ORGANIZATION, WORKSPACE
 
 TRACE = bytes(16)
@@ -19,7 +19,7 @@ def row(number: int, parent: int | None, *, is_run: bool, more: tuple[int, int, 
         trace_id=TRACE,
         span_id=number.to_bytes(8, "big"),
         parent_id=None if parent is None else parent.to_bytes(8, "big"),
-        workspace_id=("", WORKSPACE, BESIDE)[workspace],
+        workspace_id=("", WORKSPACE, SIBLING)[workspace],
         source="otlp:agents" if is_run else None,
         model="m" if tokens % 2 else None,
         input=tokens or None,
@@ -60,7 +60,7 @@ def naive_run(rows: list[SpanRow], span: SpanRow) -> SpanRow | None:
     return way[-1] if way and way[-1].source is not None else None
 
 
-def seen_by(rows: list[SpanRow], sender: str) -> list[SpanRow]:
+def visible_to(rows: list[SpanRow], sender: str) -> list[SpanRow]:
     return [each for each in rows if not sender or each.workspace_id in (sender, "")]
 
 
@@ -68,7 +68,7 @@ def seen_by(rows: list[SpanRow], sender: str) -> list[SpanRow]:
 def test_a_span_lies_in_the_nearest_run_above_it_that_its_sender_sees(
     every: list[SpanRow], sender: str
 ) -> None:
-    tree, rows = SpanTree(every, sender), seen_by(every, sender)
+    tree, rows = SpanTree(every, sender), visible_to(every, sender)
     assert [tree.run_of(each) for each in rows] == [naive_run(rows, each) for each in rows]
     pairs = {(key_of(child), key_of(parent)) for child, parent in tree.children()}
     assert pairs == {
@@ -82,7 +82,7 @@ def test_a_span_lies_in_the_nearest_run_above_it_that_its_sender_sees(
 
 @given(spans(), st.sampled_from(["", WORKSPACE]))
 def test_a_run_has_the_tokens_of_the_spans_in_it_once(every: list[SpanRow], sender: str) -> None:
-    usage, rows = SpanTree(every, sender).usage(), seen_by(every, sender)
+    usage, rows = SpanTree(every, sender).usage(), visible_to(every, sender)
     for run in (each for each in rows if each.source is not None):
         counted = [
             each
@@ -94,12 +94,12 @@ def test_a_run_has_the_tokens_of_the_spans_in_it_once(every: list[SpanRow], send
             and sender in ("", each.workspace_id)
         ]
         named = {each.response_id: each for each in reversed(counted) if each.response_id}
-        kept = [each for each in counted if each in (named.get(each.response_id), None)]
-        kept += [each for each in counted if each.response_id is None]
+        counted_once = [each for each in counted if each in (named.get(each.response_id), None)]
+        counted_once += [each for each in counted if each.response_id is None]
         sums = {usage.model: usage for usage in usage.get(key_of(run), ())}
         assert {model: each.input for model, each in sums.items()} == {
-            model: sum(each.input or 0 for each in kept if (each.model or "") == model)
-            for model in {each.model or "" for each in kept}
+            model: sum(each.input or 0 for each in counted_once if (each.model or "") == model)
+            for model in {each.model or "" for each in counted_once}
         }
 
 
@@ -121,8 +121,8 @@ def test_no_run_comes_before_its_parent(rows: list[SpanRow]) -> None:
 def test_no_token_of_a_call_that_two_libraries_tell_counts_twice() -> None:
     run = row(0, None, is_run=True, more=(0, 0, 0))
     outer, inner = (row(n, n - 1, is_run=False, more=(3, 0, 0)) for n in (1, 2))
-    beside = [row(n, 0, is_run=False, more=(1, 0, 1)) for n in (3, 4)]
-    usage = SpanTree([inner, outer, *beside, run]).usage()
+    siblings = [row(n, 0, is_run=False, more=(1, 0, 1)) for n in (3, 4)]
+    usage = SpanTree([inner, outer, *siblings, run]).usage()
     assert usage == {key_of(run): (TokenUsage("m", 4, 4),)}
 
 
@@ -135,9 +135,9 @@ def test_of_a_span_that_several_have_sent_the_senders_own_row_counts_first() -> 
     for rows in (sent, sent[::-1]):
         found = {
             sender: SpanTree([*runs, *rows], sender).run_of(own)
-            for sender, own in zip(("", WORKSPACE, BESIDE), sent, strict=True)
+            for sender, own in zip(("", WORKSPACE, SIBLING), sent, strict=True)
         }
-        assert found == {"": runs[0], WORKSPACE: runs[1], BESIDE: runs[2]}
+        assert found == {"": runs[0], WORKSPACE: runs[1], SIBLING: runs[2]}
     assert children_of([*runs, *sent]) == [
         (sent[0], runs[0]),
         (sent[1], runs[1]),

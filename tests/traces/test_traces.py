@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.support.audits import BESIDE, Tenant
+from tests.support.audits import SIBLING, Tenant
 from tests.support.edge import Edge
 from tests.support.facts import WORKSPACE
 from tests.support.traces import (
@@ -19,6 +19,7 @@ from tests.support.traces import (
     agent,
     as_json,
     chat,
+    export,
     exported,
     name_of,
     pairs,
@@ -27,7 +28,6 @@ from tests.support.traces import (
     send,
     send_raw,
     span,
-    take,
     value,
 )
 
@@ -36,13 +36,13 @@ PARTS = ("input", "output", "cache_read", "cache_write", "reasoning")
 
 def test_a_trace_of_an_agent_becomes_two_runs_with_tokens_and_payloads(edge: Edge) -> None:
     line = edge.fresh()
-    said = {"gen_ai.input.messages": '[{"role": "user"}]', "output.value": "done"}
-    root = agent(line, attributes=said, seconds=3)
+    attributes = {"gen_ai.input.messages": '[{"role": "user"}]', "output.value": "done"}
+    root = agent(line, attributes=attributes, seconds=3)
     tool = span("execute_tool search", root, {"gen_ai.operation.name": "execute_tool"})
     sub = agent(line, tool, "research", after=1)
     calls = [chat(root), chat(sub, "m-2", 7, 3), chat(sub, "m-2", 1, 1), chat(tool, "m-1", 2, 2)]
     # An exporter sends what ends first, first.
-    assert take(edge, *calls, sub, tool, root) == (0, "")
+    assert export(edge, *calls, sub, tool, root) == (0, "")
     run, below = run_of(edge, root), run_of(edge, sub)
     assert run["status"] == "completed"
     assert (run["started_at"], run["completed_at"]) == (
@@ -62,14 +62,14 @@ def test_spans_that_are_sent_ten_times_are_recorded_once(edge: Edge) -> None:
     root = agent(line)
     sub = agent(line, root, error="no luck")
     for _ in range(10):
-        assert take(edge, chat(root), sub, root) == (0, "")
+        assert export(edge, chat(root), sub, root) == (0, "")
     assert {run["external_id"] for run in runs_of(edge, line)} == {name_of(root), name_of(sub)}
     history = edge.data(f"/v1/execution/{line}/history", params={"limit": "100"})
     assert len(history) == 5
     assert run_of(edge, root)["tokens_used"] == 15
 
 
-def test_spans_are_taken_as_json_and_a_json_sender_gets_json(edge: Edge) -> None:
+def test_spans_are_accepted_as_json_and_a_json_sender_gets_json(edge: Edge) -> None:
     line = edge.fresh()
     root = agent(line)
     body = json.dumps(as_json(exported(chat(root), root))).encode()
@@ -88,7 +88,7 @@ def test_a_failed_span_is_a_failed_run_with_code_and_message(edge: Edge) -> None
     event = raised.events.add(name="exception")
     event.attributes.extend(pairs({"exception.type": "ValueError"}))
     silent = agent(line, error="")
-    assert take(edge, named, raised, silent) == (0, "")
+    assert export(edge, named, raised, silent) == (0, "")
     errors = [run_of(edge, each)["error"] for each in (named, raised, silent)]
     assert errors == [
         {"code": "timeout", "message": "No answer in 30 s�\x1b[0m"},
@@ -119,14 +119,14 @@ def test_a_failed_span_is_a_failed_run_with_code_and_message(edge: Edge) -> None
 def test_a_span_is_a_run_by_its_marks(edge: Edge, attributes: dict[str, Any], is_run: bool) -> None:
     line = edge.fresh()
     sent = span("work", None, attributes | {"ledger.service_line_id": line})
-    assert take(edge, sent) == (0, "")
+    assert export(edge, sent) == (0, "")
     assert len(runs_of(edge, line)) == is_run
 
 
 def test_a_line_on_the_span_counts_before_that_of_the_resource(edge: Edge) -> None:
     mine, others = edge.fresh(), edge.fresh()
     own, inherited = agent(mine), agent(None)
-    assert take(edge, own, inherited, resource={"ledger.service_line_id": others}) == (0, "")
+    assert export(edge, own, inherited, resource={"ledger.service_line_id": others}) == (0, "")
     assert [len(runs_of(edge, line)) for line in (mine, others)] == [1, 1]
     assert run_of(edge, own)["service_line_id"] == mine
 
@@ -147,20 +147,20 @@ def test_input_and_output_are_json_where_their_text_is_an_object_or_array(edge: 
     ]
     for attributes, expected, ended in cases:
         sent = agent(line, attributes=attributes)
-        assert take(edge, sent) == (0, "")
+        assert export(edge, sent) == (0, "")
         run = run_of(edge, sent)
         assert (run["input"], run["output"]) == (expected, ended)
 
 
 @pytest.mark.parametrize("large", ["x" * 300_000, "\x00", [2**60]])
-def test_a_payload_that_no_fact_can_hold_is_left_out_and_told(edge: Edge, large: Any) -> None:
+def test_a_payload_that_no_fact_can_hold_is_left_out_and_reported(edge: Edge, large: Any) -> None:
     sent = agent(edge.fresh(), attributes={"input.value": large, "output.value": "short"})
-    rejected, told = take(edge, sent)
+    rejected, text = export(edge, sent)
     assert rejected == 0
-    assert told.startswith(f"span {sent.span_id.hex()} (invoke_agent triage): its input was left")
+    assert text.startswith(f"span {sent.span_id.hex()} (invoke_agent triage): its input was left")
     run = run_of(edge, sent)
     assert (run["status"], run["input"], run["output"]) == ("completed", None, "short")
-    assert take(edge, sent) == (0, "")
+    assert export(edge, sent) == (0, "")
 
 
 def test_a_run_has_its_own_tokens_or_those_below_but_never_both(edge: Edge) -> None:
@@ -168,7 +168,7 @@ def test_a_run_has_its_own_tokens_or_those_below_but_never_both(edge: Edge) -> N
     own = agent(line, attributes={"gen_ai.usage.input_tokens": 3, "llm.model_name": "m-9"})
     nameless = agent(line, attributes={"llm.token_count.prompt": 3})
     several = agent(line)
-    assert take(
+    assert export(
         edge,
         *(chat(own), own),
         *(chat(nameless, "m-1"), chat(nameless, None), nameless),
@@ -181,7 +181,7 @@ def test_a_run_has_its_own_tokens_or_those_below_but_never_both(edge: Edge) -> N
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("message", "stored"),
     [
         ({"gen_ai.usage.prompt_tokens": 5, "gen_ai.usage.completion_tokens": 2}, (5, 2, 0, 0, 0)),
         ({"llm.token_count.prompt": 5, "llm.token_count.completion": 2}, (5, 2, 0, 0, 0)),
@@ -210,24 +210,24 @@ def test_a_run_has_its_own_tokens_or_those_below_but_never_both(edge: Edge) -> N
     ],
 )
 def test_tokens_are_read_by_every_name_and_caches_are_a_part_of_the_input(
-    edge: Edge, told: dict[str, Any], kept: tuple[int, ...]
+    edge: Edge, message: dict[str, Any], stored: tuple[int, ...]
 ) -> None:
-    sent = agent(edge.fresh(), attributes=told | {"gen_ai.request.model": "m"})
-    assert take(edge, sent) == (0, "")
+    sent = agent(edge.fresh(), attributes=message | {"gen_ai.request.model": "m"})
+    assert export(edge, sent) == (0, "")
     (usage,) = run_of(edge, sent)["token_usage"]
-    assert tuple(usage[each] for each in PARTS) == kept
+    assert tuple(usage[each] for each in PARTS) == stored
 
 
 def test_numbers_that_count_nothing_are_no_tokens(edge: Edge) -> None:
     odd = (-1, 1.5, "many", True, 2**60, [1])
     sent = [agent(edge.fresh(), attributes={"gen_ai.usage.input_tokens": each}) for each in odd]
-    assert take(edge, *sent) == (0, "")
+    assert export(edge, *sent) == (0, "")
     assert {run_of(edge, each)["tokens_used"] for each in sent} == {None}
 
 
-def test_tokens_of_more_than_twenty_models_are_told_together(edge: Edge) -> None:
+def test_tokens_of_more_than_twenty_models_are_listed_together(edge: Edge) -> None:
     root = agent(edge.fresh())
-    assert take(edge, *[chat(root, f"m-{n}", 1, 1) for n in range(21)], root) == (0, "")
+    assert export(edge, *[chat(root, f"m-{n}", 1, 1) for n in range(21)], root) == (0, "")
     run = run_of(edge, root)
     assert (run["tokens_used"], run["token_usage"]) == (42, None)
 
@@ -235,17 +235,17 @@ def test_tokens_of_more_than_twenty_models_are_told_together(edge: Edge) -> None
 def test_descendants_that_came_before_count_and_later_ones_do_not(edge: Edge) -> None:
     root = agent(edge.fresh())
     tool = span("tool", root)
-    assert take(edge, chat(tool)) == (0, "")
-    assert take(edge, tool) == (0, "")
-    assert take(edge, root) == (0, "")
-    assert take(edge, chat(tool)) == (0, "")
+    assert export(edge, chat(tool)) == (0, "")
+    assert export(edge, tool) == (0, "")
+    assert export(edge, root) == (0, "")
+    assert export(edge, chat(tool)) == (0, "")
     assert used(edge, root) == {"m-1": (10, 5)}
 
 
 def test_events_of_a_run_name_its_facts_and_its_trace(edge: Edge) -> None:
     line = edge.fresh()
     sent = agent(line)
-    assert take(edge, sent) == (0, "")
+    assert export(edge, sent) == (0, "")
     history = edge.data(f"/v1/execution/{line}/history")[1:]
     assert [(each["fact"]["source"], each["fact"]["id"]) for each in history] == [
         ("otlp:agents", f"{name_of(sent)}-start"),
@@ -256,11 +256,11 @@ def test_events_of_a_run_name_its_facts_and_its_trace(edge: Edge) -> None:
 
 def test_an_erasure_reaches_the_payloads_of_a_span(edge: Edge) -> None:
     sent = agent(edge.fresh(), attributes={"input.value": "personal", "output.value": "personal"})
-    assert take(edge, sent) == (0, "")
+    assert export(edge, sent) == (0, "")
     run = run_of(edge, sent)
     eraser = edge.token("runs:erase")
     assert edge.post(f"/v1/runs/{run['id']}/erase", eraser, json={"reason": "r"}).status_code == 200
-    assert take(edge, sent) == (0, "")
+    assert export(edge, sent) == (0, "")
     again = run_of(edge, sent)
     assert (again["input"], again["output"]) == (None, None)
 
@@ -305,7 +305,7 @@ def test_the_code_of_a_failure_is_the_type_of_the_last_exception(edge: Edge) -> 
     sent = agent(edge.fresh(), error="no luck")
     for kind in ("First", "Last"):
         sent.events.add(name="exception").attributes.extend(pairs({"exception.type": kind}))
-    assert take(edge, sent) == (0, "")
+    assert export(edge, sent) == (0, "")
     assert run_of(edge, sent)["error"]["code"] == "Last"
 
 
@@ -318,9 +318,9 @@ def test_spans_of_two_services_with_the_same_ids_are_two_runs_of_one_request(edg
     assert len(edge.data("/v1/runs", params={"external_id": name_of(sent)})) == 2
 
 
-def test_a_run_is_not_lost_beside_another_span_of_its_ids(edge: Edge) -> None:
+def test_a_run_is_not_lost_among_others_span_of_its_ids(edge: Edge) -> None:
     sent = agent(edge.fresh())
-    rejected, _ = take(edge, sent, same_ids(span("again"), sent))
+    rejected, _ = export(edge, sent, same_ids(span("again"), sent))
     found = edge.data("/v1/runs", params={"external_id": name_of(sent)})
     assert len(found) + rejected == 1
 
@@ -329,27 +329,27 @@ def test_a_run_is_not_lost_beside_another_span_of_its_ids(edge: Edge) -> None:
 def test_a_workspaces_key_changes_no_parent_of_another_workspace(
     tenant: Tenant, forged: Span
 ) -> None:
-    edge, line = tenant.edge, tenant.line(workspace_id=BESIDE)
+    edge, line = tenant.edge, tenant.line(workspace_id=SIBLING)
     stranger = tenant.new_token("read", "write", workspace_id=WORKSPACE)
-    own = tenant.new_token("read", "write", workspace_id=BESIDE)
+    own = tenant.new_token("read", "write", workspace_id=SIBLING)
     root = agent(line)
     call = span("POST", root)
     sub = agent(line, call)
-    take(edge, same_ids(forged, call), token=stranger)
+    export(edge, same_ids(forged, call), token=stranger)
     for sent in (sub, call, root):
-        assert take(edge, sent, token=own) == (0, "")
+        assert export(edge, sent, token=own) == (0, "")
     assert run_of(edge, sub, own)["parent_run_id"] == run_of(edge, root, own)["id"]
 
 
-def test_a_workspaces_key_takes_no_tokens_from_another_workspace(tenant: Tenant) -> None:
-    edge, line = tenant.edge, tenant.line(workspace_id=BESIDE)
+def test_a_workspaces_key_counts_no_tokens_from_another_workspace(tenant: Tenant) -> None:
+    edge, line = tenant.edge, tenant.line(workspace_id=SIBLING)
     stranger = tenant.new_token("read", "write", workspace_id=WORKSPACE)
-    own = tenant.new_token("read", "write", workspace_id=BESIDE)
+    own = tenant.new_token("read", "write", workspace_id=SIBLING)
     root = agent(line)
     call = chat(root)
-    take(edge, same_ids(span("forged"), call), token=stranger)
-    assert take(edge, call, token=own) == (0, "")
-    assert take(edge, root, token=own) == (0, "")
+    export(edge, same_ids(span("forged"), call), token=stranger)
+    assert export(edge, call, token=own) == (0, "")
+    assert export(edge, root, token=own) == (0, "")
     assert run_of(edge, root, own)["tokens_used"] == 15
 
 
@@ -357,8 +357,8 @@ def test_a_recorded_run_gets_no_parent_from_other_content_of_its_span(edge: Edge
     line = edge.fresh()
     root = agent(line)
     sub = agent(line, root.trace_id)
-    assert take(edge, root, sub) == (0, "")
-    assert take(edge, same_ids(agent(line, root), sub)) == (0, "")
+    assert export(edge, root, sub) == (0, "")
+    assert export(edge, same_ids(agent(line, root), sub)) == (0, "")
     assert run_of(edge, sub)["parent_run_id"] is None
 
 
@@ -367,7 +367,7 @@ def test_a_refused_run_is_no_parent_and_the_one_above_it_is(edge: Edge) -> None:
     root = agent(line)
     refused = agent("LIN-26-999999", root)
     sub = agent(line, refused)
-    rejected, _ = take(edge, root, refused, sub)
+    rejected, _ = export(edge, root, refused, sub)
     assert rejected == 1
     assert run_of(edge, sub)["parent_run_id"] == run_of(edge, root)["id"]
 
@@ -381,8 +381,8 @@ def test_a_run_is_not_lost_for_a_long_message_an_odd_name_or_a_sum_of_tokens(edg
     )
     above = agent(line)
     sent = [chat(above, input=MOST), chat(above, input=MOST), long, odd, many, above]
-    rejected, told = take(edge, *sent)
-    assert (rejected, told.count("its tokens were left out")) == (0, 1)
+    rejected, text = export(edge, *sent)
+    assert (rejected, text.count("its tokens were left out")) == (0, 1)
     assert len(run_of(edge, long)["error"]["message"]) == 32_769
     assert run_of(edge, odd)["triggered_by"]["actor_id"] == "a\\x00b"
     assert [run_of(edge, each)["tokens_used"] for each in (many, above)] == [MOST, None]
@@ -392,9 +392,9 @@ def test_spans_below_a_refused_run_get_it_once_it_is_accepted(edge: Edge) -> Non
     line = edge.fresh()
     refused = agent("LIN-26-999999")
     sub = agent(line, refused)
-    assert take(edge, sub, refused)[0] == 1
+    assert export(edge, sub, refused)[0] == 1
     assert run_of(edge, sub)["parent_run_id"] is None
-    assert take(edge, same_ids(agent(line), refused)) == (0, "")
+    assert export(edge, same_ids(agent(line), refused)) == (0, "")
     assert run_of(edge, sub)["parent_run_id"] == run_of(edge, refused)["id"]
 
 
@@ -402,22 +402,22 @@ def test_the_service_that_a_run_was_accepted_from_names_the_parent(edge: Edge) -
     line = edge.fresh()
     root = agent(line)
     lost = same_ids(agent("LIN-26-999999"), root)
-    assert take(edge, lost, resource={"service.name": "wrong"})[0] == 1
-    assert take(edge, root, resource={"service.name": "right"}) == (0, "")
+    assert export(edge, lost, resource={"service.name": "wrong"})[0] == 1
+    assert export(edge, root, resource={"service.name": "right"}) == (0, "")
     sub = agent(line, root)
-    assert take(edge, sub) == (0, "")
+    assert export(edge, sub) == (0, "")
     assert run_of(edge, sub)["parent_run_id"] == run_of(edge, root)["id"]
 
 
-def test_a_refusal_takes_no_parent_from_a_run_that_was_recorded(edge: Edge) -> None:
+def test_a_refusal_removes_no_parent_from_a_run_that_was_recorded(edge: Edge) -> None:
     line = edge.fresh()
     root = agent(line)
-    assert take(edge, root) == (0, "")
+    assert export(edge, root) == (0, "")
     lost = same_ids(agent("LIN-26-999999"), root)
     for service in ("other", "agents"):
-        take(edge, lost, resource={"service.name": service})
+        export(edge, lost, resource={"service.name": service})
     sub = agent(line, root)
-    assert take(edge, sub) == (0, "")
+    assert export(edge, sub) == (0, "")
     assert run_of(edge, sub)["parent_run_id"] == run_of(edge, root)["id"]
 
 
@@ -426,7 +426,7 @@ def test_of_spans_of_one_answer_the_first_counts(edge: Edge, apart: bool) -> Non
     root = agent(edge.fresh())
     calls = [chat(root, input=tokens, **{"gen_ai.response.id": "r-1"}) for tokens in (10, 1_000, 7)]
     for sent in (calls[:1], [*calls[1:], root]) if apart else ([*calls, root],):
-        assert take(edge, *sent) == (0, "")
+        assert export(edge, *sent) == (0, "")
     assert run_of(edge, root)["tokens_used"] == 15
 
 
@@ -450,22 +450,22 @@ def test_a_body_with_half_a_group_is_refused(edge: Edge, group: bytes) -> None:
 def test_a_span_without_times_happened_when_it_was_recorded(edge: Edge) -> None:
     neither, ended = agent(edge.fresh()), agent(edge.fresh())
     neither.start_time_unix_nano = neither.end_time_unix_nano = ended.start_time_unix_nano = 0
-    assert take(edge, neither, ended) == (0, "")
+    assert export(edge, neither, ended) == (0, "")
     assert run_of(edge, neither)["started_at"][:10] == f"{edge.clock():%Y-%m-%d}"
     assert run_of(edge, ended)["duration_ms"] == 0
 
 
 def test_parents_in_many_traces_are_found_by_trace(tenant: Tenant) -> None:
-    """Else each of n spans of one id would be looked at for each of n traces."""
+    """Else each of n spans of one id would be searched for each of n traces."""
     edge, line = tenant.edge, tenant.line()
     parents = [agent(line, seconds=0) for _ in range(2)] + [span("x") for _ in range(6_000)]
     below = []
     for each in parents:
         each.span_id = parents[0].span_id
         below.append(span("y", each))
-    assert take(edge, *below, token=tenant.token) == (0, "")
+    assert export(edge, *below, token=tenant.token) == (0, "")
     began = time.monotonic()
-    assert take(edge, *parents, token=tenant.token) == (0, "")
+    assert export(edge, *parents, token=tenant.token) == (0, "")
     assert time.monotonic() - began < 2.5
 
 

@@ -14,12 +14,12 @@ from ledger.app.composition.api import create_api
 from ledger.app.settings import Settings
 from ledger.engine.postgres.locks import SPANS
 from ledger.features.traces.tables import MOST
-from tests.support.audits import BESIDE, Tenant
+from tests.support.audits import SIBLING, Tenant
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE
 from tests.support.soak import repeated
-from tests.support.traces import agent, chat, run_of, span, take, trace_id
+from tests.support.traces import agent, chat, export, run_of, span, trace_id
 from tests.support.views import until
 
 Made = tuple[list[tuple[int | None, bool]], list[list[int]]]
@@ -87,7 +87,7 @@ def arrive(edge: Edge, shape: list[tuple[int | None, bool]], requests: list[list
         above = trace_id() if parent is None else spans[parent]
         spans.append(agent(line, above) if is_run else span("step", above))
     for numbers in requests:
-        assert take(edge, *[spans[number] for number in numbers]) == (0, "")
+        assert export(edge, *[spans[number] for number in numbers]) == (0, "")
     runs = {n: run_of(edge, spans[n]) for n, (_, is_run) in enumerate(shape) if is_run}
     for number, run in runs.items():
         parent = shape[number][0]
@@ -95,22 +95,22 @@ def arrive(edge: Edge, shape: list[tuple[int | None, bool]], requests: list[list
             parent = shape[parent][0]
         assert run["parent_run_id"] == (None if parent is None else runs[parent]["id"])
     history = edge.data(f"/v1/execution/{line}/history", params={"limit": "100"})
-    given_to = [each["subject"]["id"] for each in history if each["type"] == "run.parent_given"]
-    assert len(given_to) == len({*given_to})
-    assert len(history) == 1 + 2 * len(runs) + len(given_to)
-    return len(given_to)
+    children = [each["subject"]["id"] for each in history if each["type"] == "run.parent_given"]
+    assert len(children) == len({*children})
+    assert len(history) == 1 + 2 * len(runs) + len(children)
+    return len(children)
 
 
-def test_a_parent_that_arrives_later_is_given_with_its_beginning_as_the_cause(edge: Edge) -> None:
+def test_a_parent_that_arrives_later_is_set_with_its_beginning_as_the_cause(edge: Edge) -> None:
     line = edge.fresh()
     root = agent(line, seconds=9)
     sub = agent(line, span("tool", root), after=2)
     tool = span("tool", root)
     tool.span_id = sub.parent_span_id
-    assert take(edge, sub) == (0, "")
-    assert take(edge, tool) == (0, "")
+    assert export(edge, sub) == (0, "")
+    assert export(edge, tool) == (0, "")
     assert run_of(edge, sub)["parent_run_id"] is None
-    assert take(edge, root) == (0, "")
+    assert export(edge, root) == (0, "")
     parent = run_of(edge, root)
     assert run_of(edge, sub)["parent_run_id"] == parent["id"]
     history = edge.data(f"/v1/execution/{line}/history")
@@ -137,8 +137,8 @@ def test_two_workers_that_bring_a_run_and_its_parent_at_once_lose_no_parent(
         requests = [[root], tools[:2], tools[2:], *[[sub] for sub in subs]]
         edges = itertools.cycle([edge, worker])
         with ThreadPoolExecutor(len(requests)) as pool:
-            taken = [pool.submit(take, next(edges), *spans) for spans in requests]
-        assert {each.result() for each in taken} == {(0, "")}
+            futures = [pool.submit(export, next(edges), *spans) for spans in requests]
+        assert {each.result() for each in futures} == {(0, "")}
         parent = run_of(edge, root)["id"]
         assert {run_of(edge, sub)["parent_run_id"] for sub in subs} == {parent}
 
@@ -150,7 +150,7 @@ def test_a_span_waits_for_another_of_its_organization_that_is_being_stored(edge:
     upper = span("tool", root)
     lower = span("tool", upper)
     sub = agent(line, lower)
-    assert take(edge, root, sub) == (0, "")
+    assert export(edge, root, sub) == (0, "")
     with psycopg.connect(edge.conninfo) as other, ThreadPoolExecutor(1) as pool:
         other.execute(f"SELECT pg_advisory_xact_lock({SPANS}, hashtext('{ORGANIZATION}'))")
         other.execute(
@@ -158,37 +158,38 @@ def test_a_span_waits_for_another_of_its_organization_that_is_being_stored(edge:
             " number, arrived_at) VALUES (%s, '', %s, %s, %s, 1, now())",
             (ORGANIZATION, upper.trace_id, upper.span_id, upper.parent_span_id),
         )
-        taken = pool.submit(take, edge, lower)
+        future = pool.submit(export, edge, lower)
         until(lambda: edge.select(WAITS), "the request")
         other.commit()
-        assert taken.result() == (0, "")
+        assert future.result() == (0, "")
     assert run_of(edge, sub)["parent_run_id"] == run_of(edge, root)["id"]
 
 
 def test_a_run_gets_a_parent_that_its_sender_sees_and_no_other(tenant: Tenant) -> None:
     edge, whole = tenant.edge, tenant.token
-    mine, beside = tenant.line(), tenant.line(workspace_id=BESIDE)
+    mine, elsewhere = tenant.line(), tenant.line(workspace_id=SIBLING)
     own = tenant.new_token("read", "write", workspace_id=WORKSPACE)
-    roots = [agent(beside), agent(mine), agent(beside), agent(mine)]
+    roots = [agent(elsewhere), agent(mine), agent(elsewhere), agent(mine)]
     subs = [agent(mine, root) for root in roots]
     for root, sub in zip(roots[:2], subs[:2], strict=True):
-        assert take(edge, root, token=whole) == (0, "")
-        assert take(edge, sub, token=own) == (0, "")
+        assert export(edge, root, token=whole) == (0, "")
+        assert export(edge, sub, token=own) == (0, "")
     for root, sub in zip(roots[2:], subs[2:], strict=True):
-        assert take(edge, sub, token=own) == (0, "")
-        assert take(edge, root, token=whole) == (0, "")
+        assert export(edge, sub, token=own) == (0, "")
+        assert export(edge, root, token=whole) == (0, "")
     parents = [run_of(edge, root, whole)["id"] for root in roots]
-    shown = [run_of(edge, sub, own)["parent_run_id"] for sub in subs]
-    assert shown == [None, parents[1], None, parents[3]]
+    found = [run_of(edge, sub, own)["parent_run_id"] for sub in subs]
+    assert found == [None, parents[1], None, parents[3]]
 
 
 def test_tokens_of_a_workspace_count_for_its_own_senders_alone(tenant: Tenant) -> None:
     edge, line = tenant.edge, tenant.line()
     own = tenant.new_token("read", "write", workspace_id=WORKSPACE)
     root, whole = agent(line), agent(line)
-    assert take(edge, chat(root, input=100), chat(whole, input=100), token=tenant.token) == (0, "")
-    assert take(edge, chat(root), chat(whole), root, token=own) == (0, "")
-    assert take(edge, whole, token=tenant.token) == (0, "")
+    spans = chat(root, input=100), chat(whole, input=100)
+    assert export(edge, *spans, token=tenant.token) == (0, "")
+    assert export(edge, chat(root), chat(whole), root, token=own) == (0, "")
+    assert export(edge, whole, token=tenant.token) == (0, "")
     assert run_of(edge, root, own)["tokens_used"] == 15
     assert run_of(edge, whole, own)["tokens_used"] == 120
 
@@ -199,12 +200,12 @@ def test_another_organization_that_sends_the_same_ids_changes_nothing(tenant: Te
     root = agent(line)
     tool = span("tool", root)
     sub = agent(line, tool)
-    assert take(edge, sub, token=tenant.token) == (0, "")
+    assert export(edge, sub, token=tenant.token) == (0, "")
     theirs = edge.fresh(organization_id="ORG-26-000777", token=stranger)
     forged = agent(theirs)
     forged.trace_id, forged.span_id = tool.trace_id, tool.span_id
-    assert take(edge, forged, chat(sub), token=stranger) == (0, "")
-    assert take(edge, tool, root, token=tenant.token) == (0, "")
+    assert export(edge, forged, chat(sub), token=stranger) == (0, "")
+    assert export(edge, tool, root, token=tenant.token) == (0, "")
     run = run_of(edge, sub, tenant.token)
     assert (run["parent_run_id"], run["tokens_used"]) == (
         run_of(edge, root, tenant.token)["id"],
@@ -223,7 +224,7 @@ def test_a_circle_of_spans_ends_and_gives_no_run_itself(edge: Edge, length: int)
     for number, each in enumerate(spans):
         each.parent_span_id = spans[number - 1].span_id
     for each in spans:
-        assert take(edge, each, span("step", each), chat(each)) == (0, "")
+        assert export(edge, each, span("step", each), chat(each)) == (0, "")
     for each in spans:
         run = run_of(edge, each)
         assert run["parent_run_id"] != run["id"]
@@ -232,20 +233,20 @@ def test_a_circle_of_spans_ends_and_gives_no_run_itself(edge: Edge, length: int)
 def test_an_organization_keeps_its_latest_spans(tenant: Tenant) -> None:
     edge, line = tenant.edge, tenant.line()
     root, later = agent(line), agent(line)
-    assert take(edge, chat(root), token=tenant.token) == (0, "")
+    assert export(edge, chat(root), token=tenant.token) == (0, "")
     edge.select(FILL.format(organization=tenant.organization, count=MOST - 1))
-    assert take(edge, chat(later), token=tenant.token) == (0, "")
-    assert kept(tenant) == MOST
-    assert take(edge, root, later, token=tenant.token) == (0, "")
-    assert kept(tenant) == MOST
+    assert export(edge, chat(later), token=tenant.token) == (0, "")
+    assert count_spans(tenant) == MOST
+    assert export(edge, root, later, token=tenant.token) == (0, "")
+    assert count_spans(tenant) == MOST
     assert run_of(edge, root, tenant.token)["tokens_used"] is None
     assert run_of(edge, later, tenant.token)["tokens_used"] == 15
 
 
-def test_spans_that_are_sent_again_take_no_place_of_others(tenant: Tenant) -> None:
+def test_spans_that_are_sent_again_replace_no_others(tenant: Tenant) -> None:
     spans = [span("x") for _ in range(5)]
     for _ in range(3):
-        assert take(tenant.edge, *spans, token=tenant.token) == (0, "")
+        assert export(tenant.edge, *spans, token=tenant.token) == (0, "")
     numbers = tenant.edge.select(
         f"SELECT number FROM ledger.span WHERE organization_id = '{tenant.organization}'"
     )
@@ -255,17 +256,17 @@ def test_spans_that_are_sent_again_take_no_place_of_others(tenant: Tenant) -> No
 def test_the_housekeeper_forgets_spans_after_an_hour(tenant: Tenant) -> None:
     edge, line = tenant.edge, tenant.line()
     old, young = agent(line), agent(line)
-    assert take(edge, chat(old), token=tenant.token) == (0, "")
+    assert export(edge, chat(old), token=tenant.token) == (0, "")
     edge.select(AGE.format(organization=tenant.organization))
-    assert take(edge, chat(young), token=tenant.token) == (0, "")
+    assert export(edge, chat(young), token=tenant.token) == (0, "")
     edge.service.loops.housekeeper.run_once()
-    assert kept(tenant) == 1
-    assert take(edge, old, young, token=tenant.token) == (0, "")
+    assert count_spans(tenant) == 1
+    assert export(edge, old, young, token=tenant.token) == (0, "")
     assert run_of(edge, old, tenant.token)["tokens_used"] is None
     assert run_of(edge, young, tenant.token)["tokens_used"] == 15
 
 
-def kept(tenant: Tenant) -> int:
+def count_spans(tenant: Tenant) -> int:
     ((count,),) = tenant.edge.select(
         f"SELECT count(*) FROM ledger.span WHERE organization_id = '{tenant.organization}'"
     )
@@ -281,7 +282,7 @@ def test_spans_that_lie_below_one_another_in_a_ring_are_no_ring_of_runs(
     for n, each in enumerate(spans):
         each.trace_id, each.parent_span_id = spans[0].trace_id, spans[n - 1].span_id
     for some in [[each] for each in spans] if apart else [spans]:
-        assert take(edge, *some) == (0, "")
+        assert export(edge, *some) == (0, "")
     above = {run["id"]: run["parent_run_id"] for run in (run_of(edge, each) for each in spans)}
     for run in above:
         way = [run]

@@ -42,7 +42,7 @@ CALL = {
 
 @pytest.fixture(scope="module")
 def variables(edge: Edge) -> Iterator[dict[str, str]]:
-    """The variables that tell an exporter of a service, whose clock is as right as its own."""
+    """The variables that give an exporter the address of a service, with a right clock."""
     edge.clock.now = datetime.now(UTC) + timedelta(minutes=5)
     with listening(edge) as (host, port):
         yield {
@@ -78,8 +78,8 @@ def tracing(
 def agent(name: str, **more: str) -> dict[str, str]:
     """The attributes of an agent's span."""
     messages = json.dumps([{"role": "user", "parts": [{"type": "text", "content": name}]}])
-    said = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name}
-    return said | {"gen_ai.input.messages": messages, "gen_ai.output.messages": messages} | more
+    values = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name}
+    return values | {"gen_ai.input.messages": messages, "gen_ai.output.messages": messages} | more
 
 
 def work(provider: TracerProvider) -> None:
@@ -99,10 +99,10 @@ WORK = [
     ("research", "triage", "completed", [("m-1", 20, 10)]),
     ("triage", None, "completed", [("m-1", 10, 5)]),
 ]
-"""The runs of that work, as they are shown."""
+"""The runs of that work, as the API returns them."""
 
 
-def shown(edge: Edge, line: str) -> list[tuple[Any, ...]]:
+def summaries(edge: Edge, line: str) -> list[tuple[Any, ...]]:
     """The agent, the parent's agent, the status and the tokens by model of each run of a line."""
     runs = runs_of(edge, line)
     nobody = {"actor_id": "workflow"}
@@ -125,7 +125,7 @@ def test_agents_of_the_sdk_are_runs_with_tokens_payloads_and_parents(
     line = edge.fresh()
     with tracing(exporter, line, processor) as provider:
         work(provider)
-    assert shown(edge, line) == WORK
+    assert summaries(edge, line) == WORK
     for run in runs_of(edge, line):
         (message,) = run["input"]
         assert message["parts"][0]["content"] == run["triggered_by"]["actor_id"]
@@ -135,25 +135,25 @@ def test_agents_of_the_sdk_are_runs_with_tokens_payloads_and_parents(
 def test_spans_that_an_exporter_sends_ten_times_are_recorded_once(
     edge: Edge, exporter: OTLPSpanExporter
 ) -> None:
-    line, kept = edge.fresh(), InMemorySpanExporter()
-    with tracing(kept, line) as provider:
+    line, memory = edge.fresh(), InMemorySpanExporter()
+    with tracing(memory, line) as provider:
         work(provider)
-    spans = kept.get_finished_spans()
+    spans = memory.get_finished_spans()
     assert {exporter.export(spans) for _ in range(10)} == {SpanExportResult.SUCCESS}
-    assert shown(edge, line) == WORK
+    assert summaries(edge, line) == WORK
     assert len(edge.data(f"/v1/execution/{line}/history", params={"limit": "100"})) == 5
 
 
 def test_an_agent_without_a_line_leaves_the_export_a_success_and_others_recorded(
     edge: Edge, exporter: OTLPSpanExporter
 ) -> None:
-    line, kept = edge.fresh(), InMemorySpanExporter()
-    with tracing(kept, None) as provider:
+    line, memory = edge.fresh(), InMemorySpanExporter()
+    with tracing(memory, None) as provider:
         tracer = provider.get_tracer("own")
         with tracer.start_as_current_span("stray", attributes=agent("stray")):
             tracer.start_span("triage", attributes=agent("triage", **{LINE: line})).end()
-    assert exporter.export(kept.get_finished_spans()) == SpanExportResult.SUCCESS
-    assert [agent for agent, *_ in shown(edge, line)] == ["triage"]
+    assert exporter.export(memory.get_finished_spans()) == SpanExportResult.SUCCESS
+    assert [agent for agent, *_ in summaries(edge, line)] == ["triage"]
 
 
 OPENINFERENCE, TRACELOOP = LIBRARIES = (
@@ -166,7 +166,7 @@ WORKFLOW = ("workflow", None, "completed", [])
 
 
 def calls(digits: int) -> list[tuple[str, int, int]]:
-    """The tokens of calls: the n-th digit from the right tells how often the n-th call counts."""
+    """The tokens of calls: the n-th digit from the right is how often the n-th call counts."""
     return [("m-1", 2 * digits, digits)]
 
 
@@ -189,7 +189,7 @@ def watched(
             asyncio.run(work_of_agents(says))
         finally:
             instrumentor.uninstrument()
-    return shown(edge, line)
+    return summaries(edge, line)
 
 
 def test_an_agent_and_another_one_that_it_asks_have_each_call_once(

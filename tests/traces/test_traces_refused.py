@@ -1,4 +1,4 @@
-"""Spans and bodies that are refused, and what of them is told and audited (contract, Traces)."""
+"""Spans and bodies that are refused: their answers and audit entries (contract, Traces)."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ledger.features.traces.routes import Traces
-from tests.support.audits import BESIDE, Tenant
+from tests.support.audits import SIBLING, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, encode, fact
 from tests.support.streaming import listening
@@ -29,6 +29,7 @@ from tests.support.traces import (
     agent,
     as_json,
     chat,
+    export,
     exported,
     nanoseconds,
     refusal,
@@ -38,7 +39,6 @@ from tests.support.traces import (
     send_raw,
     span,
     span_id,
-    take,
     trace_id,
 )
 from tests.support.views import until
@@ -50,25 +50,25 @@ def actions(tenant: Tenant) -> list[tuple[str, str]]:
     return [(entry["action"], entry["outcome"]) for entry in tenant.log()]
 
 
-def test_a_span_without_a_line_is_told_by_name_and_leaves_no_audit_entry(tenant: Tenant) -> None:
+def test_a_span_without_a_line_is_named_and_leaves_no_audit_entry(tenant: Tenant) -> None:
     line = tenant.line()
     before = actions(tenant)
     lost, found = agent(None, name="lost"), agent(line)
-    rejected, told = take(tenant.edge, lost, found, chat(lost), token=tenant.token)
-    assert (rejected, told) == (1, f"span {lost.span_id.hex()} (invoke_agent lost): {NO_LINE}")
+    rejected, text = export(tenant.edge, lost, found, chat(lost), token=tenant.token)
+    assert (rejected, text) == (1, f"span {lost.span_id.hex()} (invoke_agent lost): {NO_LINE}")
     later = actions(tenant)[len(before) :]
     assert later == [("run.started", "succeeded"), ("run.completed", "succeeded")]
 
 
-def test_the_first_ten_rejected_spans_are_told(edge: Edge) -> None:
+def test_the_first_ten_rejected_spans_are_named(edge: Edge) -> None:
     spans = [agent(None) for _ in range(12)]
-    rejected, told = take(edge, *spans)
+    rejected, text = export(edge, *spans)
     assert rejected == 12
-    assert [each.split()[1] for each in told.split("; ")] == [s.span_id.hex() for s in spans[:10]]
+    assert [each.split()[1] for each in text.split("; ")] == [s.span_id.hex() for s in spans[:10]]
 
 
 def test_a_span_that_is_no_run_needs_no_line(edge: Edge) -> None:
-    assert take(edge, span("GET /"), span("chat", None, {"gen_ai.operation.name": "chat"})) == (
+    assert export(edge, span("GET /"), span("chat", None, {"gen_ai.operation.name": "chat"})) == (
         0,
         "",
     )
@@ -79,9 +79,9 @@ def test_a_run_whose_line_is_unknown_is_rejected_and_its_fact_is_audited(
     tenant: Tenant, line: str
 ) -> None:
     before = actions(tenant)
-    rejected, told = take(tenant.edge, agent(line), token=tenant.token)
+    rejected, text = export(tenant.edge, agent(line), token=tenant.token)
     assert rejected == 1
-    assert "line" in told
+    assert "line" in text
     assert actions(tenant)[len(before) :] == [("run.started", "refused")]
 
 
@@ -92,10 +92,10 @@ def test_a_line_without_runs_and_a_closed_line_reject_spans_and_the_others_are_r
     talent, closed, open_ = tenant.line(model="capacity"), tenant.line(), tenant.line()
     edge.accept(fact("service_line.closed", closed, {"reason": "over"}), token=tenant.token)
     sent = [agent(talent), agent(closed), agent(open_)]
-    rejected, told = take(edge, *sent, token=tenant.token)
+    rejected, text = export(edge, *sent, token=tenant.token)
     assert rejected == 2
-    assert "does not have discrete runs" in told
-    assert "closed" in told
+    assert "does not have discrete runs" in text
+    assert "closed" in text
     assert run_of(edge, sent[2], tenant.token)["status"] == "completed"
 
 
@@ -107,26 +107,26 @@ def test_neither_fact_of_a_run_is_recorded_where_one_is_refused(tenant: Tenant, 
     if which == "end":
         sent.end_time_unix_nano = ahead
     before = edge.log()
-    rejected, told = take(edge, sent, token=tenant.token)
+    rejected, text = export(edge, sent, token=tenant.token)
     assert rejected == 1
-    assert ("5 minutes" if which == "end" else "actor_id") in told
+    assert ("5 minutes" if which == "end" else "actor_id") in text
     assert [row for row in edge.log() if row not in before and row[0].startswith("RUN")] == []
     kind = {"start": "run.started", "end": "run.completed"}[which]
     assert actions(tenant)[-1] == (kind, "refused")
     mended = agent(line)
     mended.trace_id, mended.span_id = sent.trace_id, sent.span_id
-    assert take(edge, mended, token=tenant.token) == (0, "")
+    assert export(edge, mended, token=tenant.token) == (0, "")
 
 
 def test_a_span_that_is_recorded_is_sent_again_whatever_its_content(tenant: Tenant) -> None:
     edge, line, other = tenant.edge, tenant.line(), tenant.line()
     sent = agent(line)
-    assert take(edge, sent, token=tenant.token) == (0, "")
+    assert export(edge, sent, token=tenant.token) == (0, "")
     before = edge.log()
     changed = agent(other, name="another", error="late", attributes={"input.value": "more"})
     changed.trace_id, changed.span_id = sent.trace_id, sent.span_id
     changed.end_time_unix_nano = nanoseconds(edge.clock()) + 999 * SECOND
-    assert take(edge, changed, token=tenant.token) == (0, "")
+    assert export(edge, changed, token=tenant.token) == (0, "")
     assert edge.log() == before
     assert (len(runs_of(edge, line, tenant.token)), runs_of(edge, other, tenant.token)) == (1, [])
 
@@ -139,8 +139,8 @@ def test_an_end_that_another_run_has_as_its_fact_refuses_the_span(tenant: Tenant
         fact("execution.checked_in", line, {}, id=f"{name}-end", source="otlp:agents"),
         token=tenant.token,
     )
-    rejected, told = take(edge, sent, token=tenant.token)
-    assert (rejected, "another" in told) == (1, True)
+    rejected, text = export(edge, sent, token=tenant.token)
+    assert (rejected, "another" in text) == (1, True)
     assert runs_of(edge, line, tenant.token) == []
 
 
@@ -189,15 +189,15 @@ def test_a_body_in_json_that_holds_no_traces_is_a_400(edge: Edge, body: object, 
     assert word in assert_problem(answer, 400, "invalid_request")["detail"]
 
 
-def test_an_empty_request_is_taken(edge: Edge) -> None:
+def test_an_empty_request_is_accepted(edge: Edge) -> None:
     assert send_raw(edge, b"").status_code == 200
     assert send_raw(edge, b"{}", media=JSON).json() == {}
 
 
-def test_spans_without_ids_are_ignored_beside_others(edge: Edge) -> None:
+def test_spans_without_ids_are_ignored_among_others(edge: Edge) -> None:
     nameless, zeros, found = agent(edge.fresh()), agent(edge.fresh()), agent(edge.fresh())
     nameless.span_id, zeros.trace_id = b"", bytes(16)
-    assert take(edge, nameless, zeros, found) == (0, "")
+    assert export(edge, nameless, zeros, found) == (0, "")
     assert run_of(edge, found)["status"] == "completed"
 
 
@@ -238,18 +238,18 @@ ODD = ("\x00", "a\x00b", "\u202e", "x" * 300, "\ud7ff", " ")
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_texts_are_kept_escaped_or_refused_with_their_place(edge: Edge, odd: str) -> None:
+def test_odd_texts_are_stored_escaped_or_refused_with_their_field(edge: Edge, odd: str) -> None:
     line, admin = edge.fresh(), edge.token("admin", organization_id=None)
     names = ("gen_ai.agent.name", "gen_ai.response.model", "gen_ai.response.id", "error.type")
     for name in names:
         sent = agent(line, attributes={name: odd, "gen_ai.usage.input_tokens": 1}, error="odd")
         sent.name = odd
-        rejected, told = take(edge, sent, chat(sent, **{name: odd}))
-        assert rejected == 0 or "/data" in told or "NUL" in told
+        rejected, text = export(edge, sent, chat(sent, **{name: odd}))
+        assert rejected == 0 or "/data" in text or "NUL" in text
     for resource in ({"service.name": odd}, {"ledger.service_line_id": odd}):
         for token in (None, admin):
-            rejected, told = take(edge, agent(line), agent(None), resource=resource, token=token)
-            assert rejected in (1, 2), told
+            rejected, text = export(edge, agent(line), agent(None), resource=resource, token=token)
+            assert rejected in (1, 2), text
 
 
 # Walls.
@@ -257,39 +257,37 @@ def test_odd_texts_are_kept_escaped_or_refused_with_their_place(edge: Edge, odd:
 
 def test_a_workspaces_key_reports_on_its_own_lines_alone(tenant: Tenant) -> None:
     edge = tenant.edge
-    mine, others = tenant.line(), tenant.line(workspace_id=BESIDE)
+    mine, others = tenant.line(), tenant.line(workspace_id=SIBLING)
     token = tenant.new_token("read", "write", workspace_id=WORKSPACE)
-    rejected, told = take(edge, agent(mine), agent(others), token=token)
-    assert (rejected, "No such service line" in told) == (1, True)
+    rejected, text = export(edge, agent(mine), agent(others), token=token)
+    assert (rejected, "No such service line" in text) == (1, True)
 
 
-def test_an_administrators_spans_belong_to_the_organization_of_their_line(
-    tenant: Tenant,
-) -> None:
+def test_an_administrators_spans_belong_to_the_organization_of_their_line(tenant: Tenant) -> None:
     edge, admin = tenant.edge, tenant.edge.token("admin", organization_id=None)
     line, other = tenant.line(), edge.fresh()
     root = agent(line)
     tool = span("tool", root)
     sub, apart = agent(line, tool), agent(other, tool)
-    assert take(edge, chat(sub), sub, apart, tool, token=admin) == (0, "")
-    assert take(edge, root, token=admin) == (0, "")
+    assert export(edge, chat(sub), sub, apart, tool, token=admin) == (0, "")
+    assert export(edge, root, token=admin) == (0, "")
     run = run_of(edge, sub, tenant.token)
     assert run["parent_run_id"] == run_of(edge, root, tenant.token)["id"]
     assert run["tokens_used"] == 15
     assert run_of(edge, apart)["parent_run_id"] is None
-    rejected, _ = take(edge, agent("LIN-26-999998"), token=admin)
+    rejected, _ = export(edge, agent("LIN-26-999998"), token=admin)
     assert rejected == 1
 
 
-def kept(edge: Edge) -> int:
+def count_spans(edge: Edge) -> int:
     ((count,),) = edge.select("SELECT count(*) FROM ledger.span")
     return int(count)
 
 
 def test_the_answer_to_a_refused_body_keeps_no_span(edge: Edge) -> None:
-    before = kept(edge)
+    before = count_spans(edge)
     answer: httpx.Response = send_raw(edge, logs())
-    assert (answer.status_code, kept(edge)) == (400, before)
+    assert (answer.status_code, count_spans(edge)) == (400, before)
 
 
 # Bodies with many elements.
@@ -366,7 +364,7 @@ ALL = [
 
 @pytest.mark.parametrize("media", [JSON, PROTOBUF])
 @pytest.mark.parametrize("add", ALL)
-def test_ten_thousand_elements_are_taken_and_one_more_is_refused(
+def test_ten_thousand_elements_are_accepted_and_one_more_is_refused(
     edge: Edge, add: Callable[[ExportTraceServiceRequest, int], None], media: str
 ) -> None:
     for count in (MOST_OF_ONE, MOST_OF_ONE + 1):
@@ -379,12 +377,12 @@ def test_ten_thousand_elements_are_taken_and_one_more_is_refused(
             assert answer.status_code == 200
             assert run_of(edge, sent)["status"] == "completed"
     if media == JSON:
-        told = assert_problem(answer, 413, "too_large")["detail"]
+        detail = assert_problem(answer, 413, "too_large")["detail"]
     else:
         assert answer.status_code == 413
-        told = refusal(answer)
-    assert "at most 10,000 elements" in told
-    assert "Send fewer spans at once" in told
+        detail = refusal(answer)
+    assert "at most 10,000 elements" in detail
+    assert "Send fewer spans at once" in detail
 
 
 @pytest.mark.parametrize("media", [JSON, PROTOBUF])
@@ -394,16 +392,16 @@ def test_a_body_has_at_most_a_million_elements(edge: Edge, media: str) -> None:
     in_protobuf = Span(trace_id=trace_id(), span_id=span_id())
     for _ in range(9_998):
         in_protobuf.attributes.add()
-    for beside, status in ((98, 200), (99, 413)):  # beside a resource, a scope and 100 such spans
+    for count, status in ((98, 200), (99, 413)):  # with a resource, a scope and 100 such spans
         if media == JSON:
-            scope = b'"scope":{"attributes":[%b]}' % b",".join([b"{}"] * beside)
+            scope = b'"scope":{"attributes":[%b]}' % b",".join([b"{}"] * count)
             spans = b'"spans":[%b]' % b",".join([in_json] * 100)
             body = b'{"resourceSpans":[{"scopeSpans":[{%b,%b}]}]}' % (scope, spans)
         else:
             request = ExportTraceServiceRequest()
             of_scope = request.resource_spans.add().scope_spans.add()
             of_scope.spans.extend([in_protobuf] * 100)
-            for _ in range(beside):
+            for _ in range(count):
                 of_scope.scope.attributes.add()
             body = request.SerializeToString()
         answer = send_raw(edge, body, media=media)
@@ -420,7 +418,7 @@ def test_a_body_has_at_most_a_million_elements(edge: Edge, media: str) -> None:
         b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"\xff"}]}]}]}',
     ],
 )
-def test_a_body_in_json_that_is_broken_is_a_400_or_taken(edge: Edge, body: bytes) -> None:
+def test_a_body_in_json_that_is_broken_is_a_400_or_accepted(edge: Edge, body: bytes) -> None:
     status = 200 if b"later" in body else 400
     assert send_raw(edge, body, media=JSON).status_code == status
 

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-_places = itertools.count(810_001)
+_numbers = itertools.count(810_001)
 
 
 @pytest.fixture
-def place() -> str:
+def workspace() -> str:
     """A workspace of the test's own."""
-    return f"WS-26-{next(_places)}"
+    return f"WS-26-{next(_numbers)}"

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.visitor import Seen, visitor
+from tests.support.visitor import Visited, visitor
 from tests.usage.usage_answers import instant
 
 
@@ -20,16 +20,16 @@ def signal(line: str, status: str) -> dict[str, object]:
     return fact("health.signal_reported", line, {"signal": "sla_compliance", "status": status})
 
 
-def address(place: str, then: str, **more: str) -> str:
+def address(workspace: str, then: str, **more: str) -> str:
     others = "".join(f"&{name}={quote(value)}" for name, value in more.items())
-    return f"/ui/compare?then={quote(then)}&workspace_id={place}&time_zone=UTC{others}"
+    return f"/ui/compare?then={quote(then)}&workspace_id={workspace}&time_zone=UTC{others}"
 
 
-def names(page: Seen) -> list[str]:
+def names(page: Visited) -> list[str]:
     return [row.split()[0] for row in page.words(".sums tbody th")]
 
 
-def row_of(page: Seen, name: str) -> dict[str, str]:
+def row_of(page: Visited, name: str) -> dict[str, str]:
     """The cells of the row with this name, by their label."""
     (row,) = (row for row in page.all(".sums tbody tr") if name in row.select("th")[0].get_text())
     return {
@@ -38,10 +38,10 @@ def row_of(page: Seen, name: str) -> dict[str, str]:
     }
 
 
-def told(edge: Edge, place: str) -> str:
-    """Lines of which each changes in another way; return the instant before the changes."""
+def record_changes(edge: Edge, workspace: str) -> str:
+    """Lines that each change in another way; return the instant before the changes."""
     ids = {
-        name: edge.fresh("capacity", workspace_id=place, name=name)
+        name: edge.fresh("capacity", workspace_id=workspace, name=name)
         for name in ("Quiet", "Hours", "Stuck", "Paused", "Sick", "Blocked")
     }
     edge.accept(blocked(ids["Stuck"]), signal(ids["Sick"], "green"))
@@ -56,9 +56,9 @@ def told(edge: Edge, place: str) -> str:
     return then
 
 
-def test_the_worst_change_stands_first_in_words_then_and_now(edge: Edge, place: str) -> None:
-    then = told(edge, place)
-    page = visitor(edge).get(address(place, then))
+def test_the_worst_change_stands_first_in_words_then_and_now(edge: Edge, workspace: str) -> None:
+    then = record_changes(edge, workspace)
+    page = visitor(edge).get(address(workspace, then))
     assert names(page) == ["Blocked", "Sick", "Stuck", "Paused", "Hours"]
     assert row_of(page, "Blocked")["State"] == "running → , now blocked"
     assert row_of(page, "Blocked")["Blockers"] == "0 → , now 1"
@@ -72,11 +72,11 @@ def test_the_worst_change_stands_first_in_words_then_and_now(edge: Edge, place: 
 
 
 def test_a_total_leads_to_its_lines_and_a_line_to_the_events_behind_it(
-    edge: Edge, place: str
+    edge: Edge, workspace: str
 ) -> None:
-    then = told(edge, place)
+    then = record_changes(edge, workspace)
     guest = visitor(edge)
-    page = guest.get(address(place, then))
+    page = guest.get(address(workspace, then))
     paused = guest.get(str(page.all(".tiles a")[3]["href"]))
     assert names(paused) == ["Paused"]
     assert paused.words(".tiles [aria-current]") == ["newly paused 1"]
@@ -86,20 +86,20 @@ def test_a_total_leads_to_its_lines_and_a_line_to_the_events_behind_it(
     assert "Holiday" in history.text
 
 
-def test_the_numbers_of_a_period_stand_as_change(edge: Edge, place: str) -> None:
-    then = told(edge, place)
+def test_the_numbers_of_a_period_stand_as_change(edge: Edge, workspace: str) -> None:
+    then = record_changes(edge, workspace)
     month = {"from": f"{edge.clock.now:%Y-%m}-01", "to": f"{edge.clock.now + timedelta(1):%F}"}
-    page = visitor(edge).get(address(place, then, **month))
+    page = visitor(edge).get(address(workspace, then, **month))
     assert row_of(page, "Hours")["Hours"] == "+2.5"
-    assert visitor(edge).get(address(place, then)).all(".figures dl") == []
+    assert visitor(edge).get(address(workspace, then)).all(".figures dl") == []
 
 
 def test_the_sum_over_the_lines_with_an_event_is_never_called_that_of_the_period(
-    edge: Edge, place: str
+    edge: Edge, workspace: str
 ) -> None:
     """The page once said "Hours of April 2026 5.5", though another line had 100 more."""
     quiet, late = (
-        edge.fresh("agent_runtime", workspace_id=place, name=name) for name in ("Quiet", "Late")
+        edge.fresh("agent_runtime", workspace_id=workspace, name=name) for name in ("Quiet", "Late")
     )
 
     def worked(line: str, hours: float, tokens: int) -> None:
@@ -116,12 +116,12 @@ def test_the_sum_over_the_lines_with_an_event_is_never_called_that_of_the_period
     worked(late, 2.5, 234)
     month = {"from": "2026-04-01", "to": "2026-05-01"}
     guest = visitor(edge)
-    asked = address(place, then, **month)
-    said = ["+2.5 h in April 2026", "+1 in April 2026", "+234 in April 2026"]
-    for path in (asked, f"{asked}&change=newly_blocked", f"{asked}&sort=hours"):
+    url = address(workspace, then, **month)
+    texts = ["+2.5 h in April 2026", "+1 in April 2026", "+234 in April 2026"]
+    for path in (url, f"{url}&change=newly_blocked", f"{url}&sort=hours"):
         page = guest.get(path)
         assert page.words(".figures dt") == ["Hours", "Runs", "Tokens"]
-        assert page.words(".figures dd") == said
+        assert page.words(".figures dd") == texts
     # Every offered instant, each with the numbers of its months.
     ways = [str(link["href"]) for link in page.all(".tabs a")]
     assert len(ways) >= 3
@@ -130,9 +130,9 @@ def test_the_sum_over_the_lines_with_an_event_is_never_called_that_of_the_period
         assert len(values) == 3
         for value in values:
             assert re.fullmatch(r"([+-][\d.,]+( h)?|no change) in .+", value), value
-    unchanged = guest.get(address(place, instant(edge), **month))
+    unchanged = guest.get(address(workspace, instant(edge), **month))
     assert unchanged.words(".figures dd") == ["no change in April 2026"] * 3
-    of_resource = guest.get(f"{asked}&resource_id=ada")
+    of_resource = guest.get(f"{url}&resource_id=ada")
     assert of_resource.words(".figures dt") == ["Hours"]
 
 
@@ -143,11 +143,11 @@ def test_the_page_is_since_yesterday_and_friday_evening_is_a_click_away(edge: Ed
     page = guest.get(first.location)
     assert page.words(".tabs [aria-current]") == ["since yesterday"]
     (friday,) = (a for a in page.all(".tabs a") if a.get_text() == "since Friday 18:00")
-    said = parse_qs(urlsplit(str(friday["href"])).query)
+    query = parse_qs(urlsplit(str(friday["href"])).query)
     # 18:00 in Berlin in summer; the clock of the tests stands on a day of April 2026.
-    assert said["then"][0].endswith("T16:00:00Z")
-    assert said["time_zone"] == ["Europe/Berlin"]
-    passed = edge.clock() - datetime.fromisoformat(said["then"][0])
+    assert query["then"][0].endswith("T16:00:00Z")
+    assert query["time_zone"] == ["Europe/Berlin"]
+    passed = edge.clock() - datetime.fromisoformat(query["then"][0])
     assert timedelta(0) <= passed <= timedelta(days=7)
     assert guest.get(str(friday["href"])).words(".tabs [aria-current]") == ["since Friday 18:00"]
 
@@ -185,10 +185,10 @@ def test_the_last_visit_is_the_last_page_before_half_an_hour_without_one(edge: E
     assert guest.get("/ui").status == 200
 
 
-def test_the_download_is_the_apis_comparison(edge: Edge, place: str) -> None:
-    then = told(edge, place)
+def test_the_download_is_the_apis_comparison(edge: Edge, workspace: str) -> None:
+    then = record_changes(edge, workspace)
     guest = visitor(edge)
-    page = guest.get(address(place, then))
+    page = guest.get(address(workspace, then))
     file = guest.get(str(page.one("#downloads a")["href"])).answer
     (*rows, total) = csv.DictReader(io.StringIO(file.text))
     assert {row["service_line_name"] for row in rows} == set(names(page))
@@ -208,8 +208,8 @@ def test_an_instant_in_the_future_is_refused_in_words(edge: Edge) -> None:
     assert "Choose a past time." in page.text
 
 
-def test_the_page_shows_nothing_of_another_organization(edge: Edge, place: str) -> None:
-    then = told(edge, place)
+def test_the_page_shows_nothing_of_another_organization(edge: Edge, workspace: str) -> None:
+    then = record_changes(edge, workspace)
     stranger = visitor(edge, organization_id="ORG-26-000779")
     page = stranger.get(f"/ui/compare?then={quote(then)}&time_zone=UTC")
     assert page.words(".empty h2") == ["Nothing changed"]

@@ -51,9 +51,9 @@ def test_a_row_has_a_line_as_it_was_known_then_and_as_it_is_now(edge: Edge) -> N
     assert row["hours"] == {"then": 2, "now": 3.25, "change": 1.25}
     assert row["check_ins"] == {"then": 1, "now": 2, "change": 1}
     assert row["runs"] == {"then": 0, "now": 2, "change": 2}
-    told = edge.data(f"/v1/execution/{line}/timeline")["totals"]["by_state"]["blocked"]
-    assert row["seconds_blocked"] == {"then": 0, "now": told, "change": told}
-    assert 29 < told < 31
+    seconds = edge.data(f"/v1/execution/{line}/timeline")["totals"]["by_state"]["blocked"]
+    assert row["seconds_blocked"] == {"then": 0, "now": seconds, "change": seconds}
+    assert 29 < seconds < 31
     history = edge.get(f"/v1/execution/{line}/history").json()["data"]
     ids = [event["id"] for event in history[2:]]
     assert row["events"] == {"count": len(ids), "first": ids[0], "last": ids[-1]}
@@ -132,12 +132,12 @@ def test_pages_and_exports_tell_the_same_rows_and_later_facts_show_on_no_page(ed
     assert rows[-1]["events"]["count"] == 2
     assert [page["data"]["total"] is None for page in pages] == [False, True, True]
     now = pages[0]["data"]["now"]
-    asked = {"then": then, "now": now, **APRIL}
-    text = edge.get("/v1/compare/export", params=asked).text
+    parameters = {"then": then, "now": now, **APRIL}
+    text = edge.get("/v1/compare/export", params=parameters).text
     *exported, last = map(json.loads, text.splitlines())
     assert exported == rows
     assert last == {"total": pages[0]["data"]["total"]}
-    table = edge.get("/v1/compare/export", params={**asked, "format": "csv"}).text
+    table = edge.get("/v1/compare/export", params={**parameters, "format": "csv"}).text
     heading, *cells = csv.reader(io.StringIO(table, newline=""))
     assert [dict(zip(heading, row, strict=True))["state_now"] for row in cells[:-1]] == (
         ["blocked"] * 5

@@ -10,7 +10,7 @@ from ledger.app.settings import Settings
 from tests.support.edge import edge_of
 from tests.support.service import Clock
 from tests.support.soak import repeated
-from tests.support.usage_model import Asked, Sums, Usage, UsageModel, instant_of, period_of, shown
+from tests.support.usage_model import Query, Sums, Usage, UsageModel, instant_of, iso, period_of
 from tests.usage.test_usage_of_random_lines import (
     BEGINNINGS,
     TENANTS,
@@ -31,8 +31,8 @@ class Compared:
 
     def __init__(self, log: Log, by: str, params: dict[str, str]) -> None:
         self.log, self.params, self.tenant = log, params, TENANTS[by]
-        self.asked = Asked(params, *self.tenant)
-        self.at = [instant_of(self.asked.zone, params[name]) for name in ("then", "now")]
+        self.question = Query(params, *self.tenant)
+        self.at = [instant_of(self.question.zone, params[name]) for name in ("then", "now")]
         self.models = [log.by(at) for at in self.at]
         self.has_period = "from" in params
         self.sums = [self._sums(*each) for each in zip(self.models, self.at, strict=True)]
@@ -42,8 +42,8 @@ class Compared:
         if not self.has_period:
             return {}
         names = {"from", "to", "time_zone", "resource_id"} & self.params.keys()
-        asked = Asked({name: self.params[name] for name in names}, None, None)
-        grouped = Usage(asked, model, self.log.now, clock)._grouped(("service_line",))
+        question = Query({name: self.params[name] for name in names}, None, None)
+        grouped = Usage(question, model, self.log.now, clock)._grouped(("service_line",))
         return {str(keys[0]): sums for keys, sums in grouped.items()}
 
     def events(self) -> dict[str, list[str]]:
@@ -59,21 +59,21 @@ class Compared:
     def side(self, line: str, at: int) -> dict[str, Any]:
         """The line as it was known; nulls if it was not known."""
         names = ("state", "health_status", *OF_LINE, *OF_PERIOD)
-        known = self.models[at].lines.get(line)
+        model_line = self.models[at].lines.get(line)
         found: dict[str, Any] = dict.fromkeys(names)
-        if known is None:
+        if model_line is None:
             return found
-        score = known.score
+        score = model_line.score
         status = None
         if score is not None:
             status = "green" if score >= 70 else "amber" if score >= 50 else "red"
-        found |= {"state": known.state, "health_status": status, "health_score": score}
-        found["open_blockers"] = len(known.blockers)
+        found |= {"state": model_line.state, "health_status": status, "health_score": score}
+        found["open_blockers"] = len(model_line.blockers)
         found["open_runs"] = len(self.models[at].open_runs(line))
         if self.has_period:
             sums = self.sums[at].get(line, Sums())
             found |= {"hours": float(sums.hours), "check_ins": sums.check_ins}
-            if not self.asked.of_check_ins:
+            if not self.question.of_check_ins:
                 found |= {"runs": sums.runs.total(), "runs_failed": sums.runs["failed"]}
                 found["tokens_used"] = sums.tokens
                 found["seconds_blocked"] = sums.states["blocked"] / 1_000_000
@@ -82,8 +82,8 @@ class Compared:
     def answer(self) -> dict[str, Any]:
         rows, sides, count = [], [], 0
         now = self.models[1]
-        for line, events in sorted(self.events().items(), key=lambda each: _place(each[0])):
-            if line not in now.lines or not self.asked.has(line, now.lines[line]):
+        for line, events in sorted(self.events().items(), key=lambda each: _number_key(each[0])):
+            if line not in now.lines or not self.question.has(line, now.lines[line]):
                 continue
             workspace, organization = now.lines[line].workspace, now.lines[line].organization
             then, later = self.side(line, 0), self.side(line, 1)
@@ -104,8 +104,8 @@ class Compared:
         start = end = None
         if self.has_period:
             bounds = self.params["from"], self.params["to"]
-            start, end = map(shown, period_of(self.asked.zone, *bounds, self.at[1]))
-        then_at, now_at = map(shown, self.at)
+            start, end = map(iso, period_of(self.question.zone, *bounds, self.at[1]))
+        then_at, now_at = map(iso, self.at)
         times = {"then": then_at, "now": now_at, "from": start, "to": end}
         return times | {"total": self._total(sides, count), "rows": rows}
 
@@ -130,7 +130,7 @@ class Compared:
         }
         for name in (*OF_LINE[1:], *OF_PERIOD):
             is_null = name in OF_PERIOD and not self.has_period
-            is_null |= self.asked.of_check_ins and name in OF_PERIOD[2:]
+            is_null |= self.question.of_check_ins and name in OF_PERIOD[2:]
             sums = [round(sum(side[at][name] or 0 for side in sides), 6) for at in (0, 1)]
             total[name] = _pair(None, None) if is_null else _pair(*sums)
         return total
@@ -141,7 +141,7 @@ def _pair(then: Any, now: Any) -> dict[str, Any]:
     return {"then": then, "now": now, "change": change}
 
 
-def _place(line: str) -> list[int]:
+def _number_key(line: str) -> list[int]:
     return [int(part) for part in line.split("-")[1:]]
 
 

@@ -54,11 +54,11 @@ def test_without_a_late_fact_nothing_differs(tenant: Tenant, line: str) -> None:
     tenant.accept(run(line, "r", "started", "2026-04-15T09:00:00Z"))
     found = changes(tenant, statement_id)
     assert found["rows"] == []
-    told = tenant.document(statement_id)["total"]
-    assert found["total"] == {"then": told, "now": told}
+    total = tenant.document(statement_id)["total"]
+    assert found["total"] == {"then": total, "now": total}
 
 
-def test_a_late_timesheet_is_told_with_line_difference_and_event(tenant: Tenant, line: str) -> None:
+def test_a_late_timesheet_is_listed_with_difference_and_event(tenant: Tenant, line: str) -> None:
     tenant.accept(fact("service_line.updated", line, {"name": "Build crew"}))
     statement_id = tenant.issued()["id"]
     other = tenant.line()
@@ -88,7 +88,7 @@ def test_a_void_and_a_check_in_without_hours_are_changes(tenant: Tenant, line: s
         == ids(tenant, line, "execution.check_in_voided")
         + ids(tenant, line, "execution.checked_in")[-1:]
     )
-    # A check-in that has come and gone since is told, too, while the line differs.
+    # A check-in that was reported and voided since is listed too, while the line differs.
     later = check_in(line, 1, "2026-04-13")
     gone = fact("execution.check_in_voided", line, {"fact_id": later["id"], "reason": "Typo"})
     assert len(events_after(tenant, statement_id, later, gone)) == 4
@@ -129,7 +129,7 @@ def test_a_correction_is_a_change_of_the_period_of_the_runs_end(tenant: Tenant, 
     assert events_after(tenant, statement_id, more) == ids(tenant, line, "run.usage_corrected")[-1:]
 
 
-def test_a_late_ending_in_the_place_of_another_is_a_change(tenant: Tenant, line: str) -> None:
+def test_a_late_ending_that_replaces_another_is_a_change(tenant: Tenant, line: str) -> None:
     tenant.accept(
         run(line, "r", "started", "2026-04-12T08:00:00Z"),
         fact("service_line.closed", line, {}, time="2026-04-14T00:00:00Z"),
@@ -153,7 +153,7 @@ def test_a_late_pause_is_a_change_of_seconds(tenant: Tenant, line: str) -> None:
     assert row["then"]["seconds_by_state"]["paused"] == 0
 
 
-def test_a_turn_whose_stretch_ended_before_the_period_is_not_named(tenant: Tenant) -> None:
+def test_a_change_whose_episode_ended_before_the_period_is_not_named(tenant: Tenant) -> None:
     line = tenant.line(time="2026-03-01T00:00:00Z")
     statement_id = tenant.issued()["id"]
     named = events_after(
@@ -203,7 +203,7 @@ def test_at_most_100_events_are_named_and_all_are_counted(tenant: Tenant, line: 
     assert len(set(row["events"])) == 100
 
 
-def test_changes_are_told_as_of_an_instant(tenant: Tenant, line: str) -> None:
+def test_changes_are_listed_as_of_an_instant(tenant: Tenant, line: str) -> None:
     before = tenant.issued(**{"from": "2026-03-01", "to": "2026-04-01"})["as_of"]
     data = tenant.issued()
     tenant.accept(check_in(line, 1, "2026-04-09"))

@@ -1,4 +1,4 @@
-"""A statement's numbers can be asked again for ever: decided under the append lock."""
+"""A statement's numbers can be computed again at any time: it is decided under the append lock."""
 
 from datetime import timedelta
 

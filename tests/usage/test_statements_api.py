@@ -56,31 +56,31 @@ def test_a_statement_is_the_usage_of_its_period_as_of_its_instant(
     tenant.accept(check_in(other, 1, "2026-04-02", "bob"))
     data = tenant.issued(by_resource=True, note="As agreed", reference="PO 1")
     answer = tenant.edge.get(f"/v1/statements/{data['id']}", tenant.token)
-    told = answer.json()
-    asked = {"from": told["from"], "to": told["to"], "as_of": told["as_of"]}
-    usage = tenant.usage(**asked)
+    body = answer.json()
+    parameters = {"from": body["from"], "to": body["to"], "as_of": body["as_of"]}
+    usage = tenant.usage(**parameters)
     rows = [{k: v for k, v in row.items() if k != "service_line_name"} for row in usage["rows"]]
-    assert told["rows"] == rows
-    assert told["total"] == usage["total"] == data["total"]
-    assert told["total"]["hours"] == 3.5
-    by_resource = tenant.usage(group_by="service_line,resource", **asked)["rows"]
+    assert body["rows"] == rows
+    assert body["total"] == usage["total"] == data["total"]
+    assert body["total"]["hours"] == 3.5
+    by_resource = tenant.usage(group_by="service_line,resource", **parameters)["rows"]
     keys = ("service_line_id", "resource_id", *U_KEYS)
-    assert told["by_resource"] == [{key: row[key] for key in keys} for row in by_resource]
-    assert [row["resource_id"] for row in told["by_resource"]] == ["ada", None, "bob"]
+    assert body["by_resource"] == [{key: row[key] for key in keys} for row in by_resource]
+    assert [row["resource_id"] for row in body["by_resource"]] == ["ada", None, "bob"]
     # To the letter: keys and their order, no spaces, the hash of the bytes.
-    assert list(told) == DOCUMENT_KEYS
-    assert list(told["total"]) == U_KEYS
-    assert [list(row) for row in told["rows"]] == 2 * [["service_line_id", *U_KEYS]]
-    assert json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode() == answer.content
+    assert list(body) == DOCUMENT_KEYS
+    assert list(body["total"]) == U_KEYS
+    assert [list(row) for row in body["rows"]] == 2 * [["service_line_id", *U_KEYS]]
+    assert json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode() == answer.content
     assert hashlib.sha256(answer.content).hexdigest() == data["document_sha256"]
     about = {"position": data["position"], "as_of": data["as_of"], "note": "As agreed",
              "reference": "PO 1", "replaces": None, "organization_id": tenant.organization,
              "workspace_id": None, "time_zone": "UTC", "from": "2026-04-01T00:00:00Z",
              "to": "2026-04-15T00:00:00Z"}  # fmt: skip
-    assert {key: told[key] for key in about} == about
+    assert {key: body[key] for key in about} == about
 
 
-def test_a_statement_never_changes_and_can_be_asked_again_after_later_facts(
+def test_a_statement_never_changes_and_can_be_read_again_after_later_facts(
     tenant: Tenant, line: str
 ) -> None:
     data = tenant.issued()
@@ -94,21 +94,21 @@ def test_a_statement_never_changes_and_can_be_asked_again_after_later_facts(
 
 
 def test_dates_are_those_of_the_time_zone(tenant: Tenant, line: str) -> None:
-    told = tenant.document(tenant.issued(time_zone="Europe/Berlin")["id"])
-    assert (told["from"], told["to"]) == ("2026-03-31T22:00:00Z", "2026-04-14T22:00:00Z")
-    assert told["time_zone"] == "Europe/Berlin"
-    asked = {"time_zone": "Europe/Berlin", "as_of": told["as_of"], **APRIL}
-    assert tenant.usage(**asked)["total"] == told["total"]
+    document = tenant.document(tenant.issued(time_zone="Europe/Berlin")["id"])
+    assert (document["from"], document["to"]) == ("2026-03-31T22:00:00Z", "2026-04-14T22:00:00Z")
+    assert document["time_zone"] == "Europe/Berlin"
+    parameters = {"time_zone": "Europe/Berlin", "as_of": document["as_of"], **APRIL}
+    assert tenant.usage(**parameters)["total"] == document["total"]
 
 
-def test_the_event_is_told_in_the_feed(tenant: Tenant, line: str) -> None:
+def test_the_event_is_listed_in_the_feed(tenant: Tenant, line: str) -> None:
     data = tenant.issued(reference="PO 2")
     event = tenant.edge.data("/v1/events", tenant.token, params={"type": "statement.issued"})[0]
     assert event["subject"] == {"type": "statement", "id": data["id"]}
     assert event["service_line_id"] is None
-    told = tenant.document(data["id"])
+    document = tenant.document(data["id"])
     shared = set(DOCUMENT_KEYS) - {"total", "rows", "by_resource"}
-    assert event["payload"] == {key: told[key] for key in shared} | {
+    assert event["payload"] == {key: document[key] for key in shared} | {
         "document_sha256": data["document_sha256"]
     }
 
@@ -127,14 +127,14 @@ def test_the_scope_is_that_of_the_credential_unless_named(tenant: Tenant, line: 
 
 
 def test_a_scope_without_lines_may_have_a_statement(tenant: Tenant) -> None:
-    told = tenant.document(tenant.issued(by_resource=True)["id"])
-    assert (told["rows"], told["by_resource"], told["total"]["lines"]) == ([], [], 0)
+    document = tenant.document(tenant.issued(by_resource=True)["id"])
+    assert (document["rows"], document["by_resource"], document["total"]["lines"]) == ([], [], 0)
 
 
 def test_a_note_and_a_reference_that_are_null_are_as_good_as_none(tenant: Tenant) -> None:
     """A request with nulls was once answered with 500."""
-    told = tenant.document(tenant.issued(note=None, reference=None, replaces=None)["id"])
-    assert (told["note"], told["reference"], told["replaces"]) == (None, None, None)
+    document = tenant.document(tenant.issued(note=None, reference=None, replaces=None)["id"])
+    assert (document["note"], document["reference"], document["replaces"]) == (None, None, None)
 
 
 def test_a_statement_with_too_many_rows_or_too_large_a_sum_is_refused(
@@ -161,9 +161,9 @@ def test_statements_are_listed_as_they_were_issued_by_period(tenant: Tenant, lin
     march = tenant.issued(**{"from": "2026-03-01", "to": "2026-04-01"}, note="March")
     april = tenant.issued(tenant.of_workspace, reference="PO 3")
     row = tenant.listed()[0]
-    told = tenant.document(april["id"])
+    document = tenant.document(april["id"])
     assert row | april == row
-    assert row | {key: told[key] for key in row if key in told} == row
+    assert row | {key: document[key] for key in row if key in document} == row
     assert row["issued_by"]["type"] == "api_key"
     assert row["issued_at"] > row["as_of"]
     for period, expected in (
@@ -190,11 +190,11 @@ def test_the_bytes_have_a_strong_tag_and_are_never_compressed(tenant: Tenant, li
     assert answer.headers["content-type"] == "application/json"
     assert "no-transform" in answer.headers["cache-control"]
     for named in (tag, f'"x", W/{tag}', "*"):
-        known = tenant.edge.get(
+        cached = tenant.edge.get(
             path, tenant.token, headers={"if-none-match": named, "accept-encoding": "gzip"}
         )
-        assert (known.status_code, known.content) == (304, b"")
-        assert known.headers["etag"] == tag
+        assert (cached.status_code, cached.content) == (304, b"")
+        assert cached.headers["etag"] == tag
     assert tenant.edge.get(path, tenant.token, headers={"if-none-match": '"x"'}).status_code == 200
 
 
@@ -249,25 +249,25 @@ def test_a_document_that_is_not_the_one_that_was_issued_is_shown_nowhere(
     path, sha256 = f"/v1/statements/{data['id']}", data["document_sha256"]
     alter_document(tenant, statement, sha256)
     if statement is OTHER_HASH:
-        # The hash that the view has beside the log is altered with the document.
+        # The view's copy of the hash is altered with the document.
         alter(tenant.edge, f"""UPDATE ledger.statement SET (document_sha256, item) = (
             SELECT document_sha256, replace(item, '{sha256}', encode(document_sha256, 'hex'))
             FROM ledger.statement_document WHERE organization_id = '{tenant.organization}'
             AND convert_from(document, 'UTF8') LIKE '%"hours":9.5%')
             WHERE statement_id = '{data["id"]}'""")  # fmt: skip
     tag = {"if-none-match": f'"{sha256}"'}
-    for place, headers in (("", {}), ("", tag), ("", {"if-none-match": "*"}),
+    for suffix, headers in (("", {}), ("", tag), ("", {"if-none-match": "*"}),
                            ("/export", {}), ("/bundle", {}), ("/changes", {})):  # fmt: skip
-        answer = tenant.edge.get(path + place, tenant.token, headers=headers)
+        answer = tenant.edge.get(path + suffix, tenant.token, headers=headers)
         problem = assert_problem(answer, 503, "document_altered")
         assert problem["detail"] == "This document is not the one that was issued."
         assert "etag" not in answer.headers
         assert answer.headers["retry-after"] == "1"
-    other, shown = tenant.listed()
+    other, listed = tenant.listed()
     assert (other["id"], other["total"]["hours"]) == (sound, 2.5)
-    assert (shown["id"], shown["total"]) == (data["id"], None)
+    assert (listed["id"], listed["total"]) == (data["id"], None)
     assert tenant.document(sound)["total"]["hours"] == 2.5
-    # The statement can be withdrawn all the same, and shows no number then either.
+    # The statement can be withdrawn nevertheless, and shows no number then either.
     withdrawn = tenant.withdraw(data["id"])
     assert (withdrawn.status_code, withdrawn.json()["data"]["total"]) == (200, None)
 
@@ -290,9 +290,9 @@ def test_a_withdrawn_statement_stays_readable_and_is_withdrawn_once(
     before = tenant.document(statement_id)
     answer = tenant.withdraw(statement_id, "A timesheet was missing")
     assert answer.status_code == 200, answer.text
-    shown = answer.json()["data"]
-    assert shown == tenant.listed()[0]
-    assert shown["withdrawn_at"] > shown["issued_at"]
+    data = answer.json()["data"]
+    assert data == tenant.listed()[0]
+    assert data["withdrawn_at"] > data["issued_at"]
     assert tenant.document(statement_id) == before
     assert_problem(tenant.issue(replaces=statement_id), 409, "invalid_state")
     event = tenant.edge.data("/v1/events", tenant.token, params={"type": "statement.withdrawn"})[0]

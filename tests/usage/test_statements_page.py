@@ -12,7 +12,7 @@ from tests.support.facts import activation, fact
 from tests.support.sealing import seal
 from tests.support.statements import alter
 from tests.support.verifier import verifier
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 PATH, NEW = "/ui/statements", "/ui/statements/new"
 APRIL = {"first_day": "2026-04-01", "last_day": "2026-04-14"}
@@ -33,11 +33,11 @@ class Tenant(NamedTuple):
 
     def check_in(self, hours: float, line: int = 0, day: str = "2026-04-10") -> str:
         data = {"hours": hours, "resource_id": "ada", "note": "Timesheet"}
-        told = fact("execution.checked_in", self.lines[line], data, time=f"{day}T10:00:00Z")
-        (item,) = self.edge.accept(told, token=self.token)
+        event = fact("execution.checked_in", self.lines[line], data, time=f"{day}T10:00:00Z")
+        (item,) = self.edge.accept(event, token=self.token)
         return str(item["event_ids"][0])
 
-    def issue(self, **fields: str) -> Seen:
+    def issue(self, **fields: str) -> Visited:
         """Fill in the form as a person does: scope and period first, then the rest."""
         choice = {name: fields.pop(name) for name in list(fields) if name in CHOICE}
         address = f"{NEW}?" + "&".join(f"{name}={value}" for name, value in choice.items())
@@ -149,7 +149,7 @@ def test_the_form_tells_totals_and_lines_that_are_not_green_before(tenant: Tenan
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "text"),
     [
         ({"last_day": "2026-04-15"}, "Last day: must be a day that is over."),
         ({"last_day": "2026-03-31"}, "Last day: must not be before the first day."),
@@ -158,32 +158,32 @@ def test_the_form_tells_totals_and_lines_that_are_not_green_before(tenant: Tenan
         ({"time_zone": "Europe/Atlantis"}, "Time zone: must be an IANA time zone"),
     ],
 )
-def test_a_period_that_is_wrong_is_told_at_the_form_and_issues_nothing(
-    tenant: Tenant, fields: dict[str, str], said: str
+def test_a_period_that_is_wrong_is_shown_at_the_form_and_issues_nothing(
+    tenant: Tenant, fields: dict[str, str], text: str
 ) -> None:
     answer = tenant.issue(**(APRIL | fields), note="Kept")
     assert answer.status == 422
-    assert said in answer.text
+    assert text in answer.text
     assert answer.form(PATH)["note"] == "Kept"
     assert tenant.listed() == []
 
 
 def test_an_issued_statement_has_its_scope_and_names_resources(tenant: Tenant) -> None:
     path = tenant.issued(by_resource="on")
-    (shown,) = tenant.listed()
-    assert (shown["workspace_id"], shown["total"]["hours"]) == (None, 3.5)
-    assert (shown["from"], shown["to"]) == ("2026-04-01T00:00:00Z", "2026-04-15T00:00:00Z")
-    seen = tenant.guest.get(f"{path}?done=issue")
-    assert seen.words(".done") == ["Statement issued."]
-    assert "People and resources" in seen.text
-    assert any("ada" in row for row in seen.words("table.stated td"))
+    (statement,) = tenant.listed()
+    assert (statement["workspace_id"], statement["total"]["hours"]) == (None, 3.5)
+    assert (statement["from"], statement["to"]) == ("2026-04-01T00:00:00Z", "2026-04-15T00:00:00Z")
+    page = tenant.guest.get(f"{path}?done=issue")
+    assert page.words(".done") == ["Statement issued."]
+    assert "People and resources" in page.text
+    assert any("ada" in row for row in page.words("table.stated td"))
 
 
 def test_the_days_are_those_of_the_chosen_time_zone(tenant: Tenant) -> None:
     tenant.issued(time_zone="Europe/Berlin", workspace_id=tenant.workspaces[0])
-    (shown,) = tenant.listed()
-    assert (shown["from"], shown["to"]) == ("2026-03-31T22:00:00Z", "2026-04-14T22:00:00Z")
-    assert shown["workspace_id"] == tenant.workspaces[0]
+    (statement,) = tenant.listed()
+    assert (statement["from"], statement["to"]) == ("2026-03-31T22:00:00Z", "2026-04-14T22:00:00Z")
+    assert statement["workspace_id"] == tenant.workspaces[0]
 
 
 def test_a_statement_is_issued_by_readers_and_shown_in_its_tenant(tenant: Tenant) -> None:
@@ -206,12 +206,12 @@ def test_an_administrator_names_the_organization_first(tenant: Tenant) -> None:
 # The list and a statement.
 
 
-def test_the_list_tells_period_scope_total_standing_and_by_whom(tenant: Tenant) -> None:
+def test_the_list_tells_period_scope_total_status_and_by_whom(tenant: Tenant) -> None:
     tenant.issued(workspace_id=tenant.workspaces[0], reference="INV-2")
     (row,) = tenant.guest.get(PATH).words("table.statements tbody tr")
-    (shown,) = tenant.listed()
+    (statement,) = tenant.listed()
     for part in ("2026-04-01 to 2026-04-14", "UTC · INV-2", "Halden", "2.5", "in force",
-                 shown["id"], shown["issued_by"]["id"]):  # fmt: skip
+                 statement["id"], statement["issued_by"]["id"]):  # fmt: skip
         assert part in row, part
     march = {"first_day": "2026-03-01", "last_day": "2026-03-31"}
     tenant.issued(**march)
@@ -283,7 +283,7 @@ def test_a_sealed_statement_has_a_bundle_that_the_shown_command_proves(
     assert page.words("code.hash") == [tenant.listed()[0]["document_sha256"]]
 
 
-def test_a_document_that_was_altered_is_shown_nowhere_and_said_to_be_another(
+def test_a_document_that_was_altered_is_shown_nowhere_and_reported_as_another(
     tenant: Tenant, tmp_path: Path
 ) -> None:
     """The page once showed an altered number above the word "Sealed"."""
@@ -321,9 +321,9 @@ def test_a_statement_is_withdrawn_with_a_reason(tenant: Tenant) -> None:
     assert refused.status == 422
     assert "Reason: is required." in refused.text
     tenant.guest.submit(refused, f"{path}/withdraw", reason="A timesheet was missing")
-    seen = tenant.guest.get(path)
-    assert "A timesheet was missing" in seen.words("#view > .refused")[0]
-    assert seen.all(f"form[action='{path}/withdraw'], a[href*=replaces]") == []
+    answer = tenant.guest.get(path)
+    assert "A timesheet was missing" in answer.words("#view > .refused")[0]
+    assert answer.all(f"form[action='{path}/withdraw'], a[href*=replaces]") == []
     assert "withdrawn since" in tenant.guest.get(PATH).words("table.statements tbody tr")[0]
     again = page.form(f"{path}/withdraw") | {"reason": "Again", "request_key": "another"}
     late = tenant.guest.post(f"{path}/withdraw", again)

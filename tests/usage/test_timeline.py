@@ -16,13 +16,13 @@ from tests.support.domain import START, minute
 class Case(NamedTuple):
     """A line's turning points, and the bounds and the clock of a read."""
 
-    turns: list[TurningPoint]
+    changes: list[TurningPoint]
     start: datetime | None
     end: datetime | None
     now: datetime
 
 
-TURNS = st.lists(
+CHANGES = st.lists(
     st.tuples(st.integers(0, 60), st.sampled_from(STATES), st.frozensets(st.sampled_from(CAUSES))),
     min_size=1,
     max_size=25,
@@ -32,20 +32,20 @@ TURNS = st.lists(
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Turns as the statement returns them: in effective order, none at or after the end."""
-    turns = [
-        TurningPoint(minute(at), *rest) for at, *rest in sorted(draw(TURNS), key=lambda t: t[0])
+    changes = [
+        TurningPoint(minute(at), *rest) for at, *rest in sorted(draw(CHANGES), key=lambda t: t[0])
     ]
     start, end = draw(st.none() | st.integers(-10, 69)), draw(st.none() | st.integers(-10, 70))
     if start is not None and end is not None and start >= end:
         start, end = end, start + 1
-    kept = [turn for turn in turns if end is None or turn.since < minute(end)]
-    now = (kept[-1].since if kept else START) + timedelta(minutes=draw(st.integers(0, 15)))
-    return Case(kept, *(None if b is None else minute(b) for b in (start, end)), now)
+    inside = [change for change in changes if end is None or change.since < minute(end)]
+    now = (inside[-1].since if inside else START) + timedelta(minutes=draw(st.integers(0, 15)))
+    return Case(inside, *(None if b is None else minute(b) for b in (start, end)), now)
 
 
-def held_at(turns: list[TurningPoint], at: datetime) -> tuple[str, tuple[str, ...]] | None:
+def held_at(changes: list[TurningPoint], at: datetime) -> tuple[str, tuple[str, ...]] | None:
     """The state and causes of the last turning point up to an instant; None before the first."""
-    past = [turn for turn in turns if turn.since <= at]
+    past = [change for change in changes if change.since <= at]
     if not past:
         return None
     return past[-1].state, tuple(cause for cause in CAUSES if cause in past[-1].causes)
@@ -68,7 +68,7 @@ def test_intervals_give_the_state_and_the_causes_at_each_instant_of_the_range(ca
     for half in range(-40, 160):
         at = START + timedelta(seconds=30 * half)
         inside = (case.start is None or at >= case.start) and (lasts or at < case.end)  # type: ignore[operator]
-        held = held_at(case.turns, at)
+        held = held_at(case.changes, at)
         assert found_at(found, at) == ([held] if inside and held else [])
 
 
@@ -82,8 +82,8 @@ def test_neighbouring_intervals_touch_and_differ_and_all_intervals_cover_the_ran
         assert interval.until == following.since
         assert (interval.state, interval.causes) != (following.state, following.causes)
         assert interval.length == following.since - interval.since > timedelta()
-    began = case.turns and max(case.turns[0].since, case.start or case.turns[0].since)
-    if not case.turns or (case.end is not None and began >= case.end):
+    began = case.changes and max(case.changes[0].since, case.start or case.changes[0].since)
+    if not case.changes or (case.end is not None and began >= case.end):
         assert found == []
         return
     assert found[0].since == began
@@ -98,7 +98,7 @@ def test_neighbouring_intervals_touch_and_differ_and_all_intervals_cover_the_ran
 @settings(max_examples=150, deadline=None)
 def test_the_intervals_of_a_range_are_those_of_the_whole_life_cut_at_its_bounds(case: Case) -> None:
     cut = []
-    for interval in intervals(case.turns, None, None, case.now):
+    for interval in intervals(case.changes, None, None, case.now):
         since = interval.since if case.start is None else max(interval.since, case.start)
         bounds = [at for at in (interval.until, case.end) if at is not None]
         until = min(bounds) if bounds else None
@@ -140,13 +140,13 @@ def test_a_future_interval_counts_up_to_its_own_end() -> None:
     ]
 
 
-def test_an_open_interval_counts_up_to_now_though_later_turns_changed_nothing() -> None:
-    turns = [
+def test_an_open_interval_counts_up_to_now_though_later_changes_changed_nothing() -> None:
+    changes = [
         *RUNNING,
         TurningPoint(minute(5), "paused", frozenset()),
         TurningPoint(minute(5), "running", frozenset()),
     ]
-    (interval,) = intervals(turns, None, None, minute(1))
+    (interval,) = intervals(changes, None, None, minute(1))
     assert (interval.since, interval.until, interval.length) == (START, None, timedelta(minutes=1))
 
 

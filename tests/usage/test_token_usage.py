@@ -23,7 +23,7 @@ def run_of(edge: Edge, line: str, ending: dict[str, Any], kind: str = "run.compl
     return run
 
 
-def shown(edge: Edge, run: str, **params: str) -> dict[str, Any]:
+def usage_of(edge: Edge, run: str, **params: str) -> dict[str, Any]:
     data = edge.data(f"/v1/runs/{run}", params=params)
     return {name: data[name] for name in ("tokens_used", "token_usage", "usage_corrected_at")}
 
@@ -38,12 +38,12 @@ def test_an_ending_reports_tokens_by_model_which_run_events_and_usage_show(
 ) -> None:
     line = edge.fresh()
     run = run_of(edge, line, {"token_usage": [LARGE, SMALL]}, kind)
-    told = shown(edge, run)
-    assert told["tokens_used"] == 147
-    assert ordered(told["token_usage"]) == ordered(BOTH)
+    usage = usage_of(edge, run)
+    assert usage["tokens_used"] == 147
+    assert ordered(usage["token_usage"]) == ordered(BOTH)
     history = edge.get(f"/v1/execution/{line}/history").json()["data"]
     (payload,) = (each["payload"] for each in history if each["type"] == kind)
-    assert (payload["tokens_used"], payload["token_usage"]) == (147, told["token_usage"])
+    assert (payload["tokens_used"], payload["token_usage"]) == (147, usage["token_usage"])
     total = ask(edge, line, **APRIL)["total"]
     assert total["tokens_by_model"] == [
         {"model": "large", "tokens_used": 140} | WHOLE | {k: LARGE[k] for k in WHOLE if k in LARGE},
@@ -104,7 +104,7 @@ def test_a_correction_needs_tokens(edge: Edge) -> None:
     run = run_of(edge, edge.fresh(), {"tokens_used": 3})
     for data in ({}, {"reason": "r"}, {"token_usage": []}, {"tokens_used": None}):
         assert edge.send(fact("run.usage_corrected", run, data)).status_code == 422
-    assert shown(edge, run)["tokens_used"] == 3
+    assert usage_of(edge, run)["tokens_used"] == 3
 
 
 def test_a_correction_counts_at_the_end_of_the_run_and_the_past_answers_what_was_known(
@@ -130,13 +130,13 @@ def test_a_correction_counts_at_the_end_of_the_run_and_the_past_answers_what_was
         "2026-04-10": {"completed": 1, "tokens_used": 140}
     }
     assert models(as_of=before) == [("large", 140)]
-    assert shown(edge, run, as_of=before)["usage_corrected_at"] is None
+    assert usage_of(edge, run, as_of=before)["usage_corrected_at"] is None
     assert models(as_of=between) == [("small", 7)]
-    assert shown(edge, run, as_of=between)["tokens_used"] == 7
+    assert usage_of(edge, run, as_of=between)["tokens_used"] == 7
     assert used(ask(edge, line, **APRIL)) == {"2026-04-10": {"completed": 1}}
     assert models() == []
-    told = {"tokens_used": 0, "token_usage": None, "usage_corrected_at": LATER}
-    assert shown(edge, run) == told
+    expected = {"tokens_used": 0, "token_usage": None, "usage_corrected_at": LATER}
+    assert usage_of(edge, run) == expected
     events = edge.get(f"/v1/events?service_line_id={line}&type=run.usage_corrected").json()["data"]
     payloads = [event["payload"] for event in events]
     assert [(p["tokens_used"], p["previous"], p["reason"]) for p in payloads] == [
@@ -157,23 +157,23 @@ def test_a_correction_by_the_name_of_the_run_is_no_activity_and_holds_on_a_close
     edge.clock.advance(seconds=60)
     correction = {"external_id": "b1", "tokens_used": 2}
     edge.accept(fact("run.usage_corrected", None, correction, source="/ci"))
-    assert shown(edge, run)["tokens_used"] == 2
+    assert usage_of(edge, run)["tokens_used"] == 2
     assert edge.data(f"/v1/execution/{line}") == before
 
 
-def test_an_erased_run_takes_a_correction(edge: Edge) -> None:
+def test_an_erased_run_accepts_a_correction(edge: Edge) -> None:
     run = run_of(edge, edge.fresh(), {"tokens_used": 1, "output": "o"})
     assert edge.post(f"/v1/runs/{run}/erase", json={"reason": "asked"}).status_code == 200
     edge.accept(fact("run.usage_corrected", run, {"tokens_used": 9}))
-    assert shown(edge, run)["tokens_used"] == 9
+    assert usage_of(edge, run)["tokens_used"] == 9
 
 
 @pytest.mark.parametrize("kind", [None, "service_line.closed"])
-def test_a_run_that_may_still_end_takes_no_correction(edge: Edge, kind: str | None) -> None:
+def test_a_run_that_may_still_end_accepts_no_correction(edge: Edge, kind: str | None) -> None:
     line = edge.fresh()
     run = edge.accept(fact("run.started", None, {"service_line_id": line}))[0]["subject"]
     if kind is not None:
         edge.accept(fact(kind, line))
     answer = edge.send(fact("run.usage_corrected", run, {"tokens_used": 9}))
     assert (answer.status_code, answer.json()["code"]) == (409, "invalid_state")
-    assert shown(edge, run)["tokens_used"] is None
+    assert usage_of(edge, run)["tokens_used"] is None

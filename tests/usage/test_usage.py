@@ -1,4 +1,4 @@
-"""The days of stretches, whole and in part, and sums over them (contract, Reading, usage)."""
+"""The days of a period, whole and in part, and sums over them (contract, Reading, usage)."""
 
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -25,7 +25,7 @@ INSTANTS = st.builds(
 
 @given(st.lists(INSTANTS, min_size=2, max_size=6, unique=True))
 @settings(max_examples=200, deadline=None)
-def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
+def test_a_day_within_one_period_counts_as_a_whole_and_any_other_day_in_part(
     instants: list[datetime],
 ) -> None:
     bounds = sorted(instants)
@@ -41,14 +41,14 @@ def test_a_day_within_one_stretch_counts_as_a_whole_and_any_other_day_in_part(
             whole[midnight.date()] = within[0]
         elif min(bounds[-1], midnight + DAY) > max(bounds[0], midnight):
             parts.append(midnight.date())
-    told = StateSpans(bounds).parameters
-    assert dict(zip(told["days"], told["numbers"], strict=True)) == whole
-    assert told["parts"] == parts
-    assert (told["from"], told["to"], told["bounds"]) == (bounds[0], bounds[-1], bounds)
+    binds = StateSpans(bounds).parameters
+    assert dict(zip(binds["days"], binds["numbers"], strict=True)) == whole
+    assert binds["parts"] == parts
+    assert (binds["from"], binds["to"], binds["bounds"]) == (bounds[0], bounds[-1], bounds)
 
 
 @pytest.mark.parametrize("second", [0, 1, 86_399])
-def test_an_empty_stretch_has_no_whole_day(second: int) -> None:
+def test_an_empty_period_has_no_whole_day(second: int) -> None:
     at = datetime(2026, 4, 15, tzinfo=UTC) + timedelta(seconds=second)
     assert StateSpans([at, at]).parameters["days"] == []
 
@@ -78,20 +78,18 @@ def test_added_amounts_have_exact_sums(parts: list[tuple[Any, Any, int, Any]]) -
         total.add(part)
         for resource, amount, _ in hour_parts:
             hours[resource] = hours.get(resource, 0) + amount
-    shown = total.rendered()
-    assert shown["runs"] == {
-        s: sum(runs.get(s, 0) for _, runs, _, _ in parts) for s in RUN_STATUSES
-    }
-    assert shown["tokens_used"] == sum(tokens for _, _, tokens, _ in parts)
-    assert shown["check_ins"] == sum(count for hour_parts, *_ in parts for *_, count in hour_parts)
-    assert sum(row["tokens_used"] for row in shown["tokens_by_model"]) == shown["tokens_used"]
+    made = total.rendered()
+    assert made["runs"] == {s: sum(runs.get(s, 0) for _, runs, _, _ in parts) for s in RUN_STATUSES}
+    assert made["tokens_used"] == sum(tokens for _, _, tokens, _ in parts)
+    assert made["check_ins"] == sum(count for hour_parts, *_ in parts for *_, count in hour_parts)
+    assert sum(row["tokens_used"] for row in made["tokens_by_model"]) == made["tokens_used"]
     for model in "mn":
-        said = [numbers for *_, models in parts for named, numbers in models if named == model]
-        sums = [sum(numbers) for numbers in zip(*said, strict=True)]
-        rows = [list(row.values())[2:] for row in shown["tokens_by_model"] if row["model"] == model]
+        found = [numbers for *_, models in parts for named, numbers in models if named == model]
+        sums = [sum(numbers) for numbers in zip(*found, strict=True)]
+        rows = [list(row.values())[2:] for row in made["tokens_by_model"] if row["model"] == model]
         assert rows == ([sums] if any(sums) else [])
-    assert shown["hours"] == sum(hours.values()) / 100
-    by_resource = {row["resource_id"]: row["hours"] for row in shown["hours_by_resource"]}
+    assert made["hours"] == sum(hours.values()) / 100
+    by_resource = {row["resource_id"]: row["hours"] for row in made["hours_by_resource"]}
     assert by_resource == {r: h / 100 for r, h in hours.items() if h}
 
 

@@ -1,4 +1,4 @@
-"""Usage across lines under attack: parameters, cursors, tenants, turns (contract, Reading)."""
+"""Usage across lines under attack: parameters, cursors, tenants, load (contract, Reading)."""
 
 import asyncio
 import base64
@@ -57,7 +57,7 @@ def page(edge: Edge, token: str | None = None, **params: Any) -> dict[str, Any]:
     return document
 
 
-def told(edge: Edge, token: str | None = None, **params: Any) -> dict[str, Any]:
+def usage_of(edge: Edge, token: str | None = None, **params: Any) -> dict[str, Any]:
     data: dict[str, Any] = page(edge, token, **params)["data"]
     return data
 
@@ -114,8 +114,8 @@ def test_a_wrong_parameter_is_named(edge: Edge, lines: list[str], query: str, po
 
 
 def test_a_period_may_touch_four_hundred_dates_of_the_zone(edge: Edge, lines: list[str]) -> None:
-    assert told(edge, from_="2026-01-01", to="2027-02-05")["total"]["lines"] == 4
-    assert told(edge, from_="2026-01-01", to="2027-02-05", time_zone="Asia/Kolkata")["rows"]
+    assert usage_of(edge, from_="2026-01-01", to="2027-02-05")["total"]["lines"] == 4
+    assert usage_of(edge, from_="2026-01-01", to="2027-02-05", time_zone="Asia/Kolkata")["rows"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_period_may_touch_four_hundred_dates_of_the_zone(edge: Edge, lines: li
 def test_a_question_without_a_match_is_answered_by_zeros(
     edge: Edge, lines: list[str], params: dict[str, Any]
 ) -> None:
-    data = told(edge, **params)
+    data = usage_of(edge, **params)
     assert data["rows"] == []
     total = data["total"]
     assert (total["lines"], total["hours"], total["check_ins"]) == (0, 0, 0)
@@ -209,9 +209,9 @@ def test_facts_recorded_between_two_pages_do_not_show(edge: Edge, words: str) ->
     ours = [line_with_usage(edge, workspace_id=workspace) for _ in range(3)]
     edge.accept(fact("service_line.updated", ours[0], {"project_tags": ["b", "c", "a"]}))
     edge.clock.advance(seconds=1)
-    asked = {"group_by": words, "workspace_id": workspace, "from": "2026-04-01"}
-    whole = page(edge, **asked, limit=1_000)
-    first = page(edge, **asked, limit=1)
+    parameters = {"group_by": words, "workspace_id": workspace, "from": "2026-04-01"}
+    whole = page(edge, **parameters, limit=1_000)
+    first = page(edge, **parameters, limit=1)
     edge.accept(
         fact("execution.checked_in", ours[2], {"hours": 9, "resource_id": "zoe"}),
         fact("service_line.updated", ours[1], {"project_tags": ["z"], "name": "new"}),
@@ -225,7 +225,7 @@ def test_facts_recorded_between_two_pages_do_not_show(edge: Edge, words: str) ->
         workers.append(second)
         while cursor is not None:
             workers.reverse()
-            following = page(workers[0], **asked, limit=1, cursor=cursor)
+            following = page(workers[0], **parameters, limit=1, cursor=cursor)
             assert following["data"]["total"] is None
             rows += following["data"]["rows"]
             more = following["meta"]["has_more"]
@@ -238,26 +238,26 @@ def test_facts_recorded_between_two_pages_do_not_show(edge: Edge, words: str) ->
 
 
 def test_pages_go_on_over_a_rebuild_of_the_views(edge: Edge, lines: list[str]) -> None:
-    asked = SPRING | {"group_by": "service_line,resource", "service_line_id": ",".join(lines)}
-    whole = told(edge, **asked, limit=1_000)["rows"]
-    cursor = page(edge, **asked, limit=1)["meta"]["cursor"]
+    parameters = SPRING | {"group_by": "service_line,resource", "service_line_id": ",".join(lines)}
+    whole = usage_of(edge, **parameters, limit=1_000)["rows"]
+    cursor = page(edge, **parameters, limit=1)["meta"]["cursor"]
     edge.accept(fact("execution.checked_in", lines[3], {"hours": 5}))
     for name in ("execution", "run"):
         rebuild(edge.conninfo, view(name))
-    assert told(edge, **asked, limit=1_000, cursor=cursor)["rows"] == whole[1:]
+    assert usage_of(edge, **parameters, limit=1_000, cursor=cursor)["rows"] == whole[1:]
 
 
 def test_a_cursor_of_a_position_that_the_views_have_not_reached_is_behind(edge: Edge) -> None:
     line = line_with_usage(edge)
-    asked = SPRING | {"service_line_id": line}
-    cursor = opened(page(edge, **asked)["meta"]["cursor"])
+    parameters = SPRING | {"service_line_id": line}
+    cursor = opened(page(edge, **parameters)["meta"]["cursor"])
     with edge.frozen_views():
         (item,) = edge.accept(fact("execution.checked_in", line))
         edge.clock.advance(seconds=1)
         cursor |= {"position": item["position"], "clock": micros_of(edge.clock.now)}
-        params = asked | {"cursor": closed(cursor)}
+        params = parameters | {"cursor": closed(cursor)}
         assert_problem(edge.get(USAGE, params=params), 503, "behind")
-    assert told(edge, **params)["rows"] == []
+    assert usage_of(edge, **params)["rows"] == []
 
 
 # Tenants.
@@ -269,9 +269,9 @@ def test_an_administrator_names_the_organization(edge: Edge, lines: list[str]) -
     assert [error["pointer"] for error in problem["errors"]] == ["/organization_id"]
     edge.clock.advance(seconds=1)
     for words in GROUPINGS:
-        asked = SPRING | {"group_by": words, "limit": "1000"}
-        own = told(edge, **asked)
-        assert told(edge, admin, **asked, organization_id=ORGANIZATION) == own
+        parameters = SPRING | {"group_by": words, "limit": "1000"}
+        own = usage_of(edge, **parameters)
+        assert usage_of(edge, admin, **parameters, organization_id=ORGANIZATION) == own
         assert own["rows"]
 
 
@@ -282,15 +282,15 @@ def test_the_statements_of_slices_read_nothing_of_a_line_of_another_tenant(
     line = LineInScope(key, lines[0], WORKSPACE, "agent_runtime", "agent_gateway", ["tag"])
     services, now = edge.service.app.state.services, edge.clock.now
     ((position,),) = edge.select("SELECT min(position) FROM ledger.projection")
-    corner = AsOf(position, now)
+    as_of = AsOf(position, now)
     start, end = datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC)
-    stretches = [("2026-04", start, end)]
+    months = [("2026-04", start, end)]
     for tenant, has in (
         (Tenant(ORGANIZATION, ANY), True), (Tenant(ORGANIZATION, WORKSPACE), True),
         (Tenant(ORGANIZATION, OTHER_WORKSPACE), False), (Tenant(OTHER_ORGANIZATION, ANY), False),
         (Tenant(OTHER_ORGANIZATION, WORKSPACE), False), (Tenant("", ""), False),
     ):  # fmt: skip
-        summing = Summing(services.pool.fetch, UsageScope(tenant, {}), corner, start, end)
+        summing = Summing(services.pool.fetch, UsageScope(tenant, {}), as_of, start, end)
         assert bool(edge.run(summing.of_lines([line]))) == has
         assert bool(edge.run(summing.names(lines[:1]))) == has
 
@@ -299,7 +299,7 @@ def test_the_statements_of_slices_read_nothing_of_a_line_of_another_tenant(
 
         assert bool(edge.run(scoped())) == has
         for words in (("resource",), ("model",), ("month",)):
-            found = summing.grouped([line], Grouping(words), stretches)  # type: ignore[arg-type]
+            found = summing.grouped([line], Grouping(words), months)  # type: ignore[arg-type]
             assert bool(edge.run(found)) == has
 
 
@@ -319,7 +319,7 @@ def test_sixteen_answers_of_an_organization_wait_and_a_further_one_is_refused(
 
     async def crowd() -> None:
         async with heavy.slot(ORGANIZATION):
-            asked = [asyncio.create_task(http.get(USAGE)) for _ in range(16)]
+            tasks = [asyncio.create_task(http.get(USAGE)) for _ in range(16)]
             await waiting(16)
             refused = await http.get(USAGE)
             assert_problem(refused, 429, "rate_limited")
@@ -328,19 +328,19 @@ def test_sixteen_answers_of_an_organization_wait_and_a_further_one_is_refused(
             named = {"organization_id": ORGANIZATION}
             assert (await http.get(USAGE, headers=admins, params=named)).status_code == 200
             # A client that leaves gives its place to another one.
-            asked.pop(3).cancel()
+            tasks.pop(3).cancel()
             await waiting(15)
-            asked.append(asyncio.create_task(http.get(USAGE)))
+            tasks.append(asyncio.create_task(http.get(USAGE)))
             await waiting(16)
-            assert not any(task.done() for task in asked)
-        answers = await asyncio.gather(*asked)
+            assert not any(task.done() for task in tasks)
+        answers = await asyncio.gather(*tasks)
         assert {answer.status_code for answer in answers} == {200}
         assert heavy._locks == {}
 
     edge.run(crowd())
 
 
-def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
+def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_slots(
     edge: Edge, lines: list[str]
 ) -> None:
     """Sixteen such reads of a key once made the details of others sixteen times as slow."""
@@ -351,7 +351,7 @@ def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
 
     async def crowd() -> None:
         async with heavy.slot(ORGANIZATION):
-            asked = [
+            tasks = [
                 asyncio.create_task(http.get(address, params=params))
                 for address, params in [(USAGE, {}), (path, longer | {"as_of": then})] * 8
             ]
@@ -364,23 +364,23 @@ def test_the_past_usage_of_a_line_over_many_dates_takes_the_same_turns(
             # A month of the past, and a year of now, are read at once.
             for params in (month | {"as_of": then}, longer):
                 assert (await http.get(path, params=params)).status_code == 200
-            assert not any(task.done() for task in asked)
-        answers = await asyncio.gather(*asked)
+            assert not any(task.done() for task in tasks)
+        answers = await asyncio.gather(*tasks)
         assert {answer.status_code for answer in answers} == {200}
         assert heavy._locks == {}
 
     edge.run(crowd())
 
 
-def test_the_turn_of_an_answer_that_is_broken_off_is_given_on(
+def test_the_slot_of_an_answer_that_is_broken_off_is_passed_on(
     edge: Edge, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heavy, http = edge.service.app.state.services.heavy, edge.service.http
-    in_turn = 0
+    running = 0
 
     async def no_rows(*_: Any) -> Any:
-        nonlocal in_turn
-        in_turn += 1
+        nonlocal running
+        running += 1
         await asyncio.Event().wait()
 
     async def broken_off() -> None:
@@ -388,9 +388,9 @@ def test_the_turn_of_an_answer_that_is_broken_off_is_given_on(
             patch.setattr("ledger.features.usage.reads.usage.Summing._rows", no_rows)
             tasks = [asyncio.create_task(http.get(USAGE)) for _ in range(3)]
             for number in range(1, 4):
-                while in_turn < number:
+                while running < number:
                     await asyncio.sleep(0)
-                assert in_turn == number
+                assert running == number
                 tasks[number - 1].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         assert heavy._locks == {}
@@ -412,11 +412,11 @@ def test_work_after_the_time_of_a_late_closing_counts(edge: Edge) -> None:
     edge.accept(tokens)
     edge.accept(fact("service_line.closed", line, time="2026-04-05T00:00:00Z"))
     day = {"service_line_id": line, "from": "2026-04-12", "to": "2026-04-13"}
-    assert told(edge, **day)["total"]["hours"] == 2
+    assert usage_of(edge, **day)["total"]["hours"] == 2
     day = {"service_line_id": line, "from": "2026-04-13", "to": "2026-04-14"}
-    assert told(edge, **day)["total"]["tokens_used"] == 5
+    assert usage_of(edge, **day)["total"]["tokens_used"] == 5
     day = {"service_line_id": line, "from": "2026-04-14", "to": "2026-04-15"}
-    assert told(edge, **day)["rows"] == []
+    assert usage_of(edge, **day)["rows"] == []
 
 
 @pytest.mark.parametrize("words", ["day", "model", "model,day", "service_line", "service_line,day"])
@@ -428,5 +428,5 @@ def test_a_model_without_tokens_makes_no_row(edge: Edge, words: str) -> None:
     ended = {"token_usage": [{"model": "m"}]}
     edge.accept(fact("run.completed", run["subject"], ended, time="2026-03-02T00:00:00Z"))
     params = {"service_line_id": line, "from": "2026-03-02", "to": "2026-03-03"}
-    data = told(edge, **params, group_by=words)
+    data = usage_of(edge, **params, group_by=words)
     assert (data["rows"], data["total"]["lines"]) == ([], 0)

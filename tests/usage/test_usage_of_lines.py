@@ -35,12 +35,12 @@ def exported(edge: Edge, **params: str) -> str:
 def test_an_export_has_the_rows_of_all_pages_and_last_the_total(edge: Edge, words: str) -> None:
     lines = [edge.fresh() for _ in range(3)]
     edge.accept(*(check_in(line, 2, resource_id="=1+1") for line in lines))
-    asked = {"group_by": words, "service_line_id": ",".join(lines)}
-    data = usage(edge, **asked, limit="1000")
-    *rows, last = map(json.loads, exported(edge, **asked).splitlines())
+    query = {"group_by": words, "service_line_id": ",".join(lines)}
+    data = usage(edge, **query, limit="1000")
+    *rows, last = map(json.loads, exported(edge, **query).splitlines())
     assert rows == data["rows"]
     assert last == {"total": data["total"]}
-    heading, *cells = csv.reader(io.StringIO(exported(edge, **asked, format="csv"), newline=""))
+    heading, *cells = csv.reader(io.StringIO(exported(edge, **query, format="csv"), newline=""))
     assert len(cells) == len(rows) + 1
     table = [dict(zip(heading, row, strict=True)) for row in cells]
     assert table[-1][heading[0]] == "TOTAL"

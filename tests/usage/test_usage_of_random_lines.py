@@ -28,7 +28,7 @@ from tests.support.time_travel import (
 )
 from tests.support.usage_model import (
     KEYS,
-    Asked,
+    Query,
     Usage,
     UsageModel,
     begin_of,
@@ -122,8 +122,8 @@ class Log:
 
     def by(self, instant: datetime) -> UsageModel:
         """The model of what was recorded by an instant."""
-        known = zip(self.events, self.recorded, strict=True)
-        return UsageModel([event for event, at in known if at <= instant])
+        pairs = zip(self.events, self.recorded, strict=True)
+        return UsageModel([event for event, at in pairs if at <= instant])
 
 
 class Draw:
@@ -229,8 +229,8 @@ def exported(world: World, by: str, params: dict[str, str]) -> list[dict[str, An
 
 def usage_of(edge: Edge, token: str, line: str, data: dict[str, Any]) -> dict[str, Any]:
     """The sums of a line by its own usage and its own timeline, in the period of an answer."""
-    known = {} if data["as_of"] is None else {"as_of": data["as_of"]}
-    params = {"from": data["from"], "to": data["to"]} | known
+    past = {} if data["as_of"] is None else {"as_of": data["as_of"]}
+    params = {"from": data["from"], "to": data["to"]} | past
     sums: dict[str, Any] = edge.data(f"/v1/execution/{line}/usage", token, params=params)["total"]
     clock = exactly(edge.clock.now) if data["as_of"] is None else data["as_of"]
     params["to"] = min(data["to"], clock, key=datetime.fromisoformat)
@@ -248,7 +248,7 @@ def added(rows: list[dict[str, Any]], name: str) -> Any:
     return pytest.approx(sum(row[name] for row in rows))
 
 
-def assert_is_told_by_each_line(world: World, by: str, data: dict[str, Any]) -> None:
+def assert_lines_agree(world: World, by: str, data: dict[str, Any]) -> None:
     """Assert that rows of lines are the lines' own usage, and that the total is their sum."""
     rows = data["rows"]
     for row in world.random.sample(rows, min(len(rows), 2)):
@@ -275,17 +275,17 @@ def test_usage_is_what_a_model_of_the_log_tells(
         draw = Draw(log, seed, clock.now)
         for words in groupings() * times:
             by, params = draw.question(words)
-            asked, then, known_at = Asked(params, *TENANTS[by]), log.now, clock.now
+            question, then, as_of = Query(params, *TENANTS[by]), log.now, clock.now
             if "as_of" in params:
-                known_at = instant_of(asked.zone, params["as_of"])
-                then = log.by(known_at)
+                as_of = instant_of(question.zone, params["as_of"])
+                then = log.by(as_of)
             data = walked(world, "/v1/usage", by, params, draw)
-            expected = Usage(asked, then, log.now, known_at).answer()
+            expected = Usage(question, then, log.now, as_of).answer()
             assert json.dumps(data) == json.dumps(expected), (by, params)
             if world.random.random() < 0.2:
                 whole = [*data["rows"], {"total": data["total"]}]
                 assert json.dumps(exported(world, by, params)) == json.dumps(whole), (by, params)
             rows.update(dict.fromkeys(words, len(data["rows"])))
             if words == ("service_line",) and "resource_id" not in params:
-                assert_is_told_by_each_line(world, by, data)
+                assert_lines_agree(world, by, data)
         assert min(rows[word] for word in KEYS) > 9, rows

@@ -31,26 +31,26 @@ def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
 
 
 def test_accepted_facts_are_in_the_log_as_they_were_sent(edge: Edge, life: Life) -> None:
-    """The model below is told the log, so the log must tell the hours, runs and tokens sent."""
+    """The model below gets the log, so the log must have the hours, runs and tokens sent."""
     rows = edge.select(
         "SELECT convert_from(state, 'UTF8'), originator_id, topic FROM ledger.ledger_events"
     )
     events = [(stored_object(text), stream, topic) for text, stream, topic in rows]
-    told = {event[0]["fact"]["id"]: event for event in events if "fact" in event[0]}
+    by_fact = {event[0]["fact"]["id"]: event for event in events if "fact" in event[0]}
     assert len(life.accepted) > 100
     for sent in life.accepted:
         data = sent["data"]
-        state, stream, topic = told[sent["id"]]
-        if sent["type"] != "execution.check_in_voided":  # which tells the check-in's own
+        state, stream, topic = by_fact[sent["id"]]
+        if sent["type"] != "execution.check_in_voided":  # which has the check-in's own
             for name in ("hours", "resource_id"):
                 assert state["body"].get(name) == data.get(name)
-        said = [
+        parts = [
             [each["model"], each["input"], each["output"], each["cache_read"], 0, each["reasoning"]]
             for each in data.get("token_usage", ())
         ]
         stored = state["body"].get("token_usage", [])
-        assert [[*each, *[0] * (6 - len(each))] for each in stored] == said
-        tokens = sum(each[1] + each[2] for each in said) if said else data.get("tokens_used")
+        assert [[*each, *[0] * (6 - len(each))] for each in stored] == parts
+        tokens = sum(each[1] + each[2] for each in parts) if parts else data.get("tokens_used")
         assert state["body"].get("tokens_used") == tokens
         assert datetime.fromisoformat(state["occurred_at"]) == datetime.fromisoformat(sent["time"])
         assert stream == sent["subject"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 FEBRUARY = "from=2026-02-01&to=2026-03-01&time_zone=UTC"
 MARCH = "from=2026-03-01&to=2026-04-01&time_zone=UTC"
@@ -19,7 +19,7 @@ def hours(line: str, hours: float, time: str = DAY, **more: str) -> dict[str, ob
     return fact("execution.checked_in", line, {"hours": hours} | more, time=time)
 
 
-def table(page: Seen) -> list[list[str]]:
+def table(page: Visited) -> list[list[str]]:
     """The rows of the table, the last one with the total: the first key, and the amounts."""
     rows = page.all(".sums tbody tr, .sums tfoot tr")
     return [
@@ -28,20 +28,20 @@ def table(page: Seen) -> list[list[str]]:
     ]
 
 
-def heads(page: Seen) -> list[str]:
+def heads(page: Visited) -> list[str]:
     return [text.removesuffix(" ↓").removesuffix(" ↑") for text in page.words(".sums thead th")]
 
 
-def row_of(page: Seen, name: str) -> dict[str, str]:
+def row_of(page: Visited, name: str) -> dict[str, str]:
     """The cells of the row with this name, by the heading of their column."""
     (row,) = (row for row in page.all(".sums tbody tr") if name in row.get_text())
     cells = [" ".join(cell.get_text(" ").split()) for cell in row.select("th, td")]
     return dict(zip(heads(page), cells, strict=True))
 
 
-def link(page: Seen, said: str) -> str:
+def link(page: Visited, text: str) -> str:
     """The address of the only link of the content with this text."""
-    (found,) = (a for a in page.all("#main a") if " ".join(a.get_text(" ").split()) == said)
+    (found,) = (a for a in page.all("#main a") if " ".join(a.get_text(" ").split()) == text)
     return str(found["href"])
 
 
@@ -50,9 +50,9 @@ def test_the_months_address_says_all_and_names_the_persons_zone(edge: Edge) -> N
     guest.http.cookies.set("ledger_zone", "America/New_York")
     first = guest.get("/ui/usage?workspace_id=WS-1")
     assert first.status == 303
-    said = parse_qs(urlsplit(first.location).query)
+    query = parse_qs(urlsplit(first.location).query)
     today = edge.clock().date()
-    assert said == {
+    assert query == {
         "workspace_id": ["WS-1"],
         "time_zone": ["America/New_York"],
         "from": [f"{today:%Y-%m}-01"],
@@ -64,14 +64,16 @@ def test_the_months_address_says_all_and_names_the_persons_zone(edge: Edge) -> N
     assert "Days and months of America/New_York." in page.text
 
 
-def test_a_workspaces_hours_are_three_clicks_from_the_front_door(edge: Edge, place: str) -> None:
-    lines = [edge.fresh("capacity", workspace_id=place, name=f"Team {n:02}") for n in range(14)]
+def test_a_workspaces_hours_are_three_clicks_from_the_front_page(
+    edge: Edge, workspace: str
+) -> None:
+    lines = [edge.fresh("capacity", workspace_id=workspace, name=f"Team {n:02}") for n in range(14)]
     edge.accept(*(hours(line, n + 0.25) for n, line in enumerate(lines)))
     guest = visitor(edge)
     month = guest.get(str(guest.get("/ui").one('.top nav a[href="/ui/usage"]')["href"]))
     of_all = guest.get(f"/ui/usage?{MARCH}")
     assert month.status == 303  # the same page, of this month
-    of_one = guest.get(link(of_all, place))
+    of_one = guest.get(link(of_all, workspace))
     assert heads(of_one)[:2] == ["Service line", "Hours"]
     rows = table(of_one)
     assert [row[0] for row in rows[:2]] == [f"Team 13 {lines[13]}", f"Team 12 {lines[12]}"]
@@ -82,11 +84,11 @@ def test_a_workspaces_hours_are_three_clicks_from_the_front_door(edge: Edge, pla
     assert (len(written), total["service_line_id"], total["hours"]) == (14, "TOTAL", "94.5")
 
 
-def test_a_line_leads_to_its_days_and_a_day_to_its_events(edge: Edge, place: str) -> None:
-    line = edge.fresh("capacity", workspace_id=place, name="Payments")
+def test_a_line_leads_to_its_days_and_a_day_to_its_events(edge: Edge, workspace: str) -> None:
+    line = edge.fresh("capacity", workspace_id=workspace, name="Payments")
     edge.accept(hours(line, 2), hours(line, 3, "2026-03-11T23:30:00Z"))
     guest = visitor(edge)
-    days = guest.get(link(guest.get(f"/ui/usage?{MARCH}&workspace_id={place}"), "Payments"))
+    days = guest.get(link(guest.get(f"/ui/usage?{MARCH}&workspace_id={workspace}"), "Payments"))
     assert [row[0] for row in table(days)] == ["2026-03-10", "2026-03-11", "Total, 2 days"]
     events = guest.get(link(days, "2026-03-11"))
     assert events.words(".log .says") == ["3 h"]
@@ -104,8 +106,10 @@ def test_a_line_leads_to_its_days_and_a_day_to_its_events(edge: Edge, place: str
     assert guest.get(link(days, "2026-03-12")).words(".log .says") == ["3 h"]
 
 
-def test_a_late_and_a_voided_fact_stand_beside_what_was_known_then(edge: Edge, place: str) -> None:
-    line, other = (edge.fresh("capacity", workspace_id=place, name=n) for n in ("Late", "Same"))
+def test_a_late_and_a_voided_fact_stand_next_to_the_earlier_values(
+    edge: Edge, workspace: str
+) -> None:
+    line, other = (edge.fresh("capacity", workspace_id=workspace, name=n) for n in ("Late", "Same"))
     wrong = hours(line, 1)
     edge.accept(hours(line, 8), hours(other, 5), wrong)
     edge.clock.advance(seconds=60)
@@ -114,7 +118,7 @@ def test_a_late_and_a_voided_fact_stand_beside_what_was_known_then(edge: Edge, p
     void = {"fact_id": wrong["id"], "reason": "Twice"}
     edge.accept(hours(line, 7.5), fact("execution.check_in_voided", line, void))
     guest = visitor(edge)
-    page = guest.get(f"/ui/usage?{MARCH}&workspace_id={place}&as_of={then}")
+    page = guest.get(f"/ui/usage?{MARCH}&workspace_id={workspace}&as_of={then}")
     assert [*row_of(page, "Late").values()][1:4] == ["9", "15.5", "+6.5"]
     assert [*row_of(page, "Same").values()][1:4] == ["5", "5", "0"]
     assert row_of(page, "Late")["Why"] == "2 events since"
@@ -128,7 +132,7 @@ def test_a_late_and_a_voided_fact_stand_beside_what_was_known_then(edge: Edge, p
     assert "7.5 h" in history.text
     # Grouped by what is no line, the lines that differ stand above the table.
     by_workspace = guest.get(
-        f"/ui/usage?{MARCH}&workspace_id={place}&as_of={then}&group_by=workspace"
+        f"/ui/usage?{MARCH}&workspace_id={workspace}&as_of={then}&group_by=workspace"
     )
     assert by_workspace.words(".behind-it summary") == [
         "1 line changed since then: late, voided or corrected entries"
@@ -150,9 +154,9 @@ def test_the_end_of_a_past_period_is_offered_as_the_instant_to_compare_with(edge
     assert this_month.all(".sides") == []
 
 
-def test_lines_that_are_not_green_are_told_before_the_invoice(edge: Edge, place: str) -> None:
+def test_lines_that_are_not_green_are_listed_before_the_invoice(edge: Edge, workspace: str) -> None:
     red, green, silent = (
-        edge.fresh("capacity", workspace_id=place, name=n) for n in ("Red", "Green", "Silent")
+        edge.fresh("capacity", workspace_id=workspace, name=n) for n in ("Red", "Green", "Silent")
     )
     for line, status in ((red, "red"), (green, "green")):
         edge.accept(
@@ -164,7 +168,7 @@ def test_lines_that_are_not_green_are_told_before_the_invoice(edge: Edge, place:
         fact("health.signal_reported", silent, {"signal": "sla_compliance", "status": "red"})
     )
     guest = visitor(edge)
-    page = guest.get(f"/ui/usage?{MARCH}&workspace_id={place}")
+    page = guest.get(f"/ui/usage?{MARCH}&workspace_id={workspace}")
     assert page.words(".look") == ["1 of 2 lines are not green : check before you invoice"]
     assert row_of(page, "Red")["Health"].startswith("69 of 100, amber")
     assert row_of(page, "Green")["Health"].startswith("100 of 100, green")
@@ -173,36 +177,36 @@ def test_lines_that_are_not_green_are_told_before_the_invoice(edge: Edge, place:
     assert guest.get(f"/ui/usage?{MARCH}&group_by=workspace").all(".look") == []
 
 
-def test_a_heading_sorts_and_a_second_click_turns_the_order(edge: Edge, place: str) -> None:
+def test_a_heading_sorts_and_a_second_click_reverses_the_order(edge: Edge, workspace: str) -> None:
     for name, amount in (("b", 3), ("a", 1), ("c", 2)):
-        edge.accept(hours(edge.fresh("capacity", workspace_id=place, name=name), amount))
+        edge.accept(hours(edge.fresh("capacity", workspace_id=workspace, name=name), amount))
     guest = visitor(edge)
 
-    def names(page: Seen) -> str:
+    def names(page: Visited) -> str:
         return "".join(row[0].split()[0] for row in table(page)[:-1])
 
-    page = guest.get(f"/ui/usage?{MARCH}&workspace_id={place}")
+    page = guest.get(f"/ui/usage?{MARCH}&workspace_id={workspace}")
     assert names(page) == "bca"
     assert page.one("[aria-sort]")["aria-sort"] == "descending"
     turned = guest.get(str(page.one("[aria-sort] a")["href"]))
     assert (names(turned), turned.one("[aria-sort]")["aria-sort"]) == ("acb", "ascending")
     by_name = guest.get(str(page.all(".sums thead a")[0]["href"]))
     assert (names(by_name), by_name.one("[aria-sort]")["aria-sort"]) == ("abc", "ascending")
-    second = guest.get(f"/ui/usage?{MARCH}&workspace_id={place}&limit=2&start=3")
+    second = guest.get(f"/ui/usage?{MARCH}&workspace_id={workspace}&limit=2&start=3")
     assert names(second) == "a"
     assert table(second)[-1][1] == "6"
     assert "3–3 of 3" in second.text
 
 
 @pytest.mark.parametrize("group_by", ["project", "resource", "model", "month", "service_line,day"])
-def test_each_grouping_has_the_rows_of_the_api(edge: Edge, place: str, group_by: str) -> None:
-    line = edge.fresh("capacity", workspace_id=place, project_tags=["PROJ-1", "PROJ-2"])
+def test_each_grouping_has_the_rows_of_the_api(edge: Edge, workspace: str, group_by: str) -> None:
+    line = edge.fresh("capacity", workspace_id=workspace, project_tags=["PROJ-1", "PROJ-2"])
     edge.accept(hours(line, 2, resource_id="SCR-5"), hours(line, 1))
-    page = visitor(edge).get(f"/ui/usage?{MARCH}&workspace_id={place}&group_by={group_by}")
-    told = edge.data(f"/v1/usage?{MARCH}&workspace_id={place}&group_by={group_by}")["rows"]
-    assert len(page.all(".sums tbody tr")) == len(told)
-    shown = page.words('.sums tbody [data-label="Hours"]')
-    assert sorted(shown) == sorted(f"{row['hours']:g}" for row in told if row["hours"] is not None)
+    page = visitor(edge).get(f"/ui/usage?{MARCH}&workspace_id={workspace}&group_by={group_by}")
+    rows = edge.data(f"/v1/usage?{MARCH}&workspace_id={workspace}&group_by={group_by}")["rows"]
+    assert len(page.all(".sums tbody tr")) == len(rows)
+    cells = page.words('.sums tbody [data-label="Hours"]')
+    assert sorted(cells) == sorted(f"{row['hours']:g}" for row in rows if row["hours"] is not None)
 
 
 def test_a_month_shows_nothing_of_another_organization(edge: Edge) -> None:
@@ -233,16 +237,18 @@ def test_a_wrong_grouping_leads_to_the_page_without_it(edge: Edge) -> None:
     [(("admin",), True), (("read", "statements:issue"), True), (("read",), False)],
 )
 def test_the_form_of_a_statement_is_offered_to_all_who_may_issue_one(
-    edge: Edge, place: str, rights: tuple[str, ...], is_offered: bool
+    edge: Edge, workspace: str, rights: tuple[str, ...], is_offered: bool
 ) -> None:
     of = {} if rights == ("admin",) else {"organization_id": ORGANIZATION}
     guest = visitor(edge, *rights, **of)
-    page = guest.get(f"/ui/usage?organization_id={ORGANIZATION}&workspace_id={place}&{FEBRUARY}")
+    page = guest.get(
+        f"/ui/usage?organization_id={ORGANIZATION}&workspace_id={workspace}&{FEBRUARY}"
+    )
     found = [a["href"] for a in page.all("#downloads a[href^='/ui/statements/new']")]
     assert [parse_qs(urlsplit(str(href)).query) for href in found] == is_offered * [
         {
             "organization_id": [ORGANIZATION],
-            "workspace_id": [place],
+            "workspace_id": [workspace],
             "first_day": ["2026-02-01"],
             "last_day": ["2026-02-28"],
             "time_zone": ["UTC"],

@@ -37,10 +37,10 @@ def used(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The amounts above zero, by date; days without any are left out."""
     found = {}
     for date, day in days_of(data).items():
-        kept = {k: v for k, v in day.items() if v and k in ("hours", "tokens_used")}
-        kept |= {status: count for status, count in day["runs"].items() if count}
-        if kept:
-            found[date] = kept
+        sums = {k: v for k, v in day.items() if v and k in ("hours", "tokens_used")}
+        sums |= {status: count for status, count in day["runs"].items() if count}
+        if sums:
+            found[date] = sums
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger.engine.http import exports
-from tests.support.audits import BESIDE
+from tests.support.audits import SIBLING
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE, fact
 from tests.support.ledger import instant
@@ -32,7 +32,7 @@ def three(watcher: Watcher) -> list[dict[str, Any]]:
     """The alerts of three blocked lines, a minute after each other, the last due first."""
     watcher.create(name="Stuck")
     watcher.blocked("One", "Two", "Three")
-    watcher.look()
+    watcher.run_watches()
     return watcher.alerts()
 
 
@@ -42,7 +42,7 @@ def three(watcher: Watcher) -> list[dict[str, Any]]:
 def test_an_alert_is_shown_with_all_that_its_opening_says(watcher: Watcher) -> None:
     watch = watcher.create(name="Stuck", severity="critical", for_seconds=60)["id"]
     (line,) = watcher.blocked("Atlas")
-    watcher.look(minutes=2)
+    watcher.run_watches(minutes=2)
     (alert,) = watcher.alerts()
     assert list(alert) == KEYS
     assert alert == watcher.alert(alert["id"])
@@ -63,11 +63,11 @@ def test_an_unknown_alert_is_not_found(watcher: Watcher) -> None:
         assert_problem(watcher.acknowledge(alert), 404, "not_found")
 
 
-def test_the_end_of_an_alert_is_told_with_its_reason(watcher: Watcher, three: Any) -> None:
+def test_the_end_of_an_alert_is_sent_with_its_reason(watcher: Watcher, three: Any) -> None:
     watcher.unblock(three[0]["service_line_id"])
     token = watcher.token
     watcher.edge.accept(fact("service_line.closed", three[1]["service_line_id"]), token=token)
-    watcher.look()
+    watcher.run_watches()
     ends = [(alert["status"], alert["resolved"]) for alert in watcher.alerts()]
     assert [status for status, _ in ends] == ["resolved", "resolved", "open"]
     assert [end and end["reason"] for _, end in ends] == ["recovered", "line_closed", None]
@@ -79,7 +79,7 @@ def test_the_end_of_an_alert_is_told_with_its_reason(watcher: Watcher, three: An
 # The list.
 
 
-def walk(watcher: Watcher, **params: Any) -> list[str]:
+def paged(watcher: Watcher, **params: Any) -> list[str]:
     """The ids of all pages, one alert a page."""
     found: list[str] = []
     params = {"limit": 1} | params
@@ -95,7 +95,7 @@ def test_alerts_come_by_due_the_latest_first_and_then_by_id(watcher: Watcher) ->
     watcher.create()
     watcher.create(severity="critical")
     lines = watcher.blocked("One", "Two", "Three")
-    watcher.look()
+    watcher.run_watches()
     alerts = watcher.alerts()
     assert [alert["service_line_id"] for alert in alerts] == [
         line for line in lines[::-1] for _ in range(2)
@@ -103,27 +103,27 @@ def test_alerts_come_by_due_the_latest_first_and_then_by_id(watcher: Watcher) ->
     assert all(
         one["id"] < other["id"] for one, other in zip(alerts[::2], alerts[1::2], strict=True)
     )
-    assert walk(watcher) == [alert["id"] for alert in alerts]
+    assert paged(watcher) == [alert["id"] for alert in alerts]
 
 
 def test_alerts_come_by_severity_the_worst_first(watcher: Watcher) -> None:
     for severity in ("info", "critical", "warning"):
         watcher.create(severity=severity)
     lines = watcher.blocked("One", "Two")
-    watcher.look()
+    watcher.run_watches()
     alerts = watcher.alerts(sort="severity")
     assert [(alert["severity"], alert["service_line_id"]) for alert in alerts] == [
         (severity, line) for severity in ("critical", "warning", "info") for line in lines[::-1]
     ]
-    assert walk(watcher, sort="severity") == [alert["id"] for alert in alerts]
+    assert paged(watcher, sort="severity") == [alert["id"] for alert in alerts]
 
 
 def test_filters_choose_alerts(watcher: Watcher) -> None:
     here = watcher.create(workspace_id=WORKSPACE, severity="info")["id"]
-    there = watcher.create(workspace_id=BESIDE, severity="critical")["id"]
+    there = watcher.create(workspace_id=SIBLING, severity="critical")["id"]
     (one,) = watcher.blocked("One", workspace_id=WORKSPACE)
-    (two,) = watcher.blocked("Two", workspace_id=BESIDE)
-    watcher.look()
+    (two,) = watcher.blocked("Two", workspace_id=SIBLING)
+    watcher.run_watches()
     second, first = watcher.alerts()
     watcher.acknowledge(first["id"], assignee="amara")
 
@@ -144,7 +144,7 @@ def test_filters_choose_alerts(watcher: Watcher) -> None:
         ({"watch_id": here}, [one]),
         ({"watch_id": f"{here},{there}"}, [two, one]),
         ({"service_line_id": two}, [two]),
-        ({"workspace_id": BESIDE}, [two]),
+        ({"workspace_id": SIBLING}, [two]),
         ({"workspace_id": "nowhere"}, []),
         ({"organization_id": own}, [two, one]),
         ({"organization_id": "ORG-26-000002"}, []),
@@ -156,7 +156,7 @@ def test_filters_choose_alerts(watcher: Watcher) -> None:
     ):
         assert found(**params) == expected, params
         assert found(sort="severity", **params) == expected, params
-        assert sorted(walk(watcher, **params)) == sorted(
+        assert sorted(paged(watcher, **params)) == sorted(
             alert["id"] for alert in (second, first) if alert["service_line_id"] in expected
         )
 
@@ -195,7 +195,7 @@ def test_an_instant_shows_the_alerts_as_they_were_known_then(watcher: Watcher, t
         fact("service_line.updated", three[0]["service_line_id"], {"name": "New"}),
         token=watcher.token,
     )
-    watcher.look()
+    watcher.run_watches()
     resolved = now()
     for at, status, note, end in (
         (opened, "open", None, None),
@@ -204,15 +204,15 @@ def test_an_instant_shows_the_alerts_as_they_were_known_then(watcher: Watcher, t
         (later, "open", "Second", None),
         (resolved, "resolved", "Second", "recovered"),
     ):
-        shown = watcher.alert(alert, as_of=at)
-        assert shown["status"] == status
-        assert (shown["acknowledged"] or {}).get("note") == note
-        assert (shown["resolved"] or {}).get("reason") == end
-        assert shown["service_line_name"] == ("New" if at == resolved else "Three")
-        for asked in ("open", "acknowledged", "resolved"):
-            found = watcher.alerts(as_of=at, status=asked, service_line_id=shown["service_line_id"])
-            assert found == ([shown] if asked == status else [])
-        assert shown in watcher.alerts(as_of=at, sort="severity")
+        data = watcher.alert(alert, as_of=at)
+        assert data["status"] == status
+        assert (data["acknowledged"] or {}).get("note") == note
+        assert (data["resolved"] or {}).get("reason") == end
+        assert data["service_line_name"] == ("New" if at == resolved else "Three")
+        for state in ("open", "acknowledged", "resolved"):
+            found = watcher.alerts(as_of=at, status=state, service_line_id=data["service_line_id"])
+            assert found == ([data] if state == status else [])
+        assert data in watcher.alerts(as_of=at, sort="severity")
     assert watcher.alerts(as_of=second, assignee="bea")[0]["id"] == alert
     assert watcher.alerts(as_of=first, assignee="bea") == []
     before = (clock() - timedelta(hours=3)).isoformat()
@@ -230,7 +230,7 @@ def test_an_export_has_the_alerts_of_the_list_in_its_order(
     watcher.create(name="=1+1", severity="critical")
     watcher.create()
     watcher.blocked(*(f"Line {number}" for number in range(5)))
-    watcher.look()
+    watcher.run_watches()
     watcher.acknowledge(watcher.alerts()[3]["id"], note="@me")
     monkeypatch.setattr(exports, "PAGE", 3)
     for params in ({}, {"sort": "severity"}, {"status": "open", "severity": "critical"}):
@@ -248,7 +248,7 @@ def test_an_export_has_the_alerts_of_the_list_in_its_order(
     assert json.loads(rows[0]["evidence"]) == listed[0]["evidence"]
 
 
-def test_an_export_is_that_of_its_instant_and_takes_a_time_zone(
+def test_an_export_is_that_of_its_instant_and_accepts_a_time_zone(
     watcher: Watcher, three: Any
 ) -> None:
     watcher.edge.clock.advance(seconds=1)
@@ -265,13 +265,11 @@ def test_an_export_is_that_of_its_instant_and_takes_a_time_zone(
 # Tenants.
 
 
-def test_a_workspaces_credential_acknowledges_alerts_of_its_lines_alone(
-    watcher: Watcher,
-) -> None:
+def test_a_workspaces_credential_acknowledges_alerts_of_its_lines_alone(watcher: Watcher) -> None:
     watcher.create()
     watcher.blocked("Here", workspace_id=WORKSPACE)
-    watcher.blocked("There", workspace_id=BESIDE)
-    watcher.look()
+    watcher.blocked("There", workspace_id=SIBLING)
+    watcher.run_watches()
     there, here = watcher.alerts()
     narrow = watcher.new_token("read", "service_lines:manage", workspace_id=WORKSPACE)
     assert_problem(watcher.acknowledge(there["id"], token=narrow), 404, "not_found")
@@ -287,16 +285,16 @@ def test_an_acknowledgement_is_shown_and_a_later_one_replaces_it(
     alert = three[1]["id"]
     answer = watcher.acknowledge(alert, note="First\nof two", assignee="Amara")
     assert answer.status_code == 200
-    shown = answer.json()["data"]
-    assert shown == watcher.alert(alert)
-    assert shown["status"] == "acknowledged"
-    told = shown["acknowledged"]
-    assert list(told) == ["at", "by", "note", "assignee", "until"]
-    assert (told["by"]["type"], told["note"]) == ("api_key", "First\nof two")
-    assert (told["assignee"], told["until"]) == ("Amara", None)
+    data = answer.json()["data"]
+    assert data == watcher.alert(alert)
+    assert data["status"] == "acknowledged"
+    acknowledged = data["acknowledged"]
+    assert list(acknowledged) == ["at", "by", "note", "assignee", "until"]
+    assert (acknowledged["by"]["type"], acknowledged["note"]) == ("api_key", "First\nof two")
+    assert (acknowledged["assignee"], acknowledged["until"]) == ("Amara", None)
     again = watcher.acknowledge(alert).json()["data"]["acknowledged"]
     assert (again["note"], again["assignee"]) == (None, None)
-    assert instant(again["at"]) > instant(told["at"])
+    assert instant(again["at"]) > instant(acknowledged["at"])
 
 
 def test_an_acknowledgement_with_an_end_leaves_the_alert_open_again(
@@ -309,37 +307,37 @@ def test_an_acknowledgement_with_an_end_leaves_the_alert_open_again(
         == "acknowledged"
     )
     clock.advance(hours=1)
-    shown = watcher.alert(alert)
-    assert (shown["status"], shown["acknowledged"] is not None) == ("open", True)
+    data = watcher.alert(alert)
+    assert (data["status"], data["acknowledged"] is not None) == ("open", True)
     assert watcher.alerts(status="acknowledged") == []
 
 
 @pytest.mark.parametrize(
-    ("body", "place"),
+    ("body", "pointer"),
     [({"until": "2026-04-15T11:00:00Z"}, "/until"), ({"until": "soon"}, "/until"),
      ({"note": "n" * 501}, "/note"), ({"assignee": ""}, "/assignee"),
      ({"assignee": "a\nb"}, "/assignee"), ({"nonsense": 1}, "/nonsense")],
     ids=str,
 )  # fmt: skip
 def test_a_wrong_acknowledgement_is_refused(
-    watcher: Watcher, three: Any, body: dict[str, Any], place: str
+    watcher: Watcher, three: Any, body: dict[str, Any], pointer: str
 ) -> None:
     alert = three[0]["id"]
     for answer in (watcher.acknowledge(alert, **body), watcher.acknowledge_many(alert, **body)):
         problem = assert_problem(answer, 422, "invalid_request")
-        assert [error["pointer"] for error in problem["errors"]] == [place]
+        assert [error["pointer"] for error in problem["errors"]] == [pointer]
     assert watcher.alert(alert)["acknowledged"] is None
 
 
 def test_a_resolved_alert_is_not_acknowledged(watcher: Watcher, three: Any) -> None:
     watcher.unblock(three[0]["service_line_id"])
-    watcher.look()
+    watcher.run_watches()
     assert_problem(watcher.acknowledge(three[0]["id"]), 409, "invalid_state")
 
 
 def test_many_alerts_are_acknowledged_with_an_outcome_each(watcher: Watcher, three: Any) -> None:
     watcher.unblock(three[0]["service_line_id"])
-    watcher.look()
+    watcher.run_watches()
     before = watcher.log()
     one, two, last = (alert["id"] for alert in three)
     answer = watcher.acknowledge_many(last, one, "ALR-26-999999", last, two, assignee="bea")
@@ -388,7 +386,7 @@ def test_a_request_that_is_sent_again_acknowledges_nothing_twice(
 ) -> None:
     one, two, last = (alert["id"] for alert in three)
     first = watcher.acknowledge(one, key="one", note="Once")
-    watcher.look()
+    watcher.run_watches()
     again = watcher.acknowledge(one, key="one", note="Once")
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json() == first.json()
@@ -410,15 +408,15 @@ def test_alerts_stand_in_feed_and_history_and_change_nothing_of_their_line(
 ) -> None:
     watcher.create(condition=BLOCKED, remind_seconds=300)
     (line,) = watcher.blocked("Atlas")
-    watcher.look()
-    watcher.look(minutes=6)
+    watcher.run_watches()
+    watcher.run_watches(minutes=6)
     alert = watcher.alerts()[0]
     watcher.acknowledge(alert["id"], assignee="bea")
     watcher.unblock(line)
-    watcher.look()
+    watcher.run_watches()
     types = ["opened", "reminded", "acknowledged", "resolved"]
-    told = watcher.edge.data(f"/v1/execution/{line}/history", watcher.token)
-    of_alerts = [each for each in told if each["type"].startswith("alert.")]
+    history = watcher.edge.data(f"/v1/execution/{line}/history", watcher.token)
+    of_alerts = [each for each in history if each["type"].startswith("alert.")]
     assert [each["type"] for each in of_alerts] == [f"alert.{type_}" for type_ in types]
     assert [(each["state_before"], each["state_after"]) for each in of_alerts] == [
         *[("blocked", "blocked")] * 3,
@@ -447,7 +445,7 @@ def test_a_comparison_counts_no_alert(watcher: Watcher) -> None:
     then = clock().isoformat()
     clock.advance(minutes=1)
     watcher.create()
-    watcher.look()
+    watcher.run_watches()
     assert len(watcher.alerts()) == 1
     clock.advance(minutes=1)
     compared = watcher.edge.data("/v1/compare", watcher.token, params={"then": then})

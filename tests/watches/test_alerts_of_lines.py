@@ -1,4 +1,4 @@
-"""Alerts where lines are shown: on the board, on a line's page, and in its timeline."""
+"""Alerts on pages about lines: on the board, on a line's page, and in its timeline."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +21,7 @@ def ringing(tenant: Watched, name: str = "Payments") -> str:
     """A blocked line with an alert."""
     line = tenant.line(name)
     tenant.block(line)
-    tenant.look()
+    tenant.run_watches()
     return line
 
 
@@ -36,7 +36,7 @@ def test_a_row_of_the_board_tells_how_many_alerts_of_the_line_are_open(tenant: W
     assert page.words(f"#{line} .rung") == ["1 1 open alert"]
     assert page.all(f"#{other} .rung") == []
     tenant.unblock(line)
-    tenant.look()
+    tenant.run_watches()
     assert tenant.guest.get("/ui").all(".rung") == []
 
 
@@ -54,11 +54,11 @@ def test_the_board_leaves_the_lines_with_open_alerts(tenant: Watched) -> None:
 def test_many_lines_with_open_alerts_are_paused_at_once(tenant: Watched) -> None:
     line, other = ringing(tenant), tenant.line("Quiet")
     keys = tenant.guest.get("/ui").form("/ui/sign-out") | {"request_key": "k"}
-    asked = tenant.guest.post(
+    page = tenant.guest.post(
         "/ui/many/pause", keys | {"board": "/ui?has_alerts=true", "matching": "all"}
     )
-    assert asked.words("h1") == ["Pause 1 line"]
-    done = tenant.guest.submit(asked, "/ui/many/pause", reason="Look first")
+    assert page.words("h1") == ["Pause 1 line"]
+    done = tenant.guest.submit(page, "/ui/many/pause", reason="Look first")
     assert done.words("h1") == ["Paused 1 line"]
     states = [
         tenant.edge.data(f"/v1/execution/{each}", tenant.token)["state"] for each in (line, other)
@@ -84,7 +84,7 @@ def test_the_page_of_a_line_shows_its_open_alerts_with_a_way_to_acknowledge(
     assert page.words("#h-alerts") == ["1 open alert"]
     assert page.all("[href^='/ui/alerts/acknowledge']") == []
     tenant.unblock(line)
-    tenant.look()
+    tenant.run_watches()
     assert tenant.guest.get(f"/ui/lines/{line}").all(".ringing") == []
 
 
@@ -93,7 +93,7 @@ def test_a_line_of_the_past_shows_the_alerts_of_then(tenant: Watched) -> None:
     then = tenant.edge.clock.now
     tenant.edge.clock.advance(hours=1)
     tenant.unblock(line)
-    tenant.look()
+    tenant.run_watches()
     page = tenant.guest.get(f"/ui/lines/{line}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}")
     assert page.words("#h-alerts") == ["1 open alert"]
     assert page.all("[href^='/ui/alerts/acknowledge']") == []
@@ -102,12 +102,12 @@ def test_a_line_of_the_past_shows_the_alerts_of_then(tenant: Watched) -> None:
 # The timeline.
 
 
-def test_the_timeline_marks_the_stretch_of_an_alert_with_its_sentence(tenant: Watched) -> None:
+def test_the_timeline_marks_the_episode_of_an_alert_with_its_sentence(tenant: Watched) -> None:
     line = ringing(tenant)
     (alert,) = tenant.alerts()
     tenant.edge.clock.advance(hours=2)
     tenant.unblock(line)
-    tenant.look()
+    tenant.run_watches()
     tenant.edge.clock.advance(hours=2)
     page = tenant.guest.get(f"/ui/lines/{line}")
     (mark,) = page.all("#band .alerted")
@@ -118,11 +118,11 @@ def test_the_timeline_marks_the_stretch_of_an_alert_with_its_sentence(tenant: Wa
     assert "alerts, critical" in page.words("#band > text")
 
 
-def test_stretches_that_overlap_are_one_mark_that_says_all() -> None:
+def test_episodes_that_overlap_are_one_mark_that_says_all() -> None:
     start = datetime(2026, 4, 1, tzinfo=UTC)
     hours = [start + timedelta(hours=n) for n in range(11)]
-    told = [(hours[6], hours[7], "c"), (hours[0], hours[2], "a"), (hours[1], hours[3], "b")]
-    found = charts.marks(told, start, hours[10])
+    alerts = [(hours[6], hours[7], "c"), (hours[0], hours[2], "a"), (hours[1], hours[3], "b")]
+    found = charts.marks(alerts, start, hours[10])
     assert [(mark.x, mark.width, mark.texts) for mark in found] == [
         (0.0, 30.0, ("a", "b")),
         (60.0, pytest.approx(10.0), ("c",)),

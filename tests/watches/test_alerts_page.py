@@ -7,7 +7,7 @@ import pytest
 
 from ledger.features.watches.page import bell
 from tests.support.edge import Edge
-from tests.support.visitor import Seen, visitor
+from tests.support.visitor import Visited, visitor
 from tests.support.watched import Watched, watched
 
 PATH, FORM = "/ui/alerts", "/ui/alerts/acknowledge"
@@ -25,21 +25,21 @@ def story(tenant: Watched) -> Watched:
     tenant.watch("Any blocker", "info", condition={"kind": "blocker_open"})
     for name in ("Payments gateway", "Ledger team", "Search team"):
         tenant.block(tenant.line(name))
-        tenant.look()
+        tenant.run_watches()
     _, second, third = reversed(tenant.alerts("severity=critical"))
     tenant.unblock(third["service_line_id"])
-    tenant.look()
+    tenant.run_watches()
     body = {"note": "On it.", "assignee": "Amara", "until": "2031-01-01T10:00:00Z"}
     done = tenant.edge.post(f"/v1/alerts/{second['id']}/acknowledge", tenant.token, json=body)
     assert done.status_code == 200, done.text
     return tenant
 
 
-def rows(page: Seen) -> list[str]:
+def rows(page: Visited) -> list[str]:
     return page.words(".alerting tbody tr:not(.head) th .text")
 
 
-def heads(page: Seen) -> list[str]:
+def heads(page: Visited) -> list[str]:
     return page.words(".alerting tr.head")
 
 
@@ -74,7 +74,7 @@ def test_a_run_is_linked_as_the_subject_of_its_alert(tenant: Watched) -> None:
     line = tenant.line("Crawler")
     tenant.watch(condition={"kind": "run_open", "statuses": ["running"]})
     tenant.report("run.started", None, {"service_line_id": line})
-    tenant.look()
+    tenant.run_watches()
     (alert,) = tenant.alerts()
     page = tenant.guest.get(PATH)
     assert page.all(f'.alerting a[href="/ui/runs/{alert["subject"]["id"]}"]')
@@ -145,11 +145,11 @@ def test_the_list_of_an_instant_shows_the_alerts_of_then_and_changes_nothing(
 ) -> None:
     tenant.watch()
     tenant.block(line := tenant.line("Payments gateway"))
-    tenant.look()
+    tenant.run_watches()
     then = tenant.edge.clock.now
     tenant.edge.clock.advance(hours=3)
     tenant.unblock(line)
-    tenant.look()
+    tenant.run_watches()
     assert heads(tenant.guest.get(PATH)) == ["resolved 1"]
     page = tenant.guest.get(f"{PATH}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}")
     assert heads(page) == ["open 1"]
@@ -178,7 +178,7 @@ def test_an_empty_list_says_what_to_do(tenant: Watched) -> None:
 def test_words_of_a_tenant_are_no_markup_on_the_page(tenant: Watched) -> None:
     tenant.watch("<i>Watch</i>")
     tenant.block(tenant.line("<b>Bold</b>"), reason="<script>alert(1)</script>")
-    tenant.look()
+    tenant.run_watches()
     page = tenant.guest.get(PATH)
     assert rows(page)[0].startswith("<b>Bold</b> is blocked")
     assert page.all(".alerting i, .alerting tbody b") == []
@@ -215,8 +215,8 @@ def test_many_alerts_are_acknowledged_by_one_form_and_once(story: Watched) -> No
         done = story.guest.post(FORM, fields)
         assert done.words("h1") == ["Acknowledged 3 alerts"]
     assert story.alerts("status=open") == []
-    (kept,) = [a["acknowledged"] for a in story.alerts("assignee=Amara") if a["id"] == ids[0]]
-    assert (kept["note"], kept["until"]) == ("One\ntwo", "2031-02-01T10:00:00Z")
+    (ack,) = [a["acknowledged"] for a in story.alerts("assignee=Amara") if a["id"] == ids[0]]
+    assert (ack["note"], ack["until"]) == ("One\ntwo", "2031-02-01T10:00:00Z")
     types = story.edge.data("/v1/events?type=alert.acknowledged", story.token)
     assert len(types) == 4, "one before, and three by the form"
 
@@ -229,11 +229,11 @@ def test_the_form_of_an_acknowledged_alert_is_filled_in(story: Watched) -> None:
     done = story.guest.post(FORM, fields | {"note": "", "assignee": "", "until": ""})
     assert [a["href"] for a in done.all("[data-leave]")] == [f"{PATH}/{alert['id']}"]
     (again,) = [each for each in story.alerts() if each["id"] == alert["id"]]
-    kept = again["acknowledged"]
-    assert (kept["note"], kept["assignee"], kept["until"]) == (None, None, None)
+    ack = again["acknowledged"]
+    assert (ack["note"], ack["assignee"], ack["until"]) == (None, None, None)
 
 
-def test_an_alert_that_was_resolved_meanwhile_is_told_beside_the_others(story: Watched) -> None:
+def test_an_alert_that_was_resolved_meanwhile_is_reported_with_the_others(story: Watched) -> None:
     (over,) = story.alerts("status=resolved&severity=critical")
     alert = story.alerts("status=open")[0]
     fields = story.guest.get(f"{FORM}?alert={alert['id']}").form(FORM)
@@ -243,7 +243,7 @@ def test_an_alert_that_was_resolved_meanwhile_is_told_beside_the_others(story: W
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "text"),
     [
         ({"until": "2020-01-01T10:00"}, "Until: must lie in the future."),
         ({"until": "soon"}, "Until: must be a date and a time, such as 2026-11-30 18:00."),
@@ -252,13 +252,13 @@ def test_an_alert_that_was_resolved_meanwhile_is_told_beside_the_others(story: W
     ],
 )
 def test_a_wrong_form_changes_nothing_and_keeps_what_was_typed(
-    story: Watched, wrong: dict[str, str], said: str
+    story: Watched, wrong: dict[str, str], text: str
 ) -> None:
     alert = story.alerts("status=open")[0]
     fields = story.guest.get(f"{FORM}?alert={alert['id']}").form(FORM)
     page = story.guest.post(FORM, fields | {"assignee": "Amara"} | wrong)
     assert page.status == 422
-    assert said in page.one("[role=alert]").get_text()
+    assert text in page.one("[role=alert]").get_text()
     assert page.one("[name=assignee]")["value"] == "Amara"
     assert len(story.alerts("status=open")) == 3
 
@@ -286,13 +286,13 @@ def test_the_form_of_no_alert_leads_back(tenant: Watched) -> None:
 # The bell.
 
 
-def bell_of(page: Seen) -> tuple[str, str]:
-    """The words of the bell for people who hear, and who see."""
+def bell_of(page: Visited) -> tuple[str, str]:
+    """The words of the bell for people who use a screen reader, and for people who see it."""
     found = page.one("#bell")
-    seen = found.select_one("b")
+    mark = found.select_one("b")
     words = found.select_one(".unseen")
     assert words is not None
-    return words.get_text(), seen.get_text() if seen else ""
+    return words.get_text(), mark.get_text() if mark else ""
 
 
 def test_the_bell_of_every_page_counts_the_open_alerts(story: Watched) -> None:

@@ -19,10 +19,10 @@ CONTRACT = Path(__file__).parents[2] / "docs/contract/watches.md"
 SHARED = {"__init__", "base", "wording"}
 """The files of the folder that are no kinds."""
 FILES = {"source_silent": 3, "usage_over": 3}
-"""How many files may name a kind, beside the table: these have loops and limits of their own."""
+"""How many files may name a kind besides the table: these have loops and limits of their own."""
 NEEDED = {"choice", "sentence", "at_once", "text"}
 NEEDED_OF_LINES = NEEDED | {"may_hold", "earliest", "episodes"}
-GIVEN = {"now", "least", "line_id", "line_key", "subject", "since", "after", "before", "from", "to"}
+BASIC = {"now", "least", "line_id", "line_key", "subject", "since", "after", "before", "from", "to"}
 """The parameters of SQL that no kind gives."""
 
 
@@ -38,10 +38,8 @@ def test_each_kind_gives_every_member(kind: type[Condition]) -> None:
     needed = NEEDED if kind.about == "source" else NEEDED_OF_LINES
     assert needed - vars(kind).keys() == set(), "see Condition for what each kind gives"
     assert kind.__doc__ != Condition.__doc__
-    ends_are_told = (
-        kind.about in ("source", "sums") or {"recorded", "transitions"} & vars(kind).keys()
-    )
-    assert ends_are_told, "each change of the line would end an alert"
+    has_ends = kind.about in ("source", "sums") or {"recorded", "transitions"} & vars(kind).keys()
+    assert has_ends, "each change of the line would end an alert"
     blanks = kind.blanks().keys() | {"lines", "time"} - (
         {"lines"} if kind.about == "source" else set()
     )
@@ -53,14 +51,14 @@ def test_each_kind_gives_every_member(kind: type[Condition]) -> None:
 
 
 def test_the_parameters_of_a_kind_are_those_of_its_sql_and_of_no_other_kind() -> None:
-    known = dict[str, type[Condition]]()
+    owners = dict[str, type[Condition]]()
     for kind in KINDS:
-        asked = [(each, 60) for each in CONDITIONS if isinstance(each, kind)]
-        given = kind.parameters(asked, EARLIEST).keys()
-        told = " ".join([kind.may_hold, kind.earliest, kind.recorded, *(kind.past or ())])
-        assert {*re.findall(r"%\((\w+)\)s", told)} - GIVEN == given
-        assert given & known.keys() == set(), known
-        known |= dict.fromkeys(given, kind)
+        conditions = [(each, 60) for each in CONDITIONS if isinstance(each, kind)]
+        names = kind.parameters(conditions, EARLIEST).keys()
+        sql = " ".join([kind.may_hold, kind.earliest, kind.recorded, *(kind.past or ())])
+        assert {*re.findall(r"%\((\w+)\)s", sql)} - BASIC == names
+        assert names & owners.keys() == set(), owners
+        owners |= dict.fromkeys(names, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)

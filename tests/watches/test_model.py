@@ -77,13 +77,13 @@ HOURS = [
 
 
 class Histories:
-    """Random facts, commands and rounds; the model is told of all but what rounds record."""
+    """Random facts, commands and rounds. The model gets all except what rounds record."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self.ledger, self.dice = ledger, random.Random(seed)
         self.model, self.read = WatchModel(), 0
         self.watches: dict[str, Condition] = {}
-        self.told: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
         """The openings, reminders and ends of alerts, as stored."""
         self.alerts: dict[str, tuple[Any, ...]] = {}
         """The identity of each alert by its stream."""
@@ -114,7 +114,7 @@ class Histories:
             if self.dice.random() < 0.3:
                 self.ledger.sweep()
             if self.dice.random() < 0.5:
-                self.look()
+                self.run_and_compare()
 
     def _pass_time(self, seconds: int) -> None:
         if seconds == 30:
@@ -130,7 +130,7 @@ class Histories:
     # Facts and commands.
 
     def _report(self) -> None:
-        """Report a fact, some of which were reported before, or are about check-ins and tokens."""
+        """Report a fact: some were reported before, or are about check-ins and tokens."""
         pick, chance = self.dice.choice, self.dice.random()
         if chance < 0.1 and self.sent:
             sent = pick(self.sent)
@@ -222,8 +222,8 @@ class Histories:
             self._create(CONDITIONS)
         elif action == "patch" and self.watches:
             watch = pick([*self.watches])
-            given = self._patch(isinstance(self.watches[watch], SourceSilent))
-            ledger.execute(UpdateWatch(watch, ADMIN, changes=given))
+            changes = self._patch(isinstance(self.watches[watch], SourceSilent))
+            ledger.execute(UpdateWatch(watch, ADMIN, changes=changes))
         elif action == "delete" and self.dice.random() < 0.3 and self.watches:
             ledger.execute(DeleteWatch(pick([*self.watches]), ADMIN))
         elif action == "beat" and self.runs[line]:
@@ -283,17 +283,17 @@ class Histories:
 
     # Rounds.
 
-    def look(self) -> None:
+    def run_and_compare(self) -> None:
         """Do what is to be done now, and compare."""
         # The instants of recorded events are some microseconds ahead of the clock, each later than
-        # the one before: what is due lies on neither side of the clock by these alone.
+        # the previous one. A step of the clock keeps all that is due on the same side of both.
         self.ledger.clock.advance(milliseconds=1)
         self._read()
-        self.ledger.look()
+        self.ledger.run_watches()
         self.model.round(self.ledger.clock.now)
         self._read()
-        expected = sorted(map(repr, _told_by(self.model)))
-        found = sorted(map(repr, self.told))
+        expected = sorted(map(repr, _events_of(self.model)))
+        found = sorted(map(repr, self.events))
         missing = [each for each in expected if each not in found]
         more = [each for each in found if each not in expected]
         assert (missing, more, len(found)) == ([], [], len(expected)), "\n".join(
@@ -322,14 +322,14 @@ class Histories:
             assert identity not in self.alerts.values()
             self.alerts[stream] = identity
             names = ("watch_id", "watch_name", "severity", "condition", "for_seconds", "evidence")
-            told = {name: body.get(name, []) for name in names}
-            self.told.append(
+            opening = {name: body.get(name, []) for name in names}
+            self.events.append(
                 (
                     "opened",
                     identity,
                     *sorted(
                         (
-                            told
+                            opening
                             | {"subject": subject, "since": since, "due": due}
                             | {"occurred_at": at, "tenant": tenant}
                         ).items()
@@ -337,22 +337,22 @@ class Histories:
                 )
             )
         elif event["topic"] == "alert.reminded/1":
-            self.told.append(("reminded", self.alerts[stream], body["n"], at))
+            self.events.append(("reminded", self.alerts[stream], body["n"], at))
         elif event["topic"] == "alert.resolved/1":
-            self.told.append(("resolved", self.alerts[stream], body["reason"], at))
+            self.events.append(("resolved", self.alerts[stream], body["reason"], at))
 
 
 def _began_by(text: str, since: datetime) -> Any:
-    """The key of a stretch in the model: a position, a period with a position, or its begin."""
+    """The key of an episode in the model: a position, a period with a position, or its begin."""
     period, _, position = text.rpartition("@")
     if not position.isdigit():
         return since
     return (date.fromisoformat(period), int(position)) if period else int(position)
 
 
-def _told_by(model: WatchModel) -> Iterator[tuple[Any, ...]]:
+def _events_of(model: WatchModel) -> Iterator[tuple[Any, ...]]:
     for alert in model.alerts:
-        yield ("opened", alert.identity, *sorted(alert.told.items()))
+        yield ("opened", alert.identity, *sorted(alert.opening.items()))
         for number, at in enumerate(alert.reminders, 1):
             yield ("reminded", alert.identity, number, at)
         if alert.resolved is not None:
@@ -365,4 +365,4 @@ def test_alerts_open_repeat_and_end_as_the_model_says(own_ledger: Ledger, seed: 
     own_ledger.listen()
     histories = Histories(own_ledger, seed)
     histories.live(60)
-    histories.look()
+    histories.run_and_compare()

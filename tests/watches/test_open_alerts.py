@@ -20,7 +20,7 @@ def lines(watcher: Watcher) -> list[str]:
     watcher.create(lines={"service_line_id": blocked})
     watcher.create(condition={"kind": "blocker_open"})
     blocked += watcher.blocked("One", model="capacity", project_tags=["b"])
-    watcher.look()
+    watcher.run_watches()
     return [*blocked, watcher.line(name="None")]
 
 
@@ -101,7 +101,7 @@ def test_has_alerts_finds_the_lines_with_an_unresolved_alert(
         assert list(rows(watcher, has_alerts="true", sort=sort)) == order
         assert list(rows(watcher, has_alerts="true", sort=sort, limit=1)) == order[:1]
     watcher.unblock(two)
-    watcher.look()
+    watcher.run_watches()
     assert rows(watcher, has_alerts="true") == {one: 1}
     for wrong in ({"has_alerts": "false"}, {"has_alerts": "true", "as_of": "2026-04-15"}):
         for path in (LIST, SUMMARY, "/v1/execution/export"):
@@ -131,10 +131,10 @@ def test_an_instant_shows_the_alerts_that_were_unresolved_then(
 
     then = now()
     watcher.unblock(two)
-    watcher.look()
+    watcher.run_watches()
     after = now()
     watcher.unblock(one)
-    watcher.look()
+    watcher.run_watches()
     now()
     assert [detail(watcher, line) for line in lines] == [0, 0, 0]
     for at, numbers in ((then, (2, 1)), (after, (0, 1))):
@@ -153,7 +153,7 @@ def test_an_instant_shows_the_alerts_that_were_unresolved_then(
     assert counted(watcher, as_of="2025-04-15") == (0, 0)
 
 
-def test_a_kept_answer_is_dropped_when_an_alert_opens_or_ends(
+def test_a_cached_answer_is_dropped_when_an_alert_opens_or_ends(
     watcher: Watcher, lines: list[str]
 ) -> None:
     none = lines[2]
@@ -163,4 +163,4 @@ def test_a_kept_answer_is_dropped_when_an_alert_opens_or_ends(
         assert counted(watcher) == (3, 3 + number)
         if number == 0:
             watcher.create(condition={"kind": "in_state", "states": ["running"]})
-            watcher.look()
+            watcher.run_watches()

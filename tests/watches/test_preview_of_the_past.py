@@ -1,4 +1,4 @@
-"""The preview of a period tells the alerts that a watch would have opened (contract, Watches)."""
+"""The preview of a period lists the alerts that a watch would have opened (contract, Watches)."""
 
 import random
 from datetime import timedelta
@@ -38,7 +38,7 @@ def refusal(tenant: Tenant, **body: Any) -> list[str]:
     return [each["pointer"] for each in problem["errors"]]
 
 
-def test_a_stretch_that_was_long_enough_is_told_with_its_end(tenant: Tenant, edge: Edge) -> None:
+def test_an_episode_that_was_long_enough_is_told_with_its_end(tenant: Tenant, edge: Edge) -> None:
     block = {"blocker_id": "b", "cause": "approval_gap", "reason": "Not approved"}
     edge.clock.advance(seconds=1)
     since = edge.clock.now
@@ -50,12 +50,12 @@ def test_a_stretch_that_was_long_enough_is_told_with_its_end(tenant: Tenant, edg
     say(tenant, "execution.blocked", tenant.line, block)
     edge.clock.advance(seconds=59)
     for condition in (BLOCKED, GAPS):
-        shown = tenant.preview(condition, for_seconds=60, **period(edge, hours=1))
-        (row,) = shown["data"]
+        view = tenant.preview(condition, for_seconds=60, **period(edge, hours=1))
+        (row,) = view["data"]
         assert row["since"] == f"{since:%Y-%m-%dT%H:%M:%SZ}"
         assert row["until"] == f"{ended:%Y-%m-%dT%H:%M:%SZ}"
         assert row["text"].endswith("has been blocked for 1 min by an approval gap: Not approved.")
-        assert shown["meta"] == {"count": 1, "truncated": False}
+        assert view["meta"] == {"count": 1, "truncated": False}
     edge.clock.advance(seconds=1)
     rows = tenant.preview(BLOCKED, for_seconds=60, **period(edge, hours=1))["data"]
     assert [row["until"] is None for row in rows] == [True, False]
@@ -88,7 +88,7 @@ def test_the_preview_equals_what_a_watch_has_opened_where_every_fact_came_in_tim
     assert edge.post("/v1/watches", tenant.token, json=watch).status_code == 201
     for _ in range(40):
         edge.clock.advance(seconds=dice.uniform(5, 80))
-        edge.look()
+        edge.run_watches()
         line, blocker = dice.choice(lines), dice.choice("ab")
         cause = dice.choice(["approval_gap", "capacity_issue"])
         type, data = dice.choice(
@@ -102,18 +102,18 @@ def test_the_preview_equals_what_a_watch_has_opened_where_every_fact_came_in_tim
         at = {"time": f"{edge.clock.now:%Y-%m-%dT%H:%M:%S.%fZ}"}
         edge.send_batch(fact(type, line, data, **at), token=tenant.token)
     edge.clock.advance(seconds=100)
-    edge.look()
+    edge.run_watches()
     opened = edge.data("/v1/alerts?limit=100", tenant.token)
     whole = {"from": begin.isoformat(), "to": edge.clock.now.isoformat()}
-    told = tenant.preview(condition, for_seconds=90, **whole)["data"]
+    found = tenant.preview(condition, for_seconds=90, **whole)["data"]
     assert len(opened) >= 2
     assert sorted(
         (alert["due"], alert["service_line_id"], alert["subject"]["id"], alert["since"])
         for alert in opened
     ) == sorted(
-        (row["due"], row["service_line_id"], row["subject"]["id"], row["since"]) for row in told
+        (row["due"], row["service_line_id"], row["subject"]["id"], row["since"]) for row in found
     )
-    ends = {(each["due"], each["subject"]["id"]): each["until"] for each in told}
+    ends = {(each["due"], each["subject"]["id"]): each["until"] for each in found}
     for alert in opened:
         resolved = alert["resolved"] and alert["resolved"]["at"]
         assert ends[alert["due"], alert["subject"]["id"]] == resolved
@@ -132,7 +132,7 @@ def test_the_preview_equals_what_a_watch_has_opened_where_every_fact_came_in_tim
         ),
     ],
 )
-def test_a_period_that_cannot_be_told_is_refused(
+def test_a_period_that_cannot_be_read_is_refused(
     tenant: Tenant, body: dict[str, Any], pointer: str
 ) -> None:
     assert refusal(tenant, **body) == [pointer]

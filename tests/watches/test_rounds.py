@@ -24,7 +24,7 @@ HOUR = 3600
 BLOCK = {"blocker_id": "b", "cause": "approval_gap", "reason": "Not approved."}
 
 
-def told(ledger: Ledger, *kinds: str) -> list[dict[str, Any]]:
+def alert_events(ledger: Ledger, *kinds: str) -> list[dict[str, Any]]:
     """The bodies of the stored events of alerts of these kinds, with their times and streams."""
     return [
         event["state"]["body"]
@@ -35,13 +35,13 @@ def told(ledger: Ledger, *kinds: str) -> list[dict[str, Any]]:
 
 
 def opened(ledger: Ledger) -> list[dict[str, Any]]:
-    ledger.look()
-    return told(ledger, "opened")
+    ledger.run_watches()
+    return alert_events(ledger, "opened")
 
 
 def ends(ledger: Ledger) -> list[tuple[str, str]]:
-    ledger.look()
-    return [(each["reason"], each["occurred_at"]) for each in told(ledger, "resolved")]
+    ledger.run_watches()
+    return [(each["reason"], each["occurred_at"]) for each in alert_events(ledger, "resolved")]
 
 
 def say(ledger: Ledger, type: str, subject: str, data: Any = None, **attributes: Any) -> str:
@@ -95,7 +95,7 @@ def test_a_state_that_ended_before_anybody_looked_opens_no_alert(own_ledger: Led
     assert opened(own_ledger) == []
 
 
-def test_each_stretch_has_an_alert_of_its_own_also_where_no_round_saw_the_end(
+def test_each_episode_has_an_alert_of_its_own_also_where_no_round_saw_the_end(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line()
@@ -113,7 +113,7 @@ def test_each_stretch_has_an_alert_of_its_own_also_where_no_round_saw_the_end(
     assert first["evidence"] != second["evidence"]
 
 
-def test_a_stretch_without_length_does_not_break_another(own_ledger: Ledger) -> None:
+def test_an_episode_without_length_does_not_break_another(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.watch(InState(("blocked",)), HOUR)
     since, event = own_ledger.at(), block(own_ledger, line)
@@ -125,7 +125,7 @@ def test_a_stretch_without_length_does_not_break_another(own_ledger: Ledger) -> 
     assert (alert["since"], alert["evidence"]) == (since, [event])
 
 
-def test_paused_or_blocked_is_one_stretch_and_blocked_alone_ends_by_pausing(
+def test_paused_or_blocked_is_one_episode_and_blocked_alone_ends_by_pausing(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line()
@@ -256,12 +256,12 @@ def test_a_closing_resolves_the_alerts_of_its_line(own_ledger: Ledger) -> None:
     assert ends(own_ledger) == [("line_closed", own_ledger.at())]
 
 
-def test_a_new_revision_looks_anew_and_resolves_the_alerts_of_the_old_one(
+def test_a_new_revision_checks_anew_and_resolves_the_alerts_of_the_old_one(
     own_ledger: Ledger,
 ) -> None:
-    def change(**given: Any) -> str:
+    def change(**changes: Any) -> str:
         own_ledger.clock.advance(minutes=1)
-        own_ledger.execute(UpdateWatch(watch, ADMIN, changes=given))
+        own_ledger.execute(UpdateWatch(watch, ADMIN, changes=changes))
         return own_ledger.at()
 
     line, watch = own_ledger.line(), own_ledger.watch(InState(("blocked",)))
@@ -295,16 +295,16 @@ def test_a_line_that_leaves_the_lines_of_a_watch_resolves_its_alert(own_ledger: 
 
 
 @pytest.mark.parametrize(("gap", "number"), [(50, 1), (70, 2)])
-def test_an_alert_is_kept_for_a_while_and_joined_by_a_stretch_that_begins_then(
+def test_an_alert_is_kept_for_a_while_and_joined_by_an_episode_that_begins_then(
     own_ledger: Ledger, gap: int, number: int
 ) -> None:
     line = own_ledger.line()
     own_ledger.watch(InState(("blocked",)), keep_seconds=60)
     block(own_ledger, line)
-    own_ledger.look()
+    own_ledger.run_watches()
     own_ledger.clock.advance(minutes=5)
     unblock(own_ledger, line)
-    own_ledger.look()
+    own_ledger.run_watches()
     own_ledger.clock.advance(seconds=gap)
     block(own_ledger, line)
     assert len(opened(own_ledger)) == number
@@ -322,23 +322,23 @@ def test_reminders_come_until_somebody_acknowledges(own_ledger: Ledger) -> None:
     block(own_ledger, line)
     (alert,) = opened(own_ledger)
     own_ledger.clock.advance(seconds=600)
-    own_ledger.look()
+    own_ledger.run_watches()
     own_ledger.clock.advance(seconds=1300)  # two have become due since
-    own_ledger.look()
-    times = [each["occurred_at"] for each in told(own_ledger, "reminded")]
+    own_ledger.run_watches()
+    times = [each["occurred_at"] for each in alert_events(own_ledger, "reminded")]
     assert times == [own_ledger.ago(seconds=1300), own_ledger.ago(seconds=100)]
-    assert [each["n"] for each in told(own_ledger, "reminded")] == [1, 2]
+    assert [each["n"] for each in alert_events(own_ledger, "reminded")] == [1, 2]
     until = own_ledger.clock.now.replace(second=0, microsecond=0) + (own_ledger.clock.now - begun)
     item = own_ledger.execute(
         Acknowledge(alert["stream"], ADMIN, note="I am on it", assignee=None, until=until)
     )
     assert item.outcome == "recorded"
     own_ledger.clock.now = until
-    own_ledger.look()
-    assert len(told(own_ledger, "reminded")) == 2
+    own_ledger.run_watches()
+    assert len(alert_events(own_ledger, "reminded")) == 2
     own_ledger.clock.advance(seconds=600)
-    own_ledger.look()
-    assert len(told(own_ledger, "reminded")) == 3
+    own_ledger.run_watches()
+    assert len(alert_events(own_ledger, "reminded")) == 3
 
 
 def test_hours_of_a_watch_count_alone(own_ledger: Ledger) -> None:
@@ -364,7 +364,7 @@ def test_a_new_watch_finds_what_holds_already_and_a_backdated_fact_what_was_due_
     assert [alert["since"] for alert in opened(own_ledger)][1:] == [own_ledger.ago(minutes=30)]
 
 
-def test_a_watch_of_a_workspace_looks_at_its_lines_alone(own_ledger: Ledger) -> None:
+def test_a_watch_of_a_workspace_checks_its_lines_alone(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.line(workspace_id="WS-26-000002")
     own_ledger.watch(InState(("running",)), workspace="WS-26-000001")
@@ -401,7 +401,7 @@ def test_a_blocker_that_is_opened_again_for_another_cause_does_not_join_the_aler
     assert ends(own_ledger) == [("recovered", ended)]
 
 
-def test_a_blocker_that_is_opened_again_at_once_is_another_stretch(own_ledger: Ledger) -> None:
+def test_a_blocker_that_is_opened_again_at_once_is_another_episode(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.watch(BlockerOpen())
     block(own_ledger, line)

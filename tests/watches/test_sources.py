@@ -32,7 +32,7 @@ def next_minute(ledger: Ledger) -> str:
     return format_instant(ledger.clock.now.replace(second=0, microsecond=0) + timedelta(minutes=1))
 
 
-def test_a_source_that_has_been_silent_for_so_long_opens_an_alert_until_it_is_heard(
+def test_a_source_that_has_been_silent_for_so_long_opens_an_alert_until_it_reports(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line("capacity")
@@ -55,7 +55,7 @@ def test_a_source_that_has_been_silent_for_so_long_opens_an_alert_until_it_is_he
     assert (reason, at[:19]) == ("recovered", own_ledger.ago(seconds=1)[:19])
 
 
-def test_a_source_that_was_never_heard_is_silent_since_the_watch_was_made(
+def test_a_source_that_never_reported_is_silent_since_the_watch_was_made(
     own_ledger: Ledger,
 ) -> None:
     own_ledger.clock.advance(seconds=1)
@@ -130,5 +130,5 @@ def test_each_source_of_a_watch_has_an_alert_of_its_own(own_ledger: Ledger) -> N
     own_ledger.clock.advance(seconds=301)
     assert [subject for _, subject, _ in subjects(own_ledger)] == ["/one", "/two"]
     own_ledger.clock.advance(seconds=601)
-    own_ledger.look()
+    own_ledger.run_watches()
     assert own_ledger.topics().count("alert.reminded") == 2

@@ -22,9 +22,9 @@ class Tenant:
         self.line = edge.fresh("capacity", token=self.token, **tenant)
 
     def check_in(self, source: str, hours: float = 1, **more: Any) -> None:
-        said = {"hours": hours}
+        data = {"hours": hours}
         line = more.pop("line", self.line)
-        sent = fact("execution.checked_in", line, said, source=source, **more)
+        sent = fact("execution.checked_in", line, data, source=source, **more)
         self.edge.accept(sent, token=self.token)
 
     def sources(self, token: str | None = None, **params: Any) -> list[dict[str, Any]]:
@@ -37,8 +37,8 @@ class Tenant:
         body = {"condition": condition, "for_seconds": 300} | more
         answer = self.edge.post("/v1/watches/preview", self.token, json=body)
         assert answer.status_code == 200, answer.text
-        shown: dict[str, Any] = answer.json()
-        return shown
+        data: dict[str, Any] = answer.json()
+        return data
 
 
 @pytest.fixture
@@ -46,16 +46,16 @@ def tenant(edge: Edge) -> Tenant:
     return Tenant(edge)
 
 
-def test_sources_are_listed_as_they_were_last_heard(tenant: Tenant, edge: Edge) -> None:
+def test_sources_are_listed_as_they_last_reported(tenant: Tenant, edge: Edge) -> None:
     tenant.check_in("/one")
     edge.clock.advance(minutes=1)
     tenant.check_in("/two")
     edge.clock.advance(minutes=1)
-    heard = edge.clock.now.replace(second=0, microsecond=0)
+    minute = edge.clock.now.replace(second=0, microsecond=0)
     tenant.check_in("/one")
     first, second, *_ = tenant.sources()
     assert [first["source"], second["source"]] == ["/one", "/two"]
-    assert first["last_seen"] == f"{heard:%Y-%m-%dT%H:%M:%SZ}"
+    assert first["last_seen"] == f"{minute:%Y-%m-%dT%H:%M:%SZ}"
     assert first["first_seen"] < second["first_seen"]
     assert first["last_fact"] == {"type": "execution.checked_in", "subject": tenant.line}
 
@@ -79,8 +79,8 @@ def test_a_preview_of_sources_tells_those_that_are_silent_now(tenant: Tenant, ed
     assert tenant.preview(SILENT) == {"data": [], "meta": {"count": 0, "truncated": False}}
     edge.clock.advance(minutes=10)
     tenant.check_in("/planning")
-    shown = tenant.preview(SILENT | {"sources": ["/timesheets", "/planning", "/never"]})
-    (row,) = shown["data"]
+    body = tenant.preview(SILENT | {"sources": ["/timesheets", "/planning", "/never"]})
+    (row,) = body["data"]
     assert (row["service_line_id"], row["subject"]) == (
         None,
         {"type": "source", "id": "/timesheets"},

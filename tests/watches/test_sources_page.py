@@ -16,18 +16,18 @@ def tenant(edge: Edge) -> Watched:
     return watched(edge)
 
 
-def test_the_source_that_was_heard_last_comes_first(tenant: Watched) -> None:
+def test_the_source_that_reported_last_comes_first(tenant: Watched) -> None:
     line = tenant.line("Payments")
     for source in ("/timesheets", "/agents"):
         tenant.edge.clock.advance(hours=1)
-        told = fact("execution.checked_in", line, {"hours": 1}, source=source)
-        told["time"] = f"{tenant.edge.clock.now:%Y-%m-%dT%H:%M:%SZ}"
-        tenant.edge.accept(told, token=tenant.token)
+        event = fact("execution.checked_in", line, {"hours": 1}, source=source)
+        event["time"] = f"{tenant.edge.clock.now:%Y-%m-%dT%H:%M:%SZ}"
+        tenant.edge.accept(event, token=tenant.token)
     tenant.edge.clock.advance(hours=2)
     page = tenant.guest.get(PATH)
     assert page.words(".sources th code")[:2] == ["/agents", "/timesheets"]
-    heard = [time.get_text() for time in page.all("[data-label='Last seen'] time")]
-    assert heard[:2] == ["2 h ago", "3 h ago"]
+    times = [time.get_text() for time in page.all("[data-label='Last seen'] time")]
+    assert times[:2] == ["2 h ago", "3 h ago"]
     assert page.all(f'.sources a[href="/ui/lines/{line}"]')
     assert "Payments" in page.words(".sources td")[1]
 

@@ -7,7 +7,7 @@ from ledger.features.watches.loops import loop
 from tests.support.ledger import Ledger
 from tests.support.rebuilding import rebuild, view
 from tests.support.views import until
-from tests.watches.test_rounds import block, ends, opened, say, told, unblock
+from tests.watches.test_rounds import alert_events, block, ends, opened, say, unblock
 
 FORBID = (
     "ALTER TABLE ledger.ledger_events ADD CONSTRAINT forbidden CHECK (originator_id !~ '^ALR') "
@@ -33,7 +33,7 @@ def test_an_alert_that_the_writer_could_not_record_opens_in_a_later_round(
 def test_views_of_another_version_are_not_judged_by(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.watch(InState(("blocked",)))
-    own_ledger.look()
+    own_ledger.run_watches()
     block(own_ledger, line)
     own_ledger.catch_up()
     change = "UPDATE ledger.projection SET version = version {} WHERE name = 'execution'"
@@ -87,7 +87,7 @@ def test_no_more_alerts_are_open_than_a_watch_may_have_also_while_the_views_lag(
     monkeypatch.setattr(loop, "MAX_UNRESOLVED", 2)
     lines = [own_ledger.line() for _ in range(4)]
     own_ledger.watch(InState(("blocked",)))
-    own_ledger.look()
+    own_ledger.run_watches()
     for line in lines:
         block(own_ledger, line)
     own_ledger.catch_up()
@@ -132,7 +132,7 @@ def test_lines_beyond_those_that_wait_are_found_again_once_there_is_room(
         if changes_leader:
             own_ledger.watch_loop.disconnect()
             own_ledger.clock.advance(minutes=2)
-            own_ledger.look()
+            own_ledger.run_watches()
         own_ledger.clock.advance(seconds=1)
         unblock(own_ledger, alerts[-1]["subject"]["id"])
         own_ledger.clock.advance(minutes=2)
@@ -142,19 +142,19 @@ def test_two_watches_of_failing_runs_open_their_alerts_in_one_round(own_ledger: 
     line = own_ledger.line()
     own_ledger.watch(RunsFailing(1))
     own_ledger.watch(RunsFailing(2))
-    own_ledger.look()
+    own_ledger.run_watches()
     for _ in range(2):
         say(own_ledger, "run.failed", own_ledger.run(line, time=own_ledger.at()))
     own_ledger.catch_up()
     assert own_ledger.watch_loop.run_once() == 2
-    assert len(told(own_ledger, "opened")) == 2
+    assert len(alert_events(own_ledger, "opened")) == 2
 
 
-def test_a_round_without_any_news_writes_nothing(own_ledger: Ledger) -> None:
+def test_a_round_without_any_change_writes_nothing(own_ledger: Ledger) -> None:
     own_ledger.watch(InState(("blocked",)))
     assert opened(own_ledger) == []
     stored = "SELECT xmin::text, position FROM ledger.watch_look ORDER BY organization_id"
     before = own_ledger.rows(stored)
     own_ledger.clock.advance(hours=1)
-    own_ledger.look()
+    own_ledger.run_watches()
     assert own_ledger.rows(stored) == before

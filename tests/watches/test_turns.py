@@ -1,4 +1,4 @@
-"""Organizations take turns in rounds: none waits for all that another one has due."""
+"""Organizations rotate in rounds: none waits for all that another one has due."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from ledger.features.watches.loops import loop, store
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, Ledger, new_id
 from tests.support.soak import repeated
-from tests.watches.test_rounds import BLOCK, told
+from tests.watches.test_rounds import BLOCK, alert_events
 
 OTHER, ELSEWHERE = "ORG-26-000077", "WS-26-000077"
 BLOCKED = InState(("blocked",))
-TURN = 100
+ROUND = 100
 
 
 def many(ledger: Ledger, count: int, **block: Any) -> list[str]:
@@ -50,7 +50,7 @@ def alerts(ledger: Ledger) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("is_new", repeated([True, False]))
-def test_an_alert_opens_after_a_turn_of_another_organization_that_has_thousands_due(
+def test_an_alert_opens_after_a_round_of_another_organization_that_has_thousands_due(
     own_ledger: Ledger, is_new: bool
 ) -> None:
     watches = [(BLOCKED, 0), (BLOCKED, 1), (BlockerOpen(), 0), (BlockerOpen(), 1)]
@@ -63,35 +63,35 @@ def test_an_alert_opens_after_a_turn_of_another_organization_that_has_thousands_
     own_ledger.watch(BLOCKED, organization=OTHER)
     if not is_new:
         # The facts make them due.
-        own_ledger.look()
+        own_ledger.run_watches()
         many(own_ledger, 700)
         mine = one(own_ledger)
     own_ledger.clock.advance(seconds=1)
-    own_ledger.look()
+    own_ledger.run_watches()
     opened = [line for _, line in alerts(own_ledger)]
     assert len(opened) == 2801
-    assert opened.index(mine) <= TURN
+    assert opened.index(mine) <= ROUND
 
 
-def test_an_alert_opens_after_a_turn_of_another_organization_that_disables_its_watches(
+def test_an_alert_opens_after_a_round_of_another_organization_that_disables_its_watches(
     own_ledger: Ledger,
 ) -> None:
     watches = [own_ledger.watch(BLOCKED, seconds) for seconds in range(5)]
     own_ledger.watch(BLOCKED, organization=OTHER)
     many(own_ledger, 300)
     own_ledger.clock.advance(seconds=5)
-    own_ledger.look()
+    own_ledger.run_watches()
     before = len(alerts(own_ledger))
     assert before == 1500
     for watch in watches:
         own_ledger.execute(UpdateWatch(watch, ADMIN, changes={"enabled": False}))
     mine = one(own_ledger)
     own_ledger.clock.advance(seconds=1)
-    own_ledger.look()
+    own_ledger.run_watches()
     later = alerts(own_ledger)[before:]
-    assert later.index(("alert.opened", mine)) <= TURN
+    assert later.index(("alert.opened", mine)) <= ROUND
     assert len(later) == 1501
-    assert {each["reason"] for each in told(own_ledger, "resolved")} == {"disabled"}
+    assert {each["reason"] for each in alert_events(own_ledger, "resolved")} == {"disabled"}
 
 
 @pytest.mark.parametrize(
@@ -114,18 +114,18 @@ def test_lines_that_a_round_does_not_come_to_are_looked_at_by_the_next_ones_the_
     done, has_more = own_ledger.watch_loop._round()
     assert (done, has_more) == (0, True), "the lines are put"
     for _ in range(2):
-        # Another leader goes on where the last one has stopped.
+        # Another leader continues where the last one has stopped.
         done, has_more = own_ledger.watch_loop._round()
         assert (done, has_more) in {(11, True), (10, True)}
         own_ledger.watch_loop.disconnect()
         own_ledger.catch_up()
     assert [line for _, line in alerts(own_ledger)].index(mine) <= 10
-    own_ledger.look()
+    own_ledger.run_watches()
     opened = [line for _, line in alerts(own_ledger) if line != mine]
     assert opened == lines[::-1]
 
 
-def test_pages_of_looks_go_round_organizations(
+def test_pages_of_checks_go_round_organizations(
     own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many(own_ledger, 40)
@@ -134,7 +134,7 @@ def test_pages_of_looks_go_round_organizations(
     own_ledger.watch(BLOCKED)
     own_ledger.watch(BLOCKED, organization=OTHER)
     own_ledger.clock.advance(seconds=1)
-    own_ledger.look()
+    own_ledger.run_watches()
     opened = [line for _, line in alerts(own_ledger)]
     assert len(opened) == 41
     assert opened.index(mine) <= 2

@@ -1,4 +1,4 @@
-"""When a watch with hours is due: as a clock on the wall of the zone says, minute by minute."""
+"""When a watch with hours is due: by the local clock of the zone, minute by minute."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,9 +36,9 @@ def hours_of(time_zone: str, days: list[str], start: int, end: int) -> dict[str,
 
 
 def due(since: datetime, seconds: int, hours: dict[str, Any]) -> datetime:
-    given = {**hours, "from_": hours["from"], "days": tuple(hours["days"])}
-    del given["from"]
-    return due_at(since, seconds, WatchHours(**given))
+    values = {**hours, "from_": hours["from"], "days": tuple(hours["days"])}
+    del values["from"]
+    return due_at(since, seconds, WatchHours(**values))
 
 
 @settings(max_examples=80)

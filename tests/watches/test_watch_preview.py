@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from ledger.features.watches.model.watch_hours import WEEKDAYS
-from tests.support.audits import BESIDE
+from tests.support.audits import SIBLING
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE, fact
 from tests.support.ledger import instant
@@ -17,13 +17,13 @@ from tests.support.watches import BLOCKED, RUNNING, Watcher
 BLOCKER = {"kind": "blocker_open"}
 
 
-def ask(watcher: Watcher, token: str | None = None, **said: Any) -> httpx.Response:
-    body = {"condition": BLOCKED, "for_seconds": 0} | said
+def ask(watcher: Watcher, token: str | None = None, **changes: Any) -> httpx.Response:
+    body = {"condition": BLOCKED, "for_seconds": 0} | changes
     return watcher.edge.post("/v1/watches/preview", token or watcher.token, json=body)
 
 
-def found(watcher: Watcher, token: str | None = None, **said: Any) -> list[dict[str, Any]]:
-    answer = ask(watcher, token, **said)
+def found(watcher: Watcher, token: str | None = None, **changes: Any) -> list[dict[str, Any]]:
+    answer = ask(watcher, token, **changes)
     assert answer.status_code == 200, answer.text
     data: list[dict[str, Any]] = answer.json()["data"]
     assert answer.json()["meta"] == {"count": len(data), "truncated": False}
@@ -85,17 +85,17 @@ def test_a_preview_is_equal_to_the_alerts_that_the_watch_then_opens(
 ) -> None:
     settings = {"condition": condition, "for_seconds": seconds}
     before = busy.edge.log()
-    shown = found(busy, **settings)
+    listed = found(busy, **settings)
     assert busy.edge.log() == before
-    assert len(shown) == number
+    assert len(listed) == number
     watch = busy.create(**settings)["id"]
-    busy.look()
+    busy.run_watches()
     alerts = busy.alerts(watch_id=watch)
     keys = ("service_line_id", "subject", "since", "due", "text")
-    assert [{key: row[key] for key in keys} for row in shown] == [
+    assert [{key: row[key] for key in keys} for row in listed] == [
         {key: alert[key] for key in keys} for alert in alerts
     ]
-    assert [row["name"] for row in shown] == [alert["service_line_name"] for alert in alerts]
+    assert [row["name"] for row in listed] == [alert["service_line_name"] for alert in alerts]
 
 
 def test_hours_and_lines_count(watcher: Watcher) -> None:
@@ -115,16 +115,16 @@ def test_hours_and_lines_count(watcher: Watcher) -> None:
         ({"product_line": ["agent_gateway"], "service_line_id": [one]}, [one]),
         ({"product_line": []}, [two, one]),
     ):
-        shown = found(watcher, lines=lines)
-        assert [row["service_line_id"] for row in shown] == expected, lines
+        alerts = found(watcher, lines=lines)
+        assert [row["service_line_id"] for row in alerts] == expected, lines
 
 
 def test_rows_come_by_due_the_latest_first(watcher: Watcher) -> None:
     lines = watcher.blocked("One", "Two", "Three")
     watcher.edge.clock.advance(hours=1)
-    shown = found(watcher, for_seconds=60)
-    assert [row["service_line_id"] for row in shown] == lines[::-1]
-    dues = [instant(row["due"]) for row in shown]
+    alerts = found(watcher, for_seconds=60)
+    assert [row["service_line_id"] for row in alerts] == lines[::-1]
+    dues = [instant(row["due"]) for row in alerts]
     assert dues == sorted(dues, reverse=True)
 
 
@@ -136,7 +136,7 @@ def test_more_than_a_thousand_rows_are_counted(watcher: Watcher) -> None:
     ]
     for some in (blockers[:250], blockers[250:500], blockers[500:750], blockers[750:]):
         watcher.edge.accept(*some, token=watcher.token)
-    watcher.edge.run(watcher.edge.service.shown())
+    watcher.edge.run(watcher.edge.service.await_views())
     answer = ask(watcher, condition=BLOCKER).json()
     assert answer["meta"] == {"count": 1_001, "truncated": True}
     assert len(answer["data"]) == 1_000
@@ -147,7 +147,7 @@ def test_lines_of_several_pages_are_looked_at(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = watcher.blocked(*(f"Line {n}" for n in range(7)))
-    watcher.look()
+    watcher.run_watches()
     for size in (3, 7):
         monkeypatch.setattr("ledger.features.watches.reads.preview._PAGE", size)
         assert [row["service_line_id"] for row in found(watcher)] == lines[::-1]
@@ -155,24 +155,24 @@ def test_lines_of_several_pages_are_looked_at(
 
 def test_a_preview_shows_the_lines_of_the_tenant_alone(watcher: Watcher) -> None:
     (here,) = watcher.blocked("Here", workspace_id=WORKSPACE)
-    (there,) = watcher.blocked("There", workspace_id=BESIDE)
+    (there,) = watcher.blocked("There", workspace_id=SIBLING)
     watcher.edge.clock.advance(seconds=1)
     narrow = watcher.new_token("read", workspace_id=WORKSPACE)
     admin = watcher.edge.token("admin", organization_id=None)
     stranger = watcher.edge.token("read", organization_id="ORG-26-000099")
     own = {"organization_id": watcher.organization}
-    for token, said, expected in (
+    for token, changes, expected in (
         (None, {}, [there, here]),
-        (None, {"workspace_id": BESIDE}, [there]),
+        (None, {"workspace_id": SIBLING}, [there]),
         (None, {"workspace_id": None}, [there, here]),
         (None, own, [there, here]),
         (narrow, {}, [here]),
         (admin, own, [there, here]),
         (stranger, {}, []),
     ):
-        shown = found(watcher, token, **said)
-        assert [row["service_line_id"] for row in shown] == expected
-    for workspace in (BESIDE, None):
+        alerts = found(watcher, token, **changes)
+        assert [row["service_line_id"] for row in alerts] == expected
+    for workspace in (SIBLING, None):
         assert_problem(ask(watcher, narrow, workspace_id=workspace), 403, "forbidden")
     assert_problem(ask(watcher, stranger, **own), 403, "forbidden")
     problem = assert_problem(ask(watcher, admin), 422, "invalid_request")
@@ -180,7 +180,7 @@ def test_a_preview_shows_the_lines_of_the_tenant_alone(watcher: Watcher) -> None
 
 
 @pytest.mark.parametrize(
-    ("wrong", "place"),
+    ("wrong", "pointer"),
     [({"name": "n"}, "/name"), ({"severity": "info"}, "/severity"),
      ({"from": "2026-04-01"}, "/to"), ({"for_seconds": -1}, "/for_seconds"),
      ({"condition": {"kind": "no_activity"}}, "/for_seconds"),
@@ -188,11 +188,11 @@ def test_a_preview_shows_the_lines_of_the_tenant_alone(watcher: Watcher) -> None
     ids=str,
 )  # fmt: skip
 def test_a_wrong_field_of_a_preview_is_refused_and_not_audited(
-    watcher: Watcher, wrong: dict[str, Any], place: str
+    watcher: Watcher, wrong: dict[str, Any], pointer: str
 ) -> None:
     before = watcher.log()
     problem = assert_problem(ask(watcher, **wrong), 422, "invalid_request")
-    assert [error["pointer"] for error in problem["errors"]] == [place]
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
     writer = watcher.new_token("write")
     assert_problem(ask(watcher, writer), 403, "forbidden")
     assert [entry for entry in watcher.entries_after(*before) if entry[0] != "key.create"] == []

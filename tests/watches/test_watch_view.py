@@ -83,7 +83,7 @@ def of_alert(body: Any, position: int) -> Recorded:
 
 
 def watch_row(position: int, **later: Any) -> WatchRow:
-    said = (
+    members = (
         '"id":"WCH-26-000001","name":"Blocked","organization_id":"ORG-26-000001",'
         '"workspace_id":null,"condition":{"kind":"in_state","states":["blocked"]},'
         '"for_seconds":60,"severity":"warning","hours":null,"keep_seconds":0,'
@@ -98,7 +98,7 @@ def watch_row(position: int, **later: Any) -> WatchRow:
         deleted=False,
         enabled=True,
         revision=1,
-        item=said,
+        item=members,
         fold=b"",
         position=position,
     )
@@ -155,19 +155,19 @@ def test_an_opened_alert_has_a_row() -> None:
 
 def test_an_acknowledgement_has_a_row_of_its_own_and_moves_the_alert() -> None:
     body = AlertAcknowledged(**ABOUT, note="Mine", assignee="Amara", until=None)
-    told = (
+    acknowledgement = (
         '{"at":"2026-04-15T12:01:01Z","by":{"type":"user","id":"USR-1"},"note":"Mine",'
         '"assignee":"Amara","until":null}'
     )
-    row = AcknowledgementRow(ALERT_ID, 3, "Amara", None, told)
+    row = AcknowledgementRow(ALERT_ID, 3, "Amara", None, acknowledgement)
     given(WatchView(), of_alert(OPENED, 2)).when(of_alert(body, 3)).then(ALERT, alert_row(3)).then(
         ACKNOWLEDGEMENT, row
     )
 
 
 def test_a_resolved_alert_says_when_and_why() -> None:
-    told = '{"at":"2026-04-15T12:01:01Z","reason":"recovered"}'
-    resolved = alert_row(3, resolved=3, resolved_item=told)
+    resolution = '{"at":"2026-04-15T12:01:01Z","reason":"recovered"}'
+    resolved = alert_row(3, resolved=3, resolved_item=resolution)
     body = AlertResolved(**ABOUT, reason="recovered")
     given(WatchView(), of_alert(OPENED, 2)).when(of_alert(body, 3)).then(ALERT, resolved)
 

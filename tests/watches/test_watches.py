@@ -1,4 +1,4 @@
-"""Watches over HTTP, beside what ``tests/whole/managed`` holds of all managed things."""
+"""Watches over HTTP, besides what ``tests/whole/managed`` tests of all managed things."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from ledger.features.watches.kinds.base import Condition
 from ledger.features.watches.loops import store
 from ledger.features.watches.loops.loop import WatchLoop
-from tests.support.audits import BESIDE
+from tests.support.audits import SIBLING
 from tests.support.databases import execute
 from tests.support.edge import assert_problem
 from tests.support.facts import WORKSPACE
@@ -62,12 +62,12 @@ def test_a_change_that_changes_no_value_records_nothing(watcher: Watcher) -> Non
 
 def test_a_change_must_fit_the_settings_that_it_leaves(watcher: Watcher) -> None:
     watch = watcher.create(condition=BLOCKER, keep_seconds=60)["id"]
-    for given, place in (
+    for changes, pointer in (
         ({"condition": {"kind": "past_due"}}, "/keep_seconds"),
         ({"condition": {"kind": "no_activity"}, "keep_seconds": 0}, "/for_seconds"),
     ):
-        problem = assert_problem(watcher.patch(watch, **given), 422, "invalid_request")
-        assert [error["pointer"] for error in problem["errors"]] == [place]
+        problem = assert_problem(watcher.patch(watch, **changes), 422, "invalid_request")
+        assert [error["pointer"] for error in problem["errors"]] == [pointer]
     quiet = {"condition": {"kind": "no_activity"}, "keep_seconds": 0, "for_seconds": 300}
     assert watcher.patch(watch, **quiet).status_code == 200
 
@@ -75,13 +75,13 @@ def test_a_change_must_fit_the_settings_that_it_leaves(watcher: Watcher) -> None
 def test_only_a_new_revision_resolves_alerts(watcher: Watcher) -> None:
     watcher.blocked("Atlas")
     watch = watcher.create()["id"]
-    watcher.look()
+    watcher.run_watches()
     watcher.patch(watch, name="Another", severity="info", remind_seconds=300, keep_seconds=5)
-    watcher.look()
+    watcher.run_watches()
     assert [alert["status"] for alert in watcher.alerts()] == ["open"]
     assert watcher.watch(watch)["open_alerts"] == 1
     watcher.patch(watch, for_seconds=1)
-    watcher.look(minutes=1)
+    watcher.run_watches(minutes=1)
     alerts = watcher.alerts()
     assert [alert["resolved"] and alert["resolved"]["reason"] for alert in alerts] == [
         None,
@@ -89,10 +89,10 @@ def test_only_a_new_revision_resolves_alerts(watcher: Watcher) -> None:
     ]
     assert [alert["severity"] for alert in alerts] == ["info", "warning"]
     watcher.patch(watch, enabled=False)
-    watcher.look()
+    watcher.run_watches()
     assert watcher.alerts()[0]["resolved"]["reason"] == "disabled"
-    shown = watcher.watch(watch)
-    assert (shown["enabled"], shown["looking"], shown["open_alerts"]) == (False, False, 0)
+    data = watcher.watch(watch)
+    assert (data["enabled"], data["looking"], data["open_alerts"]) == (False, False, 0)
 
 
 def test_a_watch_begins_at_most_five_revisions_in_five_minutes(watcher: Watcher) -> None:
@@ -104,17 +104,17 @@ def test_a_watch_begins_at_most_five_revisions_in_five_minutes(watcher: Watcher)
         {"hours": BERLIN},
         {"lines": {"project_tag": ["P"]}},
     ]
-    for given in changes:
-        assert watcher.patch(watch, **given).status_code == 200
+    for change in changes:
+        assert watcher.patch(watch, **change).status_code == 200
         clock.advance(seconds=10)
     # Disabling and a change of other fields begin no revision; enabling does.
-    for given in ({"enabled": False}, {"name": "Other"}, {"enabled": True}):
-        assert watcher.patch(watch, **given).status_code == 200
+    for change in ({"enabled": False}, {"name": "Other"}, {"enabled": True}):
+        assert watcher.patch(watch, **change).status_code == 200
     before, path = edge.log(), f"/v1/watches/{watch}"
 
-    def send(**given: Any) -> httpx.Response:
+    def send(**body: Any) -> httpx.Response:
         headers = {"idempotency-key": "sixth"}
-        return edge.request("PATCH", path, watcher.token, json=given, headers=headers)
+        return edge.request("PATCH", path, watcher.token, json=body, headers=headers)
 
     answer = send(for_seconds=2, name="New")
     problem = assert_problem(answer, 429, "rate_limited")
@@ -126,8 +126,8 @@ def test_a_watch_begins_at_most_five_revisions_in_five_minutes(watcher: Watcher)
     assert edge.log() == before
     refused = watcher.log(action="watch.update", outcome="refused")
     assert [entry["code"] for entry in refused] == ["invalid_request"]
-    for given in ({"severity": "info"}, {"enabled": False}):
-        assert watcher.patch(watch, **given).status_code == 200
+    for change in ({"severity": "info"}, {"enabled": False}):
+        assert watcher.patch(watch, **change).status_code == 200
     assert_problem(watcher.patch(watch, enabled=True), 429, "rate_limited")
     assert watcher.patch(other, for_seconds=1).status_code == 200
     clock.advance(seconds=seconds)
@@ -142,46 +142,46 @@ def test_a_watch_begins_at_most_five_revisions_in_five_minutes(watcher: Watcher)
 def test_the_alerts_of_a_deleted_watch_stay_readable(watcher: Watcher) -> None:
     watcher.blocked("Atlas")
     watch = watcher.create()["id"]
-    watcher.look()
+    watcher.run_watches()
     (alert,) = watcher.alerts()
     watcher.delete(watch)
-    watcher.look()
+    watcher.run_watches()
     assert watcher.alert(alert["id"])["resolved"]["reason"] == "deleted"
     assert watcher.alerts(watch_id=watch)[0]["id"] == alert["id"]
 
 
-# Beside the settings.
+# Fields besides the settings.
 
 
-def test_a_watch_looks_until_its_revision_has_looked_at_all_lines(watcher: Watcher) -> None:
+def test_a_watch_is_checked_until_its_revision_has_checked_all_lines(watcher: Watcher) -> None:
     made = watcher.create()
     assert made["looking"] is True
     assert watcher.create(enabled=False)["looking"] is False
-    watcher.look()
+    watcher.run_watches()
     assert watcher.watch(made["id"])["looking"] is False
     assert watcher.patch(made["id"], name="New").json()["data"]["looking"] is False
     assert watcher.patch(made["id"], for_seconds=5).json()["data"]["looking"] is True
     assert watcher.watch(made["id"])["looking"] is True
 
 
-def test_a_watch_looks_until_the_alerts_of_what_holds_are_open(
+def test_a_watch_is_checked_until_the_alerts_of_what_holds_are_open(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "MOST_DUE", 2)
     lines = watcher.blocked("One", "Two", "Three", "Four", "Five")
-    watcher.look()
+    watcher.run_watches()
     watch = watcher.create()["id"]
     watcher.edge.clock.advance(seconds=1)
     service, opened = watcher.edge.service, list[int]()
     while watcher.watch(watch)["looking"]:
         opened.append(len(watcher.alerts(watch_id=watch)))
         service.loop(WatchLoop).run_once()
-        watcher.edge.run(service.shown())
+        watcher.edge.run(service.await_views())
     assert opened == [0, 0, 2, 4]
     assert len(watcher.alerts(watch_id=watch)) == len(lines)
 
 
-def test_alerts_that_wait_for_room_are_told(watcher: Watcher) -> None:
+def test_alerts_that_wait_for_room_are_reported(watcher: Watcher) -> None:
     watch = watcher.create()["id"]
     execute(
         watcher.edge.conninfo,
@@ -190,7 +190,7 @@ def test_alerts_that_wait_for_room_are_told(watcher: Watcher) -> None:
     assert watcher.watch(watch)["overflow"] == 12
 
 
-def test_the_endpoints_that_would_be_told_are_counted(watcher: Watcher) -> None:
+def test_the_endpoints_that_would_be_notified_are_counted(watcher: Watcher) -> None:
     edge, hooks = watcher.edge, watcher.new_token("webhooks:manage")
     here = {"workspace_id": WORKSPACE}
 
@@ -203,12 +203,12 @@ def test_the_endpoints_that_would_be_told_are_counted(watcher: Watcher) -> None:
     endpoint("run.failed")
     endpoint("*", enabled=False)
     endpoint("alert.opened", **here)
-    endpoint("alert.opened", workspace_id=BESIDE)
+    endpoint("alert.opened", workspace_id=SIBLING)
     whole, narrow = watcher.create(), watcher.create(**here)
     assert (whole["endpoints"], narrow["endpoints"]) == (4, 3)
     assert watcher.watch(whole["id"])["endpoints"] == 4
     assert watcher.patch(narrow["id"], name="New").json()["data"]["endpoints"] == 3
-    # Of alerts, these two are told of other watches, and of other severities.
+    # These two are sent alerts of other watches, and of other severities.
     endpoint("*", watch_ids=[narrow["id"]])
     endpoint("*", min_severity="critical")
     assert watcher.watch(whole["id"])["endpoints"] == 4
@@ -221,7 +221,7 @@ def test_open_alerts_of_an_organizations_watch_are_those_of_all_its_workspaces(
     watcher: Watcher,
 ) -> None:
     watcher.blocked("Here", workspace_id=WORKSPACE)
-    watcher.blocked("There", workspace_id=BESIDE)
+    watcher.blocked("There", workspace_id=SIBLING)
     watch = watcher.create()["id"]
-    watcher.look()
+    watcher.run_watches()
     assert watcher.watch(watch)["open_alerts"] == 2

@@ -13,7 +13,7 @@ from ledger.features.watches.page.watch_forms import draft_of, sentence_of
 from ledger.features.watches.reads import preview
 from ledger.features.watches.routes.settings import WatchToTry, values_of
 from tests.support.edge import Edge
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 from tests.support.watched import BLOCKED, RIGHTS, Watched, watched
 
 PATH, NEW = "/ui/watches", "/ui/watches/new"
@@ -26,7 +26,7 @@ def tenant(edge: Edge) -> Watched:
     return watched(edge)
 
 
-def set_up(tenant: Watched, kind: str = "in_state", **fields: str) -> Seen:
+def set_up(tenant: Watched, kind: str = "in_state", **fields: str) -> Visited:
     """Fill in the sentence of a kind, and send it."""
     return tenant.guest.submit(tenant.guest.get(f"{NEW}?kind={kind}"), PATH, **fields)
 
@@ -53,7 +53,7 @@ def test_a_watch_is_made_from_the_sentence_as_it_stands(tenant: Watched) -> None
     assert "Watch set up." in tenant.guest.get(answer.location).words(".done")[0]
 
 
-def test_each_kind_that_the_api_takes_is_one_sentence_of_the_form(tenant: Watched) -> None:
+def test_each_kind_that_the_api_accepts_is_one_sentence_of_the_form(tenant: Watched) -> None:
     for kind in KINDS:
         name, blanks = kind.kind(), kind.blanks()
         fields = {f"blank:{each}": "/agents" for each in blanks if blanks[each].hint}
@@ -101,8 +101,8 @@ def test_every_blank_says_what_is_watched(tenant: Watched) -> None:
     hours = {"time_zone": "Europe/Berlin", "days": days, "from": "08:00", "to": "18:00"}
     assert watch["hours"] == hours
     assert watch["workspace_id"] == tenant.workspace
-    said = tenant.guest.get(PATH).words(".watching th .ago")
-    assert said == [
+    texts = tenant.guest.get(PATH).words(".watching th .ago")
+    assert texts == [
         "the last 5 runs of any ODS agent runtime line of project PROJ-1 or PROJ-2 failed,"
         " 1 h 30 min ago (within Mon, Tue, Wed, Thu, Sat 08:00–18:00 Europe/Berlin)"
     ]
@@ -144,7 +144,7 @@ def test_the_sentence_of_a_watch_is_plain_english(settings: dict[str, Any], sent
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "text"),
     [
         ({"time": "two"}, "must be a whole number"),
         ({"time": "400", "unit": "d"}, "must be less than or equal to 31536000"),
@@ -154,12 +154,12 @@ def test_the_sentence_of_a_watch_is_plain_english(settings: dict[str, Any], sent
         ({"name": "x" * 201}, "must have at most 200 characters"),
     ],
 )
-def test_a_fault_is_told_at_the_form_which_keeps_its_values(
-    tenant: Watched, fields: dict[str, str], said: str
+def test_a_fault_is_shown_at_the_form_which_keeps_its_values(
+    tenant: Watched, fields: dict[str, str], text: str
 ) -> None:
     answer = set_up(tenant, **{"name": "Kept", "project_tag": "PROJ-9"} | fields)
     assert answer.status == 422
-    assert said in answer.one("[role=alert]").get_text()
+    assert text in answer.one("[role=alert]").get_text()
     values = answer.form(PATH)
     assert values["project_tag"] == "PROJ-9"
     assert answer.one("details.more").has_attr("open")
@@ -217,7 +217,7 @@ def test_a_preview_of_a_wrong_form_says_why_instead(tenant: Watched) -> None:
 
 
 @pytest.mark.parametrize("kind", ["in_state", "blocker_open"])
-def test_the_form_says_how_often_the_watch_would_have_told_in_30_days(
+def test_the_form_says_how_often_the_watch_would_have_alerted_in_30_days(
     tenant: Watched, kind: str
 ) -> None:
     line = tenant.line("Payments")
@@ -242,20 +242,20 @@ def test_the_form_says_how_often_the_watch_would_have_told_in_30_days(
     assert tenant.watches() == [], "nothing is recorded"
 
 
-def test_the_past_is_asked_once_the_form_shows_what_holds_now(tenant: Watched) -> None:
+def test_the_past_is_read_once_the_form_shows_what_holds_now(tenant: Watched) -> None:
     assert tenant.guest.get(PAST).location == PATH
     page = tenant.guest.get(NEW)
     assert page.all(".earlier") == []
-    (place,) = tenant.guest.post(PREVIEW, page.form(PATH)).all(".tried .earlier")
-    assert (place["hx-post"], place["hx-trigger"]) == (PAST, "load delay:500ms")
-    assert [button["formaction"] for button in place.select("button")] == [PAST]
+    (earlier,) = tenant.guest.post(PREVIEW, page.form(PATH)).all(".tried .earlier")
+    assert (earlier["hx-post"], earlier["hx-trigger"]) == (PAST, "load delay:500ms")
+    assert [button["formaction"] for button in earlier.select("button")] == [PAST]
     assert tenant.guest.post(PREVIEW, page.form(PATH) | {"time": "two"}).all(".earlier") == []
     for kind in ("past_due", "health", "no_activity"):
         fields = tenant.guest.get(f"{NEW}?kind={kind}").form(PATH)
         assert tenant.guest.post(PREVIEW, fields).all(".earlier") == []
 
 
-def test_the_past_of_too_many_lines_is_not_told(
+def test_the_past_of_too_many_lines_is_not_shown(
     tenant: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
@@ -323,7 +323,7 @@ def test_a_field_offers_lines_projects_or_sources_that_fit(tenant: Watched) -> N
 def test_the_list_tells_how_watches_do(tenant: Watched) -> None:
     watch = tenant.watch("Blocked lines", "critical")
     tenant.block(tenant.line("Payments"))
-    tenant.look()
+    tenant.run_watches()
     page = tenant.guest.get(PATH)
     (row,) = page.words(".watching tbody tr")
     assert row.startswith("Blocked lines any line is blocked critical 1 alerts")
@@ -338,7 +338,7 @@ def test_the_list_tells_how_watches_do(tenant: Watched) -> None:
 def test_a_watch_is_changed_disabled_and_enabled(tenant: Watched) -> None:
     watch = tenant.watch("Blocked lines")
     tenant.block(tenant.line("Payments"))
-    tenant.look()
+    tenant.run_watches()
     page = f"{PATH}/{watch}"
     form = tenant.guest.get(f"{page}/change")
     assert "the open alert of this watch is resolved" in form.text
@@ -362,7 +362,7 @@ def test_another_kind_of_the_same_watch_is_another_sentence(tenant: Watched) -> 
     assert tenant.watches()[0]["condition"] == {"kind": "no_activity"}
 
 
-def test_a_refused_change_is_told_at_the_form(tenant: Watched) -> None:
+def test_a_refused_change_is_shown_at_the_form(tenant: Watched) -> None:
     watch = tenant.watch("Blocked lines")
     form = tenant.guest.get(f"{PATH}/{watch}/change")
     answer = tenant.guest.submit(form, f"{PATH}/{watch}/change", time="two")
@@ -371,7 +371,7 @@ def test_a_refused_change_is_told_at_the_form(tenant: Watched) -> None:
     assert tenant.guest.get(f"{PATH}/WCH-26-999999/change").status == 404
 
 
-def test_a_change_too_many_is_told_at_the_form_and_at_the_switch(tenant: Watched) -> None:
+def test_a_change_too_many_is_shown_at_the_form_and_at_the_switch(tenant: Watched) -> None:
     watch = tenant.watch("Blocked lines", for_seconds=3600)
     change, switch = f"{PATH}/{watch}/change", f"{PATH}/{watch}/switch"
     for hours in range(2, 7):
@@ -412,8 +412,8 @@ def test_an_organization_without_watches_is_offered_six_in_one_click(tenant: Wat
     found = {watch["name"]: watch for watch in tenant.watches()}
     assert {*found} == {starter.name for starter in STARTERS}
     for starter in STARTERS:
-        given = json.loads(msgspec.json.encode(starter))
-        assert {name: found[starter.name][name] for name in given} == given
+        values = json.loads(msgspec.json.encode(starter))
+        assert {name: found[starter.name][name] for name in values} == values
     assert tenant.guest.get(PATH).all(".starters") == []
 
 
@@ -442,7 +442,7 @@ def test_only_who_manages_watches_and_reads_lines_is_offered_to(tenant: Watched)
     assert manager.get(NEW).status == 403, "the preview reads lines"
 
 
-def test_a_reader_of_an_empty_list_is_told_who_can_set_watches_up(tenant: Watched) -> None:
+def test_a_reader_of_an_empty_list_learns_who_can_set_watches_up(tenant: Watched) -> None:
     reader = visitor(tenant.edge, "read", organization_id=tenant.organization)
     page = reader.get(PATH)
     assert "A key that may manage watches sets them up" in page.text

@@ -29,7 +29,7 @@ Rows = list[Any]
 
 
 class Rig:
-    """The reading half of an API process, beside a writer and a projector."""
+    """The reading half of an API process, with a writer and a projector."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Rig:
         self.broken = broken
         """Views that stop at the next event that they take."""
         own = reading(conninfo)
-        self.door, self.positions = ReadPool(own), ViewPositions(own)
+        self.pool, self.positions = ReadPool(own), ViewPositions(own)
         self.reads = self.pages = 0
         self.paged: asyncio.Queue[None] = asyncio.Queue()
         self.away = ""
@@ -55,16 +55,16 @@ class Rig:
     ) -> Rows:
         self.reads += statement == feeds.TAIL.sql
         await self._meet("tail")
-        return await self.door.fetch(tenant, statement, values, planning)
+        return await self.pool.fetch(tenant, statement, values, planning)
 
     async def _read_page(
         self, tenant: Tenant, statement: str, values: Mapping[str, Any], planning: Planning
     ) -> Rows:
         if statement == feeds.PRESENT:
-            return await self.door.fetch(tenant, statement, values, planning)
+            return await self.pool.fetch(tenant, statement, values, planning)
         self.pages += 1
         await self._meet("pages")
-        rows = await self.door.fetch(tenant, statement, values, planning)
+        rows = await self.pool.fetch(tenant, statement, values, planning)
         self.paged.put_nowait(None)
         return rows
 
@@ -101,7 +101,7 @@ class Rig:
         assert self.projector.lead()
         self.projector.catch_up()
 
-    def kept_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """The bytes of the messages in the tail's memory."""
         at, size = self.tail.floor, 0
         while True:
@@ -125,18 +125,18 @@ class Listener:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.chunks = stream.chunks()
-        self.heard: list[str] = []
+        self.ids: list[str] = []
         self.largest = 0
 
     async def hear(self, count: int) -> list[str]:
         """Take whole chunks until ``count`` more events have come; return their ids."""
-        wanted = len(self.heard) + count
-        while len(self.heard) < wanted:
+        wanted = len(self.ids) + count
+        while len(self.ids) < wanted:
             chunk = await asyncio.wait_for(anext(self.chunks), 15)
             self.largest = max(self.largest, len(chunk))
             blocks = chunk.decode().split("\n\n")
-            self.heard += [b.split("\n")[0][4:] for b in blocks if "\ndata: " in b]
-        return self.heard[wanted - count :]
+            self.ids += [b.split("\n")[0][4:] for b in blocks if "\ndata: " in b]
+        return self.ids[wanted - count :]
 
     async def open(self) -> None:
         """Take the comment that comes before any event."""

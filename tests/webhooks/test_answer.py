@@ -60,7 +60,7 @@ def test_a_whole_answer_keeps_its_connection(data: bytes, size: int) -> None:
         b"HTTP/1.1 200 Fine\ncontent-length: 2\n\nok",
         UPGRADE,
         b"HTTP/1.1 101 Switching\r\n\r\n",
-        # Ends at the very end of what may come before it.
+        # Ends exactly at the limit of bytes before it.
         HEAD + b"content-length: 0\r\nx: " + b"a" * (64 * 1024 - 45) + b"\r\n\r\n",
     ],
     ids=range(9),

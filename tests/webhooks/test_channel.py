@@ -1,4 +1,4 @@
-"""The addresses of channels: what may be one, and what is shown of it (contract, Feeds)."""
+"""The addresses of channels: which are valid, and what the API returns (contract, Feeds)."""
 
 import pytest
 
@@ -15,14 +15,14 @@ ANY = ChannelRules(any_host=True)
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "expected"),
     [
         (SLACK, "https://hooks.slack.com/***"),
         (SLACK.replace("slack", "slack-gov"), "https://hooks.slack-gov.com/***"),
     ],
 )
-def test_a_slack_webhook_is_shown_without_its_path(url: str, shown: str) -> None:
-    assert new_address_of("slack", url, None, STRICT) == (shown, url)
+def test_a_slack_webhook_is_shown_without_its_path(url: str, expected: str) -> None:
+    assert new_address_of("slack", url, None, STRICT) == (expected, url)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def are(*expected: str) -> Callable[[list[Delivery]], bool]:
 
 
 def planned(count: int) -> Callable[[list[Delivery]], bool]:
-    """True if so many deliveries are sent already, or know when they are due."""
+    """True once that many deliveries are sent, or have a due time."""
     return lambda found: len(found) == count and all(d.due_at or d.attempts for d in found)
 
 
@@ -128,7 +128,7 @@ def test_an_opening_that_fails_is_skipped_once_its_alert_is_resolved(alarm: Alar
         assert len(receiver.requests) == 1
 
 
-def test_an_end_is_sent_where_anything_of_the_alert_was_taken(alarm: Alarms) -> None:
+def test_an_end_is_sent_where_anything_of_the_alert_was_delivered(alarm: Alarms) -> None:
     with Receiver() as receiver:
         endpoint = pager(alarm, receiver)
         alarm.ledger.start()
@@ -147,7 +147,7 @@ def test_an_end_is_sent_where_anything_of_the_alert_was_taken(alarm: Alarms) -> 
         assert actions(receiver.requests) == ["trigger", "acknowledge", "acknowledge", "resolve"]
 
 
-def test_an_endpoint_that_is_told_of_ends_alone_is_told_of_them(alarm: Alarms) -> None:
+def test_an_endpoint_that_is_sent_ends_alone_gets_them(alarm: Alarms) -> None:
     with Receiver() as receiver:
         endpoint = pager(alarm, receiver)
         alarm.ledger.update(endpoint, event_types=("alert.resolved",))

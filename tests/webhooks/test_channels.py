@@ -24,7 +24,7 @@ slack, pagerduty = validator_for(SLACK), validator_for(PAGERDUTY)
 
 def envelope(type_: str = "alert.opened", **payload: Any) -> str:
     """An event of an alert as it is delivered."""
-    said = {
+    members = {
         "alert_id": "ALR-26-000001",
         "watch_id": "WCH-26-000001",
         "watch_name": "Blocked",
@@ -51,7 +51,7 @@ def envelope(type_: str = "alert.opened", **payload: Any) -> str:
         "subject": {"type": "alert", "id": "ALR-26-000001"},
         "service_line_id": "LIN-26-000001",
         "workspace_id": None,
-        "payload": said | more[type_] | payload,
+        "payload": members | more[type_] | payload,
     })  # fmt: skip
 
 
@@ -160,8 +160,8 @@ def test_a_reminder_says_which_one_it_is() -> None:
 
 
 def test_an_acknowledgement_says_who_takes_care_and_until_when() -> None:
-    said = {"assignee": "Amara", "until": "2026-04-16T09:00:00Z", "note": "On it <!here>"}
-    message = slack_of(envelope("alert.acknowledged", **said))
+    members = {"assignee": "Amara", "until": "2026-04-16T09:00:00Z", "note": "On it <!here>"}
+    message = slack_of(envelope("alert.acknowledged", **members))
     assert texts(message)[2] == "Amara takes care of it. Until 2026-04-16T09:00:00Z. On it <!here>"
 
 
@@ -183,10 +183,10 @@ def test_a_message_about_many_alerts_has_twenty_sentences_and_the_number_of_the_
 @pytest.mark.parametrize("type_", EVERY)
 @pytest.mark.parametrize("format_", ["slack", "pagerduty"])
 def test_without_details_no_word_of_the_tenant_is_sent_to_people(type_: str, format_: Any) -> None:
-    said = {"watch_name": "TENANT", "text": "TENANT", "note": "TENANT", "assignee": "TENANT"}
-    kept = {"note", "assignee"} if type_ == "alert.acknowledged" else set()
+    members = {"watch_name": "TENANT", "text": "TENANT", "note": "TENANT", "assignee": "TENANT"}
+    expected = {"note", "assignee"} if type_ == "alert.acknowledged" else set()
     body = envelope(
-        type_, **{k: v for k, v in said.items() if k not in {"note", "assignee"} - kept}
+        type_, **{k: v for k, v in members.items() if k not in {"note", "assignee"} - expected}
     )
     content = content_of(FormatOptions(format_, False, PUBLIC), [body, body], KEY).text
     assert "TENANT" not in content
@@ -194,16 +194,16 @@ def test_without_details_no_word_of_the_tenant_is_sent_to_people(type_: str, for
 
 
 @given(st.text(max_size=600), st.text(max_size=200), st.integers(1, 25))
-def test_any_words_make_a_message_that_slack_takes(sentence: str, name: str, count: int) -> None:
-    said = {"text": sentence or "x", "watch_name": name or "x"}
-    message = slack_of(*[envelope(**said)] * count)
+def test_any_words_make_a_message_that_slack_accepts(sentence: str, name: str, count: int) -> None:
+    members = {"text": sentence or "x", "watch_name": name or "x"}
+    message = slack_of(*[envelope(**members)] * count)
     first = message["text"].removeprefix("[critical] ")
     plain = first.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     if len(sentence) < 300 and count == 1:
         assert plain == (sentence or "x")
 
 
-def test_the_longest_words_that_are_escaped_make_a_message_that_slack_takes() -> None:
+def test_the_longest_words_that_are_escaped_make_a_message_that_slack_accepts() -> None:
     message = slack_of(*[envelope(text="&" * 500, watch_name="<" * 200)] * 100)
     assert message["text"].endswith("and 80 more")
 
@@ -239,7 +239,7 @@ def test_each_state_of_an_alert_has_its_action(type_: str, action: str) -> None:
 
 
 @given(st.text(min_size=1, max_size=2000))
-def test_any_sentence_makes_an_event_that_pagerduty_takes(sentence: str) -> None:
+def test_any_sentence_makes_an_event_that_pagerduty_accepts(sentence: str) -> None:
     pagerduty_of(envelope(text=sentence), url=None)
 
 
@@ -280,7 +280,7 @@ def test_a_slack_webhook_gets_messages_at_its_secret_path(alarm: Alarms, conninf
         assert [name for name in request.headers if name.startswith("webhook-")] == []
         alarm.unblock(line)
         receiver.await_count(2)
-        assert alarm.ledger.shown(endpoint)["url"] == f"{receiver.url}/***"
+        assert alarm.ledger.item(endpoint)["url"] == f"{receiver.url}/***"
         alarm.ledger.await_all(endpoint, 2)
         assert stored_anywhere(conninfo, "SECRETPATH") == []
 
@@ -327,7 +327,7 @@ def test_an_answer_that_will_never_change_ends_the_delivery(
         until(lambda: "webhook.delivery_failed" in alarm.ledger.topics(endpoint), "the failure")
 
 
-def test_a_busy_channel_is_asked_again_when_it_says(alarm: Alarms) -> None:
+def test_a_busy_channel_is_retried_when_it_says(alarm: Alarms) -> None:
     answer = Answer(429, headers={"retry-after": "3600"})
     with Receiver(lambda _: answer) as receiver:
         endpoint, _ = alarm.ledger.create(f"{receiver.url}/secret", format="slack")
@@ -341,7 +341,7 @@ def test_a_busy_channel_is_asked_again_when_it_says(alarm: Alarms) -> None:
         assert (delivery.due_at - alarm.ledger.clock()).total_seconds() > 3500
 
 
-def test_an_answer_that_repeats_a_secret_is_kept_without_it(alarm: Alarms) -> None:
+def test_an_answer_that_repeats_a_secret_is_stored_without_it(alarm: Alarms) -> None:
     repeats = Answer(500, f"no {KEY} {KEY.lower()}".encode())
     with Receiver(lambda _: repeats) as receiver:
         endpoint, _ = alarm.ledger.create(receiver.url, format="pagerduty", routing_key=KEY)
@@ -367,16 +367,14 @@ def test_a_channel_that_is_gone_is_disabled_unless_its_secret_was_replaced(alarm
         ledger.start()
         alarm.watch()
         alarm.block(*alarm.lines())
-        until(lambda: not ledger.shown(endpoint)["enabled"], "the second answer's effect")
+        until(lambda: not ledger.item(endpoint)["enabled"], "the second answer's effect")
         paths = [request.path for request in receiver.requests]
         assert paths == ["/old", "/new"]
         topics = ["webhook.created", "webhook.updated", "webhook.disabled"]
         assert ledger.topics(endpoint) == topics
 
 
-def test_all_types_of_a_channel_are_those_of_alerts_and_of_failed_deliveries(
-    alarm: Alarms,
-) -> None:
+def test_all_types_of_a_channel_are_those_of_alerts_and_of_failed_deliveries(alarm: Alarms) -> None:
     with Receiver() as receiver:
         endpoint, _ = alarm.ledger.create(f"{receiver.url}/secret", format="slack")
         dead, _ = alarm.ledger.create("http://127.0.0.1:9/", ["execution.checked_in"])

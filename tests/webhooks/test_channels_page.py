@@ -11,7 +11,7 @@ from tests.support.edge import Edge
 from tests.support.mailbox import Mailbox, mail_server
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.views import until
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 from tests.support.watched import BLOCKED
 from tests.support.webhook_api import (
     NOBODYS,
@@ -73,15 +73,15 @@ def watch(edge: Edge, name: str, **tenant: str) -> str:
     return watch_id
 
 
-def set_up(guest: Visitor, **fields: str) -> Seen:
+def set_up(guest: Visitor, **fields: str) -> Visited:
     """Fill in the form for a new channel, and send it."""
     return guest.submit(guest.get(NEW), NEW, **fields)
 
 
-def outcome_of(guest: Visitor, answer: Seen) -> Seen:
+def outcome_of(guest: Visitor, answer: Visited) -> Visited:
     """The page that follows the test, once the test has a result."""
     assert answer.status == 303, answer.text
-    found: list[Seen] = []
+    found: list[Visited] = []
 
     def has_result() -> bool:
         found[:] = [guest.get(answer.location)]
@@ -91,13 +91,13 @@ def outcome_of(guest: Visitor, answer: Seen) -> Seen:
     return found[0]
 
 
-def made(hooks: Hooks, answer: Seen) -> dict[str, Any]:
+def made(hooks: Hooks, answer: Visited) -> dict[str, Any]:
     """The endpoint that was set up, as the API shows it."""
     found: dict[str, Any] = hooks.data(f"/{endpoint_of(answer)}")
     return found
 
 
-def endpoint_of(answer: Seen) -> str:
+def endpoint_of(answer: Visited) -> str:
     return answer.location.removeprefix(f"{PATH}/").partition("/")[0]
 
 
@@ -113,12 +113,12 @@ def test_slack_is_set_up_and_tried_at_once(
     assert page.words("[role=status]")[-1] == "Delivered to Slack."
     (request,) = receiver.await_count(1, path=f"/services/{SECRET}")
     assert json.loads(request.body)["text"].startswith("Test: ")
-    shown = made(hooks, answer)
-    assert (shown["format"], shown["url"]) == ("slack", f"{receiver.url}/***")
-    assert (shown["event_types"], shown["watch_ids"]) == (ALERTS, None)
-    assert (shown["min_severity"], shown["details"]) == ("info", True)
-    assert (shown["workspace_id"], shown["description"]) == (None, "Operations")
-    for path in (PATH, page_of(shown["id"]), f"{page_of(shown['id'])}/channel", answer.location):
+    data = made(hooks, answer)
+    assert (data["format"], data["url"]) == ("slack", f"{receiver.url}/***")
+    assert (data["event_types"], data["watch_ids"]) == (ALERTS, None)
+    assert (data["min_severity"], data["details"]) == ("info", True)
+    assert (data["workspace_id"], data["description"]) == (None, "Operations")
+    for path in (PATH, page_of(data["id"]), f"{page_of(data['id'])}/channel", answer.location):
         text = guest.get(path).answer.text
         assert "SECRET" not in text, path
         assert f"Slack · {receiver.url}/***" in text, path
@@ -138,14 +138,14 @@ def test_pagerduty_is_set_up_by_its_key(hooks: Hooks, guest: Visitor, receiver: 
     )
     (request,) = receiver.await_count(1, path="/v2")
     assert json.loads(request.body)["routing_key"] == KEY
-    shown = made(hooks, answer)
-    assert (shown["format"], shown["routing_key"]) == ("pagerduty", "***")
-    assert (shown["event_types"], shown["watch_ids"]) == (["*"], [watch_id])
-    assert (shown["min_severity"], shown["details"]) == ("critical", False)
+    data = made(hooks, answer)
+    assert (data["format"], data["routing_key"]) == ("pagerduty", "***")
+    assert (data["event_types"], data["watch_ids"]) == (["*"], [watch_id])
+    assert (data["min_severity"], data["details"]) == ("critical", False)
     narrowed = "Alerts and failed deliveries alerts: critical only, only of Stuck lines"
-    for seen in (guest.get(PATH), guest.get(page_of(shown["id"]))):
-        assert KEY not in seen.answer.text
-        assert f"{narrowed} , without text" in seen.text
+    for view in (guest.get(PATH), guest.get(page_of(data["id"]))):
+        assert KEY not in view.answer.text
+        assert f"{narrowed} , without text" in view.text
 
 
 def test_mail_goes_to_each_address(hooks: Hooks, guest: Visitor, mailbox: Mailbox) -> None:
@@ -181,7 +181,7 @@ def test_a_form_that_is_sent_twice_sets_up_one_channel_and_sends_one_test(
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "text"),
     [
         ({"format": "slack"}, "URL: is required."),
         ({"format": "slack", "url": f"ftp://host/{SECRET}"}, "URL: must be an http or https URL"),
@@ -200,20 +200,20 @@ def test_a_form_that_is_sent_twice_sets_up_one_channel_and_sends_one_test(
     ],
 )  # fmt: skip
 def test_a_refusal_is_shown_at_the_form_without_its_secrets(
-    hooks: Hooks, guest: Visitor, fields: dict[str, str], said: str
+    hooks: Hooks, guest: Visitor, fields: dict[str, str], text: str
 ) -> None:
     before = hooks.head()
     page = set_up(guest, **{"min_severity": "critical"} | fields)
     assert page.status in (403, 422)
     (refusal,) = page.words("#channel .refused")
     assert refusal.startswith("Nothing was changed. ")
-    assert said in refusal
+    assert text in refusal
     assert "SECRET" not in page.answer.text
     assert KEY not in page.answer.text
-    kept = page.form(NEW)
-    assert kept["format"] == fields.get("format", "slack")
-    assert kept["min_severity"] == "critical"
-    assert kept.get("addresses", "") == fields.get("addresses", "")
+    form = page.form(NEW)
+    assert form["format"] == fields.get("format", "slack")
+    assert form["min_severity"] == "critical"
+    assert form.get("addresses", "") == fields.get("addresses", "")
     assert all(field.has_attr("hx-preserve") for field in page.all("#channel [id^=secret]"))
     assert [action for action, *_ in hooks.entries(before)] == ["webhook.create"]
     assert hooks.audited(before)[-1]["outcome"] == "refused", "no test was sent"
@@ -253,16 +253,16 @@ def test_a_failed_test_says_why_and_the_address_is_corrected_in_the_same_dialog(
     assert len(hooks.data(f"/{endpoint_id}/deliveries")) == 3
 
 
-def test_a_receiver_that_is_away_is_told_too(guest: Visitor, mailbox: Mailbox) -> None:
+def test_a_receiver_that_is_away_is_reported_too(guest: Visitor, mailbox: Mailbox) -> None:
     answer = set_up(guest, url=AWAY)
     assert outcome_of(guest, answer).words("[role=status]")[-1] == (
         "The test failed: connection refused."
     )
     mailbox.answer = lambda _: "550 no such user"
     answer = set_up(guest, format="email", addresses="nobody@example.org")
-    mailbox.answer, said = (lambda _: None), outcome_of(guest, answer).words("[role=status]")[-1]
-    assert said.startswith("The mail server answered 550: the mail was refused: ")
-    assert said.endswith("no such user. Not every address was reached.")
+    mailbox.answer, outcome = (lambda _: None), outcome_of(guest, answer).words("[role=status]")[-1]
+    assert outcome.startswith("The mail server answered 550: the mail was refused: ")
+    assert outcome.endswith("no such user. Not every address was reached.")
 
 
 def test_a_change_keeps_the_address_that_nobody_typed(
@@ -283,7 +283,7 @@ def test_a_change_keeps_the_address_that_nobody_typed(
         assert "Delivered to" in outcome_of(guest, same).text
         changed = made(hooks, same)
         assert changed | {"updated_at": None} == before | {"updated_at": None}
-        # The form of other endpoints, sent with the address as it is shown.
+        # The form of other endpoints, sent with the masked address.
         keys = {name: guest.get(page_of(endpoint_id)).form(f"{page_of(endpoint_id)}/test")[name]
                 for name in ("form_key", "request_key")}  # fmt: skip
         plain = {"url": before["url"], "which": "all"} | keys
@@ -291,7 +291,7 @@ def test_a_change_keeps_the_address_that_nobody_typed(
         act(guest, endpoint_id, "test")
     assert len(receiver.await_count(3, path="/services/kept")) == 3
     assert len(receiver.await_count(3, path="/kept")) == 3
-    until(lambda: len([one for one in mailbox.taken if "kept" in one.recipients[0]]) == 3, "mails")
+    until(lambda: len([one for one in mailbox.mails if "kept" in one.recipients[0]]) == 3, "mails")
 
 
 def test_a_change_keeps_watches_that_are_gone(hooks: Hooks, guest: Visitor) -> None:
@@ -299,9 +299,9 @@ def test_a_change_keeps_watches_that_are_gone(hooks: Hooks, guest: Visitor) -> N
     endpoint = hooks.create(format="slack", description="Old", **gone)
     change = f"{page_of(endpoint['id'])}/channel"
     guest.submit(guest.get(change), change, description="New")
-    shown = hooks.data(f"/{endpoint['id']}")
-    assert shown["description"] == "New"
-    assert {name: shown[name] for name in gone} == gone
+    data = hooks.data(f"/{endpoint['id']}")
+    assert data["description"] == "New"
+    assert {name: data[name] for name in gone} == gone
 
 
 # The pages around it.
@@ -345,8 +345,8 @@ def test_an_administrator_names_the_organization_and_sees_its_watches(hooks: Hoo
     refused = set_up(admin, url=AWAY)
     assert "Organization: is required." in refused.text
     made = admin.submit(refused, NEW, url=AWAY, organization_id=OTHER_ORGANIZATION)
-    shown = hooks.data(f"/{endpoint_of(made)}", hooks.other)
-    assert shown["organization_id"] == OTHER_ORGANIZATION
+    data = hooks.data(f"/{endpoint_of(made)}", hooks.other)
+    assert data["organization_id"] == OTHER_ORGANIZATION
 
 
 def test_a_credential_of_a_workspace_sets_up_channels_of_that(hooks: Hooks) -> None:

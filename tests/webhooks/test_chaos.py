@@ -30,7 +30,7 @@ class Chaos:
         self._lock = threading.Lock()
         self.calm = False
         self.suffered: Counter[str] = Counter()
-        self.known: dict[int, dict[str, Any]] = {}
+        self.sent: dict[int, dict[str, Any]] = {}
         """The events that the consumer has, by sequence number."""
         self.repeated = 0
 
@@ -55,15 +55,15 @@ class Chaos:
         """Do a consumer's work: verify, drop a repeated event, keep a new one by its number."""
         body = body_of(request, self._secret)
         number = body.pop("sequence")
-        if number in self.known:
+        if number in self.sent:
             self.repeated += 1
-            assert self.known[number] == body
-        self.known[number] = body
+            assert self.sent[number] == body
+        self.sent[number] = body
 
     def gaps(self, latest: int) -> set[int]:
         """The numbers that the consumer lacks."""
         with self._lock:
-            return set(range(1, latest + 1)) - self.known.keys()
+            return set(range(1, latest + 1)) - self.sent.keys()
 
 
 def feed(edge: Edge) -> list[dict[str, Any]]:
@@ -131,8 +131,8 @@ def test_after_recovery_a_consumer_has_exactly_the_feeds_events(conninfo: str) -
             dispatching.stop()
         expected = feed(edge)
         assert len(expected) == latest > 150
-        assert [chaos.known[number] for number in sorted(chaos.known)] == expected
-        assert sorted(chaos.known) == list(range(1, latest + 1))
+        assert [chaos.sent[number] for number in sorted(chaos.sent)] == expected
+        assert sorted(chaos.sent) == list(range(1, latest + 1))
         assert min(chaos.suffered.values()) > 5
         assert chaos.repeated > 0
         assert {d["status"] for d in edge.data(path + "/deliveries?limit=100")} == {"delivered"}
@@ -140,12 +140,12 @@ def test_after_recovery_a_consumer_has_exactly_the_feeds_events(conninfo: str) -
 
 def await_settled(edge: Edge, path: str) -> None:
     """Wait until no delivery is pending or retrying, and the latest recovery was heeded."""
-    heeded = """SELECT count(*) FROM ledger.webhook JOIN ledger.dispatch USING (endpoint_id)
+    applied = """SELECT count(*) FROM ledger.webhook JOIN ledger.dispatch USING (endpoint_id)
         WHERE requested > heeded"""
 
     def quiet() -> bool:
         # First the recovery: deliveries wait again once it is heeded.
-        return edge.select(heeded) == [(0,)] and not any(
+        return edge.select(applied) == [(0,)] and not any(
             edge.data(f"{path}/deliveries?status={status}") for status in ("pending", "retrying")
         )
 

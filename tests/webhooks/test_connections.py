@@ -46,7 +46,7 @@ def test_a_connection_that_the_receiver_has_closed_is_not_used_again() -> None:
         assert receiver.count_connections() == 10
 
 
-def test_a_new_connection_is_tried_once_when_a_kept_one_breaks() -> None:
+def test_a_new_connection_is_tried_once_when_an_idle_one_breaks() -> None:
     """A receiver may close a kept connection just when the sender uses it again."""
 
     def script(request: Request) -> Answer:
@@ -135,7 +135,7 @@ def test_bytes_that_come_while_a_connection_is_idle_close_it(
 
 
 def test_an_answer_before_the_end_of_the_request_costs_the_connection() -> None:
-    """The rest of the request would stand before the next one."""
+    """The rest of the request would precede the next one."""
     connections: list[int] = []
 
     async def run() -> list[Attempt]:
@@ -171,7 +171,7 @@ def test_organizations_share_no_connection_to_a_receiver() -> None:
         assert [request.connection for request in receiver.requests] == [1, 2, 1, 2]
 
 
-def test_at_most_128_idle_connections_are_kept() -> None:
+def test_at_most_128_idle_connections_stay_open() -> None:
     async def run(url: str) -> None:
         async with Sender(True, now) as sender:
             for _ in range(2):

@@ -37,7 +37,7 @@ def ledger(ledger: WebhookLedger) -> WebhookLedger:
 
 @pytest.fixture
 def patient(conninfo: str) -> Iterator[WebhookLedger]:
-    """The same with a slow schedule: a failed delivery is not tried again by itself."""
+    """The same with a slow schedule: no failed delivery is retried by itself."""
     with webhook_ledger(conninfo, retries=SLOW) as ledger:
         ledger.activate()
         ledger.start()
@@ -139,14 +139,14 @@ def test_no_private_address_is_connected_to_unless_the_settings_allow_it(conninf
 
 
 def test_a_delivery_is_sent_only_after_every_view_shows_its_event(conninfo: str) -> None:
-    shown: list[bool] = []
+    answers: list[bool] = []
 
-    def look(request: Request) -> Answer:
+    def check(request: Request) -> Answer:
         position = body_of(request)["position"]
-        shown.append(all(at >= position for at, _ in view_positions(conninfo).values()))
+        answers.append(all(at >= position for at, _ in view_positions(conninfo).values()))
         return Answer()
 
-    with webhook_ledger(conninfo, follow=False) as ledger, Receiver(look) as receiver:
+    with webhook_ledger(conninfo, follow=False) as ledger, Receiver(check) as receiver:
         ledger.start()
         ledger.activate()
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)
@@ -158,7 +158,7 @@ def test_a_delivery_is_sent_only_after_every_view_shows_its_event(conninfo: str)
             projector.catch_up()
             (delivery,) = ledger.await_all(endpoint, 1)
         assert delivery.statuses == [200]
-        assert shown == [True]
+        assert answers == [True]
 
 
 # Retries.
@@ -239,7 +239,7 @@ def test_a_410_disables_an_endpoint_at_once_and_enabling_resumes_its_deliveries(
     with Receiver(answering(500, 410)) as receiver:
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)
         ledger.check_in()
-        until(lambda: ledger.shown(endpoint)["disabled_reason"] == "gone", "the end")
+        until(lambda: ledger.item(endpoint)["disabled_reason"] == "gone", "the end")
         ledger.check_in()
         (delivery,) = ledger.await_deliveries(endpoint, attempted(2))
         assert (delivery.status, delivery.tried) == ("pending", 1)
@@ -277,7 +277,7 @@ def test_many_410s_disable_an_endpoint_once(ledger: WebhookLedger) -> None:
     with Receiver(lambda _: Answer(410, delay_seconds=0.05)) as receiver:
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)
         ledger.check_in(40)
-        until(lambda: ledger.shown(endpoint)["disabled_reason"] == "gone", "the end")
+        until(lambda: ledger.item(endpoint)["disabled_reason"] == "gone", "the end")
         ledger.stop()
         assert ledger.topics(endpoint) == ["webhook.created", "webhook.disabled"]
         assert {d.status for d in ledger.deliveries(endpoint)} == {"pending"}
@@ -297,16 +297,16 @@ def test_five_days_of_nothing_but_failure_disable_an_endpoint(patient: WebhookLe
         patient.advance(days=4, hours=23)
         receiver.await_count(4)
         until(lambda: patient.deliveries(endpoint)[1].tried == 2, "the attempt's record")
-        assert patient.shown(endpoint)["enabled"]
+        assert patient.item(endpoint)["enabled"]
         patient.advance(hours=3)
         receiver.await_count(5)
-        until(lambda: patient.shown(endpoint)["disabled_reason"] == "failing", "the end")
+        until(lambda: patient.item(endpoint)["disabled_reason"] == "failing", "the end")
         assert patient.topics(endpoint) == ["webhook.created", "webhook.disabled"]
         # An endpoint that is enabled again has five days again.
         patient.update(endpoint, enabled=True)
         patient.check_in()
         patient.await_deliveries(endpoint, lambda found: len(found) == 3 and bool(found[2].tried))
-        assert patient.shown(endpoint)["enabled"]
+        assert patient.item(endpoint)["enabled"]
 
 
 def test_a_failure_counts_though_the_endpoint_was_enabled_by_a_clock_that_was_ahead(
@@ -335,7 +335,7 @@ def test_events_of_a_disabled_endpoint_get_no_number_and_waiting_deliveries_resu
         patient.check_in()
         patient.await_deliveries(endpoint, attempted(1))
         patient.update(endpoint, enabled=False)
-        until(lambda: not patient.shown(endpoint)["enabled"], "the view")
+        until(lambda: not patient.item(endpoint)["enabled"], "the view")
         patient.check_in(2)
         patient.advance(hours=3)
         tested = patient.test(endpoint)
@@ -390,7 +390,7 @@ def test_a_test_event_affects_neither_numbers_nor_failures_nor_the_endpoints_sta
         )
         assert [d.status for d in found] == ["delivered", "failed", "failed"]
         assert patient.dispatch(endpoint)[2] is None
-        assert patient.shown(endpoint)["enabled"]
+        assert patient.item(endpoint)["enabled"]
         patient.check_in()
         receiver.await_count(4)
         assert received(receiver.requests) == model_of(patient.conninfo).due_to(endpoint)

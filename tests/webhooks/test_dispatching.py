@@ -245,8 +245,8 @@ def test_the_table_of_dispatch_positions_refuses_negative_positions(
     assert caught.value.diag.constraint_name == "dispatch_positions_from_zero"
 
 
-def test_deliveries_are_kept_no_longer_than_their_endpoint(ledger: WebhookLedger) -> None:
-    def kept() -> dict[str, int]:
+def test_deliveries_are_stored_no_longer_than_their_endpoint(ledger: WebhookLedger) -> None:
+    def rows() -> dict[str, int]:
         return dict(
             query(ledger.conninfo, "SELECT endpoint_id, count(*) FROM ledger.delivery GROUP BY 1")
         )
@@ -257,15 +257,15 @@ def test_deliveries_are_kept_no_longer_than_their_endpoint(ledger: WebhookLedger
         ledger.check_in(3)
         for endpoint in (first, second, third):
             ledger.await_all(endpoint, 3)
-        assert kept() == {first: 3, second: 3, third: 3}
+        assert rows() == {first: 3, second: 3, third: 3}
         ledger.delete(first)
         until(
-            lambda: kept() == {second: 3, third: 3}, "the running dispatcher to drop the deliveries"
+            lambda: rows() == {second: 3, third: 3}, "the running dispatcher to drop the deliveries"
         )
         ledger.stop()
         ledger.delete(second)
         ledger.start()
-        until(lambda: kept() == {third: 3}, "the next dispatcher to drop the deliveries")
+        until(lambda: rows() == {third: 3}, "the next dispatcher to drop the deliveries")
         assert len(receiver.requests) == 9
 
 

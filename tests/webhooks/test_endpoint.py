@@ -32,7 +32,7 @@ def updated(**more: Any) -> WebhookUpdated:
 
 
 def evolve_at(endpoint: Endpoint, body: Any, minutes: float) -> None:
-    """Fold an event recorded so many minutes after the start."""
+    """Fold an event recorded that many minutes after the start."""
     event = recorded(body, endpoint.version + 1, recorded_at=minute(minutes))
     endpoint.apply(event)
 
@@ -61,7 +61,7 @@ def test_a_rotation_beyond_the_limit_of_signing_secrets_is_refused() -> None:
 # Secrets.
 
 
-def test_a_replaced_secret_signs_for_a_day_beside_the_new_one() -> None:
+def test_a_replaced_secret_signs_for_a_day_with_the_new_one() -> None:
     endpoint = after(created())
     assert endpoint.signing(minute(0)) == (b"first",)
     evolve_at(endpoint, WebhookSecretRotated(secret=b"second"), 10)

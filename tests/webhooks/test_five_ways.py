@@ -117,7 +117,7 @@ def play(observed: Observed, address: Any, everything: Receiver, blockers: Recei
 
 
 def manage(observed: Observed, line: str) -> None:
-    """Send commands, of which some must be refused."""
+    """Send commands; some of them must be refused."""
     for verb in ("pause", "pause", "resume", "resume"):
         answer = observed.edge.post(f"/v1/execution/{line}/{verb}", json={"reason": "r"})
         outcome = "succeeded" if answer.status_code == 200 else "refused"
@@ -176,14 +176,14 @@ def test_webhooks_push_the_feed_numbered_without_a_gap(observed: Observed) -> No
 
 
 def test_the_audit_log_has_one_entry_for_each_write(observed: Observed) -> None:
-    kept = Counter((entry["action"], entry["outcome"]) for entry in observed.audit)
+    counts = Counter((entry["action"], entry["outcome"]) for entry in observed.audit)
     # Lives pause and resume by themselves too, and the edge hands out keys.
     for own in ("execution.pause", "execution.resume"):
         for outcome in ("succeeded", "refused"):
-            assert kept.pop((own, outcome), 0) >= observed.outcomes.pop((own, outcome), 0)
-    assert kept.pop(("key.create", "succeeded")) >= 2
-    assert kept == observed.outcomes
-    assert sum(count for (_, outcome), count in kept.items() if outcome == "refused") > 30
+            assert counts.pop((own, outcome), 0) >= observed.outcomes.pop((own, outcome), 0)
+    assert counts.pop(("key.create", "succeeded")) >= 2
+    assert counts == observed.outcomes
+    assert sum(count for (_, outcome), count in counts.items() if outcome == "refused") > 30
 
 
 def test_recorded_writes_are_audited_at_their_positions_and_refusals_are_in_no_feed(

@@ -23,9 +23,7 @@ def bodies(requests: list[Request]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda body: body.get("data", body)["sequence"])
 
 
-def test_an_endpoint_of_cloudevents_gets_signed_events_that_the_sdk_reads(
-    conninfo: str,
-) -> None:
+def test_an_endpoint_of_cloudevents_gets_signed_events_that_the_sdk_reads(conninfo: str) -> None:
     with webhook_ledger(conninfo) as ledger, Receiver() as receiver:
         ledger.activate()
         endpoint, secret = ledger.create(receiver.url, format="cloudevents")
@@ -56,19 +54,19 @@ def test_all_types_include_the_events_of_alerts(alarm: Alarms) -> None:
         (alert,) = alarm.block(line)
         alarm.acknowledge(alert, assignee="Amara")
         alarm.unblock(line)
-        told = [body for body in bodies(receiver.await_count(6)) if body["type"][:6] == "alert."]
-        assert [body["type"] for body in told] == [
+        alerts = [body for body in bodies(receiver.await_count(6)) if body["type"][:6] == "alert."]
+        assert [body["type"] for body in alerts] == [
             "alert.opened",
             "alert.acknowledged",
             "alert.resolved",
         ]
-        assert {json.dumps(body["subject"]) for body in told} == {
+        assert {json.dumps(body["subject"]) for body in alerts} == {
             json.dumps({"type": "alert", "id": alert})
         }
-        assert told[0]["payload"]["text"].startswith("Payments gateway is blocked")
+        assert alerts[0]["payload"]["text"].startswith("Payments gateway is blocked")
 
 
-def test_an_endpoint_is_told_of_alerts_of_its_watches_and_severities_alone(alarm: Alarms) -> None:
+def test_an_endpoint_gets_alerts_of_its_watches_and_severities_alone(alarm: Alarms) -> None:
     some = ["alert.opened", "execution.blocked"]
     with Receiver() as receiver:
         least, most = alarm.watch(severity="warning"), alarm.watch(severity="critical")
@@ -81,7 +79,7 @@ def test_an_endpoint_is_told_of_alerts_of_its_watches_and_severities_alone(alarm
         alarm.ledger.start()
         alarm.block(*alarm.lines())
         receiver.await_count(3 + 2 + 2 + 1 + 3)
-        told = {
+        fields = {
             path: sorted(
                 body["payload"]["watch_id"]
                 for body in map(json.loads, (r.body for r in receiver.requests if r.path == path))
@@ -89,7 +87,7 @@ def test_an_endpoint_is_told_of_alerts_of_its_watches_and_severities_alone(alarm
             )
             for path in ("/all", "/severe", "/mild", "/neither", "/both")
         }
-        assert told == {
+        assert fields == {
             "/all": [least, most],
             "/severe": [most],
             "/mild": [least],
@@ -107,9 +105,9 @@ def test_a_change_of_the_watches_holds_for_later_alerts(alarm: Alarms) -> None:
         receiver.await_count(1)
         alarm.ledger.update(endpoint, watch_ids=(second,), min_severity="info")
         alarm.block(*alarm.lines())
-        told = [body["payload"]["watch_id"] for body in bodies(receiver.await_count(2))]
-        assert told == [first, second]
-        assert alarm.ledger.shown(endpoint)["watch_ids"] == [second]
+        watch_ids = [body["payload"]["watch_id"] for body in bodies(receiver.await_count(2))]
+        assert watch_ids == [first, second]
+        assert alarm.ledger.item(endpoint)["watch_ids"] == [second]
 
 
 def test_without_details_an_alert_is_sent_without_any_word_of_the_tenant(alarm: Alarms) -> None:
@@ -148,8 +146,8 @@ ALERT = {
 
 
 def test_links_lead_below_the_public_url() -> None:
-    manner = FormatOptions("standard", False, "https://example.com/ledger")
-    sent = json.loads(content_of(manner, [json.dumps(ALERT)]).text)
+    options = FormatOptions("standard", False, "https://example.com/ledger")
+    sent = json.loads(content_of(options, [json.dumps(ALERT)]).text)
     assert sent["payload"] == {
         "alert_id": "ALR-26-000001",
         "link": "https://example.com/ledger/ui/alerts/ALR-26-000001",

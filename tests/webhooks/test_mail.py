@@ -35,7 +35,7 @@ AT = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 FROM = "ledger@example.com"
 TO = "amara@example.org"
 LACKS = "the mail server refused, or lacks what the settings ask for"
-MANNER = FormatOptions("email", True, PUBLIC)
+OPTIONS = FormatOptions("email", True, PUBLIC)
 
 
 def server_at(port: int, security: MailSecurity = "none", **more: Any) -> MailServer:
@@ -43,12 +43,12 @@ def server_at(port: int, security: MailSecurity = "none", **more: Any) -> MailSe
     return MailServer("127.0.0.1", port, security, **values | more)
 
 
-def mail(*bodies: str, manner: FormatOptions = MANNER) -> email.message.EmailMessage:
-    return mail_of([saying_of(manner, body) for body in bodies], FROM, TO, AT)
+def mail(*bodies: str, options: FormatOptions = OPTIONS) -> email.message.EmailMessage:
+    return mail_of([saying_of(options, body) for body in bodies], FROM, TO, AT)
 
 
 def send(server: MailServer, *recipients: str, deadline: float = 5.0, **options: Any) -> Attempt:
-    make = partial(bytes_of, MANNER, [envelope()], FROM)
+    make = partial(bytes_of, OPTIONS, [envelope()], FROM)
 
     async def run() -> Attempt:
         mailer = Mailer(server, now, deadline, **options)
@@ -109,9 +109,9 @@ def test_a_mail_about_many_alerts_has_twenty_sentences_and_an_id_of_its_own() ->
 
 
 def test_without_details_a_mail_has_no_word_of_the_tenant() -> None:
-    said = {"text": "TENANT", "watch_name": "TENANT"}
-    for bodies in ([envelope(**said)], [envelope(**said)] * 3):
-        message = mail(*bodies, manner=FormatOptions("email", False, PUBLIC))
+    members = {"text": "TENANT", "watch_name": "TENANT"}
+    for bodies in ([envelope(**members)], [envelope(**members)] * 3):
+        message = mail(*bodies, options=FormatOptions("email", False, PUBLIC))
         parts = [part.get_content() for part in message.walk() if not part.is_multipart()]
         assert [text for text in [*parts, message["Subject"]] if "TENANT" in text] == []
 
@@ -134,8 +134,8 @@ _HOSTILE = st.lists(st.one_of(_CHARACTERS, st.sampled_from([*ENCODED, " ", "x" *
 def test_no_words_add_a_header_or_a_control_character_to_one(
     sentence: str, name: str, count: int
 ) -> None:
-    said = {"text": sentence or "x", "watch_name": name or "x"}
-    content = mail(*[envelope(**said)] * count).as_bytes()
+    members = {"text": sentence or "x", "watch_name": name or "x"}
+    content = mail(*[envelope(**members)] * count).as_bytes()
     head, _, _ = content.partition(b"\r\n\r\n")
     assert not re.search(rb"[^\x20-\x7e]", head.replace(b"\r\n", b""))
     lines = re.sub(rb"\r\n[ \t]", b" ", head).split(b"\r\n")
@@ -166,7 +166,7 @@ _WORDS = st.lists(st.one_of(_ALLOWED, st.sampled_from([*ENCODED, " ", "x" * 80])
 @example("  two  blanks  at a time  ")
 @example("ä" * 500)
 def test_the_subject_that_a_mailbox_decodes_is_the_headline_to_the_letter(words: str) -> None:
-    content = bytes_of(MANNER, [envelope(text=f"{words}.")], FROM, TO, AT)
+    content = bytes_of(OPTIONS, [envelope(text=f"{words}.")], FROM, TO, AT)
     parsed = email.message_from_bytes(content, policy=email.policy.default)
     headline = f"[critical] {words}."
     cut = headline if len(headline) <= 200 else f"{headline[:199]}…"
@@ -180,7 +180,7 @@ def test_a_mail_that_cannot_be_made_with_a_tenants_words_is_sent_with_ids_alone(
     whole = json.loads(envelope(watch_name="TENANT"))
     del whole["payload"]["text"]
     parsed = email.message_from_bytes(
-        bytes_of(MANNER, [json.dumps(whole)], FROM, TO, AT), policy=email.policy.default
+        bytes_of(OPTIONS, [json.dumps(whole)], FROM, TO, AT), policy=email.policy.default
     )
     text = parsed.get_body(("plain",))
     assert text is not None
@@ -197,9 +197,9 @@ def test_each_recipient_has_an_envelope_and_a_mail_of_their_own() -> None:
         attempt = send(server_at(mailbox.port), TO, "kofi@example.org")
         assert (attempt.delivered, attempt.response_status) == (True, 250)
         assert (attempt.url, attempt.error) == ("mailto:***", None)
-        found = [(one.sender, one.recipients, one.mail["To"]) for one in mailbox.taken]
+        found = [(one.sender, one.recipients, one.mail["To"]) for one in mailbox.mails]
         assert found == [(FROM, [to], to) for to in (TO, "kofi@example.org")]
-        assert not any(b"kofi" in one.content for one in mailbox.taken[:1])
+        assert not any(b"kofi" in one.content for one in mailbox.mails[:1])
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_an_attempt_fails_with_the_servers_answer_and_the_others_get_their_mail(
     with mail_server(Mailbox(answers.get)) as mailbox:
         attempt = send(server_at(mailbox.port), *recipients)
         assert (attempt.delivered, attempt.response_status) == (False, status)
-        taken = [one.recipients[0] for one in mailbox.taken]
-        assert taken == [to for to in recipients if to not in answers]
+        addresses = [one.recipients[0] for one in mailbox.mails]
+        assert addresses == [to for to in recipients if to not in answers]
 
 
 def test_by_starttls_the_certificate_is_verified_and_the_password_sent(tmp_path: Path) -> None:
@@ -229,11 +229,11 @@ def test_by_starttls_the_certificate_is_verified_and_the_password_sent(tmp_path:
         # The certificate is one for a name, and the address is an IP address.
         client.check_hostname = False
         assert send(server, ssl_context=client).delivered
-        (taken,) = mailbox.taken
-        assert (taken.is_encrypted, taken.login) == (True, "ledger")
+        (received,) = mailbox.mails
+        assert (received.is_encrypted, received.login) == (True, "ledger")
         wrong = send(server._replace(password="wrong"), ssl_context=client)
         assert (wrong.response_status, wrong.error) == (None, "the mail server refused the login")
-        assert len(mailbox.taken) == 1
+        assert len(mailbox.mails) == 1
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
@@ -247,7 +247,7 @@ def test_a_wrong_certificate_fails_and_nothing_is_sent(
         context = client if fault == "name" else None
         attempt = send(server_at(mailbox.port, security), ssl_context=context)
         assert (attempt.response_status, attempt.error) == (None, "TLS failed")
-        assert mailbox.taken == []
+        assert mailbox.mails == []
 
 
 def test_over_tls_a_mail_is_sent(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_over_tls_a_mail_is_sent(tmp_path: Path) -> None:
     client.check_hostname = False
     with mail_server(Mailbox(), tls=there) as mailbox:
         assert send(server_at(mailbox.port, "tls"), ssl_context=client).delivered
-        assert len(mailbox.taken) == 1
+        assert len(mailbox.mails) == 1
 
 
 def test_a_server_without_starttls_gets_no_mail_and_no_password() -> None:
@@ -264,7 +264,7 @@ def test_a_server_without_starttls_gets_no_mail_and_no_password() -> None:
         attempt = send(server_at(mailbox.port, "starttls", **login))
         assert attempt.response_status is None
         assert attempt.error == LACKS
-        assert mailbox.taken == []
+        assert mailbox.mails == []
 
 
 @contextmanager
@@ -322,13 +322,13 @@ def test_no_mail_goes_to_a_domain_that_the_operator_no_longer_allows() -> None:
         server = server_at(mailbox.port, domains=frozenset({"example.net"}))
         assert send(server).error == "the domain may not be written to"
         assert send(server._replace(domains=frozenset({"*"}))).delivered
-        assert len(mailbox.taken) == 1
+        assert len(mailbox.mails) == 1
 
 
 # Delivery.
 
 
-def test_a_mailbox_is_told_of_an_alert_and_its_address_is_kept_nowhere_in_the_clear(
+def test_a_mailbox_gets_an_alert_and_its_address_is_stored_nowhere_in_the_clear(
     conninfo: str,
 ) -> None:
     with (
@@ -348,7 +348,7 @@ def test_a_mailbox_is_told_of_an_alert_and_its_address_is_kept_nowhere_in_the_cl
         assert opened.mail["Message-ID"] == f"<{alert}@example.com>" == resolved.mail["In-Reply-To"]
         first, second = ledger.await_all(endpoint, 2)
         assert (first.statuses, second.statuses) == ([250], [250])
-        assert ledger.shown(endpoint)["url"] == "mailto:***"
+        assert ledger.item(endpoint)["url"] == "mailto:***"
         assert stored_anywhere(conninfo, "amara@example") == []
 
 

@@ -37,19 +37,19 @@ def gauges(conninfo: str) -> dict[str, float]:
     """The gauges of webhooks, as a worker reads them."""
 
     async def read() -> dict[str, float]:
-        door = ReadPool(reading(conninfo))
-        await door.open()
+        pool = ReadPool(reading(conninfo))
+        await pool.open()
         try:
-            metrics = await DatabaseGauges(door.fetch, Path("/nowhere"), [GAUGES]).read()
+            metrics = await DatabaseGauges(pool.fetch, Path("/nowhere"), [GAUGES]).read()
         finally:
-            await door.close()
+            await pool.close()
         values = {m.name: m.samples[0].value for m in metrics if m.samples}
         return {name: values[name] for name in values if "webhook" in name or "endpoint" in name}
 
     return asyncio.run(read())
 
 
-def shown(backlog: int, disabled: int = 0) -> Callable[[dict[str, float]], bool]:
+def has_metrics(backlog: int, disabled: int = 0) -> Callable[[dict[str, float]], bool]:
     return lambda found: (
         (found["ledger_webhook_backlog"], found["ledger_endpoints_disabled"]) == (backlog, disabled)
     )
@@ -83,22 +83,22 @@ def test_deliveries_wait_from_the_event_on_and_while_they_are_tried_again(connin
     with webhook_ledger(conninfo, clock, retries=SLOW) as ledger, Receiver() as receiver:
         ledger.activate()
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)
-        assert shown(0)(gauges(conninfo))
+        assert has_metrics(0)(gauges(conninfo))
         ledger.check_in(3)
         ledger.await_deliveries(endpoint, lambda found: len(found) == 3)
         found = gauges(conninfo)
-        assert shown(3)(found), "no dispatcher has run yet"
+        assert has_metrics(3)(found), "no dispatcher has run yet"
         assert 300 <= found["ledger_webhook_oldest_seconds"] < 330
         receiver.script = lambda _: Answer(500)
         ledger.start()
         ledger.await_deliveries(endpoint, lambda found: all(d.tried == 1 for d in found))
         found = gauges(conninfo)
-        assert shown(3)(found)
+        assert has_metrics(3)(found)
         assert found["ledger_webhook_oldest_seconds"] == 0, "the next attempt is not due yet"
         receiver.script = lambda _: Answer(200)
         ledger.advance(hours=2)
         ledger.await_all(endpoint, 3)
-        assert shown(0)(gauges(conninfo))
+        assert has_metrics(0)(gauges(conninfo))
 
 
 def test_a_disabled_endpoint_is_counted_and_what_waits_for_it_is_not(conninfo: str) -> None:
@@ -108,12 +108,12 @@ def test_a_disabled_endpoint_is_counted_and_what_waits_for_it_is_not(conninfo: s
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)
         ledger.start()
         ledger.check_in()
-        ledger.await_deliveries(endpoint, lambda _: not ledger.shown(endpoint)["enabled"])
-        assert shown(0, disabled=1)(gauges(conninfo))
+        ledger.await_deliveries(endpoint, lambda _: not ledger.item(endpoint)["enabled"])
+        assert has_metrics(0, disabled=1)(gauges(conninfo))
         ledger.delete(endpoint)
         deleted = "SELECT 1 FROM ledger.webhook WHERE deleted"
         until(lambda: query(conninfo, deleted) == [(1,)], "the view")
-        assert shown(0)(gauges(conninfo))
+        assert has_metrics(0)(gauges(conninfo))
 
 
 def test_deliveries_of_several_endpoints_add_up(conninfo: str) -> None:
@@ -123,4 +123,4 @@ def test_deliveries_of_several_endpoints_add_up(conninfo: str) -> None:
         ledger.check_in(2)
         for endpoint in endpoints:
             ledger.await_deliveries(endpoint, lambda found: len(found) == 2)
-        assert shown(4)(gauges(conninfo))
+        assert has_metrics(4)(gauges(conninfo))

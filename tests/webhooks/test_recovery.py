@@ -119,7 +119,7 @@ def test_a_delivery_in_flight_at_a_recovery_is_sent_again_if_it_fails(conninfo: 
         (delivery,) = ledger.await_all(endpoint, 1)
         assert delivery.statuses == [500, 200]
         assert delivery.tried == 0, "a failure of the round before does not count in this one"
-        ledger.await_heeded(endpoint, position)
+        ledger.await_applied(endpoint, position)
 
 
 def test_recovery_does_not_send_a_test_event_again(conninfo: str) -> None:
@@ -135,7 +135,7 @@ def test_recovery_does_not_send_a_test_event_again(conninfo: str) -> None:
         ledger.test(endpoint)
         receiver.await_count(2)
         position = ledger.recover(endpoint, ledger.clock() - timedelta(minutes=1))
-        ledger.await_heeded(endpoint, position)
+        ledger.await_applied(endpoint, position)
         found = ledger.await_all(endpoint, 2, "failed")
         assert [delivery.statuses for delivery in found] == [[500], [500]]
 
@@ -158,12 +158,12 @@ def test_a_recovery_of_more_than_a_thousand_deliveries_sends_each_of_them_once_m
         ledger.start()
         receiver.await_count(1_102, 30)
         ledger.await_all(endpoint, 1_101)
-        ledger.await_heeded(endpoint, position)
+        ledger.await_applied(endpoint, position)
         assert len(receiver.requests) == 1_102, "each delivery is sent once more"
         assert received(receiver.requests) == model_of(conninfo).due_to(endpoint)
 
 
-def test_at_most_fifty_attempts_of_a_delivery_are_kept(conninfo: str) -> None:
+def test_at_most_fifty_attempts_of_a_delivery_are_stored(conninfo: str) -> None:
     failing: Script = lambda _: Answer(500)  # noqa: E731
     with webhook_ledger(conninfo, retries="0") as ledger, Receiver(failing) as receiver:
         ledger.activate()

@@ -32,7 +32,7 @@ def test_a_delivered_event_is_sent_again_alone_with_its_id_and_number(
             )
             assert [d.status for d in found] == ["delivered"] * 3
             assert [len(d.attempts) for d in found] == [1, times, 1]
-            ledger.await_heeded(endpoint, position)
+            ledger.await_applied(endpoint, position)
         assert received(receiver.requests) == model_of(ledger.conninfo).due_to(endpoint)
 
 
@@ -71,12 +71,12 @@ def test_a_waiting_retry_is_sent_at_once_and_others_go_on_waiting(conninfo: str)
         receiver.script = lambda _: Answer()
         position = ledger.resend(endpoint, second)
         found = ledger.await_deliveries(endpoint, lambda found: found[1].status == "delivered")
-        ledger.await_heeded(endpoint, position)
+        ledger.await_applied(endpoint, position)
         assert [d.status for d in found] == ["pending", "delivered"]
         assert [body_of(request)["id"] for request in receiver.requests].count(first) == 1
 
 
-def test_a_success_of_an_attempt_from_before_the_resend_does_not_take_its_place(
+def test_a_success_of_an_attempt_from_before_the_resend_does_not_replace_it(
     ledger: WebhookLedger,
 ) -> None:
     answers = iter([Answer(delay_seconds=0.5), Answer()])
@@ -85,7 +85,7 @@ def test_a_success_of_an_attempt_from_before_the_resend_does_not_take_its_place(
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)
         (event,) = ledger.check_in()
         receiver.await_count(1)
-        ledger.await_heeded(endpoint, ledger.resend(endpoint, event))
+        ledger.await_applied(endpoint, ledger.resend(endpoint, event))
         (delivery,) = ledger.await_deliveries(endpoint, lambda found: len(found[0].attempts) == 2)
         assert (delivery.status, delivery.statuses) == ("delivered", [200, 200])
 
@@ -97,7 +97,7 @@ def test_an_event_that_is_not_begun_yet_is_sent_once(ledger: WebhookLedger) -> N
         position = ledger.resend(endpoint, event)
         ledger.start()
         ledger.await_all(endpoint, 2)
-        ledger.await_heeded(endpoint, position)
+        ledger.await_applied(endpoint, position)
         sent = [body_of(request)["id"] for request in receiver.requests]
         assert sorted(sent) == [event, other]
 
@@ -117,7 +117,7 @@ def test_a_test_is_sent_again_too(ledger: WebhookLedger) -> None:
 # Other dispatchers, crashes, rebuilds.
 
 
-def test_the_next_dispatcher_heeds_a_resend_that_was_asked_for_while_there_was_none(
+def test_the_next_dispatcher_applies_a_resend_that_was_requested_while_there_was_none(
     ledger: WebhookLedger,
 ) -> None:
     first = ledger.start()
@@ -138,7 +138,7 @@ def test_the_next_dispatcher_heeds_a_resend_that_was_asked_for_while_there_was_n
         assert ledger.dispatch(endpoint)[1] > position
 
 
-def test_a_resend_that_a_dispatcher_heeded_before_it_died_is_sent_by_the_next(
+def test_a_resend_that_a_dispatcher_applied_before_it_died_is_sent_by_the_next(
     ledger: WebhookLedger,
 ) -> None:
     first = ledger.start()
@@ -151,12 +151,12 @@ def test_a_resend_that_a_dispatcher_heeded_before_it_died_is_sent_by_the_next(
         requested = "SELECT requested FROM ledger.webhook"
         until(lambda: query(ledger.conninfo, requested) == [(position,)], "the view")
 
-        async def heed_and_die() -> None:
+        async def apply_and_die() -> None:
             async with await connect(ledger.conninfo) as connection:
-                (heeded,) = await Deliveries(connection).apply_requests([endpoint], ledger.clock())
-                assert (heeded.position, heeded.is_done) == (position, True)
+                (applied,) = await Deliveries(connection).apply_requests([endpoint], ledger.clock())
+                assert (applied.position, applied.is_done) == (position, True)
 
-        asyncio.run(heed_and_die())
+        asyncio.run(apply_and_die())
         (delivery,) = ledger.deliveries(endpoint)
         assert (delivery.status, len(delivery.attempts)) == ("pending", 1)
         ledger.start()
@@ -164,7 +164,7 @@ def test_a_resend_that_a_dispatcher_heeded_before_it_died_is_sent_by_the_next(
         ledger.await_deliveries(endpoint, lambda found: len(found[0].attempts) == 2)
 
 
-def test_a_rebuilt_view_has_the_same_resends_and_none_is_heeded_twice(
+def test_a_rebuilt_view_has_the_same_resends_and_none_is_applied_twice(
     ledger: WebhookLedger,
 ) -> None:
     rows = "SELECT * FROM ledger.webhook_message ORDER BY endpoint_id, position"
@@ -173,7 +173,7 @@ def test_a_rebuilt_view_has_the_same_resends_and_none_is_heeded_twice(
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)
         (event,) = ledger.check_in()
         ledger.await_all(endpoint, 1)
-        ledger.await_heeded(endpoint, ledger.resend(endpoint, event))
+        ledger.await_applied(endpoint, ledger.resend(endpoint, event))
         ledger.await_deliveries(endpoint, lambda found: len(found[0].attempts) == 2)
         before = query(ledger.conninfo, rows)
         assert rebuild(ledger.conninfo, view("webhook")).differing == 0

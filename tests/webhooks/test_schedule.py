@@ -114,7 +114,7 @@ def test_a_retry_after_of_any_number_of_digits_means_a_day_at_most(text: str) ->
     assert parse_retry_after(text, NOW) == LONGEST_RETRY_AFTER
 
 
-def test_a_date_in_the_past_means_now_and_one_far_ahead_a_day() -> None:
+def test_a_date_in_the_past_is_now_and_one_far_ahead_a_day() -> None:
     assert parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT", NOW) == timedelta(0)
     assert parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT", NOW) == LONGEST_RETRY_AFTER
 

@@ -139,7 +139,7 @@ def test_retry_after_is_understood_in_seconds_and_as_a_date() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "kept"),
+    ("body", "stored"),
     [
         (b"", ""),
         (b"no such line", "no such line"),
@@ -152,12 +152,12 @@ def test_retry_after_is_understood_in_seconds_and_as_a_date() -> None:
     ],
     ids=range(8),
 )
-def test_the_first_kilobyte_is_kept_as_text(body: bytes, kept: str) -> None:
+def test_the_first_kilobyte_is_stored_as_text(body: bytes, stored: str) -> None:
     with answers(Answer(400, body)) as receiver:
-        assert send(receiver.url).response_body == kept
+        assert send(receiver.url).response_body == stored
 
 
-def test_the_first_kilobyte_of_a_chunked_answer_is_kept() -> None:
+def test_the_first_kilobyte_of_a_chunked_answer_is_stored() -> None:
     chunks = b"".join(b"64\r\n" + b"a" * 100 + b"\r\n" for _ in range(20)) + b"0\r\n\r\n"
     head = b"HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n"
     with answers(Answer(action="raw", body=head + chunks)) as receiver:

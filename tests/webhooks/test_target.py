@@ -309,7 +309,7 @@ def test_names_that_never_resolve_delay_no_other_name() -> None:
         asyncio.run(ask(Resolver(server.lookup)))
 
 
-def test_concurrent_lookups_share_one_query_even_if_some_are_given_up() -> None:
+def test_concurrent_lookups_share_one_query_even_if_some_are_abandoned() -> None:
     async def ask(resolver: Resolver, server: SilentNameServer) -> None:
         askers = [asyncio.ensure_future(resolver("silent.example")) for _ in range(50)]
         with pytest.raises(TimeoutError):

@@ -1,4 +1,4 @@
-"""Webhook deliveries as they are shown, and their commands in the audit log (contract, Feeds)."""
+"""Webhook deliveries in the API, and their commands in the audit log (contract, Feeds)."""
 
 import json
 from datetime import UTC, datetime
@@ -18,14 +18,14 @@ def settled(hooks: Hooks, endpoint_id: str, count: int, query: str = "") -> list
     """The deliveries of an endpoint, once there are ``count`` and none awaits an attempt."""
     found: list[list[dict[str, Any]]] = []
 
-    def look() -> bool:
+    def is_done() -> bool:
         hooks.edge.clock.advance(seconds=1)
         found[:] = [hooks.data(f"/{endpoint_id}/deliveries?limit=100{query}")]
         return len(found[0]) == count and all(
             delivery["status"] in ("delivered", "failed") for delivery in found[0]
         )
 
-    until(look, "deliveries")
+    until(is_done, "deliveries")
     return found[0]
 
 
@@ -133,8 +133,8 @@ def test_deliveries_are_signed_with_the_secret_that_was_answered(hooks: Hooks) -
         created = hooks.create(url=receiver.url)
         hooks.edge.accept(activation(hooks.edge.fresh_id()))
         (request,) = receiver.await_count(1)
-        # The clock of these tests stands in the past. The library's ``verify`` refuses so old a
-        # timestamp before it looks at the signature, and ``sign`` computes the same signature.
+        # The clock of these tests is in the past. The library's ``verify`` refuses so old a
+        # timestamp before it checks the signature, and ``sign`` computes the same signature.
         headers = request.headers
         sent_at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
         library = Webhook(created["secret"])

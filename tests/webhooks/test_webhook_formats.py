@@ -17,11 +17,11 @@ def delivery(hooks: Hooks, endpoint: str) -> dict[str, Any]:
     """The latest delivery of an endpoint, once an attempt was made."""
     found: list[dict[str, Any]] = []
 
-    def look() -> bool:
+    def is_done() -> bool:
         found[:] = hooks.data(f"/{endpoint}/deliveries")
         return bool(found and found[0]["attempts"])
 
-    until(look, "an attempt")
+    until(is_done, "an attempt")
     return found[0]
 
 
@@ -65,9 +65,9 @@ def test_a_channel_has_no_signing_secret_and_its_own_is_never_shown(hooks: Hooks
         row = delivery(hooks, data["id"])
         assert row["request"]["url"] == data["url"]
         assert not {"webhook-id", "webhook-signature"} & set(row["request"]["headers"])
-        shown = hooks.call("GET", path).text + hooks.call("GET", f"{path}/deliveries").text
-        assert "SECRET" not in shown
-        assert KEY not in shown
+        texts = hooks.call("GET", path).text + hooks.call("GET", f"{path}/deliveries").text
+        assert "SECRET" not in texts
+        assert KEY not in texts
         problem = hooks.call("POST", f"{path}/rotate-secret", json={})
         assert_problem(problem, 409, "invalid_state")
     assert json.loads(row["request"]["body"])["routing_key"] == "***"
@@ -83,7 +83,7 @@ def test_a_created_channel_is_answered_again_without_its_secret(hooks: Hooks) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "place"),
+    ("body", "pointer"),
     [
         ({"format": "pagerduty"}, "/routing_key"),
         ({"format": "pagerduty", "routing_key": "a b"}, "/routing_key"),
@@ -101,11 +101,11 @@ def test_a_created_channel_is_answered_again_without_its_secret(hooks: Hooks) ->
     ids=str,
 )
 def test_a_wrong_address_of_a_channel_is_named(
-    hooks: Hooks, body: dict[str, Any], place: str
+    hooks: Hooks, body: dict[str, Any], pointer: str
 ) -> None:
     answer = hooks.call("POST", json={"event_types": ["*"]} | body)
     problem = assert_problem(answer, 422, "invalid_request")
-    assert [error["pointer"] for error in problem["errors"]] == [place]
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
     assert "SECRET" not in answer.text
 
 
@@ -129,7 +129,7 @@ def test_a_mail_address_is_no_change_for_another_format(
     assert hooks.data(f"/{endpoint['id']}")["url"] == endpoint["url"]
 
 
-def test_a_channel_takes_the_types_of_alerts_and_of_failed_deliveries(hooks: Hooks) -> None:
+def test_a_channel_accepts_the_types_of_alerts_and_of_failed_deliveries(hooks: Hooks) -> None:
     types = ["alert.opened", "alert.reminded", "alert.acknowledged", "alert.resolved"]
     types += ["webhook.delivery_failed"]
     data = hooks.create(format="slack", url=SLACK, event_types=types)
@@ -147,13 +147,13 @@ def test_the_secret_of_a_channel_is_replaced_by_a_change(hooks: Hooks) -> None:
         path = f"/{endpoint}"
         hooks.call("POST", f"{path}/test", json={})
         receiver.await_count(1)
-        # The address as it is shown leaves the secret as it is.
-        shown = hooks.data(path)["url"]
-        assert hooks.call("PATCH", path, json={"url": shown, "enabled": True}).status_code == 200
+        # The masked address leaves the secret as it is.
+        url = hooks.data(path)["url"]
+        assert hooks.call("PATCH", path, json={"url": url, "enabled": True}).status_code == 200
         hooks.call("POST", f"{path}/test", json={})
         receiver.await_count(2)
         changed = hooks.call("PATCH", path, json={"url": f"{receiver.url}/services/second"})
-        assert changed.json()["data"]["url"] == shown
+        assert changed.json()["data"]["url"] == url
         hooks.call("POST", f"{path}/test", json={})
         receiver.await_count(3)
         assert sent() == ["/services/first", "/services/first", "/services/second"]

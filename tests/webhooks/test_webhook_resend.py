@@ -27,15 +27,15 @@ def report(hooks: Hooks, **more: Any) -> str:
 
 
 def delivery(hooks: Hooks, endpoint_id: str, attempts: int) -> dict[str, Any]:
-    """The endpoint's only delivery, once it has so many attempts."""
+    """The endpoint's only delivery, once it has that many attempts."""
     found: list[dict[str, Any]] = []
 
-    def look() -> bool:
+    def is_done() -> bool:
         hooks.edge.clock.advance(seconds=1)
         found[:] = hooks.data(f"/{endpoint_id}/deliveries")
         return bool(found) and len(found[0]["attempts"]) >= attempts
 
-    until(look, "an attempt")
+    until(is_done, "an attempt")
     return found[0]
 
 
@@ -57,8 +57,8 @@ def test_a_delivered_event_is_sent_again_and_the_command_is_audited(hooks: Hooks
         answer = resend(hooks, endpoint_id, event_id)
         assert answer.status_code == 202, answer.text
         assert (answer.json()["data"]["id"], answer.json()["data"]["status"]) == (endpoint_id, None)
-        shown = delivery(hooks, endpoint_id, 2)
-        assert (shown["status"], shown["sequence"]) == ("delivered", 1)
+        item = delivery(hooks, endpoint_id, 2)
+        assert (item["status"], item["sequence"]) == ("delivered", 1)
         first, again = receiver.await_count(2)
         assert first.body == again.body
         assert json.loads(again.body)["id"] == event_id == again.headers["webhook-id"]
@@ -91,10 +91,10 @@ def test_a_disabled_endpoint_refuses_with_409_and_nothing_is_sent(hooks: Hooks) 
         event_id = report(hooks)
         delivery(hooks, endpoint_id, 1)
         hooks.call("PATCH", f"/{endpoint_id}", json={"enabled": False})
-        before, known = hooks.head(), events_of(hooks, endpoint_id)
+        before, events = hooks.head(), events_of(hooks, endpoint_id)
         assert_problem(resend(hooks, endpoint_id, event_id), 409, "invalid_state")
         assert hooks.entries(before) == [("webhook.resend", "invalid_state", endpoint_id)]
-        assert events_of(hooks, endpoint_id) == known
+        assert events_of(hooks, endpoint_id) == events
         assert len(receiver.requests) == 1
 
 
@@ -145,19 +145,19 @@ def test_a_delivery_shows_its_latest_request_with_a_masked_signature(hooks: Hook
         endpoint_id = hooks.create(url=f"{receiver.url}/first?a=b", **CHECK_INS)["id"]
         event_id = report(hooks)
         assert hooks.data(f"/{endpoint_id}/deliveries")[0]["event_id"] == event_id
-        shown = delivery(hooks, endpoint_id, 2)
+        item = delivery(hooks, endpoint_id, 2)
         sent = receiver.await_count(2)[1]
-    assert set(shown["request"]) == {"url", "headers", "body"}
-    assert shown["request"]["url"] == f"{receiver.url}/first?a=b"
-    assert shown["request"]["body"] == sent.body.decode()
+    assert set(item["request"]) == {"url", "headers", "body"}
+    assert item["request"]["url"] == f"{receiver.url}/first?a=b"
+    assert item["request"]["body"] == sent.body.decode()
     names = ["content-type", "user-agent", "webhook-id", "webhook-timestamp"]
-    assert shown["request"]["headers"] == {
+    assert item["request"]["headers"] == {
         **{name: sent.headers[name] for name in names},
         "webhook-signature": "v1,***",
     }
     assert sent.headers["user-agent"] == f"execution-ledger/{__version__}"
-    assert sent.headers["webhook-signature"][3:] not in json.dumps(shown)
-    at = datetime.fromisoformat(shown["attempts"][-1]["at"])
+    assert sent.headers["webhook-signature"][3:] not in json.dumps(item)
+    at = datetime.fromisoformat(item["attempts"][-1]["at"])
     assert sent.headers["webhook-timestamp"] == str(int(at.timestamp()))
 
 
@@ -199,12 +199,12 @@ def test_a_delivery_is_retrying_after_a_failed_attempt(hooks: Hooks) -> None:
         path = f"/{endpoint_id}/deliveries"
         # The clock stands, so the next attempt does not come.
         until(lambda: bool(hooks.data(path)[0]["attempts"]), "an attempt")
-        (shown,) = hooks.data(path)
-        assert (shown["status"], len(shown["attempts"])) == ("retrying", 1)
-        assert shown["next_attempt_at"] is not None
-        assert shown["request"]["url"] == receiver.url
-        assert hooks.data(f"{path}?status=retrying") == [shown]
-        assert hooks.data(f"{path}?status=retrying,failed") == [shown]
+        (endpoint,) = hooks.data(path)
+        assert (endpoint["status"], len(endpoint["attempts"])) == ("retrying", 1)
+        assert endpoint["next_attempt_at"] is not None
+        assert endpoint["request"]["url"] == receiver.url
+        assert hooks.data(f"{path}?status=retrying") == [endpoint]
+        assert hooks.data(f"{path}?status=retrying,failed") == [endpoint]
         assert hooks.data(f"{path}?status=pending") == []
         delivery(hooks, endpoint_id, 3)
         until(lambda: hooks.data(path)[0]["status"] == "failed", "the failure")

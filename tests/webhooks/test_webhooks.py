@@ -1,4 +1,4 @@
-"""Webhook endpoints over HTTP, beside what ``tests/whole/managed`` holds of all managed things."""
+"""Webhook endpoints over HTTP, besides what ``tests/whole/managed`` tests of managed things."""
 
 import pytest
 

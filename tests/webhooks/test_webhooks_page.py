@@ -32,14 +32,14 @@ def test_the_secret_that_a_new_endpoint_shows_signs(hooks: Hooks, guest: Visitor
 def test_an_endpoint_at_a_forbidden_target_is_refused(edge: Edge) -> None:
     guest = visitor(edge, "webhooks:manage")
     private = "URL: leads to a private address. The operator allows these with"
-    for url, said in (
+    for url, text in (
         ("http://127.0.0.1/", f"{private} LEDGER_WEBHOOK_ALLOW_PRIVATE."),
         ("http://localhost/", f"{private} LEDGER_WEBHOOK_ALLOW_PRIVATE."),
         ("ftp://example.com/", "URL: must"),
     ):
         page = set_up(guest, url=url)
         assert page.status == 422
-        assert said in page.words(".refused")[0]
+        assert text in page.words(".refused")[0]
         assert typed(page)["url"] == url
     assert "No webhooks yet" in guest.get(PATH).text
 
@@ -65,8 +65,8 @@ def test_a_change_replaces_the_settings(hooks: Hooks, guest: Visitor) -> None:
     assert form["type:run.failed"] == "on"
     answer = act(guest, endpoint_id, "change", url=URL + "2", which="all", description="")
     assert (answer.status, answer.location) == (303, f"{page_of(endpoint_id)}?done=change")
-    shown = hooks.data(f"/{endpoint_id}")
-    assert (shown["url"], shown["event_types"], shown["description"]) == (URL + "2", ["*"], None)
+    data = hooks.data(f"/{endpoint_id}")
+    assert (data["url"], data["event_types"], data["description"]) == (URL + "2", ["*"], None)
 
 
 def test_a_refused_change_keeps_the_typed_values(hooks: Hooks, guest: Visitor) -> None:

@@ -86,7 +86,7 @@ def test_an_endpoint_is_disabled_by_the_next_leader(ledger: WebhookLedger) -> No
         endpoint, _ = ledger.create(receiver.url, CHECK_INS)
         ledger.start()
         ledger.check_in()
-        until(lambda: ledger.shown(endpoint)["disabled_reason"] == "gone", "the end")
+        until(lambda: ledger.item(endpoint)["disabled_reason"] == "gone", "the end")
         assert ledger.topics(endpoint) == ["webhook.created", "webhook.disabled"]
         (delivery,) = ledger.deliveries(endpoint)
         assert (delivery.status, delivery.tried) == ("pending", 0)

@@ -54,13 +54,13 @@ RECORDED_AT = "SELECT notification_id, recorded_at FROM ledger.ledger_events"
 IDLE_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE topic = 'execution.idle/1'"
 
 
-class Told(NamedTuple):
-    """The log after the story was told: its model, and what the checker found in it."""
+class Story(NamedTuple):
+    """The log after the demo was loaded: its model, and what the checker found in it."""
 
     model: Model
     log: LogChecker
     idle_at: list[datetime]
-    """The instants at which lines went idle while the story was told."""
+    """The instants at which lines went idle while the demo was loaded."""
     statements: list[dict[str, Any]]
     changes: dict[str, Any]
     """The changes since the statement, as the API answers them at the end of the story."""
@@ -81,7 +81,7 @@ def facts(now: datetime) -> list[Fact]:
 
 
 @pytest.fixture(scope="module")
-def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Told:
+def demo_log(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Story:
     settings = Settings(master_key=MASTER_KEY)
     with copied(server.url, "told_demo") as conninfo:
         closing, organization = closing_of(utc(now)), demo.PRIMARY_ORGANIZATION
@@ -104,7 +104,7 @@ def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Told:
             token = edge.token("read", organization_id=demo.PRIMARY_ORGANIZATION)
             statements = edge.data("/v1/statements", token)
             changes = edge.data(f"/v1/statements/{statements[0]['id']}/changes", token)
-        return Told(model, log, idle_at, statements, changes, names, sessions)
+        return Story(model, log, idle_at, statements, changes, names, sessions)
 
 
 def utc(now: datetime) -> datetime:
@@ -116,11 +116,11 @@ def is_recorded(outcome: Outcome) -> bool:
 
 
 @pytest.fixture(scope="module")
-def demo_model(told: Told) -> Model:
-    return told.model
+def demo_model(demo_log: Story) -> Model:
+    return demo_log.model
 
 
-def test_a_story_of_which_an_append_failed_is_told_whole_with_each_fact_at_its_time(
+def test_a_story_of_which_an_append_failed_is_recorded_whole_with_each_fact_at_its_time(
     facts: list[Fact], now: datetime, conninfo: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The clock of the story kept the instants of the failed append: all later facts were refused.
@@ -144,9 +144,9 @@ def test_a_story_of_which_an_append_failed_is_told_whole_with_each_fact_at_its_t
     assert len(outcomes) == len(some)
     assert [outcome for outcome in outcomes if not isinstance(outcome, Receipt)] == []
     recorded_at = dict(query(conninfo, RECORDED_AT))
-    for told, outcome in zip(some, outcomes, strict=True):
+    for event, outcome in zip(some, outcomes, strict=True):
         assert isinstance(outcome, Receipt)
-        assert recorded_at[outcome.position] - instant(told["time"]) < timedelta(seconds=1), told
+        assert recorded_at[outcome.position] - instant(event["time"]) < timedelta(seconds=1), event
 
 
 def release(holder: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture) -> None:
@@ -155,16 +155,16 @@ def release(holder: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture) -
     holder.rollback()
 
 
-def test_the_told_story_is_sound_and_has_runs_that_failed_by_their_leases(told: Told) -> None:
-    log = told.log
+def test_the_story_is_sound_and_has_runs_that_failed_by_their_leases(demo_log: Story) -> None:
+    log = demo_log.log
     assert log.findings == []
     assert log.leases == {}
     assert len(log.expired) >= 1
     assert {expiry.seconds for expiry in log.expired.values()} == {600}
 
 
-def test_lines_go_idle_on_many_days_of_the_story(told: Told) -> None:
-    assert len({at.date() for at in told.idle_at}) > 10
+def test_lines_go_idle_on_many_days_of_the_story(demo_log: Story) -> None:
+    assert len({at.date() for at in demo_log.idle_at}) > 10
 
 
 def test_every_fact_has_a_utc_time_a_complete_actor_or_none_and_no_null_value(
@@ -188,9 +188,9 @@ def test_a_now_without_an_offset_is_refused() -> None:
 
 
 def test_finance_closed_the_last_full_month_and_two_reports_came_late(
-    told: Told, now: datetime
+    demo_log: Story, now: datetime
 ) -> None:
-    (statement,) = told.statements
+    (statement,) = demo_log.statements
     start, end = instant(statement["from"]), instant(statement["to"])
     assert (start.day, end.day, end.month) == (1, 1, utc(now).month)
     assert end < instant(statement["issued_at"]) < min(end + timedelta(days=2), utc(now))
@@ -198,9 +198,9 @@ def test_finance_closed_the_last_full_month_and_two_reports_came_late(
     assert statement["issued_by"]["type"] == "user"
     assert statement["total"]["lines"] >= 3
     assert statement["total"]["hours"] > 20
-    assert told.changes["changed"]
-    assert told.changes["total"]["then"] == statement["total"]
-    moved = {row["now"]["hours"] - row["then"]["hours"]: row for row in told.changes["rows"]}
+    assert demo_log.changes["changed"]
+    assert demo_log.changes["total"]["then"] == statement["total"]
+    moved = {row["now"]["hours"] - row["then"]["hours"]: row for row in demo_log.changes["rows"]}
     assert moved.pop(7.5)["events"]
     moved.pop(0, None)  # Tokens are corrected late, too.
     ((hours, voided),) = moved.items()
@@ -208,17 +208,17 @@ def test_finance_closed_the_last_full_month_and_two_reports_came_late(
     assert (len(voided["events"]), voided["event_count"]) == (1, 1)
 
 
-def test_people_have_signed_in_and_out_and_have_names(told: Told) -> None:
-    topics = {name.partition("/")[0]: count for name, count in told.log.topics.items()}
-    assert topics["session.begun"] == topics["session.ended"] == len(told.names) >= 10
-    assert told.names[LEAD] == "Priya Nair"
-    assert not told.sessions
+def test_people_have_signed_in_and_out_and_have_names(demo_log: Story) -> None:
+    topics = {name.partition("/")[0]: count for name, count in demo_log.log.topics.items()}
+    assert topics["session.begun"] == topics["session.ended"] == len(demo_log.names) >= 10
+    assert demo_log.names[LEAD] == "Priya Nair"
+    assert not demo_log.sessions
 
 
-def test_watches_told_the_lead_who_takes_care_of_some_alerts_and_some_are_over(
-    told: Told,
+def test_watches_alerted_the_lead_who_takes_care_of_some_alerts_and_some_are_over(
+    demo_log: Story,
 ) -> None:
-    topics = {name.partition("/")[0]: count for name, count in told.log.topics.items()}
+    topics = {name.partition("/")[0]: count for name, count in demo_log.log.topics.items()}
     assert topics["watch.created"] == 6
     assert topics["alert.opened"] >= 8
     assert topics["alert.acknowledged"] >= 4

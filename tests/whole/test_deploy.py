@@ -84,7 +84,7 @@ def haproxy_in(folder: Path, port: int) -> Path:
 
 
 @needs("haproxy")
-def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
+def test_haproxy_accepts_its_configuration(tmp_path: Path) -> None:
     configuration = haproxy_in(tmp_path, 8000)
     assert run("haproxy", "-c", "-f", str(configuration)).strip() in (
         "",

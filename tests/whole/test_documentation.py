@@ -139,11 +139,11 @@ def test_the_map_of_packages_says_what_their_docstrings_say() -> None:
     source, text = ROOT / "src/ledger", (ROOT / "docs/architecture.md").read_text()
     packages = [*source.glob("engine/*/__init__.py"), *source.glob("features/*/__init__.py")]
     packages += [source / "app/__init__.py", ROOT / "projections/__init__.py"]
-    places = {package.parent: package for package in packages}
-    places |= {each: each for each in (source / "records.py", source / "app/features.py")}
+    folders = {package.parent: package for package in packages}
+    folders |= {each: each for each in (source / "records.py", source / "app/features.py")}
     rows = [
-        f"| `{place.relative_to(ROOT)}` | {first_paragraph(module)} |"
-        for place, module in places.items()
+        f"| `{folder.relative_to(ROOT)}` | {first_paragraph(module)} |"
+        for folder, module in folders.items()
     ]
     assert len(rows) > 20
     assert [row for row in rows if row not in text] == [], "docs/architecture.md lacks these rows"

@@ -7,7 +7,7 @@ import pytest
 
 from ledger.engine.log.vault import CannotOpen, RunKey, Vault
 from ledger.engine.values.values import format_instant
-from tests.engine.http.test_answers import beside
+from tests.engine.http.test_answers import second_worker
 from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
@@ -20,23 +20,23 @@ from tests.support.views import query, until
 from tests.support.visitor import visitor
 from tests.support.webhook_api import URL
 
-GONE, KEPT = "CANARY-gone", "CANARY-kept"
+GONE, STORED = "CANARY-gone", "CANARY-kept"
 PAGES = ("read", "audit:read", "webhooks:manage", "runs:erase")
 
 
 class Case(NamedTuple):
-    """A line with two runs, whose payloads hold GONE or KEPT, and an instant after their end."""
+    """A line with two runs, whose payloads hold GONE or STORED, and an instant after their end."""
 
     line: str
     gone: str
-    kept: str
+    stored: str
     then: str
 
 
 @pytest.fixture(scope="module")
 def other(edge: Edge) -> Iterator[Edge]:
     """A second worker on the same database, whose cache gets no notifications of the views."""
-    with beside(edge) as other:
+    with second_worker(edge) as other:
         yield other
 
 
@@ -53,10 +53,10 @@ def run_with(edge: Edge, other: Edge, line: str, word: str) -> str:
 
 def new_case(edge: Edge, other: Edge) -> Case:
     line = edge.fresh()
-    gone, kept = (run_with(edge, other, line, word) for word in (GONE, KEPT))
+    gone, stored = (run_with(edge, other, line, word) for word in (GONE, STORED))
     then = format_instant(edge.clock.now)
     edge.clock.advance(minutes=1)
-    return Case(line, gone, kept, then)
+    return Case(line, gone, stored, then)
 
 
 def erase(edge: Edge, run: str) -> None:
@@ -86,7 +86,7 @@ def every_page(case: Case, run: str) -> list[str]:
     return [*past, *(f"{path}?as_of={case.then}" for path in past), "/ui/events", "/ui/audit"]
 
 
-def shown(edge: Edge, case: Case, run: str, pages: bool) -> str:
+def texts_of(edge: Edge, case: Case, run: str, pages: bool) -> str:
     """The texts of all answers of the API about a run, and of the web pages if ``pages``."""
     answers = [edge.get(path) for path in every_read(case, run)]
     if pages:
@@ -101,17 +101,17 @@ def test_no_worker_shows_an_erased_payload_on_any_route_or_page(edge: Edge, othe
     case = new_case(edge, other)
     for worker in (edge, other):
         # From here on the workers keep these answers.
-        assert GONE in shown(worker, case, case.gone, pages=worker is edge)
+        assert GONE in texts_of(worker, case, case.gone, pages=worker is edge)
         assert GONE in worker.get(f"/v1/runs/{case.gone}").text
     tag = {"if-none-match": edge.get(f"/v1/runs/{case.gone}").headers["etag"]}
     erase(edge, case.gone)
     for worker in (other, edge):
-        assert GONE not in shown(worker, case, case.gone, pages=worker is edge)
-        assert f"{KEPT}-output" in worker.get(f"/v1/runs/{case.kept}").text
+        assert GONE not in texts_of(worker, case, case.gone, pages=worker is edge)
+        assert f"{STORED}-output" in worker.get(f"/v1/runs/{case.stored}").text
         assert worker.get(f"/v1/runs/{case.gone}", headers=tag).status_code == 200
     stored = stored_rows(edge.conninfo)
     assert any(case.gone.encode() in row for row in stored["ledger.run_g1"])
-    assert tables_with(stored, GONE) == tables_with(stored, KEPT) == []
+    assert tables_with(stored, GONE) == tables_with(stored, STORED) == []
 
 
 def test_a_stream_from_the_beginning_shows_no_erased_payload(edge: Edge, other: Edge) -> None:
@@ -133,12 +133,12 @@ def test_no_remaining_key_opens_the_stored_ciphertext(edge: Edge, other: Edge) -
     vault = Vault(bytes.fromhex(MASTER_KEY))
     rows = query(edge.conninfo, "SELECT run_id, organization_id, wrapped FROM ledger.run_key")
     wrapped = {run: vault.unwrap(key, owner, run) for run, owner, key in rows if key is not None}
-    assert (case.gone in wrapped, case.kept in wrapped) == (False, True)
+    assert (case.gone in wrapped, case.stored in wrapped) == (False, True)
 
     def opened(run: str, key: RunKey) -> list[bytes]:
         return [key.open(field, sealed) for field, sealed in sealed_payloads(edge.conninfo, run)]
 
-    assert len(opened(case.kept, wrapped[case.kept])) == 4
+    assert len(opened(case.stored, wrapped[case.stored])) == 4
     for key in wrapped.values():
         with pytest.raises(CannotOpen):
             opened(case.gone, key)
@@ -177,12 +177,12 @@ def test_the_key_of_an_erased_run_leaves_the_memory_of_every_worker(
     edge: Edge, other: Edge
 ) -> None:
     case = new_case(edge, other)
-    assert (keys_of(edge, case.gone), keys_of(edge, case.kept)) == (2, 2)
+    assert (keys_of(edge, case.gone), keys_of(edge, case.stored)) == (2, 2)
     erase(edge, case.gone)
     assert keys_of(edge, case.gone) <= 1
-    # The other worker hears of the erasure when a view has folded it.
+    # The other worker learns of the erasure when a view has folded it.
     until(lambda: keys_of(edge, case.gone) == 0, "the other to forget the key")
-    assert keys_of(edge, case.kept) == 2
+    assert keys_of(edge, case.stored) == 2
 
 
 def test_a_worker_that_was_not_listening_for_a_while_forgets_every_key(
@@ -191,10 +191,10 @@ def test_a_worker_that_was_not_listening_for_a_while_forgets_every_key(
     """The worker cannot know which runs were erased meanwhile. The next fact reads its key anew."""
     case = new_case(edge, other)
     query(edge.conninfo, END_LISTENERS)
-    for run in (case.gone, case.kept):
+    for run in (case.gone, case.stored):
         until(lambda run=run: keys_of(edge, run) == 0, "both to forget their keys")
-    run = run_with(edge, other, case.line, KEPT)
-    assert other.data(f"/v1/runs/{run}")["output"] == [f"{KEPT}-output"]
+    run = run_with(edge, other, case.line, STORED)
+    assert other.data(f"/v1/runs/{run}")["output"] == [f"{STORED}-output"]
 
 
 def test_as_of_every_instant_the_payload_is_null_and_the_rest_as_it_was(
@@ -203,16 +203,16 @@ def test_as_of_every_instant_the_payload_is_null_and_the_rest_as_it_was(
     case = new_case(edge, other)
     path, listed = f"/v1/runs/{case.gone}", f"/v1/execution/{case.line}/runs"
     started = edge.data(f"{path}?as_of={case.then}")
-    kept = edge.data(f"{listed}?as_of={case.then}")[0]
+    listed_run = edge.data(f"{listed}?as_of={case.then}")[0]
     erase(edge, case.gone)
     now = edge.data(path)
     edge.clock.advance(minutes=1)
     gone = {"input": None, "output": None, "error": None, "erased_at": now["erased_at"]}
     for worker in (edge, other):
         assert worker.data(f"{path}?as_of={case.then}") == started | gone
-        assert worker.data(f"{listed}?as_of={case.then}") == [kept, started | gone]
+        assert worker.data(f"{listed}?as_of={case.then}") == [listed_run, started | gone]
         assert worker.data(f"{path}?as_of={format_instant(edge.clock.now)}") == now
-    assert kept["output"] == [f"{KEPT}-output"]
+    assert listed_run["output"] == [f"{STORED}-output"]
 
 
 def counted(edge: Edge, line: str) -> list[Any]:

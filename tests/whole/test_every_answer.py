@@ -120,7 +120,7 @@ def test_the_operators_paths_answer_without_a_token_and_name_no_tenant(edge: Edg
     assert "LIN-" not in text
 
 
-def test_metrics_have_one_series_for_all_methods_that_no_route_takes(edge: Edge) -> None:
+def test_metrics_have_one_series_for_all_methods_that_no_route_accepts(edge: Edge) -> None:
     """A client can send some thirty methods to each route, and a process never drops a series."""
     methods = ("PUT", "OPTIONS", "TRACE", "PROPFIND", "MKCALENDAR", "M-SEARCH", "ANYTHING")
     for method in methods:

@@ -13,7 +13,7 @@ from tests.support.visitor import visitor
 from tests.support.webhook_api import URL, Hooks
 
 VARY = "Authorization, Accept-Encoding, Origin"
-KEPT, SECRET = "private, no-cache", "no-store"
+CACHEABLE, SECRET = "private, no-cache", "no-store"
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,10 @@ def address(edge: Edge) -> Iterator[Address]:
         yield address
 
 
-def assert_api_headers(answer: httpx.Response, kept: str = KEPT) -> None:
+def assert_api_headers(answer: httpx.Response, cache_control: str = CACHEABLE) -> None:
     """Assert that each of the three headers is there, once."""
     headers = answer.headers
-    assert headers.get_list("cache-control") == [kept]
+    assert headers.get_list("cache-control") == [cache_control]
     assert headers.get_list("vary") == [VARY]
     assert headers.get_list("x-content-type-options") == ["nosniff"]
 
@@ -56,9 +56,9 @@ def test_every_answer_of_the_api_has_the_cache_headers(
 
 def test_a_304_has_the_cache_headers(edge: Edge) -> None:
     path = f"/v1/execution/{edge.fresh()}"
-    known = edge.get(path, headers={"if-none-match": edge.get(path).headers["etag"]})
-    assert known.status_code == 304
-    assert_api_headers(known)
+    cached = edge.get(path, headers={"if-none-match": edge.get(path).headers["etag"]})
+    assert cached.status_code == 304
+    assert_api_headers(cached)
 
 
 def test_an_accepted_write_has_the_cache_headers(edge: Edge) -> None:
@@ -70,7 +70,7 @@ def test_an_accepted_write_has_the_cache_headers(edge: Edge) -> None:
 def test_an_event_stream_has_the_cache_headers(edge: Edge, address: Address) -> None:
     with Listener(address, edge.token("read")) as listener:
         headers = listener.opened().answer.headers
-        assert headers.get_all("cache-control") == [KEPT]
+        assert headers.get_all("cache-control") == [CACHEABLE]
         assert headers.get_all("vary") == [VARY]
         assert headers.get_all("x-content-type-options") == ["nosniff"]
 
@@ -111,7 +111,7 @@ def test_answers_outside_the_api_forbid_sniffing_and_vary_by_encoding_alone(
     headers = visitor(edge).get(path).answer.headers
     assert headers.get_list("x-content-type-options") == ["nosniff"]
     assert headers.get_list("vary") == ["Accept-Encoding"]
-    assert KEPT not in headers.get_list("cache-control")
+    assert CACHEABLE not in headers.get_list("cache-control")
 
 
 def test_answers_insist_on_https_where_the_public_address_is_https(
@@ -128,6 +128,6 @@ def test_answers_insist_on_https_where_the_public_address_is_https(
         assert refused.headers["strict-transport-security"] == "max-age=31536000"
 
 
-def test_answers_do_not_insist_on_https_where_no_public_address_is_known(edge: Edge) -> None:
+def test_answers_do_not_insist_on_https_where_no_public_address_is_set(edge: Edge) -> None:
     for path in ("/v1/execution", "/ui", "/nothing"):
         assert "strict-transport-security" not in edge.get(path).headers

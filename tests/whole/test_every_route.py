@@ -32,7 +32,7 @@ READS = [r for r in ROUTES if r.methods == {"GET"}]
 PAGES = [r for each in page_routers() for r in each.routes if isinstance(r, PageRoute)]
 WRITES = [r for r in ROUTES if r.methods != {"GET"}]
 RECORDS_NOTHING = ("/v1/runs/{run_id}/heartbeat", "/v1/watches/preview", "/v1/otlp/v1/traces")
-"""Routes that are no GET, and whose refusals no audit entry tells of."""
+"""Routes other than GET whose refusals have no audit entry."""
 
 COMMANDS = [
     r for r in WRITES if (r.openapi_extra or {}).get("requestBody") and "facts" not in r.path
@@ -161,7 +161,6 @@ LISTS = [r for r in READS if {"cursor", "limit"} <= parameters_of(r)]
 
 
 def statement_of(edge: Edge, token: str) -> str:
-    """A new statement."""
     period = {"from": "2026-03-01", "to": "2026-04-01"}
     statement: str = edge.post("/v1/statements", token, json=period).json()["data"]["id"]
     return statement
@@ -213,16 +212,16 @@ def target(edge: Edge) -> Target:
 @pytest.fixture
 def questions(target: Target, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Question, int | None]]:
     """The questions that reads put to the views, with their minimum positions; filled in later."""
-    reads, seen = target.edge.service.app.state.services.reads, []
+    reads, principals = target.edge.service.app.state.services.reads, []
     ask = reads.ask
 
     async def listen(question: Question, min_position: int | None = None) -> Answer:
-        seen.append((question, min_position))
+        principals.append((question, min_position))
         answer: Answer = await ask(question, min_position)
         return answer
 
     monkeypatch.setattr(reads, "ask", listen)
-    return seen
+    return principals
 
 
 def test_every_router_is_served() -> None:
@@ -237,7 +236,7 @@ def test_every_router_is_served() -> None:
     assert lost == [], "name it in app/features.py"
 
 
-def test_no_route_takes_the_requests_of_a_later_one() -> None:
+def test_no_route_answers_the_requests_of_a_later_one() -> None:
     for route in ROUTES:
         path = re.sub("{.*?}", "any", route.path)
         takers = (r for r in ROUTES if r.path_regex.match(path) and route.methods & r.methods)
@@ -338,8 +337,8 @@ def test_no_read_shows_anything_of_another_tenant(
     organization, workspace = tenant
     token = target.token(*PERMISSIONS, organization_id=organization, workspace_id=workspace)
     answer = target.edge.get(target.path(route), token, params=target.query(route))
-    asked = (route.path, *REQUIRED.get(route.path, {}).values())
-    if any(f"{{{name}}}" in part for name in OWNED for part in asked):
+    words = (route.path, *REQUIRED.get(route.path, {}).values())
+    if any(f"{{{name}}}" in part for name in OWNED for part in words):
         assert_problem(answer, 404, "not_found")
     assert not any(target.names[name] in answer.text for name in OWNED), "where_tenant is missing"
 
@@ -405,12 +404,12 @@ def cursor_of(target: Target, route: LeanRoute) -> str:
 
 @pytest.mark.parametrize("route", LISTS, ids=label)
 def test_a_cursor_serves_no_other_filter(target: Target, route: LeanRoute) -> None:
-    path, token, asked = target.path(route), target.holder(route), target.query(route)
-    asked |= {"cursor": cursor_of(target, route)}
-    assert target.edge.get(path, token, params=asked).status_code == 200
+    path, token, query = target.path(route), target.holder(route), target.query(route)
+    query |= {"cursor": cursor_of(target, route)}
+    assert target.edge.get(path, token, params=query).status_code == 200
     for name in parameters_of(route) - {"cursor", "limit", "as_of", "now"}:
         value = OWN_FILTERS.get(route.path, FILTERS).get(name, FILTERS.get(name, "x"))
-        answer = target.edge.get(path, token, params=asked | {name: value})
+        answer = target.edge.get(path, token, params=query | {name: value})
         assert (name, answer.json().get("code")) == (name, "invalid_cursor")
         assert_problem(answer, 400, "invalid_cursor")
 
@@ -459,7 +458,7 @@ def test_only_its_permission_and_a_session_open_a_page(target: Target, lacked: s
     [(OTHER_ORGANIZATION, None), (OTHER_ORGANIZATION, WORKSPACE), (ORGANIZATION, OTHER_WORKSPACE)],
     ids=str,
 )
-def test_no_page_shows_anything_of_another_tenant_or_takes_an_unknown_parameter(
+def test_no_page_shows_anything_of_another_tenant_or_accepts_an_unknown_parameter(
     target: Target, tenant: tuple[str, str | None]
 ) -> None:
     organization, workspace = tenant

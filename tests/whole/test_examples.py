@@ -46,8 +46,6 @@ class Case(NamedTuple):
 
 
 class Examples:
-    """The examples of a document."""
-
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
         self._components = document["components"]
@@ -58,14 +56,14 @@ class Examples:
             queried = [p for p in operation.get("parameters", []) if p["in"] == "query"]
             needed = {}
             for parameter in queried:
-                needed |= self.shown(parameter) if parameter["required"] else {}
+                needed |= self.example_of(parameter) if parameter["required"] else {}
             for parameter in queried:
-                if shown := self.shown(parameter):
-                    yield Case(method, path, needed | shown, None)
+                if example := self.example_of(parameter):
+                    yield Case(method, path, needed | example, None)
             for body in self._bodies(operation):
                 yield Case(method, path, {}, body)
 
-    def shown(self, parameter: dict[str, Any]) -> dict[str, str]:
+    def example_of(self, parameter: dict[str, Any]) -> dict[str, str]:
         """The example of a parameter, and those of others that it goes with."""
         if "example" in parameter:
             return {parameter["name"]: str(parameter["example"])}
@@ -100,18 +98,18 @@ class Examples:
     def faults(self) -> Iterator[str]:
         """The examples of schemas and parameters that do not fit."""
         whole = {"components": self._components}
-        for place, schema in parts(self._components["schemas"]):
+        for location, schema in parts(self._components["schemas"]):
             for example in schema.get("examples", []):
                 if not jsonschema_rs.is_valid(schema | whole, example):
-                    yield f"{place}: {example}"
+                    yield f"{location}: {example}"
         for path, method, operation in operations(self._document):
-            given = operation.get("parameters", [])
-            schemas = {parameter["name"]: parameter["schema"] for parameter in given}
-            for parameter in given:
-                shown = self.shown(parameter)
+            parameters = operation.get("parameters", [])
+            schemas = {parameter["name"]: parameter["schema"] for parameter in parameters}
+            for parameter in parameters:
+                sample = self.example_of(parameter)
                 if "example" in parameter:
-                    shown = {parameter["name"]: parameter["example"]}
-                for name, example in shown.items():
+                    sample = {parameter["name"]: parameter["example"]}
+                for name, example in sample.items():
                     if not jsonschema_rs.is_valid(schemas[name] | whole, example):
                         yield f"{method} {path} {name}: {example}"
 
@@ -155,7 +153,7 @@ def names(old: Edge, token: str) -> dict[str, str]:
 
 
 def made(edge: Edge, token: str, what: str, body: dict[str, Any]) -> str:
-    """The id of what a request has made."""
+    """The id of what a request has created."""
     answer = edge.post(f"/v1/{what}", token, json=body)
     assert answer.status_code == 201, answer.text
     found: str = answer.json()["data"]["id"]

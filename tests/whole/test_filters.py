@@ -17,7 +17,7 @@ from projections.watches.statements import ALERTS
 from tests.support.documents import CONTRACT
 
 FILES = 3
-"""The files that may name a flag, beside templates and clients."""
+"""The files that may name a flag, besides templates and clients."""
 
 
 def names_in(path: Path) -> Iterator[str]:

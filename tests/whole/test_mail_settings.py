@@ -11,8 +11,8 @@ from ledger.features.webhooks.model.channel import MailServer
 SECRET = "hunter2"
 
 
-def settings(**given: str) -> Settings:
-    return Settings(**{"mail_from": "ledger@example.com", "mail_domains": "*"} | given)
+def settings(**values: str) -> Settings:
+    return Settings(**{"mail_from": "ledger@example.com", "mail_domains": "*"} | values)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_the_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
 def test_a_malformed_mail_server_is_refused_without_its_value(url: str, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("x")
-    given = {"smtp_password_file": str(file)} if "@" in url else {}
+    values = {"smtp_password_file": str(file)} if "@" in url else {}
     with pytest.raises(ValidationError) as caught:
-        settings(smtp_url=url, **given)
+        settings(smtp_url=url, **values)
     assert SECRET not in "".join(error["msg"] for error in caught.value.errors())
 
 

@@ -1,4 +1,4 @@
-"""A tenant that floods a worker delays a neighbour's fact by turns, not by its whole queue."""
+"""A tenant that floods a worker delays a neighbour's fact by one slot, not by its whole queue."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -38,5 +38,5 @@ def test_a_fact_is_answered_while_a_neighbours_batches_wait(edge: Edge) -> None:
         positions += own
     between = answers[-1].json()["data"]["position"]
     assert len([position for position in positions if position > between]) > 1_000
-    seen = edge.get(f"/v1/execution/{other_line}", token)
-    assert int(seen.headers["ledger-position"]) >= between
+    found = edge.get(f"/v1/execution/{other_line}", token)
+    assert int(found.headers["ledger-position"]) >= between

@@ -1,4 +1,4 @@
-"""The documentation can be followed: each command and snippet is run, and prints what is shown."""
+"""The documentation can be followed: each command and snippet prints what the page shows."""
 
 import json
 import os
@@ -60,8 +60,8 @@ TOGETHER = (
     "contract/reading contract/usage integrating",
     "contract/feeds contract/command-line contract/traces",
 )
-"""Pages that are followed one after the other beside one service, whose start costs 1 s of
-processor time: no page of these changes what a later one shows. Any other page has its own."""
+"""Pages that are followed one after the other with one service, whose start costs 1 s of processor
+time. No page of these changes the output of a later one. Any other page has its own service."""
 
 TOURED = "toured"
 """The database that README's tour leaves behind."""
@@ -80,13 +80,13 @@ def tour() -> list[Step]:
 
 
 def own_steps(page: Path) -> list[Step]:
-    """The steps of a page behind README's tour, which all other pages go on from."""
+    """The steps of a page after README's tour, from which all other pages continue."""
     found = [] if page == README else steps(page)
     return [step for step in found if not is_make(step) and has_packages(step)]
 
 
 def visits() -> list[list[Path]]:
-    """The pages with steps of their own, each list beside a service of its own."""
+    """The pages with steps of their own. Each list has a service of its own."""
     here = ROOT / "docs"
     pages_by_name = {
         page.relative_to(here).with_suffix("").as_posix(): page
@@ -106,9 +106,9 @@ def has_packages(step: Step) -> bool:
 def follow(
     conninfo: str, folder: Path, program: Path, commands: list[str], **environment: str
 ) -> list[str]:
-    """Run commands in one shell, beside a service on a database; return the output of each.
+    """Run commands in one shell, with a service on a database; return the output of each.
 
-    The folder stands for the repository's: commands write files into it.
+    The folder replaces the repository's: commands write files into it.
     """
     for name in ("docs", "scripts"):
         (folder / name).symlink_to(ROOT / name)
@@ -145,8 +145,8 @@ def path_of(folder: Path, program: Path) -> str:
     jq.write_text(f'#!/bin/sh\nPYTHONPATH="{get_path("platlib")}" exec {command} "$@"\n')
     jq.chmod(0o755)
     found = [program.parent, Path(LEDGER).parent, find_programs(None) / "bin"]
-    places = [folder, *found, os.environ["PATH"]]
-    return ":".join(map(str, places))
+    folders = [folder, *found, os.environ["PATH"]]
+    return ":".join(map(str, folders))
 
 
 def lasting(printed: str) -> str:
@@ -156,7 +156,7 @@ def lasting(printed: str) -> str:
     return ISSUED.sub(r"\1-YY-", printed).strip()
 
 
-def assert_shown(page: list[Step], printed: list[str]) -> None:
+def assert_printed(page: list[Step], printed: list[str]) -> None:
     """Hold the outputs that a page shows against the outputs that were printed."""
     for step, output in zip(page, printed, strict=True):
         assert lasting(output) == lasting(step.output), step.command
@@ -168,14 +168,14 @@ class Toured(NamedTuple):
     printed: list[str]
     token: str
     data: Path
-    """The data directory of the service beside it."""
+    """The data directory of that service."""
 
 
 @pytest.fixture(scope="module")
 def toured(
     server: EmbeddedPostgres, program: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Toured]:
-    """The tour, followed once. Pages go on from copies of its database."""
+    """The tour, followed once. Pages continue from copies of its database."""
     with copied(server.url, TOURED) as conninfo:
         commands = [*(step.command for step in tour()), "echo $TOKEN"]
         folder = tmp_path_factory.mktemp("tour")
@@ -184,7 +184,7 @@ def toured(
 
 
 def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: Toured) -> None:
-    assert_shown(tour(), toured.printed)
+    assert_printed(tour(), toured.printed)
     assert sum(bool(step.output) for step in tour()) == 9
 
 
@@ -192,9 +192,9 @@ def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: T
 def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
     visited: list[Path], server: EmbeddedPostgres, program: Path, toured: Toured, tmp_path: Path
 ) -> None:
-    kept = [f"export TOKEN={toured.token}", *(s.command for s in tour() if "() {" in s.command)]
-    shown = [step for page in visited for step in own_steps(page)]
-    commands = [*kept, *(step.command for step in shown)]
+    setup = [f"export TOKEN={toured.token}", *(s.command for s in tour() if "() {" in s.command)]
+    steps = [step for page in visited for step in own_steps(page)]
+    commands = [*setup, *(step.command for step in steps)]
     # A service with another data directory would be another node, and one without a witness.
     shutil.copytree(toured.data, tmp_path / "data")
     with (
@@ -207,7 +207,7 @@ def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
         execute(conninfo, "DELETE FROM ledger.node")
         keep_lineage(conninfo, tmp_path / "data" / "sealed")
         printed = follow(conninfo, tmp_path, program, commands, RESTORED_DATABASE_URL=restored)
-    assert_shown(shown, printed[len(kept) :])
+    assert_printed(steps, printed[len(setup) :])
 
 
 def test_make_commands_that_pages_name_are_targets() -> None:
@@ -250,8 +250,8 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     named = re.findall(r"`([\w/.-]+\.(?:py|md|sql|html|js|css))(?:::\w+)?`", page.read_text())
     for path in named:
         if not any(word in path for word in ("NAME", "NNNN")):
-            places = [ROOT / path, ROOT / "src/ledger" / path, page.parent / path]
-            assert any(place.exists() for place in places), path
+            candidates = [ROOT / path, ROOT / "src/ledger" / path, page.parent / path]
+            assert any(candidate.exists() for candidate in candidates), path
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))

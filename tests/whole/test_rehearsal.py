@@ -13,7 +13,7 @@ from tests.support.edge import edge_of
 
 
 def load_of(*written_at: float) -> Load:
-    """A load of one lane that was acknowledged at these instants, from 0 to 10."""
+    """The load of one group of clients, acknowledged at these instants, from 0 to 10."""
     load = Load("test", "token", [ClientGroup("front", ("http://127.0.0.1:1",))], LINE)
     load.groups["front"].written_at += written_at
     load.began_at, load.ended_at = 0.0, 10.0

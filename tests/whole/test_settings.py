@@ -380,7 +380,7 @@ def test_assistants_need_a_public_address_and_the_extra(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("LEDGER_DATA_DIRECTORY", "LEDGER_DATA_DIRECTORY is no setting of the ledger; did you"
          " mean LEDGER_DATA_DIR?"),
@@ -395,9 +395,9 @@ def test_assistants_need_a_public_address_and_the_extra(
     ],
 )  # fmt: skip
 def test_an_unknown_setting_is_named_with_the_nearest_one_and_never_its_value(
-    name: str, said: str
+    name: str, message: str
 ) -> None:
-    assert unknown_settings({name: SECRET, "LEDGER_DATA_DIR": "x", "PATH": "y"}) == [said]
+    assert unknown_settings({name: SECRET, "LEDGER_DATA_DIR": "x", "PATH": "y"}) == [message]
 
 
 def test_each_option_of_serve_is_named_for_a_setting_of_its_name() -> None:

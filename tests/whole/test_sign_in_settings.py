@@ -35,7 +35,7 @@ TOKENS: dict[str, Any] = {
         TOKENS,
     ],
 )
-def test_a_provider_at_which_people_sign_in_is_taken(more: dict[str, Any]) -> None:
+def test_a_provider_at_which_people_sign_in_is_accepted(more: dict[str, Any]) -> None:
     Settings(**(WHOLE | more))
 
 

@@ -1,7 +1,7 @@
-"""Each wall alone: by policies or by the statements' own filters, a tenant sees no neighbour.
+"""Each isolation of tenants alone: policies, or the statements' own filters, hide neighbours.
 
-Together they hide each other's gaps: a statement that lacks ``where_tenant`` shows nothing foreign
-as long as policies bind its reader.
+Together they hide each other's gaps. A statement that lacks ``where_tenant`` returns nothing
+foreign as long as policies bind its reader.
 """
 
 import json
@@ -37,13 +37,13 @@ PERMISSIONS = (
     "watches:manage",
 )  # fmt: skip
 
-ASKED: dict[str, dict[str, str]] = {
+PARAMETERS: dict[str, dict[str, str]] = {
     "/v1/directory": {"type": "resource"},
     "/v1/search": {"q": "zebra"},
     "/v1/compare": {"then": "2026-04-01"},
     "/v1/compare/export": {"then": "2026-04-01"},
 }
-"""The parameters of reads that need some, beside the audit log's organization."""
+"""The parameters of reads that need some, besides the audit log's organization."""
 
 
 OF_WHOLE = ("/v1/execution/summary", "/v1/directory")
@@ -51,7 +51,7 @@ OF_WHOLE = ("/v1/execution/summary", "/v1/directory")
 
 
 class Neighbour(NamedTuple):
-    """A tenant, all of whose words begin with its mark."""
+    """A tenant whose words all begin with its mark."""
 
     mark: str
     organization: str
@@ -61,7 +61,7 @@ class Neighbour(NamedTuple):
 
 
 class Street(NamedTuple):
-    """Tenants beside each other in a service."""
+    """Several tenants in a service."""
 
     edge: Edge
     foreign: Neighbour
@@ -153,12 +153,12 @@ def token(street: Street, is_narrow: bool) -> str:
 
 @pytest.fixture(scope="module")
 def strangers(street: Street, is_narrow: bool) -> list[Neighbour]:
-    """The tenants of whom the token shows nothing."""
+    """The tenants of which the token must see nothing."""
     return [street.foreign, street.adjacent] if is_narrow else [street.foreign]
 
 
-class UnboundDoor(ReadPool):
-    """A door whose statements no policy binds: each reads as the service's own statements do."""
+class UnboundPool(ReadPool):
+    """A read pool whose statements no policy binds: each reads as the service's own do."""
 
     async def fetch(
         self,
@@ -176,16 +176,16 @@ def no_filters(principal: Principal) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["policies", "filters"])
-def wall(request: pytest.FixtureRequest) -> str:
+def layer(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def behind(street: Street, wall: str) -> Iterator[Edge]:
-    """A worker whose only wall is this one."""
+def behind(street: Street, layer: str) -> Iterator[Edge]:
+    """A worker with this layer alone."""
     with pytest.MonkeyPatch.context() as patch:
-        if wall == "filters":
-            patch.setattr("ledger.app.composition.api.ReadPool", UnboundDoor)
+        if layer == "filters":
+            patch.setattr("ledger.app.composition.api.ReadPool", UnboundPool)
         else:
             whole = reading.tenant_filters
             for module in [*sys.modules.values()]:
@@ -207,10 +207,10 @@ TIMES = [(r, past) for r in ROUTES for past in (False, True) if takes_as_of(r) o
 OWNED = [(r, past) for r, past in TIMES if "{" in r.path]
 LISTS = [(r, past) for r, past in TIMES if "{" not in r.path and "/log/" not in r.path]
 BY_FUNCTION = "/v1/log/entries/{position}"
-"""The read whose only wall is a function of the database (``engine/log/test_stored_events.py``)."""
+"""The read that only a function of the database isolates (``engine/log/test_stored_events.py``)."""
 
 LACKS = {"filters": "the statement lacks where_tenant", "policies": "a table lacks its policy"}
-"""The wall that was tried → what is missing if it hides nothing."""
+"""By the isolation that was tried, what is missing if it hides nothing."""
 
 
 def named(value: Any) -> str:
@@ -219,22 +219,22 @@ def named(value: Any) -> str:
     return label(value)
 
 
-def asked_of(route: LeanRoute, whose: Neighbour) -> dict[str, str]:
+def parameters_of(route: LeanRoute, whose: Neighbour) -> dict[str, str]:
     more = {"organization_id": whose.organization} if "audit-logs" in route.path else {}
-    return ASKED.get(route.path, {}) | more
+    return PARAMETERS.get(route.path, {}) | more
 
 
 @pytest.mark.parametrize(("route", "past"), OWNED, ids=named)
-def test_a_route_finds_nothing_of_a_neighbours_behind_one_wall(
+def test_a_route_finds_nothing_of_a_neighbours_behind_one_layer(
     street: Street,
     behind: Edge,
-    wall: str,
+    layer: str,
     token: str,
     strangers: list[Neighbour],
     route: LeanRoute,
     past: bool,
 ) -> None:
-    if wall == "filters" and route.path == BY_FUNCTION:
+    if layer == "filters" and route.path == BY_FUNCTION:
         return
     params = {"as_of": street.edge.clock.now.isoformat()} if past else {}
     for whose, status in (*((one, 404) for one in strangers), (street.own, 200)):
@@ -244,38 +244,38 @@ def test_a_route_finds_nothing_of_a_neighbours_behind_one_wall(
         if route.path.startswith("/v1/log/") or route.path.endswith("/bundle"):
             assert (answer.status_code == 404) == (status == 404)
         else:
-            assert answer.status_code == status, f"{LACKS[wall]}: {answer.text}"
-        assert not any(one.mark in answer.text for one in strangers), LACKS[wall]
+            assert answer.status_code == status, f"{LACKS[layer]}: {answer.text}"
+        assert not any(one.mark in answer.text for one in strangers), LACKS[layer]
 
 
 @pytest.mark.parametrize(("route", "past"), LISTS, ids=named)
-def test_a_list_has_nothing_of_a_neighbours_behind_one_wall(
+def test_a_list_has_nothing_of_a_neighbours_behind_one_layer(
     street: Street,
     behind: Edge,
-    wall: str,
+    layer: str,
     token: str,
     is_narrow: bool,
     strangers: list[Neighbour],
     route: LeanRoute,
     past: bool,
 ) -> None:
-    params = asked_of(route, street.own)
+    params = parameters_of(route, street.own)
     params |= {"as_of": street.edge.clock.now.isoformat()} if past else {}
     answer = behind.get(route.path, token, params=params)
     assert answer.status_code == 200, answer.text
-    if not (is_narrow and wall == "policies" and route.path in OF_WHOLE):
+    if not (is_narrow and layer == "policies" and route.path in OF_WHOLE):
         total = f'"total":{1 if is_narrow else 2}'
-        shown = (*street.own.names.values(), street.own.mark, street.own.organization, total)
-        assert any(word in answer.text for word in shown), "it lacks the own rows, or counts others"
+        texts = (*street.own.names.values(), street.own.mark, street.own.organization, total)
+        assert any(word in answer.text for word in texts), "it lacks the own rows, or counts others"
     for stranger in strangers:
         ids = {stranger.names[name] for name in ("line_id", "run_id", "endpoint_id", "event_id")}
         ids |= {stranger.organization, stranger.workspace} - {street.own.organization}
-        assert not any(f'"{each}"' in answer.text for each in ids), LACKS[wall]
-        assert stranger.mark not in answer.text, LACKS[wall]
+        assert not any(f'"{each}"' in answer.text for each in ids), LACKS[layer]
+        assert stranger.mark not in answer.text, LACKS[layer]
 
 
 @pytest.mark.parametrize("words", ["service_line,project", "resource", "project,resource", "day"])
-def test_usage_has_nothing_of_a_neighbours_behind_one_wall(
+def test_usage_has_nothing_of_a_neighbours_behind_one_layer(
     street: Street,
     behind: Edge,
     token: str,
@@ -291,11 +291,11 @@ def test_usage_has_nothing_of_a_neighbours_behind_one_wall(
     assert words == "day" or f'"{street.own.mark}-' in json.dumps(data)
     assert not any(one.mark in json.dumps(data) for one in strangers)
     for one in strangers:
-        asked = params | {"service_line_id": one.names["line_id"]}
-        assert behind.data("/v1/usage", token, params=asked)["rows"] == []
+        query = params | {"service_line_id": one.names["line_id"]}
+        assert behind.data("/v1/usage", token, params=query)["rows"] == []
 
 
-def test_a_preview_has_nothing_of_a_neighbours_behind_one_wall(
+def test_a_preview_has_nothing_of_a_neighbours_behind_one_layer(
     street: Street, behind: Edge, token: str, is_narrow: bool, strangers: list[Neighbour]
 ) -> None:
     body = {"condition": {"kind": "blocker_open"}, "for_seconds": 0}
@@ -305,23 +305,23 @@ def test_a_preview_has_nothing_of_a_neighbours_behind_one_wall(
     assert not any(one.mark in answer.text for one in strangers)
 
 
-def test_a_search_by_number_finds_nothing_of_a_neighbours_behind_one_wall(
-    street: Street, behind: Edge, wall: str, token: str, strangers: list[Neighbour]
+def test_a_search_by_number_finds_nothing_of_a_neighbours_behind_one_layer(
+    street: Street, behind: Edge, layer: str, token: str, strangers: list[Neighbour]
 ) -> None:
     for whose in (street.own, *strangers):
         for identifier in (whose.names["line_id"], whose.names["run_id"]):
             number = int(identifier.rsplit("-", 1)[1])
             answer = behind.get("/v1/search", token, params={"q": str(number)})
-            assert (f'"{identifier}"' in answer.text) == (whose is street.own), LACKS[wall]
+            assert (f'"{identifier}"' in answer.text) == (whose is street.own), LACKS[layer]
 
 
-def test_a_credential_is_told_of_no_line_of_a_neighbours_behind_one_wall(
-    street: Street, behind: Edge, wall: str, token: str, strangers: list[Neighbour]
+def test_a_credential_gets_no_line_of_a_neighbours_behind_one_layer(
+    street: Street, behind: Edge, layer: str, token: str, strangers: list[Neighbour]
 ) -> None:
     for whose in (street.own, *strangers):
-        asked = {"service_line_id": whose.names["line_id"]}
-        answer = behind.get("/v1/credential", token, params=asked)
-        assert answer.status_code == (200 if whose is street.own else 404), LACKS[wall]
+        query = {"service_line_id": whose.names["line_id"]}
+        answer = behind.get("/v1/credential", token, params=query)
+        assert answer.status_code == (200 if whose is street.own else 404), LACKS[layer]
 
 
 @pytest.fixture(scope="module")
@@ -349,7 +349,7 @@ def test_a_view_shows_a_session_the_rows_of_its_tenant(
     every = {tuple(row) for row in query(street.edge.conninfo, read)}
     assert {row[0] for row in every} >= {street.own.organization, street.foreign.organization}
     for own, other in ((street.own, street.foreign), (street.foreign, street.own)):
-        seen_as = {
+        visible_to = {
             Tenant(own.organization, ANY): {r for r in every if r[0] == own.organization},
             Tenant(own.organization, own.workspace): {
                 row
@@ -364,7 +364,7 @@ def test_a_view_shows_a_session_the_rows_of_its_tenant(
             Tenant("", ""): set(),
             Tenant(ANY, ANY): every,
         }
-        for tenant, rows in seen_as.items():
+        for tenant, rows in visible_to.items():
             set_tenant(session, tenant)
             found = {tuple(row) for row in session.execute(read.encode()).fetchall()}
             assert rows is None or found == rows, tenant

@@ -43,8 +43,8 @@ FRAMES_OF_A_FACT = 480
 FRAMES_OF_A_READ = {"kept": 128, "changed": 136, "changed unheard": 184}
 """The ceilings of both ways, which may only fall.
 
-A look confirms a kept answer. A read after a change that was heard needs no look, but a statement;
-a read after a change that was not heard needs both.
+A check confirms a cached answer. After a change with a notification, a read needs no check, but a
+statement. After a change without one, it needs both.
 """
 ROUNDS = 9
 """A request is sent so often, since timers and other requests' ends add frames to some."""

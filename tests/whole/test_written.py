@@ -33,7 +33,7 @@ def headings(page: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_heading_with_commands_is_carried_out_or_named_with_the_place_that_does(
+def test_each_heading_with_commands_is_carried_out_or_named_with_the_test_that_does(
     page: str,
 ) -> None:
     found = headings(page)

@@ -42,7 +42,7 @@ _SCAN_OF_ALL = f"""
  ORDER BY w.word COLLATE "C", w.folded COLLATE "C", w.owner LIMIT {CANDIDATES})
 """
 
-# The organizations, each found from the one before.
+# The organizations; each is found from the previous one.
 _ORGANIZATIONS = """
 WITH RECURSIVE organization (id) AS (
     SELECT (SELECT min(w.organization_id) FROM ledger.search_word AS w WHERE {known})

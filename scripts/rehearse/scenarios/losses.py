@@ -1,4 +1,4 @@
-"""Failures that lose acknowledged facts: said loudly, never signed over, no position used twice."""
+"""Failures that lose acknowledged facts: reported loudly, never signed over, no position reused."""
 
 import signal
 from pathlib import Path
@@ -31,7 +31,7 @@ def _fail_over_behind(course: Course) -> None:
 
 
 def adopt(course: Course) -> None:
-    """Wait until sealing has stopped, say so by the operator's command, and see sealing go on."""
+    """Wait until sealing has stopped, run the operator's command, wait until sealing continues."""
     try:
         course.world.prometheus.await_fired("LedgerSealingStopped")
     except TimeoutError as error:
@@ -40,7 +40,7 @@ def adopt(course: Course) -> None:
 
 
 def decide(course: Course, reason: str) -> None:
-    """Adopt the log as it is, by the operator's command; see that sealing goes on."""
+    """Adopt the log as it is, by the operator's command, and wait until sealing continues."""
     stage = course.stage
     sealing = stage.nodes[0].readiness()[1].get("sealing", {"position": 0, "lag": 0})
     wanted = sealing["position"] + sealing["lag"]
@@ -53,13 +53,13 @@ def decide(course: Course, reason: str) -> None:
 
 
 def is_sealed_up_to(stage: Stage, position: int) -> bool:
-    """True if both nodes say that the log is sealed up to a position."""
+    """Return True if both nodes report that the log is sealed up to a position."""
     sealing = [node.readiness()[1].get("sealing", {}) for node in stage.nodes]
     return all(one.get("position", 0) >= position and not one["stopped"] for one in sealing)
 
 
 def dump(url: str, file: Path, programs: Path) -> None:
-    """A backup, as the page on operating has it. Raises RuntimeError."""
+    """Make a backup with the command of the page on operating. Raises RuntimeError."""
     run([str(programs / "pg_dump"), "-Fc", f"--file={file}", url])
 
 

@@ -1,4 +1,4 @@
-"""Failures of the ledger's own nodes, and work on them while the other goes on."""
+"""Failures of the ledger's own nodes, and work on one node while the other continues."""
 
 import signal
 from collections.abc import Callable
@@ -14,7 +14,7 @@ AT_ONCE = Goal(writes=1.0, reads=1.0)
 FAILOVER = Goal(writes=15.0, reads=15.0)
 _FROZEN_SECONDS = 25.0
 _STILL_SECONDS = 50.0
-"""How long loops are frozen, so that the alerts of what stands still fire."""
+"""How long loops are frozen: long enough for the alerts about frozen loops."""
 
 _LIVE_TABLE = """
 SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n

@@ -25,7 +25,7 @@ _LOSSY = Goal(loses=True, alerts=("LedgerSealingStopped",))
 _RUNNING = "LIN-26-000002"
 _KIND = "application/cloudevents+json"
 _ADMITTED_SECONDS = 10.0
-"""Writes go on so soon once the database takes them (contract, Several nodes)."""
+"""How soon writes must continue once the database takes them (contract, Several nodes)."""
 
 
 def _fill_disk(course: Course) -> None:
@@ -170,7 +170,7 @@ def _move(course: Course, backup: Path) -> None:
 
 
 def _start_run(stage: Stage) -> str:
-    """A run that has ended, with a payload."""
+    """Make a run that has ended, with a payload."""
     stage.post("/v1/facts", activation(_RUNNING, "agent_runtime"), _KIND)
     fact: dict[str, object] = {"specversion": "1.0", "source": "/rehearsal"}
     started = {"service_line_id": _RUNNING, "input": {"secret": 1}}

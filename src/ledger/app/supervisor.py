@@ -195,7 +195,8 @@ def _set_by_signals() -> threading.Event:
 
 
 def _tell_of_the_key(settings: Settings, folder: Path, announce: Announce) -> None:
-    """Announce that the master key lies beside the database's files, in a folder somebody chose.
+    """Announce that the master key is next to the database's files, in a folder that somebody
+    chose.
 
     A copy of such a folder, as in a backup, opens every run that was not erased.
     """
@@ -211,7 +212,7 @@ def _tell_of_the_key(settings: Settings, folder: Path, announce: Announce) -> No
 def _tell_of_the_user(
     account: Account, postgres: EmbeddedPostgres | None, announce: Announce
 ) -> None:
-    """Announce it if the processes cannot be kept apart from PostgreSQL."""
+    """Announce it if the service's processes run as PostgreSQL's own user."""
     if postgres is not None and postgres.paths.why_shared is not None:
         announce(
             f"As root: the service's processes run as user {account.name}, like PostgreSQL, whose"

@@ -18,7 +18,7 @@ class BackgroundLoop:
         self._thread.start()
 
     def stop(self) -> None:
-        """Wait until the thread has done the work in hand and ended."""
+        """Wait until the thread has finished its present work and ended."""
         self._stopping.set()
         self._interrupt()
         self._thread.join()

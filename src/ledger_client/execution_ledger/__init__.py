@@ -1,7 +1,8 @@
 """The official client of the execution ledger.
 
-``Ledger`` and ``AsyncLedger`` report and read; ``types`` has what they answer, ``errors`` what they
-raise, ``verify`` what is checked offline, and ``testing`` a ledger for your own tests.
+``Ledger`` and ``AsyncLedger`` report and read. ``types`` has the classes of their answers, and
+``errors`` their errors. ``verify`` checks files offline, and ``testing`` has a ledger for your own
+tests.
 """
 
 from execution_ledger._async.client import AsyncLedger

@@ -1,4 +1,4 @@
-"""Processes: parts begin anew in the child of a fork, and end with a child of multiprocessing."""
+"""Processes: parts of the client start anew in a fork's child, and end with a child process."""
 
 import ctypes
 import os
@@ -11,24 +11,24 @@ from types import FrameType
 from typing import Protocol
 
 TERMINATED_SECONDS = 2.0
-"""How long a SIGTERM waits for facts that are not judged."""
+"""How long a SIGTERM waits for facts without an outcome, in seconds."""
 
 
 class Forking(Protocol):
     """A part of the client with threads, locks or connections."""
 
     def after_fork(self) -> None:
-        """Begin anew, in the child, without touching the parent's connections."""
+        """Start anew in the child, without touching the parent's connections."""
 
 
 class Ending(Protocol):
-    """A part of the client that has something to do before a process ends."""
+    """A part of the client with work to do before a process ends."""
 
     def at_exit(self) -> None:
         """End with the process."""
 
     def terminate(self, seconds: float) -> None:
-        """Do in so many seconds what is left to do: a signal ends the process then."""
+        """Finish the remaining work within these seconds: then a signal ends the process."""
 
 
 _PARTS: "weakref.WeakSet[Forking]" = weakref.WeakSet()
@@ -41,7 +41,7 @@ def renewed_in_children(part: Forking) -> None:
 
 
 def _renew() -> None:
-    if signal.getsignal(signal.SIGTERM) is _on_sigterm:  # its thread is the parent's
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:  # its thread is in the parent
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for part in list(_PARTS):
@@ -53,10 +53,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def ended_with_children(part: Ending) -> None:
-    """End a part as this process ends, if it is a child of multiprocessing.
+    """End a part when this process ends, if it is a child of multiprocessing.
 
     Such a child ends without ``atexit``, by finalizers of its own. ``with Pool()`` ends its workers
-    by SIGTERM, which runs nothing at all, unless somebody handles it: so do we, where nobody does.
+    by SIGTERM, which runs no finalizer. So handle SIGTERM, unless somebody else does.
     """
     children = sys.modules.get("multiprocessing.util")
     if children is None or sys.modules["multiprocessing"].parent_process() is None:
@@ -69,20 +69,20 @@ def ended_with_children(part: Ending) -> None:
 
 
 _pipe = (0, 0)
-"""To the thread that ends the process."""
+"""The pipe to the thread that ends the process."""
 
 
 def _handle_sigterm() -> None:
     """Let a thread flush and end the process, whatever the main thread does.
 
-    A handler alone would run when the main thread comes back to Python: after a call in C perhaps
-    never, nor after a call that the thread was about to begin. The pool waits for its workers.
+    A handler alone would run only when the main thread returns to Python. During a call in C that
+    may never happen, and the pool waits for its workers.
     """
     global _pipe
     _pipe = os.pipe()
     os.set_blocking(_pipe[1], False)
     before = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)  # written at once, by C
-    if before != -1:  # somebody else's, as of an event loop
+    if before != -1:  # somebody else's, such as an event loop's
         signal.set_wakeup_fd(before)
     signal.signal(signal.SIGTERM, _on_sigterm)
     threading.Thread(target=_terminate, args=(_pipe[0],), daemon=True).start()
@@ -99,5 +99,5 @@ def _terminate(pipe: int) -> None:
     end = time.monotonic() + TERMINATED_SECONDS
     for part in list(_ENDING):
         part.terminate(max(end - time.monotonic(), 0.0))
-    ctypes.CDLL(None).signal(signal.SIGTERM, None)  # the default; Python's is the main thread's
+    ctypes.CDLL(None).signal(signal.SIGTERM, None)  # the default; Python needs the main thread
     os.kill(os.getpid(), signal.SIGTERM)

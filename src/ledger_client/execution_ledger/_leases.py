@@ -15,16 +15,16 @@ from execution_ledger._requests import Settings, document_of
 log = logging.getLogger("execution_ledger")
 
 PART = 3
-"""A lease is renewed each third of it: two heartbeats may be late or lost."""
+"""A lease is renewed after a third of its time, so two heartbeats may be late or lost."""
 SOON_SECONDS = 2.0
-"""The pause after a heartbeat that did not arrive, and before the run's id is known."""
+"""The pause after a failed heartbeat, and until the run's id is known, in seconds."""
 ATTEMPT_SECONDS = 10.0
 
 JOIN_SECONDS = 1.0
-"""How long the end waits for a heartbeat that is under way."""
+"""How long the end waits for a heartbeat in progress, in seconds."""
 
 OVER = frozenset({404, 409})
-"""The answers that say that the run has ended, or has no lease."""
+"""The statuses for a run that has ended, or has no lease."""
 
 
 class Leased(Protocol):
@@ -34,16 +34,16 @@ class Leased(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """True if no heartbeat is due any more."""
+        """True if the run needs no more heartbeats."""
         ...
 
 
 class Leases:
     """The leases of this process's open runs, renewed by one thread.
 
-    The thread runs whenever another thread lets go of the interpreter lock, as Python code does
-    every few milliseconds. Code in C that holds the lock for longer than two thirds of a lease lets
-    the run fail: choose a lease of more than one and a half times the longest such stretch.
+    The thread runs whenever another thread releases the interpreter lock, as Python code does every
+    few milliseconds. Code in C may hold the lock for longer. If it does so for two thirds of a
+    lease, the run fails: choose a lease of more than one and a half times that time.
     """
 
     def __init__(self, settings: Settings, transport: httpx.MockTransport | None) -> None:
@@ -60,13 +60,12 @@ class Leases:
         self._is_closed = False
 
     def after_fork(self) -> None:
-        """Begin anew in a child: the parent renews the leases of its own runs."""
+        """Start anew in a child: the parent renews the leases of its own runs."""
         self._parents += [] if self._http is None else [self._http]
         self._http = None
         self._begin()
 
     def add(self, run: Leased, seconds: float) -> None:
-        """Renew a run's lease from now on."""
         with self._changed:
             self._due[run] = (time.monotonic() + seconds / PART, seconds / PART)
             if self._thread is None:
@@ -75,7 +74,7 @@ class Leases:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Renew no lease any more."""
+        """Stop renewing all leases."""
         with self._changed:
             self._due.clear()
             self._is_closed = True
@@ -84,7 +83,7 @@ class Leases:
             self._thread.join(JOIN_SECONDS)
 
     def remove(self, run: Leased) -> None:
-        """Renew a run's lease no more."""
+        """Stop renewing a run's lease."""
         with self._changed:
             self._due.pop(run, None)
 

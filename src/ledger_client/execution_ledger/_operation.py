@@ -1,4 +1,4 @@
-"""Descriptions of routes, of which ``_operations.py`` has one each."""
+"""The classes that describe routes. ``_operations.py`` has an object for each route."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Operation(Generic[T]):
-    """A route, and the type of what its method gives, which is None for nothing."""
+    """A route, and the type of its method's result."""
 
     method: str
     path: str
@@ -16,19 +16,19 @@ class Operation(Generic[T]):
 
 
 class Answer(Operation[T]):
-    """A read; the ``data`` of the answer is given."""
+    """A read. Its method returns the answer's ``data``."""
 
 
 class Command(Operation[T]):
-    """A command; the ``data`` of the answer is given, or nothing."""
+    """A command. Its method returns the answer's ``data``, or None."""
 
 
 class Listing(Operation[T]):
-    """A list of pages; its rows are given."""
+    """A list in pages. Its method returns the rows."""
 
 
 class Bare(Operation[T]):
-    """A route whose whole answer is given."""
+    """A route whose method returns the whole answer."""
 
 
 class Text(Operation[T]):

@@ -1,4 +1,4 @@
-"""Outcomes of reported facts: their numbers, and flushes, which wait for them."""
+"""Outcomes of reported facts: their numbers, and flushes that wait for them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from execution_ledger._wait import Changed
 
 
 class Flushed(NamedTuple):
-    """The outcomes of reported facts. True if none is refused, and none is left."""
+    """The outcomes of reported facts. True if none is refused and none waits."""
 
     recorded: int
-    """Facts that were recorded since the last flush, duplicates too."""
+    """Facts recorded since the last flush, including duplicates."""
     refused: int
-    """Facts that were refused since the last flush, by the ledger or by the client."""
+    """Facts refused since the last flush, by the ledger or by the client."""
     waiting: int
     """Facts reported before the flush that have no outcome yet."""
 
@@ -25,7 +25,7 @@ class Flushed(NamedTuple):
 
 
 class _Flush:
-    """A caller that waits for the outcome of the facts up to a number."""
+    """A caller that waits for the outcomes of all facts up to a number."""
 
     def __init__(self, last: int, waiting: int, telling: int, before: tuple[int, int]) -> None:
         self.last, self.waiting = last, waiting
@@ -36,12 +36,12 @@ class _Flush:
         self.flushed = Flushed(0, 0, waiting)
 
     def among(self, results: Sequence[Result], are_left: bool) -> int:
-        """The number of results that are waited for: among them all of facts that were left."""
+        """How many results this flush waits for; ``are_left`` marks facts of another process."""
         return sum(are_left or each.fact.number <= self.last for each in results)
 
 
 class Outcomes:
-    """Counts facts, under the lock of the reporter."""
+    """Counts facts, under the reporter's lock."""
 
     def __init__(self, changed: Changed) -> None:
         self._changed = changed
@@ -66,18 +66,18 @@ class Outcomes:
 
     @property
     def queued(self) -> int:
-        """The number of facts without an outcome that the queue has taken."""
+        """The number of facts in the queue without an outcome."""
         return self.waiting - len(self.offered)
 
     def offer(self) -> int:
-        """Count a fact, which has no outcome yet, and return its number."""
+        """Count a new fact without an outcome, and return its number."""
         with self._changed:
             self.last += 1
             self.offered.add(self.last)
             return self.last
 
     def adopt(self, left: int) -> None:
-        """Count facts that another process has left; a negative number gives them up."""
+        """Add facts that another process left; a negative number removes them."""
         with self._changed:
             self._left += left
             for flush in self._flushes:
@@ -86,13 +86,13 @@ class Outcomes:
             self._changed.notify_all()
 
     def refuse(self) -> None:
-        """Count a fact that cannot be sent."""
+        """Count a fact that cannot be sent as refused."""
         with self._changed:
             self.refused += 1
 
     @contextmanager
     def counting(self, results: Sequence[Result], are_left: bool) -> Iterator[None]:
-        """Count outcomes, and let flushes go on when the block has told them."""
+        """Count outcomes; when the block has reported them, wake the flushes that wait."""
         refused = sum(each.problem is not None for each in results)
         with self._changed:
             self.refused += refused
@@ -115,13 +115,13 @@ class Outcomes:
                 self._changed.notify_all()
 
     def flush(self, timeout: float, counts: bool) -> Flushed:
-        """Wait until all facts have an outcome that was told."""
+        """Wait until all facts have an outcome that was reported."""
         with self._flushing(counts) as flush, self._changed:
             self._changed.wait_for(lambda: self._is_over(flush), timeout)
         return flush.flushed
 
     async def flush_async(self, timeout: float) -> Flushed:
-        """Wait without blocking the loop. A flush that is cancelled counts nothing."""
+        """Wait without blocking the event loop. A cancelled flush counts nothing."""
         with self._flushing() as flush:
             await self._changed.wait_for_async(lambda: self._is_over(flush), timeout)
         return flush.flushed

@@ -1,4 +1,4 @@
-"""Refused facts: each is told to the caller's function, and the log names the first of a kind."""
+"""Refused facts: each goes to the caller's function, and the log names the first of each code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from execution_ledger.errors import Problem
 log = logging.getLogger("execution_ledger")
 
 Refusal = Callable[[dict[str, Any], Problem], object]
-"""Called with a fact that will not be recorded, and the reason, in the reporter's thread."""
+"""Called in the reporter's thread with a fact that will not be recorded, and the reason."""
 
 LINE_SECONDS = 60.0
-"""After a line in the log, further refusals of known codes are counted for so long."""
+"""After a line in the log, refusals of the same codes are only counted for this time."""
 
 
 class Refusals:
-    """Tells of facts that will not be recorded. Never raises.
+    """Passes refused facts to the caller's function and the log. Never raises.
 
-    The first refusal of each code is a line in the log at once. Later ones are counted: a line has
-    their number a minute after the first of them, and another one at the program's end.
+    The first refusal of each code is logged at once. Later ones are counted. Their number is logged
+    a minute after the first of them, and at the end of the program.
     """
 
     def __init__(self, on_refused: Refusal | None) -> None:
@@ -34,8 +34,8 @@ class Refusals:
         self.begin()
 
     def begin(self) -> None:
-        """Begin anew, as in the child of a fork."""
-        self._lock = threading.RLock()  # a signal's handler may report, too
+        """Start anew, as in the child of a fork."""
+        self._lock = threading.RLock()  # a signal handler may report too
         self._here = threading.local()
         self._logged: set[str] = set()
         self._more: Counter[str] = Counter()
@@ -44,11 +44,11 @@ class Refusals:
 
     @property
     def is_in_callback(self) -> bool:
-        """True if the calling function runs within ``on_refused``."""
+        """True if the calling code runs within ``on_refused``."""
         return getattr(self._here, "depth", 0) > 0
 
     def tell(self, refused: Iterable[tuple[dict[str, Any], Problem]]) -> None:
-        """Tell of facts, with the reason of each."""
+        """Pass on refused facts with their reasons."""
         for fact, problem in refused:
             if self._is_first(problem.code or "problem"):
                 log.error("The ledger has refused %s: %s", _named(fact), problem)
@@ -72,12 +72,12 @@ class Refusals:
                 self._timer = threading.Timer(LINE_SECONDS, self.tell_more)
                 self._timer.daemon = True
                 atexit.register(self.tell_more)
-                with suppress(RuntimeError):  # the program ends, and begins no thread any more
+                with suppress(RuntimeError):  # at its end a program starts no thread
                     self._timer.start()
             return False
 
     def tell_more(self) -> None:
-        """Log the number of the refusals that no line has named or counted."""
+        """Log the number of refusals since the last line in the log."""
         with self._lock:
             more, self._more = self._more, Counter()
             timer, self._timer = self._timer, None
@@ -91,7 +91,7 @@ class Refusals:
 
 
 def _named(fact: dict[str, Any]) -> str:
-    """A fact's type, its subject or line, and its id."""
+    """A fact's type, its subject or line, and its id, as a text."""
     data = fact.get("data")
     line = data.get("service_line_id") if isinstance(data, dict) else None
     subject = fact.get("subject") or line

@@ -1,4 +1,4 @@
-"""Reporting in the background, as the clients offer it."""
+"""The clients' methods for reporting in the background."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from execution_ledger.types import Instant
 
 
 class _Counts:
-    """Numbers of the facts that were reported in the background."""
+    """Numbers of facts that were reported in the background."""
 
     _reporter: Reporter
 
     @property
     def waiting(self) -> int:
-        """The number of facts that have no outcome now."""
+        """The number of facts that have no outcome yet."""
         return self._reporter.waiting
 
     @property
@@ -27,7 +27,7 @@ class _Counts:
 
 
 class Reports(_Counts):
-    """Reports in the background."""
+    """Reporting in the background."""
 
     def report(
         self,
@@ -39,13 +39,13 @@ class Reports(_Counts):
         time: Instant | None = None,
         wait: bool | float = False,
     ) -> None:
-        """Report a fact in the background; a CloudEvent as a ``dict`` may stand for ``type``.
+        """Report a fact in the background; a CloudEvent as a ``dict`` may replace ``type``.
 
-        Returns at once and never raises. A fact that is refused, or that cannot be sent, is told to
-        ``on_refused`` and to the log. ``id`` is by default a new one, and ``time`` is now. With an
-        ``id`` of your own the fact is recorded once, however often it is reported; it happened when
-        it arrives, unless you give its ``time``. A process that is killed loses at most the facts
-        that ``flush`` had not confirmed.
+        Returns at once and never raises. If a fact is refused or cannot be sent, ``on_refused`` and
+        the log get it. ``id`` defaults to a new one, and ``time`` to now. A fact with an ``id`` of
+        your own is recorded once, however often you report it. Without its ``time``, it happened
+        when it arrives. A process that is killed loses at most the facts that ``flush`` had not
+        confirmed.
 
         A full queue refuses the fact. With ``wait=True`` the call waits for room instead; with a
         number it waits for at most so many seconds. Within ``on_refused`` nothing waits.
@@ -55,7 +55,7 @@ class Reports(_Counts):
 
 
 class AsyncReports(_Counts):
-    """Reports in the background of an event loop."""
+    """Reporting in the background of an event loop."""
 
     @overload
     def report(
@@ -92,8 +92,8 @@ class AsyncReports(_Counts):
     ) -> Awaitable[None] | None:
         """Report a fact in the background, as ``Ledger.report`` does.
 
-        With ``wait`` the result is to be awaited: the loop goes on while there is no room. A fact
-        whose awaiting is cancelled is not reported.
+        With ``wait``, await the result: the event loop continues while there is no room. If the
+        waiting is cancelled, the fact is not reported.
         """
         attributes = {"subject": subject, "id": id, "time": time}
         done = self._reporter.report_async(type, data, attributes, wait or False)

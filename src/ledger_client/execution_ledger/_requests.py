@@ -1,4 +1,4 @@
-"""Requests and answers without any connection: shared by both clients, the reporter and tests."""
+"""Requests and answers without a connection: shared by both clients, the reporter and tests."""
 
 import functools
 import ipaddress
@@ -35,16 +35,16 @@ T = TypeVar("T")
 VERSION = "0.1.0"
 CONNECT_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
-"""The pauses between attempts double, from the first to the longest, in seconds."""
+"""The pauses between attempts double, from the first to the longest one, in seconds."""
 
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 ATTRIBUTES = ("id", "source", "time", "actortype", "actorid")
-"""The attributes of a fact that may be given beside its data."""
+"""The attributes of a fact that a caller may give with its data."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The service, and the credential for it."""
+    """The service's address, the credential, and what else applies to each request."""
 
     url: str
     token: str = field(repr=False)
@@ -57,17 +57,17 @@ class Settings:
         return {"authorization": f"Bearer {self.token}", "user-agent": agent}
 
     def options(self, transport: object | None) -> dict[str, Any]:
-        """The options of an HTTP client that sends the token to this service alone."""
+        """The options of an HTTP client that sends the token only to this service."""
         options: dict[str, Any] = {"base_url": self.url, "headers": self.headers()}
-        # A connection without TLS needs no certificates of authorities, which take 8 ms to load.
+        # Without TLS, skip loading the certificates of authorities, which takes 8 ms.
         options |= {"follow_redirects": False, "verify": self.url.startswith("https:")}
-        # A token that goes without TLS to this machine must not go by a proxy of the environment.
+        # Without TLS, a token for this machine must not pass through a proxy of the environment.
         options |= {"trust_env": not is_plain_loopback(self.url)}
         return options | ({"transport": transport} if transport is not None else {})
 
 
 def settings_of(url: str | None, token: str | None, source: str | None, timeout: float) -> Settings:
-    """The settings that were given, else those of the environment. Raises NotConfigured."""
+    """The given settings, else those of the environment. Raises NotConfigured."""
     url, token = url or os.environ.get("ELK_URL"), token or os.environ.get("ELK_TOKEN")
     if not url or not token:
         raise NotConfigured("Give the ledger's address and a token, or set ELK_URL and ELK_TOKEN.")
@@ -80,13 +80,13 @@ def settings_of(url: str | None, token: str | None, source: str | None, timeout:
 
 
 def is_plain_loopback(url: str) -> bool:
-    """True if an address is http, and of this machine."""
+    """Return True for an http address of this machine."""
     parsed = httpx.URL(url)
     return parsed.scheme == "http" and is_loopback(parsed.host)
 
 
 def is_loopback(host: str) -> bool:
-    """True if a host is this machine, by its name or address."""
+    """Return True if a host is this machine, by name or address."""
     if host == "localhost":
         return True
     try:
@@ -130,7 +130,7 @@ def request_of(
 
 
 def word(value: object) -> str:
-    """A value as a word of a query; several words with commas between them."""
+    """A value as a query parameter; a list becomes one text with commas."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
@@ -157,7 +157,7 @@ def _name(name: str) -> str:
 
 
 def _sent(value: object) -> object:
-    """The body of a command, with instants as texts, and ``from`` for ``from_``."""
+    """The body of a command, with instants as texts, and ``from`` instead of ``from_``."""
     if isinstance(value, Mapping):
         return {_name(name): _sent(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -168,10 +168,10 @@ def _sent(value: object) -> object:
 def fact_of(
     kind: str, subject: str | None, fields: Mapping[str, Any], source: str
 ) -> dict[str, Any]:
-    """A fact as a CloudEvent, of the attributes and the data that the caller gave."""
+    """A fact as a CloudEvent, from the attributes and data that the caller gave."""
     data, fact = dict(fields), {"specversion": "1.0", "source": source, "type": kind}
     fact |= {} if subject is None else {"subject": subject}
-    if "id" not in data:  # else the time is the caller's, too: see ``reporter.encoded``
+    if "id" not in data:  # with its own id, the caller sets the time too: see ``reporter.encoded``
         fact |= {"id": uuid.uuid4().hex, "time": instant(datetime.now(UTC))}
     for name in ATTRIBUTES:
         if name in data:
@@ -187,7 +187,7 @@ def _instants(data: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Data(msgspec.Struct, Generic[T]):
-    """The answer that has what is asked for as its ``data``."""
+    """An answer whose value is in ``data``."""
 
     data: T
 
@@ -196,7 +196,7 @@ _EVENT: Any = types.Event
 
 
 def _event(kind: type, value: Any) -> Any:
-    """An event of its own class; of an unknown type, or of an unknown form, an ``OtherEvent``."""
+    """An event as its own class; of an unknown type or form, an ``OtherEvent``."""
     if kind is not _EVENT:
         raise NotImplementedError
     word = value.get("type") if isinstance(value, dict) else None
@@ -208,9 +208,10 @@ def _event(kind: type, value: Any) -> Any:
 
 
 _reading_types = threading.RLock()
-"""Held while msgspec may read the annotations of a type for the first time. Meanwhile other threads
-run, and one that decodes by the half-read type ends the process by SIGSEGV (msgspec 0.22). No fork
-comes between either, since its child would have the half-read type for ever."""
+"""Held while msgspec may read the annotations of a type for the first time.
+
+If another thread decodes with the half-read type, the process dies by SIGSEGV (msgspec 0.22). The
+lock also prevents a fork meanwhile: its child would keep the half-read type."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_reading_types.acquire,
@@ -221,13 +222,12 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    """The decoder of a type."""
     with _reading_types:
         return msgspec.json.Decoder(kind, dec_hook=_event)
 
 
 def event_of(body: bytes) -> types.Event:
-    """The event of an envelope in JSON."""
+    """Decode an event from the JSON of its envelope."""
     event: types.Event = decoder(types.Event).decode(body)
     return event
 
@@ -240,22 +240,22 @@ BROKEN = (
     TypeError,
     ValueError,
 )
-"""The errors of reading an answer that has another form than its route's."""
+"""The errors of decoding an answer that does not have the form of its route."""
 
 
 def unexpected(answer: httpx.Response, url: str) -> UnexpectedAnswer:
-    """The error of an answer that is none of a ledger's; ``url`` is the ledger's address."""
+    """The error for an answer that is not a ledger's; ``url`` is the ledger's address."""
     return UnexpectedAnswer(url, answer.status_code, media_of(answer) or None)
 
 
 def media_of(answer: httpx.Response) -> str:
-    """The media type of an answer, in small letters; empty if it names none."""
+    """The media type of an answer in lower case; empty if it has none."""
     content_type: str = answer.headers.get("content-type", "")
     return content_type.partition(";")[0].strip().lower()
 
 
 def decoded(kind: Any, answer: httpx.Response, url: str) -> Any:
-    """The JSON of an answer, as an object of a type. Raises UnexpectedAnswer."""
+    """Decode the JSON of an answer into a type. Raises UnexpectedAnswer."""
     try:
         return decoder(kind).decode(answer.content)
     except BROKEN:
@@ -281,11 +281,11 @@ def answer_of(operation: Operation[T], answer: httpx.Response, url: str) -> T:
 
 
 PAGE = "text/html"
-"""The media type of a page for people, which no route of the API answers."""
+"""The media type of a page for people. No route of the API answers it."""
 
 
 def error_of(answer: httpx.Response, url: str) -> Problem | UnexpectedAnswer:
-    """The error of an answer without success, whose body was read."""
+    """The error for an answer without success, whose body was read."""
     document, status = document_of(answer), answer.status_code
     if 300 <= status < 400 or (document is None and status in (401, 403, 404)):
         return unexpected(answer, url)
@@ -293,7 +293,7 @@ def error_of(answer: httpx.Response, url: str) -> Problem | UnexpectedAnswer:
 
 
 def document_of(answer: httpx.Response) -> dict[str, Any] | None:
-    """The problem document of an answer, which has a code or its own media type; else None."""
+    """The problem document of an answer; None without a code or the media type of problems."""
     try:
         document = msgspec.json.decode(answer.content)
     except BROKEN:
@@ -304,7 +304,7 @@ def document_of(answer: httpx.Response) -> dict[str, Any] | None:
 
 
 class Attempts:
-    """The attempts of one request: which failure is tried again, and after how many seconds."""
+    """The attempts of one request: which failures are retried, and after how many seconds."""
 
     def __init__(
         self, method: str, timeout: float, clock: Callable[[], float] = time.monotonic
@@ -315,7 +315,7 @@ class Attempts:
 
     @property
     def timeout(self) -> httpx.Timeout:
-        """The time that the next attempt has."""
+        """The time limit of the next attempt."""
         left = max(self._end - self._clock(), 0.001)
         return httpx.Timeout(left, connect=min(left, CONNECT_SECONDS))
 
@@ -341,36 +341,36 @@ def not_reachable(failure: httpx.TransportError) -> NotReachable:
 
 
 def is_passing(failure: Problem | httpx.TransportError, method: str) -> bool:
-    """True if the same request may be tried again: nothing happens twice, and it may succeed."""
+    """Return True if a retry is safe and may succeed: nothing happens twice."""
     if isinstance(failure, Problem):
         if failure.status == 503:
             return failure.code != "read_only" and method != "DELETE"
         return failure.status in (408, 429)
     if isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         return True
-    # A DELETE may have been done when its answer was lost, and would then be refused.
+    # If the answer to a DELETE was lost, it may have happened, and a retry would be refused.
     return method != "DELETE" and not isinstance(failure, httpx.UnsupportedProtocol)
 
 
 def is_lost(failure: Exception) -> bool:
-    """True if a reader should come back later."""
+    """Return True if a reader should try again later."""
     return isinstance(failure, NotReachable | Unavailable) or (
         isinstance(failure, Problem) and failure.status in (408, 429, 500, 502, 504)
     )
 
 
 class Rows:
-    """Bytes that come in pieces, as whole lines."""
+    """Splits bytes that arrive in pieces into whole lines."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The lines that are complete now."""
+        """Add a piece, and return the lines that are complete now."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         return lines
 
     @property
     def rest(self) -> list[bytes]:
-        """The last line, if no line end came after it."""
+        """The last line, if no line end follows it."""
         return [self._rest] if self._rest else []

@@ -1,4 +1,4 @@
-"""Sending the facts of a queue: batches that the service takes, and the outcome of each fact."""
+"""Sending a queue's facts: batches that the service accepts, and the outcome of each fact."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from execution_ledger.errors import Problem, UnexpectedAnswer, problem_of
 from execution_ledger.types import FactItem
 
 BATCH_PATH, FACTS_PATH = "/v1/facts/batch", "/v1/facts"
-"""The route that takes an array of facts, and that of services that do not have it yet."""
+"""The route for an array of facts, and the route of older services."""
 BATCH_FACTS, BATCH_BYTES = 1_000, 7 * 1024 * 1024
-"""A request has at most so much: the service takes 1,000 facts and 8 MiB."""
+"""The most facts and bytes of a request. The service takes 1,000 facts and 8 MiB."""
 
 HELD = frozenset({408, 429, 503})
-"""The statuses of an item that was not judged: it is sent again."""
+"""The statuses of an item that has no outcome: it is sent again."""
 
 
 class _Items(msgspec.Struct):
@@ -26,7 +26,7 @@ class _Items(msgspec.Struct):
 
 
 class Result(NamedTuple):
-    """A fact that is not sent again: its outcome, the reason, or neither if it was given up."""
+    """A fact that is not sent again: its outcome, or the reason, or neither if it was given up."""
 
     fact: Waiting
     item: FactItem | None
@@ -38,11 +38,11 @@ class Sent(NamedTuple):
 
     results: list[Result]
     held: Problem | None
-    """Why facts of the request were not judged, if the service says so of any."""
+    """Why facts of the request have no outcome, if the service gave a reason."""
 
 
 class Sender:
-    """Sends batches, and remembers what the service takes."""
+    """Sends batches, and remembers what the service accepts."""
 
     def __init__(self) -> None:
         self._most, self._path = BATCH_FACTS, BATCH_PATH
@@ -58,10 +58,10 @@ class Sender:
         return facts
 
     def send(self, http: httpx.Client, batch: list[Waiting]) -> Sent:
-        """Send a batch once. Raises LedgerError or TransportError: no fact is judged.
+        """Send a batch once. LedgerError or TransportError means that no fact has an outcome.
 
-        Without results and without an error, the next batch is another one: it is smaller, to find
-        the fact that is at fault, or it takes another route.
+        Without results and without an error, the next batch differs: it is smaller, to find the
+        fact that is at fault, or it takes the other route.
         """
         body = b"[" + b",".join(fact.text for fact in batch) + b"]"
         headers, url = {"content-type": "application/json"}, str(http.base_url).rstrip("/")
@@ -92,7 +92,7 @@ class Sender:
 
 
 def _sent(batch: list[Waiting], items: list[FactItem]) -> Sent:
-    """The facts of a batch that the service has judged."""
+    """The facts of a batch that have an outcome."""
     results, held = [], None
     for fact, item in zip(batch, items, strict=True):
         error = None if item.error is None else msgspec.to_builtins(item.error)

@@ -1,4 +1,4 @@
-"""Queues of facts: in memory, and on the disk in a SQLite file for each process."""
+"""Queues of facts: in memory, and on disk in a SQLite file for each process."""
 
 import logging
 import sqlite3
@@ -15,31 +15,31 @@ from typing import NamedTuple, Protocol
 log = logging.getLogger("execution_ledger")
 
 MAX_PAGES = 262_144
-"""A file has at most so many pages of 4 KiB: 1 GiB."""
+"""The most pages of a file, of 4 KiB each: 1 GiB."""
 
 
 class Waiting(NamedTuple):
-    """A fact that waits to be judged."""
+    """A fact without an outcome."""
 
     number: int
-    """The place in the order of this process's facts."""
+    """The fact's number in this process, in order."""
     text: bytes
-    """The fact in JSON, made once, so that each attempt sends the same."""
+    """The fact as JSON. It is encoded once, so that each attempt sends the same bytes."""
 
 
 class Queue(Protocol):
-    """Facts in their order, each until it was judged."""
+    """Facts in their order; each stays until it has an outcome."""
 
     def first(self, count: int) -> list[Waiting]:
         """The oldest facts."""
         ...
 
     def remove(self, facts: Sequence[Waiting]) -> None:
-        """Forget facts that were judged, all among the oldest."""
+        """Remove facts that have an outcome. They are the oldest ones."""
 
 
 class Memory:
-    """Facts in memory, under the lock of the reporter."""
+    """Facts in memory, under the reporter's lock."""
 
     def __init__(self, lock: threading.Condition) -> None:
         self._lock = lock
@@ -50,21 +50,18 @@ class Memory:
         return len(self._facts)
 
     def is_full(self, text: bytes, facts: int, size: int) -> bool:
-        """True if a further fact would be too much."""
+        """Return True if there is no room for another fact."""
         return len(self._facts) >= facts or self._bytes + len(text) > size
 
     def append(self, fact: Waiting) -> None:
-        """Add the newest fact."""
         self._facts.append(fact)
         self._bytes += len(fact.text)
 
     def first(self, count: int) -> list[Waiting]:
-        """The oldest facts."""
         with self._lock:
             return list(islice(self._facts, count))
 
     def remove(self, facts: Sequence[Waiting]) -> None:
-        """Forget facts that were judged, all among the oldest."""
         gone, left = {fact.number for fact in facts}, []
         with self._lock:
             while gone:
@@ -78,7 +75,7 @@ class Memory:
 
 
 class SpoolFile:
-    """One process's facts. The process holds the file's lock until it ends, however it ends."""
+    """The facts of one process, which locks the file until it ends, for whatever reason."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,10 +86,11 @@ class SpoolFile:
             path, timeout=0.0, isolation_level=None, check_same_thread=False
         )
         try:
-            # The lock lasts as long as the connection, so no other process takes a living one's.
+            # The lock lasts as long as the connection, so other processes cannot take the file of
+            # this one.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
-            # A kill of the process loses nothing then; a power failure loses the last moments.
+            # A kill of the process loses nothing; a power failure loses the last moments.
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute(f"PRAGMA max_page_count = {MAX_PAGES}")
             self._database.execute(
@@ -103,7 +101,7 @@ class SpoolFile:
             raise
 
     def put(self, facts: Sequence[Waiting]) -> None:
-        """Keep facts: all or none. Raises sqlite3.Error."""
+        """Store facts: all or none. Raises sqlite3.Error."""
         with self._mutex:
             self._database.execute("BEGIN")
             try:
@@ -120,13 +118,11 @@ class SpoolFile:
             return int(self._database.execute("SELECT count(*) FROM fact").fetchone()[0])
 
     def first(self, count: int) -> list[Waiting]:
-        """The oldest facts."""
         with self._mutex:
             rows = self._database.execute("SELECT * FROM fact ORDER BY number LIMIT ?", (count,))
             return [Waiting(*row) for row in rows]
 
     def remove(self, facts: Sequence[Waiting]) -> None:
-        """Forget facts that were judged."""
         with self._mutex:
             self._database.execute("BEGIN")
             self._database.executemany(
@@ -136,7 +132,7 @@ class SpoolFile:
         self.left -= len(facts)
 
     def close(self) -> None:
-        """Close the file, and remove it if no fact waits."""
+        """Close the file, and delete it if it has no facts."""
         is_empty = False
         with self._mutex:
             with suppress(sqlite3.Error):
@@ -147,17 +143,17 @@ class SpoolFile:
 
 
 def files_of(directory: Path) -> list[Path]:
-    """The files of a directory, the oldest first."""
+    """The spool files of a directory, oldest first."""
     return sorted(directory.glob("*.spool"))
 
 
 def is_locked(error: sqlite3.Error) -> bool:
-    """True if a living process has the file that could not be opened."""
+    """Return True if a living process holds the file."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 class Spool:
-    """A directory of such files: the own one, and those that other processes left."""
+    """A directory of spool files: this process's own, and those that other processes left."""
 
     def __init__(self, directory: str | Path) -> None:
         self._directory = Path(directory)
@@ -180,7 +176,7 @@ class Spool:
         return SpoolFile(self._directory / f"{time.time_ns():020}-{uuid.uuid4().hex}.spool")
 
     def adopt(self) -> list[SpoolFile]:
-        """The files with facts of processes that have ended, each locked by this process."""
+        """Lock and return the files with facts of processes that have ended."""
         for path in files_of(self._directory):
             try:
                 file = SpoolFile(path)
@@ -196,12 +192,11 @@ class Spool:
         return self._adopted
 
     def after_fork(self) -> None:
-        """Leave the parent's file alone."""
+        """Forget the parent's file, without closing it."""
         self._parents += [*self._adopted, *([] if self._own is None else [self._own])]
         self._own, self._adopted = None, []
 
     def close(self) -> None:
-        """Close the own file."""
         if self._own is not None:
             self._own.close()
             self._own = None

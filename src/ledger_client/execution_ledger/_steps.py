@@ -1,4 +1,4 @@
-"""The open runs of a framework's steps: extras begin and end them by the framework's own ids."""
+"""The open runs of a framework's steps. Extras begin and end them by the framework's ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Steps:
         self._open: dict[str, OpenRun] = {}
 
     def begin(self, step: object, parent: object, actor: str | None) -> None:
-        """Begin the run of a step; its parent is by default the run of the calling function."""
+        """Begin the run of a step. Its parent defaults to the run of the calling function."""
         actor_id = "".join(filter(str.isprintable, actor or ""))[:MAX_ACTOR].strip()
         self._open[str(step)] = self._ledger.run(
             self._line,
@@ -36,7 +36,7 @@ class Steps:
         return self._open.get(str(step))
 
     def end(self, step: object, error: BaseException | None) -> None:
-        """End the run of a step, as the error means."""
+        """End the run of a step; ``error`` decides how."""
         run = self._open.pop(str(step), None)
         if run is not None:
             run.end(error)

@@ -43,7 +43,7 @@ _NOTE = re.compile(
 )
 
 _CONTENT = 12
-"""The place of the content in a stored event: a later element is the trace of its fact."""
+"""The index of the content in a stored event. A later element is the trace of its fact."""
 _ISSUED = "statement.issued/1"
 _REPEATED = (
     "organization_id", "workspace_id", "from", "to", "time_zone", "as_of", "position", "note",
@@ -53,7 +53,7 @@ _REPEATED = (
 
 
 class Proved(NamedTuple):
-    """An event that is in the log of the key."""
+    """An event that is proved to be in the log of the key."""
 
     leaf: dict[str, Any]
     content: dict[str, Any]
@@ -90,7 +90,7 @@ def open_checkpoint(note: str, key: str) -> tuple[int, bytes]:
 
 
 def named_before(note: str) -> str | None:
-    """The last checkpoint of the origin before, if this one names it: origin, size and root."""
+    """The last checkpoint of the previous origin, if this one has it: origin, size and root."""
     lines = note.split("\n\n")[0].split("\n")[3:]
     return next((line for line in lines if line.startswith("after ")), None)
 
@@ -98,7 +98,7 @@ def named_before(note: str) -> str | None:
 def root_with_leaf(leaf: bytes, index: int, size: int, hashes: list[bytes]) -> bytes | None:
     """Return the root of the tree that has the leaf at this index (RFC 9162, 2.1.3.2).
 
-    None: the proof does not fit a tree of this size.
+    Returns None if the proof does not fit a tree of this size.
     """
     if not 0 <= index < size:
         return None
@@ -119,7 +119,7 @@ def root_with_leaf(leaf: bytes, index: int, size: int, hashes: list[bytes]) -> b
 def root_after(old_size: int, old_root: bytes, size: int, hashes: list[bytes]) -> bytes | None:
     """Return the root of the tree that begins with the old tree (RFC 9162, 2.1.4.2).
 
-    None: the proof does not show that the old tree is the beginning of a tree of this size.
+    Returns None if the old tree is not proved to be the beginning of a tree of this size.
     """
     if old_size == size or not hashes:
         return old_root if old_size == size and not hashes else None
@@ -143,21 +143,21 @@ def root_after(old_size: int, old_root: bytes, size: int, hashes: list[bytes]) -
 
 
 def proves_inclusion(key: str, checkpoint: str, leaf: bytes, proof: str) -> bool:
-    """Whether the leaf is in the log of the checkpoint."""
+    """Return True if the leaf is in the log of the checkpoint."""
     size, root = open_checkpoint(checkpoint, key)
     told = _object(proof, "proof")
     return root_with_leaf(leaf, _member(told, "leaf_index", int), size, _hashes(told)) == root
 
 
 def proves_consistency(key: str, old: str, new: str, proof: str) -> bool:
-    """Whether the log of the new checkpoint begins with the whole log of the old one."""
+    """Return True if the log of the new checkpoint begins with the whole log of the old one."""
     old_size, old_root = open_checkpoint(old, key)
     size, root = open_checkpoint(new, key)
     return root_after(old_size, old_root, size, _hashes(_object(proof, "proof"))) == root
 
 
 def open_proof(file: str, kept_key: str | None = None) -> Proved:
-    """Check a file that has all in one.
+    """Check a file that has leaf, proof, checkpoint and key.
 
     Raises ValueError if the file proves nothing, or if its key is not the kept one.
     """
@@ -167,9 +167,9 @@ def open_proof(file: str, kept_key: str | None = None) -> Proved:
 
 
 def open_statement(file: str, kept_key: str) -> tuple[Proved, dict[str, Any]]:
-    """Check the bundle of a statement, and return the event that issued it and its document.
+    """Check the bundle of a statement; return the event that issued it, and its document.
 
-    Members are compared, and no text is searched for. Raises ValueError if one does not fit.
+    Compares parsed members, and searches no text. Raises ValueError if a member differs.
     """
     told = _object(file, "file")
     leaf, key = _sealed(told, _member(told, "inclusion", dict), kept_key)
@@ -183,7 +183,7 @@ def open_statement(file: str, kept_key: str) -> tuple[Proved, dict[str, Any]]:
     for name in _REPEATED:
         if name not in document:
             raise ValueError(f'the document has no "{name}"')
-        # As JSON: in Python 1, 1.0 and True are equal. A stored event leaves out what is null.
+        # Compare JSON, since in Python 1, 1.0 and True are equal. A stored event leaves out nulls.
         if json.dumps(document[name]) != json.dumps(issued.get(name)):
             raise ValueError(f'the "{name}" of the document is not that of the event')
     _member(document, "total", dict, "document")
@@ -195,7 +195,7 @@ def _sealed(
 ) -> tuple[dict[str, Any], str]:
     """Check that the file's leaf is in the tree under its checkpoint; return the leaf and the key.
 
-    ``inclusion`` has the leaf's place and the hashes from there to the root. Raises ValueError.
+    ``inclusion`` has the leaf's index and the hashes from there to the root. Raises ValueError.
     """
     leaf = _octets(_member(told, "leaf", str), "leaf")
     key = _member(told, "key", str).removesuffix("\n")
@@ -214,7 +214,7 @@ def _sealed(
 
 
 def _content(told: dict[str, Any], leaf: dict[str, Any]) -> dict[str, Any]:
-    """The content of the file's stored event, which is the leaf's. Raises ValueError."""
+    """The content of the file's stored event, checked against the leaf. Raises ValueError."""
     stored = _octets(_member(told, "stored", str), "stored")
     if _member(leaf, "stored_sha256", str, "leaf") != _hex(stored):
         raise ValueError("the stored event is not the one whose hash is in the leaf")
@@ -226,9 +226,9 @@ def _content(told: dict[str, Any], leaf: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(text: str | bytes, name: str) -> Any:
-    """The value of a JSON text in UTF-8. Raises ValueError, also where programs read it otherwise.
+    """The value of a JSON text in UTF-8. Raises ValueError, also if its meaning is ambiguous.
 
-    Of a key that stands twice in an object, some programs take the first value, some the last.
+    If a key stands twice in an object, some programs take the first value, others the last.
     """
     try:
         return json.loads(
@@ -268,7 +268,7 @@ def _object(text: str | bytes, name: str) -> dict[str, Any]:
 
 
 def _member(told: dict[str, Any], name: str, kind: type, of: str = "file") -> Any:
-    """The member of an object, which must be of a kind: a bool is no int. Raises ValueError."""
+    """The member of an object, which must have a type; a bool is no int. Raises ValueError."""
     value = told.get(name)
     if type(value) is not kind:
         raise ValueError(f'the {of} has no "{name}", or one of another type')
@@ -276,7 +276,7 @@ def _member(told: dict[str, Any], name: str, kind: type, of: str = "file") -> An
 
 
 def _octets(text: str, name: str) -> bytes:
-    """The bytes of a text in base64. Raises ValueError, also for another text of the same bytes."""
+    """Decode base64. Raises ValueError, also if the bytes have another base64 text."""
     try:
         octets = base64.b64decode(text, validate=True)
     except ValueError:
@@ -302,7 +302,7 @@ def _hex(octets: bytes) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value on one line, escaped: a text could otherwise write anything to the terminal."""
+    """A value on one line, escaped: a text could otherwise control the terminal."""
     text = json.dumps(value)
     return text[1:-1] if isinstance(value, str) else text
 

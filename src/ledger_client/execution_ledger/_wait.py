@@ -1,4 +1,4 @@
-"""Waiting, and calls that wait, in both worlds; the generated twin uses the plain ones."""
+"""Waiting and blocking calls, for asyncio and for threads; the generated twin uses the latter."""
 
 import asyncio
 import threading
@@ -11,29 +11,27 @@ T = TypeVar("T")
 
 
 def pause(seconds: float) -> None:
-    """Wait."""
     time.sleep(seconds)
 
 
 async def pause_async(seconds: float) -> None:
-    """Wait without blocking the loop."""
     await asyncio.sleep(seconds)
 
 
 def call(function: Callable[..., T], *arguments: object) -> T:
-    """Call a function that waits."""
+    """Call a function that blocks."""
     return function(*arguments)
 
 
 async def call_async(function: Callable[..., T], *arguments: object) -> T:
-    """Call a function that waits, in a thread, so that the loop goes on."""
+    """Call a blocking function in a thread, so that the event loop continues."""
     return await asyncio.to_thread(function, *arguments)
 
 
 class Changed(threading.Condition):
-    """A condition for which tasks of event loops wait as threads do.
+    """A condition that both threads and tasks of event loops can wait for.
 
-    A task holds no thread while it waits, and one that is cancelled leaves nothing behind.
+    A waiting task occupies no thread, and a cancelled one leaves nothing behind.
     """
 
     def __init__(self) -> None:
@@ -47,7 +45,7 @@ class Changed(threading.Condition):
             wake()
 
     async def wait_for_async(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait as ``wait_for``. The caller holds no lock; ``predicate`` runs with it."""
+        """Wait as ``wait_for``. The caller does not hold the lock; ``predicate`` runs with it."""
         loop, change = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
@@ -72,7 +70,7 @@ class Changed(threading.Condition):
 
 
 class _Done(Coroutine[Any, Any, None]):
-    """An awaitable that has nothing to wait for. Nobody has to await it."""
+    """An awaitable that is already done. Nobody has to await it."""
 
     def send(self, _: object) -> None:
         raise StopIteration

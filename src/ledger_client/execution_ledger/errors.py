@@ -28,11 +28,11 @@ class NotConfigured(LedgerError, ValueError):
 
 
 class NotReachable(LedgerError):
-    """No answer came in time. A write may have been recorded all the same: send it again."""
+    """No answer came in time. A write may have been recorded nevertheless: send it again."""
 
 
 class UnexpectedAnswer(LedgerError):
-    """The answer is none of a ledger's: the address is wrong, or something stands before it."""
+    """The answer is not that of a ledger: the address is wrong, or a proxy answered."""
 
     def __init__(self, url: str, status: int, content_type: str | None) -> None:
         super().__init__(url, status, content_type)
@@ -51,15 +51,15 @@ class NotVerified(LedgerError, ValueError):
 
 
 class Place(NamedTuple):
-    """A place of the request that is wrong."""
+    """A part of the request that is wrong."""
 
     pointer: str
-    """A JSON pointer into the request, such as ``/data/hours``; empty for the whole."""
+    """A JSON pointer into the request, such as ``/data/hours``; empty for the whole request."""
     detail: str
 
 
 class Problem(LedgerError):
-    """The service refused a request; the subclass tells the status."""
+    """The service refused a request. The subclass stands for the status."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class NotFound(Problem):
 
 
 class Conflict(Problem):
-    """409: the present state forbids it; ``code`` tells which rule."""
+    """409: the present state forbids it; ``code`` names the rule."""
 
 
 class TooLarge(Problem):
@@ -113,15 +113,15 @@ class Invalid(Problem):
 
 
 class RateLimited(Problem):
-    """429: the credential has too much in hand already; nothing was recorded."""
+    """429: too many requests of the credential are in progress; nothing was recorded."""
 
 
 class Fault(Problem):
-    """500, 502 or 504: a fault of the service, or of what stands before it."""
+    """500, 502 or 504: a fault of the service, or of a proxy before it."""
 
 
 class Unavailable(Problem):
-    """503: the service cannot answer now. A write may have been recorded all the same."""
+    """503: the service cannot answer now. A write may have been recorded nevertheless."""
 
 
 BY_STATUS: Mapping[int, type[Problem]] = {
@@ -141,7 +141,7 @@ BY_STATUS: Mapping[int, type[Problem]] = {
 
 
 def problem_of(status: int, document: Any, retry_after: str | None = None) -> Problem:
-    """The error of a problem document, or of the error of an item in a batch."""
+    """The error for a problem document, or for the error of an item in a batch."""
     if not isinstance(document, dict):
         document = {}
     items = document.get("errors")

@@ -20,13 +20,13 @@ DETAILS = {
     "input_token_details": {"cache_read": "cache_read", "cache_creation": "cache_write"},
     "output_token_details": {"reasoning": "reasoning"},
 }
-"""LangChain's names of the parts of tokens, and the ledger's."""
+"""LangChain's names for the kinds of tokens, and the ledger's."""
 
 
 class LedgerCallback(BaseCallbackHandler):
     """A callback that reports each step of a chain as a run: ``config={"callbacks": [callback]}``.
 
-    LangChain's id of a step names its run, and the id of the step around it the run's parent. A
+    LangChain's id of a step names its run, and the id of the enclosing step is the run's parent. A
     model call has its tokens, by model. A step that raises is a failed run; ``tells_errors`` adds
     the text of the error. Prompts and answers are not reported. ``lease`` is as for ``Ledger.run``.
     """

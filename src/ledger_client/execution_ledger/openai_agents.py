@@ -17,16 +17,16 @@ except ImportError as error:
 
 
 class SpanError(Exception):
-    """An error that the SDK has noted on a span, as of a tool that failed."""
+    """An error that the SDK noted on a span, such as that of a failed tool."""
 
 
 class LedgerProcessor(TracingProcessor):
     """A processor that reports each trace and each span as a run: ``add_trace_processor(…)``.
 
     The ids of traces and spans name their runs and the runs' parents. A model call has its tokens,
-    by model. Spans and traces fail by the exception that leaves them, and a span by the error that
-    the SDK notes on it (code ``SpanError``); ``tells_errors`` adds the text. Inputs and outputs are
-    not reported. ``lease`` is as for ``Ledger.run``.
+    by model. An exception that leaves a span or trace fails its run. An error that the SDK notes on
+    a span fails it with the code ``SpanError``. ``tells_errors`` adds the text. Inputs and outputs
+    are not reported. ``lease`` is as for ``Ledger.run``.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LedgerProcessor(TracingProcessor):
     def on_span_end(self, span: Span[Any]) -> None:
         """End the run of a span, with its tokens."""
         data = span.span_data
-        if isinstance(data, GenerationSpanData):  # spans around it have sums of the same tokens
+        if isinstance(data, GenerationSpanData):  # the spans around it have sums of the same tokens
             self._count(span.span_id, data.model, data.usage)
         elif isinstance(data, ResponseSpanData):
             model = None if data.response is None else data.response.model
@@ -61,11 +61,11 @@ class LedgerProcessor(TracingProcessor):
         self._end(span.span_id, SpanError(span.error["message"]) if span.error else None)
 
     def shutdown(self) -> None:
-        """Send what waits, at the end of the program."""
+        """Send the facts that wait, at the end of the program."""
         self._ledger._reporter.flush(10.0, counts=False)
 
     def force_flush(self) -> None:
-        """Send what waits."""
+        """Send the facts that wait."""
         self._ledger._reporter.flush(10.0, counts=False)
 
     def _begin(self, step: str, parent: str | None, name: str) -> None:

@@ -27,18 +27,18 @@ DTYPES = {bool: "boolean", int: "Int64", float: "Float64", str: "string"}
 DTYPES |= {datetime: INSTANT, date: "datetime64[us]"}
 """The dtypes of columns. Each of them has nulls, which are never 0 nor False."""
 EVENT: Any = types.Event
-"""The class of the rows of events, which are of a class for each type."""
+"""The class of rows of events. Each event type has a class of its own."""
 RENAMED = {"seconds_by_state": "seconds", "seconds_by_cause": "cause_seconds"}
-"""The columns of sums are named as in exports: ``seconds_running``."""
+"""The names of the sums' columns in exports: ``seconds_running``."""
 
 
 class LedgerFrame(DataFrame):
     """A ``pandas.DataFrame`` of a list, an export or any rows that the client has read.
 
-    ``LedgerFrame(ledger.usage.month("2026-11"))``; of an ``AsyncLedger``, a list of the rows.
-    Instants are of UTC, numbers may be null. Fields of an object are columns of their own, such as
-    ``error_code``; lists stay as they are. Columns and dtypes are those of the rows' class, also
-    where no row is found.
+    ``LedgerFrame(ledger.usage.month("2026-11"))``; for an ``AsyncLedger``, give a list of the rows.
+    Instants are in UTC, numbers may be null. Fields of an object become columns, such as
+    ``error_code``; lists stay as they are. Columns and dtypes come from the rows' class, so they
+    are the same without any row.
     """
 
     def __init__(self, rows: Iterable[Any] | Export) -> None:
@@ -55,16 +55,16 @@ class LedgerFrame(DataFrame):
 
 
 class Column(NamedTuple):
-    """A field of rows, also of an object within them."""
+    """A field of rows, or of an object within them."""
 
     name: str
     path: tuple[str, ...]
     dtype: str
     parts: str | None = None
-    """The dtype of the parts of a mapping, which are columns of their own."""
+    """The dtype of a mapping's values, which become columns; None for other fields."""
 
     def value(self, row: Any) -> Any:
-        """The value in a row; None where the row has none."""
+        """The value in a row, or None."""
         for name in self.path:
             row = getattr(row, name, None)
         return row
@@ -90,7 +90,7 @@ def _columns(kind: type, prefix: str, path: tuple[str, ...]) -> Iterator[Column]
 
 
 def spread(column: Column, values: list[Any]) -> dict[str, Series]:
-    """The series of a column: of a mapping, each part's own."""
+    """The columns of a field; a mapping gives one for each key."""
     if column.parts is None:
         return {column.name: Series(values, dtype=column.dtype)}
     names = dict.fromkeys(name for value in values for name in value or ())
@@ -101,7 +101,7 @@ def spread(column: Column, values: list[Any]) -> dict[str, Series]:
 
 
 def row_type(operation: Operation[Any]) -> Any:
-    """The class of the rows of a list, or of the list behind an export."""
+    """The class of the rows of a list, or of the list that an export has."""
     path = operation.path.removesuffix("/export")
     for listing in vars(_operations).values():
         if isinstance(listing, Operation) and (listing.method, listing.path) == ("GET", path):
@@ -118,7 +118,7 @@ def types_of(kind: Any) -> Mapping[str, Any]:
 
 
 def decoded(export: Export, kind: Any) -> Iterator[Any]:
-    """The rows of an export as JSON lines, without its total."""
+    """Decode the rows of an export, without its total."""
     arguments = {**export._arguments, "format": "jsonl"}
     for line in Export(export._transport, export._operation, export._ids, arguments):
         if line and not line.startswith('{"total":'):

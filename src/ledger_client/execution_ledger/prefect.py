@@ -1,4 +1,4 @@
-"""Prefect: each attempt of a flow run as an attempt of one run."""
+"""Prefect: each attempt of a flow run is an attempt of one run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ except ImportError as error:
 class LedgerFlow:
     """The run of a flow's body: ``with LedgerFlow(ledger, line, lease=600) as run:``.
 
-    Prefect's id of the flow run names the run, and its count of runs is the attempt: a flow that is
-    retried, or run again after a crash, is attempts of one name. After a crash the next attempt is
-    refused until the lease has ended the one before. Runs and subflows within are its children.
+    Prefect's id of the flow run names the run, and its count of runs is the attempt. So a flow that
+    is retried, or run again after a crash, has several attempts under one name. After a crash, the
+    next attempt is refused until the lease has ended the previous one. Runs and subflows within the
+    block are its children.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reporting in the background: facts go into a queue, and a thread sends them in their order."""
+"""Reporting in the background: facts go into a queue, and a thread sends them in order."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ from execution_ledger.types import FactItem
 log = logging.getLogger("execution_ledger")
 
 Judged = Callable[[FactItem | None, Problem | None], object]
-"""Called with the outcome of one fact, or with the reason why it will not be recorded."""
+"""Called with the outcome of a fact, or with the reason why it will not be recorded."""
 
 MAX_FACTS, MAX_BYTES = 50_000, 64 * 1024 * 1024
-"""So much waits in memory; a further fact is refused as ``queue_full``."""
+"""The limits of facts in memory. A further fact is refused as ``queue_full``."""
 FACT_BYTES = 256 * 1024
-"""The service takes no larger fact."""
+"""The largest fact that the service takes."""
 ATTEMPT_SECONDS = 10.0
 EXIT_SECONDS = 5.0
-"""How long the end of the program waits for facts that are not judged."""
+"""How long the end of the program waits for outcomes, in seconds."""
 JOIN_SECONDS = 1.0
-"""How long the end waits for an attempt that is under way."""
+"""How long the end waits for an attempt in progress, in seconds."""
 CREDENTIAL_SECONDS = 60.0
-"""The pause after a refused credential, where a spool keeps the facts."""
+"""The pause after a refused credential if a spool stores the facts, in seconds."""
 
 LOGGED_FAILURES = 2
-"""So many failures in a row are told: one may be a connection that the service closed idle."""
+"""How many failures in a row are logged. A single one may be an idle connection that was closed."""
 
 
 class _Offer:
-    """A fact that the queue takes as soon as there is room."""
+    """A fact that waits for room in the queue."""
 
     def __init__(self, text: bytes, judged: Judged | None) -> None:
         self.text, self.judged = text, judged
@@ -70,15 +70,15 @@ class Reporter:
     """A queue of facts and the thread that sends them.
 
     * ``put`` returns at once and never raises.
-    * Facts are sent in the order of ``put``, one batch after the other, each until it is judged.
-      A fact that is sent again has the same bytes and the same id, so it is recorded once.
+    * Facts are sent in the order of ``put``, batch after batch, until each has an outcome. A
+      repeated fact has the same bytes and the same id, so it is recorded once.
     * At most 50,000 facts or 64 MiB wait in memory. A further fact is refused: ``on_refused`` is
       called with it, and the log says so. With a spool, facts go to its file within moments, and
-      memory is full only if the disk does not keep up.
+      memory fills only if the disk is too slow.
     * A ``flush`` counts the outcomes since the last one that had returned before it began.
-    * A process that is killed loses at most what ``flush`` had not confirmed: without a spool all
-      that waited; with a spool what was put in its last moments. A later process with the same
-      directory sends what is left there, before its own facts.
+    * A killed process loses at most what ``flush`` had not confirmed. Without a spool, that is all
+      that waited; with a spool, the facts of its last moments. A later process with the same
+      directory sends the remaining facts before its own.
     * A revoked or wrong token refuses the facts that are sent. With a spool they stay there.
     * The child of a fork begins with an empty queue: the parent sends what waits.
     """
@@ -115,7 +115,7 @@ class Reporter:
         """The files of ended processes; None until they are looked for."""
 
     def after_fork(self) -> None:
-        """Begin anew in a child, and leave the parent's connections and files alone."""
+        """Start anew in a child, without touching the parent's connections and files."""
         self._parents += [] if self._http is None else [self._http]
         if self._spool is not None:
             self._spool.after_fork()
@@ -131,7 +131,7 @@ class Reporter:
         attributes: Mapping[str, Any],
         wait: bool | float,
     ) -> None:
-        """Queue a fact. Never raises: a fact that is no JSON is refused."""
+        """Queue a fact. Never raises; a fact that is no JSON is refused."""
         text = self._made(kind, data, attributes)
         if text is not None:
             self.put(text, wait=wait)
@@ -143,7 +143,7 @@ class Reporter:
         attributes: Mapping[str, Any],
         wait: bool | float,
     ) -> Awaitable[None]:
-        """Queue a fact as ``report``: at once if there is room, else when the result is awaited."""
+        """Queue a fact as ``report`` does: now if there is room, else when awaited."""
         text = self._made(kind, data, attributes)
         if text is None:
             return DONE
@@ -164,7 +164,7 @@ class Reporter:
         data: Mapping[str, Any] | None,
         attributes: Mapping[str, Any],
     ) -> bytes | None:
-        """A fact in JSON; None if it is refused, since it cannot be sent."""
+        """Encode a fact as JSON; None if it cannot be sent and is therefore refused."""
         fact: dict[str, Any] = {"type": kind, "data": data or {}}
         try:
             fact = fact if isinstance(kind, str) else dict(kind)
@@ -179,7 +179,7 @@ class Reporter:
     def report_run(
         self, kind: str, data: dict[str, Any], payload: str, judged: Judged | None
     ) -> None:
-        """Queue a fact about a run. A payload that cannot be sent is left out: the rest counts."""
+        """Queue a fact about a run. If its payload cannot be sent, queue the rest."""
         fact = {"type": kind, "data": data}
         text, problem = b"", ""
         try:
@@ -195,9 +195,9 @@ class Reporter:
         self.put(text, judged)
 
     def put(self, text: bytes, judged: Judged | None = None, wait: bool | float = False) -> None:
-        """Queue a fact in JSON. Never raises, and waits for nothing but memory.
+        """Queue a fact in JSON. Never raises. Only with ``wait`` it waits for room.
 
-        With ``wait`` it waits for room: for so many seconds, or, if True, until there is some.
+        A number is the most seconds to wait; True means without limit.
         """
         offer = _Offer(text, judged)
         if not self._accepts(offer) and wait and not self._refusals.is_in_callback:
@@ -208,11 +208,11 @@ class Reporter:
 
     @contextmanager
     def _offering(self, offer: _Offer) -> Iterator[None]:
-        """Count a fact that waits for room. A wait that breaks off gives the fact up."""
+        """Count a fact that waits for room. If the wait breaks off, count it as refused."""
         offer.number = self._outcomes.offer()
         try:
             yield
-        except BaseException:  # as of a task that is cancelled
+        except BaseException:  # such as the cancellation of a task
             if offer.code is not None:
                 self._settle([Result(Waiting(offer.number, offer.text), None, None)])
             raise
@@ -229,7 +229,7 @@ class Reporter:
             else:
                 try:
                     self._start()
-                except RuntimeError:  # no thread can begin
+                except RuntimeError:  # no thread can be started
                     log.exception("A fact cannot be sent to the ledger.")
                     offer.code = "not_sendable"
                     return True
@@ -243,7 +243,7 @@ class Reporter:
             return True
 
     def _refuse(self, offer: _Offer) -> None:
-        """Tell that a fact is refused, unless the queue has taken it."""
+        """Report that a fact is refused, unless it is in the queue."""
         if offer.code is None:
             return
         problem = Problem(0, offer.code, "The client takes no more facts for the ledger.")
@@ -253,17 +253,17 @@ class Reporter:
         self._settle([Result(Waiting(number, offer.text), None, problem)])
 
     def flush(self, timeout: float, *, counts: bool = True) -> Flushed:
-        """Wait until the service has judged all facts put before, for at most so many seconds.
+        """Wait for at most ``timeout`` seconds until all facts put before have an outcome.
 
-        A refused fact was told when this returns. Within ``on_refused`` nothing is waited for.
-        Without ``counts`` the next flush tells the same outcomes again.
+        When it returns, ``on_refused`` has been called for each refused fact. Within ``on_refused``
+        it waits for nothing. Without ``counts``, the next flush returns the same outcomes again.
         """
         self._hurry()
         seconds = 0.0 if self._refusals.is_in_callback else timeout
         return self._outcomes.flush(seconds, counts)
 
     async def flush_async(self, timeout: float) -> Flushed:
-        """Wait as ``flush``, without blocking the loop."""
+        """Wait as ``flush`` does, without blocking the event loop."""
         self._hurry()
         return await self._outcomes.flush_async(timeout)
 
@@ -279,7 +279,7 @@ class Reporter:
         return flushed
 
     def end(self) -> None:
-        """End the threads. Facts that are not judged are lost, or stay in the spool."""
+        """End the threads. Facts without an outcome are lost, or stay in the spool."""
         with self._changed:
             was_closed = self._is_closed
             self._is_closed = self._outcomes.are_final = True
@@ -302,7 +302,7 @@ class Reporter:
 
     @property
     def waiting(self) -> int:
-        """The number of this process's facts that have no outcome."""
+        """The number of this process's facts without an outcome."""
         return self._outcomes.waiting
 
     @property
@@ -311,12 +311,12 @@ class Reporter:
         return self._outcomes.refused
 
     def at_exit(self) -> None:
-        """Flush for a bounded time, and end."""
+        """Flush for a limited time, and end."""
         if self._threads:
             self.close(EXIT_SECONDS)
 
     def terminate(self, seconds: float) -> None:
-        """Flush for so many seconds: a signal ends the process then."""
+        """Flush within these seconds: then a signal ends the process."""
         self._hurry()
         self._outcomes.flush(seconds, counts=True)
         self._tell_lost()
@@ -333,7 +333,7 @@ class Reporter:
         ended_with_children(self)
 
     def _files(self) -> list[SpoolFile]:
-        """The files of processes that have ended, which are this one's from now on."""
+        """The spool files of processes that have ended. This process takes them over."""
         if self._left is None:
             self._left = [] if self._spool is None else self._spool.adopt()
             self._outcomes.adopt(sum(file.left for file in self._left))
@@ -342,7 +342,7 @@ class Reporter:
     # The threads' side.
 
     def _keep_all(self) -> None:
-        """Move what is put into the spool, until the reporter is closed."""
+        """Move facts into the spool, until the reporter is closed."""
         assert self._spool is not None
         while True:
             with self._changed:
@@ -356,13 +356,13 @@ class Reporter:
             except (OSError, sqlite3.Error) as error:
                 problem = Problem(0, "spool_failed", f"The spool takes no facts: {error}")
                 results = [Result(fact, None, problem) for fact in facts]
-            self._settle(results)  # before the facts leave memory: the sender never looks for them
+            self._settle(results)  # while memory has the facts: ``_has_work`` counts both
             with self._changed:
                 self._memory.remove(facts)
                 self._changed.notify_all()
 
     def _send_all(self) -> None:
-        """Send what waits, until the reporter is closed."""
+        """Send the facts that wait, until the reporter is closed."""
         timeout = httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS)
         options = self._settings.options(self._transport)
         with httpx.Client(**options, timeout=timeout) as self._http:
@@ -376,7 +376,7 @@ class Reporter:
                     self._rest(0.0)
 
     def _send_left(self, left: SpoolFile) -> None:
-        """Send the facts that another process has left."""
+        """Send the facts that another process left."""
         try:
             while not self._is_closed and self._round(left, are_left=True):
                 pass
@@ -387,7 +387,7 @@ class Reporter:
             left.close()
 
     def _has_work(self) -> bool:
-        """Wait until a fact can be sent; False once the reporter is closed."""
+        """Wait until a fact can be sent; return False once the reporter is closed."""
 
         def found() -> bool:
             elsewhere = 0 if self._spool is None else len(self._memory)
@@ -398,7 +398,7 @@ class Reporter:
             return not self._is_closed
 
     def _round(self, queue: Queue, *, are_left: bool = False) -> bool:
-        """Send the first facts of a queue once; return whether there were any."""
+        """Send the first facts of a queue once; return True if there were any."""
         batch = self._sender.batch(queue)
         if not batch:
             return False
@@ -433,14 +433,14 @@ class Reporter:
         return []
 
     def _wait_for_service(self, error: Exception, wait: float) -> None:
-        """Rest; the log tells once that facts wait."""
+        """Wait. The log says once that facts wait."""
         self._failures += 1
         if self._failures == LOGGED_FAILURES:
             log.warning("The ledger takes no facts, and %d wait: %s", self.waiting, error)
         self._rest(wait)
 
     def _rest(self, wait: float) -> None:
-        """Wait until the next attempt; a flush or the end of the program ends the first pause."""
+        """Wait until the next attempt. A flush or the end of the program ends the first wait."""
         seconds = max(wait, self._pause * random.uniform(0.5, 1.0))
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         with self._changed:
@@ -448,7 +448,7 @@ class Reporter:
             self._is_hurried = False
 
     def _settle(self, results: Sequence[Result], *, are_left: bool = False) -> None:
-        """Count the outcomes and tell them, then those who wait for them."""
+        """Count the outcomes, call the functions that wait for them, then wake the flushes."""
         refused = [(msgspec.json.decode(f.text), p) for f, _, p in results if p is not None]
         with self._outcomes.counting(results, are_left):
             for fact, item, problem in results:
@@ -459,10 +459,10 @@ class Reporter:
 
 
 def encoded(fact: Mapping[str, Any], source: str) -> bytes:
-    """A CloudEvent in JSON, with a source, and with an id and a time of now if it has no id.
+    """Encode a CloudEvent as JSON, with a source. Without an id, add a new id and the present time.
 
-    With an id of the caller's the fact may be made again later: with another time it would conflict
-    with the first.
+    A caller's own id may be reported again later: with another time it would conflict with the
+    first report.
     """
     made = {"source": source} | {k: v for k, v in fact.items() if v is not None}
     if "id" not in made:

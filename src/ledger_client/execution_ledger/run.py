@@ -1,4 +1,4 @@
-"""A function's runs: begun, kept alive, and ended as the function ends."""
+"""Runs of functions: started, kept alive, and ended with the function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 UNSPECIFIED = "unspecified"
-"""The model of tokens that were given without one, beside those of models."""
+"""The model of tokens without a model, if other tokens have one."""
 MAX_MODELS = 20
 PARTS = frozenset({"input", "output", "cache_read", "cache_write", "reasoning"})
 MAX_MESSAGE = 10_000
@@ -40,13 +40,13 @@ def current_run() -> OpenRun | None:
 
 @dataclass(frozen=True)
 class Hosting:
-    """The parts of a ledger that runs need."""
+    """What runs need from a ledger."""
 
     report: Callable[..., None]
-    """Queues a fact: its type, its data, the key that may be left out, and who is told."""
+    """Queues a fact: type, data, the key that may be dropped, and a function for its outcome."""
     leases: Leases
     timeout: float
-    """How long a start that may be refused is waited for, in seconds."""
+    """How long to wait for a start that may be refused, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Plan:
 
 
 class OpenRun:
-    """A run between its start and its end. An error of reporting goes to the log alone."""
+    """A run between its start and its end. Errors of reporting only go to the log."""
 
     def __init__(self, host: Hosting, plan: Plan) -> None:
         self._host, self._plan = host, plan
@@ -84,8 +84,10 @@ class OpenRun:
         self._models: dict[str, dict[str, int]] = {}
 
     def tokens(self, count: int = 0, /, *, model: str | None = None, **parts: int) -> None:
-        """Add tokens: a number, or of a ``model`` its ``input``, ``output``, ``cache_read``,
-        ``cache_write`` and ``reasoning``. Each call adds to those before.
+        """Add tokens: a number, or parts of a ``model``.
+
+        The parts are ``input``, ``output``, ``cache_read``, ``cache_write`` and ``reasoning``. Each
+        call adds to the earlier ones.
         """
         try:
             sizes = {part: int(number) for part, number in {"input": 0, **parts}.items()}
@@ -106,16 +108,16 @@ class OpenRun:
             log.exception("The tokens of the run %s could not be counted.", self.name)
 
     def output(self, value: Any) -> None:
-        """Keep any JSON as the run's output; the last one counts."""
+        """Set the run's output to any JSON value. The last call counts."""
         self._output = {"output": value}
 
     @property
     def is_over(self) -> bool:
-        """True if the run has ended, or never began."""
+        """True if the run has ended, or was never started."""
         return self._ended or self.refusal is not None
 
     def begin(self) -> None:
-        """Report the start. Raises Problem if it is refused, and ``on_refused`` is ``raise``."""
+        """Report the start. If it is refused and ``on_refused`` is ``raise``, raise the Problem."""
         plan = self._plan
         data = {"service_line_id": plan.line, "external_id": self.name} | plan.started
         data |= {} if plan.lease is None else {"lease_seconds": plan.lease}
@@ -143,7 +145,7 @@ class OpenRun:
         self._judged.set()
 
     def end(self, error: BaseException | None) -> None:
-        """Report the end that an exception means; None: the function returned. Never raises."""
+        """Report the end that an exception means; None if the function returned. Never raises."""
         if self._ended:
             return
         self._ended = True
@@ -164,19 +166,19 @@ class OpenRun:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Runs that begin within are this one's children."""
+        """Make this run the parent of runs that begin within the block."""
         token = _current.set(self)
         try:
             yield
         finally:
             try:
                 _current.reset(token)
-            except ValueError:  # a generator may be left in another context than it was entered
+            except ValueError:  # a generator may be left in another context
                 log.debug("The run %s was left in another context.", self.name)
 
 
 def ending_of(error: BaseException | None, tells_errors: bool) -> tuple[str, dict[str, Any]]:
-    """The type and the data of the ending that an exception means."""
+    """The type and the data of the end that an exception means."""
     if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
         return "run.cancelled", {"reason": type(error).__name__}
     is_left = isinstance(error, GeneratorExit)
@@ -189,7 +191,7 @@ def ending_of(error: BaseException | None, tells_errors: bool) -> tuple[str, dic
 
 
 def usage_of(model: str, parts: dict[str, int]) -> dict[str, Any]:
-    """The tokens of a model, without parts above their whole, which would be refused."""
+    """The tokens of a model. A part above its whole, which would be refused, is left out."""
     row = dict(parts)
     if row.get("cache_read", 0) + row.get("cache_write", 0) > row.get("input", 0):
         row = {part: row[part] for part in row.keys() - {"cache_read", "cache_write"}}
@@ -199,9 +201,9 @@ def usage_of(model: str, parts: dict[str, int]) -> dict[str, Any]:
 
 
 class RunScope:
-    """A run of a ``with`` block, or a decorator for a run of each call.
+    """A run of a ``with`` block, or a decorator that makes each call a run.
 
-    Both work in synchronous and asynchronous code; a decorated function may be a coroutine, a
+    Both work in synchronous and asynchronous code. A decorated function may be a coroutine, a
     generator or an asynchronous generator. Values and errors pass unchanged.
 
     * A return, ``SystemExit(0)`` and a generator that was left complete the run.
@@ -213,7 +215,7 @@ class RunScope:
         self._host, self._plan = host, plan
 
     def begin(self) -> OpenRun:
-        """Begin a run without a block: its ``end`` ends it, in any thread and context."""
+        """Begin a run without a block. Its ``end`` ends it, in any thread and context."""
         run = OpenRun(self._host, self._plan)
         run.begin()
         return run
@@ -222,7 +224,7 @@ class RunScope:
         return self._entered(self.begin())
 
     def _entered(self, run: OpenRun) -> OpenRun:
-        """Make a run the one of the block. Threads and tasks may enter one scope side by side."""
+        """Make a run that of the block. Threads and tasks may enter one scope at the same time."""
         run.block = self, run.current()
         run.block[1].__enter__()
         self._last = run
@@ -233,7 +235,7 @@ class RunScope:
     ) -> None:
         run = _current.get()
         if run is None or run.block is None or run.block[0] is not self:
-            run = self._last  # the block is left in another context than it was entered
+            run = self._last  # the block is left in another context than the one that entered it
         if run.block is not None:
             run.block[1].__exit__(None, None, None)
         run.end(error)
@@ -313,7 +315,7 @@ class RunScope:
 
 
 async def _begun(run: OpenRun, plan: Plan) -> None:
-    """Begin a run; the loop goes on while the start may be refused."""
+    """Begin a run. The event loop continues while the start may be refused."""
     if plan.on_refused != "raise":
         run.begin()
         return
@@ -326,7 +328,7 @@ async def _begun(run: OpenRun, plan: Plan) -> None:
 
 @contextmanager
 def ending(run: OpenRun) -> Iterator[None]:
-    """End a run as the block ends."""
+    """End a run when the block ends."""
     try:
         yield
     except BaseException as error:
@@ -336,7 +338,7 @@ def ending(run: OpenRun) -> Iterator[None]:
 
 
 def _steps(run: OpenRun, inner: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """The steps of a generator, each within the run; the caller's own code between is not."""
+    """Run each step of a generator within the run, but not the caller's code between steps."""
     act: Callable[[Any], Any] = inner.send
     value: Any = None
     while True:

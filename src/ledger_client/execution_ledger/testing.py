@@ -1,4 +1,4 @@
-"""A ledger for your own tests: facts arrive in a list, and nothing leaves the process."""
+"""A ledger for your own tests: facts go to a list, and nothing leaves the process."""
 
 import re
 import threading
@@ -19,19 +19,19 @@ URL, TOKEN, SOURCE = "http://ledger.test", "elk_test", "/tests"
 
 @dataclass
 class FakeRun:
-    """A run as the reported facts tell it."""
+    """A run, from the facts that were reported about it."""
 
     name: str
     line: str | None
     status: str = "running"
     started: dict[str, Any] = field(default_factory=dict)
-    """The data of its start."""
+    """The data of the start."""
     ended: dict[str, Any] = field(default_factory=dict)
-    """The data of its ending."""
+    """The data of the end."""
 
 
 class Received:
-    """The facts that a fake ledger has taken, and the answers that it gives."""
+    """The facts that a fake ledger has received, and its answers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -85,15 +85,12 @@ class Received:
         }
 
     def refuse(self, pattern: str, code: str, detail: str) -> None:
-        """Refuse facts of these types from now on."""
         self._refusals.append((pattern, code, detail))
 
     def answers(self, path: str, body: Any) -> None:
-        """Answer reads of a path."""
         self._answers[path] = body
 
     def runs(self) -> Iterator[FakeRun]:
-        """The runs, in the order of their starts."""
         runs: dict[tuple[str, int], FakeRun] = {}
         latest: dict[str, int] = {}
         for fact in self.facts.values():
@@ -110,7 +107,7 @@ class Received:
 
 
 class FakeLedger(Ledger):
-    """A ``Ledger`` in memory. Facts are taken as they are: only your own ``refuse`` refuses."""
+    """A ``Ledger`` in memory. It accepts every fact, unless your ``refuse`` refuses it."""
 
     def __init__(self, *, source: str = SOURCE, **options: Any) -> None:
         self.received = Received()
@@ -119,7 +116,7 @@ class FakeLedger(Ledger):
 
     @property
     def facts(self) -> list[dict[str, Any]]:
-        """The facts reported so far, each once, in their order."""
+        """The facts reported so far, each once, in order."""
         self._reporter.flush(10.0, counts=False)
         return list(self.received.facts.values())
 
@@ -141,7 +138,7 @@ class FakeLedger(Ledger):
 
 
 class AsyncFakeLedger(AsyncLedger):
-    """An ``AsyncLedger`` in memory, otherwise as ``FakeLedger``."""
+    """An ``AsyncLedger`` in memory, like ``FakeLedger``."""
 
     def __init__(self, *, source: str = SOURCE, **options: Any) -> None:
         self.received = Received()
@@ -150,7 +147,7 @@ class AsyncFakeLedger(AsyncLedger):
 
 
 def _credential(request: httpx.Request) -> dict[str, Any]:
-    """A credential that may read and write, and a line that runs."""
+    """A credential that may read and write. A line to check is ``running``."""
     line = request.url.params.get("service_line_id")
     scope = None if line is None else {"service_line_id": line, "state": "running"}
     credential = {"id": "KEY-26-000001", "type": "api_key", "permissions": ["read", "write"]}

@@ -1137,7 +1137,7 @@ class LineDetail(_Answer, frozen=True, kw_only=True):
 
 
 class LineFilter(TypedDict, total=False):
-    """The lines that are asked for: by the filters of the list, and by their ids.
+    """The lines that the request selects: by the filters of the list, and by their ids.
 
     Several words of a filter mean "or", several filters "and". An empty array is like none,
     and at least one array is not empty.
@@ -2090,7 +2090,7 @@ class Tally(_Answer, frozen=True, kw_only=True):
 
 
 class ThenAndNow(_Answer, frozen=True, kw_only=True):
-    """Sums as the statement has them, and as they are known now, or at the asked instant."""
+    """Sums as the statement has them, and as they are known now or at `as_of`."""
 
     then: UsageSums
     now: UsageSums

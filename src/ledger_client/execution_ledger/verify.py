@@ -1,7 +1,7 @@
 """Checks without a ledger: deliveries of webhooks, proofs, checkpoints and statements.
 
-``webhook`` needs nothing else. The others check Ed25519 signatures by the package ``cryptography``:
-``pip install 'execution-ledger-client[verify]'``. All raise NotVerified.
+``webhook`` needs no other package. The others check Ed25519 signatures with the package
+``cryptography``: ``pip install 'execution-ledger-client[verify]'``. All raise NotVerified.
 """
 
 import base64
@@ -21,25 +21,25 @@ from execution_ledger.errors import NotVerified
 from execution_ledger.types import Bundle, Event, Proof
 
 TOLERANCE_SECONDS = 300.0
-"""How far the clocks of sender and receiver may be apart, the way included."""
+"""How far the clocks of sender and receiver may differ, including the time of delivery."""
 
 File: TypeAlias = Path | str | bytes | Proof | Bundle
-"""A path, the text of a file, or what the client has read."""
+"""A path, the text of a file, or an object that the client has read."""
 
 
 class ProvedEvent(NamedTuple):
-    """An event that is in the log of the key."""
+    """An event that is proved to be in the log of the key."""
 
     leaf: dict[str, Any]
     """The sealed leaf: position, stream, type, times, actor."""
     content: dict[str, Any]
     """The event's own fields."""
     key: str
-    """The key that has signed the checkpoint."""
+    """The key that signed the checkpoint."""
 
 
 class SignedCheckpoint(NamedTuple):
-    """The size and the root of a log, which its key has signed."""
+    """The size and the root of a log, signed by its key."""
 
     origin: str
     size: int
@@ -47,7 +47,7 @@ class SignedCheckpoint(NamedTuple):
 
 
 class ProvedStatement(NamedTuple):
-    """A statement that was issued, and its document."""
+    """A statement that is proved to have been issued, and its document."""
 
     event: ProvedEvent
     document: dict[str, Any]
@@ -61,11 +61,12 @@ def webhook(
     tolerance: float = TOLERANCE_SECONDS,
     now: float | None = None,
 ) -> Event:
-    """The event of a delivery whose signature holds. Raises NotVerified.
+    """The event of a delivery with a valid signature. Raises NotVerified.
 
-    ``body`` is the body as it arrived, to the byte. ``secret`` is the endpoint's ``whsec_…``, or
-    several while it is rotated. A delivery may come twice: its id is the header ``webhook-id``, and
-    the event's own ``id``. ``now`` is in seconds since 1970, by default the clock's.
+    ``body`` is the body as it arrived, to the byte. ``secret`` is the endpoint's ``whsec_…``, or a
+    list of several during a rotation. A delivery may come twice: its id is the header
+    ``webhook-id``, and the event's own ``id``. ``now`` is in seconds since 1970, by default the
+    present time.
     """
     octets = body.encode() if isinstance(body, str) else body
     lowered = {name.lower(): value for name, value in headers.items()}
@@ -93,9 +94,10 @@ def webhook(
 
 
 def proof(file: File, key: str) -> ProvedEvent:
-    """The event of a file of ``ledger.proofs.get``, or of an event's page. Raises NotVerified.
+    """The event of a file from ``ledger.proofs.get``, or from an event's page. Raises NotVerified.
 
-    ``key`` is the text of ``ledger.proofs.key`` that you keep: a line for each origin of the log.
+    ``key`` is the text of ``ledger.proofs.key`` that you keep, with a line for each origin of the
+    log.
     """
     return ProvedEvent(*_checked(_verifier().open_proof, _text(file), key))
 
@@ -107,7 +109,7 @@ def checkpoint(note: str, key: str) -> SignedCheckpoint:
 
 
 def statement(file: File, key: str) -> ProvedStatement:
-    """The document of a bundle of ``ledger.statements.bundle``. Raises NotVerified."""
+    """The document of a bundle from ``ledger.statements.bundle``. Raises NotVerified."""
     event, document = _checked(_verifier().open_statement, _text(file), key)
     return ProvedStatement(ProvedEvent(*event), document)
 

@@ -1,4 +1,4 @@
-"""Why a line is in its state, told from what the line shows."""
+"""Why a line is in its state, from the line as the API returns it."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from execution_ledger.types import Hold, LineDetail, ReportedBlocker
 
 
 class Why(NamedTuple):
-    """Why a line is in its state; as a text, a sentence a reason."""
+    """Why a line is in its state. As a text, it has a sentence for each reason."""
 
     line: str
     name: str | None
@@ -20,7 +20,7 @@ class Why(NamedTuple):
 
     @classmethod
     def of(cls, line: LineDetail) -> "Why":
-        """The reasons of a line that was read."""
+        """The reasons from a line that was read."""
         blockers = sorted(line.blockers, key=lambda blocker: blocker.since)
         return cls(
             line.service_line_id,

@@ -23,21 +23,21 @@ export class NotConfigured extends LedgerError {
   override name = "NotConfigured";
 }
 
-/** No answer came within the timeout. A command may have been done all the same: send it again. */
+/** No answer came within the timeout. A command may have been done nevertheless: send it again. */
 export class NotReachable extends LedgerError {
   override name = "NotReachable";
 }
 
-/** The answer is none of a ledger's: the address is wrong, or something stands before it. */
+/** The answer is not that of a ledger: the address is wrong, or a proxy answered. */
 export class UnexpectedAnswer extends LedgerError {
   override name = "UnexpectedAnswer";
 
   constructor(
     /** The address of the ledger. */
     readonly url: string,
-    /** 0 for a redirect in a browser, which does not tell. */
+    /** 0 for a redirect in a browser, which does not give the status. */
     readonly status: number,
-    /** The media type of the answer, such as `text/html`; null if it names none. */
+    /** The media type of the answer, such as `text/html`; null if it has none. */
     readonly contentType: string | null,
   ) {
     const told = [status || "a redirect", contentType].filter(Boolean).join(", ");
@@ -50,21 +50,21 @@ export class NotVerified extends LedgerError {
   override name = "NotVerified";
 }
 
-/** The service refused a request; the subclass tells the status. */
+/** The service refused a request. The subclass stands for the status. */
 export class Problem extends LedgerError {
   override name = "Problem";
 
   constructor(
-    /** 0 for a fact that the client itself did not take. */
+    /** 0 for a fact that the client itself refused. */
     readonly status: number,
     readonly code: string | null,
     readonly detail: string,
     readonly title: string | null = null,
     readonly type: string | null = null,
-    /** The places of the request that are wrong, by JSON pointers such as `/data/hours`. */
+    /** The wrong parts of the request, by JSON pointers such as `/data/hours`. */
     readonly errors: readonly FieldError[] = [],
     readonly requestId: string | null = null,
-    /** Seconds after which the service asks to try again; null if it does not say. */
+    /** Seconds after which the service asks for another attempt; null if it does not say. */
     readonly retryAfter: number | null = null,
   ) {
     const places = errors.map((place) => ` ${place.pointer || "/"}: ${place.detail}.`).join("");
@@ -93,7 +93,7 @@ export class NotFound extends Problem {
   override name = "NotFound";
 }
 
-/** 409: the present state forbids it; `code` tells which rule. */
+/** 409: the present state forbids it; `code` names the rule. */
 export class Conflict extends Problem {
   override name = "Conflict";
 }
@@ -108,17 +108,17 @@ export class Invalid extends Problem {
   override name = "Invalid";
 }
 
-/** 429: the credential has too much in hand already; nothing was recorded. */
+/** 429: too many requests of the credential are in progress; nothing was recorded. */
 export class RateLimited extends Problem {
   override name = "RateLimited";
 }
 
-/** 500, 502 or 504: a fault of the service, or of what stands before it. */
+/** 500, 502 or 504: a fault of the service, or of a proxy before it. */
 export class Fault extends Problem {
   override name = "Fault";
 }
 
-/** 503: the service cannot answer now. A write may have been recorded all the same. */
+/** 503: the service cannot answer now. A write may have been recorded nevertheless. */
 export class Unavailable extends Problem {
   override name = "Unavailable";
 }
@@ -138,7 +138,7 @@ const BY_STATUS: Record<number, typeof Problem> = {
   504: Fault,
 };
 
-/** The error of a problem document, or of the error of an item in a batch, whoever gave it. */
+/** The error for a problem document, or for the error of an item in a batch. */
 export function problemOf(status: number, told: unknown, retryAfter?: string | null): Problem {
   const given = (told && typeof told === "object" ? told : {}) as Record<string, unknown>;
   const text = (name: string) => (typeof given[name] === "string" ? given[name] : null);
@@ -154,7 +154,7 @@ export function problemOf(status: number, told: unknown, retryAfter?: string | n
   );
 }
 
-/** The cause of a failed `fetch` in words, which Node hides one level deeper. */
+/** The reason why a `fetch` failed, in words. Node has it in the error's `cause`. */
 export function causeOf(failure: unknown): string {
   const { cause } = failure as Error;
   const error = cause instanceof Error ? cause : failure;

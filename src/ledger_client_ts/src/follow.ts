@@ -1,4 +1,4 @@
-// Following the feed: pages until they are complete, then the stream, and over again.
+// Following the feed: pages up to the present, then the stream; after a lost connection, again.
 
 import { UnexpectedAnswer } from "./errors.js";
 import type { Filters } from "./part.js";
@@ -6,39 +6,43 @@ import { has, isLost, isPage, lines, outgoing, parsed, sleep } from "./transport
 import type { Transport } from "./transport.js";
 import type { Event, EventPage, StreamEventsQuery } from "./types.js";
 
-/** A place for the position of a follower: the id of the last event that was handled. */
+/** Stores the position of a follower: the id of the last event that was handled. */
 export interface Store {
-  /** The position that was saved last, or nothing. */
+  /** The last saved position, or nothing. */
   load(): string | null | undefined | Promise<string | null | undefined>;
-  /** Keep a position. When the promise resolves, the event counts as handled. */
+  /** Store a position. When the promise resolves, the event counts as handled. */
   save(cursor: string): unknown;
 }
 
 /** Where to follow from, and which events. */
 export type FollowOptions<T extends Event["type"]> = Omit<Filters<StreamEventsQuery>, "type"> & {
-  /** By default the position is kept in memory alone. */
+  /** By default the position is in memory only. */
   store?: Store | undefined;
   type?: T | readonly T[] | undefined;
   /** Ends the loop, without an error. */
   signal?: AbortSignal | undefined;
 };
 
-/** The service sends a comment every 15 s: a longer silence is a lost connection. In seconds. */
+/**
+ * The service sends a comment every 15 s, so a longer silence means a lost connection. In seconds.
+ */
 const SILENCE = 40;
-/** How long the service asks a reader of the stream to wait before it comes back. */
+/** How long the service asks a reader of the stream to wait before it returns. */
 const RETURN_MS = 2_000;
 const PAGE = 100;
 
 /**
- * The events since a stored position, and then each new one, for ever.
+ * The events since a stored position, and then each new one, without end.
  *
- * The position of an event is stored when the next event is asked for, so an event whose handler
- * was interrupted comes again: at least once. A service that is away is waited for. A refusal, such
- * as a revoked key, is thrown; so is an answer of something else than a ledger, before the first
- * right one.
+ * The position of an event is stored when the next event is requested. If a handler is interrupted,
+ * its event comes again: at least once.
+ *
+ * The follower waits for a service that is not reachable. It throws a refusal, such as that of a
+ * revoked key. It also throws UnexpectedAnswer, if something else than a ledger gives the first
+ * answer.
  */
 export class Follow<E extends Event> implements AsyncIterable<E> {
-  /** The log's position up to which all events were given; null before that is known. */
+  /** The log's position up to which all events were handed out; null before that is known. */
   completeTo: number | null = null;
   readonly #transport: Transport;
   readonly #store: Store | undefined;
@@ -46,7 +50,7 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
   readonly #signal: AbortSignal | undefined;
   readonly #told: ((position: number) => void)[] = [];
   #after: string | undefined;
-  /** Whether a ledger has answered. */
+  /** True once a ledger has answered. */
   #isAnswered = false;
 
   constructor(transport: Transport, options: FollowOptions<E["type"]>) {
@@ -59,8 +63,9 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
   }
 
   /**
-   * Call a function with the log's position when all events up to now were handled: at first, and
-   * after each lost connection. Gives this follower.
+   * Call a function with the log's position when all events up to now were handled.
+   *
+   * This happens first at the start, then after each lost connection. Returns this follower.
    */
   onComplete(told: (position: number) => void): this {
     this.#told.push(told);
@@ -80,7 +85,7 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
     }
   }
 
-  /** The events since the stored position, up to now, and no further. */
+  /** The events since the stored position, up to now. */
   async *upToNow(): AsyncGenerator<E, void, undefined> {
     try {
       yield* this.#pulled();
@@ -111,7 +116,7 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
   /** The events that are recorded from now on, until the connection ends. */
   async *#streamed(): AsyncGenerator<E, void, undefined> {
     const sent = outgoing("GET", "/v1/events/stream", this.#filters, {});
-    // Only the number of an id counts: the pages were complete up to this position.
+    // Only the number in an event id counts: the pages were complete up to this position.
     sent.headers = { "last-event-id": `EVT-00-${`${this.completeTo}`.padStart(6, "0")}` };
     for await (const line of lines(this.#transport.stream(sent, this.#signal, SILENCE))) {
       if (!line.startsWith("data:") || !line.slice(5).trim()) continue;
@@ -124,7 +129,7 @@ export class Follow<E extends Event> implements AsyncIterable<E> {
     }
   }
 
-  /** Give an event, and store its position once it was handled. */
+  /** Hand out an event, and store its position once it was handled. */
   async *#given(event: Event): AsyncGenerator<E, void, undefined> {
     yield event as E;
     await this.#store?.save(event.id);

@@ -1,4 +1,4 @@
-// The groups whose methods are not all made of routes.
+// The groups with methods of their own, beyond the routes.
 
 import { Follow } from "./follow.js";
 import type { FollowOptions } from "./follow.js";
@@ -15,7 +15,7 @@ import type { Pages } from "./transport.js";
 import type * as types from "./types.js";
 import { verify } from "./webhooks.js";
 
-/** Why a line is in its state, and since when; as a text, a sentence a reason. */
+/** Why a line is in its state, and since when. As a text, it has a sentence for each reason. */
 export class Why {
   constructor(
     readonly line: string,
@@ -53,7 +53,7 @@ function minute(instant: string): string {
  * A verb sends its fact at once and throws if it is refused. `ledger.report` never does.
  */
 export class Lines extends LineRoutes {
-  /** Why a line is in its state, and since when, now or `as_of` an instant. */
+  /** Why a line is in its state, and since when: now, or as known `as_of` an instant. */
   async why(
     line: string,
     query: Filters<types.ShowExecutionQuery> = {},
@@ -90,7 +90,7 @@ export class Usage extends SumRoutes {
 
 type Compared = Filters<types.ShowComparisonQuery>;
 
-/** Two instants side by side. */
+/** Two instants compared. */
 export class Compare extends CompareRoutes {
   /** The lines that changed between `then` and `now`. */
   list(query: Compared, options: Options = {}): Pages<types.ComparedLine> {
@@ -106,10 +106,10 @@ export class Compare extends CompareRoutes {
 /** Published events, in the order of the log. */
 export class Events extends EventRoutes {
   /**
-   * Each event since the stored position, and then each new one, for ever.
+   * Each event since the stored position, and then each new one, without end.
    *
-   * Without a stored position the first event is the one after `after`, else the log's first. See
-   * `Follow` for the moment at which a position is stored.
+   * Without a stored position, the first event is the one after `after`, else the first of the log.
+   * `Follow` says when a position is stored.
    */
   follow<T extends types.Event["type"] = types.Event["type"]>(
     options: FollowOptions<T> = {},
@@ -120,6 +120,6 @@ export class Events extends EventRoutes {
 
 /** Endpoints that events are sent to. */
 export class Webhooks extends Endpoints {
-  /** The event of a delivery whose signature holds: `webhooks.verify`, which needs no ledger. */
+  /** The event of a delivery with a valid signature: `webhooks.verify`, which needs no ledger. */
   readonly verify = verify;
 }

@@ -1,11 +1,11 @@
-// The parts that Node and browsers do not share: the environment, contexts, timers, the end.
+// The parts in which Node and browsers differ: environment, contexts, timers, end of the program.
 
 type Node = typeof globalThis.process;
 
-/** Node's `process`, also of Deno and Bun; undefined in browsers. */
+/** Node's `process`, which Deno and Bun have too; undefined in browsers. */
 const node: Node | undefined = globalThis.process?.versions?.node ? globalThis.process : undefined;
 
-/** A variable of the environment; undefined where there is none. */
+/** A variable of the environment; undefined without one. */
 export function variable(name: string): string | undefined {
   return node?.env[name] || undefined;
 }
@@ -19,18 +19,18 @@ export function program(): string {
   return `/${file || (node ? "node" : "browser")}`;
 }
 
-/** The headers that say who asks. A page cannot name itself. */
+/** The headers that identify the client. In a browser, a page cannot set its own. */
 export const AGENT: Record<string, string> = node
   ? { "user-agent": "execution-ledger-client-ts/0.1.0" }
   : {};
 
-/** A value that code called within `run` finds by `get`, also after waiting. */
+/** A value that code called within `run` gets by `get`, also after an `await`. */
 export interface Context<T> {
   run<R>(value: T, within: () => R): R;
   get(): T | undefined;
 }
 
-/** A context of Node's. Browsers have none: there `get` finds nothing. */
+/** A context of Node. Browsers have none: there `get` returns nothing. */
 export function context<T>(): Context<T> {
   const hooks = node?.getBuiltinModule?.("node:async_hooks");
   if (hooks === undefined) return { run: (_, within) => within(), get: () => undefined };
@@ -38,7 +38,7 @@ export function context<T>(): Context<T> {
   return { run: (value, within) => storage.run(value, within), get: () => storage.getStore() };
 }
 
-/** Call a function after some milliseconds; a longer time than timers have is cut. */
+/** Call a function after some milliseconds; a time beyond the limit of timers is cut. */
 export function timer(ms: number, work: () => void): ReturnType<typeof setTimeout> {
   return setTimeout(work, Math.min(ms, 2 ** 31 - 1));
 }
@@ -50,7 +50,7 @@ export function later(ms: number, work: () => void): () => void {
   return () => clearTimeout(started);
 }
 
-/** A new name, unique everywhere. `crypto.randomUUID` is missing in pages without TLS. */
+/** A new unique name. `crypto.randomUUID` is missing in pages without TLS. */
 export function unique(): string {
   const octets = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(octets, (octet) => octet.toString(16).padStart(2, "0")).join("");
@@ -58,16 +58,16 @@ export function unique(): string {
 
 /** Work that the end of the program, or of the page, must not cut off. */
 export interface Unfinished {
-  /** The program has nothing else to do. Node waits for the promise. */
+  /** Called when the program has nothing else to do. Node waits for the promise. */
   finish(): Promise<void>;
-  /** The program ends at once, or the page is left. */
+  /** Called when the program ends at once, or the user leaves the page. */
   leave(isPage: boolean): void;
 }
 
 const unfinished = new Set<Unfinished>();
 let isWatching = false;
 
-/** Keep work until `done` is called: one listener serves all ledgers of a program. */
+/** Track work until `done` is called. One listener serves all ledgers of a program. */
 export function keep(work: Unfinished): void {
   unfinished.add(work);
   if (isWatching) return;
@@ -78,7 +78,7 @@ export function keep(work: Unfinished): void {
   if (!node) globalThis.addEventListener?.("pagehide", leave);
 }
 
-/** Forget work that is done. */
+/** Stop tracking work. */
 export function done(work: Unfinished): void {
   unfinished.delete(work);
 }

@@ -1,6 +1,7 @@
 // The official client of the execution ledger.
 //
-// `Ledger` reports and reads; `types` has what it answers, and `webhooks.verify` checks deliveries.
+// `Ledger` reports and reads. `types` has the types of its answers. `webhooks.verify` checks
+// deliveries.
 
 import { verify } from "./webhooks.js";
 
@@ -17,5 +18,5 @@ export { Export, Pages, type Page } from "./transport.js";
 export type * as types from "./types.js";
 export type { Event, Fact, FactItem, Line, Line as Execution, LineDetail, Run } from "./types.js";
 
-/** The signatures of deliveries: no ledger is needed to check them. */
+/** The signatures of deliveries. Checking them needs no ledger. */
 export const webhooks = { verify };

@@ -32,7 +32,7 @@ export type FactType = keyof FactData;
 
 type Given = "specversion" | "id" | "source";
 
-/** A fact as a CloudEvent, without what the client adds: its id, its source and its time. */
+/** A fact as a CloudEvent, without the id, source and time that the client adds. */
 export type NewFact = Fact extends infer F
   ? F extends Fact & { type: FactType }
     ? Omit<F, Given> & Partial<Pick<F, Given>>
@@ -99,14 +99,14 @@ export class Ledger {
   /**
    * Report a fact in the background.
    *
-   * Returns at once and never throws. A fact that is refused, or that cannot be sent, is told to
-   * `onRefused` and to the console. With an `id` of your own the fact is recorded once, however
-   * often it is reported; it happened when it arrives, unless you give its `time`. A process that
-   * is killed loses at most the facts that `flush` had not confirmed.
+   * Returns at once and never throws. If a fact is refused or cannot be sent, `onRefused` and the
+   * console get it. A fact with an `id` of your own is recorded once, however often you report it.
+   * Without its `time`, it happened when it arrives. A process that is killed loses at most the
+   * facts that `flush` had not confirmed.
    *
-   * Where too much waits already, the fact is refused as `queue_full`. With `wait` it waits for
-   * room instead, for some seconds or, if true, until there is some. The promise resolves when the
-   * fact is queued or refused, and is never rejected.
+   * If too many facts wait already, the fact is refused as `queue_full`. With `wait` it waits for
+   * room instead: for a number of seconds, or, if true, without limit. The promise resolves when
+   * the fact is queued or refused, and is never rejected.
    */
   report<T extends FactType>(
     type: T,
@@ -138,14 +138,14 @@ export class Ledger {
   /**
    * Wait for at most so many seconds until all facts reported so far have an outcome.
    *
-   * Gives the numbers of the recorded and refused facts since the last flush, and of those that
-   * still wait. Its `ok` says whether none was refused, and none waits.
+   * Returns the numbers of facts that were recorded and refused since the last flush, and of those
+   * that still wait. Its `ok` is true if no fact was refused and none waits.
    */
   flush(seconds = 10): Promise<Flushed> {
     return this.#reporter.flush(seconds);
   }
 
-  /** The number of reported facts that have no outcome now. */
+  /** The number of reported facts that have no outcome yet. */
   get waiting(): number {
     return this.#reporter.waiting;
   }
@@ -156,13 +156,15 @@ export class Ledger {
   }
 
   /**
-   * Check before a program starts that it may report, and that it may about a line.
+   * Check, before a program starts, that it may report, and that it may report about a line.
    *
-   * Sends one request, and gives the credential. Throws Unauthorized for a token that is unknown,
-   * revoked or expired, Forbidden for a credential without `write`, NotFound for a line that is
-   * unknown or of another tenant, Conflict for one that is closed, and Invalid for a word that is
-   * no id of a line; NotReachable without an answer, and UnexpectedAnswer for one that is none of
-   * a ledger's.
+   * Sends one request, and returns the credential. Throws:
+   *
+   * - Unauthorized for a token that is unknown, revoked or expired
+   * - Forbidden for a credential without `write`
+   * - NotFound for a line that is unknown or of another tenant
+   * - Conflict for a closed line, and Invalid for a text that is no id of a line
+   * - NotReachable without an answer, and UnexpectedAnswer if something else than a ledger answers
    */
   async check(line?: string | null, options: Options = {}): Promise<Credential> {
     const credential = await this.service.credential(
@@ -178,7 +180,7 @@ export class Ledger {
     return credential;
   }
 
-  /** Send CloudEvents now, in their order; give the outcome of each. Throws LedgerError. */
+  /** Send CloudEvents now, in order, and return the outcome of each. Throws LedgerError. */
   async send(facts: readonly NewFact[], options: Options = {}): Promise<FactItem[]> {
     const items: FactItem[] = [];
     const texts = facts.map((fact) => encoded(fact, this.#transport.settings.source));
@@ -190,12 +192,12 @@ export class Ledger {
   }
 
   /**
-   * Call a function as a run of a line. Its value and its error pass unchanged, also while the
-   * ledger is away.
+   * Call a function as a run of a line.
    *
-   * The run completes as the function returns, and fails with the name of an error that leaves it;
-   * an AbortError cancels it. Runs that begin within are its children: in Node by themselves, in
-   * browsers where they name it as their `parent`.
+   * Its value and its error pass unchanged, even if the ledger is not reachable. The run completes
+   * when the function returns. It fails with the name of an error that leaves the function; an
+   * AbortError cancels it. Runs that begin within are its children: in Node automatically, in
+   * browsers if they name it as their `parent`.
    */
   run<T>(line: string, work: (run: Run) => Promise<T> | T): Promise<T>;
   run<T>(line: string, options: RunOptions, work: (run: Run) => Promise<T> | T): Promise<T>;
@@ -210,7 +212,7 @@ export class Ledger {
   }
 }
 
-/** The settings that were given, else those of the environment. */
+/** The given settings, else those of the environment. */
 function settingsOf(options: LedgerOptions): Settings {
   const url = options.url || variable("ELK_URL");
   const token = options.token || variable("ELK_TOKEN");

@@ -1,10 +1,10 @@
-// Parts of the client for Node alone: `execution-ledger-client/node`.
+// Parts of the client only for Node: `execution-ledger-client/node`.
 
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import type { Store } from "./follow.js";
 
 /**
- * A position in a file, which is replaced as a whole and outlives a kill of the process.
+ * A position in a file. The file is replaced as a whole, and survives a kill of the process.
  *
  * The last event before a kill may come again: at least once.
  */
@@ -15,7 +15,7 @@ export class FileCursor implements Store {
     this.#path = path;
   }
 
-  /** The position that was saved last, or null. */
+  /** The last saved position, or null. */
   load(): string | null {
     try {
       return readFileSync(this.#path, "utf8");
@@ -25,7 +25,7 @@ export class FileCursor implements Store {
     }
   }
 
-  /** Keep a position. */
+  /** Store a position. */
   save(cursor: string): void {
     writeFileSync(`${this.#path}.part`, cursor);
     renameSync(`${this.#path}.part`, this.#path);

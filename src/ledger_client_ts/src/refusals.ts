@@ -1,4 +1,4 @@
-// Refused facts: each is told to the caller's function, and the console names the first of a code.
+// Refused facts: each goes to the caller's function, and the console names the first of a code.
 
 import type { Problem } from "./errors.js";
 import { context, done, keep, later } from "./host.js";
@@ -10,17 +10,17 @@ export type Reported = Record<string, unknown>;
 /** Called with a fact that will not be recorded, and the reason. */
 export type Refusal = (fact: Reported, problem: Problem) => unknown;
 
-/** After a line on the console, further refusals of known codes are counted for so long. */
+/** After a line on the console, refusals of the same codes are only counted for this time. */
 const LINE_MS = 60_000;
 
-/** The client whose `onRefused` the calling function runs within; null once it has ended. */
+/** The client whose `onRefused` runs the calling code; null once that call has ended. */
 const told = context<{ by: Refusals | null }>();
 
 /**
- * Tells of facts that will not be recorded. Never throws.
+ * Passes refused facts to the caller's function and the console. Never throws.
  *
- * The first refusal of each code is a line on the console at once. Later ones are counted: a line
- * has their number a minute after the first of them, and another one at the program's end.
+ * The first refusal of each code is a line on the console at once. Later ones are counted. Their
+ * number is a line a minute after the first of them, and at the end of the program.
  */
 export class Refusals implements Unfinished {
   readonly #onRefused: Refusal | undefined;
@@ -35,8 +35,8 @@ export class Refusals implements Unfinished {
   }
 
   /**
-   * Whether the calling function runs within `onRefused`: in browsers, and in Node before 20.16,
-   * until it first waits for something.
+   * True if the calling code runs within `onRefused`. In browsers, and in Node before 20.16, true
+   * only until that code first waits for something.
    */
   get areToldHere(): boolean {
     return this.#depth > 0 || told.get()?.by === this;
@@ -80,7 +80,7 @@ export class Refusals implements Unfinished {
 
   async finish(): Promise<void> {} // `leave` comes after it
 
-  /** Tell the number of the refusals that no line has named or counted. */
+  /** Write the number of refusals since the last line on the console. */
   leave(): void {
     const counts = [...this.#more].sort(([, one], [, two]) => two - one);
     if (!counts.length) return;
@@ -94,7 +94,7 @@ export class Refusals implements Unfinished {
   }
 }
 
-/** A fact's type, its subject or line, and its id. */
+/** A fact's type, its subject or line, and its id, as a text. */
 function named(fact: Reported): string {
   const data = Object(fact.data) as Reported;
   const about = fact.subject ?? data.service_line_id;

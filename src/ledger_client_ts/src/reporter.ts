@@ -1,4 +1,4 @@
-// Reporting in the background: facts go into a queue, and a loop sends them in their order.
+// Reporting in the background: facts go into a queue, and a loop sends them in order.
 
 import { causeOf, Problem, problemOf } from "./errors.js";
 import { done, keep, later, timer } from "./host.js";
@@ -9,36 +9,36 @@ import { batchOf, encoded, FIRST_PAUSE, LONGEST_PAUSE } from "./transport.js";
 import type { Transport } from "./transport.js";
 import type { FactItem } from "./types.js";
 
-/** Called with the outcome of one fact, or with the reason why it will not be recorded. */
+/** Called with the outcome of a fact, or with the reason why it will not be recorded. */
 export type Judged = (item: FactItem | null, problem: Problem | null) => void;
 
-/** So much waits in memory; a further fact is refused as `queue_full`. */
+/** The limits of facts in memory. A further fact is refused as `queue_full`. */
 const MAX_FACTS = 50_000;
 const MAX_BYTES = 64 * 1024 * 1024;
-/** A request has at most so much: the service takes 1,000 facts and 8 MiB. */
+/** The most facts and bytes of a request. The service takes 1,000 facts and 8 MiB. */
 export const BATCH_FACTS = 1_000;
 const BATCH_BYTES = 7 * 1024 * 1024;
-/** The service takes no larger fact. */
+/** The largest fact that the service takes. */
 const FACT_BYTES = 256 * 1024;
-/** A browser sends at most so much of a page that is left. */
+/** The most bytes that a browser sends after the user leaves a page. */
 const LEFT_BYTES = 60 * 1024;
 const ATTEMPT_MS = 10_000;
-/** How long the end of a program waits for facts that are not judged, in seconds. */
+/** How long the end of a program waits for outcomes, in seconds. */
 const EXIT_SECONDS = 5;
-/** So many failures in a row are told: one may be a connection that the service closed idle. */
+/** After how many failures in a row the console has a line. One may be a closed idle connection. */
 const TOLD_FAILURES = 2;
-/** The statuses of an item that was not judged: it is sent again. */
+/** The statuses of an item that has no outcome: it is sent again. */
 const HELD = [408, 429, 503];
 
 /** The outcomes of reported facts. */
 export interface Flushed {
-  /** Facts that were recorded since the last flush, duplicates too. */
+  /** Facts recorded since the last flush, including duplicates. */
   readonly recorded: number;
-  /** Facts that were refused since the last flush, by the ledger or by the client. */
+  /** Facts refused since the last flush, by the ledger or by the client. */
   readonly refused: number;
   /** Facts reported before the flush that have no outcome yet. */
   readonly waiting: number;
-  /** Whether no fact was refused, and none waits. */
+  /** True if no fact was refused and none waits. */
   readonly ok: boolean;
 }
 
@@ -46,18 +46,18 @@ const DONE = Promise.resolve();
 const OCTETS = new TextEncoder();
 
 interface Waiting {
-  /** The place in the order of this ledger's facts. */
+  /** The fact's number in this ledger, in order. */
   number: number;
-  /** The fact in JSON, made once, so that each attempt sends the same. */
+  /** The fact as JSON. It is encoded once, so that each attempt sends the same bytes. */
   text: string;
   size: number;
   judged: Judged | undefined;
 }
 
-/** A fact that the queue takes as soon as there is room. */
+/** A fact that waits for room in the queue. */
 interface Offer {
   fact: Waiting;
-  /** The caller waits no longer. */
+  /** Ends the caller's wait. */
   resolve: () => void;
 }
 
@@ -70,12 +70,12 @@ interface Result {
 /**
  * A queue of facts and the loop that sends them.
  *
- * - `put` returns at once and never throws. A fact beyond the bounds of memory waits for room if
+ * - `put` returns at once and never throws. A fact beyond the limits of memory waits for room if
  *   the caller does; else it is refused.
  * - A `flush` counts the outcomes since the last one that had returned before it began.
- * - Facts are sent in the order of `put`, one batch after the other, each until it is judged. A
- *   fact that is sent again has the same bytes and the same id, so it is recorded once.
- * - The loop keeps a program alive while a request is under way, and not between two attempts.
+ * - Facts are sent in the order of `put`, batch after batch, until each has an outcome. A repeated
+ *   fact has the same bytes and the same id, so it is recorded once.
+ * - The loop keeps a program alive during a request, but not between two attempts.
  */
 export class Reporter implements Unfinished {
   readonly #transport: Transport;
@@ -113,7 +113,7 @@ export class Reporter implements Unfinished {
   }
 
   /**
-   * Queue a fact. Never throws: a fact that is no JSON is told as refused.
+   * Queue a fact. Never throws; a fact that is no JSON is refused.
    *
    * The promise resolves when the fact is queued or refused, and is never rejected.
    */
@@ -124,13 +124,13 @@ export class Reporter implements Unfinished {
     } catch (error) {
       const problem = new Problem(0, "not_sendable", `The fact cannot be sent: ${causeOf(error)}`);
       this.#refused += 1;
-      this.#refusals.tell(Object(fact) as Reported, problem); // callers without types give anything
+      this.#refusals.tell(Object(fact) as Reported, problem); // untyped callers pass any value
       return DONE;
     }
     return this.put(text, undefined, wait);
   }
 
-  /** Queue a fact about a run. A payload that cannot be sent is left out: the rest counts. */
+  /** Queue a fact about a run. If its payload cannot be sent, queue the rest. */
   reportRun(type: string, data: Reported, payload: string, judged?: Judged): void {
     const { source } = this.#transport.settings;
     let text = "";
@@ -150,8 +150,9 @@ export class Reporter implements Unfinished {
   }
 
   /**
-   * Queue a fact in JSON. Never throws. The promise resolves at once if there is room, or if the
-   * caller does not wait for it.
+   * Queue a fact in JSON. Never throws.
+   *
+   * The promise resolves at once if there is room, or if the caller does not wait for it.
    */
   put(text: string, judged?: Judged, wait: boolean | number = false): Promise<void> {
     const fact = { number: ++this.#last, text, size: sizeOf(text), judged };
@@ -193,7 +194,7 @@ export class Reporter implements Unfinished {
   /**
    * Wait until all facts put before have an outcome, for some seconds, and count the outcomes.
    *
-   * Within `onRefused` nothing is waited for.
+   * Within `onRefused` it waits for nothing.
    */
   async flush(seconds: number): Promise<Flushed> {
     const last = this.#last;
@@ -222,7 +223,7 @@ export class Reporter implements Unfinished {
     });
   }
 
-  /** The program has nothing else to do: send what waits, or tell that it is lost. */
+  /** When the program has nothing else to do: send the facts that wait, or report them as lost. */
   async finish(): Promise<void> {
     await this.#judged(this.#last, EXIT_SECONDS);
     if (!this.waiting) return;
@@ -233,7 +234,7 @@ export class Reporter implements Unfinished {
     this.#stop = new AbortController();
   }
 
-  /** Tell of facts that are lost. The browser sends the first of them after a page has ended. */
+  /** Report facts that are lost. The browser sends the first of them after the page has ended. */
   leave(isPage: boolean): void {
     const count = this.waiting;
     if (!count) return;
@@ -242,11 +243,11 @@ export class Reporter implements Unfinished {
     else console.error(`${count} facts were not judged by the ledger, and are lost.`);
   }
 
-  /** Send what waits. Never throws. */
+  /** Send the facts that wait. Never throws. */
   async #sendAll(): Promise<void> {
     this.#isSending = true;
     keep(this);
-    await null; // all facts of the caller's present turn go together
+    await null; // facts of the same turn of the event loop go together
     while (this.#queue.length) {
       try {
         await this.#round();
@@ -278,7 +279,7 @@ export class Reporter implements Unfinished {
     if (isHeld) await this.#rest(0);
   }
 
-  /** Send facts once, and give the results of those that were judged. */
+  /** Send facts once, and return the results of those with an outcome. */
   async #send(batch: Waiting[], keepalive = false): Promise<Result[]> {
     const sent = { ...batchOf(batch.map(({ text }) => text)), keepalive };
     return this.#transport.once(sent, ATTEMPT_MS, this.#stop.signal, async (answer) => {
@@ -287,7 +288,7 @@ export class Reporter implements Unfinished {
     });
   }
 
-  /** The results of an answer that refuses a whole request; none if the facts are sent again. */
+  /** The results of an answer that refuses a whole request; empty if the facts are sent again. */
   async #unjudged(batch: Waiting[], error: unknown): Promise<Result[]> {
     const refusal = error instanceof Problem ? error : null;
     const all = batch.map((fact) => ({ fact, item: null, problem: refusal }));
@@ -306,7 +307,7 @@ export class Reporter implements Unfinished {
     }
   }
 
-  /** Rest; the console tells once that facts wait. */
+  /** Wait. The console says once that facts wait. */
   async #waitForService(error: unknown, asked = 0): Promise<void> {
     this.#failures += 1;
     if (this.#failures === TOLD_FAILURES) {
@@ -316,7 +317,7 @@ export class Reporter implements Unfinished {
     await this.#rest(asked);
   }
 
-  /** Wait until the next attempt; a flush or the end of the program ends the first pause. */
+  /** Wait until the next attempt. A flush or the end of the program ends the first wait. */
   async #rest(asked: number): Promise<void> {
     const ms = Math.max(asked, this.#pause * (0.5 + Math.random() / 2));
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);
@@ -329,7 +330,7 @@ export class Reporter implements Unfinished {
     this.#isHurried = false;
   }
 
-  /** Tell the outcomes, then those who wait for them or for room. */
+  /** Remove facts from the queue, which makes room for others, and report their outcomes. */
   #settle(results: Result[]): void {
     const settled = new Set(results.map(({ fact }) => fact));
     this.#queue = this.#queue.filter((fact) => !settled.has(fact));
@@ -373,7 +374,7 @@ function within(facts: Waiting[], bytes: number): Waiting[] {
   return end < 0 ? facts : facts.slice(0, end);
 }
 
-/** The facts of a batch that the service has judged. */
+/** The facts of a batch that have an outcome. */
 function judgedOf(batch: Waiting[], items: FactItem[], request_id: string | null): Result[] {
   return batch.flatMap((fact, at) => {
     const item = items[at] as FactItem;

@@ -445,7 +445,7 @@ export class SumRoutes extends Routes {
   }
 }
 
-/** Two instants side by side. */
+/** Two instants compared. */
 export class CompareRoutes extends Routes {
   /** Show what changed between two instants in what the ledger knew. */
   page(
@@ -538,7 +538,7 @@ export class Statements extends Routes {
   }
 }
 
-/** Watches: conditions with a clock. */
+/** Watches: conditions that open alerts. */
 export class Watches extends Routes {
   /** List the watches of the credential's tenant, newest first. */
   list(query: Filters<types.ListWatchesQuery> = {}, options: Options = {}): Pages<types.Watch> {
@@ -550,7 +550,7 @@ export class Watches extends Routes {
     return this.transport.data("GET", path`/v1/watches/${watch}`, undefined, options, FIELDS.Watch);
   }
 
-  /** Set up a watch, which looks at all that holds now, and at all that follows. */
+  /** Set up a watch. It covers what holds now, and what holds later. */
   create(body: types.NewWatch, options: Options = {}): Promise<types.Watch> {
     return this.transport.data("POST", path`/v1/watches`, body, options, FIELDS.Watch);
   }
@@ -581,7 +581,7 @@ export class Watches extends Routes {
   }
 }
 
-/** Alerts, which watches open. */
+/** Alerts that watches opened. */
 export class Alerts extends Routes {
   /** List the alerts of the credential's tenant: the latest `due` first, then by id. */
   list(query: Filters<types.ListAlertsQuery> = {}, options: Options = {}): Pages<types.Alert> {
@@ -861,7 +861,7 @@ export class Directory extends Routes {
     return this.transport.pages(path`/v1/organizations`, query, options);
   }
 
-  /** List who reports to the credential's tenant: the sources that were heard last come first. */
+  /** List who reports to the credential's tenant: the sources with the latest facts first. */
   sources(
     query: Filters<types.ListSourcesQuery> = {},
     options: Options = {},
@@ -875,7 +875,7 @@ export class Directory extends Routes {
   }
 }
 
-/** The sealed log. `execution_ledger.verify` checks offline what these routes give. */
+/** The sealed log. `execution_ledger.verify` checks offline what these routes return. */
 export class Proofs extends Routes {
   /** Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint). */
   checkpoint(options: Options = {}): Promise<string> {
@@ -926,7 +926,7 @@ export class Proofs extends Routes {
   }
 }
 
-/** The service itself, and the credential. All but the latter need no token. */
+/** The service itself, and the credential. Only the credential needs a token. */
 export class Service extends Routes {
   /** Show who asks: the tenant and the permissions of the token, and when it ends. */
   credential(

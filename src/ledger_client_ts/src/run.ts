@@ -1,4 +1,4 @@
-// A function's runs: begun, kept alive, and ended as the function ends.
+// Runs of functions: started, kept alive, and ended with the function.
 
 import { Problem } from "./errors.js";
 import { context, later, timer, unique } from "./host.js";
@@ -12,51 +12,52 @@ import type { ModelTokens, TriggeredBy } from "./types.js";
 export interface RunOptions {
   /** The run's `external_id`, by default a new one. */
   name?: string | undefined;
-  /** The name of the parent, by default the run around this one (in browsers: none). */
+  /** The name of the parent; by default the run around this one (in browsers: none). */
   parent?: string | undefined;
-  /** The attempt, from 1, of a job that is tried again under its own name. */
+  /** The attempt, from 1, of a job that is repeated under its own name. */
   attempt?: number | undefined;
   /**
-   * Seconds, 5 to 604,800: the ledger fails the run when it has heard nothing for so long.
-   * Heartbeats are sent meanwhile.
+   * Seconds, 5 to 604,800. The ledger fails the run after so long without a heartbeat. The client
+   * sends the heartbeats.
    */
   lease?: number | undefined;
   input?: unknown;
   triggered_by?: TriggeredBy | undefined;
   /**
-   * A start that is refused, as on a paused line, is told to the ledger's own `onRefused`, and the
-   * function runs. With `raise` the start is waited for, and the Problem is thrown instead.
+   * What happens if the start is refused, as on a paused line. By default the ledger's `onRefused`
+   * gets the reason, and the function runs. With `raise` the run waits for the start, and throws
+   * the Problem.
    */
   onRefused?: "run" | "raise" | undefined;
-  /** Report the text of the error that fails the run, beside its name. */
+  /** Report the text of the error that fails the run, with its name. */
   tellsErrors?: boolean | undefined;
 }
 
-/** Tokens of a model. Each call of `tokens` adds to those before. */
+/** Tokens of a model. Each call of `tokens` adds to the earlier ones. */
 export type Tokens = Partial<Omit<ModelTokens, "model">> & { model?: string | undefined };
 
 type Part = Exclude<keyof ModelTokens, "model">;
 
 const PARTS: readonly Part[] = ["input", "output", "cache_read", "cache_write", "reasoning"];
-/** The model of tokens that were given without one, beside those of models. */
+/** The model of tokens without a model, if other tokens have one. */
 const UNSPECIFIED = "unspecified";
 const MAX_MODELS = 20;
 const MAX_NAME = 200;
 const MAX_MESSAGE = 10_000;
-/** A lease is renewed each third of it: two heartbeats may be late or lost. */
+/** A lease is renewed after a third of its time, so two heartbeats may be late or lost. */
 const LEASE_PART = 3;
-/** The pause after a heartbeat that did not arrive, and before the run's id is known. */
+/** The pause after a failed heartbeat, and until the run's id is known. */
 const SOON_MS = 2_000;
 const HEARTBEAT_MS = 10_000;
 
 const current = context<Run>();
 
-/** The innermost open run of the calling function. In browsers there is none. */
+/** The innermost open run of the calling code. In browsers there is none. */
 export function currentRun(): Run | undefined {
   return current.get();
 }
 
-/** A run between its start and its end. An error of reporting goes to the console alone. */
+/** A run between its start and its end. Errors of reporting only go to the console. */
 export class Run {
   /** The run's `external_id`. */
   readonly name: string;
@@ -107,7 +108,7 @@ export class Run {
     });
   }
 
-  /** Keep any JSON as the run's output; the last one counts. */
+  /** Set the run's output to any JSON value. The last call counts. */
   output(value: unknown): void {
     this.#output = { output: value };
   }
@@ -142,7 +143,7 @@ export class Run {
     });
   }
 
-  /** Report the start, and resolve once it is judged. */
+  /** Report the start, and resolve once it has an outcome. */
   #begin(line: string): Promise<void> {
     const { parent, attempt, lease, input, triggered_by } = this.#options;
     const data: Reported = { service_line_id: line, external_id: this.name };
@@ -200,7 +201,7 @@ export class Run {
   }
 }
 
-/** The type and the data of the ending that an error means. */
+/** The type and the data of the end that an error means. */
 function endingOf(error: unknown, tellsErrors: boolean, output: Reported): [string, Reported] {
   const { name, message } = guarded("", () => {
     const { name, message } = error as Error;
@@ -211,7 +212,7 @@ function endingOf(error: unknown, tellsErrors: boolean, output: Reported): [stri
   return ["run.failed", { ...output, error: { code: name, ...told } }];
 }
 
-/** The tokens of a model, without parts above their whole, which would be refused. */
+/** The tokens of a model. A part above its whole, which would be refused, is left out. */
 function usageOf(model: string, parts: Partial<Record<Part, number>>): object {
   const { cache_read = 0, cache_write = 0, reasoning = 0, ...row } = parts;
   const hasCache = cache_read + cache_write <= (row.input ?? 0);
@@ -230,7 +231,7 @@ function printable(text: unknown): string {
     .slice(0, MAX_NAME);
 }
 
-/** The value of a function; its error goes to the console alone. */
+/** The value of a function. Its error only goes to the console. */
 function guarded<T>(told: string, work: () => T): T | undefined {
   try {
     return work();

@@ -1,4 +1,4 @@
-// Sending: requests with their attempts, pages, and answers that come in pieces.
+// Requests with their attempts, pages of lists, and answers that come in pieces.
 
 import {
   causeOf,
@@ -11,7 +11,7 @@ import {
 import { AGENT, timer, unique } from "./host.js";
 import type { FactItem, Meta } from "./types.js";
 
-/** The service, and the credential for it. */
+/** The service's address, and the credential. */
 export interface Settings {
   readonly url: string;
   readonly source: string;
@@ -21,13 +21,13 @@ export interface Settings {
   readonly token: string;
 }
 
-/** Options of a call, beside the fields of the API. */
+/** Options of a call, apart from the fields of the API. */
 export interface Options {
   /** Ends the call; it then throws the signal's reason. */
   signal?: AbortSignal | undefined;
-  /** Of a command: the same key twice means one command. By default a new one. */
+  /** For a command: the same key twice means one command. By default a new key. */
   idempotencyKey?: string | undefined;
-  /** Of a read: the position of the log that the answer must have seen. */
+  /** For a read: the answer must include the log up to this position. */
   minPosition?: number | undefined;
 }
 
@@ -40,11 +40,11 @@ export interface Outgoing {
   keepalive?: boolean;
 }
 
-/** The pauses between attempts double, from the first to the longest, in milliseconds. */
+/** The pauses between attempts double, from the first to the longest one, in milliseconds. */
 export const FIRST_PAUSE = 250;
 export const LONGEST_PAUSE = 10_000;
 
-/** Causes of failures before a request was sent. Browsers do not tell. */
+/** Causes of failures before a request was sent. Browsers do not give the cause. */
 const NOT_SENT = /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|UND_ERR_CONNECT_TIMEOUT/;
 
 /** The requests to one service. */
@@ -52,7 +52,7 @@ export class Transport {
   constructor(readonly settings: Settings) {}
 
   /**
-   * The `data` of an answer, which has at least these fields, as words of a text.
+   * The `data` of an answer. `fields` names what it has at least, separated by spaces.
    *
    * Throws Problem, NotReachable or UnexpectedAnswer, as all calls do.
    */
@@ -110,7 +110,7 @@ export class Transport {
     return new Export(() => this.stream(outgoing("GET", path, query, options), options.signal));
   }
 
-  /** Send a fact now, and give its outcome. */
+  /** Send a fact now, and return its outcome. */
   async fact<T>(type: string, subject: string | null, data: object, about: object): Promise<T> {
     const { signal, ...attributes } = about as Options;
     const fact = { type, ...(subject === null ? {} : { subject }), ...attributes, data };
@@ -120,13 +120,13 @@ export class Transport {
     return (await this.attempt(sent, signal, read)).data;
   }
 
-  /** Send facts in JSON now, and give the outcome of each. */
+  /** Send facts in JSON now, and return the outcome of each. */
   async facts(texts: readonly string[], signal: AbortSignal | undefined): Promise<FactItem[]> {
     const read = (answer: Response) => this.outcomes(answer, texts.length);
     return this.attempt(batchOf(texts), signal, read);
   }
 
-  /** The outcomes in the answer to some facts, in their order. */
+  /** The outcomes in the answer to some facts, in order. */
   async outcomes(answer: Response, count: number): Promise<FactItem[]> {
     const isForm = (told: unknown) => {
       const items = (Object(told) as { data?: unknown }).data;
@@ -135,7 +135,7 @@ export class Transport {
     return (await this.json<{ data: FactItem[] }>(answer, isForm)).data;
   }
 
-  /** Send a request until it is answered, and read the answer. */
+  /** Send a request until it has an answer, and read the answer. */
   async attempt<T>(
     sent: Outgoing,
     signal: AbortSignal | undefined,
@@ -175,7 +175,7 @@ export class Transport {
         signal: signal ? AbortSignal.any([signal, stop.signal]) : stop.signal,
         cache: "no-store",
         credentials: "omit",
-        redirect: "manual", // the token is for this service alone
+        redirect: "manual", // the token is only for this service
       });
       if (answer.ok) return await read(answer, stop);
       refused = await answer.text();
@@ -186,14 +186,14 @@ export class Transport {
       clearTimeout(ending);
     }
     const told = problemIn(answer, refused);
-    const { status } = answer; // of a redirect 0, where a browser does not tell it
+    const { status } = answer; // 0 for a redirect in some browsers
     if (status < 400 || (told === null && [401, 403, 404].includes(status))) {
       throw this.unexpected(answer);
     }
     throw problemOf(status, told, answer.headers.get("retry-after"));
   }
 
-  /** The JSON of an answer. Throws UnexpectedAnswer if it is none, or has another form. */
+  /** The JSON of an answer. Throws UnexpectedAnswer if there is none, or if it has another form. */
   async json<T>(answer: Response, isForm: (told: unknown) => boolean): Promise<T> {
     const told = parsed(await answer.text());
     if (!isForm(told)) throw this.unexpected(answer);
@@ -205,18 +205,18 @@ export class Transport {
     if (await answer.text()) throw this.unexpected(answer);
   }
 
-  /** The error of an answer that is none of a ledger's. */
+  /** The error for an answer that is not a ledger's. */
   unexpected(answer: Response): UnexpectedAnswer {
     return new UnexpectedAnswer(this.settings.url, answer.status, mediaOf(answer));
   }
 
-  /** An answer that is no page for people: no route of the API answers one. */
+  /** The answer, unless it is a page for people: no route of the API answers one. */
   #noPage(answer: Response): Response {
     if (mediaOf(answer) === "text/html") throw this.unexpected(answer);
     return answer;
   }
 
-  /** The pieces of a long answer; `silence` is the longest time between two, in seconds. */
+  /** The pieces of a long answer. `silence` is the longest time between two, in seconds. */
   async *stream(
     sent: Outgoing,
     signal: AbortSignal | undefined,
@@ -237,14 +237,14 @@ export class Transport {
       signal?.throwIfAborted();
       throw new NotReachable(`The answer broke off: ${causeOf(error)}`, { cause: error });
     } finally {
-      stop.abort(); // closes the connection of a stream that was left
+      stop.abort(); // closes the connection of a stream that the caller left
     }
   }
 }
 
 const JSON_BODY = { "content-type": "application/json" };
 
-/** The request for a route: what is given is the query of a read, and the body of a command. */
+/** The request for a route. The arguments are the query of a read, and the body of a command. */
 export function outgoing(
   method: string,
   path: string,
@@ -273,10 +273,11 @@ function word(value: unknown): string {
   return value instanceof Date ? value.toISOString() : String(value); // a list gets commas
 }
 
-/** A CloudEvent in JSON, with a source, and with an id and a time of now if it has no id.
+/**
+ * Encode a CloudEvent as JSON, with a source. Without an id, add a new id and the present time.
  *
- * With an id of the caller's the fact may be made again later: with another time it would conflict
- * with the first.
+ * A caller's own id may be reported again later: with another time it would conflict with the first
+ * report.
  */
 export function encoded(fact: object, source: string): string {
   const given = Object.entries(fact).filter(([, value]) => value !== undefined && value !== null);
@@ -290,7 +291,7 @@ export function batchOf(texts: readonly string[]): Outgoing {
   return { method: "POST", path: "/v1/facts/batch", headers: JSON_BODY, body };
 }
 
-/** Whether a part of an answer is an object with these fields, the words of a text. */
+/** Return true if a part of an answer is an object with these fields, separated by spaces. */
 export function has(told: unknown, fields: string): boolean {
   return told instanceof Object && (fields.match(/\w+/g) ?? []).every((field) => field in told);
 }
@@ -299,20 +300,20 @@ function hasData(fields: string): (told: unknown) => boolean {
   return (told) => has(told, "data") && has((told as { data: unknown }).data, fields);
 }
 
-/** Whether an answer is a page of a list. */
+/** Return true if an answer is a page of a list. */
 export function isPage(told: unknown): boolean {
   const { data, meta } = Object(told) as { data?: unknown; meta?: unknown };
   const rows = Array.isArray(data) ? data : (Object(data) as { rows?: unknown }).rows;
   return Array.isArray(rows) && has(meta, "has_more cursor");
 }
 
-/** Whether a part of an answer is the outcome of a fact. */
+/** Return true if a part of an answer is the outcome of a fact. */
 function isItem(item: unknown): boolean {
   const { outcome, error } = Object(item) as Partial<Record<keyof FactItem, unknown>>;
   return typeof outcome === "string" && (has(error, "status") || !error);
 }
 
-/** The problem document in an answer, which has a code or its own media type; else null. */
+/** The problem document in an answer; null without a code or the media type of problems. */
 function problemIn(answer: Response, text: string): object | null {
   const told = parsed(text);
   const isDocument = mediaOf(answer) === "application/problem+json";
@@ -320,13 +321,13 @@ function problemIn(answer: Response, text: string): object | null {
   return told instanceof Object && (isDocument || typeof code === "string") ? told : null;
 }
 
-/** The media type of an answer, in small letters; null if it names none. */
+/** The media type of an answer in lower case; null if it has none. */
 function mediaOf(answer: Response): string | null {
   const [media] = (answer.headers.get("content-type") ?? "").split(";");
   return media?.trim().toLowerCase() || null;
 }
 
-/** The value of a text in JSON; undefined if it is none. */
+/** The value of a text in JSON; undefined if it is not JSON. */
 export function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -335,19 +336,19 @@ export function parsed(text: string): unknown {
   }
 }
 
-/** Whether the same request may be tried again: nothing happens twice, and it may succeed. */
+/** Return true if a retry is safe and may succeed: nothing happens twice. */
 function isPassing(failure: unknown, method: string): boolean {
   if (failure instanceof Problem) {
     if (failure.status === 503) return failure.code !== "read_only" && method !== "DELETE";
     return failure.status === 408 || failure.status === 429;
   }
   if (!(failure instanceof NotReachable)) return false;
-  // A DELETE may have been done when its answer was lost, and would then be refused.
+  // If the answer to a DELETE was lost, it may have happened, and a retry would be refused.
   const { cause } = (failure.cause ?? {}) as { cause?: { code?: string } };
   return method !== "DELETE" || NOT_SENT.test(cause?.code ?? "");
 }
 
-/** Whether a reader should come back later. */
+/** Return true if a reader should try again later. */
 export function isLost(failure: unknown): boolean {
   if (failure instanceof NotReachable) return true;
   return failure instanceof Problem && [408, 429, 500, 502, 503, 504].includes(failure.status);
@@ -365,7 +366,7 @@ export async function sleep(ms: number, signal: AbortSignal | undefined): Promis
   signal?.throwIfAborted();
 }
 
-/** The lines of a text that comes in pieces. */
+/** The lines of a text that arrives in pieces. */
 export async function* lines(
   pieces: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<string, void, undefined> {
@@ -387,7 +388,7 @@ export interface Page<T> {
 
 type Asked<T> = (cursor: string | null) => Promise<{ data: T[] | { rows: T[] }; meta: Meta }>;
 
-/** The rows of a list, over all its pages: each page is asked for when its first row is. */
+/** The rows of a list, over all its pages. A page is requested when its first row is needed. */
 export class Pages<T> implements AsyncIterable<T> {
   readonly #page: Asked<T>;
 
@@ -417,13 +418,13 @@ export class Pages<T> implements AsyncIterable<T> {
 }
 
 /**
- * A file of any length: iterate over its lines, or give its `pieces` to `writeFile`.
+ * A file of any length: iterate over its lines, or pass its `pieces` to `writeFile`.
  *
- * An export that breaks off throws NotReachable. The filter `after` continues it, where the route
- * has one.
+ * An export that breaks off throws NotReachable. If the route has the filter `after`, it continues
+ * the export.
  */
 export class Export implements AsyncIterable<string> {
-  /** The bytes of the file, as they come. */
+  /** The bytes of the file, as they arrive. */
   readonly pieces: () => AsyncGenerator<Uint8Array, void, undefined>;
 
   constructor(pieces: Export["pieces"]) {

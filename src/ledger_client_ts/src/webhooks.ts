@@ -1,20 +1,22 @@
-// The signatures of deliveries of webhooks, after Standard Webhooks.
+// The signatures of webhook deliveries, as in Standard Webhooks.
 
 import { NotVerified } from "./errors.js";
 import type { Event } from "./types.js";
 
-/** How far the clocks of sender and receiver may be apart, the way included, in seconds. */
+/**
+ * How far the clocks of sender and receiver may differ, including the time of delivery. In seconds.
+ */
 const TOLERANCE = 300;
 
 /** Headers as `fetch`, Node or Express give them. */
 export type GivenHeaders = Headers | Record<string, string | readonly string[] | undefined>;
 
 /**
- * The event of a delivery whose signature holds. Throws NotVerified.
+ * The event of a delivery with a valid signature. Throws NotVerified.
  *
- * `body` is the body as it arrived, to the byte. `secret` is the endpoint's `whsec_…`, or several
- * while it is rotated. A delivery may come twice: its id is the header `webhook-id`, and the
- * event's own `id`. `now` is by default the clock's.
+ * `body` is the body as it arrived, to the byte. `secret` is the endpoint's `whsec_…`, or a list of
+ * several during a rotation. A delivery may come twice: its id is the header `webhook-id`, and the
+ * event's own `id`. `now` is by default the present time.
  */
 export async function verify(
   body: string | Uint8Array | ArrayBuffer,
@@ -42,7 +44,7 @@ export async function verify(
   return eventOf(octets);
 }
 
-/** Whether a signature is by one of the secrets. `crypto.subtle.verify` takes constant time. */
+/** Return true if a secret made the signature. `crypto.subtle.verify` takes constant time. */
 async function isSigned(signed: BufferSource, told: string, secrets: readonly string[]) {
   const hmac = { name: "HMAC", hash: "SHA-256" };
   for (const secret of secrets) {

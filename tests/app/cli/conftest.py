@@ -29,8 +29,8 @@ def ledger(
     def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         file = tmp_path / "stdin"
         file.write_bytes(stdin)
-        with file.open(encoding="utf-8") as given:
-            monkeypatch.setattr(sys, "stdin", given)
+        with file.open(encoding="utf-8") as stream:
+            monkeypatch.setattr(sys, "stdin", stream)
             code = cli.main(arguments)
         printed = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
@@ -58,8 +58,8 @@ def ledger_alone(tmp_path: Path, program: Path) -> Ledger:
 
 def environment(conninfo: str) -> dict[str, str]:
     """The environment of a process that uses this database."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
-    return kept | {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
+    return inherited | {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo}
 
 
 def _process(conninfo: str, folder: Path, *command: str) -> Ledger:

@@ -65,8 +65,8 @@ def test_altered_code_is_named_by_verify_and_mended_by_the_next_start(
     with served, served.client(served.token()) as client, served.client(evil) as attacker:
         assert attacker.get(path).status_code == 401
         assert client.get(path).json() == truth
-        (told,) = [line for line in served.said.splitlines() if "was mended" in line]
-        assert [name for name in ALTERED.values() if name not in told] == []
+        (warning,) = [line for line in served.output.splitlines() if "was mended" in line]
+        assert [name for name in ALTERED.values() if name not in warning] == []
         verified = run_ledger({**os.environ, **served.environment}, "verify")
         assert verified.returncode == 0, verified.stdout
         assert "objects of the schema, 0 differences." in verified.stdout

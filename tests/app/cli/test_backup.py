@@ -94,7 +94,7 @@ def rows(conninfo: str) -> dict[str, list[tuple[str]]]:
 
 
 @pytest.fixture(scope="module")
-def told(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def story(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a database with two facts."""
     facts = [activation(), fact("execution.checked_in", LINE)]
     file = tmp_path_factory.mktemp("told") / "facts.jsonl"
@@ -105,9 +105,9 @@ def told(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def kept(server: EmbeddedPostgres, told: str) -> Iterator[str]:
+def filled(server: EmbeddedPostgres, story: str) -> Iterator[str]:
     """A database with two facts, and the login of reads."""
-    with copied(server.url, "kept_backup", told) as conninfo:
+    with copied(server.url, "kept_backup", story) as conninfo:
         assert run_ledger(settings_of(conninfo), "migrate").returncode == 0
         yield conninfo
 
@@ -133,7 +133,6 @@ def open_transaction(conninfo: str, statement: str) -> Iterator[None]:
 
 
 def command(conninfo: str, errors: Path, *arguments: str) -> Forked:
-    """A running command."""
     return Forked(arguments, settings_of(conninfo), Path(os.devnull), errors)
 
 
@@ -155,7 +154,7 @@ class ServedAs(Served):
     def follow(
         self, program: Path, heading: str, number: int = 0
     ) -> "subprocess.CompletedProcess[str]":
-        """Type a block of the page on operating, as the account, beside the data directory."""
+        """Run a block of the page on operating, as the account, next to the data directory."""
         folder = self.data_dir.parent
         script = commands("operating.md", heading, number).replace("/safe", f"{folder}/safe")
         typed, serves, _ = script.partition("LEDGER_DATA_DIR=restored ledger serve")
@@ -236,25 +235,25 @@ def test_a_running_service_is_backed_up_and_restored_as_the_page_on_operating_sa
 
 
 def test_a_backup_writes_nothing_and_says_that_the_key_is_not_in_it(
-    kept: str, tmp_path: Path
+    filled: str, tmp_path: Path
 ) -> None:
-    file, before = tmp_path / "ledger.dump", rows(kept)
-    made = run_ledger(settings_of(kept), "backup", str(file))
+    file, before = tmp_path / "ledger.dump", rows(filled)
+    made = run_ledger(settings_of(filled), "backup", str(file))
     assert (made.returncode, made.stdout) == (0, "")
     assert made.stderr.splitlines() == [
         f"Backed up to {file} ({file.stat().st_size:,} bytes).",
         "The backup does NOT hold the master key (LEDGER_MASTER_KEY): keep a copy of it, apart from"
         " the backup. Without the key the backup cannot be restored.",
     ]
-    assert rows(kept) == before, "a backup writes nothing"
+    assert rows(filled) == before, "a backup writes nothing"
 
 
 def test_a_backup_of_a_version_before_0_1_0_is_refused_in_one_line_and_nothing_is_restored(
-    kept: str, vacant: str, tmp_path: Path
+    filled: str, vacant: str, tmp_path: Path
 ) -> None:
     file = str(tmp_path / "ledger.dump")
-    query(kept, BEFORE["by twelve files"])
-    assert run_ledger(settings_of(kept), "backup", file).returncode == 0
+    query(filled, BEFORE["by twelve files"])
+    assert run_ledger(settings_of(filled), "backup", file).returncode == 0
     restored = run_ledger(settings_of(vacant), "restore", file)
     assert (restored.returncode, restored.stdout) == (1, "")
     assert restored.stderr == f"ledger: {REFUSED}\n"
@@ -264,12 +263,12 @@ def test_a_backup_of_a_version_before_0_1_0_is_refused_in_one_line_and_nothing_i
 # A backup is whole or is not there, and so is a restored ledger.
 
 
-def test_an_interrupted_backup_leaves_the_one_before(kept: str, tmp_path: Path) -> None:
+def test_an_interrupted_backup_leaves_the_one_before(filled: str, tmp_path: Path) -> None:
     file = tmp_path / "ledger.dump"
     file.write_bytes(b"yesterday's")
-    with open_transaction(kept, "LOCK TABLE ledger.api_key"):
-        made = command(kept, tmp_path / "errors", "backup", str(file))
-        until(lambda: query(kept, _WAITS.format("ledger backup")), "the dump to wait")
+    with open_transaction(filled, "LOCK TABLE ledger.api_key"):
+        made = command(filled, tmp_path / "errors", "backup", str(file))
+        until(lambda: query(filled, _WAITS.format("ledger backup")), "the dump to wait")
         assert len(list(tmp_path.glob("ledger.dump*"))) == 2
         made.send_signal(signal.SIGINT)
         made.wait(30)
@@ -278,23 +277,23 @@ def test_an_interrupted_backup_leaves_the_one_before(kept: str, tmp_path: Path) 
 
 
 def test_a_backup_whose_server_ends_the_session_fails_and_leaves_nothing(
-    kept: str, tmp_path: Path
+    filled: str, tmp_path: Path
 ) -> None:
-    with open_transaction(kept, "LOCK TABLE ledger.api_key"):
-        made = command(kept, tmp_path / "errors", "backup", str(tmp_path / "ledger.dump"))
-        until(lambda: query(kept, _WAITS.format("ledger backup")), "the dump to wait")
+    with open_transaction(filled, "LOCK TABLE ledger.api_key"):
+        made = command(filled, tmp_path / "errors", "backup", str(tmp_path / "ledger.dump"))
+        until(lambda: query(filled, _WAITS.format("ledger backup")), "the dump to wait")
         end = _WAITS.format("ledger backup").replace("pid", "pg_terminate_backend(pid)", 1)
-        assert query(kept, end) == [(True,)]
+        assert query(filled, end) == [(True,)]
         made.wait(30)
     assert made.returncode == 1
-    said = (tmp_path / "errors").read_text()
-    assert said.startswith("ledger: Nothing was backed up: pg_dump: ")
-    assert said.count("\n") == 1
+    errors = (tmp_path / "errors").read_text()
+    assert errors.startswith("ledger: Nothing was backed up: pg_dump: ")
+    assert errors.count("\n") == 1
     assert list(tmp_path.glob("ledger.dump*")) == []
 
 
 def test_a_killed_restore_leaves_an_empty_database_and_a_second_try_restores_rows_and_rights(
-    kept: str, vacant: str, program: Path, tmp_path: Path
+    filled: str, vacant: str, program: Path, tmp_path: Path
 ) -> None:
     """Policies, triggers and constraints are compared, too. The backup came through a pipe.
 
@@ -302,10 +301,10 @@ def test_a_killed_restore_leaves_an_empty_database_and_a_second_try_restores_row
     A row differs from the log: it is restored as it was, and named. Sessions have ended.
     """
     file = str(tmp_path / "ledger.dump")
-    query(kept, _SESSION)
-    query(kept, "UPDATE ledger.execution_record SET organization_id = 'ORG-26-000009'")
+    query(filled, _SESSION)
+    query(filled, "UPDATE ledger.execution_record SET organization_id = 'ORG-26-000009'")
     with open(file, "wb") as piped:
-        subprocess.run([program, "backup", "-"], env=settings_of(kept), stdout=piped, check=True)
+        subprocess.run([program, "backup", "-"], env=settings_of(filled), stdout=piped, check=True)
     with open_transaction(vacant, "CREATE SCHEMA ledger"):
         restoring = command(vacant, tmp_path / "errors", "restore", file)
         until(lambda: query(vacant, _WAITS.format("psql")), "the restore to wait")
@@ -318,16 +317,16 @@ def test_a_killed_restore_leaves_an_empty_database_and_a_second_try_restores_row
     assert "its column organization_id says ORG-26-000009" in restored.stdout
     assert restored.stdout.count(" 0 differing") == 9
     assert "\nIt DIFFERS, as the lines above say." in restored.stderr
-    assert len(rows(kept)) > 40
-    assert rows(vacant) == rows(kept) | {"session": []} != rows(kept)
-    assert query(vacant, _RIGHTS) == query(kept, _RIGHTS)
+    assert len(rows(filled)) > 40
+    assert rows(vacant) == rows(filled) | {"session": []} != rows(filled)
+    assert query(vacant, _RIGHTS) == query(filled, _RIGHTS)
 
 
 def test_a_backup_that_was_cut_off_is_refused_and_nothing_restored(
-    kept: str, vacant: str, tmp_path: Path
+    filled: str, vacant: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "ledger.dump"
-    assert run_ledger(settings_of(kept), "backup", str(file)).returncode == 0
+    assert run_ledger(settings_of(filled), "backup", str(file)).returncode == 0
     os.truncate(file, file.stat().st_size - 100)
     ended = run_ledger(settings_of(vacant), "restore", str(file))
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
@@ -337,63 +336,63 @@ def test_a_backup_that_was_cut_off_is_refused_and_nothing_restored(
 # Refusals, each in one line, before anything is made.
 
 
-def test_a_restore_refuses_a_place_that_is_not_empty(
-    kept: str, vacant: str, tmp_path: Path
+def test_a_restore_refuses_a_target_that_is_not_empty(
+    filled: str, vacant: str, tmp_path: Path
 ) -> None:
     file = str(tmp_path / "ledger.dump")
-    assert run_ledger(settings_of(kept), "backup", file).returncode == 0
-    before = rows(kept)
+    assert run_ledger(settings_of(filled), "backup", file).returncode == 0
+    before = rows(filled)
     query(vacant, "CREATE TABLE words (word text)")
-    for conninfo, held in ((kept, "the schema ledger"), (vacant, "the table public.words")):
+    for conninfo, held in ((filled, "the schema ledger"), (vacant, "the table public.words")):
         ended = run_ledger(settings_of(conninfo), "restore", file)
         assert ended.returncode == 1
         assert ended.stderr == (
             f"ledger: The database is not empty, it has {held}: a backup is restored into an empty"
             " one.\n"
         )
-    assert rows(kept) == before
+    assert rows(filled) == before
 
 
 def test_a_restore_refuses_another_key_a_missing_one_and_a_file_that_is_no_backup(
-    kept: str, tmp_path: Path
+    filled: str, tmp_path: Path
 ) -> None:
     file, data_dir = str(tmp_path / "ledger.dump"), tmp_path / "data"
-    assert run_ledger(settings_of(kept), "backup", file).returncode == 0
+    assert run_ledger(settings_of(filled), "backup", file).returncode == 0
     foreign = str(tmp_path / "foreign.dump")
     dump = [find_programs(None) / "bin" / "pg_dump", "-Fc", "--exclude-schema=ledger"]
-    subprocess.run([*dump, "-f", foreign, kept], check=True)
+    subprocess.run([*dump, "-f", foreign, filled], check=True)
     bare = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
     bare["LEDGER_DATA_DIR"] = str(data_dir)
-    for settings, given, said in (
+    for settings, keys, message in (
         ({}, file, f"The master key of the backup is not known here: put it into {data_dir}/"),
         ({"LEDGER_MASTER_KEY": "ab" * 32}, file, "The master key is not the key of this backup."),
         (KEY, foreign, f"{foreign} is not a backup of a ledger."),
         (KEY, __file__, f"{__file__} cannot be read as a backup: "),
         (KEY, str(tmp_path / "none"), f"Cannot read {tmp_path}/none: No such file or directory."),
     ):
-        ended = run_ledger(bare | settings, "restore", given)
+        ended = run_ledger(bare | settings, "restore", keys)
         assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
-        assert ended.stderr.startswith(f"ledger: {said}")
+        assert ended.stderr.startswith(f"ledger: {message}")
     assert not data_dir.exists()
 
 
-def test_a_backup_refuses_a_place_without_a_ledger_and_makes_none(
+def test_a_backup_refuses_a_folder_without_a_ledger_and_makes_none(
     vacant: str, tmp_path: Path
 ) -> None:
     bare = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
     bare["LEDGER_DATA_DIR"] = str(tmp_path / "data")
     none = f"LEDGER_DATA_DIR ({tmp_path / 'data'}) is no data directory of a ledger."
-    for settings, said in (
+    for settings, message in (
         (bare, none),
         (settings_of(vacant), "There is no ledger in this database."),
     ):
         ended = run_ledger(settings, "backup", str(tmp_path / "ledger.dump"))
-        assert (ended.returncode, ended.stderr) == (1, f"ledger: {said}\n")
+        assert (ended.returncode, ended.stderr) == (1, f"ledger: {message}\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_backup_replaces_nothing_but_a_file(kept: str, tmp_path: Path) -> None:
+def test_a_backup_replaces_nothing_but_a_file(filled: str, tmp_path: Path) -> None:
     for file in ("/dev/null", str(tmp_path)):
-        ended = run_ledger(settings_of(kept), "backup", file)
+        ended = run_ledger(settings_of(filled), "backup", file)
         assert (ended.returncode, ended.stderr) == (1, f"ledger: {file} is not a file.\n")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)

@@ -84,5 +84,5 @@ def test_a_cell_is_read_as_its_map_says(field: str, read: Dialect, cell: str, va
 def test_a_cell_that_is_not_clear_refuses_its_row(field: str, read: Dialect, cell: str) -> None:
     found = one_column(field, read, cell, "execution.checked_in")
     assert isinstance(found, Rejected)
-    ((place, _),) = found.error.errors  # type: ignore[attr-defined]
-    assert (found.id, place.rpartition("/")[2]) == ("n", field)
+    ((pointer, _),) = found.error.errors  # type: ignore[attr-defined]
+    assert (found.id, pointer.rpartition("/")[2]) == ("n", field)

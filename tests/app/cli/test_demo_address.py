@@ -102,16 +102,16 @@ def test_a_killed_services_address_is_not_claimed(
 
 
 @pytest.mark.parametrize(
-    ("host", "shown"),
+    ("host", "url"),
     repeated([("::", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")]),
 )
 def test_a_wildcard_address_is_printed_as_the_loopback_address_with_the_prefix_of_all_paths(
-    data_dir: Path, database: dict[str, str], page: Page, host: str, shown: str
+    data_dir: Path, database: dict[str, str], page: Page, host: str, url: str
 ) -> None:
     prefix = {"LEDGER_ROOT_PATH": "/ledger/"}
     with served_at(data_dir, database | prefix, host) as served:
-        assert f"Serving on {address_of(host, served.port)}/ledger\n" in served.said
-        assert page(served, **prefix) == f"Page:  http://{shown}:{served.port}/ledger/"
+        assert f"Serving on {address_of(host, served.port)}/ledger\n" in served.output
+        assert page(served, **prefix) == f"Page:  http://{url}:{served.port}/ledger/"
 
 
 def test_a_service_runs_though_its_address_file_cannot_be_written(
@@ -119,7 +119,7 @@ def test_a_service_runs_though_its_address_file_cannot_be_written(
 ) -> None:
     (data_dir / "serving").mkdir(parents=True)
     with served_at(data_dir, database) as served:
-        assert "address cannot be written" in served.said
+        assert "address cannot be written" in served.output
         assert page(served) == NOT_RUNNING
     assert [path.name for path in data_dir.glob("serving*")] == ["serving"]
 

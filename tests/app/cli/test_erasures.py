@@ -63,9 +63,9 @@ def test_erasures_after_the_backup_are_made_again_once_by_the_export_of_the_lost
         assert again.stderr == "0 erased, 1 erased already, 0 not erased\n"
         with edge_of(SETTINGS, restored) as edge:
             until(lambda: edge.data(f"/v1/runs/{runs[0]}")["erased_at"], "the erasure in the views")
-            shown = [edge.data(f"/v1/runs/{run}") for run in runs]
-            assert [one["erased_at"] is not None for one in shown] == [True, False, False]
-            assert [one["input"] for one in shown] == [None, {"secret": 1}, {"secret": 1}]
+            views = [edge.data(f"/v1/runs/{run}") for run in runs]
+            assert [one["erased_at"] is not None for one in views] == [True, False, False]
+            assert [one["input"] for one in views] == [None, {"secret": 1}, {"secret": 1}]
 
 
 def test_a_run_that_cannot_be_erased_is_named_and_the_others_are_erased(

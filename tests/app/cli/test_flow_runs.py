@@ -67,7 +67,7 @@ def import_runs(ledger: Ledger, *arguments: str, stdin: bytes = b"") -> tuple[in
     return done.returncode, done.stdout, done.stderr.splitlines()[-1]
 
 
-def shown_runs(edge: Edge) -> dict[str, dict[str, Any]]:
+def listed_runs(edge: Edge) -> dict[str, dict[str, Any]]:
     """The ledger's runs by their external ids."""
     return {run["external_id"]: run for run in edge.data(f"/v1/execution/{LINE}/runs?limit=100")}
 
@@ -76,7 +76,7 @@ def await_statuses(edge: Edge, file: int) -> None:
     """Await that the views, which another process's events reach later, show a file's runs."""
     expected = {each["id"]: STATUSES[each["state_type"]] for each in flow_runs(file)}
     until(
-        lambda: {name: run["status"] for name, run in shown_runs(edge).items()} == expected,
+        lambda: {name: run["status"] for name, run in listed_runs(edge).items()} == expected,
         f"the runs of {FILES[file]}",
     )
 
@@ -86,13 +86,13 @@ def test_flow_runs_become_runs_and_a_later_file_brings_only_what_is_new(
 ) -> None:
     with edge_of(SETTINGS, conninfo) as edge:
         edge.accept(activation(id="begin"))
-        for file, added, known in ((0, 15, 0), (1, 3, 15)):
-            said = f"{added} recorded, {known} duplicate, 0 refused"
-            assert import_runs(ledger, FILES[file], "--line", LINE) == (0, "", said)
+        for file, added, duplicates in ((0, 15, 0), (1, 3, 15)):
+            summary = f"{added} recorded, {duplicates} duplicate, 0 refused"
+            assert import_runs(ledger, FILES[file], "--line", LINE) == (0, "", summary)
             await_statuses(edge, file)
-        said = "0 recorded, 15 duplicate, 0 refused"
-        assert import_runs(ledger, FILES[0], "--line", LINE) == (0, "", said)
-        runs = {name: edge.data(f"/v1/runs/{run['id']}") for name, run in shown_runs(edge).items()}
+        summary = "0 recorded, 15 duplicate, 0 refused"
+        assert import_runs(ledger, FILES[0], "--line", LINE) == (0, "", summary)
+        runs = {name: edge.data(f"/v1/runs/{run['id']}") for name, run in listed_runs(edge).items()}
     for each in flow_runs(1):
         run = runs[each["id"]]
         begun = run["started_at"] or run["requested_at"]
@@ -151,7 +151,7 @@ def test_a_run_that_ended_before_it_started_was_requested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "text"),
     [
         (b"{broken", "The line is no flow run: "),
         (b"[]", "The line is no flow run: "),
@@ -167,16 +167,16 @@ def test_a_run_that_ended_before_it_started_was_requested() -> None:
     ],
 )
 def test_a_line_that_is_no_flow_run_is_refused_by_its_number(
-    ledger: Ledger, line: bytes, said: str
+    ledger: Ledger, line: bytes, text: str
 ) -> None:
     stdin = b"\n" + line + b"\n" + Path(FILES[0]).read_bytes()
     code, output, _ = import_runs(ledger, "-", "--line", LINE, "--dry-run", stdin=stdin)
     (refused,) = (each for each in output.splitlines() if "{" not in each)
-    assert (code, refused.startswith("line 2: invalid_request"), said in refused) == (1, True, True)
+    assert (code, refused.startswith("line 2: invalid_request"), text in refused) == (1, True, True)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "text"),
     [
         (("--line", LINE), "--line goes with --from prefect"),
         (("--from", "prefect"), "--from prefect needs --line, or a --map with [deployments]"),
@@ -188,15 +188,15 @@ def test_arguments_that_do_not_fit_are_a_usage_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    given: tuple[str, ...],
-    said: str,
+    arguments: tuple[str, ...],
+    text: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "map.toml").write_text('[deployments]\nnightly = "LIN-1"\n')
     with pytest.raises(SystemExit) as ended:
-        main(["import", "-", *given])
+        main(["import", "-", *arguments])
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert text in capsys.readouterr().err
 
 
 def test_the_deployments_of_a_map_have_lines_by_name_or_id(ledger: Ledger, tmp_path: Path) -> None:
@@ -204,14 +204,14 @@ def test_the_deployments_of_a_map_have_lines_by_name_or_id(ledger: Ledger, tmp_p
     deployment = next(each for each in objects(0) if "paused" in each)
     for name in (deployment["name"], deployment["id"]):
         (tmp_path / "map.toml").write_text(f'[deployments]\n"{name}" = "{LINE}"\n')
-        shown = ledger("import", FILES[0], "--from", "prefect", "--map", "map.toml", "--dry-run")
-        (line,) = (each for each in shown.stdout.splitlines() if "{" in each)
+        preview = ledger("import", FILES[0], "--from", "prefect", "--map", "map.toml", "--dry-run")
+        (line,) = (each for each in preview.stdout.splitlines() if "{" in each)
         assert json.loads(line.split(": ", 1)[1])["data"] == {
             "external_id": run["id"],
             "service_line_id": LINE,
         }
-        assert shown.stdout.count("The map has no line for the flow run's deployment") == 9
-        assert (shown.returncode, "1 valid, 9 refused" in shown.stderr) == (1, True)
+        assert preview.stdout.count("The map has no line for the flow run's deployment") == 9
+        assert (preview.returncode, "1 valid, 9 refused" in preview.stderr) == (1, True)
 
 
 def test_a_name_that_two_deployments_bear_gives_no_line(ledger: Ledger, tmp_path: Path) -> None:
@@ -222,8 +222,8 @@ def test_a_name_that_two_deployments_bear_gives_no_line(ledger: Ledger, tmp_path
     code, output, last = import_runs(ledger, "-", "--map", "map.toml", "--dry-run", stdin=stdin)
     assert (code, output.count("has no line"), last[:20]) == (1, 10, "0 valid, 10 refused;")
     # Its run is no run of --line either: which deployment it is, nobody knows.
-    beside = ("-", "--map", "map.toml", "--line", LINE, "--dry-run")
-    code, output, last = import_runs(ledger, *beside, stdin=stdin)
+    incomplete = ("-", "--map", "map.toml", "--line", LINE, "--dry-run")
+    code, output, last = import_runs(ledger, *incomplete, stdin=stdin)
     assert (code, output.count("has no line"), last[:21]) == (1, 1, "14 valid, 1 refused; ")
 
 

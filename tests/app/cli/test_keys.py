@@ -59,7 +59,7 @@ def test_list_shows_ids_and_names_and_never_a_key(ledger: Ledger, conninfo: str)
     assert all(token.strip()[4:20] not in done.stdout for token in tokens)
 
 
-def test_list_shows_names_as_they_were_given(ledger: Ledger) -> None:
+def test_list_shows_names_as_they_were_sent(ledger: Ledger) -> None:
     names = ["ci [/deploy]", "[prod] ci", ":rocket: launcher", "[bold]"]
     for name in names:
         create = ("keys", "create", *ORGANIZATION, "--permission", "read", "--name", name)

@@ -25,19 +25,19 @@ def on_a_terminal(conninfo: str, program: Path, columns: int, *arguments: str) -
     """The lines of a command's output on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    given = environment(conninfo) | {"TERM": "dumb"}
-    given.pop("COLUMNS", None)
-    process = subprocess.Popen([program, *arguments], env=given, stdout=theirs)
+    env = environment(conninfo) | {"TERM": "dumb"}
+    env.pop("COLUMNS", None)
+    process = subprocess.Popen([program, *arguments], env=env, stdout=theirs)
     os.close(theirs)
-    shown = b""
+    screen = b""
     try:
         while piece := os.read(ours, 65536):
-            shown += piece
+            screen += piece
     except OSError:
         pass  # the terminal has no other end any more
     os.close(ours)
     assert process.wait(60) == 0
-    return shown.decode().split("\r\n")
+    return screen.decode().split("\r\n")
 
 
 def make(ledger: Ledger, name: str, *options: str) -> str:
@@ -47,8 +47,8 @@ def make(ledger: Ledger, name: str, *options: str) -> str:
         "--permission", *PERMISSIONS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said, _, key_id = done.stderr.strip().partition(" ")
-    assert said == "Created"
+    message, _, key_id = done.stderr.strip().partition(" ")
+    assert message == "Created"
     return key_id.removesuffix(".")
 
 
@@ -70,8 +70,8 @@ def test_a_terminal_of_80_columns_shows_each_key_whole(
 
 def test_a_narrow_terminal_cuts_no_id(ledger: Ledger, conninfo: str, program: Path) -> None:
     key_id = make(ledger, "reports")
-    shown = " ".join(on_a_terminal(conninfo, program, 20, "keys", "list"))
-    assert {key_id, ORGANIZATION, "service_lines:manage"} <= set(shown.split())
+    screen = " ".join(on_a_terminal(conninfo, program, 20, "keys", "list"))
+    assert {key_id, ORGANIZATION, "service_lines:manage"} <= set(screen.split())
 
 
 @pytest.mark.parametrize("command", LISTS, ids=" ".join)
@@ -94,21 +94,21 @@ def test_a_pipe_gets_a_line_of_names_and_a_line_of_tabbed_cells_for_each_row(
 
 
 @pytest.mark.parametrize("command", LISTS, ids=" ".join)
-def test_a_list_is_given_as_json(ledger: Ledger, command: tuple[str, ...]) -> None:
+def test_a_list_is_printed_as_json(ledger: Ledger, command: tuple[str, ...]) -> None:
     key_id = make(ledger, "Grüße")
     done = ledger(*command, "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    said: Any = json.loads(done.stdout)
+    listed: Any = json.loads(done.stdout)
     if command[0] == "keys":
-        (key,) = said
+        (key,) = listed
         assert key["created_at"].endswith("Z")
-        told = (key["id"], key["name"], key["permissions"], key["revoked_at"])
-        assert told == (key_id, "Grüße", list(PERMISSIONS), None)
+        fields = (key["id"], key["name"], key["permissions"], key["revoked_at"])
+        assert fields == (key_id, "Grüße", list(PERMISSIONS), None)
     elif command[0] == "projections":
-        assert {view["state"] for view in said} == {"live"}
-        assert "execution" in [view["projection"] for view in said]
+        assert {view["state"] for view in listed} == {"live"}
+        assert "execution" in [view["projection"] for view in listed]
     else:
-        assert (said["size"], said["nodes"], said["former_origins"]) == (0, [], [])
+        assert (listed["size"], listed["nodes"], listed["former_origins"]) == (0, [], [])
 
 
 def test_control_characters_are_escaped(ledger: Ledger, conninfo: str, program: Path) -> None:
@@ -118,10 +118,10 @@ def test_control_characters_are_escaped(ledger: Ledger, conninfo: str, program: 
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("UPDATE ledger.api_key SET name = %s", (name,))
     piped = ledger("keys", "list")
-    shown = "\n".join(on_a_terminal(conninfo, program, 80, "keys", "list"))
+    screen = "\n".join(on_a_terminal(conninfo, program, 80, "keys", "list"))
     verified = ledger("verify")
     assert verified.returncode == 1
-    for text in (piped.stdout, shown, ledger("keys", "list", "--json").stdout, verified.stdout):
+    for text in (piped.stdout, screen, ledger("keys", "list", "--json").stdout, verified.stdout):
         assert "owned" in text
         assert text.replace("\n", "").replace("\t", "").isprintable(), ascii(text)
         assert sum(line.startswith("KEY-26-000099") for line in text.splitlines()) == 0

@@ -108,10 +108,10 @@ class Import(Forked):
         self.stdin = os.fdopen(os.dup(writing.fileno()), "wb")
         writing.close()
 
-    def communicate(self, given: bytes = b"") -> tuple[bytes, bytes]:
+    def communicate(self, stdin: bytes = b"") -> tuple[bytes, bytes]:
         """Write the rest of the input, and await the end; what was written to stdout and stderr."""
         with suppress(BrokenPipeError):
-            self.stdin.write(given)
+            self.stdin.write(stdin)
         self.end_input()
         self.wait(60)
         output, errors = (path.read_bytes() for path in self._written)
@@ -318,8 +318,8 @@ def test_a_compressed_file_is_refused_in_one_line_and_not_line_by_line(
     (tmp_path / "facts.jsonl.gz").write_bytes(gzip.compress(lines(*GOOD)))
     done = ledger("import", "facts.jsonl.gz")
     assert (done.returncode, done.stdout) == (1, "")
-    said = "ledger: facts.jsonl.gz is compressed: unpack it first, as with `zcat`."
-    assert done.stderr.splitlines()[-1] == said
+    message = "ledger: facts.jsonl.gz is compressed: unpack it first, as with `zcat`."
+    assert done.stderr.splitlines()[-1] == message
 
 
 @pytest.mark.parametrize(
@@ -361,9 +361,9 @@ def test_projections_list_names_each_view_and_its_lag(ledger: Ledger, conninfo: 
 def test_the_demo_loads_its_story_once_over_the_past_weeks_and_prints_a_token_each_time(
     ledger: Ledger, conninfo: str, facts: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The story is recorded at the times at which it happens. ``test_demo.py`` tells it whole."""
-    told = loading.story
-    monkeypatch.setattr(loading, "story", lambda now: islice(told(now), facts))
+    """The demo is recorded at the times at which it happens. ``test_demo.py`` checks all of it."""
+    story = loading.story
+    monkeypatch.setattr(loading, "story", lambda now: islice(story(now), facts))
     done = ledger("demo")
     assert done.returncode == 0, done.stderr
     assert "0 refused" in done.stdout
@@ -393,8 +393,8 @@ def test_a_demo_of_which_facts_are_refused_fails(
     first = next(loading.story(datetime.now(UTC)))
     other = encode(first | {"data": first["data"] | {"name": "Another"}})
     assert ledger("import", "-", stdin=other).returncode == 0
-    told = loading.story
-    monkeypatch.setattr(loading, "story", lambda now: islice(told(now), 20))
+    story = loading.story
+    monkeypatch.setattr(loading, "story", lambda now: islice(story(now), 20))
     done = ledger("demo")
     assert done.returncode == 1
     assert "Told the story: 19 facts recorded, 1 refused." in done.stdout

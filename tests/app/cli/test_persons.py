@@ -8,13 +8,13 @@ import pytest
 
 from tests.app.cli.conftest import Ledger
 
-SEEN = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
+USED = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
 def persons(conninfo: str) -> None:
     """Two persons who have signed in."""
-    rows = [("0oa1", "Ada Lovelace", "ada@example.com", SEEN), ("user:x", None, None, SEEN)]
+    rows = [("0oa1", "Ada Lovelace", "ada@example.com", USED), ("user:x", None, None, USED)]
     with psycopg.connect(conninfo) as connection:
         insert = "INSERT INTO ledger.person VALUES (%s, %s, %s, %s, '{}')"
         connection.cursor().executemany(insert, rows)
@@ -43,8 +43,8 @@ def test_a_person_is_forgotten_once_and_nobody_else(ledger: Ledger, conninfo: st
         "user:x"
     ]
     again = ledger("persons", "forget", "0oa1")
-    said = "ledger: There is no person 0oa1: `ledger persons list` shows the subs.\n"
-    assert (again.returncode, again.stderr) == (1, said)
+    message = "ledger: There is no person 0oa1: `ledger persons list` shows the subs.\n"
+    assert (again.returncode, again.stderr) == (1, message)
 
 
 def test_forgetting_leaves_the_log_and_the_sessions(ledger: Ledger, conninfo: str) -> None:

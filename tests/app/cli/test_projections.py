@@ -202,13 +202,13 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
 def terminal() -> Iterator[tuple[int, list[bytes]]]:
     """A terminal to write to; the list holds the written parts once the block has ended."""
     ours, theirs = pty.openpty()
-    shown: list[bytes] = []
+    output: list[bytes] = []
     try:
-        yield theirs, shown
+        yield theirs, output
         os.close(theirs)
         with contextlib.suppress(OSError):
             while part := os.read(ours, 65536):
-                shown.append(part)
+                output.append(part)
     finally:
         os.close(ours)
 
@@ -226,7 +226,7 @@ def test_the_list_goes_to_stdout_unforged_when_the_progress_bar_goes_to_a_termin
         forged,
     )
     own = {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo, "TERM": "xterm"}
-    with terminal() as (screen, shown):
+    with terminal() as (screen, output):
         done = subprocess.run(
             [program, "projections", "verify", "event"],
             stdin=subprocess.DEVNULL,
@@ -239,6 +239,6 @@ def test_the_list_goes_to_stdout_unforged_when_the_progress_bar_goes_to_a_termin
             check=False,
         )
     assert done.returncode == 1
-    assert b"Verifying event" in b"".join(shown)
+    assert b"Verifying event" in b"".join(output)
     assert [bool(NAMED.fullmatch(line)) for line in done.stdout.splitlines()] == [True, True, False]
     assert "\x1b" not in done.stdout

@@ -63,7 +63,7 @@ def test_a_command_that_reads_writes_nothing(
 ) -> None:
     folder = tmp_path / "data"
     settings = settings_of(conninfo, folder)
-    # Without the key the command reads all the same, and makes none.
+    # Without the key the command reads nevertheless, and makes none.
     del settings["LEDGER_MASTER_KEY"]
     before = everything(conninfo)
     assert len(before) > 30
@@ -120,6 +120,6 @@ def test_a_command_for_a_ledger_that_exists_makes_none_in_another_directory(
         monkeypatch.setenv("LEDGER_DATA_DIR", str(folder))
         assert cli.main(command) == 1
         printed = capsys.readouterr()
-        said = f"ledger: LEDGER_DATA_DIR ({folder}) is no data directory of a ledger.\n"
-        assert (printed.out, printed.err) == ("", said)
+        message = f"ledger: LEDGER_DATA_DIR ({folder}) is no data directory of a ledger.\n"
+        assert (printed.out, printed.err) == ("", message)
     assert list(tmp_path.rglob("*")) == [empty]

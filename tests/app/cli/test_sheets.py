@@ -131,12 +131,12 @@ def one_column(field: str, read: Dialect, cell: str, fact_type: str) -> Fact | R
 def test_a_sheet_that_nobody_cleaned_is_recorded_but_for_rows_that_are_named(
     ledger: Ledger, conninfo: str, dirty: Path
 ) -> None:
-    given = ("--map", "map.toml")
-    done = ledger("import", "sheet.csv", *given)
+    options = ("--map", "map.toml")
+    done = ledger("import", "sheet.csv", *options)
     assert done.stdout.splitlines() == REFUSED
     assert (done.returncode, "5 recorded, 0 duplicate, 13 refused" in done.stderr) == (1, True)
     held = events(conninfo)
-    again = ledger("import", "-", *given, stdin=(dirty / "sheet.csv").read_bytes())
+    again = ledger("import", "-", *options, stdin=(dirty / "sheet.csv").read_bytes())
     assert (again.returncode, again.stdout) == (1, done.stdout)
     assert "0 recorded, 5 duplicate, 13 refused" in again.stderr
     assert events(conninfo) == held == 5
@@ -146,8 +146,8 @@ def test_a_dry_run_shows_facts_and_refusals_and_needs_no_database(
     ledger_alone: Ledger, dirty: Path
 ) -> None:
     done = ledger_alone("import", "sheet.csv", "--map", "map.toml", "--dry-run")
-    shown = [line.split(": ", 1) for line in done.stdout.splitlines() if "{" in line]
-    assert [f"{number}, {json.loads(text)['id']}" for number, text in shown] == [
+    printed = [line.split(": ", 1) for line in done.stdout.splitlines() if "{" in line]
+    assert [f"{number}, {json.loads(text)['id']}" for number, text in printed] == [
         "line 2, b-1",
         "line 3, b-2",
         "line 4, b-2#2",
@@ -155,7 +155,7 @@ def test_a_dry_run_shows_facts_and_refusals_and_needs_no_database(
         "line 18, b-11",
         "line 23, b-16",
     ]
-    assert json.loads(shown[2][1]) == {
+    assert json.loads(printed[2][1]) == {
         "id": "b-2#2",
         "source": "/timesheets",
         "type": "execution.checked_in",
@@ -185,7 +185,7 @@ def test_a_dry_run_shows_ten_facts_and_is_0_where_nothing_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("[columns]", "[colums]", "has no colums, did you mean columns?"),
         ("hours =", "hour =", "columns has no hour, did you mean hours? Known: subject, time"),
@@ -213,8 +213,8 @@ def test_a_dry_run_shows_ten_facts_and_is_0_where_nothing_is_refused(
         ("source =", "source", "is no TOML"),
     ],
 )
-def test_a_map_that_is_wrong_is_a_usage_error_that_names_what_is_known(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+def test_a_map_that_is_wrong_is_a_usage_error_that_names_what_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
 ) -> None:
     assert old in MAP
     file = tmp_path / "map.toml"
@@ -222,7 +222,7 @@ def test_a_map_that_is_wrong_is_a_usage_error_that_names_what_is_known(
     with pytest.raises(SystemExit) as ended:
         main(["import", "missing.csv", "--map", str(file)])
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_a_codec_that_is_no_charset_is_refused_by_name(
     with pytest.raises(SystemExit) as ended:
         main(["import", "missing.csv", "--map", str(file)])
     assert ended.value.code == 2
-    said = f"encoding must be a charset that Python knows, such as cp1252: {encoding} is none"
-    assert said in capsys.readouterr().err
+    message = f"encoding must be a charset that Python knows, such as cp1252: {encoding} is none"
+    assert message in capsys.readouterr().err
 
 
 def test_a_map_that_is_missing_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +252,7 @@ def test_a_map_that_is_missing_is_a_usage_error(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "message"),
     [
         (b"id,line,Hour", "has no column Hours, did you mean Hour? Known: id, line, Hour"),
         (b"id;line;Hours", "has no column id. Known: id;line;Hours"),
@@ -262,9 +262,9 @@ def test_a_map_that_is_missing_is_a_usage_error(capsys: pytest.CaptureFixture[st
         (b'id,line,"Hours', "is no row of CSV: unexpected end of data"),
     ],
 )
-def test_a_head_that_lacks_a_column_of_the_map_is_one_clear_line(head: bytes, said: str) -> None:
+def test_a_head_that_lacks_a_column_of_the_map_is_one_clear_line(head: bytes, message: str) -> None:
     columns = {"subject": "line", "hours": "Hours"}
-    with pytest.raises(ConfigurationError, match=re.escape(said)):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
         parsed(SheetMap("/s", "execution.checked_in", "id", columns), head)
 
 
@@ -282,8 +282,8 @@ def test_a_workbook_is_refused_in_one_line(ledger: Ledger, dirty: Path) -> None:
         workbook.writestr("xl/workbook.xml", "")
     done = ledger("import", "sheet.xlsx", "--map", "map.toml")
     assert (done.returncode, done.stdout) == (1, "")
-    said = "ledger: sheet.xlsx is a workbook or an archive: save it as CSV first."
-    assert done.stderr.splitlines()[-1] == said
+    message = "ledger: sheet.xlsx is a workbook or an archive: save it as CSV first."
+    assert done.stderr.splitlines()[-1] == message
 
 
 def test_objects_arrays_and_actors_have_columns_by_dotted_names(tmp_path: Path) -> None:
@@ -402,8 +402,8 @@ def test_a_table_in_any_dialect_gives_the_facts_that_it_was_made_of(
     text = StringIO(newline="")
     dialect = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
     names = ["id", "line", "time", "hours", "note", "other"]
-    dialect.writerow([names[place] for place in order])
-    seen: dict[str, int] = {}
+    dialect.writerow([names[index] for index in order])
+    counts: dict[str, int] = {}
     expected = []
     for row_id, at, cents, note in table:
         if has_gaps:
@@ -412,13 +412,13 @@ def test_a_table_in_any_dialect_gives_the_facts_that_it_was_made_of(
         local = at.astimezone(BERLIN).replace(fold=0)
         hours = f"{cents / 100:.2f}".replace(".", decimal)
         cells = [row_id, LINE, written(local, form, decimal), hours, note, "=A1"]
-        dialect.writerow([cells[place] for place in order])
-        seen[row_id] = seen.get(row_id, 0) + 1
+        dialect.writerow([cells[index] for index in order])
+        counts[row_id] = counts.get(row_id, 0) + 1
         event = fact(
             "execution.checked_in",
             LINE,
             {"hours": cents / 100} | ({"note": note} if note else {}),
-            id=row_id if seen[row_id] == 1 else f"{row_id}#{seen[row_id]}",
+            id=row_id if counts[row_id] == 1 else f"{row_id}#{counts[row_id]}",
             source="/s",
             time=local.astimezone(UTC).isoformat(),
         )
@@ -434,7 +434,7 @@ def test_a_table_in_any_dialect_gives_the_facts_that_it_was_made_of(
 
 
 class Rows(RawIOBase):
-    """A file of many rows, each of which is made when it is read."""
+    """A file of many rows. Each row is made when it is read."""
 
     def __init__(self, count: int) -> None:
         self._lines = chain([b"id,line\n"], (f"row-{n},{LINE}\n".encode() for n in range(count)))
@@ -448,19 +448,19 @@ class Rows(RawIOBase):
         return len(line)
 
 
-def read_rows(count: int, told: Connection) -> None:
-    """Dialect a sheet; tell the peak of memory after some of its rows, and after all of them."""
+def read_rows(count: int, sender: Connection) -> None:
+    """Convert a sheet; return the peak of memory after some of its rows, and after all of them."""
     chunks = Sheet(CHECK_INS).chunks(BufferedReader(Rows(count)))
     some = sum(len(rows) for _, rows in islice(chunks, 5))
     first = peak_memory(os.getpid())
-    told.send((some + sum(len(rows) for _, rows in chunks), first, peak_memory(os.getpid())))
+    sender.send((some + sum(len(rows) for _, rows in chunks), first, peak_memory(os.getpid())))
 
 
 def test_the_memory_of_a_sheet_does_not_grow_with_its_rows() -> None:
-    told, telling = CONTEXT.Pipe(duplex=False)
+    receiver, telling = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=read_rows, args=(60_000, telling))
     process.start()
-    rows, first, last = told.recv()
+    rows, first, last = receiver.recv()
     process.join()
     assert rows == 60_000
     assert last - first < 3_000, "kB"

@@ -34,15 +34,15 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
-def test_the_function_of_a_command_takes_its_arguments(command: cli.ShellCommand) -> None:
+def test_the_function_of_a_command_accepts_its_arguments(command: cli.ShellCommand) -> None:
     module, _, name = command.function.partition(":")
     function = getattr(import_module(f"ledger.app.cli.{module}"), name)
-    given = {
+    values = {
         options.get("dest", flags[0].strip("-").replace("-", "_"))
         for flags, options in command.arguments
     }
     conninfo = () if command.needs == "nothing" else ("conninfo",)
-    bound = signature(function).bind("settings", *conninfo, **dict.fromkeys(given))
+    bound = signature(function).bind("settings", *conninfo, **dict.fromkeys(values))
     assert set(bound.arguments) == set(signature(function).parameters)
 
 
@@ -117,9 +117,7 @@ def test_an_unreachable_database_is_one_clear_line(ledger_alone: Ledger) -> None
     assert done.stderr.count("\n") == 1
 
 
-def test_libpq_variables_lead_no_command_away_from_the_embedded_database(
-    data_dir: Path,
-) -> None:
+def test_libpq_variables_lead_no_command_away_from_the_embedded_database(data_dir: Path) -> None:
     """A command once waited ten minutes for a database that seemed to be recovering."""
     elsewhere = {"PGHOSTADDR": "127.0.0.1", "PGSERVICE": "work", "PGTZ": "Mars"}
     data = {"LEDGER_DATA_DIR": str(data_dir), "PATH": "/usr/bin"}

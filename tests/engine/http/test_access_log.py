@@ -188,7 +188,7 @@ def test_a_form_of_a_page_is_named_by_its_path_alone(edge: Edge, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("sent", "shown"),
+    ("sent", "logged"),
     [
         (b"/v1/execution", "/v1/execution"),
         (b"/v1/execution?q=x", "/v1/execution"),
@@ -201,13 +201,13 @@ def test_a_form_of_a_page_is_named_by_its_path_alone(edge: Edge, tmp_path: Path)
         (b"/" + b"a" * 490 + f"/{TOKEN}?{TOKEN}".encode(), "/" + "a" * 490 + "/***"),
     ],
 )
-def test_a_path_is_shown_without_query_and_tokens(sent: bytes, shown: str) -> None:
-    assert redacted_path(sent) == shown
+def test_a_path_is_shown_without_query_and_tokens(sent: bytes, logged: str) -> None:
+    assert redacted_path(sent) == logged
 
 
 def test_the_subject_of_a_providers_token_is_shown_as_a_digest() -> None:
-    shown = redacted_credential("user:jane@example.com")
-    assert shown == "user:8c87b489ce35"
+    redacted = redacted_credential("user:jane@example.com")
+    assert redacted == "user:8c87b489ce35"
     assert redacted_credential("KEY-26-000001") == "KEY-26-000001"
     assert redacted_credential(None) is None
 
@@ -255,17 +255,17 @@ def test_no_request_waits_while_nobody_reads_the_log(
         assert edge.run(client.get("/healthz")).status_code == 200
     with os.fdopen(reading, "rb") as pipe:
         assert pipe.read(size) == b"\n" * size
-        said = b""
-        while b"not told" not in said:
-            said += pipe.readline()
+        output = b""
+        while b"not told" not in output:
+            output += pipe.readline()
         layer.stop()
         os.close(writing)
-        lines = [json.loads(line) for line in (said + pipe.read()).splitlines()]
-    told = [line for line in lines if line["level"] == "INFO"]
+        lines = [json.loads(line) for line in (output + pipe.read()).splitlines()]
+    requests = [line for line in lines if line["level"] == "INFO"]
     (counted,) = (line for line in lines if line["level"] == "WARNING")
     dropped = int(counted["message"].split()[0])
     assert dropped >= 1
-    assert len(told) + dropped == 12
+    assert len(requests) + dropped == 12
 
 
 def test_the_end_waits_for_no_reader_that_stands_still(

@@ -1,7 +1,7 @@
-"""The cache of answers: a kept answer equals what the views' rows would have given at that moment.
+"""The cache of answers: a cached answer equals what the views' rows would have given then.
 
-Two workers serve one database. ``other`` gets no notifications of the projector: only its looks at
-the views' tracking tell it that a view has moved.
+Two workers serve one database. ``other`` gets no notifications of the projector. So only a check of
+the views' tracking shows it that a view has moved.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
 
 
 def deaf_reads(services: Any, **options: Any) -> Reads:
-    """Reads whose cache hears of erasures, but gets no notifications of the views."""
+    """Reads with a cache that learns of erasures, but gets no notifications of the views."""
     answers = Answers(services.pool.fetch, **options)
     services.positions.on_erased(answers.forget)
     return Reads(services.pool.fetch, services.positions, answers, services.clock)
 
 
 @contextmanager
-def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
+def second_worker(edge: Edge, **options: Any) -> Iterator[Edge]:
     """A second worker for the same clients, whose cache gets no notifications of the views."""
     app = create_api(SETTINGS, edge.conninfo, edge.clock)
     app.state.services.reads = deaf_reads(app.state.services, **options)
@@ -49,7 +49,7 @@ def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
 @pytest.fixture(scope="module")
 def other(edge: Edge) -> Iterator[Edge]:
     """The worker whose cache gets no notifications."""
-    with beside(edge) as other:
+    with second_worker(edge) as other:
         yield other
 
 
@@ -68,7 +68,7 @@ def with_run(edge: Edge) -> tuple[str, str]:
     return line, begun["subject"]
 
 
-def kept_reads(line: str, run: str) -> list[str]:
+def cached_reads(line: str, run: str) -> list[str]:
     """The path of every read whose answers are kept."""
     return [
         "/v1/execution?project_tag=before,after",
@@ -82,8 +82,8 @@ def kept_reads(line: str, run: str) -> list[str]:
 # Kept answers.
 
 
-def test_a_kept_answer_is_given_again_without_reading_the_rows(edge: Edge, other: Edge) -> None:
-    paths = kept_reads(*with_run(edge))
+def test_a_cached_answer_is_sent_again_without_reading_the_rows(edge: Edge, other: Edge) -> None:
+    paths = cached_reads(*with_run(edge))
     for worker in (edge, other):
         first = [answer_of(worker.get(path)) for path in paths]
         assert [answer_of(worker.get(path)) for path in paths] == first
@@ -97,7 +97,7 @@ def test_a_write_that_another_worker_acknowledged_is_shown(edge: Edge, other: Ed
     """A client that sends the entity tag of the earlier answer sees the write too."""
     for reader, writer in ((other, edge), (edge, other)):
         line, run = with_run(writer)
-        paths = kept_reads(line, run)
+        paths = cached_reads(line, run)
         before = [reader.get(path) for path in paths * 3][-len(paths) :]
         items = writer.accept(
             fact("service_line.updated", line, {"project_tags": ["after"]}),
@@ -109,41 +109,41 @@ def test_a_write_that_another_worker_acknowledged_is_shown(edge: Edge, other: Ed
             assert (new.status_code, new.content == old.content) == (200, False)
             assert new.headers.get("etag") != tag
             assert int(new.headers["ledger-position"]) >= items[-1]["position"]
-            known = reader.get(path, headers={"if-none-match": new.headers.get("etag", "*")})
-            assert known.status_code == (304 if "etag" in new.headers else 200)
-            assert known.headers["ledger-position"] == new.headers["ledger-position"]
+            cached = reader.get(path, headers={"if-none-match": new.headers.get("etag", "*")})
+            assert cached.status_code == (304 if "etag" in new.headers else 200)
+            assert cached.headers["ledger-position"] == new.headers["ledger-position"]
 
 
-def test_headers_of_one_request_do_not_appear_on_a_later_kept_answer(edge: Edge) -> None:
+def test_headers_of_one_request_do_not_appear_on_a_later_cached_answer(edge: Edge) -> None:
     path = f"/v1/execution/{edge.fresh()}"
     names = [name for name, _ in edge.get(path).headers.multi_items()]
     for number in range(3):
-        known = edge.get(path, headers={"if-none-match": edge.get(path).headers["etag"]})
-        assert (known.status_code, edge.request("HEAD", path).status_code) == (304, 200)
-        shown = edge.get(path, headers={"x-request-id": f"mine-{number}"})
-        assert (shown.status_code, shown.headers["x-request-id"]) == (200, f"mine-{number}")
-        assert [name for name, _ in shown.headers.multi_items()] == names
+        cached = edge.get(path, headers={"if-none-match": edge.get(path).headers["etag"]})
+        assert (cached.status_code, edge.request("HEAD", path).status_code) == (304, 200)
+        answer = edge.get(path, headers={"x-request-id": f"mine-{number}"})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (200, f"mine-{number}")
+        assert [name for name, _ in answer.headers.multi_items()] == names
     key = {"idempotency-key": path}
     for _ in range(2):
         replayed = edge.post(f"{path}/pause", json={"reason": "r"}, headers=key)
     assert replayed.headers["idempotency-replayed"] == "true"
-    shown = edge.get(path)
-    assert shown.json() == replayed.json()
-    assert [name for name, _ in shown.headers.multi_items()] == names
+    answer = edge.get(path)
+    assert answer.json() == replayed.json()
+    assert [name for name, _ in answer.headers.multi_items()] == names
 
 
 # Random work and random questions, for three workers.
 
 
 @pytest.mark.parametrize(("seed", "rounds"), repeated([(1, 6), (1, 24), (2, 24)]))
-def test_workers_with_and_without_kept_answers_answer_the_same(
+def test_workers_with_and_without_cached_answers_answer_the_same(
     conninfo: str, seed: int, rounds: int
 ) -> None:
     begin = datetime(2026, 12, 30, 21, 0, tzinfo=UTC)
     with (
         edge_of(SETTINGS, conninfo, Clock(begin)) as first,
-        beside(first) as deaf,
-        beside(first, budget=0) as forgetful,
+        second_worker(first) as deaf,
+        second_worker(first, budget=0) as forgetful,
     ):
         world, dice = World(first, seed), random.Random(seed)
         asker, earlier, bodies = Questions(world), list[Asking](), dict[str | None, bytes]()
@@ -172,7 +172,7 @@ def test_every_read_shows_the_writes_acknowledged_before_it_began(edge: Edge, ot
     lines = [edge.fresh() for _ in range(3)]
     acknowledged = dict.fromkeys(lines, 0)
     workers = (edge.service, other.service)
-    done, seen = asyncio.Event(), list[tuple[int, int]]()
+    done, observed = asyncio.Event(), list[tuple[int, int]]()
 
     async def write(worker: Service, dice: random.Random) -> None:
         for _ in range(20):
@@ -184,7 +184,7 @@ def test_every_read_shows_the_writes_acknowledged_before_it_began(edge: Edge, ot
         while not done.is_set():
             line = dice.choice(lines)
             least = acknowledged[line]
-            seen.append((least, (await worker.line(line))["open_runs"]))
+            observed.append((least, (await worker.line(line))["open_runs"]))
 
     async def play() -> None:
         reading = [read(worker, random.Random(n)) for n, worker in enumerate(workers * 4)]
@@ -194,14 +194,14 @@ def test_every_read_shows_the_writes_acknowledged_before_it_began(edge: Edge, ot
         await asyncio.gather(*readers)
 
     edge.run(play())
-    assert len(seen) > 50
-    assert [(least, shown) for least, shown in seen if shown < least] == []
+    assert len(observed) > 50
+    assert [(least, position) for least, position in observed if position < least] == []
 
 
 # Changes of the views' tracking.
 
 
-def shown_tag(edge: Edge, line: str) -> str:
+def tag_of(edge: Edge, line: str) -> str:
     """The only project tag of a line, as the worker shows it."""
     return str(*edge.data(f"/v1/execution/{line}")["project_tags"])
 
@@ -215,30 +215,30 @@ TRACKING_CHANGES = {
 NOTIFY = "SELECT pg_notify('ledger_views', name || ' ' || position) FROM ledger.projection"
 
 
-def test_no_kept_answer_outlives_a_change_of_the_views_tracking(alone: Edge) -> None:
+def test_no_cached_answer_outlives_a_change_of_the_views_tracking(alone: Edge) -> None:
     line = alone.fresh(project_tags=["word-0"])
     alone.service.loops.projector.stop()
-    with beside(alone) as deaf:
+    with second_worker(alone) as deaf:
         for number, (change, statement) in enumerate(TRACKING_CHANGES.items()):
             for worker in (alone, deaf, alone, deaf):
-                assert shown_tag(worker, line) == f"word-{number}"
+                assert tag_of(worker, line) == f"word-{number}"
             rows = f"head = replace(head, 'word-{number}', 'word-{number + 1}')"
             with psycopg.connect(alone.conninfo) as connection:
                 changes = f"{statement}; UPDATE ledger.execution SET {rows}; {NOTIFY}"
                 connection.execute(changes.encode())
             for worker in (alone, deaf):
-                assert shown_tag(worker, line) == f"word-{number + 1}", change
+                assert tag_of(worker, line) == f"word-{number + 1}", change
 
 
-def test_no_kept_answer_outlives_the_swap_of_a_rebuild(alone: Edge) -> None:
+def test_no_cached_answer_outlives_the_swap_of_a_rebuild(alone: Edge) -> None:
     line = alone.fresh(project_tags=["right"])
-    with beside(alone) as deaf:
+    with second_worker(alone) as deaf:
         query(alone.conninfo, "UPDATE ledger.execution SET head = replace(head, 'right', 'wrong')")
         for worker in (alone, deaf, alone, deaf):
-            assert shown_tag(worker, line) == "wrong"
+            assert tag_of(worker, line) == "wrong"
         rebuild(alone.conninfo, view("execution"))
         for worker in (alone, deaf):
-            assert shown_tag(worker, line) == "right"
+            assert tag_of(worker, line) == "right"
 
 
 def test_no_worker_shows_a_run_that_was_erased_while_the_views_stood_still(alone: Edge) -> None:
@@ -246,12 +246,12 @@ def test_no_worker_shows_a_run_that_was_erased_while_the_views_stood_still(alone
     line, run = with_run(alone)
     alone.accept(fact("run.cancelled", run))
     paths = [f"/v1/runs/{run}", f"/v1/execution/{line}/runs"]
-    with beside(alone) as deaf:
+    with second_worker(alone) as deaf:
         alone.service.loops.projector.stop()
         assert all("secret" in w.get(path).text for w in (alone, deaf) * 2 for path in paths)
         erased = alone.post(f"/v1/runs/{run}/erase", json={"reason": "-"}).json()["data"]
         assert (erased["input"], bool(erased["erased_at"])) == (None, True)
         memory = deaf.service.app.state.services.reads.answers
         until(lambda: not memory.cached_bytes, "an empty memory")
-        shown = [worker.data(path) for worker in (alone, deaf) for path in paths]
-        assert shown == [erased, [erased]] * 2
+        answers = [worker.data(path) for worker in (alone, deaf) for path in paths]
+        assert answers == [erased, [erased]] * 2

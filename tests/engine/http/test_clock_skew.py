@@ -84,10 +84,10 @@ def test_a_clock_that_is_off_by_less_than_5_s_may_write(conninfo: str, settings:
 def test_a_process_that_stood_still_during_an_append_may_write(
     conninfo: str, settings: Settings
 ) -> None:
-    """Its clocks are looked at a minute after the append began, and both have moved."""
+    """Its clocks are read a minute after the append began, and both have moved."""
     log, begun = Log(conninfo), time.time()
-    walls, steadies = (itertools.chain([0.0], itertools.repeat(60.0)) for _ in range(2))
-    log.wall = lambda: begun + next(walls)
+    wall_times, steadies = (itertools.chain([0.0], itertools.repeat(60.0)) for _ in range(2))
+    log.wall = lambda: begun + next(wall_times)
     log.steady = lambda: next(steadies)
     with running(create_writer(settings, log, utc_now)) as writer:
         made = writer.execute(command_of(parsed(activation()), COMMAND_LINE))
@@ -166,15 +166,15 @@ def test_a_service_whose_machine_is_an_hour_ahead_writes_nothing(
             stack.callback(ahead.end)
             ahead.begin()
             client = stack.enter_context(ahead.client(token))
-            until(lambda: says_skewed(client), f"the clock; it said: {ahead.said}", 20)
+            until(lambda: says_skewed(client), f"the clock; it said: {ahead.output}", 20)
             refused = post(client, fact("execution.checked_in", LINE, {"hours": 1}))
             assert (refused.status_code, refused.json()["code"]) == (503, "clock_skew")
             assert client.get(f"/v1/execution/{LINE}").status_code == 200
-            assert "the clock is +3600" in ahead.said
+            assert "the clock is +3600" in ahead.output
 
 
 def says_skewed(client: httpx.Client) -> bool:
-    """True if the service answers yet, and names its clock."""
+    """True if the service already answers, and names its clock."""
     try:
         return bool(client.get("/readyz").json().get("clock") == "skewed")
     except httpx.ConnectError:

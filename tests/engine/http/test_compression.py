@@ -111,18 +111,18 @@ def test_the_weak_and_the_strong_entity_tag_of_an_answer_both_give_a_304(
     edge: Edge, address: Address, accepted: str, token: str
 ) -> None:
     for path in (line_of(edge, 1100, token), line_of(edge, 1000, token)):
-        shown = ask(address, path, token, accepted)
-        tag = shown.headers["etag"]
-        assert tag.startswith("W/") == shown.is_packed
+        answer = ask(address, path, token, accepted)
+        tag = answer.headers["etag"]
+        assert tag.startswith("W/") == answer.is_packed
         for sent in (tag, tag.removeprefix("W/"), f"W/{tag.removeprefix('W/')}", "*"):
-            known = ask(address, path, token, accepted, if_none_match=sent)
-            assert (known.status, known.body) == (304, b"")
-            assert known.headers["etag"] == tag
-            assert "content-encoding" not in known.headers
+            cached = ask(address, path, token, accepted, if_none_match=sent)
+            assert (cached.status, cached.body) == (304, b"")
+            assert cached.headers["etag"] == tag
+            assert "content-encoding" not in cached.headers
         assert ask(address, path, token, accepted, if_none_match='W/"x"').status == 200
 
 
-def test_a_kept_answer_is_sent_in_the_coding_that_each_client_accepts(
+def test_a_cached_answer_is_sent_in_the_coding_that_each_client_accepts(
     address: Address, token: str
 ) -> None:
     codings = (GZIP, PLAIN, GZIP, GZIP, PLAIN)
@@ -151,8 +151,8 @@ def test_documents_metrics_and_static_files_are_compressed(
         assert packed.unpacked == plain.body
     if "etag" in plain.headers:
         assert packed.headers["etag"] == f"W/{plain.headers['etag']}"
-        known = ask(address, path, token, GZIP, if_none_match=packed.headers["etag"])
-        assert known.status == 304
+        cached = ask(address, path, token, GZIP, if_none_match=packed.headers["etag"])
+        assert cached.status == 304
 
 
 def test_a_page_of_the_web_interface_is_compressed(edge: Edge, token: str) -> None:
@@ -161,7 +161,7 @@ def test_a_page_of_the_web_interface_is_compressed(edge: Edge, token: str) -> No
     assert page.headers["vary"] == "Accept-Encoding"
 
 
-def test_a_refusal_that_names_many_wrong_places_is_compressed(edge: Edge) -> None:
+def test_a_refusal_that_names_many_wrong_fields_is_compressed(edge: Edge) -> None:
     event = fact("execution.checked_in", edge.fresh(), {f"unknown_{n}": n for n in range(60)})
     answer = edge.send(event)
     assert_problem(answer, 422, "invalid_request")

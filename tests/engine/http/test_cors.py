@@ -19,8 +19,8 @@ from tests.support.streaming import STREAM, listening
 APP = "https://app.example.com"
 LOCAL = "http://localhost:5173"
 STRANGER = "https://evil.example.com"
-SHOWN = {"Ledger-Position", "ETag", "Retry-After", "Idempotency-Replayed", "X-Request-Id"}
-ASKED = (
+EXPOSED = {"Ledger-Position", "ETag", "Retry-After", "Idempotency-Replayed", "X-Request-Id"}
+REQUEST_HEADERS = (
     "authorization, content-type, content-encoding, idempotency-key, ledger-min-position, "
     "if-none-match, last-event-id, x-request-id"
 )
@@ -40,11 +40,11 @@ def of_cors(answer: httpx.Response) -> dict[str, str]:
 
 
 def preflight(
-    edge: Edge, path: str, method: str, origin: str = APP, asked: str | None = None
+    edge: Edge, path: str, method: str, origin: str = APP, requested: str | None = None
 ) -> httpx.Response:
     headers = {"origin": origin, "access-control-request-method": method, "authorization": ""}
-    if asked is not None:
-        headers["access-control-request-headers"] = asked
+    if requested is not None:
+        headers["access-control-request-headers"] = requested
     return edge.request("OPTIONS", path, headers=headers)
 
 
@@ -62,8 +62,8 @@ def test_a_listed_origin_reads_every_answer_below_v1(open_edge: Edge, origin: st
     for status, answer in answers.items():
         assert answer.status_code == status
         assert answer.headers["access-control-allow-origin"] == origin
-        shown = set(answer.headers["access-control-expose-headers"].split(", "))
-        assert shown == SHOWN
+        exposed = set(answer.headers["access-control-expose-headers"].split(", "))
+        assert exposed == EXPOSED
         assert answer.headers["vary"] == "Authorization, Accept-Encoding, Origin"
 
 
@@ -83,14 +83,14 @@ def test_an_answer_that_holds_still_a_head_and_an_export_are_read_too(open_edge:
         assert answer.headers["access-control-allow-origin"] == APP
 
 
-def test_a_request_that_failed_is_told_to_the_page(open_edge: Edge) -> None:
+def test_a_request_that_failed_is_reported_to_the_page(open_edge: Edge) -> None:
     """A browser would report an answer without the header as a broken connection."""
-    taken = "SELECT ON ledger.execution_count"
+    revoked = "SELECT ON ledger.execution_count"
     with psycopg.connect(open_edge.conninfo, autocommit=True) as connection:
         role = reader_of(connection)
-        connection.execute(f"REVOKE {taken} FROM {role}".encode())
+        connection.execute(f"REVOKE {revoked} FROM {role}".encode())
         answer = open_edge.get("/v1/execution/summary", headers={"origin": APP})
-        connection.execute(f"GRANT {taken} TO {role}".encode())
+        connection.execute(f"GRANT {revoked} TO {role}".encode())
     assert_problem(answer, 500, "internal_error")
     assert answer.headers["access-control-allow-origin"] == APP
 
@@ -132,7 +132,7 @@ def test_another_origin_gets_the_answer_without_leave_to_read_it(
 def test_a_preflight_needs_no_token_and_allows_the_methods_of_the_api(
     open_edge: Edge, method: str
 ) -> None:
-    answer = preflight(open_edge, "/v1/webhooks/WHK-26-000001", method, asked="authorization")
+    answer = preflight(open_edge, "/v1/webhooks/WHK-26-000001", method, requested="authorization")
     assert (answer.status_code, answer.content) == (204, b"")
     assert method in answer.headers["access-control-allow-methods"].split(", ")
     assert answer.headers["access-control-allow-origin"] == APP
@@ -146,14 +146,14 @@ def test_a_preflight_needs_no_token_and_allows_the_methods_of_the_api(
 def test_a_preflight_allows_the_headers_of_the_api_and_each_attribute_of_a_fact(
     open_edge: Edge,
 ) -> None:
-    plain = preflight(open_edge, "/v1/facts", "POST", asked=ASKED)
-    assert plain.headers["access-control-allow-headers"].lower() == ASKED
+    plain = preflight(open_edge, "/v1/facts", "POST", requested=REQUEST_HEADERS)
+    assert plain.headers["access-control-allow-headers"].lower() == REQUEST_HEADERS
     attributes = "ce-id, CE-Source,ce-specversion, ce-traceparent, ce-own1"
     answer = preflight(
-        open_edge, "/v1/facts", "POST", asked=f"{attributes}, x-own, ce-, ce_x, ce-%"
+        open_edge, "/v1/facts", "POST", requested=f"{attributes}, x-own, ce-, ce_x, ce-%"
     )
     allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
-    assert allowed[len(ASKED.split(", ")) :] == [
+    assert allowed[len(REQUEST_HEADERS.split(", ")) :] == [
         "ce-id", "ce-source", "ce-specversion", "ce-traceparent", "ce-own1",
     ]  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_options_without_the_question_of_a_preflight_are_a_405(open_edge: Edge) 
 
 
 @pytest.mark.parametrize("path", ["/", "/ui", "/docs", "/healthz", "/metrics", "/openapi.json"])
-def test_nothing_beside_the_api_is_read_by_another_origin(open_edge: Edge, path: str) -> None:
+def test_nothing_except_the_api_is_read_by_another_origin(open_edge: Edge, path: str) -> None:
     assert of_cors(open_edge.get(path, headers={"origin": APP})) == {}
     assert of_cors(preflight(open_edge, path, "GET")) == {}
 

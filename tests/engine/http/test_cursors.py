@@ -32,7 +32,7 @@ def busy(edge: Edge) -> tuple[str, list[str]]:
     return line, [event["subject"] for event in reversed(events)]
 
 
-def walk(
+def paged(
     edge: Edge, path: str, limit: int, meanwhile: Callable[[int], Any] = lambda page: None
 ) -> list[dict[str, Any]]:
     """The rows of a whole list, page by page; ``meanwhile`` runs after each page."""
@@ -56,21 +56,21 @@ def _query(path: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6, 7, 59, 60, 61])
-def test_a_walk_visits_each_line_exactly_once(edge: Edge, lines: list[str], limit: int) -> None:
-    rows = walk(edge, "/v1/execution?project_tag=walk", limit)
+def test_pages_list_each_line_exactly_once(edge: Edge, lines: list[str], limit: int) -> None:
+    rows = paged(edge, "/v1/execution?project_tag=walk", limit)
     assert [row["service_line_id"] for row in rows] == lines
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6, 7, 60])
-def test_a_walk_visits_each_run_exactly_once(
+def test_pages_list_each_run_exactly_once(
     edge: Edge, busy: tuple[str, list[str]], limit: int
 ) -> None:
     line, runs = busy
-    rows = walk(edge, f"/v1/execution/{line}/runs", limit)
+    rows = paged(edge, f"/v1/execution/{line}/runs", limit)
     assert [row["id"] for row in rows] == runs
 
 
-def test_lines_that_change_or_are_activated_meanwhile_disturb_no_walk(edge: Edge) -> None:
+def test_lines_that_change_or_are_activated_meanwhile_disturb_no_paging(edge: Edge) -> None:
     ids = [edge.fresh_id() for _ in range(60)]
     edge.accept(*(activation(line, project_tags=["storm"]) for line in ids))
 
@@ -79,24 +79,24 @@ def test_lines_that_change_or_are_activated_meanwhile_disturb_no_walk(edge: Edge
         for line in (ids[page], ids[-page], ids[30]):
             edge.send(fact("service_line.paused" if page % 2 else "service_line.resumed", line))
 
-    rows = walk(edge, "/v1/execution?project_tag=storm", 7, storm)
+    rows = paged(edge, "/v1/execution?project_tag=storm", 7, storm)
     assert [row["service_line_id"] for row in rows] == ids[::-1]
 
 
-def test_a_line_that_matches_throughout_a_filtered_walk_appears_once(edge: Edge) -> None:
+def test_a_line_that_matches_in_all_filtered_pages_appears_once(edge: Edge) -> None:
     ids = [edge.fresh_id() for _ in range(60)]
     edge.accept(*(activation(line, project_tags=["filtered"]) for line in ids))
 
     def leave(page: int) -> None:
         edge.accept(fact("service_line.paused", ids[page]))
 
-    rows = walk(edge, "/v1/execution?project_tag=filtered&state=running", 4, leave)
-    seen = [row["service_line_id"] for row in rows]
-    assert len(seen) == len(set(seen))
-    assert set(ids[16:]) <= set(seen)
+    rows = paged(edge, "/v1/execution?project_tag=filtered&state=running", 4, leave)
+    found = [row["service_line_id"] for row in rows]
+    assert len(found) == len(set(found))
+    assert set(ids[16:]) <= set(found)
 
 
-def test_runs_that_begin_or_end_meanwhile_disturb_no_walk(edge: Edge) -> None:
+def test_runs_that_begin_or_end_meanwhile_disturb_no_paging(edge: Edge) -> None:
     line = edge.fresh()
     events = [fact("run.started", None, {"service_line_id": line}) for _ in range(30)]
     ids = [item["subject"] for item in edge.accept(*events)]
@@ -105,7 +105,7 @@ def test_runs_that_begin_or_end_meanwhile_disturb_no_walk(edge: Edge) -> None:
         edge.accept(fact("run.completed", ids[-page]), fact("run.failed", ids[page]))
         edge.accept(fact("run.started", None, {"service_line_id": line}))
 
-    rows = walk(edge, f"/v1/execution/{line}/runs", 4, storm)
+    rows = paged(edge, f"/v1/execution/{line}/runs", 4, storm)
     assert [row["id"] for row in rows] == ids[::-1]
 
 

@@ -79,17 +79,17 @@ def listed(edge: Edge, token: str, **params: Any) -> tuple[list[str], list[dict[
     """The texts of the list's pages, and the entries of all pages."""
     params = {"organization_id": ORGANIZATION} | params
     params |= {"from" if name == "from_" else name: value for name, value in params.items()}
-    return pages_of(edge, LIST, token, params, _seen(edge))
+    return pages_of(edge, LIST, token, params, _activity(edge))
 
 
 def exported(edge: Edge, token: str, **params: Any) -> bytes:
     params = {"organization_id": ORGANIZATION} | params
-    answer = edge.get(EXPORT, token, params=params, headers=_seen(edge))
+    answer = edge.get(EXPORT, token, params=params, headers=_activity(edge))
     assert answer.status_code == 200, answer.text
     return answer.content
 
 
-def _seen(edge: Edge) -> dict[str, str]:
+def _activity(edge: Edge) -> dict[str, str]:
     """A header that waits for the whole log: the making of a key does not wait for the views."""
     return {"ledger-min-position": str(edge.select(_HEAD)[0][0])}
 
@@ -177,7 +177,7 @@ def test_an_export_declares_its_content_type_file_name_and_position(
         disposition = f'attachment; filename="audit-log.{format_}"'
         assert answer.headers["content-disposition"] == disposition
         assert answer.headers["cache-control"] == "private, no-cache"
-        assert answer.headers["ledger-position"] == _seen(edge)["ledger-min-position"]
+        assert answer.headers["ledger-position"] == _activity(edge)["ledger-min-position"]
 
 
 # Resuming.
@@ -191,15 +191,15 @@ def test_an_export_after_any_entry_is_the_rest_of_the_whole_export(
     _, entries = listed(edge, auditor, actor_type="user")
     assert len(entries) > 5
     whole = exported(edge, auditor, **params)
-    place = whole.index(b"\r\n") + 2 if format_ == "csv" else 0
+    offset = whole.index(b"\r\n") + 2 if format_ == "csv" else 0
     for entry in entries:
         rest = exported(edge, auditor, after=entry["id"], **params)
         assert whole.endswith(rest)
-        row = whole[place : len(whole) - len(rest)]
+        row = whole[offset : len(whole) - len(rest)]
         assert row.startswith(entry["id"].encode() if format_ == "csv" else b'{"id":"')
         assert entry["id"].encode() in row
-        place += len(row)
-    assert place == len(whole)
+        offset += len(row)
+    assert offset == len(whole)
 
 
 def test_a_cursor_of_the_list_resumes_as_an_export(edge: Edge, auditor: str) -> None:

@@ -69,20 +69,20 @@ def test_recovery_is_found_while_clients_send_only_duplicates(
 ) -> None:
     """A duplicate appends nothing, so only the worker's own probe can find that appends succeed."""
     with edge_of(settings, prepare_database(settings, conninfo)) as edge:
-        known = fact("run.started", None, {"service_line_id": edge.fresh()})
-        assert edge.send(known).status_code == 201
+        begun = fact("run.started", None, {"service_line_id": edge.fresh()})
+        assert edge.send(begun).status_code == 201
         with psycopg.connect(conninfo) as other:
             other.execute("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
-            until(lambda: edge.send(known).status_code == 503, "appends to fail", 10.0)
+            until(lambda: edge.send(begun).status_code == 503, "appends to fail", 10.0)
 
         def is_well() -> bool:
-            return edge.send(known).status_code == 200 and failing_seconds(edge) == 0
+            return edge.send(begun).status_code == 200 and failing_seconds(edge) == 0
 
         assert failing_seconds(edge) > 0
         until(is_well, "the worker to find that appends succeed", 5.0)
 
 
-def test_writes_move_from_a_server_that_takes_no_writes_to_a_writable_one(
+def test_writes_move_from_a_server_that_accepts_no_writes_to_a_writable_one(
     conninfo: str, settings: Settings
 ) -> None:
     """On its old connection the writer would get the error of a standby again for each fact."""

@@ -11,7 +11,7 @@ from tests.support.data_dirs import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 
 FORM = "application/x-www-form-urlencoded"
-TOLD = "failed authentications in a minute: "
+LOGGED = "failed authentications in a minute: "
 
 
 def failures(edge: Edge) -> float:
@@ -24,10 +24,10 @@ def failures(edge: Edge) -> float:
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     messages = [record.getMessage() for record in caplog.records]
-    return [message.removeprefix(TOLD) for message in messages if message.startswith(TOLD)]
+    return [message.removeprefix(LOGGED) for message in messages if message.startswith(LOGGED)]
 
 
-def test_refused_tokens_are_counted_and_told_without_the_token(
+def test_refused_tokens_are_counted_and_logged_without_the_token(
     conninfo: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with edge_of(Settings(master_key=MASTER_KEY), conninfo) as edge:
@@ -50,10 +50,10 @@ def test_refused_tokens_are_counted_and_told_without_the_token(
 
 def test_a_line_names_the_twenty_most_frequent_networks(caplog: pytest.LogCaptureFixture) -> None:
     async def attack() -> None:
-        told = Failures(every_seconds=0.01)
+        failures = Failures(every_seconds=0.01)
         for number in range(1, 26):
             for _ in range(number):
-                told.note(f"10.0.{number}.{number}")
+                failures.note(f"10.0.{number}.{number}")
         while not lines(caplog):
             await asyncio.sleep(0)
 
@@ -75,5 +75,5 @@ def test_a_line_names_the_twenty_most_frequent_networks(caplog: pytest.LogCaptur
         (None, "an unknown address"),
     ],
 )
-def test_an_address_is_told_by_its_network(peer: str | None, network: str) -> None:
+def test_an_address_is_shown_by_its_network(peer: str | None, network: str) -> None:
     assert network_of(peer) == network

@@ -16,7 +16,7 @@ def paths(edge: Edge) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["%s", "W/%s", '"other", %s', '"other" ,W/%s', "*", " %s "])
-def test_a_known_entity_tag_is_a_304_with_headers_and_without_a_body(edge: Edge, form: str) -> None:
+def test_a_matching_etag_is_a_304_with_headers_and_without_a_body(edge: Edge, form: str) -> None:
     for path in paths(edge):
         first = edge.get(path)
         tag = first.headers["etag"]
@@ -74,9 +74,9 @@ def test_a_read_after_a_write_shows_the_write(edge: Edge) -> None:
         answer = edge.send(fact("service_line.updated", line, {"project_tags": tags}))
         position = int(answer.headers["ledger-position"])
         assert answer.json()["data"]["position"] == position
-        shown = edge.get(f"/v1/execution/{line}")
-        assert shown.json()["data"]["project_tags"] == tags
-        assert int(shown.headers["ledger-position"]) >= position
+        line_answer = edge.get(f"/v1/execution/{line}")
+        assert line_answer.json()["data"]["project_tags"] == tags
+        assert int(line_answer.headers["ledger-position"]) >= position
 
 
 def test_a_batch_carries_the_position_of_its_last_event(edge: Edge) -> None:
@@ -113,7 +113,7 @@ def test_a_minimum_position_that_is_no_number_is_a_422(edge: Edge, sent: str) ->
         assert_problem(answer, 422, "invalid_request")
 
 
-def test_a_fault_in_the_query_is_told_before_a_fault_in_the_minimum_position(edge: Edge) -> None:
+def test_a_fault_in_the_query_comes_before_a_fault_in_the_minimum_position(edge: Edge) -> None:
     answer = edge.get("/v1/execution?limit=0", headers={"ledger-min-position": "abc"})
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/limit"]

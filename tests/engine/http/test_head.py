@@ -65,10 +65,10 @@ def test_head_has_the_status_and_headers_of_get_and_no_body(
 ) -> None:
     token = edge.token("read", "audit:read")
     path = path.format(line=edge.fresh())
-    shown, text = ask(connection, "GET", path, token, accepted)
+    answer, text = ask(connection, "GET", path, token, accepted)
     head, body = ask(connection, "HEAD", path, token, accepted)
-    assert (head.status, shown.status) == (status, status)
-    assert lasting_headers(head) == lasting_headers(shown)
+    assert (head.status, answer.status) == (status, status)
+    assert lasting_headers(head) == lasting_headers(answer)
     assert (body, bool(text)) == (b"", True)
 
 

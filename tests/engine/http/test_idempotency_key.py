@@ -126,7 +126,7 @@ def test_an_answer_and_its_replay_do_not_show_what_others_did_afterwards(edge: E
 
 
 def await_end(edge: Edge, position: int) -> None:
-    """Wait until the log ends at this position. Each look is a round trip, so there is no pause."""
+    """Wait until the log ends at this position. A check is a round trip, so there is no pause."""
     deadline = time.monotonic() + 60
     while end(edge) != position:
         assert time.monotonic() < deadline
@@ -315,7 +315,7 @@ def test_commands_are_carried_out_and_replayed_while_the_view_is_stopped(
 ) -> None:
     new = "LIN-26-000077"
 
-    async def look() -> None:
+    async def check() -> None:
         async with degraded(settings, conninfo) as (service, _):
 
             async def pause(line: str) -> httpx.Response:
@@ -334,4 +334,4 @@ def test_commands_are_carried_out_and_replayed_while_the_view_is_stopped(
         paused = "SELECT 1 FROM ledger.ledger_events WHERE topic = 'execution.paused/1'"
         assert len(query(conninfo, paused)) == 2
 
-    asyncio.run(look())
+    asyncio.run(check())

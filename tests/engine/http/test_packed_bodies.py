@@ -176,8 +176,8 @@ def test_the_limit_of_a_body_holds_for_the_packed_bytes_too(edge: Edge, line: st
     assert gzip.decompress(named) == body
 
     async def parts() -> Any:
-        for place in range(0, len(named), 2**16):
-            yield named[place : place + 2**16]
+        for start in range(0, len(named), 2**16):
+            yield named[start : start + 2**16]
 
     for content in (named, parts()):
         answer = edge.post("/v1/facts", content=content, headers=STRUCTURED | PACKED)
@@ -198,9 +198,9 @@ def test_a_gzip_bomb_is_unpacked_no_further_than_the_limit(
 
         def decompress(self, *arguments: Any) -> bytes:
             nonlocal unpacked
-            given: bytes = self._stream.decompress(*arguments)
-            unpacked += len(given)
-            return given
+            plain: bytes = self._stream.decompress(*arguments)
+            unpacked += len(plain)
+            return plain
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._stream, name)

@@ -1,4 +1,4 @@
-"""Large bodies are parsed in turns by organization (contract, Access, "Shares")."""
+"""Large bodies are parsed in a fair queue of organizations (contract, Access, "Shares")."""
 
 import asyncio
 import threading
@@ -154,19 +154,19 @@ def test_a_small_body_of_traces_is_parsed_on_the_thread_too() -> None:
 
 
 def test_the_thread_of_traces_rests_after_each_long_step() -> None:
-    took: list[float] = []
+    seconds: list[float] = []
 
     def steps() -> Steps[None]:
         for _ in range(5):
             began = time.monotonic()
             while time.monotonic() - began < 0.02:
                 pass
-            took.append(time.monotonic() - began)
+            seconds.append(time.monotonic() - began)
             yield
 
     began = time.monotonic()
     play(lambda parser: parse(parser, "one", 1, steps()), Parsing("traces", is_apart=True))
-    assert time.monotonic() - began >= 2 * sum(took) - took[-1]
+    assert time.monotonic() - began >= 2 * sum(seconds) - seconds[-1]
 
 
 def test_a_body_whose_client_leaves_is_parsed_no_further() -> None:

@@ -180,7 +180,7 @@ def test_a_closed_connection_is_freed_with_all_its_requests(
 def test_an_event_stream_ends_with_its_connection_though_a_request_came_after_it(
     edge: Edge, watched: Address
 ) -> None:
-    """uvicorn tells only the latest request that the connection was lost."""
+    """uvicorn reports the lost connection only to the latest request."""
     key = edge.token("read").encode()
     request = b"GET " + STREAM.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
     streams = edge.service.app.state.services.of(Streams)
@@ -339,10 +339,10 @@ def test_a_request_with_an_upgrade_is_answered_in_http_1_1(edge: Edge, watched: 
         assert statuses(rest(client)) == [b"200", b"400", b"200"], "a body is no request"
 
 
-def test_a_connection_is_scheduled_for_one_turn_at_a_time_and_logs_no_error(
+def test_a_connection_is_scheduled_for_one_slot_at_a_time_and_logs_no_error(
     watched: Address, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If a turn is scheduled twice, the second turn finds nothing and fails."""
+    """If a callback is scheduled twice, the second call finds nothing and fails."""
     with connected(watched) as client:
         client.sendall(HEALTH * 2)
         received = b""

@@ -158,8 +158,8 @@ def test_two_authorization_headers_do_no_harm_where_no_token_is_needed(edge: Edg
 def encoded(path: str) -> list[str]:
     """Forms of a route's path: a slash after the first encoded, or encoded slashes in a name."""
     named = re.sub(r"{[^}]*}", "LIN-26-000001", path)
-    places = [place.start() for place in re.finditer("/", named) if place.start()]
-    found = [f"{named[:place]}%2F{named[place + 1 :]}" for place in places]
+    indexes = [index.start() for index in re.finditer("/", named) if index.start()]
+    found = [f"{named[:index]}%2F{named[index + 1 :]}" for index in indexes]
     return found + [
         re.sub(r"{[^}]*}", name, path)
         for name in ("LIN-26-000001%2f", "%2FLIN-26-000001", "a%2Fb", "1%2f", "..%2f..")
@@ -180,8 +180,8 @@ def test_an_encoded_slash_separates_nothing(edge: Edge) -> None:
                 answer = edge.request(method, path, token, json={"reason": "r"})
                 assert_problem(answer, 404, "not_found")
             else:
-                seen = guest.get(path) if method == "GET" else guest.post(path, fields)
-                assert (seen.status, seen.words("h1")) == (404, ["Not found"]), path
+                page = guest.get(path) if method == "GET" else guest.post(path, fields)
+                assert (page.status, page.words("h1")) == (404, ["Not found"]), path
 
 
 def test_an_encoded_slash_leads_to_no_file(edge: Edge) -> None:

@@ -1,4 +1,4 @@
-"""How much a credential may have in hand in a worker (contract, Access, "Shares")."""
+"""How many requests of a credential may be in progress in a worker (contract, Access, "Shares")."""
 
 import gzip
 import json
@@ -153,7 +153,7 @@ def test_an_organization_with_many_keys_leaves_room_for_others(kind: str) -> Non
         return Principal(f"KEY-{number}", "api_key", frozenset({"write"}), organization)
 
     def fill(organization: str) -> int:
-        """How many requests an organization with thousands of keys may have in hand."""
+        """How many requests of an organization with thousands of keys may be in progress."""
         for number in range(100_000):
             try:
                 Share(held, key(organization, number))

@@ -1,4 +1,4 @@
-"""How many reads a credential may have in hand in a worker (contract, Access, "Shares")."""
+"""How many reads of a credential may be in progress in a worker (contract, Access, "Shares")."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ class InHand:
         self._sockets = list[socket.socket]()
 
     def ask(self, path: str, *headers: str) -> socket.socket:
-        """Send a request, and wait until it is in hand."""
+        """Send a request, and wait until it is in progress."""
         client = self._stack.enter_context(narrow(self._address, 4096))
         client.settimeout(30)
         expected = self.shares.reads.all + 1
@@ -58,7 +58,7 @@ class InHand:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """The reads, exports and large pages that are in hand."""
+        """The reads, exports and large pages in progress."""
         kinds = self.shares.reads, self.shares.exports, self.shares.large_pages
         reads, exports, pages = (kind.all for kind in kinds)
         return reads, exports, pages
@@ -67,9 +67,9 @@ class InHand:
 @pytest.fixture
 def in_hand(edge: Edge, address: Address) -> Iterator[InHand]:
     with ExitStack() as stack:
-        asked = InHand(edge, address, stack)
-        yield asked
-    until(lambda: asked.counts == (0, 0, 0), "the end of every request")
+        requests = InHand(edge, address, stack)
+        yield requests
+    until(lambda: requests.counts == (0, 0, 0), "the end of every request")
 
 
 def cookie_of(guest: Visitor) -> str:
@@ -78,7 +78,7 @@ def cookie_of(guest: Visitor) -> str:
 
 @contextmanager
 def views_locked(edge: Edge) -> Iterator[None]:
-    """No statement that reads lines is answered meanwhile."""
+    """Lock the views: no statement that reads lines is answered meanwhile."""
     with psycopg.connect(edge.conninfo) as connection:
         connection.execute("LOCK TABLE ledger.projection IN ACCESS EXCLUSIVE MODE")
         yield
@@ -160,16 +160,16 @@ def test_a_large_page_beyond_four_of_a_credential_is_a_page_that_says_so(
     assert guest.get(path).status == 200
 
 
-def test_a_page_with_kept_views_counts_by_the_lists_that_it_asks(
+def test_a_page_with_saved_views_counts_by_the_lists_that_it_asks(
     edge: Edge, in_hand: InHand
 ) -> None:
-    """Sixteen pages with thirty views each once had 528 lists in hand, for sixteen reads."""
+    """Sixteen pages with thirty views each once had 528 lists in progress, for sixteen reads."""
     guest = Visitor(edge, edge.token("read"))
     cookie = cookie_of(guest)
 
     def cookies(views: int) -> str:
-        kept = Saved("me" if views else "", [SavedView(f"{n}", "/ui") for n in range(views)])
-        words = base64.urlsafe_b64encode(msgspec.json.encode(kept)).decode().rstrip("=")
+        saved = Saved("me" if views else "", [SavedView(f"{n}", "/ui") for n in range(views)])
+        words = base64.urlsafe_b64encode(msgspec.json.encode(saved)).decode().rstrip("=")
         return f"cookie: {cookie}; ledger_views={words}"
 
     many = {"cookie": cookies(30).removeprefix("cookie: ")}
@@ -201,16 +201,16 @@ def test_a_page_of_the_board_has_at_most_two_hundred_rows(edge: Edge) -> None:
     assert offered == ["", "25", "100", "200"]
 
 
-def test_requests_that_come_at_once_with_a_new_key_share_its_look_up(
+def test_requests_that_come_at_once_with_a_new_key_share_its_lookup(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hundreds of look-ups would wait for connections before those of other keys."""
     token = edge.token("read")
-    door = edge.service.app.state.services.pool
-    asked, fetch = list[str](), door.fetch
+    pool = edge.service.app.state.services.pool
+    requests, fetch = list[str](), pool.fetch
 
     async def noted(tenant: Any, statement: str, *more: Any) -> Any:
-        asked.append(statement)
+        requests.append(statement)
         return await fetch(tenant, statement, *more)
 
     async def at_once() -> list[int]:
@@ -218,6 +218,6 @@ def test_requests_that_come_at_once_with_a_new_key_share_its_look_up(
         answers = [http.get("/v1/execution/LIN-26-999999", headers=headers) for _ in range(READS)]
         return [answer.status_code for answer in await asyncio.gather(*answers)]
 
-    monkeypatch.setattr(door, "fetch", noted)
+    monkeypatch.setattr(pool, "fetch", noted)
     assert edge.run(at_once()) == [404] * READS
-    assert len([statement for statement in asked if "passing_keys" in statement]) == 1
+    assert len([statement for statement in requests if "passing_keys" in statement]) == 1

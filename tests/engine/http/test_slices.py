@@ -1,4 +1,4 @@
-"""How pages and exports share the event loop: by slices, in turns of organizations."""
+"""How pages and exports share the event loop: by slices, in rotation of organizations."""
 
 import asyncio
 import contextlib
@@ -13,23 +13,23 @@ from tests.support.facts import activation, fact
 from tests.support.visitor import visitor
 
 
-def test_one_slice_is_rendered_in_a_turn_of_the_loop_and_organizations_take_turns() -> None:
-    order, turns = list[str](), list[int]()
+def test_one_slice_is_rendered_in_a_round_of_the_loop_and_organizations_share_it() -> None:
+    order, rounds = list[str](), list[int]()
 
     async def play() -> None:
         slices, loop = LoopSlices(), asyncio.get_running_loop()
-        turn = 0
+        loop_round = 0
 
         def count() -> None:
-            nonlocal turn
-            turn += 1
+            nonlocal loop_round
+            loop_round += 1
             loop.call_soon(count)
 
         async def render(tenant_key: str, count: int) -> None:
             for _ in range(count):
                 await slices.next(tenant_key)
                 order.append(tenant_key)
-                turns.append(turn)
+                rounds.append(loop_round)
 
         count()
         leaving = asyncio.create_task(render("A", 1))
@@ -41,7 +41,7 @@ def test_one_slice_is_rendered_in_a_turn_of_the_loop_and_organizations_take_turn
 
     asyncio.run(play())
     assert "".join(order) == "BCABABABAAA"
-    assert len(set(turns)) == len(turns)
+    assert len(set(rounds)) == len(rounds)
 
 
 @pytest.mark.parametrize("path", ["/ui?limit=200", "/ui/events/export"])
@@ -54,13 +54,13 @@ def test_other_requests_go_on_between_the_slices_of_a_page_and_of_an_export(
     edge.accept(*(activation(edge.fresh_id()) for _ in range(100)))
     edge.accept(*(fact("execution.checked_in", line, {"hours": 1}) for _ in range(100)))
     guest = visitor(edge)
-    turns = 0
+    rounds = 0
 
     async def count() -> None:
-        nonlocal turns
+        nonlocal rounds
         while True:
             await asyncio.sleep(0)
-            turns += 1
+            rounds += 1
 
     async def start() -> "asyncio.Task[None]":
         return asyncio.create_task(count())
@@ -76,4 +76,4 @@ def test_other_requests_go_on_between_the_slices_of_a_page_and_of_an_export(
     finally:
         edge.run(stop(counting))
     assert page.status == 200
-    assert turns > 2 * 200
+    assert rounds > 2 * 200

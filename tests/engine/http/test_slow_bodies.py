@@ -49,10 +49,10 @@ def head(edge: Edge, size: int, path: str = "/v1/facts", *more: str) -> bytes:
 
 def trickle(client: socket.socket, body: bytes, part: int, seconds: float) -> int:
     """Send a body in parts, at intervals, until it is answered. Return the number of bytes sent."""
-    for place in range(0, len(body), part):
+    for start in range(0, len(body), part):
         if is_answered(client, seconds):
-            return place
-        client.sendall(body[place : place + part])
+            return start
+        client.sendall(body[start : start + part])
     return len(body)
 
 
@@ -94,13 +94,13 @@ def test_a_body_that_trickles_is_a_408_and_records_nothing(
     more = ("content-encoding: gzip",) if is_packed else ()
     paths = "/v1/facts", f"/v1/execution/{edge.fresh()}/pause"
     heads = [head(edge, len(body), path, *more) for path in paths]
-    known = edge.select(before)
+    stored = edge.select(before)
     for sent in heads:
         with socket.create_connection(address, timeout=10) as client:
             client.sendall(sent)
             assert 0 < trickle(client, body, 1, 0.02) < len(body)
             assert_timed_out(client)
-    assert edge.select(before) == known
+    assert edge.select(before) == stored
 
 
 def test_a_body_that_never_begins_is_a_408(edge: Edge, address: Address, pace: Pace) -> None:

@@ -27,8 +27,8 @@ class Views:
     def __init__(self, edge: Edge, connection: psycopg.Connection[Any]) -> None:
         self._edge, self._connection = edge, connection
         ((self.position,),) = edge.select("SELECT min(position) FROM ledger.projection")
-        self.heard: ViewPositions = edge.service.app.state.services.positions
-        """The positions of the views that the service has heard of."""
+        self.reported: ViewPositions = edge.service.app.state.services.positions
+        """The positions of the views that the service has received."""
         self._ended = set[int]()
 
     def crash(self) -> None:
@@ -54,14 +54,14 @@ class Views:
     @contextmanager
     def restoring_once_awaited(self) -> Iterator[None]:
         """Restore the views once a read, which the body sends, has begun to wait for them."""
-        awaited, after = threading.Event(), self.heard.after
+        awaited, after = threading.Event(), self.reported.after
 
         def note_wait(*arguments: Any) -> None:
             after(*arguments)
             awaited.set()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self.heard, "after", note_wait)
+            patch.setattr(self.reported, "after", note_wait)
             yield
             assert awaited.wait(10)
         self.restore()
@@ -76,11 +76,11 @@ class Views:
             " FROM ledger.projection"
         )
 
-    def are_heard(self) -> bool:
+    def are_reported(self) -> bool:
         """True if a new listener has heard of every acknowledged position."""
         listeners = set(self._listeners())
         is_new = len(listeners) == 1 and not self._ended & listeners
-        return is_new and self.heard.reached >= self.position
+        return is_new and self.reported.reached >= self.position
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def views(edge: Edge, line: str) -> Iterator[Views]:
             yield views
         finally:
             views.restore()
-            until(views.are_heard, "the service to hear of the views", 10.0)
+            until(views.are_reported, "the service to hear of the views", 10.0)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_reads_do_not_wait_for_a_stopped_view_to_catch_up(views: Views) -> None:
     views.crash()
 
     def due() -> list[int]:
-        return [views.heard.due(frozenset({name})) for name in ("execution", "run")]
+        return [views.reported.due(frozenset({name})) for name in ("execution", "run")]
 
     until(lambda: due() == [views.position - 1, views.position], "the service to know the stop")
 
@@ -179,7 +179,7 @@ def test_a_404_has_the_position_of_the_views_that_were_read(edge: Edge, views: V
         connection.execute("UPDATE ledger.projection SET position = 5")
         try:
             views.crash()
-            until(lambda: views.heard.due(None) == 4, "the service to give up waiting", 10.0)
+            until(lambda: views.reported.due(None) == 4, "the service to give up waiting", 10.0)
             for path in (
                 "/v1/execution/LIN-26-000001",
                 "/v1/execution/LIN-26-000001/runs",

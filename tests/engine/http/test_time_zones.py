@@ -83,10 +83,10 @@ def test_an_export_as_of_a_date_is_of_the_date_in_the_zone(world: World, path: s
 def test_a_date_is_in_the_future_until_the_zone_has_it(world: World) -> None:
     # The time is 21:00 in Tokyo, and past midnight on Kiritimati.
     tomorrow = {"as_of": "2026-06-06"}
-    for zone, is_known in (("UTC", False), (TOKYO, False), ("Pacific/Kiritimati", True)):
+    for zone, is_applied in (("UTC", False), (TOKYO, False), ("Pacific/Kiritimati", True)):
         for path in (LINES, RUNS, f"/v1/execution/{world.line}/usage"):
             answer = world.edge.get(path, world.token, params=tomorrow | {"time_zone": zone})
-            if is_known:
+            if is_applied:
                 assert answer.status_code == 200, answer.text
             else:
                 errors = assert_problem(answer, 422, "invalid_request")["errors"]
@@ -105,8 +105,8 @@ def test_a_range_that_ends_before_its_start_in_the_zone_is_refused(world: World)
 
 def test_a_cursor_of_the_audit_log_belongs_to_the_instants_whatever_the_zone(world: World) -> None:
     start = INSTANTS["2026-06-02", TOKYO]
-    asked = MINE | {"from": start, "limit": "3"}
-    page = world.edge.get("/v1/audit-logs", world.token, params=asked).json()
+    parameters = MINE | {"from": start, "limit": "3"}
+    page = world.edge.get("/v1/audit-logs", world.token, params=parameters).json()
     cursor = page["meta"]["cursor"]
     rest = world.exported(AUDIT, from_="2026-06-02", cursor=cursor, **ZONE)
     assert rest == world.exported(AUDIT, from_=start, cursor=cursor)
@@ -212,7 +212,7 @@ def test_a_link_is_the_zone_that_it_names(world: World) -> None:
     )
 
 
-def test_every_export_takes_a_zone_and_no_list_does(world: World) -> None:
+def test_every_export_accepts_a_zone_and_no_list_does(world: World) -> None:
     document: dict[str, Any] = world.edge.get("/openapi.json").json()
     zoned = {
         path: parameter["schema"]

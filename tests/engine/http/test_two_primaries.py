@@ -1,4 +1,4 @@
-"""A former primary that lives on beside its successor, as where Patroni has died there."""
+"""A former primary that runs on after its successor has started, as if Patroni had died there."""
 
 from contextlib import closing
 from pathlib import Path

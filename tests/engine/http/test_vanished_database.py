@@ -163,7 +163,7 @@ def test_a_url_with_target_session_attrs_read_write_is_served(
 
 
 @pytest.mark.parametrize("value", ["any", "primary", "prefer-standby"])
-def test_other_values_of_target_session_attrs_are_kept(
+def test_other_values_of_target_session_attrs_stay(
     conninfo: str, settings: Settings, value: str
 ) -> None:
     made = prepare_database(settings, make_conninfo(conninfo, target_session_attrs=value))

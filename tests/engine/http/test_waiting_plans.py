@@ -27,7 +27,7 @@ TENANTS: dict[str, dict[str, Any]] = {
     "an administrator": {},
 }
 MOMENT = now()
-ASKED: dict[str, dict[str, Any]] = {
+WHERE: dict[str, dict[str, Any]] = {
     "an assignee": {"assignee": ["USUAL"]},
     "a rare assignee": {"assignee": ["SELDOM"]},
     "assignees of whom some are unknown": {"assignee": ["SELDOM", "NOBODY"]},
@@ -77,22 +77,22 @@ def page(
 
 @pytest.mark.parametrize("tenant", TENANTS)
 @pytest.mark.parametrize("sort", [None, "state_since", "health_score", "due_at"])
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", WHERE)
 def test_a_page_of_lines_that_wait_for_somebody_touches_few_lines_that_do_not(
     connection: psycopg.Connection[Any], name: str, sort: Sort | None, tenant: str
 ) -> None:
-    lines, rows = page(connection, TENANTS[tenant] | ASKED[name], sort)
+    lines, rows = page(connection, TENANTS[tenant] | WHERE[name], sort)
     assert lines > 0
     # Rows of a bitmap count twice: in the index and in the table.
     assert rows <= (3 * WAITING + 40 if lines == 10 else 200)
 
 
 @pytest.mark.parametrize("tenant", ["an organization", "a workspace"])
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", WHERE)
 def test_a_summary_of_lines_that_wait_for_somebody_reads_no_line_without_a_blocker(
     connection: psycopg.Connection[Any], name: str, tenant: str
 ) -> None:
-    filters = TENANTS[tenant] | ASKED[name]
+    filters = TENANTS[tenant] | WHERE[name]
     counted = cost(connection, summary_read(frozenset(filters)), filters)
     assert counted.found > 0
     assert counted.rows <= 3 * WAITING + 10
@@ -104,18 +104,18 @@ def test_a_page_by_due_time_far_behind_the_first_touches_rows_in_proportion_to_i
     connection: psycopg.Connection[Any], is_due: bool, tenant: str
 ) -> None:
     """The page begins among the lines that are due, or among all the others."""
-    place = connection.execute(
+    row = connection.execute(
         "SELECT due_at, newest FROM ledger.execution_rank WHERE (due_at < %s) = %s"
         " ORDER BY 1, 2 OFFSET 40 LIMIT 1",
         (NEVER_DUE, is_due),
     )
-    ((key, newest),) = place.fetchall()
+    ((key, newest),) = row.fetchall()
     filters = TENANTS[tenant] | {"after": -newest, "after_key": key}
     lines, rows = page(connection, filters, "due_at")
     assert (lines, rows <= 5 * 10) == (10, True), rows
 
 
-def test_an_answer_that_follows_the_clock_is_not_kept() -> None:
-    kept = [lists.list_read(ASKED[name]).is_pure for name in ("nobody", "somebody late")]
-    kept += [summary_read(frozenset(ASKED[name])).is_pure for name in ("nobody", "somebody late")]
-    assert kept == [True, False, True, False]
+def test_an_answer_that_follows_the_clock_is_not_cached() -> None:
+    pure = [lists.list_read(WHERE[name]).is_pure for name in ("nobody", "somebody late")]
+    pure += [summary_read(frozenset(WHERE[name])).is_pure for name in ("nobody", "somebody late")]
+    assert pure == [True, False, True, False]

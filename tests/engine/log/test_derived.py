@@ -138,17 +138,17 @@ def test_a_lease_is_put_off_by_no_more_time_than_the_service_could_not_listen(
     ledger: Ledger,
 ) -> None:
     put_off = f"UPDATE ledger.{LEASE.name} SET ends_at = ends_at + interval '2 minutes'"
-    ((heard_at,),) = (
+    ((renewed_at,),) = (
         row.values() for row in ledger.rows(f"SELECT heard_at FROM ledger.{LEASE.name}")
     )
     listened = "UPDATE ledger.listening SET listened_at = '{}'"
     with (
-        altered(ledger, listened.format(heard_at + timedelta(minutes=2))),
+        altered(ledger, listened.format(renewed_at + timedelta(minutes=2))),
         altered(ledger, put_off),
     ):
         assert faults_of(ledger) == []
     with (
-        altered(ledger, listened.format(heard_at + timedelta(minutes=1))),
+        altered(ledger, listened.format(renewed_at + timedelta(minutes=1))),
         altered(ledger, put_off),
     ):
         (fault,) = faults_of(ledger)

@@ -18,16 +18,16 @@ _WAITERS = (
 )
 
 
-def test_options_of_the_connection_string_hold_beside_the_ledgers(conninfo: str) -> None:
+def test_options_of_the_connection_string_hold_with_the_ledgers(conninfo: str) -> None:
     log = Log(make_conninfo(conninfo, options="-c work_mem=8MB"))
     try:
         execute = log.connected().connection.execute
         names = ("work_mem", "plan_cache_mode", "enable_seqscan", "lock_timeout")
-        shown = [execute(f"SHOW {name}".encode()).fetchone() for name in names]
+        values = [execute(f"SHOW {name}".encode()).fetchone() for name in names]
         ((idle,),) = execute("SHOW idle_in_transaction_session_timeout")
     finally:
         log.close()
-    assert shown == [("8MB",), ("force_generic_plan",), ("off",), ("2s",)]
+    assert values == [("8MB",), ("force_generic_plan",), ("off",), ("2s",)]
     assert idle == "5s"
 
 
@@ -91,7 +91,7 @@ def test_an_append_waits_until_another_writers_append_has_ended(log: Log, connin
 
 
 def test_an_append_that_waits_connects_again_and_again(conninfo: str) -> None:
-    """The pool once paused for a second, then for two: a new primary was found so much later."""
+    """The pool once paused for a second, then for two, and found a new primary that much later."""
     with closing(Relay(conninfo)) as relay, closing(Log(relay.conninfo)) as log:
         with log.append_transaction():
             pass

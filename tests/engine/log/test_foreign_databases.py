@@ -39,7 +39,7 @@ HARMFUL = {
     "transaction_timeout": "50ms",
     "transform_null_equals": "on",
 }
-"""Settings, each of which would break a part of the service if a session began with it."""
+"""Settings that would each break a part of the service if a session began with one."""
 
 _names = itertools.count(1)
 
@@ -153,17 +153,17 @@ def test_jit_compilation_is_off_in_every_session(
         assert connection.execute("SHOW jit").fetchone() == ("off",)
 
 
-def test_options_of_the_database_url_stay_beside_the_ledgers(
+def test_options_of_the_database_url_stay_with_the_ledgers(
     conninfo: str, settings: Settings
 ) -> None:
-    given = make_conninfo(conninfo, options="-c work_mem=7MB -c statement_timeout=1ms")
-    made = prepare_database(settings, given)
+    address = make_conninfo(conninfo, options="-c work_mem=7MB -c statement_timeout=1ms")
+    made = prepare_database(settings, address)
     with psycopg.connect(prepare_reading(settings, made)) as connection:
-        shown = [
+        values = [
             connection.execute(f"SHOW {name}".encode()).fetchone()
             for name in ("work_mem", "statement_timeout", "default_transaction_isolation")
         ]
-    assert shown == [("7MB",), ("0",), ("read committed",)]
+    assert values == [("7MB",), ("0",), ("read committed",)]
 
 
 def test_a_pooler_that_drops_the_options_of_sessions_is_refused_in_one_line(
@@ -241,11 +241,9 @@ def test_client_and_server_notice_a_vanished_peer(conninfo: str, settings: Setti
     assert "-c tcp_user_timeout=10000" in str(made["options"])
 
 
-def test_connection_parameters_of_the_database_url_are_kept(
-    conninfo: str, settings: Settings
-) -> None:
-    given = make_conninfo(conninfo, connect_timeout="7", keepalives_idle="60")
-    made = conninfo_to_dict(prepare_database(settings, given))
+def test_connection_parameters_of_the_database_url_stay(conninfo: str, settings: Settings) -> None:
+    address = make_conninfo(conninfo, connect_timeout="7", keepalives_idle="60")
+    made = conninfo_to_dict(prepare_database(settings, address))
     assert (made["connect_timeout"], made["keepalives_idle"]) == ("7", "60")
 
 

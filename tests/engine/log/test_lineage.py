@@ -137,7 +137,7 @@ def test_a_counter_that_was_lost_begins_behind_the_ids_that_it_may_have_given(
     assert_decision_tables_match_log(conninfo)
 
 
-def test_appends_that_are_given_up_again_and_again_skip_once(
+def test_appends_that_are_abandoned_again_and_again_skip_once(
     conninfo: str, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A node whose clock is wrong tries each second."""
@@ -156,7 +156,7 @@ def test_appends_that_are_given_up_again_and_again_skip_once(
     assert caplog.text.count("another PostgreSQL wrote last") == 1
 
 
-def test_appends_that_are_given_up_on_several_connections_skip_once(
+def test_appends_that_are_abandoned_on_several_connections_skip_once(
     conninfo: str, settings: Settings
 ) -> None:
     """Each skip after an old backup takes a good part of the positions that ids have digits for."""
@@ -279,7 +279,7 @@ def dump(conninfo: str, file: Path) -> None:
 
 
 def restore(file: Path, into: str, settings: Settings) -> None:
-    """Restore a backup, in place of what is there."""
+    """Restore a backup over the present data."""
     query(into, "DROP SCHEMA IF EXISTS ledger CASCADE")
     restoring = [find_programs(None) / "bin" / "pg_restore", "--exit-on-error"]
     subprocess.run([*restoring, f"--dbname={into}", str(file)], check=True)
@@ -326,7 +326,7 @@ def test_a_backup_of_yesterday_gives_none_of_the_many_positions_and_ids_of_the_d
     assert number > lost[1] > 7 * IDS_MOVED
 
 
-def test_a_backup_that_is_restored_again_gives_nothing_that_was_given_after_the_first_time(
+def test_a_backup_that_is_restored_again_restores_nothing_that_was_written_after_the_first_time(
     conninfo: str, restored: str, settings: Settings, tmp_path: Path
 ) -> None:
     with process_on(conninfo, settings) as process:
@@ -334,14 +334,14 @@ def test_a_backup_that_is_restored_again_gives_nothing_that_was_given_after_the_
         process.issue(line)
     last_beat_was(conninfo, "1 minute")
     dump(conninfo, tmp_path / "dump")
-    given = []
+    issued = []
     for ago in ("1 minute", "2 minutes"):
         restore(tmp_path / "dump", restored, settings)
         last_beat_was(restored, ago)
         with process_on(restored, settings) as process:
-            given += [process.issue(line) for _ in range(3)]
-    assert len({position for position, _ in given}) == 6
-    assert len({number for _, number in given}) == 6
+            issued += [process.issue(line) for _ in range(3)]
+    assert len({position for position, _ in issued}) == 6
+    assert len({number for _, number in issued}) == 6
 
 
 def test_a_failover_that_loses_events_gives_none_of_their_positions_ids_or_versions_again(
@@ -353,7 +353,7 @@ def test_a_failover_that_loses_events_gives_none_of_their_positions_ids_or_versi
         try:
             with process_on(relay.conninfo, settings) as living:
                 line = living.line()
-                kept = living.issue(line)
+                issued = living.issue(line)
                 pair.copy()
                 lost = [living.issue(line) for _ in range(5)]
                 blocked = fact(
@@ -363,14 +363,14 @@ def test_a_failover_that_loses_events_gives_none_of_their_positions_ids_or_versi
                 promoted = pair.fail_over()
                 relay.lead_to(promoted)
                 relay.cut()
-                assert head(promoted) == kept[0]
+                assert head(promoted) == issued[0]
                 # The process remembers that the line is blocked, and the database does not.
                 unblocked = fact("execution.unblocked", line, {"blocker_id": "B"})
                 assert isinstance(living.record(unblocked), InvalidState)
                 position, number = living.issue(line)
-            assert position == kept[0] + POSITIONS_MOVED + 2, "behind the refusal"
+            assert position == issued[0] + POSITIONS_MOVED + 2, "behind the refusal"
             assert position > POSITIONS_MOVED > max(lost)[0]
-            assert number == kept[1] + IDS_MOVED + 1
+            assert number == issued[1] + IDS_MOVED + 1
         finally:
             relay.close()
         assert query(promoted, LINEAGE)[0][1] == 2

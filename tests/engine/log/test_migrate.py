@@ -120,14 +120,14 @@ def test_a_definition_that_differs_in_an_upgrade_is_mended_without_an_error(
     query(conninfo, f"DO $$ BEGIN EXECUTE {knows}; END $$")
     with caplog.at_level("INFO"):
         prepare_database(settings, conninfo)
-    (told,) = caplog.records
-    assert (told.levelname, "mended: function stored_events" in told.message) == ("INFO", True)
+    (record,) = caplog.records
+    assert (record.levelname, "mended: function stored_events" in record.message) == ("INFO", True)
 
 
 def test_code_older_than_the_schema_is_refused_and_changes_nothing(
     conninfo: str, become_later: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Older code would write the log, and not the tables that a newer migration keeps beside it.
+    # Older code would write the log, but not the tables that a newer migration adds.
     become_later(MORE)
     migrate(conninfo)
     before = everything(conninfo)
@@ -178,9 +178,9 @@ def test_a_ledger_of_a_version_before_0_1_0_is_refused_untouched(
         lambda: inspect_database(settings, conninfo),
         lambda: inspect_database(settings, conninfo, verifies=True),
     ):
-        with pytest.raises(SchemaError) as told:
+        with pytest.raises(SchemaError) as raised:
             refused()
-        assert str(told.value) == REFUSED
+        assert str(raised.value) == REFUSED
     assert everything(conninfo) == before
     assert not keyless.data_dir.exists()
 
@@ -188,12 +188,12 @@ def test_a_ledger_of_a_version_before_0_1_0_is_refused_untouched(
 def test_commands_refuse_an_embedded_ledger_of_a_version_before_0_1_0_in_one_line(
     data_dir: Path,
 ) -> None:
-    given = {**os.environ, "LEDGER_DATA_DIR": str(data_dir), "LEDGER_MASTER_KEY": MASTER_KEY}
+    env = {**os.environ, "LEDGER_DATA_DIR": str(data_dir), "LEDGER_MASTER_KEY": MASTER_KEY}
     with served(data_dir, purpose="tests", settings=QUICK) as postgres:
         query(postgres.url, BEFORE["by twelve files"])
         before = everything(postgres.url)
     for command in (("serve", "--port", "0"), ("migrate",)):
-        ended = run_ledger(given, *command)
+        ended = run_ledger(env, *command)
         assert (ended.returncode, ended.stderr) == (1, f"ledger: {REFUSED}\n")
     with served(data_dir, purpose="tests", settings=QUICK) as postgres:
         assert everything(postgres.url) == before
@@ -238,7 +238,7 @@ FORBIDDEN = {
     "takes rights": r"\bREVOKE\b(?! ALL ON FUNCTION)",
     "deletes rows": r"\bTRUNCATE\b",
 }
-"""What the version before could not go on serving after, by a simple look."""
+"""Patterns of changes after which the previous version could not continue to serve."""
 
 BEARABLE: dict[str, list[str]] = {}
 """The exceptions, such as a constraint that is dropped and added in other words."""
@@ -266,6 +266,6 @@ def test_a_migration_lets_the_version_before_go_on_serving() -> None:
         ("CREATE TABLE ledger.more (id text NOT NULL);", None),
     ],
 )
-def test_the_look_finds_what_the_version_before_cannot_bear(sql: str, what: str | None) -> None:
+def test_the_check_finds_what_the_version_before_cannot_bear(sql: str, what: str | None) -> None:
     found = [kind for kind, pattern in FORBIDDEN.items() if re.search(pattern, sql)]
     assert found == ([] if what is None else [what])

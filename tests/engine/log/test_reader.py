@@ -79,11 +79,11 @@ def test_a_user_that_may_create_roles_gets_a_login_for_reads(
     guest: Guest, settings: Settings
 ) -> None:
     guest.execute(f"ALTER ROLE {guest.name} CREATEROLE")
-    told: list[str] = []
-    made = prepare_reading(settings, prepare_database(settings, guest.url), told.append)
+    messages: list[str] = []
+    made = prepare_reading(settings, prepare_database(settings, guest.url), messages.append)
     ((oid,),) = query(guest.url, "SELECT oid FROM pg_database WHERE datname = current_database()")
     assert who_reads(made) == (f"ledger_api_{oid}",) * 2
-    assert told == []
+    assert messages == []
     with edge_of(settings, guest.url) as edge:
         line = edge.fresh()
         assert edge.data(f"/v1/execution/{line}")["service_line_id"] == line
@@ -93,10 +93,10 @@ def test_a_user_that_may_create_no_role_shares_its_login_and_one_line_says_so(
     guest: Guest, settings: Settings
 ) -> None:
     guest.execute(f"GRANT ledger_api TO {guest.name}")
-    told: list[str] = []
-    made = prepare_reading(settings, prepare_database(settings, guest.url), told.append)
+    messages: list[str] = []
+    made = prepare_reading(settings, prepare_database(settings, guest.url), messages.append)
     assert who_reads(made) == (guest.name, "ledger_api")
-    (line,) = told
+    (line,) = messages
     assert PAGE in line
     assert "\n" not in line
     with edge_of(settings, guest.url) as edge:
@@ -108,7 +108,7 @@ def test_a_user_that_may_create_no_role_shares_its_login_and_one_line_says_so(
         assert connection.execute("SELECT line_id FROM ledger.execution").fetchall() == []
 
 
-def test_a_user_that_may_neither_create_nor_become_a_role_is_told_where_the_sql_is(
+def test_a_user_that_may_neither_create_nor_become_a_role_learns_where_the_sql_is(
     guest: Guest, settings: Settings
 ) -> None:
     made = prepare_database(settings, guest.url)
@@ -120,10 +120,10 @@ def test_a_user_that_may_neither_create_nor_become_a_role_is_told_where_the_sql_
 def test_reads_log_in_as_the_role_of_the_setting(
     guest: Guest, settings: Settings, login: str
 ) -> None:
-    chosen, told = own(settings, guest.url, login), list[str]()
-    made = prepare_reading(chosen, prepare_database(chosen, guest.url), told.append)
+    chosen, messages = own(settings, guest.url, login), list[str]()
+    made = prepare_reading(chosen, prepare_database(chosen, guest.url), messages.append)
     assert who_reads(made) == (login, login)
-    assert told == []
+    assert messages == []
     with edge_of(chosen, guest.url) as edge:
         line = edge.fresh()
         edge.accept(fact("execution.checked_in", line, {"hours": 1}))
@@ -198,10 +198,10 @@ def test_the_password_of_the_ledgers_login_follows_from_the_master_key(data_dir:
         assert prepare_reading(settings, conninfo) == made
         rules.write_text("local all postgres trust\n")
         query(postgres.url, "SELECT pg_reload_conf()")
-        told: list[str] = []
-        shared = prepare_reading(settings, conninfo, told.append)
+        messages: list[str] = []
+        shared = prepare_reading(settings, conninfo, messages.append)
         assert who_reads(shared) == ("postgres", "ledger_api")
-        assert len(told) == 1
+        assert len(messages) == 1
 
 
 SETTINGS = (
@@ -233,10 +233,10 @@ def test_settings_and_objects_of_the_role_of_reads_are_taken_back_at_the_start(
         for setting in SETTINGS:
             reader.execute(f"ALTER ROLE {names['role']} {setting.format(**names)}".encode())
     assert query(conninfo, OWNED.format(**names)) == [(2, 1)]
-    told: list[str] = []
-    assert prepare_reading(settings, prepare_database(settings, conninfo), told.append) == made
+    messages: list[str] = []
+    assert prepare_reading(settings, prepare_database(settings, conninfo), messages.append) == made
     assert who_reads(made) == (names["role"],) * 2
-    assert told == []
+    assert messages == []
     assert query(conninfo, OWNED.format(**names)) == [(0, 0)]
 
 
@@ -279,8 +279,8 @@ def test_a_lock_of_the_service_that_the_role_of_reads_holds_keeps_no_service_fro
     with psycopg.connect(made, autocommit=True) as reader:
         for lock in (locks.MIGRATIONS, locks.VIEW_TABLES, locks.POLICIES):
             reader.execute("SELECT pg_advisory_lock(%s)", (lock,))
-        with ThreadPoolExecutor(1) as beside:
-            starting = beside.submit(prepare_database, settings, conninfo)
+        with ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(prepare_database, settings, conninfo)
             try:
                 starting.result(60)
             finally:
@@ -294,10 +294,10 @@ def test_a_start_gives_rights_before_or_after_a_view_is_swapped(
     made = prepare_reading(settings, conninfo)
     role = conninfo_to_dict(made)["user"]
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    with ThreadPoolExecutor(1) as beside, psycopg.connect(conninfo) as swapping:
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(conninfo) as swapping:
         swapping.execute(HOLD, ("run",))
         swapping.execute(f"GRANT SELECT ON ledger.{views[0]} TO {role}".encode())
-        starting = beside.submit(prepare_reading, settings, conninfo)
+        starting = pool.submit(prepare_reading, settings, conninfo)
         until(lambda: query(conninfo, waiting) == [(1,)], "the start waits for the swap")
         swapping.execute(f"GRANT SELECT ON ledger.{views[1]} TO {role}".encode())
         swapping.commit()
@@ -312,7 +312,7 @@ def test_an_append_waits_for_no_transaction_that_has_awaited_one(
         reader.execute("SELECT ledger.await_append()")
         with psycopg.connect(conninfo) as writer:
             writer.execute(lock)
-            # The append in flight is awaited all the same.
+            # The append in flight is nevertheless awaited.
             reader.execute("SET lock_timeout = '10ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 reader.execute("SELECT ledger.await_append()")
@@ -332,10 +332,10 @@ def test_a_function_in_a_query_gets_no_payload_of_another_tenant(
         "CREATE FUNCTION public.tell(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001"
         " AS 'BEGIN RAISE NOTICE ''%'', $1; RETURN true; END'",
     )
-    heard: list[str | None] = []
+    received: list[str | None] = []
     with psycopg.connect(made, autocommit=True) as reader:
-        reader.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+        reader.add_notice_handler(lambda notice: received.append(notice.message_primary))
         set_tenant(reader, Tenant("ORG-26-000001", "*"))
         found = reader.execute("SELECT run_id FROM ledger.run_content WHERE public.tell(run_id)")
         assert found.fetchall() == [("RUN-26-000001",)]
-    assert heard == ["RUN-26-000001"]
+    assert received == ["RUN-26-000001"]

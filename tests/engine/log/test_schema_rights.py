@@ -36,8 +36,8 @@ def bare(server: EmbeddedPostgres) -> Iterator[str]:
 
 def migrate(conninfo: str, folder: Path, **more: str) -> tuple[int, str, str]:
     settings = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
-    given = {**os.environ, **settings, "LEDGER_DATA_DIR": str(folder), **more}
-    ended = run_ledger(given, "migrate")
+    env = {**os.environ, **settings, "LEDGER_DATA_DIR": str(folder), **more}
+    ended = run_ledger(env, "migrate")
     return ended.returncode, ended.stdout, ended.stderr
 
 
@@ -51,8 +51,8 @@ def rights_of_the_page(user: str) -> str:
 @pytest.fixture
 def limited(server: EmbeddedPostgres, bare: str, tmp_path: Path) -> Iterator[str]:
     """An address of a migrated database, for a user without the right to change the schema."""
-    code, _, told = migrate(bare, tmp_path / "data")
-    assert code == 0, told
+    code, _, output = migrate(bare, tmp_path / "data")
+    assert code == 0, output
     user = f"limited_{next(_numbers)}"
     query(bare, rights_of_the_page(user))
     yield make_conninfo(bare, user=user)
@@ -63,9 +63,9 @@ def limited(server: EmbeddedPostgres, bare: str, tmp_path: Path) -> Iterator[str
 def test_migrate_prints_what_it_applied_and_then_has_nothing_to_do(
     bare: str, tmp_path: Path
 ) -> None:
-    code, told, error = migrate(bare, tmp_path / "data")
+    code, output, error = migrate(bare, tmp_path / "data")
     assert (code, error) == (0, "")
-    assert told.splitlines() == NAMES
+    assert output.splitlines() == NAMES
     assert query(bare, "SELECT count(*) FROM ledger.ledger_events") == [(0,)]
     assert query(bare, "SELECT FROM ledger.setting WHERE name = 'master_key'") == []
     assert migrate(bare, tmp_path / "data")[:2] == (0, "No migration was due.\n")
@@ -76,8 +76,8 @@ def test_migrate_refuses_another_master_key_before_any_change(
 ) -> None:
     query(conninfo, "DELETE FROM ledger.migration")
     for key in ({"LEDGER_MASTER_KEY": "ab" * 32}, {}):
-        given = {**os.environ, "LEDGER_DATABASE_URL": conninfo, **key}
-        ended = run_ledger({**given, "LEDGER_DATA_DIR": str(tmp_path / "data")}, "migrate")
+        env = {**os.environ, "LEDGER_DATABASE_URL": conninfo, **key}
+        ended = run_ledger({**env, "LEDGER_DATA_DIR": str(tmp_path / "data")}, "migrate")
         assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
         assert "master key" in ended.stderr
     assert query(conninfo, "SELECT FROM ledger.migration") == []
@@ -148,11 +148,11 @@ def test_a_command_that_must_not_migrate_works_where_the_schema_is_up_to_date(
     conninfo: str, tmp_path: Path
 ) -> None:
     settings = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
-    given = {**os.environ, **settings, "LEDGER_DATA_DIR": str(tmp_path), "LEDGER_MIGRATE": "never"}
-    made = run_ledger(given, "keys", "create", "--admin")
+    env = {**os.environ, **settings, "LEDGER_DATA_DIR": str(tmp_path), "LEDGER_MIGRATE": "never"}
+    made = run_ledger(env, "keys", "create", "--admin")
     assert (made.returncode, made.stdout[:4]) == (0, "elk_"), made.stderr
     query(conninfo, "DELETE FROM ledger.migration")
     for command in (("keys", "create", "--admin"), ("serve", "--port", "0")):
-        refused = run_ledger(given, *command)
+        refused = run_ledger(env, *command)
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
         assert "0001_ledger.sql" in refused.stderr

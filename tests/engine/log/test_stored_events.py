@@ -37,7 +37,7 @@ AT = "SELECT position FROM ledger.stored_events(%s::bigint[]) ORDER BY position"
 
 @pytest.fixture
 def connection(conninfo: str) -> Iterator[Connection]:
-    """A session of the role that reads, without a tenant, beside events of several tenants."""
+    """A session of the role that reads, without a tenant, in a log with events of several."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         for position, tenant in OWNERS.items():
             record(connection, position, json.encode([2, *tenant, None, CLAIMED]))
@@ -58,10 +58,10 @@ def record(connection: Connection, position: int, state: bytes) -> None:
 def see_as(connection: Connection, tenant: Tenant) -> list[int]:
     """The positions of the events that a session of the tenant sees."""
     set_tenant(connection, tenant)
-    return seen(connection)
+    return visible_positions(connection)
 
 
-def seen(connection: Connection) -> list[int]:
+def visible_positions(connection: Connection) -> list[int]:
     return [row[0] for row in connection.execute(AT, ([*OWNERS, 6],))]
 
 
@@ -116,9 +116,9 @@ def test_with_an_empty_setting_no_stored_event_is_visible(
 def test_without_both_settings_no_stored_event_is_visible(
     connection: Connection, name: str
 ) -> None:
-    assert seen(connection) == []
+    assert visible_positions(connection) == []
     connection.execute("SELECT set_config(%s, %s, false)", (name, ANY))
-    assert seen(connection) == []
+    assert visible_positions(connection) == []
 
 
 def test_a_stored_event_is_shown_as_it_is_stored(conninfo: str) -> None:
@@ -146,7 +146,7 @@ def test_only_the_role_that_reads_may_call_the_function(connection: Connection) 
     connection.execute("RESET ROLE; CREATE ROLE ledger_stranger; SET ROLE ledger_stranger")
     try:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            seen(connection)
+            visible_positions(connection)
     finally:
         connection.execute("RESET ROLE; DROP ROLE ledger_stranger")
 

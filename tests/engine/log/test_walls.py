@@ -1,4 +1,4 @@
-"""Policies and grants: each table has its wall, and the role of reads passes none."""
+"""Policies and grants: each table has a policy, and the role of reads cannot pass any."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -126,8 +126,8 @@ def test_the_role_of_reads_may_select_the_named_columns_and_no_others(prepared: 
     # The folds of lines, watches and alerts have nothing but what their tenant reads anyway.
     of_tenant = {"execution", "watch", "alert"}
     for name, columns in found.items():
-        known = {"fold"} if name.partition("_g")[0] in of_tenant else set()
-        shows = secret & set(columns) - known
+        exceptions = {"fold"} if name.partition("_g")[0] in of_tenant else set()
+        shows = secret & set(columns) - exceptions
         assert not shows or name in ("projection", "signer", "run_content"), name
 
 
@@ -197,7 +197,7 @@ def test_positions_are_unknown_without_a_tenant(reader: Connection, call: str) -
         "SET row_security = off; SELECT run_id FROM ledger.run",
     ],
 )
-def test_the_role_of_reads_passes_no_wall(reader: Connection, statement: str) -> None:
+def test_the_role_of_reads_passes_no_policy(reader: Connection, statement: str) -> None:
     reader.execute("SET default_transaction_read_only = off")
     reader.execute("SET ledger.organization_id = '*'; SET ledger.workspace_id = '*'")
     refusals = (errors.InsufficientPrivilege, errors.UndefinedColumn, errors.WrongObjectType)

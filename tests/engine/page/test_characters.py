@@ -10,7 +10,7 @@ from tests.support.visitor import visitor
 
 ODD = "\u202e\x9b\x1b\u2066"
 HOSTILE = f"{ODD}[2J"
-SHOWN = r"\u202e\x9b\x1b\u2066[2J"
+ESCAPED = r"\u202e\x9b\x1b\u2066[2J"
 
 
 def test_values_and_names_are_shown_with_escapes(settings: Settings, conninfo: str) -> None:
@@ -29,5 +29,5 @@ def test_values_and_names_are_shown_with_escapes(settings: Settings, conninfo: s
         for path in (f"/ui/lines/{LINE}", f"/ui/runs/{run}", "/ui/audit", "/ui/keys"):
             page = reader.get(path)
             assert page.status == 200, path
-            assert SHOWN in page.text, path
+            assert ESCAPED in page.text, path
             assert not set(ODD) & set(page.answer.text), path

@@ -1,4 +1,4 @@
-"""Names beside ids: of lines, workspaces and projects, and who should clear a blocker by when."""
+"""Names next to ids: of lines, workspaces and projects, and who should clear a blocker by when."""
 
 from typing import Any
 
@@ -73,14 +73,14 @@ def test_a_blocker_says_who_should_act_by_when(edge: Edge) -> None:
     blocker["assignee"] = "USR-26-000044"
     due = {"due_at": "2026-05-30T18:00:00Z"}
     edge.accept(fact("execution.blocked", line, blocker | due))
-    said = "assigned to USR-26-000044 , due 2026-05-30 18:00:00"
+    text = "assigned to USR-26-000044 , due 2026-05-30 18:00:00"
     board, page = f"/ui?workspace_id={WORKSPACE}", f"/ui/lines/{line}"
-    assert said in details(visitor(edge).get(board), line)
+    assert text in details(visitor(edge).get(board), line)
     on_page = "To act: USR-26-000044 , by 2026-05-30 18:00:00"
     assert visitor(edge).get(page).words(".assigned") == [on_page]
     assert "Reported by test KEY-" in visitor(edge).get(page).words(".why li")[0]
     edge.clock.advance(days=90)
-    late = said.replace("due", "overdue since")
+    late = text.replace("due", "overdue since")
     assert late in details(visitor(edge).get(board), line)
     assert f"{on_page} overdue for " in visitor(edge).get(page).words(".assigned")[0]
 
@@ -99,19 +99,19 @@ def test_a_blocker_says_which_person_reported_it_and_by_which_key(edge: Edge) ->
     edge.accept(fact("execution.blocked", line, {"blocker_id": "B-2", "cause": "approval_gap"}))
     person = "Reported by USR-26-000109 via test KEY-26-"
     now, past = (visitor(edge).get(f"/ui/lines/{line}{q}") for q in ("", f"?as_of={then}"))
-    assert [person in said for said in past.words(".why li")] == [True, True]
+    assert [person in text for text in past.words(".why li")] == [True, True]
     first, second = now.words(".why li")
     assert person in first
     assert "Reported by test KEY-26-" in second
 
 
-def test_a_workspace_is_told_the_id_alone_of_a_key_of_the_organization(edge: Edge) -> None:
+def test_a_workspace_sees_the_id_alone_of_a_key_of_the_organization(edge: Edge) -> None:
     line = named_line(edge)
     edge.accept(fact("service_line.paused", line, {"reason": "Office move"}))
-    (said,) = visitor(edge, workspace_id=WORKSPACE).get(f"/ui/lines/{line}").words(".why li")
-    assert "by KEY-26-" in said
-    (said,) = visitor(edge).get(f"/ui/lines/{line}").words(".why li")
-    assert "by test KEY-26-" in said
+    (text,) = visitor(edge, workspace_id=WORKSPACE).get(f"/ui/lines/{line}").words(".why li")
+    assert "by KEY-26-" in text
+    (text,) = visitor(edge).get(f"/ui/lines/{line}").words(".why li")
+    assert "by test KEY-26-" in text
 
 
 def test_usage_names_the_resources_that_are_allocated(edge: Edge) -> None:
@@ -137,7 +137,7 @@ def test_events_and_audit_call_their_subjects_by_name_for_who_may_read(
     assert f"{called} service line" in entries.words(".about")[1]
     assert entries.words("h1") == ["Audit of Payments <pod>" if is_reader else "Audit of a line"]
     named = guest.get("/ui/audit?action=directory.named").words(".about")
-    assert any(f"Checkout {PROJECT}" in said for said in named) is is_reader
+    assert any(f"Checkout {PROJECT}" in text for text in named) is is_reader
     if is_reader:
         events = guest.get(f"/ui/events?service_line_id={line}")
         assert events.words(".about") == [f"{run['subject']} of {called}", called]
@@ -152,7 +152,7 @@ def test_the_audit_log_calls_a_key_by_its_name(edge: Edge) -> None:
     for path in ("/ui/keys", f"/ui/keys/{key.id}"):
         assert "by test KEY-26-" in visitor(edge, "keys:manage").get(path).words("main")[0]
     page = visitor(edge, "audit:read").get("/ui/audit?action=key.create")
-    assert any(said.startswith("nightly jobs KEY-26-") for said in page.words(".about"))
+    assert any(text.startswith("nightly jobs KEY-26-") for text in page.words(".about"))
 
 
 def test_the_event_of_a_name_leads_to_the_lines_that_bear_the_id(edge: Edge) -> None:
@@ -184,7 +184,7 @@ def test_an_administrator_sees_a_scopes_name_of_the_scopes_own_organization(edge
 
     def scopes() -> list[str]:
         pages = guest.get(f"/ui/keys/{key}"), guest.get(f"/ui/webhooks/{endpoint}")
-        return [said for page in pages for said in page.words("dd") if WORKSPACE in said]
+        return [text for page in pages for text in page.words("dd") if WORKSPACE in text]
 
     assert scopes() == [f"{WORKSPACE} of {OTHER_ORGANIZATION}"] * 2
     theirs = edge.token("write", organization_id=OTHER_ORGANIZATION)
@@ -192,7 +192,7 @@ def test_an_administrator_sees_a_scopes_name_of_the_scopes_own_organization(edge
     assert scopes() == [f"Orchard {WORKSPACE} of {OTHER_ORGANIZATION}"] * 2
 
 
-def test_a_credential_that_may_not_read_sees_no_names_beside_keys(edge: Edge) -> None:
+def test_a_credential_that_may_not_read_sees_no_names_of_keys(edge: Edge) -> None:
     named_line(edge)
     key = Keys(edge).create(name="dashboard", workspace_id=WORKSPACE)
     (scope,) = visitor(edge, "keys:manage").get("/ui/keys").words(f"#{key.id}")

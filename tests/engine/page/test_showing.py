@@ -49,7 +49,7 @@ def test_a_signal_near_zero_is_not_shown_as_zero(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "said"),
+    ("payload", "texts"),
     [
         ({"hours": 0, "note": "Nothing came of it"}, ["Nothing came of it", "0 h"]),
         ({"tokens_used": 0, "duration_ms": 0}, ["took 0 s", "0 tokens"]),
@@ -58,9 +58,9 @@ def test_a_signal_near_zero_is_not_shown_as_zero(edge: Edge) -> None:
     ],
 )
 def test_the_line_about_an_event_has_zeros_and_leaves_out_empty_values(
-    payload: dict[str, object], said: list[str]
+    payload: dict[str, object], texts: list[str]
 ) -> None:
-    assert summary(payload) == said
+    assert summary(payload) == texts
 
 
 HEBREW = "בדיקה"
@@ -90,7 +90,7 @@ def test_text_from_right_to_left_does_not_reorder_its_neighbours(edge: Edge) -> 
     assert checked_in.get_text() == f"{HEBREW} · 7.5 h · {resource['id']}"
     (event_id,) = [row["id"] for row in page.all(".happened tr[id]") if "7.5 h" in row.get_text()]
     board, feed = guest.get("/ui?state=paused"), guest.get("/ui/events")
-    for shown in (page, board, feed, guest.get(f"/ui/events/{event_id}")):
-        torn = [text for text in shown.html.find_all(string=lambda text: HEBREW in text)
+    for answer in (page, board, feed, guest.get(f"/ui/events/{event_id}")):
+        torn = [text for text in answer.html.find_all(string=lambda text: HEBREW in text)
                 if text.parent.name not in ("bdi", "pre", "title")]  # fmt: skip
         assert torn == []

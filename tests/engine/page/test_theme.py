@@ -1,17 +1,17 @@
 """The switch of the colours: light, dark, or as the system does."""
 
 from tests.support.edge import Edge
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 
 
-def theme_of(page: Seen) -> str | None:
+def theme_of(page: Visited) -> str | None:
     """The colours that the page itself sets."""
     theme = page.one("html").get("data-theme")
     assert (page.one("meta[name=color-scheme]")["content"]) == (theme or "light dark")
     return None if theme is None else str(theme)
 
 
-def switched(guest: Visitor, path: str = "/ui") -> Seen:
+def switched(guest: Visitor, path: str = "/ui") -> Visited:
     """Press the switch on a page."""
     page = guest.get(path)
     theme = str(page.one("button[name=theme]")["value"])

@@ -1,4 +1,4 @@
-"""Folders for the embedded PostgreSQL, which leaves no process behind, and doors on both loops."""
+"""Folders for the embedded PostgreSQL, which leaves no process behind; read pools on both loops."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from tests.support.data_dirs import copy_of
-from tests.support.door import SelectorLoop, play_with_door
+from tests.support.door import SelectorLoop, play_with_pool
 from tests.support.embedded import folder_in_tmp, nothing_lives_on
 from tests.support.relay import Relay
 
@@ -32,13 +32,13 @@ def data_dir(shared_dir: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=[SelectorLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def tell(request: pytest.FixtureRequest, conninfo: str) -> Callable[..., None]:
-    """Plays with a door of its own, on either loop."""
-    return partial(play_with_door, request.param, conninfo)
+    """Plays with a read pool of its own, on either loop."""
+    return partial(play_with_pool, request.param, conninfo)
 
 
 @pytest.fixture
 def relay(conninfo: str) -> Iterator[Relay]:
-    """A way to the database that looks like the same machine: a socket in a folder."""
+    """A path to the database that looks like the same machine: a socket in a folder."""
     with folder_in_tmp(0o755) as folder, closing(Relay(conninfo, folder)) as relay:
         yield relay
 

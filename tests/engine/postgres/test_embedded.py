@@ -45,8 +45,8 @@ def test_a_second_start_finds_the_rows_of_the_first(data_dir: Path) -> None:
         assert server.poll() is None
         settings = "current_setting('{}')".format
         names = ("fsync", "synchronous_commit", "data_checksums", "timezone", "listen_addresses")
-        shown = query(server.url, f"SELECT {', '.join(map(settings, names))}")
-        assert shown == [("on", "on", "on", "UTC", "")]
+        values = query(server.url, f"SELECT {', '.join(map(settings, names))}")
+        assert values == [("on", "on", "on", "UTC", "")]
         # The database sorts by code point, whatever the C library does, and knows all letters.
         locales = "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'ledger'"
         assert query(server.url, locales) == [("b", "C.UTF-8")]
@@ -66,7 +66,7 @@ def test_a_second_start_finds_the_rows_of_the_first(data_dir: Path) -> None:
     assert stat.S_IMODE((data_dir / "postgres").stat().st_mode) == 0o700
 
 
-def test_a_relative_directory_is_taken_from_where_the_command_started(
+def test_a_relative_directory_is_resolved_from_where_the_command_started(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(data_dir.parent)
@@ -142,9 +142,7 @@ def test_an_owner_killed_during_its_first_start_leaves_no_half_database(folder: 
         assert query(server.url, "SELECT 1") == [(1,)]
 
 
-def test_a_killed_postmaster_is_restarted_once_its_last_backend_has_ended(
-    data_dir: Path,
-) -> None:
+def test_a_killed_postmaster_is_restarted_once_its_last_backend_has_ended(data_dir: Path) -> None:
     with served(data_dir) as server:
         remember(server.url, "kept")
         # A backend amid a computation does not see that its postmaster has died, and goes on.
@@ -197,9 +195,9 @@ def test_serve_waits_for_a_short_command_to_finish(data_dir: Path) -> None:
         short.await_ready()
         with Command(data_dir) as serve:
             serve.await_line(f"Waiting for ledger keys create (pid {short.process.pid})")
-            assert serve.said("ready") is None
+            assert serve.find("ready") is None
             short.finish()
-            assert short.said("stopped")
+            assert short.find("stopped")
             serve.await_ready()
 
 
@@ -234,9 +232,9 @@ def test_a_short_owner_does_not_stop_under_another_short_command(data_dir: Path)
             owner.await_line("Done; other commands still use the database")
             remember(url, "written after the owner was done")
             user.finish()
-            assert user.said("stopped")
+            assert user.find("stopped")
         owner.finish()
-        assert owner.said("stopped")
+        assert owner.find("stopped")
 
 
 def test_commands_that_start_together_share_one_server(folder: Path) -> None:
@@ -249,58 +247,58 @@ def test_commands_that_start_together_share_one_server(folder: Path) -> None:
             command.end_input()
         for command in commands:
             command.finish()
-            assert command.said("stopped"), command.lines
+            assert command.find("stopped"), command.lines
 
 
 def test_a_start_is_not_misled_by_pid_files_that_name_a_foreign_process(data_dir: Path) -> None:
-    place = find_paths(data_dir)
+    paths = find_paths(data_dir)
     with Command(data_dir) as owner:
         postmaster, _ = owner.await_ready()
         os.kill(postmaster, signal.SIGKILL)
         until(lambda: postgres_processes(data_dir) == [], "the end of PostgreSQL")
         owner.kill()
-    uid = place.database.stat().st_uid
+    uid = paths.database.stat().st_uid
     with terminated_at_end(subprocess.Popen(["sleep", "60"], user=uid)) as foreign:
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
-            lines = (place.database / name).read_text().split("\n")
+            lines = (paths.database / name).read_text().split("\n")
             assert lines[0] == str(postmaster)
-            (place.database / name).write_text("\n".join([str(foreign.pid), *lines[1:]]))
+            (paths.database / name).write_text("\n".join([str(foreign.pid), *lines[1:]]))
         with served(data_dir) as server:
             assert query(server.url, "SELECT 1") == [(1,)]
         assert foreign.poll() is None
 
 
 def test_an_empty_pid_file_does_not_prevent_a_start(data_dir: Path) -> None:
-    place = find_paths(data_dir)
-    (place.database / "postmaster.pid").write_text("")
+    paths = find_paths(data_dir)
+    (paths.database / "postmaster.pid").write_text("")
     with served(data_dir) as server:
         assert query(server.url, "SELECT 1") == [(1,)]
 
 
 def test_an_orphaned_server_of_the_ledger_is_stopped(data_dir: Path) -> None:
-    place = find_paths(data_dir)
-    with FileLock(place.base / "server.lock", place.account) as lock:
+    paths = find_paths(data_dir)
+    with FileLock(paths.base / "server.lock", paths.account) as lock:
         assert lock.try_exclusive()
-        orphan = _server_without_owner(place, pass_fds=(lock.fd,))
+        orphan = _server_without_owner(paths, pass_fds=(lock.fd,))
     with terminated_at_end(orphan):
-        until(lambda: answers(place, "ledger"), "the orphan")
+        until(lambda: answers(paths, "ledger"), "the orphan")
         with served(data_dir) as server:
             assert orphan.wait(0) == 0
             assert query(server.url, "SELECT 1") == [(1,)]
 
 
 def test_a_server_that_is_not_the_ledgers_is_left_alone(data_dir: Path) -> None:
-    place = find_paths(data_dir)
-    with terminated_at_end(_server_without_owner(place)) as foreign:
-        until(lambda: answers(place, "ledger"), "the server")
+    paths = find_paths(data_dir)
+    with terminated_at_end(_server_without_owner(paths)) as foreign:
+        until(lambda: answers(paths, "ledger"), "the server")
         with pytest.raises(EmbeddedPostgresError, match=rf"not ours \(pid {foreign.pid}\)"):
             EmbeddedPostgres(data_dir).start()
-        assert query(place.url(), "SELECT 1") == [(1,)]
+        assert query(paths.url(), "SELECT 1") == [(1,)]
 
 
-def _server_without_owner(place: ServerPaths, **options: Any) -> subprocess.Popen[bytes]:
+def _server_without_owner(paths: ServerPaths, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        place.command("postgres", "-D", str(place.database), "-k", str(place.socket_dir), "-h", ""),
+        paths.command("postgres", "-D", str(paths.database), "-k", str(paths.socket_dir), "-h", ""),
         stderr=subprocess.DEVNULL,
         cwd="/",
         env=environment(),
@@ -334,11 +332,11 @@ def test_an_impossible_data_directory_is_one_clear_line(folder: Path) -> None:
 
 
 def test_a_long_log_is_set_aside(data_dir: Path) -> None:
-    place = find_paths(data_dir)
-    os.truncate(place.log, 11 * 1024 * 1024)
+    paths = find_paths(data_dir)
+    os.truncate(paths.log, 11 * 1024 * 1024)
     with served(data_dir):
-        assert place.log.stat().st_size < 100_000
-    assert place.log.with_name("postgres.log.1").stat().st_size == 11 * 1024 * 1024
+        assert paths.log.stat().st_size < 100_000
+    assert paths.log.with_name("postgres.log.1").stat().st_size == 11 * 1024 * 1024
 
 
 def test_the_server_is_not_started_from_another_thread(folder: Path) -> None:

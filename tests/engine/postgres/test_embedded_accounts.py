@@ -46,23 +46,23 @@ def test_as_root_files_go_elsewhere_if_the_account_cannot_reach_the_data_directo
     data_dir = folder / "project" / ".ledger"
     data_dir.parent.mkdir()
     modes = {parent: parent.stat().st_mode for parent in data_dir.parents}
-    place = find_paths(data_dir)
-    user = place.account.name
-    assert place.base.parent == SYSTEM_DIR
+    paths = find_paths(data_dir)
+    user = paths.account.name
+    assert paths.base.parent == SYSTEM_DIR
     announced: list[str] = []
-    with removed_at_end(place.base):
+    with removed_at_end(paths.base):
         with served(data_dir, announce=announced.append) as server:
             process = Path(f"/proc/{server.pid}")
             assert process.stat().st_uid == pwd.getpwnam(user).pw_uid != 0
-            assert (process / "cwd").readlink() == place.database
+            assert (process / "cwd").readlink() == paths.database
             remember(server.url, "kept")
         assert announced == [
-            f"As root: the database's files are in {place.base}"
+            f"As root: the database's files are in {paths.base}"
             f" (user {user} cannot reach {data_dir})"
         ]
         assert modes == {parent: parent.stat().st_mode for parent in data_dir.parents}
         assert stat.S_IMODE(SYSTEM_DIR.stat().st_mode) == 0o755
-        for private, owner in ((data_dir, "root"), (place.base, user)):
+        for private, owner in ((data_dir, "root"), (paths.base, user)):
             assert stat.S_IMODE(private.stat().st_mode) == 0o700
             assert private.owner() == owner
 
@@ -77,16 +77,16 @@ def test_as_root_concurrent_first_starts_make_the_same_folders(folder: Path, sta
     folder.chmod(0o700)
     together = threading.Barrier(4)
 
-    def make(place: ServerPaths) -> None:
+    def make(paths: ServerPaths) -> None:
         together.wait(20)
-        place.make()
+        paths.make()
 
     with ThreadPoolExecutor(4) as pool:
         for number in range(starts):
-            place = find_paths(folder / f"project{number}" / ".ledger")
-            with removed_at_end(place.base):
-                list(pool.map(make, [place] * 4))
-                assert (place.data_dir / "postgres").readlink() == place.database
+            paths = find_paths(folder / f"project{number}" / ".ledger")
+            with removed_at_end(paths.base):
+                list(pool.map(make, [paths] * 4))
+                assert (paths.data_dir / "postgres").readlink() == paths.database
 
 
 def test_as_root_programs_that_the_account_cannot_reach_are_copied(data_dir: Path) -> None:
@@ -153,7 +153,7 @@ def test_an_ordinary_user_has_everything_in_the_data_directory(folder: Path) -> 
     with Command(data_dir, "keys create", **user) as again:
         again.await_ready()
         again.finish()
-        assert again.said("stopped")
+        assert again.find("stopped")
     assert (data_dir / "postgres").is_dir()
     assert {path.stat().st_uid for path in data_dir.iterdir()} == {nobody.pw_uid}
 
@@ -161,12 +161,12 @@ def test_an_ordinary_user_has_everything_in_the_data_directory(folder: Path) -> 
 def test_as_root_the_two_users_are_apart_unless_one_reaches_the_data_directory(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = find_paths(folder / ".ledger")
-    assert place.service is not None
-    assert place.service.uid not in (0, place.account.uid)
+    paths = find_paths(folder / ".ledger")
+    assert paths.service is not None
+    assert paths.service.uid not in (0, paths.account.uid)
     theirs = folder / "home"
     theirs.mkdir()
-    os.chown(theirs, place.account.uid, place.account.gid)
+    os.chown(theirs, paths.account.uid, paths.account.gid)
     below = find_paths(theirs / ".ledger")
     assert (below.service, below.why_shared) == (None, f"{theirs} is that user's")
     monkeypatch.setattr(account, "_SERVICE", "no-such-user")
@@ -178,6 +178,6 @@ def test_as_root_only_the_services_group_enters_the_folder_of_its_socket(folder:
     with served(folder / ".ledger") as server:
         assert query(server.service_url, "SELECT 1") == [(1,)]
         socket = (folder / ".ledger" / "socket").stat()
-        place = find_paths(folder / ".ledger")
-        assert (socket.st_uid, socket.st_gid) == (place.account.uid, place.service.gid)
+        paths = find_paths(folder / ".ledger")
+        assert (socket.st_uid, socket.st_gid) == (paths.account.uid, paths.service.gid)
         assert stat.S_IMODE(socket.st_mode) == 0o710

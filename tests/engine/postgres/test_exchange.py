@@ -46,10 +46,10 @@ def add(exchange: Exchange[str], **statements: str | bytes) -> None:
 def finish(exchange: Exchange[str], outcomes: Outcomes | None = None) -> Outcomes:
     """End the group, and take all outcomes."""
     exchange.sync(0.0)
-    return take(exchange, [] if outcomes is None else outcomes)
+    return collect_all(exchange, [] if outcomes is None else outcomes)
 
 
-def take(exchange: Exchange[str], outcomes: Outcomes) -> Outcomes:
+def collect_all(exchange: Exchange[str], outcomes: Outcomes) -> Outcomes:
     socket = select.poll()
     while exchange.flush():
         exchange.consume()
@@ -80,9 +80,7 @@ def test_outcomes_come_in_order_each_with_its_owner(exchange: Exchange[str]) -> 
         assert outcomes == [("a", [(1, "x")]), ("b", None), ("c", None), ("d", [(2,)])]
 
 
-def test_unrequested_rows_are_not_returned_but_their_error_is(
-    exchange: Exchange[str],
-) -> None:
+def test_unrequested_rows_are_not_returned_but_their_error_is(exchange: Exchange[str]) -> None:
     for text, count in ((b"SELECT 1", 0), (b"SELECT 1 / 0", 1)):
         exchange.send("scope", (text, ()), (), (), wants_rows=False)
         outcomes = finish(exchange)
@@ -91,9 +89,7 @@ def test_unrequested_rows_are_not_returned_but_their_error_is(
         ] * count
 
 
-def test_an_error_skips_the_rest_of_its_group_and_no_other_group(
-    exchange: Exchange[str],
-) -> None:
+def test_an_error_skips_the_rest_of_its_group_and_no_other_group(exchange: Exchange[str]) -> None:
     (first, failed) = run(exchange, a="SELECT 1", b="SELECT 1 / 0", c="SELECT 3", d="SELECT 4")
     assert first == ("a", [(1,)])
     assert (failed[0], type(failed[1])) == ("b", errors.DivisionByZero)
@@ -121,9 +117,7 @@ def test_a_value_that_python_cannot_hold_is_an_error_of_its_statement_alone(
     assert second == ("b", [(2,)])
 
 
-def test_a_copy_statement_fails_and_takes_the_connection_with_it(
-    exchange: Exchange[str],
-) -> None:
+def test_a_copy_statement_fails_and_takes_the_connection_with_it(exchange: Exchange[str]) -> None:
     outcomes: Outcomes = []
     add(exchange, a="SELECT 1", b="COPY (SELECT 1) TO STDOUT", c="SELECT 3")
     with pytest.raises(psycopg.OperationalError, match="takes the connection"):
@@ -136,9 +130,7 @@ def test_a_copy_statement_fails_and_takes_the_connection_with_it(
     )
 
 
-def test_a_fatal_message_is_no_statements_error(
-    exchange: Exchange[str],
-) -> None:
+def test_a_fatal_message_is_no_statements_error(exchange: Exchange[str]) -> None:
     outcomes: Outcomes = []
     add(exchange, a="SELECT 1", b="SELECT pg_terminate_backend(pg_backend_pid())", c="SELECT 3")
     with pytest.raises(psycopg.OperationalError, match="administrator command"):
@@ -184,7 +176,7 @@ def test_psycopg_can_use_the_connection_between_groups(
     assert run(exchange, a="SELECT 3") == [("a", [(3,)])]
 
 
-def test_notifications_are_heard_whether_psycopg_or_the_exchange_read_them(
+def test_notifications_are_received_whether_psycopg_or_the_exchange_read_them(
     exchange: Exchange[str], connection: psycopg.Connection, conninfo: str
 ) -> None:
     connection.execute("LISTEN news")
@@ -198,18 +190,18 @@ def test_notifications_are_heard_whether_psycopg_or_the_exchange_read_them(
     assert exchange.notifications() == []
 
 
-def test_the_patience_is_counted_from_the_sync_until_the_reply(conninfo: str) -> None:
+def test_the_timeout_is_counted_from_the_sync_until_the_reply(conninfo: str) -> None:
     with closing(Patient.connect(conninfo, autocommit=True)) as connection:
-        count_patience(Exchange[str](connection))
+        assert_timeout_is_counted(Exchange[str](connection))
 
 
-def count_patience(exchange: Exchange[str]) -> None:
+def assert_timeout_is_counted(exchange: Exchange[str]) -> None:
     assert (exchange.seconds_left(100.0), exchange.waited_seconds(100.0)) == (inf, 0.0)
     add(exchange, a="SELECT 1")
     exchange.sync(100.0)
     assert (exchange.seconds_left(103.0), exchange.waited_seconds(103.0)) == (6.0, 3.0)
     assert exchange.seconds_left(110.0) <= 0
-    take(exchange, [])
+    collect_all(exchange, [])
     assert (exchange.seconds_left(110.0), exchange.waited_seconds(110.0)) == (inf, 0.0)
     exchange.wait_from(200.0)
     assert exchange.seconds_left(200.0) == 9.0

@@ -1,4 +1,4 @@
-"""A lane alone, on both event loops: its reports that a group is done or that it is lost."""
+"""A pipelined connection alone, on both event loops: it reports that a group is done, or lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -28,20 +28,20 @@ class Hasty(AsyncRoundConnection):
     max_wait = 0.2
 
 
-def play_with_lane(
+def play_with_connection(
     conninfo: str,
     new_loop: Loop,
     play: Callable[[PipelinedConnection, Relay, Done], Awaitable[None]],
 ) -> None:
-    """Run ``play`` with a lane through a relay, and the list of the lane's reports."""
+    """Run ``play`` with a connection through a relay, and the list of the connection's reports."""
 
     async def prepare(relay: Relay) -> None:
         done: Done = []
         connection = await Hasty.connect(relay.conninfo, autocommit=True)
-        lane = PipelinedConnection(
+        pipelined = PipelinedConnection(
             connection, lambda _, unanswered, error: done.append((unanswered, error))
         )
-        await play(lane, relay, done)
+        await play(pipelined, relay, done)
 
     with (
         folder_in_tmp(0o755) as folder,
@@ -51,44 +51,44 @@ def play_with_lane(
         runner.run(prepare(relay))
 
 
-def ask(lane: PipelinedConnection, number: int) -> PendingRead:
+def ask(pipelined: PipelinedConnection, number: int) -> PendingRead:
     """Send a read of the number."""
     loop = asyncio.get_running_loop()
     read = PendingRead(loop, EVERYONE, "SELECT %(n)s::int", {"n": number}, Planning.SHORT)
-    lane.send([read])
+    pipelined.send([read])
     return read
 
 
 @LOOPS
 def test_a_message_that_answers_no_statement_ends_no_group(conninfo: str, new_loop: Loop) -> None:
-    async def play(lane: PipelinedConnection, relay: Relay, done: Done) -> None:
+    async def play(pipelined: PipelinedConnection, relay: Relay, done: Done) -> None:
         for number in range(3):
             relay.send_notice()
             await asyncio.sleep(0.05)
             assert len(done) == number
             async with asyncio.timeout(30):
-                assert await ask(lane, number).future == [(number,)]
+                assert await ask(pipelined, number).future == [(number,)]
             await asyncio.sleep(0)
-        lane.close()
+        pipelined.close()
         assert done == [([], None)] * 3
 
-    play_with_lane(conninfo, new_loop, play)
+    play_with_connection(conninfo, new_loop, play)
 
 
 @LOOPS
-def test_a_silent_server_costs_the_lane_and_no_read(conninfo: str, new_loop: Loop) -> None:
-    """The door sends the read again on another lane, unless the read is overdue itself."""
+def test_a_silent_server_costs_the_connection_and_no_read(conninfo: str, new_loop: Loop) -> None:
+    """The pool sends the read again on another connection, unless the read is overdue itself."""
 
-    async def play(lane: PipelinedConnection, relay: Relay, done: Done) -> None:
+    async def play(pipelined: PipelinedConnection, relay: Relay, done: Done) -> None:
         relay.vanish()
-        read = ask(lane, 1)
-        assert not lane.give_up_overdue()
+        read = ask(pipelined, 1)
+        assert not pipelined.give_up_overdue()
         await asyncio.sleep(2 * Hasty.max_wait)
-        assert lane.give_up_overdue()
+        assert pipelined.give_up_overdue()
         ((unanswered, error),) = done
         assert unanswered == [read]
         assert isinstance(error, SilentServer)
         assert not read.future.done()
-        assert lane.waited_seconds() == 0.0
+        assert pipelined.waited_seconds() == 0.0
 
-    play_with_lane(conninfo, new_loop, play)
+    play_with_connection(conninfo, new_loop, play)

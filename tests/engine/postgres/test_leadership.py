@@ -149,7 +149,7 @@ def test_a_rival_on_an_event_loop_ends_a_frozen_leader_too(
     frozen = session(opened, conninfo)
     assert candidate().try_lead(frozen)
 
-    async def take() -> bool:
+    async def take_lead() -> bool:
         rival, end = candidate(), time.monotonic() + 5
         async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as second:
             while time.monotonic() < end:
@@ -157,11 +157,11 @@ def test_a_rival_on_an_event_loop_ends_a_frozen_leader_too(
                     return True
         return False
 
-    assert asyncio.run(take())
+    assert asyncio.run(take_lead())
     until(lambda: has_ended(frozen), "the end of the session")
 
 
-def test_looks_that_are_far_apart_prove_nothing(
+def test_reads_that_are_far_apart_prove_nothing(
     conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database may have stood still, and the leader could not beat."""

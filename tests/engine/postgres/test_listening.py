@@ -1,4 +1,4 @@
-"""Notifications on an event loop: each is heard once, in order; a lost connection raises."""
+"""Notifications on an event loop: each is received once, in order; a lost connection raises."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,14 +40,14 @@ async def two_connections(
 
 
 @LOOPS
-def test_each_notification_is_heard_once_and_in_order(conninfo: str, loop: Loop) -> None:
+def test_each_notification_is_received_once_and_in_order(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
         async with two_connections(conninfo) as (connection, notifier):
-            heard: list[str] = []
+            received: list[str] = []
             done = asyncio.Event()
 
             def hear(payload: str) -> None:
-                heard.append(payload)
+                received.append(payload)
                 if payload == "end":
                     done.set()
 
@@ -63,7 +63,7 @@ def test_each_notification_is_heard_once_and_in_order(conninfo: str, loop: Loop)
             listener.cancel()
             with suppress(asyncio.CancelledError):
                 await listener
-            assert heard == ["before", "between", *map(str, range(50)), "end"]
+            assert received == ["before", "between", *map(str, range(50)), "end"]
             # psycopg can use the connection again.
             cursor = await connection.execute("SELECT 2")
             assert await cursor.fetchall() == [(2,)]
@@ -72,17 +72,17 @@ def test_each_notification_is_heard_once_and_in_order(conninfo: str, loop: Loop)
 
 
 @LOOPS
-def test_an_earlier_notification_is_heard_though_no_other_follows(
+def test_an_earlier_notification_is_received_though_no_other_follows(
     conninfo: str, loop: Loop
 ) -> None:
     async def work() -> None:
         async with two_connections(conninfo) as (connection, notifier):
-            heard: asyncio.Queue[str] = asyncio.Queue()
+            received: asyncio.Queue[str] = asyncio.Queue()
             await connection.execute("LISTEN told")
             await notifier.execute("NOTIFY told, 'x'")
             await connection.execute("SELECT 1")  # takes the notification from the socket
-            listener = asyncio.create_task(listen(connection, heard.put_nowait, 3600))
-            assert await heard.get() == "x"
+            listener = asyncio.create_task(listen(connection, received.put_nowait, 3600))
+            assert await received.get() == "x"
             listener.cancel()
             with suppress(asyncio.CancelledError):
                 await listener
@@ -94,16 +94,16 @@ def test_an_earlier_notification_is_heard_though_no_other_follows(
 def test_a_lost_connection_raises(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
         async with two_connections(conninfo) as (connection, notifier):
-            heard: asyncio.Queue[str] = asyncio.Queue()
+            received: asyncio.Queue[str] = asyncio.Queue()
             await connection.execute("LISTEN told")
-            listener = asyncio.create_task(listen(connection, heard.put_nowait))
+            listener = asyncio.create_task(listen(connection, received.put_nowait))
             await notifier.execute("NOTIFY told, 'x'")
-            assert await heard.get() == "x"
+            assert await received.get() == "x"
             backend = connection.info.backend_pid
             await notifier.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
             with pytest.raises(psycopg.OperationalError):
                 await listener
-            assert heard.empty()
+            assert received.empty()
 
     run(loop, work)
 
@@ -126,19 +126,19 @@ def test_an_error_of_the_callback_is_raised(conninfo: str, loop: Loop) -> None:
 
 @LOOPS
 def test_a_silent_server_is_a_lost_connection(conninfo: str, loop: Loop) -> None:
-    """A proxy acknowledges all bytes, whether a server is behind it or not."""
+    """A proxy acknowledges all bytes, even without a server behind it."""
 
     async def work() -> None:
         with closing(Relay(conninfo)) as relay:
             connect = psycopg.AsyncConnection.connect
             async with await connect(relay.conninfo, autocommit=True) as connection:
                 await connection.execute("LISTEN told")
-                heard: asyncio.Queue[str] = asyncio.Queue()
-                listener = asyncio.create_task(listen(connection, heard.put_nowait, 0.3))
+                received: asyncio.Queue[str] = asyncio.Queue()
+                listener = asyncio.create_task(listen(connection, received.put_nowait, 0.3))
                 for number in range(5):  # a server that answers is not lost
                     async with await connect(conninfo, autocommit=True) as notifier:
                         await notifier.execute(f"NOTIFY told, '{number}'".encode())
-                    assert await heard.get() == str(number)
+                    assert await received.get() == str(number)
                 relay.vanish()
                 with pytest.raises(psycopg.OperationalError, match="in time"):
                     await listener

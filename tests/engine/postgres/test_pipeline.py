@@ -75,19 +75,19 @@ def test_deferred_statements_come_before_the_statement_that_is_run(
             transaction.defer(write(4))
             assert other.execute("SELECT count(*) FROM note").fetchone() == (0,)
         assert other.execute("SELECT count(*) FROM note").fetchone() == (4,)
-        assert [heard.channel for heard in other.notifies(timeout=30, stop_after=1)] == ["done"]
+        assert [note.channel for note in other.notifies(timeout=30, stop_after=1)] == ["done"]
 
 
 def test_sent_statements_are_executed_before_their_results_are_awaited(
     pipeline: Pipeline, conninfo: str
 ) -> None:
     locked = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711"
-    taken: list[Rows] = []
+    results: list[Rows] = []
     with (
         psycopg.connect(conninfo, autocommit=True) as other,
         pipeline.transaction(write(1)) as work,
     ):
-        work.defer(ALL, taken.append)
+        work.defer(ALL, results.append)
         work.defer(Statement(b"SELECT pg_advisory_lock(4711)"))
         work.send()
         # The statements are executed although no result was awaited.
@@ -96,7 +96,7 @@ def test_sent_statements_are_executed_before_their_results_are_awaited(
         work.send()
         work.defer(write(3))
         assert work.run(ALL) == [(1, None), (2, None), (3, None)]
-        assert taken == [[(1, None)]]
+        assert results == [[(1, None)]]
         work.defer(write(4))
         work.send()
         assert work.cursor().execute("SELECT count(*) FROM note").fetchone() == (4,)
@@ -148,7 +148,7 @@ def test_a_failed_transaction_leaves_no_row_and_no_notification(
         assert pipeline.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         assert pipeline.run(ALL) == [[(1, None)]]
         other.execute("NOTIFY done, 'by us'")
-        assert [heard.payload for heard in other.notifies(timeout=30, stop_after=1)] == ["by us"]
+        assert [note.payload for note in other.notifies(timeout=30, stop_after=1)] == ["by us"]
 
 
 def test_a_statement_that_failed_is_prepared_anew(pipeline: Pipeline) -> None:
@@ -184,15 +184,15 @@ def test_a_notification_read_during_a_statement_ends_the_next_wait_at_once(
     pipeline: Pipeline, conninfo: str, how: str
 ) -> None:
     pipeline.connection.execute("LISTEN told")
-    with psycopg.connect(conninfo, autocommit=True) as other, ThreadPoolExecutor(1) as beside:
+    with psycopg.connect(conninfo, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
         other.execute("NOTIFY told, 'x'")
         # A statement takes the notification from the socket, where no more bytes wake a wait.
         if how == "pipeline":
             pipeline.run(ALL)
         else:
             pipeline.connection.execute("SELECT 1")
-        beside.submit(pipeline.wait, 60).result(30)
-        waiting = beside.submit(pipeline.wait, 60)
+        pool.submit(pipeline.wait, 60).result(30)
+        waiting = pool.submit(pipeline.wait, 60)
         with pytest.raises(TimeoutError):
             waiting.result(0.1)
         other.execute("NOTIFY told, 'y'")
@@ -201,8 +201,8 @@ def test_a_notification_read_during_a_statement_ends_the_next_wait_at_once(
 
 def test_a_wait_without_a_notification_ends_at_its_timeout(pipeline: Pipeline) -> None:
     pipeline.connection.execute("LISTEN told")
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(pipeline.wait, 0.1).result(30)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pipeline.wait, 0.1).result(30)
 
 
 def test_a_wait_ends_with_a_notification_or_with_the_connection(
@@ -210,11 +210,11 @@ def test_a_wait_ends_with_a_notification_or_with_the_connection(
 ) -> None:
     pipeline.connection.execute("LISTEN told")
     backend = pipeline.connection.info.backend_pid
-    with psycopg.connect(conninfo, autocommit=True) as other, ThreadPoolExecutor(1) as beside:
-        waiting = beside.submit(pipeline.wait, 60)
+    with psycopg.connect(conninfo, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(pipeline.wait, 60)
         other.execute("NOTIFY told, 'x'")
         waiting.result(30)
-        waiting = beside.submit(pipeline.wait, 60)
+        waiting = pool.submit(pipeline.wait, 60)
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
         with pytest.raises(psycopg.OperationalError):
             waiting.result() or pipeline.wait(60)  # the first wait may not see the end
@@ -284,8 +284,8 @@ def test_an_interrupted_exchange_closes_the_connection(pipeline: Pipeline) -> No
     assert pipeline.connection.closed
 
 
-def test_a_silent_server_is_given_up_in_time(conninfo: str) -> None:
-    """Only a connection with a patience gives up: without one it waits for long statements."""
+def test_a_silent_server_is_abandoned_in_time(conninfo: str) -> None:
+    """Only a connection with a time limit gives up: without one it waits for long statements."""
     with (
         closing(Relay(conninfo)) as relay,
         Hasty.connect(relay.conninfo, autocommit=True) as connection,

@@ -1,4 +1,4 @@
-"""Reads through the door, on both loops: each gets its own, and what takes long stands aside."""
+"""Reads through the pool, on both loops: each gets its answer, and long ones delay no others."""
 
 import asyncio
 import random
@@ -32,7 +32,7 @@ from tests.support.views import query, until
 
 HELD_LATER = "SELECT 2 FROM pg_advisory_xact_lock_shared(1)"
 
-LANES = 2  # that an organization may take: two groups of short reads, or two long ones
+CONNECTIONS = 2  # that an organization may take: two groups of short reads, or two long ones
 
 PREPARED = "SELECT name, statement FROM pg_prepared_statements WHERE statement ~ %(like)s"
 
@@ -46,9 +46,9 @@ class Nowhere(tzinfo):
         raise RuntimeError("a bug")
 
 
-async def walk(door: ReadPool, tenant: Tenant = EVERYONE) -> Any:
+async def scoped(pool: ReadPool, tenant: Tenant = EVERYONE) -> Any:
     """A page of a long walk, which is held."""
-    return await door.fetch(tenant, HELD, {}, Planning.SCAN)
+    return await pool.fetch(tenant, HELD, {}, Planning.SCAN)
 
 
 def test_a_repeated_statement_is_planned_once_unless_its_values_matter(tell: Tell) -> None:
@@ -57,25 +57,25 @@ def test_a_repeated_statement_is_planned_once_unless_its_values_matter(tell: Tel
         " WHERE statement = 'SELECT ' || chr(36) || '1::int'"
     )
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         for value in range(7):
-            await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": value})
-        assert await door.fetch(EVERYONE, plans, {}) == [(7, 0)]
-        await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": 7}, Planning.BY_VALUES)
-        assert await door.fetch(EVERYONE, plans, {}) == [(7, 1)]
-        await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": 8}, Planning.LONG)
-        assert await door.fetch(EVERYONE, plans, {}) == [(8, 1)]
+            await pool.fetch(EVERYONE, "SELECT %(n)s::int", {"n": value})
+        assert await pool.fetch(EVERYONE, plans, {}) == [(7, 0)]
+        await pool.fetch(EVERYONE, "SELECT %(n)s::int", {"n": 7}, Planning.BY_VALUES)
+        assert await pool.fetch(EVERYONE, plans, {}) == [(7, 1)]
+        await pool.fetch(EVERYONE, "SELECT %(n)s::int", {"n": 8}, Planning.LONG)
+        assert await pool.fetch(EVERYONE, plans, {}) == [(8, 1)]
 
     tell(play)
 
 
-def test_a_statement_that_is_planned_once_walks_no_table_however_small(tell: Tell) -> None:
+def test_a_statement_that_is_planned_once_scans_no_table_however_small(tell: Tell) -> None:
     explain = "EXPLAIN SELECT oid FROM pg_am WHERE amname = %(name)s::name"
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         scans = {Planning.BY_VALUES: "Seq Scan", Planning.SHORT: "Index Scan"}
         for planning in (Planning.BY_VALUES, Planning.SHORT, Planning.BY_VALUES):
-            rows = await door.fetch(EVERYONE, explain, {"name": "gin"}, planning)
+            rows = await pool.fetch(EVERYONE, explain, {"name": "gin"}, planning)
             assert scans[planning] in rows[0][0]
 
     tell(play)
@@ -101,7 +101,7 @@ def test_each_of_many_reads_gets_its_own_rows_or_its_own_error(
         ("SELECT '50%'", psycopg.ProgrammingError),
     ]
 
-    async def read(door: ReadPool, n: int) -> None:
+    async def read(pool: ReadPool, n: int) -> None:
         tenant = dice.choice([*READERS, EVERYONE, EVERYONE])
         planning = Planning.LONG if dice.random() < 0.1 else Planning.SHORT
         broken = datetime(2026, 1, 1, tzinfo=Nowhere())
@@ -109,24 +109,24 @@ def test_each_of_many_reads_gets_its_own_rows_or_its_own_error(
         if dice.random() < 0.1:
             statement, error = dice.choice(failing)
             with pytest.raises(error):
-                await door.fetch(tenant, statement, values, planning)
+                await pool.fetch(tenant, statement, values, planning)
         elif dice.random() < 0.1:
             statement = dice.choice(["SELECT pg_sleep(0.02)", failing[1][0]])
-            reading = asyncio.create_task(door.fetch(tenant, statement, values))
+            reading = asyncio.create_task(pool.fetch(tenant, statement, values))
             for _ in range(dice.randrange(6)):
                 await asyncio.sleep(0)
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         else:
-            rows = await door.fetch(tenant, SCOPE, values, planning)
+            rows = await pool.fetch(tenant, SCOPE, values, planning)
             assert rows == [(*tenant, n)]
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         numbers = iter(range(400))
 
         async def reader() -> None:
             for n in numbers:
-                await read(door, n)
+                await read(pool, n)
 
         assert await gather_results([reader() for _ in range(40)]) == [None] * 40
 
@@ -137,45 +137,45 @@ def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(te
     used = """SELECT generic_plans + custom_plans FROM pg_prepared_statements
         WHERE statement ~ '^.SELECT set_config'"""
 
-    async def play(door: ReadPool) -> None:
-        ((before,),) = await door.fetch(EVERYONE, used, {})
+    async def play(pool: ReadPool) -> None:
+        ((before,),) = await pool.fetch(EVERYONE, used, {})
         one, other = READERS[1:3]
         tenants = [one, other, EVERYONE, one, other, EVERYONE, one]
-        request = [door.fetch(each, SCOPE, {"n": 1}) for each in tenants]
-        told = [(row[0][0], row[0][1]) for row in await gather_results(request)]
-        assert told[0] == told[3] == told[6] == ("ORG-1", "WKS-1")
-        assert told[1] == told[4] == ("ORG-2", "WKS-2")
-        assert told[2] == told[5] == ("*", "*")
+        request = [pool.fetch(each, SCOPE, {"n": 1}) for each in tenants]
+        scopes = [(row[0][0], row[0][1]) for row in await gather_results(request)]
+        assert scopes[0] == scopes[3] == scopes[6] == ("ORG-1", "WKS-1")
+        assert scopes[1] == scopes[4] == ("ORG-2", "WKS-2")
+        assert scopes[2] == scopes[5] == ("*", "*")
         # Three tenants, and this one's own.
-        assert await door.fetch(EVERYONE, used, {}) == [(before + 4,)]
-        assert await door.fetch(EVERYONE, SCOPE, {"n": 1}) == [("*", "*", 1)]
+        assert await pool.fetch(EVERYONE, used, {}) == [(before + 4,)]
+        assert await pool.fetch(EVERYONE, SCOPE, {"n": 1}) == [("*", "*", 1)]
 
     tell(play, size=1)
 
 
 def test_no_more_than_a_thousand_reads_wait(tell: Tell, conninfo: str) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         async with holding(conninfo):
-            reading = [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(16)]
+            reading = [asyncio.create_task(pool.fetch(EVERYONE, HELD, {})) for _ in range(16)]
             await until_async(lambda: count_held(conninfo, HELD) == 2, "all to be busy")
-            reading += [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(1000)]
+            reading += [asyncio.create_task(pool.fetch(EVERYONE, HELD, {})) for _ in range(1000)]
             await asyncio.sleep(0)  # they ask, and each of them waits
             with pytest.raises(psycopg.OperationalError, match="too many"):
-                await door.fetch(EVERYONE, HELD, {})
+                await pool.fetch(EVERYONE, HELD, {})
         assert await gather_results(reading) == [[(1,)]] * 1016
 
     tell(play, size=2)
 
 
 def test_long_reads_delay_no_short_read(tell: Tell, conninfo: str) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         async with holding(conninfo):
-            pages = [asyncio.create_task(walk(door, each)) for each in READERS for _ in range(2)]
+            pages = [asyncio.create_task(scoped(pool, each)) for each in READERS for _ in range(2)]
             await until_async(lambda: count_held(conninfo, HELD) == 4, "some pages to be under way")
             for _ in range(3):
-                longs = [door.fetch(each, HELD_LATER, {}, Planning.LONG) for each in READERS]
+                longs = [pool.fetch(each, HELD_LATER, {}, Planning.LONG) for each in READERS]
                 pages += map(asyncio.create_task, longs)
-                shorts = [door.fetch(READERS[0], SCOPE, {"n": n}) for n in range(20)]
+                shorts = [pool.fetch(READERS[0], SCOPE, {"n": n}) for n in range(20)]
                 assert [rows[0][2] for rows in await gather_results(shorts)] == list(range(20))
             await until_async(lambda: count_held(conninfo, HELD_LATER) > 0, "others that take long")
             assert count_held(conninfo, HELD) == 4, "pages wait for each other, not before others"
@@ -188,55 +188,55 @@ def test_long_reads_delay_no_short_read(tell: Tell, conninfo: str) -> None:
 
 
 @pytest.mark.parametrize("planning", [Planning.SHORT, Planning.LONG, Planning.BY_VALUES])
-def test_an_organization_that_asks_much_leaves_lanes_to_others(
+def test_an_organization_that_asks_much_leaves_connections_to_others(
     tell: Tell, conninfo: str, planning: Planning
 ) -> None:
     flooding, other = READERS[0], READERS[1]
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         async with holding(conninfo):
-            reads = [door.fetch(flooding, HELD, {}, planning) for _ in range(60)]
+            reads = [pool.fetch(flooding, HELD, {}, planning) for _ in range(60)]
             flood = [*map(asyncio.create_task, reads)]
-            await until_async(lambda: count_held(conninfo, HELD) == LANES, "the flood")
+            await until_async(lambda: count_held(conninfo, HELD) == CONNECTIONS, "the flood")
             for n in range(20):
-                assert (await door.fetch(other, SCOPE, {"n": n}, planning))[0][2] == n
-            assert count_held(conninfo, HELD) == LANES
+                assert (await pool.fetch(other, SCOPE, {"n": n}, planning))[0][2] == n
+            assert count_held(conninfo, HELD) == CONNECTIONS
             for request in flood[:50]:
                 request.cancel()
         assert await gather_results(flood[50:]) == [[(1,)]] * 10
-        # The lanes and turns of reads whose callers had left are free again.
-        reads = [door.fetch(flooding, SCOPE, {"n": n}, planning) for n in range(60)]
+        # The connections and slots of reads whose callers had left are free again.
+        reads = [pool.fetch(flooding, SCOPE, {"n": n}, planning) for n in range(60)]
         assert [rows[0][2] for rows in await gather_results(reads)] == [*range(60)]
 
     tell(play)
 
 
-def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_lane(
+def test_a_long_read_waits_for_others_of_its_organization_longer_than_for_a_connection(
     tell: Tell, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         async with holding(conninfo):
-            reads = [door.fetch(READERS[0], HELD, {}, Planning.LONG) for _ in range(3)]
+            reads = [pool.fetch(READERS[0], HELD, {}, Planning.LONG) for _ in range(3)]
             flood = [*map(asyncio.create_task, reads)]
-            await until_async(lambda: count_held(conninfo, HELD) == LANES, "the flood")
+            await until_async(lambda: count_held(conninfo, HELD) == CONNECTIONS, "the flood")
             monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 0.1)
             with pytest.raises(psycopg.OperationalError, match="no connection in time"):
-                await door.fetch(READERS[1], HELD, {}, Planning.LONG)
+                await pool.fetch(READERS[1], HELD, {}, Planning.LONG)
         assert await gather_results(flood) == [[(1,)]] * 3
 
     tell(play, size=4)
 
 
-def test_organizations_whose_reads_wait_take_turns(tell: Tell, conninfo: str) -> None:
-    async def play(door: ReadPool) -> None:
+def test_organizations_whose_reads_wait_share_fairly(tell: Tell, conninfo: str) -> None:
+    async def play(pool: ReadPool) -> None:
         order = list[str]()
 
         async def read(tenant: Tenant) -> None:
-            await door.fetch(tenant, "SELECT 1", {}, Planning.LONG)
+            await pool.fetch(tenant, "SELECT 1", {}, Planning.LONG)
             order.append(tenant.organization)
 
         async with holding(conninfo):
-            held = asyncio.create_task(door.fetch(EVERYONE, HELD, {}, Planning.LONG))
+            held = asyncio.create_task(pool.fetch(EVERYONE, HELD, {}, Planning.LONG))
             await until_async(lambda: count_held(conninfo, HELD) == 1, "the lane to be taken")
             request = [asyncio.create_task(read(READERS[n])) for n in (0, 0, 0, 0, 1, 1, 2)]
             await asyncio.sleep(0)  # they ask, and each of them waits
@@ -246,45 +246,45 @@ def test_organizations_whose_reads_wait_take_turns(tell: Tell, conninfo: str) ->
     tell(play, size=1)
 
 
-def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell: Tell) -> None:
-    async def play(door: ReadPool) -> None:
+def test_a_read_that_an_error_passed_over_is_retried_before_all_others(tell: Tell) -> None:
+    async def play(pool: ReadPool) -> None:
         order = list[Any]()
 
         async def read(n: int) -> None:
-            rows = await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": n})
+            rows = await pool.fetch(EVERYONE, "SELECT %(n)s::int", {"n": n})
             order.append(rows[0][0])
 
-        bad = [door.fetch(EVERYONE, "SELECT 1 / %(n)s::int", {"n": 0}) for _ in range(4)]
-        told = await gather_results([*bad, *map(read, range(12))])
-        assert [type(error) for error in told[:4]] == [errors.DivisionByZero] * 4
+        bad = [pool.fetch(EVERYONE, "SELECT 1 / %(n)s::int", {"n": 0}) for _ in range(4)]
+        results = await gather_results([*bad, *map(read, range(12))])
+        assert [type(error) for error in results[:4]] == [errors.DivisionByZero] * 4
         assert order == list(range(12))
 
     tell(play, size=1)
 
 
-def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) -> None:
-    async def play(door: ReadPool) -> None:
+def test_a_read_whose_scope_cannot_be_set_is_refused(tell: Tell, conninfo: str) -> None:
+    async def play(pool: ReadPool) -> None:
         no_tenant = Tenant("ORG-\0", ANY)
-        request = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
+        request = [pool.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
         error, rows = await gather_results(request)
         assert isinstance(error, psycopg.DataError)
         assert rows == [("ORG-1", "WKS-1", 1)]
         query(conninfo, "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC")
-        told = await gather_results([door.fetch(each, SCOPE, {"n": 1}) for each in READERS])
-        assert {type(error) for error in told} == {errors.InsufficientPrivilege}
+        results = await gather_results([pool.fetch(each, SCOPE, {"n": 1}) for each in READERS])
+        assert {type(error) for error in results} == {errors.InsufficientPrivilege}
 
     tell(play)
 
 
-def test_a_read_that_meets_a_deadlock_is_asked_again(tell: Tell, conninfo: str) -> None:
+def test_a_read_that_meets_a_deadlock_is_retried(tell: Tell, conninfo: str) -> None:
     locking = "SELECT 1 FROM pg_advisory_xact_lock_shared(%(n)s::int)"
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         async with await psycopg.AsyncConnection.connect(conninfo) as other:
             # The read is the one that finds the deadlock, and gives way.
             await other.execute("SET LOCAL deadlock_timeout = '60s'")
             await other.execute("SELECT pg_advisory_xact_lock(2)")
-            reading = [asyncio.create_task(door.fetch(EVERYONE, locking, {"n": n})) for n in (1, 2)]
+            reading = [asyncio.create_task(pool.fetch(EVERYONE, locking, {"n": n})) for n in (1, 2)]
             waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
             while await asyncio.to_thread(query, conninfo, waiting) != [(1,)]:
                 assert not reading[1].done()
@@ -308,24 +308,24 @@ def test_values_of_every_kind_come_back_as_they_were(tell: Tell) -> None:
         ("bytea", b"\0\xff"),
     ]
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         for kind, value in values:
             statement = f"SELECT 1 AS a, %(v)s::{kind}, 7 %% 4, '%%', %(v)s::{kind} IS NULL"
-            rows = await door.fetch(EVERYONE, statement, {"v": value, "unused": object()})
+            rows = await pool.fetch(EVERYONE, statement, {"v": value, "unused": object()})
             assert rows == [(1, value, 3, "%", value is None)]
 
     tell(play)
 
 
 def test_large_parameters_and_large_results_travel_at_once(tell: Tell) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         text = "x" * 3_000_000
         both = [
-            door.fetch(EVERYONE, "SELECT %(t)s::text || %(n)s", {"t": text, "n": n}) for n in "abcd"
+            pool.fetch(EVERYONE, "SELECT %(t)s::text || %(n)s", {"t": text, "n": n}) for n in "abcd"
         ]
         rows = "SELECT n, repeat('y', 500) FROM generate_series(1, 20000) AS n"
-        *told, many = await gather_results([*both, door.fetch(EVERYONE, rows, {})])
-        assert [row[0][0] == text + n for row, n in zip(told, "abcd", strict=True)] == [True] * 4
+        *results, many = await gather_results([*both, pool.fetch(EVERYONE, rows, {})])
+        assert [row[0][0] == text + n for row, n in zip(results, "abcd", strict=True)] == [True] * 4
         assert len(many) == 20_000
         assert count_writers() == 0
 
@@ -333,23 +333,23 @@ def test_large_parameters_and_large_results_travel_at_once(tell: Tell) -> None:
 
 
 def test_statements_are_prepared_once_and_anew_after_an_error(tell: Tell) -> None:
-    async def names(door: ReadPool, like: str) -> list[str]:
-        return [name for name, _ in await door.fetch(EVERYONE, PREPARED, {"like": like})]
+    async def names(pool: ReadPool, like: str) -> list[str]:
+        return [name for name, _ in await pool.fetch(EVERYONE, PREPARED, {"like": like})]
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         dividing = "SELECT 12 / %(n)s::int AS divided"
         for n in (1, 2, 3):
-            assert await door.fetch(EVERYONE, dividing, {"n": n}) == [(12 // n,)]
-        (first,) = await names(door, "divided")
+            assert await pool.fetch(EVERYONE, dividing, {"n": n}) == [(12 // n,)]
+        (first,) = await names(pool, "divided")
         with pytest.raises(errors.DivisionByZero):
-            await door.fetch(EVERYONE, dividing, {"n": 0})
-        assert await names(door, "divided") == []
-        assert await door.fetch(EVERYONE, dividing, {"n": 4}) == [(3,)]
-        assert await names(door, "divided") != [first]
+            await pool.fetch(EVERYONE, dividing, {"n": 0})
+        assert await names(pool, "divided") == []
+        assert await pool.fetch(EVERYONE, dividing, {"n": 4}) == [(3,)]
+        assert await names(pool, "divided") != [first]
         for _ in range(2):
-            request = [door.fetch(EVERYONE, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
+            request = [pool.fetch(EVERYONE, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
             assert await gather_results(request) == [[(n,)] for n in range(250)]
-        assert 90 < len(await names(door, "")) <= 101
+        assert 90 < len(await names(pool, "")) <= 101
 
     tell(play, size=1)
 
@@ -359,44 +359,44 @@ def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, con
         CREATE OR REPLACE VIEW ledger.made AS SELECT number FROM ledger.made_{n};
         GRANT SELECT ON ledger.made TO PUBLIC; DROP TABLE IF EXISTS ledger.made_{before}"""
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         for n in range(1, 5):
             await asyncio.to_thread(query, conninfo, made.format(n=n, before=n - 1))
             for _ in range(8):
-                rows = await door.fetch(EVERYONE, "SELECT number FROM ledger.made", {})
+                rows = await pool.fetch(EVERYONE, "SELECT number FROM ledger.made", {})
                 assert rows == [(n,)]
-        assert len(await door.fetch(EVERYONE, PREPARED, {"like": "^SELECT number"})) == 1
+        assert len(await pool.fetch(EVERYONE, PREPARED, {"like": "^SELECT number"})) == 1
 
     tell(play, size=1)
 
 
-def test_reads_and_connections_under_way_end_with_the_door(
+def test_reads_and_connections_under_way_end_with_the_pool(
     tell: Tell, conninfo: str, relay: Relay
 ) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         async with holding(conninfo):
-            gone = asyncio.create_task(walk(door))
+            gone = asyncio.create_task(scoped(pool))
             await until_async(lambda: count_held(conninfo, HELD) == 1, "the page to be under way")
             gone.cancel()
             opened, relay.swallows = relay.connections_opened, True
-            pages = [asyncio.create_task(walk(door)) for _ in range(9)]
-            shorts = [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(300)]
+            pages = [asyncio.create_task(scoped(pool)) for _ in range(9)]
+            shorts = [asyncio.create_task(pool.fetch(EVERYONE, HELD, {})) for _ in range(300)]
             await until_async(
                 lambda: relay.connections_opened > opened, "a connection in the making"
             )
-            await door.close()
+            await pool.close()
             others = asyncio.all_tasks() - {asyncio.current_task(), *pages, *shorts}
             assert others == set()
-            told = await gather_results([*pages, *shorts])
-            assert {type(error) for error in told} == {psycopg.OperationalError}
+            results = await gather_results([*pages, *shorts])
+            assert {type(error) for error in results} == {psycopg.OperationalError}
             with pytest.raises(psycopg.OperationalError):
-                await door.fetch(EVERYONE, "SELECT 1", {})
+                await pool.fetch(EVERYONE, "SELECT 1", {})
 
     tell(play, through=relay.conninfo)
 
 
 @pytest.mark.parametrize(
-    ("give", "take", "fault"),
+    ("give", "revoke", "fault"),
     [
         ("ALTER ROLE {role} SUPERUSER", "ALTER ROLE {role} NOSUPERUSER", "no plain login"),
         ("ALTER ROLE {role} BYPASSRLS", "ALTER ROLE {role} NOBYPASSRLS", "no plain login"),
@@ -406,12 +406,12 @@ def test_reads_and_connections_under_way_end_with_the_door(
     ],
 )
 def test_a_role_with_special_powers_is_none_to_read_as(
-    conninfo: str, give: str, take: str, fault: str
+    conninfo: str, give: str, revoke: str, fault: str
 ) -> None:
     async def play() -> None:
-        door = ReadPool(own)
+        pool = ReadPool(own)
         with pytest.raises(AssertionError, match=fault):
-            await door.open()
+            await pool.open()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     own = reading(conninfo)
@@ -421,4 +421,4 @@ def test_a_role_with_special_powers_is_none_to_read_as(
         asyncio.run(play())
         until(lambda: count_connections(conninfo) == 0, "its connections to end")
     finally:
-        query(conninfo, take.format(role=role))
+        query(conninfo, revoke.format(role=role))

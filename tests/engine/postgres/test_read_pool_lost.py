@@ -1,4 +1,4 @@
-"""Connections that are lost, and a database that is away: nobody who reads is told of it."""
+"""Connections that are lost, and a database that is away: no reader notices."""
 
 import asyncio
 import itertools
@@ -36,17 +36,17 @@ Tell = Callable[..., None]
 
 @pytest.mark.parametrize("kills", repeated([5, 30]))
 def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str, kills: int) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         # All of them while idle, found out before anybody asks, or not.
         for _ in range(3):
             assert await asyncio.to_thread(query, conninfo, KILL)
-            assert await door.fetch(READERS[0], SCOPE, {"n": 1}) == [("ORG-0", "*", 1)]
+            assert await pool.fetch(READERS[0], SCOPE, {"n": 1}) == [("ORG-0", "*", 1)]
         killing = asyncio.create_task(asyncio.to_thread(kill))
 
         async def reader(tenant: Tenant) -> None:
             for n in itertools.count():
                 planning = Planning.SHORT if n % 50 else Planning.LONG
-                assert await door.fetch(tenant, SCOPE, {"n": n}, planning) == [(*tenant, n)]
+                assert await pool.fetch(tenant, SCOPE, {"n": n}, planning) == [(*tenant, n)]
                 if killing.done():
                     return
 
@@ -61,23 +61,23 @@ def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str, ki
     tell(play)
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
+def test_an_answer_that_breaks_off_is_requested_again_and_not_for_ever(
     tell: Tell, relay: Relay
 ) -> None:
-    """uvloop tells of such an end once, and not how much there is left to read."""
+    """uvloop reports such an end once, and not how much there is left to read."""
     length, large = "SELECT length(%(text)s)", {"text": "x" * 100_000}
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         relay.to_break = 2
-        assert await gather_results([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
+        assert await gather_results([pool.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
         relay.broken_answer = IMPOSSIBLE_LENGTH
         relay.to_break = 1
-        assert await gather_results([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
+        assert await gather_results([pool.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
         relay.to_break = 99
-        (error,) = await gather_results([door.fetch(EVERYONE, length, large)])
+        (error,) = await gather_results([pool.fetch(EVERYONE, length, large)])
         assert isinstance(error, psycopg.OperationalError)
         assert relay.to_break == 99 - 3
-        assert await gather_results([door.fetch(EVERYONE, "SELECT 1", {})]) == [[(1,)]]
+        assert await gather_results([pool.fetch(EVERYONE, "SELECT 1", {})]) == [[(1,)]]
 
     tell(play, size=2, through=relay.conninfo)
 
@@ -85,11 +85,11 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
 def test_a_connection_that_is_ended_behind_its_last_result_is_one_that_is_lost(
     tell: Tell, proxy: Relay
 ) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         for _ in range(2):
-            await door.fetch(EVERYONE, "SELECT 1", {})  # opens a connection, if there is none
+            await pool.fetch(EVERYONE, "SELECT 1", {})  # opens a connection, if there is none
             proxy.to_end = 1
-            assert await gather_results([door.fetch(READERS[0], SCOPE, {"n": 1})]) == [
+            assert await gather_results([pool.fetch(READERS[0], SCOPE, {"n": 1})]) == [
                 [("ORG-0", "*", 1)]
             ]
             await until_async(lambda: count_open_ends(proxy.port) == 0, "the loss")
@@ -99,13 +99,13 @@ def test_a_connection_that_is_ended_behind_its_last_result_is_one_that_is_lost(
 
 
 def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, proxy: Relay) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         proxy.accepts_connections, opened = False, proxy.connections_opened
         proxy.cut()
         await until_async(lambda: count_open_ends(proxy.port) == 0, "the loss")
         # Nobody waits, so nothing is tried.
         assert await stable_count(lambda: proxy.connections_opened) == opened
-        reading = [asyncio.create_task(door.fetch(EVERYONE, "SELECT 1", {})) for _ in range(100)]
+        reading = [asyncio.create_task(pool.fetch(EVERYONE, "SELECT 1", {})) for _ in range(100)]
         await until_async(lambda: proxy.connections_opened > opened + 3, "some attempts")
         proxy.accepts_connections = True
         assert await gather_results(reading) == [[(1,)]] * 100
@@ -114,13 +114,13 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, proxy: R
 
 
 def test_a_read_that_has_waited_long_for_a_connection_is_refused(tell: Tell, relay: Relay) -> None:
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         relay.accepts_connections = False
         relay.cut()
         opened = relay.connections_opened
         with pytest.raises(psycopg.OperationalError, match="no connection in time"):
             async with asyncio.timeout(30):
-                await door.fetch(EVERYONE, "SELECT 1", {})
+                await pool.fetch(EVERYONE, "SELECT 1", {})
         assert 1 < relay.connections_opened - opened <= 21, "a try each tenth of two seconds"
         await stable_count(lambda: relay.connections_opened)
 
@@ -132,10 +132,10 @@ def test_a_read_that_loses_its_connection_late_waits_as_long_for_another_as_a_ne
 ) -> None:
     monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 1.0)
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         loop, opened = asyncio.get_running_loop(), relay.connections_opened
         async with holding(conninfo):
-            reading = asyncio.create_task(door.fetch(EVERYONE, HELD, {}))
+            reading = asyncio.create_task(pool.fetch(EVERYONE, HELD, {}))
             end = loop.time() + 1.1
             await until_async(lambda: loop.time() > end, "a second")
             relay.accepts_connections = False
@@ -154,10 +154,10 @@ def test_a_read_that_loses_its_connection_late_fails_at_its_deadline_all_the_sam
     monkeypatch.setattr(pipelined, "ANSWER_SECONDS", 2.0)
     monkeypatch.setattr(read_pool, "_QUEUE_SECONDS", 3600.0)
 
-    async def play(door: ReadPool) -> None:
+    async def play(pool: ReadPool) -> None:
         opened = relay.connections_opened
         async with holding(conninfo):
-            reading = asyncio.create_task(door.fetch(EVERYONE, HELD, {}))
+            reading = asyncio.create_task(pool.fetch(EVERYONE, HELD, {}))
             await until_async(lambda: count_held(conninfo, HELD) == 1, "the read to wait")
             relay.accepts_connections = False
             relay.cut()
@@ -174,12 +174,12 @@ def test_a_connection_that_was_being_opened_when_a_server_was_left_answers_no_re
 ) -> None:
     """The former server may live on, and would answer with what it had."""
 
-    async def play(door: ReadPool) -> None:
-        door.leave()
+    async def play(pool: ReadPool) -> None:
+        pool.leave()
         relay.delay, before = 0.1, relay.connections_opened
-        reading = asyncio.create_task(door.fetch(EVERYONE, "SELECT 1", {}))
+        reading = asyncio.create_task(pool.fetch(EVERYONE, "SELECT 1", {}))
         await until_async(lambda: relay.connections_opened > before, "an attempt to connect")
-        door.leave()
+        pool.leave()
         assert await gather_results([reading]) == [[(1,)]]
         assert relay.connections_opened == before + 2
 

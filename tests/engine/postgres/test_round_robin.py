@@ -1,4 +1,4 @@
-"""Turns by organization: none waits for more than one turn of each other, none is forgotten."""
+"""Rotation of organizations: each waits at most one slot for each other one, none is forgotten."""
 
 from collections import deque
 
@@ -19,36 +19,36 @@ ACTS = st.lists(
 
 
 @given(ACTS)
-def test_parties_take_turns_and_the_items_of_each_keep_their_order(
+def test_tenants_share_fairly_and_the_items_of_each_keep_their_order(
     acts: list[tuple[str, str]],
 ) -> None:
-    turns: RoundRobin[str, int] = RoundRobin()
+    queue: RoundRobin[str, int] = RoundRobin()
     waiting: dict[str, deque[int]] = {}
     order: list[str] = []  # the keys that wait, the next one first
     for number, (act, key) in enumerate(acts):
         if act == "add":
-            turns.add(key, number)
-            turns.add(key, number)
+            queue.add(key, number)
+            queue.add(key, number)
             waiting.setdefault(key, deque()).append(number)
             if key not in order:
                 order.append(key)
         elif act == "add_first":
-            turns.add_first(key, number)
+            queue.add_first(key, number)
             waiting.setdefault(key, deque()).appendleft(number)
             order = [key, *(other for other in order if other != key)]
         elif act == "remove" and key in order:
-            turns.remove(key, waiting[key].pop())
+            queue.remove(key, waiting[key].pop())
         elif act != "remove" and order:
             key = order.pop(0)
             order.append(key)
-            assert next(iter(turns)) == key
+            assert next(iter(queue)) == key
             if act == "take":
-                assert turns.pop_first(key) == waiting[key].popleft()
+                assert queue.pop_first(key) == waiting[key].popleft()
             else:
-                turns.serve(key)
-        turns.remove("A", -1)  # does not wait
+                queue.serve(key)
+        queue.remove("A", -1)  # does not wait
         order = [key for key in order if waiting[key]]
-        assert list(turns) == order
-        assert len(turns) == len(order)
-        assert turns.count == sum(map(len, waiting.values()))
-        assert [list(turns[key]) for key in turns] == [list(waiting[p]) for p in order]
+        assert list(queue) == order
+        assert len(queue) == len(order)
+        assert queue.count == sum(map(len, waiting.values()))
+        assert [list(queue[key]) for key in queue] == [list(waiting[p]) for p in order]

@@ -1,4 +1,4 @@
-"""Connections with a patience: a silent server is a lost connection."""
+"""Connections with a time limit: a silent server is a lost connection."""
 
 import asyncio
 from contextlib import closing

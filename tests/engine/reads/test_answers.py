@@ -36,7 +36,7 @@ class Asker:
 
     def __init__(self, edge: Edge, budget: int = 10**6) -> None:
         services = edge.service.app.state.services
-        self._door, self.reads = services.pool, 0
+        self._pool, self.reads = services.pool, 0
         self.answers = Answers(services.pool.fetch, budget)
         services.positions.on_moved(self.answers.on_moved)
         # The memory's own reads of the views' positions are not counted.
@@ -44,7 +44,7 @@ class Asker:
 
     async def _count(self, *arguments: Any) -> list[Any]:
         self.reads += 1
-        rows: list[Any] = await self._door.fetch(*arguments)
+        rows: list[Any] = await self._pool.fetch(*arguments)
         return rows
 
     async def ask(self, statement: str, by: Principal = ANYONE, **parameters: Any) -> str:
@@ -62,7 +62,7 @@ def text_reply(rows: Answer) -> Reply:
     return answer(rows[0][1], 0)
 
 
-async def asking(edge: Edge, **options: Any) -> Asker:
+async def new_asker(edge: Edge, **options: Any) -> Asker:
     """An asker that knows the positions of the views, which do not move."""
     # The key of this edge is an event too: the views must have folded it, and said so.
     assert await edge.service.app.state.services.positions.wait(head(edge.conninfo))
@@ -81,7 +81,7 @@ def test_only_equal_questions_of_the_same_tenant_share_an_answer(edge: Edge) -> 
     questions = list(product(statements, people, one_word, words))
 
     async def play() -> None:
-        asker, forgetful = await asking(edge), Asker(edge, budget=0)
+        asker, forgetful = await new_asker(edge), Asker(edge, budget=0)
         for statement, by, word, some in random.Random(1).sample(questions * 2, k=216):
             text = await asker.ask(statement, by, word=word, words=some)
             assert text == await forgetful.ask(statement, by, word=word, words=some)
@@ -97,7 +97,7 @@ def test_many_equal_questions_cost_one_read_after_each_write(edge: Edge) -> None
     line = edge.fresh()
 
     async def play() -> None:
-        asker = await asking(edge)
+        asker = await new_asker(edge)
         for reads in (1, 2, 3):
             at_once = await asyncio.gather(*(asker.ask(POSITION) for _ in range(20)))
             assert {*at_once, await asker.ask(POSITION)} == {at_once[0]}
@@ -114,7 +114,7 @@ def test_an_answer_overtaken_by_a_write_during_its_read_goes_to_no_later_questio
     write = fact("run.requested", None, {"service_line_id": edge.fresh()})
 
     async def play() -> None:
-        asker = await asking(edge)
+        asker = await new_asker(edge)
         with psycopg.connect(edge.conninfo) as connection:
             connection.execute("SELECT pg_advisory_lock(7)")
             first = asyncio.create_task(asker.ask(HELD_UP))
@@ -128,12 +128,12 @@ def test_an_answer_overtaken_by_a_write_during_its_read_goes_to_no_later_questio
 
 
 @pytest.mark.parametrize("letter", ["a", "語", "\U0001f600"])
-def test_kept_answers_take_no_more_memory_than_their_budget(edge: Edge, letter: str) -> None:
+def test_cached_answers_take_no_more_memory_than_their_budget(edge: Edge, letter: str) -> None:
     """The budget holds for parameters of any length and any alphabet."""
 
     async def play() -> None:
         budget = 2**19
-        asker, dice = await asking(edge, budget=budget), random.Random(1)
+        asker, dice = await new_asker(edge, budget=budget), random.Random(1)
         tracemalloc.start()
         try:
             for number in range(200):
@@ -152,7 +152,7 @@ def test_the_least_recently_used_answer_is_dropped_first_and_none_for_an_oversiz
     edge: Edge,
 ) -> None:
     async def play() -> None:
-        asker = await asking(edge, budget=2**15)
+        asker = await new_asker(edge, budget=2**15)
 
         async def reads(word: str, letters: int) -> int:
             before = asker.reads
@@ -171,7 +171,7 @@ def test_the_least_recently_used_answer_is_dropped_first_and_none_for_an_oversiz
     edge.run(play())
 
 
-def test_an_instant_that_is_not_known_yet_is_asked_for_again() -> None:
+def test_an_instant_that_is_not_known_yet_is_requested_again() -> None:
     """A standby knows the instant a moment later, although no view has moved meanwhile."""
 
     async def nothing(*_: Any) -> list[Any]:

@@ -25,7 +25,7 @@ def test_a_process_that_stops_follows_no_other_server(conninfo: str) -> None:
     asyncio.run(play())
 
 
-def test_a_beat_is_as_old_as_the_look_that_found_it(conninfo: str) -> None:
+def test_a_beat_is_as_old_as_the_check_that_found_it(conninfo: str) -> None:
     """The process stood still for a minute, after the database had answered."""
 
     async def play() -> None:
@@ -40,7 +40,7 @@ def test_a_beat_is_as_old_as_the_look_that_found_it(conninfo: str) -> None:
     asyncio.run(play())
 
 
-def test_versions_are_judged_once_the_database_has_told_which_views_can_be_read() -> None:
+def test_versions_are_judged_once_the_database_has_reported_which_views_can_be_read() -> None:
     tries = []
 
     def find_unfit() -> frozenset[str]:

@@ -20,14 +20,14 @@ from tests.support.views import until
 
 
 class Key:
-    """A key of which a test can see whether a reference to it is still held."""
+    """A key for which a test can check that a reference to it is still held."""
 
 
 class Desk:
     """Requests under keys, and their reads, which the test answers by hand."""
 
     def __init__(self) -> None:
-        self.turns: SingleFlight[int] = SingleFlight(self._read)
+        self.flight: SingleFlight[int] = SingleFlight(self._read)
         self.open: list[tuple[object, asyncio.Future[int], int]] = []
         """The key, the future answer and the moment of each read under way, in order."""
         self.moment = 0
@@ -36,7 +36,7 @@ class Desk:
     def request(self, key: object) -> tuple[int, asyncio.Task[int]]:
         """Make a request under a key: its moment, and the task that waits for its answer."""
         self.moment += 1
-        return self.moment, asyncio.create_task(self.turns.do(key, key))
+        return self.moment, asyncio.create_task(self.flight.do(key, key))
 
     def answer(self, number: int = 0) -> None:
         """Answer a read with the moment in which it began."""
@@ -103,7 +103,7 @@ def test_a_request_does_not_wait_for_a_read_of_another_key() -> None:
     run(play())
 
 
-def test_an_error_is_raised_only_for_the_requests_of_its_turn() -> None:
+def test_an_error_is_raised_only_for_the_requests_of_its_group() -> None:
     async def play() -> None:
         desk = Desk()
         _, first = desk.request("a")
@@ -129,7 +129,7 @@ def test_an_error_is_raised_only_for_the_requests_of_its_turn() -> None:
 
 
 def test_a_cancelled_request_cancels_no_other_request() -> None:
-    """Cancelled are the request that reads, one that waits, and one whose turn has just come."""
+    """Cancel the request that reads, one that waits, and one whose read has just begun."""
 
     async def play() -> None:
         desk = Desk()
@@ -302,11 +302,11 @@ def test_a_cancelled_http_request_cancels_no_other_http_request(edge: Edge) -> N
     edge.run(play())
 
 
-def test_no_kept_answer_is_given_while_the_views_positions_cannot_be_read(edge: Edge) -> None:
+def test_no_cached_answer_is_sent_while_the_views_positions_cannot_be_read(edge: Edge) -> None:
     """A kept answer may still be right, but this is unknown. Later requests read the positions."""
     path = f"/v1/execution/{edge.fresh()}"
     for _ in range(2):
-        shown = edge.get(path)
+        answer = edge.get(path)
 
     async def play() -> None:
         get = edge.service.http.get
@@ -318,12 +318,12 @@ def test_no_kept_answer_is_given_while_the_views_positions_cannot_be_read(edge: 
             edge.select(f"SELECT pg_cancel_backend({looking})")
             assert_problem(await first, 503, "unavailable")
         for response in await asyncio.gather(*others):
-            assert (response.status_code, response.content) == (200, shown.content)
+            assert (response.status_code, response.content) == (200, answer.content)
 
     edge.run(play())
 
 
-def test_a_request_that_waits_for_its_turn_waits_no_longer_than_for_one_statement(
+def test_a_request_that_is_queued_waits_no_longer_than_for_one_statement(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "ANSWER_SECONDS", 1.0)
@@ -376,17 +376,17 @@ def test_a_read_that_takes_too_long_ends_as_late_and_a_cancelled_read_as_cancell
     monkeypatch.setattr(answers, "OVERDUE_SECONDS", 0.01)
 
     async def play() -> None:
-        patience, never = answers.ReadTimeout(), asyncio.Event()
+        timeout, never = answers.ReadTimeout(), asyncio.Event()
         both: asyncio.Task[bool]
 
         async def first() -> None:
             try:
-                await patience.wait(never.wait())
+                await timeout.wait(never.wait())
             finally:
                 both.cancel()  # it is late as well, and has not run since
 
         late, both, gone = map(
-            asyncio.create_task, (first(), *(patience.wait(never.wait()) for _ in range(2)))
+            asyncio.create_task, (first(), *(timeout.wait(never.wait()) for _ in range(2)))
         )
         await quiet()
         gone.cancel()
@@ -394,6 +394,6 @@ def test_a_read_that_takes_too_long_ends_as_late_and_a_cancelled_read_as_cancell
         assert list(map(type, ended)) == [TimeoutError, *[asyncio.CancelledError] * 2]
         assert late.cancelling() == 0, "a later wait of this task would end at once"
         never.set()
-        assert await patience.wait(never.wait())
+        assert await timeout.wait(never.wait())
 
     run(play())

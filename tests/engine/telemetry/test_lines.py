@@ -41,9 +41,9 @@ def test_a_json_line_has_time_level_process_logger_message_and_request() -> None
     before = datetime.now(UTC)
     with working_for({"req-1"}):
         line = json.loads(line_of("json", "%s: %d", "a\nb", 7))
-    said = datetime.fromisoformat(line.pop("time"))
-    assert said.tzinfo == UTC
-    assert -1 < (said - before).total_seconds() < 60
+    logged_at = datetime.fromisoformat(line.pop("time"))
+    assert logged_at.tzinfo == UTC
+    assert -1 < (logged_at - before).total_seconds() < 60
     assert line == {
         "level": "WARNING",
         "process": "api-1",
@@ -54,8 +54,8 @@ def test_a_json_line_has_time_level_process_logger_message_and_request() -> None
 
 
 def test_the_time_of_a_json_line_is_utc_with_z() -> None:
-    said = json.loads(line_of("json", "x"))["time"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said)
+    logged_at = json.loads(line_of("json", "x"))["time"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", logged_at)
 
 
 def test_a_text_line_names_its_request_in_brackets() -> None:
@@ -90,14 +90,14 @@ def test_a_traceback_tells_each_error_by_its_first_line(log_format: LogFormat) -
         exc_info = (type(error), error, error.__traceback__)
     record = logging.LogRecord("ledger.x", logging.ERROR, "", 0, "a bug", (), exc_info)
     line = LineFormatter(log_format).format(record)
-    for told in ("IntegrityError: duplicate key", "DataError: duplicate key", "RuntimeError: dup"):
-        assert told in line
+    for text in ("IntegrityError: duplicate key", "DataError: duplicate key", "RuntimeError: dup"):
+        assert text in line
     assert "in test_a_traceback_tells_each_error_by_its_first_line" in line
     assert "direct cause" in line
     assert "Jane" not in line
 
 
-def test_an_error_of_a_task_that_nobody_awaits_is_told_without_values(
+def test_an_error_of_a_task_that_nobody_awaits_is_logged_without_values(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The line of asyncio shows the task, and with it the error's whole text."""

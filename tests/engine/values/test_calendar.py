@@ -51,13 +51,13 @@ def test_a_date_begins_at_the_first_instant_whose_local_date_is_not_before_it(
 ) -> None:
     begin = calendar.begin(day)
 
-    def shown(at: datetime) -> date:
+    def local_day(at: datetime) -> date:
         return at.astimezone(calendar.zone).date()
 
     assert begin.tzinfo is UTC
-    assert shown(begin) >= day
+    assert local_day(begin) >= day
     before = [begin - TICK, *(begin - timedelta(minutes=10 * n + 1) for n in range(400))]
-    assert max(map(shown, before)) < day
+    assert max(map(local_day, before)) < day
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,6 @@ def test_every_event_is_audited_unless_the_ledger_itself_records_it(row: EventRo
 
 
 @ROWS
-def test_the_view_of_events_takes_every_event(row: EventRow) -> None:
+def test_the_view_of_events_has_every_event(row: EventRow) -> None:
     (view,) = (view for view in projections() if view.name == "event")
     assert row.event in view.events

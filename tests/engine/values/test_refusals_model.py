@@ -26,7 +26,7 @@ def refusals_at(*instants: datetime, of: Refusals | None = None) -> Refusals:
 
 
 def with_room_for(left: int, at: datetime) -> Refusals:
-    """A credential's refusals on the day of an instant, with room for so many more."""
+    """A credential's refusals on the day of an instant, with room for ``left`` more."""
     return Refusals("REF-K", DAILY - left, day=day_of(at), recorded=DAILY - left)
 
 

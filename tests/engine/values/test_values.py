@@ -32,7 +32,7 @@ def test_an_instant_is_read_back_unchanged_from_a_text_in_any_offset(
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("2026-04-15T09:12:44Z", "2026-04-15T09:12:44Z"),
         ("2026-04-15t09:12:44.500z", "2026-04-15T09:12:44.5Z"),
@@ -41,8 +41,8 @@ def test_an_instant_is_read_back_unchanged_from_a_text_in_any_offset(
         ("2024-02-29T00:00:00-00:00", "2024-02-29T00:00:00Z"),
     ],
 )
-def test_an_instant_is_shown_in_utc(text: str, shown: str) -> None:
-    assert values.format_instant(values.parse_instant(text)) == shown
+def test_an_instant_is_shown_in_utc(text: str, expected: str) -> None:
+    assert values.format_instant(values.parse_instant(text)) == expected
 
 
 @pytest.mark.parametrize(

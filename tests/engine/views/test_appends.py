@@ -14,7 +14,7 @@ APPEND = "SELECT pg_notify('ledger_events', n::text) FROM generate_series(1, %s)
 
 
 class Log(Pipeline):
-    """A pipeline that hears of appends; ``coming`` has the number of those that each wait meets."""
+    """A pipeline that receives appends; ``coming`` has the number of appends for each wait."""
 
     def __init__(self, listening: psycopg.Connection, appending: psycopg.Connection) -> None:
         super().__init__(listening)
@@ -22,7 +22,7 @@ class Log(Pipeline):
         self.coming = deque[int]()
 
     def wait(self, seconds: float) -> int:
-        """Append as many as come now, and hear of them; a wait that none was foreseen for fails."""
+        """Make the next number of appends, and receive them. A wait without a number fails."""
         times = self.coming.popleft()
         self._appending.execute(APPEND, (times,))
         return super().wait(60 if times else 0)
@@ -38,46 +38,46 @@ def log(conninfo: str) -> Iterator[Log]:
         yield Log(listening, appending)
 
 
-def heard_of(waiting: Appends, log: Log, *coming: int) -> int:
-    """The number of appends that one call hears of, in as many waits as there are numbers."""
+def count_appends(waiting: Appends, log: Log, *coming: int) -> int:
+    """The number of appends that one call receives, in a wait for each number of ``coming``."""
     log.coming.extend(coming)
-    heard = waiting.wait()
+    count = waiting.wait()
     assert not log.coming
-    return heard
+    return count
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projector, "_GATHER_SECONDS", 600)
 
 
 def test_an_append_that_comes_alone_is_not_delayed(log: Log) -> None:
     waiting = Appends(log)
     for _ in range(3):
-        assert heard_of(waiting, log, 0, 1) == 1
+        assert count_appends(waiting, log, 0, 1) == 1
 
 
 def test_as_many_appends_are_awaited_as_a_round_took_and_as_came_during_it(log: Log) -> None:
     waiting = Appends(log)
-    assert heard_of(waiting, log, 0, 1) == 1
-    assert heard_of(waiting, log, 1, 1) == 2
-    assert heard_of(waiting, log, 0, 1, 1) == 2
-    assert heard_of(waiting, log, 1, 1, 1) == 3
+    assert count_appends(waiting, log, 0, 1) == 1
+    assert count_appends(waiting, log, 1, 1) == 2
+    assert count_appends(waiting, log, 0, 1, 1) == 2
+    assert count_appends(waiting, log, 1, 1, 1) == 3
 
 
 def test_appends_are_not_awaited_when_none_comes_for_a_moment(log: Log) -> None:
     waiting = Appends(log)
-    assert heard_of(waiting, log, 3) == 3
-    assert heard_of(waiting, log, 0, 1, 0) == 1
-    assert heard_of(waiting, log, 0, 1) == 1
+    assert count_appends(waiting, log, 3) == 3
+    assert count_appends(waiting, log, 0, 1, 0) == 1
+    assert count_appends(waiting, log, 0, 1) == 1
 
 
 def test_appends_are_not_gathered_for_ever(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = Appends(log)
-    assert heard_of(waiting, log, 3) == 3
+    assert count_appends(waiting, log, 3) == 3
     monkeypatch.setattr(projector, "_GATHER_SECONDS", 0)
-    assert heard_of(waiting, log, 0, 1) == 1
+    assert count_appends(waiting, log, 0, 1) == 1
 
 
 def test_nothing_is_gathered_while_no_append_comes(log: Log) -> None:
-    assert heard_of(Appends(log), log, 0, 0) == 0
+    assert count_appends(Appends(log), log, 0, 0) == 0

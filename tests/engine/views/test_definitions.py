@@ -307,9 +307,9 @@ def test_altered_code_is_named_and_made_again_at_the_start(
     assert [each for each in whole if each not in found] == []
     with caplog.at_level("ERROR"):
         start(prepared)
-    (told,) = [record.getMessage() for record in caplog.records]
-    assert "was mended: " in told
-    assert [each for each in whole if f"{each}: " not in told] == []
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "was mended: " in message
+    assert [each for each in whole if f"{each}: " not in message] == []
     assert named(prepared) == []
     with connected(prepared) as connection:
         assert SCHEMA not in findings(connection)
@@ -327,12 +327,12 @@ def test_altered_objects_that_are_no_code_are_named_and_left(
         before = [each for each in named(prepared) if each[0] != "role"]
         with caplog.at_level("ERROR"):
             prepare_database(Settings(master_key=MASTER_KEY), prepared)
-        (told,) = [record.getMessage() for record in caplog.records]
-        assert [(kind, name) for kind, name in altered if f"{kind} {name}: " not in told] == []
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert [(kind, name) for kind, name in altered if f"{kind} {name}: " not in message] == []
         assert [each for each in named(prepared) if each[0] != "role"] == before
         with connected(prepared) as connection:
-            kept = findings(connection)[SCHEMA]
-        assert {(each["table"], each["key"]) for each in kept.named} >= {*altered}
+            finding = findings(connection)[SCHEMA]
+        assert {(each["table"], each["key"]) for each in finding.named} >= {*altered}
     finally:
         query(prepared, filled("ALTER ROLE {reader} NOBYPASSRLS"))
         query(prepared, "REASSIGN OWNED BY ledger_api TO CURRENT_USER")
@@ -400,7 +400,7 @@ def test_a_role_that_default_privileges_name_keeps_its_rights(prepared: str, gue
     assert query(prepared, rights) == [(True,)]
 
 
-def test_names_with_control_characters_are_told_without_them(prepared: str) -> None:
+def test_names_with_control_characters_are_logged_without_them(prepared: str) -> None:
     query(prepared, 'CREATE VIEW ledger."\x1b[2Jmine" AS SELECT 1 AS one')
     (each,) = compare(prepared).differing
     assert str(each).isprintable()

@@ -50,43 +50,43 @@ def test_folds_equal_those_of_a_memory_that_keeps_all(
 ) -> None:
     stored: dict[int, list[int]] = {}
     whole: dict[int, list[int]] = {}
-    kept: FoldCache[int, Fold] = FoldCache(lambda key: Fold([key]), packing)
+    cache: FoldCache[int, Fold] = FoldCache(lambda key: Fold([key]), packing)
     before = Fold.alive, Packed.alive
 
     def load(keys: list[int]) -> Iterator[tuple[int, Fold]]:
         return ((key, Fold(stored[key])) for key in keys if key in stored)
 
     def store(most: int | None) -> None:
-        stored.update({fold.numbers[0]: fold.numbers[:] for fold in kept.pop_changed(most)})
+        stored.update({fold.numbers[0]: fold.numbers[:] for fold in cache.pop_changed(most)})
 
     with pytest.MonkeyPatch.context() as patch:
         for name, few in {"_CACHED": 5, "_UNPACKED": 3, "_PACKED": 4, "_PACKED_IN_ALL": 6}.items():
             patch.setattr(folds, name, few)
         for number, (keys, most) in enumerate(steps):
-            missing = kept.recall(keys)
-            kept.add(missing, load(missing))
+            missing = cache.recall(keys)
+            cache.add(missing, load(missing))
             for key in data.draw(st.sets(st.sampled_from(sorted(keys)))):
-                kept[key].numbers.append(number)
-                kept.change(key)
+                cache[key].numbers.append(number)
+                cache.change(key)
                 whole.setdefault(key, [key]).append(number)
-            assert all(kept[key].numbers == whole.get(key, [key]) for key in keys)
+            assert all(cache[key].numbers == whole.get(key, [key]) for key in keys)
             store(most)
             folds_alive, packed_alive = Fold.alive - before[0], Packed.alive - before[1]
-            assert folds_alive + packed_alive <= 9 + kept.waiting
-            assert packed_alive <= max(6, kept.waiting)
+            assert folds_alive + packed_alive <= 9 + cache.waiting
+            assert packed_alive <= max(6, cache.waiting)
         store(None)
-    assert kept.waiting == 0
+    assert cache.waiting == 0
     assert stored == whole
 
 
 def test_a_forgotten_fold_is_loaded_again() -> None:
     before = Fold.alive + Packed.alive
-    kept: FoldCache[int, Fold] = FoldCache(lambda key: Fold([key]), PACKING)
-    kept.begin([1])
-    kept[1].numbers.append(5)
-    kept.change(1)
-    kept.forget()
-    assert (kept.waiting, Fold.alive + Packed.alive) == (0, before)
-    missing = kept.recall([1])
-    kept.add(missing, [(key, Fold([key, 8])) for key in missing])
-    assert kept[1].numbers == [1, 8]
+    cache: FoldCache[int, Fold] = FoldCache(lambda key: Fold([key]), PACKING)
+    cache.begin([1])
+    cache[1].numbers.append(5)
+    cache.change(1)
+    cache.forget()
+    assert (cache.waiting, Fold.alive + Packed.alive) == (0, before)
+    missing = cache.recall([1])
+    cache.add(missing, [(key, Fold([key, 8])) for key in missing])
+    assert cache[1].numbers == [1, 8]

@@ -52,8 +52,8 @@ def test_hours_are_added_as_decimals(own_ledger: Ledger, model: str) -> None:
     line = own_ledger.line(model)
     own_ledger.report(*(check_in(line, 0.1) for _ in range(10)), check_in(line, 1_000_000))
     own_ledger.accept(check_in(line), check_in(line, 0.29))
-    shown = own_ledger.metrics(line)
-    assert shown["hours_this_week"] == shown["hours_total"] == 1_000_001.29
+    metrics = own_ledger.metrics(line)
+    assert metrics["hours_this_week"] == metrics["hours_total"] == 1_000_001.29
 
 
 @pytest.mark.parametrize("model", HOURS)
@@ -67,8 +67,8 @@ def test_hours_of_the_week_reset_on_monday_at_midnight_without_an_event(
     own_ledger.clock.now = datetime(2026, 4, 19, 23, 59, 59, 999_999, tzinfo=UTC)
     assert own_ledger.metrics(line)["hours_this_week"] == 8
     own_ledger.clock.advance(microseconds=1)
-    shown = own_ledger.metrics(line)
-    assert (shown["hours_this_week"], shown["hours_total"]) == (0, 12)
+    metrics = own_ledger.metrics(line)
+    assert (metrics["hours_this_week"], metrics["hours_total"]) == (0, 12)
 
 
 @pytest.mark.parametrize("model", COUNTS)
@@ -104,12 +104,12 @@ def test_a_late_check_in_counts_in_its_own_week(own_ledger: Ledger) -> None:
     own_ledger.clock.now = SUNDAY_LATE
     own_ledger.accept(check_in(line, 8, time="2026-04-20T00:01:00Z"))
     own_ledger.accept(fact("execution.check_in_voided", line, {"fact_id": old["id"]}))
-    shown = own_ledger.metrics(line)
-    assert (shown["hours_this_week"], shown["hours_total"]) == (2, 14)
+    metrics = own_ledger.metrics(line)
+    assert (metrics["hours_this_week"], metrics["hours_total"]) == (2, 14)
     own_ledger.clock.now = datetime(2026, 4, 20, 9, tzinfo=UTC)
     own_ledger.accept(check_in(line, 16, time="2026-04-15T10:00:00Z"))
-    shown = own_ledger.metrics(line)
-    assert (shown["hours_this_week"], shown["hours_total"]) == (8, 30)
+    metrics = own_ledger.metrics(line)
+    assert (metrics["hours_this_week"], metrics["hours_total"]) == (8, 30)
 
 
 def test_a_void_subtracts_the_hours_from_the_week_of_its_check_in(own_ledger: Ledger) -> None:
@@ -119,8 +119,8 @@ def test_a_void_subtracts_the_hours_from_the_week_of_its_check_in(own_ledger: Le
     own_ledger.clock.advance(days=7)
     own_ledger.accept(check_in(line, 2))
     own_ledger.accept(fact("execution.check_in_voided", line, {"fact_id": first["id"]}))
-    shown = own_ledger.metrics(line)
-    assert (shown["hours_this_week"], shown["hours_total"]) == (2, 2)
+    metrics = own_ledger.metrics(line)
+    assert (metrics["hours_this_week"], metrics["hours_total"]) == (2, 2)
 
 
 def test_invocations_of_the_day_count_started_runs_and_reset_at_midnight(
@@ -131,11 +131,11 @@ def test_invocations_of_the_day_count_started_runs_and_reset_at_midnight(
     own_ledger.accept(start(line, time="2026-04-15T00:00:00Z"))
     own_ledger.run(line, started=False)
     own_ledger.accept(start(line, time="2026-04-15T01:30:00+02:00"))
-    shown = own_ledger.metrics(line)
-    assert (shown["invocations_today"], shown["invocations_total"]) == (1, 3)
+    metrics = own_ledger.metrics(line)
+    assert (metrics["invocations_today"], metrics["invocations_total"]) == (1, 3)
     own_ledger.clock.now = datetime(2026, 4, 16, tzinfo=UTC)
-    shown = own_ledger.metrics(line)
-    assert (shown["invocations_today"], shown["invocations_total"]) == (0, 3)
+    metrics = own_ledger.metrics(line)
+    assert (metrics["invocations_today"], metrics["invocations_total"]) == (0, 3)
 
 
 def test_a_run_reported_before_midnight_for_the_next_day_counts_on_the_next_day(
@@ -160,15 +160,15 @@ def test_the_last_run_duration_is_that_of_the_latest_ending_not_of_the_latest_re
 
     def end(type: str, run: str, minutes: int, **data: Any) -> None:
         own_ledger.accept(fact(type, run, data, time=own_ledger.ago(minutes=minutes)))
-        shown.append(own_ledger.metrics(line)["last_run_duration_ms"])
+        values.append(own_ledger.metrics(line)["last_run_duration_ms"])
 
-    shown: list[int | None] = []
+    values: list[int | None] = []
     end("run.completed", runs[0], 10, duration_ms=1)
     end("run.failed", runs[1], 5, duration_ms=2)
     end("run.completed", runs[2], 7, duration_ms=3)
     end("run.cancelled", runs[3], 1)
     end("run.completed", runs[4], 5, duration_ms=4)  # at equal instants the later report wins
-    assert shown == [1, 2, 2, 2, 4]
+    assert values == [1, 2, 2, 2, 4]
 
 
 def test_cycles_are_counted_when_their_run_starts_and_when_it_completes(own_ledger: Ledger) -> None:
@@ -179,14 +179,14 @@ def test_cycles_are_counted_when_their_run_starts_and_when_it_completes(own_ledg
         fact("run.completed", runs[0], {"duration_ms": 9}), fact("run.failed", runs[1])
     )
     own_ledger.accept(fact("service_line.closed", line, time=own_ledger.at(minutes=1)))
-    shown = own_ledger.metrics(line)
-    assert (shown["cycles_total"], shown["cycles_completed"]) == (3, 1)
+    metrics = own_ledger.metrics(line)
+    assert (metrics["cycles_total"], metrics["cycles_completed"]) == (3, 1)
     own_ledger.accept(
         fact("run.completed", runs[2], {"duration_ms": 8}, time=own_ledger.at(seconds=9))
     )
-    shown = own_ledger.metrics(line)
-    assert (shown["cycles_total"], shown["cycles_completed"]) == (3, 2)
-    assert shown["last_run_duration_ms"] == 8
+    metrics = own_ledger.metrics(line)
+    assert (metrics["cycles_total"], metrics["cycles_completed"]) == (3, 2)
+    assert metrics["last_run_duration_ms"] == 8
 
 
 SIGNALS = [
@@ -205,11 +205,11 @@ def test_health_is_shown_in_the_detail_the_head_and_the_metrics_of_a_line(
         own_ledger.accept(
             fact("health.signal_reported", line, {"signal": signal, "status": status})
         )
-    shown = own_ledger.detail(line)
-    assert (shown["health"]["score"], shown["health"]["status"]) == (57, "amber")
-    assert shown["health_status"] == "amber"
-    assert shown["metrics"]["health_score"] == 57
-    assert [signal["signal"] for signal in shown["health"]["signals"]] == SIGNALS[:-4:-1]
+    detail = own_ledger.detail(line)
+    assert (detail["health"]["score"], detail["health"]["status"]) == (57, "amber")
+    assert detail["health_status"] == "amber"
+    assert detail["metrics"]["health_score"] == 57
+    assert [signal["signal"] for signal in detail["health"]["signals"]] == SIGNALS[:-4:-1]
 
 
 def test_health_signals_keep_the_order_of_first_report_and_show_the_latest_report(
@@ -244,11 +244,11 @@ def test_views_continue_correctly_from_stored_rows_after_their_memory_is_dropped
     own_ledger.accept(
         fact("execution.check_in_voided", line, {"fact_id": first["id"]}), check_in(line, 3)
     )
-    shown = own_ledger.detail(line)
-    assert shown["metrics"]["hours_total"] == 3
-    assert shown["project_tags"] == ['a"b\\c', "{x,y}", "NULL", "ü"]
+    detail = own_ledger.detail(line)
+    assert detail["metrics"]["hours_total"] == 3
+    assert detail["project_tags"] == ['a"b\\c', "{x,y}", "NULL", "ü"]
     assert (
         own_ledger.rows("SELECT project_tags FROM ledger.execution")[0]["project_tags"]
-        == (shown["project_tags"])
+        == (detail["project_tags"])
     )
-    assert shown["holds"][0]["reason"] == '"\\'
+    assert detail["holds"][0]["reason"] == '"\\'

@@ -86,14 +86,14 @@ async def until_true(condition: object, what: str) -> None:
 
 
 async def readiness(service: Service, name: str) -> tuple[str, bool, int]:
-    """The status of the service, whether the view has stopped, and the view's version."""
+    """The status of the service, True if the view has stopped, and the view's version."""
     answer = await service.http.get("/readyz")
     assert answer.status_code == 200
-    (shown,) = (one for one in answer.json()["projections"] if one["name"] == name)
-    return answer.json()["status"], shown["stopped"], shown["version"]
+    (state,) = (one for one in answer.json()["projections"] if one["name"] == name)
+    return answer.json()["status"], state["stopped"], state["version"]
 
 
-async def work_beside(service: Service, names: Collection[str]) -> None:
+async def write_meanwhile(service: Service, names: Collection[str]) -> None:
     """Write while views stand still: no write waits for them, and the other views show it."""
     others = [each for each in NAMES if {each, *READS_TOO.get(each, ())}.isdisjoint(names)]
     assert others
@@ -145,7 +145,7 @@ def test_views_of_another_version_serve_their_old_rows_until_they_are_built_anew
             )
             before = {name: (await service.http.get(SHOWS[name])).content for name in names}
             await service.accept(start("RUN-26-800001"))  # by now the worker knows of the stop
-            await work_beside(service, names)
+            await write_meanwhile(service, names)
             for name, version, position in old:
                 assert await readiness(service, name) == ("degraded", True, version)
                 answer = await service.http.get(SHOWS[name])
@@ -178,14 +178,14 @@ def test_new_views_of_an_old_log_answer_behind_until_they_are_built(
         async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
             await service.accept(start("RUN-26-800001"))
-            await work_beside(service, names)
+            await write_meanwhile(service, names)
             for name in names:
                 assert await readiness(service, name) == ("degraded", True, 0)
                 for path in (SHOWS[name], f"{SHOWS[name]}?as_of=2026-04-15T12:00:00Z"):
                     answer = await service.http.get(path)
                     assert (answer.status_code, answer.json()["code"]) == (503, "behind")
                     assert answer.headers["retry-after"] == "1"
-                # A wrong statement would be answered alike: only the log line tells of it.
+                # A wrong statement would be answered alike: only the log line shows it.
                 assert f'relation "ledger.{name}" does not exist' in caplog.text
             gate.set()
             await until_built(service, begun, names, generation=1)
@@ -212,9 +212,9 @@ def test_views_whose_tables_had_other_columns_answer_behind_until_they_are_built
         prepare_database(settings, begun)
         async with serving(settings, begun) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            await work_beside(service, names)
-            for shown in (SHOWS[name] for name in names):
-                for path in (shown, f"{shown}?as_of=2026-04-15T12:00:00Z"):
+            await write_meanwhile(service, names)
+            for route in (SHOWS[name] for name in names):
+                for path in (route, f"{route}?as_of=2026-04-15T12:00:00Z"):
                     answer = await service.http.get(path)
                     assert (answer.status_code, answer.json()["code"]) == (503, "behind")
             stream = await service.http.get("/v1/events/stream")
@@ -286,10 +286,10 @@ def test_a_rebuild_says_how_far_it_has_come(
     monkeypatch.setattr(rebuilder_module, "_SAY_SECONDS", 0)
     with caplog.at_level("INFO", "ledger.engine.views.rebuilding.rebuilder"):
         assert Rebuilder(conninfo, EnvelopeMapper(), (NewerRunView(),)).run_once()
-    said = [record.getMessage() for record in caplog.records]
-    assert said[0] == f"building run, version {NewerRunView.version}"
-    assert f"at position {end} of {end}" in said
-    assert said[-1] == f"built run up to position {end}"
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == f"building run, version {NewerRunView.version}"
+    assert f"at position {end} of {end}" in messages
+    assert messages[-1] == f"built run up to position {end}"
 
 
 def test_a_service_whose_views_have_the_codes_versions_builds_no_view(worked: str) -> None:

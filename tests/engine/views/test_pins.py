@@ -100,7 +100,7 @@ MEANWHILE = [
 """A line's events after its runs, those of the future too."""
 
 
-class Told(NamedTuple):
+class StoryEvent(NamedTuple):
     """An event of the story, before the story gives it a position."""
 
     stream: str
@@ -117,37 +117,37 @@ def grown(body: Event) -> Event:
     return next((other for other in GROWN_BODIES[::-1] if type(other) is type(body)), body)
 
 
-def told() -> Iterator[Told]:
+def story_events() -> Iterator[StoryEvent]:
     """Every event at least once: on lines, on their runs, and on streams without a line."""
     run_numbers = count(1)
     for body in samples(w.WebhookCreated):
-        yield Told("WHK-26-000001", msgspec.structs.replace(body, event_types=("*",)))
-        yield Told("WHK-26-000002", body)
+        yield StoryEvent("WHK-26-000001", msgspec.structs.replace(body, event_types=("*",)))
+        yield StoryEvent("WHK-26-000002", body)
     for line, model in LINES.items():
         (begun,) = samples(e.Activated)
         execution_id = f"RUN-26-1{line[-5:]}"
-        yield Told(
+        yield StoryEvent(
             line,
             msgspec.structs.replace(grown(begun), execution_model=model, execution_id=execution_id),
             line,
         )
         for body in samples(*BEFORE_RUNS):
-            yield Told(line, grown(body), line)
+            yield StoryEvent(line, grown(body), line)
         if model in MODELS_WITH_RUNS:
             for kinds, run in zip((*RUNS, OTHER_RUN), run_numbers, strict=False):
                 for body in chain(*map(samples, kinds)):
-                    yield Told(f"RUN-26-{run:06d}", body, line)
-                    yield Told(f"RUN-26-{run + 100:06d}", grown(body), line)
+                    yield StoryEvent(f"RUN-26-{run:06d}", body, line)
+                    yield StoryEvent(f"RUN-26-{run + 100:06d}", grown(body), line)
         for body in samples(*MEANWHILE):
             if grown(body) is not body:
-                yield Told(line, grown(body), line)
-            yield Told(line, body, line)
+                yield StoryEvent(line, grown(body), line)
+            yield StoryEvent(line, body, line)
         for body in samples(*AT_LAST)[: 1 if model == "capacity" else 2]:
-            yield Told(line, body, line)
+            yield StoryEvent(line, body, line)
     for body in BODIES:
         prefix = type(body).TOPIC.partition(".")[0]
         if prefix in STREAMS and not isinstance(body, w.WebhookCreated):
-            yield Told(STREAMS[prefix], body)
+            yield StoryEvent(STREAMS[prefix], body)
 
 
 def story(kinds: Collection[type[Event]]) -> Iterator[Recorded]:
@@ -157,7 +157,7 @@ def story(kinds: Collection[type[Event]]) -> Iterator[Recorded]:
     """
     version: Counter[str] = Counter()
     for position, (stream, body, line) in enumerate(
-        (each for each in told() if type(each.body) in kinds), 1
+        (each for each in story_events() if type(each.body) in kinds), 1
     ):
         version[stream] += 1
         sample = envelope(body)
@@ -202,7 +202,7 @@ def digest_of(projection: Projection, conninfo: str) -> str:
 
 
 def test_the_story_contains_every_event_class_and_execution_model() -> None:
-    bodies = [body for _, body, _ in told()]
+    bodies = [body for _, body, _ in story_events()]
     assert set(EVENTS) & set(map(type, BODIES)) - set(map(type, bodies)) == set(), (
         "The story lacks the event: name the stream of its aggregate in STREAMS."
     )

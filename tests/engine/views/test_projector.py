@@ -228,7 +228,7 @@ def test_a_view_that_is_far_behind_holds_no_other_view_back(conninfo: str, write
         assert view_positions(conninfo)["execution"] == (head(conninfo), False)
 
 
-def test_large_events_and_large_lines_are_taken_part_by_part(conninfo: str, writer: Writer) -> None:
+def test_large_events_and_large_lines_are_sent_part_by_part(conninfo: str, writer: Writer) -> None:
     text = "x" * 200_000
     report(writer, activation(), *(blocked(name, text) for name in "ab"))
     # Each change stores 400 KB anew: in all far more than is read or gathered at once.

@@ -1,4 +1,4 @@
-"""A rebuild makes the log's rows beside the live view, and leaves no table behind."""
+"""A rebuild makes the log's rows in new tables, and leaves no table behind."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -132,7 +132,7 @@ def test_the_reading_role_may_read_rebuilt_tables_and_not_change_them(worked: st
                 assert len(found) == len(query(worked, read)) > 0
 
 
-class GivenUp(Exception):
+class Abandoned(Exception):
     """Raised by a callback, as a service that stops does."""
 
 
@@ -140,10 +140,10 @@ def test_a_rebuild_that_fails_while_filling_leaves_everything_as_it_was(worked: 
     rows, before = rows_of(worked), tracking(worked)
 
     def give_up(position: int, end: int) -> None:
-        raise GivenUp
+        raise Abandoned
 
     for name in NAMES:
-        with pytest.raises(GivenUp):
+        with pytest.raises(Abandoned):
             rebuild(worked, view(name), give_up)
         assert leftover_tables(worked) == [], name
     assert (rows_of(worked), tracking(worked)) == (rows, before)
@@ -155,9 +155,9 @@ def test_a_rebuild_that_fails_while_filling_leaves_everything_as_it_was(worked: 
 def test_a_rebuild_that_fails_while_comparing_leaves_everything_as_it_was(worked: str) -> None:
     rows, before = rows_of(worked), tracking(worked)
     waiting = "FROM pg_locks WHERE NOT granted AND relation = 'ledger.run_g1'::regclass"
-    with psycopg.connect(worked) as other, ThreadPoolExecutor() as beside:
+    with psycopg.connect(worked) as other, ThreadPoolExecutor() as pool:
         other.execute("LOCK TABLE ledger.run_g1")
-        building = beside.submit(rebuild, worked, view("run"))
+        building = pool.submit(rebuild, worked, view("run"))
         until(lambda: query(worked, f"SELECT 1 {waiting}"), "the comparison")
         query(worked, f"SELECT pg_terminate_backend(pid, 5000) {waiting}")
         with pytest.raises(psycopg.OperationalError):
@@ -166,9 +166,7 @@ def test_a_rebuild_that_fails_while_comparing_leaves_everything_as_it_was(worked
     assert (rows_of(worked), tracking(worked)) == (rows, before)
 
 
-def test_a_second_rebuild_of_a_view_is_refused_and_one_of_another_view_is_not(
-    worked: str,
-) -> None:
+def test_a_second_rebuild_of_a_view_is_refused_and_one_of_another_view_is_not(worked: str) -> None:
     with shadow(worked, EnvelopeMapper(), view("run"), ignore_progress) as first:
         first.fill(first.head())
         with pytest.raises(CannotBuild) as refused:
@@ -225,7 +223,7 @@ def test_an_event_that_cannot_be_read_ends_a_rebuild_in_one_line(
     assert leftover_tables(conninfo) == []
 
 
-def test_an_event_that_the_fold_cannot_take_ends_a_rebuild_in_one_line(
+def test_an_event_that_the_fold_cannot_apply_ends_a_rebuild_in_one_line(
     conninfo: str, writer: Writer
 ) -> None:
     report(writer, activation(), start("RUN-26-900001"))
@@ -256,7 +254,7 @@ def test_a_projector_that_was_idle_during_a_rebuild_loses_its_lead_and_stops_no_
     conninfo: str, writer: Writer, memory: str
 ) -> None:
     report(writer, activation())
-    with projecting(conninfo) as projector, listening(conninfo) as heard:
+    with projecting(conninfo) as projector, listening(conninfo) as notifications:
         projector.catch_up()
         for name in NAMES:
             rebuild(conninfo, view(name))
@@ -267,14 +265,14 @@ def test_a_projector_that_was_idle_during_a_rebuild_loses_its_lead_and_stops_no_
                 projector.run_once()
             assert projector.lead()
             projector.catch_up()
-        until(lambda: heard.announced("run", head(conninfo)), "the last batch")
-    assert heard.stops == []
+        until(lambda: notifications.announced("run", head(conninfo)), "the last batch")
+    assert notifications.stops == []
     assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
 def test_the_projector_follows_a_rebuilt_view(conninfo: str, writer: Writer) -> None:
     report(writer, activation())
-    with following(conninfo), listening(conninfo) as heard:
+    with following(conninfo), listening(conninfo) as notifications:
         for number in range(3):
             until(
                 lambda: view_positions(conninfo)["run"] == (head(conninfo), False), "the projector"
@@ -285,7 +283,7 @@ def test_the_projector_follows_a_rebuilt_view(conninfo: str, writer: Writer) -> 
                 lambda: set(view_positions(conninfo).values()) == {(head(conninfo), False)},
                 "the views",
             )
-    assert heard.stops == []
+    assert notifications.stops == []
     assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
@@ -296,13 +294,13 @@ def test_a_rebuild_waits_for_a_clean_up_of_the_same_view(worked: str) -> None:
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = %s"
         return query(worked, waiting, kind) == [(1,)]
 
-    with psycopg.connect(worked) as reader, ThreadPoolExecutor() as beside:
+    with psycopg.connect(worked) as reader, ThreadPoolExecutor() as pool:
         with psycopg.connect(worked) as killed:
             create_tables(killed, view("run").tables, 7)
         reader.execute("SELECT FROM ledger.run_g7")
-        cleaning = beside.submit(clean_up, worked, view("run"))
+        cleaning = pool.submit(clean_up, worked, view("run"))
         until(lambda: waits_for("relation"), "the clean-up")
-        built = beside.submit(rebuild, worked, view("run"))
+        built = pool.submit(rebuild, worked, view("run"))
         until(lambda: waits_for("advisory"), "the rebuild")
         reader.commit()
         cleaning.result()

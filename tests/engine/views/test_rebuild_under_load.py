@@ -93,7 +93,7 @@ class Traffic:
                 ("run.completed", {"tokens_used": 1}, "completed"),
             ):
                 (item,) = await self.service.accept(fact(kind, run, data))
-                await self.look(run, status, item["position"])
+                await self.check_views(run, status, item["position"])
             self.answers["writes"] += 2
 
     async def go_on(self, writes: int, answers: int) -> None:
@@ -104,17 +104,17 @@ class Traffic:
             ):
                 await asyncio.sleep(0.001)
 
-    async def look(self, run: str, status: str, position: int) -> None:
+    async def check_views(self, run: str, status: str, position: int) -> None:
         """Note a fault for each view that does not show the event at once."""
-        shown = await self._get(f"/v1/runs/{run}")
+        run_answer = await self._get(f"/v1/runs/{run}")
         detail = await self._get(f"/v1/execution/{LINE}")
         listed = await self._get(f"/v1/execution/{LINE}/runs?status={status}&limit=100")
         history = await self._get(f"/v1/execution/{LINE}/history")
-        for answer in (shown, detail, listed, history):
+        for answer in (run_answer, detail, listed, history):
             if int(answer.headers["ledger-position"]) < position:
                 self.faults.append(f"{answer.url} does not know {position} of {run}")
-        if shown.json().get("data", {}).get("status") != status:
-            self.faults.append(f"{run} is not {status}: {shown.text}")
+        if run_answer.json().get("data", {}).get("status") != status:
+            self.faults.append(f"{run} is not {status}: {run_answer.text}")
 
 
 async def prepared(service: Service) -> str:
@@ -159,9 +159,9 @@ def test_every_read_and_write_goes_on_while_views_are_rebuilt(
             position = head(conninfo)
             await service.get("/v1/execution", headers={"ledger-min-position": str(position)})
 
-    with listening(conninfo) as heard:
+    with listening(conninfo) as notifications:
         asyncio.run(play())
-    assert heard.stops == []
+    assert notifications.stops == []
     expected = dict.fromkeys(NAMES, 3) | {"execution": 5}
     assert {name: row[1] for name, row in tracking(conninfo).items()} == expected
     assert leftover_tables(conninfo) == []
@@ -183,13 +183,13 @@ def test_a_write_after_a_rebuild_without_other_traffic_is_seen_at_once(
                     async with asyncio.timeout(30):
                         started = fact("run.started", run, {"service_line_id": LINE})
                         (item,) = await service.accept(started)
-                    await traffic.look(run, "running", item["position"])
+                    await traffic.check_views(run, "running", item["position"])
                 assert traffic.faults == [], name
 
     asyncio.run(play())
 
 
-async def walk(service: Service, path: str, limit: int) -> list[str]:
+async def paged(service: Service, path: str, limit: int) -> list[str]:
     """The lines of a whole list, page by page."""
     ids: list[str] = []
     cursor = None
@@ -229,17 +229,17 @@ def test_paging_through_a_list_during_swaps_misses_no_row_and_repeats_none(
 
             rebuilder = asyncio.create_task(asyncio.to_thread(rebuild_repeatedly))
             try:
-                walks_across_a_swap = 0
+                reads_across_a_swap = 0
                 past = f"&as_of={instant.isoformat().replace('+00:00', 'Z')}"
                 async with asyncio.timeout(300):
-                    while swaps[0] < 3 or walks_across_a_swap < 2:
+                    while swaps[0] < 3 or reads_across_a_swap < 2:
                         for more in ("", past):
                             before = swaps[0]
                             path = f"/v1/execution?product_line=talent{more}"
-                            ids = await walk(service, path, min(100, lines // 10))
+                            ids = await paged(service, path, min(100, lines // 10))
                             assert len(ids) == len(set(ids)), "a row came twice"
                             assert sorted(ids) == expected
-                            walks_across_a_swap += swaps[0] > before
+                            reads_across_a_swap += swaps[0] > before
                             assert not rebuilder.done(), rebuilder.exception()
             finally:
                 ending.set()
@@ -255,13 +255,13 @@ def test_statements_prepared_on_pooled_connections_survive_swaps(
     async def play() -> None:
         async with serving(settings, conninfo) as service:
             await prepared(service)
-            door = service.app.state.services.pool
+            pool = service.app.state.services.pool
             # Often enough, on several connections, for the server to keep the plans.
             for _ in range(10):
                 answers = await asyncio.gather(*(service.http.get(path) for path in PATHS))
                 assert {answer.status_code for answer in answers} == {200}
             for name in (*NAMES, NAMES[0]):
-                (row,) = await door.fetch(EVERYONE, PREPARED, {})
+                (row,) = await pool.fetch(EVERYONE, PREPARED, {})
                 assert row[0] > 0
                 await rebuilding(conninfo, name)
                 answers = await asyncio.gather(*(service.http.get(path) for path in PATHS))

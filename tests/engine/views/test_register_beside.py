@@ -1,4 +1,4 @@
-"""A node that starts registers its views beside a projector that leads on another node."""
+"""A node that starts registers its views while a projector leads on another node."""
 
 import threading
 

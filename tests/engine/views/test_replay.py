@@ -36,7 +36,7 @@ def work(conninfo: str, facts: int) -> int:
     """Run a random workload, which views follow in batches of any size; count its facts."""
     dice = random.Random(7)
     racer, managers = Racer(0), (EndpointManager(0, TENANTS), WatchManager(0))
-    told_facts = islice(story(STORY_ENDS), facts)
+    story_facts = islice(story(STORY_ENDS), facts)
     projector = HandProjector(conninfo)
     assert projector.lead()
     recorded = 0
@@ -46,7 +46,7 @@ def work(conninfo: str, facts: int) -> int:
         for number in range(facts // 40):
             for manager in managers:
                 manager.act(writer, 3)
-            reports = [command_of(parsed(one), COMMAND_LINE) for one in islice(told_facts, 40)]
+            reports = [command_of(parsed(one), COMMAND_LINE) for one in islice(story_facts, 40)]
             commands = [*reports, *racer.next_commands(number)]
             while commands:
                 size = dice.randint(1, 60)

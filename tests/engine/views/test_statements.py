@@ -16,7 +16,7 @@ def test_instants_are_formatted_in_sql_as_in_python(conninfo: str) -> None:
     dice, step = random.Random(3), timedelta(microseconds=1)
     instants = [EARLIEST, LATEST - step, None]
     for _ in range(2_000):
-        places = dice.choice([1, 10, 1_000, 100_000, 1_000_000])
+        scale = dice.choice([1, 10, 1_000, 100_000, 1_000_000])
         instants.append(
             EARLIEST
             + step
@@ -24,8 +24,8 @@ def test_instants_are_formatted_in_sql_as_in_python(conninfo: str) -> None:
                 dice.randrange(
                     (LATEST - EARLIEST) // step,
                 )
-                // places
-                * places
+                // scale
+                * scale
             )
         )
     with psycopg.connect(conninfo) as connection:

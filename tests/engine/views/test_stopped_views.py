@@ -69,7 +69,7 @@ def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> N
     assert error == f"at position {poison}: ValueError('a bug in the view')"
 
 
-def test_an_error_of_postgresql_is_told_without_values_of_rows(
+def test_an_error_of_postgresql_is_logged_without_values_of_rows(
     conninfo: str, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
     report(writer, activation(), tags("plum"))
@@ -78,10 +78,10 @@ def test_an_error_of_postgresql_is_told_without_values_of_rows(
     with projecting(conninfo) as projector:
         projector.catch_up()
     ((error,),) = query(conninfo, "SELECT error FROM ledger.projection WHERE name = 'execution'")
-    for told in (error, caplog.text):
-        assert "CheckViolation" in told
-        assert "DETAIL" not in told
-        assert "plum" not in told
+    for text in (error, caplog.text):
+        assert "CheckViolation" in text
+        assert "DETAIL" not in text
+        assert "plum" not in text
 
 
 def test_a_stopped_view_stands_at_exactly_the_position_before_the_poison(
@@ -192,7 +192,7 @@ async def degraded(
 def test_a_stopped_view_is_shown_by_readiness_metrics_and_the_command(
     settings: Settings, conninfo: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def look() -> None:
+    async def read() -> None:
         async with degraded(settings, conninfo) as (service, broken):
             await service.accept(tags("later"))
             answer = await service.http.get("/readyz")
@@ -210,7 +210,7 @@ def test_a_stopped_view_is_shown_by_readiness_metrics_and_the_command(
             listed = capsys.readouterr().out
             assert f"stopped\tat position {broken}: MapperDeserialisationError" in listed
 
-    asyncio.run(look())
+    asyncio.run(read())
 
 
 @pytest.mark.usefixtures("waits_without_end")
@@ -223,8 +223,8 @@ def test_writers_do_not_wait_for_a_stopped_view_and_read_their_writes_in_the_oth
                 for number in range(10, 30):
                     run = f"RUN-26-9000{number}"
                     await service.accept(start(run))
-                    shown = await service.get(f"/v1/runs/{run}")
-                    assert shown["data"]["status"] == "running"
+                    run_answer = await service.get(f"/v1/runs/{run}")
+                    assert run_answer["data"]["status"] == "running"
             answer = await service.http.get(f"/v1/execution/{LINE}")
             assert answer.json()["data"]["open_runs"] == 1
             assert answer.headers["ledger-position"] == str(broken - 1)

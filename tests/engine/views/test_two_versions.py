@@ -71,8 +71,8 @@ def start(run: str) -> dict[str, object]:
 
 async def answer(service: Service, path: str) -> tuple[int, str | None]:
     """The status and the code of an answer."""
-    given = await service.http.get(path)
-    return given.status_code, given.json().get("code")
+    reply = await service.http.get(path)
+    return reply.status_code, reply.json().get("code")
 
 
 async def soon(service: Service, path: str, expected: tuple[int, str | None]) -> None:

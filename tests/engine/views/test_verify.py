@@ -113,9 +113,7 @@ def test_missing_rows_of_ten_events_are_named_in_every_table(worked: str) -> Non
     assert_events_are_right(worked, named)
 
 
-def test_ten_events_that_the_projector_skipped_are_found_by_their_consequences(
-    worked: str,
-) -> None:
+def test_ten_events_that_the_projector_skipped_are_found_by_their_consequences(worked: str) -> None:
     right = rows_of(worked)
     statement = "SELECT notification_id FROM ledger.ledger_events WHERE topic !~ %s ORDER BY 1"
     skipped = {p for (p,) in random.Random(5).sample(query(worked, statement, BEGINNINGS), 10)}
@@ -197,12 +195,12 @@ def test_rows_of_another_version_are_not_compared(worked: str) -> None:
     assert verify(worked, view("event"))[1] == []
 
 
-class GivenUp(Exception):
+class Abandoned(Exception):
     """Raised by a callback."""
 
 
 def _give_up(*_: object) -> None:
-    raise GivenUp
+    raise Abandoned
 
 
 @pytest.mark.parametrize(
@@ -210,12 +208,12 @@ def _give_up(*_: object) -> None:
     [(_give_up, ignore_progress), (ignore_progress, _give_up)],
     ids=["filling", "comparing"],
 )
-def test_a_verification_that_is_given_up_leaves_no_table(
+def test_a_verification_that_is_abandoned_leaves_no_table(
     worked: str, progress: Callable[..., None], tell: Callable[..., None]
 ) -> None:
     Vandal(worked, 8).remove(view("run"), view("run").tables[0])
     before = tracking(worked)
-    with pytest.raises(GivenUp):
+    with pytest.raises(Abandoned):
         rebuilding.verify(worked, EnvelopeMapper(), view("run"), progress, tell)
     assert (leftover_tables(worked), tracking(worked)) == ([], before)
 

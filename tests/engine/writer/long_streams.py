@@ -42,19 +42,19 @@ class CountingMapper(EnvelopeMapper):
         return super().decode(*columns)
 
 
-class Look(OwnCommand):
+class ReadAggregate(OwnCommand):
     """A command that records nothing: it keeps the aggregate as the process sees it."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(COMMAND_LINE)
         self.stream = stream
-        self.seen: Folded | None = None
+        self.found: Folded | None = None
 
     def streams(self) -> Iterable[str]:
         return (self.stream,)
 
     def decide(self, group: Group) -> Receipt:
-        self.seen = group.memory.find(self.stream)
+        self.found = group.memory.find(self.stream)
         return Receipt(self.stream, (), 0)
 
 
@@ -71,12 +71,12 @@ class Process:
     def accept(self, *events: dict[str, Any]) -> None:
         assert [o for o in self.report(*events) if not isinstance(o, Receipt)] == []
 
-    def look(self, line: str) -> Folded:
+    def aggregate(self, line: str) -> Folded:
         """Return the line as this process sees it."""
-        look = Look(line)
-        assert isinstance(self.writer.execute(look), Receipt)
-        assert look.seen is not None
-        return look.seen
+        command = ReadAggregate(line)
+        assert isinstance(self.writer.execute(command), Receipt)
+        assert command.found is not None
+        return command.found
 
     @property
     def decoded(self) -> int:
@@ -206,7 +206,7 @@ class Chance:
         health = {"signal": signal, "status": pick(["green", "amber", "red"])}
         blocker = {"blocker_id": name}
         cause = {"cause": pick(["approval_gap", "capacity_issue"]), "reason": pick(["r", None])}
-        known = [
+        facts = [
             ("execution.checked_in", {"hours": 1.25}),
             ("service_line.updated", {"project_tags": pick([[], ["b", "a"], ["ü"]])}),
             ("service_line.paused", {"reason": pick(["why", None])}),
@@ -218,9 +218,9 @@ class Chance:
             ("health.signal_reported", health | {"value": self.value()}),
             ("health.signal_reported", health | {"evidence": self.value()}),
         ]
-        names = {type for type, _ in known}
+        names = {type for type, _ in facts}
         others = [each for each in ON_OPEN_LINES.items() if each[0] not in names]
-        type, data = pick([*known, *others])
+        type, data = pick([*facts, *others])
         return fact(type, line, data, **time, **by)
 
     def report(self, ledger: Ledger, until: int) -> None:

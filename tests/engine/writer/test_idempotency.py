@@ -41,7 +41,7 @@ def execute_pause(ledger: Ledger, command: Pause) -> Any:
     return ledger.writer.execute(command)
 
 
-def shown(outcome: Any) -> tuple[Any, ...]:
+def summary_of(outcome: Any) -> tuple[Any, ...]:
     """The parts of an outcome that a caller sees."""
     if isinstance(outcome, Receipt):
         return outcome.subject, outcome.event_ids, outcome.position
@@ -68,7 +68,7 @@ def test_an_idempotency_key_holds_within_one_group(ledger: Ledger) -> None:
     ]  # fmt: skip
     outcomes = ledger.writer.submit(group).result(20)
     first, duplicate, other, _, late = outcomes
-    assert shown(first) == shown(duplicate) == shown(late)
+    assert summary_of(first) == summary_of(duplicate) == summary_of(late)
     assert [outcome.replayed for outcome in (first, duplicate, late)] == [False, True, True]
     assert isinstance(other, Refused)
     assert other.code == "idempotency_key_reused"
@@ -77,7 +77,7 @@ def test_an_idempotency_key_holds_within_one_group(ledger: Ledger) -> None:
 # Outcomes are kept for a day.
 
 
-def test_an_outcome_is_kept_for_24_hours_and_not_longer(own_ledger: Ledger) -> None:
+def test_an_outcome_is_stored_for_24_hours_and_not_longer(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     first = execute_pause(own_ledger, pause(line))
     own_ledger.clock.advance(hours=24, microseconds=-2)
@@ -87,9 +87,9 @@ def test_an_outcome_is_kept_for_24_hours_and_not_longer(own_ledger: Ledger) -> N
     assert (late.code, late.replayed) == ("invalid_state", False)
     assert count_outcomes(own_ledger) == 1, "the new outcome has replaced the expired outcome"
     assert (
-        shown(execute_pause(own_ledger, pause(line, fingerprint=OTHER)))
-        == shown(late)
-        != shown(first)
+        summary_of(execute_pause(own_ledger, pause(line, fingerprint=OTHER)))
+        == summary_of(late)
+        != summary_of(first)
     )
 
 
@@ -113,7 +113,7 @@ def test_the_housekeeper_drops_expired_outcomes_and_no_others(own_ledger: Ledger
         assert (housekeeper.run_once(), count_outcomes(own_ledger)) == (0, 4)
         own_ledger.clock.advance(hours=12, seconds=1)
         assert (housekeeper.run_once(), count_outcomes(own_ledger)) == (3, 1)
-    assert shown(execute_pause(own_ledger, pause(line, "young"))) == shown(young)
+    assert summary_of(execute_pause(own_ledger, pause(line, "young"))) == summary_of(young)
 
 
 def test_an_outcome_stays_if_it_replaces_an_expired_outcome_that_is_being_dropped(
@@ -174,7 +174,7 @@ def test_a_failed_group_keeps_no_outcome_of_its_first_attempt(
     outcomes = ledger.writer.submit([pause(line), Breaks(REPORTER), pause(line)]).result(20)
     first, _, duplicate = outcomes
     assert isinstance(first, Receipt)
-    assert (shown(duplicate), first.replayed) == (shown(first), False)
+    assert (summary_of(duplicate), first.replayed) == (summary_of(first), False)
     assert len(ledger.events(line, after=before)) == 1
     caplog.clear()  # the group failed on purpose
 
@@ -233,7 +233,7 @@ def test_concurrent_duplicates_on_several_writers_are_one_command(own_ledger: Le
         outcomes = [pair for pairs in others.map(send, writers) for pair in pairs]
     for number, line in enumerate(lines):
         of_line = [outcome for name, outcome in outcomes if name == line]
-        assert len({shown(outcome) for outcome in of_line}) == 1
+        assert len({summary_of(outcome) for outcome in of_line}) == 1
         assert [outcome.replayed for outcome in of_line].count(False) == 1
         events = own_ledger.events(line, after=before)
         assert len(events) == (0 if number % 3 == 0 else 1)
@@ -241,5 +241,5 @@ def test_concurrent_duplicates_on_several_writers_are_one_command(own_ledger: Le
     assert len(own_ledger.events(f"REF-{REPORTER.id}", after=before)) == refused
 
 
-def test_outcomes_are_kept_for_the_24_hours_of_the_contract() -> None:
+def test_outcomes_are_stored_for_the_24_hours_of_the_contract() -> None:
     assert timedelta(hours=24) == RETENTION

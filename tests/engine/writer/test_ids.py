@@ -30,7 +30,7 @@ def test_a_single_counter_issues_the_ids_of_records_and_runs(own_ledger: Ledger)
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_taken_ids_are_skipped_and_supplied_ids_never_move_the_counter(
+def test_used_ids_are_skipped_and_supplied_ids_never_move_the_counter(
     own_ledger: Ledger, together: bool
 ) -> None:
     line = own_ledger.line()
@@ -55,17 +55,17 @@ def test_a_refused_fact_uses_up_no_id(own_ledger: Ledger) -> None:
     assert subjects(items) == [None, "RUN-26-000002", None, "RUN-26-000003"]
 
 
-def test_many_taken_ids_in_a_row_are_skipped(own_ledger: Ledger) -> None:
+def test_many_used_ids_in_a_row_are_skipped(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.report(*(begin(line, f"RUN-26-{n:06d}") for n in range(2, 120)))
     assert subjects(own_ledger.accept(begin(line))) == ["RUN-26-000120"]
 
 
-def test_a_free_id_is_found_soon_behind_any_count_of_taken_ids(own_ledger: Ledger) -> None:
+def test_a_free_id_is_found_soon_behind_any_count_of_used_ids(own_ledger: Ledger) -> None:
     line = own_ledger.line()
-    taken = [begin(line, f"RUN-26-{n:06d}") for n in range(2, 2_002)]
-    for start in range(0, len(taken), 1_000):
-        own_ledger.report(*taken[start : start + 1_000])
+    used = [begin(line, f"RUN-26-{n:06d}") for n in range(2, 2_002)]
+    for start in range(0, len(used), 1_000):
+        own_ledger.report(*used[start : start + 1_000])
     first, second = subjects(own_ledger.accept(begin(line), begin(line)))
     assert "RUN-26-002001" < str(first) < str(second) < "RUN-26-010000"
     windows = list(islice(windows_after(1), 24))
@@ -79,7 +79,7 @@ def test_the_ids_of_a_large_batch_follow_one_another(own_ledger: Ledger) -> None
     assert issued == [f"RUN-26-{number:06d}" for number in range(2, 702)]
 
 
-def test_taken_ids_of_seven_digits_are_skipped(own_ledger: Ledger) -> None:
+def test_used_ids_of_seven_digits_are_skipped(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.accept(*(begin(line, f"RUN-26-{number}") for number in (1_000_000, 1_000_002)))
     with psycopg.connect(own_ledger.conninfo) as other:

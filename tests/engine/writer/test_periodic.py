@@ -111,7 +111,7 @@ def test_a_loop_whose_node_has_a_wrong_clock_leaves_the_lead_to_another(conninfo
         right.stop()
 
 
-def test_no_round_decides_by_time_while_a_story_is_told(conninfo: str) -> None:
+def test_no_round_decides_by_time_during_a_story(conninfo: str) -> None:
     timed, other = Timed(conninfo), Counting(conninfo)
     try:
         with sweepers_paused(conninfo):
@@ -144,16 +144,16 @@ def test_a_loop_whose_node_alone_may_lead_keeps_the_lead_although_its_clock_is_w
 
 def test_the_loops_of_a_process_work_while_one_of_them_has_its_lead(conninfo: str) -> None:
     candidate = Candidate({"leading": 1, "following": 2, "beside": 3})
-    leading, following, beside = Counting(conninfo), Counting(conninfo), Counting(conninfo, 0.1)
+    leading, following, third = Counting(conninfo), Counting(conninfo), Counting(conninfo, 0.1)
     leading.session = LeaderSession(conninfo, "leading", candidate)
     following.session = LeaderSession(conninfo, "following", candidate, competes=False)
-    beside.session = following.session
-    following.attached = (beside,)
+    third.session = following.session
+    following.attached = (third,)
     assert following.run_once() == 0, "nobody leads"
     assert leading.run_once() == 1
     following.start()
     try:
-        until(lambda: min(following.rounds, beside.rounds) > 2, "their rounds")
+        until(lambda: min(following.rounds, third.rounds) > 2, "their rounds")
         opened = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         assert query(conninfo, f"{opened} AND application_name = 'ledger following'") == [(1,)]
         leading.disconnect()

@@ -37,7 +37,7 @@ BATCH = 1_000
 def flooded_copy(
     server: EmbeddedPostgres, name: str, count: int, template: str = TEMPLATE
 ) -> Iterator[str]:
-    """The name of a copy in which so many more refusals of a credential are recorded."""
+    """The name of a copy with ``count`` more refusals of a credential."""
     with copied(server.url, name, template) as conninfo:
         with working(conninfo, Settings(master_key=MASTER_KEY)) as ledger:
             flood(ledger, count)
@@ -185,9 +185,7 @@ def test_the_count_of_omitted_refusals_says_since_when_it_counts(flooded: Ledger
     )
 
 
-def test_an_omitted_refusal_is_not_kept_under_its_idempotency_key(
-    flooded: Ledger,
-) -> None:
+def test_an_omitted_refusal_is_not_stored_under_its_idempotency_key(flooded: Ledger) -> None:
     line = flooded.line()
 
     def pause(name: str) -> Any:
@@ -195,8 +193,8 @@ def test_an_omitted_refusal_is_not_kept_under_its_idempotency_key(
         return flooded.writer.execute(Pause(line, REPORTER, reason="x", idempotency=key))
 
     first, *refused = (pause(name) for name in "abcd")
-    kept = flooded.rows("SELECT key FROM ledger.idempotency")
-    assert (first.replayed, kept) == (False, [{"key": "a"}])
+    keys = flooded.rows("SELECT key FROM ledger.idempotency")
+    assert (first.replayed, keys) == (False, [{"key": "a"}])
     assert [type(outcome) for outcome in refused] == [InvalidState] * 3
     assert pause("a").event_ids == first.event_ids
     flooded.clock.advance(days=1)
@@ -247,7 +245,7 @@ def test_each_flood_is_reported_by_itself_and_its_report_makes_no_room_for_recor
 def test_two_housekeepers_report_omitted_refusals_once(flooded: Ledger) -> None:
     flood(flooded, 9)
     flooded.clock.advance(minutes=2)
-    with beside(flooded) as other:
+    with second_writer(flooded) as other:
         reports = [TellOmitted(REPORTER.id) for _ in range(2)]
         futures = [writer.submit(reports) for writer in (flooded.writer, other)]
         outcomes = [outcome for future in futures for outcome in future.result(20)]
@@ -277,7 +275,7 @@ def in_one_group(ledger: Ledger, group: Sequence[Command]) -> None:
 
 def test_processes_that_share_a_credential_keep_one_count(nearly: Ledger) -> None:
     with contextlib.ExitStack() as stack:
-        writers = [nearly.writer, *(stack.enter_context(beside(nearly)) for _ in "ab")]
+        writers = [nearly.writer, *(stack.enter_context(second_writer(nearly)) for _ in "ab")]
         others = stack.enter_context(ThreadPoolExecutor())
         assert list(others.map(lambda writer: flood_through(writer, 2_050), writers)) == [None] * 3
     assert recorded(nearly) == DAILY
@@ -286,12 +284,12 @@ def test_processes_that_share_a_credential_keep_one_count(nearly: Ledger) -> Non
 
 def test_a_restarted_process_goes_on_counting_omitted_refusals(flooded: Ledger) -> None:
     flood(flooded, 4)
-    with beside(flooded) as successor:
+    with second_writer(flooded) as successor:
         flood_through(successor, 6)
     assert recorded(flooded) == DAILY
     assert [count for _, count, _ in omitted_counts(flooded)] == [10]
 
 
-def beside(ledger: Ledger) -> AbstractContextManager[Writer]:
+def second_writer(ledger: Ledger) -> AbstractContextManager[Writer]:
     """The writer of another process, with an empty memory."""
     return writing(ledger.settings, ledger.conninfo, ledger.clock)

@@ -11,7 +11,7 @@ from tests.support.ledger import NARROW, STRANGER, Ledger, new_id
 
 GONE = (404, "not_found")
 STATE = (409, "invalid_state")
-TAKEN = (409, "id_taken")
+ID_TAKEN = (409, "id_taken")
 INVALID = (422, "invalid_request")
 BLOCK = {"blocker_id": "b", "cause": "capacity_issue"}
 CONTINUOUS = ["capacity", "ongoing_sla", "infra_managed", "observability"]
@@ -43,12 +43,12 @@ def test_an_ending_of_an_unknown_run_is_404(ledger: Ledger, type: str) -> None:
 def test_a_run_that_names_an_unknown_line_is_404(
     ledger: Ledger, type: str, subject: str | None
 ) -> None:
-    known = ledger.run(ledger.line(), started=False)
-    run = {"known": known, "new": new_id("RUN"), None: None}[subject]
+    recorded = ledger.run(ledger.line(), started=False)
+    run = {"known": recorded, "new": new_id("RUN"), None: None}[subject]
     assert ledger.refusal(about(type, new_id("LIN"), run)) == GONE
 
 
-def test_activating_a_known_line_is_409(ledger: Ledger) -> None:
+def test_activating_an_existing_line_is_409(ledger: Ledger) -> None:
     line = ledger.line()
     assert ledger.refusal(activation(line)) == STATE
     ledger.accept(fact("service_line.closed", line))
@@ -67,24 +67,24 @@ def test_every_fact_about_another_tenants_line_or_run_is_404_but_a_new_line_of_i
         workspace = by.workspace_id or "WS-26-000001"
         event = activation(line)
         event["data"] |= {"organization_id": by.organization_id, "workspace_id": workspace}
-    assert ledger.refusal(event, by=by) == (TAKEN if type == "service_line.activated" else GONE)
+    assert ledger.refusal(event, by=by) == (ID_TAKEN if type == "service_line.activated" else GONE)
     assert ledger.pause(line, by=by).refusal == GONE
 
 
-def test_another_tenants_record_id_is_taken_as_a_run_and_as_a_record(ledger: Ledger) -> None:
+def test_another_tenants_record_id_is_used_as_a_run_and_as_a_record(ledger: Ledger) -> None:
     record = new_id("RUN")
     ledger.line(execution_id=record)
     theirs = activation(new_id("LIN"))
     theirs["data"]["organization_id"] = STRANGER.organization_id
     ledger.accept(theirs, by=STRANGER)
     begin = about("run.started", theirs["subject"], record)
-    assert ledger.refusal(begin, by=STRANGER) == TAKEN
+    assert ledger.refusal(begin, by=STRANGER) == ID_TAKEN
     unnamed = fact("run.started", record)
-    assert ledger.refusal(unnamed, by=STRANGER) == TAKEN
+    assert ledger.refusal(unnamed, by=STRANGER) == ID_TAKEN
     assert ledger.refusal(fact("run.completed", record), by=STRANGER) == GONE
     again = activation(new_id("LIN"), execution_id=record)
     again["data"]["organization_id"] = STRANGER.organization_id
-    assert ledger.refusal(again, by=STRANGER) == TAKEN
+    assert ledger.refusal(again, by=STRANGER) == ID_TAKEN
 
 
 @pytest.mark.parametrize("type", [*ON_LINES, "run.requested", "run.started"])
@@ -142,8 +142,8 @@ def test_a_second_blocker_does_not_begin_a_new_blocked_period(ledger: Ledger) ->
     ledger.accept(fact("execution.unblocked", line, {"blocker_id": "b"}))
     start = about("run.started", line, new_id("RUN"), time=ledger.ago(minutes=15))
     assert ledger.refusal(start) == STATE
-    shown = ledger.detail(line)
-    assert (shown["state"], shown["state_since"]) == ("blocked", ledger.ago(minutes=20))
+    detail = ledger.detail(line)
+    assert (detail["state"], detail["state_since"]) == ("blocked", ledger.ago(minutes=20))
 
 
 def test_a_held_line_accepts_every_fact_but_the_start_of_a_run(ledger: Ledger) -> None:
@@ -164,7 +164,7 @@ def test_a_held_line_accepts_every_fact_but_the_start_of_a_run(ledger: Ledger) -
     )
 
 
-def test_known_and_taken_run_ids_are_409(ledger: Ledger) -> None:
+def test_existing_and_used_run_ids_are_409(ledger: Ledger) -> None:
     record = new_id("RUN")
     line = ledger.line(execution_id=record)
     requested, started = (ledger.run(line, started=s) for s in (False, True))
@@ -174,8 +174,8 @@ def test_known_and_taken_run_ids_are_409(ledger: Ledger) -> None:
     assert ledger.refusal(about("run.requested", line, started)) == STATE
     assert ledger.refusal(about("run.started", line, started)) == STATE
     assert ledger.refusal(about("run.started", other, requested)) == STATE
-    for taken in (record, requested):
-        assert ledger.refusal(activation(new_id("LIN"), execution_id=taken)) == STATE
+    for refused in (record, requested):
+        assert ledger.refusal(activation(new_id("LIN"), execution_id=refused)) == STATE
     for type in ("run.requested", "run.started"):
         assert ledger.refusal(about(type, line, record)) == STATE
     for type in ENDINGS:
@@ -205,9 +205,9 @@ def test_continuous_models_have_no_runs(ledger: Ledger, model: str) -> None:
     line = ledger.line(model)
     for type in ("run.requested", "run.started"):
         assert ledger.refusal(about(type, line)) == (422, "runs_not_supported")
-    known = ledger.run(ledger.line())
+    run = ledger.run(ledger.line())
     # 422 comes before the 409 of a known run, and of a closed line.
-    assert ledger.refusal(about("run.requested", line, known)) == (422, "runs_not_supported")
+    assert ledger.refusal(about("run.requested", line, run)) == (422, "runs_not_supported")
     ledger.accept(fact("service_line.closed", line))
     assert ledger.refusal(about("run.started", line)) == (422, "runs_not_supported")
 
@@ -239,7 +239,7 @@ def test_a_line_that_had_more_open_runs_before_may_end_and_close_them(ledger: Le
         fact("run.completed", running),
         fact("service_line.closed", line),
     )
-    assert ledger.shown_run(pending)["status"] == "cancelled"
+    assert ledger.run_view(pending)["status"] == "cancelled"
 
 
 def test_404_comes_before_422_and_422_before_409(ledger: Ledger) -> None:

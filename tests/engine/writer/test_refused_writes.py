@@ -55,7 +55,7 @@ def refused_facts(ledger: Ledger) -> dict[str, tuple[int, dict[str, Any], str | 
     """A fact for every kind of refusal: (status, fact, id of the resource that is named)."""
     line, continuous, unknown, run = ledger.line(), ledger.line("capacity"), *new_ids()
     begun = {"service_line_id": line}
-    ledger.accept(known := fact("execution.checked_in", line, {"hours": 1}))
+    ledger.accept(recorded := fact("execution.checked_in", line, {"hours": 1}))
     elsewhere = activation(unknown, organization_id="ORG-26-000002")
     far = ledger.at(minutes=6)
     return {
@@ -63,7 +63,7 @@ def refused_facts(ledger: Ledger) -> dict[str, tuple[int, dict[str, Any], str | 
         "unknown line": (404, fact("service_line.paused", unknown), unknown),
         "unknown run": (404, fact("run.completed", run), run),
         "state": (409, fact("service_line.resumed", line), line),
-        "conflict": (409, known | {"data": {"hours": 2}}, line),
+        "conflict": (409, recorded | {"data": {"hours": 2}}, line),
         "known": (409, activation(line), line),
         "data": (422, fact("execution.checked_in", line, {"hours": "x"}), line),
         "time": (422, fact("execution.checked_in", line, {}, time="soon"), line),
@@ -141,11 +141,11 @@ def test_a_body_that_is_no_fact_leaves_no_record(ledger: Ledger, case: str) -> N
 
 def test_no_table_keeps_the_content_of_a_refused_write(own_ledger: Ledger) -> None:
     line = own_ledger.line()
-    own_ledger.accept(known := fact("execution.checked_in", line, {"note": "first"}))
+    own_ledger.accept(recorded := fact("execution.checked_in", line, {"note": "first"}))
     run = {"service_line_id": line, "input": {CANARY: CANARY}}
     secret: list[dict[str, Any]] = [
         fact("service_line.resumed", line, {"reason": CANARY}),
-        known | {"data": {"note": CANARY}},
+        recorded | {"data": {"note": CANARY}},
         fact("execution.checked_in", line, {"note": CANARY, "unknown": CANARY}),
         fact("service_line.praised", line, {"note": CANARY}, **{"x" * 20: CANARY}),
         fact("run.started", new_id("RUN"), run | {"service_line_id": new_id("LIN")}),
@@ -181,7 +181,7 @@ def test_refused_writes_change_nothing_else(own_ledger: Ledger) -> None:
     own_ledger.accept(fact("execution.checked_in", line, {"hours": 1}))
     own_ledger.catch_up()
     grows = ("ledger_events", "event_g", "projection")
-    before, shown = dump(own_ledger, *grows), own_ledger.detail(line)
+    before, detail = dump(own_ledger, *grows), own_ledger.detail(line)
     wrong = [
         activation(new_id("LIN"), organization_id="ORG-26-000002"),
         fact("run.started", None, {"service_line_id": new_id("LIN")}),
@@ -194,7 +194,7 @@ def test_refused_writes_change_nothing_else(own_ledger: Ledger) -> None:
     assert {item.outcome for item in own_ledger.report(*wrong)} == {"refused"}
     own_ledger.catch_up()
     assert dump(own_ledger, *grows) == before
-    assert own_ledger.detail(line) == shown
+    assert own_ledger.detail(line) == detail
     assert len(stored_records(own_ledger, 0)) == len(wrong)
 
 
@@ -211,22 +211,22 @@ def test_a_record_is_written_in_the_transaction_of_its_group(ledger: Ledger) -> 
 
 # The tenant of a record.
 
-BESIDE = "WS-26-000002"
+SIBLING = "WS-26-000002"
 
 
 def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
     """Refused facts: (credential, fact, tenant that the record must have)."""
-    line, beside = ledger.line(), ledger.line(workspace_id=BESIDE)
+    line, other_line = ledger.line(), ledger.line(workspace_id=SIBLING)
     own_run, unknown, new = ledger.run(line), new_id("LIN"), new_id("RUN")
-    strangers, narrow = (STRANGER.organization_id, None), (ORGANIZATION, BESIDE)
+    strangers, narrow = (STRANGER.organization_id, None), (ORGANIZATION, SIBLING)
     again = fact("service_line.resumed", line)
     held = ledger.line()
     ledger.accept(fact("service_line.paused", held))
-    elsewhere = activation(unknown, workspace_id=BESIDE, execution_model="no")
+    elsewhere = activation(unknown, workspace_id=SIBLING, execution_model="no")
     start = fact("run.started", new, {"service_line_id": held})
     return {
         "own line": (REPORTER, again, OWN),
-        "own line, another workspace": (REPORTER, fact("service_line.resumed", beside), narrow),
+        "own line, another workspace": (REPORTER, fact("service_line.resumed", other_line), narrow),
         "own run": (REPORTER, fact("run.started", own_run, {"service_line_id": line}), OWN),
         "new run on an own line": (REPORTER, start, OWN),
         "unnamed run on an own line": (REPORTER, start | {"subject": None}, OWN),
@@ -237,12 +237,12 @@ def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
         "another's line": (STRANGER, again, strangers),
         "another's run": (STRANGER, fact("run.completed", own_run), strangers),
         "beside": (NARROW, again, narrow),
-        "narrow, own": (NARROW, fact("service_line.resumed", beside), narrow),
+        "narrow, own": (NARROW, fact("service_line.resumed", other_line), narrow),
         "narrow, new run elsewhere": (NARROW, start, narrow),
         "for another": (STRANGER, activation(unknown), strangers),
         "for beside": (NARROW, activation(unknown), narrow),
         "known again": (REPORTER, activation(line), OWN),
-        "known again, named elsewhere": (REPORTER, activation(line, workspace_id=BESIDE), OWN),
+        "known again, named elsewhere": (REPORTER, activation(line, workspace_id=SIBLING), OWN),
         "administrator": (ADMIN, again, OWN),
         "administrator, new run": (ADMIN, start, OWN),
         "administrator, nothing right": (ADMIN, activation(unknown, execution_model="no"), OWN),

@@ -71,9 +71,9 @@ def test_an_aggregate_from_a_snapshot_equals_that_of_the_whole_stream(
         chance.report(own_ledger, until=length_by_then)
         assert snapshot_versions(own_ledger).keys() == {chance.line}
         with process(own_ledger) as cold:
-            seen = cold.look(chance.line)
+            aggregate = cold.aggregate(chance.line)
             assert cold.decoded < EVERY
-        assert_same(seen, replayed(own_ledger, chance.line))
+        assert_same(aggregate, replayed(own_ledger, chance.line))
     kinds = {type(recorded.body) for recorded in stored_events(own_ledger, chance.line)}
     assert kinds & {Closed, CheckInVoided} == set()
     assert set(SAMPLES) & set(EXECUTION_EVENTS) - kinds - {Closed, CheckInVoided} == set(), (
@@ -92,13 +92,13 @@ def test_every_intermediate_state_of_a_line_is_restored_from_its_snapshot(
         for recorded in stored_events(own_ledger, chance.line):
             aggregate.apply(recorded)
             transaction.defer(insert({SNAPSHOT: [row_of(aggregate)]}))
-            again = restore(*kept_row(transaction))
+            again = restore(*stored_row(transaction))
             assert again is not None
             assert_same(again, aggregate)
             assert_same(repacked(again), aggregate)
 
 
-def kept_row(transaction: Transaction) -> tuple[Any, ...]:
+def stored_row(transaction: Transaction) -> tuple[Any, ...]:
     """The row of the only snapshot."""
     rows = transaction.cursor().execute("SELECT stream, version, state FROM ledger.snapshot")
     (row,) = rows.fetchall()
@@ -110,7 +110,7 @@ def test_the_snapshot_of_a_run_comes_back_as_it_was(own_ledger: Ledger) -> None:
     own_ledger.accept(fact("run.completed", run, {"tokens_used": 7}))
     with undone(own_ledger.conninfo) as transaction:
         transaction.defer(insert({SNAPSHOT: [row_of(replayed(own_ledger, run))]}))
-        again = restore(*kept_row(transaction))
+        again = restore(*stored_row(transaction))
     assert again is not None
     assert_same(again, replayed(own_ledger, run))
     assert_same(repacked(again), replayed(own_ledger, run))
@@ -121,7 +121,7 @@ def test_a_process_that_does_not_know_a_long_stream_reads_only_its_end(own_ledge
     for _ in range(13):
         fill(own_ledger, line, EVERY // 2 + 3)
     with process(own_ledger) as cold:
-        assert cold.look(line).version == 13 * (EVERY // 2 + 3) + 1
+        assert cold.aggregate(line).version == 13 * (EVERY // 2 + 3) + 1
         assert 0 < cold.decoded < EVERY
 
 
@@ -130,11 +130,11 @@ def test_a_process_that_has_not_seen_a_stream_for_long_reads_only_its_end(
 ) -> None:
     line = own_ledger.line()
     with process(own_ledger) as behind:
-        assert behind.look(line).version == 1
+        assert behind.aggregate(line).version == 1
         for _ in range(3):
             fill(own_ledger, line, 2 * EVERY - 60)
         before = behind.decoded
-        assert_same(behind.look(line), replayed(own_ledger, line))
+        assert_same(behind.aggregate(line), replayed(own_ledger, line))
         assert behind.decoded - before < EVERY
 
 
@@ -142,7 +142,7 @@ def test_a_process_that_is_up_to_date_reads_no_event(own_ledger: Ledger) -> None
     line = own_ledger.line()
     fill(own_ledger, line, 3 * EVERY)
     with process(own_ledger) as cold:
-        cold.look(line)
+        cold.aggregate(line)
         before = cold.decoded
         for _ in range(3):
             cold.accept(*check_ins(line, 5))
@@ -186,10 +186,10 @@ def spoil(ledger: Ledger, assignment: str, *parameters: Any) -> None:
 def assert_replaced(ledger: Ledger, line: str) -> None:
     """A process ignores the stored snapshot and replaces it, even if it records no event."""
     with process(ledger) as cold:
-        assert_same(cold.look(line), replayed(ledger, line))
+        assert_same(cold.aggregate(line), replayed(ledger, line))
         assert cold.decoded == len(stored_events(ledger, line))
     with process(ledger) as next_process:
-        assert_same(next_process.look(line), replayed(ledger, line))
+        assert_same(next_process.aggregate(line), replayed(ledger, line))
         assert next_process.decoded == 0
         next_process.accept(*check_ins(line, 1))
     assert check(ledger.conninfo).findings == []
@@ -223,7 +223,7 @@ def test_a_snapshot_of_another_fold_version_is_ignored_and_replaced(
 ) -> None:
     line = own_ledger.line()
     fill(own_ledger, line, EVERY)
-    # The state can be read: only the number of its fold tells that other code made it.
+    # The state can be read: only the number of its fold shows that other code made it.
     signals = {"agent_error_rate": Signal("agent_error_rate", "red")}
     state = msgspec.json.encode(Execution(line, version=EVERY + 1, signals=signals))
     assert restore(line, EVERY + 1, state) is not None
@@ -283,12 +283,12 @@ def test_a_snapshot_that_cannot_be_read_is_ignored_and_replaced(
         # One read fetches the broken snapshot together with a sound snapshot.
         cold.accept(*check_ins(line, 1), *check_ins(other, 1))
         assert cold.decoded == EVERY + 1 + 3 + 4
-        told = [each.getMessage() for each in caplog.records if each.name == snapshots.__name__]
-        assert [line in message for message in told] == [True]
+        messages = [each.getMessage() for each in caplog.records if each.name == snapshots.__name__]
+        assert [line in message for message in messages] == [True]
         for stream in (line, other):
-            assert_same(cold.look(stream), replayed(own_ledger, stream))
+            assert_same(cold.aggregate(stream), replayed(own_ledger, stream))
     with process(own_ledger) as cold:
-        assert_same(cold.look(line), replayed(own_ledger, line))
+        assert_same(cold.aggregate(line), replayed(own_ledger, line))
         assert cold.decoded == 0
 
 
@@ -327,11 +327,11 @@ def test_an_append_that_is_rolled_back_leaves_no_snapshot(
     fill(own_ledger, line, 1)
     assert snapshot_versions(own_ledger) == {line: EVERY}
     with process(own_ledger) as cold:
-        assert_same(cold.look(line), replayed(own_ledger, line))
+        assert_same(cold.aggregate(line), replayed(own_ledger, line))
 
 
 @pytest.mark.parametrize("rounds", repeated([8, 24]))
-def test_two_writers_that_take_turns_agree_with_the_replay(own_ledger: Ledger, rounds: int) -> None:
+def test_two_writers_that_alternate_agree_with_the_replay(own_ledger: Ledger, rounds: int) -> None:
     line = own_ledger.line()
     chance = random.Random(7)
     with process(own_ledger) as first, process(own_ledger) as second:
@@ -340,9 +340,9 @@ def test_two_writers_that_take_turns_agree_with_the_replay(own_ledger: Ledger, r
             writer.accept(*check_ins(line, chance.choice([1, 1, 20, 90, 250])))
             kind = chance.choice(["service_line.paused", "service_line.resumed"])
             writer.report(fact(kind, line))
-            assert_same(writer.look(line), replayed(own_ledger, line))
+            assert_same(writer.aggregate(line), replayed(own_ledger, line))
             assert all(v <= length(own_ledger, s) for s, v in snapshot_versions(own_ledger).items())
-        assert_same(first.look(line), second.look(line))
+        assert_same(first.aggregate(line), second.aggregate(line))
     assert snapshot_versions(own_ledger).keys() == {line}
     assert check(own_ledger.conninfo).findings == []
 

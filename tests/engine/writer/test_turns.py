@@ -14,10 +14,10 @@ def ticket(by: Principal, commands: int) -> Ticket:
 
 
 def planned(*tickets: Ticket) -> list[int]:
-    turns = FairQueue(is_apart=False)
+    queue = FairQueue(is_apart=False)
     for each in tickets:
-        turns.add(each)
-    return [each.size for each in turns.plan()]
+        queue.add(each)
+    return [each.size for each in queue.plan()]
 
 
 def test_all_that_one_organization_has_handed_in_is_one_append() -> None:
@@ -25,5 +25,5 @@ def test_all_that_one_organization_has_handed_in_is_one_append() -> None:
     assert planned(ticket(ALONE, 300), ticket(ALONE, 300)) == [300, 300]
 
 
-def test_beside_another_organization_each_has_a_turn_of_the_append() -> None:
+def test_with_another_organization_each_has_a_slot_of_the_append() -> None:
     assert planned(ticket(ALONE, 300), ticket(OTHER, 300)) == [SLOT_FACTS, SLOT_FACTS]

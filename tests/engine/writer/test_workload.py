@@ -195,27 +195,27 @@ def assert_views(ledger: Ledger, model: Model) -> None:
     rows = ledger.rows("SELECT line_id FROM ledger.execution")
     assert {row["line_id"] for row in rows} == model.lines.keys()
     for name, line in model.lines.items():
-        shown = ledger.detail(name)
-        assert shown["open_runs"] == len(model.open_runs(name))
-        assert instant(shown["last_activity_at"]) == line.last_activity_at
-        assert (shown["state"], instant(shown["state_since"])) == (line.state, line.state_since)
-        assert {hold["hold"]: hold["until"] for hold in shown["holds"]} == line.holds
-        assert {b["id"]: b["cause"] for b in shown["blockers"]} == {
+        detail = ledger.detail(name)
+        assert detail["open_runs"] == len(model.open_runs(name))
+        assert instant(detail["last_activity_at"]) == line.last_activity_at
+        assert (detail["state"], instant(detail["state_since"])) == (line.state, line.state_since)
+        assert {hold["hold"]: hold["until"] for hold in detail["holds"]} == line.holds
+        assert {b["id"]: b["cause"] for b in detail["blockers"]} == {
             blocker_id: blocker["cause"] for blocker_id, blocker in line.blockers.items()
         }
-        assert {resource["id"] for resource in shown["resources"]} == line.resources.keys()
-        assert {s["signal"]: s["status"] for s in shown["health"]["signals"]} == {
+        assert {resource["id"] for resource in detail["resources"]} == line.resources.keys()
+        assert {s["signal"]: s["status"] for s in detail["health"]["signals"]} == {
             signal: report["status"] for signal, report in line.signals.items()
         }
-        assert shown["health"]["score"] == line.score
-        assert shown["metrics"] == model.metrics(name, ledger.clock.now)
+        assert detail["health"]["score"] == line.score
+        assert detail["metrics"] == model.metrics(name, ledger.clock.now)
     runs = ledger.rows("SELECT run_id FROM ledger.run")
     assert {row["run_id"] for row in runs} == model.runs.keys()
     for run_id, run in model.runs.items():
-        shown = ledger.shown_run(run_id)
-        assert (shown["status"], shown["service_line_id"]) == (run.status, run.line)
-        assert instant(shown["requested_at"]) == run.requested_at
-        times = [shown[k] and instant(shown[k]) for k in ("started_at", "completed_at")]
+        detail = ledger.run_view(run_id)
+        assert (detail["status"], detail["service_line_id"]) == (run.status, run.line)
+        assert instant(detail["requested_at"]) == run.requested_at
+        times = [detail[k] and instant(detail[k]) for k in ("started_at", "completed_at")]
         assert times == [run.started_at, run.completed_at]
 
 

@@ -99,8 +99,8 @@ def await_delivered(conninfo: str, endpoint: str) -> None:
         LEFT JOIN ledger.delivery AS d USING (endpoint_id, position)
         WHERE m.endpoint_id = %s AND d.status IS DISTINCT FROM 'delivered'"""
     position = head(conninfo)
-    seen = "SELECT position FROM ledger.projection WHERE name = 'webhook'"
-    until(lambda: query(conninfo, seen)[0][0] >= position, "the view")
+    reached = "SELECT position FROM ledger.projection WHERE name = 'webhook'"
+    until(lambda: query(conninfo, reached)[0][0] >= position, "the view")
     until(lambda: query(conninfo, statement, endpoint)[0][0] == 0, "the last delivery", 60)
 
 

@@ -74,4 +74,4 @@ def test_a_flood_of_requests_does_not_grow_a_workers_memory(
             )
             assert megabytes(worker, "VmHWM") < 300
             assert client.get("/healthz").status_code == 200
-        assert "Traceback" not in served.said
+        assert "Traceback" not in served.output

@@ -254,8 +254,8 @@ def test_a_request_for_many_lines_goes_on_after_a_kill_in_its_midst(
     until(lambda: len({*served.api_workers()} - {*killed}) == served.workers, "successors")
     with served.client(manager) as client:
         first, second = (client.post(path, json=body, headers=key) for _ in range(2))
-    told = [(each["service_line_id"], each["outcome"]) for each in first.json()["data"]]
-    assert told == [(line, "paused") for line in reversed(lines)]
+    outcomes = [(each["service_line_id"], each["outcome"]) for each in first.json()["data"]]
+    assert outcomes == [(line, "paused") for line in reversed(lines)]
     assert second.content == first.content
     assert [answer.headers.get("idempotency-replayed") for answer in (first, second)] == [
         None,

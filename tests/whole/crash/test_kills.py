@@ -37,7 +37,7 @@ class Trial:
             token = served.token()
             with served.client(token) as client:
                 assert post(client, activation(model="capacity")).status_code == 201
-            seen: dict[str, int] = {}
+            acknowledged: dict[str, int] = {}
             for number, target in enumerate(targets):
                 load = Load(served, token, self._threads, name=f"round-{number}")
                 with load:
@@ -45,7 +45,7 @@ class Trial:
                     served = self._kill(target, served, stack, load)
                     load.served = served
                     load.await_more(self._facts)
-                self._judge(target, load, served, token, seen)
+                self._judge(target, load, served, token, acknowledged)
 
     def _kill(self, target: str, served: Served, stack: contextlib.ExitStack, load: Load) -> Served:
         if target == "worker":
@@ -74,7 +74,7 @@ class Trial:
         return stack.enter_context(Served(self.data_dir, self.port))
 
     def _judge(
-        self, target: str, load: Load, served: Served, token: str, seen: dict[str, int]
+        self, target: str, load: Load, served: Served, token: str, acknowledged: dict[str, int]
     ) -> None:
         assert set(load.statuses) <= {200, 201, 503}, load.statuses
         assert load.without_retry_after == 0
@@ -84,9 +84,9 @@ class Trial:
         before = dict(load.acknowledged)
         outcomes = load.send_again()
         assert outcomes["duplicate"] >= len(before)
-        seen |= load.acknowledged
+        acknowledged |= load.acknowledged
         names = recorded(self.conninfo)
-        assert sorted(names) == sorted(seen), "each fact is there exactly once"
+        assert sorted(names) == sorted(acknowledged), "each fact is there exactly once"
         log = check(self.conninfo)
         assert log.findings == []
         vault = Vault(load_master_key(self.data_dir / "master.key"))

@@ -36,7 +36,7 @@ def test_a_service_that_is_stopped_writes_the_lines_of_all_answered_requests_fir
         with httpx.Client(base_url=service.address) as client:
             for name in names:
                 assert client.get("/healthz", headers={"x-request-id": name}).status_code == 200
-        assert "req-" not in service.said
+        assert "req-" not in service.output
         service.process.terminate()
         service.process.wait(30)
-    assert re.findall(r"req-\d+", service.said) == names, "each once, and in order"
+    assert re.findall(r"req-\d+", service.output) == names, "each once, and in order"

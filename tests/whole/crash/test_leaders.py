@@ -24,13 +24,13 @@ Nodes = tuple[Served, Served]
 
 @pytest.fixture
 def nodes(conninfo: str, tmp_path: Path) -> Iterator[Nodes]:
-    """Two nodes, of which the first leads all loops."""
+    """Two nodes. The first leads all loops."""
     with two_nodes(conninfo, tmp_path, LEDGER_WEBHOOK_ALLOW_PRIVATE="true") as pair:
         yield pair
 
 
 def record(client: httpx.Client, count: int = 1) -> None:
-    """Report check-ins, of which each must be acknowledged."""
+    """Report check-ins; each must be acknowledged."""
     for _ in range(count):
         answer = post(client, fact("execution.checked_in", LINE, {"hours": 1}))
         assert answer.status_code == 201, answer.text
@@ -80,7 +80,7 @@ def test_another_node_leads_within_15_s_when_the_leading_process_freezes_and_it_
                 record(client)
                 assert time.monotonic() - began < 15.0
             assert leader_of(conninfo, "projector") == node_id(second)
-        until(lambda: "lost the database" in first.said, "the end of the old session to be noticed")
+        until(lambda: "lost the database" in first.output, "the end of the old session")
         record(client, 20)
         until(lambda: views_are_level(conninfo), "the views")
         assert leader_of(conninfo, "projector") == node_id(second)
@@ -123,7 +123,7 @@ def test_a_dispatcher_that_was_frozen_sends_nothing_that_another_node_has_sent(
             record(client, 5)
             receiver.await_count(6, 15)
             assert leader_of(conninfo, "dispatcher") == node_id(second)
-        until(lambda: "cannot dispatch webhooks" in first.said, "the lead to be lost")
+        until(lambda: "cannot dispatch webhooks" in first.output, "the lead to be lost")
         record(client, 5)
         receiver.await_count(11)
         until(lambda: not query(conninfo, pending), "the results")
@@ -140,10 +140,10 @@ def test_a_node_that_freezes_under_load_loses_and_doubles_nothing_and_holds_up_n
     with second.client(token) as client:
         assert post(client, activation(model="capacity")).status_code == 201
     # The node that freezes takes facts too, so it may hold the append lock at that moment.
-    beside = Load(first, token, 2, reads=False, name="beside")
+    other_load = Load(first, token, 2, reads=False, name="beside")
     with Load(second, token, 4, reads=False) as load:
-        with beside:
-            beside.await_more(40)
+        with other_load:
+            other_load.await_more(40)
             with frozen(*first.processes(), first.process.pid):
                 began = time.monotonic()
                 until(lambda: led_by(conninfo, tuple(LOOPS)) == {node_id(second)}, "a leader", 15)
@@ -155,11 +155,11 @@ def test_a_node_that_freezes_under_load_loses_and_doubles_nothing_and_holds_up_n
         assert led_by(conninfo, tuple(LOOPS)) == {node_id(second)}, "it wakes as a rival"
     assert set(load.statuses) <= {201, 503}
     assert (load.timed_out, load.outages) == (0, 0), "a living node answers within 10 s"
-    for one in (load, beside):
+    for one in (load, other_load):
         acknowledged = len(one.acknowledged)
         assert one.send_again()["duplicate"] >= acknowledged
     names = sorted(recorded(conninfo))
-    assert names == sorted({*load.acknowledged, *beside.acknowledged})
+    assert names == sorted({*load.acknowledged, *other_load.acknowledged})
     assert check(conninfo).findings == []
     assert verify_all(conninfo) == []
 

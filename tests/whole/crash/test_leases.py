@@ -43,7 +43,7 @@ def start(client: httpx.Client, seconds: int) -> str:
     return str(post(client, fact("run.started", None, data)).json()["data"]["subject"])
 
 
-def shown(client: httpx.Client, run: str) -> dict[str, Any]:
+def view(client: httpx.Client, run: str) -> dict[str, Any]:
     data: dict[str, Any] = client.get(f"/v1/runs/{run}").json()["data"]
     return data
 
@@ -71,10 +71,10 @@ def test_an_outage_of_the_whole_service_fails_no_run_that_beats_again(
         until(lambda: value(conninfo, _LISTENED) > before, "a node that listens")
         # The lease of each run goes on where the outage had interrupted it.
         assert client.post(f"/v1/runs/{alive}/heartbeat").status_code == 204
-        until(lambda: shown(client, silent)["status"] == "failed", "the end of the shorter lease")
+        until(lambda: view(client, silent)["status"] == "failed", "the end of the shorter lease")
         failed = client.get("/v1/events", params={"type": "run.failed"}).json()["data"]
         assert [event["subject"]["id"] for event in failed] == [silent]
-        heard, at, recorded = (
+        beat_at, at, recorded = (
             datetime.fromisoformat(text)
             for text in (
                 failed[0]["payload"]["last_heard_at"],
@@ -82,10 +82,10 @@ def test_an_outage_of_the_whole_service_fails_no_run_that_beats_again(
                 failed[0]["recorded_at"],
             )
         )
-        assert at - heard > timedelta(hours=1, seconds=5)
+        assert at - beat_at > timedelta(hours=1, seconds=5)
         assert timedelta(0) < recorded - at < timedelta(seconds=10)
-        assert shown(client, silent)["error"]["code"] == "lease_expired"
-        assert shown(client, alive)["status"] == "running"
+        assert view(client, silent)["error"]["code"] == "lease_expired"
+        assert view(client, alive)["status"] == "running"
         assert client.post(f"/v1/runs/{silent}/heartbeat").status_code == 409
 
 
@@ -101,7 +101,7 @@ def test_a_killed_loop_or_worker_delays_no_expiry_and_doubles_none(
             os.kill(served.loops(), signal.SIGKILL)
             os.kill(served.api_workers()[0], signal.SIGKILL)
         with served.client(token) as client:
-            until(lambda: all(shown(client, run)["status"] == "failed" for run in runs), "expiries")
+            until(lambda: all(view(client, run)["status"] == "failed" for run in runs), "expiries")
     log = check(conninfo)
     assert log.findings == []
     assert set(log.expired) == set(runs)

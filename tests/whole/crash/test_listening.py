@@ -63,7 +63,7 @@ def test_of_two_services_that_start_at_once_at_one_port_one_serves_and_the_other
     serving, refused = sorted(starts, key=lambda one: one.process.poll() is not None)
     serving.await_ready()
     assert refused.process.wait(1) == 1
-    last = refused.said.splitlines()[-1]
+    last = refused.output.splitlines()[-1]
     assert last == f"ledger: Cannot listen on 127.0.0.1:{serving.port}: Address already in use."
-    assert "Serving on" not in refused.said
+    assert "Serving on" not in refused.output
     assert refused.processes() == []

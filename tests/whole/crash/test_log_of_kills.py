@@ -17,7 +17,7 @@ from tests.support.served import Served, post, serving_at
 from tests.support.views import until
 
 _ENDS = re.compile(r"^over since \S+ | \((?:repetitions|times) since .*\)$")
-"""The words that the log puts around a fault that it tells again."""
+"""The words that the log puts around a repeated fault."""
 
 
 def faults_of(served: Served) -> dict[tuple[str, ...], list[float]]:
@@ -26,7 +26,7 @@ def faults_of(served: Served) -> dict[tuple[str, ...], list[float]]:
     The announcements of the start are no faults.
     """
     found: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    lines = [json.loads(text) for text in served.said.splitlines()]
+    lines = [json.loads(text) for text in served.output.splitlines()]
     start = [line["message"].startswith("Serving on") for line in lines].index(True)
     for line in lines[start + 1 :]:
         message = _ENDS.sub("", line["message"])
@@ -61,7 +61,7 @@ def log_of(kills: int, data_dir: Path) -> dict[tuple[str, ...], list[float]]:
     return faults_of(served)
 
 
-def assert_told_once_a_minute(faults: dict[tuple[str, ...], list[float]]) -> None:
+def assert_logged_once_a_minute(faults: dict[tuple[str, ...], list[float]]) -> None:
     often = {
         fault: instants
         for fault, instants in faults.items()
@@ -72,15 +72,15 @@ def assert_told_once_a_minute(faults: dict[tuple[str, ...], list[float]]) -> Non
 
 def test_the_log_has_a_line_a_fault_a_minute_while_the_database_is_killed(data_dir: Path) -> None:
     faults = log_of(3, data_dir)
-    told = {(process, fault) for process, _, fault in faults}
-    assert ("supervisor", "PostgreSQL ended; starting it again") in told
+    logged = {(process, fault) for process, _, fault in faults}
+    assert ("supervisor", "PostgreSQL ended; starting it again") in logged
     # An append may have waited until the database was back; a listener always loses it.
-    assert {("api-1", "cannot follow the views"), ("api-2", "cannot follow the views")} <= told
-    assert_told_once_a_minute(faults)
+    assert {("api-1", "cannot follow the views"), ("api-2", "cannot follow the views")} <= logged
+    assert_logged_once_a_minute(faults)
 
 
 @pytest.mark.crash
 def test_thirty_kills_leave_at_most_a_line_a_fault_a_minute(data_dir: Path) -> None:
     faults = log_of(30, data_dir)
-    assert_told_once_a_minute(faults)
+    assert_logged_once_a_minute(faults)
     assert sum(map(len, faults.values())) < 200

@@ -87,7 +87,7 @@ def test_started_as_root_no_process_is_roots_or_postgresqls_also_after_a_restart
         until(lambda: worker not in service.api_workers(), "the end of the worker")
         service.await_ready()
         assert users(service) == {account}
-        assert STAY not in service.said
+        assert STAY not in service.output
 
 
 FORGE = """
@@ -183,7 +183,7 @@ def test_where_the_user_cannot_reach_the_data_the_processes_stay_root_and_say_so
         assert users(service) == {0}
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201
-    (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
+    (line,) = [line for line in service.output.splitlines() if line.startswith("As root")]
     assert line == (
         f"{STAY} (user {SERVICE.name} cannot reach {closed / 'data' / 'sealed'}:"
         f" `chmod o+x {closed}` would let it)."
@@ -202,7 +202,7 @@ def test_where_the_user_cannot_read_the_code_the_processes_stay_root_and_say_so(
     url["PYTHONPATH"] = str(closed)
     with Installed(open_folder / "data", free_port(), workers=1, role="api", **url) as service:
         assert users(service) == {0}
-    (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
+    (line,) = [line for line in service.output.splitlines() if line.startswith("As root")]
     assert line.startswith(f"{STAY} (user {SERVICE.name} cannot read the code in ")
     assert str(closed) in line
 
@@ -244,7 +244,7 @@ def test_without_another_user_the_processes_run_as_postgresqls_and_one_line_says
         with service.client(service.token()) as client:
             assert post(client, activation()).status_code == 201
     assert data_dir.stat().st_uid == account.uid
-    (line,) = [line for line in service.said.splitlines() if line.startswith("As root")]
+    (line,) = [line for line in service.output.splitlines() if line.startswith("As root")]
     assert line == (
         f"As root: the service's processes run as user {account.name}, like PostgreSQL, whose"
         f" superuser reaches them ({data_dir} is that user's)."

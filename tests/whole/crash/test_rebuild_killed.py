@@ -72,12 +72,12 @@ def kill_rebuilds(served: Served, conninfo: str, token: str, rounds: int) -> Non
     with served.client(token) as client:
         assert post(client, activation(model="capacity")).status_code == 201
     fill(served, token, 4)
-    took = {}
+    seconds = {}
     for name in NAMES:
         process = start_rebuild(served, name, conninfo)
         began = time.monotonic()
         assert process.wait(60) == 0
-        took[name] = time.monotonic() - began
+        seconds[name] = time.monotonic() - began
     dice, halfway, pause = random.Random(), 0, threading.Event()
     with Load(served, token, name="kills") as load:
         load.await_more(20)
@@ -86,7 +86,7 @@ def kill_rebuilds(served: Served, conninfo: str, token: str, rounds: int) -> Non
             before = tracking(conninfo)[name]
             process = start_rebuild(served, name, conninfo)
             # The kill must come at a random moment.
-            pause.wait(dice.uniform(0, took[name]))
+            pause.wait(dice.uniform(0, seconds[name]))
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             halfway += process.wait(20) != 0

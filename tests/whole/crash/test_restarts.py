@@ -30,7 +30,7 @@ def values(served: Served, name: str) -> dict[str, float]:
     return {process: float(value) for process, value in found}
 
 
-def test_a_worker_that_cannot_start_is_told_in_one_line_and_counted_at_each_attempt(
+def test_a_worker_that_cannot_start_is_logged_in_one_line_and_counted_at_each_attempt(
     conninfo: str, tmp_path: Path
 ) -> None:
     with closing(Relay(conninfo)) as relay:
@@ -52,13 +52,13 @@ def test_a_worker_that_cannot_start_is_told_in_one_line_and_counted_at_each_atte
             until(lambda: len(served.api_workers()) == 2, "the worker", 20.0)
             for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds"):
                 assert values(served, f"process_{name}").keys() == PROCESSES
-        lines = [json.loads(line) for line in served.said.splitlines()]
+        lines = [json.loads(line) for line in served.output.splitlines()]
     ended = [one["message"] for one in lines if "starting it again" in one["message"]]
     assert len(ended) == 1
     assert re.fullmatch(r"api-[12] ended; starting it again: exit -9", ended[0])
     assert [one["exception"] for one in lines if "exception" in one] == [], "no bug is told"
-    asked = [one for one in lines if one["logger"] == "ledger.access"]
-    assert {one["path"] for one in asked} >= {"/metrics"}
+    requests = [one for one in lines if one["logger"] == "ledger.access"]
+    assert {one["path"] for one in requests} >= {"/metrics"}
 
 
 async def _fail(_: ApiServices) -> None:
@@ -73,7 +73,7 @@ def _run_worker(_: Sequence[str]) -> int:
 
 
 def test_a_worker_that_cannot_open_its_services_ends_with_the_error() -> None:
-    """The supervisor tells the error. Uvicorn's exit once took its place: "exit 3"."""
+    """The supervisor reports the error. Uvicorn's exit once took its place: "exit 3"."""
     done = run_ledger(os.environ, entry=_run_worker)
     assert done.stderr.splitlines()[-1:] == ["OSError: the database is away"]
 
@@ -85,5 +85,5 @@ def test_without_the_setting_no_request_leaves_a_line(data_dir: Path) -> None:
     ):
         assert post(client, activation(model="capacity")).status_code == 201
         assert client.get("/v1/execution").status_code == 200
-    said = served.said.partition("Serving on")[2].splitlines()[1:]
-    assert said == []
+    printed = served.output.partition("Serving on")[2].splitlines()[1:]
+    assert printed == []

@@ -49,7 +49,7 @@ def test_an_api_node_leads_nothing_and_a_loops_node_answers_probes_only(
             assert post(client, activation()).status_code == 404
 
 
-def test_a_node_whose_loops_alone_run_takes_no_heartbeats_for_those_that_do_not(
+def test_a_node_whose_loops_alone_run_accepts_no_heartbeats_for_those_that_do_not(
     conninfo: str, tmp_path: Path
 ) -> None:
     """Time in which no node takes heartbeats does not count for leases."""
@@ -59,8 +59,8 @@ def test_a_node_whose_loops_alone_run_takes_no_heartbeats_for_those_that_do_not(
         written = "SELECT written_at FROM ledger.append_probe"
         before = query(conninfo, written)
         until(lambda: query(conninfo, written) != before, "a probe")
-        heard = "SELECT listened_at > now() - interval '1 minute' FROM ledger.listening"
-        assert query(conninfo, heard) in ([(False,)], [(None,)], [])
+        statement = "SELECT listened_at > now() - interval '1 minute' FROM ledger.listening"
+        assert query(conninfo, statement) in ([(False,)], [(None,)], [])
 
 
 def test_a_role_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:
@@ -78,4 +78,4 @@ def test_a_node_of_each_role_ends_without_a_trace(conninfo: str, tmp_path: Path,
         served.process.terminate()
         assert served.process.wait(20) == 0
         assert served.processes() == []
-        assert "Traceback" not in served.said
+        assert "Traceback" not in served.output

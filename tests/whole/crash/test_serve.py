@@ -42,7 +42,7 @@ from tests.support.views import until, view_positions
 
 READERS = 6
 
-# Tells every module of ours that a child of the supervisor loads.
+# Prints every module of ours that a child of the supervisor loads.
 TELLING = """
 import multiprocessing, os, sys
 
@@ -85,26 +85,26 @@ def test_a_read_after_a_write_sees_it_on_any_worker(served: Served, pairs: int) 
     assert post(clients[0], activation()).status_code == 201
     stale: list[str] = []
     # Two threads that use one client at once may close each other's connection.
-    turns = {client: threading.Lock() for client in clients}
+    locks = {client: threading.Lock() for client in clients}
 
     def write_and_read(number: int) -> None:
         dice = random.Random(number)
-        for turn in range(pairs // READERS):
-            run = f"RUN-26-{(number + 1) * 100_000 + turn:06d}"
+        for pair in range(pairs // READERS):
+            run = f"RUN-26-{(number + 1) * 100_000 + pair:06d}"
             kinds = (("run.started", "running"), ("run.completed", "completed"))
             kind, expected = kinds[0]
             data = {"service_line_id": LINE}
             for kind, expected in kinds:
                 client = dice.choice(clients)
-                with turns[client]:
+                with locks[client]:
                     written = post(client, fact(kind, run, data, source=f"/{number}"))
                 assert written.status_code == 201, written.text
                 client = dice.choice(clients)
-                with turns[client]:
+                with locks[client]:
                     answer = client.get(f"/v1/runs/{run}")
-                seen = answer.json().get("data", {}).get("status")
-                if seen != expected:
-                    stale.append(f"{run} is {seen}, not {expected}")
+                status = answer.json().get("data", {}).get("status")
+                if status != expected:
+                    stale.append(f"{run} is {status}, not {expected}")
                 if int(answer.headers["ledger-position"]) < written.json()["data"]["position"]:
                     stale.append(f"{run} was read before its own position")
                 data = {}
@@ -119,9 +119,9 @@ def test_a_read_after_a_write_sees_it_on_any_worker(served: Served, pairs: int) 
         client.close()
     assert stale == []
     with served.client(token) as client:
-        shown = client.get(f"/v1/execution/{LINE}").json()["data"]
-    assert shown["metrics"]["invocations_total"] == pairs
-    assert shown["open_runs"] == 0
+        line = client.get(f"/v1/execution/{LINE}").json()["data"]
+    assert line["metrics"]["invocations_total"] == pairs
+    assert line["open_runs"] == 0
 
 
 def by_sigterm(served: Served) -> None:
@@ -155,7 +155,7 @@ def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_no_process(
     )
     assert set(load.statuses) <= {201, 503}
     assert check(conninfo).findings == []
-    assert "Traceback" not in served.said
+    assert "Traceback" not in served.output
 
 
 def test_a_stop_refuses_new_connections_and_answers_requests_that_have_begun(
@@ -231,7 +231,7 @@ def test_the_supervisor_loads_all_code_so_that_a_child_starts_at_once(
     with service, service.client(service.token()) as client:
         assert post(client, activation()).status_code == 201
         assert client.get(f"/v1/execution/{LINE}").status_code == 200
-    assert [line for line in service.said.splitlines() if " loads " in line] == []
+    assert [line for line in service.output.splitlines() if " loads " in line] == []
 
 
 def test_a_killed_supervisors_processes_end_and_a_new_service_can_start_at_once(
@@ -253,13 +253,13 @@ def test_a_database_that_cannot_restart_is_tried_until_it_can(data_dir: Path) ->
         control = served.data_dir / "postgres" / "global" / "pg_control"
         control.rename(control.with_name("away"))
         os.kill(served.postmaster(), signal.SIGKILL)
-        until(lambda: "could not open file" in served.said, "the database's error")
+        until(lambda: "could not open file" in served.output, "the database's error")
         assert httpx.get(f"{served.address}/healthz").status_code == 200
         assert not is_ready(served)
         control.with_name("away").rename(control)
         until(lambda: is_ready(served), "answers")
     assert served.process.returncode == 0
-    assert "Traceback" not in served.said
+    assert "Traceback" not in served.output
 
 
 def test_the_metrics_add_up_the_counts_of_all_workers(served: Served) -> None:
@@ -268,14 +268,14 @@ def test_the_metrics_add_up_the_counts_of_all_workers(served: Served) -> None:
         client.get("/healthz").status_code == 200 for client in clients for _ in range(5)
     )
     assert {client.get("/v1/nothing").status_code for client in clients} == {404}
-    shown = clients[0].get("/metrics").text
+    metrics = clients[0].get("/metrics").text
     for client in clients:
         client.close()
     refused = 'ledger_http_request_seconds_count{method="GET",status="404"}'
-    assert f"{refused} {float(len(clients))}" in shown.splitlines()
-    assert not re.search('route=[^}]*status="40[0145]"', shown)
-    counted = re.search(r'seconds_count\{[^}]*route="/healthz"[^}]*\} (\S+)', shown)
-    assert counted is not None, shown
+    assert f"{refused} {float(len(clients))}" in metrics.splitlines()
+    assert not re.search('route=[^}]*status="40[0145]"', metrics)
+    counted = re.search(r'seconds_count\{[^}]*route="/healthz"[^}]*\} (\S+)', metrics)
+    assert counted is not None, metrics
     # Each connection sent a first request when it was opened.
     assert float(counted[1]) == requests + len(clients)
     # The files are in memory: on a full disk, a write into a mapped file kills its process.
@@ -286,7 +286,7 @@ def test_the_metrics_add_up_the_counts_of_all_workers(served: Served) -> None:
     assert not any(folder.exists() for folder in folders)
 
 
-def test_a_key_beside_the_databases_files_is_told_and_a_key_elsewhere_is_not(
+def test_a_key_near_the_databases_files_is_reported_and_a_key_elsewhere_is_not(
     data_dir: Path, folder: Path
 ) -> None:
     elsewhere = folder / "key"
@@ -294,13 +294,13 @@ def test_a_key_beside_the_databases_files_is_told_and_a_key_elsewhere_is_not(
     elsewhere.chmod(0o600)
     alone: dict[str, Any] = {"workers": 1, "role": "api"}
     with serving_at(data_dir, LEDGER_MASTER_KEY_FILE=str(elsewhere), **alone) as served:
-        assert "master key" not in served.said
-    beside = data_dir / "key"
-    beside.write_text(MASTER_KEY)
-    beside.chmod(0o600)
-    with serving_at(data_dir, LEDGER_MASTER_KEY_FILE=str(beside), **alone) as served:
-        told = f"The master key {beside} lies beside the database's files"
-        assert served.said.count(told) == 1
+        assert "master key" not in served.output
+    key = data_dir / "key"
+    key.write_text(MASTER_KEY)
+    key.chmod(0o600)
+    with serving_at(data_dir, LEDGER_MASTER_KEY_FILE=str(key), **alone) as served:
+        warning = f"The master key {key} lies beside the database's files"
+        assert served.output.count(warning) == 1
 
 
 def refused(tmp_path: Path, port: int, **environment: str) -> str:
@@ -331,7 +331,7 @@ def test_a_lost_key_file_on_existing_data_is_one_line(tmp_path: Path, conninfo: 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[[grant", "is no TOML in UTF-8"),
         ("[[grant]]\nclaim = 'a'\nvalue = 'b'\npermissions = ['reed']", "is wrong at grant.0"),
@@ -340,7 +340,7 @@ def test_a_lost_key_file_on_existing_data_is_one_line(tmp_path: Path, conninfo: 
     ids=["no TOML", "an unknown permission", "no file"],
 )
 def test_a_broken_file_of_grants_is_one_line(
-    tmp_path: Path, conninfo: str, text: str | None, said: str
+    tmp_path: Path, conninfo: str, text: str | None, message: str
 ) -> None:
     file = tmp_path / "grants.toml"
     if text is not None:
@@ -356,7 +356,7 @@ def test_a_broken_file_of_grants_is_one_line(
         LEDGER_OIDC_GRANTS=str(file),
     )
     assert "LEDGER_OIDC_GRANTS" in line
-    assert said in line
+    assert message in line
 
 
 def test_a_busy_port_is_one_line_and_starts_no_database(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_service_with_a_worker_that_cannot_be_started_ends(conninfo: str, tmp_
             relay.cut()
             os.kill(served.api_workers()[0], signal.SIGKILL)
             assert served.process.wait(30) == 1
-            assert served.said.splitlines()[-1] == "ledger: api-1 could not be started for 3 s."
+            assert served.output.splitlines()[-1] == "ledger: api-1 could not be started for 3 s."
             assert served.processes() == []
 
 
@@ -405,9 +405,9 @@ def test_the_last_writes_before_a_stop_are_shown_by_the_views(
         stop(served)
         assert served.process.wait(20) == 0
     last = max(load.acknowledged.values())
-    shown = view_positions(conninfo)
-    assert set(shown) == {view.name for view in projections()}
-    assert min(position for position, _ in shown.values()) >= last
+    positions = view_positions(conninfo)
+    assert set(positions) == {view.name for view in projections()}
+    assert min(position for position, _ in positions.values()) >= last
 
 
 @pytest.mark.crash

@@ -40,14 +40,14 @@ def select(cluster: Failover, statement: str) -> list[tuple[Any, ...]]:
         return connection.execute(statement.encode()).fetchall()
 
 
-def kept_by(node: Served, origin: str = "") -> list[str]:
+def checkpoint_of(node: Served, origin: str = "") -> list[str]:
     """The lines of the newest checkpoint that a node has seen."""
     found = list((node.data_dir / "sealed").glob(f"*{origin}.checkpoint"))
     return found[0].read_text().split("\n") if found else ["", "0"]
 
 
-def size_kept_by(node: Served, origin: str = "") -> int:
-    return int(kept_by(node, origin)[1])
+def size_on(node: Served, origin: str = "") -> int:
+    return int(checkpoint_of(node, origin)[1])
 
 
 def ready(node: Served) -> Any:
@@ -73,7 +73,7 @@ def test_a_failover_that_loses_what_was_signed_stops_signing_until_an_operator_a
             with b.client(token) as client:
                 post(client, activation(line=LINE, model="capacity"))
                 report(client, 3)
-                until(lambda: size_kept_by(b) >= 5, "the witness of the second node", 40)
+                until(lambda: size_on(b) >= 5, "the witness of the second node", 40)
                 until(
                     lambda: "\n5\n" in client.get("/v1/log/checkpoint").text,
                     "a checkpoint that is shown",
@@ -84,8 +84,8 @@ def test_a_failover_that_loses_what_was_signed_stops_signing_until_an_operator_a
         with a.client(token) as client:
             until(lambda: ready(a)["status"] == "ok", "the database")
             report(client, 10)
-        until(lambda: size_kept_by(a) == 15, "the checkpoint that will be lost", 40)
-        lost = kept_by(a)
+        until(lambda: size_on(a) == 15, "the checkpoint that will be lost", 40)
+        lost = checkpoint_of(a)
         for node in (a, c):
             os.kill(node.sealer(), signal.SIGSTOP)
         lost_at = time.monotonic()
@@ -120,7 +120,7 @@ def test_a_failover_that_loses_what_was_signed_stops_signing_until_an_operator_a
             verified = run_ledger(b.environment, "verify")
             assert verified.returncode == 0, verified.stdout + verified.stderr
             assert "10 of 15 sealed events lost: adopted by" in verified.stdout
-            until(lambda: size_kept_by(d, "-2") >= 25, "the witness of the new node", 10)
+            until(lambda: size_on(d, "-2") >= 25, "the witness of the new node", 10)
 
 
 def adopt(node: Served) -> None:
@@ -160,7 +160,7 @@ def test_a_failover_without_loss_and_a_replaced_node_need_no_operator(
             with serving_at(folder / "b", workers=1, **settings) as b:
                 post(client, activation(line=LINE, model="capacity"))
                 report(client, 3)
-                until(lambda: size_kept_by(b) >= 5, "the witness of the second node", 40)
+                until(lambda: size_on(b) >= 5, "the witness of the second node", 40)
                 cluster.copy("standby")
                 cluster.lose_to("standby")
                 until(lambda: ready(a)["status"] == "ok", "the database")
@@ -171,7 +171,7 @@ def test_a_failover_without_loss_and_a_replaced_node_need_no_operator(
                     40,
                 )
             with serving_at(folder / "new", workers=1, **settings) as new:
-                until(lambda: size_kept_by(new) == 8, "the witness of the new node", 20)
+                until(lambda: size_on(new) == 8, "the witness of the new node", 20)
                 report(client, 1)
                 until(
                     lambda: "\n9\n" in client.get("/v1/log/checkpoint").text,

@@ -147,7 +147,7 @@ def is_served(client: httpx.Client) -> bool:
         return False
 
 
-def test_a_statement_that_was_committed_and_never_answered_is_told_under_its_key(
+def test_a_statement_that_was_committed_and_never_answered_is_found_under_its_key(
     served: Served, token: str
 ) -> None:
     key, loops = f"key-{next(_keys)}", served.loops()

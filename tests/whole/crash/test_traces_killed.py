@@ -44,7 +44,7 @@ def send(client: httpx.Client, *spans: Span) -> int:
     return client.post(TRACES, content=body, headers={"content-type": PROTOBUF}).status_code
 
 
-def is_taken(client: httpx.Client, *spans: Span) -> bool:
+def is_accepted(client: httpx.Client, *spans: Span) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return send(client, *spans) == 200
     return False
@@ -65,11 +65,11 @@ def run_of(client: httpx.Client, sent: Span) -> dict[str, Any]:
 def test_a_trace_whose_worker_is_killed_is_whole_when_it_is_sent_again(
     served: Served, token: str, kind: str
 ) -> None:
-    place = find_paths(served.data_dir).url()
+    url = find_paths(served.data_dir).url()
     root = agent(LINE)
     tool = span("tool", root)
     sub = agent(LINE, tool)
-    with psycopg.connect(place, autocommit=True) as database, served.client(token) as client:
+    with psycopg.connect(url, autocommit=True) as database, served.client(token) as client:
         assert send(client, chat(sub), sub) == 200
         assert send(client, chat(tool)) == 200
         database.execute(f"SELECT pg_advisory_lock({LOCK})".encode())
@@ -88,11 +88,11 @@ def test_a_trace_whose_worker_is_killed_is_whole_when_it_is_sent_again(
             database.execute(f"SELECT pg_advisory_unlock({LOCK})".encode())
             database.execute(b"DROP FUNCTION public.wait_for_event() CASCADE")
     with served.client(token) as client:
-        until(lambda: is_taken(client, tool, root), "an answer")
+        until(lambda: is_accepted(client, tool, root), "an answer")
         assert run_of(client, root)["tokens_used"] == 15
         below = run_of(client, sub)
         assert (below["parent_run_id"], below["tokens_used"]) == (run_of(client, root)["id"], 15)
         history = client.get(f"/v1/execution/{LINE}/history", params={"limit": 100}).json()
-    given = [each["subject"]["id"] for each in history["data"] if "given" in each["type"]]
-    assert given.count(below["id"]) == 1
-    compare(place, pytest.fail, lambda *_: None)
+    parents = [each["subject"]["id"] for each in history["data"] if "given" in each["type"]]
+    assert parents.count(below["id"]) == 1
+    compare(url, pytest.fail, lambda *_: None)

@@ -1,4 +1,4 @@
-"""Two nodes watch lines while they are killed and frozen: each stretch has one alert, none two."""
+"""Two nodes watch lines while they are killed and frozen: each episode has exactly one alert."""
 
 import os
 import random
@@ -24,18 +24,18 @@ from tests.support.served import Served
 from tests.support.service import BATCH, Clock
 from tests.support.views import until
 from tests.support.watch_model import WatchModel
-from tests.support.watch_model_lines import Stretch
+from tests.support.watch_model_lines import Episode
 
 Nodes = tuple[Served, Served]
 
 FOR_SECONDS = 2
 IN_TIME = timedelta(seconds=25)
-"""So long after it is due a stretch may have no alert: for the patience with a frozen leader."""
+"""How long a due episode may have no alert: a frozen leader is replaced by then."""
 
 
 @pytest.fixture
 def nodes(conninfo: str, tmp_path: Path) -> Iterator[Nodes]:
-    """Two nodes, of which the first leads all loops."""
+    """Two nodes. The first leads all loops."""
     with two_nodes(conninfo, tmp_path, LEDGER_WATCH_SECONDS="1") as pair:
         yield pair
 
@@ -50,7 +50,7 @@ def watched(nodes: Nodes, conninfo: str) -> Iterator[Ledger]:
 
 
 def report(client: httpx.Client, *facts: dict[str, Any]) -> None:
-    """Report facts, of which each must be recorded."""
+    """Report facts; each must be recorded."""
     answer = client.post("/v1/facts", content=encode(facts), headers=BATCH)
     outcomes = [each["outcome"] for each in answer.json()["data"]]
     assert outcomes == ["recorded"] * len(facts), answer.text
@@ -75,47 +75,47 @@ def alerts(ledger: Ledger, kind: str) -> list[dict[str, Any]]:
     return [event for event in ledger.events() if event["topic"] == f"alert.{kind}/1"]
 
 
-def stretches(ledger: Ledger) -> dict[int, Stretch]:
-    """The blocked stretches of all lines, by the position at which each began."""
+def episodes(ledger: Ledger) -> dict[int, Episode]:
+    """The blocked episodes of all lines, by the position at which each began."""
     model = WatchModel()
     for event in ledger.events():
         if not event["originator_id"].startswith("ALR"):
             model.take(event)
     condition = {"kind": "in_state", "states": ["blocked"]}
-    found = [each for line in model.lines.values() for each in line.stretches(condition)]
+    found = [each for line in model.lines.values() for each in line.episodes(condition)]
     return {each.key: each for each in found}
 
 
 def faults(ledger: Ledger) -> list[str]:
     """The faults of the alerts, now that nothing moves any more."""
-    known, found = stretches(ledger), list[str]()
+    blocked, found = episodes(ledger), list[str]()
     opened, resolved = dict[int, str](), dict[str, datetime]()
     for event in alerts(ledger, "opened"):
         began = int(event["state"]["body"]["began_by"])
         if began in opened:
-            found.append(f"the stretch of {began} has two alerts")
+            found.append(f"the episode of {began} has two alerts")
         opened[began] = event["originator_id"]
         due = datetime.fromisoformat(event["state"]["occurred_at"])
-        if due != known[began].since + timedelta(seconds=FOR_SECONDS):
-            found.append(f"the stretch of {began} was due at another time")
+        if due != blocked[began].since + timedelta(seconds=FOR_SECONDS):
+            found.append(f"the episode of {began} was due at another time")
     for event in alerts(ledger, "resolved"):
         if event["originator_id"] in resolved:
             found.append(f"{event['originator_id']} is resolved twice")
         resolved[event["originator_id"]] = datetime.fromisoformat(event["state"]["occurred_at"])
-    for began, stretch in known.items():
-        due = stretch.since + timedelta(seconds=FOR_SECONDS)
-        if (stretch.end is None or stretch.end > due + IN_TIME) and began not in opened:
-            found.append(f"the stretch of {began} has no alert")
+    for began, episode in blocked.items():
+        due = episode.since + timedelta(seconds=FOR_SECONDS)
+        if (episode.end is None or episode.end > due + IN_TIME) and began not in opened:
+            found.append(f"the episode of {began} has no alert")
         if began in opened and resolved.get(opened[began]) != (
-            stretch.end and max(stretch.end, due)
+            episode.end and max(episode.end, due)
         ):
             found.append(f"the alert of {began} ended at another time")
     return found
 
 
 def is_settled(ledger: Ledger) -> bool:
-    """True if each stretch that lasts has an alert, and no other alert is open."""
-    lasting = {began for began, each in stretches(ledger).items() if each.end is None}
+    """True if each episode that lasts has an alert, and no other alert is open."""
+    lasting = {began for began, each in episodes(ledger).items() if each.end is None}
     ends = {event["originator_id"] for event in alerts(ledger, "resolved")}
     unresolved = [e for e in alerts(ledger, "opened") if e["originator_id"] not in ends]
     return {int(event["state"]["body"]["began_by"]) for event in unresolved} == lasting
@@ -126,7 +126,7 @@ def leader(nodes: Nodes, conninfo: str) -> Served:
     return next((node for node in nodes if node_id(node) == now), nodes[0])
 
 
-def test_alerts_that_become_due_while_nobody_looks_open_once_and_the_longest_due_first(
+def test_alerts_that_become_due_while_nothing_runs_open_once_and_the_longest_due_first(
     nodes: Nodes, watched: Ledger, conninfo: str
 ) -> None:
     first, second = nodes
@@ -147,12 +147,12 @@ def test_alerts_that_become_due_while_nobody_looks_open_once_and_the_longest_due
 
 
 def _all_are_due(ledger: Ledger) -> bool:
-    latest = max(each.since for each in stretches(ledger).values())
+    latest = max(each.since for each in episodes(ledger).values())
     return datetime.now(UTC) > latest + timedelta(seconds=FOR_SECONDS)
 
 
 @pytest.mark.crash
-def test_nodes_that_are_killed_and_frozen_open_one_alert_a_stretch(
+def test_nodes_that_are_killed_and_frozen_open_one_alert_an_episode(
     nodes: Nodes, watched: Ledger, conninfo: str, pytestconfig: pytest.Config
 ) -> None:
     dice = random.Random(43)
@@ -165,9 +165,9 @@ def test_nodes_that_are_killed_and_frozen_open_one_alert_a_stretch(
             report(client, unblocked(line) if line in stuck else blocked(line))
             stuck.symmetric_difference_update({line})
 
-        for turn in range(pytestconfig.getoption("--crash-rounds")):
+        for number in range(pytestconfig.getoption("--crash-rounds")):
             node, until_then = leader(nodes, conninfo), time.monotonic() + dice.choice([1, 5, 14])
-            if turn % 2:
+            if number % 2:
                 os.kill(node.loops(), signal.SIGKILL)
                 while time.monotonic() < until_then:
                     toggle()

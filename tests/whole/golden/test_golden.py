@@ -35,16 +35,16 @@ from tests.whole.golden.samples import (
 MAPPER = EnvelopeMapper()
 INSTANTS = st.datetimes(timezones=st.just(UTC))
 FULL = {type(body): body for body in BODIES}
-KEPT = [
+STORED = [
     kind
     for kind in EVENTS
     if kind in FULL and file_of(kind.TOPIC).is_file() and file_of(kind.TOPIC, MINIMAL).is_file()
 ]
-KEPT_GROWN = [body for body in GROWN_BODIES if grown_file(body).is_file()]
+STORED_GROWN = [body for body in GROWN_BODIES if grown_file(body).is_file()]
 LATEST = {type(body): file_of(body.TOPIC) for body in BODIES} | {
-    type(body): grown_file(body) for body in KEPT_GROWN
+    type(body): grown_file(body) for body in STORED_GROWN
 }
-CLASSES = pytest.mark.parametrize("kind", KEPT, ids=lambda kind: kind.TOPIC)
+CLASSES = pytest.mark.parametrize("kind", STORED, ids=lambda kind: kind.TOPIC)
 NONCE = "AAECAwQFBgcICQoLDA0ODw=="
 MICROS = 1_776_241_800_000_000  # 2026-04-15T08:30:00Z
 
@@ -59,17 +59,17 @@ def test_every_class_has_a_sample_and_its_golden_files() -> None:
     assert set(EVENTS) - FULL.keys() == set(), (
         "Add a sample of the event, with every field set, to BODIES in golden/samples.py."
     )
-    assert (set(EVENTS) - set(KEPT), len(GROWN_BODIES)) == (set(), len(KEPT_GROWN)), (
+    assert (set(EVENTS) - set(STORED), len(GROWN_BODIES)) == (set(), len(STORED_GROWN)), (
         "Write the files of the sample: python -m tests.whole.golden.samples"
     )
 
 
 @pytest.mark.parametrize("folder", [FIRST, GROWN, MINIMAL], ids=lambda folder: folder.name)
 def test_every_golden_file_belongs_to_a_class(folder: Path) -> None:
-    known = {file_of(topic).name for topic in MAPPER.topics_of(EVENTS)}
-    known |= {path.name for path in map(grown_file, GROWN_BODIES) if folder == GROWN}
+    expected = {file_of(topic).name for topic in MAPPER.topics_of(EVENTS)}
+    expected |= {path.name for path in map(grown_file, GROWN_BODIES) if folder == GROWN}
     found = {path.name for path in folder.glob("*.json")}
-    assert found - known == set(), "an event without a row in the table of its aggregate"
+    assert found - expected == set(), "an event without a row in the table of its aggregate"
 
 
 @pytest.mark.parametrize(("topic", "kind"), MAPPER.topics_of(EVENTS).items())
@@ -87,7 +87,7 @@ def test_golden_bytes_decode_to_the_sample(kind: type[Event]) -> None:
     assert_decodes_to_sample(kind, file_of(kind.TOPIC).read_bytes())
 
 
-@pytest.mark.parametrize("body", KEPT_GROWN, ids=lambda body: grown_file(body).stem)
+@pytest.mark.parametrize("body", STORED_GROWN, ids=lambda body: grown_file(body).stem)
 def test_golden_bytes_of_a_class_that_gained_fields_are_those_of_its_sample(body: Event) -> None:
     state, sample = grown_file(body).read_bytes(), envelope(body)
     assert decoded(type(body), state) == sample, "Add another sample: the file has its bytes."

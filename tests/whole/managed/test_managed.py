@@ -12,9 +12,9 @@ from tests.facts.test_bad_bodies import CANARY
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.whole.managed.things import (
     ABSENT,
-    BESIDE,
     ELSEWHERE,
     KEYS,
+    SIBLING,
     STATEMENTS,
     THINGS,
     WEBHOOKS,
@@ -51,7 +51,7 @@ def test_every_managed_router_has_a_row() -> None:
 # Setting up.
 
 
-def test_a_new_thing_is_answered_listed_and_shown_with_its_secret_told_once(site: Site) -> None:
+def test_a_new_thing_is_answered_listed_and_shown_with_its_secret_given_once(site: Site) -> None:
     thing = site.thing
     answer = site.send(**thing.more)
     assert answer.status_code == 201, answer.text
@@ -63,35 +63,35 @@ def test_a_new_thing_is_answered_listed_and_shown_with_its_secret_told_once(site
     row = site.rows()[0]
     assert [*row] == thing.row.split()
     assert row | lasting(data) == row
-    told = {"organization_id": site.organization, "workspace_id": None} | thing.defaults
-    assert row | told | thing.more == row
+    expected = {"organization_id": site.organization, "workspace_id": None} | thing.defaults
+    assert row | expected | thing.more == row
     for path in (f"/{data['id']}", ""):
-        shown = site.call("GET", path)
-        assert shown.headers["cache-control"].startswith("private, no-cache")
-        assert secret is None or secret not in shown.text
+        view = site.call("GET", path)
+        assert view.headers["cache-control"].startswith("private, no-cache")
+        assert secret is None or secret not in view.text
         if path and thing is not STATEMENTS:
-            assert lasting(shown.json()["data"]) == lasting(row)
+            assert lasting(view.json()["data"]) == lasting(row)
 
 
 @pytest.mark.parametrize(
-    ("site", "place", "wrong"),
+    ("site", "pointer", "wrong"),
     [
-        *((t, place, [{place.split("/")[1]: v} for v in t.wrong[place]])
-          for t in THINGS for place in t.wrong),
-        *((t, place, [body]) for t in THINGS for body, place in t.together),
+        *((t, pointer, [{pointer.split("/")[1]: v} for v in t.wrong[pointer]])
+          for t in THINGS for pointer in t.wrong),
+        *((t, pointer, [body]) for t in THINGS for body, pointer in t.together),
     ],
     indirect=["site"],
     ids=lambda value: "" if isinstance(value, list) else named(value),
 )  # fmt: skip
 def test_a_wrong_field_is_named_recorded_and_changes_nothing(
-    site: Site, place: str, wrong: list[dict[str, Any]]
+    site: Site, pointer: str, wrong: list[dict[str, Any]]
 ) -> None:
     update, made = site.thing.update, None if site.thing is STATEMENTS else site.make()
     before, recorded = site.head(), list[Any]()
     for body in wrong:
         answer = site.send(**body)
         problem = assert_problem(answer, 422, "invalid_request")
-        assert place in [error["pointer"] for error in problem["errors"]]
+        assert pointer in [error["pointer"] for error in problem["errors"]]
         assert CANARY not in answer.text
         recorded.append((site.thing.creates, "invalid_request", None))
         sent = {name: value for name, value in body.items() if value is not ABSENT}
@@ -99,7 +99,7 @@ def test_a_wrong_field_is_named_recorded_and_changes_nothing(
             answer = site.act(update, made["id"], json=sent)
             problem = assert_problem(answer, 422, "invalid_request")
             # A field that nobody changes is unknown as a whole.
-            assert any(place.startswith(error["pointer"]) for error in problem["errors"])
+            assert any(pointer.startswith(error["pointer"]) for error in problem["errors"])
             recorded.append((update.action, "invalid_request", made["id"]))
     assert site.entries(before) == recorded
     assert site.head() == before + len(recorded)
@@ -117,7 +117,7 @@ def test_another_tenant_in_a_body_is_a_403_before_any_422(site: Site) -> None:
     for token, tenant in (
         (site.token, {"organization_id": ELSEWHERE}),
         (site.narrow, {"organization_id": ELSEWHERE}),
-        (site.narrow, {"workspace_id": BESIDE}),
+        (site.narrow, {"workspace_id": SIBLING}),
         (site.narrow, {"workspace_id": None}),
     ):
         before = site.head()
@@ -155,19 +155,19 @@ def test_an_organization_has_at_most_so_many_until_one_is_removed(site: Site) ->
 
 @of(*CHANGED)
 def test_a_change_changes_the_fields_that_it_names_and_nothing_else(site: Site) -> None:
-    shown = site.make(**site.thing.more)
+    made = site.make(**site.thing.more)
     update = site.thing.update
     assert update is not None
     for change in site.thing.changes:
-        answer = site.act(update, shown["id"], json=change)
+        answer = site.act(update, made["id"], json=change)
         assert answer.status_code == 200, answer.text
         changed = lasting(answer.json()["data"])
-        for name in {"updated_at"} & {*shown}:
-            assert parse_instant(changed[name]) > parse_instant(shown[name])
-            shown[name] = changed[name]
-        assert changed == shown | change
-        shown = site.row(shown["id"])
-        assert shown == changed
+        for name in {"updated_at"} & {*made}:
+            assert parse_instant(changed[name]) > parse_instant(made[name])
+            made[name] = changed[name]
+        assert changed == made | change
+        made = site.row(made["id"])
+        assert made == changed
         assert answer.headers["cache-control"] == "private, no-cache"
 
 
@@ -176,7 +176,7 @@ def test_a_change_that_names_another_tenant_is_a_403_before_any_422(site: Site) 
     own, narrow, update = site.make()["id"], site.make(site.narrow)["id"], site.thing.acts[0]
     for token, made, tenant in (
         (site.token, own, {"organization_id": ELSEWHERE}),
-        (site.narrow, narrow, {"workspace_id": BESIDE}),
+        (site.narrow, narrow, {"workspace_id": SIBLING}),
         (site.narrow, narrow, {"workspace_id": None}),
     ):
         before = site.head()
@@ -217,8 +217,8 @@ def test_each_command_is_carried_out_and_audited_until_the_end_of_the_thing(site
     actions = [act.action for act in site.thing.all_acts]
     assert site.entries(before) == [(action, None, made) for action in actions]
     feed = site.edge.data(f"/v1/events?limit=100&after=EVT-26-{before:06d}", site.admin)
-    told = {event["subject"]["id"] for event in feed}
-    assert (made in told) == (site.thing is STATEMENTS), "the others are no part of the record"
+    subjects = {event["subject"]["id"] for event in feed}
+    assert (made in subjects) == (site.thing is STATEMENTS), "the others are no part of the record"
     before, (status, code) = site.head(), site.thing.ended
     for act in acts:
         assert_problem(site.act(act, made), status, code)
@@ -231,19 +231,19 @@ def test_each_command_is_carried_out_and_audited_until_the_end_of_the_thing(site
 def test_a_wrong_field_of_a_command_about_a_thing_is_named_and_recorded(site: Site) -> None:
     made, before, recorded = site.make()["id"], site.head(), list[Any]()
     for act in site.thing.acts:
-        for place, values in act.wrong:
+        for pointer, values in act.wrong:
             for value in values:
-                body = act.body | ({place[1:]: value} if value is not ABSENT else {})
+                body = act.body | ({pointer[1:]: value} if value is not ABSENT else {})
                 if value is ABSENT:
-                    del body[place[1:]]
+                    del body[pointer[1:]]
                 problem = assert_problem(site.act(act, made, json=body), 422, "invalid_request")
-                assert [error["pointer"] for error in problem["errors"]] == [place]
+                assert [error["pointer"] for error in problem["errors"]] == [pointer]
                 recorded.append((act.action, "invalid_request", made))
     assert site.entries(before) == recorded
 
 
 @of(KEYS, WEBHOOKS)
-def test_a_command_that_needs_no_field_takes_an_empty_body(site: Site) -> None:
+def test_a_command_that_needs_no_field_accepts_an_empty_body(site: Site) -> None:
     made = site.make()["id"]
     for act in site.thing.acts:
         for options in ({}, {"json": {}}, {"content": b"", "headers": PLAIN}):
@@ -316,11 +316,11 @@ def test_a_command_that_is_sent_again_under_its_key_is_replayed(site: Site) -> N
 def test_a_thing_of_another_tenant_is_answered_like_an_unknown_one(site: Site) -> None:
     neighbour = Site(site.edge, site.thing)
     theirs = neighbour.make()
-    of_all, beside = site.make(), site.make(workspace_id=BESIDE)
+    of_all, in_workspace = site.make(), site.make(workspace_id=SIBLING)
     for token, thing in (
         (site.token, theirs),
-        (neighbour.token, beside),
-        (site.narrow, beside),
+        (neighbour.token, in_workspace),
+        (site.narrow, in_workspace),
         (site.narrow, of_all),
     ):
         assert thing["id"] not in site.ids(token)
@@ -331,7 +331,7 @@ def test_a_thing_of_another_tenant_is_answered_like_an_unknown_one(site: Site) -
             )
             assert_problem(answer, 404, "not_found")
             assert answer.json()["detail"] == unknown.json()["detail"]
-    assert [site.row(each["id"]) for each in (of_all, beside)] == [of_all, beside]
+    assert [site.row(each["id"]) for each in (of_all, in_workspace)] == [of_all, in_workspace]
     assert neighbour.row(theirs["id"]) == theirs
 
 

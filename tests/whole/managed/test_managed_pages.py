@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.edge import Edge
-from tests.support.visitor import Seen, Visitor, visitor
+from tests.support.visitor import Visited, Visitor, visitor
 from tests.support.watches import BLOCKED
 from tests.whole.managed import things
 from tests.whole.managed.things import Site, Thing
@@ -23,7 +23,7 @@ class Form(NamedTuple):
     """The fields that a test fills in."""
     page: str = ""
     """The address of its page, behind that of the thing."""
-    is_shown: bool = False
+    is_page: bool = False
     """True if the answer is a page, with a secret."""
 
 
@@ -35,10 +35,10 @@ class Pages(NamedTuple):
     """The address of the form for a new thing, behind that of the list."""
     fields: dict[str, str]
     """The fields of a new thing."""
-    shown: dict[str, Any]
-    """How the thing is shown then."""
+    row: dict[str, Any]
+    """The status on the page then."""
     wrong: dict[str, str]
-    said: tuple[str, ...]
+    refusal: tuple[str, ...]
     """Words of the refusal of the wrong form."""
     forms: tuple[Form, ...]
 
@@ -63,7 +63,7 @@ PAGES = (
         ("Permissions: choose at least one.", "Workspace: has the wrong format."),
         (
             Form("change", "key.update", {"name": "after"}),
-            Form("rotate", "key.rotate", is_shown=True),
+            Form("rotate", "key.rotate", is_page=True),
             Form("revoke", "key.revoke"),
         ),
     ),
@@ -79,7 +79,7 @@ PAGES = (
             Form("switch", "webhook.update", {"enabled": "false"}),
             Form("recover", "webhook.recover", {"since": "2026-04-15T00:00:00"}),
             Form("test", "webhook.test"),
-            Form("rotate-secret", "webhook.rotate_secret", is_shown=True),
+            Form("rotate-secret", "webhook.rotate_secret", is_page=True),
             Form("remove", "webhook.delete"),
         ),
     ),
@@ -116,7 +116,7 @@ class Desk(Site):
         self.pages, self.path = pages, pages.path
         self.guest = Visitor(edge, self.token)
 
-    def open(self, guest: Visitor, query: str = "") -> Seen:
+    def open(self, guest: Visitor, query: str = "") -> Visited:
         """The page with the form for a new thing."""
         page = guest.get(f"{self.path}{self.pages.new}{query}")
         assert page.status == 200, page.text
@@ -143,7 +143,7 @@ def test_a_form_that_is_sent_twice_sets_up_one_thing(desk: Desk) -> None:
     first, second = (desk.guest.post(desk.path, fields) for _ in range(2))
     (made,) = {*desk.ids()} - before
     row = desk.row(made)
-    assert row | desk.pages.shown == row
+    assert row | desk.pages.row == row
     page = f"{desk.path}/{made}"
     if desk.thing.secret is None:
         assert (first.status, second.status) == (303, 303)
@@ -164,14 +164,14 @@ def test_a_refused_form_says_why_keeps_what_was_typed_and_can_be_sent(desk: Desk
     assert page.status == 422
     (refusal, *_) = page.words(".refused")
     assert "Nothing was changed." in refusal
-    for said in desk.pages.said:
-        assert said in refusal
+    for text in desk.pages.refusal:
+        assert text in refusal
     form = page.one(f'form[action="{desk.path}"][method=post]')
     assert all(details.has_attr("open") for details in form.find_parents("details"))
-    kept = page.form(desk.path)
-    assert kept | typed == kept
+    values = page.form(desk.path)
+    assert values | typed == values
     assert desk.entries(before) == [(desk.thing.creates, "invalid_request", None)]
-    fields = dict.fromkeys({"workspace_id"} & {*kept}, "") | desk.pages.fields
+    fields = dict.fromkeys({"workspace_id"} & {*values}, "") | desk.pages.fields
     assert desk.guest.submit(page, desk.path, **fields).status in (200, 303)
 
 
@@ -187,7 +187,7 @@ def test_an_administrator_names_the_organization(desk: Desk) -> None:
     page = desk.open(admin, f"{join}organization_id={desk.organization}")
     assert admin.submit(page, desk.path, **fields).status in (200, 303)
     row = desk.rows()[0]
-    assert row | desk.pages.shown == row
+    assert row | desk.pages.row == row
     assert "organization_id" not in desk.open(desk.guest).form(desk.path)
 
 
@@ -198,7 +198,7 @@ def test_a_credential_of_a_workspace_sets_up_things_of_that(desk: Desk) -> None:
     assert page.all(f"{form} [name=workspace_id]:not([type=hidden])") == []
     assert guest.submit(page, desk.path, **desk.pages.fields).status in (200, 303)
     row = desk.rows()[0]
-    assert row | desk.pages.shown | {"workspace_id": desk.workspace} == row
+    assert row | desk.pages.row | {"workspace_id": desk.workspace} == row
 
 
 def test_each_form_of_a_thing_is_carried_out_once_though_it_is_sent_twice(desk: Desk) -> None:
@@ -209,9 +209,9 @@ def test_each_form_of_a_thing_is_carried_out_once_though_it_is_sent_twice(desk: 
         fields = desk.guest.get(page + form.page).form(address) | {**form.fields}
         for _ in range(2):
             answer = desk.guest.post(address, fields)
-            assert answer.status == (200 if form.is_shown else 303), answer.text
+            assert answer.status == (200 if form.is_page else 303), answer.text
         assert desk.entries(before) == [(form.action, None, made)], "sent twice, carried out once"
-        if not form.is_shown:
+        if not form.is_page:
             assert len(desk.guest.get(answer.location).words(".done")) == 1
             assert (answer.location.partition("?")[0] == page) == (made in desk.ids())
         assert (desk.guest.get(page).status == 404) == (made not in desk.ids())
@@ -234,7 +234,7 @@ def test_a_form_of_no_session_changes_nothing(desk: Desk) -> None:
     assert desk.row(made["id"]) == made
 
 
-def test_without_the_permission_no_page_has_a_form_and_no_form_is_taken(desk: Desk) -> None:
+def test_without_the_permission_no_page_has_a_form_and_no_form_is_accepted(desk: Desk) -> None:
     made = desk.make()
     tenant = {"organization_id": desk.organization}
     reader = visitor(desk.edge, "read", "audit:read", **tenant)
@@ -254,7 +254,7 @@ def test_without_the_permission_no_page_has_a_form_and_no_form_is_taken(desk: De
 
 def test_a_thing_of_another_tenant_does_not_exist(desk: Desk) -> None:
     neighbour = Site(desk.edge, desk.thing)
-    theirs, beside = neighbour.make(), desk.make(workspace_id=things.BESIDE)
+    theirs, mine = neighbour.make(), desk.make(workspace_id=things.SIBLING)
     keys = {
         name: value
         for name, value in desk.open(desk.guest).form(desk.path).items()
@@ -269,7 +269,7 @@ def test_a_thing_of_another_tenant_does_not_exist(desk: Desk) -> None:
         refused = [(form.action, "not_found") for form in desk.pages.forms]
         found = desk.entries(before) or neighbour.entries(before)
         assert [entry[:2] for entry in found] == refused
-    assert Visitor(desk.edge, desk.narrow).get(f"{desk.path}/{beside['id']}").status == 404
+    assert Visitor(desk.edge, desk.narrow).get(f"{desk.path}/{mine['id']}").status == 404
     assert neighbour.row(theirs["id"]) == theirs
 
 

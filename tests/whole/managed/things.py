@@ -13,7 +13,7 @@ from tests.support.edge import Edge
 from tests.support.watches import BLOCKED
 
 LATER = "2026-05-15T12:00:00Z"
-BESIDE = "WS-26-000002"
+SIBLING = "WS-26-000002"
 ELSEWHERE = "ORG-26-000002"
 ABSENT = object()
 """Stands for a required field that a body lacks."""
@@ -42,7 +42,7 @@ class Thing(NamedTuple):
     prefix: str
     """Of its ids."""
     rights: tuple[str, ...]
-    """The permissions of who manages the thing, the managing one last."""
+    """The permissions of those who manage the thing; the one for managing is last."""
     creates: str
     """The action of the audit log."""
     body: dict[str, Any]
@@ -64,7 +64,7 @@ class Thing(NamedTuple):
     changes: Sequence[dict[str, Any]] = ()
     """Right changes, each of a thing that the former ones have changed."""
     no_changes: Sequence[Any] = ()
-    """Wrong bodies of a change, beside the wrong values."""
+    """Wrong bodies of a change, besides the wrong values."""
     reads: tuple[str, ...] = ("",)
     """The paths of reads behind that of a thing."""
     answer: str | None = None
@@ -296,9 +296,9 @@ def administrator(edge: Edge) -> str:
     return edge.token("admin", organization_id=None)
 
 
-def lasting(shown: dict[str, Any]) -> dict[str, Any]:
-    """The fields that the list and other answers tell alike; an endpoint has one more."""
-    return {name: value for name, value in shown.items() if name != "status"}
+def lasting(view: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are equal in the list and in other answers. An endpoint has one more."""
+    return {name: value for name, value in view.items() if name != "status"}
 
 
 class Site:

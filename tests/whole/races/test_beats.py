@@ -28,7 +28,7 @@ OFFSETS = (0.0, -3.0, 2.5)
 
 FACTS = 120
 
-_LOOK = """
+_SNAPSHOT = """
 SELECT greatest(l.beaten_at, (SELECT max(recorded_at) FROM ledger.ledger_events)),
     l.beaten_at, COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0)
 FROM ledger.listening AS l
@@ -41,10 +41,10 @@ WHERE notification_id > %s AND recorded_at <= %s LIMIT 1
 """
 
 
-class Look(NamedTuple):
+class Snapshot(NamedTuple):
     """A snapshot: the instant up to which every event is known, the last beat and position."""
 
-    known_until: datetime
+    complete_until: datetime
     beaten_at: datetime
     head: int
 
@@ -63,14 +63,14 @@ def beating(
         yield writer
 
 
-def race(conninfo: str, settings: Settings, *, heeds_beats: bool = True) -> list[Look]:
-    """Let writers whose clocks differ record facts; return looks that were taken meanwhile."""
-    looks, ended = list[Look](), threading.Event()
+def race(conninfo: str, settings: Settings, *, heeds_beats: bool = True) -> list[Snapshot]:
+    """Let writers whose clocks differ record facts; return what was read meanwhile."""
+    snapshots, ended = list[Snapshot](), threading.Event()
 
-    def look() -> None:
+    def take_snapshots() -> None:
         with psycopg.connect(conninfo, autocommit=True) as connection:
             while not ended.is_set():
-                looks.extend(Look(*row) for row in connection.execute(_LOOK).fetchall())
+                snapshots.extend(Snapshot(*row) for row in connection.execute(_SNAPSHOT).fetchall())
 
     def report(offset: float) -> None:
         with beating(conninfo, settings, offset, heeds_beats=heeds_beats) as writer:
@@ -80,22 +80,22 @@ def race(conninfo: str, settings: Settings, *, heeds_beats: bool = True) -> list
 
     with beating(conninfo, settings, 0, heeds_beats=heeds_beats) as writer:
         writer.execute(command_of(parsed(activation()), principal("KEY-26-000001")))
-    looker = threading.Thread(target=look)
+    looker = threading.Thread(target=take_snapshots)
     looker.start()
     with ThreadPoolExecutor(len(OFFSETS)) as pool:
         list(pool.map(report, OFFSETS))
     ended.set()
     looker.join()
-    return looks
+    return snapshots
 
 
-def broken(conninfo: str, looks: list[Look]) -> list[Look]:
-    """The looks that a later event has contradicted."""
+def broken(conninfo: str, snapshots: list[Snapshot]) -> list[Snapshot]:
+    """The reads that a later event has contradicted."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         return [
-            look
-            for look in looks
-            if connection.execute(_EARLIER, (look.head, look.known_until)).fetchone()
+            snapshot
+            for snapshot in snapshots
+            if connection.execute(_EARLIER, (snapshot.head, snapshot.complete_until)).fetchone()
         ]
 
 
@@ -109,14 +109,14 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_later_event_is_recorded_after_the_beat_whatever_clocks_say(
     conninfo: str, settings: Settings
 ) -> None:
-    looks = race(conninfo, settings)
-    beats = [look.beaten_at for look in looks]
+    snapshots = race(conninfo, settings)
+    beats = [snapshot.beaten_at for snapshot in snapshots]
     assert len(set(beats)) > 20
     assert beats == sorted(beats)
-    assert broken(conninfo, looks) == []
+    assert broken(conninfo, snapshots) == []
 
 
-def test_a_writer_that_does_not_heed_beats_records_an_event_before_one(
+def test_a_writer_that_ignores_beats_records_an_event_before_one(
     conninfo: str, settings: Settings
 ) -> None:
     """The guard that the race rests on: without it, a clock that is behind breaks the promise."""
@@ -126,11 +126,11 @@ def test_a_writer_that_does_not_heed_beats_records_an_event_before_one(
             writer.execute(command_of(parsed(activation(line)), principal("KEY-26-000001")))
             (recorded,) = query(conninfo, "SELECT max(recorded_at) FROM ledger.ledger_events")
             until(lambda after=recorded: looked(conninfo).beaten_at > after[0], "a later beat")
-        look = looked(conninfo)
+        snapshot = looked(conninfo)
         with beating(conninfo, settings, -3, heeds_beats=heeds_beats) as writer:
             note = parsed(fact("execution.checked_in", line))
             writer.execute(command_of(note, principal("KEY-26-000001")))
-        assert (broken(conninfo, [look]) == []) == heeds_beats
+        assert (broken(conninfo, [snapshot]) == []) == heeds_beats
 
 
 def test_a_node_whose_clock_is_ahead_does_not_move_the_events_of_others(
@@ -144,8 +144,8 @@ def test_a_node_whose_clock_is_ahead_does_not_move_the_events_of_others(
     assert recorded_at - datetime.now(UTC) < timedelta(seconds=1)
 
 
-def looked(conninfo: str) -> Look:
-    return Look(*query(conninfo, _LOOK)[0])
+def looked(conninfo: str) -> Snapshot:
+    return Snapshot(*query(conninfo, _SNAPSHOT)[0])
 
 
 def test_an_idle_writer_beats_each_second(conninfo: str, settings: Settings) -> None:
@@ -160,7 +160,7 @@ def test_an_idle_writer_beats_each_second(conninfo: str, settings: Settings) -> 
         assert beat() - first < timedelta(seconds=2)
 
 
-def test_a_process_that_takes_no_heartbeats_beats_and_does_not_say_that_it_listens(
+def test_a_process_that_accepts_no_heartbeats_beats_and_does_not_say_that_it_listens(
     conninfo: str, settings: Settings
 ) -> None:
     log = Log(conninfo)
@@ -172,7 +172,7 @@ def test_a_process_that_takes_no_heartbeats_beats_and_does_not_say_that_it_liste
         assert query(conninfo, beats) == [(True, False)]
 
 
-def test_the_demos_story_is_told_before_a_beat(conninfo: str, settings: Settings) -> None:
+def test_the_demos_story_is_recorded_before_a_beat(conninfo: str, settings: Settings) -> None:
     query(conninfo, "UPDATE ledger.listening SET beaten_at = now()")
     past = datetime(2026, 4, 1, tzinfo=UTC)
     with writing(settings, conninfo, lambda: past, heeds_beats=False) as writer:

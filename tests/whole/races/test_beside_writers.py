@@ -1,4 +1,4 @@
-"""Work beside concurrent writers: a reader that tails the log, a closing, two sweepers."""
+"""Work while others write: a reader that tails the log, a closing, two sweepers."""
 
 import threading
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ BUSY = "LIN-26-000001"
 LARGE = "LIN-26-000002"
 WRITERS, FACTS = 8, 60
 """Threads per process, and facts per thread."""
-BESIDE = 20
+LEAST = 20
 """The least number of facts before a closing, and of facts after it."""
 
 
@@ -56,10 +56,10 @@ def _write_on(number: int, gate: Any, conninfo: str) -> int:
     return recorded.count(True)
 
 
-def test_a_tailing_reader_beside_16_writers_in_2_processes_misses_no_event(conninfo: str) -> None:
+def test_a_tailing_reader_among_16_writers_in_2_processes_misses_no_event(conninfo: str) -> None:
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
         activate(writer, BUSY)
-    seen: list[int] = []
+    positions: list[int] = []
     rounds = 0
     stop = threading.Event()
 
@@ -71,10 +71,10 @@ def test_a_tailing_reader_beside_16_writers_in_2_processes_misses_no_event(conni
         while not finished:
             # The flag is checked before the read: the last read comes after the last append.
             finished = stop.is_set()
-            rows = read_log(pipeline, seen[-1] if seen else 0, 50)
+            rows = read_log(pipeline, positions[-1] if positions else 0, 50)
             finished = finished and not rows
             rounds += bool(rows) and not stop.is_set()
-            seen.extend(row[4] for row in rows)
+            positions.extend(row[4] for row in rows)
         connection.close()
 
     reader = threading.Thread(target=tail)
@@ -89,18 +89,18 @@ def test_a_tailing_reader_beside_16_writers_in_2_processes_misses_no_event(conni
         rows = connection.execute(
             "SELECT notification_id FROM ledger.ledger_events ORDER BY notification_id"
         ).fetchall()
-    assert seen == [row[0] for row in rows]
-    assert len(seen) == 2 * WRITERS * FACTS + 1
+    assert positions == [row[0] for row in rows]
+    assert len(positions) == 2 * WRITERS * FACTS + 1
     assert rounds > 0, "the reader did not run beside the writers"
     assert check(conninfo).findings == []
 
 
-def _write_beside(number: int, gate: Any, conninfo: str) -> list[int]:
-    """Report facts of another line until ``BESIDE`` follow the closing; return all positions."""
+def _write_meanwhile(number: int, gate: Any, conninfo: str) -> list[int]:
+    """Report facts of another line until ``LEAST`` follow the closing; return all positions."""
     positions = list[int]()
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
         gate.wait(30)
-        left = BESIDE
+        left = LEAST
         while left:
             tags = fact("service_line.updated", BUSY, {"project_tags": ["on"]}, source="/beside")
             outcome = writer.execute(command_of(parsed(tags), principal("b")))
@@ -117,13 +117,13 @@ def _close(number: int, gate: Any, conninfo: str) -> list[int]:
             parsed(fact("service_line.closed", LARGE, source="/closer")), principal("closer")
         )
         gate.wait(30)
-        until(lambda: len(_written(conninfo)) > BESIDE, "the others' facts before the closing")
+        until(lambda: len(_written(conninfo)) > LEAST, "the others' facts before the closing")
         assert isinstance(writer.execute(closing), Receipt)
         return []
 
 
 def _close_or_write(number: int, gate: Any, conninfo: str) -> list[int]:
-    return (_close, _write_beside)[number](number, gate, conninfo)
+    return (_close, _write_meanwhile)[number](number, gate, conninfo)
 
 
 def _written(conninfo: str) -> list[int]:
@@ -141,7 +141,7 @@ def _positions(conninfo: str, condition: str, *values: Any) -> list[int]:
     return [position for (position,) in query(conninfo, statement, *values)]
 
 
-def test_closing_a_line_with_3000_open_runs_is_one_append_beside_other_writers(
+def test_closing_a_line_with_3000_open_runs_is_one_append_among_other_writers(
     conninfo: str,
 ) -> None:
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
@@ -160,14 +160,14 @@ def test_closing_a_line_with_3000_open_runs_is_one_append_beside_other_writers(
     before = [position for position in others if position < closed[0]]
     after = [position for position in others if position > closed[-1]]
     assert before + after == others, "another fact lies between the closing's events"
-    assert min(len(before), len(after)) >= BESIDE
+    assert min(len(before), len(after)) >= LEAST
     log = check(conninfo)
     assert log.findings == []
     assert log.topics["run.cancelled/1"] == 3000
 
 
 def _sweep(number: int, gate: Any, conninfo: str) -> list[int]:
-    """Sweep 20 times beside the other process; return how many lines each sweep sent idle."""
+    """Sweep 20 times while the other process sweeps; return how many lines each sweep sent idle."""
     swept = []
     with running_writer(conninfo, idle_after=timedelta(seconds=1)) as writer:
         sweeper = Sweeper(

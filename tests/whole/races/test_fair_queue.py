@@ -1,4 +1,4 @@
-"""Organizations take turns in the writers of a node (contract, Access, "Shares")."""
+"""Organizations rotate in the writers of a node (contract, Access, "Shares")."""
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
@@ -123,13 +123,13 @@ def test_a_fact_is_recorded_behind_at_most_100_facts_of_a_neighbour_that_came_be
     writer = node.writer()
     flood, fact = writer.submit(check_ins(1_000)), writer.submit(other())
     node.start(writer)
-    (place,) = positions(fact.result(20))
+    (at,) = positions(fact.result(20))
     batch = positions(flood.result(20))
     assert batch == sorted(batch)
-    assert len([position for position in batch if position < place]) == 100
+    assert len([position for position in batch if position < at]) == 100
 
 
-def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) -> None:
+def test_a_slot_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) -> None:
     writer = node.writer()
     came = []
     batch = check_ins(1_000)
@@ -137,13 +137,13 @@ def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) 
     flood = writer.submit(batch)
     node.start(writer)
     outcomes = flood.result(20)
-    (place,) = positions(came[0].result(20))
-    before = [o for o in positions(outcomes) if 0 < o < place]
-    # The facts up to the end of the turn, and the next turn of the batch.
+    (position,) = positions(came[0].result(20))
+    before = [o for o in positions(outcomes) if 0 < o < position]
+    # The facts up to the end of the slot, and the next slot of the batch.
     assert 150 <= len(before) <= 150 + 10 + 100
 
 
-def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
+def test_an_imports_slot_ends_by_time_for_an_append_that_waits(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
@@ -156,8 +156,8 @@ def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
     flood = importing.submit(batch)
     node.start(importing)
     last = positions(flood.result(20))[-1]
-    (place,) = positions(came[0].result(20))
-    assert place < last
+    (position,) = positions(came[0].result(20))
+    assert position < last
 
 
 def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) -> None:
@@ -171,15 +171,15 @@ def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) 
     assert node.appends(positions(flood.result(20))[0]) == [1_000]
 
 
-def test_a_turn_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
+def test_a_slot_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "SLOT_SECONDS", 0.0)
     writer = node.writer()
     flood, fact = writer.submit(check_ins(20)), writer.submit(other())
     node.start(writer)
-    batch, (place,) = positions(flood.result(20)), positions(fact.result(20))
-    assert batch[0] < place < batch[1]
+    batch, (position,) = positions(flood.result(20)), positions(fact.result(20))
+    assert batch[0] < position < batch[1]
 
 
 def test_a_divided_batch_is_answered_whole_and_in_order_with_its_duplicates(node: Node) -> None:
@@ -202,7 +202,7 @@ def test_a_divided_batch_is_answered_whole_and_in_order_with_its_duplicates(node
     assert recorded == sorted(set(recorded))
 
 
-def test_administrators_take_turns_as_one_organization(node: Node) -> None:
+def test_administrators_share_as_one_organization(node: Node) -> None:
     admin = Principal("KEY-26-000001", "api_key", frozenset({"admin"}))
     assert admin.tenant_key == COMMAND_LINE.tenant_key
     assert admin.tenant_key not in (FLOOD.tenant_key, OTHER.tenant_key)
@@ -225,7 +225,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
+def test_with_others_an_organization_is_few_slots_ahead_of_the_views(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "_RECENT_SECONDS", 60.0)
@@ -254,10 +254,10 @@ def test_an_organization_far_ahead_of_the_views_waits_for_them_and_others_do_not
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
     held = writer.submit(check_ins(1))
-    (place,) = positions(writer.submit(other()).result(20))
+    (position,) = positions(writer.submit(other()).result(20))
     assert not held.done()
-    writer.note_projected(place)
-    assert positions(held.result(20)) > [place]
+    writer.note_projected(position)
+    assert positions(held.result(20)) > [position]
 
 
 @pytest.mark.usefixtures("patient")
@@ -297,7 +297,7 @@ def test_an_import_hands_in_again_what_was_turned_away(
 
 
 @pytest.mark.usefixtures("patient")
-def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
+def test_an_import_alone_does_not_wait_for_views_and_with_others_it_does(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     importing, worker = node.writer(is_apart=True), node.writer()
@@ -311,15 +311,15 @@ def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
     # The next append finds the event of the other organization.
     positions(importing.submit(check_ins(1)).result(20))
     held = importing.submit(check_ins(1))
-    (place,) = positions(worker.submit(check_ins(1)).result(20))
+    (position,) = positions(worker.submit(check_ins(1)).result(20))
     assert not held.done()
-    importing.note_projected(place)
+    importing.note_projected(position)
     positions(held.result(20))
 
 
 def test_the_follower_of_views_tells_what_all_live_views_have_reached(conninfo: str) -> None:
-    told: queue.Queue[int] = queue.Queue()
-    follower = ViewFollower(conninfo, told.put)
+    positions: queue.Queue[int] = queue.Queue()
+    follower = ViewFollower(conninfo, positions.put)
     listens = (
         "SELECT FROM pg_stat_activity WHERE application_name = 'ledger view follower'"
         " AND state = 'idle' AND query LIKE '%FROM ledger.projection%'"
@@ -337,8 +337,8 @@ def test_the_follower_of_views_tells_what_all_live_views_have_reached(conninfo: 
 
             notify(f"{','.join(others)} 7")
             notify(f"{first} 5")
-            assert told.get(timeout=20) == 5
+            assert positions.get(timeout=20) == 5
             notify(f"{first} stopped")
-            assert told.get(timeout=20) == 7
+            assert positions.get(timeout=20) == 7
         finally:
             follower.stop()

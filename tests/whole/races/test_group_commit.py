@@ -57,17 +57,17 @@ class Breaks(OwnCommand):
         raise RuntimeError("nobody thought of this")
 
 
-class Looks(OwnCommand):
+class ReadsRun(OwnCommand):
     """A command that loads a run outside the streams that it names, and changes nothing."""
 
     def __init__(self) -> None:
         super().__init__(REPORTER)
-        self.seen: list[tuple[int, str]] = []
+        self.found: list[tuple[int, str]] = []
 
     def decide(self, group: Group) -> Receipt:
         run = group.memory.find(RUN)
         assert isinstance(run, Run)
-        self.seen.append((run.version, run.status))
+        self.found.append((run.version, run.status))
         return Receipt(RUN, (), 0)
 
 
@@ -194,9 +194,9 @@ def test_a_command_sees_a_run_as_changed_by_an_earlier_command_of_its_group(
         writer, report(activation()), report(fact("run.started", RUN, {"service_line_id": LINE}))
     )
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as other:  # remembers no run
-        looks = Looks()
-        submit(other, report(fact("service_line.closed", LINE)), looks, looks)
-    assert looks.seen == [(2, "cancelled")] * 2
+        reading = ReadsRun()
+        submit(other, report(fact("service_line.closed", LINE)), reading, reading)
+    assert reading.found == [(2, "cancelled")] * 2
 
 
 def test_all_events_of_a_group_are_written_when_its_last_command_records_none(
@@ -228,6 +228,6 @@ def test_commands_beyond_the_queues_limit_are_refused_at_once(conninfo: str) -> 
 
 def test_a_caller_who_gave_up_waiting_does_not_end_the_writer(writer: Writer) -> None:
     submit(writer, report(activation()))
-    given_up: Future[list[Outcome]] = writer.submit([tags("nobody", "waits")])
-    given_up.cancel()
+    abandoned: Future[list[Outcome]] = writer.submit([tags("nobody", "waits")])
+    abandoned.cancel()
     assert recorded(writer.submit([tags("after")]).result(1.5)) == [True]

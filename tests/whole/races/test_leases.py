@@ -1,7 +1,7 @@
 """Heartbeats, expiries, endings and closings race on the same runs; then the raw log is checked.
 
-The checker shares no code with the ledger. The test itself knows the rest, which is not in the
-log: the heartbeats that were answered, and the stretches in which nobody listened.
+The checker shares no code with the ledger. The test itself knows what is not in the log: the
+heartbeats that were answered, and the times in which no process listened.
 """
 
 import random
@@ -39,7 +39,7 @@ COMMANDS = 500
 """The number of commands of each writer at the most."""
 
 HEATS = 8
-"""The most parts of the race that looks for no damage."""
+"""The most parts of the race that tests for no damage."""
 
 HEAT = 50
 """The commands of each writer in a part of a race that ends once the damage is found."""
@@ -66,7 +66,7 @@ class Race:
         self._heat = -1
 
     def go(self, commands: int) -> LogChecker:
-        """Let each writer go on for so many commands; check the log."""
+        """Let each writer execute that many commands; then check the log."""
         self._ended = threading.Event()
         self._heat += 1
         with ExitStack() as stack, closing(Log(self.conninfo)) as log:
@@ -74,14 +74,14 @@ class Race:
             writers = [stack.enter_context(self._writer()) for _ in range(WRITERS)]
             watch = LeaseWatch(led(self.conninfo, "leases"), writers[0])
             with ThreadPoolExecutor(WRITERS + 2) as pool:
-                beside = [pool.submit(self._pass_time, log), pool.submit(self._watch, watch)]
+                workers = [pool.submit(self._pass_time, log), pool.submit(self._watch, watch)]
                 racers = [pool.submit(self._act, n, w, commands) for n, w in enumerate(writers)]
                 try:
                     for racer in racers:
                         racer.result(60)
                 finally:
                     self._ended.set()
-                for loop in beside:
+                for loop in workers:
                     loop.result(60)
         return check(self.conninfo)
 
@@ -150,12 +150,12 @@ class Race:
         return command_of(parsed(event | {"id": str(number)}), by)  # type: ignore[arg-type]
 
 
-def end_of(seconds: int, heard_at: datetime, outages: list[tuple[datetime, datetime]]) -> datetime:
+def end_of(seconds: int, beat_at: datetime, outages: list[tuple[datetime, datetime]]) -> datetime:
     """The end of a lease: what lies in an outage does not count."""
-    end = heard_at + timedelta(seconds=seconds)
+    end = beat_at + timedelta(seconds=seconds)
     for since, until in outages:
-        if since < end and until > heard_at:
-            end += until - max(since, heard_at)
+        if since < end and until > beat_at:
+            end += until - max(since, beat_at)
     return end
 
 
@@ -163,12 +163,12 @@ def findings(race: Race, log: LogChecker) -> list[str]:
     """The contradictions between the log, the heartbeats and the outages."""
     found = list(log.findings)
     for run, expiry in log.expired.items():
-        end = end_of(expiry.seconds, expiry.heard_at, race.outages)
+        end = end_of(expiry.seconds, expiry.beat_at, race.outages)
         if expiry.at != end:
             found.append(f"{run} expires at {expiry.at}, and not at {end}")
     for beat in race.beats:
         expiry = log.expired.get(beat.run)
-        if expiry is not None and expiry.heard_at < beat.sent_at:
+        if expiry is not None and expiry.beat_at < beat.sent_at:
             found.append(f"the expiry of {beat.run} overtakes a heartbeat of {beat.sent_at}")
     with psycopg.connect(race.conninfo) as connection:
         stored = connection.execute("SELECT run_id, seconds FROM ledger.lease").fetchall()
@@ -196,7 +196,7 @@ def test_the_log_stays_sound_when_heartbeats_race_expiries_endings_and_closings(
     conninfo: str, settings: Settings, commands: int
 ) -> None:
     race = Race(conninfo, settings)
-    # On a busy machine the clock's thread has few turns: the race goes on until enough has expired.
+    # On a busy machine the clock's thread seldom runs: the race continues until enough has expired.
     for _ in range(HEATS):
         log = race.go(commands)
         assert findings(race, log) == []
@@ -206,7 +206,7 @@ def test_the_log_stays_sound_when_heartbeats_race_expiries_endings_and_closings(
 
 
 @pytest.mark.parametrize(
-    ("name", "sabotage", "said"),
+    ("name", "sabotage", "message"),
     [
         ("HEAR", lambda statement: statement + " AND false", "overtakes a heartbeat"),
         (
@@ -227,13 +227,13 @@ def test_without_a_guard_the_checks_find_the_damage(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     sabotage: object,
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(leases, name, sabotage(getattr(leases, name)))  # type: ignore[operator]
     race = Race(conninfo, settings)
     found: list[str] = []
     for _ in range(COMMANDS // HEAT):
         found = findings(race, race.go(HEAT))
-        if any(said in finding for finding in found):
+        if any(message in finding for finding in found):
             return
-    pytest.fail(f"nothing {said}: {found[:5]}")
+    pytest.fail(f"nothing {message}: {found[:5]}")

@@ -10,14 +10,14 @@ from tests.support.log_checker import LogChecker
 
 START = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 LINE, RUN = "LIN-26-000001", "RUN-26-000009"
-Told = tuple[str, str, dict[str, Any]]
+Step = tuple[str, str, dict[str, Any]]
 
 
-def line(topic: str, **body: Any) -> Told:
+def line(topic: str, **body: Any) -> Step:
     return LINE, f"execution.{topic}/1", body
 
 
-def run(topic: str, **body: Any) -> Told:
+def run(topic: str, **body: Any) -> Step:
     return RUN, f"run.{topic}/1", body
 
 
@@ -44,11 +44,11 @@ SKIPPED = OTHER_RUN, "run.started/1", NAMED[2] | {"attempt": 3, "retry_of": RUN}
 AWAITING = run(
     "started", run_id_origin="issued", parent_external_id="x", awaiting=[1], external_id="y"
 )
-GIVEN = run("parent_given", parent_run_id=OTHER_RUN, external_id="y")
+PARENT_GIVEN = run("parent_given", parent_run_id=OTHER_RUN, external_id="y")
 CAUSED = run("parent_given", parent_run_id=OTHER_RUN, external_id="y", causation_id="EVT-26-000003")
 
 
-def findings(*events: Told) -> list[str]:
+def findings(*events: Step) -> list[str]:
     """The judge's findings about events, one a minute, each reported by a fact of its own."""
     checker, versions = LogChecker(), {LINE: count(1), RUN: count(1), OTHER_RUN: count(1)}
     for position, (stream, topic, body) in enumerate((ACTIVATED, *events), 1):
@@ -68,7 +68,7 @@ def findings(*events: Told) -> list[str]:
     return [finding.partition(": ")[2] for finding in checker.findings]
 
 
-def test_nothing_is_said_of_a_sound_log() -> None:
+def test_nothing_is_reported_of_a_sound_log() -> None:
     life = [PAUSED, RESUMED, BLOCKED, UNBLOCKED, CHECKED_IN, STARTED, COMPLETED, ERASED, IDLE]
     assert findings(*life, WOKEN, CLOSED) == []
     assert findings(CHECKED_IN, VOIDED) == []
@@ -78,8 +78,8 @@ def test_nothing_is_said_of_a_sound_log() -> None:
     other = OTHER_RUN, "run.started/1", {"run_id_origin": "supplied"}
     assert findings(other, NAMED, begun, run("completed", external_id="x")) == []
     assert findings(NAMED, FAILED, RETRIED) == []
-    said = "somebody else than the system gives the parent"  # each event has a fact here
-    assert findings(AWAITING, OTHER_NAMED, CAUSED) == [said]
+    finding = "somebody else than the system gives the parent"  # each event has a fact here
+    assert findings(AWAITING, OTHER_NAMED, CAUSED) == [finding]
 
 
 @pytest.mark.parametrize(
@@ -128,13 +128,13 @@ def test_nothing_is_said_of_a_sound_log() -> None:
             "a run lies below itself",
         ),
         ([NAMED, FAILED, SKIPPED], f"the name does not follow the attempts ['{RUN}']"),
-        ([AWAITING, GIVEN], "a run gets a parent that it does not await"),
-        ([AWAITING, OTHER_NAMED, GIVEN], "the cause is not the event that named the parent"),
+        ([AWAITING, PARENT_GIVEN], "a run gets a parent that it does not await"),
+        ([AWAITING, OTHER_NAMED, PARENT_GIVEN], "the cause is not the event that named the parent"),
         ([AWAITING, OTHER_NAMED, CAUSED, CAUSED], "a run gets a parent that it does not await"),
         ([OTHER_NAMED, AWAITING], "a run awaits a parent that it could have"),
     ],
 )
-def test_an_event_that_must_never_be_there_is_found(events: list[Told], finding: str) -> None:
+def test_an_event_that_must_never_be_there_is_found(events: list[Step], finding: str) -> None:
     assert finding in findings(*events)
 
 
@@ -148,5 +148,5 @@ def test_an_id_that_is_taken_or_was_passed_over_is_found(record: str) -> None:
         state = {"reported_by": "K", "service_line_id": LINE, "occurred_at": at, "recorded_at": at}
         state["body"] = body
         checker.take(stream, 1, topic, state, position, datetime.fromisoformat(at))
-    said = {RUN: "is taken", "RUN-26-000010": "was issued before"}[record]
-    assert any(said in finding for finding in checker.findings)
+    text = {RUN: "is taken", "RUN-26-000010": "was issued before"}[record]
+    assert any(text in finding for finding in checker.findings)

@@ -21,20 +21,20 @@ def raced(conninfo: str, kind: type[Log], commands: int = 1200) -> tuple[Counter
 
 
 @pytest.mark.parametrize(
-    ("commands", "started", "refused", "turns"),
+    ("commands", "started", "refused", "switches"),
     [(1200, 200, 60, 30), pytest.param(4000, 1500, 300, 100, marks=pytest.mark.soak)],
 )
 def test_the_log_stays_sound_when_many_starts_race_events_that_forbid_them(
-    conninfo: str, commands: int, started: int, refused: int, turns: int
+    conninfo: str, commands: int, started: int, refused: int, switches: int
 ) -> None:
     counts = race(conninfo, racers=3, commands=commands)
     log = check(conninfo)
     assert log.findings == []
-    # The writers did race: many starts were recorded and many refused, by writers in turn.
+    # The writers did race: writers alternated, and many starts were recorded and many refused.
     assert counts["unavailable"] == 0
     assert counts["run.started done"] > started
     assert counts["run.started invalid_state"] > refused
-    assert len(list(groupby(log.reporters))) > turns
+    assert len(list(groupby(log.reporters))) > switches
     # Every type of event that forbids or follows a start took part in it.
     for topic in ("paused", "resumed", "blocked", "unblocked", "idle", "active", "closed"):
         assert log.topics[f"execution.{topic}/1"] > 0, topic

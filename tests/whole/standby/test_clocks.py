@@ -1,4 +1,4 @@
-"""Wrong clocks around a standby: a read node names them, and goes by its database's clock."""
+"""Wrong clocks around a standby: a read node reports them, and uses its database's clock."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,7 +29,7 @@ Get = Callable[..., httpx.Response]
 
 @contextmanager
 def shifted(cluster: Cluster, hours: int) -> Iterator[Get]:
-    """The GETs of a worker of a read node whose clock is so many hours ahead."""
+    """The GETs of a worker of a read node whose clock is that many hours ahead."""
     settings = Settings(master_key=MASTER_KEY, data_dir=cluster.folder / "shifted")
     _, reading = find_all(settings, cluster.standby.url, print)
     app = create_reading_api(settings, reading, lambda: utc_now() + timedelta(hours=hours))
@@ -54,7 +54,7 @@ def gauge(get: Get, name: str) -> float:
 
 @contextmanager
 def replaying_late(cluster: Cluster, delay: str) -> Iterator[None]:
-    """Within the block the standby replays each commit so much later."""
+    """Within the block the standby replays each commit that much later."""
     reload_ = "SELECT pg_reload_conf()"
     query(cluster.standby.url, f"ALTER SYSTEM SET recovery_min_apply_delay = '{delay}'")
     query(cluster.standby.url, reload_)

@@ -7,7 +7,7 @@ from tests.whole.standby.conftest import Cluster
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         (("verify",), "0 differences"),
         (("projections", "list"), "execution"),
@@ -17,11 +17,11 @@ from tests.whole.standby.conftest import Cluster
     ],
 )
 def test_a_command_that_reads_works_on_a_standby(
-    cluster: Cluster, command: tuple[str, ...], told: str
+    cluster: Cluster, command: tuple[str, ...], message: str
 ) -> None:
     ended = run_ledger(cluster.reader.environment, *command)
     assert ended.returncode == 0, ended.stderr
-    assert told in ended.stdout
+    assert message in ended.stdout
 
 
 @pytest.mark.parametrize(

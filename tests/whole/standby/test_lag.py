@@ -78,14 +78,14 @@ def test_an_instant_is_answered_once_a_later_event_or_beat_is_there(
 ) -> None:
     check_in(writes, "known")
     before = now()
-    known = reads.get(f"/v1/execution/{LINE}?as_of={before}")
-    assert known.status_code == 200, "the next beat comes within a second"
+    unchanged = reads.get(f"/v1/execution/{LINE}?as_of={before}")
+    assert unchanged.status_code == 200, "the next beat comes within a second"
     with cluster.standby.paused():
         after = now()
         check_in(writes, "not replicated")
         behind(reads.get(f"/v1/execution/{LINE}?as_of={now()}"))
         behind(reads.get(f"/v1/execution/{LINE}?as_of={after}"))
-        assert reads.get(f"/v1/execution/{LINE}?as_of={before}").content == known.content
+        assert reads.get(f"/v1/execution/{LINE}?as_of={before}").content == unchanged.content
     answer = reads.get(f"/v1/execution/{LINE}?as_of={after}")
     assert answer.status_code == 200
     assert answer.content == writes.get(f"/v1/execution/{LINE}?as_of={after}").content
@@ -96,7 +96,7 @@ def test_an_instant_is_answered_once_a_later_event_or_beat_is_there(
 def test_without_a_beat_for_five_seconds_every_read_is_behind(
     cluster: Cluster, reads: httpx.Client
 ) -> None:
-    asked = [
+    paths = [
         f"/v1/execution/{LINE}",
         "/v1/execution?as_of=2026-01-01",
         "/v1/events",
@@ -109,7 +109,7 @@ def test_without_a_beat_for_five_seconds_every_read_is_behind(
         until(lambda: reads.get("/readyz").status_code == 503, "the end of patience", 30.0)
         assert time.monotonic() - paused_at > 3
         assert reads.get("/readyz").json()["status"] == "behind"
-        for path in asked:
+        for path in paths:
             behind(reads.get(path))
         page = reads.get("/ui")
         assert (page.status_code, "more than five seconds behind" in page.text) == (503, True)
@@ -127,14 +127,14 @@ def test_a_standby_answers_no_instant_as_settled_that_it_does_not_know(
     check_in(writes, "settled")
     options = options_of(cluster.standby.url, FOR_EVERYONE)
     with psycopg.connect(cluster.standby.url, options=options) as connection:
-        for at, is_known in ((datetime.now(UTC) + timedelta(seconds=30), False), (LONG_AGO, True)):
-            asked = {"as_of": at, "settled": True}
-            ((position,),) = connection.execute(position_of(True, "execution"), asked).fetchall()
-            assert (position is not None) == is_known
+        for at, is_found in ((datetime.now(UTC) + timedelta(seconds=30), False), (LONG_AGO, True)):
+            values = {"as_of": at, "settled": True}
+            ((position,),) = connection.execute(position_of(True, "execution"), values).fetchall()
+            assert (position is not None) == is_found
 
 
-class Seen(NamedTuple):
-    """An answer of the past, to be asked for again."""
+class PastAnswer(NamedTuple):
+    """An answer as of the past, to be requested again."""
 
     path: str
     content: bytes
@@ -159,10 +159,10 @@ def lagging(cluster: Cluster) -> Iterator[None]:
         thread.join()
 
 
-def walk(cluster: Cluster, minimums: int, instants: int) -> None:
-    """Read from a lagging standby beside writes; no answer may be stale, or change later."""
+def read_beside_writes(cluster: Cluster, minimums: int, instants: int) -> None:
+    """Read from a lagging standby during writes. No answer may be stale, or change later."""
     counts, waits, wrong = {"at least": 0, "as of": 0}, [0], list[str]()
-    seen, written = list[Seen](), [1]
+    answers, written = list[PastAnswer](), [1]
     done, lock, begun = threading.Event(), threading.Lock(), datetime.now(UTC)
 
     def write() -> None:
@@ -172,12 +172,12 @@ def walk(cluster: Cluster, minimums: int, instants: int) -> None:
                 number += 1
                 written[0] = check_in(client, f"walk {number}")
 
-    def take(kind: str, most: int) -> bool:
+    def claim(kind: str, most: int) -> bool:
         with lock:
             counts[kind] += 1
             return counts[kind] <= most
 
-    def is_given(answer: httpx.Response) -> bool:
+    def is_answered(answer: httpx.Response) -> bool:
         if answer.status_code == 503:
             assert answer.json()["code"] == "behind", answer.text
         else:
@@ -188,22 +188,22 @@ def walk(cluster: Cluster, minimums: int, instants: int) -> None:
 
     def read_at_least() -> None:
         with cluster.client(cluster.reader) as client:
-            while take("at least", minimums):
+            while claim("at least", minimums):
                 position = written[0]
                 path = f"/v1/events?after={event_id(position - 1)}&limit=1"
                 if position % 2:
                     path = f"/v1/execution/{LINE}"
                 answer = client.get(path, headers={"ledger-min-position": str(position)})
-                if is_given(answer):
-                    shown = int(answer.headers["ledger-position"])
+                if is_answered(answer):
+                    reached = int(answer.headers["ledger-position"])
                     events = answer.json()["data"]
-                    if shown < position or events == []:
-                        wrong.append(f"{shown} for {position}: {path}")
+                    if reached < position or events == []:
+                        wrong.append(f"{reached} for {position}: {path}")
 
     def read_as_of(number: int) -> None:
         dice = random.Random(SEED + number)
         with cluster.client(cluster.reader) as client:
-            while take("as of", instants):
+            while claim("as of", instants):
                 ago = timedelta(seconds=dice.choice([0, 0.02, 0.5, 1.5]))
                 at = max(begun, datetime.now(UTC) - ago)
                 path = dice.choice([f"/v1/execution/{LINE}", "/v1/execution/summary"])
@@ -211,8 +211,8 @@ def walk(cluster: Cluster, minimums: int, instants: int) -> None:
                     path = f"/v1/execution/{LINE}/usage?from=2026-01-01&to=2027-01-01&"
                 path += f"{'' if path.endswith('&') else '?'}as_of={format_instant(at)}"
                 answer = client.get(path)
-                if is_given(answer):
-                    seen.append(Seen(path, answer.content))
+                if is_answered(answer):
+                    answers.append(PastAnswer(path, answer.content))
 
     with lagging(cluster):
         writer = threading.Thread(target=write)
@@ -227,21 +227,21 @@ def walk(cluster: Cluster, minimums: int, instants: int) -> None:
         writer.join()
     cluster.standby.catch_up()
     assert wrong == []
-    assert len(seen) > instants / 10
+    assert len(answers) > instants / 10
     assert waits[0] > 5, "the standby hardly lagged"
     with cluster.client(cluster.reader) as reader, cluster.client(cluster.node) as node:
         until(lambda: reader.get("/readyz").status_code == 200, "the read node")
-        for path, content in seen:
+        for path, content in answers:
             assert node.get(path).content == content, path
             assert reader.get(path).content == content, path
 
 
 def test_no_answer_of_a_lagging_standby_is_stale_or_changes(cluster: Cluster) -> None:
-    walk(cluster, 150, 40)
+    read_beside_writes(cluster, 150, 40)
 
 
 @pytest.mark.soak
 def test_of_ten_thousand_answers_of_a_lagging_standby_none_is_stale_or_changes(
     cluster: Cluster,
 ) -> None:
-    walk(cluster, 10_000, 2_000)
+    read_beside_writes(cluster, 10_000, 2_000)

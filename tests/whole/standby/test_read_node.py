@@ -15,7 +15,7 @@ from tests.support.served import name_of, post, run_ledger
 from tests.support.views import until
 from tests.whole.standby.conftest import Cluster, read_node
 
-LINE, SEEN, BARE = "LIN-26-500001", "RUN-26-500001", "RUN-26-500002"
+LINE, RUN, BARE = "LIN-26-500001", "RUN-26-500001", "RUN-26-500002"
 FAILED = "RUN-26-500003"
 NO_ERRORS = "A read node shows no errors."
 WRITES = sorted(
@@ -30,13 +30,13 @@ WRITES = sorted(
 
 
 @pytest.fixture(scope="module")
-def told(cluster: Cluster) -> int:
-    """A line with a run that has an input, one that has none, and a failed one; the position."""
+def end(cluster: Cluster) -> int:
+    """Report a line with three runs: with input, without, and failed; return the position."""
     data = {"service_line_id": LINE}
     with cluster.client(cluster.node) as client:
         for event in (
             activation(LINE),
-            fact("run.started", SEEN, {**data, "input": {"secret": "plum"}}),
+            fact("run.started", RUN, {**data, "input": {"secret": "plum"}}),
             fact("run.started", BARE, data),
             fact("run.started", FAILED, data),
             fact("run.failed", FAILED, {"error": {"code": "E1", "message": "pear"}}),
@@ -47,10 +47,10 @@ def told(cluster: Cluster) -> int:
 
 
 @pytest.fixture
-def reads(cluster: Cluster, told: int) -> Iterator[httpx.Client]:
+def reads(cluster: Cluster, end: int) -> Iterator[httpx.Client]:
     cluster.standby.catch_up()
     with cluster.client(cluster.reader) as client:
-        client.headers["ledger-min-position"] = str(told)
+        client.headers["ledger-min-position"] = str(end)
         yield client
 
 
@@ -89,11 +89,11 @@ def test_requests_that_write_nothing_go_on(reads: httpx.Client) -> None:
 
 
 def test_each_kind_of_read_answers_as_on_the_node_that_writes(
-    cluster: Cluster, reads: httpx.Client, told: int
+    cluster: Cluster, reads: httpx.Client, end: int
 ) -> None:
     with cluster.client(cluster.node) as node:
         at = node.get(f"/v1/execution/{LINE}/history").json()
-    asked = [
+    paths = [
         "/v1/execution",
         f"/v1/execution/{LINE}",
         f"/v1/execution/{LINE}/history",
@@ -110,11 +110,11 @@ def test_each_kind_of_read_answers_as_on_the_node_that_writes(
         "/v1/webhooks",
     ]
     with cluster.client(cluster.node) as node:
-        for path in asked:
+        for path in paths:
             answer, expected = reads.get(path), node.get(path)
             assert answer.status_code == 200, (path, answer.text)
             assert answer.content == expected.content, path
-            assert "as_of" in path or int(answer.headers["ledger-position"]) >= told
+            assert "as_of" in path or int(answer.headers["ledger-position"]) >= end
 
 
 def test_a_stream_tells_of_events_as_they_are_replicated(
@@ -131,7 +131,7 @@ def test_a_stream_tells_of_events_as_they_are_replicated(
         assert '"streamed"' in next(line for line in lines if line.startswith("data:"))
 
 
-def test_a_proof_is_given_from_the_standby(cluster: Cluster, reads: httpx.Client) -> None:
+def test_a_proof_is_answered_from_the_standby(cluster: Cluster, reads: httpx.Client) -> None:
     def proof() -> httpx.Response:
         return reads.get("/v1/log/proof/inclusion?position=1", headers={"ledger-min-position": "0"})
 
@@ -145,7 +145,7 @@ def test_a_proof_is_given_from_the_standby(cluster: Cluster, reads: httpx.Client
 
 
 @pytest.mark.parametrize(
-    "path", [f"/v1/runs/{SEEN}", "/v1/runs", f"/v1/execution/{LINE}/runs", "/v1/runs?as_of={}"]
+    "path", [f"/v1/runs/{RUN}", "/v1/runs", f"/v1/execution/{LINE}/runs", "/v1/runs?as_of={}"]
 )
 def test_an_answer_that_would_hold_a_runs_payload_is_refused(
     cluster: Cluster, reads: httpx.Client, path: str
@@ -156,15 +156,15 @@ def test_an_answer_that_would_hold_a_runs_payload_is_refused(
     assert reads.head(path.format(last)).status_code == 503
 
 
-def test_unaudited_reads_are_given_where_the_operator_allows_them_and_leave_nothing(
-    cluster: Cluster, visitor: httpx.Client, told: int
+def test_unaudited_reads_are_granted_where_the_operator_allows_them_and_leave_nothing(
+    cluster: Cluster, visitor: httpx.Client, end: int
 ) -> None:
     allowed = read_node(
         cluster.folder / "unaudited", cluster.standby.url, LEDGER_UNAUDITED_READS="true"
     )
     with allowed, cluster.client(allowed) as client:
         until(lambda: client.get("/readyz").status_code == 200, "the read node")
-        answer = client.get(f"/v1/runs/{SEEN}", headers={"ledger-min-position": str(told)})
+        answer = client.get(f"/v1/runs/{RUN}", headers={"ledger-min-position": str(end)})
         assert answer.json()["data"]["input"] == {"secret": "plum"}
         page = visitor.get(f"{allowed.address}/ui/runs")
         assert (page.text.count("pear"), page.text.count(NO_ERRORS)) == (1, 0)
@@ -202,7 +202,7 @@ def test_a_page_is_shown_to_a_visitor_who_signed_in_on_another_node(
     page = visitor.get(f"{cluster.reader.address}/ui/lines/{LINE}")
     assert page.status_code == 200
     assert LINE in page.text
-    hidden = visitor.get(f"{cluster.reader.address}/ui/runs/{SEEN}")
+    hidden = visitor.get(f"{cluster.reader.address}/ui/runs/{RUN}")
     assert hidden.status_code == 503
     assert "plum" not in hidden.text
 
@@ -214,7 +214,7 @@ def test_a_page_of_runs_is_shown_without_the_errors(
     page = visitor.get(f"{cluster.reader.address}{path}")
     assert page.status_code == 200
     assert (page.text.count("pear"), page.text.count(NO_ERRORS)) == (0, 1)
-    for run in (SEEN, BARE, FAILED):
+    for run in (RUN, BARE, FAILED):
         assert run in page.text
 
 
@@ -235,18 +235,18 @@ def test_a_read_node_refuses_in_one_line_what_it_cannot_serve(
     cluster: Cluster, more: dict[str, str | None], line: str
 ) -> None:
     folder = cluster.folder / "refused"
-    given = {**cluster.reader.environment, "LEDGER_DATA_DIR": str(folder), **more}
-    environment = {name: value for name, value in given.items() if value is not None}
+    variables = {**cluster.reader.environment, "LEDGER_DATA_DIR": str(folder), **more}
+    environment = {name: value for name, value in variables.items() if value is not None}
     ended = run_ledger(environment, "serve", "--role", "read", "--port", "0")
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
     assert line in ended.stderr
     assert not (folder / "master.key").exists()
 
 
-def test_a_read_node_works_on_the_primary_too(cluster: Cluster, told: int) -> None:
+def test_a_read_node_works_on_the_primary_too(cluster: Cluster, end: int) -> None:
     on_primary = read_node(cluster.folder / "beside", cluster.standby.primary)
     with on_primary, cluster.client(on_primary) as client:
         until(lambda: client.get("/readyz").status_code == 200, "the read node")
         refused(post(client, fact("execution.checked_in", LINE)), "read_only")
-        answer = client.get(f"/v1/execution/{LINE}", headers={"ledger-min-position": str(told)})
+        answer = client.get(f"/v1/execution/{LINE}", headers={"ledger-min-position": str(end)})
         assert answer.status_code == 200

@@ -29,7 +29,7 @@ def sessions(cluster: Cluster) -> list[dict[str, Any]]:
         return list(answer.json()["data"])
 
 
-def test_a_read_node_takes_a_session_and_moves_no_last_seen(
+def test_a_read_node_accepts_a_session_and_moves_no_last_seen(
     cluster: Cluster, browser: httpx.Client
 ) -> None:
     before = sessions(cluster)

@@ -194,7 +194,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     from ledger.app.demo.watching import watch_acts
 
     code = 0
-    # The story's past is told to an empty ledger, whose service may have beaten for long.
+    # The demo's past is written to an empty ledger, whose service may have beaten for long.
     with sweepers_paused(conninfo), writing(settings, conninfo, heeds_beats=False) as writer:
         held, last = _held(conninfo)
         if held:

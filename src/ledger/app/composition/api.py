@@ -152,7 +152,7 @@ class _Recording(NamedTuple):
 async def _running(
     recording: _Recording | None, verifier: TokenVerifier | None, services: ApiServices
 ) -> AsyncIterator[None]:
-    """Run the services of features, and the recording of who read runs, until the block ends."""
+    """Run the services of features, and record who reads runs, until the block ends."""
     if verifier is not None:
         verifier.keys.start()
     if recording is not None:

@@ -38,9 +38,9 @@ FIRST_RUN_NUMBER = 100_001
 
 
 def story(now: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the story's facts in the order in which they are told; the ledger accepts them all.
+    """Yield the demo's facts in the order of their reports. The ledger accepts them all.
 
-    A fact that is older than the one before was reported late.
+    A fact that is older than the previous one was reported late.
     """
     if now.tzinfo is None:
         raise ValueError("the story needs a `now` that knows its offset from UTC")

@@ -1,7 +1,7 @@
-"""Issues the statement by which finance closed a month of the story.
+"""Issues the statement by which finance closed a month of the demo.
 
-The API's own code computes the document, as of an instant of the story. So the telling stops there
-until the views have all that was told before.
+The API's own code computes the document, as of an instant of the demo. So the demo waits there
+until the views have all earlier facts.
 """
 
 import asyncio

@@ -118,7 +118,7 @@ def tell(
 
 
 def _outcomes(writer: Writer, batch: Sequence[tuple[datetime, Command]]) -> Iterator[Outcome]:
-    """Record commands; yield the outcomes of those that are facts."""
+    """Record commands; yield the outcomes of the facts among them."""
     if batch:
         for (_, command), outcome in zip(batch, _record(writer, batch), strict=True):
             if not isinstance(command, GoIdle | ExpireLease):

@@ -1,4 +1,4 @@
-"""Moves the views along with the story, for acts that need what was told before."""
+"""Moves the views along with the demo, for acts that need the earlier facts."""
 
 import threading
 import time

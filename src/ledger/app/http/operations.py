@@ -283,7 +283,7 @@ class _Leases:
 
 
 class _Beat:
-    """The gauge of the last beat, which only read nodes look at."""
+    """The gauge of the last beat. Only read nodes read it."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds

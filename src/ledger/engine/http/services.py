@@ -98,7 +98,7 @@ class Submissions:
             waiting.timer.cancel()
 
     def _check(self, waiting: _Waiting) -> None:
-        """Give up a request if appends fail: the group before its own may have taken the time."""
+        """Give up a request if appends fail: the previous group may have used up the time."""
         if waiting.future.done():
             return
         if self._writer.failing_seconds() >= FAILING_SECONDS:

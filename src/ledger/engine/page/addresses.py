@@ -44,7 +44,7 @@ def with_parameter(address: str, name: str, value: str | None) -> str:
 
 
 def here(request: Request) -> str:
-    """The address of the shown page; for the request of a form, the page that the form is on."""
+    """The address of the present page; for the request of a form, the page that the form is on."""
     if request.method in ("GET", "HEAD"):
         query = request.url.query
         return request.url.path + (f"?{query}" if query else "")

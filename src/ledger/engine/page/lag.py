@@ -37,7 +37,7 @@ SELECT ledger.events_between(%(shown)s + 1, NULL, %(most)s + 1),
 
 
 class PageRequest(ReadRequest):
-    """The reads of a page: its lag notes the lowest position that the answers about now show."""
+    """The reads of a page. Its lag has the lowest position of the answers about the present."""
 
     async def ask(self, question: Question) -> Answer:
         answer = await super().ask(question)

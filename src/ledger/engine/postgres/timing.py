@@ -62,7 +62,7 @@ APART_SECONDS = 3.0
 """Checks farther apart prove nothing: the rival, or the database, stood still in between."""
 
 DISPATCH_SECONDS = 3.0
-"""The longest time between two checks of the dispatcher, each of which confirms its lead."""
+"""The longest time between two checks of the dispatcher. Each check confirms its lead."""
 
 CERTAIN_SECONDS = 4.0
 """How long the lead is certain after it was confirmed."""

@@ -368,7 +368,7 @@ class Reads:
         return replace(question, is_settled=True)
 
     async def _reach(self, question: Question, position: int) -> bool:
-        """Wait for the question's views. Return whether they reached the position in time."""
+        """Wait for the question's views. Return True if they reached the position in time."""
         if question.read.is_behind_all and not await self._positions.wait(position):
             return False
         return await self._positions.wait_for(question.read.views, position)

@@ -143,8 +143,8 @@ class ViewPositions:
         self.last_announced = 0
         """The highest announced position, for responses that read no rows."""
         self.clock_skew = 0.0
-        """By how many seconds the machine's clock is ahead of the database's, where that is asked
-        here: in a process without a writer."""
+        """How many seconds the machine's clock is ahead of the database's. Only a process without a
+        writer measures it here."""
 
     @property
     def why_late(self) -> str | None:
@@ -159,7 +159,7 @@ class ViewPositions:
     async def wait_for_instant(self, instant: datetime) -> bool:
         """Wait until a standby has every event by the instant. Return False if it is late.
 
-        Not where the server is the primary: no standby takes the LISTEN of this class.
+        A primary need not wait, and only a primary takes the LISTEN of this class.
         """
         return False
 
@@ -217,7 +217,7 @@ class ViewPositions:
             self._expiry = loop.call_at(deadline, self._expire)
 
     async def wait(self, position: int) -> bool:
-        """Wait for the position. Return whether every live view reached it in time."""
+        """Wait for the position. Return True if every live view reached it in time."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.after(position, future, True, False)
         return await future

@@ -1,4 +1,4 @@
-"""What the service tells its operator while it runs: the log of its processes (contract, Health).
+"""What the operator reads while the service runs: the log of its processes (contract, Health).
 
-Metrics are declared beside the code that they count.
+Metrics are declared next to the code that they count.
 """

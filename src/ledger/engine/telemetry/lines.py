@@ -103,7 +103,7 @@ def process_of(name: str) -> str:
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """The record's message, in which an error is told by its first line."""
+    """The record's message, with only the first line of an error."""
     if record.name == "asyncio":
         # The further lines show tasks with the whole text of their errors.
         return record.getMessage().partition("\n")[0]
@@ -122,7 +122,7 @@ _PLACE = re.compile(r'[ |]*File "')
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of an error, in which each error is told by its first line."""
+    """The traceback of an error, with only the first line of each error's text."""
     kept = []
     for part in traceback.TracebackException.from_exception(error).format():
         # A part is a place in the code, a sentence between empty lines, or an error's whole text.

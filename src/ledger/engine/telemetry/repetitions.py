@@ -1,10 +1,10 @@
-"""Repeated faults: each is told at once, then at most once a minute, and when it is over.
+"""Repeated faults: each is logged at once, then at most once a minute, and when it is over.
 
 While the database is away, every loop and every request meets the same fault again and again, and
-thousands of equal lines hide the line that matters. A fault is told apart by its logger, its
-message and the names in the message, which have no spaces. Errors, sentences and numbers in the
-message may vary: the latest ones are told. Processes count for themselves; a process that is
-started again knows what the one before it told.
+thousands of equal lines hide the line that matters. Two faults are the same if logger, message and
+the names in the message are equal; names have no spaces. Errors, sentences and numbers in the
+message may vary: the log has the latest ones. Each process counts its own faults. A process that
+replaces another one knows what that one logged.
 
     05:10:03 append failed: the connection is lost
     05:11:03 append failed: connection refused (repetitions since 05:10:03: 58)
@@ -25,7 +25,7 @@ TELL_SECONDS = 60.0
 """The least time between two lines about the same fault."""
 
 _LOOK_SECONDS = 1.0
-"""How often the thread looks for faults that are to be told, while there are any."""
+"""How often the thread checks for faults to log, while there are any."""
 
 _MOST = 1_000
 """The most faults that are remembered. Messages with a name of their own each, such as the id of a
@@ -38,22 +38,22 @@ _Key = tuple[str, ...]
 
 
 class _Fault:
-    """A fault that was told within the last minute, or has happened again since."""
+    """A fault that was logged within the last minute, or has happened again since."""
 
     def __init__(self, record: logging.LogRecord, told_at: float) -> None:
         self.logger, self.level = record.name, record.levelno
         # The text, since the record's error would keep every object of its frames in memory.
         self.message = message_of(record)
         self.since = self.last = self.told = record.created
-        """When the fault first and last happened, and was last told, by the wall clock."""
+        """When the fault first and last happened, and was last logged, by the wall clock."""
         self.told_at = told_at
-        """When the fault was last told, by the monotonic clock."""
+        """When the fault was last logged, by the monotonic clock."""
         self.times, self.more = 1, 0
         """How often the fault has happened, and how often since its last line."""
         self.is_over = False
 
     def happen(self, record: logging.LogRecord) -> None:
-        """Count a repetition. A fault that was told to be over begins anew."""
+        """Count a repetition. A fault that was logged as over begins anew."""
         if self.is_over:
             self.since, self.times, self.is_over = record.created, 0, False
         self.message, self.last = message_of(record), record.created

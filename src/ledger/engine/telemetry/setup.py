@@ -36,11 +36,11 @@ def configure_logging(log_format: LogFormat) -> Repetitions:
 
 
 class Announcing:
-    """Says lines to the operator who starts the service, and to its log once it serves.
+    """Prints lines to the operator who starts the service, and to its log once it serves.
 
     The operator gets plain lines. A log of JSON gets them as JSON from the first one on, so that a
-    program can read it. A line that is said again and again, as at each recovery of PostgreSQL, is
-    held back by the log like any other.
+    program can read it. The log holds back a repeated line, as at each recovery of PostgreSQL, like
+    any other.
     """
 
     def __init__(self, announce: Callable[[str], None], log_format: LogFormat) -> None:
@@ -48,11 +48,11 @@ class Announcing:
         self._is_logging = log_format == "json"
 
     def begin_logging(self) -> None:
-        """Say further lines to the log: the service serves."""
+        """Write further lines to the log: the service serves."""
         self._is_logging = True
 
     def __call__(self, line: str) -> None:
         if self._is_logging:
-            _logger.info(line)  # as the message itself, which tells it from other lines
+            _logger.info(line)  # as the message itself, so that the line is no repetition of others
         else:
             self._announce(line)

@@ -79,10 +79,10 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def credential(self) -> str:
-        """The name under which idempotency keys and refusals of the credential are kept.
+        """The name under which idempotency keys and refusals of the credential are stored.
 
-        It includes the tenant: a person may have tokens for several tenants, and no outcome may be
-        told under another tenant's token.
+        It includes the tenant. A person may have tokens for several tenants, and one tenant's
+        outcome must not reach another tenant's token.
         """
         if self.type != "user":
             return self.id

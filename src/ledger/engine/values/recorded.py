@@ -70,8 +70,7 @@ class Identity(NamedTuple):
         return cls(organization_id, "", f"{source}\0{name}\0{suffix}")
 
     def awaiting(self, rank: int) -> "Identity":
-        """The identity of the run that is number ``rank`` of those that await a parent of this
-        name."""
+        """The identity of the run number ``rank`` among those that await a parent of this name."""
         return self._replace(name=f"{self.name}\0awaiting/{rank}")
 
     @classmethod

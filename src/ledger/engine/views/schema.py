@@ -190,7 +190,7 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
 def with_other_columns(
     connection: Connection[Any], tables: Sequence[tuple[Table, int]]
 ) -> set[str]:
-    """The names of those tables of generations that are missing, or not as their descriptions."""
+    """The names of tables of generations that are missing, or differ from their descriptions."""
     columns = [
         (table_of(table, generation), column, type_)
         for table, generation in tables

@@ -155,17 +155,27 @@ class FairQueue:
                 break
         return slices
 
-    def begin(self, plan: Sequence[Slice], is_awaited: Callable[[], bool]) -> "Slot":
-        """The slot of an append that begins now. ``is_awaited`` checks if another append waits.
+    def begin(
+        self,
+        plan: Sequence[Slice],
+        is_awaited: Callable[[], bool],
+        receive: Callable[[], None] = lambda: None,
+    ) -> "Slot":
+        """The slot of an append that begins now.
 
-        Only a separate process calls it. For the others it would mostly find one of the same
-        organization, in another worker.
+        ``is_awaited`` checks if an append of another process waits: only a separate process calls
+        it. ``receive`` lets commands come during the append.
         """
         tenants = {each.ticket.tenant_key for each in plan}
         if len(tenants) > 1:
             return Slot(None, None)
         (tenant_key,) = tenants
-        return Slot(lambda: self._is_alone(tenant_key), is_awaited if self._is_apart else None)
+
+        def is_alone() -> bool:
+            receive()
+            return self._is_alone(tenant_key)
+
+        return Slot(is_alone, is_awaited if self._is_apart else None)
 
     def settle(self, plan: Sequence[Slice], outcomes: Outcomes) -> list[Ticket]:
         """Give the outcomes to the plan's first commands; return the tickets that are complete.

@@ -194,7 +194,7 @@ class Periodic(BackgroundLoop):
 
 @contextmanager
 def present(connection: psycopg.Connection[TupleRow]) -> Iterator[bool]:
-    """Yield True if rounds may decide by the present time in the block: no story is told."""
+    """Yield True if rounds may decide by the present time in the block: no demo is loaded."""
     share = "SELECT pg_try_advisory_lock_shared(%s)"
     is_now = connection.execute(share, (locks.STORY,)).fetchone() == (True,)
     try:

@@ -40,7 +40,6 @@ from ledger.engine.values.errors import ClockSkew, NotCarriedOut, RateLimited, U
 from ledger.engine.views.inline import InlineViews
 from ledger.engine.writer.command import Command, carry_out
 from ledger.engine.writer.fair_queue import (
-    SLOT_FACTS,
     STILL_SECONDS,
     FairQueue,
     Outcomes,
@@ -460,10 +459,8 @@ class Writer(BackgroundLoop):
                 self._observer.note_lock(time.perf_counter() - began)
                 self._check_clock(append)
                 start = append.next_position - 1
-                slot = self._queue.begin(plan, append.is_awaited)
+                slot = self._queue.begin(plan, append.is_awaited, self._receive)
                 for command in commands:
-                    if len(outcomes) % SLOT_FACTS == SLOT_FACTS - 1:
-                        self._receive()  # so the slot ends if others have come
                     if outcomes and slot.is_over(len(outcomes)):
                         break
                     outcomes.append(carry_out(command, group))

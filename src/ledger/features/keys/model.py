@@ -1,6 +1,6 @@
 """The API key aggregate. The log never contains a secret itself, only its hash.
 
-The file has, in this order: events, state, decisions, fold, what is shown.
+The file has, in this order: events, state, decisions, fold, the API's form.
 """
 
 from collections.abc import Sequence

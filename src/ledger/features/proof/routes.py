@@ -36,7 +36,7 @@ _BREATH_SECONDS = 0.05
 _TEXT = b"text/plain; charset=utf-8"
 _BYTES = b"application/octet-stream"
 
-# How far the log is sealed, the latest checkpoint that is shown, and the key, which comes with the
+# How far the log is sealed, the latest published checkpoint, and the key, which comes with the
 # first checkpoint.
 _SEALED = """
 SELECT COALESCE(c.position, 0) AS position, COALESCE(c.size, 0), c.note, s.vkey

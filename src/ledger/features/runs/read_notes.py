@@ -45,7 +45,7 @@ class NoteRead(OwnCommand):
 
     action = READ_ACTION
     needs_key = False
-    """The data were shown, whatever happened to the key since."""
+    """The credential saw the data, whatever happened to its key since."""
 
     def __init__(
         self, principal: Principal, request_id: str | None, line: DisclosedLine, read_at: datetime

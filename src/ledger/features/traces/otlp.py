@@ -156,7 +156,7 @@ def _require_few(counts: Iterable[int], what: str, most: int) -> Iterator[None]:
 
 
 def _fields_class() -> Callable[[bytes], Any]:
-    """The parser of any message of the protocol, whose fields all stay bytes."""
+    """Make a parser for any message of the protocol. All fields stay bytes."""
     file = FileDescriptorProto(name="ledger/fields.proto", package="ledger")
     fields = file.message_type.add(name="Fields").field
     kinds = {"label": FieldDescriptorProto.LABEL_REPEATED, "type": FieldDescriptorProto.TYPE_BYTES}
@@ -284,10 +284,10 @@ _some_strings = re.compile(
 
 
 def _count_json(kind: Descriptor, raw: bytes) -> Iterator[int]:
-    """``_Encoding.elements``: all elements of arrays, whatever the kind of message.
+    """``_Encoding.elements``: all elements of arrays, for every kind of message.
 
-    Without strings and spaces, a comma between two members of an object stands before a colon. All
-    other commas separate elements.
+    Without strings and spaces, a colon follows a comma between two members of an object. All other
+    commas separate elements.
     """
     found = at = 0
     while at < len(raw):

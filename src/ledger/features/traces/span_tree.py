@@ -1,11 +1,11 @@
 """The tree of spans: which run a span lies in, and the tokens of the spans that lie in a run.
 
-A span lies in the nearest run above it. The spans of a request and their kin
-(``features/traces/tables.py``) are enough to tell: a way up ends at a run, at a root, or where a
-span has not arrived.
+A span lies in the nearest run above it. To find it, the spans of a request and their kin
+(``features/traces/tables.py``) suffice: a way up ends at a run, at a root, or where a span has not
+arrived.
 
-No token counts twice. An agent's library and its model's library may both tell of one call, by a
-span and another one below it, or by two that name the same answer of the model.
+No token counts twice. An agent's library and its model's library may both report one call: by a
+span and another one below it, or by two spans with the same answer of the model.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ def key_of(row: SpanRow) -> SpanKey:
 class _Location(NamedTuple):
     run: SpanRow | None
     is_counted: bool
-    """True if a span in between tells the tokens of all that is below it."""
+    """True if a span in between has the tokens of all spans below it."""
 
 
 _NOWHERE = _Location(None, False)

@@ -94,8 +94,8 @@ DELETE FROM ledger.span WHERE {_OWN} AND number <= ({_LAST}) - {MOST}
 """
 
 # These spans as they are stored, those above them up to the nearest runs, and those below them down
-# to the nearest runs. UNION drops what was found before, so each span is looked at once, and a
-# circle ends. A way up that is longer than any trace's is left.
+# to the nearest runs. UNION drops what was found before, so each span is read once, and a circle
+# ends. A way up that is longer than any trace's is left.
 _KIN = f"""
 WITH RECURSIVE sent AS (
     SELECT unnest(%(trace_id)s::bytea[]) AS trace_id, unnest(%(span_id)s::bytea[]) AS span_id,

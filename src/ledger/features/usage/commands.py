@@ -1,11 +1,12 @@
 """Commands that issue and withdraw statements (contract, Statements).
 
-A statement's way: the route computes the document as of the instant at which it began, and stores
-it beside the log (``features/usage/tables.py``). Only then does it hand in ``IssueStatement``,
-which decides the event with the document's hash, under the append lock. A crash before the commit
-leaves a document without an event, which is shown nowhere and is removed within a day; a crash
-after it leaves the whole statement. A request that is sent again computes a document of its own,
-and is answered with the outcome of the first one.
+The route computes the document as of the request's instant, and stores it in its own table
+(``features/usage/tables.py``). Then it submits ``IssueStatement``, which decides, under the append
+lock, the event with the document's hash.
+
+A crash before the commit leaves a document without an event. No answer has that document, and it is
+removed within a day. A crash after the commit leaves the whole statement. A repeated request
+computes a document of its own, and returns the first request's outcome.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StatementNumbers(msgspec.Struct, frozen=True):
-    """A document that was computed and stored: its event, and its sums for the answer."""
+    """A computed and stored document: its event, and its sums for the answer."""
 
     event: StatementIssued
     as_of: datetime
@@ -38,16 +39,16 @@ class StatementNumbers(msgspec.Struct, frozen=True):
 
 @dataclass(eq=False, repr=False)
 class IssueStatement(NewCommand):
-    """Issue a statement, of a document that is stored."""
+    """Issue a statement from a stored document."""
 
     action = "statement.issue"
     issues = "STM"
 
     _: KW_ONLY
     replaces: str | None
-    """The statement that the request names, also where it has a fault."""
+    """The id of the statement that the request replaces, even if the request has a fault."""
     numbers: StatementNumbers | None
-    """None: the request has a fault, or its tenant is another one."""
+    """None if the request has a fault, or its tenant is another one."""
 
     def streams(self) -> Sequence[str]:
         return () if self.replaces is None else (self.replaces,)
@@ -58,7 +59,7 @@ class IssueStatement(NewCommand):
         return (Identity.of_replacement(self.organization_id, self.replaces),)
 
     def decide(self, group: Group) -> Receipt:
-        """Raises Forbidden, NotFound, Invalid or InvalidState; Unavailable for an early event."""
+        """Raises Forbidden, NotFound, Invalid or InvalidState; Unavailable if clocks differ."""
         self.require_visible()
         replaced = None
         if self.replaces is not None:
@@ -91,10 +92,10 @@ class IssueStatement(NewCommand):
 
     @staticmethod
     def _require_final(group: Group, as_of: datetime, position: int) -> None:
-        """Refuse numbers of an instant by which another node, whose clock is behind, recorded more.
+        """Raise Unavailable if another node, whose clock is behind, recorded more by that instant.
 
-        The event is recorded at a later instant, and so is every event from here on: the numbers
-        can be asked again for ever.
+        The new event and all later ones are recorded after the instant. So the same numbers can be
+        computed again at any time.
         """
         if group.append.position_by(as_of) != position:
             raise Unavailable("The clocks of nodes differ: send the request again.")

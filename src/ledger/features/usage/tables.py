@@ -1,4 +1,4 @@
-"""The documents of statements, beside the log: stored before their events, never changed."""
+"""The table of statements' documents: stored before their events, and never changed."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ INSERT INTO ledger.{STATEMENT_DOCUMENT.name} ({", ".join(STATEMENT_DOCUMENT.colu
 VALUES ({", ".join(["%s"] * len(STATEMENT_DOCUMENT.columns))}) ON CONFLICT DO NOTHING
 """
 
-# Drop the documents of a stretch of which no event tells. An event's identity is a digest of
+# Drop the documents of an interval that have no event. An event's identity is a digest of
 # organization and hash (``Identity.of_document``), which PostgreSQL computes as the domain does.
 _DROP_UNISSUED = r"""
 DELETE FROM ledger.statement_document AS d
@@ -26,17 +26,17 @@ WHERE stored_at > %(after)s AND stored_at <= %(until)s AND NOT EXISTS (
 """
 
 _UNISSUED_AFTER = timedelta(hours=1)
-"""So long a document waits for its statement; a request takes seconds."""
+"""How long a document may wait for its event. A request takes seconds."""
 
 
 class Documents:
-    """Stores documents, on a connection for each: statements are few."""
+    """Stores documents. Statements are few, so each store opens a connection."""
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
 
     def store(self, row: DocumentRow) -> None:
-        """Store a document. Raises PostgreSQL's error; then the document may be stored or not."""
+        """Store a document. After an error of PostgreSQL the document may or may not be stored."""
         with RoundConnection.connect(
             self._conninfo, autocommit=True, application_name="ledger documents"
         ) as connection:

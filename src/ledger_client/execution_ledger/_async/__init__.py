@@ -1,1 +1,1 @@
-"""The asynchronous client, of which the synchronous one is made."""
+"""The asynchronous client. The synchronous client is generated from it."""

@@ -52,11 +52,11 @@ class _Outcomes(msgspec.Struct):
 class AsyncLedger(AsyncReports):
     """A client of the execution ledger.
 
-    ``url``, ``token`` and ``source`` are by default ``ELK_URL``, ``ELK_TOKEN`` and ``ELK_SOURCE``.
-    ``source`` names the reporting program, by default ``/`` and the program's name. ``timeout`` is
-    the time of a call with all its attempts, in seconds. ``on_refused`` is called with each
-    reported fact that the ledger refuses, and the reason. ``spool`` is a directory in which
-    reported facts wait, so that they outlive a kill of the process. Raises NotConfigured.
+    ``url``, ``token`` and ``source`` default to ``ELK_URL``, ``ELK_TOKEN`` and ``ELK_SOURCE``.
+    ``source`` names the reporting program; without any, it is ``/`` and the program's name.
+    ``timeout`` limits a call with all its attempts, in seconds. ``on_refused`` is called with each
+    reported fact that the ledger refuses, and the reason. ``spool`` is a directory for reported
+    facts that wait, so that they survive a kill of the process. Raises NotConfigured.
     """
 
     def __init__(
@@ -116,13 +116,16 @@ class AsyncLedger(AsyncReports):
         await self.aclose()
 
     async def check(self, line: str | None = None) -> Credential:
-        """Check before a program starts that it may report, and that it may about a line.
+        """Check, before a program starts, that it may report, and that it may report about a line.
 
-        Sends one request, and returns the credential. Raises Unauthorized for a token that is
-        unknown, revoked or expired, Forbidden for a credential without ``write``, NotFound for a
-        line that is unknown or of another tenant, Conflict for one that is closed, and Invalid for
-        a word that is no id of a line; NotReachable without an answer, and UnexpectedAnswer for one
-        of something else.
+        Sends one request, and returns the credential. Raises:
+
+        * Unauthorized for a token that is unknown, revoked or expired
+        * Forbidden for a credential without ``write``
+        * NotFound for a line that is unknown or of another tenant
+        * Conflict for a closed line, and Invalid for a text that is no id of a line
+        * NotReachable without an answer, and UnexpectedAnswer if something else than a ledger
+          answers
         """
         scope = {"service_line_id": line}
         credential = await self._transport.call(SHOW_CREDENTIAL, arguments=scope)
@@ -134,7 +137,7 @@ class AsyncLedger(AsyncReports):
         return credential
 
     async def aclose(self, timeout: float = 10.0) -> Flushed:
-        """Flush for at most so many seconds, and close the connections; return as ``flush``."""
+        """Flush for at most ``timeout`` seconds, and close the connections; return as ``flush``."""
         flushed = await self._reporter.flush_async(timeout)
         await call_async(self._reporter.end)
         self._hosting.leases.close()
@@ -142,15 +145,15 @@ class AsyncLedger(AsyncReports):
         return flushed
 
     async def flush(self, timeout: float = 10.0) -> Flushed:
-        """Wait for at most so many seconds until all facts reported so far have an outcome.
+        """Wait for at most ``timeout`` seconds until all facts reported so far have an outcome.
 
-        Returns the numbers of the recorded and refused facts since the last flush, and of those
-        that still wait: true if none was refused, and none waits.
+        Returns the numbers of facts that were recorded and refused since the last flush, and of
+        those that still wait. The result is true if no fact was refused and none waits.
         """
         return await self._reporter.flush_async(timeout)
 
     async def send(self, facts: Sequence[Mapping[str, Any]]) -> list[FactItem]:
-        """Send CloudEvents now, in their order; return the outcome of each. Raises LedgerError."""
+        """Send CloudEvents now, in order, and return the outcome of each. Raises LedgerError."""
         items: list[FactItem] = []
         for first in range(0, len(facts), BATCH_FACTS):
             batch = [encoded(fact, self._settings.source) for fact in facts[first:][:BATCH_FACTS]]
@@ -173,12 +176,14 @@ class AsyncLedger(AsyncReports):
     ) -> RunScope:
         """A run of a line: ``with ledger.run(line) as run:``, or ``@ledger.run(line)``.
 
-        ``name`` and ``parent`` are external ids, by default a new one and the run around this one.
-        ``lease`` is in seconds, 5 to 604,800: the ledger fails the run when it has heard nothing
-        for so long, and heartbeats are sent meanwhile. A start that is refused, as on a paused
-        line, is told to ``on_refused`` of the client, and the function runs; with ``raise`` the
-        start is waited for, and the Problem is raised instead. ``tells_errors`` reports the text of
-        the exception that fails the run, beside its type.
+        ``name`` and ``parent`` are external ids. They default to a new id, and to the run around
+        this one. ``lease`` is in seconds, 5 to 604,800. The ledger fails the run after so long
+        without a heartbeat; the client sends the heartbeats.
+
+        A start may be refused, as on a paused line. By default the client's ``on_refused`` gets the
+        reason, and the function runs. With ``on_refused="raise"`` the run waits for the start, and
+        raises the Problem. ``tells_errors`` reports the text of the exception that fails the run,
+        with its type.
         """
         fields = {"input": input, "attempt": attempt, "triggered_by": triggered_by}
         started = {key: value for key, value in fields.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Following the feed: pages until they are complete, then the stream, and over again."""
+"""Following the feed: pages up to the present, then the stream; after a lost connection, again."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ from execution_ledger.cursors import Store
 from execution_ledger.errors import LedgerError, UnexpectedAnswer
 
 SILENCE_SECONDS = 40.0
-"""The service sends a comment every 15 s: a longer silence is a lost connection."""
+"""The service sends a comment every 15 s, so a longer silence means a lost connection."""
 
 RETURN_SECONDS = 2.0
-"""How long the service asks a reader of the stream to wait before it comes back."""
+"""How long the service asks a reader of the stream to wait before it returns."""
 
 PAGE = 100
 
 
 class AsyncFollow:
-    """The events since a stored position, and then each new one, for ever.
+    """The events since a stored position, and then each new one, without end.
 
-    The position of an event is stored when the next event is asked for, so an event whose handler
-    was interrupted comes again: at least once. With ``SqliteCursor``, or any store whose ``save``
-    commits the handler's own transaction, each event is handled once.
+    The position of an event is stored when the next event is requested. If a handler is
+    interrupted, its event comes again: at least once. With ``SqliteCursor``, or any store whose
+    ``save`` commits the handler's own transaction, each event is handled once.
 
-    A service that is away is waited for. A refusal, such as a revoked key, is raised; so is an
-    answer of something else than a ledger, before the first right one.
+    The follower waits for a service that is not reachable. It raises a refusal, such as that of a
+    revoked key. It also raises UnexpectedAnswer, if something else than a ledger gives the first
+    answer.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class AsyncFollow:
     def on_complete(self, function: Callable[[int], object]) -> AsyncFollow:
         """Call a function with the log's position when all events up to now were handled.
 
-        The function is called each time that the pages end: at first, and after each lost
+        This happens each time that the pages end: first at the start, then after each lost
         connection. Returns this follower.
         """
         self._listeners.append(function)
@@ -86,7 +87,7 @@ class AsyncFollow:
             await pause_async(RETURN_SECONDS * random.uniform(0.5, 1.0))
 
     async def up_to_now(self) -> AsyncGenerator[types.Event, None]:
-        """The events since the stored position, up to now, and no further."""
+        """The events since the stored position, up to now."""
         self._after = self._store.load() or self._after
         while True:
             fields = {**self._filters, "limit": PAGE}
@@ -110,7 +111,7 @@ class AsyncFollow:
     async def _streamed(self) -> AsyncGenerator[types.Event, None]:
         """The events that are recorded from now on, until the connection ends."""
         rows = Rows()
-        # Only the number of an id counts: the pages were complete up to this position.
+        # Only the number in an event id counts: the pages were complete up to this position.
         after = f"EVT-00-{self.complete_to:06}"
         async with self._transport.stream(
             routes.STREAM_EVENTS,

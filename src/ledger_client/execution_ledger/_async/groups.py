@@ -1,4 +1,4 @@
-"""The groups whose methods are not all made of routes."""
+"""The groups with methods of their own, beyond the routes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AsyncLines(AsyncLineRoutes):
     """
 
     async def why(self, line: str, **fields: Unpack[routes.ShowExecution]) -> Why:
-        """Why a line is in its state, and since when, now or ``as_of`` an instant."""
+        """Why a line is in its state, and since when: now, or as known ``as_of`` an instant."""
         return Why.of(await self.get(line, **fields))
 
 
@@ -53,7 +53,7 @@ class AsyncSums(AsyncSumRoutes):
 
 
 class AsyncCompare(AsyncCompareRoutes):
-    """Two instants side by side."""
+    """Two instants compared."""
 
     def list(
         self, then: types.Instant, **fields: Unpack[routes.ShowComparison]
@@ -74,9 +74,9 @@ class AsyncEvents(AsyncEventRoutes):
     """Published events, in the order of the log."""
 
     def follow(self, store: Store, **filters: Unpack[routes.StreamEvents]) -> AsyncFollow:
-        """Each event since the stored position, and then each new one, for ever.
+        """Each event since the stored position, and then each new one, without end.
 
-        Without a stored position the first event is the one after ``after``, else the log's first.
-        See ``Follow`` for the moment at which a position is stored.
+        Without a stored position, the first event is the one after ``after``, else the first of the
+        log. ``Follow`` says when a position is stored.
         """
         return AsyncFollow(self._transport, store, filters)

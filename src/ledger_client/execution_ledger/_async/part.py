@@ -1,4 +1,4 @@
-"""The base of the groups of routes."""
+"""The base class of the groups of routes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Outcome(msgspec.Struct):
 
 
 class AsyncRoutes:
-    """Routes about one thing."""
+    """A group of routes about one kind of thing."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport

@@ -280,7 +280,7 @@ class AsyncSumRoutes(AsyncRoutes):
 
 
 class AsyncCompareRoutes(AsyncRoutes):
-    """Two instants side by side."""
+    """Two instants compared."""
 
     async def page(
         self, then: types.Instant, **fields: Unpack[routes.ShowComparison]
@@ -340,7 +340,7 @@ class AsyncStatements(AsyncRoutes):
 
 
 class AsyncWatches(AsyncRoutes):
-    """Watches: conditions with a clock."""
+    """Watches: conditions that open alerts."""
 
     def list(self, **fields: Unpack[routes.ListWatches]) -> AsyncPages[types.Watch]:
         """List the watches of the credential's tenant, newest first."""
@@ -365,7 +365,7 @@ class AsyncWatches(AsyncRoutes):
         name: str,
         **fields: Unpack[routes.CreateWatch],
     ) -> types.Watch:
-        """Set up a watch, which looks at all that holds now, and at all that follows."""
+        """Set up a watch. It covers what holds now, and what holds later."""
         return await self._call(
             routes.CREATE_WATCH,
             fields={**fields, "condition": condition, "for_seconds": for_seconds, "name": name},
@@ -401,7 +401,7 @@ class AsyncWatches(AsyncRoutes):
 
 
 class AsyncAlerts(AsyncRoutes):
-    """Alerts, which watches open."""
+    """Alerts that watches opened."""
 
     def list(self, **fields: Unpack[routes.ListAlerts]) -> AsyncPages[types.Alert]:
         """List the alerts of the credential's tenant: the latest `due` first, then by id."""
@@ -604,7 +604,7 @@ class AsyncDirectory(AsyncRoutes):
         return self._pages(routes.LIST_ORGANIZATIONS, fields=fields)
 
     def sources(self, **fields: Unpack[routes.ListSources]) -> AsyncPages[types.Source]:
-        """List who reports to the credential's tenant: the sources that were heard last come
+        """List who reports to the credential's tenant: the sources with the latest facts
         first.
         """
         return self._pages(routes.LIST_SOURCES, fields=fields)
@@ -617,7 +617,7 @@ class AsyncDirectory(AsyncRoutes):
 
 
 class AsyncProofs(AsyncRoutes):
-    """The sealed log. ``execution_ledger.verify`` checks offline what these routes give."""
+    """The sealed log. ``execution_ledger.verify`` checks offline what these routes return."""
 
     async def checkpoint(self, **fields: Unpack[routes.ShowCheckpoint]) -> str:
         """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint)."""
@@ -657,7 +657,7 @@ class AsyncProofs(AsyncRoutes):
 
 
 class AsyncService(AsyncRoutes):
-    """The service itself, and the credential. All but the latter need no token."""
+    """The service itself, and the credential. Only the credential needs a token."""
 
     async def credential(self, **fields: Unpack[routes.ShowCredential]) -> types.Credential:
         """Show who asks: the tenant and the permissions of the token, and when it ends."""

@@ -1,4 +1,4 @@
-"""Sending: requests with their attempts, pages, and answers that come in pieces."""
+"""Requests with their attempts, pages of lists, and answers that come in pieces."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AsyncTransport:
         renewed_in_children(self)
 
     def after_fork(self) -> None:
-        """Open connections of the child's own; the parent's stay open, since they are its."""
+        """Open new connections in the child. The parent's stay open, since the parent uses them."""
         self._parents.append(self._http)
         self._http = httpx.AsyncClient(**self._options)
 
@@ -56,19 +56,19 @@ class AsyncTransport:
     async def call(
         self, operation: Operation[T], *ids: object, arguments: Mapping[str, object]
     ) -> T:
-        """Send a request until it is answered. Raises LedgerError."""
+        """Send a request until it has an answer, and return its value. Raises LedgerError."""
         request = request_of(operation, ids, arguments)
         return answer_of(operation, await self.attempt(request), self.settings.url)
 
     async def facts(self, facts: object, kind: type[T]) -> T:
-        """Send a fact, or an array of facts; return the answer as an object. Raises LedgerError."""
+        """Send a fact, or an array of facts. Raises LedgerError."""
         headers = {"content-type": "application/json"}
         request = Outgoing("POST", "/v1/facts", {}, headers, ENCODER.encode(facts))
         answer: T = decoded(kind, await self.attempt(request), self.settings.url)
         return answer
 
     async def attempt(self, request: Outgoing) -> httpx.Response:
-        """The successful answer to a request. Raises LedgerError."""
+        """Send a request until it succeeds, and return the answer. Raises LedgerError."""
         attempts = Attempts(request.method, self.settings.timeout)
         while True:
             try:
@@ -81,7 +81,7 @@ class AsyncTransport:
             await pause_async(attempts.again(error_of(answer, self.settings.url)))
 
     async def whole(self, request: httpx.Request) -> httpx.Response:
-        """The answer to a request, once. Raises TransportError or UnexpectedAnswer."""
+        """Send a request once. Raises TransportError or UnexpectedAnswer."""
         answer = await self._http.send(request, stream=True)
         return await self._read(answer)
 
@@ -103,9 +103,9 @@ class AsyncTransport:
         headers: Mapping[str, str] | None = None,
         silence: float | None = None,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The pieces of a long answer. Raises LedgerError, also where it breaks off.
+        """The pieces of a long answer. Raises LedgerError, also if the answer breaks off.
 
-        ``silence`` is the longest time between two pieces, in seconds; by default the timeout.
+        ``silence`` is the longest time between two pieces, in seconds; it defaults to the timeout.
         """
         request = request_of(operation, ids, arguments)
         request.headers.update(headers or {})
@@ -145,7 +145,7 @@ class AsyncTransport:
 
 
 class AsyncPages(Generic[T]):
-    """The rows of a list, over all its pages: each page is asked for when its first row is."""
+    """The rows of a list, over all its pages. A page is requested when its first row is needed."""
 
     def __init__(
         self,
@@ -182,8 +182,8 @@ class AsyncPages(Generic[T]):
 class AsyncExport:
     """A file of any length: iterate over its lines, or ``save`` it.
 
-    An export that breaks off raises NotReachable. The argument ``after`` continues it, where
-    the route has one.
+    An export that breaks off raises NotReachable. If the route has the argument ``after``, it
+    continues the export.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class AsyncExport:
             yield line.decode()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The bytes of the file, as they come."""
+        """The bytes of the file, as they arrive."""
         async with self._transport.stream(
             self._operation, *self._ids, arguments=self._arguments
         ) as pieces:
@@ -213,7 +213,7 @@ class AsyncExport:
                 yield piece
 
     async def save(self, path: str | Path) -> None:
-        """Write the file to a path, which has the whole file or none."""
+        """Write the file to a path. After an error the path has no file, or the one that it had."""
         whole = Path(path)
         part = whole.with_name(f"{whole.name}.part")
         with part.open("wb") as file:

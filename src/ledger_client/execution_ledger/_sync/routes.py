@@ -273,7 +273,7 @@ class SumRoutes(Routes):
 
 
 class CompareRoutes(Routes):
-    """Two instants side by side."""
+    """Two instants compared."""
 
     def page(
         self, then: types.Instant, **fields: Unpack[routes.ShowComparison]
@@ -327,7 +327,7 @@ class Statements(Routes):
 
 
 class Watches(Routes):
-    """Watches: conditions with a clock."""
+    """Watches: conditions that open alerts."""
 
     def list(self, **fields: Unpack[routes.ListWatches]) -> Pages[types.Watch]:
         """List the watches of the credential's tenant, newest first."""
@@ -352,7 +352,7 @@ class Watches(Routes):
         name: str,
         **fields: Unpack[routes.CreateWatch],
     ) -> types.Watch:
-        """Set up a watch, which looks at all that holds now, and at all that follows."""
+        """Set up a watch. It covers what holds now, and what holds later."""
         return self._call(
             routes.CREATE_WATCH,
             fields={**fields, "condition": condition, "for_seconds": for_seconds, "name": name},
@@ -388,7 +388,7 @@ class Watches(Routes):
 
 
 class Alerts(Routes):
-    """Alerts, which watches open."""
+    """Alerts that watches opened."""
 
     def list(self, **fields: Unpack[routes.ListAlerts]) -> Pages[types.Alert]:
         """List the alerts of the credential's tenant: the latest `due` first, then by id."""
@@ -585,7 +585,7 @@ class Directory(Routes):
         return self._pages(routes.LIST_ORGANIZATIONS, fields=fields)
 
     def sources(self, **fields: Unpack[routes.ListSources]) -> Pages[types.Source]:
-        """List who reports to the credential's tenant: the sources that were heard last come
+        """List who reports to the credential's tenant: the sources with the latest facts
         first.
         """
         return self._pages(routes.LIST_SOURCES, fields=fields)
@@ -598,7 +598,7 @@ class Directory(Routes):
 
 
 class Proofs(Routes):
-    """The sealed log. ``execution_ledger.verify`` checks offline what these routes give."""
+    """The sealed log. ``execution_ledger.verify`` checks offline what these routes return."""
 
     def checkpoint(self, **fields: Unpack[routes.ShowCheckpoint]) -> str:
         """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint)."""
@@ -634,7 +634,7 @@ class Proofs(Routes):
 
 
 class Service(Routes):
-    """The service itself, and the credential. All but the latter need no token."""
+    """The service itself, and the credential. Only the credential needs a token."""
 
     def credential(self, **fields: Unpack[routes.ShowCredential]) -> types.Credential:
         """Show who asks: the tenant and the permissions of the token, and when it ends."""

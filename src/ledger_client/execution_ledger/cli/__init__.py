@@ -1,6 +1,6 @@
-"""``elk``: the command line for people, against a ledger that may be far away.
+"""``elk``: the command line for people, for a ledger that may be far away.
 
-Packages of the extra ``cli`` are needed: click, rich and keyring.
+Needs the packages of the extra ``cli``: click, rich and keyring.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The credential, by ``login``, ``logout`` and ``whoami``; and any request, checks, completion."""
+"""The credential (``login``, ``logout``, ``whoami``), ``api``, ``verify`` and ``completion``."""
 
 import sys
 import uuid
@@ -32,10 +32,10 @@ PROVED = columns("ID=id TYPE=type POSITION=position SIZE=size KEY=key")
     [click.Argument(["url"])],
 )
 def login(show: Show, url: str) -> None:
-    """Check a token, and keep it for this address.
+    """Check a token, and store it for this address.
 
-    The token is asked for, or read from a pipe. The keyring keeps it, else a file of yours. A kept
-    token goes to the address's own origin alone.
+    The command asks for the token, or reads it from a pipe. It stores the token in the keyring,
+    else in a file of yours. A stored token goes only to the address's own origin.
     """
     url = session.checked(url)
     if sys.stdin.isatty():
@@ -58,12 +58,12 @@ def logout(url: str | None) -> None:
 
 @command("whoami", ["elk whoami", "elk whoami --json"])
 def whoami(show: Show) -> None:
-    """Say who asks: the tenant, the permissions, and the service's version."""
+    """Show your credential: the tenant, the permissions, and the service's version."""
     show.one(_credential(session.connected()), CREDENTIAL)
 
 
 def _credential(ledger: Connection) -> dict[str, Any]:
-    """What the service says of the token. Raises Unauthorized."""
+    """The credential as the service describes it. Raises Unauthorized."""
     row: dict[str, Any] = {"url": ledger.settings.url}
     try:
         return {**row, **ledger.ask(SHOW_CREDENTIAL)}
@@ -99,7 +99,7 @@ def api(show: Show, method: str, path: str, body: Any) -> None:
     content = None if body is None else body.read()
     headers = {} if content is None else {"content-type": "application/json"}
     if method.upper() not in ("GET", "HEAD", "DELETE"):
-        headers["idempotency-key"] = uuid.uuid4().hex  # since a lost answer is asked for again
+        headers["idempotency-key"] = uuid.uuid4().hex  # one key for all attempts
     query: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         query[name] = f"{query[name]},{value}" if name in query else value

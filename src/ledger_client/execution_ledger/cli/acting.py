@@ -1,4 +1,4 @@
-"""Commands that change something: pause, resume, acknowledge, and facts from a file."""
+"""Commands that change something: pause, resume, acknowledge, and send facts from a file."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,10 +30,10 @@ class _Items(msgspec.Struct):
 
 
 class Written(NamedTuple):
-    """A fact in its file."""
+    """A fact in a file."""
 
     number: int
-    """The line, or the place in the array, from 1."""
+    """Its line, or its index in the array, from 1."""
     text: bytes
     is_json: bool
 
@@ -100,8 +100,8 @@ def ack(show: Show, ids: tuple[str, ...], **options: Any) -> None:
 def send(show: Show, file: IO[bytes]) -> None:
     """Send facts: CloudEvents as JSON lines, or as one JSON array.
 
-    Each fact is told with its outcome; a terminal shows the refused ones. The same file may be sent
-    again: a fact counts once. Exit code 1: a fact was refused.
+    Prints each fact with its outcome; on a terminal, only the refused ones. The same file may be
+    sent again: a fact counts once. Exit code 1: a fact was refused.
     """
     ledger, counts = connected(), Counter[str]()
     rows = _judged(ledger, file, counts)
@@ -122,12 +122,12 @@ def send(show: Show, file: IO[bytes]) -> None:
 
 
 def summary(counts: Counter[str]) -> str:
-    """The numbers of facts by their outcome."""
+    """The numbers of facts by outcome, as a text."""
     return ", ".join(f"{counts[word]} {word}" for word in ("recorded", "duplicate", "refused"))
 
 
 def _judged(ledger: Connection, file: IO[bytes], counts: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The outcome of each fact, in the order of the file."""
+    """Send facts, and yield the outcome of each, in the order of the file."""
     for batch in _batches(file):
         for written, outcome in _outcomes(ledger, batch):
             error = outcome.get("error")
@@ -154,13 +154,13 @@ def _outcomes(ledger: Connection, batch: list[Written]) -> Iterator[tuple[int, d
 
 
 def _refusal(code: str | None, detail: str) -> dict[str, Any]:
-    """The outcome of a fact that the service has not judged."""
+    """The outcome of a fact that the service did not judge."""
     error: dict[str, Any] = {"code": code, "detail": detail, "errors": []}
     return {"id": None, "outcome": "refused", "subject": None, "error": error}
 
 
 def _batches(file: IO[bytes]) -> Iterator[list[Written]]:
-    """The facts of a file, as many at a time as the service takes."""
+    """The facts of a file, in batches as large as the service takes."""
     batch: list[Written] = []
     size = 0
     for written in _lines_of(file):

@@ -1,4 +1,4 @@
-"""Requests of ``elk``: answers as they are, so that newer and older services are shown alike."""
+"""Requests of ``elk``. Answers stay as they are, so newer and older services look alike."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -22,11 +22,11 @@ from execution_ledger._wait import pause
 from execution_ledger.errors import LedgerError, Problem
 
 CONNECT_SECONDS = 3.0
-"""How long a connection that is refused is tried again: a person waits for it."""
+"""How long a refused connection is retried, in seconds: a person waits for it."""
 
 
 class TooOld(LedgerError):
-    """The service is of a version that does not have what is asked for."""
+    """The service's version does not have what the command needs."""
 
 
 class Connection(Transport):
@@ -36,9 +36,10 @@ class Connection(Transport):
     """The last successful answer."""
 
     def attempt(self, request: Outgoing, is_ours: bool = True) -> httpx.Response:
-        """The successful answer to a request. Raises LedgerError.
+        """Send a request until it succeeds. Raises LedgerError.
 
-        A route that a person has typed is not ``ours``: the service need not be too old for it.
+        ``is_ours`` is False for a route that a person typed. If it is not found, the service need
+        not be too old.
         """
         connects = Attempts(request.method, CONNECT_SECONDS)
         attempts = Attempts(request.method, self.settings.timeout)
@@ -60,7 +61,7 @@ class Connection(Transport):
             pause(attempts.again(problem))
 
     def ask(self, operation: Operation[Any], *ids: object, **fields: object) -> Any:
-        """The answer of a route: its ``data``, or the whole if it has none."""
+        """The answer of a route: its ``data``, or all of it if it has none."""
         answer = self.document(operation, self.attempt(request_of(operation, ids, fields)))
         return answer.get("data", answer)
 
@@ -79,7 +80,7 @@ class Connection(Transport):
             fields["cursor"] = document["meta"]["cursor"]
 
     def document(self, operation: Operation[Any], answer: httpx.Response) -> dict[str, Any]:
-        """The object that a route has answered. Raises UnexpectedAnswer."""
+        """The object in a route's answer. Raises UnexpectedAnswer."""
         kind = operation.type
         with suppress(*BROKEN):
             document = msgspec.json.decode(answer.content, type=dict[str, Any])
@@ -110,7 +111,7 @@ class Connection(Transport):
 
 
 def _has_form(value: Any, kind: Any) -> bool:
-    """True if JSON may be of a type, of a newer or older service too: it has one of its fields."""
+    """Return True if JSON may be of a type, also from another version: it has one of its fields."""
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_has_form(each, get_args(kind)[0]) for each in value)
     fields = getattr(kind, "__struct_encode_fields__", None)
@@ -123,5 +124,5 @@ def _matches(template: str, path: str) -> bool:
 
 
 def parameters(fields: Mapping[str, object]) -> dict[str, object]:
-    """The arguments that were given."""
+    """The arguments that were given, without None."""
     return {name: value for name, value in fields.items() if value is not None}

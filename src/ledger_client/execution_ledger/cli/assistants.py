@@ -1,4 +1,4 @@
-"""The tools for an assistant on this machine: ``mcp``."""
+"""``elk mcp``: tools for an assistant on this machine."""
 
 import click
 
@@ -27,8 +27,8 @@ from execution_ledger.errors import LedgerError
 def mcp(payloads: bool) -> None:
     """Serve the reading tools of the ledger to an assistant, over stdin and stdout.
 
-    The program of the assistant starts this command (Model Context Protocol, stdio). Its tools read
-    by your token, and change nothing.
+    The program of the assistant starts this command (Model Context Protocol, stdio). Its tools use
+    your token, and change nothing.
     """
     try:
         import anyio

@@ -1,4 +1,4 @@
-"""Events as they come: ``tail``, and ``webhooks listen``."""
+"""Events as they are recorded: ``tail``, and ``webhooks listen``."""
 
 import base64
 import hashlib
@@ -27,11 +27,11 @@ EVENTS = columns(
 )
 FORWARDED = columns("EVENT=id TYPE=type LINE=service_line_id ANSWER=answer")
 FORWARD_SECONDS = 15.0
-"""How long the receiver may take for an answer, as with a webhook of the service."""
+"""How long the receiver may take to answer, in seconds: as long as for a webhook of the service."""
 
 
 class ServerEvent(NamedTuple):
-    """An event as the service tells it, with fields that this version does not know."""
+    """An event as the service sends it, with fields that this version may not know."""
 
     id: str
     position: int
@@ -44,19 +44,19 @@ def _decoded(text: bytes) -> ServerEvent:
 
 
 class Nowhere:
-    """A store that keeps nothing: the position ends with the process."""
+    """A store that stores nothing: the position is lost with the process."""
 
     def load(self) -> None:
-        """No position."""
+        """None: there is no position."""
 
     def save(self, cursor: str) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
 
 def _followed(
     ledger: Connection, since: str | None, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Each event that was recorded since an instant or after an event, and then each new one."""
+    """Each event recorded since an instant or after an event, and then each new one."""
     if since is not None and since.startswith("EVT-"):
         after = since
     else:
@@ -70,7 +70,7 @@ def _followed(
 
 
 def _since(value: str) -> str:
-    """An instant, or the id of an event."""
+    """Parse an instant, or the id of an event."""
     return value if value.startswith("EVT-") else when(value)
 
 
@@ -84,7 +84,7 @@ FILTERS = "line type workspace organization"
     FILTERS,
 )
 def tail(show: Show, since: str | None, **options: Any) -> None:
-    """Follow events as they are recorded, until Ctrl-C. A lost connection is found again."""
+    """Follow events as they are recorded, until Ctrl-C. A lost connection is opened again."""
     for event in _followed(connected(), since, options):
         show.row(event, EVENTS)
 
@@ -101,8 +101,8 @@ def tail(show: Show, since: str | None, **options: Any) -> None:
 def listen(show: Show, target: str, **options: Any) -> None:
     """Forward new events to an address, signed as webhooks are.
 
-    The secret is a new one for each start, and is printed first; ELK_WEBHOOK_SECRET gives one of
-    your own. An event is forwarded once: a receiver that fails is told, not tried again.
+    Each start makes a new secret and prints it first; ELK_WEBHOOK_SECRET gives one of your own. An
+    event is forwarded once: a failure of the receiver is printed, not retried.
     """
     target = target if "://" in target else f"http://{target}"
     secret = os.environ.get("ELK_WEBHOOK_SECRET") or _new_secret()
@@ -110,7 +110,7 @@ def listen(show: Show, target: str, **options: Any) -> None:
     events = _followed(connected(), None, options)
     show.row({"id": "secret", "type": secret}, {"SECRET": "id", "VALUE": "type"})
     say(f"Forwarding new events to {target}.")
-    # A client of its own: the receiver must never get the ledger's token.
+    # A separate client: the receiver must never get the ledger's token.
     with httpx.Client(timeout=FORWARD_SECONDS, follow_redirects=False) as receiver:
         for sequence, event in enumerate(events, 1):
             answer = _forwarded(receiver, target, key, {**event, "sequence": sequence})
@@ -122,7 +122,7 @@ def _new_secret() -> str:
 
 
 def _forwarded(receiver: httpx.Client, target: str, key: bytes, event: dict[str, Any]) -> str:
-    """Send an event; return the status of the answer, or why there is none."""
+    """Send an event; return the status of the answer, or the reason for none."""
     body, now = msgspec.json.encode(event), int(time.time())
     signed = hmac.digest(key, f"{event['id']}.{now}.".encode() + body, hashlib.sha256)
     headers = {

@@ -1,7 +1,7 @@
-"""The grammar of ``elk``: how commands are described, and what their exit codes mean.
+"""The grammar of ``elk``: how commands are described, and the meaning of their exit codes.
 
-0: done. 1: refused, or not proved. 2: usage. 3: not found. 4: no access. 5: not reachable.
-130: interrupted.
+0: done. 1: refused, or not proved. 2: usage. 3: not found. 4: no access. 5: not reachable. 130:
+interrupted.
 """
 
 import os
@@ -44,16 +44,16 @@ SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class Elk(click.Group):
-    """The group of all commands, which tells each error in a line."""
+    """The group of all commands. It prints each error as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error becomes a line and an exit code."""
+        """Run a command. An error becomes a line and an exit code."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
         except BrokenPipeError:
-            # The reader of the pipe has enough. Nothing must be written to it at the exit.
+            # The reader of the pipe has closed it. Nothing must be written to it at the exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
         except (KeyboardInterrupt, click.Abort):
@@ -70,7 +70,7 @@ class Elk(click.Group):
 
 
 def _failure_of(error: Exception, ledger: Connection | None) -> Exception:
-    """The error to tell: of reading an answer that has parts of another form, an own one."""
+    """The error to print; for an answer that cannot be read, an error that says so."""
     is_ours = not isinstance(error, BROKEN) or isinstance(error, LedgerError | httpx.InvalidURL)
     if is_ours or ledger is None or ledger.answer is None:
         return error
@@ -78,7 +78,7 @@ def _failure_of(error: Exception, ledger: Connection | None) -> Exception:
 
 
 def when(value: str) -> str:
-    """An instant as the service takes it: RFC 3339, a date, or ``3h`` (ago), ``in 3h``."""
+    """Convert an instant for the service: RFC 3339, a date, or ``3h`` (ago), ``in 3h``."""
     span = re.fullmatch(r"(in )?(\d{1,6}) ?(s|min|m|h|d|w)(?: ago)?", value.strip())
     if span is not None:
         away = timedelta(seconds=int(span[2]) * SECONDS[span[3]])
@@ -89,7 +89,7 @@ def when(value: str) -> str:
 
 
 def _completion(words: str) -> Callable[[Any, Any, str], list[CompletionItem]]:
-    """The completion of a word, or of several with commas between."""
+    """The completion of a word, or of several words with commas between them."""
 
     def complete(_: Any, __: Any, incomplete: str) -> list[CompletionItem]:
         before, comma, word = incomplete.rpartition(",")
@@ -128,9 +128,9 @@ FIELDS: dict[str, tuple[str, str, Any]] = {
     "watch": ("watch_id", "A watch, WCH-….", None),
     "workspace": ("workspace_id", "A workspace, WS-….", None),
 }
-"""The options that mean arguments of the API: the argument, the help, and the type.
+"""The options for arguments of the API: the argument, the help, and the type.
 
-A prefix tells two options of one name apart.
+A prefix distinguishes two options of one name.
 """
 
 WORDS = {
@@ -145,11 +145,11 @@ WORDS = {
     "state": "running idle paused blocked closed",
     "type": " ".join(types.EVENTS),
 }
-"""The words that shells complete, by the option. Other words are sent, too."""
+"""The words that shells complete, by option. The service accepts other words too."""
 
 
 def options_of(arguments: type, named: str) -> str:
-    """The named options; a star stands for those of all other arguments that ``FIELDS`` has."""
+    """The named options. A star stands for those of all other arguments in ``FIELDS``."""
     fields = {FIELDS[name][0] for name in named.split() if name != "*"}
     others = {field: name for name, (field, *_) in FIELDS.items() if field not in fields}
     return named.replace("*", " ".join(others[f] for f in arguments.__annotations__ if f in others))
@@ -175,10 +175,10 @@ def command(
     prints: bool = True,
     settings: dict[str, Any] | None = None,
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a command of a function, whose first sentence is the help.
+    """Make a command of a function. Its docstring's first sentence is the help.
 
-    ``options`` are names of ``FIELDS``. The function of a command that shows something gets a
-    ``Show`` first.
+    ``options`` are names of ``FIELDS``. The function of a command that prints gets a ``Show``
+    first.
     """
     made = [*params, *map(option, options.split())]
     if prints:

@@ -78,7 +78,7 @@ OF_LINES = "model product-line project resource"
 
 
 class List(NamedTuple):
-    """A command that shows the rows of a list."""
+    """A command that lists rows."""
 
     name: str
     sentence: str
@@ -183,7 +183,7 @@ def why(show: Show, line: str, **options: Any) -> None:
 
 
 def _with_ages(sentence: str) -> str:
-    """A sentence whose instants say how long ago they are."""
+    """A sentence, with an age added to each of its instants."""
     now = datetime.now(UTC)
     return re.sub(
         r"\d{4}-\d\d-\d\d \d\d:\d\dZ", lambda at: f"{at[0]} ({ago(at[0], now)})", sentence
@@ -216,7 +216,7 @@ def show_run(show: Show, run: str, **options: Any) -> None:
 
 
 def _month(_: click.Context, __: click.Parameter, month: str | None) -> dict[str, str]:
-    """The period of a month, or none."""
+    """Parse a month into its period; empty without a month."""
     if month is None:
         return {}
     found = re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])", month)

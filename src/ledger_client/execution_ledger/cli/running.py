@@ -1,4 +1,4 @@
-"""``elk run``: a command as a run of a line, for cron and shells; and ``elk run show``."""
+"""``elk run``: reports a command as a run of a line, for cron and shells; and ``elk run show``."""
 
 import logging
 import os
@@ -20,16 +20,16 @@ from execution_ledger.cli.showing import say
 from execution_ledger.errors import Problem
 
 TAIL_BYTES = 4_000
-"""So much of the end of stderr is reported, if that is asked for."""
+"""How many bytes from the end of stderr are reported, with ``--stderr-tail``."""
 NOT_EXECUTABLE, NOT_FOUND, BY_SIGNAL = 126, 127, 128
-"""The exit codes of shells for a command that did not begin, and the base of a signal's."""
+"""A shell's exit codes for a command that did not start, and the base of a signal's code."""
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 OF_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Process:
-    """The command, and the signals and the end of stderr that belong to it."""
+    """The command, with its signals and the end of its stderr."""
 
     def __init__(self, words: tuple[str, ...], tells_stderr: bool) -> None:
         self._words, self._tells_stderr = words, tells_stderr
@@ -40,7 +40,7 @@ class Process:
         """The signal that was passed on, if it asks for an end."""
 
     def run(self) -> int:
-        """Run the command to its end; return its exit code, as a shell tells it."""
+        """Run the command to its end, and return its exit code as a shell would."""
         pipe = subprocess.PIPE if self._tells_stderr else None
         with self._passing_signals_on():
             try:
@@ -48,7 +48,7 @@ class Process:
             except OSError as error:
                 say(f"elk: {self._words[0]}: {error.strerror}")
                 return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-            if self.interrupted_by is not None:  # before the command was there to get it
+            if self.interrupted_by is not None:  # the signal came before the command existed
                 self._process.send_signal(self.interrupted_by)
             reader = threading.Thread(target=self._copy, daemon=True)
             reader.start()
@@ -58,7 +58,7 @@ class Process:
         return BY_SIGNAL - code if code < 0 else code
 
     def _copy(self) -> None:
-        """Copy stderr, and keep its end."""
+        """Copy stderr, and store its end."""
         stream = self._process.stderr if self._process is not None else None
         while stream is not None and (piece := os.read(stream.fileno(), 65_536)):
             self.tail = (self.tail + piece)[-TAIL_BYTES:]
@@ -69,14 +69,14 @@ class Process:
     def _pass_on(self, number: int, _: object) -> None:
         if number in ENDING:
             self.interrupted_by = number
-        # A terminal sends its signals to the command, too.
+        # A terminal sends its signals to the command too.
         if self._process is not None and not (number in OF_TERMINALS and _is_in_foreground()):
             self._process.send_signal(number)
 
     @contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
         numbers = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
-        # An ignored signal, as by nohup, stays ignored, also by the command.
+        # A signal that is ignored, as by nohup, stays ignored, for the command too.
         handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
         before = [(number, signal.signal(number, self._pass_on)) for number in handled]
         try:
@@ -98,7 +98,7 @@ def _is_in_foreground() -> bool:
 
 @contextmanager
 def _ledger(spool: str | None) -> Iterator[Ledger | None]:
-    """A client, which tells refusals and outages by its log; None if there is none."""
+    """A client that logs refusals and outages; None if the settings are wrong."""
     try:
         settings = session.settings()
         ledger = Ledger(settings.url, settings.token, source=settings.source, spool=spool)
@@ -116,10 +116,9 @@ def _ledger(spool: str | None) -> Iterator[Ledger | None]:
 
 
 class _Teller(logging.Handler):
-    """The client's log, for a person."""
+    """Writes the client's log for a person."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell a record."""
         say(f"elk: {record.getMessage()}")
 
 
@@ -140,7 +139,7 @@ def wrapped(words: tuple[str, ...]) -> None:
 def _reported(
     words: tuple[str, ...], line: str, spool: str | None, stderr_tail: bool, **options: Any
 ) -> int:
-    """Run a command, and report its run; return the exit code of the command."""
+    """Run a command and report its run. Returns the command's exit code."""
     process, stops = Process(words, stderr_tail), options.pop("stop_if_refused")
     with _ledger(spool) as ledger:
         if ledger is None:
@@ -160,11 +159,11 @@ def _reported(
 
 
 class _Failed(Exception):
-    """The command failed. The name of a class made of this one is the run's code."""
+    """The command failed. The name of a subclass is the code of the run."""
 
 
 def _end(code: int, process: Process) -> None:
-    """Raise the exception by which the run ends, unless the command succeeded."""
+    """Raise the exception that ends the run; do nothing if the command succeeded."""
     if code == 0:
         return
     if process.interrupted_by is not None:
@@ -182,7 +181,7 @@ class RunGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """With a line, all words are the command."""
+        """With ``--line``, all words are the command."""
         if ctx.params.get("line"):
             return "--", wrapped, ["--", *args]
         return super().resolve_command(ctx, args)

@@ -1,7 +1,7 @@
-"""The ledger that is asked, and the token: of the environment, the keyring or a file.
+"""The ledger and token that commands use: from the environment, the keyring or a file.
 
-A token that ``elk login`` stored is sent to the origin it was checked with, and to no other. By
-http it goes to this machine alone.
+A token that ``elk login`` stored is sent only to the origin that it was checked with. By plain http
+it goes only to this machine.
 """
 
 import os
@@ -18,25 +18,25 @@ from execution_ledger.cli.asking import Connection
 from execution_ledger.errors import NotConfigured
 
 SERVICE = "execution-ledger"
-"""The name in the keyring, and of the folder of the user's configuration."""
+"""The name in the keyring, and of the folder in the user's configuration."""
 TIMEOUT_SECONDS = 30.0
 
 
 class Stored(msgspec.Struct):
-    """The user's file: the present ledger, and tokens by origin."""
+    """The user's file: the current ledger, and tokens by origin."""
 
     url: str | None = None
     tokens: dict[str, str | None] = {}
-    """None for a token that is in the keyring."""
+    """None if the token is in the keyring."""
 
 
 def stored_in() -> Path:
-    """The user's file."""
+    """The path of the user's file."""
     return Path(click.get_app_dir(SERVICE)) / "elk.json"
 
 
 def connected() -> Connection:
-    """The ledger of the environment, else of the last login. Raises NotConfigured."""
+    """Connect to the ledger of the environment, else of the last login. Raises NotConfigured."""
     return connection_to(settings())
 
 
@@ -44,12 +44,12 @@ def connection_to(settings: Settings) -> Connection:
     """Connections that are closed when the command ends."""
     ledger, context = Connection(settings), click.get_current_context()
     context.call_on_close(ledger.close)
-    context.find_root().obj = ledger  # to tell of an answer that a command cannot read
+    context.find_root().obj = ledger  # for the message about an answer that a command cannot read
     return ledger
 
 
 def settings() -> Settings:
-    """The address and the token that count now. Raises NotConfigured."""
+    """The address and token that apply now. Raises NotConfigured."""
     stored = _read()
     url, token = os.environ.get("ELK_URL") or stored.url, os.environ.get("ELK_TOKEN")
     if url is None:
@@ -63,7 +63,7 @@ def settings() -> Settings:
 
 
 def settings_for(url: str, token: str) -> Settings:
-    """An address and a token, and the source of what elk itself reports. Raises UsageError."""
+    """The settings for an address and a token. Raises UsageError."""
     if not re.fullmatch(r"[!-~]+", token.strip()):
         raise click.UsageError("A token is one word, such as elk_….")
     source = os.environ.get("ELK_SOURCE") or "/elk"
@@ -71,7 +71,7 @@ def settings_for(url: str, token: str) -> Settings:
 
 
 def checked(url: str) -> str:
-    """An address to which a stored token may go. Raises UsageError."""
+    """Check that a stored token may be sent to an address. Raises UsageError."""
     if "://" not in url:
         url = f"{'http' if is_loopback(httpx.URL(f'//{url}').host) else 'https'}://{url}"
     try:
@@ -88,13 +88,13 @@ def checked(url: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of an address."""
+    """The scheme, host and port of an address."""
     parsed = httpx.URL(url)
     return f"{parsed.scheme}://{parsed.host}:{parsed.port or {'http': 80}.get(parsed.scheme, 443)}"
 
 
 def keep(url: str, token: str) -> str:
-    """Store a token for the origin of an address; return where it is."""
+    """Store a token for the origin of an address; return where it is stored."""
     stored, origin = _read(), origin_of(url)
     in_keyring = _put_in_keyring(origin, token)
     stored.url = url
@@ -104,7 +104,7 @@ def keep(url: str, token: str) -> str:
 
 
 def forget(url: str | None) -> str | None:
-    """Forget the token of an address, by default the present one; return the address."""
+    """Delete the token of an address, by default the current one; return the address."""
     stored = _read()
     url = url or stored.url
     origin = origin_of(url) if url else ""
@@ -122,10 +122,10 @@ def forget(url: str | None) -> str | None:
 
 
 def _put_in_keyring(origin: str, token: str) -> bool:
-    """True if the keyring has a token now."""
+    """Store a token in the keyring; return True if the keyring has it now."""
     import keyring
 
-    # Backends raise errors of their own, and some forget silently.
+    # Backends raise errors of their own, and some lose a password silently.
     with suppress(Exception):
         keyring.set_password(SERVICE, origin, token)
         return keyring.get_password(SERVICE, origin) == token

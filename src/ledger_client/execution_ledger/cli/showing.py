@@ -1,4 +1,4 @@
-"""Answers as people and programs read them: tables, TSV, CSV and JSON."""
+"""Output for people and programs: tables, TSV, CSV and JSON."""
 
 import csv
 import os
@@ -14,10 +14,10 @@ import click
 import msgspec
 
 Columns: TypeAlias = dict[str, str]
-"""The path of each column's value in a row, such as ``oldest_blocker.cause``, by its title."""
+"""By the title of a column, the path of its value in a row, such as ``oldest_blocker.cause``."""
 
 HIDDEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-"""Controls beyond those that JSON escapes: of terminals, of direction, of lines, and surrogates."""
+"""Characters that JSON does not escape: controls of terminals, direction and lines; surrogates."""
 UNSAFE, UNSAFE_IN_JSON = re.compile(rf"[\x00-\x1f{HIDDEN}]"), re.compile(f"[{HIDDEN}]")
 
 STYLES = {"blocked": "red", "failed": "red", "refused": "red", "critical": "red", "open": "red"}
@@ -27,36 +27,36 @@ STYLES |= {"running": "green", "completed": "green", "recorded": "green", "resol
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 TIMES, PERIODS = ("_at", "since", "until", "due", "oldest"), ("from", "to")
 TABLE_ROWS = 100
-"""A terminal shows so many rows, unless ``--limit`` asks for others."""
+"""How many rows a terminal shows without ``--limit``."""
 GAP, NARROWEST, LONG_WORD = 2, 12, 24
-"""Columns are so far apart; one that wraps is at least so wide, and divides only longer words."""
+"""Characters between columns; the least width of a column that wraps; longer words are divided."""
 
 
 def columns(described: str) -> Columns:
-    """Columns of words such as ``BLOCKED_BY=oldest_blocker.cause``."""
+    """Parse columns from words such as ``BLOCKED_BY=oldest_blocker.cause``."""
     pairs = (word.split("=") for word in described.split())
     return {title.replace("_", " "): path for title, path in pairs}
 
 
 def clean(text: str) -> str:
-    """A text whose control characters and controls of direction are shown as ``·``."""
+    """Replace control characters and controls of direction in a text by ``·``."""
     return UNSAFE.sub("·", text)
 
 
 def say(text: str) -> None:
-    """Tell a person something beside the results."""
+    """Tell a person something on stderr, apart from the results."""
     click.echo(clean(text), err=True)
 
 
 def json_text(value: object, indent: int = 0) -> str:
-    """A value as JSON, whose texts have no control character that a terminal obeys."""
+    """A value as JSON without control characters that a terminal obeys."""
     encoded = msgspec.json.encode(value)
     text = (msgspec.json.format(encoded, indent=indent) if indent else encoded).decode()
     return UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def ago(instant: str, now: datetime) -> str:
-    """An instant as a person says it: ``3 h ago``, ``in 2 d``."""
+    """The time to or from an instant, as a person says it: ``3 h ago``, ``in 2 d``."""
     seconds = (now - datetime.fromisoformat(instant)).total_seconds()
     size, unit = next((each for each in UNITS if abs(seconds) >= each[0]), UNITS[-1])
     count = int(abs(seconds) // size)
@@ -64,7 +64,7 @@ def ago(instant: str, now: datetime) -> str:
 
 
 def value_at(row: Any, path: str) -> Any:
-    """The value at a path, or at the first of several that has one; None if none has."""
+    """The value at a path, or at the first of several paths that has one; None without any."""
     for way in path.split("|"):
         value = row
         for name in way.split("."):
@@ -75,7 +75,7 @@ def value_at(row: Any, path: str) -> Any:
 
 
 def cell(value: Any, path: str, now: datetime | None = None) -> str:
-    """A value as the text of a cell; an instant relative to ``now``, if that is given."""
+    """A value as the text of a cell. With ``now``, an instant is relative to it."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -95,7 +95,7 @@ def cell(value: Any, path: str, now: datetime | None = None) -> str:
 
 
 class Show:
-    """The form in which a command's results go to the standard output."""
+    """Writes a command's results to the standard output in the chosen form."""
 
     def __init__(self, form: str | None) -> None:
         self.form = form or ("table" if sys.stdout.isatty() else "tsv")
@@ -103,7 +103,7 @@ class Show:
         self._has_header = False
 
     def rows(self, rows: Iterable[Any], columns: Columns, limit: int | None = None) -> None:
-        """Show rows as they come, or as one table."""
+        """Show rows as they arrive, or as one table."""
         rows = islice(rows, limit)
         if self.form == "table":
             first = list(islice(rows, limit or TABLE_ROWS))
@@ -139,7 +139,7 @@ class Show:
         sys.stdout.flush()
 
     def one(self, row: Any, columns: Columns) -> None:
-        """Show one thing: a line for each of its values."""
+        """Show one object, with a line for each of its values."""
         if self.form == "json":
             click.echo(json_text(row, 2))
         elif self.form == "csv":
@@ -194,10 +194,10 @@ class Show:
 
 
 def _fitting(cells: Mapping[str, list[str]], columns: Columns, room: int) -> dict[str, int]:
-    """The least width of each column that the terminal has room for.
+    """The least width of each column that fits on the terminal.
 
-    Columns without any value are left out, then the last ones that are no ids of the ledger. Only a
-    text that is neither an id nor short may wrap.
+    Columns without any value are dropped, then the last ones that are no ids of the ledger. Only a
+    long text that is no id may wrap.
     """
     least = {}
     for title, texts in cells.items():

@@ -1,4 +1,4 @@
-"""Facts that programs have left in a spool: ``spool`` shows and sends them."""
+"""``elk spool``: shows and sends the facts that programs have left in a spool."""
 
 import sqlite3
 from collections import Counter
@@ -62,7 +62,7 @@ def spool(show: Show, directory: Path, sends: bool) -> None:
 
 
 def _refused(http: httpx.Client, path: Path, counts: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Send the facts of a file, and forget those that were judged; yield the refused ones."""
+    """Send the facts of a file, remove those with an outcome, and yield the refused ones."""
     if (file := _opened(path, counts)) is None:
         return
     sender = Sender()
@@ -83,7 +83,7 @@ def _refused(http: httpx.Client, path: Path, counts: Counter[str]) -> Iterator[d
 def _results(
     http: httpx.Client, sender: Sender, batch: list[Waiting], file: SpoolFile
 ) -> list[Result]:
-    """The outcomes of facts, of none where another batch is due. Tries again as other commands."""
+    """Send a batch and return the outcomes; empty if another batch is due. Retries as usual."""
     connects, attempts = Attempts("POST", CONNECT_SECONDS), Attempts("POST", TIMEOUT_SECONDS)
     while True:
         try:
@@ -101,7 +101,7 @@ def _results(
 
 
 def _opened(path: Path, counts: Counter[str]) -> SpoolFile | None:
-    """A file, unless it is in use or damaged."""
+    """Open a file; None if it is in use or damaged."""
     try:
         return SpoolFile(path)
     except sqlite3.Error as error:
@@ -122,7 +122,7 @@ def _row(path: Path, fact: Waiting, problem: Problem) -> dict[str, Any]:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """A file as a row."""
+    """A file as a row of the table."""
     row: dict[str, Any] = {"file": path.name, "facts": None, "oldest": None, "state": "left"}
     counts = Counter[str]()
     if (file := _opened(path, counts)) is None:
@@ -138,7 +138,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _reported_at(fact: Waiting, path: Path) -> str | None:
-    """When a fact happened; if it does not say, when its file was begun."""
+    """The time of a fact; if it has none, when its file was created."""
     at = msgspec.json.decode(fact.text).get("time")
     begun = path.name.partition("-")[0]
     if at is None and begun.isdecimal():

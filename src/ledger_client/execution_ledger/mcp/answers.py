@@ -1,7 +1,7 @@
 """The answers of the tools, without nulls, zeros and empty lists.
 
-Ids and fields have the names of the API. Texts that people and programs have written stand in
-values, never in names of fields.
+Ids and fields are named as in the API. Texts that people and programs have written appear as
+values, never as names of fields.
 """
 
 from datetime import datetime
@@ -94,7 +94,7 @@ class AlertRow(_Row, kw_only=True):
     severity: str
     status: str
     subject_type: Annotated[str, Meta(description="line, blocker, run or source.")]
-    subject_id: Annotated[str, Meta(description="Of what the condition held.")]
+    subject_id: Annotated[str, Meta(description="The thing for which the condition held.")]
     service_line_id: str | None = None
     service_line_name: str | None = None
     since: Annotated[datetime, Meta(description="Since when the condition held.")]

@@ -1,4 +1,4 @@
-"""The arguments of the tools. Their descriptions are all that an assistant knows of them."""
+"""The arguments of the tools. An assistant knows only their descriptions."""
 
 from typing import Annotated, Literal
 

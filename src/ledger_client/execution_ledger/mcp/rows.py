@@ -1,4 +1,4 @@
-"""Rows of the answers, made of what the API shows."""
+"""Converts objects of the API to rows of answers."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ def now() -> datetime:
 
 
 def as_row(kind: type[Struct], source: object, **other: object) -> Any:
-    """A row with the fields of the same names, but for those that are given."""
+    """A row with the fields of the same name; ``other`` replaces some."""
     names = {field.name for field in fields(kind)}.intersection(dir(source)) - other.keys()
     values = {name: getattr(source, name) for name in names}
     return kind(**{name: each for name, each in values.items() if each is not UNSET}, **other)
@@ -63,7 +63,7 @@ def line_row(source: types.Line | types.LineDetail, as_of: str | None) -> answer
 
 def alert_row(source: types.Alert) -> answers.AlertRow:
     acknowledged, ended = source.acknowledged, source.resolved
-    # The sentence of an alert is left out: it is the ledger's own, around words of a tenant.
+    # Leave out the sentence of an alert: it is the ledger's own, around words of a tenant.
     row: answers.AlertRow = as_row(
         answers.AlertRow, source, subject_type=source.subject.type, subject_id=source.subject.id
     )
@@ -80,7 +80,7 @@ def alert_row(source: types.Alert) -> answers.AlertRow:
 
 
 def payload_of(source: dict[str, Any]) -> dict[str, Any]:
-    """A payload without what its row tells already, and without an alert's sentence."""
+    """A payload without what its row already has, and without an alert's sentence."""
     others = {"text", "state_before", "state_after"}
     return {name: value for name, value in source.items() if name not in others}
 
@@ -127,14 +127,14 @@ def _models(source: Iterable[types.TokenUsage | types.TokensByModel]) -> list[an
 
 
 def sum_row(kind: type[answers.SumRow], source: types.UsageSums | types.UsageRow) -> Any:
-    """Sums without what is null or zero, with hours in place of seconds."""
+    """Sums without nulls and zeros, with hours instead of seconds."""
     other = {
         "lines": source.lines or None,
         "hours": source.hours or None,
         "check_ins": source.check_ins or None,
         "runs": counted(source.runs),
         "tokens_used": source.tokens_used or None,
-        # In each row, they would be most of an answer; grouped by model, a row is a model.
+        # In each row they would fill the answer. If grouped by model, each row is a model.
         "tokens_by_model": _models(source.tokens_by_model or ()) if kind is answers.SumRow else [],
         "hours_by_state": _hours(source.seconds_by_state),
         "hours_by_cause": _hours(source.seconds_by_cause),

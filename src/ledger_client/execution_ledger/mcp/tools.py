@@ -1,4 +1,4 @@
-"""The tools: each asks a few routes of the ledger, and tells their answers in few words.
+"""The tools. Each reads a few routes of the ledger and summarizes their answers.
 
 The first line of a function is the title of its tool, and its whole docstring the description.
 """
@@ -32,15 +32,15 @@ from execution_ledger.mcp.rows import (
 from execution_ledger.mcp.texts import NotFitting
 
 WORST_ALERTS = 5
-"""So many alerts are told beside lines."""
+"""The number of alerts in an answer about lines."""
 
 
 class ToolLedger(NamedTuple):
-    """The ledger of one call."""
+    """The ledger for one call."""
 
     transport: AsyncTransport
     shows_payloads: bool
-    """True if answers may hold the input, output and error of runs."""
+    """True if answers may have the input, output and error of runs."""
 
     async def page(
         self, operation: Listing[Any] | Bare[Any], *ids: str, **fields: object
@@ -52,7 +52,7 @@ class ToolLedger(NamedTuple):
 
 
 class ToolPage(NamedTuple):
-    """A page of a list: its data, and where it ends."""
+    """A page of a list: its data, and its cursor."""
 
     data: Any
     end: dict[str, Any]
@@ -85,7 +85,7 @@ async def what_needs_me(
     )
     answer = answers.NeedsAnswer(lines=[], **lines.end)
     for line in lines.data:
-        # The list tells neither who paused a line and why, nor more than one blocker.
+        # The list does not have who paused a line, the reason, or more than one blocker.
         detail = await _detail(ledger, line.service_line_id, wanted.as_of)
         answer.lines.append(line_row(detail, wanted.as_of))
     if wanted.cursor is None:
@@ -170,7 +170,7 @@ async def what_changed(
     """Tell which lines changed between two instants, and how.
 
     States, health and blockers then and now; with `month` also the hours, runs and tokens of that
-    month, as known then and now. The single events are told by `line_history`.
+    month, as known then and now. `line_history` lists the single events.
     """
     begin, end = (None, None) if wanted.month is None else _month(wanted.month)
     compared = await ledger.page(
@@ -247,8 +247,8 @@ async def line_history(
 async def runs(ledger: ToolLedger, wanted: arguments.RunsArguments) -> answers.RunsAnswer:
     """List runs, the newest request first, or show one run.
 
-    A run that is tried again under its name has several attempts, each a run of its own. Input,
-    output and error are told only where the operator allows payloads.
+    A run that is repeated under its name has several attempts, each a run of its own. The answer
+    has input, output and error only if the operator allows payloads.
     """
     has_payloads = ledger.shows_payloads
     if wanted.run is not None:
@@ -326,13 +326,13 @@ async def alerts(ledger: ToolLedger, wanted: arguments.AlertsArguments) -> answe
 
 
 class Tool(NamedTuple):
-    """A tool: its function, and the forms of its arguments and of its answer."""
+    """A tool: its function, and the classes of its arguments and its answer."""
 
     call: Callable[[ToolLedger, Any], Awaitable[answers.ToolAnswer]]
     arguments: type[arguments.ManyArguments]
     answer: type[answers.ToolAnswer]
     rows: str
-    """The list of the answer that may go on behind a cursor."""
+    """The list in the answer that a cursor may continue."""
 
 
 TOOLS = {
@@ -352,12 +352,12 @@ TOOLS = {
 
 
 def _paged(wanted: arguments.ManyArguments) -> dict[str, Any]:
-    """The arguments that all lists of the API take, as far as the tool has them."""
+    """The arguments that all lists of the API take, if the tool has them."""
     return {"limit": wanted.limit, "cursor": wanted.cursor, "as_of": getattr(wanted, "as_of", None)}
 
 
 def _alone(wanted: arguments.ManyArguments, *names: str) -> None:
-    """Raises NotFitting if the first of the named arguments has others beside it."""
+    """Raise NotFitting if the first of the named arguments is used with others."""
     changed = {each.name for each in fields(wanted) if getattr(wanted, each.name) != each.default}
     if changed - set(names):
         also = ", ".join(f"`{name}`" for name in names[1:])
@@ -365,7 +365,7 @@ def _alone(wanted: arguments.ManyArguments, *names: str) -> None:
 
 
 def _month(month: str) -> tuple[str, str]:
-    """The first day of a month, and of the next."""
+    """The first day of a month, and of the next one."""
     year, number = map(int, month.split("-"))
     return f"{month}-01", f"{year + number // 12:04}-{number % 12 + 1:02}-01"
 
@@ -386,7 +386,7 @@ async def _worst_alerts(ledger: ToolLedger, **scope: str | None) -> list[answers
 
 
 def _from_offset(rows: Sequence[Any], wanted: arguments.ManyArguments) -> tuple[Sequence[Any], Any]:
-    """Some rows of an answer that the API gives whole. Their cursor is the number of the next."""
+    """A page of rows that the API answers all at once. The cursor is the index of the next row."""
     cursor = wanted.cursor or "0"
     if not cursor.isdecimal() or len(cursor) > 9:
         raise NotFitting("`cursor` is not one of this tool.")

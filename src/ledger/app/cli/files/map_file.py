@@ -51,7 +51,7 @@ _DIRECTIVES = "YymdBbHIMSfpzaA"
 _NUMBERS = "YymdHIMSf"
 
 _NO_CHARSETS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
-"""Python's codecs from text to bytes that are notations of text, or none."""
+"""Python's codecs from text to bytes that are no character sets."""
 
 _TYPES = (*FACT_TYPES, *ALIASES)
 

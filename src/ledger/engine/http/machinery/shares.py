@@ -35,7 +35,7 @@ _LIMITED = prometheus_client.Counter(
 
 
 class Bound:
-    """A bounded sum, in one process, of what credentials have in hand: requests, or bytes."""
+    """A bounded sum, in one process, of a credential's requests in progress, or of their bytes."""
 
     def __init__(self, name: str, most: int) -> None:
         """``most``: the share of a credential."""
@@ -73,7 +73,7 @@ class Bound:
 
 
 class Shares:
-    """The requests that one process has in hand, by kind."""
+    """The requests in progress in one process, by kind."""
 
     def __init__(self) -> None:
         self.writes = Bound("writing requests", 1024)
@@ -82,7 +82,7 @@ class Shares:
         self.exports = Bound("exports", 4)
         self.calls = Bound("calls of tools", 16)
         self.large_pages = Bound(f"pages of more than {LARGE_PAGE} rows", 4)
-        # The 32 pages without cached views that may be in hand need 96.
+        # The 32 pages without cached views that may be in progress need 96.
         self.lists = Bound("lists of pages", 128)
 
 
@@ -91,7 +91,7 @@ class Heavy:
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        """The lock of each organization with an answer in hand, and how many it has."""
+        """The lock of each organization with answers in progress, and their number."""
 
     @asynccontextmanager
     async def slot(self, tenant_key: str, *, goes_on: bool = False) -> AsyncIterator[None]:
@@ -113,12 +113,12 @@ class Heavy:
 
 
 class Share:
-    """A request in hand, from its head until its answer is written: ``end`` it then."""
+    """A request in progress, from its head until its answer is written: ``end`` it then."""
 
     __slots__ = ("_bound", "_credential", "_further", "_tenant_key")
 
     def __init__(self, bound: Bound, principal: Principal) -> None:
-        """Raises RateLimited if too many requests of the credential are in hand."""
+        """Raises RateLimited if too many requests of the credential are in progress."""
         self._credential = credential = principal.credential
         self._tenant_key = tenant_key = principal.tenant_key
         bound.add(credential, tenant_key, 1)

@@ -62,7 +62,7 @@ _Fields: Any = create_model(
 
 
 class LineFilter(_Fields):  # type: ignore[misc]  # its fields are those of the list's filters
-    """The lines that are asked for: by the filters of the list, and by their ids.
+    """The lines that the request selects: by the filters of the list, and by their ids.
 
     Several words of a filter mean "or", several filters "and". An empty array is like none, and at
     least one array is not empty.

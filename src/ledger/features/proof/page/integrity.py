@@ -22,8 +22,8 @@ router = APIRouter(prefix="/ui/integrity", include_in_schema=False, route_class=
 MOST_UNSEALED = 1000
 """The most events that are counted after the checkpoint."""
 
-# The latest checkpoint that is shown, the instant of its last event, the key, why and when sealing
-# has stopped, what it waits for, and how many events are not sealed yet.
+# The latest published checkpoint, the instant of its last event, the key, why and when sealing has
+# stopped, what it waits for, and how many events are not sealed yet.
 _SEALED = """
 SELECT c.note, ledger.recorded_at(c.position), s.vkey, s.stopped_at, s.error, s.waits_for,
     ledger.events_between(COALESCE(c.position, 0) + 1, NULL, %(most)s + 1)

@@ -89,7 +89,7 @@ class PeerReports(NamedTuple):
 
 
 class PeerMonitor:
-    """Remembers since when a node hears the others. ``now`` is a steady clock, in seconds."""
+    """Remembers since when a node has reports of the others. ``now`` is in monotonic seconds."""
 
     def __init__(self, node_id: str, now: float, timeout: float = LIVING_SECONDS) -> None:
         self._node_id, self._started, self._timeout = node_id, now, timeout
@@ -228,7 +228,7 @@ class Verdict(NamedTuple):
     is_alone: bool = False
     """True if readers see at once what is signed."""
     shows: int = 0
-    """Checkpoints of at most this size may be shown."""
+    """Checkpoints of at most this size may be published."""
 
 
 Compare = Callable[[Witnessed], LogConsistency]

@@ -158,7 +158,7 @@ class _Check:
                 self._signed.read_mark(vault)
         size: int
         ((size, self._position, note, stored),) = self._read(_END)
-        # A damaged row is reported later; the size that it signs is the end all the same.
+        # A damaged row is reported later; the end is nevertheless the size that it signs.
         self._size = self._signed.size_of(note or "") or size
         if scope.is_whole:
             self._signed.compare_mark(self._size if note else 0)

@@ -184,12 +184,7 @@ def altered_events(
 def _altered_columns(
     connection: shelf.Connection, leaf: StoredLeaf, sealed: bytes
 ) -> Sequence[str]:
-    """The columns one of which was altered, since the event's leaf is not the sealed one.
-
-    A hash does not show what it was made of. But a column with few possible values can be tried: if
-    the leaf is right with one of them, that column was altered. Otherwise the stored event or its
-    stream was.
-    """
+    """The columns that may be altered (one of them is), since the leaf is not the sealed one."""
     stream, version, topic, state, position = leaf.event
     topics = (event.TOPIC for event in EVENT_CLASSES)
     if any(_is(sealed, (stream, version, other, state, position)) for other in topics):

@@ -53,7 +53,7 @@ _KEY_LOST = "Your API key is unknown, has expired or was revoked. Sign in with a
 _TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
 
 _BROWSERS = ("Edg", "OPR", "Firefox", "Chrome", "Safari")
-"""Words of browser families, each before the others that such a browser also names."""
+"""Browser families in the order of the search: a browser also names families that come later."""
 
 
 class Visitor(NamedTuple):

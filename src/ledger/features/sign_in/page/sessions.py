@@ -23,7 +23,7 @@ class EndSessionForm(BaseModel):
 
 @router.get("/ui/sessions", openapi_extra=needs(None))
 async def show_sessions(request: ReadRequest, query: Present) -> Response:
-    """The sessions of the person who asks, in all browsers."""
+    """The sessions of the signed-in person, in all browsers."""
     services, own = request.services, request.http.state.session.visitor.row
     # A person sees their own sessions, whatever tenant they have chosen in each.
     values = {

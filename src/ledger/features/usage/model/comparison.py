@@ -1,4 +1,4 @@
-"""Two instants side by side: what changed in what the ledger knew (contract, Usage).
+"""Two instants compared: what changed in what the ledger knew (contract, Usage).
 
 Pure: ``features/usage/reads/comparison.py`` reads both sides.
 """
@@ -11,7 +11,7 @@ from ledger.features.usage.model.usage import Sums
 
 
 class LineState(NamedTuple):
-    """A line as it was known at an instant."""
+    """A line as known at an instant."""
 
     state: str
     health_score: int | None
@@ -23,16 +23,16 @@ class Events(NamedTuple):
     """The events of a line between two instants."""
 
     number: int
-    """At most ``MOST_EVENTS``, which means at least so many."""
+    """Their number; ``MOST_EVENTS`` means so many or more."""
     first: int
-    """The position; ``last`` likewise."""
+    """The position of the first event; ``last`` is that of the last one."""
     last: int
 
 
 MOST_EVENTS = 1000
 
 Side = tuple[LineState | None, Sums | None]
-"""A line as it was known, and its sums of the period; None: not known then, or no period."""
+"""A line as known, or None if it was not; its sums, or None without a period."""
 
 
 class BothSides(NamedTuple):
@@ -44,12 +44,12 @@ class BothSides(NamedTuple):
 
     @property
     def numbers(self) -> dict[str, tuple[Any, Any]]:
-        """Each number then and now."""
+        """Each number, as known then and now."""
         return {name: (read(self.then), read(self.now)) for name, read in NUMBERS.items()}
 
     @property
     def words(self) -> dict[str, tuple[Any, Any]]:
-        """State and health status, then and now."""
+        """State and health status, as known then and now."""
         return {
             "state": (_state(self.then), _state(self.now)),
             "health_status": (_health(self.then), _health(self.now)),
@@ -88,13 +88,13 @@ NUMBERS: Mapping[str, Callable[[Side], Any]] = {
     "tokens_used": _summed(lambda sums: sums.amounts.tokens),
     "seconds_blocked": _summed(lambda sums: sums.micros_by_state.get("blocked", 0) / 1_000_000),
 }
-"""How a number is read of a side, in the order of a row."""
+"""How to compute each number of a side, in the order of a row."""
 
 OF_PERIOD = frozenset(NUMBERS) - {"health_score", "open_blockers", "open_runs"}
-"""The numbers that count a period, and are null without one."""
+"""The numbers that count within the period. They are null without a period."""
 
 OF_RUNS = frozenset({"runs", "runs_failed", "tokens_used", "seconds_blocked"})
-"""The numbers that are null where check-ins of some resources count alone."""
+"""The numbers that are null if the request filters by resource."""
 
 STATES: Mapping[str, Callable[[str | None, str | None], bool]] = {
     "newly_blocked": lambda then, now: now == "blocked" != then,
@@ -104,11 +104,11 @@ STATES: Mapping[str, Callable[[str | None, str | None], bool]] = {
     "closed": lambda then, now: now == "closed" != then,
     "started": lambda then, now: then is None,
 }
-"""The lines that are counted by their states then and now."""
+"""The counted changes of state: a test of the states then and now."""
 
 
 def pair(then: Any, now: Any) -> dict[str, Any]:
-    """A number then and now, and its change; null where either is."""
+    """A number then and now, and its change. The change is null if either is null."""
     change = None if then is None or now is None else now - then
     return {"then": then, "now": now, "change": round(change, 6) if change else change}
 
@@ -124,7 +124,7 @@ class ChangeTotals:
         }
 
     def add(self, line: BothSides, values: Mapping[str, tuple[Any, Any]]) -> None:
-        """Count a line. ``shown``: its numbers."""
+        """Count a line with its numbers."""
         self.lines += 1
         self.lines_changed += line.differs
         self.events += line.events.number
@@ -137,7 +137,7 @@ class ChangeTotals:
                     sums[side] = (sums[side] or 0) + value
 
     def rendered(self, names: frozenset[str]) -> dict[str, Any]:
-        """The totals as the API shows them; the numbers of ``names`` are null."""
+        """The totals as the API returns them. The numbers in ``names`` are null."""
         numbers = {}
         for name, (then, now) in self._numbers.items():
             is_null = name in names
@@ -153,5 +153,5 @@ class ChangeTotals:
 
 
 def _rounded(value: float) -> float:
-    """A sum of decimals without the rest that floats leave."""
+    """Round away the error of sums of floats."""
     return round(value, 6)

@@ -1,7 +1,7 @@
 """Statement: the signed usage of a scope and period (contract, Statements).
 
-The document lies beside the log; the event has its hash. The file has, in this order: events,
-state, decisions, fold, what is shown.
+The log has the event with the document's hash; the document is stored in its own table. The file
+has, in this order: events, state, decisions, changes of state, the API's form.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class StatementIssued(Event, frozen=True, kw_only=True, rename=outside):
     TOPIC = "statement.issued/1"
     organization_id: str
     workspace_id: str | None = None
-    """None: the statement is of the whole organization."""
+    """None for a statement of the whole organization."""
     from_: InstantText
     to: InstantText
     time_zone: str
@@ -64,7 +64,7 @@ STATEMENT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in STATEMENT
 class UsageStatement(Folded):
     """The state of one statement, folded from its stream.
 
-    A replacement is no event of the replaced statement's stream: an identity tells of it
+    A replacement is no event of the replaced statement's stream. It is found by an identity
     (``Identity.of_replacement``).
     """
 

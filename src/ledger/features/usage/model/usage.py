@@ -1,6 +1,6 @@
 """Usage across lines: sums, their groups, and the order of rows (contract, Usage).
 
-Pure: ``features/usage/reads/usage.py`` reads the numbers. A sum that a grouping does not have is
+Pure: ``features/usage/reads/usage.py`` reads the numbers. A sum that does not fit a grouping is
 null.
 """
 
@@ -36,16 +36,16 @@ KEYS: Mapping[str, str] = {
     "month": "month",
     "day": "day",
 }
-"""The key of a row, by the word."""
+"""The key that a row has for each word of a grouping."""
 
 OF_LINES = frozenset({"workspace", "service_line", "product_line", "execution_model", "project"})
-"""The words of what a line has itself."""
+"""The words that name attributes of a line."""
 OF_TIME = frozenset({"month", "day"})
 _WITH_MODEL = frozenset({"workspace", "service_line", "project", *OF_TIME})
 
 
 class LineInScope(NamedTuple):
-    """A line whose usage counts, as it stood at the position."""
+    """A line whose usage counts, as it was at the position."""
 
     key: int
     id: str
@@ -61,18 +61,18 @@ class Sums(msgspec.Struct):
     lines: int = 0
     amounts: Amounts = msgspec.field(default_factory=Amounts)
     micros_by_state: dict[str, int] = {}
-    """Microseconds."""
+    """By state, in microseconds."""
     micros_by_cause: dict[str, int] = {}
 
     def spend(self, state: str, causes: Iterable[str], micros: int) -> None:
-        """Add time in a state; it counts for each open cause."""
+        """Add time in a state, and to each open cause."""
         self.micros_by_state[state] = self.micros_by_state.get(state, 0) + micros
         for cause in causes:
             self.micros_by_cause[cause] = self.micros_by_cause.get(cause, 0) + micros
 
     @property
     def has_something(self) -> bool:
-        """True if the sums have a row: time in the state ``closed`` alone makes none."""
+        """True if a row is needed: time in the state ``closed`` alone gives none."""
         amounts = self.amounts
         return bool(
             any(amounts.hours.values())
@@ -92,7 +92,7 @@ class Sums(msgspec.Struct):
 
 
 class Shows(NamedTuple):
-    """The sums that a row has; the others are null."""
+    """The sums that a row has. The others are null."""
 
     lines: bool = True
     check_ins: bool = True
@@ -101,7 +101,7 @@ class Shows(NamedTuple):
     seconds: bool = True
 
     def rendered(self, sums: Sums) -> dict[str, Any]:
-        """The sums as the API shows them."""
+        """The sums as the API returns them."""
         amounts, has = sums.amounts, self
         return {
             "lines": sums.lines if has.lines else None,
@@ -121,7 +121,7 @@ def _seconds(names: Sequence[str], micros: Mapping[str, int]) -> dict[str, float
 
 OF_ALL = Shows()
 OF_CHECK_INS = Shows(runs=False, tokens=False, seconds=False)
-"""The sums of a resource."""
+"""A grouping by resource counts check-ins and their hours only."""
 
 
 class Grouping(NamedTuple):
@@ -131,7 +131,7 @@ class Grouping(NamedTuple):
 
     @property
     def fault(self) -> str | None:
-        """The fault of the words; None: they have none."""
+        """What is wrong with the words; None if they are valid."""
         words = self.words
         if not 1 <= len(words) <= 2 or len(set(words)) < len(words):
             return "must be one or two words, none twice"
@@ -151,16 +151,16 @@ class Grouping(NamedTuple):
 
     @property
     def of_time(self) -> Word | None:
-        """``month``, ``day`` or none."""
+        """The word ``month`` or ``day``; None if the grouping has neither."""
         return self.words[-1] if self.words[-1] in OF_TIME else None
 
     @property
     def within_line(self) -> Word | None:
-        """``resource``, ``model`` or none."""
+        """The word ``resource`` or ``model``; None if the grouping has neither."""
         return next((word for word in self.words if word in ("resource", "model")), None)
 
     def shows(self, *, resources_chosen: bool) -> Shows:
-        """The sums that rows have."""
+        """The sums that rows of this grouping have."""
         if self.within_line == "model":
             return Shows(lines=False, check_ins=False, seconds=False)
         if self.within_line == "resource" or resources_chosen:
@@ -170,9 +170,9 @@ class Grouping(NamedTuple):
     def groups_of(
         self, line: LineInScope, projects: frozenset[str] | None
     ) -> list[tuple[str | None, ...]]:
-        """The values of the words of lines: those of a line, under each of its projects.
+        """The keys of a line's rows: one row for each of its projects, if projects are grouped.
 
-        ``projects``: the only ones that have rows.
+        ``projects``: only these have rows; None for all.
         """
         found: list[tuple[str | None, ...]] = [()]
         for word in self.of_line:

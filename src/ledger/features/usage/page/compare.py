@@ -33,35 +33,35 @@ router = APIRouter(prefix="/ui/compare", include_in_schema=False, route_class=Pa
 _ROWS = 100
 _FRIDAY = 4
 _STATEMENTS = 25
-"""The newest statements among which the page looks for one in force."""
+"""How many of the newest statements the page searches for one in force."""
 
 _NUMBERS = (("hours", "Hours"), ("runs", "Runs"), ("tokens_used", "Tokens"))
-"""The numbers of the period in the totals."""
+"""The totals' numbers that count the period: field and heading."""
 
 Change = Literal["newly_blocked", "cleared", "still_blocked", "newly_paused", "closed", "started"]
 
 
 class ChangesQuery(CompareQuery, WrittenRange):
-    """The API's parameters, with the page's order, places, and choice of lines."""
+    """The API's parameters, with the page's order, its slice of rows, and its choice of lines."""
 
     then: Bound = ""
-    """Empty: the beginning of yesterday."""
+    """Empty for the beginning of yesterday."""
     then_local: WrittenInstant = None
     then_exact: WrittenInstant = None
     written = ("then",)
     change: Change | None = None
-    """The lines that changed so; None: all."""
+    """Show only the lines with this change; None for all lines."""
     sort: Annotated[str | None, Field(pattern="^-?(?:worst|name|health|hours|tokens|events)$")] = (
         None
     )
     limit: Annotated[int, Field(ge=1, le=200)] = _ROWS
     start: Annotated[int, Field(ge=1, le=10**6)] = 1
-    """The number of the first row that is shown."""
+    """The number of the first row on the page."""
 
 
 @router.get("", openapi_extra=needs("read"))
 async def show_changes(request: ReadRequest, query: ChangesQuery) -> Response:
-    """Lines with an event between both instants, and totals of what changed."""
+    """Show the lines with an event between two instants, and the totals of the changes."""
     if elsewhere := scopes.organization_first(request, query):
         return elsewhere
     address, zone = here(request.http), zone_of(request.http)
@@ -106,7 +106,7 @@ async def show_changes(request: ReadRequest, query: ChangesQuery) -> Response:
 
 
 async def _presets(request: ReadRequest, zone: Zone, address: str) -> Sequence[tuple[str, str]]:
-    """The page from instants that people often choose: (words, address)."""
+    """Links to this page with instants that people often choose: (words, address)."""
     now, calendar = request.services.clock(), zone.calendar
     today = calendar.date_of(now)
     friday = today - timedelta(days=(today.weekday() - _FRIDAY) % 7)
@@ -135,8 +135,9 @@ async def _presets(request: ReadRequest, zone: Zone, address: str) -> Sequence[t
 async def _since_statement(
     request: ReadRequest, address: str, zone: Zone
 ) -> Sequence[tuple[str, str]]:
-    """The page from the newest statement in force on, with the numbers of its period."""
-    # One by one, since each is hashed whole: mostly the first is in force.
+    """The link that compares now with the newest statement in force, for its period."""
+    # Read one statement at a time, since each document is hashed whole. Mostly the first is in
+    # force.
     query = statements.StatementsQuery(limit=1)
     for _ in range(_STATEMENTS):
         listed = statements.list_statements(request, query)
@@ -154,14 +155,14 @@ async def _since_statement(
 
 
 def _numbers(calendar: Calendar, then: datetime, now: datetime) -> Period:
-    """The months between two instants; of too many days, the month of the later one."""
+    """The months between two instants. If too many days, the later instant's month."""
     later = month_of(calendar.date_of(now))
     months = Period(calendar.date_of(then).replace(day=1), later.beyond)
     return months if (months.beyond - months.first).days <= MAX_DATES else later
 
 
 def _since(address: str, then: datetime, period: Period, zone: str) -> str:
-    """The page from another instant on, until now."""
+    """The address of this page from another instant until now."""
     bounds = {"from": period.first, "to": period.beyond, "time_zone": zone}
     return scopes.changed(address, then=format_instant(then), now=None, **bounds)
 
@@ -188,7 +189,7 @@ _SORT_KEYS: Mapping[str, Callable[[ComparedLine], Any]] = {
     "tokens": lambda row: abs(row.tokens_used.change or 0),
     "events": lambda row: row.events.count,
 }
-"""The place of a row in each order; texts and the worst ascend, amounts descend."""
+"""The sort key of a row in each order. Texts and the worst change ascend, amounts descend."""
 
 
 export_route(router, "/export", compare.export_comparison)

@@ -1,4 +1,4 @@
-"""The rows of the page "Month": amounts then and now, and the places to which they lead."""
+"""The rows of the page "Month": amounts as known then and now, and the links of each row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
@@ -32,7 +32,7 @@ _SUMMED: Mapping[str, Callable[[UsageSums], float | None]] = {
         None if sums.seconds_by_state is None else sums.seconds_by_state["blocked"]
     ),
 }
-"""How amounts are read that have no field of their own."""
+"""How to compute the amounts that are no field of their own."""
 
 _EVERY = ""
 _COUNTED: Mapping[str, str | None] = {
@@ -41,17 +41,17 @@ _COUNTED: Mapping[str, str | None] = {
     "check_ins": "execution.checked_in",
     "runs": "run.started",
 }
-"""The type of the events that an amount counts at the time at which they occurred."""
+"""The type of the events that an amount counts, by the time of their occurrence."""
 
 _NOT_OF_EVENTS = ("product_line", "execution_model", "project_tag", "resource_id")
-"""The filters and keys by which no events are found."""
+"""The filters and keys that lists of events do not have."""
 
 _BEST = 101
-"""Above every health score."""
+"""A number above every health score."""
 
 
 class Amount(NamedTuple):
-    """An amount as known then and now; None: the grouping does not have it."""
+    """An amount as known then and now; None if the grouping does not have it."""
 
     then: float | None
     now: float | None
@@ -82,11 +82,11 @@ class MonthRow(NamedTuple):
     keys: Sequence[RowKey]
     amounts: Mapping[str, Amount]
     shares: Sequence[tuple[str, float, float]]
-    """(state, seconds, percent) as known now; without the time after a closing."""
+    """(state, seconds, percent) as known now, without the time after the line was closed."""
     line: ShownLine | None
-    """The line as it is at present, if the row is a line's."""
+    """The present state of the line, if the row is about a line."""
     events: Mapping[str, str]
-    """The address of the events that an amount counts."""
+    """By amount, the address of the events that the amount counts."""
 
     @property
     def workspace_id(self) -> str | None:
@@ -98,7 +98,7 @@ class MonthRow(NamedTuple):
 
 
 class DayBar(NamedTuple):
-    """A day in the chart. Numbers are percents of the drawing."""
+    """A day in the chart. Numbers are percentages of the drawing."""
 
     day: str
     amount: Amount
@@ -107,12 +107,12 @@ class DayBar(NamedTuple):
     same: float
     """The height of the amount that is the same then and now."""
     tip: float
-    """The height of what differs, on top of it."""
+    """The height of the difference, on top of ``same``."""
     path: str
 
 
 def amounts_of(then: UsageSums | None, now: UsageSums | None) -> Mapping[str, Amount]:
-    """The amounts of sums as known then and now; of a row that is not there they are 0."""
+    """The amounts of sums as known then and now. The amounts of a missing row are 0."""
 
     def read(sums: UsageSums | None, name: str) -> float | None:
         if sums is not None:
@@ -124,7 +124,7 @@ def amounts_of(then: UsageSums | None, now: UsageSums | None) -> Mapping[str, Am
 
 
 class Rows(NamedTuple):
-    """The rows of an answer, in the scope of the page at ``address``."""
+    """The rows of an answer, for the page at ``address``."""
 
     query: LinesUsageQuery
     address: str
@@ -134,7 +134,7 @@ class Rows(NamedTuple):
     def paired(
         self, then: Sequence[UsageRow] | None, now: Sequence[UsageRow]
     ) -> Sequence[MonthRow]:
-        """The rows of both sides; without ``then``, as known now alone."""
+        """The rows of both sides. Without ``then``, only the amounts as known now."""
         names = self.query.grouping.keys
 
         def by_keys(rows: Sequence[UsageRow]) -> dict[tuple[str | None, ...], UsageRow]:
@@ -180,7 +180,7 @@ class Rows(NamedTuple):
         return self.query.grouping.words
 
     def _days(self, keys: Mapping[str, str | None]) -> Period:
-        """The days of a row."""
+        """The days that a row covers."""
         if day := keys.get("day"):
             first = date.fromisoformat(day)
             return Period(first, first + timedelta(days=1))
@@ -189,7 +189,7 @@ class Rows(NamedTuple):
         return self.period
 
     def _path(self, word: str, keys: Mapping[str, str | None]) -> str | None:
-        """This page about one value of a word; of a day of one line, the events of the day."""
+        """The address of this page for one value of a key. For one line's day, its events."""
         value = keys[word]
         if value is None or "," in value or word == "model":
             return None
@@ -202,7 +202,7 @@ class Rows(NamedTuple):
         return changed(self.address, **{KEYS[word]: value}, **reset)
 
     def _events(self, keys: Mapping[str, str | None]) -> Mapping[str, str]:
-        """The addresses of a row's events by amount; none, if its events cannot be found."""
+        """The addresses of a row's events by amount; empty if no list of events matches the row."""
         if any(getattr(self.query, name) for name in _NOT_OF_EVENTS):
             return {}
         if any(KEYS[word] in _NOT_OF_EVENTS or word == "model" for word in keys):
@@ -221,7 +221,7 @@ class Rows(NamedTuple):
 
 
 def sort_key_of(sort: str, row: MonthRow) -> Any:
-    """The place of a row in an order; texts ascend, amounts descend."""
+    """The sort key of a row in an order. Texts ascend, amounts descend."""
     name = sort.removeprefix("-")
     if name == "name":
         return [(key.value is None, fold(key.label)) for key in row.keys]
@@ -234,7 +234,7 @@ def sort_key_of(sort: str, row: MonthRow) -> Any:
 
 
 def bars_of(rows: Sequence[MonthRow], amount: str, days: Sequence[date]) -> Sequence[DayBar]:
-    """The chart of an amount by day; ``days`` are all days of the period."""
+    """The chart of an amount by day. ``days`` are all days of the period."""
     by_day = {row.keys[-1].value: row for row in rows}
     sides = {day: row.amounts[amount] for day, row in by_day.items()}
     most = max((max(side or 0 for side in amounts) for amounts in sides.values()), default=0) or 1

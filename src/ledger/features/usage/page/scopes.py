@@ -1,4 +1,4 @@
-"""Parts that the pages across lines share: which lines they are about, and what leads elsewhere."""
+"""Parts that the pages across lines share: their scope of lines, and links to other pages."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -22,23 +22,23 @@ from ledger.features.usage.routes.scope import LineFilters
 from ledger.features.usage.routes.usage import UsagePage
 
 LongAnswer = TypeVar("LongAnswer", ComparePage, UsagePage)
-"""The answers about many lines, page by page."""
+"""The API's answers about many lines, which come in pages."""
 
 PAGE = 1000
 """The most rows of a page of the API."""
 PAGES = 10
-"""The most pages of the API that are read, so that rows can be sorted; a file has all rows."""
+"""The most pages of the API that are read, so that rows can be sorted. An export has all rows."""
 
 
 def organization_first(request: ReadRequest, query: LineFilters) -> Response | None:
-    """The way of an administrator who has chosen no organization; None: nothing is to choose."""
+    """Lead an administrator to choose an organization; None if there is nothing to choose."""
     if not request.principal.is_admin or query.organization_id is not None:
         return None
     return go(changed("/ui/directory", type="organization", next=here(request.http)))
 
 
 def changed(address: str, **changes: Any) -> str:
-    """An address with other parameters, on its first page."""
+    """The address with these parameters replaced, from the first row on."""
     for name, value in {"start": None, **changes}.items():
         name = name.rstrip("_")
         address = with_parameter(address, name, None if value is None else str(value))
@@ -46,7 +46,7 @@ def changed(address: str, **changes: Any) -> str:
 
 
 def exported(path: str, query: LineFilters, *more: str, **others: str) -> str:
-    """The address of a file with all rows: the export of the API takes these parameters."""
+    """The address of the API's export, which has all rows."""
     fields = type(query).model_fields
     for name in (*LineFilters.model_fields, *more):
         value = getattr(query, name)
@@ -55,22 +55,22 @@ def exported(path: str, query: LineFilters, *more: str, **others: str) -> str:
 
 
 def history_between(line_id: str, after: datetime, until: datetime) -> str:
-    """The address of the events of a line that were recorded after an instant, up to another."""
+    """The address of a line's events that were recorded after an instant, up to another instant."""
     bounds = {"recorded_after": format_instant(after), "recorded_until": format_instant(until)}
     return changed(f"/ui/lines/{line_id}/history", **bounds)
 
 
 def one(words: str | None) -> str | None:
-    """The value of a filter if it is a single one: events are found by no lists."""
+    """The value of a filter if it has only one: lists of events cannot be filtered by several."""
     return words if words is not None and "," not in words else None
 
 
 async def of_all_pages(
     page: Callable[[str | None], Awaitable[Response]], kind: type[LongAnswer]
 ) -> LongAnswer:
-    """The answer with the rows of several pages, of which ``page`` reads the one at a cursor.
+    """Read several pages into one answer; ``page`` reads the page at a cursor.
 
-    Its ``meta`` is that of the last page: there may be more.
+    The ``meta`` is that of the last page that was read. There may be more pages.
     """
     found = await read_answer(page(None), kind)
     for _ in range(PAGES - 1):
@@ -83,7 +83,7 @@ async def of_all_pages(
 
 
 async def all_compared(request: ReadRequest, query: CompareQuery) -> ComparePage:
-    """The comparison with the rows of several pages."""
+    """Read several pages of a comparison into one answer."""
     names = {*CompareQuery.model_fields}
     values = query.model_dump(include=names, by_alias=True, exclude_none=True)
 
@@ -95,7 +95,7 @@ async def all_compared(request: ReadRequest, query: CompareQuery) -> ComparePage
 
 
 async def scope_of(request: ReadRequest, query: LineFilters, as_of: str | None) -> dict[str, Any]:
-    """The lines that the page is about, as values of its template."""
+    """The scope of the page, as values of its template."""
     named = (query.workspace_id, query.project_tag)
     ids = [each for words in named if words for each in words.split(",")]
     lines = (query.service_line_id or "").split(",")

@@ -1,4 +1,4 @@
-"""The form for a new statement, converted to the API's own body; periods in words."""
+"""The form for a new statement, converted to the API's own body; names of periods."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -23,7 +23,7 @@ _Day = Annotated[str | None, Field(max_length=40)]
 
 
 class StatementChoice(BaseModel):
-    """The scope and the period of a new statement; what is absent has a default."""
+    """The scope and the period of a new statement. An absent field has a default."""
 
     organization_id: Identifier = None
     workspace_id: Identifier = None
@@ -35,7 +35,7 @@ class StatementChoice(BaseModel):
     def filled(
         self, now: datetime, zone: Zone, replaced: StatementDocument | None
     ) -> dict[str, str | None]:
-        """The choice with its defaults: last month, or what the replaced statement has."""
+        """The choice with its defaults: last month, or the values of the replaced statement."""
         time_zone = self.time_zone or (replaced.time_zone if replaced else zone.name)
         try:
             calendar = calendar_of(time_zone)
@@ -85,13 +85,13 @@ class IssueForm(StatementChoice, Form):
 
 
 class WithdrawForm(Form):
-    """The reason of a withdrawal."""
+    """The form that withdraws a statement."""
 
     reason: Typed = None
 
 
 def bounds_of_days(first: str | None, last: str | None) -> tuple[str, str]:
-    """The dates of two days as bounds: the day after the last one is excluded. Raises Invalid."""
+    """Convert the first and the last day to an interval whose end is excluded. Raises Invalid."""
     found = list[date]()
     for name, text in (("first_day", first), ("last_day", last)):
         try:
@@ -104,7 +104,7 @@ def bounds_of_days(first: str | None, last: str | None) -> tuple[str, str]:
 
 
 def period_name(start: datetime, end: datetime, time_zone: str) -> str:
-    """A period in words: ``June 2026``, ``2026-06-01 to 2026-06-14``, or two instants."""
+    """The name of a period: ``June 2026``, ``2026-06-01 to 2026-06-14``, or two instants."""
     calendar = calendar_of(time_zone)
     period = period_of(calendar, start, end)
     if (calendar.begin(period.first), calendar.begin(period.beyond)) != (start, end):
@@ -114,7 +114,7 @@ def period_name(start: datetime, end: datetime, time_zone: str) -> str:
 
 
 class ChangedNumber(NamedTuple):
-    """A number of a period, then and now, in words."""
+    """A number of a period as known then and now, as texts."""
 
     name: str
     then: str
@@ -123,7 +123,6 @@ class ChangedNumber(NamedTuple):
 
 
 def differences(pair: ThenAndNow) -> Sequence[ChangedNumber]:
-    """The numbers that differ."""
     then, now = pair.then, pair.now
     found = [
         _difference("Hours", then.hours, now.hours),

@@ -1,4 +1,4 @@
-"""Statements as people issue, check and withdraw them (``/ui/statements``)."""
+"""The pages on which people issue, check and withdraw statements (``/ui/statements``)."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -50,22 +50,22 @@ DONE: Mapping[Done | None, str] = {
 }
 
 MOST_ROWS = 200
-"""Rows of a document that the page shows; the CSV has all."""
+"""The most rows of a document that the page shows. The CSV has all rows."""
 
 _LISTED_PER_LINE, _LISTED = 5, 50
-"""Events that the page tells of a changed line, and of all of them; the others are links."""
+"""The most events that the page shows of a changed line, and of all. It links to the others."""
 
 _MOST_NOT_GREEN = 1000
 
 
 class StatementQuery(Present):
-    """The form that was just carried out."""
+    """The parameters of a statement's page, with the form that was just carried out."""
 
     done: Done | None = None
 
 
 class Preview(NamedTuple):
-    """The numbers of a new statement, as known now."""
+    """The numbers that a new statement would have now."""
 
     period: str
     total: UsageSums
@@ -75,7 +75,7 @@ class Preview(NamedTuple):
 
 @router.get("", openapi_extra=needs("read"))
 async def show_statements(request: ReadRequest, query: api.StatementsQuery) -> Response:
-    """The statements that the credential sees, newest first."""
+    """List the statements that the credential may read, newest first."""
     found = await pages.read_answer(api.list_statements(request, query), PageOf[api.ShownStatement])
     return await _STATEMENTS.show(
         request,
@@ -94,7 +94,7 @@ async def show_statements(request: ReadRequest, query: api.StatementsQuery) -> R
 async def show_new(
     request: ReadRequest, query: statement_forms.NewQuery, refused: RefusedForm | None = None
 ) -> Response:
-    """The form for a new statement, with what would be signed; it needs ``read`` too."""
+    """Show the form for a new statement and what it would sign. It also needs ``read``."""
     request.principal.require("read")
     choice: statement_forms.StatementChoice = query
     if refused is not None and isinstance(refused.form, statement_forms.StatementChoice):
@@ -130,7 +130,7 @@ async def show_new(
 
 
 async def _preview(request: ReadRequest, chosen: Mapping[str, str | None]) -> Preview:
-    """The totals of a scope and period as known now. Raises Invalid."""
+    """Compute the present totals of a scope and period. Raises Invalid."""
     calendar = calendar_of(chosen["time_zone"] or "")
     first, beyond = statement_forms.bounds_of_days(chosen["first_day"], chosen["last_day"])
     start, end = calendar.instant(first), calendar.instant(beyond)
@@ -162,8 +162,6 @@ async def _preview(request: ReadRequest, chosen: Mapping[str, str | None]) -> Pr
 
 @command_route(router, "", IssueStatement, _PERMISSION)
 async def issue_statement(request: ReadRequest, form: statement_forms.IssueForm) -> Response:
-    """Issue a statement, and lead to its page."""
-
     def then(made: Response) -> Response:
         issued = msgspec.json.decode(made.body, type=AnswerOf[api.Issued]).data
         return pages.go(with_parameter(f"{PATH}/{issued.id}", "done", "issue"))
@@ -178,7 +176,7 @@ async def show_statement(
     query: StatementQuery,
     refused: RefusedForm | None = None,
 ) -> Response:
-    """A statement: its numbers, what changed since, and how its document is proved."""
+    """Show a statement: its numbers, what has changed since, and how to verify its document."""
     found = await api.find(request, statement_id)
     document = await asyncio.to_thread(
         msgspec.json.decode, found.octets, type=api.StatementDocument
@@ -222,7 +220,7 @@ async def show_statement(
 async def _changes(
     request: ReadRequest, statement_id: str
 ) -> tuple[api.ShownChanges | None, LedgerError | None]:
-    """The changes since the statement, or the reason why they cannot be told at present."""
+    """The changes since the statement, or the error that prevents their computation now."""
     answer = api.show_statement_changes(request, statement_id, Query())
     try:
         return (await pages.read_answer(answer, AnswerOf[api.ShownChanges])).data, None
@@ -233,7 +231,7 @@ async def _changes(
 async def _events_of(
     request: ReadRequest, changes: api.ShownChanges
 ) -> Mapping[str, Sequence[Envelope]]:
-    """The first events of each changed line."""
+    """The first events of each changed line, by line."""
     events = dict[str, list[Envelope]]()
     left = _LISTED
     for row in changes.rows:
@@ -263,7 +261,7 @@ pages.export_route(router, "/{statement_id}/export", api.export_statement)
 
 @router.get("/{statement_id}/bundle", openapi_extra=needs("read"))
 async def download_bundle(request: ReadRequest, statement_id: str, query: Present) -> Response:
-    """The API's bundle, as a file."""
+    """Download the API's bundle as a file."""
     return await pages.as_file(
         api.show_statement_bundle(request, statement_id, query), _bundle_file(statement_id)
     )
@@ -275,7 +273,6 @@ def _bundle_file(statement_id: str) -> str:
 
 @command_route(router, "/{statement_id}/withdraw", WithdrawStatement, _PERMISSION)
 async def withdraw_statement(request: ReadRequest, form: statement_forms.WithdrawForm) -> Response:
-    """Withdraw the statement for good."""
     reason = pages.reason_of(form.reason)
     body = {} if reason is None else {"reason": reason}
     sent = checked(body, Reason, pages.idempotency_of(request, form))

@@ -1,4 +1,4 @@
-"""The page "Month": the usage of many lines, as known now, or then and now (``/ui/usage``)."""
+"""The page "Month": the usage of many lines, as known now or at two instants (``/ui/usage``)."""
 
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
@@ -50,23 +50,23 @@ GROUPINGS: Mapping[str, str] = {
     "service_line,day": "line and day",
     "service_line,month": "line and month",
 }
-"""The groupings that the page offers; its address takes any grouping of the API."""
+"""The groupings in the page's menu. The address of the page takes every grouping of the API."""
 
 _SORT = "^-?(?:name|change|health|" + "|".join(month_rows.HEADS) + ")$"
 
 
 class MonthQuery(LinesUsageQuery):
-    """The API's parameters, with the page's order and places."""
+    """The API's parameters, with the page's order and its slice of rows."""
 
     sort: Annotated[str | None, Field(pattern=_SORT)] = None
     limit: Annotated[int, Field(ge=1, le=200)] = _ROWS
     start: Annotated[int, Field(ge=1, le=10**6)] = 1
-    """The number of the first row that is shown."""
+    """The number of the first row on the page."""
 
 
 @router.get("", openapi_extra=needs("read"))
 async def show_month(request: ReadRequest, query: MonthQuery) -> Response:
-    """The usage of a period as one table; with ``as_of`` as known then beside now."""
+    """Show a period's usage as a table; with ``as_of``, as known then and as known now."""
     if elsewhere := scopes.organization_first(request, query):
         return elsewhere
     address, clock = here(request.http), request.services.clock()
@@ -131,19 +131,19 @@ async def show_month(request: ReadRequest, query: MonthQuery) -> Response:
 
 
 def _counted(query: MonthQuery, rows: Sequence[month_rows.MonthRow]) -> str:
-    """The noun for the rows that the total counts; "row" if some row stands for no such thing."""
+    """The noun for the rows that the total counts; "row" if some row has no such key."""
     is_plain = len(query.grouping.words) == 1 and all(row.keys[0].value for row in rows)
     return GROUPINGS.get(query.group_by, "row") if is_plain else "row"
 
 
 def _is_close(query: MonthQuery, period: Period, end: datetime) -> bool:
-    """True if the page compares a whole month as of its end."""
+    """Return True if the page compares a whole month with what was known at its end."""
     then = query.instant
     return period.months == 1 and then is not None and _NOTHING <= end - then < _SECOND
 
 
 def _whole(request: ReadRequest, query: MonthQuery, address: str) -> str:
-    """The address with its period and its time zone, so that it says the same to everybody."""
+    """The address with its period and time zone, so that the link means the same to everybody."""
     if "time_zone" not in request.http.query_params:
         zone = zone_of(request.http).name
         address = with_parameter(address, "time_zone", zone)
@@ -161,7 +161,7 @@ def _whole(request: ReadRequest, query: MonthQuery, address: str) -> str:
 def _statement(
     request: ReadRequest, query: MonthQuery, period: Period, is_over: bool
 ) -> str | None:
-    """The form for a statement of the period and scope, for who may issue one."""
+    """The form that issues a statement of the period and scope; None without the permission."""
     narrower = {name for name in LineFilters.model_fields if getattr(query, name) is not None}
     may_issue = request.principal.may("statements:issue")
     is_scope = narrower <= {"time_zone", "organization_id", "workspace_id"}
@@ -178,7 +178,7 @@ def _statement(
 
 
 def _usual(request: ReadRequest, query: MonthQuery) -> str:
-    """The grouping of a scope: its parts."""
+    """The grouping that a scope suggests: its parts."""
     if scopes.one(query.service_line_id):
         return "day"
     is_all = (query.workspace_id, query.project_tag, query.service_line_id) == (None, None, None)
@@ -186,7 +186,7 @@ def _usual(request: ReadRequest, query: MonthQuery) -> str:
 
 
 def _columns(query: MonthQuery, rows: Sequence[month_rows.MonthRow]) -> Sequence[str]:
-    """The amounts that are columns: of two instants those alone that a statement is about."""
+    """The amounts that are columns. A comparison has only the amounts of statements."""
     is_of_one = "service_line" in query.grouping.words or scopes.one(query.service_line_id)
     left_out = {"lines"} if is_of_one else set[str]()
     left_out |= {"lines", "check_ins", "failed"} if query.is_past else set()
@@ -208,7 +208,7 @@ def _order(query: MonthQuery) -> str:
 async def _read(
     request: ReadRequest, query: LinesUsageQuery, as_of: str | None = None
 ) -> UsagePage:
-    """The answer with the rows of several pages."""
+    """Read several pages of the API into one answer."""
     values = query.model_dump(
         include={*LinesUsageQuery.model_fields}, by_alias=True, exclude_none=True
     )
@@ -222,7 +222,7 @@ async def _read(
 
 
 async def _lines(request: ReadRequest, query: MonthQuery) -> Mapping[str, ShownLine]:
-    """The lines in scope as they are at present, by id: of very many, those of the worst health."""
+    """The present state of the lines in scope, by id. Of very many, those of the worst health."""
     if line_id := scopes.one(query.service_line_id):
         answer = executions.show_execution(request, line_id, Query())
         with suppress(NotFound):
@@ -237,7 +237,7 @@ async def _lines(request: ReadRequest, query: MonthQuery) -> Mapping[str, ShownL
 
 
 async def _differing(request: ReadRequest, query: MonthQuery) -> Mapping[str, Any]:
-    """The lines whose numbers of the period differ, by id; None: they are too many or too old."""
+    """The lines whose numbers of the period differ, by id; None if too many or too old."""
     names = {*CompareQuery.model_fields} & {*LinesUsageQuery.model_fields}
     values = query.model_dump(include=names, by_alias=True, exclude_none=True)
     try:
@@ -257,7 +257,7 @@ async def _differing(request: ReadRequest, query: MonthQuery) -> Mapping[str, An
 async def _by_day(
     request: ReadRequest, query: MonthQuery, table: month_rows.Rows
 ) -> Sequence[month_rows.MonthRow]:
-    """The rows of the period by day, for its chart."""
+    """The rows of the period by day, for the chart."""
     by_day = query.model_copy(update={"group_by": "day"})
     now = (await _read(request, by_day)).data
     then = (await _read(request, by_day, query.as_of)).data.rows if query.is_past else None

@@ -1,4 +1,4 @@
-"""The changes of a period's numbers between two corners, by line (contract, Statements)."""
+"""The differences of a period's numbers between two positions, by line (contract, Statements)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,18 +15,18 @@ from projections.usage.changes import CAUSES
 
 
 class ChangedLine(NamedTuple):
-    """A line of which a number differs."""
+    """A line with a number that differs."""
 
     line: LineInScope
     then: Sums
     now: Sums
     events: Sequence[str]
-    """The first of the events that changed a number, by id."""
+    """The ids of the first events that changed a number."""
     event_count: int
 
 
 class UsageChanges(NamedTuple):
-    """The sums at both corners, and the lines that differ, by id, with their names now."""
+    """The sums as known at both positions; the lines that differ, by id; their present names."""
 
     then: Sums
     now: Sums
@@ -41,7 +41,7 @@ async def changes_of(
     before, after = (Summing(fetch, scope, as_of, *period) for as_of in (then, now))
     sums_then, sums_now, differing = Sums(), Sums(), list[tuple[LineInScope, Sums, Sums]]()
     listed = set[int]()
-    # A line may have been closed since, as of an instant before the period: it is in scope no more.
+    # The line may have been closed since, before the period began: then it is no longer in scope.
     for summing in (after, before):
         async for page in summing.lines(period[0] - AHEAD):
             lines = [line for line in page if line.key not in listed]
@@ -66,7 +66,7 @@ async def changes_of(
 
 
 def _compared(sums: Sums) -> tuple[object, ...]:
-    """The numbers by which a line differs: of its runs, how many there are."""
+    """The numbers that decide if a line differs. Runs differ by number, not by state."""
     amounts = sums.amounts
     return (
         sum(amounts.hours.values()),
@@ -86,7 +86,7 @@ async def _causes(
     now: AsOf,
     lines: Sequence[int],
 ) -> Mapping[int, tuple[Sequence[str], int]]:
-    """The events that changed a number of the period, and how many there are, by line."""
+    """By line, the first events that changed a number of the period, and the number of all."""
     start, end = period
     values = {
         "lines": lines,

@@ -1,4 +1,4 @@
-"""Two instants side by side: the lines with events between them, as known at both.
+"""Two instants compared: the lines with events between them, as known at both.
 
 events between ─▶ lines ─▶ scope at the later instant ─▶ slices ─┬─▶ known then, known now
                                                                  └─▶ sums then, sums now
@@ -19,11 +19,11 @@ from projections.feed.between import YEARS, between_read
 from projections.usage.scope import STATES
 
 _PORTION = 200_000
-"""Events that a statement counts, so that it holds no snapshot for long."""
+"""Events that one statement counts, so that no snapshot is held for long."""
 
 
 class Comparing:
-    """The changes of lines between two corners, in what was known of them."""
+    """Compares what was known of lines at two positions."""
 
     def __init__(
         self,
@@ -33,14 +33,14 @@ class Comparing:
         now: AsOf,
         sums: tuple[Summing, Summing] | None,
     ) -> None:
-        """``sums``: the sums of a period as known then and now; None: there is no period."""
+        """``sums``: the sums of a period as known then and now; None without a period."""
         self._fetch, self._tenant = fetch, tenant
         self._then, self._now = then, now
         self._sums = sums
         self._events: Mapping[str, Events] = {}
 
     async def lines(self, organization: str, workspace: str | None) -> list[str]:
-        """The lines of an organization, or of a workspace, with events between the corners."""
+        """The ids of an organization's or a workspace's lines with events between the positions."""
         self._events = await self._events_of(organization, workspace)
         return sorted(self._events, key=sort_key)
 
@@ -60,7 +60,7 @@ class Comparing:
         return found
 
     async def changed(self, lines: Sequence[LineInScope]) -> list[BothSides]:
-        """These lines then and now."""
+        """These lines as known then and now."""
         then, now = await self._states(lines, self._then), await self._states(lines, self._now)
         summed: tuple[Mapping[int, Sums], Mapping[int, Sums]] | None = None
         if self._sums is not None:
@@ -73,7 +73,7 @@ class Comparing:
         return [BothSides(side(line, 0), side(line, 1), self._events[line.id]) for line in lines]
 
     async def years(self, positions: Sequence[int]) -> Mapping[int, int]:
-        """The years in which the events at these positions were recorded."""
+        """By position, the year in which the event was recorded."""
         return {row[1]: row[2] for row in await self._rows(YEARS, {"positions": positions})}
 
     async def _states(self, lines: Sequence[LineInScope], as_of: AsOf) -> Mapping[int, LineState]:

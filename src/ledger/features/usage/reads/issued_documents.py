@@ -11,7 +11,7 @@ from ledger.features.proof.tables import Report
 from ledger.features.proof.verification.differing import differs, missing
 from ledger.features.usage.model.statement import StatementIssued
 
-# The documents of these hashes. Of an altered document no more is read.
+# The documents with these hashes. The total of an altered document is not read.
 _DOCUMENTS = """
 SELECT asked.hash, d.organization_id, d.workspace_id, actual.hash, d.total,
     CASE WHEN actual.hash = asked.hash
@@ -23,7 +23,7 @@ LEFT JOIN LATERAL (SELECT sha256(d.document) AS hash OFFSET 0) AS actual ON true
 
 
 class IssuedDocuments:
-    """The documents of the statements that were folded and not compared yet."""
+    """Checks the documents of the statements that were folded since the last comparison."""
 
     def __init__(self, connection: Connection, report: Report) -> None:
         self._connection, self._report = connection, report
@@ -36,7 +36,7 @@ class IssuedDocuments:
             self._issued[hash_] = recorded.body, recorded.recorded_at
 
     def compare(self) -> None:
-        """Compare the documents of the statements since the last call."""
+        """Compare the documents of the statements that were folded since the last call."""
         if not self._issued:
             return
         issued, self._issued = self._issued, {}
@@ -58,7 +58,7 @@ class IssuedDocuments:
             ("organization_id", organization_id, event.organization_id),
             ("workspace_id", workspace_id, event.workspace_id),
             ("total", total, expected if actual == hash_ else total),
-            # Stored before its event. None: infinity.
+            # A time of storage after the event is wrong; None stands for infinity.
             ("stored_at", stored_at, at if stored_at is None or stored_at > at else stored_at),
         ):
             if says != log:

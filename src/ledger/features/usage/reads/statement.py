@@ -1,6 +1,6 @@
 """The document of a statement: the usage of a scope and period, as it is signed (contract).
 
-Its bytes are hashed, so the order of keys and all texts are the contract's.
+The document is hashed, so the contract fixes its bytes: the order of keys, and all texts.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from ledger.features.usage.model.usage import OF_ALL, OF_CHECK_INS, Grouping, Sh
 from ledger.features.usage.reads.usage import Row, Summing, Usage, UsageScope
 
 MAX_ROWS = 20_000
-"""Rows of a document in all, and of an answer about changes."""
+"""The most rows of a document, and of an answer about changes."""
 
 _LARGEST = 2**53 - 1
 """The largest whole number that every program reads exactly."""
 
 AHEAD = timedelta(minutes=5)
-"""A fact's time may lie so far ahead: a run may have started after its line's closing."""
+"""How far ahead a fact's time may be: a run may have started after its line was closed."""
 
 _BY_LINE = Grouping(("service_line",))
 _BY_RESOURCE = Grouping(("service_line", "resource"))
@@ -37,7 +37,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SumsOfScope(NamedTuple):
-    """The sums of a scope: in total, by line, and by line and resource if that is asked."""
+    """The sums of a scope: in total, by line, and on request by line and resource."""
 
     total: Sums
     rows: Sequence[Row]
@@ -45,7 +45,7 @@ class SumsOfScope(NamedTuple):
 
 
 def scope_of(tenant: Tenant, organization_id: str, workspace_id: str | None) -> UsageScope:
-    """The lines of a statement that the credential of this tenant sees."""
+    """The scope of a statement, limited to what the tenant's credential may read."""
     filters: dict[str, Any] = {"organization_id": organization_id}
     if workspace_id is not None:
         filters["workspace_id"] = [workspace_id]
@@ -70,14 +70,14 @@ async def scoped(
 
 
 class Document(NamedTuple):
-    """A document with the JSON of its total, and the event with its hash."""
+    """A document with its total as JSON, and the event that has its hash."""
 
     event: StatementIssued
     octets: bytes
     total: bytes
 
     def row(self, stored_at: datetime) -> DocumentRow:
-        """The document as it is stored."""
+        """The row that stores the document."""
         return DocumentRow(
             document_sha256=bytes.fromhex(self.event.document_sha256),
             organization_id=self.event.organization_id,
@@ -99,10 +99,9 @@ async def compose(
     time_zone: str,
     **terms: str | None,
 ) -> Document:
-    """Sum a scope's period as known at a corner, and write its document.
+    """Sum a scope's period as of a position and clock, and write its document.
 
-    ``terms``: the fields of the event that may be None, as they were asked for. Raises Behind and
-    Invalid.
+    ``terms``: the event's optional fields, from the request. Raises Behind and Invalid.
     """
     start, end = period
     summing = Summing(fetch, scope, as_of, start, end)
@@ -121,7 +120,7 @@ async def compose(
 
 
 def document(event: StatementIssued, sums: SumsOfScope) -> Document:
-    """Write the document of an event, which lacks the hash only. Raises Invalid."""
+    """Write the document of an event that still lacks its hash. Raises Invalid."""
     total = OF_ALL.rendered(sums.total)
     _require_exact(total)
     resources = sums.by_resource
@@ -153,7 +152,7 @@ def _rendered(grouping: Grouping, shows: Shows, rows: Iterable[Row]) -> Iterable
 
 
 def _require_exact(sums: Any) -> None:
-    """Raise Invalid for a sum that not every program reads exactly; a total is the largest."""
+    """Raise Invalid for a sum above ``_LARGEST``. The total is the largest sum."""
     if isinstance(sums, Mapping):
         sums = sums.values()
     elif not isinstance(sums, list):

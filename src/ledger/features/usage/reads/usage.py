@@ -1,10 +1,10 @@
 """Usage across lines: the sums of many lines, read in slices at one position and one clock.
 
-    scope ─▶ lines in scope ─▶ slices ─┬─▶ sums of each line ─▶ total, rows by what a line has
-                                       └─▶ sums by group and stretch ─▶ rows by day, resource, model
+    scope ─▶ lines in scope ─▶ slices ─┬─▶ sums of each line ─▶ total, rows by attributes of lines
+                                       └─▶ sums by group and span ─▶ rows by day, resource, model
 
-A slice is a short statement of its own, so no snapshot is held for long, and two of them are under
-way at once. Each compares the position of the views with that of the answer.
+Each slice is a short statement of its own, so no snapshot is held for long. Two slices are read at
+a time. Each compares the position of the views with that of the answer.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from projections.runs.usage import models_read, sums_read
 from projections.usage.scope import NAMES, SECONDS, scope_read
 
 SLICE = 1000
-"""Lines of a slice: some 10 ms for PostgreSQL for each day with much work."""
+"""Lines of a slice. Each day with much work costs PostgreSQL some 10 ms."""
 
 _SCOPE = 20_000
 """Lines of a page of the scope."""
@@ -40,17 +40,17 @@ Row = tuple[tuple[str | None, ...], Sums]
 
 
 class UsageScope(NamedTuple):
-    """The lines whose usage is asked, and the check-ins that count."""
+    """The lines whose usage is computed, and the check-ins that count."""
 
     tenant: Tenant
     filters: Mapping[str, Any]
-    """The filters of lines, those of the credential's tenant among them."""
+    """The filters of lines, with those of the credential's tenant."""
     resources: Sequence[str] | None = None
-    """The resources whose check-ins count alone; None: all check-ins."""
+    """Count only the check-ins of these resources; None for all check-ins."""
 
 
 class Summing:
-    """The sums of a scope's lines in a period, as known at a corner."""
+    """Computes the sums of a scope's lines in a period, as of a position and clock."""
 
     def __init__(
         self, fetch: Fetch, scope: UsageScope, as_of: AsOf, start: datetime, end: datetime
@@ -60,10 +60,10 @@ class Summing:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         named = scope.filters.get("project_tag")
         self.projects = None if named is None else frozenset(named)
-        """The projects that have rows; None: all."""
+        """The projects that have rows; None for all."""
 
     def of_scope(self, scope: UsageScope) -> "Summing":
-        """The same sums of other lines."""
+        """The same with another scope."""
         return Summing(self._fetch, scope, self._as_of, self._start, self._end)
 
     async def lines(self, begun: datetime, after: int = 0) -> AsyncIterator[Sequence[LineInScope]]:
@@ -80,7 +80,7 @@ class Summing:
             after = found[-1].key
 
     async def of_lines(self, lines: Sequence[LineInScope]) -> Mapping[int, Sums]:
-        """The sums of each of these lines, by its key; lines without anything are left out."""
+        """The sums of each of these lines, by its key. Lines without anything are left out."""
         if self._start >= self._end:
             return {}
         slices = [lines[at : at + SLICE] for at in range(0, len(lines), SLICE)]
@@ -115,9 +115,9 @@ class Summing:
         grouping: Grouping,
         spans: Sequence[tuple[str, datetime, datetime]],
     ) -> Mapping[tuple[str | None, ...], Sums]:
-        """The sums of these lines by the words of a grouping that reads more than lines' sums.
+        """The sums of these lines, grouped by day, month, resource or model too.
 
-        ``stretches``: the label, start and end of each day, month, or of the period.
+        ``spans``: the label, start and end of each day or month, or of the period.
         """
         slices = [lines[at : at + SLICE] for at in range(0, len(lines), SLICE)]
         found: dict[tuple[str | None, ...], Sums] = {}
@@ -167,10 +167,10 @@ class Summing:
         *,
         by_resource: bool,
     ) -> dict[tuple[int, int, str | None], Sums]:
-        """The sums by group, stretch and resource; without seconds."""
+        """The sums by group, span and resource, without seconds."""
         resources = self._scope.resources
         read = sums_read(by_resource, resources is not None)
-        # A line's own key may be its group: the statement has numbers of 32 bits.
+        # A group may be a line's own key, but the statement has numbers of 32 bits.
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         named = list(numbers)
         values = {
@@ -208,7 +208,7 @@ class Summing:
     async def _by_model(
         self, lines: Sequence[int], groups: Sequence[int], spans: StateSpans
     ) -> dict[tuple[int, int, str | None], Sums]:
-        """The tokens and runs by group, stretch and model."""
+        """The tokens and runs by group, span and model."""
         values = {**spans.parameters, "lines": lines, "members": lines, "groups": groups}
         found: dict[tuple[int, int, str | None], Sums] = {}
         rest = await self._amounts(lines, groups, spans, by_resource=False)
@@ -233,7 +233,7 @@ class Summing:
         return found
 
     async def names(self, line_ids: Sequence[str]) -> Mapping[str, str]:
-        """The names of lines as known at the corner."""
+        """The names of lines as of the position."""
         return {row[1]: row[2] for row in await self._rows(NAMES, {"ids": line_ids})}
 
     async def _rows(self, read: Read, values: Mapping[str, Any]) -> list[Any]:
@@ -242,7 +242,7 @@ class Summing:
 
 
 class Usage:
-    """The usage of lines by the words of a grouping, or in total."""
+    """The usage of lines in total and by a grouping."""
 
     def __init__(
         self,
@@ -254,7 +254,7 @@ class Usage:
         self._sums: Mapping[int, Sums] | None = None
 
     async def total(self, lines: Sequence[LineInScope]) -> Sums:
-        """The sums of all these lines, of which each counts once."""
+        """The sums of all these lines; each line counts once."""
         self._sums = await self._summing.of_lines(lines)
         total = Sums()
         for sums in self._sums.values():
@@ -284,12 +284,12 @@ class Usage:
     async def page(
         self, lines: Sequence[LineInScope], after: Sequence[str | None] | None, limit: int
     ) -> list[Row]:
-        """Up to ``limit`` rows behind that of these keys."""
+        """Up to ``limit`` rows after the row of these keys."""
         grouping, begin = self._grouping, 0
         last = None if after is None else grouping.order(after)
         step = len(lines)
         if grouping.words[0] == "service_line":
-            # Rows stand in the order of lines: the lines of the page suffice.
+            # Rows are in the order of lines, so the lines of the page suffice.
             step = SLICE
             if after is not None:
                 first = sort_key(after[0] or "")
@@ -306,7 +306,7 @@ class Usage:
 def spans_of(
     grouping: Grouping, calendar: Calendar, start: datetime, end: datetime
 ) -> Sequence[tuple[str, datetime, datetime]]:
-    """The label, start and end of each stretch by which the grouping has rows."""
+    """The label, start and end of each span of time that the grouping has rows for."""
     if grouping.of_time == "day":
         return [(day.isoformat(), begin, until) for day, begin, until in calendar.days(start, end)]
     if grouping.of_time == "month":

@@ -179,7 +179,7 @@ class ComparePage(msgspec.Struct):
 
 
 class BoundComparison(NamedTuple):
-    """A comparison between its corners."""
+    """A comparison with both positions and clocks."""
 
     query: CompareQuery
     scope: UsageScope
@@ -203,7 +203,7 @@ class BoundComparison(NamedTuple):
         lines: Sequence[LineInScope],
         changed: Sequence[BothSides],
     ) -> list[dict[str, Any]]:
-        """Lines as the API shows them."""
+        """Lines as the API returns them."""
         names = await self.names.names([line.id for line in lines])
         organization = request.tenant.get("organization", self.query.organization_id)
         workspaces = await names_of(
@@ -240,7 +240,7 @@ class BoundComparison(NamedTuple):
 async def compared(
     request: reading.ReadRequest, query: CompareQuery, pinned: Mapping[str, Any] | None = None
 ) -> BoundComparison:
-    """The comparison between its corners."""
+    """The comparison with both its positions and clocks."""
     then, now = await query.instants(request)
     period, scope = query.period(), query.scope(request)
     later = await resolve_as_of(request, _VIEWS, now, pinned)
@@ -263,7 +263,7 @@ _ORDER = Order(number("key", 0, "key"), *PINNED)
 async def lines_of(
     request: reading.ReadRequest, bound: BoundComparison, most: int | None = None
 ) -> list[LineInScope]:
-    """The lines with events between the corners, by id. Raises Invalid for more than ``most``."""
+    """The lines with events between the positions, by id. Raises Invalid for more than ``most``."""
     principal, scope = request.principal, bound.scope
     organization = principal.organization_id or bound.query.organization_id
     assert organization is not None, "an administrator names an organization"

@@ -21,7 +21,7 @@ COLUMNS: tuple[str, ...] = (
 
 
 def cells(sums: Mapping[str, Any]) -> list[Any]:
-    """The cells of ``COLUMNS``, of sums as ``Shows.shown`` has them; empty where a sum is null."""
+    """The cells of ``COLUMNS``, from the result of ``Shows.rendered``. A null is an empty cell."""
     runs = sums["runs"] or {}
     states, causes = sums["seconds_by_state"] or {}, sums["seconds_by_cause"] or {}
     return [

@@ -1,4 +1,4 @@
-"""The lines that usage and comparisons are about, and pages of their sums."""
+"""The scope of usage and comparisons, and the parameters of pages of sums."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
@@ -40,11 +40,11 @@ class LineFilters(reading.Filtered, reading.Zoned):
 
     @property
     def bound_to(self) -> Mapping[str, Any]:
-        """The parameters that a cursor is bound to; the words of a filter have no order."""
+        """The parameters that a cursor is bound to. The words of a filter have no order."""
         return self.model_dump(exclude={"cursor", "limit"}) | self.chosen()
 
     def scope(self, request: reading.ReadRequest) -> UsageScope:
-        """The lines that are asked about. Raises Invalid."""
+        """The lines that the request selects. Raises Invalid."""
         if self.organization_id is None and request.principal.is_admin:
             raise Invalid.at("/organization_id", "is required of an administrator")
         chosen = self.chosen()
@@ -69,7 +69,7 @@ async def names_of(
     ids: Collection[str],
     as_of: AsOf | None = None,
 ) -> Mapping[str, str]:
-    """The names of workspaces and projects of an organization: as known at a corner, or now."""
+    """The names of an organization's workspaces and projects: as of ``as_of``, or now."""
     if not ids:
         return {}
     values = {"organization": organization, "ids": sorted(ids)}

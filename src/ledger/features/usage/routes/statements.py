@@ -1,8 +1,8 @@
-"""Statements: the routes that issue, withdraw, list and show them (contract, Statements).
+"""Statements: the routes that issue, withdraw, list and return them (contract, Statements).
 
-The document of a statement is computed as of the instant at which the request's turn began, and
-stored, before the command is handed in (``features/usage/commands.py``). The answer is the
-document as it was stored, byte by byte.
+The document is computed as of the instant at which the request got its slot. It is stored before
+the command is submitted (``features/usage/commands.py``). The answer is the stored document, byte
+by byte.
 """
 
 import asyncio
@@ -166,7 +166,7 @@ class StatementDocument(msgspec.Struct):
 
 
 class ThenAndNow(msgspec.Struct):
-    """Sums as the statement has them, and as they are known now, or at the asked instant."""
+    """Sums as the statement has them, and as they are known now or at `as_of`."""
 
     then: UsageSums
     now: UsageSums
@@ -264,7 +264,7 @@ async def withdraw_statement(
     receipt = await execute_on(request, WithdrawStatement, statement_id, sent, reason=reason)
 
     async def show(_: reading.Query) -> Reply:
-        # Nothing changes a withdrawn statement: this is how the command left it.
+        # Nothing changes a withdrawn statement, so this is its state after the command.
         rows = await listed(request, statement_id)
         item = rows[0][2] if rows.position >= receipt.position else None
         return reading.subject_reply("statement", rows, item)
@@ -276,7 +276,7 @@ async def withdraw_statement(
 
 
 async def listed(request: reading.ReadRequest, statement_id: str) -> Answer:
-    """(position, key, item JSON) of a statement as the list shows it; nulls if it is not seen."""
+    """(position, key, item JSON) of a statement as listed; nulls if it may not be read."""
     filters = request.tenant | {"statement_id": statement_id}
     return await request.rows(list_read(frozenset(filters)), {**filters, "limit": 1})
 
@@ -292,7 +292,7 @@ async def list_statements(request: reading.ReadRequest, query: StatementsQuery) 
 
 
 class FoundStatement(NamedTuple):
-    """A statement that the credential sees."""
+    """A statement that the credential may read."""
 
     rows: Answer
     issued: int
@@ -301,7 +301,7 @@ class FoundStatement(NamedTuple):
     octets: bytes
     """The document, whose hash is that of the event."""
     tag: bytes
-    """The hash as an entity tag."""
+    """The document's hash as an entity tag."""
 
 
 _decode_about = msgspec.json.Decoder(StatementAsIssued).decode
@@ -310,7 +310,7 @@ _decode_about = msgspec.json.Decoder(StatementAsIssued).decode
 async def find(
     request: reading.ReadRequest, statement_id: str, query: reading.Present | None = None
 ) -> FoundStatement:
-    """The statement with its document. Raises NotFound, and DocumentAltered for other bytes."""
+    """Find a statement and its document. Raises NotFound, or DocumentAltered for other bytes."""
     query = query or reading.Present()
     reading.require_id("statement", statement_id)
     tenant = request.tenant

@@ -40,13 +40,13 @@ from projections.directory.statements import NAMES_OF_RESOURCES
 router = Router("/v1/usage", "usage")
 
 MAX_LINE_DAYS = 2_000_000
-"""Lines in scope times days of an answer."""
+"""The most lines in scope times days of an answer."""
 
 MAX_EXPORT_LINES, MAX_EXPORT_ROWS = 100_000, 1_000_000
-"""Of an export whose rows are not in the order of lines: all are made before the first byte."""
+"""Limits of an export whose rows are not in the order of lines: all rows precede the first byte."""
 
 EXPORT_LINES = 1000
-"""Lines, or rows, of a part of an export."""
+"""Lines, or rows, in a part of an export."""
 
 VIEWS = ("execution", "run")
 
@@ -150,7 +150,7 @@ class UsagePage(msgspec.Struct):
 
 
 class Counted(NamedTuple):
-    """A question about usage at its corner, with the lines in scope."""
+    """A request about usage, with its position, its clock and its lines in scope."""
 
     query: LinesUsageQuery
     scope: UsageScope
@@ -182,7 +182,7 @@ class Counted(NamedTuple):
     async def named(
         self, request: reading.ReadRequest, rows: Sequence[Row]
     ) -> list[dict[str, Any]]:
-        """The rows with their keys and names, as the API shows them."""
+        """The rows with their keys and names, as the API returns them."""
         names = await Names.of(request, self, rows)
         shows, keys = self.shows, self.query.grouping.keys
         rendered = list[dict[str, Any]]()
@@ -202,11 +202,11 @@ NAME_KEYS: Mapping[str, str] = {
     "project_tag": "project_name",
     "resource_id": "resource_name",
 }
-"""The key of the name behind an id."""
+"""The key of the name that belongs to an id."""
 
 
 class Names(NamedTuple):
-    """The names behind the ids of rows, by key and id."""
+    """The names of the ids in rows, by key and id."""
 
     by_key: Mapping[str, Mapping[str, str]]
 
@@ -240,7 +240,7 @@ class Names(NamedTuple):
 async def counted(
     request: reading.ReadRequest, query: LinesUsageQuery, pinned: Mapping[str, Any] | None = None
 ) -> Counted:
-    """The question at its corner: pinned by a cursor, or as known now or at its instant."""
+    """The request with its position and clock: the cursor's, those of ``as_of``, or the latest."""
     scope = query.scope(request)
     if scope.resources is not None and "model" in query.grouping.words:
         raise Invalid.at("/resource_id", "chooses check-ins, which have no model")
@@ -309,9 +309,9 @@ async def whole(
     first: Sequence[Mapping[str, Any]],
     pages: AsyncIterator[Sequence[Mapping[str, Any]]],
 ) -> AsyncIterator[Sequence[tuple[None, Mapping[str, Any]]]]:
-    """The parts of an export as ``Exported.file`` takes them, each read in the organization's turn.
+    """The parts of an export for ``Exported.file``. Each waits for a slot in the fair queue.
 
-    So a reader that takes its time holds nobody up.
+    No slot is held while a slow reader takes a part, so nobody else waits for that reader.
     """
     heavy, tenant_key = request.services.heavy, request.principal.tenant_key
     found: Sequence[Mapping[str, Any]] | None = first

@@ -189,7 +189,7 @@ class ResolveAlert(_OfLine):
         alert = group.memory.find(self.alert_id)
         if not isinstance(alert, Alert) or alert.resolved is not None:
             return _UNCHANGED
-        is_silence = self._subject.type == "source"  # heard again, it is over for good
+        is_silence = self._subject.type == "source"  # a new fact ends it for good
         if self._reason == "recovered" and not is_silence and self._holds(alert, group):
             return _UNCHANGED
         body, at = alert.resolve(self._reason, self.at)

@@ -1,7 +1,7 @@
 """Commands about watches (contract, Watches).
 
-The receipt carries the answer for the caller: the watch as the command left it, with what the views
-showed beside it before. So a request that is sent again gets the same answer.
+The receipt carries the answer: the watch as the command left it, with counters that the views had
+before. So a repeated request gets the same answer.
 """
 
 from dataclasses import KW_ONLY, dataclass, field
@@ -26,7 +26,7 @@ from ledger.features.watches.model.watch import (
 
 
 class WatchCounters(NamedTuple):
-    """The fields of a shown watch that do not follow from its own events."""
+    """The fields of a watch in the API that do not follow from its own events."""
 
     looking: bool = False
     open_alerts: int = 0

@@ -114,9 +114,9 @@ class Transition(NamedTuple):
     at: datetime
     holds: bool
     subject: AlertSubject | None = None
-    """None: the line, and all of its subjects."""
+    """None for the line and all of its subjects."""
     change: LineChange | None = None
-    """The change by which the condition began to hold, where a preview tells of the past."""
+    """The change by which the condition began to hold, in a preview of the past."""
 
 
 Transitions = Iterator[Transition]
@@ -209,7 +209,7 @@ class Condition(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=Tru
     ``after`` and ``before``.
     """
     past: ClassVar[Past | None] = None
-    """None: a preview does not tell of a period."""
+    """The statements of a preview of the past; None if the kind has no such preview."""
 
     @classmethod
     def kind(cls) -> str:

@@ -36,7 +36,7 @@ class SourceSilent(base.Condition, frozen=True, tag="source_silent"):
 
 
 def silent_since(source: str, last_seen: datetime | None, since: datetime) -> base.Episode:
-    """Since the full minute after its last fact; ``since`` counts if it was never heard."""
+    """Since the full minute after its last fact, or after ``since`` without any fact."""
     if last_seen is not None:
         since = last_seen + timedelta(minutes=1)
     return base.Episode(base.AlertSubject("source", source), since, format_instant(since), None)

@@ -1,4 +1,4 @@
-"""The words of alerts: lengths of time, blockers, and texts of people as far as they are shown."""
+"""The words of alerts: durations, blockers, and texts of people, cut if they are long."""
 
 from datetime import datetime
 

@@ -63,7 +63,7 @@ def queues_of(found: Iterable[LineToCheck]) -> dict[str, Queue]:
 
 
 def order_of(command: WatchCommand) -> tuple[int, datetime]:
-    """Ends before openings, of these the oldest due first."""
+    """Ends before openings; among the ends, the oldest due first."""
     if isinstance(command, OpenAlert | OpenSourceAlert):
         return 1, command.body.due
     return 0, command.at

@@ -145,7 +145,7 @@ class Rounds:
         self._sources = Sources()
 
     def run_round(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Do one round by the clock; return how much was recorded, and whether there is more."""
+        """Do one round by the clock; return how much was recorded, and True if there is more."""
         store, now = WatchStore(connection), self._clock()
         if self._reported is None:
             self._reported, again = store.waiting(), now + _KNOWS_AGAIN

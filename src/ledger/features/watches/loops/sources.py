@@ -56,8 +56,8 @@ GROUP BY silent.source
 """
 
 _MOST_EVENTS = 10_000
-"""The positions behind the mark at which these facts are sought. In a loop that has more to catch
-up with, such an alert may end with the minute in which its source was heard last."""
+"""How many positions after the mark are searched for these facts. In a loop that has more to catch
+up with, such an alert may end with the minute of the source's last report."""
 
 _OPEN = """
 SELECT fold FROM ledger.alert_g{generation}

@@ -237,7 +237,7 @@ class WatchStore:
         return self.connection.execute(statement.encode(), values).fetchall()
 
     def snapshot(self) -> RoundSnapshot | None:
-        """None: a view is missing, or is being rebuilt for this version of the code."""
+        """The state at the begin of a round; None if a view is missing, or is being rebuilt."""
         views = {view.name: view.version for view in VIEWS}
         rows = self._rows(_SNAPSHOT, views=[*views], versions=[*views.values()])
         if not rows:
@@ -290,7 +290,7 @@ class WatchStore:
         return [LineToCheck(*row) for row in self._rows(_LINES_OF_WATCHES, watches=[*watches])]
 
     def lines(self, ids: Collection[str], with_runs: bool) -> list[FoundLine]:
-        """Lines with their open runs, if they are asked for, and their unresolved alerts."""
+        """Lines with their unresolved alerts, and on request with their open runs."""
         rows = self._rows(_LINES.format(**self.generations), lines=[*ids])
         states = [decode_line(packed) for (packed,) in rows]
         runs = dict[str, list[OpenRun]]()

@@ -25,7 +25,7 @@ its ``lines``; ``disabled``, ``deleted``: the watch was."""
 
 
 class _OfAlert(Event, frozen=True, kw_only=True):
-    """The fields that every event of an alert has, so that each can be told by itself."""
+    """The fields that every event of an alert has, so that each event makes sense alone."""
 
     alert_id: str
     watch_id: str

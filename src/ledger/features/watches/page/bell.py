@@ -24,7 +24,7 @@ class Bell:
 
     @property
     def words(self) -> str:
-        """The number for people who hear the page."""
+        """The number for screen readers."""
         match self.count:
             case None:
                 return "Alerts"

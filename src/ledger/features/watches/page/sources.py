@@ -1,4 +1,4 @@
-"""Sources: who reports, and when each was last heard (``/ui/sources``)."""
+"""Sources: who reports, and the latest report of each (``/ui/sources``)."""
 
 from fastapi import APIRouter, Response
 
@@ -24,7 +24,7 @@ class SourcesPageQuery(api.SourcesQuery):
 
 @router.get("", openapi_extra=needs("read"))
 async def show_sources(request: ReadRequest, query: SourcesPageQuery) -> Response:
-    """The sources that the reader sees, the one that was heard last first."""
+    """Show the sources that the reader may see, those with the latest reports first."""
     found = await read_answer(api.list_sources(request, query), PageOf[api.ShownSource])
     persons_of(request.http).note((), (each.reported_by for each in found.data))
     lines = {each.last_fact.subject for each in found.data}

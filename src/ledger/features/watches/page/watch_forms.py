@@ -175,7 +175,7 @@ class Draft(BaseModel):
         return any(more) or any(map(number_in, (self.keep or "", self.remind or "")))
 
     def filled(self, zone: str) -> "Draft":
-        """The draft with its kind, and the defaults of what the kind has and nobody chose."""
+        """The draft with its kind, and with the kind's defaults for fields that nobody chose."""
         kind = kind_of(self.kind)
         blanks = {name: _text(blank.default) for name, blank in kind.blanks().items()}
         more: dict[str, Any] = {"kind": kind.kind(), "blanks": blanks | self.blanks}
@@ -202,7 +202,7 @@ class Draft(BaseModel):
         }
 
     def settings(self) -> dict[str, Any]:
-        """All settings as the API takes them; a watch without a name is called as it says."""
+        """All settings as the API takes them. A watch without a name gets the name of its kind."""
         kind = kind_of(self.kind)
         return self.watching() | {
             "name": (self.name or "").strip() or kind.choice,

@@ -173,7 +173,7 @@ async def _form(
 async def _tried(
     request: ReadRequest, draft: watch_forms.Draft, when: Literal["now", "past"]
 ) -> tuple[api.WatchPreview | None, LedgerError | None]:
-    """The alerts of a watch, or why they cannot be shown."""
+    """The alerts of a watch, or the reason why they cannot be read."""
     body, now = draft.watching(), request.services.clock()
     if when == "past":
         body |= {"from": format_instant(now - _PAST), "to": format_instant(now)}

@@ -44,7 +44,7 @@ from projections.runs.statements import OPEN_RUNS
 from projections.watches.source.statements import last_reports_read
 
 MOST_ROWS, MOST_COUNTED = 1_000, 10_000
-"""The rows that are shown, and the episodes up to which they are counted."""
+"""The most rows of an answer, and the most episodes that are counted."""
 
 _PAGE = 1_000
 """Lines of a statement: some milliseconds for PostgreSQL."""

@@ -1,7 +1,7 @@
 """The statements of a preview: the lines for which a condition may hold, and their past.
 
-Whether it holds, and since when, is decided by a line's fold, or by its changes: the statements
-only leave out lines for which it cannot hold.
+The statements only leave out lines for which the condition cannot hold. A line's fold, or its
+changes, decide if it holds, and since when.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -84,7 +84,7 @@ def watched_read(kind: type[Condition], filters: frozenset[str]) -> Read:
 def past_read(kind: type[Condition], filters: frozenset[str]) -> Read:
     """(position, record key, line, its name, position of a change, its time, state, event) rows.
 
-    All is told by effective time, as it is known now: a late fact counts when it happened.
+    Times are effective times as known now: a late fact counts when it happened.
     """
     assert kind.past is not None, "the kind has a past"
     return read_of(

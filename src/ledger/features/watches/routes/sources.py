@@ -1,4 +1,4 @@
-"""Sources: who reports, and when each was last heard (contract, Watches)."""
+"""Sources: who reports, and the latest report of each (contract, Watches)."""
 
 from typing import Annotated, Any
 
@@ -47,9 +47,9 @@ class ShownSource(msgspec.Struct):
 
 @read_route(router, "/sources", PageOf[ShownSource], summary="List sources")
 async def list_sources(request: reading.ReadRequest, query: SourcesQuery) -> Response:
-    """List who reports to the credential's tenant: the sources that were heard last come first.
+    """List who reports to the credential's tenant: the sources with the latest facts first.
 
-    The order moves while sources report. An organization has the 5,000 that were heard last.
+    The order moves while sources report. An organization has the 5,000 with the latest facts.
     """
     chosen = query.model_dump(include={"organization_id"}, exclude_none=True)
     return await _ORDER.listed(request, query, chosen, list_read, _item)

@@ -122,7 +122,7 @@ class WatchChanges(Changes):
 
 @router.creates(watches.CreateWatch, ShownWatch, "Set up a watch")
 async def create_watch(request: ReadRequest, sent: Sent[NewWatch]) -> Response:
-    """Set up a watch, which looks at all that holds now, and at all that follows."""
+    """Set up a watch. It covers what holds now, and what holds later."""
     settings, endpoints = None, 0
     if sent.body is not None:
         settings = WatchSettings(**values_of(sent.body, WatchSettings.__struct_fields__))

@@ -1,1 +1,1 @@
-"""An HTTP/1.1 client for receivers: public addresses, kept connections, bounded answers."""
+"""An HTTP/1.1 client for receivers: public addresses, reused connections, bounded answers."""

@@ -1,34 +1,34 @@
-"""A receiver's answer to one request, as far as it has come.
+"""Reads a receiver's answer to one request, piece by piece.
 
-A receiver may be hostile. So all that it sends is bounded, and the end of the answer is found to
-the byte: bytes behind the end would be taken for the answer to the next request.
+A receiver may be hostile, so everything that it sends is bounded. The end of the answer is found to
+the byte: bytes after it would be taken for the answer to the next request.
 """
 
 import time
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-# Contract, Feeds: more before the head of the answer fails the attempt.
+# Contract, Feeds: an answer with more bytes before its body fails the attempt.
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_INFORMATIONAL = 8
 
-# How much of an answer an operator sees, and how much is read so that the connection can be kept.
+# How many bytes of an answer an operator sees. A longer answer costs the connection.
 _STORED_BYTES = 1024
 _READ_BYTES = 64 * 1024
 
-# Header fields and pieces of the body, each of which costs some calls. 64 KiB of the shortest ones
-# would hold the event loop, and so all other deliveries, for 11 ms.
+# Header fields and pieces of the body. Each costs some calls: 64 KiB of the shortest ones would
+# block the event loop, and so all other deliveries, for 11 ms.
 _MOST_PARTS = 1000
 
 
 class NoAnswer(Exception):
-    """No acceptable answer came. The message says why, and repeats nothing that was sent."""
+    """No acceptable answer came. The message says why, without text of the receiver."""
 
 
 class ReceiverAnswer:
-    """The answer, with which its connection is fed.
+    """The answer to one request; its connection feeds it.
 
-    The parser gets one answer and no more: it would go on with whatever stands behind it.
+    Each answer has its own parser, since a parser would continue with bytes after the answer.
     """
 
     def __init__(self) -> None:
@@ -49,13 +49,13 @@ class ReceiverAnswer:
         self._informational = self._parts = 0
         self._left = _MOST_HEAD_BYTES
         self._parser = HttpResponseParser(self)
-        # A bare LF as a line's end is tolerated, as RFC 9112 (2.2) allows.
+        # A bare LF as the end of a line is accepted, as RFC 9112 (2.2) allows.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
 
     def feed(self, data: bytes) -> None:
-        """Take what has come. Raises NoAnswer if it is not acceptable.
+        """Take the next bytes. Raises NoAnswer if they are not acceptable.
 
-        Bytes that stand behind the answer are not parsed, and cost the answer its connection.
+        Bytes after the answer are not parsed, and the connection is not used again.
         """
         self.has_begun = True
         while data and not self.is_over:
@@ -70,8 +70,8 @@ class ReceiverAnswer:
         self.keeps_connection &= not data
 
     def _parse(self, piece: bytes) -> None:
-        # The parser does not tell where in a piece the answer ended. So the last byte is fed
-        # alone: an answer that ends before it has something behind it.
+        # The parser does not say where in a piece the answer ended. So the last byte is fed alone:
+        # if the answer ends before it, more bytes follow the answer.
         try:
             self._parser.feed_data(piece[:-1])
             if not self._is_whole:
@@ -88,7 +88,7 @@ class ReceiverAnswer:
 
     def on_message_begin(self) -> None:
         if self._is_whole:
-            raise NoAnswer  # ends the parser
+            raise NoAnswer  # this ends the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_part()
@@ -122,6 +122,6 @@ class ReceiverAnswer:
 
 
 def _reason(error: HttpParserError) -> NoAnswer:
-    """The reason of a callback that ended the parser, or else a fixed text."""
+    """The reason that a callback gave to end the parser, or else a fixed text."""
     cause = error.__context__
     return cause if isinstance(cause, NoAnswer) else NoAnswer("no HTTP answer came")

@@ -1,7 +1,7 @@
 """Connections to receivers, kept for a while for the next delivery of the same organization.
 
-An HTTP client for one purpose: post, and read the beginning of the answer. This file bounds the
-connections and the reads that a receiver may cost, ``answer.py`` bounds the answer.
+This HTTP client does one thing: it posts a request and reads the beginning of the answer. This file
+limits how many connections and reads a receiver may cost. ``answer.py`` limits the answer.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from ledger.engine.tls import trusting_context
 from ledger.features.webhooks.client.answer import NoAnswer, ReceiverAnswer
 from ledger.features.webhooks.client.target import CannotConnect, Connector, Target
 
-# Shorter than the 5 s that is usual for servers: a server should not close a connection just when
-# a request is sent on it.
+# Shorter than the usual 5 s of servers. So a server seldom closes a connection just when a request
+# is sent on it.
 KEEPALIVE_SECONDS = 4.0
 
 _MOST_IDLE = 128
 
-# An answer that comes in more reads than these is read once per pause. Each read costs the event
-# loop a turn, and a receiver could otherwise send an answer in 100,000 single bytes.
+# After this many reads, an answer is read only once per pause. Each read costs the event loop an
+# iteration, and a receiver could otherwise send an answer in 100,000 single bytes.
 _FREE_READS = 16
 _PAUSE_SECONDS = 0.05
 
@@ -29,8 +29,8 @@ _PAUSE_SECONDS = 0.05
 class Origin(NamedTuple):
     """The receiver and the organization that a connection belongs to.
 
-    Organizations share no connection: what one organization's receiver does to its connections
-    must not reach another organization's deliveries.
+    Organizations share no connection. What a receiver does to the connections of one organization
+    must not affect the deliveries of another.
     """
 
     scheme: str
@@ -40,7 +40,7 @@ class Origin(NamedTuple):
 
 
 class ReceiverConnection(asyncio.Protocol):
-    """A connection on which one request after the other is sent and answered."""
+    """A connection that sends one request after the other and reads their answers."""
 
     def __init__(self, origin: Origin, forget: Callable[["ReceiverConnection"], object]) -> None:
         self.origin, self._forget = origin, forget
@@ -55,7 +55,7 @@ class ReceiverConnection(asyncio.Protocol):
         self._resuming: asyncio.TimerHandle | None = None
 
     async def secure(self, context: ssl.SSLContext, name: str) -> None:
-        """Put TLS on the connection; ``name`` is verified. Raises CannotConnect."""
+        """Start TLS on the connection and verify ``name``. Raises CannotConnect."""
         try:
             secured = await self._loop.start_tls(
                 self._transport, self, context, server_hostname=name
@@ -65,7 +65,7 @@ class ReceiverConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, secured)
 
     async def exchange(self, request: bytes, answer: ReceiverAnswer) -> None:
-        """Send a request, and return when its answer is over. Raises NoAnswer or OSError."""
+        """Send a request, and return when its answer has ended. Raises NoAnswer or OSError."""
         if self._transport.is_closing():
             raise NoAnswer("no HTTP answer came")
         self._answer, self._ended, self._reads = answer, self._loop.create_future(), 0
@@ -73,13 +73,13 @@ class ReceiverConnection(asyncio.Protocol):
         await self._ended
 
     def abort(self) -> None:
-        """Close the connection at once, also while its peer takes nothing."""
+        """Close the connection at once, even if its peer reads nothing."""
         self._plain.abort()
 
     def is_quiet(self) -> bool:
-        """True if the connection is open, and nothing has come that the event loop has not read.
+        """True if the connection is open, and has no bytes to read.
 
-        The receiver may have closed the connection, or sent bytes for which nobody has asked.
+        The receiver may have closed the connection, or may have sent bytes without a request.
         """
         if self._transport.is_closing():
             return False
@@ -88,9 +88,9 @@ class ReceiverConnection(asyncio.Protocol):
         return not poll.poll(0)
 
     def is_settled(self) -> bool:
-        """True if the connection is open, and the system has taken the whole request.
+        """True if the connection is open, and the operating system has taken the whole request.
 
-        An answer may come before the request has been sent to its end.
+        An answer may come before all of the request is sent.
         """
         return not self._transport.is_closing() and not (
             self._transport.get_write_buffer_size() or self._plain.get_write_buffer_size()
@@ -103,7 +103,7 @@ class ReceiverConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
-            # Nobody has asked for these bytes. The next request must not take them for its answer.
+            # These bytes answer no request. The next request must not take them for its answer.
             self.abort()
             return
         try:
@@ -141,12 +141,12 @@ class ReceiverConnection(asyncio.Protocol):
 
 
 class Connections:
-    """As many connections as are needed at once; up to 128 idle ones wait 4 s for another use."""
+    """Opens as many connections as are needed at once, and keeps up to 128 idle ones for 4 s."""
 
     def __init__(
         self, connector: Connector, ssl_context: ssl.SSLContext | None, phase_seconds: float
     ) -> None:
-        """``phase_seconds`` bounds each of the phases of connecting: TCP with the lookup, TLS."""
+        """``phase_seconds`` limits each of the phases of connecting: TCP with the lookup, TLS."""
         self._connector, self._phase_seconds = connector, phase_seconds
         self._ssl_context = ssl_context or trusting_context()
         self._ssl_context.set_alpn_protocols(["http/1.1"])
@@ -156,10 +156,10 @@ class Connections:
     async def exchange(
         self, target: Target, organization_id: str | None, request: bytes, answer: ReceiverAnswer
     ) -> None:
-        """Send a request, and return when its answer is over.
+        """Send a request, and return when its answer has ended.
 
-        Raises NoAnswer, CannotConnect, ForbiddenTarget or OSError. The answer may have a status
-        then: it has broken off behind its head.
+        Raises NoAnswer, CannotConnect, ForbiddenTarget or OSError. Even then the answer may have a
+        status: it broke off in its body.
         """
         origin = Origin(target.scheme, target.host, target.port, organization_id)
         idle = self._pop(origin)
@@ -167,8 +167,8 @@ class Connections:
             try:
                 return await self._use(idle, request, answer)
             except (NoAnswer, OSError):
-                # The receiver may have closed the connection just then. The break says nothing
-                # about the receiver's health: a new connection is tried.
+                # The receiver may have closed the idle connection at this moment. That says nothing
+                # about its health, so try a new connection.
                 if answer.has_begun:
                     raise
         await self._use(await self._open(origin), request, answer)
@@ -204,7 +204,7 @@ class Connections:
         return connection
 
     def _pop(self, origin: Origin) -> ReceiverConnection | None:
-        """The connection to an origin that was used last, if it may be used again."""
+        """Take the last used connection to an origin; None if none is usable."""
         for connection in [one for one in reversed(self._idle) if one.origin == origin]:
             if connection.is_quiet():
                 self._forget(connection)

@@ -2,9 +2,11 @@
 
 The owner of an endpoint chooses the address that this server connects to. A URL could therefore
 reach hosts that only this server can reach: loopback, the private network, a cloud's metadata
-service (server-side request forgery). A check of the URL alone proves nothing, since a name may
-resolve to another address a moment later (DNS rebinding). So the connector below resolves once for
-each connection and connects to the very address that it has checked.
+service (server-side request forgery).
+
+A check of the URL alone proves nothing, since a name may resolve to another address a moment later
+(DNS rebinding). So the connector resolves the name once for each connection, and connects to an
+address that it has checked.
 """
 
 import asyncio
@@ -20,13 +22,13 @@ from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
 LONGEST_URL = 2000
 
-# The creation of an endpoint waits no longer for a name's lookup: each send checks again.
+# How long the creation of an endpoint waits for a lookup. Each send checks the target again.
 _CHECK_SECONDS = 2.0
 
-# A lookup cannot be cancelled. While so many lookups are pending, further names are refused.
+# A lookup cannot be cancelled. While this many lookups are pending, further names are refused.
 _MOST_LOOKUPS = 256
 
-# A name may have any number of addresses; the backend tries the first few.
+# A name may have any number of addresses. The backend tries only the first few.
 _MOST_ADDRESSES = 3
 
 _URL = TypeAdapter(AnyHttpUrl)
@@ -65,7 +67,7 @@ class ForbiddenTarget(Exception):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A URL's parts. The URL is parsed once, by the only parser that is trusted."""
+    """A URL's parts. It is parsed once, by one parser, so all code agrees on its host."""
 
     url: str
     """The canonical spelling."""
@@ -80,10 +82,10 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def parse_url(text: str) -> Target:
-    """The canonical form of a URL that a webhook may have. Raises ForbiddenTarget.
+    """Parse a URL and return its canonical form. Raises ForbiddenTarget.
 
-    The parser is WHATWG's, as in browsers: ``0x7f.1`` and full-width digits come out as the
-    address that the system's resolver would make of them.
+    The parser follows WHATWG, as browsers do. It turns ``0x7f.1`` and full-width digits into the
+    address that the system's resolver would find.
     """
     if " " in text or not text.isprintable():
         raise ForbiddenTarget("must not contain spaces or control characters")
@@ -96,7 +98,7 @@ def parse_url(text: str) -> Target:
         raise ForbiddenTarget("must be an http or https URL with a host")
     if url.username is not None or url.password is not None:
         raise ForbiddenTarget("must not name a user or a password")
-    # The canonical form may be longer than the text, and must pass this check at each send.
+    # The canonical form may be longer than the text. Each send checks its length too.
     if max(len(text), len(str(url))) > LONGEST_URL:
         raise ForbiddenTarget(f"must have at most {LONGEST_URL} characters")
     return Target(
@@ -110,9 +112,9 @@ def parse_url(text: str) -> Target:
 
 
 def is_public(address: str) -> bool:
-    """True if anybody on the internet could reach an address, given as text."""
+    """Return True if everybody on the internet could reach an address, given as text."""
     try:
-        # The scope id is taken off: only addresses that are not public have one.
+        # Remove the scope id: only addresses that are not public have one.
         parsed = ipaddress.ip_address(address.split("%")[0])
     except ValueError:
         return False
@@ -128,10 +130,10 @@ def is_public(address: str) -> bool:
 class Resolver:
     """Resolves a host to addresses. Safe to share between event loops.
 
-    ``getaddrinfo`` takes half a minute if a name server does not answer, and cannot be stopped. On
-    the event loop's few threads a few such names, which anybody can create, would keep every other
-    webhook from being sent. So the first caller for a name starts a thread for its lookup, and
-    later callers share the result. The threads are daemons: no exit waits for them.
+    If a name server does not answer, ``getaddrinfo`` takes half a minute, and cannot be stopped.
+    Anybody can create such names. On the event loop's few threads, some of them would stop all
+    other webhooks. So the first caller for a name starts a thread for its lookup, and later callers
+    share the result. The threads are daemons, so no exit waits for them.
     """
 
     def __init__(self, lookup: Lookup = socket.getaddrinfo) -> None:
@@ -153,7 +155,7 @@ class Resolver:
                 if len(self._pending) >= _MOST_LOOKUPS:
                     raise CannotConnect("too many names are being looked up")
                 pending = self._pending[host] = Future()
-                # A running future is not cancelled by a caller that gives up while others wait.
+                # A running future stays alive if one caller gives up while others wait.
                 pending.set_running_or_notify_cancel()
                 threading.Thread(target=self._resolve, args=(host, pending), daemon=True).start()
             return pending
@@ -178,9 +180,9 @@ resolve_host: Resolve = Resolver()
 async def check_target(
     url: str, allow_private: bool, resolve: Resolve = resolve_host, seconds: float = _CHECK_SECONDS
 ) -> None:
-    """Refuse, with ForbiddenTarget, a URL that now leads to an address that is not public.
+    """Raise ForbiddenTarget for a URL that now leads to an address that is not public.
 
-    A name that does not resolve, or not in time, passes: each send checks again.
+    A name that does not resolve in time passes: each send checks again.
     """
     target = parse_url(url)
     if allow_private:
@@ -199,12 +201,12 @@ class Targets(NamedTuple):
     allow_private: bool
 
     async def check(self, url: str) -> None:
-        """Refuse a URL as ``check_target`` does."""
+        """Check a URL as ``check_target`` does."""
         await check_target(url, self.allow_private)
 
 
 def _require_public(addresses: Iterable[str]) -> None:
-    """Raise if any address is not public: another time that address might be tried first."""
+    """Raise if any address is not public: another connection might use that address."""
     if not all(is_public(address) for address in addresses):
         raise ForbiddenTarget("must not lead to an address that is not public")
 
@@ -228,7 +230,7 @@ class Connector:
                 _require_public(addresses)
             addresses = addresses[:_MOST_ADDRESSES]
             for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-                # A dead address leaves enough time for the next ones.
+                # If this address is dead, enough time remains for the next ones.
                 share = (end - loop.time()) / left
                 try:
                     async with asyncio.timeout(share):

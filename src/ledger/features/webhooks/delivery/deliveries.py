@@ -376,7 +376,7 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
 
 
 def _claimed(endpoint_id: str, format_: Format, row: Sequence[Any]) -> Claimed:
-    """A delivery in hand: the first columns are the dispatcher's, the others its body."""
+    """A claimed delivery: the first columns are the dispatcher's, the others its body."""
     position, sequence, round_, tried, last, number, type_, test, *found = row
     body = body_of(test, (position, *found), sequence)
     return Claimed(

@@ -17,7 +17,7 @@ from ledger.features.webhooks.delivery.sender import DEADLINE_SECONDS, Attempt
 from ledger.features.webhooks.model.channel import MailServer, may_write_to
 
 _MOST_CONNECTIONS = 16
-"""At once. Servers refuse a client with some dozens; another mail waits within its deadline."""
+"""The most connections at once. Servers refuse a client with dozens, so further mails wait."""
 
 _STORED = 1024
 """The bytes of an answer that are stored."""

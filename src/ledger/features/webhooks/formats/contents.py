@@ -15,15 +15,15 @@ _FINAL: Mapping[Format, range | tuple[int, ...]] = {
     "pagerduty": (400,),
     "email": range(500, 600),
 }
-"""Answers after which another attempt would be in vain."""
+"""The statuses after which another attempt is useless, by format."""
 
 
 def content_of(
     options: plain.FormatOptions, bodies: Sequence[str], secret: str = HIDDEN
 ) -> plain.Content:
-    """The content of a request about events. ``bodies`` are their envelopes with their numbers.
+    """The content of a request about events; ``bodies`` are their envelopes, as JSON.
 
-    Only Slack is told of several events at once.
+    Only Slack gets several events in a request.
     """
     if options.format == "standard" and options.details:
         return plain.Content(plain.JSON, bodies[0])
@@ -32,12 +32,12 @@ def content_of(
 
 
 def is_final(format_: Format, status: int | None) -> bool:
-    """True if an answer ends a delivery at once."""
+    """Return True if an answer with this status ends a delivery at once."""
     return status in _FINAL.get(format_, ())
 
 
 def without_secrets(text: str | None, format_: Format, secret: str) -> str | None:
-    """The text of a receiver's answer, with the secrets of its address hidden."""
+    """The text of a receiver's answer, with its address's secrets replaced."""
     if text is None:
         return None
     for part in [secret, urlsplit(secret).path] if format_ == "slack" else secret.split(","):

@@ -1,8 +1,8 @@
 """Mails: plain text and HTML, one for each recipient.
 
 All mails about an alert are one thread: the first has the alert's Message-ID, and the later ones
-refer to it. A mail about several alerts has an id of its own: a mailbox that has seen an id may
-drop another mail with it, and the alerts of a repeated mail may be more.
+refer to it. A mail about several alerts has its own id. With a known id, a mailbox might drop a
+repeated mail that has more alerts than the first.
 """
 
 import html
@@ -33,12 +33,12 @@ _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class _Subject(str):
-    """A text that is sent to the letter: ``EmailMessage`` would decode the encoded words in it."""
+    """A subject that is sent as it is. ``EmailMessage`` would decode its encoded words."""
 
     name = "Subject"
 
     def fold(self, *, policy: "Policy[Any]") -> str:
-        charset = "utf-8" if "=?" in self else None  # None: as ASCII, if it is
+        charset = "utf-8" if "=?" in self else None  # None: plain ASCII if possible
         encoded = Header(self, charset, header_name=self.name).encode(linesep=policy.linesep)
         return f"{self.name}: {encoded}{policy.linesep}"
 
@@ -58,12 +58,13 @@ def mail_of(
 def bytes_of(
     options: FormatOptions, bodies: Sequence[str], sender: str, recipient: str, at: datetime
 ) -> bytes:
-    """The mail to one recipient, as it is sent: with ids alone if it cannot be made with words."""
+    """The bytes of the mail to one recipient. If the words make it fail, it has ids alone."""
     try:
         sayings = [wording.saying_of(options, body) for body in bodies]
         return mail_of(sayings, sender, recipient, at).as_bytes()
     except Exception:
-        # A programming error. A tenant whose words bring it out must not silence an alert by them.
+        # This is a programming error. The words of a tenant must not silence an alert by causing
+        # it.
         if not options.details:
             raise
         _logger.exception("a mail is sent with ids alone")
@@ -95,7 +96,7 @@ def subject_of(sayings: list[wording.Saying]) -> str:
 
 
 def thread_of(sayings: list[wording.Saying], domain: str) -> dict[str, str]:
-    """The headers by which a mailbox makes threads of the mails."""
+    """The headers by which a mail program groups mails into threads."""
     opened = [_id(one.subject_id, domain) for one in sayings if one.type == f"{ALERT}opened"]
     later = [
         _id(one.subject_id, domain)
@@ -113,7 +114,7 @@ def thread_of(sayings: list[wording.Saying], domain: str) -> dict[str, str]:
 
 
 def text_of(sayings: list[wording.Saying]) -> str:
-    """The plain text."""
+    """The plain text of the mail."""
     parts = [
         "\n".join(filter(None, (_words(one, sayings), one.more, one.link)))
         for one in sayings[: wording.SENTENCES]
@@ -134,7 +135,7 @@ def _html_of(sayings: list[wording.Saying]) -> str:
 
 
 def _words(one: wording.Saying, sayings: list[wording.Saying]) -> str:
-    """The words about one event: its headline stands over those about several."""
+    """The words about one event. Among several events, its headline comes first."""
     return wording.headline_of(sayings) if len(sayings) == 1 else one.sentence
 
 

@@ -1,4 +1,4 @@
-"""Events of PagerDuty's Events API v2: an alert is an incident under its ALR id."""
+"""Events of PagerDuty's Events API v2. An alert is an incident under its ALR id."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _SUMMARY = 1024
 
 
 def event_of(saying: Saying, envelope: dict[str, Any], routing_key: str) -> dict[str, Any]:
-    """The event that triggers, acknowledges or resolves."""
+    """The event that triggers, acknowledges or resolves an incident."""
     action = _ACTIONS.get(saying.type, "trigger")
     event: dict[str, Any] = {
         "routing_key": routing_key,
@@ -22,7 +22,7 @@ def event_of(saying: Saying, envelope: dict[str, Any], routing_key: str) -> dict
     if action != "trigger":
         return event
     payload = envelope["payload"]
-    # An incident has its severity beside its summary.
+    # PagerDuty shows the severity next to the summary.
     beginning = "" if saying.type == f"{ALERT}opened" else saying.beginning
     event |= {
         "payload": {

@@ -1,7 +1,6 @@
 """The formats that carry the envelope itself: ``standard`` and ``cloudevents`` (contract, Feeds).
 
-An endpoint without ``details`` is sent of an alert what names and dates it, and no word of a
-tenant.
+An endpoint without ``details`` gets the ids, kind and times of an alert, and no words of a tenant.
 """
 
 from collections.abc import Mapping
@@ -15,39 +14,38 @@ JSON = "application/json"
 CLOUDEVENT = "application/cloudevents+json"
 
 ALERT = "alert."
-"""The beginning of the types of alerts' events."""
+"""The prefix of the types of alerts' events."""
 
 _FIELDS = ("alert_id", "watch_id", "severity", "subject", "since", "due", "evidence", "until")
-"""The fields of an alert's payload that an endpoint without details is sent, if the type has them.
-Of the condition it is sent the kind."""
+"""The payload's fields that an endpoint without details gets, and the kind of the condition."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class FormatOptions(NamedTuple):
-    """How an endpoint is told of an event."""
+    """How an endpoint receives an event."""
 
     format: Format
     details: bool
     public_url: str | None
-    """The address below which links lead; None: there are no links."""
+    """The base of links; None for messages without links."""
 
     def link_to(self, subject: Mapping[str, str]) -> str | None:
-        """The address of the page about an alert or a webhook endpoint; None: there is none."""
+        """The address of the page about an alert or a webhook endpoint; None if it has no page."""
         if self.public_url is None:
             return None
         return f"{self.public_url}/ui/{subject['type']}s/{subject['id']}"
 
 
 class Content(NamedTuple):
-    """The body of a request, and its type."""
+    """The body of a request, and its content type."""
 
     type: str
     text: str
 
 
 def envelope_of(options: FormatOptions, body: str) -> dict[str, Any]:
-    """The envelope, with or without the details of an alert."""
+    """The envelope, without an alert's details if the endpoint gets none."""
     envelope = _decode(body)
     if options.details or not envelope["type"].startswith(ALERT):
         return envelope

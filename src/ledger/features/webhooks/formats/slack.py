@@ -1,15 +1,16 @@
 """Messages for an incoming webhook of Slack.
 
-Words of a tenant stand in ``plain_text`` objects, where no mark has a meaning, and escaped in
-``text``, which Slack shows in notifications. Nothing in a message mentions or links but our link.
+A tenant's words stand in ``plain_text`` objects, where no markup has a meaning. In ``text``, which
+Slack shows in notifications, they are escaped. So a message mentions nobody, and has no link but
+ours.
 """
 
 from typing import Any
 
 from ledger.features.webhooks.formats import wording
 
-# Slack's limits (docs.slack.dev, Block Kit): characters of a header, of a text object. A message's
-# ``text`` is cut beyond 40,000 characters: 20 sentences and a headline are below that.
+# Slack's limits (docs.slack.dev, Block Kit), in characters: a header, and a text object. Slack cuts
+# a message's ``text`` after 40,000 characters: 20 sentences and a headline are shorter.
 _HEADER = 150
 _TEXT = 3000
 _ESCAPED = 1900
@@ -59,7 +60,7 @@ def _link(address: str) -> dict[str, Any]:
 
 
 def _escaped(text: str) -> str:
-    """The text with Slack's three marks escaped, cut before it is too long."""
+    """The text with Slack's three special characters escaped, cut at the limit."""
     found = "".join(_ESCAPES.get(each, each) for each in text)
     while len(found) > _ESCAPED:
         text = wording.cut(text, len(text) * 3 // 4)

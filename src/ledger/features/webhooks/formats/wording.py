@@ -1,8 +1,8 @@
 """The words about an event for people: a beginning, a sentence and a link.
 
-The sentence of an alert was made when the alert opened, and is the same everywhere. The beginning
-tells what has happened: a reader must not take an end for an outage. All words of a tenant are in
-``sentence``, ``more`` and ``about``: a format says which marks have no meaning there.
+The sentence of an alert is fixed when the alert opens, and is the same everywhere. The beginning
+says what has happened, so that nobody takes an end for an outage. Only ``sentence``, ``more`` and
+``about`` have words of a tenant. Each format prevents that they act as markup.
 """
 
 from collections import Counter
@@ -32,10 +32,10 @@ _BEGINNINGS: Mapping[str, str] = {
 _SEVERITIES: Sequence[Severity] = ("info", "warning", "critical")
 
 _COUNTED: Mapping[str, str] = {"service_line": "line"}
-"""Types of subjects whose names for people are others."""
+"""The subject types with another name for people."""
 
 SENTENCES = 20
-"""The most sentences of a message; of the others it has the number."""
+"""The most sentences of a message. It gives the number of the others."""
 
 
 class Saying(NamedTuple):
@@ -58,7 +58,7 @@ class Saying(NamedTuple):
 
 
 def saying_of(options: FormatOptions, body: str) -> Saying:
-    """The words about an event. ``body`` is its envelope, as JSON."""
+    """The words about an event; ``body`` is its envelope, as JSON."""
     envelope = envelope_of(options, body)
     type_, subject, payload = envelope["type"], envelope["subject"], envelope["payload"]
     link = options.link_to(subject)
@@ -84,7 +84,7 @@ def saying_of(options: FormatOptions, body: str) -> Saying:
 
 
 def _more(type_: str, payload: Mapping[str, Any]) -> str:
-    """The further sentences about an alert."""
+    """The additional sentences about an alert."""
     match type_.removeprefix(ALERT):
         case "reminded":
             return f"Reminder {payload['n']}." if "n" in payload else ""
@@ -100,7 +100,7 @@ def _more(type_: str, payload: Mapping[str, Any]) -> str:
 
 
 def _dated(envelope: Mapping[str, Any]) -> str:
-    """The sentence about an alert that has no word of a tenant."""
+    """The sentence about an alert without any words of a tenant."""
     payload, subject = envelope["payload"], envelope["payload"]["subject"]
     sentence = f"{payload['alert_id']} of {payload['watch_id']}, {subject['type']} {subject['id']}"
     if "condition" in payload:
@@ -109,7 +109,7 @@ def _dated(envelope: Mapping[str, Any]) -> str:
 
 
 def headline_of(sayings: list[Saying]) -> str:
-    """The headline of a message, whose events are of one type: the sentence, or their number."""
+    """The headline of a message whose events have one type: the sentence, or their number."""
     first = sayings[0]
     if len(sayings) == 1:
         return first.beginning + first.sentence
@@ -117,7 +117,7 @@ def headline_of(sayings: list[Saying]) -> str:
 
 
 def title_of(sayings: list[Saying]) -> str:
-    """The line over a message's sentences: the shorter headline, without any of them."""
+    """The line above a message's sentences: a shorter headline without a sentence."""
     beginning = max(sayings, key=lambda one: _SEVERITIES.index(one.severity)).beginning
     abouts = [*{saying.about for saying in sayings}]
     if len(sayings) == 1:
@@ -128,7 +128,7 @@ def title_of(sayings: list[Saying]) -> str:
 
 
 def rest_of(sayings: list[Saying]) -> str:
-    """The words for what a message leaves out, or nothing."""
+    """The words for the sentences that a message leaves out, or an empty text."""
     rest = len(sayings) - SENTENCES
     return f"and {rest} more" if rest > 0 else ""
 
@@ -138,5 +138,5 @@ def worst(sayings: list[Saying]) -> Severity:
 
 
 def cut(text: str, most: int) -> str:
-    """A text of at most so many characters."""
+    """Cut a text to at most ``most`` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"

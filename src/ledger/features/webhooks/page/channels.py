@@ -1,7 +1,7 @@
-"""Channels as people set them up and try them, in one dialog (``/ui/webhooks/channel``).
+"""The dialog in which people set up channels and test them (``/ui/webhooks/channel``).
 
-A channel is an endpoint that tells people, and its address is a secret. The field of a URL or a key
-is therefore sent once, and is in no page, not even in that of a refused form.
+A channel is an endpoint that notifies people, and its address is a secret. So the browser sends the
+URL or key once, and no page contains it, not even the page of a refused form.
 """
 
 import re
@@ -40,13 +40,13 @@ router = APIRouter(prefix=PATH, include_in_schema=False, route_class=pages.PageR
 _PERMISSION = "webhooks:manage"
 
 _WATCH = "watch:"
-"""Prefix of the name of a watch's box."""
+"""Prefix of the names of the boxes for watches."""
 
 ALERTS = sorted(channel.CHANNEL_TYPES - {channel.DELIVERY_FAILED})
-"""The types that a new channel is told of, unless a person chooses others."""
+"""The event types of a new channel, unless a person chooses others."""
 
 REGIONS = dict(zip(channel.PAGERDUTY, ("United States", "Europe"), strict=True))
-"""The URLs of PagerDuty, and their names on the page."""
+"""The URLs of PagerDuty, with their names on the page."""
 
 FIELDS: Mapping[channel.Channel, str] = {
     "slack": "url",
@@ -57,7 +57,7 @@ FIELDS: Mapping[channel.Channel, str] = {
 
 
 class ChannelForm(SettingsForm):
-    """The form that sets up a channel, or replaces its settings; an address may then be absent."""
+    """The form that sets up a channel, or replaces its settings. A change needs no address."""
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +77,7 @@ class ChannelForm(SettingsForm):
 
     @property
     def is_more(self) -> bool:
-        """True if something is set that the form shows behind *more*."""
+        """True if a field behind *more* is filled in."""
         is_plain = sorted(self.types) == ALERTS and self.details is not None
         return not is_plain or self.workspace_id is not None
 
@@ -86,7 +86,7 @@ class ChannelForm(SettingsForm):
         return self.watch_ids.split(",") if self.watch_ids else []
 
     def body(self, *more: str) -> dict[str, Any]:
-        """The settings as the API takes them, and ``more`` of the fields, if they are filled in."""
+        """The settings as the API takes them, with the fields of ``more`` that are filled in."""
         url = getattr(self, FIELDS[self.format])
         if url is not None and self.format == "email":
             url = "mailto:" + ",".join(re.findall(r"[^\s,;]+", url))
@@ -104,14 +104,14 @@ class ChannelForm(SettingsForm):
 
 
 class NewChannelQuery(Present):
-    """The parameters of the form for a new channel: what is filled in already."""
+    """The parameters of the form for a new channel: values that it begins with."""
 
     watch_id: Identifier = None
     organization_id: Identifier = None
 
 
 class TestedQuery(Present):
-    """The event of the test that is followed."""
+    """The parameter of a test's page: the event of the test."""
 
     test: Annotated[str, Field(pattern=EVENT_ID)]
 
@@ -120,7 +120,7 @@ class TestedQuery(Present):
 async def ask_channel(
     request: ReadRequest, query: NewChannelQuery, refused: RefusedForm | None = None
 ) -> Response:
-    """The form for a new channel."""
+    """Show the form for a new channel."""
     draft = ChannelForm.model_construct(
         which="chosen",
         event_types=",".join(ALERTS),
@@ -145,7 +145,7 @@ async def add_channel(request: ReadRequest, form: ChannelForm) -> Response:
 async def ask_channel_change(
     request: ReadRequest, endpoint_id: str, refused: RefusedForm | None = None
 ) -> Response:
-    """The form that changes a channel, with its settings but for its address."""
+    """Show the form that changes a channel, with its settings except the address."""
     endpoint = await _endpoint(request, endpoint_id)
     if endpoint.format not in channel.CHANNELS:
         return pages.go(f"{PATH}/{endpoint_id}")
@@ -173,7 +173,7 @@ async def change_channel(request: ReadRequest, endpoint_id: str, form: ChannelFo
 
 @router.get("/{endpoint_id}/tested", openapi_extra=needs(_PERMISSION))
 async def show_test(request: ReadRequest, endpoint_id: str, query: TestedQuery) -> Response:
-    """The result of a test, which the page asks for again until there is one."""
+    """Show the result of a test. The page repeats the request until there is a result."""
     endpoint = await _endpoint(request, endpoint_id)
     found = await pages.read_answer(
         api.list_deliveries(request, endpoint_id, api.DeliveriesQuery(limit=100)),
@@ -192,7 +192,7 @@ async def try_again(request: ReadRequest, form: pages.Form) -> Response:
 
 
 def _follow(request: ReadRequest, made: Response) -> Response:
-    """Lead from the answer to a test to the page that has its result."""
+    """Redirect from the answer to a test to the page that shows the result."""
     (event_id,) = request.http.state.receipt.event_ids
     return pages.go(with_parameter(f"{PATH}/{_created(made).id}/tested", "test", event_id))
 
@@ -200,13 +200,13 @@ def _follow(request: ReadRequest, made: Response) -> Response:
 async def _try(
     request: ReadRequest, form: ChannelForm, command: Awaitable[Response], key: IdempotencyKey
 ) -> Response:
-    """Carry out a form's command and then a test, each once, and show the test's result."""
+    """Execute a form's command and then a test, each once, and lead to the test's result."""
 
     async def commands() -> Response:
         try:
             endpoint = _created(await command)
         except Invalid as error:
-            # The form has a field of its own for the URL of each kind.
+            # The form has a separate field for the URL of each kind of channel.
             named = {"/url": f"/{FIELDS[form.format]}"}
             error.errors = tuple((named.get(at, at), text) for at, text in error.errors)
             raise
@@ -231,7 +231,7 @@ async def _form(
     refused: RefusedForm | None,
     endpoint: ShownEndpoint | None = None,
 ) -> Response:
-    """The form of a channel; ``endpoint`` is the one that it changes."""
+    """Render the form of a channel; ``endpoint`` is the one that it changes, or None."""
     if refused is not None and isinstance(refused.form, ChannelForm):
         draft = refused.form
     whose = draft.organization_id if endpoint is None else endpoint.organization_id

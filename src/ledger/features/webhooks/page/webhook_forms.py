@@ -1,4 +1,4 @@
-"""The forms about webhook endpoints, converted to the API's own api."""
+"""The forms about webhook endpoints, converted to the API's bodies."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -16,14 +16,15 @@ from ledger.features.webhooks.model.views import ShownEndpoint
 from ledger.features.webhooks.routes import bodies as api
 
 _TYPE = "type:"
-"""Prefix of the name of an event type's box. A field has one value, so boxes share no name."""
+"""Prefix of the names of the boxes for event types. A field has one value, so names differ."""
 
 RECOVERY = timedelta(hours=24)
-"""How far back a recovery starts if no failure is known."""
+"""How far back the suggested recovery starts if no failure is known."""
 
 MARGIN = timedelta(hours=1)
-"""An event is recorded some time before its delivery fails. The margin does no harm: a recovery
-sends no delivered event again."""
+"""How long before the first failure a recovery starts, since an event is recorded before it fails.
+
+This does no harm: a recovery sends no delivered event again."""
 
 
 class SettingsForm(Form):
@@ -85,12 +86,12 @@ class SwitchForm(Form):
 
 
 class RecoverForm(Form):
-    """The form for a recovery, with its start as a person types it."""
+    """The form for a recovery. A person types its start."""
 
     since: Annotated[str | None, Field(max_length=40)] = None
 
     def sent_in(self, zone: Zone, key: IdempotencyKey) -> Sent[api.Recovery]:
-        """The recovery for the API; its start is read in the page's zone."""
+        """The recovery as the API takes it. The start is in the page's time zone."""
         try:
             since = zone.meant("since", self.since or "")
         except Invalid as error:
@@ -99,7 +100,7 @@ class RecoverForm(Form):
 
 
 def typed(form: Form | None, endpoint: ShownEndpoint | None = None) -> Mapping[str, Any]:
-    """The values of the settings' fields: typed ones, an endpoint's, or defaults."""
+    """The values of the settings' fields: what was typed, or the endpoint's, or defaults."""
     if isinstance(form, SettingsForm):
         return form.model_dump() | {"types": form.types}
     if endpoint is None:

@@ -1,4 +1,4 @@
-"""Webhook endpoints as people manage them (``/ui/webhooks``), with their deliveries."""
+"""The pages where people manage webhook endpoints and see their deliveries (``/ui/webhooks``)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -45,7 +45,7 @@ DONE: Mapping[Done | None, str] = {
 }
 
 MOST = 1000
-"""The most deliveries that are counted. The page says "more than 1,000" beyond."""
+"""The most deliveries that the page counts. Beyond, it says "more than 1,000"."""
 
 PYTHON = """\
 from standardwebhooks import Webhook
@@ -74,7 +74,7 @@ SNIPPETS = (
 
 
 class EndpointsQuery(TenantQuery):
-    """The list's parameters, and the form that was just carried out."""
+    """The parameters of the list, with the form that was just carried out."""
 
     done: Done | None = None
 
@@ -91,7 +91,7 @@ class DeliveriesPageQuery(api.DeliveriesQuery):
 async def show_webhooks(
     request: ReadRequest, query: EndpointsQuery, refused: RefusedForm | None = None
 ) -> Response:
-    """The credential's endpoints, newest first, and the form for a new one."""
+    """List the credential's endpoints, newest first, with the form for a new one."""
     found = await read_answer(api.list_webhooks(request, query), PageOf[ShownEndpoint])
     return await _ENDPOINTS.show(
         request,
@@ -110,19 +110,19 @@ async def show_webhooks(
 async def _watches_of(
     request: ReadRequest, endpoints: Sequence[ShownEndpoint]
 ) -> Mapping[str, str]:
-    """The names of the watches to which these endpoints are narrowed, by id."""
+    """By id, the names of the watches that these endpoints are limited to."""
     return await names_of_watches(request) if any(one.watch_ids for one in endpoints) else {}
 
 
 @command_route(router, "", commands.CreateEndpoint, _PERMISSION)
 async def add_webhook(request: ReadRequest, form: webhook_forms.NewForm) -> Response:
-    """Create an endpoint; the answer contains its secret."""
+    """Create an endpoint. The answer contains its secret."""
     then = partial(_secret, request.http, is_new=True)
     return await _ENDPOINTS.send(request, form, api.create_webhook, then)
 
 
 def _secret(request: Request, made: Response, is_new: bool) -> Response:
-    """The only page that shows a secret, made from the command's receipt: no view is awaited."""
+    """Render the only page with a secret, from the command's receipt, without awaiting a view."""
     endpoint = msgspec.json.decode(made.body, type=AnswerOf[EndpointWithSecret]).data
     return show(
         request,
@@ -140,7 +140,7 @@ async def show_webhook(
     query: DeliveriesPageQuery,
     refused: RefusedForm | None = None,
 ) -> Response:
-    """An endpoint with its forms, and its deliveries, newest first."""
+    """Show an endpoint with its forms, and its deliveries, newest first."""
     if query.since_local is not None:
         address = with_parameter(here(request.http), "since_local", None)
         meant = zone_of(request.http).meant("since", query.since_local)
@@ -181,7 +181,7 @@ async def show_webhook(
 
 
 async def _would_recover(request: ReadRequest, endpoint_id: str, since: datetime) -> int:
-    """How many deliveries a recovery since an instant sends again now; at most ``MOST`` + 1."""
+    """How many deliveries a recovery since an instant would send; at most ``MOST`` + 1."""
     tenant = request.tenant
     parameters = {**tenant, "endpoint_id": endpoint_id, "since": since, "limit": MOST + 1}
     rows = await request.rows(statements.recovery_read(frozenset(tenant)), parameters)
@@ -191,7 +191,6 @@ async def _would_recover(request: ReadRequest, endpoint_id: str, since: datetime
 
 @command_route(router, "/{endpoint_id}/change", commands.UpdateEndpoint, _PERMISSION)
 async def change_webhook(request: ReadRequest, form: webhook_forms.ChangeForm) -> Response:
-    """Replace the endpoint's settings."""
     return await _ENDPOINTS.send(request, form, api.update_webhook, "change")
 
 
@@ -219,7 +218,7 @@ async def send_delivery_again(request: ReadRequest, form: Form) -> Response:
 
 @command_route(router, "/{endpoint_id}/test", commands.TestEndpoint, _PERMISSION)
 async def send_test(request: ReadRequest, form: Form) -> Response:
-    """Send a test; the deliveries show its result."""
+    """Send a test. The list of deliveries shows its result."""
     return await _ENDPOINTS.send(request, form, api.send_webhook_test, "test")
 
 
@@ -232,7 +231,7 @@ async def remove_webhook(request: ReadRequest, form: Form) -> Response:
 
 @command_route(router, "/{endpoint_id}/rotate-secret", commands.RotateSecret, _PERMISSION)
 async def rotate_secret(request: ReadRequest, form: Form) -> Response:
-    """Replace the endpoint's secret; the answer contains the new one."""
+    """Replace the endpoint's secret. The answer contains the new one."""
     then = partial(_secret, request.http, is_new=False)
     return await _ENDPOINTS.send(request, form, api.rotate_webhook_secret, then)
 

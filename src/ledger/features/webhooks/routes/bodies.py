@@ -82,14 +82,14 @@ _ALWAYS = Field(validate_default=True)
 
 
 def _require_url(url: str | None, info: ValidationInfo) -> str | None:
-    """Require a URL, except of PagerDuty, whose address is known."""
+    """Require a URL, except for PagerDuty, whose address is known."""
     if url is None and info.data.get("format", "standard") != "pagerduty":
         raise ValueError("is required")
     return url
 
 
 def _needs_an_address(schema: dict[str, Any]) -> None:
-    """Describe which formats need a URL, and which a routing key."""
+    """Describe which formats need a URL, and which need a routing key."""
     url = schema["properties"]["url"]
     url |= next(each for each in url.pop("anyOf") if each["type"] != "null")
     key = schema["properties"]["routing_key"]
@@ -105,7 +105,7 @@ def _needs_an_address(schema: dict[str, Any]) -> None:
 
 
 def _requires(name: str) -> dict[str, Any]:
-    # Linters want a field that is required to be listed beside, and then the others, too.
+    # Linters want each required field in ``properties``, and then the other fields too.
     return {"properties": {name: {}}, "required": [name], "additionalProperties": True}
 
 

@@ -1,7 +1,7 @@
 """Webhook endpoints: routes that change and show them, and their deliveries (contract, Feeds).
 
-The answer of a command comes with its receipt, so a replayed request is shown the same secret
-again. The state of deliveries is read from the view.
+The answer of a command comes from its receipt, so a replayed request returns the same secret. The
+state of deliveries comes from the view.
 """
 
 import re
@@ -225,7 +225,7 @@ async def send_delivery_again(
 
 
 async def _has_delivery(request: reading.ReadRequest, endpoint_id: str, event_id: str) -> bool:
-    """True if the endpoint has a delivery of the event, or a test of this id."""
+    """Return True if the endpoint has a delivery of the event, or a test of this id."""
     if not re.fullmatch(EVENT_ID, event_id):
         return False
     tenant = request.tenant
@@ -245,7 +245,7 @@ def _settings(values: dict[str, Any]) -> commands.EndpointSettings:
 
 
 async def _checked(request: reading.ReadRequest, sent: writing.Sent[Any]) -> writing.Sent[Any]:
-    """The request; a URL with a forbidden target is a fault too."""
+    """Add a fault to the request if its URL has a forbidden target."""
     url = getattr(sent.body, "url", None)
     if sent.fault is None and url and not url.startswith("mailto:"):
         try:
