@@ -123,6 +123,19 @@ def test_an_append_also_folds_the_few_events_that_others_have_left(
     assert verify_all(conninfo) == []
 
 
+def test_only_an_append_that_leaves_the_views_behind_wakes_the_projector(
+    conninfo: str, folder: Writer
+) -> None:
+    report(folder, activation())
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("LISTEN ledger_events")
+        connection.execute("LISTEN ledger_views")
+        report(folder, checked_in())
+        report(folder, *(checked_in() for _ in range(inline.MOST + 1)))
+        heard = [n.channel for n in connection.notifies(timeout=20, stop_after=2)]
+    assert heard == ["ledger_views", "ledger_events"]
+
+
 def test_while_others_append_a_writer_leaves_the_views_to_the_projector(
     conninfo: str, folder: Writer, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +277,9 @@ def test_rebuilds_under_a_load_of_small_appends_lose_nothing(conninfo: str, fold
     assert verify_all(conninfo) == []
 
 
-def test_an_append_does_not_wait_for_a_locked_tracking(conninfo: str, folder: Writer) -> None:
+def test_an_append_does_not_wait_for_a_locked_tracking(
+    conninfo: str, folder: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
     report(folder, activation())
     before = head(conninfo)
     with psycopg.connect(conninfo) as holder:
@@ -273,6 +288,7 @@ def test_an_append_does_not_wait_for_a_locked_tracking(conninfo: str, folder: Wr
         report(folder, checked_in())
         assert head(conninfo) > before
         assert view_positions(conninfo) == all_at(before)
+    assert caplog.records == [], "a lock was waited for"
     report(folder, checked_in())
     assert view_positions(conninfo) == all_at(head(conninfo))
 
