@@ -22,9 +22,11 @@ from ledger.engine.views import inline
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.generation import Generation
 from ledger.engine.views.inline import InlineViews
+from ledger.engine.views.rounds import apply_round
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from projections.runs.view import RunView
+from tests.support.databases import query
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import parsed, running_writer
 from tests.support.rebuilding import NAMES, rebuild, verify_all, view, work
@@ -36,7 +38,6 @@ from tests.support.views import (
     following,
     head,
     projecting,
-    query,
     report,
     stored,
     until,
@@ -178,7 +179,6 @@ def test_every_kind_of_event_is_folded_from_memory_as_from_the_log(
     conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec, seen = EnvelopeMapper(), list[Recorded]()
-    apply_round = inline.apply_round
 
     def notes_events(transaction: Any, views: Any, events: Any, *rest: Any, **more: Any) -> None:
         seen.extend(events)

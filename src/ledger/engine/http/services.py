@@ -108,8 +108,9 @@ class Submissions:
 
     def _drain(self) -> None:
         self._is_awake = False
-        if self._writer.views is not None and self._writer.views.folded is not None:
-            self._positions.note_folded(*self._writer.views.folded)
+        folded = self._writer.views and self._writer.views.folded
+        if folded is not None:
+            self._positions.note_folded(*folded)
         while self._answered:
             waiting, outcomes = self._answered.popleft()
             if waiting.timer is not None:

@@ -320,7 +320,7 @@ class ViewPositions:
 
         Without a connection the process knows no positions, and learns all with the next one.
         """
-        if self._positions and position > self._least(frozenset(views)):
+        if self._positions and self._positions.get(views[0]) != position:
             self._reach(views, position)
 
     def _reach(self, views: Sequence[str], position: int) -> None:

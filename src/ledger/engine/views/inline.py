@@ -91,7 +91,7 @@ class InlineViews:
             if views:
                 apply_round(transaction, views, later, position, end, waits=False)
         if self._live:
-            names = (view.projection.name for view in self._live)
+            names = [view.projection.name for view in self._live]
             transaction.defer_beyond(announcement(names, end))  # nothing is left to the projector
         else:
             self._folding = None

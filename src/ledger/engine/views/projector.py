@@ -302,7 +302,7 @@ class Projector(BackgroundLoop):
         live = [LiveView(view.projection, view.generation) for view in views]
         with self._connect().transaction() as transaction:
             apply_round(transaction, live, events, views[0].position, end)
-            transaction.defer(announcement((view.projection.name for view in views), end))
+            transaction.defer(announcement([view.projection.name for view in views], end))
         for view in views:
             view.position = end
 

@@ -65,8 +65,8 @@ def apply_round(
     view is not at ``start``, or if its row is locked and the round does not wait (``waits``).
     """
     tracking: dict[str, Value] = {
-        "names": array("text", (view.projection.name for view in views)),
-        "generations": array("int", (view.generation for view in views)),
+        "names": array("text", [view.projection.name for view in views]),
+        "generations": array("int", [view.generation for view in views]),
         "start": start,
         "end": end,
     }
