@@ -108,9 +108,9 @@ class Submissions:
 
     def _drain(self) -> None:
         self._is_awake = False
-        folded = self._writer.views and self._writer.views.folded
-        if folded is not None:
-            self._positions.note_folded(*folded)
+        views = self._writer.views
+        if views is not None and views.folded is not None:
+            self._positions.note_folded(*views.folded)
         while self._answered:
             waiting, outcomes = self._answered.popleft()
             if waiting.timer is not None:
