@@ -92,7 +92,10 @@ def line(edge: Edge) -> str:
 
 @pytest.fixture
 def views(edge: Edge, line: str) -> Iterator[Views]:
-    with psycopg.connect(edge.conninfo, autocommit=True) as connection:
+    with (
+        psycopg.connect(edge.conninfo, autocommit=True) as connection,
+        edge.views_left_to_the_projector(),
+    ):
         views = Views(edge, connection)
         try:
             yield views
