@@ -390,11 +390,12 @@ def test_a_new_connection_may_lead_to_another_database_so_no_fold_is_remembered(
 def test_a_stopped_view_that_is_resumed_is_soon_moved_again(
     conninfo: str, folder: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inline, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "_CHECK_SECONDS", 3600.0)
     report(folder, activation())
     before = head(conninfo)
     query(conninfo, "UPDATE ledger.projection SET stopped_at = now(), error = 'e' WHERE name='run'")
     report(folder, start("RUN-26-900001"))
+    monkeypatch.setattr(inline, "_CHECK_SECONDS", 0.0)
     report(folder, start("RUN-26-900002"))
     assert view_positions(conninfo) == all_at(head(conninfo)) | {"run": (before, True)}
     query(conninfo, "UPDATE ledger.projection SET stopped_at = NULL, error = NULL")
