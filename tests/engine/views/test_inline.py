@@ -256,8 +256,9 @@ def test_a_rebuild_that_swaps_is_followed_and_facts_go_on(conninfo: str, folder:
 
 
 def test_no_row_is_written_to_the_former_generation_while_a_reader_keeps_its_tables(
-    conninfo: str, folder: Writer
+    conninfo: str, folder: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(inline, "_CHECK_SECONDS", 3600.0)
     report(folder, activation())
     with psycopg.connect(conninfo) as reader:
         reader.execute("SELECT FROM ledger.run_g1")
