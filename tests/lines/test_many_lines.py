@@ -147,7 +147,11 @@ def test_each_line_is_recorded_and_audited_as_a_pause_of_its_own(tenant: Tenant)
 def test_a_line_that_changed_after_the_views_is_judged_by_what_holds(tenant: Tenant) -> None:
     edge = tenant.edge
     closing, other, begun = tenant.line(), tenant.line(), end(edge)
-    with psycopg.connect(edge.conninfo) as connection, ThreadPoolExecutor(2) as pool:
+    with (
+        edge.views_left_to_the_projector(),
+        psycopg.connect(edge.conninfo) as connection,
+        ThreadPoolExecutor(2) as pool,
+    ):
         # The lock stops the projector before the closing.
         connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
         pool.submit(edge.accept, fact("service_line.closed", closing), token=tenant.token)
@@ -174,7 +178,11 @@ def test_a_line_whose_hold_ended_is_read_as_the_answer_has_it(tenant: Tenant) ->
     def ask_and_read() -> tuple[list[tuple[str, str, str]], list[str]]:
         return items(many(tenant, "resume", lines=[line])), holds(tenant, line)
 
-    with psycopg.connect(edge.conninfo) as connection, ThreadPoolExecutor(1) as pool:
+    with (
+        edge.views_left_to_the_projector(),
+        psycopg.connect(edge.conninfo) as connection,
+        ThreadPoolExecutor(1) as pool,
+    ):
         # The lock stops the projector before the lifting.
         connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
         future = pool.submit(ask_and_read)

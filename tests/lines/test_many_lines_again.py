@@ -70,7 +70,11 @@ def test_a_request_that_takes_too_long_is_a_503_and_answered_when_it_is_sent_aga
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, line = f"many-{next(keys)}", tenant.line()
-    with psycopg.connect(tenant.edge.conninfo) as connection, monkeypatch.context() as patch:
+    with (
+        tenant.edge.views_left_to_the_projector(),
+        psycopg.connect(tenant.edge.conninfo) as connection,
+        monkeypatch.context() as patch,
+    ):
         patch.setattr(routes, "ANSWER_SECONDS", 0.5)
         # The lock stops the projector: the answer waits for the views.
         connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")

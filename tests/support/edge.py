@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 import psycopg
+import pytest
 from fastapi import FastAPI
 
 from ledger.app.settings import Settings
@@ -142,11 +143,18 @@ class Edge:
     def frozen_views(self) -> Iterator[None]:
         """The projector waits for a lock, so that the views stand still; then they follow again."""
         self._catch_up()
-        with psycopg.connect(self.conninfo) as connection:
+        with psycopg.connect(self.conninfo) as connection, self.views_left_to_the_projector():
             connection.execute("SELECT FROM ledger.projection FOR UPDATE")
             yield
             connection.rollback()
         self._catch_up()
+
+    @contextmanager
+    def views_left_to_the_projector(self) -> Iterator[None]:
+        """No append moves the views: only the projector does."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.service.app.state.services.writer, "views", None)
+            yield
 
     def _catch_up(self) -> None:
         """Wait until the views have all that the log has by now."""

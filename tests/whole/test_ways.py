@@ -40,6 +40,7 @@ AFTER_THE_COMMIT = OF_THE_LISTENER | {
 MODULES_OF_A_FACT = 35
 MODULES_OF_A_READ = 16
 FRAMES_OF_A_FACT = 480
+FRAMES_OF_A_FACT_AND_ITS_VIEWS = 910
 FRAMES_OF_A_READ = {"kept": 128, "changed": 136, "changed unheard": 184}
 """The ceilings of both ways, which may only fall.
 
@@ -100,16 +101,25 @@ def traced(trace: Trace, settings: Settings, conninfo: str) -> Iterator[Edge]:
         yield edge
 
 
-def test_a_fact_executes_no_more_modules_and_frames_than_before(trace: Trace, traced: Edge) -> None:
-    line = traced.fresh()
+def test_a_fact_executes_no_more_modules_and_frames_than_before(
+    trace: Trace, traced: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a fact into the log; then the same with the views of an append that moves them."""
+    line, writer = traced.fresh(), traced.service.app.state.services.writer
 
     def start() -> httpx.Response:
         return traced.send(fact("run.started", None, {"service_line_id": line}))
 
-    frames = trace.frames_of(start, 201, "edge", "ledger-writer")
+    monkeypatch.setattr("ledger.engine.views.inline._ALONE_SECONDS", 0.0)
+    with monkeypatch.context() as apart:
+        apart.setattr(writer, "views", None)
+        frames = trace.frames_of(start, 201, "edge", "ledger-writer")
     way = set(frames) - LEFT_OUT - AFTER_THE_COMMIT
     assert len(way) <= MODULES_OF_A_FACT, sorted(way)
     assert len(frames) <= FRAMES_OF_A_FACT
+    frames = trace.frames_of(start, 201, "edge", "ledger-writer")
+    assert "projections.runs.view" in frames
+    assert len(frames) <= FRAMES_OF_A_FACT_AND_ITS_VIEWS
 
 
 @pytest.mark.parametrize("way", FRAMES_OF_A_READ)

@@ -107,7 +107,11 @@ def test_the_replay_of_a_pause_shows_the_line_as_the_pause_left_it(edge: Edge) -
 def test_an_answer_and_its_replay_do_not_show_what_others_did_afterwards(edge: Edge) -> None:
     line, key = edge.fresh(), fresh_key()
     begun = end(edge)
-    with psycopg.connect(edge.conninfo) as connection, ThreadPoolExecutor(3) as pool:
+    with (
+        edge.views_left_to_the_projector(),
+        psycopg.connect(edge.conninfo) as connection,
+        ThreadPoolExecutor(3) as pool,
+    ):
         # The lock stops the projector at the check-in. Then it folds both commands in one batch.
         connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
         pool.submit(edge.send, fact("execution.checked_in", line))

@@ -91,8 +91,14 @@ def line(edge: Edge) -> str:
 
 
 @pytest.fixture
-def views(edge: Edge, line: str) -> Iterator[Views]:
-    with psycopg.connect(edge.conninfo, autocommit=True) as connection:
+def views(edge: Edge, line: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Views]:
+    """Only the test moves the views: no append and no projector."""
+    monkeypatch.setattr(edge.service.loops.projector, "run_once", lambda: 0)
+    monkeypatch.setattr(edge.service.loops.projector, "_take", lambda _: False)
+    with (
+        psycopg.connect(edge.conninfo, autocommit=True) as connection,
+        edge.views_left_to_the_projector(),
+    ):
         views = Views(edge, connection)
         try:
             yield views

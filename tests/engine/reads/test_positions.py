@@ -57,3 +57,28 @@ def test_versions_are_judged_once_the_database_has_reported_which_views_can_be_r
         assert versions.refused == {"run"}
 
     asyncio.run(play())
+
+
+def test_a_late_notification_does_not_take_back_what_the_process_has_moved_itself(
+    conninfo: str,
+) -> None:
+    async def play() -> None:
+        positions = ViewPositions(conninfo)
+        positions.note_folded(["run"], 3)
+        assert positions.reached == 0, "without a connection no position is known"
+        await positions.start()
+        while not positions._positions:
+            await asyncio.sleep(0.01)
+        views = list(positions._positions)
+        positions.note_folded(views, 7)
+        assert (positions.reached, positions.due(None)) == (7, 7)
+        positions._hear(",".join(views), "5")
+        assert (positions.reached, positions.due(None)) == (7, 7)
+        positions._hear("run", "stopped")
+        positions.note_folded([name for name in views if name != "run"], 9)
+        assert (positions.reached, positions.due(frozenset({"run"}))) == (9, 7)
+        positions._hear("run", "7")
+        assert positions.reached == 7
+        await positions.stop()
+
+    asyncio.run(play())

@@ -22,9 +22,12 @@ from ledger.engine.views import inline
 from ledger.engine.views.contract import Projection
 from ledger.engine.views.generation import Generation
 from ledger.engine.views.inline import InlineViews
+from ledger.engine.views.rounds import apply_round
+from ledger.engine.views.schema import table_of
 from ledger.engine.writer.writer import Writer
 from ledger.features.facts.report import command_of
 from projections.runs.view import RunView
+from tests.support.databases import query
 from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import parsed, running_writer
 from tests.support.rebuilding import NAMES, rebuild, verify_all, view, work
@@ -36,7 +39,6 @@ from tests.support.views import (
     following,
     head,
     projecting,
-    query,
     report,
     stored,
     until,
@@ -123,6 +125,19 @@ def test_an_append_also_folds_the_few_events_that_others_have_left(
     assert verify_all(conninfo) == []
 
 
+def test_only_an_append_that_leaves_the_views_behind_wakes_the_projector(
+    conninfo: str, folder: Writer
+) -> None:
+    report(folder, activation())
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("LISTEN ledger_events")
+        connection.execute("LISTEN ledger_views")
+        report(folder, checked_in())
+        report(folder, *(checked_in() for _ in range(inline.MOST + 1)))
+        heard = [n.channel for n in connection.notifies(timeout=20, stop_after=2)]
+    assert heard == ["ledger_views", "ledger_events"]
+
+
 def test_while_others_append_a_writer_leaves_the_views_to_the_projector(
     conninfo: str, folder: Writer, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +180,6 @@ def test_every_kind_of_event_is_folded_from_memory_as_from_the_log(
     conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec, seen = EnvelopeMapper(), list[Recorded]()
-    apply_round = inline.apply_round
 
     def notes_events(transaction: Any, views: Any, events: Any, *rest: Any, **more: Any) -> None:
         seen.extend(events)
@@ -242,6 +256,22 @@ def test_a_rebuild_that_swaps_is_followed_and_facts_go_on(conninfo: str, folder:
     assert verify_all(conninfo) == []
 
 
+def test_no_row_is_written_to_the_former_generation_while_a_reader_keeps_its_tables(
+    conninfo: str, folder: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inline, "_CHECK_SECONDS", 3600.0)
+    report(folder, activation())
+    with psycopg.connect(conninfo) as reader:
+        for table in view("run").tables:
+            reader.execute(f"SELECT FROM {table_of(table, 1)}".encode())
+        rebuild(conninfo, view("run"))
+        report(folder, start("RUN-26-900001"))
+        report(folder, start("RUN-26-900002"))
+        assert query(conninfo, "SELECT count(*) FROM ledger.run_g1") == [(0,)]
+    assert view_positions(conninfo) == all_at(head(conninfo))
+    assert verify_all(conninfo) == []
+
+
 def test_rebuilds_under_a_load_of_small_appends_lose_nothing(conninfo: str, folder: Writer) -> None:
     report(folder, activation())
     done = threading.Event()
@@ -264,7 +294,9 @@ def test_rebuilds_under_a_load_of_small_appends_lose_nothing(conninfo: str, fold
     assert verify_all(conninfo) == []
 
 
-def test_an_append_does_not_wait_for_a_locked_tracking(conninfo: str, folder: Writer) -> None:
+def test_an_append_does_not_wait_for_a_locked_tracking(
+    conninfo: str, folder: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
     report(folder, activation())
     before = head(conninfo)
     with psycopg.connect(conninfo) as holder:
@@ -273,6 +305,7 @@ def test_an_append_does_not_wait_for_a_locked_tracking(conninfo: str, folder: Wr
         report(folder, checked_in())
         assert head(conninfo) > before
         assert view_positions(conninfo) == all_at(before)
+    assert caplog.records == [], "a lock was waited for"
     report(folder, checked_in())
     assert view_positions(conninfo) == all_at(head(conninfo))
 
@@ -360,15 +393,15 @@ def test_a_new_connection_may_lead_to_another_database_so_no_fold_is_remembered(
 def test_a_stopped_view_that_is_resumed_is_soon_moved_again(
     conninfo: str, folder: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(inline, "_CHECK_SECONDS", 3600.0)
     report(folder, activation())
     before = head(conninfo)
     query(conninfo, "UPDATE ledger.projection SET stopped_at = now(), error = 'e' WHERE name='run'")
-    report(folder, start("RUN-26-900001"))  # finds that the view is stopped, and is repeated alone
+    report(folder, start("RUN-26-900001"))
+    monkeypatch.setattr(inline, "_CHECK_SECONDS", 0.0)
     report(folder, start("RUN-26-900002"))
     assert view_positions(conninfo) == all_at(head(conninfo)) | {"run": (before, True)}
     query(conninfo, "UPDATE ledger.projection SET stopped_at = NULL, error = NULL")
-    monkeypatch.setattr(inline, "_CHECK_SECONDS", 0.0)
-    folder.views._check_at = 0.0  # type: ignore[union-attr]
     report(folder, start("RUN-26-900003"))
     assert view_positions(conninfo) == all_at(head(conninfo))
     assert verify_all(conninfo) == []

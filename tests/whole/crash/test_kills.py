@@ -13,6 +13,7 @@ from ledger.engine.postgres.embedded.place import find_paths
 from tests.support.facts import activation
 from tests.support.load import Load, recorded, total_hours
 from tests.support.log_checker import check
+from tests.support.rebuilding import verify_all
 from tests.support.sealing import checked
 from tests.support.served import Served, free_port, post
 from tests.support.views import until
@@ -94,6 +95,7 @@ class Trial:
         assert checked(self.conninfo, self._sealed, vault)[1] == []
         with served.client(token) as client:
             assert total_hours(client) == len(names)
+        assert verify_all(self.conninfo) == []
         until(lambda: len(served.api_workers()) == served.workers, "the worker's successor")
 
 

@@ -138,8 +138,6 @@ class InlineViews:
         """Leave the views to the projector for a while."""
         self._live, self._end = [], -1
         self._check_at = time.monotonic() + _ALONE_SECONDS
-        for view in self._projections.values():
-            view.forget()
 
     def _check(self, transaction: Transaction, start: int) -> dict[int, list[LiveView]]:
         """Lock the tracking. Return the live views by position; none if an append must be alone."""
@@ -151,14 +149,14 @@ class InlineViews:
             view = self._projections.get(name)
             if position is None:  # it is stopped
                 continue
-            is_near = len(rows) == count and start - position <= MOST
+            is_near = len(rows) == count and 0 <= start - position <= MOST
             if view is None or version != view.version or not is_near:
                 return {}
-            live = LiveView(view, generation)
-            if live not in former or position != start:
-                view.forget()
-            rounds.setdefault(position, []).append(live)
+            rounds.setdefault(position, []).append(LiveView(view, generation))
         self._live = [live for views in rounds.values() for live in views]
+        if set(self._live) != set(former) or rounds.keys() != {start}:  # others have folded
+            for view, _ in self._live:
+                view.forget()
         self._check_at = now + _CHECK_SECONDS
         return rounds
 

@@ -202,9 +202,11 @@ class Projector(BackgroundLoop):
         largest = 0
         try:
             for start in sorted({view.position for view in alive}, reverse=True):
-                views = [view for view in alive if view.position == start]
-                largest = max(largest, self._apply_batch(views, start))
+                if views := [view for view in alive if view.position == start]:
+                    largest = max(largest, self._apply_batch(views, start))
         except Elsewhere:  # a writer has folded: go on from there
+            if not self._take(self._tracking()):
+                raise LostLead("a view is not where it was left") from None
             self._is_behind = True
             return max(largest, 1)
         return largest
@@ -212,7 +214,8 @@ class Projector(BackgroundLoop):
     def _apply_batch(self, views: Sequence[_View], start: int) -> int:
         rows, tracking = self._connect().run(reading(start, _BATCH), TRACKING)
         if self._take(tracking):
-            raise Elsewhere("a view was moved")
+            self._is_behind = True
+            return 1
         self._is_behind |= is_full(rows, _BATCH)
         if rows:
             events, end = self._decode(rows), rows[-1][4]
@@ -222,20 +225,16 @@ class Projector(BackgroundLoop):
         return len(rows)
 
     def _take(self, tracking: Sequence[Any]) -> bool:
-        """Take the stored positions; return True if another process has moved a view.
+        """Take the stored positions; return True if another process has moved a view on.
 
-        Raises LostLead if a view was rebuilt, or if another projector has stopped it.
+        Raises LostLead if a view was rebuilt.
         """
         self._assert_generations(tracking)
-        stored = {row[0]: row[3:] for row in tracking}
+        positions = {row[0]: row[3] for row in tracking}
         is_moved = False
         for view in self._views:
-            position, stopped_at = stored[view.projection.name]
-            if view.is_stopped:
-                continue
-            if stopped_at is not None:
-                raise LostLead("a view was stopped")
-            if position != view.position:
+            position = positions[view.projection.name]
+            if position > view.position and not view.is_stopped:
                 view.projection.forget()
                 view.position, is_moved = position, True
         return is_moved
@@ -304,7 +303,7 @@ class Projector(BackgroundLoop):
         live = [LiveView(view.projection, view.generation) for view in views]
         with self._connect().transaction() as transaction:
             apply_round(transaction, live, events, views[0].position, end)
-            transaction.defer(announcement((view.projection.name for view in views), end))
+            transaction.defer(announcement([view.projection.name for view in views], end))
         for view in views:
             view.position = end
 

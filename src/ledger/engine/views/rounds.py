@@ -31,16 +31,15 @@ WITH held AS (
     SELECT p.name
     FROM unnest(%(names)s::text[], %(generations)s::int[]) AS view (name, generation)
     JOIN ledger.projection AS p ON p.name = view.name
-    WHERE p.generation = view.generation AND p.position = %(start)s::bigint
-        AND p.stopped_at IS NULL
-    FOR NO KEY UPDATE OF p {}
+    WHERE p.generation = view.generation AND p.position = %(start)s::bigint {}
 ), moved AS (
     UPDATE ledger.projection AS p SET position = %(end)s::bigint
     FROM held WHERE p.name = held.name RETURNING p.name
 )
 SELECT 1 / (count(*) = cardinality(%(names)s::text[]))::int FROM moved
 """
-_WAITING, _SKIPPING = _TRACK.format(""), _TRACK.format("SKIP LOCKED")
+_WAITING = _TRACK.format("FOR NO KEY UPDATE OF p")
+_SKIPPING = _TRACK.format("AND p.stopped_at IS NULL FOR NO KEY UPDATE OF p SKIP LOCKED")
 
 
 _MASK = 16
@@ -83,11 +82,12 @@ def apply_round(
     """Apply events to views that stand at ``start``, and move them to ``end``, with the commit.
 
     Raises the error of a view. The transaction raises Elsewhere, at its commit at the latest, if a
-    view is not at ``start``, or if its row is locked and the round does not wait (``waits``).
+    view is not at ``start``. A round that does not wait (``waits``) also raises it if a view's row
+    is locked, or if the view was stopped.
     """
     tracking: dict[str, Value] = {
-        "names": array("text", (view.projection.name for view in views)),
-        "generations": array("int", (view.generation for view in views)),
+        "names": array("text", [view.projection.name for view in views]),
+        "generations": array("int", [view.generation for view in views]),
         "start": start,
         "end": end,
     }
