@@ -18,6 +18,7 @@ from msgspec import Meta
 from pydantic import ValidationError
 
 from ledger.engine.http.models import MAX_LABEL, NOT_PLAIN
+from ledger.engine.log.vault import content_digest
 from ledger.engine.values import json_gate, values
 from ledger.engine.values.errors import Invalid, Refused, TooLarge
 from ledger.engine.values.places import MOST_ERRORS, pointer_to, pointers
@@ -89,7 +90,11 @@ class Fact(msgspec.Struct, frozen=True):
     """The reported time; None means the instant of the decision under the append lock."""
     actor: Actor | None
     content: bytes
-    """Canonical content, to tell a duplicate from a conflict (contract, Facts, "Identity")."""
+    """Canonical content, to tell a duplicate from a conflict (contract, Facts, "Identity").
+
+    A fact about a run has the content itself, whose digest depends on the run's key; any other has
+    its SHA-256.
+    """
     data: fact_types.FactData | None
     sent: dict[str, Any]
     """The data as sent, for checks that come before the data's own."""
@@ -316,19 +321,21 @@ def _fact(event: dict[str, Any], data: Any, is_sound: bool) -> Fact:
     data_sent = sent if isinstance(sent, dict) else {}
     fact_id, source, trace = event["id"], event["source"], _traceparent(event.get("traceparent"))
     # Positional arguments: keyword arguments would take five times as long for every fact.
-    about = (name, kind, fact_id, source, subject, time, _actor(event), content)
+    about = (name, kind, fact_id, source, subject, time, _actor(event))
     checked = (model, data_sent, fault)
     if kind.subject != "run":
+        digest = content_digest(content)
         begins = name == "service_line.activated"
         record = values.id_named(data_sent, "execution_id", _SUBJECT["run"]) if begins else None
         own = subject if kind.subject == "line" else None
         streams = tuple([each for each in (own, record) if each is not None])
-        return Fact(*about, *checked, None, record, None, None, None, None, trace, streams)
+        return Fact(*about, digest, *checked, None, record, *(None,) * 4, trace, streams)
     line_id, parent_id = _named_line(kind, data_sent), None
     if kind.subject_optional:
         parent_id = values.id_named(data_sent, "parent_run_id", _SUBJECT["run"])
     return Fact(
         *about,
+        content,
         *checked,
         line_id,
         None,
