@@ -7,7 +7,6 @@ ledger recorded it, its version in the stream and its position in the log.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
@@ -62,7 +61,7 @@ class Identity(NamedTuple):
     @property
     def digest(self) -> bytes:
         """The stored form: the first 16 bytes of SHA-256. No sent text contains NUL."""
-        return _digest(self)
+        return hashlib.sha256("\0".join(self).encode()).digest()[:16]
 
     @classmethod
     def of_run(cls, organization_id: str, source: str, name: str, attempt: int = 1) -> Self:
@@ -95,12 +94,6 @@ class Identity(NamedTuple):
     @classmethod
     def of_delivery(cls, organization_id: str, endpoint: str, event_id: str, round_: int) -> Self:
         return cls(organization_id, "", f"{endpoint}/{event_id}/{round_}")
-
-
-@lru_cache(4096)
-def _digest(identity: Identity) -> bytes:
-    """Computed once for the look-up of an identity and for its row."""
-    return hashlib.sha256("\0".join(identity).encode()).digest()[:16]
 
 
 class FactIdentity(msgspec.Struct, frozen=True):
