@@ -139,13 +139,12 @@ class DecisionTables:
         self.firsts[new] = IdentityOwner.of(recorded, self.last)
         self.new_identities.append(IdentityRow(new.digest, recorded.position))
 
-    def _active(self, recorded: Recorded, opened: int = 0) -> None:
+    def _active(self, body: Event, recorded: Recorded, opened: int = 0) -> None:
         line_id = recorded.service_line_id or ""
-        activity = self.activity[line_id]
-        at = max(activity.last_activity_at, recorded.occurred_at)
-        row = LineActivityRow(line_id, at, activity.open_runs + opened)
-        if row != activity:
-            self.activity[line_id] = row
+        _, at, open_runs = self.activity[line_id]
+        if opened or recorded.occurred_at > at:
+            at = max(at, recorded.occurred_at)
+            self.activity[line_id] = LineActivityRow(line_id, at, open_runs + opened)
             self.touched.add(line_id)
 
     def _activated(self, body: Any, recorded: Recorded) -> None:
@@ -164,7 +163,7 @@ class DecisionTables:
             self.identify(each, recorded)
 
     def _begun(self, body: Any, recorded: Recorded, started_at: datetime | None) -> None:
-        self._active(recorded, opened=1 if body.run_id_origin else 0)
+        self._active(body, recorded, opened=1 if body.run_id_origin else 0)
         self._open(body, recorded, started_at)
         self._lend(body, recorded)
         if body.run_id_origin == "issued":
@@ -194,12 +193,12 @@ class DecisionTables:
 
     def _ended(self, body: Any, recorded: Recorded) -> None:
         if body.late:
-            self._active(recorded)
+            self._active(body, recorded)
         else:
             self._cancelled(body, recorded)
 
     def _cancelled(self, body: Event, recorded: Recorded) -> None:
-        self._active(recorded, opened=-1)
+        self._active(body, recorded, opened=-1)
         self.opened.pop(recorded.originator_id, None)
         self.moved.pop(recorded.originator_id, None)
         self.leases.pop(recorded.originator_id, None)
@@ -282,7 +281,7 @@ _BY_NOTE: Mapping[DecisionEffect, Callable[[DecisionTables, Any, Recorded], None
     DecisionEffect.OWNED: DecisionTables._own,
     DecisionEffect.DISOWNED: DecisionTables._disown,
     DecisionEffect.LINE_BEGAN: DecisionTables._activated,
-    DecisionEffect.CHECKED_IN: lambda tables, body, recorded: tables._active(recorded),
+    DecisionEffect.CHECKED_IN: DecisionTables._active,
     DecisionEffect.RUN_REQUESTED: lambda tables, body, recorded: tables._begun(
         body, recorded, None
     ),

@@ -8,9 +8,9 @@ NUL, lone surrogates, and integers that a double does not hold exactly.
 import json
 import math
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,9 @@ MAX_INTEGER = 2**53 - 1
 
 _ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 """Only an escape can bring in NUL or a surrogate: unescaped, both are invalid in JSON or UTF-8."""
+
+_ODD_ESCAPE = re.compile(rb"\\u00(?:00|22)")
+"""The escapes of NUL and of the quotation mark."""
 
 _HALF_ESCAPE = re.compile(rb"\\u(?![0-9a-fA-F]{4})")
 
@@ -41,6 +44,9 @@ _TOKENS_A_STEP = 10_000
 _SPACE = " \t\r\n"
 
 _deterministic = msgspec.json.Encoder(order="deterministic")
+_encode = msgspec.json.Encoder().encode
+
+T = TypeVar("T")
 
 
 class BrokenJson(Exception):
@@ -86,6 +92,22 @@ def parse(raw: bytes, depth: int = 1) -> Any:
         raise Invalid.at("", "a number is out of range") from error
     _check(value, depth, _ESCAPE.search(raw) is not None)
     return value
+
+
+def parse_typed(raw: bytes, decode: Callable[[bytes], T]) -> T | None:
+    """What a decoder of msgspec makes of a text of its type, in a third of the time of ``parse``.
+
+    None if the text is not of the type, or if ``parse`` may refuse it. msgspec takes the last of
+    two equal keys: the value then has fewer quotation marks than the text.
+    """
+    if b"\\u00" in raw and _ODD_ESCAPE.search(raw):
+        return None
+    try:
+        value = decode(raw)
+        _check(value, 1, False)
+        return value if _encode(value).count(b'"') == raw.count(b'"') else None
+    except (ValueError, RecursionError, Invalid):
+        return None
 
 
 def check_syntax(raw: bytes) -> None:
@@ -173,7 +195,7 @@ def canonical(value: Any) -> bytes:
 def by_value(value: Any) -> Any:
     """The value with whole floats as integers, since 8 and 8.0 are the same content."""
     if type(value) is dict:
-        return {key: by_value(item) for key, item in value.items()}
+        return {k: by_value(v) if type(v) in _INEXACT else v for k, v in value.items()}
     if type(value) is list:
         return [by_value(item) for item in value]
     if type(value) is float and value.is_integer() and abs(value) <= MAX_INTEGER:
@@ -181,10 +203,20 @@ def by_value(value: Any) -> Any:
     return value
 
 
+_NESTED = frozenset({dict, list})
+_INEXACT = _NESTED | {float}
+_CHECKED = _INEXACT | {int, _Duplicate}
+"""The types of values that ``by_value`` may change, and that may be wrong by themselves."""
+
+
 def without_nulls(value: Any) -> Any:
     """The value without the fields of its objects that are null."""
     if type(value) is dict:
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+        return {
+            key: without_nulls(item) if type(item) in _NESTED else item
+            for key, item in value.items()
+            if item is not None
+        }
     if type(value) is list:
         return [without_nulls(item) for item in value]
     return value
@@ -205,7 +237,8 @@ def _check(value: Any, depth: int, check_strings: bool) -> None:
                     _check_string(key)
             value = value.values()
         for item in value:
-            _check(item, depth + 1, check_strings)
+            if check_strings or type(item) in _CHECKED:
+                _check(item, depth + 1, check_strings)
     elif kind is int:
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
             raise Invalid.at("", "an integer is beyond 2^53 - 1")

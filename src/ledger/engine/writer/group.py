@@ -67,6 +67,12 @@ _BY_CODE = {kind.code: kind for kind in LASTING}
 
 _FIRST_WINDOW = 16
 
+_MICROSECOND = timedelta(microseconds=1)
+
+_NONCE = 16
+_NONCES = 64
+"""The nonces that are drawn at once: each system call takes longer than 16 bytes more."""
+
 
 class SideRows(Protocol):
     """A feature's rows other than the log's, which few groups need."""
@@ -117,6 +123,8 @@ class Group:
         """The stored leases that were read; None if the lease has not ended or is gone."""
         self._side_rows: dict[Callable[[Append], Any], Any] = {}
         """Features' rows other than the log's, by their class."""
+        self._random = b""
+        """Random bytes for the next nonces."""
 
     def prepare(self, requests: Sequence[Request], now: datetime) -> None:
         """Load the data of the whole group, so that its commands seldom need their own reads."""
@@ -128,8 +136,15 @@ class Group:
             return self.memory.tenant_of(stream) or begun.get(stream)
 
         streams: set[str] = set()
+        issued = Counter[str]()
+        outcomes: set[tuple[str, ...]] = set()
         for request in requests:
-            streams.update(request.streams())
+            of_request = tuple(request.streams())
+            streams.update(of_request)
+            if (prefix := request.issues) is not None:
+                issued[prefix] += 1
+            if request.idempotency is not None:
+                outcomes.add(_columns(request.idempotency))
             if request.needs_key and request.principal.type == "api_key":
                 streams.add(request.principal.id)
             named = request.identities(tenant_of)
@@ -138,10 +153,8 @@ class Group:
                 continue
             identities.update(named)
             # A stream that this group begins belongs to the organization of its first request.
-            for stream in request.streams():
+            for stream in of_request:
                 begun.setdefault(stream, named[0].organization_id)
-        issued = Counter(request.issues for request in requests if request.issues is not None)
-        outcomes = {_columns(r.idempotency) for r in requests if r.idempotency is not None}
         read = self.memory.load(
             streams,
             identities,
@@ -164,18 +177,21 @@ class Group:
             self.memory.load(self.memory.runs_of_facts())
 
     def begin(self, at: datetime | None = None) -> None:
-        """Start the next command and give it an instant of its own: ``at``, or now.
+        """Start the next command and give it an instant of its own: ``at``, or the group's.
 
         It is just after the last recorded event if that is later: clocks may step back, and the
         clocks of nodes may differ.
         """
-        now = (at or self._clock()).astimezone(UTC)
-        if _year_of(now) != now.year:
-            now = datetime(now.year + 1, 1, 1, tzinfo=UTC)
+        now = self._instant if at is None else _in_its_year(at.astimezone(UTC))
         last = self.append.last_recorded_at
         if last is not None and now <= last:
-            now = last.astimezone(UTC) + timedelta(microseconds=1)
+            now = last.astimezone(UTC) + _MICROSECOND
         self.now = now
+
+    @cached_property
+    def _instant(self) -> datetime:
+        """The clock, read once for the whole group."""
+        return _in_its_year(self._clock().astimezone(UTC))
 
     def issue(self, prefix: str) -> str:
         """The next free id with this prefix in the UTC year of recording (contract, Facts)."""
@@ -242,22 +258,20 @@ class Group:
             line_id = aggregate.service_line_id
             tenant = (aggregate.organization_id, aggregate.workspace_id, line_id)
         recorded = Recorded(
-            originator_id=aggregate.id,
-            originator_version=aggregate.version + 1,
-            position=self.next_position,
-            occurred_at=occurred_at,
-            recorded_at=self._next_recorded_at(),
-            actor=actor or request.principal.actor,
-            reported_by=request.principal.id,
-            organization_id=tenant[0],
-            workspace_id=tenant[1],
-            service_line_id=tenant[2],
-            fact=fact,
-            request_id=request.request_id,
-            causation_id=caused_by,
-            nonce=os.urandom(16),
-            body=body,
-            traceparent=traceparent,
+            aggregate.id,
+            aggregate.version + 1,
+            self.next_position,
+            occurred_at,
+            self._next_recorded_at(),
+            actor or request.principal.actor,
+            request.principal.id,
+            *tenant,
+            fact,
+            request.request_id,
+            caused_by,
+            self._next_nonce(),
+            body,
+            traceparent,
         )
         self._recorded.append(recorded)
         self.touched.add(aggregate.id)
@@ -270,6 +284,12 @@ class Group:
         else:
             self.memory.apply(recorded)
         return recorded
+
+    def _next_nonce(self) -> bytes:
+        if not self._random:
+            self._random = os.urandom(_NONCE * _NONCES)
+        nonce, self._random = self._random[:_NONCE], self._random[_NONCE:]
+        return nonce
 
     def name_cause(self, event_id: str) -> None:
         """Name the cause of the event that was recorded last: the cause follows it."""
@@ -300,7 +320,7 @@ class Group:
         last = self.append.last_recorded_at
         at = self.now
         if last is not None and at <= last:
-            at = last + timedelta(microseconds=1)
+            at = last + _MICROSECOND
         self.append.last_recorded_at = at
         return at
 
@@ -447,6 +467,11 @@ def windows_after(number: int, first: int = _FIRST_WINDOW) -> Iterator[range]:
     while True:
         yield range(number + 1, number + 1 + 256)
         number, step = number + step, step * 4
+
+
+def _in_its_year(now: datetime) -> datetime:
+    """The instant, or the beginning of the next year if it counts as in that (``_year_of``)."""
+    return now if _year_of(now) == now.year else datetime(now.year + 1, 1, 1, tzinfo=UTC)
 
 
 def _year_of(now: datetime) -> int:

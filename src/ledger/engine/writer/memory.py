@@ -138,9 +138,10 @@ class Memory:
         return found
 
     def _put(self, aggregate: Folded) -> None:
-        self._packed.pop(aggregate.id, None)
-        self._aggregates[aggregate.id] = aggregate
-        self._aggregates.move_to_end(aggregate.id)
+        identifier = aggregate.id
+        self._packed.pop(identifier, None)
+        self._aggregates[identifier] = aggregate
+        self._aggregates.move_to_end(identifier)
 
     def _drop(self, identifier: str) -> None:
         self._aggregates.pop(identifier, None)
@@ -163,7 +164,7 @@ class Memory:
         identities and the keys of these runs. Returns what was read, with the wanted rows and
         numbers.
         """
-        wanted = {i for i in ids if i not in self._fresh}
+        wanted = set(ids) - self._fresh
         unread = [identity for identity in identities if identity not in self._queried]
         if not wanted and not unread and not keys and self._append.next_position:
             return _NOTHING
@@ -184,6 +185,11 @@ class Memory:
         found = {i for i in runs - cached if self.cached(i) is not None}
         self.load(self._lines_of(found), keys=self._without_key(found))
         return read
+
+    def require(self, ids: Collection[str]) -> None:
+        """Make aggregates current if this append has not done so."""
+        if not self._fresh.issuperset(ids):
+            self.load(ids)
 
     def _read(
         self,
@@ -234,7 +240,7 @@ class Memory:
         """An aggregate, up to date; None if the stream is empty."""
         if identifier not in self._fresh:
             self.load((identifier,))
-        return self.cached(identifier)
+        return self._aggregates.get(identifier) or self.cached(identifier)
 
     def current(self, identifier: str) -> Folded | None:
         """An aggregate if this append has brought it up to date already, else None."""

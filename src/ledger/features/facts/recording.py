@@ -4,7 +4,6 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.engine.log.vault import content_digest
 from ledger.engine.values.principal import PARENT_BY_NAME, PAUSE_UNTIL
 from ledger.engine.values.recorded import Event, FactIdentity, Folded, Identity, Recorded
 from ledger.engine.writer.command import OwnCommand, receipt_of
@@ -63,18 +62,19 @@ class Recording:
 
         ``caused_by`` is the EVT id of the event that the fact undoes.
         """
-        digest = digest or content_digest(self.fact.content)
-        self._cause_lifting(self.group.next_position)
+        fact = self.fact
+        if self._is_lifted:
+            self._cause_lifting(self.group.next_position)
         self.group.record(
             aggregate,
             body,
             self.at,
             self._request,
             actor=self._actor,
-            fact=FactIdentity(self.fact.source, self.fact.id, digest),
+            fact=FactIdentity(fact.source, fact.id, digest or fact.content),
             caused_by=caused_by,
             tenant=tenant,
-            traceparent=self.fact.traceparent,
+            traceparent=fact.traceparent,
         )
 
     def lift_due(self, execution: Execution) -> None:
@@ -84,11 +84,12 @@ class Recording:
 
     def _cause_lifting(self, position: int) -> None:
         """Name the fact's own event, which will have this position, as the cause of a lifting."""
-        if self._is_lifted:
-            self.group.name_cause(self.group.event_id(position))
+        self.group.name_cause(self.group.event_id(position))
 
     def wake(self, execution: Execution, opens_run: bool) -> None:
         """If the activity woke the line, record this just before the activity's own event."""
+        if not execution.idle:
+            return
         events, threshold = self.group, self.group.idle_after(execution.execution_model)
         woken = execution.wake(self.at, opens_run, self.group.now, threshold)
         if woken is not None:
@@ -106,7 +107,8 @@ class Recording:
         events, open_runs = self.group, self.group.open_runs(execution.id)
         closed_at = max(self.at, execution.changed_at or self.at)
         closing_at = events.next_position + len(open_runs)
-        self._cause_lifting(closing_at)
+        if self._is_lifted:
+            self._cause_lifting(closing_at)
         closing = events.event_id(closing_at)
         for run_id, row in open_runs.items():
             values = row._asdict()

@@ -14,11 +14,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from ledger.engine.log.decisions import IdentityOwner
-from ledger.engine.log.vault import content_digest
 from ledger.engine.values import json_gate
 from ledger.engine.values.errors import FactConflict, Forbidden, IdTaken, Invalid, InvalidState
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.recorded import Folded, Identity
+from ledger.engine.values.recorded import Actor, Folded, Identity
 from ledger.engine.values.values import Origin
 from ledger.engine.writer.command import Command, RefusedWrite, receipt_of
 from ledger.engine.writer.group import Group
@@ -51,7 +50,7 @@ def command_of(
 class ReportFact:
     """Record one fact, as one credential reports it."""
 
-    __slots__ = ("_run_id", "fact", "principal", "request_id")
+    __slots__ = ("_identities", "_run_id", "fact", "principal", "request_id")
 
     idempotency = None
     """Facts need no idempotency key: they have identities of their own."""
@@ -65,8 +64,10 @@ class ReportFact:
         self.request_id = request_id
         self._run_id: str | None = None
         """The run that the fact's external id names, once found."""
+        self._identities: tuple[Identity, ...] = ()
+        """The fact's identities as last computed, before the lock or under it."""
 
-    def streams(self) -> Iterable[str]:
+    def streams(self) -> tuple[str, ...]:
         """The fact's subject, and the line, record or parent that its data name."""
         return self.fact.streams
 
@@ -76,9 +77,14 @@ class ReportFact:
         A void names the check-in and the check-in's void, and an external id names a run. The
         tenant of an administrator's fact is its subject's.
         """
-        organization_id = self.tenant(tenant_of)
+        organization_id, known = self.tenant(tenant_of), self._identities
         if organization_id is None:
             return ()
+        if not known or known[0].organization_id != organization_id:
+            known = self._identities = self._identities_in(organization_id)
+        return known
+
+    def _identities_in(self, organization_id: str) -> tuple[Identity, ...]:
         own = Identity(organization_id, self.fact.source, self.fact.id)
         if isinstance(self.fact.data, types.CheckInVoided):
             check_in = own._replace(name=self.fact.data.fact_id)
@@ -88,7 +94,10 @@ class ReportFact:
     def followup_identities(
         self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
-        return report_runs.followup_identities(self.fact, self.tenant(tenant_of) or "", exists)
+        fact = self.fact
+        if fact.external_id is None and fact.parent_external_id is None:
+            return ()
+        return report_runs.followup_identities(fact, self.tenant(tenant_of) or "", exists)
 
     def tenant(self, tenant_of: TenantOf) -> str | None:
         """The organization of the fact; None if an administrator's subject is unknown so far."""
@@ -115,7 +124,7 @@ class ReportFact:
 
     def decide(self, group: Group) -> Receipt:
         fact = self.fact
-        group.memory.load(self.streams())
+        group.memory.require(self.streams())
         # An administrator's fact about an unknown subject has no tenant: it is not found below.
         identities = self.identities(group.memory.tenant_of)
         identity = identities[0] if identities else Identity("", fact.source, fact.id)
@@ -134,7 +143,8 @@ class ReportFact:
         fact = self.fact
         if fact.time is not None and fact.time > group.now + MAX_AHEAD:
             raise Invalid.at("/time", "lies more than 5 minutes in the future")
-        self._require_own_actor()
+        if fact.actor is not None:
+            self._require_own_actor(fact.actor)
         if fact.fault is not None:
             raise fact.fault
 
@@ -154,20 +164,16 @@ class ReportFact:
         about = group.memory.find(earlier.event.originator_id)
         if not sees(self.principal, about):
             return False  # the credential's tenant may be narrower now
-        digest_of: Callable[[bytes], bytes] = content_digest
-        if isinstance(about, Run):
-            key = group.memory.run_key(about)
-            if key is None:
-                # The run is erased, so the contents can no longer be compared. The fact was
-                # recorded, so it is a duplicate.
-                return True
-            digest_of = key.digest
-        return digest == digest_of(self.fact.content)
+        if not isinstance(about, Run):
+            return digest == self.fact.content
+        key = group.memory.run_key(about)
+        # If the run is erased, the contents can no longer be compared. The fact was recorded, so it
+        # is a duplicate.
+        return key is None or digest == key.digest(self.fact.content)
 
-    def _require_own_actor(self) -> None:
+    def _require_own_actor(self, actor: Actor) -> None:
         """Raise Invalid if the fact names the system, or an API key other than the credential."""
-        actor = self.fact.actor
-        if actor is None or self.principal.may_name(actor):
+        if self.principal.may_name(actor):
             return
         if actor.type == "system":
             raise Invalid.at("/actortype", "must not be system: only the ledger itself is")
@@ -216,7 +222,7 @@ class ReportFact:
     def _record(self, group: Group, subject: Execution | Run | None, identity: Identity) -> Receipt:
         recording = Recording(self.fact, self, group, identity)
         line = self._line(group, subject)
-        if line is not None:
+        if line is not None and line.holds:
             recording.lift_due(line)
         data: Any = self.fact.data
         if self.fact.kind.subject == "run":
@@ -236,7 +242,7 @@ class ReportName(ReportFact):
 
     __slots__ = ()
 
-    def streams(self) -> Iterable[str]:
+    def streams(self) -> tuple[str, ...]:
         organization_id = self._organization_id
         return () if organization_id is None else (stream_of(organization_id, self._id),)
 

@@ -41,6 +41,8 @@ def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
 
     A name's second attempt shows whether it has more than one.
     """
+    if fact.external_id is None and fact.parent_external_id is None:
+        return ()
     own, parent = _naming(fact, organization_id), _parentage(fact, organization_id)
     names = [name(number) for name in (own, parent) if name is not None for number in (1, 2)]
     if own is not None and fact.kind.subject_optional:

@@ -392,10 +392,11 @@ class Execution(Folded, array_like=True):
 
     def _signalled(self, body: events.HealthSignalReported, recorded: Recorded) -> None:
         signal = Signal(body.signal, body.status, body.value, body.evidence)
-        before = {level for level in health.LEVELS if self.is_below(level)}
+        before = health.score(self.signals.values())
         self.signals = self.signals | {body.signal: signal}
-        for level in health.LEVELS:
-            if self.is_below(level) != (level in before):
+        score = health.score(self.signals.values())
+        for level in health.LEVELS if score != before else ():
+            if health.is_below(score, level) != health.is_below(before, level):
                 crossed = self.crossed.get(level)
                 at = (
                     recorded.occurred_at
