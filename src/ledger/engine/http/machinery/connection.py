@@ -16,16 +16,18 @@ loop.
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ledger.engine.http.machinery import heads
 from ledger.engine.http.machinery.bodies import Pace
+from ledger.engine.http.machinery.cycle import Cycle
 from ledger.engine.http.machinery.loop_slices import LoopSlices
 
 _loop_slices: "WeakKeyDictionary[ServerState, LoopSlices]" = WeakKeyDictionary()
@@ -64,6 +66,7 @@ class Connection(HttpToolsProtocol):
     """A connection of a client."""
 
     flow: Flow
+    cycle: Cycle
 
     keep_alive_seconds = 75
     """How long an idle connection is kept: longer than clients and proxies keep it, mostly 60 s.
@@ -85,10 +88,13 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(transport, self._has_room)
-        self.timeout_keep_alive = self.keep_alive_seconds
+        self._idle_since: float | None = None
+        """When the latest request was answered; None while another one is awaited or answered."""
+        self._idle_timer: asyncio.TimerHandle | None = None
+        """Runs on while requests come, so that a request needs no timer of its own."""
         self._held = b""
         """Data beyond the requests that may wait; the parser has not seen this data."""
-        self._answering: RequestResponseCycle | None = None
+        self._answering: Cycle | None = None
         """The request that the application answers; uvicorn's ``cycle`` is the latest to arrive."""
         self._has_several = False
         """True if more than one request has ever arrived at once."""
@@ -115,11 +121,15 @@ class Connection(HttpToolsProtocol):
         """
         self._check_timer.cancel()
         self._await_no_rest()
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        if self._answering is not None and not self._answering.response_complete:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
+        self._await_no_request()
+        self.connections.discard(self)
+        for cycle in {self.cycle, self._answering} - {None}:
+            cycle.disconnected = not cycle.response_complete
+            cycle.notify()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        self.parser = None  # type: ignore[assignment]
         self.pipeline.clear()
         self._held = b""
         self.flow.has_room = _never
@@ -137,7 +147,8 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._received += len(data)
-        if not self._is_behind() and data.count(heads.HEAD_END) < 2:
+        is_behind = self._has_several or self.pipeline or self._held or self._is_ending()
+        if not is_behind and data.count(heads.HEAD_END) < 2:
             self._feed(data)  # most data belongs to one request: no count is needed
             return
         self._held = self._held + data if self._held else data
@@ -163,18 +174,23 @@ class Connection(HttpToolsProtocol):
             self._feed(held[start:end])
             start, pieces = end, pieces + 1
 
-    def _is_behind(self) -> bool:
-        return bool(self._has_several or self.pipeline or self._held) or self._is_ending()
-
     def _is_ending(self) -> bool:
         return self._is_over or self._refusal is not None or self.transport.is_closing()
 
     def on_response_complete(self) -> None:
         """Begin the next request; if no request waits, parse the held data."""
         answered, is_last = self._answering, not self.pipeline
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.keep_alive_seconds, self._end_if_idle)
         if is_last and self._refusal is not None:
             self._end_with(self._refusal)
             return
@@ -184,13 +200,37 @@ class Connection(HttpToolsProtocol):
             self._parse_held()
 
     def on_headers_complete(self) -> None:
+        """Begin the request, or have it wait for those before it."""
         is_large = self._fed > heads.MOST_HEAD_BYTES and self._is_head_large()
         if is_large or len(self.headers) > heads.MOST_HEADERS:
             raise heads.RefusedHead(heads.HEAD_TOO_LARGE)
-        if self.parser.get_http_version() not in heads.VERSIONS:
+        parser, scope = self.parser, self.scope
+        version = parser.get_http_version()
+        if version not in heads.VERSIONS:
             raise heads.RefusedHead(heads.INVALID)
-        super().on_headers_complete()
-        if self.parser.should_upgrade():
+        path, query = _parts_of(self.url)
+        text = path.decode("ascii")
+        scope["method"], scope["http_version"] = parser.get_method().decode("ascii"), version
+        scope["path"] = unquote(text) if "%" in text else text
+        scope["raw_path"], scope["query_string"] = path, query
+        former, self.cycle = (
+            self.cycle,
+            Cycle(
+                scope,
+                self.transport,
+                self.flow,
+                self.server_state,
+                self.on_response_complete,
+                expects_continue=self.expect_100_continue,
+                keep_alive=version != "1.0" and parser.should_keep_alive(),
+            ),
+        )
+        if former is None or former.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+        if parser.should_upgrade():
             self._is_body_skipped = any(name in heads.FRAMING for name, _ in self.headers)
 
     def _is_head_large(self) -> bool:
@@ -198,24 +238,35 @@ class Connection(HttpToolsProtocol):
         size = sum(len(name) + len(value) for name, value in self.headers)
         return size + len(self.url) > heads.MOST_HEAD_BYTES
 
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body = cycle.body + body if cycle.body else body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.notify()
+
     def on_message_complete(self) -> None:
         """Note that the body is complete, also if the request is answered already."""
         if self._is_body_skipped:
             return  # the body comes after the point that the parser takes for its end
-        super().on_message_complete()
         self.cycle.more_body = False
-        self._await_no_rest()
+        self.cycle.notify()
+        if self._rest_timer is not None:
+            self._await_no_rest()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _start_asgi_task(self, cycle: Cycle, app: ASGI3Application) -> None:  # type: ignore[override]
         self._answering = cycle
         if self._has_several:
             slices_of(self.server_state).schedule(partial(self._begin, cycle, app))
         else:
-            super()._start_asgi_task(cycle, app)
+            self._begin(cycle, app)
 
-    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _begin(self, cycle: Cycle, app: ASGI3Application) -> None:
         if not cycle.disconnected:
-            super()._start_asgi_task(cycle, app)
+            task = self.loop.create_task(cycle.run_asgi(app))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
 
     def _has_room(self) -> bool:
         return self._is_over or not (self.pipeline or self._held or self._refusal)
@@ -240,20 +291,21 @@ class Connection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         self._fed = len(data)
-        self._unset_keepalive_if_required()
+        self._idle_since = rest = None
         try:
-            rest = self._parse(data)
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                rest = data[upgrade.args[0] :]
+                self._go_on_after_upgrade()
         except HttpParserError as error:
             cause = error.__context__
             self._refuse(cause.refusal if isinstance(cause, heads.RefusedHead) else heads.INVALID)
             return
-        if rest is not None:
+        if rest is not None or not self._is_in_head():
             self._progress += 1
             if rest:
                 self._feed(rest)
-            return
-        if not self._is_in_head():
-            self._progress += 1
             return
         if self._head is not self.scope:
             self._head, self._head_bytes = self.scope, -self._bytes_before_head(data)
@@ -262,20 +314,13 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > heads.MOST_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(heads.HEAD_TOO_LARGE)
 
-    def _parse(self, data: bytes) -> bytes | None:
-        """Parse; return the data after a head with an upgrade, or None. Raises HttpParserError."""
-        try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            if self._is_body_skipped:
-                self._is_body_skipped = False
-                self.parser = HttpRequestParser(heads.WithoutFirstHead(self))
-                framing = (
-                    b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in heads.FRAMING
-                )
-                self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
-            return data[upgrade.args[0] :]
-        return None
+    def _go_on_after_upgrade(self) -> None:
+        """Have another parser read the body, if one follows a head that asks for an upgrade."""
+        if self._is_body_skipped:
+            self._is_body_skipped = False
+            self.parser = HttpRequestParser(heads.WithoutFirstHead(self))
+            framing = (b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in heads.FRAMING)
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
 
     def _bytes_before_head(self, data: bytes) -> int:
         """The bytes of the data that belong to requests before the head that begins in it."""
@@ -294,7 +339,7 @@ class Connection(HttpToolsProtocol):
                 if last.response_started:
                     refusal = b""
                 last.disconnected = True
-                last.message_event.set()
+                last.notify()
         if is_answering:
             self._refusal = refusal
             self.flow.pause_reading()
@@ -315,7 +360,7 @@ class Connection(HttpToolsProtocol):
 
     def _is_in_head(self) -> bool:
         """True if the latest head is incomplete: a request gets its cycle when it is complete."""
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle: Cycle | None = self.cycle
         return self.scope is not (None if cycle is None else cycle.scope)
 
     def _end_if_stuck(self) -> None:
@@ -324,6 +369,22 @@ class Connection(HttpToolsProtocol):
         else:
             self._checked_progress = self._progress
             self._check_timer = self.loop.call_later(self.head_seconds, self._end_if_stuck)
+
+    def _await_no_request(self) -> None:
+        self._idle_since = None
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _end_if_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None:
+            return  # the next answer starts the timer again
+        left = self._idle_since + self.keep_alive_seconds - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._end_if_idle)
+        elif not self.transport.is_closing():
+            self.transport.close()
 
     def _await_rest(self) -> None:
         """Start the time limit for the rest of an answered request's body."""
@@ -351,9 +412,16 @@ class Connection(HttpToolsProtocol):
         """True if the client owes a part of a head. Between two requests none is due."""
         if self.flow.read_paused:
             return False
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle: Cycle | None = self.cycle
         if self._is_in_head() or cycle is None:
             return True
-        return (
-            cycle.response_complete and self.timeout_keep_alive_task is None and not cycle.more_body
-        )
+        return cycle.response_complete and self._idle_since is None and not cycle.more_body
+
+
+def _parts_of(url: bytes) -> tuple[bytes, bytes]:
+    """The path and the query of a request's target, which is a path in nearly all requests."""
+    if url[:1] == b"/" and b"#" not in url:
+        path, _, query = url.partition(b"?")
+        return path, query
+    parsed = parse_url(url)
+    return parsed.path, parsed.query or b""
