@@ -114,7 +114,7 @@ class ReadTimeout:
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, answer: Awaitable[T]) -> T:
-        """Return the answer. Raises TimeoutError; a task waits for one answer at a time."""
+        """Return the answer. Raises Unavailable; a task waits for one answer at a time."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         self._ends[task] = loop.time() + ANSWER_SECONDS
@@ -125,7 +125,7 @@ class ReadTimeout:
         except asyncio.CancelledError as error:
             # The task may have been cancelled by others too: then it must end as cancelled.
             if task in self._overdue and task.uncancel() == 0:
-                raise TimeoutError from error
+                raise Unavailable("The database does not answer.") from error
             raise
         finally:
             self._ends.pop(task, None)
@@ -277,7 +277,7 @@ class Reads:
         self._flights: SingleFlight[Answer] = SingleFlight(self._read_once)
         self._timeout = ReadTimeout()
 
-    async def ask(self, question: Question, min_position: int | None = None) -> Answer:
+    def ask(self, question: Question, min_position: int | None = None) -> Awaitable[Answer]:
         """Return the rows of a question, which show ``min_position`` at least.
 
         A crash of the database may take back commits of a view. The read then waits, up to two
@@ -286,21 +286,22 @@ class Reads:
         the instant in time, Unavailable after ``ANSWER_SECONDS``, and Invalid for an instant in the
         future.
         """
-        try:
-            # A request waits for other runs, for views and for several statements: together no
-            # longer than for one statement (contract, Health).
-            return await self._timeout.wait(self._ask(question, min_position))
-        except TimeoutError as error:
-            raise Unavailable("The database does not answer.") from error
+        # A request waits for other runs, for views and for several statements: together no longer
+        # than for one statement (contract, Health).
+        return self._timeout.wait(self._ask(question, min_position))
 
     async def _ask(self, question: Question, min_position: int | None) -> Answer:
-        self.require_readable(question.read.views)
+        positions, read = self._positions, question.read
+        if positions.versions.refused:
+            self.require_readable(read.views)
         if min_position is not None and not await self._reach(question, min_position):
             raise Behind("The views have not reached the asked position.")
         if question.as_of is not None and question.as_of > self._clock():
             question = await self._settle(question)
         least, time = min_position or 0, asyncio.get_running_loop().time
-        due, deadline = self._due(question, least), time() + WAIT_SECONDS
+        due, deadline = 0, time() + WAIT_SECONDS
+        if question.as_of is None:  # a statement of the past checks its position by itself
+            due = max(least, positions.due(None if read.is_behind_all else read.views))
         while True:
             if not question.read.is_pure:
                 answer = Answer(await self._fetch(*question.arguments))
@@ -309,7 +310,8 @@ class Reads:
             else:
                 answer = await self._flights.do(question.key, question)
             if answer.position >= due and (answer.is_known or question.as_of is None):
-                self.require_readable(question.read.views)  # a view may have been rebuilt meanwhile
+                if positions.versions.refused:  # a view may have been rebuilt meanwhile
+                    self.require_readable(read.views)
                 return answer
             if question.as_of is not None:
                 question = await self._settle(question)
@@ -335,13 +337,6 @@ class Reads:
         answer = Answer(await self._fetch(*question.arguments))
         self.answers.keep(question, answer, moves)
         return answer
-
-    def _due(self, question: Question, least: int) -> int:
-        """The position that the rows must show; 0 for the past: its statement checks by itself."""
-        if question.as_of is not None:
-            return 0
-        views = None if question.read.is_behind_all else question.read.views
-        return max(least, self._positions.due(views))
 
     async def _settle(self, question: Question) -> Question:
         """Wait until every event recorded by the instant is committed and in the views.

@@ -14,6 +14,7 @@ loop.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from urllib.parse import unquote
@@ -26,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ledger.engine.http.machinery import heads
-from ledger.engine.http.machinery.bodies import Pace
+from ledger.engine.http.machinery.bodies import IS_COMPLETE, Pace
 from ledger.engine.http.machinery.cycle import Cycle
 from ledger.engine.http.machinery.loop_slices import LoopSlices
 
@@ -67,6 +68,7 @@ class Connection(HttpToolsProtocol):
 
     flow: Flow
     cycle: Cycle
+    pipeline: deque[tuple[Cycle, ASGI3Application]]  # type: ignore[assignment]
 
     keep_alive_seconds = 75
     """How long an idle connection is kept: longer than clients and proxies keep it, mostly 60 s.
@@ -123,9 +125,10 @@ class Connection(HttpToolsProtocol):
         self._await_no_rest()
         self._await_no_request()
         self.connections.discard(self)
-        for cycle in {self.cycle, self._answering} - {None}:
-            cycle.disconnected = not cycle.response_complete
-            cycle.notify()
+        for cycle in (self.cycle, self._answering):
+            if cycle is not None:
+                cycle.disconnected = not cycle.response_complete
+                cycle.notify()
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
@@ -147,8 +150,8 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._received += len(data)
-        is_behind = self._has_several or self.pipeline or self._held or self._is_ending()
-        if not is_behind and data.count(heads.HEAD_END) < 2:
+        is_behind = self._has_several or self.pipeline or self._held or self._refusal is not None
+        if not is_behind and not self.transport.is_closing() and data.count(heads.HEAD_END) < 2:
             self._feed(data)  # most data belongs to one request: no count is needed
             return
         self._held = self._held + data if self._held else data
@@ -250,8 +253,10 @@ class Connection(HttpToolsProtocol):
         """Note that the body is complete, also if the request is answered already."""
         if self._is_body_skipped:
             return  # the body comes after the point that the parser takes for its end
-        self.cycle.more_body = False
-        self.cycle.notify()
+        cycle = self.cycle
+        cycle.more_body = False
+        cycle.scope[IS_COMPLETE] = True
+        cycle.notify()
         if self._rest_timer is not None:
             self._await_no_rest()
 
@@ -302,7 +307,8 @@ class Connection(HttpToolsProtocol):
             cause = error.__context__
             self._refuse(cause.refusal if isinstance(cause, heads.RefusedHead) else heads.INVALID)
             return
-        if rest is not None or not self._is_in_head():
+        cycle = self.cycle
+        if rest is not None or (cycle is not None and self.scope is cycle.scope):
             self._progress += 1
             if rest:
                 self._feed(rest)

@@ -6,6 +6,7 @@ could begin another header.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +21,10 @@ _CONTROL = bytes({*range(32), 127} - {9})
 class Cycle(RequestResponseCycle):
     """A request from its head until its answer is written; it runs the application."""
 
+    scope: Any
     disconnected = response_started = response_complete = chunked_encoding = False
     more_body = True
+    logger = logging.getLogger("uvicorn.error")
     expected_content_length = 0
     body: bytes = b""  # type: ignore[assignment]
 

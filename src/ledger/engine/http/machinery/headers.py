@@ -71,12 +71,14 @@ def packer_of(scope: Scope, start: Message, app: ASGIApp) -> GZipResponder | Non
 
     Small answers bypass the library, which costs more than all other layers.
     """
-    if start["status"] in (204, 304) or not _accepts_gzip(scope) or is_exact(scope):
+    if start["status"] in (204, 304):
         return None
     for name, value in start["headers"]:
         # A streamed answer declares no length.
         if name == b"content-length" and int(value) <= _LARGEST_PLAIN:
             return None
+    if not _accepts_gzip(scope) or is_exact(scope):
+        return None
     level = _LEVEL if is_of_the_api(scope) else _LEVEL_OF_PAGES
     return GZipResponder(app, _LARGEST_PLAIN + 1, level)
 

@@ -24,7 +24,6 @@ from ledger.engine.http.machinery.cors import Cors
 from ledger.engine.http.machinery.headers import (
     HEADERS,
     count,
-    is_exact,
     is_of_the_api,
     packer_of,
     weak,
@@ -179,9 +178,10 @@ class ResponseMiddleware:
             nonlocal packer
             if message["type"] == "http.response.start":
                 packer = packer_of(scope, message, self._app)
-                if packer is not None:
-                    packer.send = send_weakened
-            return (send_with_headers if packer is None else packer.send_with_compression)(message)
+                if packer is None:
+                    return send_with_headers(message)
+                packer.send = send_weakened
+            return (send if packer is None else packer.send_with_compression)(message)
 
         try:
             host, is_single = headers.get(b"host"), len(headers) == len(scope["headers"])
