@@ -176,13 +176,14 @@ class Answers:
 
     async def find(self, question: Question) -> Answer | None:
         """The cached answer if a check confirms it, else None. Raises the read pool's error."""
-        key = question.key
-        if key not in self._cached:
-            return None
-        await self._checks.do(None)
+        key, moves = question.key, self.moves
         if (found := self._cached.get(key)) is None:
             return None
-        self._cached.move_to_end(key)
+        await self._checks.do(None)
+        if moves != self.moves:
+            return None
+        if key in self._cached:
+            self._cached.move_to_end(key)
         return found[0]
 
     def keep(self, question: Question, answer: Answer, moves: int) -> None:

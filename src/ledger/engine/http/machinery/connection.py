@@ -269,9 +269,7 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self, cycle: Cycle, app: ASGI3Application) -> None:
         if not cycle.disconnected:
-            task = self.loop.create_task(cycle.run_asgi(app))
-            task.add_done_callback(self.tasks.discard)
-            self.tasks.add(task)
+            self.tasks.add(self.loop.create_task(cycle.run_asgi(app)))
 
     def _has_room(self) -> bool:
         return self._is_over or not (self.pipeline or self._held or self._refusal)

@@ -18,6 +18,10 @@ _CONTROL = bytes({*range(32), 127} - {9})
 """The characters that no header may contain."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Cycle(RequestResponseCycle):
     """A request from its head until its answer is written; it runs the application."""
 
@@ -43,11 +47,33 @@ class Cycle(RequestResponseCycle):
         self.waiting_for_100_continue, self.keep_alive = expects_continue, keep_alive
         self.default_headers = server.default_headers
         self.on_response = on_response
+        self._tasks = server.tasks
         self._head = b""
         """A head that waits for the first part of its body."""
         self._has_news = False
         """True if something has happened since the application received last."""
         self._waking: asyncio.Event | None = None
+
+    async def run_asgi(self, app: Any) -> None:
+        """Run the application, which answers its own errors except those within an answer."""
+        failure: BaseException | None = None
+        try:
+            await app(self.scope, self.receive, self.send)
+            if not self.response_complete and not self.disconnected:
+                failure = RuntimeError("The application has returned without a complete answer.")
+        except BaseException as error:
+            failure = error
+        try:
+            if failure is not None:
+                self.logger.error("Exception in ASGI application\n", exc_info=failure)
+                if self.response_started:
+                    self.transport.close()
+                else:
+                    await self.send_500_response()
+        finally:
+            failure = None  # its traceback refers to this frame
+            self.on_response = _nothing
+            self._tasks.discard(asyncio.current_task())
 
     def notify(self) -> None:
         """Wake the application: a part of the body has arrived, or the request has ended."""
@@ -91,29 +117,28 @@ class Cycle(RequestResponseCycle):
 
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.response_started, self.waiting_for_100_continue = True, False
-        length, closes, lines = None, False, [STATUS_LINE[status]]
-        for name, value in (*self.default_headers, *headers):
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding" and value == b"chunked":
-                self.chunked_encoding = True
-            elif name == b"connection" and b"close" in value.lower():
-                closes, self.keep_alive = True, False
-            lines.append(b"%b: %b\r\n" % (name, value))
+        named = dict(headers)
+        length = named.get(b"content-length")
+        closes = b"close" in named.get(b"connection", b"").lower()
+        if closes:
+            self.keep_alive = False
+        self.chunked_encoding = named.get(b"transfer-encoding") == b"chunked"
+        lines = [b"%b: %b\r\n" % pair for pair in (*self.default_headers, *headers)]
         if not self.keep_alive and not closes:
             lines.append(b"connection: close\r\n")
         has_body = self.scope["method"] != "HEAD" and status not in (204, 304)
         if length is None and has_body and not self.chunked_encoding:
             self.chunked_encoding = True
             lines.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join(lines)
-        if len(head) - len(head.translate(None, _CONTROL)) != 2 * len(lines):
+        text = b"".join(lines)
+        if len(text) - len(text.translate(None, _CONTROL)) != 2 * len(lines):
             raise RuntimeError("A header of the answer contains a control character.")
-        self.expected_content_length = length or 0 if has_body else 0
+        head = STATUS_LINE[status] + text + b"\r\n"
+        self.expected_content_length = int(length) if length and has_body else 0
         if self.expected_content_length:
-            self._head = head + b"\r\n"
+            self._head = head
         else:
-            self.transport.write(head + b"\r\n")
+            self.transport.write(head)
 
     def _continue(self, body: bytes, more: bool) -> None:
         if self.scope["method"] == "HEAD":
