@@ -38,6 +38,8 @@ _Filler = Callable[[Request, Principal], Any]
 
 LARGEST_POSITION = 2**63 - 1
 
+_MIN_POSITION = b"ledger-min-position"
+
 _SHORT = 300
 """Bytes of the longest query string that is kept in memory with its query."""
 
@@ -182,7 +184,7 @@ class LeanRoute(APIRoute):
 
     def min_position(self, request: Request) -> int | None:
         """The position that the answer must show; a command's answer shows the command itself."""
-        text = request.scope[HEADERS].get(b"ledger-min-position") if self._is_read else None
+        text = request.scope[HEADERS].get(_MIN_POSITION) if self._is_read else None
         if text is None:
             return None
         if not (text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_POSITION):
@@ -197,7 +199,9 @@ class LeanRoute(APIRoute):
             return lambda _, principal: principal
         if annotation is ReadRequest:
             return lambda request, principal: ReadRequest(
-                request, principal, self.min_position(request)
+                request,
+                principal,
+                self.min_position(request) if _MIN_POSITION in request.scope[HEADERS] else None,
             )
         if is_model(annotation):
             return _query_filler(annotation)

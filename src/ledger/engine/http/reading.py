@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from fastapi import Path, Request
@@ -15,7 +15,7 @@ from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of
 from ledger.engine.values.errors import Behind, Invalid, NotFound, Refused
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.values import day_of, parse_bound
+from ledger.engine.values.values import parse_bound
 from ledger.engine.views.statements import INSTANT, Read
 from ledger.records import STREAMS
 
@@ -301,8 +301,9 @@ class ReadRequest(NamedTuple):
         self, read: Read, parameters: Mapping[str, Any], query: Present = _PRESENT
     ) -> Awaitable[Answer]:
         """The rows at the instant that the query names. Raises as ``Reads.ask`` does."""
+        services: ApiServices = self.http.scope["app"].services
         question = Question(self.principal.tenant, read, parameters, query.instant)
-        return self.services.reads.ask(question, self.min_position)
+        return services.reads.ask(question, self.min_position)
 
     def question(
         self, read: Read, parameters: Mapping[str, Any], query: Present = _PRESENT
@@ -336,7 +337,7 @@ class ReadRequest(NamedTuple):
 
 
 def periods(instant: datetime) -> dict[str, Any]:
-    day = day_of(instant)
+    day = instant.astimezone(UTC).date()
     return {"today": day, "week": day - timedelta(days=day.weekday())}
 
 

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ledger.engine.http.machinery.headers import compresses, joined, weak
+from ledger.engine.http.machinery.headers import HEADERS, compresses, joined, weak
 from ledger.engine.values.rendering import json_text
 
 T = TypeVar("T")
@@ -102,9 +102,9 @@ def page(
 
 def or_not_modified(request: Request, reply: Reply) -> Response:
     """Return the reply, or 304 if the request names the reply's entity tag (RFC 9110)."""
-    sent = joined(request.scope, b"if-none-match")
-    if sent is None or reply.tag is None:
+    if reply.tag is None or b"if-none-match" not in request.scope[HEADERS]:
         return reply
+    sent = joined(request.scope, b"if-none-match") or b""
     tags = {part.strip().removeprefix(b"W/") for part in sent.split(b",")}
     if reply.tag not in tags and b"*" not in tags:
         return reply

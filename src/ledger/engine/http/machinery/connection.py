@@ -211,7 +211,10 @@ class Connection(HttpToolsProtocol):
         version = parser.get_http_version()
         if version not in heads.VERSIONS:
             raise heads.RefusedHead(heads.INVALID)
-        path, query = _parts_of(self.url)
+        path, _, query = self.url.partition(b"?")
+        if path[:1] != b"/" or b"#" in self.url:
+            parsed = parse_url(self.url)
+            path, query = parsed.path, parsed.query or b""
         text = path.decode("ascii")
         scope["method"], scope["http_version"] = parser.get_method().decode("ascii"), version
         scope["path"] = unquote(text) if "%" in text else text
@@ -269,7 +272,9 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self, cycle: Cycle, app: ASGI3Application) -> None:
         if not cycle.disconnected:
-            self.tasks.add(self.loop.create_task(cycle.run_asgi(app)))
+            task = self.loop.create_task(cycle.run_asgi(app))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
 
     def _has_room(self) -> bool:
         return self._is_over or not (self.pipeline or self._held or self._refusal)
@@ -420,12 +425,3 @@ class Connection(HttpToolsProtocol):
         if self._is_in_head() or cycle is None:
             return True
         return cycle.response_complete and self._idle_since is None and not cycle.more_body
-
-
-def _parts_of(url: bytes) -> tuple[bytes, bytes]:
-    """The path and the query of a request's target, which is a path in nearly all requests."""
-    if url[:1] == b"/" and b"#" not in url:
-        path, _, query = url.partition(b"?")
-        return path, query
-    parsed = parse_url(url)
-    return parsed.path, parsed.query or b""

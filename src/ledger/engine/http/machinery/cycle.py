@@ -18,10 +18,6 @@ _CONTROL = bytes({*range(32), 127} - {9})
 """The characters that no header may contain."""
 
 
-def _nothing() -> None:
-    pass
-
-
 class Cycle(RequestResponseCycle):
     """A request from its head until its answer is written; it runs the application."""
 
@@ -47,33 +43,11 @@ class Cycle(RequestResponseCycle):
         self.waiting_for_100_continue, self.keep_alive = expects_continue, keep_alive
         self.default_headers = server.default_headers
         self.on_response = on_response
-        self._tasks = server.tasks
         self._head = b""
         """A head that waits for the first part of its body."""
         self._has_news = False
         """True if something has happened since the application received last."""
         self._waking: asyncio.Event | None = None
-
-    async def run_asgi(self, app: Any) -> None:
-        """Run the application, which answers its own errors except those within an answer."""
-        failure: BaseException | None = None
-        try:
-            await app(self.scope, self.receive, self.send)
-            if not self.response_complete and not self.disconnected:
-                failure = RuntimeError("The application has returned without a complete answer.")
-        except BaseException as error:
-            failure = error
-        try:
-            if failure is not None:
-                self.logger.error("Exception in ASGI application\n", exc_info=failure)
-                if self.response_started:
-                    self.transport.close()
-                else:
-                    await self.send_500_response()
-        finally:
-            failure = None  # its traceback refers to this frame
-            self.on_response = _nothing
-            self._tasks.discard(asyncio.current_task())
 
     def notify(self) -> None:
         """Wake the application: a part of the body has arrived, or the request has ended."""

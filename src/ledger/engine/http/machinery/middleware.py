@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
-from typing import Any
 
 from prometheus_client import REGISTRY, Histogram
 from prometheus_client.core import Metric
@@ -163,8 +162,10 @@ class ResponseMiddleware:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
-                self._add_headers(scope, message, request_id)
-                self._count(scope, message["status"], time.perf_counter() - started)
+                self._begin(scope, message, request_id)
+                status, route = message["status"], scope.get("route")
+                path = None if status in _WITHOUT_ROUTE else getattr(route, "path", "none")
+                _seconds_of(path, scope["method"], status).observe(time.perf_counter() - started)
             return send(message)
 
         async def send_weakened(message: Message) -> None:
@@ -205,10 +206,16 @@ class ResponseMiddleware:
             )
             await problem(Request(scope), failure)(scope, receive, send_with_headers)
 
-    def _add_headers(self, scope: Scope, start: Message, request_id: bytes) -> None:
+    def _begin(self, scope: Scope, start: Message, request_id: bytes) -> None:
         """Add ours to the headers of an answer's start; of the same name, ours replace others."""
         headers: list[tuple[bytes, bytes]] = start["headers"]
-        state, ours = scope["state"], _headers_for(scope)
+        state, ours = scope["state"], _OF_THE_API
+        if not scope["path"].startswith("/v1/") and not is_of_the_api(scope):
+            ours = _OF_OTHERS
+        elif state.get("is_exact"):
+            ours = _EXACT
+        elif state.get("holds_secret"):
+            ours = _SECRET
         names = {name for name, _ in headers}
         if not ours.keys().isdisjoint(names):
             headers[:] = [pair for pair in headers if pair[0] not in ours]
@@ -227,12 +234,6 @@ class ResponseMiddleware:
         if b"ledger-position" not in names:
             headers.append((b"ledger-position", b"%d" % self._positions.last_announced))
 
-    @staticmethod
-    def _count(scope: Scope, status: int, seconds: float) -> None:
-        route: Any = scope.get("route")
-        path = None if status in _WITHOUT_ROUTE else getattr(route, "path", "none")
-        _seconds_of(path, scope["method"], status).observe(seconds)
-
 
 @lru_cache(64)
 def _is_host(value: bytes) -> bool:
@@ -241,16 +242,6 @@ def _is_host(value: bytes) -> bool:
         return found is not None and bool(not found["ip6"] or IPv6Address(found["ip6"].decode()))
     except AddressValueError:
         return False
-
-
-def _headers_for(scope: Scope) -> _Headers:
-    """The headers with the rules for caches and browsers, by the path of the request."""
-    if not scope["path"].startswith("/v1/") and not is_of_the_api(scope):
-        return _OF_OTHERS
-    state = scope["state"]
-    if state.get("is_exact"):
-        return _EXACT
-    return _SECRET if state.get("holds_secret") else _OF_THE_API
 
 
 @lru_cache(1000)
