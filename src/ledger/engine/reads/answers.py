@@ -64,40 +64,54 @@ class SingleFlight(Generic[T]):
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             waiting.append(future)
             return await future
-        self._waiting[key] = []
+        sharing = self._waiting[key] = []
         try:
-            return await self._ask(*question)
+            # Requests that arrived together share a run: it begins after all of them.
+            await asyncio.sleep(0)
+            self._waiting[key] = []
+            return await self._run_for(sharing, question)
+        except asyncio.CancelledError:
+            if self._waiting[key] is not sharing:
+                self._waiting[key][:0] = sharing  # the next run serves them
+            raise
         finally:
             self._pass_on(key, question)
 
     def _pass_on(self, key: Hashable, question: tuple[Any, ...]) -> None:
         """Begin the next run, for the requests that arrived meanwhile and still wait."""
         if waiting := [future for future in self._waiting.pop(key) if not future.done()]:
-            self._waiting[key] = []
-            task = asyncio.create_task(self._ask_for(waiting, key, question))
+            self._waiting[key] = waiting
+            task = asyncio.create_task(self._run_next(key, question))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _ask_for(
-        self, waiting: list[asyncio.Future[T]], key: Hashable, question: tuple[Any, ...]
-    ) -> None:
+    async def _run_next(self, key: Hashable, question: tuple[Any, ...]) -> None:
+        waiting, self._waiting[key] = self._waiting[key], []
+        try:
+            await self._run_for(waiting, question)
+        except asyncio.CancelledError:
+            # The process ends, or the question was cancelled: no request may wait for ever.
+            for future in waiting:
+                future.cancel()
+            raise
+        except Exception:
+            pass  # the requests have the error
+        finally:
+            self._pass_on(key, question)
+
+    async def _run_for(self, waiting: Sequence[asyncio.Future[T]], question: tuple[Any, ...]) -> T:
+        """Ask, and give the answer or the error to the requests that wait for it."""
         try:
             answered = await self._ask(*question)
         except Exception as error:
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
-        except asyncio.CancelledError:
-            # The process ends, or the question was cancelled: no request may wait for ever.
-            for future in waiting:
-                future.cancel()
             raise
-        else:
-            for future in waiting:
-                if not future.done():
-                    future.set_result(answered)
-        finally:
-            self._pass_on(key, question)
+        for future in waiting:
+            if not future.done():
+                future.set_result(answered)
+        return answered
 
 
 class ReadTimeout:
