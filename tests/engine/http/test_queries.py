@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ledger.engine.http import lean
 from ledger.engine.http.reading import PageQuery
@@ -14,8 +14,13 @@ from tests.support.edge import Edge
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """The query strings that are parsed."""
     found, parse = list[bytes](), lean.parse_query
+
+    def noted(raw: bytes, model: type[BaseModel]) -> BaseModel:
+        found.append(raw)
+        return parse(raw, model)
+
     lean._known_query.cache_clear()
-    monkeypatch.setattr(lean, "parse_query", lambda *query: found.append(query[0]) or parse(*query))
+    monkeypatch.setattr(lean, "parse_query", noted)
     yield found
     lean._known_query.cache_clear()
 
