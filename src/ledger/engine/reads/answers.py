@@ -262,7 +262,7 @@ def _size_of_key(key: _Key) -> int:
 
 
 def _size_of_text(answer: Answer) -> int:
-    """Bytes of the rows' text, at most: before and after encoding."""
+    """Bytes of the rows' text, at most: before and after encoding, but not compressed too."""
     size = 0
     for row in answer:
         for cell in row:

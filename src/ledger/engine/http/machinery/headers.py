@@ -88,13 +88,18 @@ class Packed:
 
     def __init__(self, body: bytes, media_type: str) -> None:
         self._body, self._media_type = body, media_type
-        self._packed = gzip.compress(body, _LEVEL, mtime=0)
+        self._packed = packed(body)
 
     def answer(self, scope: Scope) -> Response:
         if compresses(scope, len(self._body)):
             coding = {"Content-Encoding": "gzip"}
             return Response(self._packed, headers=coding, media_type=self._media_type)
         return Response(self._body, media_type=self._media_type)
+
+
+def packed(body: bytes) -> bytes:
+    """The body of an answer of the API, compressed."""
+    return gzip.compress(body, _LEVEL, mtime=0)
 
 
 def compresses(scope: Scope, size: int) -> bool:
