@@ -14,21 +14,18 @@ loop.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from ledger.engine.http.machinery import heads
 from ledger.engine.http.machinery.bodies import IS_COMPLETE, Pace
-from ledger.engine.http.machinery.cycle import Cycle
 from ledger.engine.http.machinery.loop_slices import LoopSlices
 
 _loop_slices: "WeakKeyDictionary[ServerState, LoopSlices]" = WeakKeyDictionary()
@@ -67,8 +64,6 @@ class Connection(HttpToolsProtocol):
     """A connection of a client."""
 
     flow: Flow
-    cycle: Cycle
-    pipeline: deque[tuple[Cycle, ASGI3Application]]  # type: ignore[assignment]
 
     keep_alive_seconds = 75
     """How long an idle connection is kept: longer than clients and proxies keep it, mostly 60 s.
@@ -96,7 +91,7 @@ class Connection(HttpToolsProtocol):
         """Runs on while requests come, so that a request needs no timer of its own."""
         self._held = b""
         """Data beyond the requests that may wait; the parser has not seen this data."""
-        self._answering: Cycle | None = None
+        self._answering: RequestResponseCycle | None = None
         """The request that the application answers; uvicorn's ``cycle`` is the latest to arrive."""
         self._has_several = False
         """True if more than one request has ever arrived at once."""
@@ -123,16 +118,12 @@ class Connection(HttpToolsProtocol):
         """
         self._check_timer.cancel()
         self._await_no_rest()
-        self._await_no_request()
-        self.connections.discard(self)
-        for cycle in (self.cycle, self._answering):
-            if cycle is not None:
-                cycle.disconnected = not cycle.response_complete
-                cycle.notify()
-        self.flow.resume_writing()
-        if exc is None:
-            self.transport.close()
-        self.parser = None  # type: ignore[assignment]
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        super().connection_lost(exc)
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         self.pipeline.clear()
         self._held = b""
         self.flow.has_room = _never
@@ -150,8 +141,8 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._received += len(data)
-        is_behind = self._has_several or self.pipeline or self._held or self._refusal is not None
-        if not is_behind and not self.transport.is_closing() and data.count(heads.HEAD_END) < 2:
+        is_behind = self._has_several or self.pipeline or self._held or self._is_ending()
+        if not is_behind and data.count(heads.HEAD_END) < 2:
             self._feed(data)  # most data belongs to one request: no count is needed
             return
         self._held = self._held + data if self._held else data
@@ -203,40 +194,13 @@ class Connection(HttpToolsProtocol):
             self._parse_held()
 
     def on_headers_complete(self) -> None:
-        """Begin the request, or have it wait for those before it."""
         is_large = self._fed > heads.MOST_HEAD_BYTES and self._is_head_large()
         if is_large or len(self.headers) > heads.MOST_HEADERS:
             raise heads.RefusedHead(heads.HEAD_TOO_LARGE)
-        parser, scope = self.parser, self.scope
-        version = parser.get_http_version()
-        if version not in heads.VERSIONS:
+        if self.parser.get_http_version() not in heads.VERSIONS:
             raise heads.RefusedHead(heads.INVALID)
-        path, _, query = self.url.partition(b"?")
-        if path[:1] != b"/" or b"#" in self.url:
-            parsed = parse_url(self.url)
-            path, query = parsed.path, parsed.query or b""
-        text = path.decode("ascii")
-        scope["method"], scope["http_version"] = parser.get_method().decode("ascii"), version
-        scope["path"] = unquote(text) if "%" in text else text
-        scope["raw_path"], scope["query_string"] = path, query
-        former, self.cycle = (
-            self.cycle,
-            Cycle(
-                scope,
-                self.transport,
-                self.flow,
-                self.server_state,
-                self.on_response_complete,
-                expects_continue=self.expect_100_continue,
-                keep_alive=version != "1.0" and parser.should_keep_alive(),
-            ),
-        )
-        if former is None or former.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
-        if parser.should_upgrade():
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
             self._is_body_skipped = any(name in heads.FRAMING for name, _ in self.headers)
 
     def _is_head_large(self) -> bool:
@@ -244,37 +208,26 @@ class Connection(HttpToolsProtocol):
         size = sum(len(name) + len(value) for name, value in self.headers)
         return size + len(self.url) > heads.MOST_HEAD_BYTES
 
-    def on_body(self, body: bytes) -> None:
-        cycle = self.cycle
-        if not cycle.response_complete:
-            cycle.body = cycle.body + body if cycle.body else body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-            cycle.notify()
-
     def on_message_complete(self) -> None:
         """Note that the body is complete, also if the request is answered already."""
         if self._is_body_skipped:
             return  # the body comes after the point that the parser takes for its end
         cycle = self.cycle
         cycle.more_body = False
-        cycle.scope[IS_COMPLETE] = True
-        cycle.notify()
-        if self._rest_timer is not None:
-            self._await_no_rest()
+        cycle.scope[IS_COMPLETE] = True  # type: ignore[literal-required]
+        cycle.message_event.set()
+        self._await_no_rest()
 
-    def _start_asgi_task(self, cycle: Cycle, app: ASGI3Application) -> None:  # type: ignore[override]
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         if self._has_several:
             slices_of(self.server_state).schedule(partial(self._begin, cycle, app))
         else:
-            self._begin(cycle, app)
+            super()._start_asgi_task(cycle, app)
 
-    def _begin(self, cycle: Cycle, app: ASGI3Application) -> None:
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if not cycle.disconnected:
-            task = self.loop.create_task(cycle.run_asgi(app))
-            task.add_done_callback(self.tasks.discard)
-            self.tasks.add(task)
+            super()._start_asgi_task(cycle, app)
 
     def _has_room(self) -> bool:
         return self._is_over or not (self.pipeline or self._held or self._refusal)
@@ -299,22 +252,20 @@ class Connection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         self._fed = len(data)
-        self._idle_since = rest = None
+        self._idle_since = None
         try:
-            try:
-                self.parser.feed_data(data)
-            except HttpParserUpgrade as upgrade:
-                rest = data[upgrade.args[0] :]
-                self._go_on_after_upgrade()
+            rest = self._parse(data)
         except HttpParserError as error:
             cause = error.__context__
             self._refuse(cause.refusal if isinstance(cause, heads.RefusedHead) else heads.INVALID)
             return
-        cycle = self.cycle
-        if rest is not None or (cycle is not None and self.scope is cycle.scope):
+        if rest is not None:
             self._progress += 1
             if rest:
                 self._feed(rest)
+            return
+        if not self._is_in_head():
+            self._progress += 1
             return
         if self._head is not self.scope:
             self._head, self._head_bytes = self.scope, -self._bytes_before_head(data)
@@ -323,13 +274,20 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > heads.MOST_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(heads.HEAD_TOO_LARGE)
 
-    def _go_on_after_upgrade(self) -> None:
-        """Have another parser read the body, if one follows a head that asks for an upgrade."""
-        if self._is_body_skipped:
-            self._is_body_skipped = False
-            self.parser = HttpRequestParser(heads.WithoutFirstHead(self))
-            framing = (b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in heads.FRAMING)
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+    def _parse(self, data: bytes) -> bytes | None:
+        """Parse; return the data after a head with an upgrade, or None. Raises HttpParserError."""
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            if self._is_body_skipped:
+                self._is_body_skipped = False
+                self.parser = HttpRequestParser(heads.WithoutFirstHead(self))
+                framing = (
+                    b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in heads.FRAMING
+                )
+                self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+            return data[upgrade.args[0] :]
+        return None
 
     def _bytes_before_head(self, data: bytes) -> int:
         """The bytes of the data that belong to requests before the head that begins in it."""
@@ -348,7 +306,7 @@ class Connection(HttpToolsProtocol):
                 if last.response_started:
                     refusal = b""
                 last.disconnected = True
-                last.notify()
+                last.message_event.set()
         if is_answering:
             self._refusal = refusal
             self.flow.pause_reading()
@@ -369,7 +327,7 @@ class Connection(HttpToolsProtocol):
 
     def _is_in_head(self) -> bool:
         """True if the latest head is incomplete: a request gets its cycle when it is complete."""
-        cycle: Cycle | None = self.cycle
+        cycle: RequestResponseCycle | None = self.cycle
         return self.scope is not (None if cycle is None else cycle.scope)
 
     def _end_if_stuck(self) -> None:
@@ -379,21 +337,14 @@ class Connection(HttpToolsProtocol):
             self._checked_progress = self._progress
             self._check_timer = self.loop.call_later(self.head_seconds, self._end_if_stuck)
 
-    def _await_no_request(self) -> None:
-        self._idle_since = None
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-
     def _end_if_idle(self) -> None:
         self._idle_timer = None
-        if self._idle_since is None:
-            return  # the next answer starts the timer again
-        left = self._idle_since + self.keep_alive_seconds - self.loop.time()
-        if left > 0:
-            self._idle_timer = self.loop.call_later(left, self._end_if_idle)
-        elif not self.transport.is_closing():
-            self.transport.close()
+        if self._idle_since is not None:  # else the next answer starts the timer again
+            left = self._idle_since + self.keep_alive_seconds - self.loop.time()
+            if left > 0:
+                self._idle_timer = self.loop.call_later(left, self._end_if_idle)
+            else:
+                self.transport.close()
 
     def _await_rest(self) -> None:
         """Start the time limit for the rest of an answered request's body."""
@@ -421,7 +372,7 @@ class Connection(HttpToolsProtocol):
         """True if the client owes a part of a head. Between two requests none is due."""
         if self.flow.read_paused:
             return False
-        cycle: Cycle | None = self.cycle
+        cycle: RequestResponseCycle | None = self.cycle
         if self._is_in_head() or cycle is None:
             return True
         return cycle.response_complete and self._idle_since is None and not cycle.more_body
