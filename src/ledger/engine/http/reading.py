@@ -220,9 +220,9 @@ class Filtered(Present):
 
     def chosen(self) -> dict[str, Any]:
         """The sent filters. Raises Invalid for one of now only if the query names an instant."""
-        chosen = dict[str, Any]()
+        chosen, values = dict[str, Any](), vars(self)
         for each in self.filters:
-            value = getattr(self, each.name)
+            value = values[each.name]
             if value is not None:
                 if each.then is None and self.is_past:
                     raise Invalid.at(f"/{each.name}", OF_NOW)
