@@ -143,10 +143,6 @@ class Query(Present):
     def instant(self) -> datetime | None:
         return None if self.as_of is None else self.calendar.instant(self.as_of)
 
-    @property
-    def is_past(self) -> bool:
-        return self.as_of is not None
-
 
 class Zoned(Present):
     """The parameter by which all dates of a request are read in a time zone."""
