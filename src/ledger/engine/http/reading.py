@@ -297,9 +297,7 @@ class ReadRequest(NamedTuple):
         self, read: Read, parameters: Mapping[str, Any], query: Present = _PRESENT
     ) -> Awaitable[Answer]:
         """The rows at the instant that the query names. Raises as ``Reads.ask`` does."""
-        services: ApiServices = self.http.scope["app"].services
-        question = Question(self.principal.tenant, read, parameters, query.instant)
-        return services.reads.ask(question, self.min_position)
+        return self.ask(Question(self.principal.tenant, read, parameters, query.instant))
 
     def question(
         self, read: Read, parameters: Mapping[str, Any], query: Present = _PRESENT
