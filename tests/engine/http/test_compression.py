@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from ledger.engine.http import replies
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.streaming import Address, Listener
@@ -77,6 +78,22 @@ def test_a_client_that_accepts_gzip_gets_a_compressed_body(
     assert answer.unpacked == plain.body
     assert len(plain.body) > 5 * 1024
     assert not is_packed or len(answer.body) * 5 < len(plain.body)
+
+
+def test_an_answer_that_is_kept_is_compressed_once(
+    edge: Edge, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = list[bytes]()
+
+    def noted(body: bytes) -> bytes:
+        packed.append(body)
+        return gzip.compress(body)
+
+    monkeypatch.setattr(replies, "packed", noted)
+    path, headers = "/v1/execution?limit=29", {"accept-encoding": GZIP}
+    shown = [edge.get(path, token, headers=headers) for _ in range(3)]
+    assert [answer.headers["content-encoding"] for answer in shown] == [GZIP] * 3
+    assert packed == [shown[0].content]
 
 
 def test_several_accept_encoding_headers_are_one_list(edge: Edge, token: str) -> None:

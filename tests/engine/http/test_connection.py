@@ -32,6 +32,12 @@ class Forgetting(Connection):
     keep_alive_seconds = 0
 
 
+class Brief(Connection):
+    """A connection that is kept for a moment between two requests."""
+
+    keep_alive_seconds = 0.3  # type: ignore[assignment]
+
+
 class Leaving(Connection):
     """A connection that a stopping service closes at once, unfinished requests included."""
 
@@ -180,6 +186,19 @@ def test_a_connection_is_closed_when_no_request_follows_in_time(edge: Edge) -> N
         client.sendall(HEALTH)
         assert rest(client).count(b"HTTP/1.1 200") == 1
     assert Connection.keep_alive_seconds > 60
+
+
+def test_the_time_of_an_idle_connection_counts_from_its_last_answer(edge: Edge) -> None:
+    """One timer runs on while requests come, so it fires in the middle of them."""
+    with listening(edge, Brief) as address, connected(address) as client:
+        sent, end = 0.0, time.monotonic() + 3 * Brief.keep_alive_seconds
+        while time.monotonic() < end:
+            sent = time.monotonic()
+            client.sendall(HEALTH)
+            assert status(client) == 200
+        assert rest(client) == b""
+        # The event loop's clock counts milliseconds.
+        assert time.monotonic() - sent >= Brief.keep_alive_seconds - 0.01
 
 
 def test_an_open_event_stream_is_not_closed_though_its_client_sends_nothing(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ledger.engine.http import writing
 from ledger.engine.reads import answers
 from ledger.engine.reads.answers import SingleFlight
+from ledger.engine.values.errors import Unavailable
 from tests.support.edge import Edge, assert_problem
 from tests.support.views import until
 
@@ -84,6 +85,34 @@ def test_requests_that_come_during_a_read_share_the_next_read() -> None:
         for moment, task in requests:
             assert await task > moment
         assert desk.reads == 2
+
+    run(play())
+
+
+def test_requests_that_come_together_share_one_read() -> None:
+    async def play() -> None:
+        desk = Desk()
+        requests = [desk.request("a") for _ in range(3)]
+        await quiet()
+        desk.answer()
+        for moment, task in requests:
+            assert await task > moment
+        assert desk.reads == 1
+
+    run(play())
+
+
+def test_requests_that_share_a_read_are_served_though_its_request_leaves() -> None:
+    async def play() -> None:
+        desk = Desk()
+        requests = [desk.request("a") for _ in range(3)]
+        await quiet()
+        requests[0][1].cancel()
+        await quiet()
+        desk.answer()  # the first read's, for which no request waits
+        desk.answer()
+        for moment, task in requests[1:]:
+            assert await task > moment
 
     run(play())
 
@@ -391,7 +420,7 @@ def test_a_read_that_takes_too_long_ends_as_late_and_a_cancelled_read_as_cancell
         await quiet()
         gone.cancel()
         ended = await asyncio.gather(late, both, gone, return_exceptions=True)
-        assert list(map(type, ended)) == [TimeoutError, *[asyncio.CancelledError] * 2]
+        assert list(map(type, ended)) == [Unavailable, *[asyncio.CancelledError] * 2]
         assert late.cancelling() == 0, "a later wait of this task would end at once"
         never.set()
         assert await timeout.wait(never.wait())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -19,7 +20,7 @@ from ledger.engine.http import problems
 from ledger.engine.http.document.compose import compose
 from ledger.engine.http.lean import LeanRoute, Router
 from ledger.engine.http.machinery.cors import Cors
-from ledger.engine.http.machinery.headers import Compression, Packed
+from ledger.engine.http.machinery.headers import Packed
 from ledger.engine.http.machinery.middleware import ResponseMiddleware, RootPath, answer_head
 from ledger.engine.http.services import ApiServices
 from ledger.engine.values.errors import Behind, LedgerError, NotFound, ReadOnly
@@ -45,24 +46,28 @@ def _nothing(request: Request) -> Response:
     return problems.problem(request, NotFound("No resource has this path."))
 
 
+_Matched = tuple[Callable[[str], "re.Match[str] | None"], LeanRoute]
+"""A route, and the function that matches it with a path."""
+
+
 class LedgerApi(FastAPI):
     """FastAPI's application, with a shortcut past its layers to the lean routes."""
 
     def __init__(self, services: ApiServices, *, only_probes: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._only_probes = only_probes
-        self.state.services = services
+        self.state.services = self.services = services
         origins = services.cors_origins
         self._cors = Cors(origins) if origins else None
         app = ResponseMiddleware(
-            Compression(self._dispatch),
+            self._dispatch,
             services.positions,
             self._cors,
             only_https=services.is_public_by_https,
         )
         root_path = services.root_path
         self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
-        self._lean: defaultdict[str, list[LeanRoute]] = defaultdict(list)
+        self._lean: defaultdict[str, list[_Matched]] = defaultdict(list)
         self.routers: list[Router] = []
         """The routers of the API, which the OpenAPI document describes."""
         self.assistants: Assistants | None = None
@@ -84,7 +89,7 @@ class LedgerApi(FastAPI):
         for route in router.routes:
             if isinstance(route, LeanRoute):
                 for method in route.methods or ():
-                    self._lean[method].append(route)
+                    self._lean[method].append((route.path_regex.match, route))
         if isinstance(router, Router):
             self.routers.append(router)
 
@@ -100,21 +105,20 @@ class LedgerApi(FastAPI):
     def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if self._cors is not None and (answer := self._cors.preflight(scope)) is not None:
             return answer(scope, receive, send)
-        services: ApiServices = self.state.services
+        scope["app"], path, services = self, scope["path"], self.services
         if services.only_reads:
             refusal = _refusal_of(scope, why_late=services.positions.why_late)
             if refusal is not None:
-                scope["app"] = self
                 return self.refuse(Request(scope), refusal)(scope, receive, send)
-        if _has_encoded_slash(scope) or (self._only_probes and scope["path"] not in PROBES):
-            scope["app"] = self
+        if b"%" in scope["raw_path"] and _has_encoded_slash(scope):
             return self.answer_nothing(Request(scope))(scope, receive, send)
-        if self.assistants is not None and self.assistants.serves(scope["path"]):
-            scope["app"] = self
+        if self._only_probes and path not in PROBES:
+            return self.answer_nothing(Request(scope))(scope, receive, send)
+        if self.assistants is not None and self.assistants.serves(path):
             return self.assistants(scope, receive, send)
-        for route in self._lean.get(scope["method"], ()):
-            if found := route.path_regex.match(scope["path"]):
-                scope["app"], scope["path_params"] = self, found.groupdict()
+        for matches, route in self._lean.get(scope["method"], ()):
+            if found := matches(path):
+                scope["path_params"] = found.groupdict()
                 return route.serve(scope, receive, send)
         return super().__call__(scope, receive, send)
 

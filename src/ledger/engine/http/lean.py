@@ -13,7 +13,7 @@ refuses every parameter. The permission is checked before anything is parsed (co
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -23,11 +23,10 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.engine.http import problems, writing
-from ledger.engine.http.machinery.headers import address_of, header, token_of
+from ledger.engine.http.machinery.headers import HEADERS, address_of, token_of
 from ledger.engine.http.machinery.shares import Share
 from ledger.engine.http.reading import OR, Present, ReadRequest, services_of
 from ledger.engine.http.replies import AnswerOf, PageOf
-from ledger.engine.http.services import Credentials
 from ledger.engine.values.errors import Invalid, LedgerError, Refused
 from ledger.engine.values.places import pointers
 from ledger.engine.values.principal import Principal
@@ -38,6 +37,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 _Filler = Callable[[Request, Principal], Any]
 
 LARGEST_POSITION = 2**63 - 1
+
+_MIN_POSITION = b"ledger-min-position"
+
+_SHORT = 300
+"""Bytes of the longest query string that is kept in memory with its query."""
 
 _NONE: Mapping[str, Any] = {}
 
@@ -162,8 +166,8 @@ class LeanRoute(APIRoute):
             if share is not None:
                 share.end()
 
-    async def identify(self, request: Request) -> Principal:
-        return await authenticate(request)
+    def identify(self, request: Request) -> Awaitable[Principal]:
+        return authenticate(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
         return problems.problem(request, error)
@@ -180,7 +184,7 @@ class LeanRoute(APIRoute):
 
     def min_position(self, request: Request) -> int | None:
         """The position that the answer must show; a command's answer shows the command itself."""
-        text = header(request.scope, b"ledger-min-position") if self._is_read else None
+        text = request.scope[HEADERS].get(_MIN_POSITION) if self._is_read else None
         if text is None:
             return None
         if not (text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_POSITION):
@@ -195,29 +199,31 @@ class LeanRoute(APIRoute):
             return lambda _, principal: principal
         if annotation is ReadRequest:
             return lambda request, principal: ReadRequest(
-                request, principal, self.min_position(request)
+                request,
+                principal,
+                self.min_position(request) if _MIN_POSITION in request.scope[HEADERS] else None,
             )
         if is_model(annotation):
             return _query_filler(annotation)
-        return lambda request, _: request.path_params[name]
+        return lambda request, _: request.scope["path_params"][name]
 
     def weigh(self, request: Request, arguments: Mapping[str, Any]) -> None:
         """Count an expensive request in a further share. Raises RateLimited."""
 
     async def answer(self, request: Request) -> Response:
         """The endpoint's response, if the caller has the permission. Raises one of REFUSALS."""
-        principal = await self.identify(request)
-        request.scope["state"]["credential"] = principal.id
+        principal, scope = await self.identify(request), request.scope
+        state = scope["state"]
+        state["credential"] = principal.id
         # From here on the metrics name the route: without a valid credential, nobody adds a series.
-        request.scope["route"] = self
+        scope["route"] = self
         if not self._is_stream:
             shares = services_of(request).shares
-            bound = shares.reads if self._is_read else shares.writes
-            request.scope["state"]["share"] = Share(bound, principal)
+            state["share"] = Share(shares.reads if self._is_read else shares.writes, principal)
         try:
             if self._permission is not None:
                 principal.require(self._permission)
-            if not self._has_query:
+            if scope["query_string"] and not self._has_query:
                 _no_parameters(request, principal)
             arguments = {name: fill(request, principal) for name, fill in self._fillers}
         except Refused as refusal:
@@ -297,10 +303,10 @@ class ManagedRouter(Router):
         return command_route(self, path, command, self._manages, summary=summary, **more)
 
 
-async def authenticate(request: Request) -> Principal:
+def authenticate(request: Request) -> Awaitable[Principal]:
     """Check the request's bearer token. Raises Unauthorized."""
-    authenticator: Credentials = request.app.state.services.authenticator
-    return await authenticator.authenticate(token_of(request), address_of(request))
+    authenticator = services_of(request).authenticator
+    return authenticator.authenticate(token_of(request), address_of(request))
 
 
 async def _never() -> Response:
@@ -320,14 +326,24 @@ def _query_filler(model: type[BaseModel]) -> _Filler:
     needed = any(field.is_required() for field in model.model_fields.values())
     empty = None if needed else model()
 
+    is_frozen = model.model_config.get("frozen", False)
+
     def fill(request: Request, _: Principal) -> BaseModel:
         raw: bytes = request.scope["query_string"]
-        return parse_query(raw, model) if raw or empty is None else empty
+        if not raw and empty is not None:
+            return empty
+        return (_known_query if is_frozen and len(raw) <= _SHORT else parse_query)(raw, model)
 
     return fill
 
 
 _no_parameters = _query_filler(Present)
+
+
+@lru_cache(1000)
+def _known_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
+    """As ``parse_query``; a query that clients repeat is parsed once."""
+    return parse_query(raw, model)
 
 
 def parse_query(raw: bytes, model: type[BaseModel]) -> BaseModel:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from fastapi import Path, Request
@@ -15,7 +15,7 @@ from ledger.engine.reads.question import Answer, Question
 from ledger.engine.values.calendar import UTC_CALENDAR, Calendar, calendar_of
 from ledger.engine.values.errors import Behind, Invalid, NotFound, Refused
 from ledger.engine.values.principal import Principal
-from ledger.engine.values.values import day_of, parse_bound, week_of
+from ledger.engine.values.values import parse_bound
 from ledger.engine.views.statements import INSTANT, Read
 from ledger.records import STREAMS
 
@@ -24,6 +24,8 @@ F = TypeVar("F", bound="Filtered")
 
 SUBJECTS = {row.subject_type: row for row in STREAMS if row.subject_type}
 """The rows of the streams that a path names, by the type of the subject."""
+
+_IDS = {name: re.compile(row.ids) for name, row in SUBJECTS.items()}
 
 
 def _bound(text: str) -> str:
@@ -112,7 +114,8 @@ Cursor = Annotated[
 class Present(BaseModel):
     """The parameters of a route that reads the present only; unknown parameters are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Frozen, since requests with equal queries share one.
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @property
     def calendar(self) -> Calendar:
@@ -213,9 +216,9 @@ class Filtered(Present):
 
     def chosen(self) -> dict[str, Any]:
         """The sent filters. Raises Invalid for one of now only if the query names an instant."""
-        chosen = dict[str, Any]()
+        chosen, values = dict[str, Any](), vars(self)
         for each in self.filters:
-            value = getattr(self, each.name)
+            value = values[each.name]
             if value is not None:
                 if each.then is None and self.is_past:
                     raise Invalid.at(f"/{each.name}", OF_NOW)
@@ -266,7 +269,7 @@ def path_id(description: str, example: str, pattern: str) -> Any:
 
 
 def services_of(request: Request) -> ApiServices:
-    services: ApiServices = request.app.state.services
+    services: ApiServices = request.scope["app"].services
     return services
 
 
@@ -279,7 +282,8 @@ class ReadRequest(NamedTuple):
 
     @property
     def services(self) -> ApiServices:
-        return services_of(self.http)
+        services: ApiServices = self.http.scope["app"].services
+        return services
 
     @property
     def tenant(self) -> dict[str, Any]:
@@ -293,7 +297,7 @@ class ReadRequest(NamedTuple):
         self, read: Read, parameters: Mapping[str, Any], query: Present = _PRESENT
     ) -> Awaitable[Answer]:
         """The rows at the instant that the query names. Raises as ``Reads.ask`` does."""
-        return self.ask(self.question(read, parameters, query))
+        return self.ask(Question(self.principal.tenant, read, parameters, query.instant))
 
     def question(
         self, read: Read, parameters: Mapping[str, Any], query: Present = _PRESENT
@@ -327,7 +331,8 @@ class ReadRequest(NamedTuple):
 
 
 def periods(instant: datetime) -> dict[str, Any]:
-    return {"today": day_of(instant), "week": week_of(instant)}
+    day = instant.astimezone(UTC).date()
+    return {"today": day, "week": day - timedelta(days=day.weekday())}
 
 
 def tenant_filters(principal: Principal) -> dict[str, Any]:
@@ -378,7 +383,7 @@ def unknown(subject_type: str, rows: Answer | None = None) -> NotFound:
 
 def require_id(subject_type: str, subject_id: str) -> None:
     """Raise NotFound for an id of another form, as for an id that no subject has."""
-    if not re.fullmatch(SUBJECTS[subject_type].ids, subject_id):
+    if not _IDS[subject_type].fullmatch(subject_id):
         raise unknown(subject_type)
 
 

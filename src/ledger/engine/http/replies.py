@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ledger.engine.http.machinery.headers import compresses, joined, weak
+from ledger.engine.http.machinery.headers import HEADERS, compresses, joined, packed, weak
 from ledger.engine.values.rendering import json_text
 
 T = TypeVar("T")
@@ -80,12 +80,23 @@ class Reply(Response):
         self.tag = tag
         if tag is not None:
             self.raw_headers.append((b"etag", tag))
+        self._packed: bytes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the reply, with a copy of its headers, which middleware may change."""
-        headers = self.raw_headers.copy()
+        """Send the reply, with a copy of its headers, which middleware may change.
+
+        A reply that many clients get is compressed once.
+        """
+        headers, body = self.raw_headers.copy(), bytes(self.body)
+        if compresses(scope, len(body)):
+            if self._packed is None:
+                self._packed = packed(body)
+            body = self._packed
+            headers[0] = (b"content-length", b"%d" % len(body))
+            headers = [(n, weak(v) if n == b"etag" else v) for n, v in headers]
+            headers.append((b"content-encoding", b"gzip"))
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body})
+        await send({"type": "http.response.body", "body": body})
 
 
 def answer(body: str, position: int, status: int = 200, *, tagged: bool = False) -> Reply:
@@ -102,9 +113,9 @@ def page(
 
 def or_not_modified(request: Request, reply: Reply) -> Response:
     """Return the reply, or 304 if the request names the reply's entity tag (RFC 9110)."""
-    sent = joined(request.scope, b"if-none-match")
-    if sent is None or reply.tag is None:
+    if reply.tag is None or b"if-none-match" not in request.scope[HEADERS]:
         return reply
+    sent = joined(request.scope, b"if-none-match") or b""
     tags = {part.strip().removeprefix(b"W/") for part in sent.split(b",")}
     if reply.tag not in tags and b"*" not in tags:
         return reply

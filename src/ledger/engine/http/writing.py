@@ -163,7 +163,7 @@ async def record_refusal(
 
 async def submit(request: Request, commands: Sequence[Command]) -> list[Outcome]:
     """Return the outcomes in order, once the views show them, or after 2 s if a view is slow."""
-    request.state.handed_in = asyncio.get_running_loop().time()
+    request.scope["state"]["handed_in"] = asyncio.get_running_loop().time()
     return await services_of(request).submissions.submit(commands)
 
 

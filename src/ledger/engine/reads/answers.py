@@ -64,40 +64,54 @@ class SingleFlight(Generic[T]):
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             waiting.append(future)
             return await future
-        self._waiting[key] = []
+        sharing = self._waiting[key] = []
         try:
-            return await self._ask(*question)
+            # Requests that arrived together share a run: it begins after all of them.
+            await asyncio.sleep(0)
+            self._waiting[key] = []
+            return await self._run_for(sharing, question)
+        except asyncio.CancelledError:
+            if self._waiting[key] is not sharing:
+                self._waiting[key][:0] = sharing  # the next run serves them
+            raise
         finally:
             self._pass_on(key, question)
 
     def _pass_on(self, key: Hashable, question: tuple[Any, ...]) -> None:
         """Begin the next run, for the requests that arrived meanwhile and still wait."""
         if waiting := [future for future in self._waiting.pop(key) if not future.done()]:
-            self._waiting[key] = []
-            task = asyncio.create_task(self._ask_for(waiting, key, question))
+            self._waiting[key] = waiting
+            task = asyncio.create_task(self._run_next(key, question))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _ask_for(
-        self, waiting: list[asyncio.Future[T]], key: Hashable, question: tuple[Any, ...]
-    ) -> None:
+    async def _run_next(self, key: Hashable, question: tuple[Any, ...]) -> None:
+        waiting, self._waiting[key] = self._waiting[key], []
+        try:
+            await self._run_for(waiting, question)
+        except asyncio.CancelledError:
+            # The process ends, or the question was cancelled: no request may wait for ever.
+            for future in waiting:
+                future.cancel()
+            raise
+        except Exception:
+            pass  # the requests have the error
+        finally:
+            self._pass_on(key, question)
+
+    async def _run_for(self, waiting: Sequence[asyncio.Future[T]], question: tuple[Any, ...]) -> T:
+        """Ask, and give the answer or the error to the requests that wait for it."""
         try:
             answered = await self._ask(*question)
         except Exception as error:
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
-        except asyncio.CancelledError:
-            # The process ends, or the question was cancelled: no request may wait for ever.
-            for future in waiting:
-                future.cancel()
             raise
-        else:
-            for future in waiting:
-                if not future.done():
-                    future.set_result(answered)
-        finally:
-            self._pass_on(key, question)
+        for future in waiting:
+            if not future.done():
+                future.set_result(answered)
+        return answered
 
 
 class ReadTimeout:
@@ -114,7 +128,7 @@ class ReadTimeout:
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, answer: Awaitable[T]) -> T:
-        """Return the answer. Raises TimeoutError; a task waits for one answer at a time."""
+        """Return the answer. Raises Unavailable; a task waits for one answer at a time."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         self._ends[task] = loop.time() + ANSWER_SECONDS
@@ -125,7 +139,7 @@ class ReadTimeout:
         except asyncio.CancelledError as error:
             # The task may have been cancelled by others too: then it must end as cancelled.
             if task in self._overdue and task.uncancel() == 0:
-                raise TimeoutError from error
+                raise Unavailable("The database does not answer.") from error
             raise
         finally:
             self._ends.pop(task, None)
@@ -176,13 +190,14 @@ class Answers:
 
     async def find(self, question: Question) -> Answer | None:
         """The cached answer if a check confirms it, else None. Raises the read pool's error."""
-        key = question.key
-        if key not in self._cached:
-            return None
-        await self._checks.do(None)
+        key, moves = question.key, self.moves
         if (found := self._cached.get(key)) is None:
             return None
-        self._cached.move_to_end(key)
+        await self._checks.do(None)
+        if moves != self.moves:
+            return None
+        if key in self._cached:
+            self._cached.move_to_end(key)
         return found[0]
 
     def keep(self, question: Question, answer: Answer, moves: int) -> None:
@@ -247,7 +262,7 @@ def _size_of_key(key: _Key) -> int:
 
 
 def _size_of_text(answer: Answer) -> int:
-    """Bytes of the rows' text, at most: before and after encoding."""
+    """Bytes of the rows' text, at most: before and after encoding, but not compressed too."""
     size = 0
     for row in answer:
         for cell in row:
@@ -277,7 +292,7 @@ class Reads:
         self._flights: SingleFlight[Answer] = SingleFlight(self._read_once)
         self._timeout = ReadTimeout()
 
-    async def ask(self, question: Question, min_position: int | None = None) -> Answer:
+    def ask(self, question: Question, min_position: int | None = None) -> Awaitable[Answer]:
         """Return the rows of a question, which show ``min_position`` at least.
 
         A crash of the database may take back commits of a view. The read then waits, up to two
@@ -286,21 +301,22 @@ class Reads:
         the instant in time, Unavailable after ``ANSWER_SECONDS``, and Invalid for an instant in the
         future.
         """
-        try:
-            # A request waits for other runs, for views and for several statements: together no
-            # longer than for one statement (contract, Health).
-            return await self._timeout.wait(self._ask(question, min_position))
-        except TimeoutError as error:
-            raise Unavailable("The database does not answer.") from error
+        # A request waits for other runs, for views and for several statements: together no longer
+        # than for one statement (contract, Health).
+        return self._timeout.wait(self._ask(question, min_position))
 
     async def _ask(self, question: Question, min_position: int | None) -> Answer:
-        self.require_readable(question.read.views)
+        positions, read = self._positions, question.read
+        if positions.versions.refused:
+            self.require_readable(read.views)
         if min_position is not None and not await self._reach(question, min_position):
             raise Behind("The views have not reached the asked position.")
         if question.as_of is not None and question.as_of > self._clock():
             question = await self._settle(question)
         least, time = min_position or 0, asyncio.get_running_loop().time
-        due, deadline = self._due(question, least), time() + WAIT_SECONDS
+        due, deadline = 0, time() + WAIT_SECONDS
+        if question.as_of is None:  # a statement of the past checks its position by itself
+            due = max(least, positions.due(None if read.is_behind_all else read.views))
         while True:
             if not question.read.is_pure:
                 answer = Answer(await self._fetch(*question.arguments))
@@ -309,7 +325,8 @@ class Reads:
             else:
                 answer = await self._flights.do(question.key, question)
             if answer.position >= due and (answer.is_known or question.as_of is None):
-                self.require_readable(question.read.views)  # a view may have been rebuilt meanwhile
+                if positions.versions.refused:  # a view may have been rebuilt meanwhile
+                    self.require_readable(read.views)
                 return answer
             if question.as_of is not None:
                 question = await self._settle(question)
@@ -335,13 +352,6 @@ class Reads:
         answer = Answer(await self._fetch(*question.arguments))
         self.answers.keep(question, answer, moves)
         return answer
-
-    def _due(self, question: Question, least: int) -> int:
-        """The position that the rows must show; 0 for the past: its statement checks by itself."""
-        if question.as_of is not None:
-            return 0
-        views = None if question.read.is_behind_all else question.read.views
-        return max(least, self._positions.due(views))
 
     async def _settle(self, question: Question) -> Question:
         """Wait until every event recorded by the instant is committed and in the views.

@@ -26,7 +26,7 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
     is_settled: bool = False
     """True if no further event can be recorded by that instant: the parameter ``settled``."""
 
-    @cached_property
+    @property
     def values(self) -> Mapping[str, Any]:
         """The statement's parameters, with ``as_of`` and ``settled`` if it is about the past."""
         if self.as_of is None:
@@ -41,7 +41,7 @@ class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """The key of the answer in the cache: everything that it depends on, except the views."""
-        values = self.values
+        values = self.parameters if self.as_of is None else self.values
         words = [tuple(v) if isinstance(v, list) else v for v in values.values()]
         return (self.tenant, self.read.sql, *values, *words)
 

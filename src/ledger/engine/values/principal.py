@@ -102,7 +102,7 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
 
     def require(self, permission: str) -> None:
         """Raise Forbidden unless the credential has the permission, or admin."""
-        if not self.may(permission):
+        if permission not in self.permissions and not self.is_admin:
             raise Forbidden(f"The credential lacks the permission {permission}.")
 
     def sees(self, organization_id: str | None, workspace_id: str | None) -> bool:

@@ -144,21 +144,21 @@ async def _report(
 
 
 async def _decided(request: Request, principal: Principal, parsed: Sequence[_Parsed]) -> _Outcomes:
-    request_id = request.state.request_id
+    request_id = request.scope["state"]["request_id"]
     return await submit(request, [command_of(fact, principal, request_id) for fact in parsed])
 
 
 def _parsing_of(request: Request, raw: bytes) -> tuple[bool, Steps[list[_Parsed]]]:
-    is_batch = _is_batch(request, raw)
-    return is_batch, _parse_batch(raw) if is_batch else _parse_single(request, raw)
+    media = media_type(request)
+    is_batch = _is_batch(request, media, raw)
+    return is_batch, _parse_batch(raw) if is_batch else _parse_single(request, media, raw)
 
 
-def _is_batch(request: Request, raw: bytes) -> bool:
+def _is_batch(request: Request, media: str, raw: bytes) -> bool:
     """True if the body is a batch: plain JSON that is an array, or is sent as one.
 
     Raises UnsupportedMediaType for a single fact where a batch is required.
     """
-    media = media_type(request)
     if request.scope["path"].endswith(_BATCH_PATH):
         if media not in (_JSON, _BATCH):
             raise _wrong_media()
@@ -173,8 +173,7 @@ def _is_binary(request: Request) -> bool:
     return any(header(request.scope, name) is not None for name in _BINARY)
 
 
-def _parse_single(request: Request, raw: bytes) -> Steps[list[_Parsed]]:
-    media = media_type(request)
+def _parse_single(request: Request, media: str, raw: bytes) -> Steps[list[_Parsed]]:
     if media in (_JSON, "") and _is_binary(request):
         json_gate.check_text(raw)
         return [parsing.from_binary(request.headers.items(), raw)]

@@ -12,14 +12,17 @@ from typing import NamedTuple, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
-from ledger.engine.http.machinery.headers import header, joined
+from ledger.engine.http.machinery.headers import HEADERS, joined
 from ledger.engine.http.machinery.shares import Bound, Share
 from ledger.engine.http.problems import BadRequest, BodyTimeout, UnsupportedMediaType
 from ledger.engine.values.errors import TooLarge
 
 T = TypeVar("T")
+
+IS_COMPLETE = "ledger.is_body_complete"
+"""In a scope once the whole body has arrived. A server need not say so (``connection.py`` does)."""
 
 _PIECE = 256 * 1024
 """Bytes that are decompressed in one step: well under a millisecond."""
@@ -45,7 +48,7 @@ class Pace(NamedTuple):
 
 def media_type(request: Request) -> str:
     """The body's media type in lower case. Raises UnsupportedMediaType unless in UTF-8."""
-    return _essence(header(request.scope, b"content-type") or b"")
+    return _essence(request.scope[HEADERS].get(b"content-type", b""))
 
 
 @lru_cache(256)
@@ -64,34 +67,26 @@ async def read_capped(request: Request, limit: int) -> bytes:
     Raises UnsupportedMediaType for a coding other than gzip, BadRequest for broken gzip,
     BodyTimeout for a slow body, and RateLimited if too much of the credential waits.
     """
-    packed = _is_packed(request)
-    length = header(request.scope, b"content-length") or b""
+    scope = request.scope
+    headers: dict[bytes, bytes] = scope[HEADERS]
+    length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length[:19]) > limit:
         raise _too_large(limit)
-    services = request.app.state.services
-    pace: Pace = services.pace
-    begun = asyncio.get_running_loop().time()
-    unpacking = _Unpacking(limit) if packed else None
-    parts = _Parts(getattr(request.state, "share", None), services.shares.bodies)
-    size = 0
-    try:
-        async with asyncio.timeout_at(begun + pace.seconds) as deadline:
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise _too_large(limit)
-                if unpacking is None:
-                    parts.keep(part)
-                else:
-                    async for piece in unpacking.feed(part):
-                        parts.keep(piece)
-                if (seconds := pace.seconds_for(size)) > pace.seconds:
-                    deadline.reschedule(begun + seconds)
-    except TimeoutError as error:
-        raise BodyTimeout("The body did not arrive completely in time.") from error
-    if unpacking is not None and size:
-        unpacking.end()
-    return b"".join(parts.pieces)
+    body = _Body(limit, scope, is_packed=b"content-encoding" in headers and _is_packed(request))
+    if IS_COMPLETE in scope:
+        # Nothing is left to wait for, so there is no timer.
+        await body.read(request.receive)
+    else:
+        pace: Pace = scope["app"].services.pace
+        begun = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(begun + pace.seconds) as deadline:
+                while await body.read(request.receive):
+                    if (seconds := pace.seconds_for(body.size)) > pace.seconds:
+                        deadline.reschedule(begun + seconds)
+        except TimeoutError as error:
+            raise BodyTimeout("The body did not arrive completely in time.") from error
+    return body.end()
 
 
 async def while_connected(work: Awaitable[T], receive: Receive) -> T:
@@ -118,18 +113,48 @@ def _is_packed(request: Request) -> bool:
     return False
 
 
-class _Parts:
-    """The parts of a body, which count in the share of its credential."""
+class _Body:
+    """A body that arrives in parts, which count in the share of its credential."""
 
-    def __init__(self, share: Share | None, bodies: Bound) -> None:
-        self._share, self._bodies = share, bodies
-        self.pieces: list[bytes] = []
+    def __init__(self, limit: int, scope: Scope, *, is_packed: bool) -> None:
+        self._limit = limit
+        self._unpacking = _Unpacking(limit) if is_packed else None
+        self._share: Share | None = scope["state"].get("share")
+        self._bodies: Bound = scope["app"].services.shares.bodies
+        self._pieces: list[bytes] = []
+        self.size = 0
+        """The bytes that have arrived, before they are decompressed."""
 
-    def keep(self, part: bytes) -> None:
-        """Raises RateLimited."""
-        if part and self._share is not None:
-            self._share.count(self._bodies, len(part))
-        self.pieces.append(part)
+    async def read(self, receive: Receive) -> bool:
+        """Read the next part. Return True if a further one will come.
+
+        Raises ClientDisconnect, TooLarge, BadRequest and RateLimited.
+        """
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part: bytes = message.get("body", b"")
+        self.size += len(part)
+        if self.size > self._limit:
+            raise _too_large(self._limit)
+        if self._unpacking is None:
+            self._keep(part)
+        else:
+            async for piece in self._unpacking.feed(part):
+                self._keep(piece)
+        more: bool = message.get("more_body", False)
+        return more
+
+    def end(self) -> bytes:
+        """The whole body. Raises BadRequest for an incomplete gzip member."""
+        if self._unpacking is not None and self.size:
+            self._unpacking.end()
+        return b"".join(self._pieces)
+
+    def _keep(self, piece: bytes) -> None:
+        if piece and self._share is not None:
+            self._share.count(self._bodies, len(piece))
+        self._pieces.append(piece)
 
 
 class _Unpacking:

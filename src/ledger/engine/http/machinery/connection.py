@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from ledger.engine.http.machinery import heads
-from ledger.engine.http.machinery.bodies import Pace
+from ledger.engine.http.machinery.bodies import IS_COMPLETE, Pace
 from ledger.engine.http.machinery.loop_slices import LoopSlices
 
 _loop_slices: "WeakKeyDictionary[ServerState, LoopSlices]" = WeakKeyDictionary()
@@ -85,7 +85,10 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(transport, self._has_room)
-        self.timeout_keep_alive = self.keep_alive_seconds
+        self._idle_since: float | None = None
+        """When the latest request was answered; None while another one is awaited or answered."""
+        self._idle_timer: asyncio.TimerHandle | None = None
+        """Runs on while requests come, so that a request needs no timer of its own."""
         self._held = b""
         """Data beyond the requests that may wait; the parser has not seen this data."""
         self._answering: RequestResponseCycle | None = None
@@ -115,8 +118,9 @@ class Connection(HttpToolsProtocol):
         """
         self._check_timer.cancel()
         self._await_no_rest()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
@@ -137,7 +141,8 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._received += len(data)
-        if not self._is_behind() and data.count(heads.HEAD_END) < 2:
+        is_behind = self._has_several or self.pipeline or self._held or self._is_ending()
+        if not is_behind and data.count(heads.HEAD_END) < 2:
             self._feed(data)  # most data belongs to one request: no count is needed
             return
         self._held = self._held + data if self._held else data
@@ -163,18 +168,23 @@ class Connection(HttpToolsProtocol):
             self._feed(held[start:end])
             start, pieces = end, pieces + 1
 
-    def _is_behind(self) -> bool:
-        return bool(self._has_several or self.pipeline or self._held) or self._is_ending()
-
     def _is_ending(self) -> bool:
         return self._is_over or self._refusal is not None or self.transport.is_closing()
 
     def on_response_complete(self) -> None:
         """Begin the next request; if no request waits, parse the held data."""
         answered, is_last = self._answering, not self.pipeline
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.keep_alive_seconds, self._end_if_idle)
         if is_last and self._refusal is not None:
             self._end_with(self._refusal)
             return
@@ -202,8 +212,10 @@ class Connection(HttpToolsProtocol):
         """Note that the body is complete, also if the request is answered already."""
         if self._is_body_skipped:
             return  # the body comes after the point that the parser takes for its end
-        super().on_message_complete()
-        self.cycle.more_body = False
+        cycle = self.cycle
+        cycle.more_body = False
+        cycle.scope[IS_COMPLETE] = True  # type: ignore[literal-required]
+        cycle.message_event.set()
         self._await_no_rest()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -240,7 +252,7 @@ class Connection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         self._fed = len(data)
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         try:
             rest = self._parse(data)
         except HttpParserError as error:
@@ -325,6 +337,15 @@ class Connection(HttpToolsProtocol):
             self._checked_progress = self._progress
             self._check_timer = self.loop.call_later(self.head_seconds, self._end_if_stuck)
 
+    def _end_if_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is not None:  # else the next answer starts the timer again
+            left = self._idle_since + self.keep_alive_seconds - self.loop.time()
+            if left > 0:
+                self._idle_timer = self.loop.call_later(left, self._end_if_idle)
+            else:
+                self.transport.close()
+
     def _await_rest(self) -> None:
         """Start the time limit for the rest of an answered request's body."""
         self._await_no_rest()
@@ -354,6 +375,4 @@ class Connection(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if self._is_in_head() or cycle is None:
             return True
-        return (
-            cycle.response_complete and self.timeout_keep_alive_task is None and not cycle.more_body
-        )
+        return cycle.response_complete and self._idle_since is None and not cycle.more_body

@@ -14,13 +14,12 @@ of another site can make a browser request one of ours with it.
 
 import gzip
 import re
-from collections.abc import Awaitable
 from functools import lru_cache
 
 from starlette.middleware.gzip import GZipResponder
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Scope
 
 from ledger.engine.http.problems import Unauthorized
 
@@ -67,36 +66,21 @@ _LEVEL_OF_PAGES = 6
 _WEIGHT = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
-class Compression:
-    """ASGI middleware. Small answers bypass the library, which costs more than all other layers."""
+def packer_of(scope: Scope, start: Message, app: ASGIApp) -> GZipResponder | None:
+    """Starlette's gzip for an answer of the application that starts so; None: it is sent as it is.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        packing: GZipResponder | None = None
-
-        async def send_weakened(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers: list[tuple[bytes, bytes]] = message["headers"]
-                if (b"content-encoding", b"gzip") in headers:
-                    headers[:] = [(n, weak(v) if n == b"etag" else v) for n, v in headers]
-            await send(message)
-
-        def send_packed(message: Message) -> Awaitable[None]:
-            nonlocal packing
-            if (
-                message["type"] == "http.response.start"
-                and not _is_small(message)
-                and not is_exact(scope)
-                and _accepts_gzip(scope)
-            ):
-                level = _LEVEL if is_of_the_api(scope) else _LEVEL_OF_PAGES
-                packing = GZipResponder(self._app, _LARGEST_PLAIN + 1, level)
-                packing.send = send_weakened
-            return (send if packing is None else packing.send_with_compression)(message)
-
-        return self._app(scope, receive, send_packed)
+    Small answers bypass the library, which costs more than all other layers.
+    """
+    if start["status"] in (204, 304):
+        return None
+    for name, value in start["headers"]:
+        # A streamed answer declares no length.
+        if name == b"content-length" and int(value) <= _LARGEST_PLAIN:
+            return None
+    if not _accepts_gzip(scope) or is_exact(scope):
+        return None
+    level = _LEVEL if is_of_the_api(scope) else _LEVEL_OF_PAGES
+    return GZipResponder(app, _LARGEST_PLAIN + 1, level)
 
 
 class Packed:
@@ -104,7 +88,7 @@ class Packed:
 
     def __init__(self, body: bytes, media_type: str) -> None:
         self._body, self._media_type = body, media_type
-        self._packed = gzip.compress(body, _LEVEL, mtime=0)
+        self._packed = packed(body)
 
     def answer(self, scope: Scope) -> Response:
         if compresses(scope, len(self._body)):
@@ -113,12 +97,9 @@ class Packed:
         return Response(self._body, media_type=self._media_type)
 
 
-def _is_small(start: Message) -> bool:
-    """True if the start of an answer declares a small body; a streamed answer never does."""
-    if start["status"] in (204, 304):
-        return True
-    lengths = [value for name, value in start["headers"] if name == b"content-length"]
-    return bool(lengths) and int(lengths[0]) <= _LARGEST_PLAIN
+def packed(body: bytes) -> bytes:
+    """The body of an answer of the API, compressed."""
+    return gzip.compress(body, _LEVEL, mtime=0)
 
 
 def compresses(scope: Scope, size: int) -> bool:
@@ -138,8 +119,9 @@ def weak(tag: bytes) -> bytes:
 
 
 def _accepts_gzip(scope: Scope) -> bool:
-    accepted = joined(scope, b"accept-encoding")
-    return accepted is not None and _names_gzip(accepted)
+    if b"accept-encoding" not in scope[HEADERS]:
+        return False
+    return _names_gzip(joined(scope, b"accept-encoding") or b"")
 
 
 @lru_cache(64)
@@ -156,10 +138,12 @@ def _names_gzip(accepted: bytes) -> bool:
 
 def token_of(request: Request) -> str:
     """The bearer token that the request names. Raises Unauthorized."""
-    if count(request.scope, b"authorization") > 1:
+    scope = request.scope
+    headers: dict[bytes, bytes] = scope[HEADERS]
+    if len(headers) != len(scope["headers"]) and count(scope, b"authorization") > 1:
         # A proxy may have checked the other header.
         raise Unauthorized("Exactly one Authorization header is needed.")
-    sent = (header(request.scope, b"authorization") or b"").decode("latin-1")
+    sent = headers.get(b"authorization", b"").decode("latin-1")
     scheme, _, token = sent.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("A bearer token is needed.")
@@ -168,4 +152,5 @@ def token_of(request: Request) -> str:
 
 def address_of(request: Request) -> str | None:
     """The address from which the request came: behind a proxy, the proxy's."""
-    return request.client.host if request.client is not None else None
+    client = request.scope.get("client")
+    return client[0] if client else None

@@ -1,25 +1,32 @@
 """Middleware of every request and answer, whichever route answers (contract, Access).
 
 ``RootPath`` is around everything else. ``answer_head`` makes HEAD of GET. ``ResponseMiddleware``
-adds the headers (the request id, the position, and the rules for caches and browsers) and counts.
+compresses, adds the headers (the request id, the position, and the rules for caches and browsers)
+and counts.
 """
 
 import logging
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
-from typing import Any
 
 from prometheus_client import REGISTRY, Histogram
 from prometheus_client.core import Metric
+from starlette.middleware.gzip import GZipResponder
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.engine.http.machinery.cors import Cors
-from ledger.engine.http.machinery.headers import HEADERS, count, header, is_exact, is_of_the_api
+from ledger.engine.http.machinery.headers import (
+    HEADERS,
+    count,
+    is_of_the_api,
+    packer_of,
+    weak,
+)
 from ledger.engine.http.problems import BadRequest, InternalError, problem
 from ledger.engine.reads.positions import ViewPositions
 from ledger.engine.telemetry.lines import REQUEST_ID
@@ -139,44 +146,48 @@ class ResponseMiddleware:
         self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[HEADERS] = dict(reversed(scope["headers"]))
-        sent_id = header(scope, b"x-request-id")
-        if sent_id is not None and _REQUEST_ID.fullmatch(sent_id):
-            request_id = sent_id.decode()
-        else:
-            request_id = f"{random.getrandbits(128):032x}"
-        scope.setdefault("state", {})["request_id"] = request_id
-        REQUEST_ID.set(request_id)
+        """Answer; what the application sends passes one function, whatever the answer needs."""
+        headers = scope[HEADERS] = dict(reversed(scope["headers"]))
+        request_id = headers.get(b"x-request-id")
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = b"%032x" % random.getrandbits(128)
+        state = scope.setdefault("state", {})
+        state["request_id"] = text = request_id.decode()
+        REQUEST_ID.set(text)
         started = time.perf_counter()
-
+        packer: GZipResponder | None = None
         answered = False
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
-                headers: list[tuple[bytes, bytes]] = message["headers"]
-                names = _say(headers, _headers_for(scope))
-                if message["status"] == 408:
-                    # The rest of the body may still arrive, in front of the next request.
-                    headers.append((b"connection", b"close"))
-                headers.append((b"x-request-id", request_id.encode()))
-                if self._only_https:
-                    headers.append(_STRICT_TRANSPORT)
-                if self._cors is not None:
-                    headers += self._cors.headers_of(scope)
-                # A 503 is not the earlier answer: the replayed command's subject could not be read.
-                if scope["state"].get("replayed") and message["status"] != 503:
-                    headers.append((b"idempotency-replayed", b"true"))
-                if b"ledger-position" not in names:
-                    position = str(self._positions.last_announced).encode()
-                    headers.append((b"ledger-position", position))
-                self._count(scope, message["status"], time.perf_counter() - started)
-            await send(message)
+                self._begin(scope, message, request_id)
+                status, route = message["status"], scope.get("route")
+                path = None if status in _WITHOUT_ROUTE else getattr(route, "path", "none")
+                _seconds_of(path, scope["method"], status).observe(time.perf_counter() - started)
+            return send(message)
+
+        async def send_weakened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                pairs: list[tuple[bytes, bytes]] = message["headers"]
+                if (b"content-encoding", b"gzip") in pairs:
+                    pairs[:] = [(n, weak(v) if n == b"etag" else v) for n, v in pairs]
+            await send_with_headers(message)
+
+        def send_packed(message: Message) -> Awaitable[None]:
+            nonlocal packer
+            if message["type"] == "http.response.start":
+                packer = packer_of(scope, message, self._app)
+                if packer is None:
+                    return send_with_headers(message)
+                packer.send = send_weakened
+            return (send if packer is None else packer.send_with_compression)(message)
 
         try:
-            if count(scope, b"host") == 1 and _is_host(header(scope, b"host") or b""):
-                await self._app(scope, receive, send_with_headers)
+            host, is_single = headers.get(b"host"), len(headers) == len(scope["headers"])
+            if host and _is_host(host) and (is_single or count(scope, b"host") == 1):
+                await self._app(scope, receive, send_packed)
             else:
                 # Two servers on the way may read different hosts from such a request.
                 refusal = BadRequest(
@@ -187,7 +198,7 @@ class ResponseMiddleware:
         except ClientDisconnect:
             _logger.info("a request was broken off by its client")
         except Exception:
-            _logger.exception("request %s could not be answered", request_id)
+            _logger.exception("request %s could not be answered", text)
             if answered:
                 raise
             failure = InternalError(
@@ -195,11 +206,33 @@ class ResponseMiddleware:
             )
             await problem(Request(scope), failure)(scope, receive, send_with_headers)
 
-    @staticmethod
-    def _count(scope: Scope, status: int, seconds: float) -> None:
-        route: Any = scope.get("route")
-        path = None if status in _WITHOUT_ROUTE else getattr(route, "path", "none")
-        _seconds_of(path, scope["method"], status).observe(seconds)
+    def _begin(self, scope: Scope, start: Message, request_id: bytes) -> None:
+        """Add ours to the headers of an answer's start; of the same name, ours replace others."""
+        headers: list[tuple[bytes, bytes]] = start["headers"]
+        state, ours = scope["state"], _OF_THE_API
+        if not scope["path"].startswith("/v1/") and not is_of_the_api(scope):
+            ours = _OF_OTHERS
+        elif state.get("is_exact"):
+            ours = _EXACT
+        elif state.get("holds_secret"):
+            ours = _SECRET
+        names = {name for name, _ in headers}
+        if not ours.keys().isdisjoint(names):
+            headers[:] = [pair for pair in headers if pair[0] not in ours]
+        headers += ours.items()
+        if start["status"] == 408:
+            # The rest of the body may still arrive, in front of the next request.
+            headers.append((b"connection", b"close"))
+        headers.append((b"x-request-id", request_id))
+        if self._only_https:
+            headers.append(_STRICT_TRANSPORT)
+        if self._cors is not None:
+            headers += self._cors.headers_of(scope)
+        # A 503 is not the earlier answer: the replayed command's subject could not be read.
+        if state.get("replayed") and start["status"] != 503:
+            headers.append((b"idempotency-replayed", b"true"))
+        if b"ledger-position" not in names:
+            headers.append((b"ledger-position", b"%d" % self._positions.last_announced))
 
 
 @lru_cache(64)
@@ -209,24 +242,6 @@ def _is_host(value: bytes) -> bool:
         return found is not None and bool(not found["ip6"] or IPv6Address(found["ip6"].decode()))
     except AddressValueError:
         return False
-
-
-def _headers_for(scope: Scope) -> _Headers:
-    """The headers with the rules for caches and browsers, by the path of the request."""
-    if not is_of_the_api(scope):
-        return _OF_OTHERS
-    if is_exact(scope):
-        return _EXACT
-    return _SECRET if scope["state"].get("holds_secret") else _OF_THE_API
-
-
-def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> set[bytes]:
-    """Replace headers of the same names. Return the names that were set before."""
-    names = {name for name, _ in headers}
-    if not ours.keys().isdisjoint(names):
-        headers[:] = [pair for pair in headers if pair[0] not in ours]
-    headers += ours.items()
-    return names
 
 
 @lru_cache(1000)

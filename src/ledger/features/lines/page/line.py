@@ -331,7 +331,8 @@ async def _openers(request: ReadRequest, line: LineDetail, query: Query) -> Mapp
         service_line_id=line.service_line_id, type="execution.blocked", limit=100
     )
     if query.instant is not None:
-        feed_query.to = format_instant(query.instant + timedelta(microseconds=1))
+        beyond = format_instant(query.instant + timedelta(microseconds=1))
+        feed_query = feed_query.model_copy(update={"to": beyond})
     answer = feeds.events_page(request, feed_query, is_backwards=True)
     found = (await pages.read_answer(answer, PageOf[Envelope])).data
     return {event.payload["blocker_id"]: event for event in reversed(found)}

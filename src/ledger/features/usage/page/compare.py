@@ -150,7 +150,7 @@ async def _since_statement(
                 return [(f"since the statement of {period.name}", since)]
         if not page.meta.has_more:
             break
-        query.cursor = page.meta.cursor
+        query = query.model_copy(update={"cursor": page.meta.cursor})
     return []
 
 
