@@ -175,6 +175,11 @@ class Served:
         (sealer,) = self.named(b"ledger-sealer")
         return sealer
 
+    def writer(self) -> int:
+        """The process that appends for all workers."""
+        (writer,) = self.named(b"ledger-writer")
+        return writer
+
     def named(self, name: bytes) -> list[int]:
         """The processes that show this name."""
         return [pid for pid in self.processes() if name_of(pid).startswith(name)]

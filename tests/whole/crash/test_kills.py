@@ -18,7 +18,7 @@ from tests.support.sealing import checked
 from tests.support.served import Served, free_port, post
 from tests.support.views import until
 
-TARGETS = ("worker", "loops", "postmaster", "database kept away", "supervisor", "sealer")
+TARGETS = ("worker", "writer", "loops", "postmaster", "database kept away", "supervisor", "sealer")
 
 
 class Trial:
@@ -52,6 +52,9 @@ class Trial:
         if target == "worker":
             os.kill(random.choice(served.api_workers()), signal.SIGKILL)
             return served
+        if target == "writer":
+            os.kill(served.writer(), signal.SIGKILL)
+            return served
         if target == "postmaster":
             os.kill(served.postmaster(), signal.SIGKILL)
             return served
@@ -80,7 +83,7 @@ class Trial:
         assert set(load.statuses) <= {200, 201, 503}, load.statuses
         assert load.without_retry_after == 0
         assert load.timed_out == 0
-        if target in ("loops", "sealer", "postmaster", "database kept away"):
+        if target in ("writer", "loops", "sealer", "postmaster", "database kept away"):
             assert load.outages == 0, "the workers live: every request has an answer"
         before = dict(load.acknowledged)
         outcomes = load.send_again()
@@ -99,10 +102,10 @@ class Trial:
         until(lambda: len(served.api_workers()) == served.workers, "the worker's successor")
 
 
-def test_acknowledged_facts_outlive_kills_of_worker_sealer_database_and_supervisor(
+def test_acknowledged_facts_outlive_kills_of_worker_writer_database_and_supervisor(
     data_dir: Path,
 ) -> None:
-    Trial(data_dir, 2, 10).rounds(["worker", "sealer", "database kept away", "supervisor"])
+    Trial(data_dir, 2, 10).rounds(["worker", "writer", "database kept away", "supervisor"])
 
 
 @pytest.mark.crash

@@ -20,7 +20,7 @@ from tests.support.relay import Relay
 from tests.support.served import Served, post, run_ledger, serving_at
 from tests.support.views import until
 
-PROCESSES = {"supervisor", "loops", "dispatcher", "sealer", "api-1", "api-2"}
+PROCESSES = {"supervisor", "loops", "dispatcher", "sealer", "writer", "api-1", "api-2"}
 
 
 def values(served: Served, name: str) -> dict[str, float]:
