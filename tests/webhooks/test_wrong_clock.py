@@ -22,7 +22,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def set_ahead(dispatching: Dispatching, seconds: float) -> None:
     """Set the clock of the dispatcher's writer ahead of the database's."""
-    dispatching._log.wall = lambda: time.time() + seconds
+    dispatching._writer._log.wall = lambda: time.time() + seconds
 
 
 def led_since(ledger: WebhookLedger) -> object:

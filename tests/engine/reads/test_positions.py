@@ -2,13 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 
 import psycopg
 import pytest
 
 from ledger.app.composition.writing import utc_now
+from ledger.app.features import projections
 from ledger.engine.reads.positions import Versions, ViewPositions
 from ledger.engine.reads.replicated import ReplicatedPositions
+from ledger.engine.views.rounds import MovedViews
+from ledger.engine.writer.writer import WriterState
 
 
 def test_a_process_that_stops_follows_no_other_server(conninfo: str) -> None:
@@ -63,19 +67,26 @@ def test_a_late_notification_does_not_take_back_what_the_process_has_moved_itsel
     conninfo: str,
 ) -> None:
     async def play() -> None:
-        positions = ViewPositions(conninfo)
-        positions.note_folded(["run"], 3)
+        state, own = WriterState(), {view.name: view.version for view in projections()}
+        positions = ViewPositions(conninfo, Versions(own, frozenset))
+        positions.share(state)
+
+        def move(views: Collection[str], position: int) -> None:
+            state.folded = MovedViews(views, position).packed(own)
+            positions.look()
+
+        move(["run"], 3)
         assert positions.reached == 0, "without a connection no position is known"
         await positions.start()
         while not positions._positions:
             await asyncio.sleep(0.01)
         views = list(positions._positions)
-        positions.note_folded(views, 7)
+        move(views, 7)
         assert (positions.reached, positions.due(None)) == (7, 7)
         positions._hear(",".join(views), "5")
         assert (positions.reached, positions.due(None)) == (7, 7)
         positions._hear("run", "stopped")
-        positions.note_folded([name for name in views if name != "run"], 9)
+        move([name for name in views if name != "run"], 9)
         assert (positions.reached, positions.due(frozenset({"run"}))) == (9, 7)
         positions._hear("run", "7")
         assert positions.reached == 7

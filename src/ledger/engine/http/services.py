@@ -181,7 +181,7 @@ class ApiServices:
         positions.on_moved(answers.on_moved)
         positions.on_silence(pool.renew)
         if writing is not None:
-            positions.share(lambda: writing.writer.state.folded)
+            positions.share(writing.writer.state)
             positions.on_reached(writing.writer.note_projected)
             positions.on_erased(writing.writer.forget_key)
         positions.on_erased(answers.forget)

@@ -17,7 +17,7 @@ import itertools
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psycopg
 
@@ -27,7 +27,7 @@ from ledger.engine.postgres.exchange import SilentServer
 from ledger.engine.postgres.pool.scope import FOR_EVERYONE
 from ledger.engine.postgres.session import AsyncRoundConnection, options_of
 from ledger.engine.postgres.timing import WAIT_SECONDS
-from ledger.engine.views.rounds import Folded
+from ledger.engine.views.rounds import MovedViews
 
 _logger = logging.getLogger(__name__)
 
@@ -107,6 +107,17 @@ class Versions:
         return {name for name, version in own if stored.get(name, 0) not in {0, version}}
 
 
+class MovingWriter(Protocol):
+    """The state of a writer that moves views."""
+
+    folded: int
+    """What it has moved last, as ``MovedViews.packed``."""
+
+
+class _NoWriter:
+    folded = 0
+
+
 class ViewPositions:
     """Follows the projector's notifications on a connection of its own."""
 
@@ -127,8 +138,8 @@ class ViewPositions:
         self._positions: dict[str, int] = {}
         """The announced position of each view; empty while the process is not listening."""
         self._stopped: set[str] = set()
-        self._folded: Callable[[], int] = lambda: 0
-        self._seen = 0
+        self._state: MovingWriter = _NoWriter()
+        self._taken = 0
         """What ``look`` has taken last."""
         self._owed: dict[str, int] | None = None
         """The positions that views must reach after an interruption; None: all are reached."""
@@ -287,7 +298,7 @@ class ViewPositions:
             await connection.execute("LISTEN ledger_erased")
             await connection.execute("LISTEN ledger_rebuilt")
             self._announce_erased(None)
-            self._seen = self._folded()  # of another server, perhaps
+            self._taken = self._state.folded  # of another server, perhaps
             cursor = await connection.execute(_ALL)
             rows = await cursor.fetchall()
             views = [View(*row) for _, *row in rows]
@@ -326,19 +337,19 @@ class ViewPositions:
             self._owed_timer.cancel()
         self._owed, self._owed_timer = owed, timer
 
-    def share(self, folded: Callable[[], int]) -> None:
-        """``folded`` reads the views that the node's writer has moved last (``Folded.packed``)."""
-        self._folded = folded
+    def share(self, state: MovingWriter) -> None:
+        """Take the positions of views that the node's writer moves from its state."""
+        self._state = state
 
     def look(self) -> None:
         """Take what the node's writer has moved since, of which no notification need tell.
 
         Without a connection the process knows no positions, and learns all with the next one.
         """
-        number = self._folded()
-        if number != self._seen:
-            self._seen = number
-            views, position = Folded.unpacked(number, self.versions.names)
+        number = self._state.folded
+        if number != self._taken:
+            self._taken = number
+            views, position = MovedViews.unpacked(number, self.versions.names)
             if self._positions and position > self._least(frozenset(views)):
                 self._reach(views, position)
 

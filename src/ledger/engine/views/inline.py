@@ -16,7 +16,7 @@ from ledger.engine.log.event_log import Log, reading
 from ledger.engine.postgres.pipeline import Statement, Transaction
 from ledger.engine.values.recorded import Recorded
 from ledger.engine.views.contract import Projection, error_line
-from ledger.engine.views.rounds import Elsewhere, Folded, LiveView, announcement, apply_round
+from ledger.engine.views.rounds import Elsewhere, LiveView, MovedViews, announcement, apply_round
 
 MOST = 100
 """The most events of an append that folds, and the most by which a view may lag before it: the
@@ -60,7 +60,7 @@ class InlineViews:
         """The transaction of the append that is under way, if it may write views."""
         self._announce_at = 0.0
         """When the next notification may be sent."""
-        self._owed: Folded | None = None
+        self._owed: MovedViews | None = None
         """What no notification has announced yet."""
 
     def fold(self, append: Append, events: Sequence[Recorded], start: int) -> bool:
@@ -95,12 +95,12 @@ class InlineViews:
     def names(self) -> Collection[str]:
         return self._projections.keys()
 
-    def settle(self) -> Folded | None:
+    def settle(self) -> MovedViews | None:
         """Note that the append has committed. Return the views that it has moved, if any."""
         if self._folding is None:
             return None
         self._folding = None
-        self._owed = Folded([view.projection.name for view in self._live], self._end)
+        self._owed = MovedViews([view.projection.name for view in self._live], self._end)
         return self._owed
 
     def announces_in(self) -> float | None:

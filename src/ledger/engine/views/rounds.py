@@ -43,7 +43,7 @@ _SKIPPING = _TRACK.format("AND p.stopped_at IS NULL FOR NO KEY UPDATE OF p SKIP 
 
 
 _MASK = 16
-"""The bits of a view's mask in ``Folded.packed``: more than there are views."""
+"""The bits of a view's mask in ``MovedViews.packed``: more than there are views."""
 
 
 class LiveView(NamedTuple):
@@ -53,7 +53,7 @@ class LiveView(NamedTuple):
     generation: int
 
 
-class Folded(NamedTuple):
+class MovedViews(NamedTuple):
     """Views that a committed append has moved, and their position."""
 
     views: Collection[str]
@@ -65,7 +65,7 @@ class Folded(NamedTuple):
         return self.position << _MASK | mask
 
     @classmethod
-    def unpacked(cls, number: int, names: Iterable[str]) -> "Folded":
+    def unpacked(cls, number: int, names: Iterable[str]) -> "MovedViews":
         views = [name for bit, name in enumerate(names) if number & 1 << bit]
         return cls(views, number >> _MASK)
 

@@ -16,10 +16,14 @@ a command tells if they were recorded. The next writer takes the ends that wait 
 import asyncio
 import contextlib
 import itertools
+import logging
+import os
 import pickle
 import selectors
+import signal
 import socket
 import struct
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,10 +34,12 @@ from typing import Any, NamedTuple, cast
 
 from ledger.engine.postgres.clocks import is_wrong
 from ledger.engine.values.errors import RateLimited, Unavailable
-from ledger.engine.views.rounds import Folded
+from ledger.engine.views.rounds import MovedViews
 from ledger.engine.writer.command import Command
 from ledger.engine.writer.fair_queue import Outcomes
 from ledger.engine.writer.writer import WAITING, Writer, WriterState
+
+_logger = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<Q")
 _AT_ONCE = 1 << 20
@@ -41,6 +47,9 @@ _AT_ONCE = 1 << 20
 
 _SILENT_SECONDS = 3.0
 """A writer that has noted nothing for so long has failed: it notes something every second."""
+
+_WORKERS_SECONDS = 15.0
+"""How long a stopping writer waits for its workers: they end their requests meanwhile."""
 
 _COMMANDS, _FORGET, _PROJECTED, _LEAVE = range(4)
 _OUTCOMES, _ELSEWHERE = range(2)
@@ -208,7 +217,9 @@ class RemoteWriter(asyncio.Protocol):
         self._tell(_FORGET, run_id)
 
     def note_projected(self, position: int) -> None:
-        if position > Folded.unpacked(self.state.folded, ()).position:  # the writer knows its own
+        if (
+            position > MovedViews.unpacked(self.state.folded, ()).position
+        ):  # the writer knows its own
             self._tell(_PROJECTED, position)
 
     def stop_listening(self) -> None:
@@ -282,6 +293,9 @@ class HostedWriter(Writer):
         super().__init__(*values, state=post.state, **options)
         self._post = post
         self._workers: dict[int, _Worker] = {}
+        self._is_alone = threading.Event()
+        """Set while no worker is connected."""
+        self._is_alone.set()
         self._selector = selectors.DefaultSelector()
         self._selector.register(post.waiting, selectors.EVENT_READ, self._accept)
         self._wakers = socket.socketpair()
@@ -289,10 +303,23 @@ class HostedWriter(Writer):
         self.on_elsewhere = self._tell_elsewhere
 
     def stop(self) -> None:
+        """Wait for the end of the workers, which may still have requests, and then stop.
+
+        All processes get the signal at once if their supervisor has died.
+        """
+        self._is_alone.wait(_WORKERS_SECONDS)
         super().stop()
         self._selector.close()
         for end in (*self._wakers, *(worker.end for worker in self._workers.values())):
             end.close()
+
+    def _serve(self) -> None:
+        try:
+            super()._serve()
+        except Exception:
+            # A bug. The supervisor starts another writer once this process has ended.
+            _logger.exception("the writer failed")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _interrupt(self) -> None:
         self._wakers[1].send(b"\0")
@@ -375,6 +402,10 @@ class HostedWriter(Writer):
             self._note_listening()
 
     def _note_listening(self) -> None:
+        if self._workers:
+            self._is_alone.clear()
+        else:
+            self._is_alone.set()
         self._listens = any(worker.listens for worker in self._workers.values())
 
     def _tell_elsewhere(self) -> None:

@@ -108,7 +108,7 @@ class WriterState(ctypes.Structure):
     noted_at: float
     """When the writer last began a round of its loop."""
     folded: int
-    """The views that the last append has moved, as ``Folded.packed``; 0 if it moved none."""
+    """The views that the last append has moved, as ``MovedViews.packed``; 0 if it moved none."""
     clock_skew: float
     """By how many seconds the machine's clock is ahead of the database's, as last compared."""
 
