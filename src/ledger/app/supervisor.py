@@ -115,11 +115,19 @@ def serve(
             _tell_of_the_user(account, postgres, announce)
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
+        # Several workers hand what they write over to one process.
+        post = code.Post() if workers > 1 and serves(role) and not only_reads else None
+        servers = _servers(code, settings, (conninfo, reading), listener, role, workers, post)
+        let_go_of_post = [post.close] if post is not None else []
+        writers: dict[str, ChildMain] = {}
+        if post is not None:
+            writers["writer"] = partial(code.run_writer, settings, conninfo, post)
         loops = _loops(code, settings, conninfo, role)
-        servers = _servers(code, settings, (conninfo, reading), listener, role, workers)
-        expect_restarts([*loops, *servers])
+        expect_restarts([*writers, *loops, *servers])
+        apart = [*let_go, listener.close]
         children = [
-            *(Child(n, run, [*let_go, listener.close], account) for n, run in loops.items()),
+            *(Child(n, run, apart, account) for n, run in writers.items()),
+            *(Child(n, run, [*apart, *let_go_of_post], account) for n, run in loops.items()),
             *(Child(n, run, let_go, account) for n, run in servers.items()),
         ]
         database = Database(postgres) if postgres is not None else None
@@ -166,19 +174,19 @@ def _servers(
     listener: socket.socket,
     role: Role,
     workers: int,
+    post: object,
 ) -> dict[str, ChildMain]:
-    """The processes that answer requests, by name. ``conninfos``: to write, and to read."""
+    """The processes that answer requests, by name. ``conninfos``: to write, and to read.
+
+    ``post`` leads to the node's writer; None if a worker has it on a thread.
+    """
     # Only probes reach a node that does not serve.
     indexes = range(workers if serves(role) else 1)
     if role == "read":
         run = partial(code.run_reading_api, settings, conninfos[1], listener)
         return {f"api-{index + 1}": run for index in indexes}
-    post = code.Post() if len(indexes) > 1 else None
     run = partial(code.run_api, settings, *conninfos, listener, role, post)
-    servers: dict[str, ChildMain] = {f"api-{index + 1}": run for index in indexes}
-    if post is not None:
-        servers["writer"] = partial(code.run_writer, settings, conninfos[0], post)
-    return servers
+    return {f"api-{index + 1}": run for index in indexes}
 
 
 def _set_by_signals() -> threading.Event:

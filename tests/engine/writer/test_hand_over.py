@@ -40,8 +40,8 @@ def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
 @pytest.fixture
 def post() -> Iterator[Post]:
     post = Post()
-    with post._leaving, post.waiting:
-        yield post
+    yield post
+    post.close()
 
 
 def hosted(post: Post, conninfo: str) -> HostedWriter:

@@ -202,24 +202,26 @@ def test_the_supervisor_has_one_thread_and_its_children_hold_none_of_its_files(
     with Installed(data_dir, free_port()) as served:
         supervisor = served.process.pid
         held = descriptors(supervisor)
-        (listener,) = {name for name in held if name.startswith("socket:")}
+        sockets = {name for name in held if name.startswith("socket:")}
+        (loops,) = served.named(b"ledger-loops")
+        (listener,) = sockets - {*descriptors(served.writer()), *descriptors(loops)}
         (lock,) = {name for name in held if name.endswith("/owner.lock")}
         for _ in range(2):
-            until(lambda: len(children(served)) == 5, "the children")
+            until(lambda: len(children(served)) == 6, "the children")
             assert len(os.listdir(f"/proc/{supervisor}/task")) == 1
-            assert {name for name in descriptors(supervisor) if name.startswith("socket:")} == {
-                listener
-            }
+            assert sockets == {n for n in descriptors(supervisor) if n.startswith("socket:")}
             workers = set(served.named(b"ledger-api"))
             assert len(workers) == 2
             first = children(served)
             for pid in first:
                 assert lock not in descriptors(pid)
                 assert (listener in descriptors(pid)) == (pid in workers)
+                writes = pid in workers or pid == served.writer()
+                assert (sockets - {listener} <= descriptors(pid)) == writes
             for pid in first:
                 os.kill(pid, signal.SIGKILL)
             until(lambda killed=first: not {*killed} & {*served.processes()}, "their end")
-        until(lambda: len(children(served)) == 5 and is_ready(served), "answers")
+        until(lambda: len(children(served)) == 6 and is_ready(served), "answers")
 
 
 def test_the_supervisor_loads_all_code_so_that_a_child_starts_at_once(

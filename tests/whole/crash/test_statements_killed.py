@@ -155,8 +155,14 @@ def test_a_statement_that_was_committed_and_never_answered_is_found_under_its_ke
         before = assert_whole(served, client)
     os.kill(loops, signal.SIGSTOP)
     try:
-        # The views stand still, so the worker waits for them between commit and reply.
-        with ThreadPoolExecutor() as other, served.client(token) as client:
+        # The writer leaves a locked view to the projector, which stands still. So the worker waits
+        # for the view between commit and reply.
+        with (
+            ThreadPoolExecutor() as other,
+            served.client(token) as client,
+            psycopg.connect(url(served)) as holder,
+        ):
+            holder.execute("SELECT FROM ledger.projection FOR UPDATE")
             headers = {"idempotency-key": key}
             request = other.submit(client.post, PATH, json=APRIL, headers=headers)
             until(lambda: len(query(url(served), _EVENTS)) == len(before) + 1, "the commit")

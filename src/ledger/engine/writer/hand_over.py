@@ -66,6 +66,11 @@ class Post:
         self.waiting.setblocking(False)
         self.state = RawValue(WriterState)
 
+    def close(self) -> None:
+        """In a process that neither writes nor hands over."""
+        self._leaving.close()
+        self.waiting.close()
+
     def connect(self) -> socket.socket:
         """A connection to the present writer, or to the next one."""
         ours, theirs = socket.socketpair()

@@ -274,7 +274,8 @@ class Writer(BackgroundLoop):
         while True:
             with self._changed:
                 # Commands that wait for views are checked again, in case the views stand still.
-                timeout = self._probe_seconds or (STILL_SECONDS if self._queue else None)
+                waits = self._queue or self.views is not None
+                timeout = self._probe_seconds or (STILL_SECONDS if waits else None)
                 if self.views is not None and (due := self.views.announces_in()) is not None:
                     timeout = due if timeout is None else min(due, timeout)
                 self._wait(timeout)
