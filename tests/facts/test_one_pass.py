@@ -190,9 +190,9 @@ def texts(draw: st.DrawFn) -> bytes:
             marks[json.dumps(mark)] = draw(st.sampled_from(ODD))
             return mark
         if isinstance(value, dict):
-            kept = {key: changed(item) for key, item in value.items() if draw(st.integers(0, 19))}
+            some = {key: changed(item) for key, item in value.items() if draw(st.integers(0, 19))}
             more: list[dict[str, Any]] = [{}, {}, {}, {"unknown": 1}, {"external_id": "x"}]
-            return kept | draw(st.sampled_from(more))
+            return some | draw(st.sampled_from(more))
         return [changed(item) for item in value] if isinstance(value, list) else value
 
     indent, is_ascii = draw(st.sampled_from([None, None, 1])), draw(st.booleans())

@@ -91,9 +91,9 @@ def test_an_answer_that_is_kept_is_compressed_once(
 
     monkeypatch.setattr(replies, "packed", noted)
     path, headers = "/v1/execution?limit=29", {"accept-encoding": GZIP}
-    shown = [edge.get(path, token, headers=headers) for _ in range(3)]
-    assert [answer.headers["content-encoding"] for answer in shown] == [GZIP] * 3
-    assert packed == [shown[0].content]
+    answers = [edge.get(path, token, headers=headers) for _ in range(3)]
+    assert [answer.headers["content-encoding"] for answer in answers] == [GZIP] * 3
+    assert packed == [answers[0].content]
 
 
 def test_several_accept_encoding_headers_are_one_list(edge: Edge, token: str) -> None:

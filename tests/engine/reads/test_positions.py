@@ -73,7 +73,7 @@ def test_a_late_notification_does_not_take_back_what_the_process_has_moved_itsel
 
         def move(views: Collection[str], position: int) -> None:
             state.folded = MovedViews(views, position).packed(own)
-            positions.look()
+            positions.refresh()
 
         move(["run"], 3)
         assert positions.reached == 0, "without a connection no position is known"

@@ -180,16 +180,16 @@ def test_two_folding_writers_and_a_projector_never_fold_an_event_twice(
 def test_every_kind_of_event_is_folded_from_memory_as_from_the_log(
     conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec, seen = EnvelopeMapper(), list[Recorded]()
+    codec, folded = EnvelopeMapper(), list[Recorded]()
 
     def notes_events(transaction: Any, views: Any, events: Any, *rest: Any, **more: Any) -> None:
-        seen.extend(events)
+        folded.extend(events)
         apply_round(transaction, views, events, *rest, **more)
 
     monkeypatch.setattr(inline, "apply_round", notes_events)
     work(conninfo, views=InlineViews(projections(), codec))
-    assert len({type(event.body) for event in seen}) > 30
-    for event in seen:
+    assert len({type(event.body) for event in folded}) > 30
+    for event in folded:
         stored_event = codec.to_stored_event(event)
         read = codec.decode(*_columns(stored_event), event.position)
         assert repr(read) == repr(event)
@@ -315,11 +315,11 @@ class NewerRunView(RunView):
     version = RunView.version + 1
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-def test_a_writer_of_another_version_writes_no_row(conninfo: str, is_known: bool) -> None:
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_a_writer_of_another_version_writes_no_row(conninfo: str, is_cached: bool) -> None:
     """The views are of a version of the code that the writer is not, or even unknown to it."""
     others = [view for view in projections() if view.name != "run"]
-    with folding(conninfo, [NewerRunView(), *others] if is_known else others) as writer:
+    with folding(conninfo, [NewerRunView(), *others] if is_cached else others) as writer:
         report(writer, activation(), start("RUN-26-900001"))
         assert view_positions(conninfo) == all_at(0)
         assert query(conninfo, "SELECT count(*) FROM ledger.execution") == [(0,)]
@@ -443,7 +443,7 @@ def test_a_write_is_answered_and_read_without_a_notification_about_the_views(
                 for number in range(10, 30):
                     run = f"RUN-26-9000{number}"
                     await service.accept(start(run))
-                    shown = await service.get(f"/v1/runs/{run}")
-                    assert shown["data"]["status"] == "running"
+                    answer = await service.get(f"/v1/runs/{run}")
+                    assert answer["data"]["status"] == "running"
 
     asyncio.run(write())

@@ -332,7 +332,7 @@ def _query_filler(model: type[BaseModel]) -> _Filler:
         raw: bytes = request.scope["query_string"]
         if not raw and empty is not None:
             return empty
-        return (_known_query if is_frozen and len(raw) <= _SHORT else parse_query)(raw, model)
+        return (_repeated_query if is_frozen and len(raw) <= _SHORT else parse_query)(raw, model)
 
     return fill
 
@@ -341,7 +341,7 @@ _no_parameters = _query_filler(Present)
 
 
 @lru_cache(1000)
-def _known_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
+def _repeated_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
     """As ``parse_query``; a query that clients repeat is parsed once."""
     return parse_query(raw, model)
 

@@ -111,7 +111,7 @@ class Submissions:
 
     def _drain(self) -> None:
         self._is_awake = False
-        self._positions.look()
+        self._positions.refresh()
         while self._answered:
             waiting, outcomes = self._answered.popleft()
             if waiting.timer is not None:

@@ -1,7 +1,7 @@
 """The positions and versions of the views, as last announced to this process.
 
 A write waits for the positions. The projector notifies with each batch, a writer with each append
-that moves views; its own node needs no notification (``look``). Only a read node polls,
+that moves views; its own node needs no notification (``refresh``). Only a read node polls,
 whose server may be a standby (``replicated.py``). Reads and writes do not wait for a stopped view.
 
 A view may lose events that it has shown: its commits do not wait for the disk, so a crash of the
@@ -139,8 +139,8 @@ class ViewPositions:
         """The announced position of each view; empty while the process is not listening."""
         self._stopped: set[str] = set()
         self._state: MovingWriter = _NoWriter()
-        self._taken = 0
-        """What ``look`` has taken last."""
+        self._applied = 0
+        """What ``refresh`` has taken last."""
         self._owed: dict[str, int] | None = None
         """The positions that views must reach after an interruption; None: all are reached."""
         self._owed_timer: asyncio.TimerHandle | None = None
@@ -176,7 +176,7 @@ class ViewPositions:
 
     def due(self, views: frozenset[str] | None) -> int:
         """The position that a read of these views (None: of all live views) must show now."""
-        self.look()
+        self.refresh()
         required = self._positions if self._owed is None else self._owed
         names = required.keys() - self._stopped if views is None else views
         return min([required.get(name, 0) for name in names], default=0)
@@ -298,7 +298,7 @@ class ViewPositions:
             await connection.execute("LISTEN ledger_erased")
             await connection.execute("LISTEN ledger_rebuilt")
             self._announce_erased(None)
-            self._taken = self._state.folded  # of another server, perhaps
+            self._applied = self._state.folded  # of another server, perhaps
             cursor = await connection.execute(_ALL)
             rows = await cursor.fetchall()
             views = [View(*row) for _, *row in rows]
@@ -341,14 +341,14 @@ class ViewPositions:
         """Take the positions of views that the node's writer moves from its state."""
         self._state = state
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Take what the node's writer has moved since, of which no notification need tell.
 
         Without a connection the process knows no positions, and learns all with the next one.
         """
         number = self._state.folded
-        if number != self._taken:
-            self._taken = number
+        if number != self._applied:
+            self._applied = number
             views, position = MovedViews.unpacked(number, self.versions.names)
             if self._positions and position > self._least(frozenset(views)):
                 self._reach(views, position)

@@ -77,12 +77,12 @@ class ReportFact:
         A void names the check-in and the check-in's void, and an external id names a run. The
         tenant of an administrator's fact is its subject's.
         """
-        organization_id, known = self.tenant(tenant_of), self._identities
+        organization_id, found = self.tenant(tenant_of), self._identities
         if organization_id is None:
             return ()
-        if not known or known[0].organization_id != organization_id:
-            known = self._identities = self._identities_in(organization_id)
-        return known
+        if not found or found[0].organization_id != organization_id:
+            found = self._identities = self._identities_in(organization_id)
+        return found
 
     def _identities_in(self, organization_id: str) -> tuple[Identity, ...]:
         own = Identity(organization_id, self.fact.source, self.fact.id)
@@ -95,7 +95,7 @@ class ReportFact:
         self, tenant_of: TenantOf, exists: Callable[[Identity], bool]
     ) -> Iterable[Identity]:
         fact = self.fact
-        if fact.external_id is None and fact.parent_external_id is None:
+        if not report_runs.names_a_run(fact):
             return ()
         return report_runs.followup_identities(fact, self.tenant(tenant_of) or "", exists)
 

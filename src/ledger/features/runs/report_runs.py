@@ -36,12 +36,17 @@ MAX_AWAITING = 1_000
 _OWN_PARENT = "A run is not its own parent."
 
 
+def names_a_run(fact: Fact) -> bool:
+    """True if the fact names its run or a parent by external ids."""
+    return fact.external_id is not None or fact.parent_external_id is not None
+
+
 def identities(fact: Fact, organization_id: str) -> tuple[Identity, ...]:
     """The identities of the runs that the fact names, and of a run that awaits the fact's run.
 
     A name's second attempt shows whether it has more than one.
     """
-    if fact.external_id is None and fact.parent_external_id is None:
+    if not names_a_run(fact):
         return ()
     own, parent = _naming(fact, organization_id), _parentage(fact, organization_id)
     names = [name(number) for name in (own, parent) if name is not None for number in (1, 2)]
