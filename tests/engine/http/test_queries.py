@@ -19,10 +19,10 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
         found.append(raw)
         return parse(raw, model)
 
-    lean._known_query.cache_clear()
+    lean._repeated_query.cache_clear()
     monkeypatch.setattr(lean, "parse_query", noted)
     yield found
-    lean._known_query.cache_clear()
+    lean._repeated_query.cache_clear()
 
 
 def test_a_repeated_query_is_parsed_once(edge: Edge, parsed: list[bytes]) -> None:
