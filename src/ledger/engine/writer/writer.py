@@ -276,7 +276,9 @@ class Writer(BackgroundLoop):
                 # Commands that wait for views are checked again, in case the views stand still.
                 waits = self._queue or self.views is not None
                 timeout = self._probe_seconds or (STILL_SECONDS if waits else None)
-                if self.views is not None and (due := self.views.announces_in()) is not None:
+                is_failing = bool(self.state.failing_since)
+                due = None if self.views is None or is_failing else self.views.announces_in()
+                if due is not None:
                     timeout = due if timeout is None else min(due, timeout)
                 self._wait(timeout)
                 self.state.noted_at = time.monotonic()
@@ -290,13 +292,13 @@ class Writer(BackgroundLoop):
             if has_commands:
                 self._gather()
                 self._answer_waiting()
-            if self._is_probe_due():
+            if self._is_probe_due() and not is_stopping:
                 self._probe()
             self._announce()
 
     def _announce(self, *, is_last: bool = False) -> None:
         """Notify other processes of the views that were moved here, if that is due."""
-        if self.views is not None:
+        if self.views is not None and not self.state.failing_since:
             with suppress(psycopg.Error):
                 self.views.announce(self._log, is_last=is_last)
 
