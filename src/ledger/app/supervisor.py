@@ -32,7 +32,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -115,21 +115,8 @@ def serve(
             _tell_of_the_user(account, postgres, announce)
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
-        # Several workers hand what they write over to one process.
-        post = code.Post() if workers > 1 and serves(role) and not only_reads else None
-        servers = _servers(code, settings, (conninfo, reading), listener, role, workers, post)
-        let_go_of_post = [post.close] if post is not None else []
-        writers: dict[str, ChildMain] = {}
-        if post is not None:
-            writers["writer"] = partial(code.run_writer, settings, conninfo, post)
-        loops = _loops(code, settings, conninfo, role)
-        expect_restarts([*writers, *loops, *servers])
-        apart = [*let_go, listener.close]
-        children = [
-            *(Child(n, run, apart, account) for n, run in writers.items()),
-            *(Child(n, run, [*apart, *let_go_of_post], account) for n, run in loops.items()),
-            *(Child(n, run, let_go, account) for n, run in servers.items()),
-        ]
+        conninfos = conninfo, reading
+        children = _children(code, settings, conninfos, listener, role, workers, let_go, account)
         database = Database(postgres) if postgres is not None else None
         address = address_of(host, port)
         stack.enter_context(keeping_address(settings.data_dir, address))
@@ -155,6 +142,34 @@ def _refuse_settings(settings: Settings, role: Role) -> None:
 
     if (why := Grants(settings.oidc_grants).why_broken) is not None:
         raise ConfigurationError(f"The service does not start: {why}.")
+
+
+def _children(
+    code: ModuleType,
+    settings: Settings,
+    conninfos: tuple[str, str],
+    listener: socket.socket,
+    role: Role,
+    workers: int,
+    let_go: Sequence[Callable[[], None]],
+    account: Account | None,
+) -> list[Child]:
+    """All processes of the service, each without the inherited files that it must not hold.
+
+    Several workers hand what they write over to one process. ``conninfos``: to write, and to read.
+    """
+    post = code.Post() if workers > 1 and serves(role) and role != "read" else None
+    loops = _loops(code, settings, conninfos[0], role)
+    servers = _servers(code, settings, conninfos, listener, role, workers, post)
+    apart = [*let_go, listener.close]
+    children = [Child(name, run, let_go, account) for name, run in servers.items()]
+    if post is not None:
+        writer = partial(code.run_writer, settings, conninfos[0], post)
+        children.append(Child("writer", writer, apart, account))
+        apart = [*apart, post.close]
+    children[:0] = [Child(name, run, apart, account) for name, run in loops.items()]
+    expect_restarts(child.name for child in children)
+    return children
 
 
 def _loops(code: ModuleType, settings: Settings, conninfo: str, role: Role) -> dict[str, ChildMain]:

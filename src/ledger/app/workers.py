@@ -150,7 +150,6 @@ def _run_app(
 def run_writer(
     settings: Settings, conninfo: str, post: Post, tell_started: Callable[[], None]
 ) -> None:
-    sys.setswitchinterval(0.0005)
     _run_until_stopped(partial(NodeWriter, post=post), settings, conninfo, tell_started)
 
 

@@ -116,8 +116,9 @@ async def test_each_worker_gets_the_outcomes_of_its_commands_in_their_order(
 
 @on_a_loop
 async def test_what_a_lost_writer_was_given_has_an_unknown_outcome_and_the_next_one_decides_it(
-    post: Post, conninfo: str
+    post: Post, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hand_over, "_WORKERS_SECONDS", 0.0)  # the worker outlives it here
     async with workers(post) as (worker,):
         elsewhere = asyncio.Event()
         worker.on_elsewhere = elsewhere.set
@@ -212,6 +213,20 @@ async def test_the_writer_listens_while_a_worker_does(post: Post, conninfo: str)
             two.stop_listening()
             await outcomes(two, check_ins(1))
             assert not writer._listens
+
+
+@on_a_loop
+async def test_workers_learn_of_another_server_without_an_outcome(
+    post: Post, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = hosted(post, conninfo)
+    # As if each probe, on the writer's own thread, had found another server.
+    monkeypatch.setattr(writer, "_probe_seconds", 0.05)
+    monkeypatch.setattr(writer, "_probe", lambda: writer.on_elsewhere())
+    async with running(writer), workers(post) as (worker,):
+        elsewhere = asyncio.Event()
+        worker.on_elsewhere = elsewhere.set
+        await asyncio.wait_for(elsewhere.wait(), 20)
 
 
 @on_a_loop

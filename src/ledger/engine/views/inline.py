@@ -29,6 +29,9 @@ failure: a mixed load would else change hands with each append, and load the fol
 _CHECK_SECONDS = 1.0
 """The time between two checks for views that were resumed or rebuilt."""
 
+_ANNOUNCE_SECONDS = 0.05
+"""The least time between two notifications: the own node needs none."""
+
 _logger = logging.getLogger(__name__)
 
 # The tracking, locked, so that no projector moves a view meanwhile; a stopped view has no position.
@@ -40,12 +43,8 @@ FROM ledger.projection FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 
-_ANNOUNCE_SECONDS = 0.05
-"""The least time between two notifications: the own node needs none."""
-
-
 class InlineViews:
-    """The views in a writer's memory. Only its thread uses them, except for ``folded``."""
+    """The views in a writer's memory, which only its thread uses."""
 
     def __init__(self, projections: Sequence[Projection], codec: EnvelopeMapper) -> None:
         self._projections, self._codec = {each.name: each for each in projections}, codec

@@ -159,7 +159,7 @@ class FairQueue:
         self,
         plan: Sequence[Slice],
         is_awaited: Callable[[], bool],
-        receive: Callable[[], None] = lambda: None,
+        receive: Callable[[], None],
     ) -> "Slot":
         """The slot of an append that begins now.
 

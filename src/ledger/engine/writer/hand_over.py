@@ -222,9 +222,8 @@ class RemoteWriter(asyncio.Protocol):
         self._tell(_FORGET, run_id)
 
     def note_projected(self, position: int) -> None:
-        if (
-            position > MovedViews.unpacked(self.state.folded, ()).position
-        ):  # the writer knows its own
+        # The writer knows what it has moved itself.
+        if position > MovedViews.unpacked(self.state.folded, ()).position:
             self._tell(_PROJECTED, position)
 
     def stop_listening(self) -> None:
@@ -252,7 +251,7 @@ class RemoteWriter(asyncio.Protocol):
 
 
 class _Worker:
-    """A connection to a worker. ``ready`` is called when it can be read or written."""
+    """A connection to a worker, as the writer has it."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -414,5 +413,6 @@ class HostedWriter(Writer):
         self._listens = any(worker.listens for worker in self._workers.values())
 
     def _tell_elsewhere(self) -> None:
-        for worker in self._workers.values():
+        for worker in list(self._workers.values()):
             worker.tell(_ELSEWHERE, None)
+            self._flush(worker)  # a probe may have found it: no outcome follows
