@@ -1,9 +1,11 @@
 """Facts that one typed pass decodes, and the checks that name faults: both ways come to the same.
 
-Any text that the typed pass does not take goes the slower way (``json_gate.parse_typed``).
+Any text that the typed pass does not take goes the slower way (``json_gate.parse_typed``). And a
+fact comes to another process as it was.
 """
 
 import json
+import pickle
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -96,15 +98,23 @@ def error_of(error: LedgerError | None) -> Any:
     return error and (type(error), error.detail, getattr(error, "errors", ()))
 
 
+def content_of(found: Fact | Rejected) -> Any:
+    """Everything in it. Types too: 8 and 8.0 are equal, but not stored alike."""
+    error = found.fault if isinstance(found, Fact) else found.error
+    fields = {name: getattr(found, name) for name in found.__struct_fields__}
+    followed = (found.kind, found.data) if isinstance(found, Fact) else ()
+    return type(found), error_of(error), repr((fields | {"fault": None, "error": None}, followed))
+
+
 def parsed(raw: bytes) -> Any:
-    """Everything that follows from a text. Types too: 8 and 8.0 are equal, but not stored alike."""
+    """Everything that follows from a text, which another process gets too."""
     try:
         found = from_structured(raw)
     except json_gate.BrokenJson as broken:
         return "broken", str(broken)
-    error = found.fault if isinstance(found, Fact) else found.error
-    fields = {name: getattr(found, name) for name in found.__struct_fields__}
-    return type(found), error_of(error), repr(fields | {"fault": None, "error": None})
+    here, there = content_of(found), content_of(pickle.loads(pickle.dumps(found)))
+    assert there == here
+    return here
 
 
 def in_two_ways(raw: bytes) -> tuple[Any, Any]:

@@ -3,8 +3,8 @@
 import os
 import pwd
 from collections.abc import Collection
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -53,6 +53,13 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
     """The hash of the API key's secret that was sent: a replaced secret ends before its key."""
     session: bytes | None = None
     """The hash of the page session's secret; the credential ends with the session."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, (self._packed,)
+
+    @cached_property
+    def _packed(self) -> bytes:
+        return msgspec.msgpack.encode(self)
 
     @cached_property
     def is_admin(self) -> bool:
@@ -119,6 +126,15 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
         if self.is_admin:
             return True
         return self.permissions.issuperset(permissions) and self.sees(organization_id, workspace_id)
+
+
+_decode = msgspec.msgpack.Decoder(Principal).decode
+
+
+@lru_cache(1000)
+def _unpacked(packed: bytes) -> Principal:
+    """An equal principal, in the process that was handed it: the same one each time."""
+    return _decode(packed)
 
 
 def person(

@@ -130,6 +130,7 @@ class RemoteWriter(asyncio.Protocol):
         self._post, self.state = post, post.state
         self._numbers = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
+        self._leaving: list[tuple[int, Sequence[Command]]] = []
         self._waiting = Counter[str]()
         """The commands that were handed over, by organization."""
         self._inbox = _Inbox()
@@ -201,9 +202,17 @@ class RemoteWriter(asyncio.Protocol):
         if self._waiting[tenant_key] + size > WAITING:
             raise RateLimited("The ledger is busy with what waits already.")
         number = next(self._numbers)
-        self._transport.write(_frame(_COMMANDS, number, commands))
+        if not self._leaving:
+            self._loop.call_soon(self._leave)
+        self._leaving.append((number, commands))
         self._tickets[number] = _Ticket(tenant_key, size, deliver)
         self._waiting[tenant_key] += size
+
+    def _leave(self) -> None:
+        """Send what requests that were read together hand over, as one message."""
+        if self._transport is not None:
+            self._transport.write(_frame(_COMMANDS, self._leaving))
+        self._leaving = []
 
     def submit(self, commands: Sequence[Command]) -> "Future[Outcomes]":
         """As ``Writer.submit``, on any thread but the event loop's."""
@@ -368,12 +377,12 @@ class HostedWriter(Writer):
 
     def _take(self, worker: _Worker, kind: int, values: Sequence[Any]) -> None:
         if kind == _COMMANDS:
-            number, commands = values
-            try:
-                self.hand_in(commands, partial(worker.answer, number))
-            except Unavailable as error:
-                worker.answer(number, [error.with_traceback(None)] * len(commands))
-                self._flush(worker)
+            for number, commands in values[0]:
+                try:
+                    self.hand_in(commands, partial(worker.answer, number))
+                except Unavailable as error:
+                    worker.answer(number, [error.with_traceback(None)] * len(commands))
+                    self._flush(worker)
         elif kind == _FORGET:
             self.forget_key(*values)
         elif kind == _PROJECTED:

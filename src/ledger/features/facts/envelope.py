@@ -10,6 +10,7 @@ import binascii
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any, Literal, Required, TypedDict, get_args
 from urllib.parse import unquote_to_bytes
 
@@ -78,11 +79,14 @@ _ENCODED = "data_base64"
 _ENCODED_POINTER = f"/{_ENCODED}"
 
 
-class Fact(msgspec.Struct, frozen=True):
-    """A reported fact, parsed and checked as far as possible without the ledger's state."""
+class Fact(msgspec.Struct, frozen=True, array_like=True, dict=True):
+    """A reported fact, parsed and checked as far as possible without the ledger's state.
+
+    On its way to another process a fact is msgpack without what follows from the rest: pickling its
+    data would take ten times as long.
+    """
 
     type: str
-    kind: fact_types.FactType
     id: str
     source: str
     subject: str | None
@@ -95,8 +99,7 @@ class Fact(msgspec.Struct, frozen=True):
     A fact about a run has the content itself, whose digest depends on the run's key; any other has
     its SHA-256.
     """
-    data: fact_types.FactData | None
-    sent: dict[str, Any]
+    sent: Any
     """The data as sent, for checks that come before the data's own."""
     fault: Invalid | None
 
@@ -117,6 +120,18 @@ class Fact(msgspec.Struct, frozen=True):
     streams: tuple[str, ...]
     """The subject, if it has its own stream, and the line, record or parent of the data."""
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return (_unpacked, (_pack(self),)) if self.fault is None else super().__reduce__()
+
+    @cached_property
+    def kind(self) -> fact_types.FactType:
+        return fact_types.FACT_TYPES[self.type]
+
+    @cached_property
+    def data(self) -> fact_types.FactData | None:
+        """The checked data; None if they have a fault."""
+        return _checked_data(self.kind, self.sent)[0]
+
     @property
     def about(self) -> About:
         """The data for the audit log if the fact is refused (contract, Feeds)."""
@@ -135,6 +150,14 @@ class Fact(msgspec.Struct, frozen=True):
             _named_tenant(self.type, self.sent),
             line,
         )
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Fact).decode
+
+
+def _unpacked(packed: bytes) -> Fact:
+    return _unpack(packed)
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -318,34 +341,33 @@ def _fact(event: dict[str, Any], data: Any, is_sound: bool) -> Fact:
     late_faults += _unplain(event)
     if late_faults:
         fault = Invalid("The fact is not valid.", late_faults + (fault.errors if fault else ()))
-    data_sent = sent if isinstance(sent, dict) else {}
     fact_id, source, trace = event["id"], event["source"], _traceparent(event.get("traceparent"))
-    # Positional arguments: keyword arguments would take five times as long for every fact.
-    about = (name, kind, fact_id, source, subject, time, _actor(event))
-    checked = (model, data_sent, fault)
-    if kind.subject != "run":
-        digest = content_digest(content)
-        begins = name == "service_line.activated"
-        record = values.id_named(data_sent, "execution_id", _SUBJECT["run"]) if begins else None
-        own = subject if kind.subject == "line" else None
-        streams = tuple([each for each in (own, record) if each is not None])
-        return Fact(*about, digest, *checked, None, record, *(None,) * 4, trace, streams)
-    line_id, parent_id = _named_line(kind, data_sent), None
+    is_run, begins = kind.subject == "run", name == "service_line.activated"
+    record = values.id_named(sent, "execution_id", _SUBJECT["run"]) if begins else None
+    line_id, parent_id = _named_line(kind, sent), None
     if kind.subject_optional:
-        parent_id = values.id_named(data_sent, "parent_run_id", _SUBJECT["run"])
-    return Fact(
-        *about,
-        content,
-        *checked,
+        parent_id = values.id_named(sent, "parent_run_id", _SUBJECT["run"])
+    named = (None if kind.subject == "directory" else subject, record, line_id, parent_id)
+    # Positional arguments: keyword arguments would take five times as long for every fact.
+    fact = Fact(
+        name,
+        fact_id,
+        source,
+        subject,
+        time,
+        _actor(event),
+        content if is_run else content_digest(content),
+        sent,
+        fault,
         line_id,
-        None,
+        record,
         parent_id,
-        _name(data_sent, fact_types.NAME_OF_RUN),
-        _attempt(data_sent),
-        _name(data_sent, "parent_external_id"),
+        *(_names(sent) if is_run and isinstance(sent, dict) else (None,) * 3),
         trace,
-        tuple([each for each in (subject, line_id, parent_id) if each is not None]),
+        tuple([each for each in named if each is not None]),
     )
+    vars(fact).update(kind=kind, data=model)
+    return fact
 
 
 def _content_of(kind: type[fact_types.FactData], sent: Any) -> Any:
@@ -375,14 +397,15 @@ def _named_line(kind: fact_types.FactType, sent: Any) -> str | None:
     )
 
 
-def _name(sent: dict[str, Any], field: str) -> str | None:
-    value = sent.get(field)
-    return value if isinstance(value, str) and 1 <= len(value) <= MAX_LABEL else None
-
-
-def _attempt(sent: dict[str, Any]) -> int | None:
-    value = sent.get("attempt")
-    return value if type(value) is int and 1 <= value <= fact_types.MAX_ATTEMPTS else None
+def _names(sent: dict[str, Any]) -> tuple[str | None, int | None, str | None]:
+    """The run's name, its attempt and the parent's name, each None if it is not well-formed."""
+    name, parent = (
+        value if isinstance(value, str) and 1 <= len(value) <= MAX_LABEL else None
+        for value in (sent.get(fact_types.NAME_OF_RUN), sent.get("parent_external_id"))
+    )
+    attempt = sent.get("attempt")
+    is_number = type(attempt) is int and 1 <= attempt <= fact_types.MAX_ATTEMPTS
+    return name, attempt if is_number else None, parent
 
 
 def _traceparent(value: Any) -> str | None:

@@ -67,6 +67,9 @@ class ReportFact:
         self._identities: tuple[Identity, ...] = ()
         """The fact's identities as last computed, before the lock or under it."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.fact, self.principal, self.request_id)
+
     def streams(self) -> tuple[str, ...]:
         """The fact's subject, and the line, record or parent that its data name."""
         return self.fact.streams
@@ -192,7 +195,8 @@ class ReportFact:
             (principal.organization_id, "organization_id"),
             (principal.workspace_id, "workspace_id"),
         ):
-            if own is not None and isinstance(sent.get(field), str) and sent[field] != own:
+            named = sent.get(field) if isinstance(sent, dict) else None
+            if own is not None and isinstance(named, str) and named != own:
                 raise Forbidden(f"The credential may not act for this {field}.")
 
     def _subject(self, group: Group, identity: Identity) -> Execution | Run | None:
