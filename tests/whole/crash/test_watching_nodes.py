@@ -161,11 +161,12 @@ def test_nodes_that_are_killed_and_frozen_open_one_alert_an_episode(
         stuck = set[str]()
 
         def toggle() -> None:
-            line = dice.choice(lines)
+            line = dice.choice(changing)
             report(client, unblocked(line) if line in stuck else blocked(line))
             stuck.symmetric_difference_update({line})
 
         for number in range(pytestconfig.getoption("--crash-rounds")):
+            changing = dice.sample(lines, 10)  # the blockers of the others last
             node, until_then = leader(nodes, conninfo), time.monotonic() + dice.choice([1, 5, 14])
             if number % 2:
                 os.kill(node.loops(), signal.SIGKILL)
