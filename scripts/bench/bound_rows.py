@@ -27,7 +27,7 @@ from ledger.engine.values.values import format_instant
 
 OF_ONE_CLIENT = 500  # facts
 GETS, PAST_GETS, MONTHS = 8_000, 800, 12
-IMPORTED = 30_000  # facts
+IMPORTED = 50_000  # facts
 CALLED = 2_000  # facts and requests whose calls are counted
 COUNTER = str(Path(__file__).with_name("counted"))
 
