@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import bound_rows
 import copy_limit
 import cost_rows
 import count_rows
@@ -42,7 +43,7 @@ import watch_rows
 import write_rows
 from dataset import DataSet
 from import_row import imports
-from measure import Bench, Row
+from measure import Bench, Row, number
 from product import Product, UnmeasuredError, serving
 from rebuild_row import rebuild
 from story import Story
@@ -65,6 +66,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "traces": trace_rows.traces,
     "large-traces": trace_rows.held,
     "distance": distance_rows.distance,
+    "work": bound_rows.work,
     "costs": cost_rows.costs,
     "curve": cost_rows.curve,
     "logs": log_row.logs,
@@ -106,6 +108,7 @@ _WRITING = {
     "peers",
     "batches",
     "visible",
+    "work",
     "costs",
     "curve",
     "logs",
@@ -165,10 +168,6 @@ def measure(bench: Bench, names: Sequence[str]) -> Iterator[Row]:
 
 def cells(row: Row) -> str:
     """One row as a line of a Markdown table."""
-
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-
     figures = " | ".join(number(value) for value in (row.ours, row.limit, row.ratio))
     note = f"VOID: {row.void}" if row.void else row.note
     return f"| {row.work} | {figures} | {row.bound} | {note} |"

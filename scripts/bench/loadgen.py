@@ -23,6 +23,8 @@ from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from processes import Usage, usage_of
+
 ACCEPT_PAUSE = 0.05  # after a burst of connects, so that the workers have accepted them all
 BURSTS = 8  # of connects, after which an uneven spread over the workers is accepted
 ANSWER_LIMIT = 20.0  # seconds without any answer after which a server counts as hung
@@ -40,6 +42,7 @@ class Job:
     rate      requests per second over all connections; None: as fast as answers come
     workers   processes that accept on the port: each gets an equal share of the connections
     gather    seconds between looks for answers: half the CPU time, and latencies longer by as much
+    server    the process whose usage is measured once all connections are open; 0: none
     """
 
     port: int
@@ -50,6 +53,7 @@ class Job:
     rate: float | None = None
     workers: int = 1
     gather: float = 0.0
+    server: int = 0
 
 
 @dataclass
@@ -60,10 +64,12 @@ class Result:
     responses: int
     statuses: dict[int, int]
     p50_ms: float
+    p95_ms: float
     p99_ms: float
     cpu_seconds: float
     spread: list[int]  # connections of each worker; empty if /proc does not show them
     refusal: str = ""  # the beginning of the first answer that was no 2xx
+    before: Usage | None = None  # of the server, before the first request
 
     @property
     def rate(self) -> float:
@@ -205,6 +211,7 @@ class _Load:
         self.sending = True
         self.due = float("inf")  # with a rate: when the next request is due
         self.refusal = ""
+        self.before: Usage | None = None
         self.spread: list[int] = []
         self.counts = _Counts(time.perf_counter(), time.process_time())
 
@@ -217,6 +224,7 @@ class _Load:
             self.poll.register(opened, select.EPOLLIN)
             self.idle.append(connection)
         gc.disable()
+        self.before = usage_of(self.job.server) if self.job.server else None
         now = time.perf_counter()
         measured_from = now + self.job.warm_up
         stop = float("inf") if self.job.seconds is None else measured_from + self.job.seconds
@@ -249,10 +257,12 @@ class _Load:
             responses=len(latencies),
             statuses=dict(sorted(counts.statuses.items())),
             p50_ms=percentile(latencies, 0.5) * 1e3,
+            p95_ms=percentile(latencies, 0.95) * 1e3,
             p99_ms=percentile(latencies, 0.99) * 1e3,
             cpu_seconds=time.process_time() - counts.cpu_began,
             spread=self.spread,
             refusal=self.refusal,
+            before=self.before,
         )
 
     def _read_answers(self) -> None:

@@ -7,7 +7,8 @@ does not depend on other work of the machine.
 import dataclasses
 import statistics
 
-from cost_rows import SINGLES, singly
+from cost import Cost, of_singles
+from cost_rows import SINGLES
 from measure import Bench, Row, compared, interleave
 from product import serving
 from story import Story
@@ -25,12 +26,12 @@ def logs(bench: Bench) -> Row:
         story = Story(lines.numbers_at_work(), lines.numbers_at_work(with_runs=True))
         logging = dataclasses.replace(bench, product=product, story=story)
 
-        def measured(one: Bench) -> tuple[float, float]:
-            return singly(one, bench.clients, SINGLES)
+        def measured(one: Bench) -> Cost:
+            return of_singles(one, bench.clients, SINGLES)
 
         logged, plain = interleave(bench.rounds, lambda: measured(logging), lambda: measured(bench))
-    ours, limit = ([1e6 / work for _, work in rounds] for rounds in (logged, plain))
-    rates = (statistics.median(rate for rate, _ in rounds) for rounds in (logged, plain))
+    ours, limit = ([1e6 / cost.cpu for cost in rounds] for rounds in (logged, plain))
+    rates = (statistics.median(cost.rate for cost in rounds) for rounds in (logged, plain))
     note = "{:,.0f} facts/s, {:,.0f} without a log".format(*rates)
     work = "facts with JSON and access log beside none, facts for a second of CPU"
     return compared(work, AT_LEAST, ours, limit, note)

@@ -109,6 +109,47 @@ class Row:
     void: str = ""  # why the figure is meaningless
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A figure of two versions, and the bound of the new one's beside the old one's."""
+
+    label: str
+    is_cost: bool = False
+    """Less is better."""
+    bound: float | None = None
+    of_new: bool = False
+    """The bound is that of the new figure itself, not of the ratio."""
+
+    def reached(self, new: float, ratio: float) -> float | None:
+        """The share of the bound: 1 just meets it, 0.5 is half of it."""
+        if self.bound is None:
+            return None
+        found = new if self.of_new else ratio
+        return self.bound / found if self.is_cost else found / self.bound
+
+    def __str__(self) -> str:
+        """The bound as text."""
+        if self.bound is None:
+            return ""
+        return f"{'≤' if self.is_cost else '≥'} {self.bound:g}{', itself' if self.of_new else ''}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A measurement of one version in one round, and the figures that it returns."""
+
+    figures: Sequence[Figure]
+    measure: Callable[[Bench], Sequence[float]]
+    most_rounds: int | None = None
+    writes: bool = False
+    """Seal the log before measuring the other version, so that no work is left over."""
+
+
+def number(value: float | None) -> str:
+    """A figure in a cell of a table."""
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
 def interleave(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
     """Measure each in turn, `rounds` times, every other round backwards; return all values."""
     values: list[list[float]] = [[] for _ in measures]

@@ -1,7 +1,8 @@
 """Compares this version with an earlier one: are the answers the same, and as fast?
 
     python scripts/bench/pair.py --old COMMIT                    answers, then every row
-    python scripts/bench/pair.py --old COMMIT lists facts        answers, then some rows
+    python scripts/bench/pair.py --old COMMIT lists mixed        answers, then some rows
+    python scripts/bench/pair.py --old COMMIT --rates bounds     the rows with bounds, no answers
     python scripts/bench/pair.py --old COMMIT --corpus-only      answers: a minute
 
 Answers: the old version has written a ledger with the data of `ledger demo` (`told_ledgers.py`).
@@ -10,13 +11,15 @@ compared byte for byte.
 
 Rates: both versions serve a copy of a data set that the old version has made; the new version
 migrates its copy first. The versions are measured in turn, every other round in reverse order. The
-ratio is the median of the rounds' ratios, so it holds while the machine's speed drifts.
+ratio is the median of the rounds' ratios, so it holds while the machine's speed drifts. The bounds
+are those beside commit 35aed26e.
 
-Exit code 1: an answer differs, or a ratio is below --at-least.
+Exit code 1: an answer differs, or a ratio is below --at-least. A missed bound is only marked.
 """
 
 import argparse
 import contextlib
+import itertools
 import os
 import signal
 import statistics
@@ -28,15 +31,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+from bound_rows import BOUNDS
 from compare_answers import print_comparison
 from dataset import DataSet
 from lag import await_views
-from measure import Bench, interleave
-from pair_rows import WORKS, Work, measured
+from measure import Bench, Work, interleave, number
+from pair_rows import WORKS, measured
 from product import copy_ledger, serving
 from story import Story
 from told_ledgers import adopt
 from versions import HERE, OLD, Version, version_of
+
+GROUPS = {"bounds": tuple(BOUNDS)}
+"""Rows that are named together."""
 
 
 def data_of(old: Version, size: DataSet) -> Path:
@@ -90,25 +97,31 @@ def served_data(
         )
 
 
-def measure(work: Work, old: Bench, new: Bench) -> tuple[str, float]:
-    """One row of the table, and its ratio."""
+def measure(work: Work, old: Bench, new: Bench) -> Iterator[tuple[str, str, float]]:
+    """Each row of a work: its label, its line of the table, and how much better the new one is."""
     rounds = min(old.rounds, work.most_rounds or old.rounds)
     for bench in (old, new):
         bench.strained.clear()
-    before, after = interleave(rounds, lambda: measured(work, old), lambda: measured(work, new))
-    ratios = [mine / theirs for mine, theirs in zip(after, before, strict=True)]
-    ratio = statistics.median(ratios)
-    figures = f"{statistics.median(before):,.0f} | {statistics.median(after):,.0f} | {ratio:.2f}"
+    every = interleave(rounds, lambda: measured(work, old), lambda: measured(work, new))
     strained = max([*old.strained.values(), *new.strained.values()], default=0)
     note = f"the generator was the limit in {strained} of {rounds} rounds" if strained else ""
-    return f"| {work.label} | {figures} | {min(ratios):.2f}–{max(ratios):.2f} | {note} |", ratio
+    for figure, *both in zip(work.figures, *(zip(*one, strict=True) for one in every), strict=True):
+        before, after = both
+        ratios = [mine / theirs for mine, theirs in zip(after, before, strict=True)]
+        ratio, theirs, ours = map(statistics.median, (ratios, before, after))
+        reached = figure.reached(ours, ratio)
+        bound = f"{figure} (missed)" if reached is not None and reached < 1 else str(figure)
+        figures = f"{number(theirs)} | {number(ours)} | {ratio:.2f}"
+        spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
+        line = f"| {figure.label} | {figures} | {spread} | {bound} | {note} |"
+        yield figure.label, line, 1 / ratio if figure.is_cost else ratio
 
 
 def print_rates(old: Version, args: argparse.Namespace) -> bool:
     """Measure the rows and print them; return True if each ratio is high enough."""
     size = DataSet(args.events, args.lines)
+    slow = list[str]()
     data = data_of(old, size)
-    slow = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rates-", dir=OLD)))
         folder.chmod(0o755)
@@ -118,12 +131,13 @@ def print_rates(old: Version, args: argparse.Namespace) -> bool:
         )
         about = f"{args.rounds} rounds of {args.seconds} s, {args.clients} clients"
         print(f"{size.events:,} events on {size.lines:,} lines, {about}, {args.workers} workers\n")
-        print("| work | old | new | ratio | spread | |\n|---|--:|--:|--:|--:|---|")
-        for name in args.rows or WORKS:
-            row, ratio = measure(WORKS[name], before, after)
-            print(row, flush=True)
-            if (1 / ratio if WORKS[name].is_cost else ratio) < args.at_least:
-                slow.append(f"{WORKS[name].label}: {ratio:.2f}")
+        print("| work | old | new | ratio | spread | bound | |\n|---|--:|--:|--:|--:|---|---|")
+        names = [*args.rows] or [*WORKS]
+        for name in itertools.chain.from_iterable(GROUPS.get(name, (name,)) for name in names):
+            for label, line, gain in measure(WORKS[name], before, after):
+                print(line, flush=True)
+                if gain < args.at_least:
+                    slow.append(f"{label}: {gain:.2f}")
     for row in slow:
         print(f"slower than {args.at_least}: {row}", file=sys.stderr)
     return not slow
@@ -134,11 +148,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join(WORKS)
-    parser.add_argument("rows", nargs="*", choices=[[], *WORKS], metavar="ROW", help=names)
+    rows = [*GROUPS, *WORKS]
+    parser.add_argument("rows", nargs="*", choices=[[], *rows], metavar="ROW", help=", ".join(rows))
     parser.add_argument("--old", required=True, metavar="COMMIT")
-    parser.add_argument("--corpus-only", action="store_true", help="no rates")
-    parser.add_argument("--rounds", type=int, default=9, help="per row (rebuild: at most 3)")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--corpus-only", action="store_true", help="no rates")
+    part.add_argument("--rates", action="store_true", help="no answers")
+    parser.add_argument("--rounds", type=int, default=5, help="per row (long rows: at most 3)")
     parser.add_argument("--seconds", type=float, default=1.2, help="per round")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
@@ -149,7 +165,7 @@ def main() -> int:
     os.environ.pop("LEDGER_DATABASE_URL", None)  # each side has its own server
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     old = version_of(args.old)
-    is_same = print_comparison(old)
+    is_same = args.rates or print_comparison(old)
     is_fast = args.corpus_only or print_rates(old, args)
     return 0 if is_same and is_fast else 1
 

@@ -1,47 +1,34 @@
-"""The rows that are measured for two versions: rates, where more is better, and costs."""
+"""The rows that are measured for two versions: rates, costs, and the rows with bounds."""
 
 import itertools
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 
-import psycopg
-from cost_rows import (
-    bytes_of_check_ins,
-    bytes_of_runs,
-    fresh_ledger,
-    work_of_batches,
-    work_of_singles,
-)
+from bound_rows import BOUNDS
+from cost_rows import bytes_of_check_ins, bytes_of_runs
 from feed_rows import delivered_rate, exported_rate, receiving, streamed
-from import_row import write_facts
 from lag import await_sealed
 from line_requests import PAGE, paths
 from loadgen import percentile
-from measure import LONG, SUPPLY, WARM_UP, Bench
+from measure import LONG, SUPPLY, WARM_UP, Bench, Figure, Work
 from read_rows import FRESH
-from rebuild_row import count_events
-from story import BATCH, line_id
+from story import line_id
 from story_requests import DRAWS, Walker
-from write_rows import batched_facts
 
-TIMEOUT = 3600.0  # seconds for a rebuild or an import
-IMPORTED = 50_000  # facts
 STREAMED = 800  # facts per second beside a reader of the stream
 
 
-@dataclass(frozen=True)
-class Work:
-    """The name of a row, and a measurement of one version in one round."""
-
-    label: str
-    measure: Callable[[Bench], float]
-    most_rounds: int | None = None
-    is_cost: bool = False
-    """Less is better."""
-    writes: bool = False
-    """Seal the log before measuring the other version, so that no work is left over."""
+def rated(
+    label: str,
+    measure: Callable[[Bench], float],
+    *,
+    is_cost: bool = False,
+    most_rounds: int | None = None,
+    writes: bool = False,
+) -> Work:
+    """A measurement of one figure without a bound."""
+    figure = Figure(label, is_cost)
+    return Work((figure,), lambda bench: (measure(bench),), most_rounds, writes)
 
 
 def issued(bench: Bench) -> float:
@@ -54,21 +41,12 @@ def issued(bench: Bench) -> float:
     return bench.rate(bench.product.port, shares, 201, repeat=False)
 
 
-def rebuilt(bench: Bench) -> float:
-    """Events per second of a rebuild of all views."""
-    with psycopg.connect(bench.product.database_url) as connection:
-        events = count_events(connection)
-    began = time.perf_counter()
-    bench.product.command("projections", "rebuild", seconds=TIMEOUT)
-    return events / (time.perf_counter() - began)
-
-
-def measured(work: Work, bench: Bench) -> float:
+def measured(work: Work, bench: Bench) -> Sequence[float]:
     """Measure one round."""
-    rate = work.measure(bench)
+    values = work.measure(bench)
     if work.writes:
         await_sealed(bench.product)
-    return rate
+    return values
 
 
 def drawn(draw: Callable[[Walker], str], bench: Bench) -> float:
@@ -83,57 +61,32 @@ def delivered(bench: Bench) -> float:
         return delivered_rate(bench, port)
 
 
-def imported(bench: Bench) -> float:
-    """Facts per second of `ledger import` into a new ledger that is served meanwhile."""
-    with fresh_ledger(bench, lines=0) as product:
-        file = product.data_dir.with_name("facts.jsonl")
-        count = write_facts(file, IMPORTED)
-        began = time.perf_counter()
-        product.command("import", str(file), seconds=TIMEOUT)
-        return count / (time.perf_counter() - began)
-
-
-WORKS: dict[str, Work] = {
-    "lists": Work(
+_ROWS: dict[str, Work] = {
+    "lists": rated(
         f"list of {PAGE}, requests/s",
         lambda bench: bench.gets(paths(bench.asker.lists("none", FRESH))),
     ),
-    "detail": Work(
-        "detail, requests/s",
-        lambda bench: bench.gets(paths(bench.asker.details(FRESH))),
-    ),
-    "runs": Work(
+    "runs": rated(
         "runs of a line, requests/s",
         lambda bench: bench.gets(paths(bench.asker.runs(FRESH))),
     ),
-    "as-of": Work(
-        f"list of {PAGE} as of then, requests/s",
-        lambda bench: bench.gets(paths(bench.asker.past_pages(FRESH))),
-    ),
     **{
-        name: Work(f"{label}, requests/s", partial(drawn, draw))
+        name: rated(f"{label}, requests/s", partial(drawn, draw))
         for name, (label, draw) in DRAWS.items()
     },
-    "facts": Work("facts, one per request, facts/s", Bench.measure_facts, writes=True),
-    "issued": Work("starts with issued ids, one per request, facts/s", issued, writes=True),
-    "batches": Work(f"facts in batches of {BATCH:,}, facts/s", batched_facts, writes=True),
-    "work": Work(
-        f"CPU for a fact, batches of {BATCH:,}, µs", work_of_batches, is_cost=True, writes=True
-    ),
-    "work-single": Work(
-        "CPU for a fact, one per request, µs", work_of_singles, is_cost=True, writes=True
-    ),
-    "bytes": Work("bytes of a check-in", bytes_of_check_ins, most_rounds=1, is_cost=True),
-    "bytes-run": Work("bytes of a run's event", bytes_of_runs, most_rounds=1, is_cost=True),
-    "export": Work("export of the audit log, entries/s", exported_rate, most_rounds=LONG),
-    "stream": Work(
+    "issued": rated("starts with issued ids, one per request, facts/s", issued, writes=True),
+    "bytes": rated("bytes of a check-in", bytes_of_check_ins, most_rounds=1, is_cost=True),
+    "bytes-run": rated("bytes of a run's event", bytes_of_runs, most_rounds=1, is_cost=True),
+    "export": rated("export of the audit log, entries/s", exported_rate, most_rounds=LONG),
+    "stream": rated(
         f"commit to stream, p99 at {STREAMED:,} facts/s, ms",
         lambda bench: percentile(streamed(bench, STREAMED), 0.99),
         is_cost=True,
         writes=True,
     ),
-    "deliveries": Work("webhook deliveries, deliveries/s", delivered, most_rounds=LONG),
-    "import": Work(f"import of {IMPORTED:,} facts, facts/s", imported, most_rounds=1),
-    "rebuild": Work("rebuild of all views, events/s", rebuilt, most_rounds=LONG),
+    "deliveries": rated("webhook deliveries, deliveries/s", delivered, most_rounds=LONG),
+    **BOUNDS,
 }
+
+WORKS = dict(sorted(_ROWS.items(), key=lambda row: row[1].writes))
 """All rows, in the order of their measurement. Reads come before rows that add to the log."""

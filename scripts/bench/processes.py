@@ -1,4 +1,4 @@
-"""The memory, threads and CPU of processes and their descendants (Linux)."""
+"""The memory, threads, CPU and context switches of processes and their descendants (Linux)."""
 
 import contextlib
 import os
@@ -6,11 +6,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 EVERY = 0.05  # seconds between two checks
 
 MB = 1024  # in kilobytes, the unit of /proc
+_TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds
 
 
 def children_of(pid: int) -> Iterator[int]:
@@ -45,13 +47,41 @@ def threads_of(pid: int) -> int:
     return 0
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """The CPU seconds of processes and of their children that have ended."""
-    ticks = 0
-    for pid in pids:
+@dataclass(frozen=True)
+class Usage:
+    """The CPU time and the voluntary context switches of a process and its descendants so far."""
+
+    cpu: float  # seconds
+    switches: dict[int, int]  # by thread, without threads that have ended
+
+    def switches_since(self, before: "Usage") -> int:
+        """The switches since then of the threads that still live."""
+        return sum(
+            count - before.switches.get(thread, 0) for thread, count in self.switches.items()
+        )
+
+
+def usage_of(pid: int) -> Usage:
+    """Measure a process and all its descendants.
+
+    The clock of a process has nanoseconds, and the time of its ended threads. Children that have
+    ended are in the parent's figures, in ticks of 10 ms.
+    """
+    cpu, switches = 0.0, dict[int, int]()
+    for each in (pid, *children_of(pid)):
         with contextlib.suppress(OSError):
-            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:17]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+            of_ended = Path(f"/proc/{each}/stat").read_text().rpartition(") ")[2].split()[13:15]
+            cpu += time.clock_gettime(_clock_of(each)) + sum(map(int, of_ended)) * _TICK
+        for status in Path(f"/proc/{each}/task").glob("*/status"):
+            with contextlib.suppress(OSError):
+                count = status.read_text().rpartition("\nvoluntary_ctxt_switches:")[2].split()[0]
+                switches[int(status.parent.name)] = int(count)
+    return Usage(cpu, switches)
+
+
+def _clock_of(pid: int) -> int:
+    """The CPU clock of a process, as clock_getcpuclockid(3) returns it."""
+    return ~pid << 3 | 2
 
 
 class Watched:

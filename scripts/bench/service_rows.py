@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import loadgen
 import psycopg
+from cost import COMMITS
 from measure import WARM_UP, Bench, Row, at_most
-from processes import children_of, cpu_seconds, megabytes, name_of, threads_of
+from processes import children_of, megabytes, name_of, threads_of, usage_of
 from product import UnmeasuredError, serving
 from story import line_id
 
@@ -29,7 +30,6 @@ OURS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
-COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 
 def memory(bench: Bench) -> Row:
@@ -92,11 +92,11 @@ def idle(bench: Bench) -> Iterator[Row]:
         psycopg.connect(product.database_url, autocommit=True) as connection,
     ):
         time.sleep(SETTLED)
-        everyone = [product.pid, *children_of(product.pid)]
+        everyone = (product.pid, *children_of(product.pid))
         ours = [pid for pid in everyone if name_of(pid).startswith("ledger")]
-        before, used = connection.execute(COMMITS).fetchone(), cpu_seconds(everyone)
+        before, used = connection.execute(COMMITS).fetchone(), usage_of(product.pid).cpu
         time.sleep(seconds)
-        after, used = connection.execute(COMMITS).fetchone(), cpu_seconds(everyone) - used
+        after, used = connection.execute(COMMITS).fetchone(), usage_of(product.pid).cpu - used
         found = connection.execute(OURS).fetchone()
         threads = sum(map(threads_of, ours))
     if not (before and after and found):
