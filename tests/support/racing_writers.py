@@ -211,8 +211,9 @@ class Racer:
         closing = 0.03 if step >= _GENERATION - 2 else 0.0
         while len(commands) < _CHUNK:
             line = self._random.choice(self._lines)
-            if line == self._lines[-1] and self._random.random() < 0.5:
-                # A quiet line, whose runs end at once, so the line becomes idle again and again.
+            if line == self._lines[-1] and not closing:
+                # A quiet line: its runs end at once, so it becomes idle again and again. A group
+                # has one instant, so only the next group of any racer finds that it is idle.
                 start = self._start(line)
                 self._ended.append(self._runs.pop())
                 end = self._fact("run.cancelled", self._ended[-1], {})
