@@ -193,10 +193,7 @@ def _read(
     )
 
 
-_COLUMNS = """
-l.line_id, l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics, l.quiet,
-l.period_1, l.now_1, l.period_2, l.now_2
-"""
+_COLUMNS = "l.line_id, l.record_key, l.execution_model, l.head, l.extra, l.quiet"
 
 # True for every line: with this condition, a request for one column uses the index of both.
 _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(ALL[name])}}}')" for name in PAIR)

@@ -1,8 +1,8 @@
 """The changing keys by which lists are ordered and filtered.
 
-They have a table of their own. So a check-in's update of the wide row of ``execution`` stays within
-its page (HOT): it changes no indexed column. A row here changes only with the line's interval: at
-the activation, and when state, causes, tags, open blockers or health score change.
+They have a table of their own. So an update of the wide row of ``execution`` stays within its page
+(HOT) as a rule: it changes few indexed columns. A row here changes only with the line's interval:
+at the activation, and when state, causes, tags, open blockers or health score change.
 """
 
 from typing import NamedTuple

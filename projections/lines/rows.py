@@ -9,7 +9,7 @@ FOREVER = 2**63 - 1
 
 
 class ExecutionRow(NamedTuple):
-    """The present state of a line: columns for filters, and ready JSON of list row and detail."""
+    """What a line's own events change: columns for filters, and JSON of list row and detail."""
 
     line_id: table.Text
     line_key: table.LineKey
@@ -28,21 +28,8 @@ class ExecutionRow(NamedTuple):
     """JSON members of list row and detail."""
     extra: table.Text
     """JSON members of the detail alone."""
-    counts: table.Text
-    """JSON members of list row and detail that runs and check-ins change."""
-    metrics: table.Text
-    """JSON members: the metrics that do not follow the clock."""
     quiet: table.Text
     """The metric that follows the clock, in a period without activity."""
-    period_1: table.Date | None
-    """The latest period with activity."""
-    now_1: table.Text | None
-    """The metric that follows the clock, in ``period_1``."""
-    period_2: table.Date | None
-    """The latest period with activity before ``period_1``."""
-    now_2: table.Text | None
-    """The metric that follows the clock, in ``period_2``."""
-    fold: table.Octets
     position: table.BigInt
 
 
@@ -51,12 +38,10 @@ EXECUTION = table.Table(
     ExecutionRow,
     key=("line_id",),
     tenant=("organization_id", "workspace_id"),
-    hidden=(),  # a preview of a watch reads the fold, which has no more than the line's detail
     replaces=True,
     options="fillfactor = 70, toast_tuple_target = 4080",
-    # Every activity of a line writes this row. So a row is compressed only above half a page, and
-    # the columns that lists read stay uncompressed.
-    uncompressed=("head", "counts", "metrics"),
+    # Rows are compressed only above half a page, and the column that lists read never.
+    uncompressed=("head",),
     indexes=(
         # Lists by tenant, in the list's order. For the past, the index skips later activations.
         table.Index("record_key, activated"),
@@ -72,6 +57,43 @@ EXECUTION = table.Table(
         # Lists by a project and changing columns; counts by several projects.
         table.Index("project_tags", using="gin"),
     ),
+)
+
+
+class ActivityRow(NamedTuple):
+    """What runs and check-ins change too: ready JSON, and the fold of the whole line.
+
+    Every activity of a line writes this row. So it is narrow, and has no index but its key.
+    """
+
+    line_id: table.Text
+    organization_id: table.Text
+    workspace_id: table.Text
+    counts: table.Text
+    """JSON members of list row and detail that runs and check-ins change."""
+    metrics: table.Text
+    """JSON members: the metrics that do not follow the clock."""
+    period_1: table.Date | None
+    """The latest period with activity."""
+    now_1: table.Text | None
+    """The metric that follows the clock, in ``period_1``."""
+    period_2: table.Date | None
+    """The latest period with activity before ``period_1``."""
+    now_2: table.Text | None
+    """The metric that follows the clock, in ``period_2``."""
+    fold: table.Octets
+    position: table.BigInt
+
+
+ACTIVITY = table.Table(
+    "execution_activity",
+    ActivityRow,
+    key=("line_id",),
+    tenant=("organization_id", "workspace_id"),
+    hidden=(),  # a preview of a watch reads the fold, which has no more than the line's detail
+    replaces=True,
+    options="fillfactor = 70, toast_tuple_target = 4080",
+    uncompressed=("counts", "metrics"),
 )
 
 
@@ -126,8 +148,8 @@ RESOURCE = table.Table(
 class QuietRow(NamedTuple):
     """A candidate of the idle sweeper: a line that looks idle, or whose hold has an end.
 
-    A table of its own: rows of ``execution`` are wide and have many indexes. Their updates stay
-    within the page (HOT) as long as no indexed column changes.
+    A table of its own: every activity of a line writes its row of ``execution_activity``, and these
+    updates stay within the page (HOT) since no indexed column changes.
     """
 
     line_id: table.Text

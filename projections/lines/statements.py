@@ -27,14 +27,16 @@ _TENANT = conditions([WORKSPACE], "t")
 
 _PERIOD = "CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END"
 
-# The JSON of a present list row, or of a detail: with ``extra``.
-_ITEM_NOW = f"""
-'{{{{' || l.head || ',' || l.counts || ',"open_alerts":' || (
+# The JSON of a present list row, or of a detail: with ``extra``. A subquery, not a join, so that
+# PostgreSQL reads no row of activity where only ids are wanted.
+_ITEM_NOW = f"""(
+SELECT '{{{{' || l.head || ',' || c.counts || ',"open_alerts":' || (
     SELECT count(*) FROM ledger.alert AS a WHERE a.line_id = l.line_id AND a.resolved IS NULL)
 {{extra}} || ',"metrics":{{{{' ||
-CASE {_PERIOD} WHEN l.period_1 THEN l.now_1 WHEN l.period_2 THEN l.now_2 ELSE l.quiet END
-|| l.metrics || '}}}}}}}}' AS item
-"""
+CASE {_PERIOD} WHEN c.period_1 THEN c.now_1 WHEN c.period_2 THEN c.now_2 ELSE l.quiet END
+|| c.metrics || '}}}}}}}}'
+FROM ledger.execution_activity AS c WHERE c.line_id = l.line_id
+) AS item"""
 
 # The columns from which ``shown.item_of_past`` makes a list row, or a detail: with ``extra``.
 _ITEM_THEN = f"""

@@ -1,9 +1,11 @@
 """The view of lines, present and past: lists, counts, details, timelines and hours.
 
 Tables of the present: ``execution`` has one row per line, with the columns of list filters and
-ready JSON. ``execution_rank`` has the changing keys of its order (``rank.py``), ``execution_tag``
-and ``execution_resource`` the lines of each project tag and resource, ``execution_quiet`` the lines
-that look idle or are held, ``execution_count`` the number of lines by state (``counts.py``).
+ready JSON; a line's own events write it. ``execution_activity`` has one more, with the JSON that
+runs and check-ins change, and the line's fold; every event writes it. ``execution_rank`` has the
+changing keys of the order (``rank.py``), ``execution_tag`` and ``execution_resource`` the lines of
+each project tag and resource, ``execution_quiet`` the lines that look idle or are held,
+``execution_count`` the number of lines by state (``counts.py``).
 
 Tables of the past only grow, except that an interval's row gets its end later.
 ``execution_interval`` has the columns of filters and counts between two positions;
@@ -60,9 +62,10 @@ class ExecutionView(Remembering):
     """The projection ``execution``."""
 
     name = "execution"
-    version = 11
+    version = 12
     tables: tuple[Table, ...] = (
         rows.EXECUTION,
+        rows.ACTIVITY,
         RANK,
         rows.TAG,
         rows.RESOURCE,
@@ -79,6 +82,8 @@ class ExecutionView(Remembering):
         self._lines: FoldCache[str, _Line] = FoldCache(
             lambda line_id: _Line(LineFold(Execution(line_id))), _PACKING
         )
+        self._turned: dict[str, int] = {}
+        """Lines whose row of ``execution`` differs, and since which position."""
         self._quiet: set[str] = set()
         """Lines whose quiet row differs from the stored one."""
         self._ranked: set[str] = set()
@@ -89,7 +94,7 @@ class ExecutionView(Remembering):
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         self._lines.begin(e.line_id for e in events if type(e.body) is Activated)
-        generation.find(self._lines, {e.line_id: None for e in events}, rows.EXECUTION)
+        generation.find(self._lines, {e.line_id: None for e in events}, rows.ACTIVITY)
         self._hours.prepare(generation, _check_ins(events))
 
     def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
@@ -97,7 +102,8 @@ class ExecutionView(Remembering):
         for event in events:
             found = self._lines[event.line_id]
             quiet, interval = found.fold.quiet, found.fold.interval
-            _apply(found, event, past)
+            if _apply(found, event, past):
+                self._turned[event.line_id] = event.position
             self._lines.change(event.line_id)
             if found.fold.quiet is not quiet:
                 self._quiet.add(event.line_id)
@@ -115,15 +121,23 @@ class ExecutionView(Remembering):
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         changed = self._lines.pop_changed(most)
-        generation.write(rows.EXECUTION, map(_present, changed))
+        generation.write(rows.ACTIVITY, map(_activity, changed))
+        generation.write(rows.EXECUTION, self._turned_lines(changed))
         generation.write(RANK, self._changed_ranks(changed))
         generation.write(rows.QUIET, self._changed_quiet(changed))
         generation.write(COUNT, self._counts.rows(most))
 
     def forget(self) -> None:
         super().forget()
+        self._turned.clear()
         self._quiet.clear()
         self._ranked.clear()
+
+    def _turned_lines(self, changed: Iterable[_Line]) -> Iterator[rows.ExecutionRow]:
+        for found in changed:
+            position = self._turned.pop(found.fold.execution.id, None)
+            if position is not None:
+                yield _present(found, position)
 
     def _changed_ranks(self, changed: Iterable[_Line]) -> Iterator[RankRow]:
         for found in changed:
@@ -167,14 +181,18 @@ class _Past:
         return versions
 
 
-def _apply(found: _Line, event: Recorded, past: _Past) -> None:
-    """Apply an event; note the line's new JSON, and the intervals that ended or began."""
+def _apply(found: _Line, event: Recorded, past: _Past) -> bool:
+    """Apply an event; note the line's new JSON, and the intervals that ended or began.
+
+    Returns True if the line's row of ``execution`` changes.
+    """
     fold, line_id, kind = found.fold, event.line_id, type(event.body)
     key, before = sort_key(line_id), fold.interval
     counted = fold.counted if kind in line.COUNTING else None
     resources = fold.execution.resources
     fold.apply(event)
-    if event.originator_id == line_id and kind not in CHECK_INS:
+    is_turned = event.originator_id == line_id and kind not in CHECK_INS
+    if is_turned:
         found.version = shown.version(fold.execution)
         past.versions.append(rows.VersionRow(key, event.position, *found.version))
         past.size += len(found.version.extra)
@@ -191,6 +209,7 @@ def _apply(found: _Line, event: Recorded, past: _Past) -> None:
         for tag, present in line.changed(had, fold.interval.project_tags):
             past.tags[line_id, tag] = _mark(rows.TagRow, fold, tag, present)
         past.intervals[line_id, event.position] = _interval(fold, fold.interval, rows.FOREVER)
+    return is_turned
 
 
 def _step(line: LineFold, line_key: int, event: Recorded) -> rows.StepRow:
@@ -254,20 +273,16 @@ def _mark(kind: type[M], fold: LineFold, mark: str, present: bool) -> M:
     )
 
 
-def _present(found: _Line) -> rows.ExecutionRow:
+def _present(found: _Line, position: int) -> rows.ExecutionRow:
     fold, execution = found.fold, found.fold.execution
-    model, version = execution.execution_model, found.version or shown.version(execution)
-    (period_1, now_1), (period_2, now_2) = (
-        (period, None if amount is None else shown.current_metric(model, amount))
-        for period, amount in fold.latest()
-    )
+    version = found.version or shown.version(execution)
     return rows.ExecutionRow(
         line_id=execution.id,
         line_key=sort_key(execution.id),
         record_key=sort_key(execution.execution_id),
         organization_id=execution.organization_id,
         workspace_id=execution.workspace_id,
-        execution_model=model,
+        execution_model=execution.execution_model,
         product_line=execution.product_line,
         activated=fold.activated,
         project_tags=execution.project_tags,
@@ -275,9 +290,25 @@ def _present(found: _Line) -> rows.ExecutionRow:
         causes=line.causes(execution),
         head=version.head,
         extra=version.extra,
+        quiet=shown.current_metric(execution.execution_model, 0),
+        position=position,
+    )
+
+
+def _activity(found: _Line) -> rows.ActivityRow:
+    fold, execution = found.fold, found.fold.execution
+    model, interval = execution.execution_model, fold.interval
+    assert interval is not None, "a line has an interval from its activation on"
+    (period_1, now_1), (period_2, now_2) = (
+        (period, None if amount is None else shown.current_metric(model, amount))
+        for period, amount in fold.latest()
+    )
+    return rows.ActivityRow(
+        line_id=execution.id,
+        organization_id=execution.organization_id,
+        workspace_id=execution.workspace_id,
         counts=shown.counts(json_text(time_text(fold.last_activity_at)), fold.open_runs),
-        metrics=shown.lasting_metrics(model, version.health_score, fold.totals),
-        quiet=shown.current_metric(model, 0),
+        metrics=shown.lasting_metrics(model, interval.health_score, fold.totals),
         period_1=period_1,
         now_1=now_1,
         period_2=period_2,

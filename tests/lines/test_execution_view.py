@@ -10,6 +10,7 @@ from projections.lines.counts import COUNT, CountRow
 from projections.lines.hours import DAY, DayRow
 from projections.lines.rank import NEVER_DUE, NO_SCORE, RANK, RankRow
 from projections.lines.rows import (
+    ACTIVITY,
     EXECUTION,
     EXECUTION_VERSION,
     FOREVER,
@@ -18,6 +19,7 @@ from projections.lines.rows import (
     RESOURCE,
     STEP,
     TAG,
+    ActivityRow,
     ExecutionRow,
     IntervalRow,
     QuietRow,
@@ -142,9 +144,18 @@ def test_an_activation_makes_a_line_with_its_first_interval() -> None:
             causes=(),
             head=RUNNING[0],
             extra=RUNNING[1],
+            quiet='"hours_this_week":0.0,',
+            position=1,
+        ),
+    )
+    written.then(
+        ACTIVITY,
+        ActivityRow(
+            line_id=LINE,
+            organization_id=ORG,
+            workspace_id=WS,
             counts=COUNTED,
             metrics='"hours_total":0.0,"health_score":null',
-            quiet='"hours_this_week":0.0,',
             period_1=None,
             now_1=None,
             period_2=None,
@@ -187,11 +198,21 @@ def test_a_check_in_adds_to_its_day_and_to_the_metrics() -> None:
     written.then(STEP, step(2, last_activity_at=minute(2), hours_total=750, **week))
     written.then(DAY, DayRow(KEY, 2, minute(2), 750, date(2026, 4, 15), 1, "SCR-1"))
     written.then(EXECUTION_VERSION).then(INTERVAL).then(COUNT)
+    (row,) = written.rows(ACTIVITY)
+    assert (row.period_1, row.now_1) == (date(2026, 4, 13), '"hours_this_week":7.5,')
+    assert row.position == 2
 
 
-def test_a_check_in_writes_no_row_with_an_indexed_key_of_an_order() -> None:
-    """The update of the line's own row then stays within its page (HOT)."""
-    given(ExecutionView(), BEGUN).when(CHECKED_IN).then(RANK).then(TAG).then(RESOURCE)
+def test_a_check_in_writes_no_row_with_an_index_of_lists() -> None:
+    """The update of the line's row of activity then stays within its page (HOT)."""
+    written = given(ExecutionView(), BEGUN).when(CHECKED_IN)
+    written.then(EXECUTION).then(RANK).then(TAG).then(RESOURCE)
+
+
+def test_the_row_of_a_line_has_the_position_of_its_own_event_in_a_batch_too() -> None:
+    later = recorded(e.CheckedIn(), 3, minute(3))
+    (row,) = given(ExecutionView(), BEGUN).when(BLOCKED, later).rows(EXECUTION)
+    assert (row.state, row.position) == ("blocked", 2)
 
 
 def test_a_resource_is_the_lines_from_its_allocation_to_its_release() -> None:

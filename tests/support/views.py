@@ -212,7 +212,7 @@ def stored(conninfo: str) -> dict[str, Any]:
     ((live,),) = query(
         conninfo, "SELECT generation FROM ledger.projection WHERE name = 'execution'"
     )
-    folds = query(conninfo, f"SELECT line_id, fold FROM ledger.execution_g{live}")
+    folds = query(conninfo, f"SELECT line_id, fold FROM ledger.execution_activity_g{live}")
     rows: dict[str, Any] = dict(folds)
     columns = ", ".join(RunRow._fields)
     runs = map(RunRow._make, query(conninfo, f"SELECT {columns} FROM ledger.run"))

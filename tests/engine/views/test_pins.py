@@ -31,7 +31,7 @@ from tests.support.transactions import undone
 from tests.whole.golden.samples import BODIES, GROWN_BODIES, envelope
 
 PINNED = {
-    "execution": (11, "b05d8eb3cab64f9d"),
+    "execution": (12, "4afa2b459ef6ca92"),
     "run": (9, "96e462191eb1bcda"),
     "event": (10, "c768d91f9bda6c15"),
     "webhook": (4, "b8927b07b2a342f0"),
@@ -43,7 +43,7 @@ PINNED = {
 }
 
 STORED = {
-    "execution": "e6f4c70c91b134a3",
+    "execution": "76f22726cfdc42e4",
     "run": "eb8e22af087049b9",
     "event": "db0423a7b0aa5649",
     "webhook": "4af8c56cb0e16b45",

@@ -76,7 +76,7 @@ WHERE watch_id = ANY(%(watches)s) AND resolved IS NULL AND line_id IS NOT NULL
 GROUP BY line_id, organization_id
 """
 
-_LINES = "SELECT fold FROM ledger.execution_g{execution} WHERE line_id = ANY(%(lines)s)"
+_LINES = "SELECT fold FROM ledger.execution_activity_g{execution} WHERE line_id = ANY(%(lines)s)"
 
 _RUNS = """
 SELECT o.line_id, o.run_id, o.external_id, r.status, COALESCE(r.started_at, r.requested_at),

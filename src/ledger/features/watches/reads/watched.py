@@ -21,7 +21,9 @@ _LINES = """
 SELECT p.position, line.record_key, line.fold
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.record_key, l.fold FROM ledger.execution AS l
+    SELECT l.record_key, (
+        SELECT c.fold FROM ledger.execution_activity AS c WHERE c.line_id = l.line_id) AS fold
+    FROM ledger.execution AS l
     WHERE {where} AND {may_hold} ORDER BY l.record_key DESC LIMIT %(limit)s
 ) AS line ON true
 ORDER BY line.record_key DESC
