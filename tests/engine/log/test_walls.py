@@ -124,7 +124,7 @@ def test_the_role_of_reads_may_select_the_named_columns_and_no_others(prepared: 
         assert calls == {function.partition("(")[0] for function in FUNCTIONS}
     secret = {"secret_hash", "wrapped", "input", "output", "error", "secret", "fold"}
     # The folds of lines, watches and alerts have nothing but what their tenant reads anyway.
-    of_tenant = {"execution", "watch", "alert"}
+    of_tenant = {"execution_activity", "watch", "alert"}
     for name, columns in found.items():
         exceptions = {"fold"} if name.partition("_g")[0] in of_tenant else set()
         shows = secret & set(columns) - exceptions
