@@ -50,27 +50,40 @@ class _Amount(msgspec.Struct):
     check_ins: int = 0
 
 
+class _Change(NamedTuple):
+    """What a check-in adds, or what a void subtracts."""
+
+    key: _Key
+    position: int
+    at: datetime
+    hundredths: int
+    check_ins: int
+
+
 class Hours(Remembering):
     """The fold of check-ins and voids."""
 
     def __init__(self) -> None:
         self._amounts: FoldCache[_Key, _Amount] = FoldCache(lambda _: _Amount())
+        self._changes: list[_Change] = []
+        """The changes by the events that were prepared last."""
         super().__init__(self._amounts)
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        keys = {key: None for key, *_ in map(_moved, events)}
+        self._changes = [_change(event) for event in events]
+        keys = {change.key: None for change in self._changes}
         generation.find(self._amounts, keys, DAY, _amount_of)
 
-    def apply(self, generation: Generation, events: Sequence[Recorded]) -> None:
+    def apply(self, generation: Generation) -> None:
+        """Apply the events that were prepared."""
         rows: list[DayRow] = []
-        for event in events:
-            key, at, change, number = _moved(event)
+        for key, position, at, hundredths, number in self._changes:
             amount = self._amounts[key]
-            amount.hundredths += change
+            amount.hundredths += hundredths
             amount.check_ins += number
             line_key, day, resource_id = key
             sums = amount.hundredths, day, amount.check_ins
-            rows.append(DayRow(line_key, event.position, at, *sums, resource_id))
+            rows.append(DayRow(line_key, position, at, *sums, resource_id))
         generation.write(DAY, rows)
 
 
@@ -78,8 +91,7 @@ def _amount_of(row: DayRow) -> tuple[_Key, _Amount]:
     return (row.line_key, row.day, row.resource_id), _Amount(row.total, row.check_ins)
 
 
-def _moved(event: Recorded) -> tuple[_Key, datetime, int, int]:
-    """(key, time, hundredths, number) that a check-in adds, or that a void subtracts."""
+def _change(event: Recorded) -> _Change:
     body = event.body
     if isinstance(body, lines.CheckedIn):
         at, amount, number = event.occurred_at, line.hundredths(body.hours), 1
@@ -87,4 +99,4 @@ def _moved(event: Recorded) -> tuple[_Key, datetime, int, int]:
         assert isinstance(body, lines.CheckInVoided)
         at, amount, number = body.checked_in_at, -line.hundredths(body.hours), -1
     key = (sort_key(event.originator_id), day_of(at), body.resource_id or "")
-    return key, at, amount, number
+    return _Change(key, event.position, at, amount, number)

@@ -78,6 +78,15 @@ class Totals(NamedTuple):
     last_run_duration_ms: int | None
 
 
+class LineSums(NamedTuple):
+    """Everything that counts and metrics depend on, except the health score."""
+
+    last_activity_at: datetime | None
+    open_runs: int
+    totals: Totals
+    periods: dict[date, int]
+
+
 class LineFold(msgspec.Struct, array_like=True):
     """The fold of one line."""
 
@@ -129,9 +138,8 @@ class LineFold(msgspec.Struct, array_like=True):
         )
 
     @property
-    def counted(self) -> tuple[Any, ...]:
-        """Everything that counts and metrics depend on, except the health score."""
-        return self.last_activity_at, self.open_runs, self.totals, self.periods
+    def counted(self) -> LineSums:
+        return LineSums(self.last_activity_at, self.open_runs, self.totals, self.periods)
 
     def latest(self, since: date = date.min) -> list[tuple[date | None, int | None]]:
         """The two latest periods that end after ``since``, with their amounts."""
@@ -187,7 +195,9 @@ class LineFold(msgspec.Struct, array_like=True):
 
     def _add(self, period: date, amount: int) -> None:
         periods = self.periods | {period: self.periods.get(period, 0) + amount}
-        self.periods = {day: periods[day] for day in sorted(periods, reverse=True)[:2]}
+        if len(periods) != len(self.periods):  # the latest come first
+            periods = {day: periods[day] for day in sorted(periods, reverse=True)[:2]}
+        self.periods = periods
 
     def _count_check_in(self, hours: float | None, at: datetime, sign: int) -> None:
         amount = hundredths(hours) * sign
