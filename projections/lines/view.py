@@ -32,7 +32,7 @@ from ledger.features.runs.model.run import RUN_EVENTS
 from projections.lines import counts, line, rows, shown
 from projections.lines.counts import COUNT, Counts
 from projections.lines.hours import DAY, Hours
-from projections.lines.line import Interval, LineFold, LineSums, Totals
+from projections.lines.line import Interval, LineFold
 from projections.lines.rank import RANK, RankRow, rank_of
 
 M = TypeVar("M", rows.TagRow, rows.ResourceRow)
@@ -46,14 +46,14 @@ _MUCH = 8 * 1024 * 1024
 
 
 class _Line:
-    """A line in memory: its fold, and what is computed from it once an event changed it."""
+    """A line in memory: its fold, and what is computed from it."""
 
     __slots__ = ("counted", "fold", "key", "version")
 
     def __init__(self, fold: LineFold) -> None:
         self.fold = fold
         self.key = sort_key(fold.execution.id)
-        self.counted: LineSums | None = None
+        self.counted = fold.counted
         self.version: shown.Version | None = None
 
 
@@ -189,7 +189,7 @@ def _apply(found: _Line, event: Recorded, past: _Past) -> bool:
     Returns True if the line's row of ``execution`` changes.
     """
     fold, line_id, kind, key = found.fold, event.line_id, type(event.body), found.key
-    before, counted = fold.interval, found.counted or fold.counted
+    before, counted = fold.interval, found.counted
     resources = fold.execution.resources
     fold.apply(event)
     is_turned = event.originator_id == line_id and kind not in CHECK_INS
@@ -200,7 +200,7 @@ def _apply(found: _Line, event: Recorded, past: _Past) -> bool:
     if kind in line.COUNTING:
         found.counted = fold.counted
         if found.counted != counted:
-            past.steps.append(_step(fold, found.counted.totals, key, event))
+            past.steps.append(_step(found, event))
     if fold.execution.resources is not resources:
         for resource, present in line.changed(resources, fold.execution.resources):
             past.resources[line_id, resource] = _mark(rows.ResourceRow, fold, resource, present)
@@ -215,13 +215,14 @@ def _apply(found: _Line, event: Recorded, past: _Past) -> bool:
     return is_turned
 
 
-def _step(line: LineFold, totals: Totals, line_key: int, event: Recorded) -> rows.StepRow:
+def _step(found: _Line, event: Recorded) -> rows.StepRow:
+    line, totals = found.fold, found.counted.totals
     assert line.last_activity_at is not None, "a line is active from its activation on"
     # A read that finds this row is about an instant at or after the event's recording. So the row
     # needs no period that had ended by then.
     (period_1, amount_1), (period_2, amount_2) = line.latest(line.period_of(event.recorded_at))
     return rows.StepRow(
-        line_key=line_key,
+        line_key=found.key,
         position=event.position,
         last_activity_at=line.last_activity_at,
         hours_total=totals.hours,
@@ -300,7 +301,6 @@ def _present(found: _Line, position: int) -> rows.ExecutionRow:
 def _activity(found: _Line) -> rows.ActivityRow:
     fold, execution = found.fold, found.fold.execution
     model, interval = execution.execution_model, fold.interval
-    counted = found.counted or fold.counted
     assert interval is not None, "a line has an interval from its activation on"
     (period_1, now_1), (period_2, now_2) = (
         (period, None if amount is None else shown.current_metric(model, amount))
@@ -311,9 +311,7 @@ def _activity(found: _Line) -> rows.ActivityRow:
         organization_id=execution.organization_id,
         workspace_id=execution.workspace_id,
         counts=shown.counts(json_text(time_text(fold.last_activity_at)), fold.open_runs),
-        metrics=shown.lasting_metrics(
-            model, interval.health_score, (counted or fold.counted).totals
-        ),
+        metrics=shown.lasting_metrics(model, interval.health_score, found.counted.totals),
         period_1=period_1,
         now_1=now_1,
         period_2=period_2,
